@@ -24,7 +24,7 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
 use crate::keys::topic::BESIDE_LEN_BYTES_MAX;
-use crate::projection::{Projection, ProjectionSet};
+use crate::projection::Projection;
 use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
@@ -136,11 +136,12 @@ impl Database {
     /// returns false if nothing is to be written. It makes no write of its own: all commits may wait for it.
     fn commit_by(
         &self,
-        CommittedChanges { changes, hashed, are_filed }: CommittedChanges<'_>,
+        committed: CommittedChanges<'_>,
         conflicts: Conflicts<'_>,
         stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<bool, CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
+        let CommittedChanges { changes, hashed, .. } = committed;
         // A chain's reader also commits when the chain has nothing new.
         let _running = (!changes.is_empty()).then(|| self.lasting.last_commit.begin());
         let leaves = leaves_of(changes, hashed);
@@ -156,10 +157,7 @@ impl Database {
         // them all commits.
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
-        let mut group = Group::new(self, changes, pricing);
-        if are_filed {
-            group = group.beside_files();
-        }
+        let mut group = Group::new(self, changes, pricing).leaving_out(committed);
         let left_out = group.stage_all(&mut heads, conflicts)?;
         if !stage_more(&mut group, &left_out)? {
             return Ok(left_out);
@@ -182,9 +180,9 @@ impl Database {
         self.write_change(batch)?;
         drop(writing);
         let written = without(changes, &left_out);
-        if !are_filed {
-            // No reader comes to a folder that is filled with table files, before it is opened anew.
-            self.recent.note(&written);
+        match committed.are_remembered {
+            true => self.recent.note(&written),
+            false => self.recent.pass_over(&written),
         }
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
@@ -229,11 +227,17 @@ pub(crate) struct CommittedChanges<'a> {
     pub(crate) hashed: &'a [HashedEnvelope],
     /// True if table files of the database have their rows of the log and of topics.
     pub(crate) are_filed: bool,
+    /// True if their places are unverified.
+    pub(crate) are_shown: bool,
+    /// True if their topics are remembered for readers who lack little.
+    pub(crate) are_remembered: bool,
 }
 
 impl<'a> CommittedChanges<'a> {
-    fn of(changes: &'a [Change]) -> Self {
-        Self { changes, hashed: &[], are_filed: false }
+    /// Describes changes that are verified, and go to the log with all their rows.
+    pub(crate) fn of(changes: &'a [Change]) -> Self {
+        let (are_filed, are_shown, are_remembered) = (false, false, true);
+        Self { changes, hashed: &[], are_filed, are_shown, are_remembered }
     }
 }
 
@@ -304,10 +308,17 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Leaves out the rows of the log and of topics, which table files have.
-    fn beside_files(self) -> Self {
-        let rows = self.rows.only(ProjectionSet::all().without(Projection::Topic));
-        Self { rows, batch: WriteBatch::default(), log: None, ..self }
+    /// Leaves out the rows of these changes that table files have, or that their verdicts write.
+    fn leaving_out(mut self, changes: CommittedChanges<'_>) -> Self {
+        if changes.are_filed {
+            self.rows = self.rows.without(Projection::Topic);
+            (self.batch, self.log) = (WriteBatch::default(), None);
+        }
+        if changes.are_shown {
+            // The verdict has the payer, who is in the row.
+            self.rows = self.rows.without(Projection::Expiry);
+        }
+        self
     }
 
     /// Stages all changes. Returns the indexes of those that were left out.

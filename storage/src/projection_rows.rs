@@ -133,6 +133,12 @@ impl<'a> ProjectionRows<'a> {
         Self { made, rows: self.rows.only(made), ..self }
     }
 
+    /// Leaves the rows of this projection alone, too.
+    pub(crate) fn without(self, projection: Projection) -> Self {
+        let made = self.made.without(projection);
+        self.only(made)
+    }
+
     /// Announces that the next envelope fills a place below the head.
     pub(crate) fn expect_out_of_order(&mut self) {
         (self.out_of_order, self.is_late) = (true, true);

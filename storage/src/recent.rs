@@ -114,6 +114,28 @@ impl Recent {
         state.keep(self.envelopes_max);
     }
 
+    /// Returns true if a place of a strand is forgotten once so many more of its envelopes are added.
+    pub(crate) fn forgets_within(&self, envelopes: u64) -> bool {
+        u64::try_from(self.envelopes_max).is_ok_and(|most| envelopes > most)
+    }
+
+    /// Records the places of a durable commit without their topics. Nothing is known of these strands then, up to
+    /// their ends. The caller holds the heads of the strands.
+    pub(crate) fn pass_over(&self, changes: &[Change]) {
+        let mut state = self.state.write();
+        let RecentState { known, generation, .. } = &mut *state;
+        for strand in changes.chunk_by(|a, b| a.originator() == b.originator()) {
+            let (Some(first), Some(last)) = (strand.first(), strand.last()) else { continue };
+            let end = last.end().sequence;
+            let passed = RememberedPlaces { after: end, through: end };
+            let known = known.entry(last.originator()).or_insert(passed);
+            // Places that are being read from disk at the moment may lack a row.
+            *generation += u64::from(first.start().sequence <= known.through);
+            known.through = known.through.max(end);
+            known.after = known.through;
+        }
+    }
+
     /// Adds the envelopes of durable verdicts, which have rows from now on.
     pub(crate) fn note_verdicts(&self, resolved: &[LogEntry]) {
         let mut state = self.state.write();
@@ -293,7 +315,8 @@ mod tests {
     /// An event of a strand.
     #[derive(Debug, Clone)]
     enum Step {
-        Append(u8),
+        /// An envelope, and whether its topic is to be remembered.
+        Append(u8, bool),
         Skip(u64),
         /// A place below the head gets a row, as a late find or by a verdict.
         Below(u64, u8, bool),
@@ -305,7 +328,7 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<(u32, Step)>> {
         let step = prop_oneof![
-            8 => (0u8..6).prop_map(Step::Append),
+            8 => (0u8..6, 0u8..8).prop_map(|(name, dice)| Step::Append(name, dice > 0)),
             1 => (1u64..4).prop_map(Step::Skip),
             2 => (1u64..40, 0u8..6, any::<bool>()).prop_map(|(at, name, is_verdict)| Step::Below(at, name, is_verdict)),
             1 => Just(Step::Forget),
@@ -335,10 +358,11 @@ mod tests {
             for (originator, step) in steps {
                 let head = heads.get_mut(&originator).unwrap();
                 match step {
-                    Step::Append(name) => {
+                    Step::Append(name, is_kept) => {
                         *head += 1;
                         rows.insert(id(originator, *head), name);
-                        recent.note(&[Change::Append(entry(id(originator, *head), name))]);
+                        let change = [Change::Append(entry(id(originator, *head), name))];
+                        if is_kept { recent.note(&change) } else { recent.pass_over(&change) }
                     }
                     Step::Skip(places) => {
                         let (from, through) = (SequenceId(*head + 1), SequenceId(*head + places));

@@ -69,7 +69,9 @@ impl Store {
             added.map_err(|cause| database.fail_write(cause))?;
         }
         let are_filed = data.is_some();
-        let changes = CommittedChanges { changes, hashed, are_filed };
+        // No reader comes to the folder before it is opened anew.
+        let (are_shown, are_remembered) = (shown_by.is_some(), false);
+        let changes = CommittedChanges { changes, hashed, are_filed, are_shown, are_remembered };
         database.commit_whole(changes, |group| match shown_by {
             Some(prefix) => group.begin_shown_by(prefix),
             None => Ok(()),

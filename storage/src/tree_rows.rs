@@ -2,7 +2,7 @@
 
 use hawser_proto::merkle::{CompactRange, Subtree, TreeHash, node_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::{ColumnFamily, DBRawIterator, WriteBatch};
 
 use crate::database::Database;
 use crate::error::{DatabaseError, ReadError};
@@ -131,6 +131,32 @@ fn row(
     hash.ok_or_else(|| ReadError::corrupt(family, key))
 }
 
+/// The families of the rows of trees, looked up once for many leaves.
+#[derive(Clone, Copy)]
+pub(crate) struct TreeFamilies<'a> {
+    leaves: &'a ColumnFamily,
+    nodes: &'a ColumnFamily,
+}
+
+impl TreeFamilies<'_> {
+    /// Adds the next leaf to a tree and stages its rows.
+    pub(crate) fn stage_leaf(
+        self,
+        originator: OriginatorId,
+        tree: &mut CompactRange,
+        leaf: TreeHash,
+        batch: &mut WriteBatch,
+    ) {
+        tree.append(leaf, |at, hash| {
+            if at.level % LEVELS == 0 {
+                batch.put_cf(self.nodes, TreeKey::new(originator, at).encode(), hash.0);
+            }
+        });
+        let id = EnvelopeId::new(originator, SequenceId(tree.size()));
+        batch.put_cf(self.leaves, LeafKey(id).encode(), leaf.0);
+    }
+}
+
 impl Database {
     /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from those below,
     /// or from its leaves: each commit to the strand needs the edge, and waits for it.
@@ -206,22 +232,9 @@ impl Database {
         Ok(subtree.root())
     }
 
-    /// Adds the next leaf to a tree and stages its rows.
-    pub(crate) fn stage_leaf(
-        &self,
-        originator: OriginatorId,
-        tree: &mut CompactRange,
-        leaf: TreeHash,
-        batch: &mut WriteBatch,
-    ) {
-        let nodes = self.family(Family::Tree);
-        tree.append(leaf, |at, hash| {
-            if at.level % LEVELS == 0 {
-                batch.put_cf(nodes, TreeKey::new(originator, at).encode(), hash.0);
-            }
-        });
-        let id = EnvelopeId::new(originator, SequenceId(tree.size()));
-        batch.put_cf(self.family(Family::Leaf), LeafKey(id).encode(), leaf.0);
+    /// Looks up the families of trees.
+    pub(crate) fn tree_families(&self) -> TreeFamilies<'_> {
+        TreeFamilies { leaves: self.family(Family::Leaf), nodes: self.family(Family::Tree) }
     }
 
     /// Stages the removal of all rows of a tree after the leaf at `last`.

@@ -23,6 +23,7 @@ use crate::log_scan::LogItem;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tree_edges::Trees;
+use crate::tree_rows::TreeFamilies;
 
 /// Largest number of places of a step. Writers of the strand wait for the write, and in the last step for the
 /// places that were added meanwhile. Calculated: 2 µs for each envelope of a kilobyte in the page cache.
@@ -106,10 +107,11 @@ impl Growths {
         batch: &mut WriteBatch,
     ) {
         assert_eq!(changes.len(), leaves.len(), "each change has a leaf");
+        let families = database.tree_families();
         for (change, &leaf) in changes.iter().zip(leaves) {
             let at = self.0.binary_search_by_key(&change.originator(), |it| it.originator);
             let Ok(at) = at else { continue };
-            self.0[at].add(database, change, leaf, batch);
+            self.0[at].add(families, change, leaf, batch);
         }
     }
 
@@ -129,7 +131,7 @@ impl Growths {
 impl Growth {
     fn add(
         &mut self,
-        database: &Database,
+        families: TreeFamilies<'_>,
         change: &Change,
         leaf: TreeHash,
         batch: &mut WriteBatch,
@@ -142,11 +144,11 @@ impl Growth {
         let places = end.0 - next.0 + 1;
         match change {
             Change::Append(_) => {
-                database.stage_leaf(self.originator, &mut self.edge, leaf, batch);
+                families.stage_leaf(self.originator, &mut self.edge, leaf, batch);
             }
             Change::Skip { reason: SkipReason::Void, .. } if places <= STEP_PLACES => {
                 for _ in 0..places {
-                    database.stage_leaf(self.originator, &mut self.edge, leaf, batch);
+                    families.stage_leaf(self.originator, &mut self.edge, leaf, batch);
                 }
             }
             Change::Skip { .. } => self.is_open = false,
@@ -306,6 +308,7 @@ impl Store {
         (through, bytes_max): (SequenceId, usize),
         batch: &mut WriteBatch,
     ) -> Result<(CompactRange, Stop), ReadError> {
+        let families = database.tree_families();
         let mut left = bytes_max;
         let after = EnvelopeId::new(originator, SequenceId(edge.size()));
         let snapshot = self.snapshot();
@@ -316,7 +319,7 @@ impl Store {
                         return Ok((edge, Stop::Bound));
                     }
                     left = left.saturating_sub(bytes.len());
-                    database.stage_leaf(originator, &mut edge, leaf_of(&bytes), batch);
+                    families.stage_leaf(originator, &mut edge, leaf_of(&bytes), batch);
                 }
                 LogItem::Skipped { from, through: end, reason: SkipReason::Void }
                     if from.0 == edge.size() + 1 =>
@@ -328,7 +331,7 @@ impl Store {
                     }
                     let void = leaf_hash(LeafData::Void);
                     for _ in from.0..=end.0 {
-                        database.stage_leaf(originator, &mut edge, void, batch);
+                        families.stage_leaf(originator, &mut edge, void, batch);
                     }
                 }
                 LogItem::Skipped { from, through, reason: SkipReason::Pruned }
@@ -336,12 +339,8 @@ impl Store {
                 {
                     for place in from.0..=through.0 {
                         let id = EnvelopeId::new(originator, SequenceId(place));
-                        database.stage_leaf(
-                            originator,
-                            &mut edge,
-                            database.pruned_leaf(id)?,
-                            batch,
-                        );
+                        let leaf = database.pruned_leaf(id)?;
+                        families.stage_leaf(originator, &mut edge, leaf, batch);
                     }
                 }
                 LogItem::Envelope { .. } | LogItem::Skipped { .. } => break,

@@ -2,10 +2,11 @@
 //! own node has signed a tree with them.
 //!
 //! They are the last places of a strand: those after the place in its row `in_doubt`, up to the head. A strand
-//! without this row has none. They have the rows that readers need; until they are verified no payer is charged for
-//! them and they do not count for congestion. The row `shown_by` keeps the checkpoint with its proof, as evidence
-//! if the node states something else to others. The row `in_doubt` is written with the first unverified place and
-//! moved in the same write as each verdict, so work continues correctly after a crash.
+//! without this row has none. They have the rows that readers need. Until they are verified no payer is charged for
+//! them, they do not count for congestion, and they have no row by expiry, because nothing prunes them. The row
+//! `shown_by` keeps the checkpoint with its proof, as evidence if the node states something else to others. The row
+//! `in_doubt` is written with the first unverified place and moved in the same write as each verdict, so work continues
+//! correctly after a crash.
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -50,7 +51,8 @@ impl Store {
     /// # Errors
     /// The errors of [`Store::commit`].
     pub fn commit_shown(&self, changes: &[Change]) -> Result<(), CommitError> {
-        self.database().commit(changes, |group| group.begin_unverified())
+        let changes = CommittedChanges { are_shown: true, ..CommittedChanges::of(changes) };
+        self.database().commit_whole(changes, |group| group.begin_unverified())
     }
 
     /// Like [`Store::commit_shown`], for changes of one strand. Also stores the proof that the strand's node has
@@ -66,8 +68,14 @@ impl Store {
         prefix: &SignedPrefix,
         hashed: &[HashedEnvelope],
     ) -> Result<(), CommitError> {
-        let changes = CommittedChanges { changes, hashed, are_filed: false };
-        self.database().commit_whole(changes, |group| group.begin_shown_by(prefix))
+        let database = self.database();
+        let end = changes.last().map_or(SequenceId::NONE, |change| change.end().sequence);
+        // The strand's node has signed a tree that goes on behind them.
+        let further = prefix.signed.checkpoint.size.saturating_sub(end.0);
+        let are_remembered = !database.recent.forgets_within(further);
+        let shown = CommittedChanges::of(changes);
+        let shown = CommittedChanges { hashed, are_shown: true, are_remembered, ..shown };
+        database.commit_whole(shown, |group| group.begin_shown_by(prefix))
     }
 
     /// Writes verdicts on the next unverified places of a strand as one write, and returns when it is durable.
@@ -218,6 +226,7 @@ impl Database {
         batch: &mut WriteBatch,
     ) -> Result<bool, ReadError> {
         let Some(shown) = derive(id, held, Validity::Valid) else { return Ok(false) };
+        // An earlier version wrote it together with the envelope.
         if let Some(expiry_unix_s) = shown.expiry_unix_s {
             let key = ExpiryKey { expiry_unix_s, id };
             batch.delete_cf(self.family(Family::Expiry), key.encode());

@@ -2,9 +2,11 @@
 
 use crate::support::*;
 use bytes::Bytes;
+use hawser_proto::checkpoint::{Checkpoint, SignedPrefix};
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, SequenceId, Topic};
-use hawser_storage::{Family, RecentTopicsWalk, Store};
+use hawser_storage::{Change, Facts, Family, LogEntry, RecentTopicsWalk, Store};
 
 /// Returns the topic of an envelope by the facts of these tests.
 fn topic_of(bytes: &Bytes) -> Option<Topic> {
@@ -78,4 +80,34 @@ fn topics_of_the_last_envelopes_are_known_again_after_a_start() {
     assert!(has_news(&store, "t2", 998) && !has_news(&store, "t2", 1001));
     store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
     assert!(has_news(&store, "other", 0), "a rebuild writes all rows");
+}
+
+/// Shows a peer's places, with a tree that has so many places behind them.
+fn show_by(store: &Store, places: std::ops::RangeInclusive<u64>, further: u64) {
+    let (size, root) = (places.end() + further, TreeHash([1; 32]));
+    let of = Checkpoint { node: PEER, originator: PEER, size, root, time_ns: 1 };
+    let proof = ConsistencyProof(Vec::new());
+    let prefix = SignedPrefix { size: *places.end(), signed: of.sign(&key(3)), proof };
+    let shown = |sequence| {
+        let at = id(PEER, sequence);
+        let plain = Facts { addresses: Vec::new(), receipt: None, ..facts(at) };
+        Change::Append(LogEntry { facts: Some(plain.unbooked()), ..entry(at) })
+    };
+    store.commit_shown_by(&places.map(shown).collect::<Vec<_>>(), &prefix, &[]).unwrap();
+}
+
+/// They would be forgotten before readers come who lack no more than the newest envelopes.
+#[test]
+fn topics_of_a_shown_backlog_are_remembered_from_its_last_part_on() {
+    const REMEMBERED: u64 = 100_000;
+    let store = in_memory();
+    show_by(&store, 1..=10, REMEMBERED + 1);
+    assert!(has_news(&store, "other", 9), "the disk has to be asked");
+    assert!(!has_news(&store, "other", 10));
+    show_by(&store, 11..=20, REMEMBERED);
+    assert!(has_news(&store, "other", 9) && !has_news(&store, "other", 10));
+    assert!(has_news(&store, "t1", 18) && !has_news(&store, "t1", 19));
+    // What was left out can be read back, as after a start.
+    assert_eq!(remember(&store, topic_of), 1);
+    assert!(!has_news(&store, "other", 0) && has_news(&store, "t1", 0));
 }

@@ -402,6 +402,28 @@ fn what_comes_in_table_files_ends_as_what_was_verified_first() {
     });
 }
 
+/// Nothing prunes it, and its row has the payer, whom only a verdict names. A rebuild makes the same rows.
+#[test]
+fn what_is_not_verified_has_no_row_by_expiry() {
+    on_each(|store| {
+        let listed = || -> Vec<u64> {
+            pruning::expiring(store).into_iter().map(|it| it.id.sequence.0).collect()
+        };
+        show(store, 1..=5);
+        store.commit_shown_by(&[shown(6)], &loaded_by(), &[]).unwrap();
+        load(store, 7..=9).unwrap();
+        assert!(listed().is_empty());
+        verify(store, 1..=4).unwrap();
+        assert_eq!(listed(), [1, 2, 4], "place 3 breaks a rule");
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_eq!(listed(), [1, 2, 4]);
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+        verify(store, 5..=9).unwrap();
+        assert_equal(store, &mirror(9));
+    });
+}
+
 /// A node starts from the folder without the call that was killed.
 #[test]
 fn rows_that_a_kill_has_left_above_a_head_are_removed() {

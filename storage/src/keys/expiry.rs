@@ -11,8 +11,8 @@ use crate::family::Family;
 /// receipt (32 bytes), each if it is known. Sorts by expiry time.
 ///
 /// The payer saves pruning the recovery of a signature, and the receipt saves the digest of the request. Rows of
-/// free envelopes have no payer, and neither do rows written before signatures were checked, or by earlier
-/// versions. Rows of this node's own strand have a receipt, except those of earlier versions.
+/// free envelopes have no payer, and neither have rows of earlier versions. Rows of this node's own strand have a
+/// receipt, except those of earlier versions. An unverified place has no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExpiryKey {
     pub(crate) expiry_unix_s: u64,

@@ -14,8 +14,9 @@ use crate::change::{Facts, Validity};
 use crate::database::Database;
 use crate::error::CommitError;
 use crate::keys::pruned::PrunedEnvelope;
-use crate::projection::ProjectionSet;
+use crate::projection::{Projection, ProjectionSet};
 use crate::projection_rows::{CountedFacts, EnvelopeRows};
+use crate::verified::VerifiedPlaces;
 
 /// Largest number of threads. A guess: the thread that reads the log and counts is the limit with fewer.
 const WORKERS_MAX: usize = 16;
@@ -177,17 +178,20 @@ fn derive_chunk(
     }
     assert_eq!(facts.len(), chunk.held.len(), "facts for each envelope, or none");
     let mut rows = EnvelopeRows::new(database).only(made);
-    let mut batch = WriteBatch::default();
-    let derived = chunk.held.into_iter().zip(facts).map(|(stored, facts)| {
+    // Those of unverified places: a verdict writes the row by expiry.
+    let mut shown_rows = EnvelopeRows::new(database).only(made.without(Projection::Expiry));
+    let mut verified = VerifiedPlaces::new(database);
+    let (mut batch, mut held) = (WriteBatch::default(), Vec::with_capacity(facts.len()));
+    for (stored, facts) in chunk.held.into_iter().zip(facts) {
         let StoredEnvelope { id, bytes, validity } = stored;
         if let Some(facts) = &facts {
+            let rows = if verified.has(id)? { &mut rows } else { &mut shown_rows };
             rows.put(&mut batch, id, &bytes, facts);
         }
         let is_invalid = matches!(validity, Validity::Invalid(_));
         let facts = facts.map(|facts| CountedFacts::of(bytes.len(), facts));
-        DerivedEnvelope { id, is_invalid, facts }
-    });
-    let held = derived.collect();
+        held.push(DerivedEnvelope { id, is_invalid, facts });
+    }
     if !batch.is_empty() {
         database.write_buffered(batch)?;
     }
