@@ -250,15 +250,15 @@ impl ChainPath {
     /// for at once, each at one node after another, and not at all nodes.
     pub(crate) async fn recall(
         &self,
-        payloads: impl Iterator<Item = (ChainTopic, &Bytes)>,
+        payloads: Vec<(ChainTopic, &Bytes)>,
         shared: &[(ClientKey, LandedEnvelope)],
     ) {
-        let mut payloads = payloads.peekable();
-        if payloads.peek().is_none() {
+        if payloads.is_empty() {
             return; // most requests are for nodes alone, which share thousands of ids
         }
         let shared: BTreeMap<ClientKey, LandedEnvelope> = shared.iter().copied().collect();
         let known: BTreeMap<PayloadKey, (&Bytes, LandedEnvelope)> = payloads
+            .into_iter()
             .filter_map(|(topic, payload)| {
                 let key = payload_key(payload);
                 Some((key, (payload, self.landed(topic, payload, &key, &shared)?)))

@@ -122,6 +122,7 @@ impl PublishService {
             Route::Chain(topic) => Some((topic, &envelope.bytes)),
             Route::Node => None,
         });
+        let for_chain: Vec<_> = for_chain.collect();
         self.chain.recall(for_chain, &known.places).await;
         self.validate_at_cost(&bill, &routed).await?;
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);

@@ -503,7 +503,11 @@ fn group_message(group: [u8; 16], content_type: u8, text: &[u8]) -> pb::ClientEn
     let mut data = vec![0, 1, 0, 2, 16];
     data.extend(group);
     data.extend([0, 0, 0, 0, 0, 0, 0, 1, content_type, 0, 0]);
-    data.push(u8::try_from(text.len()).unwrap());
+    // A length of up to 63 takes one byte, a longer one two, whose highest bits say so (RFC 9420 §2.1.2).
+    match text.len() {
+        len @ 0..64 => data.push(u8::try_from(len).unwrap()),
+        len => data.extend((0x4000 | u16::try_from(len).unwrap()).to_be_bytes()),
+    }
     data.extend(text);
     let v1 = V1 { data: data.into(), ..V1::default() };
     let message = GroupMessageInput { version: Some(Version::V1(v1)) };
