@@ -27,7 +27,7 @@ pub(crate) fn of_engine(
     engine.check_clock().map_err(RunError::refused)?;
     let own_unix_s = unix_s(engine.ports().clock.now_ns());
     let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
-    let report = prune(engine.store(), run, Some(ShortTurns::begin()), moved)?;
+    let report = prune(engine.store(), run, Some(ShortTurns::begin(engine.store())), moved)?;
     engine.note_pruned(&report);
     Ok(json_of(&report))
 }

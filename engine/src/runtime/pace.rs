@@ -75,15 +75,20 @@ pub struct ShortTurns {
     owed: Duration,
     /// Time for which pauses were longer than due.
     ahead: Duration,
-    /// The time for which pruning had waited for commits, in all, when the last turn ended.
+    /// The time for which pruning had waited for commits, in all, when the present turn began.
     waited: Duration,
 }
 
 impl ShortTurns {
-    /// Begins the first turn.
+    /// Begins the first turn of work on `store`. Waits of earlier work on it are no pauses of this one.
     #[must_use]
-    pub fn begin() -> Self {
-        let (owed, ahead, waited) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    pub fn begin(store: &Store) -> Self {
+        Self::after_waits(store.waited_for_commits())
+    }
+
+    /// Begins the first turn after the store's work had waited for commits for `waited`, in all.
+    fn after_waits(waited: Duration) -> Self {
+        let (owed, ahead) = (Duration::ZERO, Duration::ZERO);
         Self { begun: Instant::now(), owed, ahead, waited }
     }
 
@@ -158,7 +163,7 @@ mod tests {
     fn short_pauses_add_up_to_half_of_the_work_however_late_the_system_wakes() {
         let us = Duration::from_micros;
         for late in [0, 60, 1_000, 50_000] {
-            let mut turns = ShortTurns::begin();
+            let mut turns = ShortTurns::after_waits(Duration::ZERO);
             let (mut worked, mut paused, mut longest) = (Duration::ZERO, Duration::ZERO, 0);
             let mut without = 0;
             for step in 0..1_000 {
@@ -185,9 +190,10 @@ mod tests {
     #[test]
     fn the_wait_for_a_commit_is_a_pause_and_no_work() {
         let us = Duration::from_micros;
-        let mut turns = ShortTurns::begin();
+        // 9 s are those of earlier runs.
+        let mut turns = ShortTurns::after_waits(us(9_000_000));
         let mut due = |took, waited| {
-            let worked = turns.without_waits(us(took), us(waited));
+            let worked = turns.without_waits(us(took), us(9_000_000 + waited));
             (worked, turns.due(worked, false))
         };
         assert_eq!(due(1_000, 600), (us(400), Duration::ZERO), "its pause of 200 was the wait");
@@ -200,7 +206,7 @@ mod tests {
     #[test]
     fn work_beside_no_commits_owes_no_pauses_and_pauses_once_they_come() {
         let us = Duration::from_micros;
-        let mut turns = ShortTurns::begin();
+        let mut turns = ShortTurns::after_waits(Duration::ZERO);
         assert_eq!(turns.due(us(500), false), Duration::ZERO, "it is owed");
         assert_eq!(turns.due(us(10_000_000), true), Duration::ZERO);
         assert_eq!(turns.due(us(500), false), Duration::ZERO);

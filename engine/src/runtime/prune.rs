@@ -291,7 +291,7 @@ impl PruneWorker {
         let PruneSettings { places_max, dry_run, .. } = self.settings;
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
-        let mut turns = ShortTurns::begin();
+        let mut turns = ShortTurns::begin(engine.store());
         let done = run.run(engine.store(), &mut |_| {
             if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
