@@ -24,6 +24,7 @@
     reason = "what runs lives here, so that what decides needs none of it"
 )]
 
+mod caller_queue;
 mod chain;
 mod chain_clock;
 mod check_turns;

@@ -11,11 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use parking_lot::Mutex;
 
-use super::grouped_queue::GroupedQueue;
+use super::caller_queue::{CallerJobs, CallerQueue};
 
-type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
+pub(super) type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
 
 /// The state of a worker before it took a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,41 +35,7 @@ pub struct PublishCaller {
     pub address: usize,
 }
 
-/// The sending end of a queue in which callers take turns.
-struct CallerQueue {
-    /// One message for each job in `jobs`.
-    announce: Sender<()>,
-    jobs: Arc<Mutex<GroupedQueue<usize, WorkerJob>>>,
-}
-
-/// The receiving end of a [`CallerQueue`].
-#[derive(Clone)]
-struct CallerJobs {
-    announced: Receiver<()>,
-    jobs: Arc<Mutex<GroupedQueue<usize, WorkerJob>>>,
-}
-
-impl CallerQueue {
-    fn new() -> (Self, CallerJobs) {
-        let (announce, announced) = unbounded();
-        let jobs = Arc::<Mutex<GroupedQueue<usize, WorkerJob>>>::default();
-        (Self { announce, jobs: jobs.clone() }, CallerJobs { announced, jobs })
-    }
-
-    fn push(&self, caller: PublishCaller, job: WorkerJob) {
-        self.jobs.lock().push(caller.site, caller.address, job);
-        self.announce.send(()).expect(THREADS_LIVE);
-    }
-}
-
-impl CallerJobs {
-    /// Takes the job of the caller whose turn it is, after one was announced.
-    fn take(&self) -> WorkerJob {
-        self.jobs.lock().pop().expect("each message announces a job")
-    }
-}
-
-const THREADS_LIVE: &str = "the threads live as long as their handles";
+pub(super) const THREADS_LIVE: &str = "the threads live as long as their handles";
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
@@ -149,6 +114,9 @@ pub enum Priority {
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
     /// those of others, on threads of their own: anyone can cause such look-ups, which must not hold up other checks.
     LookUp(PublishCaller),
+    /// As [`Self::LookUp`], before the caller's other look-ups: the sequencing thread makes this one itself if it comes
+    /// too late.
+    LookAhead(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
@@ -213,6 +181,10 @@ impl Workers {
             Priority::LookUp(caller) => {
                 let callers = self.look_ups().unwrap_or(&pool.callers);
                 return callers.push(caller, Box::new(job));
+            }
+            Priority::LookAhead(caller) => {
+                let callers = self.look_ups().unwrap_or(&pool.callers);
+                return callers.push_first(caller, Box::new(job));
             }
             Priority::Behind => self.behind().map_or(&pool.normal, |behind| &behind.strands),
         };

@@ -240,8 +240,8 @@ impl SequencerThread {
     }
 
     /// Has another thread look again for earlier publishes of a request's next piece, while the request waits for its
-    /// turn, if the request's look-up may be too old by then. Not behind the checks of the caller's other large
-    /// requests, so that it is mostly done in time.
+    /// turn, if the request's look-up may be too old by then. Not behind the checks of the caller's other requests, nor
+    /// their look-ups, so that it is mostly done in time.
     fn look_ahead(&self, request: &LargeRequest) {
         if !self.settings.idempotent || !self.recent.is_aging(&request.earlier) {
             return;
@@ -251,7 +251,7 @@ impl SequencerThread {
             return;
         }
         let state = self.state.clone();
-        self.state.workers.spawn(Priority::LookUp(request.caller), move || {
+        self.state.workers.spawn(Priority::LookAhead(request.caller), move || {
             // This thread looks itself if the disk cannot be read, and reports the error.
             let looked_up = state.look_up(receipts.into_iter()).ok();
             *ahead.lock() = looked_up;
