@@ -136,7 +136,8 @@ impl AdmissionJob {
             Ok(envelopes) => envelopes,
             Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
         };
-        let earlier = match self.join(looked_up, &envelopes) {
+        let joined = LookUp::of_parts(looked_up);
+        let earlier = match joined.and_then(|earlier| self.renewed(earlier, &envelopes)) {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
@@ -170,10 +171,13 @@ impl AdmissionJob {
         let checked = self
             .take_from_rate(&envelopes, &earlier)
             .and_then(|()| self.read_balance(&envelopes))
-            .and_then(|()| self.check_large(&envelopes, &earlier));
-        if let Err(error) = checked {
-            return reply.send(Err(error));
-        }
+            // The request may have waited for that.
+            .and_then(|()| self.renewed(earlier, &envelopes))
+            .and_then(|earlier| self.check_large(&envelopes, &earlier).map(|()| earlier));
+        let earlier = match checked {
+            Ok(earlier) => earlier,
+            Err(error) => return reply.send(Err(error)),
+        };
         reply.stage.lap(&self.state.counters.admit_seconds);
         (reply.admitted, reply.queued) = (reply.stage, reply.stage);
         let Self { caller, is_large, .. } = *self;
@@ -193,15 +197,9 @@ impl AdmissionJob {
         reply.send(Ok(Published::of(envelopes, 0)));
     }
 
-    /// Joins the look-ups of the chunks. If more groups have been stored between the first and the last turn of a large
-    /// request than stay in memory, what was not found is looked up once more: the sequencing thread would do it one by
-    /// one.
-    fn join(
-        &self,
-        looked_up: Vec<Result<LookUp, PublishError>>,
-        envelopes: &[Admitted],
-    ) -> Result<LookUp, PublishError> {
-        let earlier = LookUp::of_parts(looked_up)?;
+    /// Looks once more for what was not found, if more groups have been stored since the look-up than stay in memory:
+    /// the sequencing thread would do it one by one. Blocks on the disk then.
+    fn renewed(&self, earlier: LookUp, envelopes: &[Admitted]) -> Result<LookUp, PublishError> {
         if !self.state.idempotent || self.state.is_complete(&earlier) {
             return Ok(earlier);
         }

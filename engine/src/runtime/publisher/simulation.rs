@@ -8,6 +8,7 @@
 //! The test shows that no acknowledged id ever has other bytes or none, that one envelope has one id, and that
 //! everything can be published once the disk works.
 
+mod admissions;
 mod groups;
 mod large_requests;
 mod thread_waits;

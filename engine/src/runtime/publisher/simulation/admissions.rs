@@ -1,0 +1,73 @@
+//! Requests between their checks and the sequencing thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
+use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::{Bytes, SecretKey};
+use hawser_storage::ChainPosition;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{CLIENT, NODE, Sim};
+use crate::admission::Writer;
+use crate::runtime::counters::Stopwatch;
+use crate::runtime::publisher::admit::AdmissionJob;
+use crate::runtime::publisher::balance::Balances;
+use crate::runtime::publisher::request::{InFlightShare, PendingReply};
+use crate::runtime::publisher::state::PublisherState;
+use crate::runtime::report_history::ReportHistory;
+use crate::runtime::{Priority, PublishCaller, Workers};
+
+/// The state of a node that takes publishes only from payers who can pay, without its threads.
+fn with_balances(sim: Sim) -> PublisherState {
+    sim.outcomes.lock().fails_one_in = 0;
+    let state = sim.process.state.clone();
+    drop(sim);
+    let state = Arc::into_inner(state).expect("no thread of the process is left");
+    let position = ChainPosition { block: 1, hash: [1; 32] };
+    state.store.note_payers_read(position).unwrap();
+    state.store.note_payer_reports_read(position).unwrap();
+    let (clock, registry) = (state.ports.clock.clone(), state.ports.registry.clone());
+    let history = ReportHistory::new(state.store.clone(), clock, registry);
+    PublisherState { balances: Some(Balances::new(history)), ..state }
+}
+
+/// Anyone can publish with payers whose balances have to be read. The sequencing thread, behind which all publishers
+/// wait, would look on the disk for each envelope of a request that has waited too long.
+#[test]
+fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
+    let (sender, requests) = unbounded();
+    let workers = Workers::start(1);
+    let state = Arc::new(PublisherState {
+        workers: workers.clone(),
+        to_sequencer: Mutex::new(Some(sender)),
+        ..with_balances(Sim::new(0))
+    });
+    let (go, wait) = bounded::<()>(0);
+    let other = PublishCaller { site: 1, address: 1 };
+    workers.spawn(Priority::LookUp(other), move || wait.recv().unwrap());
+
+    let (sender, _answer) = oneshot::channel();
+    let permit = state.in_flight.clone().try_acquire_owned().unwrap();
+    let in_flight = Arc::new(InFlightShare::of(permit));
+    let reply = PendingReply::new(sender, in_flight, Stopwatch::start());
+    let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let client = Bytes::from(hex::decode(CLIENT).unwrap());
+    let envelopes = vec![PayerEnvelope::sign(client, NODE, 30, &payer)];
+    let caller = PublishCaller::default();
+    AdmissionJob::start(&state, Writer::Payer, caller, envelopes, reply);
+    // The only worker takes this job after the checks of the request, which then waits for its look-up.
+    let (checked, is_checked) = bounded(1);
+    workers.spawn(Priority::Caller(caller), move || checked.send(()).unwrap());
+    is_checked.recv().unwrap();
+
+    // More groups are stored meanwhile than stay in memory.
+    state.stored.store(9, Ordering::Release);
+    state.kept_from.store(9, Ordering::Release);
+    go.send(()).unwrap();
+    let request = requests.recv_timeout(Duration::from_secs(60)).expect("the request is admitted");
+    assert!(state.is_complete(&request.earlier), "the sequencing thread need not look again");
+}
