@@ -186,8 +186,17 @@ async fn connect_to_announced(
         .unwrap_or_else(|_| Err(SessionError::Lost(format!("{address} does not answer"))))
 }
 
-async fn resolve(address: &str) -> Result<Vec<SocketAddr>, SessionError> {
-    look_up(address).await.map_err(|error| SessionError::Lost(error.to_string()))
+/// Returns addresses of a place, `host:port`.
+async fn resolve(place: &str) -> Result<Vec<SocketAddr>, SessionError> {
+    if let Ok(address) = place.parse() {
+        return Ok(vec![address]);
+    }
+    let parts = place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let Some((host, port)) = parts else {
+        return Err(SessionError::Lost(format!("{place:?} has no port")));
+    };
+    let found = look_up(host.to_owned(), port).await;
+    found.map_err(|error| SessionError::Lost(error.to_string()))
 }
 
 async fn connect_to_first(

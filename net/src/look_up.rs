@@ -1,10 +1,15 @@
-//! Looks up the names of peers. A peer chooses its name, and whoever serves the name chooses the addresses.
+//! Looks up the names of peers. A peer chooses its name, and whoever serves the name chooses the addresses, and may
+//! never answer.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use std::vec::IntoIter;
 
-use tokio::net::{ToSocketAddrs, lookup_host};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts. An answer has room for
@@ -12,25 +17,115 @@ use tokio::time::timeout;
 const ADDRESSES_MAX: usize = 8;
 /// The longest wait for an answer. A guess: servers of names answer sooner, also across the world.
 const LOOK_UP_MAX: Duration = Duration::from_secs(3);
+/// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
+const AT_ONCE_MAX: usize = 128;
 
-/// Returns the first addresses of a name, eight at most.
+const NEVER_CLOSED: &str = "the semaphore is never closed";
+
+/// The turns of all look-ups of the process.
+static TURNS: LazyLock<LookUpTurns> = LazyLock::new(|| LookUpTurns::new(AT_ONCE_MAX));
+
+/// Returns the first addresses of a host, eight at most.
 ///
 /// # Errors
 /// Fails when the name has no address, or no server answers in time.
-pub(crate) async fn look_up(place: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time");
-    let found = timeout(LOOK_UP_MAX, lookup_host(place)).await.unwrap_or_else(|_| Err(late()))?;
-    Ok(found.take(ADDRESSES_MAX).collect())
+    let name = host.clone();
+    let found = TURNS.look_up(name, move || (host, port).to_socket_addrs());
+    timeout(LOOK_UP_MAX, found).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Turns of look-ups: one for each name, and some for all names together.
+///
+/// A look-up holds a thread for blocking work until the system gives it up, which may be long after this node has. The
+/// names of peers whose servers never answer would else take all of these threads.
+struct LookUpTurns {
+    all: Arc<Semaphore>,
+    /// The names that are being looked up, or wait for that.
+    names: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl LookUpTurns {
+    fn new(at_once_max: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(at_once_max)), names: Mutex::default() }
+    }
+
+    /// Returns the turn of one name.
+    fn of_name(&self, name: String) -> Arc<Semaphore> {
+        let mut names = self.names.lock();
+        // The other names are no longer looked up.
+        names.retain(|_, turn| Arc::strong_count(turn) > 1);
+        names.entry(name).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+    }
+
+    /// Resolves a name on another thread, once the name has its turn. The turn ends with the thread's work, also if the
+    /// caller waits no longer.
+    async fn look_up(
+        &self,
+        name: String,
+        resolve: impl FnOnce() -> io::Result<IntoIter<SocketAddr>> + Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let of_name = self.of_name(name).acquire_owned().await.expect(NEVER_CLOSED);
+        let of_all = self.all.clone().acquire_owned().await.expect(NEVER_CLOSED);
+        let resolving = tokio::task::spawn_blocking(move || {
+            let found = resolve();
+            drop((of_all, of_name));
+            found
+        });
+        Ok(resolving.await.map_err(io::Error::other)??.take(ADDRESSES_MAX).collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+
+    fn addresses(count: u16) -> Vec<SocketAddr> {
+        (1..=count).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+    }
 
     #[tokio::test]
     async fn of_thousands_of_addresses_of_a_name_few_are_dialled() {
-        let all: Vec<_> = (1..5000).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
-        assert_eq!(look_up(&all[..]).await.unwrap(), all[..ADDRESSES_MAX]);
-        assert_eq!(look_up(&all[..1]).await.unwrap(), all[..1]);
+        let (turns, all) = (LookUpTurns::new(1), addresses(5000));
+        for (known, dialled) in [(all.clone(), ADDRESSES_MAX), (addresses(1), 1)] {
+            let found = turns.look_up("name".to_owned(), move || Ok(known.into_iter()));
+            assert_eq!(found.await.unwrap(), all[..dialled]);
+        }
+        assert_eq!(look_up("127.0.0.1".to_owned(), 1).await.unwrap(), addresses(1));
+        assert!(!look_up("localhost".to_owned(), 1).await.unwrap().is_empty());
+    }
+
+    /// Threads for blocking work sign, verify and read for all callers.
+    #[tokio::test]
+    async fn names_that_are_never_answered_hold_one_thread_each_and_a_part_of_all_threads() {
+        let turns = LookUpTurns::new(3);
+        let (answer, answers): (Vec<_>, Vec<_>) = (0..4).map(|_| mpsc::channel::<()>()).unzip();
+        let names = ["first", "first", "first", "second"];
+        for (name, answered) in names.into_iter().zip(answers) {
+            let hangs = move || {
+                let _ = answered.recv(); // an error, when the test ends
+                Ok(addresses(1).into_iter())
+            };
+            let waits = turns.look_up(name.to_owned(), hangs);
+            assert!(timeout(Duration::ZERO, waits).await.is_err(), "it hangs");
+        }
+        let left = || turns.all.available_permits();
+        assert_eq!(left(), 1, "the caller is gone, and the two threads are not");
+        let works = |name: &str| turns.look_up(name.to_owned(), || Ok(addresses(1).into_iter()));
+        assert_eq!(works("third").await.unwrap(), addresses(1), "others are looked up");
+        drop(answer);
+        works("first").await.unwrap();
+        works("second").await.unwrap();
+        assert_eq!(left(), 3);
+        // Names that are no longer looked up are forgotten. Otherwise this never ends.
+        while turns.names.lock().len() > 1 {
+            works("third").await.unwrap();
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 
 use hawser_serve::address::is_public;
 use http::Uri;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+
+use super::look_up::look_up;
 
 /// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts.
 const ADDRESSES_MAX: usize = 8;
@@ -20,7 +22,7 @@ pub(super) async fn dial(uri: &Uri, allow_private: bool) -> io::Result<TcpStream
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let host = uri.host().ok_or_else(missing)?.trim_matches(['[', ']']);
-    let found = lookup_host((host, uri.port_u16().unwrap_or(default))).await?;
+    let found = look_up(host, uri.port_u16().unwrap_or(default)).await?;
     connect_to_first(found, allow_private).await
 }
 

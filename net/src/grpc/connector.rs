@@ -41,7 +41,7 @@ impl Service<Name> for PeerNames {
 
     fn call(&mut self, name: Name) -> Self::Future {
         // The library has the port.
-        Box::pin(async move { Ok(look_up((name.as_str(), 0)).await?.into_iter()) })
+        Box::pin(async move { Ok(look_up(name.as_str().to_owned(), 0).await?.into_iter()) })
     }
 }
 

@@ -33,7 +33,7 @@ impl PlainTextPeers {
         self,
         url: &str,
     ) -> Result<Option<Vec<SocketAddr>>, PeerCallError> {
-        self.addresses_by(url, |host, port| look_up((host, port))).await
+        self.addresses_by(url, look_up).await
     }
 
     /// Returns the addresses at which a node at `url` may be called with a token. The caller dials one of them. `None`
