@@ -1,6 +1,6 @@
 //! Peers over gRPC: strands of nodes that speak no QUIC, as streams of `SubscribeOriginators`.
 //!
-//! - [`maintain`]: when a peer is dialled over gRPC;
+//! - [`maintain`]: when a peer is dialled over gRPC; `membership`: pauses while registries may differ;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `silence`: when a want without an answer is a peer's fault;
 //! - `calls`: one want as a stream or as pages; `feed`, `range_gaps`: its answers, as state machines without I/O;
@@ -23,6 +23,7 @@ mod client;
 mod connector;
 mod feed;
 mod frame_meter;
+mod membership;
 mod message_reader;
 mod messages;
 pub(crate) mod plain_text;
@@ -41,6 +42,7 @@ use tokio::time::sleep;
 use crate::backoff::{Backoff, long_pause};
 use crate::peer_transport::PeerTransport;
 use crate::session::NetState;
+use membership::OwnMembership;
 
 /// Time for which a peer is dialled over QUIC only. Guessed: the longest wait for one address to answer.
 const QUIC_FIRST: Duration = Duration::from_secs(3);
@@ -51,6 +53,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// in the network or its record has no URL.
 pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     let mut backoff = Backoff::grpc();
+    let mut membership = OwnMembership::new(net.identity.own, net.identity.registry.clone());
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
     loop {
@@ -75,7 +78,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
         if ended.was_linked && began.elapsed() >= GOOD_AFTER {
             backoff.reset();
         }
-        let mut pause = backoff.next_pause(rand::random());
+        let mut pause = membership.bounded(backoff.next_pause(rand::random()), Instant::now());
         if ended.is_lasting {
             pause = pause.max(long_pause(rand::random()));
             net.sessions.avoid(peer, Instant::now() + pause);
@@ -83,6 +86,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
         tokio::select! {
             () = net.sessions.wait_for(peer) => {}
             () = session::moved(&net, peer, &address) => {}
+            () = membership.change() => {}
             () = sleep(pause) => {}
         }
     }
