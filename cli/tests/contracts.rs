@@ -9,7 +9,7 @@ use hawser_devchain::devnet::{APP_ID, SETTLEMENT_ID};
 use serde_json::{Value, json};
 
 use crate::support::chains::{ADMIN, Chains, STRANGER, functions};
-use crate::support::{self, run, stderr, stdout};
+use crate::support::{self, Running, run, signal, stderr, stdout};
 
 const OTHER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 
@@ -434,4 +434,21 @@ fn the_watcher_tells_of_an_account_without_gas_on_the_app_chain() {
     let mut command = chains.command(ADMIN, &[&once[..], &[&rich]].concat());
     let output = command.env_remove("XMTPD_APP_CHAIN_RPC_URL").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn a_table_of_the_chains_is_printed_after_each_look() {
+    let chains = Chains::start();
+    let rich = chains.accounts[STRANGER].as_str();
+    let table = ["chain-watcher", "--table", "--every", "100ms", "--app-sender", rich];
+    let mut watcher = Running::start(chains.command(ADMIN, &table), false);
+    for _ in 0..2 {
+        let row = format!("sender {rich} ");
+        let row = watcher.line("row of the account", |line| line.starts_with(&row));
+        assert!(row.ends_with(" wei on the app chain"), "{row}");
+        watcher.line("number of contracts", |line| line.ends_with(" contracts paused"));
+        watcher.line("verdict", |line| line == "no alarm");
+    }
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
 }

@@ -271,6 +271,25 @@ fn a_node_outside_the_canonical_network_is_shown_and_raises_no_alarm() {
 }
 
 #[test]
+fn a_table_of_the_nodes_is_printed_again_and_again() {
+    let runtime = Runtime::new().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let registry = registry_file(place.path(), &[start(&runtime, Liar::Honest)]);
+    let mut command = hawser();
+    command.args(["network-watcher", "--table", "--every", "50ms", "--registry-file"]);
+    command.arg(&registry);
+    let mut watcher = Running::start(command, false);
+    let is_up = |line: &str| line.starts_with("node 100 at ") && line.contains(": up, cursor of ");
+    for _ in 0..2 {
+        watcher.line("row of the node", is_up);
+        watcher.line("row of its strand", |line| line == "originator 100: 9, all nodes");
+        watcher.line("verdict", |line| line == "no alarm");
+    }
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
+}
+
+#[test]
 fn malformed_details_of_an_error_end_no_command() {
     let runtime = Runtime::new().unwrap();
     let address = start(&runtime, Liar::Malformed);
