@@ -24,7 +24,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_chain::admin::{Network, nodes};
+use hawser_chain::admin::Network;
+use hawser_chain::admin::nodes::{self, NodePlace};
+use hawser_chain::watch::check_node_url;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::{self, key};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
@@ -211,13 +213,17 @@ impl RegistrySource {
             Some(network) => network,
             None => connected.insert(onchain::connect(network, ChainsNeeded::Settlement).await?),
         };
-        let places = nodes::places(network).await?.into_iter();
-        let entry = |place: nodes::NodePlace| RegistryEntry {
-            id: place.node_id.0,
-            address: place.http_address,
-            is_canonical: place.is_canonical,
-        };
-        Ok(places.map(entry).collect())
+        Ok(nodes::places(network).await?.into_iter().map(of_chain).collect())
+    }
+}
+
+/// Returns the entry for a record of the chain. A text at which no node is called counts as no address.
+fn of_chain(place: NodePlace) -> RegistryEntry {
+    let is_called = check_node_url(&place.http_address).is_ok();
+    RegistryEntry {
+        id: place.node_id.0,
+        address: if is_called { place.http_address } else { String::new() },
+        is_canonical: place.is_canonical,
     }
 }
 
@@ -229,4 +235,31 @@ fn of_file(path: &Path) -> Result<Vec<RegistryEntry>, RunError> {
         is_canonical: record.canonical,
     };
     Ok(registry.nodes().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+
+    use super::*;
+
+    /// The owner of a node may register any text. Nodes and gateways call none of these, either.
+    #[test]
+    fn a_node_of_the_chain_is_called_only_at_the_url_of_a_node() {
+        let entries = |address: &str| {
+            let place = |(node_id, is_canonical)| {
+                of_chain(NodePlace { node_id, is_canonical, http_address: address.to_owned() })
+            };
+            [(OriginatorId(100), true), (OriginatorId(200), false)].map(place)
+        };
+        let asked = |address: &str| NetworkView::default().set_registry(&entries(address));
+        let good = "https://node.example:5050";
+        assert_eq!(asked(good), [100, 200].map(|id| (id, good.to_owned())).into());
+        let long = format!("http://node.example/{}", "x".repeat(64_000));
+        for bad in ["http://user:word@node.example", "http://node.example:0", "text", long.as_str()]
+        {
+            let canonical: BTreeMap<u32, String> = [(100, String::new())].into();
+            assert_eq!(asked(bad), canonical, "{bad:.50}: a canonical one is shown as down");
+        }
+    }
 }
