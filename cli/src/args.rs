@@ -127,7 +127,7 @@ pub(crate) enum Command {
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(health::HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
-    Rebuild(backup::DataDirArgs),
+    Rebuild(backup::RebuildArgs),
     /// Cut the end off a chain strand of a stopped node, so that it is read from the chain again. Needed when the chain
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]

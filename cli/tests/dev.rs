@@ -220,6 +220,9 @@ fn a_rebuild_makes_the_same_projections() {
     let report = support::json(&["rebuild", "--json", "--data-dir", &data_dir]);
     assert_eq!(report["same"], true, "{report}");
     assert_eq!(report["envelopes"], FOR_NODES + GROUPS + IDENTITIES);
+    assert_eq!(report["ledger_dropped"], false, "{report}");
+    let report = support::json(&["rebuild", "--json", "--ledger", "--data-dir", &data_dir]);
+    assert_eq!((&report["same"], &report["ledger_dropped"]), (&true.into(), &true.into()));
 }
 
 /// The folder's own files are what the documents give to an auditor, and its nodes are honest.

@@ -1,4 +1,5 @@
-//! Writes the payers' ledger: append-only, recorded beside the log and never derived.
+//! Writes the payers' ledger: append-only, and recorded beside the log. It does not follow from the log, and can only be
+//! read again from the chain as a whole.
 
 use std::collections::HashMap;
 
@@ -8,9 +9,11 @@ use rocksdb::WriteBatch;
 use crate::change::ChainPosition;
 use crate::database::Database;
 use crate::error::{CommitError, ReadError};
+use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
+use crate::keys::meta::MetaKey;
 use crate::raw_rows::current_ledger_entry_of;
 use crate::store::Store;
 
@@ -32,6 +35,15 @@ impl Store {
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
         self.database().record_ledger(entries, position)
+    }
+
+    /// Removes the ledger, and everything that says how far its reader has been. The next reader of payer events begins
+    /// at the first block of their contract. Returns when it is durable.
+    ///
+    /// # Errors
+    /// After [`CommitError::Write`] the store is poisoned.
+    pub fn drop_ledger(&self) -> Result<(), CommitError> {
+        self.database().drop_ledger()
     }
 
     /// Records once that the reader of payer events has come to the head of its chain. Until then the ledger lacks an
@@ -99,10 +111,67 @@ impl Database {
         self.write_durable(batch)
     }
 
+    /// Removes all entries, the position of their reader and the notes of what it has read, in one synced write.
+    fn drop_ledger(&self) -> Result<(), CommitError> {
+        self.check_writable()?;
+        let _one_at_a_time = self.ledger.lock();
+        let mut batch = WriteBatch::default();
+        // Longer than any key, so above all of them.
+        batch.delete_range_cf(self.family(LedgerKey::FAMILY), &[0_u8; 0][..], &[0xff; 29][..]);
+        for key in [CursorKey::LEDGER, CursorKey::PAYERS_READ] {
+            batch.delete_cf(self.family(CursorKey::FAMILY), key.encode());
+        }
+        batch.delete_cf(self.family(Family::Meta), MetaKey::LookedLedger.encode());
+        self.write_durable(batch)
+    }
+
     /// Returns the number of a payer's last entry; 0 if there is none.
     fn last_order(&self, payer: PayerAddress) -> Result<u64, ReadError> {
         let mut rows = self.db.raw_iterator_cf(self.family(LedgerKey::FAMILY));
         rows.seek_for_prev(LedgerKey { payer, order: u64::MAX }.encode());
         Ok(current_ledger_entry_of(&rows, payer)?.map_or(0, |(key, _)| key.order))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Address;
+
+    use super::*;
+    use crate::keys::ledger::{LedgerEventId, LedgerKind};
+    use crate::looks::LookingReader;
+    use crate::testing::store;
+
+    #[test]
+    fn a_ledger_that_was_dropped_is_as_one_that_was_never_read() {
+        let store = store();
+        let entry = |event, picodollars| LedgerEntry {
+            event: LedgerEventId([event; 32]),
+            block: 5,
+            kind: LedgerKind::Deposit,
+            picodollars,
+        };
+        let payers = [Address([0; 20]), Address([0xff; 20])];
+        let at = ChainPosition { block: 5, hash: [5; 32] };
+        store.record_ledger(&payers.map(|payer| (payer, entry(1, 7))), Some(at)).unwrap();
+        store.note_payers_read(at).unwrap();
+        store.note_payer_reports_read(at).unwrap();
+        for reader in [LookingReader::Ledger, LookingReader::PayerReports] {
+            store.record_unlooked(reader, 3).unwrap();
+        }
+        assert!(store.snapshot().knows_balances().unwrap());
+        store.drop_ledger().unwrap();
+        let snapshot = store.snapshot();
+        assert!(payers.iter().all(|payer| snapshot.ledger(*payer).unwrap().is_empty()));
+        assert_eq!(snapshot.ledger_position().unwrap(), None);
+        assert!(!snapshot.knows_balances().unwrap(), "no balance counts until all is read again");
+        assert_eq!(store.unlooked(LookingReader::Ledger).unwrap(), None);
+        assert_eq!(store.unlooked(LookingReader::PayerReports).unwrap(), Some(3), "it stays");
+
+        store.record_ledger(&[(payers[1], entry(2, 9))], Some(at)).unwrap();
+        store.note_payers_read(at).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.ledger(payers[1]).unwrap(), [entry(2, 9)]);
+        assert!(snapshot.knows_balances().unwrap());
     }
 }

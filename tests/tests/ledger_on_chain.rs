@@ -132,6 +132,7 @@ struct Books {
     chain: Chain,
     url: String,
     at: Addresses,
+    store: Store,
     sink: Arc<LedgerSink>,
     /// The first block that may be taken back.
     first_block: u64,
@@ -171,13 +172,15 @@ impl Books {
             open_files_max: 64,
             cache_bytes: CACHE_BYTES_MIN,
         };
-        let ledger = LedgerAppender::new(Store::open(&settings).unwrap());
+        let store = Store::open(&settings).unwrap();
+        let ledger = LedgerAppender::new(store.clone());
         let sink = Arc::new(LedgerSink { ledger, booked: Mutex::default() });
         let first_block = chain.newest_block().await.unwrap() + 1;
         let mut books = Self {
             chain,
             url,
             at,
+            store,
             sink,
             first_block,
             reader: None,
@@ -354,6 +357,12 @@ async fn the_ledger_equals_the_contract_at_every_block_also_when_blocks_are_take
         assert_eq!(kinds.len(), KINDS, "run {run}: not every kind has happened: {kinds:?}");
         assert!(books.sink.booked.lock().reversed > 0, "run {run}: nothing was taken back");
         books.assert_equal_at_every_block().await;
+        books.stop_reading().await;
+        // As `hawser rebuild --ledger` does. The node reads all of it again.
+        books.store.drop_ledger().unwrap();
+        assert_eq!((books.sink.balances(), books.sink.position().unwrap()), ([0; PAYERS], None));
+        books.start_reading();
+        books.come_to_the_head(&format!("run {run}, once more")).await;
         books.stop_reading().await;
     }
 }

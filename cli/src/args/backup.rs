@@ -1,4 +1,5 @@
-//! Arguments of `hawser backup`, `hawser restore`, `hawser promote`, `hawser rollback` and `hawser scrub`.
+//! Arguments of `hawser backup`, `hawser restore`, `hawser promote`, `hawser rollback`, `hawser scrub` and
+//! `hawser rebuild`.
 
 use std::path::PathBuf;
 
@@ -211,6 +212,18 @@ pub(crate) enum RestoreCommand {
     /// Confirm that no other process signs with the node's key, so that the node publishes again. The
     /// node must be running.
     Confirm(RestoreConfirmArgs),
+}
+
+/// `hawser rebuild`.
+#[derive(Debug, Args)]
+pub(crate) struct RebuildArgs {
+    /// Also drop the payers' ledger, which the node reads again from the settlement chain when it starts. No balance
+    /// counts until then.
+    #[arg(long)]
+    pub(crate) ledger: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
 }
 
 /// The data folder of a node.

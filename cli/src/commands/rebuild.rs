@@ -1,4 +1,5 @@
-//! `hawser rebuild`: drops all projections of a stopped node and rebuilds them from its log.
+//! `hawser rebuild`: drops all projections of a stopped node and rebuilds them from its log. Drops its ledger for the
+//! next start, if that is asked for.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,15 @@ use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, St
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::args::backup::DataDirArgs;
+use crate::args::backup::RebuildArgs;
 use crate::output;
 
 /// Runs the command.
 ///
 /// # Errors
 /// When there is no database, when a node holds it, or when log or rows fail.
-pub(super) fn run(args: &DataDirArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = settings::data_dir(&args.sources()).map_err(RunError::usage)?;
+pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let (store, identity) = projections::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
@@ -25,13 +26,19 @@ pub(super) fn run(args: &DataDirArgs, as_json: bool) -> Result<(), RunError> {
         let network = &identity.network;
         output::line(format_args!("node {} of network {network:?}", identity.node));
     }
+    if args.ledger {
+        store
+            .drop_ledger()
+            .map_err(|error| RunError::failed(format!("the ledger cannot be dropped: {error}")))?;
+    }
     let report = rebuild(&store)
         .map_err(|error| RunError::failed(format!("the projections cannot be rebuilt: {error}")))?;
     store
         .flush()
         .map_err(|error| RunError::failed(format!("the rows cannot be written: {error}")))?;
     let after = digests(&store)?;
-    print(&RebuildOutcome { before, after, stale, report }, as_json);
+    let outcome = RebuildOutcome { before, after, stale, report, drops_ledger: args.ledger };
+    print(&outcome, as_json);
     Ok(())
 }
 
@@ -60,6 +67,7 @@ struct RebuildOutcome {
     after: Digests,
     stale: Vec<&'static str>,
     report: RebuildReport,
+    drops_ledger: bool,
 }
 
 fn digests(store: &Store) -> Result<Digests, RunError> {
@@ -85,7 +93,7 @@ pub(super) fn refusal(error: impl Into<OpenStoppedError>) -> RunError {
 }
 
 fn print(outcome: &RebuildOutcome, as_json: bool) {
-    let RebuildOutcome { before, after, stale, report } = outcome;
+    let RebuildOutcome { before, after, stale, report, drops_ledger } = outcome;
     if as_json {
         output::line(json!({
             "envelopes": report.envelopes,
@@ -95,6 +103,7 @@ fn print(outcome: &RebuildOutcome, as_json: bool) {
             "before": before,
             "after": after,
             "same": before == after,
+            "ledger_dropped": drops_ledger,
         }));
         return;
     }
@@ -108,4 +117,7 @@ fn print(outcome: &RebuildOutcome, as_json: bool) {
         report.projected,
         report.invalid
     ));
+    if *drops_ledger {
+        output::line("dropped the payers' ledger: the node reads it again when it starts");
+    }
 }
