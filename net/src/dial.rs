@@ -191,7 +191,8 @@ async fn resolve(place: &str) -> Result<Vec<SocketAddr>, SessionError> {
     if let Ok(address) = place.parse() {
         return Ok(vec![address]);
     }
-    let parts = place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let parts =
+        place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let Some((host, port)) = parts else {
         return Err(SessionError::Lost(format!("{place:?} has no port")));
     };

@@ -1,5 +1,5 @@
-//! Writes the payers' ledger: append-only, and recorded beside the log. It does not follow from the log, and can only be
-//! read again from the chain as a whole.
+//! Writes the payers' ledger: append-only, and recorded beside the log. It does not follow from the log: only the chain
+//! gives it anew, as a whole.
 
 use std::collections::HashMap;
 

@@ -50,6 +50,7 @@ fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
     let other = PublishCaller { site: 1, address: 1 };
     workers.spawn(Priority::LookUp(other), move || wait.recv().unwrap());
 
+    assert!(state.none_in_memory([[1; 32]].into_iter()).is_some(), "nothing is stored");
     let (sender, _answer) = oneshot::channel();
     let permit = state.in_flight.clone().try_acquire_owned().unwrap();
     let in_flight = Arc::new(InFlightShare::of(permit));
