@@ -1,4 +1,4 @@
-//! Looks up the names of nodes. A node's operator chooses its name, and whoever serves the name may never answer.
+//! Looks up the names of nodes. A node's operator chooses its name, and the server of that name may never answer.
 
 use std::collections::HashMap;
 use std::io;
