@@ -1,4 +1,4 @@
-//! Looks up the names of peers. A peer chooses its name, and whoever serves the name chooses the addresses.
+//! Looks up the names of peers. A peer chooses its name, and the server of that name the addresses.
 
 use std::io;
 use std::net::SocketAddr;

@@ -147,7 +147,8 @@ pub enum Priority {
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
-    /// those of others, on threads of their own: anyone can cause such look-ups, which must not hold up other checks.
+    /// those of others, on threads of their own: any caller can cause such look-ups, which must not hold up other
+    /// checks.
     LookUp(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
