@@ -163,9 +163,9 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             of(Code::InvalidArgument, "REPORT_REFUSED", &text)
         }
         CallError::Publish(PublishError::Refused(refusal)) => refused(&refusal),
-        CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
-            of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text)
-        }
+        CallError::Publish(PublishError::AnswerTooLarge)
+        | CallError::Read(QueryError::LogsTooLarge)
+        | CallError::AnswerTooLarge => of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text),
         CallError::Publish(PublishError::Balance { index, .. }) => unpaid(index, &text),
         CallError::Publish(PublishError::PayerRate { retry_after }) => {
             let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
@@ -175,9 +175,6 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             unavailable(text, retry_after.as_secs())
         }
         CallError::Read(QueryError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
-        CallError::Read(QueryError::LogsTooLarge) => {
-            of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text)
-        }
         CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => {
             OverloadedError.into()
         }

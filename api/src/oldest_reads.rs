@@ -20,12 +20,14 @@ pub(crate) struct OldestReads(Arc<Mutex<Option<OldestRead>>>);
 #[derive(Debug)]
 struct OldestRead {
     began: Instant,
-    oldest: Arc<[EnvelopeId]>,
+    /// `None` if it has failed.
+    oldest: Option<Arc<[EnvelopeId]>>,
 }
 
 impl OldestReads {
     /// Returns the result of a `read` that begins after this call; `None` if it fails, or is not there within
-    /// [`OLDEST_WAIT_MAX`]. A read that hangs keeps one thread, and others wait for it.
+    /// [`OLDEST_WAIT_MAX`]. A read that hangs keeps one thread, and others wait for it. One that fails has failed for
+    /// all that wait.
     pub(crate) async fn ask(
         &self,
         read: impl FnOnce() -> Option<Arc<[EnvelopeId]>> + Send + 'static,
@@ -34,13 +36,14 @@ impl OldestReads {
         let answered = async move {
             let mut last = last.lock_owned().await;
             if let Some(shared) = last.as_ref().filter(|it| it.began >= asked) {
-                return Some(Arc::clone(&shared.oldest));
+                return shared.oldest.clone();
             }
             let reading = tokio::task::spawn_blocking(move || {
                 let began = Instant::now();
-                let oldest = read()?;
-                *last = Some(OldestRead { began, oldest: Arc::clone(&oldest) });
-                Some(oldest)
+                let oldest = read();
+                // A failure is shared, too: otherwise a disk that fails is read, and named in the log, for each stream.
+                *last = Some(OldestRead { began, oldest: oldest.clone() });
+                oldest
             });
             reading.await.ok().flatten()
         };
@@ -73,6 +76,19 @@ mod tests {
         );
         assert_eq!(reads.ask(read(7)).await.as_deref(), Some(&[id(100, 7)][..]));
         assert_eq!(reads.ask(|| None).await, None, "a read that fails");
+    }
+
+    /// Played by a disk that fails while many streams open.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_open_at_once_share_a_read_that_fails() {
+        let reads = OldestReads::default();
+        let held = Arc::clone(&reads.0).lock_owned().await;
+        let first = reads.ask(|| None);
+        let second = reads.ask(|| Some(Arc::<[EnvelopeId]>::from([id(100, 5)])));
+        let opened = async { tokio::join!(first, second) };
+        let release = async { drop(held) };
+        let (both, ()) = tokio::join!(opened, release);
+        assert_eq!(both, (None, None), "the disk is read once");
     }
 
     /// Played by a disk that hangs while it reads what has expired.

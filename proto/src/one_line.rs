@@ -1,17 +1,17 @@
 //! Texts that a stranger has chosen, made fit for a log line and a terminal.
 
-/// The characters that are kept of a text. A guess: error messages of known software are shorter, and a status with
-/// one fits into a header.
-const LINE_CHARS_MAX: usize = 200;
+/// The bytes that are kept of a text. A guess: error messages of known software are shorter, and a status with one fits
+/// into a header, where each byte may take three.
+const LINE_LEN_BYTES_MAX: usize = 400;
 
-/// Returns the beginning of a text from outside as one line of at most 200 characters, with `…` behind it if the text
-/// is longer. A space replaces each character that steers a terminal, so the text begins no line of a log.
+/// Returns the beginning of a text from outside as one line of at most 400 bytes, with `…` behind it if the text is
+/// longer. A space replaces each character that steers a terminal, so the text begins no line of a log.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let mut rest = text.chars();
-    let plain = rest.by_ref().take(LINE_CHARS_MAX);
-    let mut line: String = plain.map(|it| if steers_terminal(it) { ' ' } else { it }).collect();
-    if rest.next().is_some() {
+    let kept = &text[..text.floor_char_boundary(LINE_LEN_BYTES_MAX)];
+    let mut line: String =
+        kept.chars().map(|it| if steers_terminal(it) { ' ' } else { it }).collect();
+    if kept.len() < text.len() {
         line.push('…');
     }
     line
@@ -36,13 +36,13 @@ mod tests {
         let text = format!("\u{1b}[2J\r\nERROR forged\u{9b}\u{202e}{}", "ä".repeat(10_000));
         let line = one_line(&text);
         assert!(line.starts_with(" [2J  ERROR forged  ääää"), "{line}");
-        assert!(line.ends_with("ä…") && line.chars().count() == LINE_CHARS_MAX + 1, "{line}");
+        assert!(line.ends_with("ä…") && line.len() <= LINE_LEN_BYTES_MAX + "…".len(), "{line}");
         assert!(!line.contains(steers_terminal), "{line:?}");
     }
 
     #[test]
     fn a_text_that_fits_is_whole() {
-        let longest = "x".repeat(LINE_CHARS_MAX);
+        let longest = "x".repeat(LINE_LEN_BYTES_MAX);
         assert_eq!(one_line(&longest), longest);
         assert_eq!(one_line(""), "");
     }

@@ -23,7 +23,8 @@ where
 }
 
 /// Runs a publish in the task of its call, and to its end, whether or not the call ends before. It may hold a part of
-/// what all publishes share, so neither the turns of the call meanwhile nor those of the publish alone come after rests.
+/// what all publishes share, so neither the turns of the call meanwhile nor those of the publish alone come after
+/// rests.
 pub(crate) fn finished<F>(account: Arc<PaidTime>, publish: F) -> impl Future<Output = F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,

@@ -13,7 +13,7 @@ pub enum NodeUrlError {
     /// The address is no URL of HTTP.
     #[error("it is no URL of the form http://host:port or https://host")]
     NoUrl,
-    /// The address has credentials, which callers would send to whoever answers.
+    /// The address has credentials, which callers would send to the host that answers.
     #[error("it has a user in front of its host")]
     User,
     /// The address has a part that names a place in a document.

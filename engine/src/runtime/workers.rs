@@ -112,7 +112,8 @@ pub enum Priority {
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
-    /// those of others, on threads of their own: anyone can cause such look-ups, which must not hold up other checks.
+    /// those of others, on threads of their own: any caller can cause such look-ups, which must not hold up other
+    /// checks.
     LookUp(PublishCaller),
     /// As [`Self::LookUp`], before the caller's other look-ups: the sequencing thread makes this one itself if it comes
     /// too late.

@@ -153,7 +153,7 @@ fn read_without_events(node: &Node) {
     node.engine.ledger_appender().note_at_head(position).unwrap();
 }
 
-/// Anyone can publish with any number of payers, each of whose balances is read once. The disk may be slow.
+/// Any caller can publish with any number of payers, each of whose balances is read once. The disk may be slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn balances_that_are_slow_to_read_hold_no_other_payer_up() {
     let store = store();

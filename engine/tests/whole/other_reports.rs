@@ -1,31 +1,39 @@
 //! Payer reports that contradict those of other nodes, or of their own writer: no node attests them, and each other
 //! node keeps them as evidence.
 
+use hawser_engine::facts;
 use hawser_engine::runtime::{Attested, ReportStep, Submitted, Written};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::payer_report::{Attestation, NodeIds, PayerReport, RangeEnd, ReportId};
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior};
+use hawser_storage::{
+    Change, Evidence, EvidenceTime, Facts, LogEntry, LogItem, Misbehavior, Validity,
+};
 
 use crate::common::START_NS;
 use crate::payer_report_attacks::ABOUT;
 use crate::report_contract::{NODES, key};
-use crate::report_network::{Network, smuggle};
+use crate::report_network::{Network, smuggle, smuggle_unseen};
 
 const LIAR: OriginatorId = OriginatorId(300);
 
 /// The evidence that a node has, in the order of its recording.
 fn held(network: &Network, node: u32) -> Vec<Evidence> {
     let snapshot = network.stores[&node].snapshot();
-    let all = snapshot.evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let all = snapshot.evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
     all.into_iter().map(|it| it.evidence).collect()
+}
+
+/// Returns the envelope of a report about node 100 with a root of its own.
+fn false_report(end: RangeEnd, root: u8) -> Bytes {
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
+    let lie = PayerReport::new(ABOUT, SequenceId::NONE, end, [root; 32], nodes).unwrap();
+    lie.client_envelope()
 }
 
 /// Has the liar write a report about node 100 with a root of its own. Returns its place.
 async fn lie(network: &Network, end: RangeEnd, root: u8) -> SequenceId {
-    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
-    let lie = PayerReport::new(ABOUT, SequenceId::NONE, end, [root; 32], nodes).unwrap();
-    smuggle(network, LIAR.0, lie.client_envelope()).await;
+    smuggle(network, LIAR.0, false_report(end, root)).await;
     network.stores[&LIAR.0].snapshot().head(LIAR).unwrap()
 }
 
@@ -144,4 +152,93 @@ async fn a_report_that_ends_where_none_can_end_is_evidence_without_figures() {
     let all = held(&network, 200);
     let [it] = &all[..] else { panic!("{all:?}") };
     assert_eq!((it.misbehavior, it.envelopes.len()), (Misbehavior::OtherReport, 1));
+}
+
+/// A second node writes the lie of the first one, after a worker has recorded that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_writer_of_a_refused_report_is_named_whenever_it_writes_it() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let end = end_of_report(&network);
+    lie(&network, end, 7).await;
+    let worker = network.worker(200);
+    worker.attest(ABOUT).await.unwrap();
+    let writers = || -> Vec<_> {
+        held(&network, 200).iter().map(|it| (it.misbehavior, it.at.originator)).collect()
+    };
+    let first = (Misbehavior::OtherReport, LIAR);
+    assert_eq!(writers(), [first]);
+    smuggle(&network, ABOUT.0, false_report(end, 7)).await;
+    let looked = worker.attest(ABOUT).await.unwrap();
+    assert!(matches!(looked[..], [(_, Attested::Refused(_))]), "it is one report: {looked:?}");
+    assert_eq!(writers(), [first, (Misbehavior::OtherReport, ABOUT)]);
+}
+
+/// Played by a peer that passes on an envelope which its node's signed tree has, with a signature of its own choice:
+/// recorded with that, the evidence would be refuted by its readers, and keep the true envelope out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_whose_signature_is_not_checked_yet_is_no_evidence_until_it_is() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    smuggle_unseen(&network, LIAR.0, false_report(end_of_report(&network), 7)).await;
+    let liar = network.stores[&LIAR.0].snapshot();
+    let entries: Vec<_> = liar
+        .log(EnvelopeId::new(LIAR, SequenceId::NONE), SequenceId::MAX)
+        .map(|item| {
+            let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!("a gap") };
+            let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(200));
+            LogEntry { id, bytes, validity: Validity::Valid, facts }
+        })
+        .collect();
+    let shown = |entry: &LogEntry| {
+        let facts = entry.facts.clone().map(Facts::unbooked);
+        Change::Append(LogEntry { facts, ..entry.clone() })
+    };
+    let store = &network.stores[&200];
+    store.commit_shown(&entries.iter().map(shown).collect::<Vec<_>>()).unwrap();
+    let worker = network.worker(200);
+    let looked = worker.attest(ABOUT).await.unwrap();
+    assert!(matches!(looked[..], [(_, Attested::Refused(_))]), "{looked:?}");
+    assert_eq!(held(&network, 200), []);
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, OriginatorId(200));
+    store.commit_verified(LIAR, &entries, &derive).unwrap();
+    worker.attest(ABOUT).await.unwrap();
+    let all = held(&network, 200);
+    let [it] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((it.misbehavior, it.at), (Misbehavior::OtherReport, entries[0].id));
+}
+
+/// The liar contradicts many of its reports at once: each look computes a few of them again, and the next ones go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_contradictions_of_one_writer_are_computed_in_several_looks() {
+    const LIES: u64 = 8;
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let minute = end_of_report(&network).minute;
+    let worker = network.worker(200);
+    let recorded = |fault| {
+        let all = held(&network, 200);
+        all.iter().filter(|it| it.misbehavior == fault).count()
+    };
+    for place in 1..=LIES {
+        lie(&network, RangeEnd { minute, sequence: SequenceId(place) }, 7).await;
+    }
+    for look in 1..=2 {
+        worker.attest(ABOUT).await.unwrap();
+        assert_eq!(recorded(Misbehavior::OtherReport), 4 * look);
+    }
+    for place in 1..=LIES {
+        lie(&network, RangeEnd { minute, sequence: SequenceId(place) }, 8).await;
+    }
+    worker.attest(ABOUT).await.unwrap();
+    let found = recorded(Misbehavior::TwoReports);
+    assert!((1..=4).contains(&found), "{found}");
+    for _ in 0..4 {
+        worker.attest(ABOUT).await.unwrap();
+    }
+    let both = (recorded(Misbehavior::OtherReport), recorded(Misbehavior::TwoReports));
+    assert_eq!(both, (16, 8));
 }

@@ -265,7 +265,7 @@ async fn is_pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
 }
 
-/// Anyone can send old envelopes again, and the disk may be slow.
+/// Any caller can send old envelopes again, and the disk may be slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn look_ups_of_repeats_that_hang_hold_no_new_envelope_up() {
     let store = store();

@@ -382,8 +382,8 @@ mod tests {
         assert_eq!(judged(&padding).unwrap_err(), AnswerError::TooLong { len_bytes_max });
     }
 
-    /// The gateway counts [`ANSWER_OVERHEAD_BYTES`] before it publishes. A response that cannot be sent afterwards would
-    /// be an error for what was published.
+    /// The gateway counts [`ANSWER_OVERHEAD_BYTES`] before it publishes. A response that cannot be sent afterwards
+    /// would be an error for what was published.
     #[test]
     fn no_padding_that_passes_makes_a_response_longer_than_was_counted() {
         for len_bytes in [1, 300, 13 << 20] {

@@ -51,8 +51,8 @@ pub(crate) enum NodePublishError {
 const REQUESTS_MAX: usize = 2048;
 const _: () = assert!(REQUESTS_AT_NODE_MAX < REQUESTS_MAX, "a silent node leaves places to others");
 
-/// Largest number of envelopes of one request that nodes are asked for at once because they are repeated. Anyone can
-/// repeat what others have published, and pays nothing for it. A guess: as many as the topics of one query.
+/// Largest number of envelopes of one request that nodes are asked for at once because they are repeated. Any caller
+/// can repeat what others have published, and pays nothing for it. A guess: as many as the topics of one query.
 const REPEATS_AT_ONCE_MAX: usize = 64;
 /// Time after which no further repeated envelopes of a request are looked for. A guess: nodes that answer show a
 /// thousand envelopes in less.
@@ -157,11 +157,12 @@ impl NodePublisher {
             items.into_iter().partition(|item| self.context.published.get(&item.key).is_some());
         let (mut results, until) = (Vec::new(), Instant::now() + REPEATS_TIMEOUT);
         while !known.is_empty() && Instant::now() < until {
-            let part = known.drain(..known.len().min(REPEATS_AT_ONCE_MAX));
-            for searched in join_all(part.map(|item| self.find_repeat(item))).await {
-                match searched {
-                    Ok(result) => results.push(result),
-                    Err(item) => new.push(item),
+            let part: Vec<_> = known.drain(..known.len().min(REPEATS_AT_ONCE_MAX)).collect();
+            let searched = join_all(part.iter().map(|item| self.find_repeat(item))).await;
+            for (item, found) in part.into_iter().zip(searched) {
+                match found {
+                    Some(result) => results.push(result),
+                    None => new.push(item),
                 }
             }
         }
@@ -170,17 +171,17 @@ impl NodePublisher {
         (results, new)
     }
 
-    /// Looks for an item that was published before, and returns it if it was not found.
-    async fn find_repeat(&self, item: PublishItem) -> Result<PublishResult, PublishItem> {
-        let Some(id) = self.context.published.get(&item.key) else { return Err(item) };
-        match arrival::at_place(&self.context.nodes, id, &item).await {
-            Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
+    /// Looks for the envelope of an item that was published before.
+    async fn find_repeat(&self, item: &PublishItem) -> Option<PublishResult> {
+        let id = self.context.published.get(&item.key)?;
+        match arrival::at_place(&self.context.nodes, id, item).await {
+            Ok(Some(placed)) => return Some((item.index, Ok(placed))),
             Ok(None) => self.context.published.remove(&item.key),
             Err(status) => {
                 tracing::debug!(envelope = %id, %status, "no node returns the earlier copy of a repeated envelope");
             }
         }
-        Err(item)
+        None
     }
 
     /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of

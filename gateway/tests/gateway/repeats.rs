@@ -181,8 +181,8 @@ async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain
     assert_eq!(net.chain.given.load(Relaxed), 2);
 }
 
-/// Anyone can repeat what others have published, and pays nothing for it. If a node was asked for all of it at once, a
-/// request would occupy all calls to the node.
+/// Any caller can repeat what others have published, and pays nothing for it. If a node was asked for all of it at
+/// once, a request would occupy all calls to the node.
 #[tokio::test]
 async fn repeated_envelopes_are_looked_for_a_few_at_once_and_not_for_long() {
     let net = Net::start(1).await;

@@ -37,7 +37,7 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
     for note in without_effect() {
-        eprintln!("{note}");
+        output::note(note);
     }
     let mut known = WatcherState::load(args.state.as_deref())?;
     if args.once {

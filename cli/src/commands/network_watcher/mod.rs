@@ -61,7 +61,7 @@ const ONCE_EVERY: Duration = Duration::from_millis(50);
 pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
     for note in without_effect() {
-        eprintln!("{note}");
+        output::note(note);
     }
     let pauses =
         ReconnectPauses { min: args.reconnect_min_backoff, max: args.reconnect_max_backoff };

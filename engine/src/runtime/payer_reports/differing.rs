@@ -1,6 +1,6 @@
 //! Reports for which this node computed other figures.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{ReportDifference, ReportId};
@@ -25,8 +25,9 @@ struct DifferingReport {
     /// Looks that have used it since it was computed.
     looks: u8,
     is_logged: bool,
-    /// The number of reports that contradicted it when its envelopes were recorded as evidence, or known to be none.
-    weighed_beside: Option<usize>,
+    /// The writers whose envelopes were recorded as evidence, or are known to be none, each with true if that was also
+    /// beside an envelope of its own that contradicts the report.
+    weighed: BTreeMap<OriginatorId, bool>,
 }
 
 impl DifferingReports {
@@ -89,17 +90,29 @@ impl DifferingReports {
         report.is_some_and(|report| std::mem::replace(&mut report.is_logged, true))
     }
 
-    /// Returns true if the envelopes of a refused report are recorded as evidence, or are known to be none, beside so
-    /// many reports that contradict it.
-    pub(super) fn is_weighed(&self, id: ReportId, beside: usize) -> bool {
-        self.0.get(&id).is_some_and(|report| report.weighed_beside == Some(beside))
+    /// Returns true if a writer's envelope with a refused report is recorded as evidence, or is known to be none; if it
+    /// is contradicted by another one of the writer, also beside that one. However often that one leaves the newest
+    /// envelopes and comes back, it is weighed once.
+    pub(super) fn is_weighed(
+        &self,
+        id: ReportId,
+        writer: OriginatorId,
+        is_contradicted: bool,
+    ) -> bool {
+        let beside = self.0.get(&id).and_then(|report| report.weighed.get(&writer));
+        beside.is_some_and(|beside| *beside || !is_contradicted)
     }
 
-    /// Notes that the envelopes of a refused report are recorded as evidence, or are none, beside so many reports that
-    /// contradict it.
-    pub(super) fn note_weighed(&mut self, id: ReportId, beside: usize) {
+    /// Notes that a writer's envelope with a refused report is recorded as evidence, or is none; if it is
+    /// contradicted by another one of the writer, also beside that one.
+    pub(super) fn note_weighed(
+        &mut self,
+        id: ReportId,
+        writer: OriginatorId,
+        is_contradicted: bool,
+    ) {
         if let Some(report) = self.0.get_mut(&id) {
-            report.weighed_beside = Some(beside);
+            *report.weighed.entry(writer).or_default() |= is_contradicted;
         }
     }
 }
@@ -136,6 +149,22 @@ mod tests {
         assert!(differing.refused_before(id(1), true).is_some(), "another originator");
         differing.judge_all_again(ABOUT);
         assert_eq!(differing.refused_before(id(1), true), None);
+    }
+
+    #[test]
+    fn each_writer_of_a_report_is_weighed_once_alone_and_once_beside_a_contradiction() {
+        let mut differing = DifferingReports::default();
+        let (one, other) = (OriginatorId(300), OriginatorId(400));
+        differing.remember(id(1), ABOUT, &found());
+        assert!(!differing.is_weighed(id(1), one, false));
+        differing.note_weighed(id(1), one, false);
+        assert!(differing.is_weighed(id(1), one, false));
+        assert!(!differing.is_weighed(id(1), one, true), "a contradiction has come");
+        assert!(!differing.is_weighed(id(1), other, false), "another writer");
+        differing.note_weighed(id(1), one, true);
+        differing.remember(id(1), ABOUT, &found());
+        assert!(differing.is_weighed(id(1), one, true));
+        assert!(differing.is_weighed(id(1), one, false), "the contradiction is no longer read");
     }
 
     #[test]

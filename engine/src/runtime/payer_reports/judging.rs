@@ -1,6 +1,5 @@
 //! Judges reports of nodes: decides if this node computes the same figures and may attest them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, minute_of};
@@ -8,15 +7,12 @@ use hawser_rules::payer_report::{ReportDifference, ReportId};
 use hawser_storage::ReadError;
 
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict};
+use super::writer_turns::WriterTurns;
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{
     HeldReport, Recomputed, UndecidedError, has_come, may_fill, may_grow, nodes_of,
     recompute_to_attest,
 };
-
-/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
-/// the topic delays the looks at its own.
-const JUDGED_AT_ONCE: usize = 4;
 
 impl PayerReporterState {
     /// Judges the reports about an originator that continue those on the chain. Stores the amounts of those that may be
@@ -52,7 +48,7 @@ impl PayerReporterState {
         &self,
         held: Vec<HeldReport>,
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
-        let mut judged = HashMap::new();
+        let mut judged = WriterTurns::default();
         let mut verdicts = Vec::with_capacity(held.len());
         for held in held {
             let verdict = self.verdict(&held, &mut judged)?;
@@ -65,7 +61,7 @@ impl PayerReporterState {
     fn verdict(
         &self,
         held: &HeldReport,
-        judged: &mut HashMap<OriginatorId, usize>,
+        judged: &mut WriterTurns,
     ) -> Result<PayerReportVerdict, ReportStepError> {
         if held.is_attested_by(self.own()) {
             return Ok(PayerReportVerdict::Attested);
@@ -74,8 +70,7 @@ impl PayerReporterState {
         if !has_come(held.report.end().minute, now_minute) {
             return Ok(PayerReportVerdict::NotNow(NOT_COME.into()));
         }
-        let mut writers = held.written.iter().map(|at| at.originator);
-        let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
+        let writer = judged.first_with_turn(held.written.iter().map(|at| at.originator));
         if let Some(differences) = self.differing.lock().refused_before(held.id, writer.is_some()) {
             return Ok(PayerReportVerdict::Different(differences));
         }
@@ -91,8 +86,9 @@ impl PayerReporterState {
         match self.computations.compute(compute)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
-                let is_summed_up = matches!(why, UndecidedError::Missing(..));
-                *judged.entry(writer).or_default() += usize::from(is_summed_up);
+                if matches!(why, UndecidedError::Missing(..)) {
+                    judged.take(writer);
+                }
                 return Ok(PayerReportVerdict::NotNow(why.to_string()));
             }
             Recomputed::Equal(computed) => {
@@ -101,7 +97,7 @@ impl PayerReporterState {
             }
             Recomputed::Different(found) => differences = found,
         }
-        *judged.entry(writer).or_default() += 1;
+        judged.take(writer);
         if !differences.is_empty() {
             let about = held.report.originator();
             self.differing.lock().remember(held.id, about, &differences);

@@ -22,6 +22,7 @@ mod task;
 mod totals;
 mod verdict;
 mod view;
+mod writer_turns;
 
 use std::sync::Arc;
 

@@ -100,7 +100,7 @@ impl AdmissionJob {
             // Workers of a lower priority read the disk in the same turn. Other callers pass between turns.
             return self.look_up(index, admitted);
         }
-        // Anyone can send old envelopes again. The workers go on with new ones while the disk is read for old ones.
+        // Any caller can send old envelopes again. The workers go on with new ones while the disk is read for old ones.
         let job = self.clone();
         let look_up = move || job.look_up(index, admitted);
         state.workers.spawn(Priority::LookUp(self.caller), look_up);
@@ -159,7 +159,7 @@ impl AdmissionJob {
         if self.is_large || self.knows_balance(&envelopes) {
             return self.hand_over(envelopes, earlier, reply);
         }
-        // Anyone can publish with payers who have nothing, each of whom is read once.
+        // Any caller can publish with payers who have nothing, each of whom is read once.
         let job = self.clone();
         let hand_over = move || job.hand_over(envelopes, earlier, reply);
         self.state.workers.spawn(Priority::LookUp(self.caller), hand_over);

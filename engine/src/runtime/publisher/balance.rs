@@ -1,8 +1,8 @@
 //! The balances of payers, for a node that takes publishes only from payers who can pay.
 //!
-//! A balance is read on a thread for look-ups, because a payer may have many rows, and kept for some seconds. Charges of
-//! this node meanwhile count at once and exactly, durable or not. Charges of other nodes and bookings of the chain count
-//! from the next reading on.
+//! A balance is read on a thread for look-ups, because a payer may have many rows, and kept for some seconds. Charges
+//! of this node meanwhile count at once and exactly, durable or not. Charges of other nodes and bookings of the chain
+//! count from the next reading on.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

@@ -58,8 +58,8 @@ pub(super) fn stated(own: OriginatorId, stated: Option<OriginatorId>) -> DoctorC
     }
 }
 
-/// Compares the node that answers at the registered URL with the one of this record, by two tokens that `key` signs: one
-/// for that node, and one that every node refuses. A node that is not canonical has no token that a node accepts.
+/// Compares the node that answers at the registered URL with the one of this record, by two tokens that `key` signs:
+/// one for that node, and one that every node refuses. A node that is not canonical has no token that a node accepts.
 pub(super) async fn at_url(
     url: &str,
     record: &NodeRecord,

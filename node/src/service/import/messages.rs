@@ -247,7 +247,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_sends_without_an_end_ends_the_import_with_the_reason() {
         let endless = b"E\x7f\xff\xff\xffSERROR".to_vec();
-        let parameters = message(b'S', &[b'x'; 1000]).repeat(2000);
+        let parameters =
+            message(b'S', &[b"name\0", &[b'x'; 1000][..], b"\0"].concat()).repeat(2000);
         for (start, answer, reason) in [
             (endless.clone(), Vec::new(), "a message of 2147483647 bytes"),
             (Vec::new(), endless, "a message of 2147483647 bytes"),
