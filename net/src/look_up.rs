@@ -1,5 +1,5 @@
-//! Looks up the names of peers. A peer chooses its name, and the server of that name the addresses. The server may never
-//! answer.
+//! Looks up the names of peers. A peer chooses its name, and the server of that name the addresses. The server may
+//! never answer.
 
 use std::collections::HashMap;
 use std::io;

@@ -35,8 +35,8 @@ fn with_balances(sim: Sim) -> PublisherState {
     PublisherState { balances: Some(Balances::new(history)), ..state }
 }
 
-/// Any caller can publish with payers whose balances have to be read. The sequencing thread, behind which all publishers
-/// wait, would look on the disk for each envelope of a request that has waited too long.
+/// Any caller can publish with payers whose balances have to be read. The sequencing thread, behind which all
+/// publishers wait, would look on the disk for each envelope of a request that has waited too long.
 #[test]
 fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
     let (sender, requests) = unbounded();
