@@ -422,6 +422,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_accounts_equal_the_golden_ones() {
+        let vectors = vectors();
+        let cases = vectors["keys"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let secret = SecretKey::from_hex(case["private_key"].as_str().unwrap()).unwrap();
+            let key = secret.public_key();
+            let uncompressed = unhex(&case["uncompressed_public_key"]);
+            assert_eq!(PublicKey::from_uncompressed(&uncompressed), Some(key), "{case}");
+            let compressed = unhex(&case["compressed_public_key"]);
+            assert_eq!(key.compressed()[..], compressed[..], "{case}");
+            assert_eq!(PublicKey::from_sec1(&compressed), Some(key), "{case}");
+            assert_eq!(key.address().to_string(), case["address"].as_str().unwrap());
+        }
+    }
+
+    #[test]
     fn signatures_of_wrong_length_or_recovery_id_are_refused() {
         assert_eq!(Signature::from_bytes(&[0; 64]), Err(SignatureError::Length(64)));
         assert_eq!(Signature::from_bytes(&[27; 65]), Err(SignatureError::RecoveryId(27)));
