@@ -229,6 +229,7 @@ mod tests {
 
     #[test]
     fn settled_amounts_are_rounded_up_as_the_contract_does() {
+        assert_eq!(PICO_PER_MICRO, number(&vectors("constants")["leaf_fee_scaling_factor"]));
         for case in list(&vectors("payer_leaves")["rounding"]) {
             let picodollars: u128 = case["picodollars"].as_str().unwrap().parse().unwrap();
             let amount = u64::try_from(picodollars).ok().and_then(PicoDollars::new);
@@ -242,7 +243,7 @@ mod tests {
 
     /// A payer without money cannot make a report impossible.
     #[test]
-    fn a_sum_that_no_ledger_can_book_is_the_largest_leaf_and_changes_no_other() {
+    fn a_sum_beyond_every_amount_is_the_largest_leaf_and_changes_no_other() {
         let (payer, other) = (Address([7; 20]), Address([8; 20]));
         let most = PicoDollars::MAX;
         assert_eq!(most.get(), 9_223_372_036_854_775_807);

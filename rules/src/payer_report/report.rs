@@ -381,6 +381,18 @@ mod tests {
         DomainSeparator::new(golden(&case["domain_separator"])).unwrap()
     }
 
+    #[test]
+    fn types_and_the_domain_are_those_of_the_constants() {
+        let constants = vectors("constants");
+        for declared in [TYPE, DOMAIN_TYPE] {
+            let hash = &constants["type_strings"][std::str::from_utf8(declared).unwrap()];
+            assert_eq!(keccak256(&[declared]).0, golden(hash));
+        }
+        let domain = &constants["payer_report_manager_domain"];
+        assert_eq!(domain["name"].as_str().unwrap().as_bytes(), CONTRACT_NAME);
+        assert_eq!(domain["version"].as_str().unwrap().as_bytes(), CONTRACT_VERSION);
+    }
+
     /// Returns the digest of a case with these nodes, in this order.
     fn digest_of(case: &Value, domain: DomainSeparator, nodes: &Value) -> ReportId {
         let message = message(case, nodes);

@@ -302,6 +302,15 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_are_those_of_the_constants() {
+        let prefixes = &vectors("constants")["merkle_prefixes"];
+        for (prefix, name) in [(LEAF, "leaf"), (NODE, "node"), (ROOT, "root")] {
+            assert_eq!(prefix, bytes(&prefixes[name]));
+        }
+        assert_eq!(EMPTY_ROOT, golden(&prefixes["empty_root"]));
+    }
+
+    #[test]
     fn hashes_are_those_of_the_contract() {
         let vectors = vectors("merkle");
         for case in list(&vectors["primitives"]["leaf"]) {
