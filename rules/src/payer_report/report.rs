@@ -451,7 +451,9 @@ mod tests {
 
     #[test]
     fn reports_travel_in_the_bytes_of_other_implementations() {
-        for case in list(&vectors("report_envelopes")["cases"]) {
+        let vectors = vectors("report_envelopes");
+        assert_eq!(small(&vectors["payer_envelope"]["message_retention_days"]), RETENTION_DAYS);
+        for case in list(&vectors["cases"]) {
             let given = message(case, &case["active_node_ids"]);
             let report = PayerReport::from_message(&given).unwrap();
             assert_eq!(report.to_message().encode_to_vec(), bytes(&case["payer_report_proto"]));
