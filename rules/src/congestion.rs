@@ -42,8 +42,8 @@ pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u
 
 /// Returns the weighted mean of the four minutes before the current one, which favours recent minutes.
 fn four_minute_average([_, m1, m2, m3, m4]: [u64; WINDOW_MINUTES]) -> u64 {
-    // It is computed in 128 bits, so that the sum cannot overflow. The weights add up to ten, so the mean is at most the
-    // largest count.
+    // It is computed in 128 bits, so that the sum cannot overflow. The weights add up to ten, so the mean is at most
+    // the largest count.
     let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
     u64::try_from(weighted / 10).unwrap_or(u64::MAX)
 }

@@ -92,8 +92,8 @@ pub struct Leaves(Vec<PayerFee>);
 
 impl Leaves {
     /// Sums amounts by payer. A sum above [`PicoDollars::MAX`] counts as that amount: a payer who cannot pay could
-    /// otherwise end all reports about an originator with a few envelopes that are kept for ever. Up to there the sum is
-    /// exact, as at every other node, so that such a payer cannot make nodes disagree about a report either.
+    /// otherwise end all reports about an originator with a few envelopes that are kept for ever. Up to there the sum
+    /// is exact, as at every other node, so that such a payer cannot make nodes disagree about a report either.
     #[must_use]
     pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, u64)>) -> Self {
         let mut sums: Vec<(PayerAddress, u64)> = amounts.into_iter().collect();
