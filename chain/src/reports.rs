@@ -154,19 +154,7 @@ impl ReportManager {
         report: &PayerReport,
         attestations: &[Attestation],
     ) -> Result<SubmitOutcome, ReportManagerError> {
-        let signatures = attestations.iter().map(|attestation| PayerReportSignature {
-            nodeId: attestation.node.0,
-            signature: Bytes::copy_from_slice(&attestation.for_contract()),
-        });
-        let submission = PayerReportManager::submitCall {
-            originatorNodeId_: report.originator().0,
-            startSequenceId_: report.start().0,
-            endSequenceId_: report.end().sequence.0,
-            endMinuteSinceEpoch_: report.end().minute,
-            payersMerkleRoot_: report.root().into(),
-            nodeIds_: report.nodes().numbers(),
-            signatures_: signatures.collect(),
-        };
+        let submission = submission(report, attestations);
         match self.send(&Call::new(self.address, &submission), u128::MAX).await {
             Ok(()) => Ok(SubmitOutcome::Taken),
             Err(ReportManagerError::Send(error)) => {
@@ -240,12 +228,7 @@ impl ReportManager {
         leaves: &[[u8; LEAF_LEN_BYTES]],
         proof: &LeafProof,
     ) -> Result<(), ReportManagerError> {
-        let settlement = PayerReportManager::settleCall {
-            originatorNodeId_: originator.0,
-            payerReportIndex_: U256::from(index),
-            payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
-            proofElements_: proof.0.iter().map(|element| element.into()).collect(),
-        };
+        let settlement = settlement(originator, index, leaves, proof);
         let all_wei = self.spending.lock().per_hour_max_wei();
         let hour_max_wei = all_wei - all_wei / LEFT_TO_SUBMISSIONS;
         self.send(&Call::new(self.address, &settlement), hour_max_wei).await
@@ -360,6 +343,41 @@ impl ReportManager {
     }
 }
 
+/// Returns the call that submits a report with these attestations.
+fn submission(
+    report: &PayerReport,
+    attestations: &[Attestation],
+) -> PayerReportManager::submitCall {
+    let signatures = attestations.iter().map(|attestation| PayerReportSignature {
+        nodeId: attestation.node.0,
+        signature: Bytes::copy_from_slice(&attestation.for_contract()),
+    });
+    PayerReportManager::submitCall {
+        originatorNodeId_: report.originator().0,
+        startSequenceId_: report.start().0,
+        endSequenceId_: report.end().sequence.0,
+        endMinuteSinceEpoch_: report.end().minute,
+        payersMerkleRoot_: report.root().into(),
+        nodeIds_: report.nodes().numbers(),
+        signatures_: signatures.collect(),
+    }
+}
+
+/// Returns the call that settles the next leaves of the report at an index.
+fn settlement(
+    originator: OriginatorId,
+    index: u64,
+    leaves: &[[u8; LEAF_LEN_BYTES]],
+    proof: &LeafProof,
+) -> PayerReportManager::settleCall {
+    PayerReportManager::settleCall {
+        originatorNodeId_: originator.0,
+        payerReportIndex_: U256::from(index),
+        payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
+        proofElements_: proof.0.iter().map(|element| element.into()).collect(),
+    }
+}
+
 /// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
 /// costs a request at worst. A statement about another report than the `known` one counts only without one about that,
 /// and so does one with less settled than is known: the contract never takes leaves back. `None` if there is none.
@@ -375,7 +393,71 @@ fn agreed(stated: &[ContractReport], known: &ContractReport) -> Option<ContractR
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::B256;
+    use alloy::sol_types::SolCall as _;
+    use hawser_proto::Signature;
+    use hawser_rules::payer_report::{NodeIds, RangeEnd};
+    use serde_json::Value;
+
     use super::*;
+
+    fn vector(function: &str) -> Value {
+        let text = include_str!("../../tests/vectors/contracts/calldata.json");
+        let vectors: Value = serde_json::from_str(text).unwrap();
+        let mut cases = vectors["cases"].as_array().unwrap().iter();
+        cases.find(|case| case["function"].as_str().unwrap().starts_with(function)).unwrap().clone()
+    }
+
+    fn bytes(value: &Value) -> Bytes {
+        value.as_str().unwrap().parse().unwrap()
+    }
+
+    fn word(value: &Value) -> Hash {
+        value.as_str().unwrap().parse::<B256>().unwrap().0
+    }
+
+    fn number(value: &Value) -> u64 {
+        value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+    }
+
+    fn node(value: &Value) -> OriginatorId {
+        OriginatorId(u32::try_from(number(value)).unwrap())
+    }
+
+    #[test]
+    fn a_submission_is_the_call_of_the_vectors() {
+        let case = vector("submit(");
+        let args = &case["args"];
+        let end = RangeEnd {
+            minute: u32::try_from(number(&args[3])).unwrap(),
+            sequence: SequenceId(number(&args[2])),
+        };
+        let start = SequenceId(number(&args[1]));
+        let nodes = NodeIds::new(args[5].as_array().unwrap().iter().map(node)).unwrap();
+        let report = PayerReport::new(node(&args[0]), start, end, word(&args[4]), nodes).unwrap();
+        let id = report.id(DomainSeparator::of_contract(1, [1; 20]));
+        let attestation = |given: &Value| {
+            let mut signature = bytes(&given[1]).to_vec();
+            signature[64] -= 27; // nodes exchange recovery ids of 0 and 1
+            let signature = Signature::from_bytes(&signature).unwrap();
+            Attestation { report: id, node: node(&given[0]), signature }
+        };
+        let attestations: Vec<_> = args[6].as_array().unwrap().iter().map(attestation).collect();
+        let call = submission(&report, &attestations).abi_encode();
+        assert_eq!(Bytes::from(call), bytes(&case["calldata"]));
+    }
+
+    #[test]
+    fn a_settlement_is_the_call_of_the_vectors() {
+        let case = vector("settle(");
+        let args = &case["args"];
+        let leaf =
+            |leaf: &Value| -> [u8; LEAF_LEN_BYTES] { bytes(leaf).to_vec().try_into().unwrap() };
+        let leaves: Vec<_> = args[2].as_array().unwrap().iter().map(leaf).collect();
+        let proof = LeafProof(args[3].as_array().unwrap().iter().map(word).collect());
+        let call = settlement(node(&args[0]), number(&args[1]), &leaves, &proof).abi_encode();
+        assert_eq!(Bytes::from(call), bytes(&case["calldata"]));
+    }
 
     const HONEST: ContractReport = ContractReport {
         start: SequenceId(3),

@@ -338,7 +338,7 @@ mod tests {
                 LedgerEventId(bytes("event_id"))
             );
         }
-        assert_eq!(cases.len(), 5);
+        assert!(!cases.is_empty());
     }
 
     #[test]
@@ -383,10 +383,14 @@ mod tests {
             };
             let golden = case["picodollars"].as_str().map(|it| it.parse::<i128>().unwrap());
             // Other implementations skip what their 64 bits do not hold.
-            let exact = i128::try_from(microdollars * PICODOLLARS_PER_MICRODOLLAR).unwrap();
-            assert!(golden.is_some() || exact > i128::from(i64::MAX), "{case}");
+            let exact = microdollars.checked_mul(PICODOLLARS_PER_MICRODOLLAR);
+            let exact = exact.and_then(|it| i128::try_from(it).ok());
+            let is_beyond = exact.is_none_or(|exact| exact > i128::from(i64::MAX));
+            assert_eq!(golden.is_none(), is_beyond, "{case}");
+            let booked = exact.filter(|it| *it != 0 && microdollars <= MICRODOLLARS_MAX);
             let converted = picodollars(LedgerMicroDollars(microdollars)).ok();
-            assert_eq!(converted, Some(golden.unwrap_or(exact)).filter(|it| *it != 0), "{case}");
+            assert_eq!(converted, booked, "{case}");
+            assert!(golden.is_none() || golden == exact, "{case}");
             compared += 1;
         }
         assert!(compared >= 7, "{compared}");

@@ -94,6 +94,7 @@ impl From<AdminError> for RunError {
             | AdminError::OtherBeside { .. }
             | AdminError::BackfillOfOther(_)
             | AdminError::PriceTooHigh { .. }
+            | AdminError::TargetTooHigh { .. }
             | AdminError::StartInPast { .. }
             | AdminError::StartTooFar { .. } => Self::refused(error),
             AdminError::TooFewTokens { .. }

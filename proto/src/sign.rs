@@ -422,6 +422,43 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_accounts_equal_the_golden_ones() {
+        let vectors = vectors();
+        let cases = vectors["keys"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let secret = SecretKey::from_hex(case["private_key"].as_str().unwrap()).unwrap();
+            let key = secret.public_key();
+            let uncompressed = unhex(&case["uncompressed_public_key"]);
+            assert_eq!(PublicKey::from_uncompressed(&uncompressed), Some(key), "{case}");
+            let compressed = unhex(&case["compressed_public_key"]);
+            assert_eq!(key.compressed()[..], compressed[..], "{case}");
+            assert_eq!(PublicKey::from_sec1(&compressed), Some(key), "{case}");
+            assert_eq!(key.address().to_string(), case["address"].as_str().unwrap());
+        }
+    }
+
+    #[test]
+    fn labels_and_originators_are_those_of_the_constants() {
+        let text = include_str!("../../tests/vectors/contracts/constants.json");
+        let constants: serde_json::Value = serde_json::from_str(text).unwrap();
+        let prefix = |of: &str| constants["signature_prefixes"][of].as_str().unwrap().as_bytes();
+        assert_eq!(ORIGINATOR_LABEL, prefix("originator"));
+        let label = [prefix("target"), &[1, 2, 3, 4], prefix("payer")].concat();
+        assert_eq!(payer_label(OriginatorId(0x0102_0304))[..], label[..]);
+        let id = |value: &serde_json::Value| {
+            OriginatorId(u32::try_from(value.as_u64().unwrap()).unwrap())
+        };
+        let chain = &constants["chain_originator_ids"];
+        assert_eq!(OriginatorId::GROUP_MESSAGES, id(&chain["group_messages"]));
+        assert_eq!(OriginatorId::IDENTITY_UPDATES, id(&chain["identity_updates"]));
+        let migrated = &constants["migration_originator_ids"];
+        let kept = ["group_messages", "welcome_messages", "key_packages"];
+        assert_eq!(OriginatorId::MIGRATED, kept.map(|kind| id(&migrated[kind])));
+        assert_eq!(OriginatorId::FIRST_NODE, id(&constants["node_id_increment"]));
+    }
+
+    #[test]
     fn signatures_of_wrong_length_or_recovery_id_are_refused() {
         assert_eq!(Signature::from_bytes(&[0; 64]), Err(SignatureError::Length(64)));
         assert_eq!(Signature::from_bytes(&[27; 65]), Err(SignatureError::RecoveryId(27)));

@@ -184,6 +184,14 @@ mod tests {
             assert_eq!(topic.as_bytes().as_ref(), unhex(&case["topic"]));
             assert_eq!(kind.name(), case["name"].as_str().unwrap());
             assert_eq!(kind.is_reserved(), case["reserved"].as_bool().unwrap());
+            if kind.is_reserved() {
+                let about = topic.identifier().try_into().map(u32::from_le_bytes).unwrap();
+                let made = match kind {
+                    TopicKind::PayerReports => Topic::payer_reports(OriginatorId(about)),
+                    _ => Topic::payer_report_attestations(OriginatorId(about)),
+                };
+                assert_eq!(made, topic);
+            }
             assert_eq!(Topic::parse(topic.as_bytes().clone()), Ok(topic));
         }
     }

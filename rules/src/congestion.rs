@@ -25,12 +25,7 @@ pub(crate) fn target_in_use(target_rate_per_minute: u64) -> Option<u64> {
 #[must_use]
 pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u64) -> u64 {
     let Some(target) = target_in_use(target_rate_per_minute) else { return 0 };
-    let [current, m1, m2, m3, m4] = counts;
-    // A weighted mean that favours recent minutes. It is computed in 128 bits, so that the sum cannot overflow; the
-    // weights add up to ten, so the mean is at most the largest count.
-    let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
-    let average = u64::try_from(weighted / 10).unwrap_or(u64::MAX);
-    let busiest = current.max(m1).max(average);
+    let busiest = counts[0].max(counts[1]).max(four_minute_average(counts));
     if busiest <= target {
         return 0;
     }
@@ -43,6 +38,14 @@ pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= curve < 100")]
     let units = curve as u64;
     units.min(CONGESTION_UNITS_MAX)
+}
+
+/// Returns the weighted mean of the four minutes before the current one, which favours recent minutes.
+fn four_minute_average([_, m1, m2, m3, m4]: [u64; WINDOW_MINUTES]) -> u64 {
+    // It is computed in 128 bits, so that the sum cannot overflow. The weights add up to ten, so the mean is at most
+    // the largest count.
+    let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
+    u64::try_from(weighted / 10).unwrap_or(u64::MAX)
 }
 
 /// Converts a count. Counts per minute stay far below 2^53, up to which floats are exact.
@@ -100,7 +103,10 @@ mod tests {
         let vectors = vectors();
         for case in cases(&vectors, "congestion") {
             let counts: Vec<u64> = case["last5"].as_array().unwrap().iter().map(number).collect();
-            let units = congestion_units(counts.try_into().unwrap(), number(&case["target"]));
+            let counts: [u64; WINDOW_MINUTES] = counts.try_into().unwrap();
+            let average = number(&case["four_minute_average"]);
+            assert_eq!(four_minute_average(counts), average, "{case}");
+            let units = congestion_units(counts, number(&case["target"]));
             assert_eq!(units, number(&case["units"]), "{case}");
         }
         let thresholds = &vectors["congestion_thresholds_current_minute_only"];
@@ -117,8 +123,14 @@ mod tests {
 
     #[test]
     fn a_negative_or_absent_target_means_no_congestion() {
-        assert_eq!(congestion_units([1_000_000; 5], 0), 0);
-        assert_eq!(congestion_units([1_000_000; 5], 0x8000_0000), 0);
+        // The upper 32 bits do not count.
+        for target in [0, 0x8000_0000, 0xffff_ffff, 1 << 32, u64::MAX, (-100_i64).cast_unsigned()] {
+            assert_eq!(congestion_units([1_000_000; 5], target), 0, "{target}");
+        }
+        assert_eq!(congestion_units([150; 5], (1 << 32) + 100), CONGESTION_UNITS_MAX);
+        assert_eq!(congestion_units([u64::MAX; 5], 0x7fff_ffff), CONGESTION_UNITS_MAX);
+        assert_eq!(congestion_units([0x7fff_ffff; 5], 0x7fff_ffff), 0);
+        assert_eq!(congestion_units([2, 0, 0, 0, 0], 1), CONGESTION_UNITS_MAX);
     }
 
     #[test]

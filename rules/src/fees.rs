@@ -482,8 +482,12 @@ pub(crate) mod testing {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
+    /// Reads a number, or its digits as text. A number below 0 becomes the one of the same bits, as the chain's 64 bits
+    /// do where they are read as signed ones.
     pub(crate) fn number(value: &Value) -> u64 {
-        value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+        let digits = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let signed = || digits.parse::<i64>().map(i64::cast_unsigned);
+        digits.parse::<u64>().or_else(|_| signed()).unwrap()
     }
 
     pub(crate) fn cases<'a>(vectors: &'a Value, name: &str) -> &'a Vec<Value> {

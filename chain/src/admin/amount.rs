@@ -75,6 +75,15 @@ impl MicroDollars {
     }
 }
 
+impl SignedMicroDollars {
+    /// Returns the balance without its sign. One above 96 bits, of which the registry has 104, becomes the largest
+    /// representable amount.
+    #[must_use]
+    pub fn magnitude(self) -> MicroDollars {
+        MicroDollars(self.0.unsigned_abs().min(MAX))
+    }
+}
+
 impl From<MicroDollars> for SignedMicroDollars {
     fn from(amount: MicroDollars) -> Self {
         Self(i128::try_from(amount.0).expect("96 bits fit into 127"))
@@ -163,6 +172,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<MicroDollars>(), Err(ParseAmountError), "{text}");
         }
+    }
+
+    /// Tokens of a development network can be made in any number.
+    #[test]
+    fn a_balance_beyond_every_amount_is_the_largest_one_and_not_none() {
+        let most = MicroDollars(MAX);
+        for balance in [1 << 103, -(1 << 103), i128::MAX, i128::MIN, i128::try_from(MAX).unwrap()] {
+            assert_eq!(SignedMicroDollars(balance).magnitude(), most, "{balance}");
+        }
+        assert_eq!(SignedMicroDollars(-25).magnitude(), MicroDollars(25));
+        assert_eq!(SignedMicroDollars(0).magnitude(), MicroDollars(0));
     }
 
     #[test]

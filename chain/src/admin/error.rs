@@ -60,6 +60,15 @@ pub enum AdminError {
         /// The price, picodollars.
         price: u64,
     },
+    /// Nodes read the target rate as another number, which may switch congestion off.
+    #[error(
+        "nodes read the target rate as a signed 32-bit number, which cannot be {target}: at most 2147483647; 0 means \
+         no congestion"
+    )]
+    TargetTooHigh {
+        /// The target rate in messages per minute.
+        target: u64,
+    },
     /// No contract reads a parameter with this name, so the type of its value is unknown.
     #[error(
         "no contract reads a parameter {key}{}: if it is meant, give its value as 32 bytes, 0x \

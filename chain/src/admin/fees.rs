@@ -190,7 +190,7 @@ pub async fn claim(
     }
     let plan = Plan::of(steps).note(format!(
         "claims {} of {} reports",
-        MicroDollars::new(sum).unwrap_or_default(),
+        MicroDollars::of_token(U256::from(sum)),
         open.len()
     ));
     Ok(with_owner(plan, owner))

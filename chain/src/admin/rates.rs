@@ -20,6 +20,8 @@ const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 /// The highest price, picodollars. Specified: nodes count amounts in signed 64-bit numbers, so at a higher price no
 /// message has a fee, and none is taken.
 pub(super) const PRICE_MAX: u64 = i64::MAX.unsigned_abs();
+/// The highest target rate, in messages per minute. Specified: nodes read it as a signed 32-bit number.
+const TARGET_MAX: u64 = (1 << 31) - 1;
 
 /// Entries read per call. Guess.
 const PAGE: u64 = 100;
@@ -171,9 +173,12 @@ fn default_start(last: Option<u64>, now: u64) -> u64 {
     last.map_or(soon, |last| soon.max(last.saturating_add(1)))
 }
 
-/// Refuses prices that no node could charge.
+/// Refuses prices that no node could charge, and a target rate that nodes would read as another one.
 fn check_prices(prices: &Prices) -> Result<(), AdminError> {
-    let [message_fee, storage_fee, congestion_fee, _] = prices.numbers();
+    let [message_fee, storage_fee, congestion_fee, target] = prices.numbers();
+    if target > TARGET_MAX {
+        return Err(AdminError::TargetTooHigh { target });
+    }
     let fees = [
         ("message fee", message_fee),
         ("storage fee", storage_fee),
@@ -266,9 +271,14 @@ mod tests {
             message_fee: PicoDollarPrice(PRICE_MAX),
             storage_fee: PicoDollarsPerByteDay(PRICE_MAX),
             congestion_fee: PicoDollarPrice(PRICE_MAX),
-            target_rate_per_minute: u64::MAX,
+            target_rate_per_minute: TARGET_MAX,
         };
         assert_eq!(check_prices(&highest), Ok(()));
+        assert_eq!(check_prices(&Prices { target_rate_per_minute: 0, ..highest }), Ok(()));
+        for target in [TARGET_MAX + 1, 1 << 32, (1 << 32) + 6000, u64::MAX] {
+            let refused = check_prices(&Prices { target_rate_per_minute: target, ..highest });
+            assert_eq!(refused, Err(AdminError::TargetTooHigh { target }));
+        }
         let beyond = PRICE_MAX + 1;
         for (prices, what) in [
             (Prices { message_fee: PicoDollarPrice(beyond), ..PRICES }, "message fee"),

@@ -113,3 +113,40 @@ fn sequence_id_in(topic: PayloadTopic, log: &Log) -> Option<SequenceId> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn calls_are_those_of_the_vectors_and_are_read_back() {
+        let text = include_str!("../../../tests/vectors/contracts/calldata.json");
+        let vectors: Value = serde_json::from_str(text).unwrap();
+        let contracts = BroadcasterContracts {
+            groups: Address::repeat_byte(1),
+            identities: Address::repeat_byte(2),
+        };
+        let bytes = |value: &Value| value.as_str().unwrap().parse::<Bytes>().unwrap();
+        let mut compared = 0;
+        for case in vectors["cases"].as_array().unwrap() {
+            let (id, payload) = (&case["args"][0], &case["args"][1]);
+            let topic = match case["function"].as_str().unwrap() {
+                "addMessage(bytes16,bytes)" => {
+                    PayloadTopic::Group(GroupId(bytes(id).to_vec().try_into().unwrap()))
+                }
+                "addIdentityUpdate(bytes32,bytes)" => {
+                    PayloadTopic::Inbox(InboxId(bytes(id).to_vec().try_into().unwrap()))
+                }
+                _ => continue,
+            };
+            let call = contracts.call(topic, bytes(payload));
+            assert_eq!(call.data, bytes(&case["calldata"]), "{case}");
+            let to = contracts.of(topic);
+            assert_eq!(contracts.read(to, &call.data), Some((topic, bytes(payload))), "{case}");
+            compared += 1;
+        }
+        assert!(compared >= 2, "{compared}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{MicroDollars, PaymentToken, funding};
+use hawser_chain::admin::{PaymentToken, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
@@ -121,7 +121,7 @@ async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), R
 }
 
 fn fields(balance: &PayerBalance) -> ResultFields {
-    let amount = MicroDollars::new(balance.balance.0.unsigned_abs()).unwrap_or_default();
+    let amount = balance.balance.magnitude();
     let fields = ResultFields::default()
         .with("payer", balance.payer.to_string())
         .signed_amount("balance", amount, balance.balance.0 < 0)

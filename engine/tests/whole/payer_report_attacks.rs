@@ -235,7 +235,7 @@ async fn a_payer_of_more_than_any_amount_ends_no_reports() {
     assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
     assert_eq!(network.settle(100, 100).await.unwrap(), 1);
     let address = payer(0).public_key().address();
-    assert_eq!(network.contract.0.lock().taken_from[&address], PicoDollars::LEAF_MAX.settled());
+    assert_eq!(network.contract.0.lock().taken_from[&address], PicoDollars::MAX.settled());
 }
 
 /// Nodes of the reference implementation attest any end minute. One far ahead must not end the reports about an

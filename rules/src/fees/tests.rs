@@ -22,8 +22,8 @@ fn base_fees_equal_the_golden_ones() {
         let rate = rate(number(&case["message_fee"]), number(&case["storage_fee"]));
         let days = u32::try_from(number(&case["storage_days"])).unwrap();
         // A negative size cannot be represented here; 0 is refused as well.
-        let size = case["message_size"].as_str().unwrap().parse().unwrap_or(0);
-        let fee = rate.base_fee(size, days);
+        let size: i128 = case["message_size"].as_str().unwrap().parse().unwrap();
+        let fee = rate.base_fee(u64::try_from(size).unwrap_or(0), days);
         match case["result_picodollars"].as_str() {
             Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
             None => assert!(fee.is_err(), "{case}"),
@@ -48,7 +48,7 @@ fn the_rate_in_force_is_the_newest_that_has_started() {
         let starts = case["start_times"].as_array().unwrap().iter().map(number);
         let rates: Vec<Rate> =
             starts.map(|start_unix_s| Rate { start_unix_s, ..rate(1, 1) }).collect();
-        let ns = i64::try_from(number(&case["message_ns"])).unwrap();
+        let ns = number(&case["message_ns"]).cast_signed();
         let chosen =
             RateTable::new(rates.clone(), None).ok().and_then(|table| table.at(ns).ok().copied());
         let golden = case["index"].as_u64().map(|i| rates[usize::try_from(i).unwrap()]);

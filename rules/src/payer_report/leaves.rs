@@ -19,14 +19,13 @@ pub struct PicoDollars(u64);
 pub struct SettledAmount(pub u64);
 
 impl PicoDollars {
-    /// The largest amount of a leaf that is computed: the largest number of whole microdollars below 2^63 picodollars.
-    /// Nodes skip a settlement of more, because they cannot book it.
-    pub const LEAF_MAX: Self = Self(i64::MAX.unsigned_abs() / PICO_PER_MICRO * PICO_PER_MICRO);
+    /// The largest amount, 2^63 − 1 picodollars.
+    pub const MAX: Self = Self(i64::MAX.unsigned_abs());
 
     /// Creates an amount from a number of picodollars; `None` above `i64::MAX`.
     #[must_use]
     pub fn new(amount: u64) -> Option<Self> {
-        i64::try_from(amount).is_ok().then_some(Self(amount))
+        (amount <= Self::MAX.0).then_some(Self(amount))
     }
 
     /// Returns the number of picodollars.
@@ -92,8 +91,9 @@ impl PayerFee {
 pub struct Leaves(Vec<PayerFee>);
 
 impl Leaves {
-    /// Sums amounts by payer. A sum above [`PicoDollars::LEAF_MAX`] counts as that amount: a payer who cannot pay could
-    /// otherwise end all reports about an originator with a few envelopes that are kept for ever.
+    /// Sums amounts by payer. A sum above [`PicoDollars::MAX`] counts as that amount: a payer who cannot pay could
+    /// otherwise end all reports about an originator with a few envelopes that are kept for ever. Up to there the sum
+    /// is exact, as at every other node, so that such a payer cannot make nodes disagree about a report either.
     #[must_use]
     pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, u64)>) -> Self {
         let mut sums: Vec<(PayerAddress, u64)> = amounts.into_iter().collect();
@@ -106,7 +106,7 @@ impl Leaves {
             is_same
         });
         let leaf = |(payer, sum): (PayerAddress, u64)| {
-            let fee = PicoDollars(sum.min(PicoDollars::LEAF_MAX.0));
+            let fee = PicoDollars(sum.min(PicoDollars::MAX.0));
             PayerFee { payer, fee }
         };
         Self(sums.into_iter().map(leaf).collect())
@@ -153,7 +153,10 @@ impl Leaves {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::testing::{bytes, list, number, vectors, word};
+    use super::super::tree::EMPTY_ROOT;
     use super::*;
 
     #[test]
@@ -192,14 +195,23 @@ mod tests {
         }
     }
 
+    /// Returns a payer of the vectors with its amount; `None` if no node computes that.
+    fn amount_of(payer: &Value) -> Option<(PayerAddress, u64)> {
+        let picodollars: u128 = payer["picodollars"].to_string().trim_matches('"').parse().unwrap();
+        let address = Address(bytes(&payer["address"]).try_into().unwrap());
+        let amount = u64::try_from(picodollars).ok().and_then(PicoDollars::new)?;
+        Some((address, amount.get()))
+    }
+
     #[test]
     fn leaves_and_roots_are_those_of_the_contract() {
         for map in list(&vectors("payer_leaves")["maps"]) {
             let payers = map["payers"].as_array().unwrap();
-            let amounts = payers.iter().rev().map(|payer| {
-                let address = bytes(&payer["address"]).try_into().unwrap();
-                (Address(address), number(&payer["picodollars"]))
-            });
+            let golden = payers.iter().map(|payer| bytes(&payer["leaf"]));
+            assert_eq!(root_of(golden), word(&map["root"]), "{map}");
+            // A leaf of the contract may be larger than any amount that a node computes.
+            let amounts: Option<Vec<_>> = payers.iter().rev().map(amount_of).collect();
+            let Some(amounts) = amounts else { continue };
             let leaves = Leaves::sum(amounts);
             for (golden, leaf) in payers.iter().zip(leaves.payers()) {
                 assert_eq!(leaf.leaf().to_vec(), bytes(&golden["leaf"]));
@@ -228,10 +240,12 @@ mod tests {
 
     #[test]
     fn settled_amounts_are_rounded_up_as_the_contract_does() {
+        assert_eq!(PICO_PER_MICRO, number(&vectors("constants")["leaf_fee_scaling_factor"]));
         for case in list(&vectors("payer_leaves")["rounding"]) {
-            // The last cases exceed the amounts that a node books.
-            let amount =
-                case["picodollars"].as_str().unwrap().parse().ok().and_then(PicoDollars::new);
+            let picodollars: u128 = case["picodollars"].as_str().unwrap().parse().unwrap();
+            let amount = u64::try_from(picodollars).ok().and_then(PicoDollars::new);
+            // A leaf of the contract may be larger than any amount that a node computes.
+            assert_eq!(amount.is_some(), i64::try_from(picodollars).is_ok(), "{case}");
             if let Some(amount) = amount {
                 assert_eq!(amount.settled().0, number(&case["microdollars"]), "{case}");
             }
@@ -240,10 +254,10 @@ mod tests {
 
     /// A payer without money cannot make a report impossible.
     #[test]
-    fn a_sum_that_no_ledger_can_book_is_the_largest_leaf_and_changes_no_other() {
+    fn a_sum_beyond_every_amount_is_the_largest_leaf_and_changes_no_other() {
         let (payer, other) = (Address([7; 20]), Address([8; 20]));
-        let most = PicoDollars::LEAF_MAX;
-        assert_eq!(most.get(), 9_223_372_036_854_000_000);
+        let most = PicoDollars::MAX;
+        assert_eq!(most.get(), 9_223_372_036_854_775_807);
         let sums: [&[u64]; 4] =
             [&[most.get()], &[most.get(), 1], &[1 << 63, 1 << 63], &[u64::MAX, u64::MAX]];
         for amounts in sums {
@@ -252,8 +266,21 @@ mod tests {
             assert_eq!(leaves.of(payer), Some(most), "{amounts:?}");
             assert_eq!(leaves.of(other), PicoDollars::new(5));
         }
-        // Its settled amount stays below 2^63 picodollars.
-        assert!(most.settled().0.checked_mul(PICO_PER_MICRO).and_then(PicoDollars::new).is_some());
+        // The sum that needs no bound is exact, also where its settled amount is above 2^63 picodollars.
+        let below = Leaves::sum([(payer, most.get() - 8), (payer, 7)]);
+        assert_eq!(below.of(payer), PicoDollars::new(most.get() - 1));
+        assert_eq!(most.settled(), SettledAmount(9_223_372_036_855));
+        let leaf = below.payers()[0].leaf();
+        assert_eq!(PayerFee::from_leaf(&leaf), Some(below.payers()[0]));
+    }
+
+    #[test]
+    fn no_payers_and_one_payer_have_the_roots_of_the_contract() {
+        assert_eq!(Leaves::sum([]).root(), EMPTY_ROOT);
+        assert_eq!(Leaves::sum([]).tree().root(), EMPTY_ROOT);
+        let one = Leaves::sum([(Address([0; 20]), 0)]);
+        assert_eq!((one.payers().len(), one.root()), (1, one.tree().root()));
+        assert_ne!(one.root(), EMPTY_ROOT, "a payer without fees is a leaf, also at address 0");
     }
 
     #[test]

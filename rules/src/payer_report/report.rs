@@ -299,25 +299,11 @@ impl PayerReport {
         &self.nodes
     }
 
-    /// Returns the id. It differs from the digest of an EIP-712 library: the node ids are hashed as an ABI encoding
-    /// that begins with the offset and the length.
+    /// Returns the id: the digest of the contract.
     #[must_use]
     pub fn id(&self, domain: DomainSeparator) -> ReportId {
-        let ids = self.nodes.get();
-        let mut words = Vec::with_capacity(32 * (ids.len() + 2));
-        words.extend_from_slice(&word(0x20));
-        words.extend_from_slice(&word(ids.len() as u64));
-        ids.iter().for_each(|id| words.extend_from_slice(&word(id.0.into())));
-        let fields = keccak256(&[
-            &keccak256(&[TYPE]).0,
-            &word(self.originator.0.into()),
-            &word(self.start.0),
-            &word(self.end.sequence.0),
-            &word(self.end.minute.into()),
-            &self.root,
-            &keccak256(&[&words]).0,
-        ]);
-        ReportId(keccak256(&[&[0x19, 0x01], &domain.0, &fields.0]).0)
+        let range = (self.start, self.end);
+        contract_digest(domain, self.originator, range, &self.root, self.nodes.get())
     }
 
     /// Returns the report as a protobuf message.
@@ -339,6 +325,31 @@ impl PayerReport {
         let topic = Topic::payer_reports(self.originator);
         envelope(topic, Payload::PayerReport(self.to_message()))
     }
+}
+
+/// Returns the digest of a report as the contract computes it, of any values. It differs from the digest of an EIP-712
+/// library: the node ids are hashed as an ABI encoding that begins with the offset and the length.
+fn contract_digest(
+    domain: DomainSeparator,
+    originator: OriginatorId,
+    (start, end): (SequenceId, RangeEnd),
+    root: &Hash,
+    nodes: &[OriginatorId],
+) -> ReportId {
+    let mut words = Vec::with_capacity(32 * (nodes.len() + 2));
+    words.extend_from_slice(&word(0x20));
+    words.extend_from_slice(&word(nodes.len() as u64));
+    nodes.iter().for_each(|id| words.extend_from_slice(&word(id.0.into())));
+    let fields = keccak256(&[
+        &keccak256(&[TYPE]).0,
+        &word(originator.0.into()),
+        &word(start.0),
+        &word(end.sequence.0),
+        &word(end.minute.into()),
+        root,
+        &keccak256(&[&words]).0,
+    ]);
+    ReportId(keccak256(&[&[0x19, 0x01], &domain.0, &fields.0]).0)
 }
 
 /// Returns the client envelope of a payload on a topic.
@@ -371,42 +382,78 @@ mod tests {
     }
 
     #[test]
+    fn types_and_the_domain_are_those_of_the_constants() {
+        let constants = vectors("constants");
+        for declared in [TYPE, DOMAIN_TYPE] {
+            let hash = &constants["type_strings"][std::str::from_utf8(declared).unwrap()];
+            assert_eq!(keccak256(&[declared]).0, golden(hash));
+        }
+        let domain = &constants["payer_report_manager_domain"];
+        assert_eq!(domain["name"].as_str().unwrap().as_bytes(), CONTRACT_NAME);
+        assert_eq!(domain["version"].as_str().unwrap().as_bytes(), CONTRACT_VERSION);
+    }
+
+    /// Returns the digest of a case with these nodes, in this order.
+    fn digest_of(case: &Value, domain: DomainSeparator, nodes: &Value) -> ReportId {
+        let message = message(case, nodes);
+        let end = RangeEnd {
+            minute: message.end_minute_since_epoch,
+            sequence: SequenceId(message.end_sequence_id),
+        };
+        let range = (SequenceId(message.start_sequence_id), end);
+        let nodes: Vec<_> = message.active_node_ids.into_iter().map(OriginatorId).collect();
+        let about = OriginatorId(message.originator_node_id);
+        contract_digest(domain, about, range, &golden(&case["payers_merkle_root"]), &nodes)
+    }
+
+    #[test]
     fn ids_are_those_of_the_contract() {
         let vectors = vectors("payer_report_digest");
         let mut compared = 0;
         for case in list(&vectors["cases"]) {
             let address = bytes(&case["verifying_contract"]).try_into().unwrap();
-            let calculated = DomainSeparator::of_contract(number(&case["chain_id"]), address);
-            assert_eq!(calculated, domain_of(case));
-        }
-        for case in list(&vectors["cases"]) {
-            // The contract hashes a list with a duplicate node and an empty list, which this type refuses.
-            let Ok(report) = PayerReport::from_message(&message(case, &case["node_ids"])) else {
-                continue;
-            };
-            let given = message(case, &case["node_ids"]).active_node_ids;
-            if report.nodes().numbers() == given {
-                assert_eq!(report.id(domain_of(case)).0, golden(&case["digest"]), "{case}");
+            let domain = DomainSeparator::of_contract(number(&case["chain_id"]), address);
+            assert_eq!(domain, domain_of(case), "{case}");
+            let id = ReportId(golden(&case["digest"]));
+            assert_eq!(digest_of(case, domain, &case["node_ids"]), id, "{case}");
+            // The contract also hashes a list with a duplicate node, an empty list, and numbers that a report cannot
+            // have.
+            let given = message(case, &case["node_ids"]);
+            if let Ok(report) = PayerReport::from_message(&given)
+                && report.nodes().numbers() == given.active_node_ids
+            {
+                assert_eq!(report.id(domain), id, "{case}");
                 compared += 1;
             }
         }
         assert!(compared >= 3, "{compared}");
+    }
+
+    #[test]
+    fn ids_are_those_of_the_sorted_nodes() {
+        let vectors = vectors("payer_report_digest");
         let cases = &vectors["off_chain_report_ids"];
-        let same_contract =
-            |case: &&Value| case["verifying_contract"] == cases["verifying_contract"];
-        let domain = domain_of(list(&vectors["cases"]).iter().find(same_contract).unwrap());
+        let address = bytes(&cases["verifying_contract"]).try_into().unwrap();
+        let domain = DomainSeparator::of_contract(number(&cases["chain_id"]), address);
         for case in list(&cases["cases"]) {
+            let id = ReportId(golden(&case["report_id"]));
+            assert_eq!(digest_of(cases, domain, &case["node_ids_hashed"]), id, "{case}");
             let report = PayerReport::from_message(&message(cases, &case["node_ids_given"]));
-            match report {
-                Ok(report) => assert_eq!(report.id(domain).0, golden(&case["report_id"])),
-                Err(error) => assert_eq!(error, PayerReportError::NodeTwice(OriginatorId(200))),
+            // The contract takes no list with a node twice.
+            let hashed = case["node_ids_hashed"].as_array().unwrap();
+            let is_twice = hashed.windows(2).any(|pair| pair[0] == pair[1]);
+            assert_eq!(report.is_err(), is_twice, "{case}");
+            if let Ok(report) = report {
+                assert_eq!(report.id(domain), id, "{case}");
             }
         }
     }
 
     #[test]
     fn reports_travel_in_the_bytes_of_other_implementations() {
-        for case in list(&vectors("report_envelopes")["cases"]) {
+        let vectors = vectors("report_envelopes");
+        assert_eq!(small(&vectors["payer_envelope"]["message_retention_days"]), RETENTION_DAYS);
+        for case in list(&vectors["cases"]) {
             let given = message(case, &case["active_node_ids"]);
             let report = PayerReport::from_message(&given).unwrap();
             assert_eq!(report.to_message().encode_to_vec(), bytes(&case["payer_report_proto"]));
