@@ -29,6 +29,9 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The advice of a command that has found no node at the operators' port.
+const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
+
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const AUTHORITIES: &str = "SSL_CERT_FILE";
 
@@ -248,10 +251,17 @@ pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunE
     require_address(metrics)?;
     let answer = get(metrics, path).await;
     answer.map_err(|error| {
-        RunError::failed(format!(
-            "no node answers at {metrics}: {error}. --metrics names the address of a node's metrics"
-        ))
+        RunError::failed(format!("no node answers at {metrics}: {error}. {METRICS_ADVICE}"))
     })
+}
+
+/// Returns the error about a status that no page of a node's operators' port has, such as one of a node's API, of a
+/// gateway or of a watcher.
+#[must_use]
+pub(crate) fn no_page_of_a_node(metrics: &str, status: u16) -> RunError {
+    RunError::failed(format!(
+        "{metrics} answers with status {status}, which the metrics of no node do here. {METRICS_ADVICE}"
+    ))
 }
 
 /// Refuses an address of metrics that no server can have: one without a port.

@@ -37,8 +37,38 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
         let output = run(&["audit", "merge", not_a_file]);
         assert!(stderr(&output).contains("not a regular file"), "{output:?}");
     }
+    let text = place.path().join("verdict.txt");
+    fs::write(&text, "strand 100: places 1 to 3, 0 faults\n").unwrap();
+    let output = run(&["audit", "merge", text.to_str().unwrap()]);
+    assert!(stderr(&output).contains("check-partition --json"), "{output:?}");
     let missing = run(&["audit", "check-partition", "--registry", registry, "nowhere.parquet"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+}
+
+#[test]
+fn the_error_about_a_folder_names_the_source_that_was_meant() {
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = place.path().join("snapshots");
+    fs::create_dir(&snapshots).unwrap();
+    fs::write(snapshots.join("names"), "").unwrap();
+    let (_, registry) = folder(place.path(), "data", 1);
+    let registry = registry.to_str().unwrap();
+    let place = place.path().to_str().unwrap();
+    for (name, meant) in [
+        (place, format!("snapshot:{place}")),
+        ("127.0.0.1:5050", "http://127.0.0.1:5050".to_owned()),
+    ] {
+        for command in [
+            &["audit", "replay", "--from", name, "--registry", registry][..],
+            &["audit", "compare", name, name],
+        ] {
+            let output = run(command);
+            assert_eq!(output.status.code(), Some(4), "{command:?}: {output:?}");
+            assert!(stderr(&output).contains(&meant), "{command:?}: {output:?}");
+        }
+    }
+    let missing = run(&["audit", "replay", "--from", "nowhere", "--registry", registry]);
+    assert!(!stderr(&missing).contains("http://"), "{missing:?}");
 }
 
 #[test]

@@ -124,6 +124,20 @@ fn the_same_file_again_gets_the_same_answers() {
 }
 
 #[test]
+fn a_server_without_the_pages_of_a_node_is_not_taken_for_its_metrics() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
+    let api = dev.text(0, "grpc");
+    for command in [&["health"][..], &["misbehavior", "list"], &["report", "list"]] {
+        let output = run(&[command, &["--metrics", &api]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        let text = support::stderr(&output);
+        assert!(text.contains("--metrics names the address"), "{command:?}: {text}");
+    }
+    assert!(dev.stop().success());
+}
+
+#[test]
 fn a_killed_node_is_reported_and_goes_on_when_started_again() {
     let place = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(place.path(), free_base(3), &["--chain-file", VECTORS]);

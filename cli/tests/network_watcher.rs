@@ -195,6 +195,18 @@ fn alarms(seen: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
+fn a_watcher_without_settings_of_a_chain_ends_with_what_is_missing() {
+    let place = tempfile::tempdir().unwrap();
+    for watcher in ["chain-watcher", "network-watcher"] {
+        let mut command = hawser();
+        command.args([watcher, "--listen", "127.0.0.1:0"]).current_dir(&place);
+        let mut running = Running::start(command, true);
+        running.line("the setting", |line| line.contains("settlement-chain.rpc-url"));
+        assert_eq!(running.end().code(), Some(2), "{watcher}");
+    }
+}
+
+#[test]
 fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
     let runtime = Runtime::new().unwrap();
     let liars = [Liar::Honest, Liar::Inventor, Liar::Giant, Liar::Forgetful, Liar::Flooder];

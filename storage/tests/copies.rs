@@ -126,5 +126,5 @@ fn the_networks_of_a_place_are_named_if_the_wanted_one_is_not_there() {
     let error = copies.newest("mainnet", 10).unwrap_err();
     let BootstrapError::OtherNetworks { wanted, found, .. } = &error else { panic!("{error}") };
     assert_eq!((wanted.as_str(), &found[..]), ("mainnet", &["testnet".to_owned()][..]));
-    assert!(error.to_string().ends_with("of network \"mainnet\", only of \"testnet\""), "{error}");
+    assert!(error.to_string().ends_with("\"mainnet\" (--network), only of \"testnet\""), "{error}");
 }

@@ -90,7 +90,7 @@ pub(crate) struct AuditReportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeysArgs {
     /// Keys of the nodes: a registry file, a `network.json`, or an evidence file [default: those in the evidence
-    /// file, on trust; for a node those of ./hawser-dev].
+    /// or proof that is judged, on trust; for anything else those of ./hawser-dev].
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
     /// History of rates: a rates file [default: that in the evidence file, if its keys are used; without one nothing

@@ -35,9 +35,7 @@ async fn ask(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
             let why = client::unmet_conditions(&answer.body);
             return Err(RunError::failed(format!("not ready to {purpose}: {why}")));
         }
-        status => {
-            return Err(RunError::failed(format!("{address} answers with status {status}")));
-        }
+        status => return Err(client::no_page_of_a_node(&address, status)),
     }
     Ok(())
 }

@@ -19,9 +19,13 @@ const TREES_MAX: usize = 1_000;
 pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunError> {
     let path = format!("/misbehavior?after={after}");
     let answer = client::page(metrics, &path).await?;
-    if answer.status != 200 {
-        let (status, reason) = (answer.status, answer.reason());
-        return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
+    match answer.status {
+        200 => {}
+        status @ (404 | 405) => return Err(client::no_page_of_a_node(metrics, status)),
+        status => {
+            let reason = answer.reason();
+            return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
+        }
     }
     let page: Value = serde_json::from_str(&answer.body).map_err(|error| {
         RunError::failed(format!("{metrics}: the answer is not a page of evidence: {error}"))

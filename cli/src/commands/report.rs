@@ -349,10 +349,11 @@ pub(super) async fn ask(
     match answer.status {
         200 => {}
         404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.reason()))),
-        status => {
+        status @ (400 | 503) => {
             let reason = answer.reason();
             return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
         }
+        status => return Err(client::no_page_of_a_node(&metrics, status)),
     }
     serde_json::from_str(&answer.body).map_err(|error| {
         RunError::failed(format!("{metrics}: the answer does not parse as payer reports: {error}"))

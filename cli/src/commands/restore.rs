@@ -105,7 +105,7 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
             folder.path().display()
         ));
     }
-    let (folder, question) = chosen(&asking, args.node_id.is_some(), &state_dir)?;
+    let (folder, question) = chosen(&asking, args.node_id, &state_dir)?;
     if !as_json {
         describe(question);
     }
@@ -135,19 +135,22 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Returns the question that is meant. A node whose question cannot be read may be meant, too, unless one `is_named`.
+/// Returns the question that is meant. A node whose question cannot be read may be meant, too, unless one is `named`.
 fn chosen<'a>(
     asking: &'a AskingNodes,
-    is_named: bool,
+    named: Option<u32>,
     state_dir: &Path,
 ) -> Result<&'a (RestoreFolder, RestoreQuestion), RunError> {
     match asking.questions.as_slice() {
-        [one] if is_named || asking.unreadable.is_empty() => Ok(one),
-        [] => Err(RunError::not_found(format!(
-            "no node waits for an answer in {}: start the node first, with the same --state-dir, and look at its \
-             /status",
-            state_dir.display()
-        ))),
+        [one] if named.is_some() || asking.unreadable.is_empty() => Ok(one),
+        [] => {
+            let none = || "no node waits".to_owned();
+            let who = named.map_or_else(none, |id| format!("node {id} does not wait"));
+            Err(RunError::not_found(format!(
+                "{who} for an answer in {}: start the node first, with the same --state-dir, and look at its /status",
+                state_dir.display()
+            )))
+        }
         several => {
             let nodes: Vec<_> = several.iter().map(|(_, it)| it.node_id.to_string()).collect();
             let nodes = nodes.join(", ");
@@ -267,14 +270,16 @@ mod tests {
         let damaged = || (RestoreFolder::new(dir), io::Error::other("damaged"));
         let mut asking =
             AskingNodes { questions: vec![asked.clone()], unreadable: vec![damaged()] };
-        assert_eq!(chosen(&asking, true, dir).unwrap(), &asked);
-        let refused = chosen(&asking, false, dir).unwrap_err().to_string();
+        assert_eq!(chosen(&asking, Some(100), dir).unwrap(), &asked);
+        let refused = chosen(&asking, None, dir).unwrap_err().to_string();
         assert!(refused.contains("choose one with --node-id (100)"), "{refused}");
         asking.unreadable.clear();
-        assert_eq!(chosen(&asking, false, dir).unwrap(), &asked);
+        assert_eq!(chosen(&asking, None, dir).unwrap(), &asked);
         asking = AskingNodes { questions: Vec::new(), unreadable: vec![damaged()] };
-        let refused = chosen(&asking, false, dir).unwrap_err().to_string();
+        let refused = chosen(&asking, None, dir).unwrap_err().to_string();
         assert!(refused.contains("no node waits"), "{refused}");
+        let refused = chosen(&asking, Some(7), dir).unwrap_err().to_string();
+        assert!(refused.contains("node 7 does not wait"), "{refused}");
     }
 
     /// A supervisor starts the node again after the operator's answer, which its new process discards.

@@ -27,7 +27,10 @@ pub enum BootstrapError {
         path: PathBuf,
     },
     /// The place has copies, and none of the wanted network.
-    #[error("{path} holds no snapshot of network {wanted:?}, only of {}", quoted(.found))]
+    #[error(
+        "{path} holds no snapshot of network {wanted:?} (--network), only of {}",
+        quoted(.found)
+    )]
     OtherNetworks {
         /// The place.
         path: PathBuf,

@@ -22,6 +22,9 @@ use crate::output;
 
 /// Summaries that are read. A guess: engines split a log into thousands of parts at most.
 const RANGES_MAX: usize = 100_000;
+/// The error about a line that is no verdict.
+const NO_VERDICT: &str =
+    "a line is not JSON: verdicts are the output of hawser audit check-partition --json";
 
 /// Runs `check-partition`.
 ///
@@ -180,7 +183,7 @@ fn read_ranges(
             continue;
         }
         let object: Value = serde_json::from_str(text)
-            .map_err(|error| fail(&format_args!("a line is not JSON: {error}")))?;
+            .map_err(|error| fail(&format_args!("{NO_VERDICT} ({error})")))?;
         let range = object
             .get("range")
             .ok_or_else(|| fail(&"a line of the verdicts has no field `range`"))?;

@@ -33,7 +33,8 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// Runs the command.
 ///
 /// # Errors
-/// When the chains cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
+/// When the settings of the chains are wrong, the chains cannot be read once, or the address cannot be listened on; and
+/// with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
     for note in without_effect() {
@@ -45,6 +46,7 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
         let (seen, alarms) = look_once(&network, &args, &mut known).await?;
         return print_verdict(&seen, &alarms, as_json);
     }
+    onchain::require_settings(args.network())?;
     let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
     let watch = Arc::new(Mutex::new(Watch::new(args.active_originator_window)));
     if let Some(address) = listen {

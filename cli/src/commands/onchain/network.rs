@@ -99,6 +99,18 @@ pub(crate) async fn app_chain_to_read(
     Ok((settings.app.urls, known))
 }
 
+/// Checks that the settings describe a network, for a command that connects again and again. Sends no request, and
+/// leaves a network file to the connection: its network may start later.
+///
+/// # Errors
+/// Everything that is wrong with the settings, together.
+pub(crate) fn require_settings(args: &NetworkArgs) -> Result<(), RunError> {
+    match args.file() {
+        Some(_) => Ok(()),
+        None => ContractSettings::read(&args.sources()).map(drop).map_err(RunError::usage),
+    }
+}
+
 /// Returns the settings that stand for the network of a file.
 fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
     let file = files::read(path, NetworkFile::parse)?;

@@ -138,7 +138,7 @@ pub enum ImportError {
     },
     /// The data folder contains something else.
     #[error(
-        "{path} is not empty: an import needs a new folder (--data-dir), or that of its earlier run"
+        "{path} is not empty: name a new folder (--data-dir), or that of an earlier run which was interrupted"
     )]
     FolderInUse {
         /// The folder.

@@ -20,6 +20,8 @@ use hawser_storage::{
     TreeError, Validity,
 };
 
+use super::NEXT_CHECKPOINT;
+
 /// A log in a folder, as of the moment when it was opened.
 pub(in crate::commands) struct FolderLog<'s> {
     store: &'s Store,
@@ -107,7 +109,7 @@ pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeP
             return Ok(EnvelopeProof { envelope, inclusion, checkpoint });
         }
     }
-    Err(RunError::not_found(format!("no checkpoint covers {id}")))
+    Err(RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}")))
 }
 
 impl LogSource for FolderLog<'_> {

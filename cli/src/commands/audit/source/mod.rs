@@ -18,6 +18,9 @@ pub(super) use node::NodeLog;
 pub(super) use snapshot::SnapshotLog;
 pub(in super::super) use stored::{StoredLog, UnopenedBackupError};
 
+/// The advice about an envelope that no checkpoint covers.
+const NEXT_CHECKPOINT: &str = "a node signs the next one within seconds, and none behind a gap";
+
 /// A log that was opened.
 pub(in super::super) enum OpenLog {
     /// The log of a folder, or of a backup.

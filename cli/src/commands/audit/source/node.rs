@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status};
 
+use super::NEXT_CHECKPOINT;
 use crate::client;
 
 /// Strands of one node that are read. A guess: far more than a network has.
@@ -68,7 +69,10 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
 fn no_proof(status: &Status) -> RunError {
     let failure = client::failure(status);
     match status.code() {
-        Code::OutOfRange | Code::InvalidArgument => RunError::not_found(failure.text),
+        Code::OutOfRange | Code::InvalidArgument => RunError::not_found(format!(
+            "no checkpoint covers the envelope: {NEXT_CHECKPOINT} ({})",
+            failure.text
+        )),
         _ => failure,
     }
 }
@@ -410,6 +414,8 @@ mod tests {
             let error = no_proof(&Status::new(code, "a tree of 5 leaves has no leaf 6"));
             assert_eq!(error.kind, RunErrorKind::NotFound, "{code}");
             assert!(error.text.contains("no leaf 6"), "{error}");
+            let is_of_the_tree = code != Code::NotFound;
+            assert_eq!(error.text.contains("no checkpoint covers"), is_of_the_tree, "{error}");
         }
         let refused = no_proof(&Status::resource_exhausted("later"));
         assert_eq!(refused.kind, RunErrorKind::Refused);

@@ -56,7 +56,8 @@ impl StoredLog {
         {
             output::note(format_args!("{unfinished}. This command reads the part that is there"));
         }
-        let (store, _) = projections::open_read_only(at).map_err(refusal)?;
+        let opened = projections::open_read_only(at).map_err(refusal);
+        let (store, _) = opened.map_err(|error| with_other_source(folder, error))?;
         Ok(Self { store, _links: links })
     }
 
@@ -85,6 +86,20 @@ impl StoredLog {
         let (store, _) = projections::open_read_only(&copy.0).map_err(refusal)?;
         Ok(Self { store, _links: Some(copy) })
     }
+}
+
+/// Adds the way to name another source to the error about a folder, if the name fits such a source.
+fn with_other_source(folder: &Path, error: RunError) -> RunError {
+    let name = folder.display().to_string();
+    let has_port = || name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let other = if folder.join("snapshots/names").is_file() {
+        format!("the snapshots there are snapshot:{name}")
+    } else if !folder.exists() && has_port() {
+        format!("the API of a node that runs is http://{name}")
+    } else {
+        return error;
+    };
+    RunError { text: format!("{}; {other}", error.text), ..error }
 }
 
 /// Returns the name of the backup to read: the given one, or else the newest.
