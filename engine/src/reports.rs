@@ -120,7 +120,7 @@ fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
     let statements: BTreeSet<[&[u8]; 2]> = report
         .envelopes()
         .iter()
-        .map(|it| [it.unsigned_originator_envelope.as_ref(), transaction_of(it.proof.as_ref())])
+        .map(|it| [&it.unsigned_originator_envelope[..], transaction_of(it.proof.as_ref())])
         .collect();
     let parts: Vec<&[u8]> = statements.into_iter().flatten().collect();
     if parts.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&parts).0 }
@@ -129,7 +129,7 @@ fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
 /// Returns the transaction that the proof of an envelope names; nothing for a signature.
 fn transaction_of(proof: Option<&WireProof>) -> &[u8] {
     match proof {
-        Some(WireProof::BlockchainProof(proof)) => proof.transaction_hash.as_ref(),
+        Some(WireProof::BlockchainProof(proof)) => &proof.transaction_hash[..],
         Some(WireProof::OriginatorSignature(_)) | None => &[],
     }
 }
