@@ -6,6 +6,7 @@ mod progress;
 use std::collections::BTreeSet;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof as WireProof;
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
@@ -112,11 +113,25 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
 
 /// Returns a digest of the envelopes, independent of their order and repetitions; for a failed request, a digest of
 /// the whole report, since each failure counts.
+///
+/// Signatures do not count, because one statement has many. The transaction of a chain's envelope does: only with it
+/// can the envelope be compared with the chain, and anyone can put another one beside the statement.
 fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
-    let statements: BTreeSet<&[u8]> =
-        report.envelopes().iter().map(|it| it.unsigned_originator_envelope.as_ref()).collect();
-    let statements: Vec<&[u8]> = statements.into_iter().collect();
-    if statements.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&statements).0 }
+    let statements: BTreeSet<[&[u8]; 2]> = report
+        .envelopes()
+        .iter()
+        .map(|it| [&it.unsigned_originator_envelope[..], transaction_of(it.proof.as_ref())])
+        .collect();
+    let parts: Vec<&[u8]> = statements.into_iter().flatten().collect();
+    if parts.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&parts).0 }
+}
+
+/// Returns the transaction that the proof of an envelope names; nothing for a signature.
+fn transaction_of(proof: Option<&WireProof>) -> &[u8] {
+    match proof {
+        Some(WireProof::BlockchainProof(proof)) => &proof.transaction_hash[..],
+        Some(WireProof::OriginatorSignature(_)) | None => &[],
+    }
 }
 
 /// The result of submitting a report.
@@ -284,13 +299,10 @@ mod tests {
         UnsealedEnvelope::new(&statement).seal(&key(node))
     }
 
-    /// The fact by which a report of dependencies is kept.
-    fn causal_fact(envelopes: &[&Bytes]) -> (&'static str, ReportFact) {
+    /// The judgement on a report against node 100, and the fact by which it is kept.
+    fn judged(kind: MisbehaviorKind, envelopes: &[&Bytes]) -> (Judgement, ReportFact) {
         let envelopes: Vec<Bytes> = envelopes.iter().map(|&it| it.clone()).collect();
-        let accused = OriginatorId(100);
-        let report =
-            own_safety_report(NOW_NS, accused, MisbehaviorKind::CausalOrdering, &envelopes)
-                .unwrap();
+        let report = own_safety_report(NOW_NS, OriginatorId(100), kind, &envelopes).unwrap();
         let record = |node: u32| NodeRecord {
             id: OriginatorId(node),
             public_key: key(node).public_key(),
@@ -310,8 +322,35 @@ mod tests {
             held_at_ns: None,
         });
         let fact = fact_of(&report, &bytes, &judgement).unwrap();
+        (judgement, fact)
+    }
+
+    /// The fact by which a report of dependencies is kept.
+    fn causal_fact(envelopes: &[&Bytes]) -> (&'static str, ReportFact) {
+        let (judgement, fact) = judged(MisbehaviorKind::CausalOrdering, envelopes);
         assert_eq!(fact.class, ReportClass::Proven);
         (judgement.facts[0].name, fact)
+    }
+
+    /// The accused could otherwise report its false envelope first, with a transaction that no chain knows, to keep the
+    /// report of the envelope that it has served out.
+    #[test]
+    fn an_envelope_of_a_chain_with_another_transaction_is_another_fact() {
+        let statement = wire::UnsignedOriginatorEnvelope {
+            originator_node_id: OriginatorId::GROUP_MESSAGES.0,
+            originator_sequence_id: 5,
+            ..Default::default()
+        };
+        let statement = Bytes::from(statement.encode_to_vec());
+        let fact = |transaction: u8| {
+            let proof = Proof::Transaction([transaction; 32]);
+            let envelope = OriginatorEnvelope::encode(statement.clone(), proof);
+            let (judgement, fact) = judged(MisbehaviorKind::BlockchainInconsistency, &[&envelope]);
+            assert_eq!(judgement.verdict, MisbehaviorVerdict::Inconclusive);
+            fact
+        };
+        assert_ne!(fact(1), fact(2));
+        assert_eq!(fact(1), fact(1));
     }
 
     /// One faulty envelope is one proof, independently of the other envelopes of public logs that are submitted

@@ -8,7 +8,9 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::digest;
-use hawser_rules::misbehavior::{Judgement, MisbehaviorVerdict, Report, ReportCase, verify};
+use hawser_rules::misbehavior::{
+    Judgement, MisbehaviorKind, MisbehaviorVerdict, Report, ReportCase, verify,
+};
 use hawser_storage::{
     CommitError, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
 };
@@ -233,6 +235,9 @@ impl ReportsState {
             return Err(judgement.facts.swap_remove(0));
         };
         let is_proven = judgement.verdict == MisbehaviorVerdict::Proven;
+        if is_proven && report.kind() == MisbehaviorKind::DuplicateSequenceId {
+            self.show_second(report);
+        }
         let proven = is_proven.then(|| judgement.facts.swap_remove(0));
         Ok(JudgedReport {
             new: NewReport { fact, signature: self.sign(&bytes), report: bytes },
@@ -260,6 +265,27 @@ impl ReportsState {
             && self.has_signed(envelope)
         {
             self.own_strand.note_shown(self.own, sequence, Some(originator_ns));
+        }
+    }
+
+    /// Tells the guard of this node's own strand of statements that this folder does not hold, although it holds their
+    /// places. The report is proven, so this node's key has signed them. If one was made since the start, another
+    /// process has the key, and is behind this one: no peer shows its envelopes, because peers hold this node's.
+    fn show_second(&self, report: &Report) {
+        let snapshot = self.store.snapshot();
+        for envelope in report.envelopes() {
+            let statement = &envelope.unsigned_originator_envelope;
+            let Ok((id, originator_ns)) = OriginatorEnvelope::statement(statement.clone()) else {
+                continue;
+            };
+            if id.originator != self.own {
+                continue;
+            }
+            // What is pruned or unreadable here says nothing about which of two statements this process has made.
+            let Ok(Some(held)) = snapshot.get(id) else { continue };
+            if OriginatorEnvelope::open(held).is_ok_and(|(held, _)| held != *statement) {
+                self.own_strand.note_shown(self.own, id.sequence, Some(originator_ns));
+            }
         }
     }
 

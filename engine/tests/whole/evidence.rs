@@ -1,20 +1,23 @@
-//! Reports of evidence, while some of it cannot be judged yet.
+//! Reports of evidence, while some of it cannot be judged yet; and reports about the node that takes them.
 
 use std::sync::Arc;
 
+use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::NodeRecord;
+use hawser_engine::reports::ReportSubmission;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
+use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store};
 use prost::Message as _;
 
 use crate::common::{
-    self, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
+    self, NODE, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
 };
-use crate::follow::{OTHER, SOURCE, key};
+use crate::follow::{self, Follower, OTHER, SOURCE, dated, key};
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -123,4 +126,51 @@ async fn evidence_about_a_node_that_the_registry_lacks_holds_up_no_other_report(
         reported(&node),
         [(MisbehaviorKind::OutOfOrder, SOURCE), (MisbehaviorKind::OutOfOrder, OTHER)]
     );
+}
+
+/// A second process with this node's key is behind it, so peers have this node's envelopes for its places. It has
+/// answered a client, which reports both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_statement_for_a_place_that_is_held_stops_the_node_if_it_was_made_since_the_start()
+{
+    let first = Follower::start(common::store());
+    let held = first.publish("one").await.unwrap();
+    first.publish("two").await.unwrap();
+    let follower = Follower::start(first.stop().await);
+    follower.publish("three").await.unwrap();
+    let report = async |other: Bytes| {
+        let (kind, time_ns) = (MisbehaviorKind::DuplicateSequenceId, START_NS.unsigned_abs());
+        let report = client_safety_report(time_ns, NODE, kind, &[held.clone(), other]).unwrap();
+        follower.engine().reports().submit(0, report).await.unwrap()
+    };
+    // Of an earlier folder: the operator has decided about that.
+    assert_eq!(report(dated(NODE, 1, START_NS)).await, ReportSubmission::Stored);
+    follower.publish("four").await.unwrap();
+
+    // The fact is known. The statement is another one.
+    let later = dated(NODE, 1, START_NS + 60 * SECOND_NS);
+    assert_eq!(report(later).await, ReportSubmission::Known);
+    let status = || follower.engine().own_strand_status();
+    follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
+    follower.publish("five").await.unwrap_err();
+    follower.stop().await;
+}
+
+/// The second one is out of order, too, so it used to be dropped with its peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_statements_for_one_place_in_one_answer_are_evidence() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let stories = ["one", "another"].map(|text| follow::envelope(SOURCE, 1, text));
+    source.send(stories.clone()).await;
+    let store = follower.engine().store().clone();
+    let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("both are kept", || !found().is_empty()).await;
+    let Evidence { misbehavior, at, from, envelopes } = found().remove(0).evidence;
+    assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
+    assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(1)), Some(SOURCE)));
+    assert_eq!(envelopes, stories);
+    assert_eq!(follower.held(SOURCE), stories[..1]);
+    follower.stop().await;
 }
