@@ -12,6 +12,8 @@ pub struct FieldCost {
     each_bytes: usize,
     per_byte: usize,
     bound: Option<FieldBound>,
+    /// True if the field has a length and content. Others may be numbers.
+    has_content: bool,
     inner: &'static [FieldCost],
 }
 
@@ -25,17 +27,18 @@ struct FieldBound {
 
 /// Cost of a field that is not listed, bytes: the decoder skips most of them.
 const UNLISTED_BYTES: usize = 16;
+/// Type of a field with a length and content, in its tag (Protocol Buffers, Message Structure).
+const LENGTH_DELIMITED: u64 = 2;
 
 impl FieldCost {
-    /// Describes a field that takes `each_bytes` for each occurrence, plus the cost of the `inner` fields of its
-    /// message.
+    /// Describes a field of bytes, a text, a message or a map that takes `each_bytes` for each occurrence, plus the
+    /// cost of the `inner` fields of its message.
     #[must_use]
     pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
-        Self { number, each_bytes, per_byte: 0, bound: None, inner }
+        Self::with_length(number, each_bytes, 0, inner)
     }
 
-    /// Describes a field that takes `each_bytes` for each occurrence and `per_byte` times its length, plus the cost
-    /// of the `inner` fields of its message.
+    /// Describes a field as [`each`](Self::each) does that also takes `per_byte` times its length.
     #[must_use]
     pub const fn with_length(
         number: u64,
@@ -43,14 +46,15 @@ impl FieldCost {
         per_byte: usize,
         inner: &'static [Self],
     ) -> Self {
-        Self { number, each_bytes, per_byte, bound: None, inner }
+        Self { number, each_bytes, per_byte, bound: None, has_content: true, inner }
     }
 
     /// Describes a field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
     /// fields are not listed.
     #[must_use]
     pub const fn by_length(number: u64, per_byte: usize) -> Self {
-        Self { number, each_bytes: 2 * per_byte, per_byte, bound: None, inner: &[] }
+        let each_bytes = 2 * per_byte;
+        Self { number, each_bytes, per_byte, bound: None, has_content: false, inner: &[] }
     }
 
     /// Refuses requests with more than `most` of these fields before they are decoded: with the status that `refused`
@@ -71,8 +75,8 @@ pub(crate) fn cost_bytes<'a>(
     fields: &[FieldCost],
     enough: usize,
 ) -> Result<usize, Status> {
-    let (at, end, cost, counted, refused) = (0, usize::MAX, 0, 0, None);
-    let mut scan = Scan { pieces, piece: &[], at, end, cost, counted, refused, enough };
+    let (at, end, groups, cost, counted, refused) = (0, usize::MAX, 0, 0, 0, None);
+    let mut scan = Scan { pieces, piece: &[], at, end, groups, cost, counted, refused, enough };
     while scan.goes_on()
         && let Some(len) = scan.head()
         && scan.inside(len, |scan| scan.message(fields)).is_some()
@@ -86,6 +90,8 @@ struct Scan<'a, P> {
     at: usize,
     /// End of the message that is being scanned. The scan never reads past it.
     end: usize,
+    /// Groups of the message that are open. The decoder skips all that is in them.
+    groups: usize,
     cost: usize,
     /// Fields of a bounded number.
     counted: usize,
@@ -120,10 +126,18 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
                 self.refused = Some(bound.refused);
             }
         }
-        match tag & 7 {
+        let is_read = listed.is_some_and(|field| field.has_content) && self.groups == 0;
+        let wire_type = match tag & 7 {
+            6 | 7 => return None,
+            // The decoder reads an entry of a map by its length, whatever type its tag states. At any other field that
+            // has content it stops.
+            _ if is_read => LENGTH_DELIMITED,
+            stated => stated,
+        };
+        match wire_type {
             0 => self.varint().map(|_| ()),
             1 => self.skip(8),
-            2 => {
+            LENGTH_DELIMITED => {
                 let len = usize::try_from(self.varint()?).ok()?;
                 let per_byte = listed.map_or(0, |field| field.per_byte);
                 self.cost = self.cost.saturating_add(len.saturating_mul(per_byte));
@@ -136,9 +150,15 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
             }
             // The decoder skips groups and their content, so this scan counts their content as ordinary fields and
             // misses none.
-            3 | 4 => Some(()),
-            5 => self.skip(4),
-            _ => None,
+            3 => {
+                self.groups += 1;
+                Some(())
+            }
+            4 => {
+                self.groups = self.groups.saturating_sub(1);
+                Some(())
+            }
+            _ => self.skip(4),
         }
     }
 
@@ -147,9 +167,10 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
     fn inside(&mut self, len: usize, scan: impl FnOnce(&mut Self)) -> Option<()> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.end)?;
         let outer = std::mem::replace(&mut self.end, end);
+        let groups = std::mem::take(&mut self.groups);
         scan(self);
         let skipped = self.skip(end - self.at);
-        self.end = outer;
+        (self.end, self.groups) = (outer, groups);
         skipped
     }
 
@@ -294,6 +315,38 @@ mod tests {
             let message = framed(&[before, &elements].concat());
             assert!(cost(&message, 2) >= 7000, "{before:?}");
         }
+    }
+
+    /// The decoder reads entries of a map by their lengths under each type that a tag can state. A scan that goes by
+    /// the type would lose its place in the first of them, and find none of the others.
+    #[test]
+    fn entries_of_a_map_are_counted_whatever_their_tags_state() {
+        for stated in 0..6 {
+            let entry = [1 << 3 | stated, 5, 0x08, 0x81, 0x80, 0x80, 1];
+            let cursor = entry.repeat(10);
+            let inner = [&[0x12, 70][..], &cursor].concat();
+            let message = framed(&[&[0x0a, 72][..], &inner].concat());
+            assert_eq!(cost(&message, 100), 1000 + 10 * 96, "type {stated}");
+        }
+        for stated in 6..8 {
+            let message = framed(&[0x0a, 4, 0x12, 2, 1 << 3 | stated, 0]);
+            assert!(cost(&message, 100) <= 1000 + 96, "the decoder knows no such type");
+        }
+    }
+
+    /// In a group the decoder skips fields of any number by the type that their tags state.
+    #[test]
+    fn numbers_in_a_group_are_no_lengths_that_hide_what_follows() {
+        let elements = [0x0a, 0].repeat(7);
+        // A number of 14 in field 1, within one group and within two.
+        let groups: [&[u8]; 2] = [&[0x7b, 0x08, 14, 0x7c], &[0x7b, 0x73, 0x74, 0x08, 14, 0x7c]];
+        for group in groups {
+            let message = framed(&[group, &elements].concat());
+            assert!(cost(&message, 100) >= 7000, "{group:?}");
+        }
+        // A group of an inner message does not reach into the outer one.
+        let inner = [&[0x0a, 1, 0x7b][..], &elements].concat();
+        assert!(cost(&framed(&inner), 100) >= 8000);
     }
 
     proptest! {
