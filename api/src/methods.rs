@@ -184,10 +184,11 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::each(
         &[
             FieldCost::each(1, 0, &[FieldCost::each(3, 192, CURSOR)]),
             FieldCost::by_length(5, 300),
-            FieldCost::by_length(6, 300),
+            FieldCost::each(6, 600, &[FieldCost::by_length(6, 16)]),
             FieldCost::by_length(7, 300),
         ],
-    )],
+    )
+    .decoded_apart()],
 )
 .at_most(DECODED * PUBLISHED_MAX, too_many_envelopes)];
 
@@ -250,12 +251,28 @@ const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::
 const PAYERS_FIELDS: &[FieldCost] =
     &[FieldCost::with_length(1, 256, 1, &[]).at_most(DECODED * PAYERS_MAX, too_many_payers)];
 
-/// A report: a failed request, which may decode into many small messages, or signed envelopes.
+/// A report: a failed request, which is a subscription, a query or a publish, or signed envelopes.
 const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     256,
-    &[FieldCost::by_length(4, 96), FieldCost::each(5, 64, &[FieldCost::each(1, 192, &[])])],
+    &[
+        FieldCost::each(
+            4,
+            192,
+            &[
+                FieldCost::each(2, 192, REPORTED_QUERY),
+                FieldCost::each(3, 192, REPORTED_QUERY),
+                FieldCost::each(4, 192, ENVELOPES),
+            ],
+        ),
+        FieldCost::each(5, 64, ENVELOPES),
+    ],
 )];
+/// The query of a failed request, which is not run.
+const REPORTED_QUERY: &[FieldCost] =
+    &[FieldCost::each(1, 192, &[FieldCost::each(1, 96, &[]), ORIGINATORS, LAST_SEEN])];
+/// Envelopes of a report, each decoded in its outer layer.
+const ENVELOPES: &[FieldCost] = &[FieldCost::each(1, 192, &[])];
 
 /// The path of submissions of reports of misbehaviour.
 pub(crate) const SUBMIT_REPORT: &str =

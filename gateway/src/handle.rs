@@ -66,8 +66,10 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
     &[
         FieldCost::each(1, 0, &[FieldCost::each(3, 0, &[FieldCost::each(1, 96, &[])])]),
         FieldCost::with_length(5, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
+        FieldCost::each(6, 256, &[FieldCost::by_length(6, 16)]),
     ],
 )
+.decoded_apart()
 .at_most(ENVELOPES_MAX, too_many_envelopes)];
 
 /// All methods that a gateway serves, for metrics and for the memory that their requests take.

@@ -6,6 +6,7 @@ mod frame_properties;
 mod frame_vectors;
 mod golden;
 mod mls_vectors;
+mod odd_layers;
 mod reject;
 #[path = "../../tests/second/mod.rs"]
 mod second;

@@ -12,6 +12,10 @@ pub struct FieldCost {
     each_bytes: usize,
     per_byte: usize,
     bound: Option<FieldBound>,
+    /// True if the field has a length and content. Others may be numbers.
+    has_content: bool,
+    /// True if the message in the field is decoded apart from the one around it.
+    is_apart: bool,
     inner: &'static [FieldCost],
 }
 
@@ -25,17 +29,18 @@ struct FieldBound {
 
 /// Cost of a field that is not listed, bytes: the decoder skips most of them.
 const UNLISTED_BYTES: usize = 16;
+/// Type of a field with a length and content, in its tag (Protocol Buffers, Message Structure).
+const LENGTH_DELIMITED: u64 = 2;
 
 impl FieldCost {
-    /// Describes a field that takes `each_bytes` for each occurrence, plus the cost of the `inner` fields of its
-    /// message.
+    /// Describes a field of bytes, a text, a message or a map that takes `each_bytes` for each occurrence, plus the
+    /// cost of the `inner` fields of its message.
     #[must_use]
     pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
-        Self { number, each_bytes, per_byte: 0, bound: None, inner }
+        Self::with_length(number, each_bytes, 0, inner)
     }
 
-    /// Describes a field that takes `each_bytes` for each occurrence and `per_byte` times its length, plus the cost
-    /// of the `inner` fields of its message.
+    /// Describes a field as [`each`](Self::each) does that also takes `per_byte` times its length.
     #[must_use]
     pub const fn with_length(
         number: u64,
@@ -43,14 +48,31 @@ impl FieldCost {
         per_byte: usize,
         inner: &'static [Self],
     ) -> Self {
-        Self { number, each_bytes, per_byte, bound: None, inner }
+        let (bound, has_content, is_apart) = (None, true, false);
+        Self { number, each_bytes, per_byte, bound, has_content, is_apart, inner }
     }
 
     /// Describes a field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
-    /// fields are not listed.
+    /// fields are not listed. Messages inside of such a message have no lists, because their lengths may go beyond this
+    /// field.
     #[must_use]
     pub const fn by_length(number: u64, per_byte: usize) -> Self {
-        Self { number, each_bytes: 2 * per_byte, per_byte, bound: None, inner: &[] }
+        Self {
+            number,
+            each_bytes: 2 * per_byte,
+            per_byte,
+            bound: None,
+            has_content: false,
+            is_apart: false,
+            inner: &[],
+        }
+    }
+
+    /// Describes the same field as one of bytes that hold a message. It is decoded apart from the message around it, so
+    /// an error in it does not end the decoding of what follows.
+    #[must_use]
+    pub const fn decoded_apart(self) -> Self {
+        Self { is_apart: true, ..self }
     }
 
     /// Refuses requests with more than `most` of these fields before they are decoded: with the status that `refused`
@@ -71,11 +93,13 @@ pub(crate) fn cost_bytes<'a>(
     fields: &[FieldCost],
     enough: usize,
 ) -> Result<usize, Status> {
-    let (at, end, cost, counted, refused) = (0, usize::MAX, 0, 0, None);
-    let mut scan = Scan { pieces, piece: &[], at, end, cost, counted, refused, enough };
+    let (at, end, last, groups) = (0, usize::MAX, usize::MAX, 0);
+    let (cost, counted, refused) = (0, 0, None);
+    let mut scan =
+        Scan { pieces, piece: &[], at, end, last, groups, cost, counted, refused, enough };
     while scan.goes_on()
         && let Some(len) = scan.head()
-        && scan.inside(len, |scan| scan.message(fields)).is_some()
+        && scan.inside(len, true, |scan| scan.message(fields)).is_some()
     {}
     scan.refused.map_or(Ok(scan.cost), |refused| Err(refused(scan.counted)))
 }
@@ -84,8 +108,12 @@ struct Scan<'a, P> {
     pieces: P,
     piece: &'a [u8],
     at: usize,
-    /// End of the message that is being scanned. The scan never reads past it.
+    /// End of the message that is being scanned.
     end: usize,
+    /// End of the bytes that are decoded together with it. The scan never reads past it.
+    last: usize,
+    /// Groups of the message that are open. The decoder skips all that is in them.
+    groups: usize,
     cost: usize,
     /// Fields of a bounded number.
     counted: usize,
@@ -120,15 +148,24 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
                 self.refused = Some(bound.refused);
             }
         }
-        match tag & 7 {
+        let is_read = listed.is_some_and(|field| field.has_content) && self.groups == 0;
+        let wire_type = match tag & 7 {
+            6 | 7 => return None,
+            // The decoder reads an entry of a map by its length, whatever type its tag states. At any other field that
+            // has content it stops.
+            _ if is_read => LENGTH_DELIMITED,
+            stated => stated,
+        };
+        match wire_type {
             0 => self.varint().map(|_| ()),
             1 => self.skip(8),
-            2 => {
+            LENGTH_DELIMITED => {
                 let len = usize::try_from(self.varint()?).ok()?;
                 let per_byte = listed.map_or(0, |field| field.per_byte);
                 self.cost = self.cost.saturating_add(len.saturating_mul(per_byte));
                 let inner = listed.map_or(&[][..], |field| field.inner);
-                self.inside(len, |scan| {
+                let is_apart = listed.is_some_and(|field| field.is_apart);
+                self.inside(len, is_apart, |scan| {
                     if !inner.is_empty() {
                         scan.message(inner)
                     }
@@ -136,21 +173,35 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
             }
             // The decoder skips groups and their content, so this scan counts their content as ordinary fields and
             // misses none.
-            3 | 4 => Some(()),
-            5 => self.skip(4),
-            _ => None,
+            3 => {
+                self.groups += 1;
+                Some(())
+            }
+            4 => {
+                self.groups = self.groups.saturating_sub(1);
+                Some(())
+            }
+            _ => self.skip(4),
         }
     }
 
     /// Scans the next `len` bytes and moves past them, even if they are malformed: the bytes may be
     /// decoded later, or never.
-    fn inside(&mut self, len: usize, scan: impl FnOnce(&mut Self)) -> Option<()> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.end)?;
-        let outer = std::mem::replace(&mut self.end, end);
+    ///
+    /// Returns `None` if they go beyond the message around them. The decoder compares a length with all bytes that are
+    /// left, and notices only after it has decoded the bytes that the message around them was shorter. So they are
+    /// scanned, and nothing behind them is.
+    fn inside(&mut self, len: usize, is_apart: bool, scan: impl FnOnce(&mut Self)) -> Option<()> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.last)?;
+        let outer = (self.end, self.last, self.groups);
+        (self.end, self.groups) = (end, 0);
+        if is_apart {
+            self.last = end;
+        }
         scan(self);
-        let skipped = self.skip(end - self.at);
-        self.end = outer;
-        skipped
+        let skipped = end.checked_sub(self.at).and_then(|rest| self.skip(rest));
+        (self.end, self.last, self.groups) = outer;
+        skipped.filter(|()| end <= self.end)
     }
 
     fn head(&mut self) -> Option<usize> {
@@ -175,7 +226,7 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
     }
 
     fn byte(&mut self) -> Option<u8> {
-        if self.at == self.end {
+        if self.at == self.last {
             return None;
         }
         loop {
@@ -189,7 +240,7 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
     }
 
     fn skip(&mut self, mut len: usize) -> Option<()> {
-        if len > self.end - self.at {
+        if len > self.last - self.at {
             return None;
         }
         loop {
@@ -283,6 +334,7 @@ mod tests {
 
     #[test]
     fn nothing_hides_elements_that_the_decoder_finds() {
+        const APART: [FieldCost; 1] = [FieldCost::each(1, 1000, &[CURSOR]).decoded_apart()];
         let elements = [0x0a, 0].repeat(7);
         let hiding: [&[u8]; 4] = [
             &[0x7b, 0x7c],             // an empty group
@@ -292,8 +344,57 @@ mod tests {
         ];
         for before in hiding {
             let message = framed(&[before, &elements].concat());
-            assert!(cost(&message, 2) >= 7000, "{before:?}");
+            let cost = cost_bytes(message.chunks(2), &APART, 1_000_000).unwrap();
+            assert!(cost >= 7000, "{before:?}");
         }
+    }
+
+    /// The decoder reads entries of a map by their lengths under each type that a tag can state. A scan that goes by
+    /// the type would lose its place in the first of them, and find none of the others.
+    #[test]
+    fn entries_of_a_map_are_counted_whatever_their_tags_state() {
+        for stated in 0..6 {
+            let entry = [1 << 3 | stated, 5, 0x08, 0x81, 0x80, 0x80, 1];
+            let cursor = entry.repeat(10);
+            let inner = [&[0x12, 70][..], &cursor].concat();
+            let message = framed(&[&[0x0a, 72][..], &inner].concat());
+            assert_eq!(cost(&message, 100), 1000 + 10 * 96, "type {stated}");
+        }
+        for stated in 6..8 {
+            let message = framed(&[0x0a, 4, 0x12, 2, 1 << 3 | stated, 0]);
+            assert!(cost(&message, 100) <= 1000 + 96, "the decoder knows no such type");
+        }
+    }
+
+    /// Byte 7 is no tag, so a scan that goes on behind the shorter message ends at once.
+    #[test]
+    fn a_length_that_goes_beyond_the_message_around_it_hides_nothing() {
+        let cursor = [&[0x7a, 1, 7][..], &[0x0a, 0].repeat(50)].concat();
+        let around = |len: u8| [&[0x0a, len, 0x12, 103][..], &cursor].concat();
+        // The last one is right. The first one ends before the length of the cursor.
+        for len in [1, 2, 4, 5, 50, 105] {
+            let message = framed(&around(len));
+            assert_eq!(cost(&message, 100), 1000 + UNLISTED_BYTES + 50 * 96, "{len}");
+            assert_eq!(cost(&message, 1), cost(&message, 100), "{len}");
+        }
+        // Beyond the outermost message the decoder does not read.
+        let next = [&framed(&[0x0a, 2, 0x12, 103])[..], &framed(&cursor)].concat();
+        assert_eq!(cost(&next, 100), 1000 + cost(&framed(&cursor), 100));
+    }
+
+    /// In a group the decoder skips fields of any number by the type that their tags state.
+    #[test]
+    fn numbers_in_a_group_are_no_lengths_that_hide_what_follows() {
+        let elements = [0x0a, 0].repeat(7);
+        // A number of 14 in field 1, within one group and within two.
+        let groups: [&[u8]; 2] = [&[0x7b, 0x08, 14, 0x7c], &[0x7b, 0x73, 0x74, 0x08, 14, 0x7c]];
+        for group in groups {
+            let message = framed(&[group, &elements].concat());
+            assert!(cost(&message, 100) >= 7000, "{group:?}");
+        }
+        // A group of an inner message does not reach into the outer one.
+        let inner = [&[0x0a, 1, 0x7b][..], &elements].concat();
+        assert!(cost(&framed(&inner), 100) >= 8000);
     }
 
     proptest! {

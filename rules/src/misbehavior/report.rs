@@ -93,8 +93,8 @@ impl Report {
         if bytes.len() > REPORT_LEN_BYTES_MAX {
             return Err(ReportError::TooLong(bytes.len()));
         }
-        let count = nested_count(bytes, SAFETY_FIELD, 1)
-            .ok_or_else(|| ReportError::Wire("a field is cut off or of no known form".into()))?;
+        let cut_off = || ReportError::Wire("a field is cut off or of no known form".into());
+        let count = nested_count(bytes, SAFETY_FIELD, 1).ok_or_else(cut_off)?;
         if count > WINDOW_ENVELOPES_MAX {
             return Err(ReportError::TooManyEnvelopes { count, max: WINDOW_ENVELOPES_MAX });
         }
@@ -102,6 +102,8 @@ impl Report {
         if request > LIVENESS_LEN_BYTES_MAX {
             return Err(ReportError::RequestTooLong(request));
         }
+        // The decoder reads a list that goes beyond the request to its end before it refuses it.
+        nested_count(bytes, LIVENESS_FIELD, 1).ok_or_else(cut_off)?;
         let message = pb::UnsignedMisbehaviorReport::decode(bytes.clone());
         Self::of_message(message.map_err(|error| ReportError::Wire(error.to_string()))?)
     }
@@ -310,4 +312,21 @@ fn safety_report(
         })),
         submitted_by_node,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_whose_list_goes_beyond_it_is_refused_before_it_is_decoded() {
+        let list = [0x0a, 0].repeat(100);
+        let decode = |head: &[u8]| {
+            let bytes = [head, &[0x22, 0xc8, 1], &list].concat();
+            Report::decode(&bytes.into())
+        };
+        assert!(matches!(decode(&[0x22, 0xcb, 1]), Err(ReportError::Kind(0))), "it has no kind");
+        let Err(ReportError::Wire(text)) = decode(&[0x22, 3]) else { panic!("it is refused") };
+        assert!(text.contains("cut off"), "{text}");
+    }
 }

@@ -11,6 +11,7 @@ use hawser_proto::{OriginatorId, TopicKind};
 use hawser_tests::harness::client::{PUBLISH_API, QUERY_API};
 use hawser_tests::harness::{envelopes, raw, seed};
 use prost::Message as _;
+use prost::encoding::encode_varint;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -186,6 +187,21 @@ impl Attacker {
         sleep(HOLD).await;
     }
 
+    /// Sends requests whose lists are longer than the messages around them, which a decoder notices last: reports of
+    /// ten million envelopes, and queries from a cursor of a million entries.
+    pub(crate) async fn false_lengths(&self) {
+        let report = beyond(5, &[0x0a, 0].repeat(10_000_000));
+        let entries = (0..1_000_000).map(|originator| (originator, 1)).collect();
+        let cursor = pb::Cursor { node_id_to_sequence_id: entries };
+        let query = beyond(3, &cursor.encode_to_vec());
+        for _ in 0..3 {
+            let path = format!("{QUERY_API}/QueryEnvelopes");
+            self.refused(&path, &query, INVALID_ARGUMENT).await;
+            let path = "/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport";
+            self.refused(path, &report, INVALID_ARGUMENT).await;
+        }
+    }
+
     pub(crate) async fn growing_publishes(&self) {
         let mut rng = seed::rng(seed::seed(), 3);
         let fine = envelopes::group_message([3; 16], 100, &mut rng);
@@ -328,4 +344,14 @@ impl Attacker {
         }
         sleep(HOLD).await;
     }
+}
+
+/// Returns a request whose field 1 is a message that ends within its field `number`, a message with this content. What
+/// follows that end is no tag, for a reader that goes on there.
+fn beyond(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut begun = vec![number << 3 | 2];
+    encode_varint(content.len() as u64 + 3, &mut begun);
+    begun.extend([0x7a, 1]);
+    let around = u8::try_from(begun.len()).unwrap();
+    [&[0x0a, around][..], &begun, &[7], content].concat()
 }

@@ -141,6 +141,12 @@ async fn requests_that_grow_when_they_are_worked_on() {
     under("requests that grow", async |attacker| attacker.growing_publishes().await).await;
 }
 
+/// Requests of lists that go beyond the message around them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_whose_lengths_are_false() {
+    under("false lengths", async |attacker| attacker.false_lengths().await).await;
+}
+
 /// Requests of 10,000 old envelopes, each of which is verified and looked up again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_envelopes_that_are_repeated_without_end() {
