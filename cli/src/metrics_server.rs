@@ -137,7 +137,9 @@ fn respond<S: MetricsSource>(
         }
         Some(b"/health") if watch.lock().has_looked() => plain("200 OK", "ok"),
         Some(b"/health") => plain("503 Service Unavailable", S::NOT_YET),
-        Some(_) => plain("404 Not Found", "this is a watcher and no node: it has /metrics and /health"),
+        Some(_) => {
+            plain("404 Not Found", "this is a watcher and no node: it has /metrics and /health")
+        }
         None => plain("405 Method Not Allowed", "only GET is answered"),
     }
 }

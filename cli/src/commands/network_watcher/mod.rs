@@ -57,8 +57,8 @@ const ONCE_EVERY: Duration = Duration::from_millis(50);
 /// Runs the command.
 ///
 /// # Errors
-/// When the settings of the chain are wrong, the registry cannot be read once, or the address cannot be listened on; and
-/// with the exit code of the verdict.
+/// When the settings of the chain are wrong, the registry cannot be read once, or the address cannot be listened on;
+/// and with the exit code of the verdict.
 pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
     for note in without_effect() {
