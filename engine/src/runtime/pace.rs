@@ -192,7 +192,7 @@ mod tests {
         let us = Duration::from_micros;
         // 9 s are those of earlier runs.
         let mut turns = ShortTurns::after_waits(us(9_000_000));
-        let mut due = |took, waited| {
+        let mut due = |took, waited: u64| {
             let worked = turns.without_waits(us(took), us(9_000_000 + waited));
             (worked, turns.due(worked, false))
         };
