@@ -269,9 +269,16 @@ impl ReportsState {
     }
 
     /// Tells the guard of this node's own strand of statements that this folder does not hold, although it holds their
-    /// places. The report is proven, so this node's key has signed them. If one was made since the start, another
-    /// process has the key, and is behind this one: no peer shows its envelopes, because peers hold this node's.
+    /// places. The report is proven, so the key that the registry has for this node has signed them. If one was made
+    /// since the start, another process has the key, and is behind this one: no peer shows its envelopes, because peers
+    /// hold this node's.
     fn show_second(&self, report: &Report) {
+        let key = self.store.identity().public_key;
+        let is_own_key =
+            self.ports.registry.borrow().node(self.own).is_some_and(|it| it.public_key == key);
+        if !is_own_key {
+            return;
+        }
         let snapshot = self.store.snapshot();
         for envelope in report.envelopes() {
             let statement = &envelope.unsigned_originator_envelope;
@@ -284,7 +291,9 @@ impl ReportsState {
             // What is pruned or unreadable here says nothing about which of two statements this process has made.
             let Ok(Some(held)) = snapshot.get(id) else { continue };
             if OriginatorEnvelope::open(held).is_ok_and(|(held, _)| held != *statement) {
-                self.own_strand.note_shown(self.own, id.sequence, Some(originator_ns));
+                // Only its time counts. The guard may not know yet that its place is held, and would take the place for
+                // one that the folder lacks.
+                self.own_strand.note_shown(self.own, SequenceId::NONE, Some(originator_ns));
             }
         }
     }

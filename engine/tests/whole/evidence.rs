@@ -156,6 +156,43 @@ async fn a_second_statement_for_a_place_that_is_held_stops_the_node_if_it_was_ma
     follower.stop().await;
 }
 
+/// The operator has decided about an earlier folder, also if this one has just come to its places. A registry that is
+/// wrong about this node's key says nothing about that key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_second_statement_for_a_new_place_or_one_of_another_key_stops_no_node() {
+    let follower = Follower::start(common::store());
+    let held = follower.publish("one").await.unwrap();
+    let report = async |pair: [Bytes; 2]| {
+        let (kind, time_ns) = (MisbehaviorKind::DuplicateSequenceId, START_NS.unsigned_abs());
+        let report = client_safety_report(time_ns, NODE, kind, &pair).unwrap();
+        follower.engine().reports().submit(0, report).await.unwrap()
+    };
+    assert_eq!(report([held, dated(NODE, 1, START_NS)]).await, ReportSubmission::Stored);
+    for text in 2..20 {
+        follower.publish(&text.to_string()).await.unwrap();
+    }
+
+    let right = follower.node.registry.borrow().clone();
+    let wrong = NodeRecord { public_key: key(SOURCE).public_key(), ..record() };
+    follower.node.registry.send_replace(Arc::new([wrong].into_iter().collect()));
+    let of_another_key = |after_s: i64| {
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: 1,
+            originator_ns: START_NS + after_s * SECOND_NS,
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(&key(SOURCE))
+    };
+    let pair = [of_another_key(60), of_another_key(61)];
+    assert_eq!(report(pair).await, ReportSubmission::Known, "it proves the same fact");
+    follower.node.registry.send_replace(right);
+    for text in 20..40 {
+        follower.publish(&text.to_string()).await.unwrap();
+    }
+    follower.stop().await;
+}
+
 /// The second one is out of order, too, so it used to be dropped with its peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_statements_for_one_place_in_one_answer_are_evidence() {
