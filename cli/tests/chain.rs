@@ -120,6 +120,8 @@ fn a_network_has_its_nodes_in_the_registry_on_its_chain() {
     assert_eq!(dev.network["app_chain"]["rpc"], format!("http://127.0.0.1:{}", base + 10));
     assert_eq!(dev.network["app_chain"]["ws"], format!("ws://127.0.0.1:{}", base + 10));
     assert_eq!(dev.network["app_chain"]["chain_id"], 31338);
+    assert_eq!(dev.network["settlement_chain"]["rpc"], format!("http://127.0.0.1:{}", base + 11));
+    assert_eq!(dev.network["settlement_chain"]["chain_id"], 31337);
     let rpc = dev.network["settlement_chain"]["rpc"].as_str().unwrap().to_owned();
     let url = |i: u16| format!("http://127.0.0.1:{}", base + 100 * i);
     assert_eq!(registered(&rpc, &addresses), [(100, true, url(0)), (200, true, url(1))]);

@@ -50,3 +50,36 @@ fn each_command_has_a_page_that_man_understands() {
         }
     }
 }
+
+/// Scripts of operators call these commands, and pages elsewhere name them.
+#[test]
+fn the_command_tree_has_every_command_that_others_rely_on() {
+    const RELIED_ON: &[(&str, &str)] = &[
+        ("", "node gateway network-watcher chain-watcher dev status health doctor"),
+        ("", "publish query tail rebuild prune restore snapshot import conformance bench"),
+        ("chain-", "dev"),
+        ("config-", "check print"),
+        ("keys-", "generate show rotate"),
+        ("backup-", "create verify list"),
+        ("registry-node-", "add list update-http"),
+        ("registry-canonical-", "add remove"),
+        ("registry-rates-", "add list"),
+        ("registry-params-", "get set bridge"),
+        ("payer-", "deposit balance usage estimate"),
+        ("payer-withdraw-", "request cancel finalize"),
+        ("fees-", "claim withdraw show"),
+        ("report-", "list show explain generate attest submit settle"),
+        ("misbehavior-", "list show submit export"),
+        ("audit-", "replay compare prove verify report network export"),
+    ];
+    let place = tempfile::tempdir().unwrap();
+    let written = json(&["manual", "--json", place.path().to_str().unwrap()]);
+    let pages = written["pages"].as_array().unwrap();
+    let has_page = |name: &str| pages.iter().any(|page| page.as_str() == Some(name));
+    let mut missing = Vec::new();
+    for (group, names) in RELIED_ON {
+        let names = names.split(' ').map(|name| format!("hawser-{group}{name}"));
+        missing.extend(names.filter(|name| !has_page(name)));
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}

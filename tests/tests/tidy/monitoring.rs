@@ -19,6 +19,58 @@ const DASHBOARDS: &str = "deploy/grafana/";
 /// Beginnings of the names of metrics. No label begins like this.
 const METRIC_PREFIXES: [&str; 5] = ["xmtp_", "xmtpd_", "grpc_server_", "db_query_", "process_"];
 
+/// The families of the network's reference node, with their labels. Counters have their names of OpenMetrics.
+const OF_REFERENCE: &[(&str, &[&str])] = &[
+    ("grpc_server_started", &["grpc_type", "grpc_service", "grpc_method"]),
+    ("grpc_server_msg_received", &["grpc_type", "grpc_service", "grpc_method"]),
+    ("grpc_server_msg_sent", &["grpc_type", "grpc_service", "grpc_method"]),
+    ("grpc_server_handling_seconds", &["grpc_type", "grpc_service", "grpc_method"]),
+    ("grpc_server_handled", &["grpc_code"]), // and those above
+    ("xmtp_api_open_connections_gauge", &["style", "method"]),
+    ("xmtp_api_incoming_node_connection_by_version_gauge", &["version"]),
+    ("xmtp_api_node_connection_requests_by_version_counter", &["version"]),
+    ("xmtp_api_failed_grpc_requests_counter", &["code"]),
+    ("xmtp_api_outgoing_envelopes", &["method"]),
+    ("xmtp_api_stage_envelope_seconds", &[]),
+    ("xmtp_api_staged_envelope_processing_delay_seconds", &[]),
+    ("xmtp_api_wait_for_gateway_publish_seconds", &[]),
+    ("xmtp_sync_originator_sequence_id", &["originator_id"]),
+    ("xmtp_sync_messages_received_count", &["originator_id"]),
+    ("xmtp_sync_messages_received_error_count", &["originator_id"]),
+    ("xmtp_sync_failed_outgoing_sync_connections_counter", &["originator_id"]),
+    ("xmtp_sync_outgoing_sync_connections", &[]),
+    ("xmtp_sync_failed_outgoing_sync_connections", &[]),
+    ("xmtp_sync_subscribe_rpc", &["rpc", "originator_id"]),
+    ("xmtp_indexer_log_streamer_logs", &["contract_address"]),
+    ("xmtp_indexer_log_streamer_current_block", &["contract_address"]),
+    ("xmtp_indexer_log_streamer_max_block", &["contract_address"]),
+    ("xmtp_indexer_log_streamer_block_lag", &["contract_address"]),
+    ("xmtp_indexer_retryable_storage_error_count", &["contract_address"]),
+    ("xmtp_indexer_log_processing_time_seconds", &["contract_address"]),
+    ("xmtp_indexer_bytes_indexer", &["contract_address"]),
+    ("xmtp_indexer_log_streamer_get_logs_duration", &["contract_address"]),
+    ("xmtp_indexer_log_streamer_get_logs_requests", &["contract_address", "success"]),
+    ("xmtp_blockchain_publish_payload_seconds", &["payload_type"]),
+    ("xmtp_blockchain_broadcast_transaction_seconds", &["payload_type", "status"]),
+    ("xmtp_blockchain_wait_for_transaction_seconds", &["status"]),
+    ("xmtp_blockchain_oracle_gas_price", &["chain_id"]),
+    ("xmtp_blockchain_oracle_gas_price_updates", &["chain_id"]),
+    ("xmtp_blockchain_oracle_gas_price_default_fallback", &["chain_id"]),
+    ("xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix", &["chain_id"]),
+    ("xmtp_gateway_publish_duration_seconds", &["originator_id"]),
+    ("xmtp_gateway_messages_originated", &["originator_id"]),
+    ("xmtp_gateway_failed_attempts_to_publish_to_node_via_banlist", &["originator_id"]),
+    ("xmtp_gateway_lru_nonce", &[]),
+    ("xmtp_gateway_get_nodes_available_nodes", &[]),
+    ("db_query_duration_seconds", &["query", "op"]),
+    ("db_query_errors", &["query", "op"]),
+    ("xmtpd_rate_limit_decisions", &["service", "method", "tier", "outcome"]),
+    ("xmtpd_rate_limit_circuit_breaker_state", &[]),
+    ("xmtpd_rate_limit_circuit_breaker_trips", &[]),
+    ("xmtpd_stream_limit_decisions", &["service", "outcome"]),
+    ("xmtpd_stream_limit_active_streams", &[]),
+];
+
 /// One alert of the rules.
 struct AlertRule {
     name: String,
@@ -84,6 +136,32 @@ fn alerts_use_metrics_that_are_documented() {
         broken.extend(unknown.map(|name| format!("{path}: {name}")));
     }
     assert_none(&broken, "each metric of an alert is a sample that a page about metrics lists");
+}
+
+/// Returns the labels in a cell of a table, without the values in parentheses.
+fn labels_in(cell: &str) -> BTreeSet<&str> {
+    let outside = cell.split('(').filter_map(|part| part.rsplit(')').next());
+    let is_between = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+    let words = outside.flat_map(|text| text.split(is_between));
+    words.filter(|word| !word.is_empty() && *word != "and").collect()
+}
+
+/// Dashboards and alerts of the reference node's operators go on working. Other tests compare these pages with what is
+/// exported.
+#[test]
+fn the_families_of_the_reference_node_keep_their_names_and_labels() {
+    let pages = ["metrics", "gateway"].map(|page| read(&format!("docs/{page}.md")));
+    let mut broken = Vec::new();
+    for (family, labels) in OF_REFERENCE {
+        let start = format!("| `{family}` |");
+        let row = pages.iter().flat_map(|page| page.lines()).find(|row| row.starts_with(&start));
+        let cell = row.and_then(|row| row.split('|').nth(3)).unwrap_or("no_row");
+        let expected: BTreeSet<&str> = labels.iter().copied().collect();
+        if labels_in(cell) != expected {
+            broken.push(format!("{family}: {cell}"));
+        }
+    }
+    assert_none(&broken, "families of the reference node have its labels");
 }
 
 #[test]

@@ -162,6 +162,17 @@ mod tests {
         assert!(WalletChainList::with([31_337]).contains(31_337));
     }
 
+    /// All nodes have this list, so a chain is added to it only with a block from which on it is known.
+    #[test]
+    fn the_networks_list_is_the_one_that_the_protocol_names() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol/contract-wallets.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let page: Vec<&str> = page.split_whitespace().collect();
+        let list: Vec<String> = WalletChainList::default().0.iter().map(u64::to_string).collect();
+        let named = format!("without configuration ({}).", list.join(", "));
+        assert!(page.join(" ").contains(&named), "{named}");
+    }
+
     #[test]
     fn the_wallet_decides_at_blocks_up_to_the_margin_after_the_event() {
         let margin_s = EVENT_S + WALLET_BLOCK_AHEAD_MAX_S;

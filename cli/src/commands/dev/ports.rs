@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn nodes_are_a_hundred_ports_apart() {
-        let ports = DevPorts::of_network(3, 5050).unwrap();
+        let ports = DevPorts::of_network(3, BASE_DEFAULT).unwrap();
         let all: Vec<_> =
             ports.iter().map(|p| (p.node_id, p.api().port(), p.metrics().port())).collect();
         assert_eq!(all, [(100, 5050, 5051), (200, 5150, 5151), (300, 5250, 5251)]);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn gateway_and_chains_lie_beside_the_first_node() {
-        let shared = SharedPorts::of_network(5050).unwrap();
+        let shared = SharedPorts::of_network(BASE_DEFAULT).unwrap();
         assert_eq!((shared.gateway().port(), shared.gateway_metrics().port()), (5052, 5053));
         assert_eq!((shared.app().port(), shared.settlement().port()), (5060, 5061));
         assert!(SharedPorts::of_network(65_525).is_err());

@@ -164,6 +164,58 @@ mod tests {
         }
     }
 
+    /// Flags of the reference implementation that it calls otherwise than their variables.
+    const OTHERWISE: &[(&str, &str)] = &[
+        ("log.log-level", "XMTPD_LOG_LEVEL"),
+        ("log.log-encoding", "XMTPD_LOG_ENCODING"),
+        ("redis.redis-url", "XMTPD_REDIS_URL"),
+        ("payer-report.enable", "XMTPD_PAYER_REPORT_RUN_WORKERS"),
+        ("prune.max-prune-cycles", "XMTPD_PRUNE_MAX_CYCLES"),
+        (
+            "rate-limit.t-1-max-concurrent-subscribe-all",
+            "XMTPD_RATE_LIMIT_T1_MAX_CONCURRENT_SUBSCRIBE_ALL",
+        ),
+        (
+            "contracts.app-chain.group-message-broadcaster-address",
+            "XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_ADDRESS",
+        ),
+        (
+            "contracts.app-chain.identity-update-broadcaster-address",
+            "XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_ADDRESS",
+        ),
+        ("migration-server.payer-private-key", "XMTPD_MIGRATION_PAYER_PRIVATE_KEY"),
+        ("migration-server.node-signing-key", "XMTPD_MIGRATION_NODE_SIGNING_KEY"),
+        (
+            "migration-server.reader-connection-string",
+            "XMTPD_MIGRATION_DB_READER_CONNECTION_STRING",
+        ),
+        ("migration-server.reader-timeout", "XMTPD_MIGRATION_DB_READER_TIMEOUT"),
+        ("migration-server.wait-for", "XMTPD_MIGRATION_DB_WAIT_FOR"),
+        ("migration-server.batch-size", "XMTPD_MIGRATION_DB_BATCH_SIZE"),
+        ("migration-server.process-interval", "XMTPD_MIGRATION_DB_PROCESS_INTERVAL"),
+        ("migration-server.namespace", "XMTPD_MIGRATION_DB_NAMESPACE"),
+        ("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS"),
+    ];
+
+    #[test]
+    fn flags_of_the_reference_have_a_dot_and_own_ones_dashes_alone() {
+        let used = of_node().chain(of_gateway()).map(|it| (it.flag, it.env));
+        let ignored = ignored::ALL.iter().filter_map(|it| Some((it.flag?, it.env)));
+        let all: BTreeSet<_> = used.chain(ignored).collect();
+        for (flag, env) in &all {
+            let name = flag.replace(['.', '-'], "_").to_uppercase();
+            let of_chain = ["CONTRACTS_APP_CHAIN_", "CONTRACTS_SETTLEMENT_CHAIN_"]
+                .into_iter()
+                .any(|group| name.starts_with(group));
+            let name = if of_chain { name.replacen("CONTRACTS_", "", 1) } else { name };
+            let prefix = if flag.contains('.') { "XMTPD" } else { "HAWSER" };
+            let is_otherwise = OTHERWISE.contains(&(*flag, *env));
+            assert!(is_otherwise || *env == format!("{prefix}_{name}"), "{flag}: {env}");
+        }
+        let gone: Vec<_> = OTHERWISE.iter().filter(|pair| !all.contains(*pair)).collect();
+        assert!(gone.is_empty(), "{gone:?}");
+    }
+
     #[test]
     fn every_contract_can_be_given_by_itself() {
         let given: BTreeSet<_> = chains::SINGLE.iter().map(|(contract, _)| *contract).collect();
