@@ -115,14 +115,18 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
 /// the whole report, since each failure counts.
 ///
 /// Signatures do not count, because one statement has many. The transaction of a chain's envelope does: only with it
-/// can the envelope be compared with the chain, and anyone can put another one beside the statement.
+/// can the envelope be compared with the chain, and anyone can put another one beside the statement. Each envelope has
+/// a digest of its own, so the bytes of one are never those of two others.
 fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
-    let statements: BTreeSet<[&[u8]; 2]> = report
+    let envelopes: BTreeSet<[u8; 32]> = report
         .envelopes()
         .iter()
-        .map(|it| [&it.unsigned_originator_envelope[..], transaction_of(it.proof.as_ref())])
+        .map(|it| {
+            let statement = keccak256(&[&it.unsigned_originator_envelope[..]]).0;
+            keccak256(&[&statement[..], transaction_of(it.proof.as_ref())]).0
+        })
         .collect();
-    let parts: Vec<&[u8]> = statements.into_iter().flatten().collect();
+    let parts: Vec<&[u8]> = envelopes.iter().map(|it| &it[..]).collect();
     if parts.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&parts).0 }
 }
 
@@ -342,15 +346,26 @@ mod tests {
             ..Default::default()
         };
         let statement = Bytes::from(statement.encode_to_vec());
-        let fact = |transaction: u8| {
-            let proof = Proof::Transaction([transaction; 32]);
-            let envelope = OriginatorEnvelope::encode(statement.clone(), proof);
-            let (judgement, fact) = judged(MisbehaviorKind::BlockchainInconsistency, &[&envelope]);
+        let envelope = |statement: &Bytes, transaction: [u8; 32]| {
+            OriginatorEnvelope::encode(statement.clone(), Proof::Transaction(transaction))
+        };
+        let fact = |envelopes: &[&Bytes]| {
+            let (judgement, fact) = judged(MisbehaviorKind::BlockchainInconsistency, envelopes);
             assert_eq!(judgement.verdict, MisbehaviorVerdict::Inconclusive);
             fact
         };
-        assert_ne!(fact(1), fact(2));
-        assert_eq!(fact(1), fact(1));
+        let (one, another) = (envelope(&statement, [1; 32]), envelope(&statement, [2; 32]));
+        assert_ne!(fact(&[&one]), fact(&[&another]));
+        assert_eq!(fact(&[&one]), fact(&[&one]));
+
+        // The bytes of a false envelope may be those of two others. The transaction of the first is a field that no
+        // node knows.
+        let mut field = [0; 32];
+        field[..2].copy_from_slice(&[15 << 3 | 2, 30]);
+        let both = Bytes::from([&statement[..], &field, &statement].concat());
+        let whole = envelope(&both, [255; 32]);
+        let parts = [envelope(&statement, field), envelope(&statement, [255; 32])];
+        assert_ne!(fact(&[&whole]), fact(&[&parts[0], &parts[1]]));
     }
 
     /// One faulty envelope is one proof, independently of the other envelopes of public logs that are submitted
