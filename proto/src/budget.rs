@@ -97,6 +97,12 @@ pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -
         .sum()
 }
 
+/// Iterates over the contents of the top-level fields `number`, up to the first field that is malformed.
+pub fn field_contents(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
+    let fields = WireFields { rest: message };
+    fields.filter(move |field| field.number == number).map(|field| field.bytes)
+}
+
 /// Returns the number of fields `inner` within all top-level fields `outer`, without decoding them; `None`
 /// if the message, or one of those fields, is malformed.
 #[must_use]

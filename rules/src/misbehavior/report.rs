@@ -1,6 +1,6 @@
 //! The encoding of a report: its form, its bounds, and the digest that a host signs.
 
-use hawser_proto::budget::{field_len_bytes, nested_count};
+use hawser_proto::budget::{field_contents, field_len_bytes, nested_count};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::sign::{Digest, keccak256};
@@ -102,8 +102,11 @@ impl Report {
         if request > LIVENESS_LEN_BYTES_MAX {
             return Err(ReportError::RequestTooLong(request));
         }
-        // The decoder reads a list that goes beyond the request to its end before it refuses it.
-        nested_count(bytes, LIVENESS_FIELD, 1).ok_or_else(cut_off)?;
+        // The decoder reads a list that goes beyond the request, at any depth, to the end of what it was given before it
+        // refuses it.
+        for request in field_contents(bytes, LIVENESS_FIELD) {
+            pb::LivenessFailure::decode(bytes.slice_ref(request)).map_err(|_| cut_off())?;
+        }
         let message = pb::UnsignedMisbehaviorReport::decode(bytes.clone());
         Self::of_message(message.map_err(|error| ReportError::Wire(error.to_string()))?)
     }
@@ -322,11 +325,17 @@ mod tests {
     fn a_request_whose_list_goes_beyond_it_is_refused_before_it_is_decoded() {
         let list = [0x0a, 0].repeat(100);
         let decode = |head: &[u8]| {
-            let bytes = [head, &[0x22, 0xc8, 1], &list].concat();
+            let bytes = [head, &[0xc8, 1], &list].concat();
             Report::decode(&bytes.into())
         };
-        assert!(matches!(decode(&[0x22, 0xcb, 1]), Err(ReportError::Kind(0))), "it has no kind");
-        let Err(ReportError::Wire(text)) = decode(&[0x22, 3]) else { panic!("it is refused") };
-        assert!(text.contains("cut off"), "{text}");
+        // A publish of these envelopes, and a query for these topics.
+        for whole in [&[0x22, 0xcb, 1, 0x22][..], &[0x22, 0xce, 1, 0x1a, 0xcb, 1, 0x0a]] {
+            assert!(matches!(decode(whole), Err(ReportError::Kind(0))), "it has no kind");
+        }
+        // Their requests end before the lists begin, so the lists are fields of the report, too.
+        for cut in [&[0x22, 3, 0x22][..], &[0x22, 5, 0x1a, 3, 0x0a]] {
+            let Err(ReportError::Wire(text)) = decode(cut) else { panic!("it is refused") };
+            assert!(text.contains("cut off"), "{cut:?}: {text}");
+        }
     }
 }
