@@ -102,7 +102,7 @@ impl Report {
         if request > LIVENESS_LEN_BYTES_MAX {
             return Err(ReportError::RequestTooLong(request));
         }
-        // The decoder reads a list that goes beyond the request, at any depth, to the end of what it was given before it
+        // The decoder reads a list that goes beyond the request, at any depth, to the end of its bytes before it
         // refuses it.
         for request in field_contents(bytes, LIVENESS_FIELD) {
             pb::LivenessFailure::decode(bytes.slice_ref(request)).map_err(|_| cut_off())?;
