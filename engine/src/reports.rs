@@ -115,7 +115,7 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
 /// the whole report, since each failure counts.
 ///
 /// Signatures do not count, because one statement has many. The transaction of a chain's envelope does: only with it
-/// can the envelope be compared with the chain, and anyone can put another one beside the statement.
+/// can the envelope be compared with the chain, and any reporter can put another one beside the statement.
 fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
     let statements: BTreeSet<[&[u8]; 2]> = report
         .envelopes()
