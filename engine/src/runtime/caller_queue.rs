@@ -6,44 +6,61 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::grouped_queue::GroupedQueue;
-use super::workers::{PublishCaller, THREADS_LIVE, WorkerJob};
+
+pub(super) const THREADS_LIVE: &str = "the threads live as long as their handles";
+
+/// A caller that publishes, by numbers. Callers take turns by their sites, and those of a site by their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublishCaller {
+    /// Number of the site, equal for all its addresses: an IPv4 address, or a /48 of IPv6, whose owner has thousands of
+    /// addresses.
+    pub site: usize,
+    /// Number of the address. No two sites have an address in common.
+    pub address: usize,
+}
 
 /// The sending end of a queue in which callers take turns.
-pub(super) struct CallerQueue {
+pub(super) struct CallerQueue<J> {
     /// One message for each job in `jobs`.
     pub(super) announce: Sender<()>,
-    jobs: Arc<Mutex<GroupedQueue<usize, WorkerJob>>>,
+    jobs: Arc<Mutex<GroupedQueue<usize, J>>>,
 }
 
 /// The receiving end of a [`CallerQueue`].
-#[derive(Clone)]
-pub(super) struct CallerJobs {
+pub(super) struct CallerJobs<J> {
     pub(super) announced: Receiver<()>,
-    jobs: Arc<Mutex<GroupedQueue<usize, WorkerJob>>>,
+    jobs: Arc<Mutex<GroupedQueue<usize, J>>>,
 }
 
-impl CallerQueue {
-    pub(super) fn new() -> (Self, CallerJobs) {
+// A derived one would require a job that can be cloned.
+impl<J> Clone for CallerJobs<J> {
+    fn clone(&self) -> Self {
+        Self { announced: self.announced.clone(), jobs: self.jobs.clone() }
+    }
+}
+
+impl<J> CallerQueue<J> {
+    pub(super) fn new() -> (Self, CallerJobs<J>) {
         let (announce, announced) = unbounded();
-        let jobs = Arc::<Mutex<GroupedQueue<usize, WorkerJob>>>::default();
+        let jobs = Arc::<Mutex<GroupedQueue<usize, J>>>::default();
         (Self { announce, jobs: jobs.clone() }, CallerJobs { announced, jobs })
     }
 
-    pub(super) fn push(&self, caller: PublishCaller, job: WorkerJob) {
+    pub(super) fn push(&self, caller: PublishCaller, job: J) {
         self.jobs.lock().push(caller.site, caller.address, job);
         self.announce.send(()).expect(THREADS_LIVE);
     }
 
     /// Puts a job before the others of its caller, at the caller's next turn.
-    pub(super) fn push_first(&self, caller: PublishCaller, job: WorkerJob) {
+    pub(super) fn push_first(&self, caller: PublishCaller, job: J) {
         self.jobs.lock().put_back(caller.site, caller.address, job);
         self.announce.send(()).expect(THREADS_LIVE);
     }
 }
 
-impl CallerJobs {
+impl<J> CallerJobs<J> {
     /// Takes the job of the caller whose turn it is, after one was announced.
-    pub(super) fn take(&self) -> WorkerJob {
+    pub(super) fn take(&self) -> J {
         self.jobs.lock().pop().expect("each message announces a job")
     }
 }

@@ -74,6 +74,7 @@ use read::fan_out::FanOut;
 use read::hub::Hub;
 use report_history::ReportHistory;
 
+pub use caller_queue::PublishCaller;
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, ROUND_BYTES_MAX};
 pub use checkpoints::CheckpointTask;
 pub use committer::Committer;
@@ -108,9 +109,7 @@ pub use scrub::{
     UnrepairedDamage,
 };
 pub use trees::TreesTask;
-pub use workers::{
-    Priority, PublishCaller, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind,
-};
+pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::caller_queue::{CallerJobs, CallerQueue};
+use super::caller_queue::{CallerJobs, CallerQueue, PublishCaller, THREADS_LIVE};
 
-pub(super) type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
+type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
 
 /// The state of a worker before it took a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +24,6 @@ pub(super) enum WorkerBefore {
     /// The worker was at work, or the job was queued before it slept.
     Worked,
 }
-
-/// A caller that publishes, by numbers. Callers take turns by their sites, and those of a site by their addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PublishCaller {
-    /// Number of the site, equal for all its addresses: an IPv4 address, or a /48 of IPv6, whose owner has thousands of
-    /// addresses.
-    pub site: usize,
-    /// Number of the address. No two sites have an address in common.
-    pub address: usize,
-}
-
-pub(super) const THREADS_LIVE: &str = "the threads live as long as their handles";
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
@@ -70,7 +58,7 @@ pub struct Workers {
 struct WorkerPool {
     urgent: Sender<WorkerJob>,
     normal: Sender<WorkerJob>,
-    callers: CallerQueue,
+    callers: CallerQueue<WorkerJob>,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
     /// Started when it is first needed, which is never on most nodes.
@@ -88,14 +76,14 @@ struct ThreadsBehind {
 
 /// The queues of [`ThreadsBehind`].
 struct QueuesBehind {
-    callers: CallerQueue,
+    callers: CallerQueue<WorkerJob>,
     strands: Sender<WorkerJob>,
 }
 
 /// The threads of [`Priority::LookUp`], as many as the others. A guess: a slow disk answers so many reads at once.
 struct LookUpThreads {
     /// `None` if the system gave no thread.
-    callers: Option<CallerQueue>,
+    callers: Option<CallerQueue<WorkerJob>>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -201,7 +189,7 @@ impl Workers {
 
     /// Returns the queue of the threads for look-ups, and starts these threads if there are none. `None` if the system
     /// gives none.
-    fn look_ups(&self) -> Option<&CallerQueue> {
+    fn look_ups(&self) -> Option<&CallerQueue<WorkerJob>> {
         let look_ups = self.pool.look_ups.get_or_init(|| LookUpThreads::start(self.threads()));
         look_ups.callers.as_ref()
     }
@@ -294,7 +282,7 @@ impl LookUpThreads {
 }
 
 /// Runs the jobs of strands, and those of `callers` if the thread is one for them.
-fn run_behind(strands: &Receiver<WorkerJob>, callers: Option<&CallerJobs>) {
+fn run_behind(strands: &Receiver<WorkerJob>, callers: Option<&CallerJobs<WorkerJob>>) {
     let Some(callers) = callers else {
         return strands.iter().for_each(|job| job(WorkerBefore::Worked));
     };
@@ -311,7 +299,11 @@ fn run_behind(strands: &Receiver<WorkerJob>, callers: Option<&CallerJobs>) {
     }
 }
 
-fn run(urgent: &Receiver<WorkerJob>, normal: &Receiver<WorkerJob>, callers: &CallerJobs) {
+fn run(
+    urgent: &Receiver<WorkerJob>,
+    normal: &Receiver<WorkerJob>,
+    callers: &CallerJobs<WorkerJob>,
+) {
     loop {
         if let Ok(job) = urgent.try_recv() {
             job(WorkerBefore::Worked);
