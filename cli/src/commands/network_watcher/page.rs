@@ -94,7 +94,8 @@ impl WatcherPage {
                 page.row(&labels(node, originator), place);
             }
         }
-        let help = "Places between a node and the furthest of the canonical network, without void ones";
+        let help =
+            "Places between a node and the furthest of the canonical network, without void ones";
         page.family("xmtpd_network_watcher_cursor_lag", help, "gauge");
         for &originator in &view.originators {
             let Some([_, (_, most)]) = view.range(originator) else { continue };
