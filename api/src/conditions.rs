@@ -289,7 +289,8 @@ impl NodeChecks {
     fn strands_current(&self) -> Result<(), String> {
         let now_ns = self.engine.ports().clock.now_ns();
         let own = self.engine.heads().get();
-        self.behind.note(now_ns, &own, &self.peers.peers()).map_or(Ok(()), Err)
+        let voids = self.engine.store().void_statements().unwrap_or_default();
+        self.behind.note(now_ns, &own, &self.peers.peers(), &voids).map_or(Ok(()), Err)
     }
 
     fn registry_record(&self) -> Result<(), String> {

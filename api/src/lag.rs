@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use hawser_proto::void::{LackedPlaces, SignedVoid};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
@@ -18,13 +19,23 @@ pub(crate) struct LagTracker(Mutex<BTreeMap<OriginatorId, StrandLag>>);
 struct StrandLag(VecDeque<(SequenceId, i64)>);
 
 impl LagTracker {
-    /// Records that this node holds `held` and that a peer claims `furthest`. Returns the seconds since
-    /// the first claim of an envelope that this node lacks; 0 if it lacks none.
-    pub(crate) fn note(&self, now_ns: i64, held: EnvelopeId, furthest: SequenceId) -> f64 {
+    /// Records that this node holds `held` and that a peer claims `furthest`. Places that are declared void are not
+    /// lacked: `voids` are the statements that this node keeps. Returns the number of envelopes that this node lacks,
+    /// and the seconds since the first claim of one of them; 0 if it lacks none.
+    pub(crate) fn note(
+        &self,
+        now_ns: i64,
+        held: EnvelopeId,
+        furthest: SequenceId,
+        voids: &[SignedVoid],
+    ) -> (u64, f64) {
+        let of_strand = voids.iter().map(|signed| signed.statement);
+        let of_strand = of_strand.filter(|it| it.node == held.originator);
+        let lacked = LackedPlaces::new(held.sequence, furthest, of_strand);
         let mut strands = self.0.lock();
         let lag_ns =
-            strands.entry(held.originator).or_default().note(now_ns, held.sequence, furthest);
-        lag_ns as f64 / 1e9
+            strands.entry(held.originator).or_default().note(now_ns, lacked.held, furthest);
+        (lacked.count, lag_ns as f64 / 1e9)
     }
 }
 
@@ -49,6 +60,8 @@ impl StrandLag {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::void::VoidStatement;
     use proptest::prelude::*;
 
     use super::*;
@@ -68,6 +81,26 @@ mod tests {
         assert_eq!(note(&mut lag, 60, 9, 9), 0);
         assert_eq!(note(&mut lag, 70, 9, 12), 0);
         assert_eq!(note(&mut lag, 65, 9, 12), 0, "a clock that goes back");
+    }
+
+    #[test]
+    fn a_gap_that_is_declared_void_is_no_lag_and_what_follows_has_its_own_age() {
+        const SECOND: i64 = 1_000_000_000;
+        let node = OriginatorId(200);
+        let (from, through) = (SequenceId(3), SequenceId(1_000_002));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] };
+        let voids = [of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap())];
+        let (lags, held) = (LagTracker::default(), EnvelopeId::new(node, SequenceId(2)));
+        let note = |at: i64, furthest: SequenceId, voids: &[SignedVoid]| {
+            lags.note(at * SECOND, held, furthest, voids)
+        };
+        assert_eq!(note(0, through, &[]), (1_000_000, 0.0));
+        assert_eq!(note(60, through, &[]), (1_000_000, 60.0), "the statement has not come yet");
+        assert_eq!(note(61, through, &voids), (0, 0.0));
+        assert_eq!(note(3_600, through.next(), &voids), (1, 0.0), "it was claimed just now");
+        assert_eq!(note(3_660, through.next(), &voids), (1, 60.0));
+        let other = EnvelopeId { originator: OriginatorId(300), ..held };
+        assert_eq!(lags.note(0, other, through, &voids).0, 1_000_000, "another strand");
     }
 
     #[test]

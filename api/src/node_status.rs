@@ -79,6 +79,7 @@ pub(crate) struct OriginatorReport {
     pub(crate) position: u64,
     /// The highest sequence id that this node or a peer holds.
     pub(crate) network_position: u64,
+    /// Envelopes that a peer claims and this node lacks, without places that are declared void.
     pub(crate) lag_envelopes: u64,
     /// Time since a peer first claimed an envelope that this node lacks, seconds.
     pub(crate) lag_s: f64,
@@ -284,9 +285,10 @@ impl NodeObserver {
     pub(crate) fn note_lags(&self) {
         let (own, network) = self.positions(&self.peers.peers());
         let now_ns = self.engine.ports().clock.now_ns();
+        let voids = self.void_statements();
         for furthest in network.iter() {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
-            self.lags.note(now_ns, held, furthest.sequence);
+            self.lags.note(now_ns, held, furthest.sequence, &voids);
         }
     }
 
@@ -321,23 +323,29 @@ impl NodeObserver {
         (own, network)
     }
 
+    /// Returns the statements about void places that this node has verified; none if they cannot be read.
+    fn void_statements(&self) -> Vec<SignedVoid> {
+        self.engine.store().void_statements().unwrap_or_default()
+    }
+
     /// Reports the strands of this node and of its peers, by originator.
     fn originators(&self, peers: &[PeerState]) -> Vec<OriginatorReport> {
         let (own, network) = self.positions(peers);
         let now_ns = self.engine.ports().clock.now_ns();
         let strands = self.peers.strands();
         let snapshot = self.engine.store().snapshot();
-        let voids = self.engine.store().void_statements().unwrap_or_default();
+        let voids = self.void_statements();
         let report = |furthest: EnvelopeId| {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
             let last_ns = self.newest.time_of(&self.engine, held);
             let strand = strands.iter().find(|strand| strand.originator == furthest.originator);
+            let (lag_envelopes, lag_s) = self.lags.note(now_ns, held, furthest.sequence, &voids);
             OriginatorReport {
                 originator_id: furthest.originator.0,
                 position: held.sequence.0,
                 network_position: furthest.sequence.0,
-                lag_envelopes: furthest.sequence.0 - held.sequence.0,
-                lag_s: self.lags.note(now_ns, held, furthest.sequence),
+                lag_envelopes,
+                lag_s,
                 source_node_id: strand.and_then(|strand| strand.source).map(|source| source.0),
                 received: strand.map(|strand| strand.received),
                 searches: strand.map(|strand| strand.searches),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hawser_proto::void::SignedVoid;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 
 use crate::lag::LagTracker;
@@ -21,15 +22,20 @@ pub(crate) struct StrandsBehind(LagTracker);
 
 impl StrandsBehind {
     /// Records the positions of this node and its peers at `now_ns`. Returns a sentence about the strand that is
-    /// furthest behind, if readers miss envelopes of it for too long.
+    /// furthest behind, if readers miss envelopes of it for too long. They miss none at places that are declared void.
     ///
     /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
     /// take others out of service.
-    pub(crate) fn note(&self, now_ns: i64, own: &Cursor, peers: &[PeerState]) -> Option<String> {
+    pub(crate) fn note(
+        &self,
+        now_ns: i64,
+        own: &Cursor,
+        peers: &[PeerState],
+        voids: &[SignedVoid],
+    ) -> Option<String> {
         let behind = claimed_by_two(peers).into_iter().filter_map(|(originator, claimed)| {
             let held = EnvelopeId::new(originator, own.get(originator));
-            let lag_s = self.0.note(now_ns, held, claimed);
-            let missing = claimed.0.saturating_sub(held.sequence.0);
+            let (missing, lag_s) = self.0.note(now_ns, held, claimed, voids);
             let is_late =
                 lag_s > MISSING_S_MAX || (missing > CATCHING_UP_ENVELOPES && lag_s > CATCHING_UP_S);
             is_late.then_some((missing, originator, lag_s))
@@ -54,6 +60,9 @@ fn claimed_by_two(peers: &[PeerState]) -> BTreeMap<OriginatorId, SequenceId> {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::void::VoidStatement;
+
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
@@ -84,25 +93,40 @@ mod tests {
     fn readers_miss_what_two_peers_have_held_for_long() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 7)]), peer(300, &[(200, 6)])];
-        assert_eq!(behind.note(0, &own(5), &peers), None);
-        assert_eq!(behind.note(90 * SECOND, &own(5), &peers), None, "a gap may be searched");
-        let strands = behind.note(91 * SECOND, &own(5), &peers).unwrap();
+        assert_eq!(behind.note(0, &own(5), &peers, &[]), None);
+        assert_eq!(behind.note(90 * SECOND, &own(5), &peers, &[]), None, "a gap may be searched");
+        let strands = behind.note(91 * SECOND, &own(5), &peers, &[]).unwrap();
         assert_eq!(
             strands,
             "the strand of node 200 lacks 1 envelopes that two peers have held for 91 s"
         );
-        assert_eq!(behind.note(92 * SECOND, &own(6), &peers), None, "one peer is no proof");
+        assert_eq!(behind.note(92 * SECOND, &own(6), &peers, &[]), None, "one peer is no proof");
     }
 
     #[test]
     fn a_node_that_joins_is_behind_until_it_has_caught_up() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 90_000)]), peer(300, &[(200, 90_000)])];
-        assert_eq!(behind.note(0, &own(0), &peers), None);
-        assert!(behind.note(11 * SECOND, &own(0), &peers).is_some());
-        assert!(behind.note(20 * SECOND, &own(80_000), &peers).is_some());
-        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers), None);
-        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers), None);
+        assert_eq!(behind.note(0, &own(0), &peers, &[]), None);
+        assert!(behind.note(11 * SECOND, &own(0), &peers, &[]).is_some());
+        assert!(behind.note(20 * SECOND, &own(80_000), &peers, &[]).is_some());
+        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers, &[]), None);
+        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers, &[]), None);
+    }
+
+    #[test]
+    fn readers_miss_nothing_in_a_gap_that_is_declared_void() {
+        let (node, from, through) = (OriginatorId(200), SequenceId(6), SequenceId(1_000_005));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] };
+        let voids = [of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap())];
+        let behind = StrandsBehind::default();
+        // Another peer has the first envelope behind the gap already, and this node searches for its places.
+        let peers = [peer(200, &[(200, 1_000_006)]), peer(300, &[(200, 1_000_006)])];
+        let note = |at: i64, voids: &[SignedVoid]| behind.note(at * SECOND, &own(5), &peers, voids);
+        assert_eq!(note(0, &voids), None);
+        assert_eq!(note(90, &voids), None);
+        assert!(note(91, &voids).unwrap().contains("lacks 1 envelopes"));
+        assert!(note(91, &[]).unwrap().contains("lacks 1000001 envelopes"), "without a statement");
     }
 
     #[test]
@@ -110,11 +134,11 @@ mod tests {
         let late = 1_000_000 * SECOND;
         let behind = StrandsBehind::default();
         let liar = [peer(200, &[(200, u64::MAX)])];
-        assert_eq!(behind.note(0, &own(5), &liar), None);
-        assert_eq!(behind.note(late, &own(5), &liar), None);
+        assert_eq!(behind.note(0, &own(5), &liar, &[]), None);
+        assert_eq!(behind.note(late, &own(5), &liar, &[]), None);
         // Node 400 is not a peer: it has left the registry, so its strand is not followed.
         let both = [peer(200, &[(200, 5), (400, 9)]), peer(300, &[(200, 5), (400, 9)])];
-        assert_eq!(behind.note(0, &own(5), &both), None);
-        assert_eq!(behind.note(late, &own(5), &both), None);
+        assert_eq!(behind.note(0, &own(5), &both, &[]), None);
+        assert_eq!(behind.note(late, &own(5), &both, &[]), None);
     }
 }

@@ -34,6 +34,7 @@ mod money_network;
 mod multisig;
 mod network;
 mod network_watcher;
+mod network_watcher_voids;
 #[path = "money/publishing.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
 mod publishing;

@@ -189,7 +189,7 @@ fn errors(page: &str, node: u32, reason: &str) -> u64 {
     value(page, "node_stream_errors_total", &labels).unwrap_or_default()
 }
 
-fn alarms(seen: &Value) -> Vec<(&str, &str)> {
+pub(crate) fn alarms(seen: &Value) -> Vec<(&str, &str)> {
     let all = seen["alarms"].as_array().unwrap().iter();
     all.map(|it| (it["alarm"].as_str().unwrap(), it["text"].as_str().unwrap())).collect()
 }
@@ -446,7 +446,7 @@ fn node_with_others(others: &'static [u64]) -> FakeNode {
 }
 
 /// Runs the watcher once on these nodes, and returns its exit code and its view.
-fn seen_once(nodes: &[FakeNode]) -> (Option<i32>, Value) {
+pub(crate) fn seen_once(nodes: &[FakeNode]) -> (Option<i32>, Value) {
     let place = tempfile::tempdir().unwrap();
     let addresses: Vec<SocketAddr> = nodes.iter().map(FakeNode::address).collect();
     let registry = registry_file(place.path(), &addresses);

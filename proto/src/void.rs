@@ -70,6 +70,47 @@ impl VoidStatement {
     }
 }
 
+/// The places of a strand that a node lacks of those that another one claims, without places that are declared void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LackedPlaces {
+    /// The place before the first one that the node lacks; the claimed place if it lacks none.
+    pub held: SequenceId,
+    /// The number of places that the node lacks.
+    pub count: u64,
+}
+
+impl LackedPlaces {
+    /// Compares the place up to which a node holds a strand with a claimed one. `declared` are verified statements of
+    /// the strand's node.
+    ///
+    /// One that goes on behind the claimed place does not count. A node that leaves places out claims the last of them,
+    /// so it has signed an envelope in these places if its claim ends among them: it must not hide how far others are
+    /// behind.
+    #[must_use]
+    pub fn new(
+        held: SequenceId,
+        claimed: SequenceId,
+        declared: impl IntoIterator<Item = VoidStatement>,
+    ) -> Self {
+        let ranges = declared.into_iter().filter(|it| it.through <= claimed);
+        let mut ranges: Vec<_> = ranges.map(|it| (it.from.previous(), it.through)).collect();
+        ranges.sort_unstable();
+        let mut of = Self { held, count: claimed.0.saturating_sub(held.0) };
+        let mut looked_at = held;
+        for (before, through) in ranges {
+            if through > looked_at {
+                let void = through.0.saturating_sub(before.max(looked_at).0);
+                of.count = of.count.saturating_sub(void);
+                looked_at = through;
+            }
+            if before <= of.held {
+                of.held = of.held.max(through);
+            }
+        }
+        of
+    }
+}
+
 /// A statement with its signature, which need not be verified: see [`verify`](Self::verify).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignedVoid {
@@ -217,6 +258,35 @@ mod tests {
         assert!(!last.is_broken_by(i64::MAX), "no sum overflows");
         assert!(of.covers(SequenceId(11)) && of.covers(SequenceId(1_000_010)));
         assert!(!of.covers(SequenceId(10)) && !of.covers(SequenceId(1_000_011)));
+    }
+
+    #[test]
+    fn places_that_are_declared_void_are_not_lacked() {
+        let lacked = |held, claimed, declared: &[(u64, u64)]| {
+            let of = declared.iter().map(|&(from, through)| VoidStatement {
+                from: SequenceId(from),
+                through: SequenceId(through),
+                ..statement()
+            });
+            let lacked = LackedPlaces::new(SequenceId(held), SequenceId(claimed), of);
+            (lacked.held.0, lacked.count)
+        };
+        assert_eq!(lacked(2, 9, &[]), (2, 7));
+        assert_eq!(lacked(2, 100, &[(3, 100)]), (100, 0), "the whole gap");
+        assert_eq!(lacked(2, 103, &[(3, 100)]), (100, 3), "and what follows");
+        assert_eq!(lacked(1, 100, &[(3, 100)]), (1, 1), "one before it");
+        assert_eq!(lacked(50, 101, &[(3, 100)]), (100, 1), "a place of the gap was found");
+        assert_eq!(lacked(100, 100, &[(3, 100)]), (100, 0));
+        assert_eq!(lacked(9, 7, &[(3, 7)]), (9, 0), "it holds more");
+        // A second gap about the same places, one inside, and one further on, in any order.
+        let many = [(201, 300), (3, 150), (3, 100), (20, 30)];
+        assert_eq!(lacked(2, 301, &many), (150, 51));
+        assert_eq!(lacked(2, 300, &[(3, 150), (151, 300)]), (300, 0), "one behind the other");
+        // A node that goes on to publish in places that it has declared hides no lag.
+        assert_eq!(lacked(2, 99, &[(3, 100), (3, SequenceId::MAX.0)]), (2, 97));
+        let all = (1, SequenceId::MAX.0);
+        assert_eq!(lacked(0, SequenceId::MAX.0, &[all]), (SequenceId::MAX.0, 0));
+        assert_eq!(lacked(0, 9, &[(8, 4), (0, 2)]), (2, 7), "ranges that no statement has");
     }
 
     proptest! {

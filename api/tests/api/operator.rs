@@ -12,6 +12,7 @@ use hawser_api::{
 use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
 use hawser_storage::RoomSettings;
@@ -223,6 +224,24 @@ async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
     assert_eq!(node.page("/readyz?for=nonsense").await.0, 400);
     assert_eq!(node.page("/nonsense").await.0, 404);
     assert_eq!(node.page("/livez").await.0, 200);
+}
+
+/// The strand's node was promoted, and has published nothing behind its gap.
+#[tokio::test]
+async fn a_gap_that_is_declared_void_is_no_lag() {
+    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
+    node.publish(vec![message(1, "a")]).await;
+    let (from, through) = (SequenceId(1), SequenceId(5000));
+    let (time_ns, incarnation) = (5, [1; 16]);
+    let void = VoidStatement { node: OriginatorId(200), from, through, time_ns, incarnation };
+    node.engine.store().record_void_statements(&[void.sign(&node_key())]).unwrap();
+    let page: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    assert_eq!(page["reasons"], serde_json::json!(["peer 300: no connection: timed out"]));
+    let other = &page["originators"][1];
+    assert_eq!((&other["lag_envelopes"], &other["lag_s"]), (&0.into(), &0.0.into()));
+    assert_eq!((&other["position"], &other["network_position"]), (&0.into(), &5000.into()));
+    assert_eq!(other["declared_void"][0]["through"], 5000);
+    node.until_sample(r#"xmtp_originator_lag_envelopes{originator_id="200"}"#, 0.0).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use alloy::primitives::{Address, Bytes, U256};
 use futures_util::future::try_join_all;
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, PublicKey};
 
 use super::{AdminError, Contract, Network, Plan};
 use crate::contracts::NodeRegistry;
@@ -54,7 +54,7 @@ pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> 
     try_join_all(records).await
 }
 
-/// A node's id, status and URL as the node registry states them.
+/// A node's id, status, URL and key as the node registry states them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodePlace {
     /// The id that the registry assigned: 100, 200, 300, …
@@ -63,9 +63,11 @@ pub struct NodePlace {
     pub is_canonical: bool,
     /// The URL of the node's API. The contract does not check it.
     pub http_address: String,
+    /// The node's key; `None` if the bytes are no key. The contract does not check them.
+    pub public_key: Option<PublicKey>,
 }
 
-/// Returns the id, status and URL of every node by ascending id, with a single call.
+/// Returns the id, status, URL and key of every node by ascending id, with a single call.
 ///
 /// # Errors
 /// Fails when the registry cannot be read.
@@ -75,6 +77,7 @@ pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
         node_id: OriginatorId(entry.nodeId),
         is_canonical: entry.node.isCanonical,
         http_address: entry.node.httpAddress,
+        public_key: PublicKey::from_uncompressed(&entry.node.signingPublicKey),
     };
     let mut places: Vec<_> = nodes.into_iter().map(place).collect();
     places.sort_by_key(|place| place.node_id);

@@ -1,6 +1,6 @@
 //! The statements about void places that this node knows (`docs/protocol/replication.md`, *Void places*).
 
-use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
+use hawser_proto::void::{LackedPlaces, SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 /// Statements of all nodes that are kept, and that a peer may show in one session. Specified in
@@ -65,6 +65,14 @@ impl KnownVoids {
         self.of(node).map(|it| it.time_ns).max()
     }
 
+    /// Returns true if a node has declared all places from one to another void, in one statement or in several.
+    #[must_use]
+    pub fn cover_all(&self, node: OriginatorId, from: SequenceId, through: SequenceId) -> bool {
+        // One that goes on behind the last of them covers them, too.
+        let cut = |it: &VoidStatement| VoidStatement { through: it.through.min(through), ..*it };
+        LackedPlaces::new(from.previous(), through, self.of(node).map(cut)).count == 0
+    }
+
     /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
     pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &VoidStatement> {
         self.of(id.originator).filter(move |it| it.covers(id.sequence))
@@ -101,6 +109,22 @@ mod tests {
         assert_eq!(known.through(OriginatorId(100)), SequenceId(64));
         assert_eq!(known.through(OriginatorId(300)), SequenceId::NONE);
         assert_eq!(known.of(OriginatorId(200)).count(), 1);
+    }
+
+    #[test]
+    fn a_range_is_covered_if_each_of_its_places_is() {
+        let mut known = KnownVoids::default();
+        for (from, through) in [(3, 10), (8, 20), (22, 30)] {
+            assert!(known.add(signed(100, from, through)));
+        }
+        let covers = |node, from, through| {
+            known.cover_all(OriginatorId(node), SequenceId(from), SequenceId(through))
+        };
+        assert!(covers(100, 3, 20) && covers(100, 5, 9) && covers(100, 22, 22));
+        assert!(!covers(100, 2, 20), "one before");
+        assert!(!covers(100, 3, 21), "one behind");
+        assert!(!covers(100, 3, 30), "one between");
+        assert!(!covers(100, 31, 40) && !covers(200, 3, 20));
     }
 
     #[test]

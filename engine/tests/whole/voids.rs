@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandStatus};
+use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
-use hawser_storage::{RoomSettings, Store};
+use hawser_storage::{EvidenceTime, Misbehavior, RoomSettings, Store};
 use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
@@ -315,6 +316,58 @@ async fn an_envelope_of_declared_places_fills_its_place() {
     follower.wait_for(SOURCE, 3).await;
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 2, 3]));
     follower.stop().await;
+}
+
+/// Answers as the node of a strand with the places 1 and 4, until the link ends.
+async fn show_one_and_four(source: &mut Peer) {
+    while let Some(command) = source.link.command().await {
+        let LinkCommand::Want { request, want } = command else { continue };
+        if want.originator != SOURCE {
+            continue;
+        }
+        let asked = |place: &u64| SequenceId(*place) > want.after;
+        let items = match want.up_to {
+            Some(_) => vec![StrandItem::End],
+            None => {
+                let held: Vec<u64> = [1, 4].into_iter().filter(asked).collect();
+                strand(SOURCE, &held).into_iter().map(StrandItem::Envelope).collect()
+            }
+        };
+        source.link.sink().deliver(SOURCE, request, items).await.unwrap();
+    }
+}
+
+/// The statement comes behind the first envelope behind the gap, while its places are searched for. The search is on a
+/// clock that only moves while all tasks wait.
+#[tokio::test]
+async fn a_gap_is_a_claim_only_if_its_node_has_not_declared_it_void() {
+    for (declared_from, claims) in [(None, 1), (Some(2), 0), (Some(3), 1)] {
+        let follower = Follower::start(common::store());
+        let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+        assert_eq!(source.want(SOURCE).await, (0, None));
+        source.send(strand(SOURCE, &[1, 4])).await;
+        assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+        if let Some(from) = declared_from {
+            source.link.note_void(declared(SOURCE, from, 3, SOURCE));
+            follower.until("it is kept", || !kept(&follower).is_empty()).await;
+        }
+        source.answer(vec![StrandItem::End]).await;
+        tokio::time::pause();
+        let mut heads = follower.engine().heads().subscribe();
+        let is_passed = heads.wait_for(|heads| heads.get(SOURCE) >= SequenceId(4));
+        tokio::select! {
+            () = show_one_and_four(&mut source) => panic!("the link stands"),
+            passed = is_passed => drop(passed.unwrap()),
+        }
+        tokio::time::resume();
+        assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 4]));
+        let store = follower.engine().store().clone();
+        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        let gaps = all.iter().filter(|it| it.evidence.misbehavior == Misbehavior::Gap);
+        assert_eq!(gaps.count(), claims, "declared from {declared_from:?}");
+        drop(source);
+        follower.stop().await;
+    }
 }
 
 /// The folder was restored a second time, from a backup that lacks the statement of the first time.

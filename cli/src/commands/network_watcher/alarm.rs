@@ -101,7 +101,7 @@ impl NetworkView {
         }
         for &originator in &self.originators {
             let Some([(low, least), (high, most)]) = self.range(originator) else { continue };
-            if most - least > divergence_max {
+            if self.lacked(originator, least, most) > divergence_max {
                 let own = self.places(originator).find(|(node, _)| *node == originator);
                 let own = own.map(|(_, own)| format!("; at the originator itself {own}"));
                 let text = format!(

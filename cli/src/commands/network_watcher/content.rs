@@ -37,11 +37,11 @@ use crate::client;
 /// Nodes that are asked at once. A guess: an envelope may have 25 MiB, so answers take 208 MiB at most.
 const ASKED_AT_ONCE: usize = 8;
 /// Time for one whole answer. A guess: a large envelope over a slow line.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Time in which the first place that differs is looked for. A guess: 64 questions at most.
 const SEARCH_MAX: Duration = Duration::from_secs(60);
 /// Length of the answer with a proof, in bytes. Calculated: 64 hashes, and a checkpoint with some hundred cosignatures.
-const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
+pub(super) const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Fields of an answer with one envelope. Calculated: an envelope has three; later versions may add some.
 const ENVELOPE_FIELDS_MAX: usize = 16;
 /// Places in one round at which nodes without trees are compared, of all strands together. A guess: nodes of other

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::page::WatcherPage;
 use super::state::StreamFault;
+use super::voids::VoidQuestions;
 use crate::client;
 use crate::commands::backup::now_unix_s;
 
@@ -94,6 +95,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
         Ok(channel) => channel,
         Err(error) => return (StreamFault::Connect, error.text),
     };
+    let mut voids = VoidQuestions::new(channel.clone());
     let mut api = MetadataApiClient::new(channel).max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
     let opened = timeout(ANSWER_MAX, api.subscribe_sync_cursor(GetSyncCursorRequest {})).await;
     let mut cursors = match opened {
@@ -121,6 +123,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
         if !allowed.take(Instant::now()) {
             return (StreamFault::Flood, format!("more than {RATE_MAX} cursors in a second"));
         }
+        voids.ask_if_due(node, &cursor, watch).await;
         watch.lock().view.note_cursor(node, &cursor, now_unix_s());
     }
 }

@@ -2,6 +2,7 @@
 //! order:
 //!
 //! - [`state`]: the cursors and contents of the nodes; [`alarm`]: the alarms; [`mod@follow`]: the stream of one node;
+//!   [`voids`]: places that nodes have left out;
 //! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;
 //!   [`finding`]: differences;
 //! - [`probe`]: envelopes that are published to measure delays; [`probe_view`]: their results;
@@ -17,6 +18,7 @@ mod probe_view;
 mod sampling;
 mod state;
 mod table;
+mod voids;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -228,6 +230,7 @@ fn of_chain(place: NodePlace) -> RegistryEntry {
         id: place.node_id.0,
         address: if is_called { place.http_address } else { String::new() },
         is_canonical: place.is_canonical,
+        public_key: place.public_key,
     }
 }
 
@@ -237,6 +240,7 @@ fn of_file(path: &Path) -> Result<Vec<RegistryEntry>, RunError> {
         id: record.id.0,
         address: record.http_address.clone().unwrap_or_default(),
         is_canonical: record.canonical,
+        public_key: Some(record.public_key),
     };
     Ok(registry.nodes().map(entry).collect())
 }
@@ -252,7 +256,8 @@ mod tests {
     fn a_node_of_the_chain_is_called_only_at_the_url_of_a_node() {
         let entries = |address: &str| {
             let place = |(node_id, is_canonical)| {
-                of_chain(NodePlace { node_id, is_canonical, http_address: address.to_owned() })
+                let http_address = address.to_owned();
+                of_chain(NodePlace { node_id, is_canonical, http_address, public_key: None })
             };
             [(OriginatorId(100), true), (OriginatorId(200), false)].map(place)
         };

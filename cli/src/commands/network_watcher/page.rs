@@ -94,13 +94,14 @@ impl WatcherPage {
                 page.row(&labels(node, originator), place);
             }
         }
-        let help = "Places between a node and the one of the canonical network that holds most";
+        let help =
+            "Places between a node and the furthest of the canonical network, without void ones";
         page.family("xmtpd_network_watcher_cursor_lag", help, "gauge");
         for &originator in &view.originators {
             let Some([_, (_, most)]) = view.range(originator) else { continue };
             for (node, place) in view.places(originator) {
                 // A node outside the canonical network may state a higher place.
-                page.row(&labels(node, originator), most.saturating_sub(place));
+                page.row(&labels(node, originator), view.lacked(originator, place, most));
             }
         }
     }
@@ -113,10 +114,11 @@ impl WatcherPage {
         for (id, [_, (_, most)]) in &ranges {
             page.row(&format!("originator_node_id=\"{id}\""), most);
         }
-        let help = "Places between the lowest and the highest node";
+        let help = "Places between the lowest and the highest node, without void ones";
         page.family("xmtpd_network_watcher_cursor_divergence", help, "gauge");
         for (id, [(_, least), (_, most)]) in &ranges {
-            page.row(&format!("originator_node_id=\"{id}\""), most - least);
+            let divergence = view.lacked(**id, *least, *most);
+            page.row(&format!("originator_node_id=\"{id}\""), divergence);
         }
         let help = "Comparisons of what nodes hold, with two answers at least";
         page.family("xmtpd_network_watcher_content_comparisons_total", help, "counter");

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 
 use super::finding::{
     ContentFinding, ContentQuestion, HeldContent, place_of_half, places_of_most, sides_of,
@@ -24,6 +25,8 @@ pub(super) struct RegistryEntry {
     pub(super) id: u32,
     pub(super) address: String,
     pub(super) is_canonical: bool,
+    /// The node's key; `None` if the record has none that is one.
+    pub(super) public_key: Option<PublicKey>,
 }
 
 /// The reason why a stream ended. A closed set: it is a label of a metric.
@@ -108,6 +111,10 @@ pub(super) struct NetworkView {
     /// Originators that have rows.
     pub(super) originators: BTreeSet<u32>,
     pub(super) nodes: BTreeMap<u32, NodeView>,
+    /// The keys of the nodes.
+    pub(super) public_keys: BTreeMap<u32, PublicKey>,
+    /// The statements that nodes have shown about void places of their own strands.
+    pub(super) voids: BTreeMap<u32, Vec<VoidStatement>>,
     /// The number of comparisons of contents with two answers at least, by originator.
     pub(super) compared: BTreeMap<u32, u64>,
     /// The places at which nodes without trees were compared.
@@ -158,7 +165,10 @@ impl NetworkView {
                 cursor.retain(|originator, _| self.originators.contains(originator));
             }
         }
+        let keys = watched.iter().filter_map(|(id, entry)| Some((*id, entry.public_key?)));
+        self.public_keys = keys.collect();
         let originators = &self.originators;
+        self.voids.retain(|originator, _| originators.contains(originator));
         self.findings.retain(|originator, _| originators.contains(originator));
         self.compared.retain(|originator, _| originators.contains(originator));
         self.sampling.retain(originators);
@@ -338,6 +348,7 @@ mod tests {
             id: *id,
             address: format!("http://node-{id}"),
             is_canonical: true,
+            public_key: None,
         };
         view.set_registry(&nodes.iter().map(entry).collect::<Vec<_>>());
         view
@@ -416,7 +427,12 @@ mod tests {
         let mut view = view(&ids);
         assert_eq!((view.nodes.len(), view.unwatched), (NODES_MAX, 1000 - NODES_MAX));
         assert!(alarms(&view).contains(&"registry"));
-        let left = RegistryEntry { id: 100, address: String::new(), is_canonical: false };
+        let left = RegistryEntry {
+            id: 100,
+            address: String::new(),
+            is_canonical: false,
+            public_key: None,
+        };
         assert!(view.set_registry(&[left]).is_empty());
         assert!(view.nodes.is_empty() && view.originators.contains(&100));
         assert_eq!(alarms(&view), ["registry"], "nothing is watched");
@@ -429,6 +445,7 @@ mod tests {
             id,
             address: format!("http://node-{id}"),
             is_canonical,
+            public_key: None,
         };
         let entries = [100, 200, 300, 400].map(|id| entry(id, id < 300));
         assert_eq!(view.set_registry(&entries).len(), 4);
@@ -459,6 +476,7 @@ mod tests {
             id,
             address: format!("http://node-{id}"),
             is_canonical: id > 60_000,
+            public_key: None,
         };
         let entries: Vec<_> = (1..=1000).map(|number| entry(100 * number)).collect();
         let watched = view.set_registry(&entries);
@@ -476,7 +494,12 @@ mod tests {
         view.set_registry(&[]);
         assert!(view.is_settled());
         assert_eq!(alarms(&view), ["registry"]);
-        let node = RegistryEntry { id: 100, address: "http://a".into(), is_canonical: true };
+        let node = RegistryEntry {
+            id: 100,
+            address: "http://a".into(),
+            is_canonical: true,
+            public_key: None,
+        };
         view.set_registry(&[node]);
         assert_eq!(alarms(&view), ["node_down"]);
     }
@@ -497,7 +520,12 @@ mod tests {
     fn what_a_reading_no_longer_names_loses_its_rows() {
         let mut view = view(&[100, 200]);
         view.note_cursor(100, &cursor([(100, 1), (200, 2)]), 1);
-        let only = RegistryEntry { id: 100, address: "http://b".into(), is_canonical: true };
+        let only = RegistryEntry {
+            id: 100,
+            address: "http://b".into(),
+            is_canonical: true,
+            public_key: None,
+        };
         assert_eq!(view.set_registry(&[only]), [(100, "http://b".to_owned())].into());
         assert_eq!(view.nodes[&100].cursor, Some([(100, 1)].into()));
         view.note_cursor(200, &cursor([(100, 1)]), 1);

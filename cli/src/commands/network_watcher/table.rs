@@ -39,9 +39,10 @@ pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
         let Some([_, (_, most)]) = view.range(originator).filter(|range| range[1].1 > 0) else {
             continue;
         };
-        let behind = view.places(originator).filter(|(_, place)| *place < most);
+        let lacked = |(node, place)| (node, view.lacked(originator, place, most));
+        let behind = view.places(originator).map(lacked).filter(|(_, lacked)| *lacked > 0);
         let behind: Vec<_> =
-            behind.map(|(node, place)| format!("node {node} lacks {}", most - place)).collect();
+            behind.map(|(node, lacked)| format!("node {node} lacks {lacked}")).collect();
         let behind = if behind.is_empty() { "all nodes".to_owned() } else { behind.join(", ") };
         output::line(format_args!("originator {originator}: {most}, {behind}"));
     }
@@ -99,7 +100,7 @@ fn as_value(WatcherPage { view, divergence_max, .. }: &WatcherPage) -> Value {
     let originator = |id: &u32| {
         let [(_, least), (_, most)] = view.range(*id)?;
         let compared = view.compared.get(id).copied().unwrap_or_default();
-        let divergence = most - least;
+        let divergence = view.lacked(*id, least, most);
         Some(json!({
             "originator_id": id, "max": most, "divergence": divergence, "compared": compared,
         }))

@@ -47,7 +47,7 @@ pub(super) enum StrandFault {
     Fee,
     /// The envelope depends on a place that its chain did not have yet.
     Dependency,
-    /// No peer has the places between the envelope and this earlier one.
+    /// No peer has the places between the envelope and this earlier one, and they are not declared void.
     Gap {
         /// The earlier place.
         before: EnvelopeId,
@@ -157,8 +157,10 @@ fn watch(
             }
         };
         let LogEntry { id, bytes, facts, validity } = entry;
+        // A node that declares places void says itself that it left them out: there is nothing to claim.
         if let Some((before, through)) = watched.gap.take()
             && through.sequence.next() == id.sequence
+            && !state.voids.cover_all(id.originator, before.sequence.next(), through.sequence)
         {
             faults.push((*id, StrandFault::Gap { before }));
         }

@@ -110,6 +110,16 @@ impl VoidPorts {
         self.book.lock().known.newest_ns(node)
     }
 
+    /// Returns true if a node has declared all places from one to another void.
+    pub(super) fn cover_all(
+        &self,
+        node: OriginatorId,
+        from: SequenceId,
+        through: SequenceId,
+    ) -> bool {
+        self.book.lock().known.cover_all(node, from, through)
+    }
+
     /// Returns true if a node has declared these places void from this folder.
     pub(super) fn has_declared(&self, of: &VoidStatement) -> bool {
         let is_same = |it: &VoidStatement| VoidStatement { time_ns: of.time_ns, ..*it } == *of;
