@@ -58,8 +58,7 @@ pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {
 fn is_odd(envelope: &Bytes) -> bool {
     let opened = OriginatorEnvelope::open(envelope.clone());
     let statement = opened.and_then(|(statement, _)| OpenedStatement::read(statement));
-    statement
-        .is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes().clone()))
+    statement.is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes()))
 }
 
 /// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.

@@ -5,7 +5,7 @@
 //! payloads that a later one replaces ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that
 //! only this program refuses is no fault of the node that signed it.
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::ids::OriginatorId;
@@ -31,8 +31,8 @@ impl LoosePayerEnvelope {
     /// Reads a payer envelope. Returns `None` if its fields, or those of its client envelope, cannot be told apart, or
     /// if topic and payload do not belong together, or are not for a node to put in order.
     #[must_use]
-    pub fn read(bytes: Bytes) -> Option<Self> {
-        let (mut client, mut signature) = (Bytes::new(), None);
+    pub fn read(bytes: &Bytes) -> Option<Self> {
+        let (mut client, mut signature): (&[u8], Option<&[u8]>) = (&[], None);
         let (mut target, mut retention_days) = (0, 0);
         each_field(bytes, |number, content| {
             match (number, content) {
@@ -40,7 +40,7 @@ impl LoosePayerEnvelope {
                 (2, FieldContent::Bytes(message)) => {
                     let last = last_bytes(message, 1)?;
                     // A message that occurs twice is merged.
-                    signature = last.or(signature.take()).or(Some(Bytes::new()));
+                    signature = last.or(signature).or(Some(&[]));
                 }
                 (3, FieldContent::Number(number)) => target = low_half(number)?,
                 (4, FieldContent::Number(number)) => retention_days = low_half(number)?,
@@ -48,7 +48,9 @@ impl LoosePayerEnvelope {
             }
             Some(())
         })?;
-        check_client(client.clone())?;
+        check_client(client)?;
+        let client = bytes.slice_ref(client);
+        let signature = signature.map(|it| bytes.slice_ref(it));
         Some(Self { client, signature, target: OriginatorId(target), retention_days })
     }
 
@@ -78,17 +80,17 @@ impl LoosePayerEnvelope {
 }
 
 /// Requires of a client envelope that its last payload is of its topic's kind, and put in order by a node.
-fn check_client(client: Bytes) -> Option<()> {
+fn check_client(client: &[u8]) -> Option<()> {
     let (mut named, mut payload) = (None, None);
     each_field(client, |number, content| {
         match (number, content) {
-            (1, FieldContent::Bytes(aad)) => named = last_bytes(aad, 2)?.or(named.take()),
+            (1, FieldContent::Bytes(aad)) => named = last_bytes(aad, 2)?.or(named),
             (2..=7, FieldContent::Bytes(_)) => payload = Some(number),
             _ => {}
         }
         Some(())
     })?;
-    let topic = Topic::parse(named?).ok()?;
+    let topic = Topic::parse(Bytes::copy_from_slice(named?)).ok()?;
     let kind = match payload? {
         2 => TopicKind::GroupMessages,
         3 => TopicKind::Welcomes,
@@ -99,19 +101,19 @@ fn check_client(client: Bytes) -> Option<()> {
 }
 
 /// The content of a field.
-enum FieldContent {
+enum FieldContent<'a> {
     Number(u64),
-    Bytes(Bytes),
+    Bytes(&'a [u8]),
     /// A group, or a number of fixed length. No field of the layers has these types.
     Skipped,
 }
 
 /// Hands over each field of a message in its order. Returns `None` if the message is malformed, or `each` does.
-fn each_field(
-    mut rest: Bytes,
-    mut each: impl FnMut(u32, FieldContent) -> Option<()>,
+fn each_field<'a>(
+    mut rest: &'a [u8],
+    mut each: impl FnMut(u32, FieldContent<'a>) -> Option<()>,
 ) -> Option<()> {
-    while rest.has_remaining() {
+    while !rest.is_empty() {
         let (number, wire_type) = decode_key(&mut rest).ok()?;
         let content = match wire_type {
             WireType::StartGroup => {
@@ -126,7 +128,7 @@ fn each_field(
 }
 
 /// Returns the last content of a field with bytes, if the message has the field; `None` if the message is malformed.
-fn last_bytes(message: Bytes, wanted: u32) -> Option<Option<Bytes>> {
+fn last_bytes(message: &[u8], wanted: u32) -> Option<Option<&[u8]>> {
     let mut last = None;
     each_field(message, |number, content| {
         if let FieldContent::Bytes(bytes) = content
@@ -140,26 +142,25 @@ fn last_bytes(message: Bytes, wanted: u32) -> Option<Option<Bytes>> {
 }
 
 /// Takes the content of a field that is no group.
-fn content(wire_type: WireType, rest: &mut Bytes) -> Option<FieldContent> {
+fn content<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<FieldContent<'a>> {
     let len = match wire_type {
         WireType::Varint => return decode_varint(rest).ok().map(FieldContent::Number),
-        WireType::LengthDelimited => {
-            let len = usize::try_from(decode_varint(rest).ok()?).ok()?;
-            return (len <= rest.len()).then(|| FieldContent::Bytes(rest.split_to(len)));
-        }
+        WireType::LengthDelimited => usize::try_from(decode_varint(rest).ok()?).ok()?,
         WireType::SixtyFourBit => 8,
         WireType::ThirtyTwoBit => 4,
         WireType::StartGroup | WireType::EndGroup => return None,
     };
-    (len <= rest.len()).then(|| {
-        rest.advance(len);
-        FieldContent::Skipped
+    let (bytes, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(match wire_type {
+        WireType::LengthDelimited => FieldContent::Bytes(bytes),
+        _ => FieldContent::Skipped,
     })
 }
 
 /// Moves past the rest of a group. Only remembers the numbers of the groups inside it: a sender can open one with each
 /// byte.
-fn skip_group(number: u32, rest: &mut Bytes) -> Option<()> {
+fn skip_group(number: u32, rest: &mut &[u8]) -> Option<()> {
     let mut open = vec![number];
     while let Some(&innermost) = open.last() {
         match decode_key(rest).ok()? {

@@ -255,7 +255,7 @@ pub fn check_statement(
 ///
 /// Costs one signature recovery.
 #[must_use]
-pub fn is_read_elsewhere(originator: OriginatorId, payer_envelope: Bytes) -> bool {
+pub fn is_read_elsewhere(originator: OriginatorId, payer_envelope: &Bytes) -> bool {
     let Some(read) = LoosePayerEnvelope::read(payer_envelope) else { return false };
     let signature = read.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
     read.target() == originator

@@ -138,9 +138,7 @@ fn broken(violation: &Violation, exhibit: &Exhibit) -> PayloadFinding {
     let fact = fact_of(violation, exhibit);
     let payer_envelope = &exhibit.fields.payer_envelope_bytes;
     match violation {
-        Violation::Undecodable(_)
-            if is_read_elsewhere(exhibit.id.originator, payer_envelope.clone()) =>
-        {
+        Violation::Undecodable(_) if is_read_elsewhere(exhibit.id.originator, payer_envelope) => {
             PayloadFinding::Claimed(Fact { name: "odd_encoding", ..fact }, None)
         }
         _ => PayloadFinding::Broken(fact),
