@@ -1,9 +1,12 @@
 //! Judging what other nodes have signed: facts for evidence, as functions of the envelopes.
 
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OpenedStatement, OriginatorEnvelope};
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
-use hawser_rules::{Contradiction, RateTable, check_charges_by_former, is_free};
+use hawser_rules::{
+    Contradiction, RateTable, RuleNumber, check_charges_by_former, is_free, is_read_elsewhere,
+};
+use hawser_storage::InvalidRule;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
 
@@ -36,6 +39,26 @@ pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
         pieces.push(hashes.flat_map(|hash| hash.0).collect());
     }
     pieces
+}
+
+/// Returns true if an envelope with this mark is evidence against the node that signed it. Two kinds are none:
+///
+/// - one from an absence: a node learns of its removal after the block, and acknowledges until then;
+/// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software.
+#[must_use]
+pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {
+    match RuleNumber(rule) {
+        RuleNumber::ABSENT => false,
+        RuleNumber::UNDECODABLE => !is_odd(envelope),
+        _ => true,
+    }
+}
+
+/// Returns true if the payer envelope inside may be decoded elsewhere.
+fn is_odd(envelope: &Bytes) -> bool {
+    let opened = OriginatorEnvelope::open(envelope.clone());
+    let statement = opened.and_then(|(statement, _)| OpenedStatement::read(statement));
+    statement.is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes()))
 }
 
 /// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.
@@ -140,7 +163,7 @@ impl StrandTimes {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::envelope::Proof;
+    use hawser_proto::envelope::{PayerEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{OriginatorId, SecretKey, SequenceId};
@@ -189,6 +212,28 @@ mod tests {
         let mut longer = first.encode_to_vec();
         longer.extend([0x78, 1]); // an unknown field
         assert_eq!(difference(&signed(&first), &sign(longer.into(), 1)), Some(Severity::Encoding));
+    }
+
+    #[test]
+    fn what_other_software_decodes_is_no_evidence_unless_no_payer_has_asked_the_node_for_it() {
+        // A topic, a group message, and the field of the message once more, as a number.
+        let client: Vec<u8> = vec![0x0a, 4, 0x12, 2, 0, 1, 0x12, 0, 0x10, 5];
+        let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+        let envelope = |target| {
+            let paid = PayerEnvelope::sign(client.clone().into(), target, 60, &payer);
+            signed(&pb::UnsignedOriginatorEnvelope {
+                originator_node_id: NODE.0,
+                originator_sequence_id: 7,
+                payer_envelope_bytes: paid.encode_to_vec().into(),
+                ..Default::default()
+            })
+        };
+        assert!(OriginatorEnvelope::parse(envelope(NODE)).is_err());
+        assert!(!is_evidence(InvalidRule(1), &envelope(NODE)));
+        assert!(is_evidence(InvalidRule(1), &envelope(OriginatorId(300))));
+        let noise = Bytes::from_static(b"noise");
+        assert!(is_evidence(InvalidRule(1), &noise));
+        assert!(is_evidence(InvalidRule(3), &noise) && !is_evidence(InvalidRule(17), &noise));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! - [`ids`], [`topic`], [`cursor`], [`minute`], [`date`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures; [`digests`]: many digests at once;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes; `client_aad`: the topic and the dependencies in
-//!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs;
+//!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs; [`loose`]: a
+//!   payer envelope as other software reads it;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
 //! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: the address at which a node accepts them;
 //! - [`batch`]: recovers the signers of many signatures at once;
@@ -36,6 +37,7 @@ pub mod envelope;
 pub mod frame;
 mod http_status;
 pub mod ids;
+pub mod loose;
 pub mod merkle;
 pub mod minute;
 pub mod mls;

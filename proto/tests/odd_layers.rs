@@ -4,8 +4,10 @@ use bytes::Bytes;
 use hawser_proto::envelope::{
     ClientEnvelope, LayerError, PayerEnvelope, Payload, UnsignedOriginatorEnvelope,
 };
+use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::payer_digest;
 use hawser_proto::topic::TopicError;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TopicKind};
 use prost::Message as _;
@@ -257,4 +259,61 @@ fn a_statement_may_state_any_number() {
     }
     let bare = UnsignedOriginatorEnvelope::parse(field(4, &payer).into()).expect("a statement");
     assert_eq!((bare.id(), bare.originator_ns()), (EnvelopeId::default(), 0));
+}
+
+/// Writes the payer envelope of a client envelope, for 60 days at node 100.
+fn paid(client: &[u8]) -> Vec<u8> {
+    [field(1, client), field(2, &field(1, &[7; 65])), numeric(3, 100), numeric(4, 60)].concat()
+}
+
+/// Writes groups within each other.
+fn groups(count: usize) -> Vec<u8> {
+    [[0x7b].repeat(count), [0x7c].repeat(count)].concat()
+}
+
+#[test]
+fn what_other_decoders_pass_over_is_read_loosely_and_only_so() {
+    let long = field(5, &vec![0; 256 * 1024 + 1]);
+    for (what, behind) in [
+        ("a payload that is a number", numeric(2, 5)),
+        ("an aad that is a number", numeric(1, 0)),
+        ("a key that is a text", field(1, &field(3, &field(1, &field(1, b"0"))))),
+        ("groups in groups", groups(10_001)),
+        ("a long update that is replaced", [long, group_message(&[7])].concat()),
+    ] {
+        let client = [plain(), behind].concat();
+        let odd_payer = [numeric(1, 7), field(3, b"100"), field(2, &numeric(1, 1))].concat();
+        for written in [paid(&client), [paid(&client), odd_payer].concat()] {
+            assert!(PayerEnvelope::parse(written.clone().into()).is_err(), "{what}");
+            let read = LoosePayerEnvelope::read(&written.into()).expect(what);
+            assert_eq!(read.digest(), payer_digest(OriginatorId(100), &client), "{what}");
+            assert_eq!((read.target(), read.retention_days()), (OriginatorId(100), 60));
+            assert_eq!(read.signature_bytes(), Some(&Bytes::from_static(&[7; 65])), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_no_decoder_reads_is_not_read_loosely_either() {
+    for (what, client) in [
+        ("an open group", [plain(), vec![0x7b]].concat()),
+        ("a group that ends as another one", [plain(), vec![0x7b, 0x74]].concat()),
+        ("the end of no group", [plain(), vec![0x7c]].concat()),
+        ("too many groups", [plain(), groups(10_002)].concat()),
+        ("a length beyond the end", [plain(), vec![0x12, 5, 1]].concat()),
+        ("a number of 65 bits", [plain(), vec![0x78], vec![0xff; 9], vec![2]].concat()),
+        ("wire type 6", [plain(), vec![0x7e, 1]].concat()),
+        ("the topic of another payload", [aad(&[1, 1]), group_message(&[7])].concat()),
+        ("an identity update", [aad(&[2, 1]), field(5, &[])].concat()),
+        ("no payload", aad(TOPIC)),
+        ("no topic", group_message(&[7])),
+    ] {
+        assert_eq!(LoosePayerEnvelope::read(&paid(&client).into()), None, "{what}");
+    }
+    let whole = Bytes::from(paid(&[plain(), groups(3)].concat()));
+    assert!(LoosePayerEnvelope::read(&whole).is_some());
+    let client_end = whole.len() - 73;
+    for cut in 0..client_end {
+        assert_eq!(LoosePayerEnvelope::read(&whole.slice(..cut)), None, "cut off at {cut}");
+    }
 }

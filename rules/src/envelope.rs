@@ -5,6 +5,7 @@
 
 use hawser_proto::batch::SignatureClaim;
 use hawser_proto::envelope::{ClientEnvelope, PayerEnvelope, Payload, UnsignedOriginatorEnvelope};
+use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
@@ -246,6 +247,20 @@ pub fn check_statement(
         return Ok(());
     }
     check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())
+}
+
+/// Returns true if software that reads odd fields otherwise may have taken this payer envelope, which does not decode
+/// here, from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did nothing wrong: the payer has
+/// signed these very bytes for it, with a retention that all nodes accept.
+///
+/// Costs one signature recovery.
+#[must_use]
+pub fn is_read_elsewhere(originator: OriginatorId, payer_envelope: &Bytes) -> bool {
+    let Some(read) = LoosePayerEnvelope::read(payer_envelope) else { return false };
+    let signature = read.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
+    read.target() == originator
+        && check_retention_in(originator, read.retention_days()).is_ok()
+        && signature.is_some_and(|it| it.recover(read.digest()).is_ok())
 }
 
 /// Checks that a rate in force at the statement's time gives its base fee and allows its congestion fee.

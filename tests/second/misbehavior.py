@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 
 from checkpoints import unhex
 from primitives import N, keccak256, recover
-from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
+from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode, each_field
 
 MINUTE = 60 * 10**9
 CLOCKS = 5 * MINUTE
@@ -22,6 +22,8 @@ CHAINS = 0, 1
 LIVENESS, SAFETY = (1, 2, 3), (4, 5, 6, 7, 8)
 DUPLICATE, ORDER, CAUSAL, PAYLOAD, CHAIN = 5, 4, 6, 7, 8
 BYTES_MAX, ENVELOPES_MAX, WINDOW_MAX, REQUEST_MAX = 8 << 20, 64, 1000, 65 << 10
+STRUCTURED_MAX = 256 << 10
+KINDS = {2: 0, 3: 1, 4: 3, 5: 2, 6: 4, 7: 5}
 
 
 class Ruling(Exception):
@@ -111,6 +113,8 @@ class Exhibit:
         """Payer envelope, client envelope, topic and dependencies; raises Refused for what breaks rule 1."""
         payer = decode(self.paid, PAYER)
         client_bytes = payer.get(1, b"")
+        if sum(len(it) for arm in (5, 6, 7) for it in contents(client_bytes, arm)) > STRUCTURED_MAX:
+            raise Refused("payload")
         client = decode(client_bytes, CLIENT)
         arms = [arm for arm in CLIENT["one of"] if arm in client]
         topic = client.get(1, {}).get(2, b"")
@@ -118,6 +122,39 @@ class Exhibit:
             raise Refused("client")
         needed = {it.get(1, 0): it.get(2, 0) for it in client[1].get(3, {}).get(1, [])}
         return payer, client_bytes, arms[0], topic, needed
+
+    def is_free(self):
+        """None if the payer layers do not decode."""
+        try:
+            return self.paid_parts()[3][0] in (4, 5)
+        except Refused:
+            return None
+
+    def is_read_elsewhere(self):
+        """Tells whether software may have accepted the payer layers that passes over fields of an unexpected form."""
+        client, signature, target, days, topic, arm = b"", None, 0, 0, None, None
+        try:
+            for number, wire, value in each_field(self.paid):
+                if (number, wire) == (1, 2):
+                    client = value
+                elif (number, wire) == (2, 2):
+                    inner = [it for number, wire, it in each_field(value) if (number, wire) == (1, 2)]
+                    signature = ([signature or b""] + inner)[-1]
+                elif (number, wire) == (3, 0):
+                    target = value & 0xFFFFFFFF
+                elif (number, wire) == (4, 0):
+                    days = value & 0xFFFFFFFF
+            for number, wire, value in each_field(client):
+                if (number, wire) == (1, 2):
+                    inner = [it for number, wire, it in each_field(value) if (number, wire) == (2, 2)]
+                    topic = ([topic] + inner)[-1]
+                elif wire == 2 and number in KINDS:
+                    arm = number
+        except Refused:
+            return False
+        has_topic = topic is not None and len(topic) > 1 and arm in (2, 3, 4) and topic[0] == KINDS[arm]
+        is_for_it = target == self.node and is_retention(days) and signature is not None
+        return has_topic and is_for_it and signer(signature, payer_digest(target, client)) is not None
 
 
 # Rates ---------------------------------------------------------------------------------------------
@@ -309,6 +346,8 @@ def judge_payload(case, accused, exhibits, worthless):
 def judge_envelope(case, rates, exhibit):
     """Verdict, fact, rule and missing data about one envelope."""
     rule = broken_rule(exhibit)
+    if rule == 1 and exhibit.is_read_elsewhere():
+        return "claim", "odd_encoding", rule, None
     if rule:
         return "proven", "rule_broken", rule, None
     payer, _, _, topic, _ = exhibit.paid_parts()
@@ -339,24 +378,31 @@ def is_absent(case, node, ns):
     return any((start + 1) * 10**9 <= ns and (end is None or ns < end * 10**9) for start, end in spans)
 
 
+def is_retention(days):
+    return 2 <= days <= 365 or days == 2**32 - 1
+
+
+def payer_digest(target, client):
+    return keccak256(b"target|" + target.to_bytes(4, "big") + b"payer|" + client)
+
+
 def broken_rule(exhibit):
     """The first rule that an envelope breaks by itself; 0 if none. Rule 16 needs 25 MiB, more than a report has."""
     try:
         payer, client, arm, topic, needed = exhibit.paid_parts()
     except Refused:
         return 1
-    days, target, kinds = payer.get(4, 0), payer.get(3, 0), {2: 0, 3: 1, 4: 3, 5: 2, 6: 4, 7: 5}
+    days, target = payer.get(4, 0), payer.get(3, 0)
     if target != exhibit.node:
         return 3
-    signed = b"target|" + target.to_bytes(4, "big") + b"payer|" + client
-    paying = signer(payer.get(2, {}).get(1, b""), keccak256(signed))
+    paying = signer(payer.get(2, {}).get(1, b""), payer_digest(target, client))
     if paying is None:
         return 2
-    if topic[0] != kinds[arm] or len(topic) > 128:
+    if topic[0] != KINDS[arm] or len(topic) > 128:
         return 4
     if any(node >= FIRST_NODE for node in needed):
         return 7
-    if not 2 <= days <= 365 and days != 2**32 - 1:
+    if not is_retention(days):
         return 8
     if arm in (6, 7):
         if paying != exhibit.key:
@@ -385,9 +431,9 @@ def judge_window(rates, exhibits):
     for one in before:
         # A later time than that of the last one counts in its minute.
         age = max(0, last.ns // MINUTE - one.ns // MINUTE)
-        if age < 5 and one.paid_parts()[3][0] not in (4, 5):
+        if age < 5 and one.is_free() is not True:
             most[age] += 1
-            fewest[age] += one.ns <= last.ns
+            fewest[age] += one.is_free() is False and one.ns <= last.ns
     most[0] += 1
     stated = last.fields.get(6, 0)
 
@@ -395,7 +441,7 @@ def judge_window(rates, exhibits):
         target, step = rate[4], rate[3]
         return any(step * it == stated for it in range(units(fewest, target), units(most, target) + 1))
 
-    if last.paid_parts()[3][0] in (4, 5) or any(map(is_due, rates.near(last.ns))):
+    if last.is_free() or any(map(is_due, rates.near(last.ns))):
         return last.ruling("refuted", "no_rule_broken", rule=12)
     if not rates.is_complete(last.ns):
         return last.ruling("inconclusive", "rates_unknown", missing=["rates"])

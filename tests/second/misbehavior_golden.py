@@ -198,6 +198,42 @@ def golden_rules():
     yield "a free envelope", *of(statement(paid=free, base=0), rates=())
 
 
+def golden_odd():
+    """Payer envelopes that do not decode, and that other software may decode."""
+
+    def of(paid, *others, rates=(RATE,), **facts):
+        return safety(PAYLOAD, signed(statement(paid=paid, base=1)), *others), {"rates": list(rates), **facts}
+
+    def groups(count):
+        return b"\x7b" * count + b"\x7c" * count
+
+    number = encode((2, 5))
+    odd = client() + number
+    yield "odd: a payload that is a number", *of(pay(odd))
+    yield "odd: a topic that is a number", *of(pay(client() + encode((1, number))))
+    yield "odd: a client envelope that is a number", *of(pay(client()) + encode((1, 5)))
+    yield "odd: a target that is a text", *of(pay(client()) + encode((3, b"100")))
+    yield "odd: groups in groups", *of(pay(client() + groups(150)))
+    yield "odd: a signature in two parts", *of(encode((2, b"")) + pay(odd))
+    yield "odd: a payload that is malformed", *of(pay(client(payload=b"\x0a\5")))
+    yield "odd: no rates", *of(pay(odd), rates=())
+    yield "odd: absent", *of(pay(odd), absences={"100": [[NOW // SECOND - 7200, None]]})
+    yield "odd: beside an honest one", *of(pay(odd), signed(statement(8)))
+    yield "odd: beside wrong fees", *of(pay(odd), signed(statement(8, base=1)))
+    yield "odd: as many groups as are decoded here", *of(pay(client() + groups(100)))
+    yield "rule 1: more groups than any software reads", *of(pay(client() + groups(10_002)))
+    yield "rule 1: a group that ends as another one", *of(pay(odd + b"\x7b\x74"))
+    yield "rule 1: cut off", *of(pay(odd + b"\x0a\5"))
+    yield "rule 1: for another node", *of(pay(odd, 200))
+    yield "rule 1: no payer", *of(encode((1, odd), (3, 100), (4, 30)))
+    yield "rule 1: a signature of 64 bytes", *of(encode((1, odd), (2, encode((1, bytes(64)))), (3, 100), (4, 30)))
+    yield "rule 1: a retention of a day", *of(pay(odd, days=1))
+    yield "rule 1: another kind", *of(pay(client(b"\0\x09") + number))
+    yield "rule 1: an identity update", *of(pay(client(b"\2\x09", arm=5) + number))
+    yield "rule 1: a reserved topic", *of(pay(client(b"\4\x09", arm=6) + number))
+    yield "rule 1: no topic", *of(pay(encode((3, b"")) + number))
+
+
 def golden_payloads():
     def of(*envelopes, rates=(RATE,), **facts):
         return safety(PAYLOAD, *envelopes), {"rates": list(rates), **facts}
@@ -552,6 +588,8 @@ def make():
     trees = [(*case, {}) for case in golden_trees()]
     for name, fault, pieces, facts in [*trees, *golden_late(), *golden_reports()]:
         yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
+    for name, report, facts in golden_odd():
+        yield {"name": name, "report": report.hex(), "registry": registry, **facts}
 
 
 if __name__ == "__main__":

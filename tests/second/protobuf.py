@@ -6,6 +6,8 @@ class Refused(Exception):
 
 
 U32, U64, I64, BOOL, BYTES = "u32", "u64", "i64", "bool", "bytes"
+# Messages and groups within each other that are read, and open groups that other software passes over.
+LEVELS, OPEN_GROUPS = 100, 10_001
 
 
 def varint(data, at):
@@ -22,8 +24,8 @@ def varint(data, at):
     raise Refused("number")
 
 
-def content(data, at, wire):
-    """The content of a field, and the end of it. A group has none."""
+def content(data, at, wire, number=None, levels=None, groups=None):
+    """The content of a field, and the end of it. A group has none; without a number it ends like any group."""
     if wire == 0:
         return varint(data, at)
     if wire == 2:
@@ -31,7 +33,7 @@ def content(data, at, wire):
     elif wire in (1, 5):
         length = 8 if wire == 1 else 4
     elif wire == 3:
-        return None, skip_group(data, at)
+        return None, skip_group(data, at, number, levels, groups)
     else:
         raise Refused("wire type")
     if at + length > len(data):
@@ -46,25 +48,41 @@ def tag(data, at):
     return key >> 3, key & 7, at
 
 
-def skip_group(data, at):
-    depth = 1
-    while depth:
-        _, wire, at = tag(data, at)
+def skip_group(data, at, number, levels, groups):
+    """The end of a group. Limits are the levels below it, and the groups that are open at once."""
+    opened = [number]
+    while opened:
+        inner, wire, at = tag(data, at)
         if wire == 4:
-            depth -= 1
-        elif wire == 3:
-            depth += 1
+            if opened.pop() not in (None, inner):
+                raise Refused("another group")
+            continue
+        if levels is not None and len(opened) >= levels:
+            raise Refused("levels")
+        if wire == 3:
+            if groups is not None and len(opened) >= groups:
+                raise Refused("groups")
+            opened.append(None if number is None else inner)
         else:
             _, at = content(data, at, wire)
     return at
 
 
-def decode(data, schema, found=None):
+def each_field(data):
+    """Number, wire type and content of each field, of any form that can be told apart."""
+    at = 0
+    while at < len(data):
+        number, wire, at = tag(data, at)
+        value, at = content(data, at, wire, number, groups=OPEN_GROUPS)
+        yield number, wire, value
+
+
+def decode(data, schema, found=None, levels=LEVELS):
     """The fields of a message by number. A message that is there twice is both of them, merged."""
     found, at = {} if found is None else found, 0
     while at < len(data):
         number, wire, at = tag(data, at)
-        value, at = content(data, at, wire)
+        value, at = content(data, at, wire, number, levels)
         kind = schema.get(number)
         if kind is None:
             continue
@@ -82,7 +100,7 @@ def decode(data, schema, found=None):
         if wire != (2 if isinstance(kind, dict) or kind == BYTES else 0):
             raise Refused("wire type")
         if isinstance(kind, dict):
-            value = decode(value, kind, {} if is_list else found.get(number, {}))
+            value = decode(value, kind, {} if is_list else found.get(number, {}), levels - 1)
         elif kind == U32:
             value &= 0xFFFFFFFF
         elif kind == I64:

@@ -122,7 +122,7 @@ impl Workers {
         // strand by one batch, chain strands by one batch.
         let (urgent, urgent_jobs) = unbounded();
         let (normal, normal_jobs) = unbounded();
-        let (callers, of_callers) = CallerQueue::new();
+        let (callers, of_callers) = CallerQueue::<WorkerJob>::new();
         let start = |index| {
             let jobs = (urgent_jobs.clone(), normal_jobs.clone(), of_callers.clone());
             std::thread::Builder::new()
@@ -241,7 +241,7 @@ impl ThreadsBehind {
         // Unbounded, because each followed strand has one batch and the one after it, and publishes are bounded by the
         // bytes in flight.
         let (strands, of_strands) = unbounded::<WorkerJob>();
-        let (callers, of_callers) = CallerQueue::new();
+        let (callers, of_callers) = CallerQueue::<WorkerJob>::new();
         let mut handles = Vec::new();
         for index in 0..threads {
             let strands = of_strands.clone();
@@ -263,7 +263,7 @@ impl ThreadsBehind {
 impl LookUpThreads {
     fn start(threads: usize) -> Self {
         // Unbounded, because publishes are bounded by the bytes in flight.
-        let (callers, of_callers) = CallerQueue::new();
+        let (callers, of_callers) = CallerQueue::<WorkerJob>::new();
         let mut handles = Vec::new();
         for index in 0..threads {
             let callers = of_callers.clone();

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use hawser_proto::envelope::{
     ClientEnvelope, OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope, UnsignedOriginatorEnvelope,
 };
+use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{OriginatorId, SecretKey};
+use hawser_proto::{OriginatorId, SecretKey, TopicKind};
 use prost::{Message as _, Name as _};
 
 use super::Target;
@@ -21,8 +22,21 @@ fn run(input: &[u8]) {
         assert_eq!(envelope.as_bytes(), &input);
         assert!(!envelope.topic().identifier().is_empty());
     }
+    let loose = LoosePayerEnvelope::read(&input);
     if let Ok(envelope) = PayerEnvelope::parse(input.clone()) {
         assert_eq!(envelope.as_bytes(), &input);
+        let kind = envelope.client().payload_kind();
+        let is_ordered_by_nodes = !kind.is_reserved() && kind != TopicKind::IdentityUpdates;
+        let is_read = is_ordered_by_nodes && envelope.client().topic().kind() == kind;
+        assert_eq!(loose.is_some(), is_read, "what is read strictly is read loosely, too");
+        if let Some(loose) = loose {
+            assert_eq!(loose.digest(), envelope.digest());
+            assert_eq!(loose.signature_bytes(), envelope.signature_bytes());
+            assert_eq!(
+                (loose.target(), loose.retention_days()),
+                (envelope.target(), envelope.retention_days())
+            );
+        }
     }
     if let Ok(statement) = UnsignedOriginatorEnvelope::parse(input.clone()) {
         assert_eq!(statement.as_bytes(), &input);

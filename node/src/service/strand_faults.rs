@@ -10,10 +10,10 @@
 //! all envelopes of the five minutes.
 
 use hawser_engine::fee_watch::{FeeLook, FeeWatch, load_at};
-use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, judge_fees, stated_ns};
+use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, is_evidence, judge_fees, stated_ns};
 use hawser_engine::overcharge::overcharge;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
-use hawser_rules::{RateTable, RuleNumber};
+use hawser_rules::RateTable;
 use hawser_storage::{
     Change, CommitError, Evidence, LogEntry, Misbehavior, ReadError, Snapshot, Store, Validity,
 };
@@ -118,7 +118,7 @@ impl StrandFaults {
                 part.pieces.push(Evidence { misbehavior, at: *id, from: None, envelopes });
             };
             if let Validity::Invalid(rule) = validity
-                && rule.0 != RuleNumber::ABSENT.0
+                && is_evidence(*rule, bytes)
             {
                 found(Misbehavior::Invalid(rule.0), vec![bytes.clone()]);
             }
@@ -208,7 +208,7 @@ mod tests {
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_rules::congestion::congestion_units;
     use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
-    use hawser_storage::SkipReason;
+    use hawser_storage::{InvalidRule, SkipReason};
 
     use super::*;
     use crate::service::testing::{evidence, key, open, places_of};
@@ -253,7 +253,10 @@ mod tests {
     }
 
     fn congested(sequence: u64, second: u32, fees: (u64, u64)) -> Bytes {
-        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        of_client(sequence, second, fees, hex::decode(CLIENT).unwrap().into())
+    }
+
+    fn of_client(sequence: u64, second: u32, fees: (u64, u64), client: Bytes) -> Bytes {
         let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
         let signature = payer.payer_signature.unwrap().bytes;
         let head = [0x0a, u8::try_from(client.len()).unwrap()];
@@ -294,6 +297,22 @@ mod tests {
         let rates = RateTable::new(vec![rate], None).unwrap();
         let mut faults = StrandFaults::after_log(store, NODE, rates, 1000).unwrap();
         faults.commit(store, changes).unwrap();
+    }
+
+    /// Any payer can write such an envelope, and a node of other software takes it.
+    #[test]
+    fn an_envelope_that_other_software_decodes_is_marked_and_is_no_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        // The payload's field once more, as a number.
+        let client = [hex::decode(CLIENT).unwrap(), vec![0x10, 5]].concat();
+        let changes = changes_of(&[of_client(1, 500, (FEE, 0), client.into()), unpaid(2, 501)]);
+        for change in &changes {
+            let Change::Append(entry) = change else { panic!("an envelope each") };
+            assert_eq!(entry.validity, Validity::Invalid(InvalidRule(1)));
+        }
+        take_at(&store, rate(0), &changes);
+        assert_eq!(places_of(&evidence(&store), Misbehavior::Invalid(1)), [2]);
     }
 
     #[test]

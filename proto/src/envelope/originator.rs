@@ -60,6 +60,12 @@ impl OpenedStatement {
         self.message.originator_ns
     }
 
+    /// Returns the bytes of the payer envelope, which may not decode.
+    #[must_use]
+    pub fn payer_envelope_bytes(&self) -> &Bytes {
+        &self.message.payer_envelope_bytes
+    }
+
     /// Parses the layers inside.
     ///
     /// # Errors

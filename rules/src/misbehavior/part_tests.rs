@@ -1,5 +1,6 @@
 //! Tests of reports with an envelope that is not evidence: it refutes its own part, and no other one.
 
+use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
 use hawser_proto::{Address, OriginatorId};
 use prost::Message as _;
@@ -82,4 +83,23 @@ fn a_forged_statement_beside_a_true_one_is_no_second_one() {
         outcome(MisbehaviorKind::DuplicateSequenceId, envelopes)
     };
     assert_eq!(of(&[true_one, forged()]), (Refuted, "forged"));
+}
+
+/// Any payer can have a node of other software sign such an envelope.
+#[test]
+fn a_long_update_that_another_payload_replaces_is_a_claim_and_one_that_counts_is_proven() {
+    // An identity update of a byte more than is decoded.
+    let update: Vec<u8> = [&[0x2a, 0x81, 0x80, 0x10][..], &[0; 256 * 1024 + 1]].concat();
+    let of = |before: &[u8], behind: &[u8]| {
+        let statement = draft(7, NOW).statement();
+        let payer = env::PayerEnvelope::decode(statement.payer_envelope_bytes.clone()).unwrap();
+        let client = [before, &payer.unsigned_client_envelope[..], behind].concat();
+        let payer = PayerEnvelope::sign(client.into(), OriginatorId(100), 30, &key(9));
+        let payer_envelope_bytes = payer.encode_to_vec().into();
+        let statement = env::UnsignedOriginatorEnvelope { payer_envelope_bytes, ..statement };
+        let envelope = sign(statement.encode_to_vec().into(), &key(1));
+        outcome(MisbehaviorKind::InvalidPayload, &[envelope])
+    };
+    assert_eq!(of(&update, &[]), (Claim, "odd_encoding"));
+    assert_eq!(of(&[], &update), (Proven, "rule_broken"));
 }

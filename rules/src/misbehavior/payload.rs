@@ -10,6 +10,7 @@ use super::report::Report;
 use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
 use crate::envelope::{
     check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
+    is_read_elsewhere,
 };
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
@@ -115,7 +116,7 @@ enum PayloadFinding {
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
     let statement = match check_bytes(exhibit) {
         Ok(statement) => statement,
-        Err(violation) => return PayloadFinding::Broken(fact_of(&violation, exhibit)),
+        Err(violation) => return broken(&violation, exhibit),
     };
     match judge_fees(case, exhibit, &statement) {
         PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
@@ -128,6 +129,19 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
             (Some(absent), _) => PayloadFinding::Claimed(absent, None),
             (None, finding) => finding,
         },
+    }
+}
+
+/// Returns the finding that an envelope breaks a rule by its bytes. One that does not decode here, and may elsewhere,
+/// proves nothing: its signer may run other software, and any payer can write such a one.
+fn broken(violation: &Violation, exhibit: &Exhibit) -> PayloadFinding {
+    let fact = fact_of(violation, exhibit);
+    let payer_envelope = &exhibit.fields.payer_envelope_bytes;
+    match violation {
+        Violation::Undecodable(_) if is_read_elsewhere(exhibit.id.originator, payer_envelope) => {
+            PayloadFinding::Claimed(Fact { name: "odd_encoding", ..fact }, None)
+        }
+        _ => PayloadFinding::Broken(fact),
     }
 }
 

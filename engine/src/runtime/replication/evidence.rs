@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId};
+use hawser_rules::RateTable;
 use hawser_rules::misbehavior::{DependencyState, StrandLoad, dependency_state};
-use hawser_rules::{RateTable, RuleNumber};
 use hawser_storage::{
     Change, CommitError, Evidence, InvalidRule, LogEntry, Misbehavior, ReadError, Severity,
     SkipReason, Snapshot, SuspectedDependency, Validity,
@@ -21,7 +21,9 @@ use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
 use crate::fee_watch::{FeeLook, FeeWatch};
-use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, judge_fees, stated_ns};
+use crate::misbehavior::{
+    FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees, stated_ns,
+};
 use crate::overcharge::overcharge;
 use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
@@ -164,9 +166,8 @@ fn watch(
         {
             faults.push((*id, StrandFault::Gap { before }));
         }
-        // A node learns of its removal after the block, and acknowledges until then: that is no fault.
         if let Validity::Invalid(rule) = validity
-            && rule.0 != RuleNumber::ABSENT.0
+            && is_evidence(*rule, bytes)
         {
             faults.push((*id, StrandFault::Invalid(*rule)));
         }

@@ -1,0 +1,182 @@
+//! Payer envelopes as software reads them that keeps what it does not expect.
+//!
+//! Decoders of protobuf differ. The one of the reference implementation passes over a known field that has another wire
+//! type, and over groups that are nested ten thousand deep. The one of this program refuses both. It also refuses long
+//! payloads that a later one replaces ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that
+//! only this program refuses is no fault of the node that signed it.
+
+use bytes::Bytes;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+use crate::ids::OriginatorId;
+use crate::sign::{Digest, payer_digest};
+use crate::topic::{Topic, TopicKind};
+
+/// Groups that may be open at once. The reference implementation reads as many.
+const OPEN_GROUPS_MAX: usize = 10_001;
+
+/// The parts of a payer envelope, where those of its fields that have an unexpected form are passed over.
+///
+/// Reading does not look into the payload, so this is also read from some envelopes that no software accepts. It takes
+/// no more memory than the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoosePayerEnvelope {
+    client: Bytes,
+    signature: Option<Bytes>,
+    target: OriginatorId,
+    retention_days: u32,
+}
+
+impl LoosePayerEnvelope {
+    /// Reads a payer envelope. Returns `None` if its fields, or those of its client envelope, cannot be told apart, or
+    /// if topic and payload do not belong together, or are not for a node to put in order.
+    #[must_use]
+    pub fn read(bytes: &Bytes) -> Option<Self> {
+        let (mut client, mut signature): (&[u8], Option<&[u8]>) = (&[], None);
+        let (mut target, mut retention_days) = (0, 0);
+        each_field(bytes, |number, content| {
+            match (number, content) {
+                (1, FieldContent::Bytes(bytes)) => client = bytes,
+                (2, FieldContent::Bytes(message)) => {
+                    let last = last_bytes(message, 1)?;
+                    // A message that occurs twice is merged.
+                    signature = last.or(signature).or(Some(&[]));
+                }
+                (3, FieldContent::Number(number)) => target = low_half(number)?,
+                (4, FieldContent::Number(number)) => retention_days = low_half(number)?,
+                _ => {}
+            }
+            Some(())
+        })?;
+        check_client(client)?;
+        let client = bytes.slice_ref(client);
+        let signature = signature.map(|it| bytes.slice_ref(it));
+        Some(Self { client, signature, target: OriginatorId(target), retention_days })
+    }
+
+    /// Returns the payer's signature as sent, of any length; `None` if there is none.
+    #[must_use]
+    pub fn signature_bytes(&self) -> Option<&Bytes> {
+        self.signature.as_ref()
+    }
+
+    /// Returns the digest that the payer's signature must cover.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        payer_digest(self.target, &self.client)
+    }
+
+    /// Returns the node that the payer asks to sequence this envelope.
+    #[must_use]
+    pub fn target(&self) -> OriginatorId {
+        self.target
+    }
+
+    /// Returns the requested retention in days.
+    #[must_use]
+    pub fn retention_days(&self) -> u32 {
+        self.retention_days
+    }
+}
+
+/// Requires of a client envelope that its last payload is of its topic's kind, and put in order by a node.
+fn check_client(client: &[u8]) -> Option<()> {
+    let (mut named, mut payload) = (None, None);
+    each_field(client, |number, content| {
+        match (number, content) {
+            (1, FieldContent::Bytes(aad)) => named = last_bytes(aad, 2)?.or(named),
+            (2..=7, FieldContent::Bytes(_)) => payload = Some(number),
+            _ => {}
+        }
+        Some(())
+    })?;
+    let topic = Topic::parse(Bytes::copy_from_slice(named?)).ok()?;
+    let kind = match payload? {
+        2 => TopicKind::GroupMessages,
+        3 => TopicKind::Welcomes,
+        4 => TopicKind::KeyPackages,
+        _ => return None,
+    };
+    (topic.kind() == kind).then_some(())
+}
+
+/// The content of a field.
+enum FieldContent<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// A group, or a number of fixed length. No field of the layers has these types.
+    Skipped,
+}
+
+/// Hands over each field of a message in its order. Returns `None` if the message is malformed, or `each` does.
+fn each_field<'a>(
+    mut rest: &'a [u8],
+    mut each: impl FnMut(u32, FieldContent<'a>) -> Option<()>,
+) -> Option<()> {
+    while !rest.is_empty() {
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        let content = match wire_type {
+            WireType::StartGroup => {
+                skip_group(number, &mut rest)?;
+                FieldContent::Skipped
+            }
+            wire_type => content(wire_type, &mut rest)?,
+        };
+        each(number, content)?;
+    }
+    Some(())
+}
+
+/// Returns the last content of a field with bytes, if the message has the field; `None` if the message is malformed.
+fn last_bytes(message: &[u8], wanted: u32) -> Option<Option<&[u8]>> {
+    let mut last = None;
+    each_field(message, |number, content| {
+        if let FieldContent::Bytes(bytes) = content
+            && number == wanted
+        {
+            last = Some(bytes);
+        }
+        Some(())
+    })?;
+    Some(last)
+}
+
+/// Takes the content of a field that is no group.
+fn content<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<FieldContent<'a>> {
+    let len = match wire_type {
+        WireType::Varint => return decode_varint(rest).ok().map(FieldContent::Number),
+        WireType::LengthDelimited => usize::try_from(decode_varint(rest).ok()?).ok()?,
+        WireType::SixtyFourBit => 8,
+        WireType::ThirtyTwoBit => 4,
+        WireType::StartGroup | WireType::EndGroup => return None,
+    };
+    let (bytes, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(match wire_type {
+        WireType::LengthDelimited => FieldContent::Bytes(bytes),
+        _ => FieldContent::Skipped,
+    })
+}
+
+/// Moves past the rest of a group. Only remembers the numbers of the groups inside it: a sender can open one with each
+/// byte.
+fn skip_group(number: u32, rest: &mut &[u8]) -> Option<()> {
+    let mut open = vec![number];
+    while let Some(&innermost) = open.last() {
+        match decode_key(rest).ok()? {
+            (number, WireType::StartGroup) if open.len() < OPEN_GROUPS_MAX => open.push(number),
+            (number, WireType::EndGroup) if number == innermost => {
+                open.pop();
+            }
+            (_, wire_type) => {
+                content(wire_type, rest)?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// Returns the number of a 32-bit field, which is the low half of a longer one.
+fn low_half(number: u64) -> Option<u32> {
+    u32::try_from(number & u64::from(u32::MAX)).ok()
+}
