@@ -15,7 +15,7 @@ pub(crate) fn line(text: impl fmt::Display) {
     styled_line(Escaped(text));
 }
 
-/// Prints a line to the error output, for people beside a program that reads the output. As with [`line`], characters
+/// Prints a line to the error output, for people beside a program that reads the output. As with [`line()`], characters
 /// that steer a terminal are escaped.
 pub(crate) fn note(text: impl fmt::Display) {
     // A failing error output cannot be reported anywhere.
