@@ -14,7 +14,7 @@ pub(super) const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 ///
 /// # Errors
 /// The reason as text of the endpoint, or of the connection, without the URL. The endpoint is not trusted: see
-/// [`shown`](crate::send::shown).
+/// [`one_line`](hawser_proto::one_line).
 pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, String> {
     install_cryptography();
     let bounds = WebSocketConfig::default()
