@@ -63,7 +63,7 @@ pub use decimal::decimal;
 pub use http_status::code_of_http;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;
-pub use one_line::{one_line, steers_terminal};
+pub use one_line::{one_line, one_line_of, steers_terminal};
 pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

@@ -2,13 +2,19 @@
 
 /// The bytes that are kept of a text. A guess: error messages of known software are shorter, and a status with one fits
 /// into a header, where each byte may take three.
-const LINE_LEN_BYTES_MAX: usize = 400;
+const LINE_LEN_BYTES_MAX: usize = 200;
 
-/// Returns the beginning of a text from outside as one line of at most 400 bytes, with `…` behind it if the text is
+/// Returns the beginning of a text from outside as one line of at most 200 bytes, with `…` behind it if the text is
 /// longer. A space replaces each character that steers a terminal, so the text begins no line of a log.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let kept = &text[..text.floor_char_boundary(LINE_LEN_BYTES_MAX)];
+    one_line_of(text, LINE_LEN_BYTES_MAX)
+}
+
+/// Does what [`one_line`] does, with another bound, in bytes.
+#[must_use]
+pub fn one_line_of(text: &str, len_bytes_max: usize) -> String {
+    let kept = &text[..text.floor_char_boundary(len_bytes_max)];
     let mut line: String =
         kept.chars().map(|it| if steers_terminal(it) { ' ' } else { it }).collect();
     if kept.len() < text.len() {

@@ -201,7 +201,7 @@ fn a_status_fits_into_headers_whatever_nodes_say() {
     assert!(status.message().len() <= 3072, "{}", status.message().len());
     assert!(status.details().len() <= 4096, "{}", status.details().len());
     let one = answer(vec![Err(refused())]).unwrap_err();
-    assert!(one.message().len() <= 500 && one.message().ends_with("€…"), "{}", one.message());
+    assert!(one.message().len() <= 300 && one.message().ends_with("€…"), "{}", one.message());
     assert_eq!(status.metadata().get(FAILED).unwrap(), "0-99", "all are listed");
 }
 

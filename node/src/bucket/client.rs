@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hawser_proto::one_line;
+use hawser_proto::one_line_of;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use object_store::ClientOptions;
 use object_store::client::{
@@ -25,6 +25,8 @@ pub(super) const ANSWER_LEN_BYTES_MAX: usize = 16 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The time limit of one request with its response, which have at most some MiB. A guess for a slow line of 1 Mbit/s.
 const REQUEST_MAX: Duration = Duration::from_secs(120);
+/// The longest error text that is shown, in bytes. A guess: a URL of a bucket, and the reason behind it.
+const TEXT_LEN_BYTES_MAX: usize = 400;
 
 /// Creates the client.
 ///
@@ -120,5 +122,5 @@ pub(super) fn text_of(error: &object_store::Error, secrets: &[&str]) -> String {
     for secret in secrets.iter().filter(|it| !it.is_empty()) {
         text = text.replace(secret, "…");
     }
-    one_line(&text)
+    one_line_of(&text, TEXT_LEN_BYTES_MAX)
 }
