@@ -290,9 +290,9 @@ async fn requests_of_far_more_envelopes_than_one_publish_has_are_not_decoded() {
         let details = String::from_utf8_lossy(refused.details()).into_owned();
         assert!(details.contains("TOO_MANY_ENVELOPES"), "{details:?}");
     }
-    // Each envelope is a byte that does not decode.
+    // The last envelope is a byte that does not decode.
     let path = "/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes";
-    let undecodable = framed(&[0x0a, 1, 0xff].repeat(20_001));
+    let undecodable = framed(&[&[0x0a, 0].repeat(20_001)[..], &[0x0a, 1, 0xff]].concat());
     let (code, text) = call_raw(&node.channel().await, path, undecodable).await;
     assert_eq!(code, Code::InvalidArgument);
     assert!(text.starts_with("too many payer_envelopes: 20001"), "{text}");

@@ -2,7 +2,7 @@
 //! hold an old copy, lie, charge too much congestion, lose the connection to the contract, or get no answer from it in
 //! time, prices that change within a range, and payers that deposit money, ask for it back, give the request up, or
 //! take the money out. In the end each fee of the log is in one leaf, each leaf is taken from its payer once, rounded
-//! up, and every node knows what each payer has left.
+//! up, and every node knows each payer's balance.
 
 use std::collections::BTreeMap;
 
@@ -293,7 +293,6 @@ type Amounts = BTreeMap<PayerAddress, u64>;
 /// Sum of fees in the log = sum of usage = sum of leaves = taken by the contract, to its rounding.
 fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     let (mut of_log, mut of_leaves, mut rounded) = (Amounts::new(), Amounts::new(), Amounts::new());
-    let mut unsettled = Amounts::new();
     for about in network.nodes() {
         let about = OriginatorId(about);
         let mut end = SequenceId::NONE;
@@ -313,15 +312,12 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
         for leaf in network.stated_between(about, SequenceId::NONE, end).payers() {
             *of_log.entry(leaf.payer).or_default() += leaf.fee.get();
         }
-        for leaf in network.stated_between(about, end, SequenceId::MAX).payers() {
-            *unsettled.entry(leaf.payer).or_default() += leaf.fee.get();
-        }
     }
     assert_eq!(of_leaves, of_log);
     let taken = network.contract.0.lock().taken_from.clone();
     let taken: Amounts = taken.into_iter().map(|(payer, amount)| (payer, amount.0)).collect();
     assert_eq!(taken, rounded);
-    money_adds_up(network, &taken, &unsettled);
+    money_adds_up(network, &taken);
     for node in network.members() {
         for (payer, amount) in &of_log {
             let usage = network.worker(node).usage_of(*payer).unwrap();
@@ -330,19 +326,19 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     }
 }
 
-/// Of each payer: deposits = balance + what it has asked for + what it has taken out + what settlements took. And every
-/// node knows that it can spend its balance without the fees of the log that no report settles.
-fn money_adds_up(network: &Network, taken: &Amounts, unsettled: &Amounts) {
+/// Of each payer: deposits = balance + what it has asked for + what it has taken out + what settlements took. Every node
+/// has followed the contract to its last block, and knows these balances.
+fn money_adds_up(network: &Network, taken: &Amounts) {
     network.follow_money();
     let accounts = network.contract.0.lock().money.accounts.clone();
     for (payer, account) in accounts {
-        let amount = |of: &Amounts| i128::from(of.get(&payer).copied().unwrap_or(0));
-        let gone = i128::from(account.pending + account.paid_out) + amount(taken);
+        let settled = i128::from(taken.get(&payer).copied().unwrap_or(0));
+        let gone = i128::from(account.pending + account.paid_out) + settled;
         assert_eq!(account.balance, i128::from(account.deposited) - gone, "{payer}");
         for node in network.members() {
-            let left = network.worker(node).usage_of(payer).unwrap().available();
-            let expected = account.balance * 1_000_000 - amount(unsettled);
-            assert_eq!(left, PicoDollarBalance(expected), "{payer} at node {node}");
+            let known = network.worker(node).usage_of(payer).unwrap().balance;
+            let expected = PicoDollarBalance(account.balance * 1_000_000);
+            assert_eq!(known, expected, "{payer} at node {node}");
         }
     }
 }
