@@ -32,13 +32,11 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 
 /// The answers to one want so far.
 ///
-/// Invariant: items ascend, and cover every place from the start of the want to `position`. Exceptions: envelopes from
-/// before that start, and one that is not the one which came for its place before.
+/// Invariant: items ascend, and cover every place from the start of the want to `position`. Exception: an envelope that
+/// is not the one which came for its place before.
 #[derive(Debug)]
 pub(super) struct WantFeed {
     originator: OriginatorId,
-    /// The place before the first one that was asked for.
-    after: SequenceId,
     /// The last place that the items cover.
     position: SequenceId,
     up_to: Option<SequenceId>,
@@ -68,7 +66,6 @@ impl WantFeed {
     pub(super) fn new(want: Want, may_expire: bool, now: Instant) -> Self {
         Self {
             originator: want.originator,
-            after: want.after,
             position: want.after,
             up_to: want.up_to,
             may_expire,
@@ -152,8 +149,8 @@ impl WantFeed {
             if self.repeats > REPEATS_MAX {
                 return Err(PeerViolation::OutOfOrder.into());
             }
-            let other =
-                self.may_be_other(id.sequence, leaf).then(|| Bytes::copy_from_slice(&outer.bytes));
+            let is_other = self.came_with(id.sequence).is_some_and(|came| came != leaf);
+            let other = is_other.then(|| Bytes::copy_from_slice(&outer.bytes));
             return Ok(other.map(StrandItem::Envelope).into_iter().collect());
         }
         let next = self.position.next();
@@ -181,14 +178,10 @@ impl WantFeed {
         Ok(items)
     }
 
-    /// Returns true if a repeated envelope, of a statement with this leaf, may not be the one that came for its place
-    /// before, in this call or in an earlier one. Of the places of this call, the last ones are known.
-    fn may_be_other(&self, place: SequenceId, leaf: TreeHash) -> bool {
-        let at = self.recent.binary_search_by_key(&place, |(place, _)| *place);
-        match at.ok().and_then(|at| self.recent.get(at)) {
-            Some((_, came)) => *came != leaf,
-            None => place <= self.after,
-        }
+    /// Returns the leaf of the statement that came for a place, if it is one of the last.
+    fn came_with(&self, place: SequenceId) -> Option<TreeHash> {
+        let at = self.recent.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        self.recent.get(at).map(|(_, leaf)| *leaf)
     }
 }
 
@@ -277,9 +270,8 @@ pub(super) mod tests {
     #[test]
     fn what_came_before_is_passed_over_until_it_comes_too_often() {
         let mut feed = feed(2, None);
-        let fed = take(&mut feed, [3, 6, 3, 5, 6, 7].map(envelope).into());
-        let items = vec![item(3), gap(4, 5, false), item(6), item(7)];
-        assert_eq!((fed.batches, fed.violation), (vec![items], None));
+        let fed = take(&mut feed, [1, 2, 3, 3, 2, 4].map(envelope).into());
+        assert_eq!((fed.batches, fed.violation), (vec![vec![item(3), item(4)]], None));
         let fed = take(&mut feed, vec![envelope(4); 1000]);
         assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
     }
@@ -291,8 +283,8 @@ pub(super) mod tests {
         let fed = take(&mut feed, vec![envelope(3), other(3), envelope(3), envelope(4)]);
         let expected = [item(3), StrandItem::Envelope(other(3)), item(4)];
         assert_eq!((fed.batches, fed.violation), (vec![Vec::from(expected)], None));
-        // The follower knows the places before the want.
-        assert_eq!(take(&mut feed, vec![envelope(1)]).batches, [[item(1)]]);
+        // Nothing is known about places before the want.
+        assert!(take(&mut feed, vec![other(1)]).batches.is_empty());
         let fed = take(&mut feed, vec![other(4); 1000]);
         assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
         let passed_on: usize = fed.batches.iter().map(Vec::len).sum();
@@ -416,9 +408,6 @@ pub(super) mod tests {
                         StrandItem::Envelope(bytes) => {
                             let (statement, _) = OriginatorEnvelope::open(bytes).unwrap();
                             let id = OriginatorEnvelope::statement(statement).unwrap().0;
-                            if id.sequence.0 <= after {
-                                continue;
-                            }
                             prop_assert_eq!(id.sequence.0, last + 1);
                             prop_assert!(up_to.is_none_or(|up_to| id.sequence.0 <= up_to));
                             id.sequence.0

@@ -472,7 +472,7 @@ impl Follower {
     }
 
     /// Handles a signed envelope out of order. It is compared with the one that is held at its place, because a peer
-    /// may show two statements in one answer. A peer over gRPC may repeat itself: `net` bounds that.
+    /// may show two statements in one answer. A peer over gRPC may repeat itself, so its session goes on.
     fn handle_out_of_order(
         &self,
         from: OriginatorId,
@@ -481,9 +481,10 @@ impl Follower {
         writes: &mut PendingWrites,
     ) -> Result<(), PeerViolation> {
         // Nothing of the own strand may be found without its guard.
-        if self.own_beside.is_none() && entry.id.sequence <= self.accepted {
-            writes.compare.push(entry);
+        if self.own_beside.is_some() || entry.id.sequence > self.accepted {
+            return Err(violation);
         }
+        writes.compare.push(entry);
         let is_over_grpc = self.peers.get(&from).is_some_and(|peer| peer.takes_ranges);
         if is_over_grpc { Ok(()) } else { Err(violation) }
     }
