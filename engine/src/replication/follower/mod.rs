@@ -471,8 +471,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Handles a signed envelope out of order. It is compared with the one that is held at its place, because a peer
-    /// may show two statements in one answer. A peer over gRPC may repeat itself, so its session goes on.
+    /// Handles a signed envelope out of order. It is compared with the one that is held at its place, because a peer may
+    /// show two statements in one answer. A peer over gRPC may repeat itself, so its session goes on.
     fn handle_out_of_order(
         &self,
         from: OriginatorId,
