@@ -11,13 +11,13 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store};
 use prost::Message as _;
 
 use crate::common::{
     self, NODE, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
 };
-use crate::follow::{self, Follower, OTHER, SOURCE, dated, key};
+use crate::follow::{Follower, OTHER, SOURCE, dated, key};
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -190,24 +190,5 @@ async fn an_old_second_statement_for_a_new_place_or_one_of_another_key_stops_no_
     for text in 20..40 {
         follower.publish(&text.to_string()).await.unwrap();
     }
-    follower.stop().await;
-}
-
-/// The second one is out of order, too, so it used to be dropped with its peer.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_statements_for_one_place_in_one_answer_are_evidence() {
-    let follower = Follower::start(common::store());
-    let mut source = follower.connect(SOURCE, &[]);
-    assert_eq!(source.want(SOURCE).await, (0, None));
-    let stories = ["one", "another"].map(|text| follow::envelope(SOURCE, 1, text));
-    source.send(stories.clone()).await;
-    let store = follower.engine().store().clone();
-    let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    follower.until("both are kept", || !found().is_empty()).await;
-    let Evidence { misbehavior, at, from, envelopes } = found().remove(0).evidence;
-    assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
-    assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(1)), Some(SOURCE)));
-    assert_eq!(envelopes, stories);
-    assert_eq!(follower.held(SOURCE), stories[..1]);
     follower.stop().await;
 }

@@ -85,7 +85,7 @@ const PADDING_LEN_BYTES: usize = 160 * 1024;
 /// without a place for long answers.
 const EMPTY_ENTRIES: usize = 20_000;
 /// Number of entries of an answer of [`Manner::AnswersMore`], of two bytes each: so few that it is not too long.
-const MORE_ENTRIES: usize = 2000;
+const MORE_ENTRIES: usize = 400;
 
 /// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,12 +3,10 @@
 //! A stream of the network's API names no gaps and no end. This one finds both, so that the engine's
 //! follower sees the same items as over QUIC.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hawser_engine::replication::{PeerViolation, StrandItem, Want};
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
 use super::canonical;
@@ -22,9 +20,6 @@ const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
 /// Repeated envelopes after which a peer counts as out of order. A guess: a page, which a peer may
 /// repeat between its reads from disk and its live envelopes.
 const REPEATS_MAX: u32 = 1000;
-/// The last envelopes with which repeated ones are compared. A guess: some pages of a quiet strand, in 10 kB for each
-/// want.
-const RECENT_MAX: usize = 256;
 /// Keep-alives that a peer may send at once, and the time after which it may send one more. Guessed: far
 /// above what any peer is configured for.
 const KEEP_ALIVES_MAX: u32 = 64;
@@ -32,8 +27,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 
 /// The answers to one want so far.
 ///
-/// Invariant: items ascend, and cover every place from the start of the want to `position`. Exception: an envelope that
-/// is not the one which came for its place before.
+/// Invariant: items ascend, and cover every place from the start of the want to `position`.
 #[derive(Debug)]
 pub(super) struct WantFeed {
     originator: OriginatorId,
@@ -43,8 +37,6 @@ pub(super) struct WantFeed {
     /// The peer is the strand's own node, and no other peer can speak for it.
     may_expire: bool,
     repeats: u32,
-    /// The last places that came, ascending, each with the leaf of its statement.
-    recent: VecDeque<(SequenceId, TreeHash)>,
     keep_alives: KeepAlives,
     is_over: bool,
 }
@@ -70,7 +62,6 @@ impl WantFeed {
             up_to: want.up_to,
             may_expire,
             repeats: 0,
-            recent: VecDeque::new(),
             keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
             is_over: false,
         }
@@ -126,8 +117,7 @@ impl WantFeed {
     }
 
     /// Returns the items for one envelope: the places that the peer has passed over, and itself. None for
-    /// one that came before. Another one for such a place is evidence if its originator has signed it, so the follower
-    /// gets it.
+    /// one that came before.
     fn items(
         &mut self,
         unix_ns: i64,
@@ -135,7 +125,7 @@ impl WantFeed {
         rewritten: &mut u64,
     ) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
         let outer = canonical::open(envelope).ok_or(PeerViolation::NotCanonical)?;
-        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone())
+        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement)
             .map_err(|_| PeerViolation::NotCanonical)?;
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator.into());
@@ -143,15 +133,14 @@ impl WantFeed {
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder.into()); // no strand has such a place
         }
-        let leaf = leaf_hash(LeafData::Signed(&outer.statement));
         if id.sequence <= self.position {
             self.repeats += 1;
-            if self.repeats > REPEATS_MAX {
-                return Err(PeerViolation::OutOfOrder.into());
-            }
-            let is_other = self.came_with(id.sequence).is_some_and(|came| came != leaf);
-            let other = is_other.then(|| Bytes::copy_from_slice(&outer.bytes));
-            return Ok(other.map(StrandItem::Envelope).into_iter().collect());
+            let is_too_often = self.repeats > REPEATS_MAX;
+            return if is_too_often {
+                Err(PeerViolation::OutOfOrder.into())
+            } else {
+                Ok(Vec::new())
+            };
         }
         let next = self.position.next();
         self.position = id.sequence;
@@ -171,17 +160,7 @@ impl WantFeed {
         // The follower holds envelopes and counts their bytes. One that shares the memory of its message would
         // keep all of it, and a peer chooses what else a message has.
         items.push(StrandItem::Envelope(Bytes::copy_from_slice(&outer.bytes)));
-        if self.recent.len() >= RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((id.sequence, leaf));
         Ok(items)
-    }
-
-    /// Returns the leaf of the statement that came for a place, if it is one of the last.
-    fn came_with(&self, place: SequenceId) -> Option<TreeHash> {
-        let at = self.recent.binary_search_by_key(&place, |(place, _)| *place).ok()?;
-        self.recent.get(at).map(|(_, leaf)| *leaf)
     }
 }
 
@@ -274,24 +253,6 @@ pub(super) mod tests {
         assert_eq!((fed.batches, fed.violation), (vec![vec![item(3), item(4)]], None));
         let fed = take(&mut feed, vec![envelope(4); 1000]);
         assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
-    }
-
-    #[test]
-    fn another_statement_for_a_place_that_came_goes_to_the_follower() {
-        let other = |sequence| envelope_at(NODE, sequence, NOW_NS + 1);
-        let mut feed = feed(2, None);
-        let fed = take(&mut feed, vec![envelope(3), other(3), envelope(3), envelope(4)]);
-        let expected = [item(3), StrandItem::Envelope(other(3)), item(4)];
-        assert_eq!((fed.batches, fed.violation), (vec![Vec::from(expected)], None));
-        // Nothing is known about places before the want.
-        assert!(take(&mut feed, vec![other(1)]).batches.is_empty());
-        let fed = take(&mut feed, vec![other(4); 1000]);
-        assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
-        let passed_on: usize = fed.batches.iter().map(Vec::len).sum();
-        assert_eq!(passed_on, 997, "three came before");
-        let many = (5..2000).map(envelope).collect();
-        take(&mut feed, many);
-        assert_eq!(feed.recent.len(), RECENT_MAX);
     }
 
     #[test]

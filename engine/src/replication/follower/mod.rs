@@ -140,7 +140,7 @@ struct PeerProgress {
     is_proven: bool,
     /// The peer answers wants for gaps alone.
     names_gaps: bool,
-    /// The peer answers wants for the gaps of some ranges: it is one over gRPC.
+    /// The peer answers wants for the gaps of some ranges.
     takes_ranges: bool,
     /// The peer is asked for no part before this time.
     part_at: Instant,
@@ -419,10 +419,7 @@ impl Follower {
             return Err(PeerViolation::WrongOriginator);
         }
         let sequence = id.sequence;
-        let expired = match self.open_want_mut(from).advance(sequence) {
-            Ok(expired) => expired,
-            Err(violation) => return self.handle_out_of_order(from, entry, violation, writes),
-        };
+        let expired = self.open_want_mut(from).advance(sequence)?;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.claimed_head = peer.claimed_head.max(sequence);
             peer.claims.note(now, sequence);
@@ -469,24 +466,6 @@ impl Follower {
         self.note_filled(now, from, left_out_by);
         self.note_progress(now, from, len_bytes);
         Ok(())
-    }
-
-    /// Handles a signed envelope out of order. It is compared with the one that is held at its place, because a peer may
-    /// show two statements in one answer. A peer over gRPC may repeat itself, so its session goes on.
-    fn handle_out_of_order(
-        &self,
-        from: OriginatorId,
-        entry: LogEntry,
-        violation: PeerViolation,
-        writes: &mut PendingWrites,
-    ) -> Result<(), PeerViolation> {
-        // Nothing of the own strand may be found without its guard.
-        if self.own_beside.is_some() || entry.id.sequence > self.accepted {
-            return Err(violation);
-        }
-        writes.compare.push(entry);
-        let is_over_grpc = self.peers.get(&from).is_some_and(|peer| peer.takes_ranges);
-        if is_over_grpc { Ok(()) } else { Err(violation) }
     }
 
     /// Notes an envelope that was requested and is not held. One that is held, or that this follower did not

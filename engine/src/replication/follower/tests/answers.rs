@@ -513,15 +513,6 @@ fn a_peer_that_sends_an_envelope_where_gaps_alone_were_asked_for_is_sent_away() 
     assert!(effects.contains(&Effect::Disconnect { peer: OTHER, violation }), "{effects:?}");
 }
 
-/// It may send again what it has sent.
-#[test]
-fn another_statement_of_a_peer_over_grpc_is_compared_and_ends_no_session() {
-    let mut rig = Rig::connected(0);
-    rig.follower.handle_takes_ranges(SOURCE);
-    let effects = rig.answer(SOURCE, envelopes([1, 2, 1, 3]));
-    assert_eq!(effects, [appends([1, 2, 3]), compares(SOURCE, [1])]);
-}
-
 /// A peer that names the gaps of the search, and then no more, may hold all others.
 #[test]
 fn a_want_for_gaps_alone_puts_the_end_of_a_search_off_by_a_second() {
