@@ -326,8 +326,8 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     }
 }
 
-/// Of each payer: deposits = balance + what it has asked for + what it has taken out + what settlements took. Every node
-/// has followed the contract to its last block, and knows these balances.
+/// Of each payer: deposits = balance + what it has asked for + what it has taken out + what settlements took. Every
+/// node has followed the contract to its last block, and knows these balances.
 fn money_adds_up(network: &Network, taken: &Amounts) {
     network.follow_money();
     let accounts = network.contract.0.lock().money.accounts.clone();
