@@ -7,6 +7,9 @@ use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_proto::PayerAddress;
 use hawser_storage::LedgerEventId;
 
+/// The block before the first one of payers' money. It is above all blocks of reports: a node takes a report for settled
+/// only if it has read the payers' money up to the same block.
+pub const BEFORE_BLOCKS: u64 = 1_000_000;
 /// The time for which a requested withdrawal waits.
 pub const LOCK_MINUTES: u32 = 60;
 
@@ -44,7 +47,7 @@ struct MoneyBlock {
 #[derive(Default)]
 pub struct PayerMoney {
     pub accounts: BTreeMap<PayerAddress, MoneyAccount>,
-    /// The blocks from number 1 on.
+    /// The blocks behind [`BEFORE_BLOCKS`].
     blocks: Vec<MoneyBlock>,
 }
 
@@ -121,20 +124,21 @@ impl PayerMoney {
         self.blocks.push(MoneyBlock { events, balances });
     }
 
-    /// The number of the newest block; 0 if there is none.
+    /// The number of the newest block; [`BEFORE_BLOCKS`] if there is none.
     pub fn head(&self) -> u64 {
-        self.blocks.len() as u64
+        BEFORE_BLOCKS + self.blocks.len() as u64
     }
 
     /// The events from one block up to another one.
     pub fn events(&self, from: u64, through: u64) -> Vec<LedgerEvent> {
-        let (from, through) = (usize::try_from(from).unwrap(), usize::try_from(through).unwrap());
+        let number = |block: u64| usize::try_from(block - BEFORE_BLOCKS).unwrap();
+        let (from, through) = (number(from), number(through));
         let blocks = &self.blocks[from.saturating_sub(1)..through];
         blocks.iter().flat_map(|block| block.events.clone()).collect()
     }
 
     /// All balances after a block.
     pub fn balances_after(&self, block: u64) -> &BTreeMap<PayerAddress, i128> {
-        &self.blocks[usize::try_from(block).unwrap() - 1].balances
+        &self.blocks[usize::try_from(block - BEFORE_BLOCKS).unwrap() - 1].balances
     }
 }

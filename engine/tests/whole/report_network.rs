@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::common::{
     START_NS, TestClock, client, frame, group_payload, group_topic, payer, rate, record_rates,
 };
+use crate::payer_money::BEFORE_BLOCKS;
 use crate::report_contract::{NODES, TestContract, domain, key};
 
 const MINUTE_NS: i64 = 60_000_000_000;
@@ -256,7 +257,8 @@ impl Network {
         let head = chain.money.head();
         for (node, engine) in &self.engines {
             let ledger = engine.ledger_appender();
-            let mut read = ledger.position().unwrap().map_or(0, |position| position.block);
+            let mut read =
+                ledger.position().unwrap().map_or(BEFORE_BLOCKS, |position| position.block);
             while read < head {
                 let through = if *node == NODES[0] { read + 1 } else { head };
                 let position = ChainPosition { block: through, hash: [1; 32] };
