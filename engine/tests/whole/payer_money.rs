@@ -7,8 +7,8 @@ use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_proto::PayerAddress;
 use hawser_storage::LedgerEventId;
 
-/// The block before the first one of payers' money. It is above all blocks of reports: a node takes a report for settled
-/// only if it has read the payers' money up to the same block.
+/// The block before the first one of payers' money. It is above all blocks of reports: a node takes a report for
+/// settled only if it has read the payers' money up to the same block.
 pub const BEFORE_BLOCKS: u64 = 1_000_000;
 /// The time for which a requested withdrawal waits.
 pub const LOCK_MINUTES: u32 = 60;
