@@ -6,6 +6,7 @@
 use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
+pub use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 
 use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units, target_in_use};
 use crate::retention::check_retention;
@@ -17,15 +18,6 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
-
-/// A price in picodollars. The rate registry takes any 64-bit number, and a node may state any, so a price may exceed
-/// every amount that can be charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PicoDollarPrice(pub u64);
-
-/// A price in picodollars per byte of payer envelope and day of retention, with the range of a [`PicoDollarPrice`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PicoDollarsPerByteDay(pub u64);
 
 /// One entry of the rate registry, whose prices are in force from its start until the next entry's
 /// (`docs/protocol/fees.md`).
