@@ -212,9 +212,9 @@ mod tests {
             rows[1],
             RateRow {
                 start_unix_s: 7,
-                message_fee: 100,
-                storage_fee: 200,
-                congestion_fee: 300,
+                message_fee: PicoDollarPrice(100),
+                storage_fee: PicoDollarsPerByteDay(200),
+                congestion_fee: PicoDollarPrice(300),
                 target_rate_per_minute: 6000,
             }
         );
