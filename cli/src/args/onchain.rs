@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use hawser_chain::admin::bridge::{BridgeTerms, Gas, WeiPerGas};
-use hawser_chain::admin::{Contract, MicroDollars};
+use hawser_chain::admin::bridge::{BridgeTerms, Gas};
+use hawser_chain::admin::{Contract, MicroDollars, WeiPerGas};
 use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
 
@@ -188,7 +188,7 @@ impl BridgeArgs {
     pub(crate) fn terms(&self) -> BridgeTerms {
         BridgeTerms {
             gas_limit: self.gas_limit.map(Gas),
-            max_fee_per_gas: self.max_fee_per_gas.map(WeiPerGas),
+            max_fee_per_gas: self.max_fee_per_gas.map(|wei| WeiPerGas(wei.into())),
             amount: self.amount,
             wrap: self.from_underlying,
         }
