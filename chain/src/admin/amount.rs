@@ -24,7 +24,7 @@ pub struct SignedMicroDollars(pub i128);
 pub struct Wei(pub u128);
 
 /// The price of a unit of gas, in wei of its chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct WeiPerGas(pub u128);
 
 impl Wei {

@@ -9,7 +9,7 @@ use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
 use crate::admin::rates::{PRICE_MAX, RateEntry};
-use crate::admin::{MicroDollars, SignedMicroDollars, Wei};
+use crate::admin::{MicroDollars, SignedMicroDollars, Wei, WeiPerGas};
 
 /// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct WatchLimits {
     pub sender_min: Wei,
     /// The smallest balance of a sender on the app chain without an alarm, of its native token.
     pub app_sender_min: Wei,
-    /// The highest gas price without an alarm, wei.
-    pub gas_price_wei_max: u128,
+    /// The highest gas price without an alarm.
+    pub gas_price_max: WeiPerGas,
     /// The age in seconds of the last report's last minute above which the next report is overdue; and the time in
     /// seconds for which a node may have no report.
     pub report_age_s_max: u64,
@@ -41,7 +41,7 @@ impl Default for WatchLimits {
             payer_min: MicroDollars::new(10 * 1_000_000).expect("ten dollars fit into 96 bits"),
             sender_min: Wei(10_000_000_000_000_000),
             app_sender_min: Wei(1_000_000_000_000_000_000),
-            gas_price_wei_max: 100_000_000_000,
+            gas_price_max: WeiPerGas(100_000_000_000),
             report_age_s_max: 24 * 3600,
             settle_age_s_max: 24 * 3600,
             block_age_s_max: 15 * 60,
@@ -136,8 +136,8 @@ pub fn judge(
     if block_age_s > limits.block_age_s_max {
         alarm(AlarmKind::ChainStopped, format!("the newest block is {block_age_s} s old"));
     }
-    if seen.gas_price_wei > limits.gas_price_wei_max {
-        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price_wei));
+    if seen.gas_price > limits.gas_price_max {
+        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price.0));
     }
     for (payer, balance) in &seen.payers {
         if *balance < SignedMicroDollars::from(limits.payer_min) {
@@ -288,7 +288,7 @@ mod tests {
     fn healthy() -> Observation {
         Observation {
             chain_time: NOW - 5,
-            gas_price_wei: 1,
+            gas_price: WeiPerGas(1),
             payers: vec![(Address::ZERO, SignedMicroDollars(11_000_000))],
             senders: vec![(Address::ZERO, Wei(u128::MAX))],
             app_senders: vec![(Address::ZERO, Wei(u128::MAX))],
@@ -319,7 +319,7 @@ mod tests {
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
-            (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
+            (AlarmKind::GasPrice, |it| it.gas_price = WeiPerGas(u128::MAX)),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {
                 _ = it.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]))

@@ -67,7 +67,7 @@ impl Watch {
         page.family("xmtp_chain_watcher_block_time_seconds", "Time of the newest block", "gauge");
         page.row("", seen.chain_time);
         page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
-        page.row("", seen.gas_price_wei);
+        page.row("", seen.gas_price.0);
         page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
         for (payer, balance) in &seen.payers {
             page.row(&format!("payer=\"{payer}\""), balance.0);
