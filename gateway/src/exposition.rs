@@ -196,7 +196,7 @@ impl GatewayCollector {
         out.gauges(
             "xmtp_blockchain_oracle_gas_price",
             "Last gas price that the chain has stated, wei",
-            last().map(|(labels, (_, wei))| (labels, u64::try_from(wei).unwrap_or(u64::MAX))),
+            last().map(|(labels, (_, price))| (labels, u64::try_from(price.0).unwrap_or(u64::MAX))),
         )?;
         out.gauges(
             "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix",
@@ -213,7 +213,7 @@ impl GatewayCollector {
             "Uses of a default gas price, because none had been read yet",
             each().map(|(labels, prices)| (labels, prices.defaults)),
         )?;
-        let balance = |it: &SenderFigures| Some(([("chain", "app")], it.balance_wei? as f64));
+        let balance = |it: &SenderFigures| Some(([("chain", "app")], it.balance?.0 as f64));
         let own = if let [sender] = &senders[..] { balance(sender) } else { None };
         out.gauges(
             "xmtp_account_balance_wei",

@@ -233,7 +233,7 @@ impl PublishService {
     ) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
-            let wei = self.chain.gas_price_wei().saturating_mul(u128::from(gas));
+            let wei = self.chain.gas_price().0.saturating_mul(u128::from(gas));
             let picodollars = u64::try_from(wei / WEI_PER_PICODOLLAR).unwrap_or(u64::MAX);
             return CallerCost { envelopes: 1, picodollars, gas, congestion_max: 0 };
         }
