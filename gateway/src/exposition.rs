@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use hawser_chain::admin::SignedMicroDollars;
 use hawser_chain::broadcast::TransactionTimes;
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
@@ -27,7 +28,7 @@ pub(crate) fn page(
     serve: &ServeSettings,
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
-    deposit: watch::Receiver<Option<i128>>,
+    deposit: watch::Receiver<Option<SignedMicroDollars>>,
     transactions: TransactionTimes,
 ) -> MetricsPage {
     let collectors: [Box<dyn Collector>; 5] = [
@@ -44,8 +45,8 @@ pub(crate) fn page(
 struct GatewayCollector {
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
-    /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
-    deposit: watch::Receiver<Option<i128>>,
+    /// The payer's balance in the payer registry; `None` while it is unknown.
+    deposit: watch::Receiver<Option<SignedMicroDollars>>,
     transactions: TransactionTimes,
 }
 
@@ -221,7 +222,7 @@ impl GatewayCollector {
             own,
         )?;
         #[expect(clippy::cast_precision_loss, reason = "dollars of billions are cents still")]
-        let deposit = self.deposit.borrow().map(|microdollars| microdollars as f64 * 1e6);
+        let deposit = self.deposit.borrow().map(|microdollars| microdollars.0 as f64 * 1e6);
         out.gauge(
             "xmtp_payer_balance_picodollars",
             "The payer's balance in the payer registry, picodollars; negative if it owes more than was deposited",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_chain::admin::{Wei, WeiPerGas};
+use hawser_chain::admin::{SignedMicroDollars, Wei, WeiPerGas};
 use hawser_gateway::chain::{GasPrices, SenderFigures};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
@@ -150,7 +150,7 @@ async fn what_the_payer_has_is_shown_while_it_is_known() {
     let shown = async |line: &str| net.page("/metrics").await.1.contains(line);
     assert!(!shown("\nxmtp_payer_balance_picodollars ").await, "it is not known");
     assert!(!shown("\nxmtp_account_balance_wei{").await, "it is not known");
-    known.send_replace(Some(-2));
+    known.send_replace(Some(SignedMicroDollars(-2)));
     assert!(shown("\nxmtp_payer_balance_picodollars -2000000.0\n").await);
     let figures = SenderFigures { balance: Some(Wei(7)), ..SenderFigures::default() };
     *net.chain.figures.lock() = figures;
