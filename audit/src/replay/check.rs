@@ -10,8 +10,8 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, payer_claims,
+    Absences, PicoDollarPrice, RateTable, Registry, Violation, check_charges_by_former,
+    check_length, check_no_charges, check_statement, is_free, is_owed, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -50,7 +50,7 @@ pub(crate) struct Signed {
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
     /// The stated congestion fee, if it is above 0 and a rate allows it. The envelopes before it decide about it.
-    pub(crate) congestion_fee: Option<u64>,
+    pub(crate) congestion_fee: Option<PicoDollarPrice>,
     /// The account that the payer's signature recovers to, in the strand of a node.
     pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
@@ -312,8 +312,8 @@ impl Checker {
             self.rates.as_ref().filter(|rates| rates.is_complete_at(parsed.originator_ns()));
         if let Some(rates) = rates {
             signed.fee = check_charges_by_former(parsed, rates).err();
-            let fee = Some(parsed.congestion_fee_picodollars());
-            signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
+            let fee = Some(PicoDollarPrice(parsed.congestion_fee_picodollars()));
+            signed.congestion_fee = fee.filter(|fee| fee.0 > 0 && signed.fee.is_none());
         }
     }
 }
