@@ -248,13 +248,14 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 #[cfg(test)]
 mod tests {
     use hawser_engine::ledger::PicoDollarBalance;
+    use hawser_proto::price::PicoDollarPrice;
 
     use super::*;
 
     #[test]
     fn a_payer_without_money_is_told_from_which_envelope_on() {
-        let status =
-            into_status(PublishError::Balance { price: 70, left: PicoDollarBalance(50), index: 3 });
+        let (price, left) = (PicoDollarPrice(70), PicoDollarBalance(50));
+        let status = into_status(PublishError::Balance { price, left, index: 3 });
         assert_eq!(status.code(), Code::FailedPrecondition);
         let details = String::from_utf8_lossy(status.details()).into_owned();
         for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[3]"] {
