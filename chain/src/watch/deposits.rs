@@ -56,8 +56,8 @@ impl DepositWatcher {
         Self { balance, task }
     }
 
-    /// Returns a receiver of the balance. `None` before the first reading and while readings fail. No reading at a lower
-    /// block replaces it.
+    /// Returns a receiver of the balance. `None` before the first reading and while readings fail. No reading at a
+    /// lower block replaces it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<SignedMicroDollars>> {
         self.balance.clone()
