@@ -37,10 +37,10 @@ pub(super) struct JudgedRun {
     pub(super) hashed: Vec<HashedEnvelope>,
 }
 
-/// Returns the envelope of an item that is one.
+/// Returns the envelope of an item that has one.
 pub(super) fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
     match item {
-        StrandItem::Envelope(bytes) => Some(bytes),
+        StrandItem::Envelope(bytes) | StrandItem::Second(bytes) => Some(bytes),
         StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
             None
         }
