@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts. An answer has room for
 /// thousands, which would make this process dial foreign hosts for hours.
-const ADDRESSES_MAX: usize = 8;
+pub(crate) const ADDRESSES_MAX: usize = 8;
 /// The longest wait for an answer. A guess: servers of names answer sooner, also across the world.
 const LOOK_UP_MAX: Duration = Duration::from_secs(3);
 /// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
