@@ -10,6 +10,7 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hawser_chain::send::{AnswerBodyError, read_body};
 use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{Method, StatusCode};
@@ -153,20 +154,14 @@ impl WebObjects {
 
     /// Reads a whole object of at most `len_bytes_max` bytes.
     async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, AttemptError> {
-        let mut answer = self.ask(Method::GET, name).await?;
-        let too_long = || AttemptError::lasting(format!("it has more than {len_bytes_max} bytes"));
-        if answer.content_length().is_some_and(|len| len > len_bytes_max) {
-            return Err(too_long());
-        }
+        let answer = self.ask(Method::GET, name).await?;
         let room = usize::try_from(len_bytes_max).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(AttemptError::passing)? {
-            if part.len() > room - bytes.len() {
-                return Err(too_long());
+        read_body(answer, room).await.map_err(|error| match error {
+            AnswerBodyError::TooLong => {
+                AttemptError::lasting(format!("it has more than {len_bytes_max} bytes"))
             }
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes)
+            AnswerBodyError::Broken(error) => AttemptError::passing(error),
+        })
     }
 
     /// Repeats attempts until one succeeds or fails permanently, within the bounds of number and time.
