@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hawser_chain::send::{AnswerBodyError, read_body};
+use hawser_proto::with_causes;
 use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{Method, StatusCode};
@@ -78,7 +79,7 @@ enum AttemptError {
 impl AttemptError {
     fn passing(error: reqwest::Error) -> Self {
         // The caller states the URL.
-        Self::Passing(io::Error::other(text_of(&error.without_url())))
+        Self::Passing(io::Error::other(with_causes(&error.without_url())))
     }
 
     fn lasting(text: impl Into<String>) -> Self {
@@ -112,7 +113,7 @@ impl WebObjects {
         if is_loopback(&url) {
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| failed(&text_of(&error)))?;
+        let client = builder.build().map_err(|error| failed(&with_causes(&error)))?;
         let requests = Requests::new(stop).map_err(|error| failed(&error))?;
         Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), client, requests })
     }
@@ -296,17 +297,6 @@ fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
         }
         _ => Err(wrong("its scheme must be https or http")),
     }
-}
-
-/// Returns the text of an error with its causes.
-fn text_of(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Deployment files that the operator need not write: the built-in ones of the deployed networks and of the reference
 //! implementation's local chain, and those fetched from a URL.
 
+use hawser_proto::root_cause;
+
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX, GivenAddresses};
-use crate::send::{AnswerBodyError, http_client, innermost, parse_url, read_body};
+use crate::send::{AnswerBodyError, http_client, parse_url, read_body};
 
 const FILES: [(&str, &str); 5] = [
     ("mainnet", include_str!("../../environments/mainnet.json")),
@@ -52,8 +54,8 @@ impl GivenAddresses {
 
 /// Fetches the body of a URL as text of at most `BYTES_MAX` bytes.
 async fn text(url: reqwest::Url) -> Result<String, String> {
-    let client = http_client().map_err(|error| innermost(&error))?;
-    let response = client.get(url).send().await.map_err(|error| innermost(&error))?;
+    let client = http_client().map_err(|error| root_cause(&error))?;
+    let response = client.get(url).send().await.map_err(|error| root_cause(&error))?;
     let status = response.status();
     if !status.is_success() {
         // Who answers there would choose the contracts, perhaps over a connection without TLS.
@@ -62,7 +64,7 @@ async fn text(url: reqwest::Url) -> Result<String, String> {
     }
     let bytes = read_body(response, BYTES_MAX).await.map_err(|error| match error {
         AnswerBodyError::TooLong => AddressesParseError::TooLong.to_string(),
-        AnswerBodyError::Broken(error) => innermost(&error),
+        AnswerBodyError::Broken(error) => root_cause(&error),
     })?;
     String::from_utf8(bytes).map_err(|error| error.to_string())
 }
