@@ -119,8 +119,8 @@ impl RedisConnection {
     }
 }
 
-/// Connects to the first host of a name that accepts. The name is the operator's, so its look-up does not wait for those
-/// of names that others choose.
+/// Connects to the first host of a name that accepts. The name is the operator's, so its look-up does not wait for
+/// those of names that others choose.
 async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((name, port)).await?.take(ADDRESSES_MAX);
     let stream = first_of(addresses.map(TcpStream::connect)).await?;
