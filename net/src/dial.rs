@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_dial::look_up;
 use hawser_proto::OriginatorId;
 use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
@@ -14,7 +15,6 @@ use crate::backoff::{Backoff, long_pause};
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::handshake::ProvenConnection;
-use crate::look_up::look_up;
 use crate::session::NetState;
 use crate::tls::SERVER_NAME;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hawser_dial::look_up;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
@@ -17,7 +18,6 @@ use tonic::codegen::Service;
 use tonic::transport::Uri;
 
 use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
-use crate::look_up::look_up;
 
 /// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
 const HTTP2: &[u8] = b"h2";

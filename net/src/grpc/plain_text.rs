@@ -6,11 +6,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use hawser_dial::look_up;
 use tonic::transport::Uri;
 
 use super::call_error::{PeerCallError, within};
 use super::client::{CONNECT_MAX, is_tls};
-use crate::look_up::look_up;
 
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

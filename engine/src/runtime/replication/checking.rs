@@ -12,6 +12,7 @@ use crate::replication::{
     AcceptedRun, EnvelopeVerifier, RunJudge, StrandItem, VerifyResult, WantResponse,
 };
 use crate::runtime::Priority;
+use crate::runtime::stoppable::blocking;
 
 /// Envelopes that one core checks at a time, if each core can have as many: about 5 ms of work, so that more urgent
 /// work does not wait for long.
@@ -109,8 +110,7 @@ async fn judge_run(
     let (prefix, envelopes) = run_of(response)?;
     let judge = if judge.needs_tree() {
         let (store, originator) = (state.store.clone(), verifier.originator);
-        let edge = tokio::task::spawn_blocking(move || store.tree_edge(originator)).await;
-        let edge = edge.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let edge = blocking(move || store.tree_edge(originator)).await;
         judge.with_tree(edge.ok()?)
     } else {
         judge

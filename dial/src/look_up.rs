@@ -1,5 +1,5 @@
-//! Looks up the names of peers. A peer chooses its name, and the server of that name the addresses. The server may
-//! never answer.
+//! Looks up the names of nodes. A node's operator chooses its name, and the server of that name the addresses. The
+//! server may never answer.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts. An answer has room for
-/// thousands, which would make this node dial foreign hosts for hours.
-const ADDRESSES_MAX: usize = 8;
+/// thousands, which would make this process dial foreign hosts for hours.
+pub(crate) const ADDRESSES_MAX: usize = 8;
 /// The longest wait for an answer. A guess: servers of names answer sooner, also across the world.
 const LOOK_UP_MAX: Duration = Duration::from_secs(3);
 /// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
@@ -29,7 +29,7 @@ static TURNS: LazyLock<LookUpTurns> = LazyLock::new(|| LookUpTurns::new(AT_ONCE_
 ///
 /// # Errors
 /// Fails when the name has no address, or no server answers in time.
-pub(crate) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
@@ -41,8 +41,8 @@ pub(crate) async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAdd
 
 /// Turns of look-ups: one for each name, and some for all names together.
 ///
-/// A look-up holds a thread for blocking work until the system gives it up, which may be long after this node has. The
-/// names of peers whose servers never answer would else take all of these threads.
+/// A look-up holds a thread for blocking work until the system gives it up, which may be long after its caller has.
+/// The names of nodes whose servers never answer would else take all of these threads.
 struct LookUpTurns {
     all: Arc<Semaphore>,
     /// The names that are being looked up, or wait for that.
