@@ -335,6 +335,20 @@ fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
     assert_eq!(done["removed"], 0);
     assert_eq!(run(&["rollback", "--data-dir", "missing"]).status.code(), Some(4));
 
+    // A copy is there, and a script that does not confirm changes nothing.
+    let copy = single.place.path().join("data/before-upgrade-5");
+    fs::create_dir(&copy).unwrap();
+    for what in
+        [&["rollback", "--data-dir", &data][..], &["rollback", "--discard", "--data-dir", &data]]
+    {
+        let refused = run(what);
+        assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("--yes"), "{}", stderr(&refused));
+    }
+    assert!(copy.exists());
+    json(&["rollback", "--discard", "--yes", "--json", "--data-dir", &data]);
+    assert!(!copy.exists());
+
     // As after a return that was interrupted at its end.
     fs::write(single.place.path().join("data/rollback-unfinished"), "back 5\n").unwrap();
     let refused = single.command().output().unwrap();

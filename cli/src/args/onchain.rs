@@ -199,7 +199,7 @@ impl BridgeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
 pub(crate) struct SendArgs {
-    /// Send without asking.
+    /// Send without asking. Without a terminal nothing is sent unless it is given.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
     /// Simulate the transactions on the current chain, and send nothing.

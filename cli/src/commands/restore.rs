@@ -2,7 +2,7 @@
 //! process signs with a node's key, after the node's folder was restored, copied or lost. See
 //! `docs/runbooks/restore.md`.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -169,11 +169,6 @@ fn describe(question: &RestoreQuestion) {
 }
 
 fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
-    if !io::stdin().is_terminal() {
-        return Err(RunError::refused(
-            "nothing was changed: say --yes to confirm without being asked",
-        ));
-    }
     let node = question.node_id;
     let end = if is_complete {
         ", and does its data folder hold everything that it has ever signed"
@@ -181,10 +176,7 @@ fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
         ""
     };
     let text = format!("Has every other process with the key of node {node} ended for good{end}?");
-    if output::ask(text)? {
-        return Ok(());
-    }
-    Err(RunError::refused("nothing was changed: it was not confirmed"))
+    output::confirm(text, "nothing was changed")
 }
 
 /// Returns the questions that are meant. A node shows its quarantine up to half a second before it asks.
