@@ -116,6 +116,14 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
              --complete",
         ));
     }
+    if !as_json {
+        output::line(match args.complete {
+            true => "when you confirm, it publishes again without a gap in its strand",
+            false => {
+                "when you confirm, it publishes again behind a gap of 1 to 256 million places in its strand"
+            }
+        });
+    }
     if !args.yes {
         ask(question, args.complete)?;
     }
