@@ -316,6 +316,28 @@ fn a_start_with_a_port_in_use_dials_no_peer() {
 }
 
 #[test]
+fn the_status_is_asked_for_where_the_settings_say_or_at_the_default_port() {
+    let place = tempfile::tempdir().unwrap();
+    // No node listens at this port.
+    let config = place.path().join("node.toml");
+    fs::write(&config, "[metrics]\nmetrics-port = 2\n").unwrap();
+    let config = config.to_str().unwrap();
+    let asked = |args: &[&str]| {
+        let output = hawser().args(args).current_dir(place.path()).output().unwrap();
+        (output.status.code(), format!("{}{}", stdout(&output), stderr(&output)))
+    };
+    let (code, text) = asked(&["status", "--config", config]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("127.0.0.1:2") && text.contains("--config the file"), "{text}");
+    // A node of this machine may listen at the default port.
+    let (_, text) = asked(&["status"]);
+    assert!(text.contains("127.0.0.1:8008"), "{text}");
+    let (code, text) = asked(&["status", "--config", "nowhere.toml"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("nowhere.toml"), "{text}");
+}
+
+#[test]
 fn a_database_belongs_to_one_network() {
     let single = Single::with_folder();
     let output = single.command().args(["--network", "other"]).output().unwrap();
