@@ -278,8 +278,9 @@ pub(crate) struct TailArgs {
 /// `hawser status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Address of the node's metrics, `host:port` [default: all nodes of --network, or else that of the node's settings,
-    /// or else all nodes of ./hawser-dev if no variable is about metrics or a data folder, or else 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: all nodes of --network, or else that of the node's
+    /// settings, or else all nodes of ./hawser-dev if no variable is about metrics or a data folder, or else
+    /// 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["network", "config"])]
     pub(crate) metrics: Option<String>,
     /// File in which `hawser dev` describes its network.

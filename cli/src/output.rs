@@ -96,8 +96,8 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
 
 /// Has the user confirm a change at the terminal. `unchanged` tells what has not happened without it.
 ///
-/// Commands call it unless `--yes` is given. A script cannot be asked. It gives `--yes`, so that it changes nothing that
-/// its author did not mean to change.
+/// Commands call it unless `--yes` is given. A script cannot be asked. It gives `--yes`, so that it changes nothing
+/// that its author did not mean to change.
 ///
 /// # Errors
 /// When the answer is not yes, when there is no terminal, and when the terminal cannot be read or written.
