@@ -11,7 +11,7 @@
 //!   requests of logs to a witness;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`,
-//!   `redis_connection`, `known_refusals`, `breaker`: parts of it;
+//!   `known_refusals`, `breaker`: parts of it;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
 //! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
@@ -57,8 +57,6 @@ mod payer_reports_page;
 mod query;
 mod rate_limits;
 mod read_workers;
-#[path = "../../chain/src/redis_connection.rs"]
-mod redis_connection;
 mod redis_limits;
 mod report_limits;
 mod service;

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use hawser_dial::{RedisConnection, RedisConnectionSettings};
 use hawser_proto::one_line;
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::BucketSize;
@@ -19,7 +20,6 @@ use crate::breaker::{Breaker, BreakerSettings, BreakerState};
 use crate::known_refusals::KnownRefusals;
 use crate::metrics::LimitMetrics;
 use crate::rate_limits::CallCost;
-use crate::redis_connection::{RedisConnection, RedisConnectionSettings};
 use crate::settings::{RateLimitSettings, RedisSettings};
 
 /// Time for which a caller without a free place for a stream is refused without asking Redis, in milliseconds. A guess:
@@ -285,14 +285,17 @@ fn ms(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "../../dial/tests/scripted_redis/mod.rs"]
+mod scripted_redis;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis_connection::scripted;
 
     /// Each connection answers one call with too much; such calls pass, and open the breaker.
     #[tokio::test]
     async fn answers_without_an_end_count_as_none_and_end_the_asking_for_a_while() {
-        let url = scripted::redis(|name, _| match name {
+        let url = scripted_redis::start(|name, _| match name {
             "EVAL" => b"*1\r\n$536870912\r\nx".to_vec(),
             _ => b"+PONG\r\n".to_vec(),
         });

@@ -10,7 +10,7 @@
 //! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
 //!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once; [`redis_link`]: a Redis in which several senders
-//!   share the records that keep them from sending a payload twice; `redis_connection`: bounds on its answers;
+//!   share the records that keep them from sending a payload twice;
 //! - [`private_file`]: files of their owner alone, replaced as a whole, as these records are;
 //! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
@@ -28,7 +28,6 @@ pub mod endpoints;
 pub mod index;
 mod prices;
 pub mod private_file;
-mod redis_connection;
 pub mod redis_link;
 pub mod reports;
 pub mod send;

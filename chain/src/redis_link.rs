@@ -9,12 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_dial::{RedisConnection, RedisConnectionSettings};
 use hawser_proto::one_line;
 use parking_lot::Mutex;
 use redis::{Client, FromRedisValue};
 use tokio::time::timeout;
-
-use crate::redis_connection::{RedisConnection, RedisConnectionSettings};
 
 /// The length of a script's digest: SHA-1 in hexadecimal. Specified: `SCRIPT LOAD` of Redis.
 const DIGEST_LEN: usize = 40;
@@ -272,16 +271,19 @@ pub fn number(value: u64) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[path = "../../dial/tests/scripted_redis/mod.rs"]
+mod scripted_redis;
+
+#[cfg(test)]
 mod tests {
     use redis::ErrorKind;
 
     use super::*;
-    use crate::redis_connection::scripted;
 
     /// The second connection is to a Redis that answers as it should.
     #[tokio::test]
     async fn an_answer_without_an_end_fails_its_call_and_the_next_one_connects_anew() {
-        let url = scripted::redis(|name, connections| match (name, connections) {
+        let url = scripted_redis::start(|name, connections| match (name, connections) {
             ("EVAL", 1) => b"*1\r\n$536870912\r\nx".to_vec(),
             ("EVAL", _) => b":7\r\n".to_vec(),
             ("SCRIPT", _) => b"$3\r\nabc\r\n".to_vec(),

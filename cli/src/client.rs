@@ -10,6 +10,7 @@ use tonic::{Code, Response, Status};
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
+use hawser_proto::root_cause;
 
 use crate::output;
 
@@ -126,14 +127,6 @@ fn endpoint(address: &str) -> Result<Endpoint, RunError> {
         return Err(wrong());
     }
     Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// Returns the protocol's name of a status code, such as `INVALID_ARGUMENT`.

@@ -3,8 +3,7 @@
 //! This crate moves frames and proves node ids. It never decides about an envelope and never touches
 //! storage. In reading order:
 //!
-//! - [`endpoint`]: the socket, dialling and accepting; `look_up`: the addresses of names; `peer_transport`: QUIC or
-//!   gRPC;
+//! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that; `node_addresses`: addresses at which nodes are known;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
@@ -32,7 +31,6 @@ pub mod endpoint;
 mod failures;
 mod grpc;
 mod handshake;
-mod look_up;
 mod node_addresses;
 mod open_wants;
 mod peer_transport;

@@ -238,7 +238,8 @@ impl StrandSender {
                 self.flush(stream).await?;
                 self.send_frame(stream, DataFrame::Prefix(prefix)).await?;
             }
-            StrandItem::End | StrandItem::Closed => {} // a reader says so by ending
+            // No reader has a second statement, and it says so by ending.
+            StrandItem::Second(_) | StrandItem::End | StrandItem::Closed => {}
         }
         Ok(())
     }

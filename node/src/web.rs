@@ -10,6 +10,8 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hawser_chain::send::{AnswerBodyError, read_body};
+use hawser_proto::with_causes;
 use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{Method, StatusCode};
@@ -77,7 +79,7 @@ enum AttemptError {
 impl AttemptError {
     fn passing(error: reqwest::Error) -> Self {
         // The caller states the URL.
-        Self::Passing(io::Error::other(text_of(&error.without_url())))
+        Self::Passing(io::Error::other(with_causes(&error.without_url())))
     }
 
     fn lasting(text: impl Into<String>) -> Self {
@@ -111,7 +113,7 @@ impl WebObjects {
         if is_loopback(&url) {
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| failed(&text_of(&error)))?;
+        let client = builder.build().map_err(|error| failed(&with_causes(&error)))?;
         let requests = Requests::new(stop).map_err(|error| failed(&error))?;
         Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), client, requests })
     }
@@ -153,20 +155,14 @@ impl WebObjects {
 
     /// Reads a whole object of at most `len_bytes_max` bytes.
     async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, AttemptError> {
-        let mut answer = self.ask(Method::GET, name).await?;
-        let too_long = || AttemptError::lasting(format!("it has more than {len_bytes_max} bytes"));
-        if answer.content_length().is_some_and(|len| len > len_bytes_max) {
-            return Err(too_long());
-        }
+        let answer = self.ask(Method::GET, name).await?;
         let room = usize::try_from(len_bytes_max).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(AttemptError::passing)? {
-            if part.len() > room - bytes.len() {
-                return Err(too_long());
+        read_body(answer, room).await.map_err(|error| match error {
+            AnswerBodyError::TooLong => {
+                AttemptError::lasting(format!("it has more than {len_bytes_max} bytes"))
             }
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes)
+            AnswerBodyError::Broken(error) => AttemptError::passing(error),
+        })
     }
 
     /// Repeats attempts until one succeeds or fails permanently, within the bounds of number and time.
@@ -301,17 +297,6 @@ fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
         }
         _ => Err(wrong("its scheme must be https or http")),
     }
-}
-
-/// Returns the text of an error with its causes.
-fn text_of(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
 //! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone; [`one_line()`]: texts of strangers,
-//!   fit for logs and terminals;
+//!   fit for logs and terminals; [`root_cause()`], [`with_causes()`]: those of errors;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
@@ -34,6 +34,7 @@ mod decimal;
 pub mod decoding;
 pub mod digests;
 pub mod envelope;
+mod error_text;
 pub mod frame;
 mod http_status;
 pub mod ids;
@@ -61,6 +62,7 @@ pub const MARKED_HEADER: &str = "hawser-marked";
 pub use bytes::Bytes;
 pub use cursor::{Cursor, CursorTextError};
 pub use decimal::decimal;
+pub use error_text::{root_cause, with_causes};
 pub use http_status::code_of_http;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;

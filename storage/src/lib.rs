@@ -40,7 +40,8 @@
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
-//! - `objects`: the place of backups and snapshots: a folder, or a bucket of another crate;
+//! - `objects`: the place of backups and snapshots: a folder, or a bucket of another crate; `hashed_text`: the form of
+//!   their manifests;
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find rows that a disk has damaged, and repairing them;
@@ -79,6 +80,7 @@ mod family;
 pub mod faults;
 mod folder;
 mod hashed;
+mod hashed_text;
 mod held_compactions;
 mod hex;
 mod host;

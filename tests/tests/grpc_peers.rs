@@ -125,10 +125,19 @@ async fn habits_of_other_software_are_no_offences() {
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
     assert_eq!(metrics.sum("xmtp_peer_envelopes_rewritten_total", &[]), 29.0);
+    for peer in &peers {
+        let made = reports(&network.nodes[0], peer.id, pb::Misbehavior::DuplicateSequenceId).await;
+        assert_eq!(made, 0, "{} has told one story", peer.id);
+    }
 }
 
-/// Returns the reports that a node has made of failed requests to another node.
+/// Returns the number of reports that a node has made of failed requests to another node.
 async fn failed_requests(node: &Node, accused: OriginatorId) -> usize {
+    reports(node, accused, pb::Misbehavior::FailedRequest).await
+}
+
+/// Returns the number of reports of a kind that a node has made about another node.
+async fn reports(node: &Node, accused: OriginatorId, kind: pb::Misbehavior) -> usize {
     let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
     let kept: pb::QueryMisbehaviorReportsResponse =
         node.client().unary(REPORTS, request).await.expect("the node answers");
@@ -138,7 +147,7 @@ async fn failed_requests(node: &Node, accused: OriginatorId) -> usize {
     });
     let is_meant = |report: &pb::UnsignedMisbehaviorReport| {
         report.misbehaving_node_id == accused.0
-            && report.r#type() == pb::Misbehavior::FailedRequest
+            && report.r#type() == kind
             && report.submitted_by_node
     };
     reports.filter(is_meant).count()
@@ -292,6 +301,25 @@ async fn a_hostile_peer_is_counted_and_left_and_costs_other_strands_nothing() {
     for peer in &hostile {
         assert_follows(&network.nodes[0], peer).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_statements_for_one_place_in_one_answer_are_reported_and_the_strand_goes_on() {
+    let habits = Habits { tells_two_stories: true, ..Habits::default() };
+    let mut peer = ScriptedPeer::start(200, habits);
+    peer.originate(20, 60);
+    let network = start(&[&peer]).await;
+    let node = &network.nodes[0];
+    assert_follows(node, &peer).await;
+    wait::until("the second statements are reported", async || {
+        let made = reports(node, peer.id, pb::Misbehavior::DuplicateSequenceId).await;
+        (made > 0).then_some(())
+    })
+    .await;
+    peer.originate(5, 60);
+    assert_follows(node, &peer).await;
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

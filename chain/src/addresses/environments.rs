@@ -1,8 +1,10 @@
 //! Deployment files that the operator need not write: the built-in ones of the deployed networks and of the reference
 //! implementation's local chain, and those fetched from a URL.
 
+use hawser_proto::root_cause;
+
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX, GivenAddresses};
-use crate::send::{http_client, innermost, parse_url};
+use crate::send::{AnswerBodyError, http_client, parse_url, read_body};
 
 const FILES: [(&str, &str); 5] = [
     ("mainnet", include_str!("../../environments/mainnet.json")),
@@ -50,23 +52,20 @@ impl GivenAddresses {
     }
 }
 
-/// Fetches the body of a URL as text. Stops with an error after the first chunk beyond `BYTES_MAX`.
+/// Fetches the body of a URL as text of at most `BYTES_MAX` bytes.
 async fn text(url: reqwest::Url) -> Result<String, String> {
-    let client = http_client().map_err(|error| innermost(&error))?;
-    let mut response = client.get(url).send().await.map_err(|error| innermost(&error))?;
+    let client = http_client().map_err(|error| root_cause(&error))?;
+    let response = client.get(url).send().await.map_err(|error| root_cause(&error))?;
     let status = response.status();
     if !status.is_success() {
         // Who answers there would choose the contracts, perhaps over a connection without TLS.
         let hint = if status.is_redirection() { ": redirects are not followed" } else { "" };
         return Err(format!("HTTP status {}{hint}", status.as_u16()));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > BYTES_MAX {
-            return Err(AddressesParseError::TooLong.to_string());
-        }
-    }
+    let bytes = read_body(response, BYTES_MAX).await.map_err(|error| match error {
+        AnswerBodyError::TooLong => AddressesParseError::TooLong.to_string(),
+        AnswerBodyError::Broken(error) => root_cause(&error),
+    })?;
     String::from_utf8(bytes).map_err(|error| error.to_string())
 }
 

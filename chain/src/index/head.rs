@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::Address;
 use alloy::providers::{DynProvider, Provider as _};
 use alloy::rpc::types::{Filter, Log};
-use hawser_proto::one_line;
+use hawser_proto::{one_line, root_cause};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::{RequestError, innermost};
+use crate::send::RequestError;
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -264,11 +264,11 @@ impl HeadWatcher {
     async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
         let provider = websocket::connect(url, self.endpoints.id()).await?;
         let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
-        let heads = heads.map_err(|error| innermost(&error))?;
+        let heads = heads.map_err(|error| root_cause(&error))?;
         let others = self.notify.iter().map(|(address, _)| *address);
         let addresses: Vec<_> = self.contracts.iter().copied().chain(others).collect();
         let logs = provider.subscribe_logs(&Filter::new().address(addresses)).await;
-        let logs = logs.map_err(|error| innermost(&error))?;
+        let logs = logs.map_err(|error| root_cause(&error))?;
         let last_head = self.status.borrow().head;
         Ok(PushSubscription { heads, logs, last_head, _provider: provider })
     }

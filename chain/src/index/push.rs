@@ -8,12 +8,11 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
-use hawser_proto::one_line;
+use hawser_proto::{one_line, root_cause};
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
 use super::websocket::connect;
-use crate::send::innermost;
 
 /// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
@@ -31,13 +30,13 @@ pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
 
 async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
     let provider = connect(url, chain_id).await?;
-    let head = provider.get_block_number().await.map_err(|error| innermost(&error))?;
+    let head = provider.get_block_number().await.map_err(|error| root_cause(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
-    let _heads = heads.map_err(|error| innermost(&error))?;
+    let _heads = heads.map_err(|error| root_cause(&error))?;
     // A reader subscribes to the logs of its contracts. Any address shows whether the
     // endpoint accepts the subscription.
     let logs = provider.subscribe_logs(&Filter::new().address(Address::ZERO)).await;
-    logs.map_err(|error| innermost(&error)).map(|_| head)
+    logs.map_err(|error| root_cause(&error)).map(|_| head)
 }
 
 #[cfg(test)]

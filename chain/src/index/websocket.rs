@@ -2,8 +2,9 @@
 
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder, WsConnect};
 use alloy::transports::ws::WebSocketConfig;
+use hawser_proto::root_cause;
 
-use crate::send::{innermost, install_cryptography};
+use crate::send::install_cryptography;
 
 /// The longest message in bytes. A guess: four times the text of the longest log of the contracts that are read. A
 /// longer message closes the connection, and polling finds the announced blocks.
@@ -23,8 +24,8 @@ pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, Str
     // Callers reconnect by themselves, because they also choose between several URLs, which alloy does not.
     let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
-    let provider = provider.await.map_err(|error| innermost(&error))?.erased();
-    let served = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
+    let provider = provider.await.map_err(|error| root_cause(&error))?.erased();
+    let served = provider.get_chain_id().await.map_err(|error| root_cause(&error))?;
     if served != chain_id {
         return Err(format!("the endpoint serves chain {served} instead of {chain_id}"));
     }

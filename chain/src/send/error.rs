@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256, utils::format_ether};
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
-use hawser_proto::one_line;
+use hawser_proto::{one_line, root_cause};
 
 use crate::contracts::revert::Revert;
 use crate::spending::CeilingError;
@@ -277,7 +277,7 @@ impl RequestError {
             }
             RpcError::Transport(error) => {
                 // It may have the names in a certificate.
-                Self::Unreachable { endpoint, reason: one_line(&innermost(&error)) }
+                Self::Unreachable { endpoint, reason: one_line(&root_cause(&error)) }
             }
             RpcError::DeserError { err, .. } => {
                 Self::Malformed { endpoint, method, reason: one_line(&err.to_string()) }
@@ -285,16 +285,6 @@ impl RequestError {
             error => Self::Malformed { endpoint, method, reason: one_line(&error.to_string()) },
         }
     }
-}
-
-/// Returns the message of the innermost error. The outer messages of a failed connection repeat the URL, which may
-/// contain a secret, and omit the reason.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 /// Returns the contract's error from a refused call; `None` if the node itself refused it.

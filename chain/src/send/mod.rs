@@ -11,6 +11,7 @@
 //! Every wait is bounded: a request takes at most [`REQUEST_MAX`], a transaction [`RECEIPT_MAX`] by default. A revert
 //! is shown by the error's name and arguments.
 
+mod body;
 mod call;
 mod chain;
 mod error;
@@ -18,11 +19,12 @@ mod sender;
 mod stuck;
 mod transport;
 
+pub use body::{AnswerBodyError, read_body};
 pub use call::{Call, Quote};
 pub(crate) use chain::{BLOCK_NUMBER_MAX, EthCallError, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, http_client};
+pub(crate) use error::revert_of;
 pub use error::{ConnectError, RequestError, SendError, ViewError};
-pub(crate) use error::{innermost, revert_of};
 pub use sender::{RECEIPT_MAX, Sender};
 pub(crate) use stuck::StuckNonce;
 pub(crate) use transport::ANSWER_LEN_BYTES_MAX;

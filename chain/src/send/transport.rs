@@ -11,6 +11,7 @@ use hawser_proto::one_line;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tower::Service;
 
+use super::body::{AnswerBodyError, read_body};
 use super::error::AnswerSizeError;
 
 /// The longest answer in bytes. A guess: ten times the text of the events that fit into the gas of one block of
@@ -57,19 +58,12 @@ impl BoundedHttp {
     }
 
     /// Reads a whole body.
-    async fn read(&self, mut response: reqwest::Response) -> TransportResult<Vec<u8>> {
+    async fn read(&self, response: reqwest::Response) -> TransportResult<Vec<u8>> {
         let max = self.answer_bytes_max;
-        let too_long = || TransportErrorKind::custom(AnswerSizeError::Bytes(max));
-        if response.content_length().is_some_and(|len| len > max as u64) {
-            return Err(too_long());
-        }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(TransportErrorKind::custom)? {
-            if body.len() + piece.len() > max {
-                return Err(too_long());
-            }
-            body.extend_from_slice(&piece);
-        }
+        let body = read_body(response, max).await.map_err(|error| match error {
+            AnswerBodyError::TooLong => TransportErrorKind::custom(AnswerSizeError::Bytes(max)),
+            AnswerBodyError::Broken(error) => TransportErrorKind::custom(error),
+        })?;
         if values_in(&body) > ANSWER_VALUES_MAX {
             return Err(TransportErrorKind::custom(AnswerSizeError::Values(ANSWER_VALUES_MAX)));
         }

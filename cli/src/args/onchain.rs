@@ -29,6 +29,14 @@ const ALIASES: [(&str, &str); 3] = [
     (chains::FILE.flag, "chain-json"),
 ];
 
+/// Names that command lines of the reference implementation's watchers have for some flags.
+const REFERENCE_NAMES: [(&str, &str); 4] = [
+    (NetworkArgs::ENVIRONMENT, "contracts-env"),
+    ("contracts.settlement-chain.node-registry-address", "node-registry-address"),
+    ("contracts.settlement-chain.payer-report-manager-address", "prm-address"),
+    ("contracts.settlement-chain.payer-registry-address", "pr-address"),
+];
+
 impl NetworkArgs {
     /// Flag of the file in which `hawser dev` describes its network.
     pub(crate) const NETWORK: &str = "network";
@@ -112,9 +120,12 @@ impl NetworkArgs {
 impl Args for NetworkArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let aliased = |arg: Arg| {
-            let aliases = ALIASES.iter().filter(|(flag, _)| arg.get_id() == *flag);
-            let arg = arg.clone().help_heading("Chains and contracts");
-            aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
+            let id = arg.get_id().clone();
+            let of_this = |(flag, _): &&(&str, &str)| id.as_str() == *flag;
+            let arg = arg.help_heading("Chains and contracts");
+            let arg =
+                ALIASES.iter().filter(of_this).fold(arg, |arg, (_, name)| arg.visible_alias(*name));
+            REFERENCE_NAMES.iter().filter(of_this).fold(arg, |arg, (_, name)| arg.alias(*name))
         };
         let general = chains::GENERAL.into_iter().flat_map(of_setting).map(aliased);
         let single = chains::SINGLE.iter().flat_map(|(_, setting)| of_setting(setting));
@@ -199,7 +210,7 @@ impl BridgeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
 pub(crate) struct SendArgs {
-    /// Send without asking.
+    /// Send without asking. Without a terminal nothing is sent unless it is given.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
     /// Simulate the transactions on the current chain, and send nothing.

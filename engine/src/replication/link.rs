@@ -133,6 +133,9 @@ pub enum LinkCommand {
 pub enum StrandItem<E> {
     /// The next envelope.
     Envelope(E),
+    /// Another statement for a place that an envelope of the same answer has taken. Takes no place itself. Only answers
+    /// over gRPC have it, where a peer may repeat itself: over QUIC an envelope out of order ends the connection.
+    Second(E),
     /// The peer claims that it does not hold these places. Proves nothing.
     Gap {
         /// The first place.
@@ -152,10 +155,11 @@ pub enum StrandItem<E> {
 }
 
 impl<E> StrandItem<E> {
-    /// Applies `check` to the envelope; other items stay as they are.
+    /// Applies `check` to the envelope, if the item has one; other items stay as they are.
     pub fn map<V>(self, check: impl FnOnce(E) -> V) -> StrandItem<V> {
         match self {
             Self::Envelope(envelope) => StrandItem::Envelope(check(envelope)),
+            Self::Second(envelope) => StrandItem::Second(check(envelope)),
             Self::Gap { from, to, expired } => StrandItem::Gap { from, to, expired },
             Self::Prefix(prefix) => StrandItem::Prefix(prefix),
             Self::End => StrandItem::End,

@@ -172,7 +172,7 @@ impl MendSearch {
                     // It may reach beyond the end of the want: the sender names what its log has.
                     open.position = to.min(open.up_to);
                 }
-                StrandItem::Prefix(_) => {}
+                StrandItem::Prefix(_) | StrandItem::Second(_) => {}
                 StrandItem::End | StrandItem::Closed => self.open = None,
             }
         }

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::NodeRecord;
+use hawser_engine::replication::StrandItem;
 use hawser_engine::reports::ReportSubmission;
-use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store};
 use prost::Message as _;
 
 use crate::common::{
     self, NODE, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
 };
-use crate::follow::{Follower, OTHER, SOURCE, dated, key};
+use crate::follow::{self, Follower, OTHER, SOURCE, dated, key};
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -191,4 +193,32 @@ async fn an_old_second_statement_for_a_new_place_or_one_of_another_key_stops_no_
         follower.publish(&text.to_string()).await.unwrap();
     }
     follower.stop().await;
+}
+
+/// The second one used to be dropped: over QUIC with its peer, over gRPC without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_statements_for_one_place_in_one_answer_are_evidence() {
+    let forms: [fn(Bytes) -> StrandItem<Bytes>; 2] = [StrandItem::Envelope, StrandItem::Second];
+    for second in forms {
+        let follower = Follower::start(common::store());
+        let mut source = follower.connect(SOURCE, &[]);
+        assert_eq!(source.want(SOURCE).await, (0, None));
+        let [one, another] = ["one", "another"].map(|text| follow::envelope(SOURCE, 1, text));
+        let forged = OriginatorEnvelope::encode(
+            OriginatorEnvelope::open(another.clone()).unwrap().0,
+            Proof::Signature(key(OTHER).sign(originator_digest(b"something else"))),
+        );
+        source.answer(vec![StrandItem::Envelope(one.clone()), StrandItem::Second(forged)]).await;
+        source.answer(vec![second(another.clone())]).await;
+        let store = follower.engine().store().clone();
+        let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        follower.until("both are kept", || !found().is_empty()).await;
+        assert_eq!(found().len(), 1, "the forged one is none");
+        let Evidence { misbehavior, at, from, envelopes } = found().remove(0).evidence;
+        assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
+        assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(1)), Some(SOURCE)));
+        assert_eq!(envelopes, [one.clone(), another]);
+        assert_eq!(follower.held(SOURCE), [one]);
+        follower.stop().await;
+    }
 }

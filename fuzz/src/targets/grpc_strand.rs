@@ -67,7 +67,7 @@ fn cut(input: &Bytes) {
 }
 
 /// Items ascend, cover every place, and have the one form in which envelopes are stored, however the peer cuts
-/// what it sends.
+/// what it sends. A second statement is for a place before.
 fn run(input: &[u8]) {
     let input = Bytes::copy_from_slice(input);
     cut(&input);
@@ -77,6 +77,10 @@ fn run(input: &[u8]) {
         let want = Want::envelopes(originator, SequenceId(after), up_to);
         let (items, _) = read_strand(want, now, 0, [input.clone(), input.clone()]);
         let mut last = want.after;
+        let id_of = |bytes| {
+            let (statement, _) = OriginatorEnvelope::open(bytes).expect("one form");
+            OriginatorEnvelope::statement(statement).expect("it has a place").0
+        };
         for item in items {
             last = match item {
                 StrandItem::Gap { from, to, .. } => {
@@ -84,10 +88,14 @@ fn run(input: &[u8]) {
                     to
                 }
                 StrandItem::Envelope(bytes) => {
-                    let (statement, _) = OriginatorEnvelope::open(bytes).expect("one form");
-                    let (id, _) = OriginatorEnvelope::statement(statement).expect("it has a place");
+                    let id = id_of(bytes);
                     assert_eq!((id.originator, id.sequence), (originator, last.next()));
                     id.sequence
+                }
+                StrandItem::Second(bytes) => {
+                    let id = id_of(bytes);
+                    assert!(id.originator == originator && id.sequence <= last, "{id}");
+                    last
                 }
                 StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
                     unreachable!("a stream names neither")

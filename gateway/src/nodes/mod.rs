@@ -1,7 +1,7 @@
 //! The nodes of the canonical network: connections, calls, observations, and the choice among them. In reading
 //! order:
 //!
-//! - `node`: one node; `dial`: connections to it; `look_up`: its name; `error`: the errors of calls;
+//! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
 //! - `call`: calls whose answers have bounds; `batch`: sends the envelopes of several requests in one call; `queue`:
 //!   the requests that wait for a call; `answer`: verifies the answer; `report_count`: limits the log lines about
 //!   wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other nodes;
@@ -21,7 +21,6 @@ mod error;
 mod follow;
 mod fresh;
 mod lag;
-mod look_up;
 mod node;
 mod observed;
 mod placement;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hawser_chain::send::{http_client, read_body};
 use hawser_proto::one_line;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -73,20 +74,14 @@ fn keys_of(text: &str, algorithm: JwtAlgorithm) -> Result<TokenKeys, String> {
 async fn fetch(url: &str) -> Result<String, String> {
     // Redirects are not followed: the keys would come from a host, or over a connection, that the operator has not
     // configured.
-    let client = hawser_chain::send::http_client().map_err(|error| error.to_string())?;
+    let client = http_client().map_err(|error| error.to_string())?;
     let error_text = |error: reqwest::Error| error.without_url().to_string();
     let fetched = async {
-        let mut response = client.get(url).send().await.map_err(error_text)?;
+        let response = client.get(url).send().await.map_err(error_text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("HTTP status {}", response.status().as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(error_text)? {
-            body.extend_from_slice(&piece);
-            if body.len() > SET_LEN_BYTES_MAX {
-                return Err("the answer is too long".to_owned());
-            }
-        }
+        let body = read_body(response, SET_LEN_BYTES_MAX).await.map_err(|it| it.to_string())?;
         String::from_utf8(body).map_err(|_| "the answer is not UTF-8 text".to_owned())
     };
     timeout(FETCH_TIMEOUT, fetched).await.unwrap_or_else(|_| Err("no answer".into()))

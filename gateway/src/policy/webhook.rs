@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hawser_chain::send::{http_client, read_body};
 use hawser_proto::one_line;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -231,7 +232,7 @@ impl Webhook {
         };
         // Redirects are not followed: they would send callers' names to a host that the operator has not
         // configured, and let it decide.
-        let client = hawser_chain::send::http_client();
+        let client = http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
         let (of_callers, of_credentials) = (Answers::new(), Answers::new());
         let is_failing = AtomicBool::new(false);
@@ -366,17 +367,11 @@ impl Webhook {
         if let Some(authorization) = &self.authorization {
             request = request.header(http::header::AUTHORIZATION, authorization);
         }
-        let mut response = request.send().await.map_err(error_text)?;
+        let response = request.send().await.map_err(error_text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("HTTP status {}", response.status().as_u16()));
         }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(error_text)? {
-            body.extend_from_slice(&piece);
-            if body.len() > ANSWER_LEN_BYTES_MAX {
-                return Err("its answer is too long".into());
-            }
-        }
+        let body = read_body(response, ANSWER_LEN_BYTES_MAX).await.map_err(|it| it.to_string())?;
         let answer = serde_json::from_slice(&body).map(WebhookAnswer::cut);
         answer.map_err(|error| format!("its answer: {}", one_line(&error.to_string())))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hawser_proto::one_line;
+use hawser_proto::{one_line, with_causes};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -83,13 +83,7 @@ impl From<PeerCallError> for SessionError {
 
 /// Returns an error with its causes, because the outermost error of the transport names no reason.
 fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    one_line(&text)
+    one_line(&with_causes(error))
 }
 
 /// Ends a call that takes longer than `limit`.

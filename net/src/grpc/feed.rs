@@ -3,10 +3,12 @@
 //! A stream of the network's API names no gaps and no end. This one finds both, so that the engine's
 //! follower sees the same items as over QUIC.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hawser_engine::replication::{PeerViolation, StrandItem, Want};
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
 use super::canonical;
@@ -20,6 +22,11 @@ const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
 /// Repeated envelopes after which a peer counts as out of order. A guess: a page, which a peer may
 /// repeat between its reads from disk and its live envelopes.
 const REPEATS_MAX: u32 = 1000;
+/// The last envelopes of an answer with which repeated ones are compared. A guess: a page, in 4 kB for each want.
+const TAKEN_MAX: usize = 100;
+/// Second statements of one answer that go to the follower, which checks their signatures. A guess: one pair proves the
+/// fault, and few checks cost less than the answer itself.
+const SECONDS_MAX: u32 = 4;
 /// Keep-alives that a peer may send at once, and the time after which it may send one more. Guessed: far
 /// above what any peer is configured for.
 const KEEP_ALIVES_MAX: u32 = 64;
@@ -27,7 +34,8 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 
 /// The answers to one want so far.
 ///
-/// Invariant: items ascend, and cover every place from the start of the want to `position`.
+/// Invariant: items ascend, and cover every place from the start of the want to `position`. Second statements are for
+/// places that an envelope before them has taken.
 #[derive(Debug)]
 pub(super) struct WantFeed {
     originator: OriginatorId,
@@ -37,6 +45,7 @@ pub(super) struct WantFeed {
     /// The peer is the strand's own node, and no other peer can speak for it.
     may_expire: bool,
     repeats: u32,
+    taken: AnsweredPlaces,
     keep_alives: KeepAlives,
     is_over: bool,
 }
@@ -62,6 +71,7 @@ impl WantFeed {
             up_to: want.up_to,
             may_expire,
             repeats: 0,
+            taken: AnsweredPlaces::of(want.originator),
             keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
             is_over: false,
         }
@@ -117,7 +127,7 @@ impl WantFeed {
     }
 
     /// Returns the items for one envelope: the places that the peer has passed over, and itself. None for
-    /// one that came before.
+    /// one that came before, unless it is another statement for its place.
     fn items(
         &mut self,
         unix_ns: i64,
@@ -125,7 +135,7 @@ impl WantFeed {
         rewritten: &mut u64,
     ) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
         let outer = canonical::open(envelope).ok_or(PeerViolation::NotCanonical)?;
-        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement)
+        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone())
             .map_err(|_| PeerViolation::NotCanonical)?;
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator.into());
@@ -135,12 +145,12 @@ impl WantFeed {
         }
         if id.sequence <= self.position {
             self.repeats += 1;
-            let is_too_often = self.repeats > REPEATS_MAX;
-            return if is_too_often {
-                Err(PeerViolation::OutOfOrder.into())
-            } else {
-                Ok(Vec::new())
-            };
+            if self.repeats > REPEATS_MAX {
+                return Err(PeerViolation::OutOfOrder.into());
+            }
+            let is_second = self.taken.takes_second(id.sequence, &outer.statement);
+            let second = is_second.then(|| Bytes::copy_from_slice(&outer.bytes));
+            return Ok(second.map(StrandItem::Second).into_iter().collect());
         }
         let next = self.position.next();
         self.position = id.sequence;
@@ -160,7 +170,49 @@ impl WantFeed {
         // The follower holds envelopes and counts their bytes. One that shares the memory of its message would
         // keep all of it, and a peer chooses what else a message has.
         items.push(StrandItem::Envelope(Bytes::copy_from_slice(&outer.bytes)));
+        self.taken.note(id.sequence, &outer.statement);
         Ok(items)
+    }
+}
+
+/// The last places that envelopes of one answer have taken, to tell repeats from second statements.
+#[derive(Debug)]
+struct AnsweredPlaces {
+    /// Ascending, each with the leaf of the statement, which other outer bytes and other signatures do not change.
+    last: VecDeque<(SequenceId, TreeHash)>,
+    seconds_left: u32,
+}
+
+impl AnsweredPlaces {
+    /// Begins an answer about a strand. One of no registered node has no second statements: the older network's rows
+    /// may come twice.
+    fn of(originator: OriginatorId) -> Self {
+        let seconds_left = if originator.is_node() { SECONDS_MAX } else { 0 };
+        Self { last: VecDeque::new(), seconds_left }
+    }
+
+    /// Notes the statement that has taken a place, which is above all before it.
+    fn note(&mut self, place: SequenceId, statement: &[u8]) {
+        if self.seconds_left == 0 {
+            return;
+        }
+        if self.last.len() >= TAKEN_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back((place, leaf_hash(LeafData::Signed(statement))));
+    }
+
+    /// Returns true if a statement differs from the one that has taken its place, a few times in all.
+    fn takes_second(&mut self, place: SequenceId, statement: &[u8]) -> bool {
+        if self.seconds_left == 0 {
+            return false;
+        }
+        let Ok(at) = self.last.binary_search_by_key(&place, |(taken, _)| *taken) else {
+            return false;
+        };
+        let is_other = self.last[at].1 != leaf_hash(LeafData::Signed(statement));
+        self.seconds_left -= u32::from(is_other);
+        is_other
     }
 }
 
@@ -191,7 +243,9 @@ pub(super) mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{Proof, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::sign::originator_digest;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
 
@@ -253,6 +307,71 @@ pub(super) mod tests {
         assert_eq!((fed.batches, fed.violation), (vec![vec![item(3), item(4)]], None));
         let fed = take(&mut feed, vec![envelope(4); 1000]);
         assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
+    }
+
+    fn other(sequence: u64) -> Bytes {
+        envelope_at(NODE, sequence, NOW_NS + 1)
+    }
+
+    #[test]
+    fn few_second_statements_for_places_that_were_taken_go_to_the_follower() {
+        let second = |sequence| StrandItem::Second(other(sequence));
+        let mut feed = feed(2, None);
+        let fed = take(&mut feed, vec![envelope(3), other(3), envelope(3), envelope(4), other(3)]);
+        let expected = vec![item(3), second(3), item(4), second(3)];
+        assert_eq!((fed.batches, fed.violation), (vec![expected], None));
+        // No envelope of this answer has taken it.
+        assert!(take(&mut feed, vec![other(2)]).batches.is_empty());
+        let fed = take(&mut feed, vec![other(4); 900]);
+        assert_eq!((fed.batches, fed.violation), (vec![vec![second(4), second(4)]], None));
+        assert_eq!(take(&mut feed, vec![envelope(5), other(5)]).batches, [[item(5)]]);
+
+        let mut long = self::feed(0, None);
+        take(&mut long, (1..=200).map(envelope).collect());
+        assert_eq!(long.taken.last.len(), TAKEN_MAX);
+        let fed = take(&mut long, vec![other(100), other(101)]);
+        assert_eq!(fed.batches, [[second(101)]]);
+    }
+
+    /// Returns an envelope with its outer bytes and its signature in other forms.
+    fn in_other_form(envelope: &Bytes) -> Bytes {
+        let mut message = pb::OriginatorEnvelope::decode(envelope.clone()).unwrap();
+        let Some(pb::originator_envelope::Proof::OriginatorSignature(signature)) =
+            &mut message.proof
+        else {
+            panic!("it is signed")
+        };
+        let mut bytes = signature.bytes.to_vec();
+        *bytes.last_mut().unwrap() += 27;
+        signature.bytes = bytes.into();
+        [&message.encode_to_vec()[..], &[0x7a, 1, 9]].concat().into()
+    }
+
+    /// The reference repeats itself, writes envelopes in other forms, and burns ids. Rows of the older network may come
+    /// twice.
+    #[test]
+    fn habits_of_the_reference_are_no_second_statements() {
+        let odd = |sequence| in_other_form(&envelope(sequence));
+        let resigned = |sequence| {
+            let (statement, _) = OriginatorEnvelope::open(envelope(sequence)).unwrap();
+            let key = SecretKey::from_bytes(&[8; 32]).unwrap();
+            let signature = key.sign(originator_digest(&statement));
+            OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+        };
+        let mut feed = feed(2, None);
+        let sent = vec![envelope(1), odd(2), other(2), odd(3), envelope(3), odd(3), resigned(3)];
+        let fed = take(&mut feed, sent);
+        assert_eq!((fed.batches, fed.violation), (vec![vec![item(3)]], None));
+        // Places 4 and 5 are burned.
+        let fed = take(&mut feed, vec![envelope(6), other(4), other(5), odd(6), envelope(3)]);
+        assert_eq!(fed.batches, [[gap(4, 5, false), item(6)]]);
+
+        let older = OriginatorId::MIGRATED[1];
+        let row = |originator_ns| envelope_at(older, 1, originator_ns);
+        let want = Want::envelopes(older, SequenceId::NONE, None);
+        let mut feed = WantFeed::new(want, false, Instant::now());
+        let fed = take(&mut feed, vec![row(NOW_NS), row(NOW_NS + 1)]);
+        assert_eq!(fed.batches, [[StrandItem::Envelope(row(NOW_NS))]]);
     }
 
     #[test]
@@ -373,9 +492,10 @@ pub(super) mod tests {
                             prop_assert!(up_to.is_none_or(|up_to| id.sequence.0 <= up_to));
                             id.sequence.0
                         }
-                        StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
-                            unreachable!("a feed gives none")
-                        }
+                        StrandItem::Second(_)
+                        | StrandItem::Prefix(_)
+                        | StrandItem::End
+                        | StrandItem::Closed => unreachable!("equal statements give none of these"),
                     };
                 }
                 if fed.violation.is_some() {

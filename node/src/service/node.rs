@@ -26,7 +26,7 @@ use hawser_validation::limits::{ACTION_BYTES, LOG_BYTES_PER_BYTE};
 use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{WalletTask, Wallets};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
@@ -38,9 +38,9 @@ use super::open::{self, OpenNodeError, OpenedNode};
 use super::payer_reports;
 use super::peers::Peers;
 use super::restore_prompt::RestorePromptTask;
-use super::service_manager::ServiceManager;
+use super::service_manager::serve_until_stopped;
 use super::snapshot_folder::SnapshotFolder;
-use super::stop_signal::{StopOn, StopReason, StopSignals};
+use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
@@ -109,15 +109,9 @@ async fn live(
     let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends, publishers).await? else { return Ok(()) };
-    let service_manager = ServiceManager::from_env();
-    service_manager.iter().for_each(ServiceManager::ready);
-    let end = ends.next().await;
-    match end {
-        StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
-        StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
-    }
-    service_manager.iter().for_each(ServiceManager::stopping);
-    node.stop(stop, &mut ends).await
+    serve_until_stopped(&mut ends).await;
+    node.stop(stop, &mut ends).await;
+    Ok(())
 }
 
 /// Starts a node. A signal during the start ends the process at once; the next start continues an interrupted rebuild.
@@ -262,29 +256,13 @@ impl Node {
     }
 
     /// Stops all parts in order. Exits with code 1 at the second signal, or after the time limit.
-    async fn stop(self, config: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
+    async fn stop(self, config: StopSettings, ends: &mut StopSignals) {
         // Some calls wait for commits, and some for a rebuild.
         self.inner.engine.scrubs().end_remake();
         let mut steps = StopSteps::default();
         steps.add("calls and streams of clients", self.api.shutdown(config.drain));
         self.inner.add_to(&mut steps);
-        let late = Instant::now() + config.drain + config.grace;
-        let why = tokio::select! {
-            () = steps.run() => {
-                tracing::info!("stopped");
-                return Ok(());
-            }
-            () = sleep_until(late) => "it took too long",
-            name = ends.next_signal() => name,
-        };
-        tracing::error!(
-            code = "stop_forced",
-            why,
-            left = steps.left(),
-            "the node was stopped before all its work had ended"
-        );
-        // Threads may still be working on the database. Acknowledged data is on the disk.
-        system::exit_now(1);
+        steps.run_or_exit(config, ends).await;
     }
 }
 

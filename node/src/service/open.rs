@@ -236,15 +236,26 @@ fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
 
 /// Opens the database, with its share of the files that may be open.
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
-    let files = OpenFiles::of_process(config.open_files);
-    let cache_bytes = config.cache_bytes.unwrap_or_else(system::cache_bytes);
+    let settings = store_settings(config, own);
     tracing::info!(
-        database = files.database,
-        connections = files.connections,
-        cache_bytes,
+        database = settings.open_files_max,
+        connections = OpenFiles::of_process(config.open_files).connections,
+        cache_bytes = settings.cache_bytes,
         "divided the files that may be open, and the memory"
     );
-    let store = Store::open(&StoreSettings {
+    // The setting is about a node's own strand, which a replica does not have.
+    let host = (own.id != OriginatorId::REPLICA).then(|| HostSettings {
+        state_dir: config.state_dir.clone(),
+        new_strand: config.new_strand,
+    });
+    let store = Store::open(&StoreSettings { host, ..settings })?;
+    keep_room(&store, config);
+    Ok(store)
+}
+
+/// Returns the settings of the database of `own`, which is opened without a check against the host marker.
+pub(super) fn store_settings(config: &DatabaseSettings, own: &NodeRecord) -> StoreSettings {
+    StoreSettings {
         path: config.data_dir.clone(),
         identity: StoreIdentity {
             network: config.network.clone(),
@@ -253,16 +264,10 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
         },
         durability: config.durability,
         price: price::price,
-        // The setting is about a node's own strand, which a replica does not have.
-        host: (own.id != OriginatorId::REPLICA).then(|| HostSettings {
-            state_dir: config.state_dir.clone(),
-            new_strand: config.new_strand,
-        }),
-        open_files_max: files.database,
-        cache_bytes,
-    })?;
-    keep_room(&store, config);
-    Ok(store)
+        host: None,
+        open_files_max: OpenFiles::of_process(config.open_files).database,
+        cache_bytes: config.cache_bytes.unwrap_or_else(system::cache_bytes),
+    }
 }
 
 /// Lets a store refuse writes while its disk has less free space than the settings ask for.

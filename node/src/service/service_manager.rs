@@ -8,6 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stop_signal::{StopReason, StopSignals};
+
 /// The additional time that the manager grants a start after each progress message. A guess: the
 /// messages are some seconds apart.
 const WORK_MAX: Duration = Duration::from_secs(120);
@@ -80,6 +82,17 @@ impl ServiceManager {
             tracing::debug!(state, %error, "the service manager cannot be notified");
         }
     }
+}
+
+/// Reports that the process is ready, waits for a reason to stop, and reports that it is stopping.
+pub(super) async fn serve_until_stopped(ends: &mut StopSignals) {
+    let service_manager = ServiceManager::from_env();
+    service_manager.iter().for_each(ServiceManager::ready);
+    match ends.next().await {
+        StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
+        StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
+    }
+    service_manager.iter().for_each(ServiceManager::stopping);
 }
 
 /// Returns half the time after which the manager considers this process dead; `None` if it does not watch this process.

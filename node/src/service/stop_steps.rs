@@ -3,6 +3,12 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 
+use tokio::time::{Instant, sleep_until};
+
+use super::stop_signal::StopSignals;
+use super::system;
+use crate::settings::StopSettings;
+
 type Step = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The steps of a stop that have not ended, in their order and each with its name. A step does nothing before its turn.
@@ -24,8 +30,29 @@ impl StopSteps {
         }
     }
 
+    /// Runs the steps. Ends the process with exit code 1 at the second signal, or when the time is over. Threads may
+    /// still be working on a database then; acknowledged data is on the disk.
+    pub(super) async fn run_or_exit(mut self, limits: StopSettings, ends: &mut StopSignals) {
+        let late = Instant::now() + limits.drain + limits.grace;
+        let why = tokio::select! {
+            () = self.run() => {
+                tracing::info!("stopped");
+                return;
+            }
+            () = sleep_until(late) => "it took too long",
+            name = ends.next_signal() => name,
+        };
+        tracing::error!(
+            code = "stop_forced",
+            why,
+            left = self.left(),
+            "the process was stopped before all its work had ended"
+        );
+        system::exit_now(1);
+    }
+
     /// Returns the names of all steps that have not ended, for the log line about a forced stop.
-    pub(super) fn left(&self) -> String {
+    fn left(&self) -> String {
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
         names.join(", ")
     }

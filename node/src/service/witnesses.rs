@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::transports::http::reqwest::{Client, Response};
+use alloy::transports::http::reqwest::Client;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use hawser_chain::send::{http_client, read_body};
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::checkpoint::{
@@ -58,7 +59,7 @@ impl WitnessTasks {
         let mut tasks = JoinSet::new();
         for WitnessSource { key, url } in witnesses {
             let Some(url) = url else { continue };
-            let client = match hawser_chain::send::http_client() {
+            let client = match http_client() {
                 Ok(client) => client,
                 Err(error) => {
                     let url = place_of(url);
@@ -295,22 +296,9 @@ impl WitnessCall {
         let status = response.status();
         let media_type = response.headers().get(CONTENT_TYPE);
         let media_type = media_type.and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
-        Ok((status, media_type, read_bounded(response).await?))
+        let body = read_body(response, ANSWER_LEN_BYTES_MAX).await;
+        Ok((status, media_type, body.map_err(|error| error.to_string())?))
     }
-}
-
-/// Reads a response. A response that is too long is an error.
-async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(piece) =
-        response.chunk().await.map_err(|error| error.without_url().to_string())?
-    {
-        if body.len() + piece.len() > ANSWER_LEN_BYTES_MAX {
-            return Err("the answer is too long".to_owned());
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
 }
 
 /// Judges a response of the witness with this key.
@@ -470,7 +458,7 @@ mod tests {
             let _ = stream.read(&mut [0; 4096]).await;
             stream.write_all(head.as_bytes()).await.unwrap();
         };
-        let client = hawser_chain::send::http_client().unwrap();
+        let client = http_client().unwrap();
         let (response, ()) = tokio::join!(client.post(&url).body("old 0").send(), answers);
         let status = response.unwrap().status();
         assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);

@@ -10,6 +10,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::{Digest, keccak256};
 use hawser_proto::{OriginatorId, PublicKey, SecretKey, SequenceId, Signature};
 
+use crate::hashed_text::{first_other_line, hashed_lines, split_last_line, with_hash};
 use crate::hex::unhex;
 use crate::settings::StoreIdentity;
 
@@ -211,8 +212,7 @@ impl ReadManifest {
     #[doc(hidden)]
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
-        let end = blake3::hash(lines);
-        [lines, b"end=", hex::encode(end.as_bytes()).as_bytes(), b"\n"].concat()
+        with_hash(lines)
     }
 
     /// Decodes a manifest. Takes memory in proportion to the length of the bytes, never to a number in them.
@@ -236,10 +236,10 @@ impl ReadManifest {
         let manifest = parse_body(text)?;
         // Each manifest has one form only: numbers without leading zeros or signs, hex in lower case, no further
         // text.
-        if manifest.body() != text {
-            let same =
-                manifest.body().lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
-            return Err(ManifestError::Line { line: same + 1, wanted: "in its only form" });
+        let again = manifest.body();
+        if again != text {
+            let line = first_other_line(&again, text);
+            return Err(ManifestError::Line { line, wanted: "in its only form" });
         }
         let is_signed = match signature {
             None => false,
@@ -257,12 +257,8 @@ impl ReadManifest {
 
 /// Checks the hash at the end, and returns the lines before the signature with the signature.
 fn split_end(text: &str) -> Result<(&str, Option<Signature>), ManifestError> {
-    let (rest, end) = last_line(text).ok_or(ManifestError::Damaged)?;
-    let hash = blake3::hash(rest.as_bytes());
-    if end.strip_prefix("end=") != Some(hex::encode(hash.as_bytes()).as_str()) {
-        return Err(ManifestError::Damaged);
-    }
-    let (body, signature) = last_line(rest).ok_or(ManifestError::Damaged)?;
+    let rest = hashed_lines(text).ok_or(ManifestError::Damaged)?;
+    let (body, signature) = split_last_line(rest).ok_or(ManifestError::Damaged)?;
     let line = body.lines().count() + 1;
     let wrong = ManifestError::Line { line, wanted: "a signature, or signature=none" };
     let signature = match signature.strip_prefix("signature=") {
@@ -274,13 +270,6 @@ fn split_end(text: &str) -> Result<(&str, Option<Signature>), ManifestError> {
         }
     };
     Ok((body, signature))
-}
-
-/// Splits the last line off, which must end with a line break.
-fn last_line(text: &str) -> Option<(&str, &str)> {
-    let whole = text.strip_suffix('\n')?;
-    let at = whole.rfind('\n')? + 1;
-    Some((&text[..at], &whole[at..]))
 }
 
 /// Parses the lines behind the first one, which have one form and one order. Bounds the number of files before it keeps

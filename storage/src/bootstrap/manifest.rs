@@ -11,6 +11,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::chunk::CHUNK_LEN_BYTES_MAX;
 use crate::backup::FileHash;
+use crate::hashed_text::{first_other_line, hashed_lines, with_hash};
 use crate::hex::unhex;
 
 /// The first line of a manifest without strands of chains. Every version of this program reads it.
@@ -121,8 +122,7 @@ impl BootstrapManifest {
     #[doc(hidden)]
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
-        let end = blake3::hash(lines);
-        [lines, b"end=", hex::encode(end.as_bytes()).as_bytes(), b"\n"].concat()
+        with_hash(lines)
     }
 
     /// Returns the length of all chunks together, in bytes.
@@ -177,27 +177,17 @@ impl BootstrapManifest {
         if !text.lines().next().is_some_and(|it| TITLES.contains(&it)) {
             return Err(BootstrapManifestError::NotAManifest);
         }
-        let body = body_of(text).ok_or(BootstrapManifestError::Damaged)?;
+        let body = hashed_lines(text).ok_or(BootstrapManifestError::Damaged)?;
         let manifest = parse(body)?;
         // Each manifest has one form only: the title that fits its strands, numbers without leading zeros or signs,
         // hex in lower case, no further text.
         let again = manifest.body();
         if again != body {
-            let same = again.lines().zip(body.lines()).take_while(|(a, b)| a == b).count();
-            let wanted = "in its only form";
-            return Err(BootstrapManifestError::Line { line: same + 1, wanted });
+            let line = first_other_line(&again, body);
+            return Err(BootstrapManifestError::Line { line, wanted: "in its only form" });
         }
         Ok(manifest)
     }
-}
-
-/// Returns the lines before the final hash; `None` if the hash is not theirs.
-fn body_of(text: &str) -> Option<&str> {
-    let whole = text.strip_suffix('\n')?;
-    let (body, end) = text.split_at(whole.rfind('\n')? + 1);
-    let hash = blake3::hash(body.as_bytes());
-    (end.trim_end_matches('\n').strip_prefix("end=")? == hex::encode(hash.as_bytes()))
-        .then_some(body)
 }
 
 /// Parses the lines behind the first one, which have one form and one order.

@@ -68,7 +68,10 @@ impl Sim {
         sim.reference = REFERENCE.map(|node| (node, habits())).into();
         let (now, all) = (sim.now, sim.members.clone());
         for id in all {
-            sim.node(id).follow_older(LIAR, now);
+            let node = sim.node(id);
+            // All evidence would be against an honest node, or a strand without one.
+            node.keeps_evidence = true;
+            node.follow_older(LIAR, now);
         }
         sim
     }

@@ -66,11 +66,13 @@ pub enum Role {
     IdReuse,
     /// Sends the same envelopes to all, and signs two roots for a size.
     TwoCheckpoints,
+    /// Sends another version of a place behind the first one, in the same answer.
+    TwiceTeller,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Forger,
         Self::Withholder,
         Self::Reorderer,
@@ -86,6 +88,7 @@ impl Role {
         Self::Equivocator,
         Self::IdReuse,
         Self::TwoCheckpoints,
+        Self::TwiceTeller,
     ];
 
     /// Returns true if an honest node has to name the role for this reason.
@@ -113,6 +116,7 @@ impl Role {
                     || naming.is_two_statements()
             }
             Self::TwoCheckpoints => naming == Naming::Contradiction,
+            Self::TwiceTeller => naming.is_two_statements(),
         }
     }
 
@@ -221,6 +225,9 @@ impl Script {
                         [sequence, sequence.previous()]
                     };
                     items.extend(places.map(|place| send(Version::True, place)));
+                }
+                Role::TwiceTeller if lies && is_own => {
+                    items.extend([Version::True, Version::Other].map(|it| send(it, sequence)));
                 }
                 Role::FalseChain if lies => {
                     items.push(StrandItem::Envelope(of_chain(&bytes)));

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Instant;
 
 use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSettings, export};
 use hawser_audit::replay::LogSource;
@@ -11,12 +9,12 @@ use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
 use hawser_node::settings::{self, SettingSources};
 use hawser_rules::RateTable;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
+use super::progress::StrandProgressBar;
 use super::publish::publish;
-use super::replay::{TELL_EVERY, now_ns};
+use super::replay::{now_ns, threads_or_cores};
 use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::args::environment;
@@ -107,17 +105,20 @@ fn write(
     keys: Option<&LoadedKeys>,
     rates: Option<&RateTable>,
 ) -> Result<ExportReport, RunError> {
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
     let settings = ExportSettings {
-        threads: args.threads.unwrap_or_else(cores),
+        threads: threads_or_cores(args.threads),
         with_payers: !args.without_payers,
         registry: keys.map(|keys| &keys.known.registry),
         rates,
         now_ns: now_ns(),
     };
-    let mut bar = ExportProgressBar::new();
-    let report = export(log, folder, settings, |progress| bar.report_progress(progress));
-    bar.bar.finish_and_clear();
+    let mut bar = StrandProgressBar::new("exporting");
+    let report = export(log, folder, settings, |progress| {
+        let ExportProgress { originator, done, total } = progress;
+        let line = || format!("strand {originator}; {done} of {total}");
+        bar.show(originator, (done, total), line);
+    });
+    bar.finish();
     report.map_err(refused)
 }
 
@@ -132,32 +133,6 @@ fn refused(error: ExportError) -> RunError {
         | ExportError::OtherLog { .. }
         | ExportError::TooManyStrands { .. }
         | ExportError::OtherStrand { .. } => RunError::refused(error),
-    }
-}
-
-/// Progress on the error output: a bar on a terminal, lines elsewhere.
-struct ExportProgressBar {
-    bar: ProgressBar,
-    reported_at: Instant,
-}
-
-impl ExportProgressBar {
-    fn new() -> Self {
-        let template = "exporting {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
-        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-        let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-        Self { bar, reported_at: Instant::now() }
-    }
-
-    fn report_progress(&mut self, progress: ExportProgress) {
-        let ExportProgress { originator, done, total } = progress;
-        self.bar.set_message(format!("strand {originator}"));
-        self.bar.set_length(total.max(done));
-        self.bar.set_position(done);
-        if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
-            self.reported_at = Instant::now();
-            output::note(format_args!("strand {originator}; {done} of {total}"));
-        }
     }
 }
 

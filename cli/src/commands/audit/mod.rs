@@ -7,6 +7,7 @@ mod identities;
 mod keys;
 mod network;
 mod partition;
+mod progress;
 mod prove;
 mod publish;
 mod replay;

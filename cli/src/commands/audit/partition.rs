@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, stdin};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use hawser_audit::export::{Manifest, PartReader};
 use hawser_audit::partition::{
@@ -11,12 +10,12 @@ use hawser_audit::partition::{
     check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
-use hawser_audit::replay::{ReplaySettings, SourceError};
+use hawser_audit::replay::SourceError;
 use hawser_node::error::{RunError, RunErrorKind};
 use serde_json::{Value, json};
 
 use super::keys;
-use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, now_ns};
+use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, settings_by};
 use crate::args::audit::{AuditCheckPartitionArgs, AuditMergeArgs};
 use crate::output;
 
@@ -36,13 +35,7 @@ pub(in super::super) fn check(
     as_json: bool,
 ) -> Result<(), RunError> {
     let keys = keys::load(&args.keys, None)?;
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let settings = ReplaySettings {
-        registry: keys.known.registry.clone(),
-        rates: keys.known.rates.clone(),
-        threads: args.threads.unwrap_or_else(cores),
-        now_ns: now_ns(),
-    };
+    let settings = settings_by(&keys, args.threads);
     let payers = if args.without_payers { ExportedPayers::MayLack } else { ExportedPayers::Named };
     let is_piped = is_standard_input(&args.files);
     if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {

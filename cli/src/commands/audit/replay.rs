@@ -13,10 +13,10 @@ use hawser_audit::replay::{
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
+use super::progress::StrandProgressBar;
 use super::source::{
     FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup, folder_for_copy, open_with_signers,
 };
@@ -29,8 +29,6 @@ pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
 pub(in super::super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
-/// Time between two lines about progress on a pipe. A guess: often enough to see progress.
-pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 ///
@@ -79,19 +77,28 @@ pub(super) fn now_ns() -> i64 {
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Returns the given number of threads, or that of the cores.
+pub(super) fn threads_or_cores(threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Returns the settings of a replay by these keys, now.
+pub(super) fn settings_by(keys: &LoadedKeys, threads: Option<usize>) -> ReplaySettings {
+    ReplaySettings {
+        registry: keys.known.registry.clone(),
+        rates: keys.known.rates.clone(),
+        threads: threads_or_cores(threads),
+        now_ns: now_ns(),
+    }
+}
+
 fn replay(
     log: &dyn LogSource,
     args: &AuditReplayArgs,
     keys: &LoadedKeys,
     notes: Vec<String>,
 ) -> Result<ReplayReport, RunError> {
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let settings = ReplaySettings {
-        registry: keys.known.registry.clone(),
-        rates: keys.known.rates.clone(),
-        threads: args.threads.unwrap_or_else(cores),
-        now_ns: now_ns(),
-    };
+    let settings = settings_by(keys, args.threads);
     let second = args.checkpoints_from.as_deref();
     let second =
         second.map(|name| second_checkpoints(name, log, &settings.registry)).transpose()?;
@@ -100,18 +107,18 @@ fn replay(
     let state_file = args.state.as_deref();
     let state = state_file.map(read_state).transpose()?.flatten();
     let mut replay = Replay::new(log, &settings, state).map_err(RunError::refused)?;
-    let mut bar = ReplayProgressBar::new();
+    let mut bar = StrandProgressBar::new("replaying");
     let mut saved = Instant::now();
     let mut unsaved = None;
     let report = replay.run(|state, progress| {
-        bar.show(progress);
+        show(&mut bar, progress);
         if let Some(path) = state_file.filter(|_| saved.elapsed() >= SAVE_EVERY) {
             saved = Instant::now();
             unsaved = write_state(path, state).err();
         }
         unsaved.is_none()
     });
-    bar.bar.finish_and_clear();
+    bar.finish();
     let report = report.map_err(|error| RunError::failed(format!("{}: {error}", args.from)))?;
     if let Some(error) = unsaved {
         return Err(error);
@@ -137,33 +144,12 @@ fn second_checkpoints(
     read.map_err(|error| RunError::failed(format!("checkpoints from {name}: {error}")))
 }
 
-/// Progress on the error output: a bar on a terminal, lines elsewhere.
-struct ReplayProgressBar {
-    bar: ProgressBar,
-    reported_at: Instant,
-}
-
-impl ReplayProgressBar {
-    fn new() -> Self {
-        let template = "replaying {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
-        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-        let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-        Self { bar, reported_at: Instant::now() }
-    }
-
-    fn show(&mut self, progress: ReplayProgress) {
-        let ReplayProgress { originator, reached, head, done, total, faults } = progress;
-        self.bar.set_message(format!("strand {originator}"));
-        self.bar.set_length(total.max(done));
-        self.bar.set_position(done);
-        if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
-            self.reported_at = Instant::now();
-            let faults = output::count(faults, "fault");
-            output::note(format_args!(
-                "strand {originator} at {reached} of {head}; {done} of {total}; {faults}"
-            ));
-        }
-    }
+fn show(bar: &mut StrandProgressBar, progress: ReplayProgress) {
+    let ReplayProgress { originator, reached, head, done, total, faults } = progress;
+    bar.show(originator, (done, total), || {
+        let faults = output::count(faults, "fault");
+        format!("strand {originator} at {reached} of {head}; {done} of {total}; {faults}")
+    });
 }
 
 /// Reads the state of an earlier run; `None` before the first.

@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::audit::FAULTS_EXIT_CODE;
-use crate::args::network_watcher::without_effect;
 use crate::args::watcher::ChainWatcherArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
@@ -37,7 +36,7 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
-    for note in without_effect() {
+    for note in args.without_effect() {
         output::note(note);
     }
     let mut known = WatcherState::load(args.state.as_deref())?;

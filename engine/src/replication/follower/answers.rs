@@ -33,7 +33,7 @@ impl Follower {
         for item in rest {
             let entry = match item {
                 StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
-                StrandItem::Gap { .. } | StrandItem::Prefix(_) => continue,
+                StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::Second(_) => continue,
                 _ => break,
             };
             shown = shown.max(entry.id.sequence);

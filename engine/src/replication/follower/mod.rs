@@ -28,6 +28,7 @@ mod parts;
 mod range_answer;
 mod search;
 mod searching;
+mod second;
 mod source;
 mod split;
 #[cfg(test)]
@@ -370,7 +371,11 @@ impl Follower {
         match item {
             StrandItem::Envelope(Ok(entry)) => self.handle_envelope(now, from, entry, writes),
             StrandItem::Envelope(Err(violation)) => Err(violation),
-            StrandItem::Prefix(_) => Ok(()),
+            StrandItem::Second(Ok(entry)) => {
+                self.compare_second(entry, writes);
+                Ok(())
+            }
+            StrandItem::Prefix(_) | StrandItem::Second(Err(_)) => Ok(()),
             StrandItem::Gap { from: first, to, expired } => {
                 // Only the strand's own node can know which places it has stopped keeping.
                 let is_own_claim = from == self.originator;
@@ -419,7 +424,16 @@ impl Follower {
             return Err(PeerViolation::WrongOriginator);
         }
         let sequence = id.sequence;
-        let expired = self.open_want_mut(from).advance(sequence)?;
+        let open = self.open_want_mut(from);
+        let is_second = open.has_taken(sequence);
+        let expired = match open.advance(sequence) {
+            Ok(expired) => expired,
+            Err(violation) if is_second => {
+                self.compare_second(entry, writes);
+                return Err(violation);
+            }
+            Err(violation) => return Err(violation),
+        };
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.claimed_head = peer.claimed_head.max(sequence);
             peer.claims.note(now, sequence);

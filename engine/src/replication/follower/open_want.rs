@@ -25,6 +25,8 @@ pub(super) struct OpenWant {
     pub(super) up_to: Option<SequenceId>,
     /// The last place that the response has covered, by an envelope or by a gap.
     pub(super) last: SequenceId,
+    /// The last places that envelopes of the response have taken, without a gap between them.
+    taken: Option<Places>,
     /// Places that end at `last` and that the peer named as expired.
     expired: Option<Places>,
     /// The places of its envelopes, if a short range was asked for.
@@ -49,6 +51,7 @@ impl OpenWant {
             after,
             up_to,
             last: after,
+            taken: None,
             expired: None,
             shown: of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to)),
             named: of_gaps.map(|up_to| NamedGaps::new(after, up_to, asked_at)),
@@ -69,8 +72,17 @@ impl OpenWant {
             return Err(PeerViolation::OutOfOrder);
         }
         self.last = to;
+        self.taken = match self.taken {
+            Some((first, last)) if last.next() == to => Some((first, to)),
+            _ => Some((to, to)),
+        };
         self.shown.iter_mut().for_each(|shown| shown.add(to));
         Ok(self.expired.take())
+    }
+
+    /// Returns true if one of the last envelopes of the response has taken this place, with no gap between them.
+    pub(super) fn has_taken(&self, place: SequenceId) -> bool {
+        self.taken.is_some_and(|(first, last)| (first..=last).contains(&place))
     }
 
     /// Returns the answer so far; `None` unless a short range was asked for. `is_whole` says that nothing more of it is

@@ -12,6 +12,7 @@ mod answers;
 mod expiry;
 mod filling;
 mod search;
+mod second;
 mod source;
 mod split;
 mod trials;
@@ -395,8 +396,6 @@ fn a_gap_of_which_a_part_has_not_expired_is_searched_for() {
 fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
     for (bad, violation) in [
         (StrandItem::Envelope(Err(PeerViolation::ForgedSignature)), PeerViolation::ForgedSignature),
-        (StrandItem::Envelope(Ok(entry(2))), PeerViolation::OutOfOrder),
-        (StrandItem::Envelope(Ok(entry(1))), PeerViolation::OutOfOrder),
         (StrandItem::Envelope(Ok(entry_of(OTHER, 3))), PeerViolation::WrongOriginator),
         (
             StrandItem::Gap { from: SequenceId(2), to: SequenceId(3), expired: false },

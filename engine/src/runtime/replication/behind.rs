@@ -13,6 +13,7 @@ use super::state::ReplicationState;
 use super::writes::{self, Load};
 use crate::replication::{EnvelopeVerifier, VerifyResult};
 use crate::runtime::Priority;
+use crate::runtime::stoppable::blocking;
 
 /// The result of one step.
 pub(super) enum BehindOutcome {
@@ -175,9 +176,4 @@ fn read(store: &Store, after: EnvelopeId, through: SequenceId) -> Result<Vec<Byt
         next = next.next();
     }
     Ok(envelopes)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -12,6 +12,7 @@ use crate::replication::{
     AcceptedRun, EnvelopeVerifier, RunJudge, StrandItem, VerifyResult, WantResponse,
 };
 use crate::runtime::Priority;
+use crate::runtime::stoppable::blocking;
 
 /// Envelopes that one core checks at a time, if each core can have as many: about 5 ms of work, so that more urgent
 /// work does not wait for long.
@@ -37,10 +38,10 @@ pub(super) struct JudgedRun {
     pub(super) hashed: Vec<HashedEnvelope>,
 }
 
-/// Returns the envelope of an item that is one.
+/// Returns the envelope of an item that has one.
 pub(super) fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
     match item {
-        StrandItem::Envelope(bytes) => Some(bytes),
+        StrandItem::Envelope(bytes) | StrandItem::Second(bytes) => Some(bytes),
         StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
             None
         }
@@ -109,8 +110,7 @@ async fn judge_run(
     let (prefix, envelopes) = run_of(response)?;
     let judge = if judge.needs_tree() {
         let (store, originator) = (state.store.clone(), verifier.originator);
-        let edge = tokio::task::spawn_blocking(move || store.tree_edge(originator)).await;
-        let edge = edge.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let edge = blocking(move || store.tree_edge(originator)).await;
         judge.with_tree(edge.ok()?)
     } else {
         judge

@@ -27,6 +27,7 @@ use crate::replication::{
     CheckpointOffers, CheckpointPair, CheckpointWatch, StoredTrees, Trees, pair_of,
 };
 use crate::runtime::stop::StopSignal;
+use crate::runtime::stoppable::blocking;
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
@@ -46,12 +47,11 @@ pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSign
             () = stopped.stopped() => return,
             _ = rounds.tick() => {}
         }
-        let round = tokio::task::spawn_blocking(move || {
+        exchange = blocking(move || {
             exchange.round();
             exchange
-        });
-        exchange =
-            round.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        })
+        .await;
     }
 }
 

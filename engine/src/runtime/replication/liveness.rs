@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use super::state::ReplicationState;
 use crate::liveness::{Complaint, LivenessWatch, OtherNode};
 use crate::runtime::stop::StopSignal;
+use crate::runtime::stoppable::blocking;
 
 /// Interval of looks. A guess: a tenth of the silence that is a fault.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -29,8 +30,7 @@ pub(super) async fn watch(state: Arc<ReplicationState>, mut stopped: StopSignal)
             continue;
         }
         let state = state.clone();
-        let kept = tokio::task::spawn_blocking(move || report(&state, &complaints));
-        kept.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        blocking(move || report(&state, &complaints)).await;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::facts;
 use crate::pauses::RetryPauses;
 use crate::replication::EnvelopeVerifier;
 use crate::runtime::stop::StopSignal;
+use crate::runtime::stoppable::blocking;
 
 /// Returns true if the marks of a strand follow other absences than these.
 pub(super) fn is_outdated(
@@ -96,6 +97,5 @@ async fn judge_own_by(
     // Requests that were taken before have places already. Later ones are checked against the new registry.
     state.publisher.idle().await;
     let (store, absences) = (state.store.clone(), absences.clone());
-    let judged = tokio::task::spawn_blocking(move || judge(&store, own, key, &absences)).await;
-    judged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(drop)
+    blocking(move || judge(&store, own, key, &absences)).await.map(drop)
 }

@@ -285,7 +285,7 @@ async fn check_signatures(
     response: WantResponse<Bytes>,
 ) -> WantResponse<VerifyResult> {
     let envelope = |item: &StrandItem<Bytes>| match item {
-        StrandItem::Envelope(bytes) => Some(bytes.clone()),
+        StrandItem::Envelope(bytes) | StrandItem::Second(bytes) => Some(bytes.clone()),
         StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
             None
         }

@@ -18,6 +18,7 @@ use crate::own_strand::{
 };
 use crate::runtime::own_strand::OwnStrandError;
 use crate::runtime::stop::{self, StopSender, StopSignal};
+use crate::runtime::stoppable::blocking;
 
 /// Pause between two looks at the clocks of peers while nothing else happens. Guessed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -356,9 +357,4 @@ impl GuardTask {
         self.state.close_inbox(self.state.own);
         self.is_filling = false;
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

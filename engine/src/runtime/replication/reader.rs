@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::replication::StrandItem;
 use crate::runtime::counters::Counters;
+use crate::runtime::stoppable::blocking;
 
 /// Pages that are read at a time for one peer. A guess: a page is a MiB and takes a millisecond, and a
 /// second read under way keeps the connection busy.
@@ -130,9 +131,7 @@ impl PageReads {
             let _places = places;
             read()
         };
-        tokio::task::spawn_blocking(read)
-            .await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        blocking(read).await
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fee_watch::load_at;
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
 use crate::replication::RANGES_MAX;
+use crate::runtime::stoppable::blocking;
 
 /// Attempts to read the whole state of a strand, until it is followed without the unreadable part. A guess: seven
 /// seconds with the pauses between them, in which a scrub may have repaired the strand's end.
@@ -42,9 +43,7 @@ pub(super) async fn read_strand(
     loop {
         tries += 1;
         let (state, is_last) = (state.clone(), tries >= TRIES_MAX);
-        let read =
-            tokio::task::spawn_blocking(move || read_once(&state, originator, is_last)).await;
-        match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        match blocking(move || read_once(&state, originator, is_last)).await {
             Ok(read) => return read,
             Err(error) => {
                 tracing::error!(code = "strand_unreadable", %originator, %error, "a strand cannot be read now");

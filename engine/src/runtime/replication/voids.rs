@@ -19,6 +19,7 @@ use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
 use crate::misbehavior::is_ahead;
 use crate::runtime::stop::StopSignal;
+use crate::runtime::stoppable::blocking;
 
 /// Pause after statements could not be stored. A guess: a disk that fails needs an operator.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -97,9 +98,7 @@ pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSign
         let is_again = !failed.is_empty();
         let batch = if is_again { std::mem::take(&mut failed) } else { state.voids.take_shown() };
         let (of, taken) = (state.clone(), batch.clone());
-        let done = tokio::task::spawn_blocking(move || take_shown(&of, taken)).await;
-        let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        if let Err(error) = done {
+        if let Err(error) = blocking(move || take_shown(&of, taken)).await {
             failed = batch;
             if !is_again {
                 tracing::error!(code = "void_statements_failed", %error, "statements of peers about void places cannot \

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use hawser_proto::one_line;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{one_line, root_cause};
 use hawser_serve::CheckedChannel;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::checked::DoctorCheck;
-use super::public::{ASK_ELSEWHERE, root_cause};
+use super::public::ASK_ELSEWHERE;
 
 /// Time limit of a call. A guess: it takes a few round trips.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(5);

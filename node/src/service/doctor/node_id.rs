@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hawser_net::{NODE_TOKEN_HEADER, PlainTextPeers, node_token};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{OriginatorId, SecretKey, one_line};
+use hawser_proto::{OriginatorId, SecretKey, one_line, root_cause};
 use hawser_rules::NodeRecord;
 use hawser_serve::CheckedChannel;
 use tokio::time::timeout;
@@ -18,7 +18,6 @@ use tonic::{Code, Request, Status};
 
 use super::calls::{CALL_MAX, endpoint};
 use super::checked::DoctorCheck;
-use super::public::root_cause;
 
 const NAME: &str = "node_id";
 /// Validity of the tokens in seconds. Chosen: short, because another server may get one; above the difference of two

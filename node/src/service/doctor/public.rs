@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use hawser_proto::one_line;
+use hawser_proto::{one_line, root_cause};
 use hawser_serve::cors;
 use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, ORIGIN,
@@ -157,15 +157,6 @@ async fn preflight(url: &str) -> Result<(StatusCode, HeaderMap), String> {
         .header(ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-grpc-web");
     let answer = request.send().await.map_err(|error| root_cause(&error))?;
     Ok((answer.status(), answer.headers().clone()))
-}
-
-/// Returns the text of the innermost cause of an error.
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// Returns the first header that differs from a node's.

@@ -25,11 +25,10 @@ use hawser_serve::ChainListsView;
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
 
-use super::service_manager::ServiceManager;
+use super::service_manager::serve_until_stopped;
 use super::settlement::{SettlementLists, SettlementReader};
-use super::stop_signal::{StopOn, StopReason, StopSignals};
+use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, OpenFiles};
 use super::tls;
@@ -77,14 +76,9 @@ async fn live(
             return Ok(());
         }
     };
-    let service_manager = ServiceManager::from_env();
-    service_manager.iter().for_each(ServiceManager::ready);
-    match ends.next().await {
-        StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
-        StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
-    }
-    service_manager.iter().for_each(ServiceManager::stopping);
-    end(gateway, stop, &mut ends).await
+    serve_until_stopped(&mut ends).await;
+    end(gateway, stop, &mut ends).await;
+    Ok(())
 }
 
 /// A gateway, and the settlement chain readers with the same lifetime.
@@ -331,26 +325,11 @@ fn values<T: Send + Sync + 'static>(watcher: &ListWatcher<T>) -> watch::Receiver
 }
 
 /// Stops in order. Exits with 1 at the second signal, or when the time is over.
-async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
+async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) {
     let Running { gateway, _reading } = running;
     let mut steps = StopSteps::default();
     for (name, step) in gateway.stop_steps(stop.drain) {
         steps.add(name, step);
     }
-    let late = Instant::now() + stop.drain + stop.grace;
-    let why = tokio::select! {
-        () = steps.run() => {
-            tracing::info!("stopped");
-            return Ok(());
-        }
-        () = sleep_until(late) => "it took too long",
-        name = ends.next_signal() => name,
-    };
-    tracing::error!(
-        code = "stop_forced",
-        why,
-        left = steps.left(),
-        "the gateway was stopped before all its work had ended"
-    );
-    system::exit_now(1);
+    steps.run_or_exit(stop, ends).await;
 }

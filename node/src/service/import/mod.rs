@@ -37,15 +37,13 @@ use std::collections::BTreeMap;
 
 use hawser_chain::admin::Contract;
 use hawser_engine::ports::NodeRecord;
-use hawser_engine::price;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::OriginatorId;
 use hawser_rules::Absences;
-use hawser_storage::{Durability, OpenError, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{Durability, OpenError, Store, StoreSettings};
 
 use super::network::chains::Chains;
 use super::open;
-use super::system::{self, OpenFiles};
 use crate::files::deployment::KnownDeployment;
 use crate::settings::NodeServiceSettings;
 
@@ -208,19 +206,8 @@ pub(in crate::service) fn open_store(
     own: &NodeRecord,
 ) -> Result<Store, OpenError> {
     let config = &settings.store;
-    let store = Store::open(&StoreSettings {
-        path: config.data_dir.clone(),
-        identity: StoreIdentity {
-            network: config.network.clone(),
-            node: own.id,
-            public_key: own.public_key,
-        },
-        durability: Durability::Os,
-        price: price::price,
-        host: None,
-        open_files_max: OpenFiles::of_process(config.open_files).database,
-        cache_bytes: config.cache_bytes.unwrap_or_else(system::cache_bytes),
-    })?;
+    let as_stated = open::store_settings(config, own);
+    let store = Store::open(&StoreSettings { durability: Durability::Os, ..as_stated })?;
     open::keep_room(&store, config);
     Ok(store)
 }

@@ -6,9 +6,10 @@ use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sin
 use hawser_engine::ports::Registry;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Absences;
-use hawser_storage::{ChainPosition, LookingReader, MembershipChange, ReadError, Store};
+use hawser_storage::{LookingReader, MembershipChange, ReadError, Store};
 
 use super::NetworkState;
+use super::sinks::{mark, position};
 
 /// Returns the registry with the absences that follow from the recorded events.
 ///
@@ -33,7 +34,7 @@ impl Sink for MembershipSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         let position = self.0.store.snapshot().registry_position();
         let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
+        Ok(position.map(mark))
     }
 
     /// Changes of membership have no sequence ids, so this is always 0.
@@ -43,9 +44,8 @@ impl Sink for MembershipSink {
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let changes: Vec<_> = batch.events.iter().filter_map(change).collect();
-        let position = ChainPosition { block: batch.position.number, hash: batch.position.hash.0 };
         let store = &self.0.store;
-        let recorded = store.record_membership(batch.from_block, &changes, position);
+        let recorded = store.record_membership(batch.from_block, &changes, position(batch));
         recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
         self.0.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
-use hawser_storage::{ChainPosition, LookingReader, PayerReportChange, PayerReportEvent, Store};
+use hawser_storage::{LookingReader, PayerReportChange, PayerReportEvent, Store};
+
+use super::sinks::{mark, position};
 
 /// A sink that records the payer reports on the chain.
 pub(super) struct PayerReportSink(pub(super) Store);
@@ -14,7 +16,7 @@ impl Sink for PayerReportSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         let position = self.0.snapshot().payer_reports_position();
         let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
+        Ok(position.map(mark))
     }
 
     /// Payer reports have no sequence ids, so this is always 0.
@@ -24,7 +26,7 @@ impl Sink for PayerReportSink {
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let events: Vec<_> = batch.events.iter().filter_map(recorded).collect();
-        let position = ChainPosition { block: batch.position.number, hash: batch.position.hash.0 };
+        let position = position(batch);
         let written = self.0.record_payer_reports(batch.from_block, &events, position);
         let written = written.and_then(|()| match batch.is_at_head {
             true => self.0.note_payer_reports_read(position),

@@ -144,10 +144,12 @@ fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
     })
 }
 
-fn mark(position: ChainPosition) -> BlockRef {
+/// Returns a stored position as the block that readers of chains know.
+pub(super) fn mark(position: ChainPosition) -> BlockRef {
     BlockRef { number: position.block, hash: position.hash.into() }
 }
 
-fn position(batch: &EventBatch) -> ChainPosition {
+/// Returns the position of a batch as it is stored.
+pub(super) fn position(batch: &EventBatch) -> ChainPosition {
     ChainPosition { block: batch.position.number, hash: batch.position.hash.0 }
 }

@@ -66,6 +66,9 @@ pub(super) fn page(
                 page.push(written.clone());
             }
             page.push(written);
+            if habits.tells_two_stories && originator == state.id {
+                page.push(other_story(envelope, &state.key));
+            }
         }
     });
     let mut seen = state.seen.lock();
@@ -80,6 +83,14 @@ pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
     let first = first.encode_to_vec();
     let second = &envelope[first.len()..];
     [second, &first, &[0x7a, 3, 1, 2, 3]].concat().into()
+}
+
+/// Returns another statement for the place of an envelope.
+fn other_story(envelope: &Bytes, key: &SecretKey) -> Bytes {
+    let (statement, _) = OriginatorEnvelope::open(envelope.clone()).unwrap();
+    let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
+    statement.originator_ns += 1;
+    signed(&statement, key)
 }
 
 /// Returns the message of an attack; `None` if the attack is silence.

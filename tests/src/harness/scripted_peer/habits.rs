@@ -75,6 +75,8 @@ pub struct Habits {
     pub ends_after: Option<(usize, StreamEnd)>,
     /// Sends each envelope twice.
     pub repeats: bool,
+    /// Sends another statement behind each envelope of its own strand, for the same place.
+    pub tells_two_stories: bool,
     /// Writes the outer layer with its fields the other way round and one more at the end.
     pub odd_outer_form: bool,
     /// Most bytes of envelopes in one message.
@@ -103,6 +105,7 @@ impl Default for Habits {
             keep_alive: Duration::from_secs(1),
             ends_after: None,
             repeats: false,
+            tells_two_stories: false,
             odd_outer_form: false,
             frame_bytes_max: 24 * 1024 * 1024,
             page_takes: Duration::ZERO,

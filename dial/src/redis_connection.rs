@@ -3,8 +3,6 @@
 //! **Redis is not trusted.** The client library keeps an answer of any length and makes room for the values of a list
 //! before they come. So this connection reads along, and ends before the library sees an answer that is too long, or
 //! that announces too much.
-//!
-//! `api` compiles this file, too: it may not use this crate, and no crate below both may use tokio.
 
 use std::io;
 use std::pin::Pin;
@@ -23,8 +21,8 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts.
-const ADDRESSES_MAX: usize = 8;
+use crate::look_up::ADDRESSES_MAX;
+
 /// The largest number of values in one answer. A guess: scripts of this program answer with some thousand at most.
 const ANSWER_VALUES_MAX: u64 = 100_000;
 /// The largest number of lists within each other. A guess: answers to scripts of this program have three.
@@ -34,7 +32,7 @@ const LINE_HEAD_LEN: usize = 32;
 
 /// The reason for which an answer of Redis is not read further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RedisAnswerError {
+enum RedisAnswerError {
     #[error("the answer has more than {0} bytes")]
     Bytes(usize),
     #[error("the answer has more than {ANSWER_VALUES_MAX} values")]
@@ -47,18 +45,18 @@ pub(crate) enum RedisAnswerError {
 
 /// The settings of a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct RedisConnectionSettings {
+pub struct RedisConnectionSettings {
     /// The time limit of connecting.
-    pub(crate) connect_timeout: Duration,
+    pub connect_timeout: Duration,
     /// The time limit of an answer, if calls have none of their own.
-    pub(crate) answer_timeout: Option<Duration>,
+    pub answer_timeout: Option<Duration>,
     /// The largest answer, in bytes.
-    pub(crate) answer_bytes_max: usize,
+    pub answer_bytes_max: usize,
 }
 
 /// A connection to Redis. Clones share it, and it closes with the last of them.
 #[derive(Clone)]
-pub(crate) struct RedisConnection {
+pub struct RedisConnection {
     calls: MultiplexedConnection,
     _task: Arc<ConnectionTask>,
 }
@@ -78,10 +76,7 @@ impl RedisConnection {
     ///
     /// # Errors
     /// Fails when Redis is not reached in time, or refuses the password.
-    pub(crate) async fn open(
-        client: &Client,
-        settings: &RedisConnectionSettings,
-    ) -> RedisResult<Self> {
+    pub async fn open(client: &Client, settings: &RedisConnectionSettings) -> RedisResult<Self> {
         let opened = timeout(settings.connect_timeout, Self::connect(client, settings));
         let late = io::Error::new(io::ErrorKind::TimedOut, "Redis was not reached in time");
         opened.await.unwrap_or_else(|_| Err(late.into()))
@@ -119,12 +114,13 @@ impl RedisConnection {
     ///
     /// # Errors
     /// Fails when Redis answers with an error, with another type or with too much, or not at all.
-    pub(crate) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         command.query_async(&mut self.calls).await
     }
 }
 
-/// Connects to the first host of a name that accepts.
+/// Connects to the first host of a name that accepts. The name is the operator's, so its look-up does not wait for
+/// those of names that others choose.
 async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((name, port)).await?.take(ADDRESSES_MAX);
     let stream = first_of(addresses.map(TcpStream::connect)).await?;
@@ -316,63 +312,9 @@ impl AnswerScan {
     }
 }
 
-/// A server for tests that answers each command as it is told.
 #[cfg(test)]
-pub(crate) mod scripted {
-    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-    use tokio::net::{TcpListener, TcpStream};
-
-    /// Starts a server. `answer` gets the name of a command, and the number of connections so far. Returns its URL.
-    pub(crate) async fn redis(
-        answer: impl Fn(&str, usize) -> Vec<u8> + Clone + Send + 'static,
-    ) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("redis://{}/0", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            let mut connections = 0;
-            while let Ok((stream, _)) = listener.accept().await {
-                connections += 1;
-                tokio::spawn(serve(stream, connections, answer.clone()));
-            }
-        });
-        url
-    }
-
-    async fn serve(
-        stream: TcpStream,
-        connections: usize,
-        answer: impl Fn(&str, usize) -> Vec<u8> + Send,
-    ) {
-        let mut stream = BufReader::new(stream);
-        while let Some(name) = command(&mut stream).await {
-            let answer = match name.as_str() {
-                "CLIENT" => b"+OK\r\n".to_vec(),
-                name => answer(name, connections),
-            };
-            if stream.write_all(&answer).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Reads a command. Returns its first word; `None` at the end of the connection.
-    async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
-        let mut name = None;
-        for _ in 0..number(stream).await? {
-            let mut word = vec![0; number(stream).await? + 2];
-            stream.read_exact(&mut word).await.ok()?;
-            let word = String::from_utf8_lossy(&word[..word.len() - 2]).into_owned();
-            name.get_or_insert(word);
-        }
-        name
-    }
-
-    async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
-        let mut line = String::new();
-        stream.read_line(&mut line).await.ok()?;
-        line.get(1..)?.trim().parse().ok()
-    }
-}
+#[path = "../tests/scripted_redis/mod.rs"]
+mod scripted_redis;
 
 #[cfg(test)]
 mod tests {
@@ -470,7 +412,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_fails_with_the_bound_that_its_answer_exceeds() {
-        let url = scripted::redis(|name, _| match name {
+        let url = scripted_redis::start(|name, _| match name {
             "LONG" => b"$536870912\r\nx".to_vec(),
             "MANY" => b"*1000000\r\n:1\r\n".to_vec(),
             "DEEP" => b"*1\r\n".repeat(10_000),
