@@ -9,9 +9,10 @@ use hawser_proto::envelope::{
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
+use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::{
-    Absences, PicoDollarPrice, RateTable, Registry, Violation, check_charges_by_former,
-    check_length, check_no_charges, check_statement, is_free, is_owed, payer_claims,
+    Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
+    check_no_charges, check_statement, is_free, is_owed, payer_claims,
 };
 
 use super::fault::FaultKind;
