@@ -195,19 +195,24 @@ fn of_reports(
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
-    let age_s = |report: &OnchainReport| now.saturating_sub(u64::from(report.end_minute) * 60);
+    let age_s = |report: &OnchainReport| now.saturating_sub(report.stated_end_s());
+    // A report that lies about its end would hide how old it is.
+    let is_old = |report: &OnchainReport, age_s_max: u64| {
+        age_s(report) > age_s_max || !report.has_ended(now)
+    };
+    let ended = |report: &OnchainReport| match report.has_ended(now) {
+        true => format!("ended {} h ago", age_s(report) / 3600),
+        false => "states an end that has not come".to_owned(),
+    };
     let stuck = reports.iter().filter(|report| !report.is_settled);
-    let stuck = stuck.filter(|report| age_s(report) > limits.settle_age_s_max).map(|report| {
-        let (index, hours) = (report.index, age_s(report) / 3600);
-        let text = format!(
-            "report {index} about originator {node} ended {hours} h ago and is not settled"
-        );
+    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max)).map(|report| {
+        let (index, ended) = (report.index, ended(report));
+        let text = format!("report {index} about originator {node} {ended} and is not settled");
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| is_due && age_s(last) > limits.report_age_s_max);
+    let overdue = reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max));
     let overdue = overdue.map(|last| {
-        let hours = age_s(last) / 3600;
-        let text = format!("the last report about originator {node} ended {hours} h ago");
+        let text = format!("the last report about originator {node} {}", ended(last));
         (AlarmKind::ReportOverdue, text)
     });
     stuck.chain(overdue).collect()
@@ -344,6 +349,23 @@ mod tests {
             .reports
             .insert(OriginatorId(300), (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    /// Nodes of the reference implementation attest any end minute, and write no further report before it is over.
+    #[test]
+    fn a_report_that_states_an_end_far_ahead_silences_no_alarm() {
+        let mut seen = healthy();
+        let ended = |end_minute, is_settled| {
+            let report = OnchainReport { end_minute, ..report(0, 60, is_settled) };
+            (1, vec![report])
+        };
+        seen.reports.insert(OriginatorId(300), ended(u32::MAX >> 1, true));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportOverdue]);
+        seen.reports.insert(OriginatorId(300), ended(u32::MAX >> 1, false));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck, AlarmKind::ReportOverdue]);
+        let soon = u32::try_from((NOW + 1800) / 60).unwrap();
+        seen.reports.insert(OriginatorId(300), ended(soon, false));
+        assert_eq!(kinds(&seen), [], "the clock of the watcher is behind");
     }
 
     #[test]
