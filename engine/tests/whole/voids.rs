@@ -409,7 +409,7 @@ async fn a_claim_of_an_earlier_run_about_places_that_are_declared_void_ends_at_t
     store.record_evidence(START_NS.unsigned_abs(), &[gap(1, 4), gap(6, 9)]).unwrap();
     store.record_void_statements(&[declared(SOURCE, 7, 8, SOURCE)]).unwrap();
     let follower = Follower::start(store.clone());
-    follower.until("it ends", || claims(&store).0 == vec![4]).await;
+    follower.until("it ends", || claims(&store) == (vec![4], 0)).await;
     follower.stop().await;
 }
 
