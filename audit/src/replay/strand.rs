@@ -359,6 +359,7 @@ impl StrandReplay {
         self.last_ns = signed.originator_ns;
         self.figures.count_envelope(signed.originator_ns, len_bytes);
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
+        self.figures.unproven += u64::from(signed.is_unproven);
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
         self.check_load(id, &signed, context);
         if mark.is_booked() {
