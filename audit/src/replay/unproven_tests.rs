@@ -1,7 +1,9 @@
-//! Envelopes that break a rule of which their signer may be innocent are no faults of it.
+//! What an innocent node may have signed, or its keeper made up, is no fault of it.
 
 use hawser_proto::Bytes;
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -9,7 +11,7 @@ use hawser_rules::{Absence, Absences};
 use prost::Message as _;
 
 use super::planted::sign_at;
-use super::testing::{MemoryLog, NODE, draft, draft_of, key, ns_of, settings};
+use super::testing::{MemoryLog, NODE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings};
 use super::tests::{named, replay};
 use super::*;
 
@@ -58,4 +60,33 @@ fn an_envelope_that_other_software_may_decode_is_no_fault_of_its_node() {
         sign_at(&mut log, 5, StoredMark::Invalid(1), &odd);
         assert_eq!(named(&replay(&log, &settings())), expected);
     }
+}
+
+/// The strand's node may have shown it another history.
+#[test]
+fn an_observer_with_another_tree_is_not_said_to_be_at_fault() {
+    let (size, root, time_ns) = (40, TreeHash([4; 32]), ns_of(40).unsigned_abs());
+    let of = Checkpoint { node: WITNESS, originator: NODE, size, root, time_ns };
+    let mut log = MemoryLog::honest(60);
+    log.checkpoints[3] = of.sign(&key(2)).into();
+    assert_eq!(named(&replay(&log, &settings())), [(FaultKind::OtherTree, 40, None)]);
+    assert_eq!(FaultKind::OtherTree.party(), "signer or keeper");
+}
+
+/// The keeper gives another leaf for an envelope that it has pruned.
+#[test]
+fn a_leaf_that_a_keeper_makes_up_is_no_fault_of_the_node_whose_tree_has_another() {
+    let mut log = MemoryLog::honest(60);
+    log.prune(35);
+    let StrandRow::Pruned { leaf, .. } = &mut log.rows[34] else { panic!("it is pruned") };
+    *leaf = Some(TreeHash([4; 32]));
+    let other = |at| (FaultKind::OtherTree, at, None);
+    let root = (FaultKind::Root, 60, None);
+    assert_eq!(named(&replay(&log, &settings())), [root, other(40), other(50), other(60)]);
+
+    // The node has signed a tree with the keeper's leaf, and then one that does not begin with it.
+    let mut log = MemoryLog::honest(60);
+    log.prune(5);
+    log.checkpoints[3] = checkpoint(40, TreeHash([4; 32]));
+    assert_eq!(named(&replay(&log, &settings())), [(FaultKind::CheckpointRoot, 40, None)]);
 }
