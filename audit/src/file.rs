@@ -28,7 +28,7 @@ const REPORTS_MAX: usize = 1_000;
 /// Pieces of one entry on signed trees. Specified (`docs/protocol/misbehavior.md`): the most that a fault has.
 const PIECES_MAX: usize = 4;
 /// Nodes and rates of one file, and absences of one node. A guess: far above any network.
-const ENTRIES_MAX: usize = 10_000;
+pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The error in an evidence file.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +211,7 @@ fn yes() -> bool {
 }
 
 /// Reads a list. A longer one is refused before more of it is kept.
-fn bounded<'de, D, T, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn bounded<'de, D, T, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

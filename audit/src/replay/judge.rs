@@ -104,7 +104,7 @@ pub(crate) fn overcharge(id: EnvelopeId, fee: PicoDollarPrice, most: [u64; 5]) -
 pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fault> {
     let mut faults = Vec::new();
     let rule = signed.violation.as_ref().and_then(Violation::rule).map(|rule| rule.0);
-    if let Some(violation) = &signed.violation {
+    if let Some(violation) = signed.violation.as_ref().filter(|_| !signed.is_unproven) {
         faults.push(Fault { rule, ..Fault::at(FaultKind::BrokenRule, id, violation) });
     }
     if let Some(fee) = &signed.fee {
