@@ -120,6 +120,7 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
         NodeError::WentDown,
         NodeError::Failed(Status::internal("a disk")),
         NodeError::Refused(Status::invalid_argument("bad")),
+        NodeError::Unable(Status::invalid_argument("no validation service")),
         NodeError::WrongAnswer(AnswerError::NoSignature),
         NodeError::NotCalled(Box::new(NodeError::WentDown)),
     ];
