@@ -23,9 +23,9 @@ use super::error::AnswerSizeError;
 /// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
 /// four times its length in memory.
 pub(crate) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The least number of bytes for which a JSON value in an answer counts. Calculated: values of blocks, receipts and logs
-/// have more bytes of text with their names. A value without one takes two bytes of text and up to a hundred in memory,
-/// so the bound on bytes alone would let an answer take gigabytes.
+/// The least number of bytes for which a JSON value in an answer counts. Calculated: values of blocks, receipts and
+/// logs have more bytes of text with their names. A value without one takes two bytes of text and up to a hundred in
+/// memory, so the bound on bytes alone would let an answer take gigabytes.
 const VALUE_LEN_BYTES: usize = 16;
 /// The time limit of a batch, with its requests singly if it is refused. A guess: that of a request.
 const BATCH_MAX: Duration = Duration::from_secs(10);
@@ -94,8 +94,8 @@ impl BoundedHttp {
         self.singly_until.lock().is_some_and(|until| Instant::now() < until)
     }
 
-    /// Sends the requests of a batch one after the other, up to a point in time. `refused` is the error of the batch, if
-    /// it was sent.
+    /// Sends the requests of a batch one after the other, up to a point in time. `refused` is the error of the batch,
+    /// if it was sent.
     ///
     /// # Errors
     /// Fails when a request gets no answer, or the first one an error that says the same as that of the batch.

@@ -24,8 +24,8 @@ const PAGE_ENVELOPES: u32 = 100;
 /// Longest wait for a page before a stream is opened. A guess: a part of the time for which the follower waits for an
 /// answer, so that a peer whose pages hang is asked for its stream within the same want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
-/// The age from which a stream that ends with an error says nothing against its peer. A guess: a proxy in front of a peer
-/// ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
+/// The age from which a stream that ends with an error says nothing against its peer. A guess: a proxy in front of a
+/// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
@@ -300,8 +300,8 @@ impl WantCall {
     }
 }
 
-/// Returns true if a peer's stream that fails at this position and age is opened again in the same session. In the peer's
-/// own strand, the error of a young stream without a new envelope says that the peer does not serve it.
+/// Returns true if a peer's stream that fails at this position and age is opened again in the same session. In the
+/// peer's own strand, the error of a young stream without a new envelope says that the peer does not serve it.
 fn is_asked_again(want: &Want, peer: OriginatorId, position: SequenceId, age: Duration) -> bool {
     want.originator != peer || position > want.after || age >= SETTLED_AFTER
 }
