@@ -92,6 +92,15 @@ impl NodeError {
         }
     }
 
+    /// Returns the error as that of a node which cannot check the envelopes if it is a refusal and `is_behind`: the
+    /// node lacks a chain envelope on which one of them depends, and another node has shown that.
+    pub(crate) fn unless_behind(self, is_behind: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::Refused(status) if is_behind() => Self::Unable(status),
+            error => error,
+        }
+    }
+
     /// Returns the underlying error, without the information that the node was not called.
     pub(crate) fn reason(&self) -> &Self {
         if let Self::NotCalled(reason) = self { reason.reason() } else { self }
