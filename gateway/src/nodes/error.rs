@@ -15,6 +15,9 @@ const RETRY_AFTER: &str = "retry-after";
 /// program name for a fault.
 const RETRY_AFTER_S_MAX: u64 = 60;
 
+/// Seconds after which a node may be able to check envelopes again. A guess: it catches up with the chain, or its
+/// validation service is restarted.
+const RETRY_AFTER_UNABLE_S: u64 = 5;
 /// The beginning of the text with which nodes refuse a request, in front of a line for each refused envelope.
 const REFUSED_LINES: &str = "error processing payer envelopes:";
 /// The text of an envelope that a node refuses for others of the same call.
@@ -184,10 +187,14 @@ impl NodeError {
     }
 
     /// Returns the seconds after which the same call may succeed, by the words of the node that failed it: at least 1,
-    /// so that no node has clients come again at once, and at most [`RETRY_AFTER_S_MAX`]. `None` if the node says
-    /// nothing.
+    /// so that no node has clients come again at once, and at most [`RETRY_AFTER_S_MAX`]. A guess if the node cannot
+    /// check the envelopes. `None` if the node says nothing else.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
-        let Self::Failed(status) = self.reason() else { return None };
+        let status = match self.reason() {
+            Self::Failed(status) => status,
+            Self::Unable(_) => return Some(RETRY_AFTER_UNABLE_S),
+            _ => return None,
+        };
         let text = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
         text.parse().ok().map(|seconds: u64| seconds.clamp(1, RETRY_AFTER_S_MAX))
     }
@@ -319,6 +326,7 @@ mod tests {
             assert!(matches!(error, NodeError::Unable(_)), "{lines}");
             assert_eq!((error.kind(), error.is_of_node()), (NodeErrorKind::Failed, None));
             assert!(!error.may_be_published() && !error.may_be_under_way());
+            assert_eq!(error.retry_after_s(), Some(5), "waiting may help");
         }
         for lines in [
             "",
