@@ -245,7 +245,9 @@ fn seen_by_nodes<'a>(
     let mut seen = BTreeMap::new();
     for failure in failures {
         let EnvelopeError::Node(NodePublishError::Last { error, .. }) = failure else { continue };
-        let NodeError::Refused(status) = error.reason() else { continue };
+        let (NodeError::Refused(status) | NodeError::Unable(status)) = error.reason() else {
+            continue;
+        };
         for (originator, place) in StatusDetails::seen_of(status) {
             let lowest: &mut SequenceId = seen.entry(originator).or_insert(place);
             *lowest = place.min(*lowest);
