@@ -432,8 +432,13 @@ pub(crate) fn is_endpoints_fault(error: &RequestError) -> bool {
 /// Returns true if an endpoint refuses because of too many requests.
 pub(crate) fn is_rate_limit(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
+    *code == 429 || names_rate_limit(message)
+}
+
+/// Returns true if the message of a refusal says that there were too many requests.
+pub(crate) fn names_rate_limit(message: &str) -> bool {
     let message = message.to_lowercase();
-    *code == 429 || TOO_MANY.iter().any(|text| message.contains(text))
+    TOO_MANY.iter().any(|text| message.contains(text))
 }
 
 #[cfg(test)]
