@@ -10,8 +10,8 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, payer_claims,
+    Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
+    check_no_charges, check_statement, is_free, is_owed, odd_terms, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -262,7 +262,12 @@ impl Checker {
         signed.payer = payer.as_ref().ok().map(|(account, _)| *account);
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
-            Err(violation) => return Signed { violation: Some(violation), ..signed },
+            Err(violation) => {
+                if matches!(violation, Violation::Undecodable(_)) {
+                    self.count_odd(&mut signed, statement);
+                }
+                return Signed { violation: Some(violation), ..signed };
+            }
         };
         let judged = match &self.key {
             Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
@@ -300,6 +305,20 @@ impl Checker {
         if signed.violation.is_none() && self.originator.is_node() {
             self.judge_fees(signed, parsed);
         }
+    }
+
+    /// Adds the payer, the charge and the count of an envelope whose layers do not decode here, if its payer owes for
+    /// it: other nodes may have read it.
+    fn count_odd(&self, signed: &mut Signed, statement: Bytes) {
+        let Ok(statement) = OpenedStatement::read(statement) else { return };
+        let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
+        let Some(OddTerms { payer, digest, size_bytes, retention_days }) = terms else { return };
+        let stated_picodollars =
+            statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+        signed.payer = Some(payer);
+        signed.payer_digest = Some(digest);
+        signed.counts_for_congestion = self.originator.is_node();
+        signed.charge = Some(Charge { payer, size_bytes, retention_days, stated_picodollars });
     }
 
     /// Judges the fees of a valid envelope of a node, as far as the envelope alone shows.
