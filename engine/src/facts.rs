@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::batch::{accounts, recover_similar};
 use hawser_proto::envelope::{
-    ClientEnvelope, OriginatorEnvelope, Payload, UnsignedOriginatorEnvelope,
+    ClientEnvelope, OpenedStatement, OriginatorEnvelope, Payload, Proof, UnsignedOriginatorEnvelope,
 };
 use hawser_proto::ids::EnvelopeId;
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
@@ -18,7 +18,7 @@ use hawser_proto::{
     Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId, Topic,
 };
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{RuleNumber, is_free, is_owed, payer_claim};
+use hawser_rules::{OddTerms, RuleNumber, is_free, is_owed, odd_terms, payer_claim};
 use hawser_storage::{
     AddressChange, Charge, ExpiredEnvelope, Facts, InvalidRule, StoredEnvelope, Validity,
 };
@@ -46,6 +46,14 @@ pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
 #[must_use]
 pub fn is_booked(InvalidRule(rule): InvalidRule) -> bool {
     RuleNumber(rule).is_booked()
+}
+
+/// Returns true if envelopes with this mark may be booked, and are not in tallies of this older version of storage.
+/// Version 2 had no envelope with a mark, and version 3 none that does not decode.
+#[must_use]
+pub fn is_booked_since(version: u32, InvalidRule(rule): InvalidRule) -> bool {
+    let rule = RuleNumber(rule);
+    rule.may_be_booked() && (version < 3 || !rule.is_booked())
 }
 
 /// Returns the facts of a valid envelope. `payer` is the account that its payer signature recovers
@@ -155,6 +163,40 @@ pub(crate) fn of_marked(
     is_owed.then(|| with_receipt(statement, payer, None).hidden())
 }
 
+/// Returns the facts of an envelope whose layers do not decode here, if its payer owes for it: other nodes may have
+/// read it. Readers do not get it, so these are the facts for tallies alone. A chain's envelope has no payer.
+fn of_odd(statement: &OpenedStatement) -> Option<Facts> {
+    let originator = statement.id().originator;
+    let counts_for_congestion = originator.is_node();
+    if !counts_for_congestion && !originator.is_migrated() {
+        return None;
+    }
+    let OddTerms { payer, size_bytes, retention_days, .. } =
+        odd_terms(originator, statement.payer_envelope_bytes())?;
+    let stated_picodollars =
+        statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+    Some(Facts {
+        topic: None,
+        originator_ns: statement.originator_ns(),
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(Charge { payer, size_bytes, retention_days, stated_picodollars }),
+        counts_for_congestion,
+        addresses: Vec::new(),
+    })
+}
+
+/// Returns the facts of a stored envelope with the mark of layers that do not decode, if its payer owes for it.
+fn of_undecodable(bytes: &Bytes, validity: Validity) -> Option<Facts> {
+    if validity != Validity::Invalid(mark_of(RuleNumber::UNDECODABLE)) {
+        return None;
+    }
+    let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).ok()?;
+    let statement = OpenedStatement::read(statement).ok()?;
+    matches!(proof, Proof::Signature(_)).then(|| of_odd(&statement)).flatten()
+}
+
 /// Returns the facts of a chain's event from its parsed client envelope. A chain's envelope has no
 /// payer, no price and no expiry.
 #[must_use]
@@ -174,7 +216,7 @@ pub(crate) fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Fac
 /// Returns the facts of a stored envelope, as [`of_stored_many`] does for many.
 #[must_use]
 pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option<Facts> {
-    let stored = tallied(bytes, validity)?;
+    let Some(stored) = tallied(bytes, validity) else { return of_undecodable(bytes, validity) };
     let payer = payer_claim(stored.envelope.unsigned().payer())
         .ok()
         .and_then(|it| it.signature.recover(it.digest).ok());
@@ -186,7 +228,8 @@ pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option
 ///
 /// The payers are recovered together, which costs less where one of them follows another
 /// (`docs/protocol/batch-signatures.md`), and never more than twice what single ones cost. All envelopes are decoded at
-/// once: a rebuild gives no more than [may be](hawser_proto::decoding::decodable_at_once).
+/// once: a rebuild gives no more than [may be](hawser_proto::decoding::decodable_at_once). One that does not decode is
+/// looked through where it lies, and its payer is recovered alone: such envelopes are few.
 #[must_use]
 pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Option<Facts>> {
     let mut claims = Vec::new();
@@ -199,12 +242,14 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
     };
     let opened: Vec<_> = stored.iter().map(open).collect();
     let mut payers = accounts(recover_similar(claims));
-    let facts = |opened: Option<(TalliedEnvelope, bool)>| {
-        let (stored, is_claimed) = opened?;
+    let facts = |(stored, opened): (&StoredEnvelope, Option<(TalliedEnvelope, bool)>)| {
+        let Some((tallied, is_claimed)) = opened else {
+            return of_undecodable(&stored.bytes, stored.validity);
+        };
         let payer = is_claimed.then(|| payers.next().expect("one for each claim"));
-        stored.facts(payer.and_then(Result::ok), own)
+        tallied.facts(payer.and_then(Result::ok), own)
     };
-    opened.into_iter().map(facts).collect()
+    stored.iter().zip(opened).map(facts).collect()
 }
 
 /// Returns the facts of valid stored envelopes in their order, from their payers and receipts where these are known;
@@ -278,7 +323,8 @@ impl TalliedEnvelope {
     }
 }
 
-/// Parses an envelope of the log if readers get it, or its payer owes for it.
+/// Parses an envelope of the log if readers get it, or its payer owes for it. `None` for one that does not decode, of
+/// which [`of_undecodable`] decides.
 fn tallied(bytes: &Bytes, validity: Validity) -> Option<TalliedEnvelope> {
     let broken = match validity {
         Validity::Valid => None,

@@ -99,7 +99,7 @@ pub fn judge_fees(envelope: &Bytes, rates: &RateTable) -> FeeVerdict {
         return FeeVerdict::Explained;
     }
     let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else {
-        return FeeVerdict::Explained; // marked for that, and never booked
+        return FeeVerdict::Explained; // marked for that, and its fees are no fault of their own
     };
     let statement = envelope.unsigned();
     let is_final = is_free(statement.payer().client().topic().kind())

@@ -8,7 +8,9 @@ use hawser_proto::envelope::{ClientEnvelope, PayerEnvelope, Payload, UnsignedOri
 use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
-use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
+use hawser_proto::{
+    Address, Bytes, Digest, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
+};
 
 use crate::fees::{Charged, PicoDollarPrice, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
@@ -249,18 +251,43 @@ pub fn check_statement(
     check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())
 }
 
-/// Returns true if software that reads odd fields otherwise may have taken this payer envelope, which does not decode
-/// here, from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did nothing wrong: the payer has
-/// signed these very bytes for it, with a retention that all nodes accept.
+/// The terms on which a payer owes for an envelope that does not decode here, and may elsewhere. All of them stand
+/// outside of the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OddTerms {
+    /// The account that the payer's signature recovers to.
+    pub payer: Address,
+    /// The digest that the payer's signature covers.
+    pub digest: Digest,
+    /// The length of the payer envelope in bytes.
+    pub size_bytes: u64,
+    /// The retention in days.
+    pub retention_days: u32,
+}
+
+/// Returns the terms of a payer envelope which does not decode here, if software that reads odd fields otherwise may
+/// have taken it from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did nothing wrong: the payer
+/// has signed these very bytes for it, with a retention that all nodes accept. So the payer owes for it, in the strand
+/// of a node.
 ///
 /// Costs one signature recovery.
 #[must_use]
+pub fn odd_terms(originator: OriginatorId, payer_envelope: &Bytes) -> Option<OddTerms> {
+    let read = LoosePayerEnvelope::read(payer_envelope)?;
+    let retention_days = read.retention_days();
+    if read.target() != originator || check_retention_in(originator, retention_days).is_err() {
+        return None;
+    }
+    let signature = Signature::from_bytes(read.signature_bytes()?).ok()?;
+    let digest = read.digest();
+    let payer = signature.recover(digest).ok()?.address();
+    Some(OddTerms { payer, digest, size_bytes: payer_envelope.len() as u64, retention_days })
+}
+
+/// Returns true if an envelope that does not decode here may have been read elsewhere, as [`odd_terms`] finds it.
+#[must_use]
 pub fn is_read_elsewhere(originator: OriginatorId, payer_envelope: &Bytes) -> bool {
-    let Some(read) = LoosePayerEnvelope::read(payer_envelope) else { return false };
-    let signature = read.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
-    read.target() == originator
-        && check_retention_in(originator, read.retention_days()).is_ok()
-        && signature.is_some_and(|it| it.recover(read.digest()).is_ok())
+    odd_terms(originator, payer_envelope).is_some()
 }
 
 /// Checks that a rate in force at the statement's time gives its base fee and allows its congestion fee.

@@ -31,10 +31,10 @@ pub mod violation;
 pub use absences::{Absence, Absences, AbsencesError};
 pub use contradiction::{Contradiction, NoContradictionError};
 pub use envelope::{
-    ENVELOPE_LEN_BYTES_MAX, PayloadClass, check_charges, check_charges_by_former,
+    ENVELOPE_LEN_BYTES_MAX, OddTerms, PayloadClass, check_charges, check_charges_by_former,
     check_dependencies_known, check_dependencies_on_chains, check_length, check_no_charges,
     check_payload, check_statement, check_topic, is_read_elsewhere, key_package_form,
-    key_package_signatures, payer_claim, payer_claims, payload_class,
+    key_package_signatures, odd_terms, payer_claim, payer_claims, payload_class,
 };
 pub use fees::{
     PicoDollarPrice, PicoDollarsPerByteDay, PriceError, Rate, RateTable, is_free, is_owed,

@@ -24,7 +24,7 @@ impl RuleNumber {
     ///
     /// An envelope is booked if its payer has signed exactly these bytes for this node. Envelopes with these
     /// marks are therefore not booked:
-    /// - 1, 2: no payer has signed the envelope;
+    /// - 1, 2: no payer has signed the envelope. The exception, [`Self::may_be_booked`], does not follow from the mark;
     /// - 3: the payer has signed it for another node, so a hostile node could charge every
     ///   payer again by signing copies;
     /// - 5: reserved topics are free;
@@ -36,6 +36,13 @@ impl RuleNumber {
     #[must_use]
     pub fn is_booked(self) -> bool {
         matches!(self.0, 4 | 6 | 7 | 9 | 14)
+    }
+
+    /// Returns true if some envelopes with this mark are booked: those of [`Self::is_booked`], and those that do not
+    /// decode here and may elsewhere, of which the bytes decide ([`odd_terms`](crate::odd_terms)).
+    #[must_use]
+    pub fn may_be_booked(self) -> bool {
+        self.is_booked() || self == Self::UNDECODABLE
     }
 }
 
@@ -197,7 +204,9 @@ mod tests {
         let numbers: Vec<u8> = (1..=9).chain(14..=17).collect();
         assert_eq!(rows.keys().copied().collect::<Vec<_>>(), numbers);
         for (number, is_booked) in rows {
-            assert_eq!(RuleNumber(number).is_booked(), is_booked, "rule {number}");
+            let rule = RuleNumber(number);
+            assert_eq!(rule.is_booked(), is_booked, "rule {number}");
+            assert_eq!(rule.may_be_booked(), is_booked || number == 1, "rule {number}");
         }
     }
 

@@ -53,14 +53,17 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
 }
 
 impl Store {
-    /// Takes over the tallies of version 2 if they are those of version 3: if the folder has no mark with which an
-    /// envelope is booked since then. Otherwise they stay stale, as those of any other version. `is_booked` returns
-    /// true for these marks. Marks are few, so this costs less than a rebuild of every folder.
+    /// Takes over the tallies of versions 2 and 3 if they are those of version 4: if the folder has no mark with which
+    /// an envelope may be booked since then. Otherwise they stay stale, as those of any other version.
+    /// `is_booked_since` gets the version, and returns true for these marks. Marks are few, so this costs less than a
+    /// rebuild of every folder.
     ///
     /// # Errors
     /// When the marks cannot be read or the disk accepts no write. The tallies then stay stale.
-    pub fn keep_tallies(&self, is_booked: &dyn Fn(InvalidRule) -> bool) -> Result<(), CommitError> {
-        const WITHOUT_MARKED: u32 = 2;
+    pub fn keep_tallies(
+        &self,
+        is_booked_since: &dyn Fn(u32, InvalidRule) -> bool,
+    ) -> Result<(), CommitError> {
         let database = self.database();
         if !ProjectionSet::of(database.stale.list()).has_tallies() {
             return Ok(());
@@ -70,12 +73,14 @@ impl Store {
         if meta::rebuilding(db)?.has_tallies() {
             return Ok(());
         }
-        for tally in ProjectionSet::TALLIES {
-            if meta::projection_version(db, tally)? != Some(WITHOUT_MARKED) {
+        let [first, others @ ..] = ProjectionSet::TALLIES;
+        let Some(version @ 2..=3) = meta::projection_version(db, first)? else { return Ok(()) };
+        for tally in others {
+            if meta::projection_version(db, tally)? != Some(version) {
                 return Ok(());
             }
         }
-        if has_mark(db, is_booked)? {
+        if has_mark(db, &|rule| is_booked_since(version, rule))? {
             return Ok(());
         }
         let mut batch = WriteBatch::default();

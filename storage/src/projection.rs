@@ -62,9 +62,9 @@ impl Projection {
     pub(crate) fn version(self) -> u32 {
         match self {
             // 2: amounts by this node's own calculation, and the span of each minute. 3: envelopes that break a
-            // rule and are still owed are booked. `Store::keep_tallies` takes over rows of version 2 that are
-            // equal.
-            Self::Congestion | Self::Usage | Self::UsageByPayer => 3,
+            // rule and are still owed are booked. 4: also those that only other software decodes.
+            // `Store::keep_tallies` takes over rows of versions 2 and 3 that are equal.
+            Self::Congestion | Self::Usage | Self::UsageByPayer => 4,
             Self::Expiry | Self::Inbox | Self::Receipt | Self::Topic => 1,
         }
     }

@@ -254,12 +254,16 @@ fn rates_and_projection_versions_are_remembered() {
     assert_eq!(store.stale_projections(), [""; 0]);
 }
 
-/// Version 2 booked nothing that has a mark.
+/// Each version books more of what has a mark: version 2 nothing.
 #[test]
-fn tallies_of_the_version_before_are_kept_where_they_are_equal_and_stale_where_they_are_not() {
+fn tallies_of_the_versions_before_are_kept_where_they_are_equal_and_stale_where_they_are_not() {
     let tallies = ["congestion", "usage", "usage_by_payer"];
-    let is_booked = |InvalidRule(rule): InvalidRule| rule % 3 == 1;
-    for rule in 1..=9 {
+    let is_booked_since = |version: u32, InvalidRule(rule): InvalidRule| match version {
+        2 => rule % 3 == 1,
+        3 => rule == 4,
+        other => panic!("no version {other} is kept"),
+    };
+    for (version, rule) in (1..=4).flat_map(|version| [1, 2, 4].map(|rule| (version, rule))) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&settings(folder.path())).unwrap();
         extend(&store, PEER, 3);
@@ -269,22 +273,28 @@ fn tallies_of_the_version_before_are_kept_where_they_are_equal_and_stale_where_t
         let db = raw(folder.path());
         for name in tallies {
             let key = format!("projection.{name}");
-            db.put_cf(db.cf_handle("meta").unwrap(), key, 2u32.to_be_bytes()).unwrap();
+            let version = u32::to_be_bytes(version);
+            db.put_cf(db.cf_handle("meta").unwrap(), key, version).unwrap();
         }
         drop(db);
         let store = Store::open(&settings(folder.path())).unwrap();
-        assert_eq!(store.stale_projections(), tallies, "rule {rule}");
-        store.keep_tallies(&is_booked).unwrap();
-        if is_booked(InvalidRule(rule)) {
-            assert_eq!(store.stale_projections(), tallies, "rule {rule}");
+        let stale: &[&str] = if version == 4 { &[] } else { &tallies };
+        assert_eq!(store.stale_projections(), stale, "version {version}, rule {rule}");
+        store.keep_tallies(&is_booked_since).unwrap();
+        let is_kept = match version {
+            2 | 3 => !is_booked_since(version, InvalidRule(rule)),
+            _ => version == 4,
+        };
+        if !is_kept {
+            assert_eq!(store.stale_projections(), tallies, "version {version}, rule {rule}");
             continue;
         }
-        assert_eq!(store.stale_projections(), [""; 0], "rule {rule}");
+        assert_eq!(store.stale_projections(), [""; 0], "version {version}, rule {rule}");
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
         // A later mark does not make the tallies stale, because its charge is booked with it.
         store.commit(&[append_invalid(PEER, 5, 4)]).unwrap();
         drop(store);
         let store = Store::open(&settings(folder.path())).unwrap();
-        assert_eq!(store.stale_projections(), [""; 0], "rule {rule}");
+        assert_eq!(store.stale_projections(), [""; 0], "version {version}, rule {rule}");
     }
 }

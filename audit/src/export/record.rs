@@ -1,10 +1,12 @@
 //! Rows of the table `log`: the facts about an envelope that SQL needs, beside its bytes.
 
 use hawser_proto::batch::{SignatureClaim, recover_similar};
-use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::envelope::{
+    OpenedStatement, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SequenceId, minute_of};
-use hawser_rules::{RuleNumber, is_owed, payer_claims};
+use hawser_rules::{OddTerms, RuleNumber, check_length, is_owed, odd_terms, payer_claims};
 
 use super::table::{LOG, LogColumn, Value};
 use crate::replay::{FaultKind, GapReason, PrunedRecord, StoredMark, StrandRow};
@@ -30,11 +32,15 @@ pub(super) enum RecordKind {
     Leaf,
 }
 
-/// The facts that an envelope states, as far as its layers can be read. Nothing here is verified.
+/// The facts that an envelope states, as far as its layers can be read. Nothing here is verified, except the payer of
+/// an odd one.
 #[derive(Debug, Default)]
 struct StatedFacts {
     originator_ns: Option<i64>,
     statement: Option<UnsignedOriginatorEnvelope>,
+    /// The statement around layers that do not decode, and the terms on which their payer owes for it: other nodes may
+    /// have read them.
+    odd: Option<(OpenedStatement, OddTerms)>,
     is_signed: bool,
     /// The payer's account, as text.
     payer: Option<Bytes>,
@@ -91,14 +97,18 @@ fn state(row: &StrandRow) -> StatedFacts {
         return StatedFacts::default();
     };
     let is_signed = matches!(proof, Proof::Signature(_));
-    let parsed = UnsignedOriginatorEnvelope::parse(statement.clone()).ok();
-    // A statement whose payer envelope does not decode still has a time.
-    let originator_ns = match &parsed {
-        Some(parsed) => Some(parsed.originator_ns()),
-        None => OriginatorEnvelope::statement(statement).ok().map(|(_, ns)| ns),
+    let Ok(opened) = OpenedStatement::read(statement) else {
+        return StatedFacts { is_signed, ..StatedFacts::default() };
     };
-    let statement = parsed;
-    StatedFacts { originator_ns, statement, is_signed, payer: None }
+    // A statement whose payer envelope does not decode still has a time.
+    let originator_ns = Some(opened.originator_ns());
+    let statement = opened.clone().parse().ok();
+    let terms = match statement.is_none() && is_signed && check_length(bytes.len()).is_ok() {
+        true => odd_terms(opened.id().originator, opened.payer_envelope_bytes()),
+        false => None,
+    };
+    let odd = terms.map(|terms| (opened, terms));
+    StatedFacts { originator_ns, statement, odd, is_signed, payer: None }
 }
 
 fn add_payers(stated: &mut [StatedFacts]) {
@@ -123,6 +133,11 @@ fn add_payers(stated: &mut [StatedFacts]) {
         };
         stated[slot].payer = Some(text.clone());
         last = Some((key, text));
+    }
+    for entry in stated {
+        if let Some((_, terms)) = &entry.odd {
+            entry.payer = Some(address_text(terms.payer));
+        }
     }
 }
 
@@ -199,6 +214,16 @@ pub(super) fn address_text(account: Address) -> Bytes {
     text.into()
 }
 
+/// Returns the columns of an odd envelope from the length of the payer envelope to the retention.
+fn odd_values((statement, terms): &(OpenedStatement, OddTerms)) -> [Value; 4] {
+    [
+        Value::int(terms.size_bytes),
+        Value::Amount(statement.base_fee_picodollars()),
+        Value::Amount(statement.congestion_fee_picodollars()),
+        Value::Int(i64::from(terms.retention_days)),
+    ]
+}
+
 fn envelope(
     (originator, sequence): (OriginatorId, SequenceId),
     bytes: Bytes,
@@ -220,10 +245,13 @@ fn envelope(
     let len_bytes = Value::int(bytes.len() as u64);
     match &stated.statement {
         None => {
-            leave_empty_before(LogColumn::LenBytes, &mut values);
+            leave_empty_before(LogColumn::Payer, &mut values);
+            values.push(stated.payer.clone().map_or(Value::Null, Value::Bytes));
             values.push(len_bytes);
+            let is_paid = mark.is_booked() && stated.odd.is_some();
+            values.extend(stated.odd.iter().flat_map(odd_values));
             leave_empty_before(LogColumn::IsCharged, &mut values);
-            values.extend([Value::Flag(false), Value::Flag(false)]);
+            values.extend([Value::Flag(is_paid), Value::Flag(is_paid && originator.is_node())]);
         }
         Some(statement) => {
             let payer = statement.payer();

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use hawser_proto::SequenceId;
 use hawser_rules::{PicoDollarPrice, Rate};
 
+use super::record::{RecordKind, describe};
+use super::table::{LogColumn, Value};
 use super::tests::{SETTINGS, content, shown_by_node};
 use super::*;
+use crate::replay::odd_tests::logs;
 use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
 use crate::replay::{StoredMark, StrandRow};
 
@@ -134,4 +137,53 @@ fn an_interrupted_run_derives_its_tallies_again() {
     between.write(place.path()).unwrap();
     export(&shown, place.path(), judged, |_| ()).unwrap();
     assert_eq!(Manifest::read(place.path()).unwrap().unwrap(), after);
+}
+
+/// A node of other software shows such envelopes like any others.
+#[test]
+fn what_only_other_software_decodes_is_charged_in_each_table_and_has_no_topic() {
+    let place = tempfile::tempdir().unwrap();
+    let settings = settings();
+    let rates = settings.rates.as_ref();
+    let judged = ExportSettings { registry: Some(&settings.registry), rates, ..SETTINGS };
+    let [plain, odd] = logs();
+    let of = |name: &str, log: &MemoryLog, settings| {
+        let to = place.path().join(name);
+        export(log, &to, settings, |_| ()).unwrap();
+        tallies(&to)
+    };
+    let expected = of("plain", &plain, SETTINGS);
+    assert!(!expected.is_empty());
+    let stale = MemoryLog { has_tallies: false, ..odd.clone() };
+    assert_eq!(of("stale", &stale, SETTINGS), expected);
+    let mut shown = MemoryLog { is_node: true, ..odd.clone() };
+    for row in &mut shown.rows {
+        let StrandRow::Envelope { mark, leaf, .. } = row else { panic!("another row") };
+        (*mark, *leaf) = (StoredMark::Unknown, None);
+    }
+    assert_eq!(of("shown", &shown, judged), expected);
+
+    let described = |log: &MemoryLog| describe(NODE, true, log.rows.clone()).into_iter();
+    let mut odd_rows = 0;
+    for (plain, odd) in described(&plain).zip(described(&odd)) {
+        for column in [
+            LogColumn::Payer,
+            LogColumn::LenBytes,
+            LogColumn::PayerLenBytes,
+            LogColumn::BaseFee,
+            LogColumn::RetentionDays,
+            LogColumn::IsCharged,
+            LogColumn::CountsForCongestion,
+        ] {
+            let [plain, odd] = [&plain, &odd].map(|row| &row.values[column as usize]);
+            assert_eq!(plain, odd, "{column:?}");
+        }
+        assert_eq!(odd.values[LogColumn::IsCharged as usize], Value::Flag(true));
+        // The topic stands between the minute and the payer.
+        let topic = &odd.values[LogColumn::OriginatorNs as usize + 2];
+        let is_odd = odd.kind == RecordKind::Envelope(StoredMark::Invalid(1));
+        assert_eq!(*topic == Value::Null, is_odd, "{topic:?}");
+        odd_rows += usize::from(is_odd);
+    }
+    assert_eq!(odd_rows, 6);
 }

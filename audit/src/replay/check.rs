@@ -11,8 +11,8 @@ use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, is_read_elsewhere, payer_claims,
+    Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
+    check_no_charges, check_statement, is_free, is_owed, odd_terms, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -268,8 +268,9 @@ impl Checker {
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
             Err(violation) => {
-                signed.is_unproven =
-                    matches!(violation, Violation::Undecodable(_)) && is_odd(&statement);
+                if matches!(violation, Violation::Undecodable(_)) {
+                    self.count_odd(&mut signed, statement);
+                }
                 return Signed { violation: Some(violation), ..signed };
             }
         };
@@ -314,6 +315,21 @@ impl Checker {
         }
     }
 
+    /// Adds the payer, the charge and the count of an envelope whose layers do not decode here, if its payer owes for
+    /// it: other nodes may have read it, so its mark proves nothing.
+    fn count_odd(&self, signed: &mut Signed, statement: Bytes) {
+        let Ok(statement) = OpenedStatement::read(statement) else { return };
+        let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
+        let Some(OddTerms { payer, digest, size_bytes, retention_days }) = terms else { return };
+        let stated_picodollars =
+            statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+        signed.is_unproven = true;
+        signed.payer = Some(payer);
+        signed.payer_digest = Some(digest);
+        signed.counts_for_congestion = self.originator.is_node();
+        signed.charge = Some(Charge { payer, size_bytes, retention_days, stated_picodollars });
+    }
+
     /// Judges the fees of a valid envelope of a node, as far as the envelope alone shows.
     fn judge_fees(&self, signed: &mut Signed, parsed: &UnsignedOriginatorEnvelope) {
         if is_free(parsed.payer().client().topic().kind()) {
@@ -329,10 +345,4 @@ impl Checker {
             signed.congestion_fee = fee.filter(|fee| fee.0 > 0 && is_counted);
         }
     }
-}
-
-/// Returns true if other software may decode the payer envelope in a statement. Costs one signature recovery.
-fn is_odd(statement: &Bytes) -> bool {
-    let opened = OpenedStatement::read(statement.clone());
-    opened.is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes()))
 }

@@ -24,11 +24,12 @@ pub enum StoredMark {
 }
 
 impl StoredMark {
-    /// Returns true if an envelope with this mark is booked, unless its bytes exclude it.
+    /// Returns true if an envelope with this mark is booked, unless its bytes exclude it. One that is excluded has no
+    /// charge, and counts nothing.
     pub(crate) fn is_booked(self) -> bool {
         match self {
             Self::Valid | Self::Unknown => true,
-            Self::Invalid(rule) => RuleNumber(rule).is_booked(),
+            Self::Invalid(rule) => RuleNumber(rule).may_be_booked(),
             Self::Waiting => false,
         }
     }

@@ -27,6 +27,8 @@ mod item;
 pub(crate) mod judge;
 mod judged_nodes;
 mod load;
+#[cfg(test)]
+pub(crate) mod odd_tests;
 pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;

@@ -87,7 +87,7 @@ async fn facts_of_many_envelopes_are_those_of_each() {
     let stored = |(at, bytes): (usize, Bytes)| {
         let id = OriginatorEnvelope::parse(bytes.clone()).unwrap().id();
         let validity = match at {
-            20 => Validity::Invalid(InvalidRule(1)),
+            20 => Validity::Invalid(InvalidRule(2)),
             21 => Validity::Waiting,
             _ => Validity::Valid,
         };

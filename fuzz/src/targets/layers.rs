@@ -7,6 +7,7 @@ use hawser_proto::envelope::{
 use hawser_proto::loose::LoosePayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SecretKey, TopicKind};
+use hawser_rules::odd_terms;
 use prost::{Message as _, Name as _};
 
 use super::Target;
@@ -23,6 +24,8 @@ fn run(input: &[u8]) {
         assert!(!envelope.topic().identifier().is_empty());
     }
     let loose = LoosePayerEnvelope::read(&input);
+    let terms = odd_terms(OriginatorId::FIRST_NODE, &input);
+    assert!(terms.is_none() || loose.is_some(), "a payer owes for what can be read alone");
     if let Ok(envelope) = PayerEnvelope::parse(input.clone()) {
         assert_eq!(envelope.as_bytes(), &input);
         let kind = envelope.client().payload_kind();

@@ -52,7 +52,7 @@ pub fn roll_back(path: &Path) -> Result<RollbackReport, RollbackError> {
 
 /// Takes over tallies of an older version that are as this one makes them, so that they need no rebuild.
 pub(super) fn keep_tallies(store: &Store) {
-    if let Err(error) = store.keep_tallies(&facts::is_booked) {
+    if let Err(error) = store.keep_tallies(&facts::is_booked_since) {
         tracing::warn!(%error, "tallies of an older version cannot be taken over, so they have to be rebuilt");
     }
 }

@@ -60,6 +60,18 @@ impl OpenedStatement {
         self.message.originator_ns
     }
 
+    /// Returns message and storage fee together.
+    #[must_use]
+    pub fn base_fee_picodollars(&self) -> u64 {
+        self.message.base_fee_picodollars
+    }
+
+    /// Returns the surcharge for congestion at the originator.
+    #[must_use]
+    pub fn congestion_fee_picodollars(&self) -> u64 {
+        self.message.congestion_fee_picodollars
+    }
+
     /// Returns the bytes of the payer envelope, which may not decode.
     #[must_use]
     pub fn payer_envelope_bytes(&self) -> &Bytes {

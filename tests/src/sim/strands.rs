@@ -46,6 +46,8 @@ pub(super) enum Version {
     Reserved,
     /// It orders what no payer has signed.
     Unpaid,
+    /// It orders what only other software decodes.
+    Odd,
     /// No answer can carry it.
     Oversized,
     /// The true statement, signed with a key of no node.
@@ -54,7 +56,7 @@ pub(super) enum Version {
 
 impl Version {
     /// All that a node may sign for a place of its own.
-    pub(super) const SIGNED: [Self; 12] = [
+    pub(super) const SIGNED: [Self; 13] = [
         Self::True,
         Self::Other,
         Self::Overpriced,
@@ -66,6 +68,7 @@ impl Version {
         Self::Commit,
         Self::Reserved,
         Self::Unpaid,
+        Self::Odd,
         Self::Oversized,
     ];
 }
@@ -194,7 +197,9 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         let signature = paid.payer_signature.as_mut().expect("it was signed");
         signature.bytes = of_no_key(&signature.bytes);
     }
-    let payer_bytes: Bytes = paid.encode_to_vec().into();
+    // The client envelope once more, as a number.
+    let odd: &[u8] = if version == Version::Odd { &[0x08, 5] } else { &[] };
+    let payer_bytes: Bytes = [&paid.encode_to_vec()[..], odd].concat().into();
     let originator_ns = match version {
         Version::Future => FUTURE_NS,
         Version::Past => START_NS - 3_600_000_000_000,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::export::{PartReader, encode_part};
+use crate::replay::odd_tests::logs;
 
 /// Returns the row of an envelope with all columns, as an engine writes them.
 fn whole_line(log: &mut MemoryLog, place: u64) -> Value {
@@ -152,4 +153,16 @@ fn files_are_held_to_their_columns_too() {
     let merged = verdict(other.into());
     assert!(merged.faults.counts()[&FaultKind::Column] > 1, "{merged:?}");
     assert!(merged.faults.kept().iter().all(|it| it.text.ends_with(": payer")), "{merged:?}");
+}
+
+#[test]
+fn the_columns_of_what_only_other_software_decodes_are_made_from_its_bytes() {
+    let [_, log] = logs();
+    let rows = rows(&log);
+    let kinds = |rows: &Rows| {
+        let merged = merge(check(rows), None).unwrap();
+        merged.faults.kept().iter().map(|it| it.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&rows), [FaultKind::BrokenRule; 6]);
+    assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
 }

@@ -4,6 +4,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_rules::NodeRecord;
 
 use super::super::item::StoredMark;
+use super::super::odd_tests::logs;
 use super::super::planted::sign_at;
 use super::super::testing::{Draft, MemoryLog, NODE, RATE, draft, draft_for, key, ns_of};
 use super::*;
@@ -119,6 +120,20 @@ fn a_bill_has_what_is_marked_and_owed_and_nothing_else_that_is_marked() {
         it.statement.payer_envelope_bytes = vec![0xff; 8].into();
     });
     assert_eq!(envelopes(&unpaid), expected - 1);
+}
+
+/// The root is that of a log in which the same envelopes decode.
+#[test]
+fn a_bill_has_what_only_other_software_decodes() {
+    let [expected, found] = logs().map(|log| {
+        bill(&log, head(&log), &reports(&log, &[30]), &settings(9)).expect("the log can be read")
+    });
+    for bill in [&expected, &found] {
+        let verdicts: Vec<_> = bill.parts.iter().map(|part| part.verdict).collect();
+        assert_eq!(verdicts, [BillVerdict::Proven], "the report of an honest node");
+    }
+    assert_eq!(found.envelopes, expected.envelopes);
+    assert_eq!(found.stated_picodollars, expected.stated_picodollars);
 }
 
 /// The log in which the node has charged the payer envelope of place 3 again at each of these.

@@ -240,7 +240,10 @@ impl EnvelopeVerifier {
         let statement = match read {
             Ok(statement) => statement,
             Err(violation) => {
-                return LogEntry::invalid(id, bytes, facts::mark_of(rule(&violation)));
+                let entry = LogEntry::invalid(id, bytes, facts::mark_of(rule(&violation)));
+                // Other software may have read it from a payer, who owes for it then.
+                let facts = facts::of_stored(&entry.bytes, entry.validity, self.own);
+                return LogEntry { facts, ..entry };
             }
         };
         let judged = check_statement(&statement, payer.clone(), &self.key);

@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{SecretKey, Topic, TopicKind};
-use hawser_storage::{Facts, InvalidRule};
+use hawser_storage::{Charge, Facts, InvalidRule, StoredEnvelope};
 use prost::Message as _;
 
 use super::*;
@@ -279,6 +279,47 @@ fn a_retention_that_no_node_accepts_is_never_booked_and_a_reserved_topic_is_free
         let rebuilt = facts::of_stored(&entry.bytes, entry.validity, OWN);
         assert_eq!(rebuilt, entry.facts, "a rebuild says the same");
     }
+}
+
+/// Its target stands there twice: as a text, which xmtpd passes over and this program refuses.
+#[test]
+fn what_only_other_software_decodes_is_booked_for_the_payer_who_has_signed_it_for_its_node() {
+    let odd = |target, days| {
+        let mut made = statement(5, &paid(application(), target, days));
+        let paid = [&made.payer_envelope_bytes[..], b"\x1a\x03200"].concat();
+        made.payer_envelope_bytes = paid.into();
+        made
+    };
+    let made = odd(SOURCE, 60);
+    let entry = check_one(signed(&made, 2)).unwrap();
+    assert_eq!(entry.validity, Validity::Invalid(InvalidRule(1)));
+    let found = entry.facts.clone().unwrap();
+    assert_eq!(found, found.clone().hidden(), "readers do not get it, and it is not pruned");
+    assert!(found.counts_for_congestion);
+    let Charge { payer, size_bytes, retention_days, stated_picodollars } = found.charge.unwrap();
+    assert_eq!((payer, retention_days), (key(3).public_key().address(), 60));
+    assert_eq!(size_bytes, made.payer_envelope_bytes.len() as u64);
+    assert_eq!(stated_picodollars, made.base_fee_picodollars);
+    // A rebuild says the same, and so does a node that knows of an absence.
+    let LogEntry { id, bytes, validity, facts } = entry.clone();
+    assert_eq!(facts::of_stored(&bytes, validity, OWN), facts);
+    let stored = StoredEnvelope { id, bytes: bytes.clone(), validity };
+    assert_eq!(facts::of_stored_many(&[stored], OWN), [facts]);
+    let absences = Absences::new(vec![Absence { from_s: 1, until_s: None }]).unwrap();
+    let verifier = EnvelopeVerifier { absences, ..verifier() };
+    assert_eq!(verifier.check(vec![bytes.clone()]).remove(0).unwrap(), entry);
+    for rule in [2, 3, 6, 16, 17] {
+        let other = Validity::Invalid(InvalidRule(rule));
+        assert_eq!(facts::of_stored(&bytes, other, OWN), None, "rule {rule}");
+    }
+    for (target, days) in [(OWN, 60), (SOURCE, 1), (SOURCE, 1_000_000_000)] {
+        let entry = check_one(signed(&odd(target, days), 2)).unwrap();
+        assert_eq!((entry.validity, entry.facts), (validity, None), "{target}, {days} days");
+    }
+    // A chain's envelope has no payer, whatever stands in it.
+    let statement = Bytes::from(odd(SOURCE, 60).encode_to_vec());
+    let of_chain = OriginatorEnvelope::encode(statement, Proof::Transaction([7; 32]));
+    assert_eq!(facts::of_stored(&of_chain, validity, OWN), None);
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! Envelopes that only other software decodes: a replay books them as nodes of both kinds do.
+
+use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use prost::Message as _;
+
+use super::testing::{Draft, MemoryLog, NODE, RATE, draft, key, ns_of, settings};
+use super::tests::{named, replay};
+use super::*;
+
+/// The first place with such an envelope.
+const FIRST: u64 = 5;
+const DAYS: u32 = 30;
+
+/// Returns fields that xmtpd passes over and this program refuses, each with one of the same length that both pass
+/// over, and with its position: before (0) or behind (1) the fields of the client envelope, or behind those of the
+/// payer envelope (2).
+fn fields() -> Vec<(usize, Vec<u8>, Vec<u8>)> {
+    let numbered = |position: usize, odd: &[u8]| {
+        let mut plain = odd.to_vec();
+        plain[0] = (15 << 3) | (plain[0] & 7); // the same wire type, and an unknown number
+        (position, odd.to_vec(), plain)
+    };
+    let groups = [[0x7b_u8; 150], [0x7c; 150]].concat();
+    let text: Vec<u8> = [&[0x7a, 0xa9, 0x02][..], &[0; 297]].concat();
+    // An identity update of a byte more than is decoded, which the payload behind it replaces.
+    let update: Vec<u8> = [&[0x2a, 0x81, 0x80, 0x10][..], &[0; 256 * 1024 + 1]].concat();
+    vec![
+        numbered(1, &[0x10, 5]),          // a payload that is a number
+        numbered(1, &[0x0a, 2, 0x10, 5]), // a topic that is one
+        numbered(2, &[0x08, 5]),          // a client envelope that is one
+        numbered(2, b"\x1a\x03100"),      // a target that is a text
+        (1, groups, text),
+        numbered(0, &update),
+    ]
+}
+
+fn with_field(sequence: u64, position: usize, field: &[u8]) -> Draft {
+    let mut made = draft(sequence, ns_of(sequence));
+    let payer = pb::PayerEnvelope::decode(made.statement.payer_envelope_bytes.clone()).unwrap();
+    let mut parts: [&[u8]; 3] = [&[]; 3];
+    parts[position] = field;
+    let [before, behind, outside] = parts;
+    let client = [before, &payer.unsigned_client_envelope[..], behind].concat();
+    let paid = PayerEnvelope::sign(client.into(), NODE, DAYS, &key(9)).encode_to_vec();
+    let paid = [&paid[..], outside].concat();
+    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap();
+    made.statement.payer_envelope_bytes = paid.into();
+    made
+}
+
+/// Returns a log of which each envelope decodes, and the same one with odd fields. The tallies of both are those of the
+/// first one.
+pub(crate) fn logs() -> [MemoryLog; 2] {
+    let fields = fields();
+    let log = |is_odd: bool| {
+        let envelope = |at: u64| {
+            let index = at.checked_sub(FIRST).map(|index| usize::try_from(index).unwrap());
+            match index.and_then(|index| fields.get(index)) {
+                Some((position, odd, _)) if is_odd => {
+                    (with_field(at, *position, odd).seal(), StoredMark::Invalid(1))
+                }
+                Some((position, _, plain)) => {
+                    (with_field(at, *position, plain).seal(), StoredMark::Valid)
+                }
+                None => (draft(at, ns_of(at)).seal(), StoredMark::Valid),
+            }
+        };
+        MemoryLog::of((1..=60).map(envelope).collect())
+    };
+    let [plain, odd] = [false, true].map(log);
+    let (usage, congestion) = (plain.usage.clone(), plain.congestion.clone());
+    [plain, MemoryLog { usage, congestion, ..odd }]
+}
+
+#[test]
+fn what_only_other_software_decodes_breaks_a_rule_and_is_booked() {
+    let [plain, odd] = logs();
+    let [plain, odd] = [plain, odd].map(|log| replay(&log, &settings()));
+    assert_eq!(named(&plain), []);
+    let places = FIRST..FIRST + fields().len() as u64;
+    let expected: Vec<_> = places.map(|at| (FaultKind::BrokenRule, at, Some(1))).collect();
+    assert_eq!(named(&odd), expected);
+    let booked = |report: &ReplayReport| {
+        let payers = report.strands[0].figures.payers.values();
+        payers.map(|it| it.picodollars).sum::<u64>()
+    };
+    assert_eq!(booked(&odd), booked(&plain));
+}
+
+/// The bytes decide. The retention of a day is one that no node accepts.
+#[test]
+fn what_no_software_takes_from_a_payer_is_not_booked() {
+    let [_, odd] = logs();
+    let booked = |change: fn(&mut pb::PayerEnvelope)| {
+        let mut made = with_field(FIRST, 1, &[0x10, 5]);
+        let bytes = &mut made.statement.payer_envelope_bytes;
+        let mut payer = pb::PayerEnvelope::decode(bytes.clone()).unwrap();
+        change(&mut payer);
+        *bytes = payer.encode_to_vec().into();
+        let mut log = odd.clone();
+        planted::sign_at(&mut log, FIRST, StoredMark::Invalid(1), &made);
+        let report = replay(&log, &settings());
+        report.strands[0].figures.payers.values().map(|it| it.messages).sum::<u64>()
+    };
+    let all = booked(|_| ());
+    assert_eq!(all, 60);
+    assert_eq!(booked(|payer| payer.target_originator = 200), all - 1);
+    assert_eq!(booked(|payer| payer.message_retention_days = 1), all - 1);
+    assert_eq!(booked(|payer| payer.payer_signature = None), all - 1);
+}
