@@ -164,7 +164,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         }
         CallError::Publish(PublishError::Refused(refusal)) => refused(&refusal),
         CallError::Publish(PublishError::AnswerTooLarge)
-        | CallError::Read(QueryError::LogsTooLarge)
+        | CallError::Read(QueryError::LogsTooLarge(_))
         | CallError::AnswerTooLarge => of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text),
         CallError::Publish(PublishError::Balance { index, .. }) => unpaid(index, &text),
         CallError::Publish(PublishError::PayerRate { retry_after }) => {
@@ -248,13 +248,15 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 #[cfg(test)]
 mod tests {
     use hawser_engine::ledger::PicoDollarBalance;
+    use hawser_proto::price::PicoDollarPrice;
+    use hawser_proto::{Topic, TopicKind};
 
     use super::*;
 
     #[test]
     fn a_payer_without_money_is_told_from_which_envelope_on() {
-        let status =
-            into_status(PublishError::Balance { price: 70, left: PicoDollarBalance(50), index: 3 });
+        let (price, left) = (PicoDollarPrice(70), PicoDollarBalance(50));
+        let status = into_status(PublishError::Balance { price, left, index: 3 });
         assert_eq!(status.code(), Code::FailedPrecondition);
         let details = String::from_utf8_lossy(status.details()).into_owned();
         for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[3]"] {
@@ -272,11 +274,12 @@ mod tests {
         for part in ["query.topics[3]", "TOPIC_LENGTH"] {
             assert!(details.contains(part), "{part} in {details:?}");
         }
+        let inbox = Topic::new(TopicKind::IdentityUpdates, &[7; 32]).unwrap();
         for (error, reason) in [
             (CallError::UnknownPayer("0x1".to_owned()), "UNKNOWN_PAYER"),
             (CallError::NodesOnly, "NODES_ONLY"),
             (CallError::AnswerTooLarge, "ANSWER_TOO_LARGE"),
-            (CallError::Read(QueryError::LogsTooLarge), "ANSWER_TOO_LARGE"),
+            (CallError::Read(QueryError::LogsTooLarge(inbox)), "ANSWER_TOO_LARGE"),
             (CallError::ShuttingDown, "SHUTTING_DOWN"),
             (CallError::NotServed("this"), "NOT_SERVED"),
             (CallError::ReportMissing, "REPORT_REFUSED"),

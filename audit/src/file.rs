@@ -28,7 +28,7 @@ const REPORTS_MAX: usize = 1_000;
 /// Pieces of one entry on signed trees. Specified (`docs/protocol/misbehavior.md`): the most that a fault has.
 const PIECES_MAX: usize = 4;
 /// Nodes and rates of one file, and absences of one node. A guess: far above any network.
-const ENTRIES_MAX: usize = 10_000;
+pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The error in an evidence file.
 #[derive(Debug, thiserror::Error)]
@@ -196,12 +196,12 @@ impl fmt::Display for RegistrySource {
 pub struct FiledRate {
     /// Start of validity, unix seconds.
     pub start_unix_s: u64,
-    /// Picodollars per envelope.
-    pub message_fee: u64,
-    /// Picodollars per byte and day.
-    pub storage_fee: u64,
-    /// Picodollars per congestion unit.
-    pub congestion_fee: u64,
+    /// The fee per envelope.
+    pub message_fee: PicoDollarPrice,
+    /// The fee per byte and day.
+    pub storage_fee: PicoDollarsPerByteDay,
+    /// The fee per congestion unit.
+    pub congestion_fee: PicoDollarPrice,
     /// Envelopes per minute without congestion.
     pub target_rate_per_minute: u64,
 }
@@ -211,7 +211,7 @@ fn yes() -> bool {
 }
 
 /// Reads a list. A longer one is refused before more of it is kept.
-fn bounded<'de, D, T, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn bounded<'de, D, T, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -301,9 +301,9 @@ impl EvidenceFile {
     ) -> Self {
         let rate = |it: &Rate| FiledRate {
             start_unix_s: it.start_unix_s,
-            message_fee: it.message_fee.0,
-            storage_fee: it.storage_fee.0,
-            congestion_fee: it.congestion_fee.0,
+            message_fee: it.message_fee,
+            storage_fee: it.storage_fee,
+            congestion_fee: it.congestion_fee,
             target_rate_per_minute: it.target_rate_per_minute,
         };
         Self {
@@ -362,9 +362,9 @@ impl EvidenceFile {
         let registry = NodeEntry::registry(&self.registry)?;
         let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
-            message_fee: PicoDollarPrice(it.message_fee),
-            storage_fee: PicoDollarsPerByteDay(it.storage_fee),
-            congestion_fee: PicoDollarPrice(it.congestion_fee),
+            message_fee: it.message_fee,
+            storage_fee: it.storage_fee,
+            congestion_fee: it.congestion_fee,
             target_rate_per_minute: it.target_rate_per_minute,
         };
         let rates = match self.rates.as_slice() {

@@ -17,7 +17,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::NodeEntry;
+use crate::file::{ENTRIES_MAX, NodeEntry, bounded};
 
 /// The schema that this program writes and reads.
 pub const PROOF_SCHEMA: &str = "hawser-proof/1";
@@ -67,11 +67,16 @@ pub struct ProofFile {
     /// The originator envelope, base64.
     envelope: String,
     /// The hashes of the proof, hex, from the lowest up.
+    #[serde(deserialize_with = "bounded::<_, _, PROOF_LEN_MAX>")]
     hashes: Vec<String>,
     /// The checkpoint with its cosignatures in binary form, base64.
     checkpoint: String,
     /// The nodes with their keys, as the writer knew them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     registry: Vec<NodeEntry>,
 }
 
@@ -381,6 +386,12 @@ mod tests {
         let file = ProofFile::new("test", "testnet", &honest(), &settings().registry);
         let many = ProofFile { hashes: vec!["00".repeat(32); 65], ..file.clone() };
         assert!(matches!(many.proof(), Err(ProofFileError::Hashes(65))));
+        // A list of empty texts takes many times its bytes.
+        for hashes in [vec![String::new(); 65], vec![String::new(); 1_000_000]] {
+            let many = serde_json::to_string(&ProofFile { hashes, ..file.clone() }).unwrap();
+            let refused = ProofFile::parse(&many).unwrap_err().to_string();
+            assert!(refused.contains("at most 64 entries"), "{refused}");
+        }
         let long = " ".repeat(PROOF_FILE_LEN_BYTES_MAX + 1);
         assert!(matches!(ProofFile::parse(&long), Err(ProofFileError::TooLong(_))));
         // A checkpoint that claims 2^60 leaves, or 65,535 cosignatures.

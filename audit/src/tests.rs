@@ -121,6 +121,13 @@ fn a_file_holds_all_that_a_stranger_needs() {
     assert_eq!(read.held().unwrap(), reports);
     let of_file = read.keys().unwrap();
     assert_eq!(of_file.rates, keys().rates);
+    let form: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let fees = ["message_fee", "storage_fee", "congestion_fee"];
+    assert_eq!(
+        fees.map(|fee| form["rates"][0][fee].as_u64()),
+        [1, 2, 3].map(Some),
+        "plain numbers"
+    );
     let judged: Vec<Judged> = reports.iter().map(|it| Judged::new(it.clone(), &of_file)).collect();
     assert_eq!(judged[0].judgement.verdict, MisbehaviorVerdict::Proven);
     assert_eq!(judged[0].judgement.host, Host::Node(OriginatorId(100)));

@@ -14,7 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::NodeEntry;
+use crate::file::{ENTRIES_MAX, NodeEntry, bounded};
 use crate::proof::{
     PROOF_FILE_LEN_BYTES_MAX, PROOF_SCHEMA, ProofFile, ProofFileError, VOID_PROOF_SCHEMA,
 };
@@ -35,7 +35,11 @@ pub struct VoidProofFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     envelope: Option<String>,
     /// The node with its key, as the writer knew it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     registry: Vec<NodeEntry>,
 }
 

@@ -18,6 +18,7 @@ use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport};
 use parking_lot::Mutex;
 
+use crate::admin::{Wei, WeiPerGas};
 use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
@@ -155,7 +156,7 @@ impl ReportManager {
         attestations: &[Attestation],
     ) -> Result<SubmitOutcome, ReportManagerError> {
         let submission = submission(report, attestations);
-        match self.send(&Call::new(self.address, &submission), u128::MAX).await {
+        match self.send(&Call::new(self.address, &submission), Wei(u128::MAX)).await {
             Ok(()) => Ok(SubmitOutcome::Taken),
             Err(ReportManagerError::Send(error)) => {
                 match error.revert().and_then(|revert| revert.name()) {
@@ -229,24 +230,23 @@ impl ReportManager {
         proof: &LeafProof,
     ) -> Result<(), ReportManagerError> {
         let settlement = settlement(originator, index, leaves, proof);
-        let all_wei = self.spending.lock().per_hour_max_wei();
-        let hour_max_wei = all_wei - all_wei / LEFT_TO_SUBMISSIONS;
-        self.send(&Call::new(self.address, &settlement), hour_max_wei).await
+        let Wei(all) = self.spending.lock().per_hour_max();
+        let hour_max = Wei(all - all / LEFT_TO_SUBMISSIONS);
+        self.send(&Call::new(self.address, &settlement), hour_max).await
     }
 
     /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
-    /// `hour_max_wei`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
+    /// `hour_max`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
     /// kept it, and also if it takes the place of an earlier one, of which the part that both cost counts twice.
-    async fn send(&self, call: &Call, hour_max_wei: u128) -> Result<(), ReportManagerError> {
+    async fn send(&self, call: &Call, hour_max: Wei) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
-        let price_max_wei = self.spending.lock().gas_price_max_wei();
+        let WeiPerGas(price_max_wei) = self.spending.lock().gas_price_max();
         let quote = sender.quote_up_to(call, price_max_wei).await?;
         let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
         // Endpoints may state any price.
-        let cost_wei = quote.fee_max().saturating_to();
+        let (price, cost) = (WeiPerGas(quote.max_fee_per_gas), Wei::of_chain(quote.fee_max()));
         let now = self.started.elapsed();
-        let price_wei = quote.max_fee_per_gas;
-        let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
+        let within = self.spending.lock().take_up_to(hour_max, price, cost, now);
         within.map_err(SendError::Ceiling)?;
         let sent = sender.send_in_place_of(replaced, call, &quote).await;
         self.note_outcome(&sender, replaced, &quote, &sent).await;

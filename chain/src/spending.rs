@@ -6,27 +6,28 @@
 
 use std::time::Duration;
 
-/// Default of the highest gas price of a gateway, in wei. A guess: a thousand times the usual price of the rollups in
-/// use.
-pub const GAS_PRICE_MAX_WEI: u128 = 100_000_000_000;
-/// Default of the highest cost per hour of a gateway, in wei: 20 units of a token with 18 decimals. A guess: at usual
-/// prices, some hundred thousand payloads.
-pub const SPEND_PER_HOUR_MAX_WEI: u128 = 20 * 10u128.pow(18);
+use crate::admin::{Wei, WeiPerGas};
+
+/// Default of the highest gas price of a gateway. A guess: a thousand times the usual price of the rollups in use.
+pub const GAS_PRICE_MAX: WeiPerGas = WeiPerGas(100_000_000_000);
+/// Default of the highest cost per hour of a gateway: 20 units of a token with 18 decimals. A guess: at usual prices,
+/// some hundred thousand payloads.
+pub const SPEND_PER_HOUR_MAX: Wei = Wei(20 * 10u128.pow(18));
 /// The number of parts into which the last hour is divided. The cost of a part counts until an hour after its start.
 const MINUTES: usize = 60;
 
 /// The cost ceilings. The default is that of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpendingLimits {
-    /// The highest price of a unit of gas, wei.
-    pub gas_price_max_wei: u128,
-    /// The highest total cost of the transactions signed in an hour, in wei. Each counts with its whole gas limit.
-    pub per_hour_max_wei: u128,
+    /// The highest price of gas.
+    pub gas_price_max: WeiPerGas,
+    /// The highest total cost of the transactions signed in an hour. Each counts with its whole gas limit.
+    pub per_hour_max: Wei,
 }
 
 impl Default for SpendingLimits {
     fn default() -> Self {
-        Self { gas_price_max_wei: GAS_PRICE_MAX_WEI, per_hour_max_wei: SPEND_PER_HOUR_MAX_WEI }
+        Self { gas_price_max: GAS_PRICE_MAX, per_hour_max: SPEND_PER_HOUR_MAX }
     }
 }
 
@@ -34,22 +35,22 @@ impl Default for SpendingLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CeilingError {
     /// The price of gas is too high.
-    #[error("the gas price is {price_wei} wei, above the ceiling of {max_wei} wei")]
+    #[error("the gas price is {} wei, above the ceiling of {} wei", .price.0, .max.0)]
     GasPrice {
-        /// The price, wei.
-        price_wei: u128,
-        /// The ceiling, wei.
-        max_wei: u128,
+        /// The price.
+        price: WeiPerGas,
+        /// The ceiling.
+        max: WeiPerGas,
     },
     /// The cost of the last hour leaves no room for the transaction.
     #[error(
-        "gas has cost {spent_wei} wei in the last hour, which reaches the ceiling of {max_wei} wei"
+        "gas has cost {} wei in the last hour, which reaches the ceiling of {} wei", .spent.0, .max.0
     )]
     Hour {
-        /// The cost of the last hour, wei.
-        spent_wei: u128,
-        /// The ceiling, wei.
-        max_wei: u128,
+        /// The cost of the last hour.
+        spent: Wei,
+        /// The ceiling.
+        max: Wei,
     },
 }
 
@@ -57,13 +58,13 @@ pub enum CeilingError {
 #[derive(Debug)]
 pub(crate) struct Spending {
     limits: SpendingLimits,
-    /// A ring of one entry per minute: the minute's number and its cost in wei.
-    minutes: [(u64, u128); MINUTES],
+    /// A ring of one entry per minute: the minute's number and its cost.
+    minutes: [(u64, Wei); MINUTES],
 }
 
 impl Spending {
     pub(crate) fn new(limits: SpendingLimits) -> Self {
-        Self { limits, minutes: [(0, 0); MINUTES] }
+        Self { limits, minutes: [(0, Wei(0)); MINUTES] }
     }
 
     /// Adds the cost of a transaction at this price to the last hour.
@@ -72,67 +73,67 @@ impl Spending {
     /// The ceiling that the transaction would exceed; no cost is added then.
     pub(crate) fn take(
         &mut self,
-        price_wei: u128,
-        cost_wei: u128,
+        price: WeiPerGas,
+        cost: Wei,
         now: Duration,
     ) -> Result<(), CeilingError> {
-        self.take_up_to(self.limits.per_hour_max_wei, price_wei, cost_wei, now)
+        self.take_up_to(self.limits.per_hour_max, price, cost, now)
     }
 
-    /// Adds a cost like [`take`](Self::take), as long as the hour costs no more than `hour_max_wei`.
+    /// Adds a cost like [`take`](Self::take), as long as the hour costs no more than `hour_max`.
     ///
     /// # Errors
     /// The ceiling that the transaction would exceed; no cost is added then.
     pub(crate) fn take_up_to(
         &mut self,
-        hour_max_wei: u128,
-        price_wei: u128,
-        cost_wei: u128,
+        hour_max: Wei,
+        price: WeiPerGas,
+        cost: Wei,
         now: Duration,
     ) -> Result<(), CeilingError> {
-        let SpendingLimits { gas_price_max_wei, per_hour_max_wei } = self.limits;
-        let per_hour_max_wei = per_hour_max_wei.min(hour_max_wei);
-        if price_wei > gas_price_max_wei {
-            return Err(CeilingError::GasPrice { price_wei, max_wei: gas_price_max_wei });
+        let SpendingLimits { gas_price_max, per_hour_max } = self.limits;
+        let hour_max = per_hour_max.min(hour_max);
+        if price > gas_price_max {
+            return Err(CeilingError::GasPrice { price, max: gas_price_max });
         }
-        let spent_wei = self.spent_wei(now);
-        if spent_wei.saturating_add(cost_wei) > per_hour_max_wei {
-            return Err(CeilingError::Hour { spent_wei, max_wei: per_hour_max_wei });
+        let spent = self.spent(now);
+        if spent.plus(cost) > hour_max {
+            return Err(CeilingError::Hour { spent, max: hour_max });
         }
         let minute = minute_of(now);
-        let (of, wei) = &mut self.minutes[place_of(minute)];
+        let (of, sum) = &mut self.minutes[place_of(minute)];
         if *of != minute {
-            (*of, *wei) = (minute, 0);
+            (*of, *sum) = (minute, Wei(0));
         }
-        *wei = wei.saturating_add(cost_wei);
+        *sum = sum.plus(cost);
         Ok(())
     }
 
     /// Subtracts a cost that was added at `taken` and not spent. After an hour there is nothing to subtract.
-    pub(crate) fn give_back(&mut self, cost_wei: u128, taken: Duration) {
+    pub(crate) fn give_back(&mut self, cost: Wei, taken: Duration) {
         let minute = minute_of(taken);
-        let (of, wei) = &mut self.minutes[place_of(minute)];
+        let (of, sum) = &mut self.minutes[place_of(minute)];
         if *of == minute {
-            *wei = wei.saturating_sub(cost_wei);
+            *sum = sum.less(cost);
         }
     }
 
-    /// Returns the cost of the last hour, wei.
-    pub(crate) fn spent_wei(&self, now: Duration) -> u128 {
+    /// Returns the cost of the last hour.
+    pub(crate) fn spent(&self, now: Duration) -> Wei {
         let minute = minute_of(now);
-        let is_recent = |(of, _): &&(u64, u128)| minute.saturating_sub(*of) < MINUTES as u64;
-        let recent = self.minutes.iter().filter(is_recent).map(|(_, wei)| *wei);
-        recent.fold(0u128, u128::saturating_add)
+        let is_recent = |(of, _): &&(u64, Wei)| minute.saturating_sub(*of) < MINUTES as u64;
+        let recent = self.minutes.iter().filter(is_recent).map(|(_, cost)| *cost);
+        recent.fold(Wei(0), Wei::plus)
     }
 
-    /// Returns the ceiling of the price of a unit of gas, in wei.
-    pub(crate) fn gas_price_max_wei(&self) -> u128 {
-        self.limits.gas_price_max_wei
+    /// Returns the ceiling of the price of gas.
+    pub(crate) fn gas_price_max(&self) -> WeiPerGas {
+        self.limits.gas_price_max
     }
 
-    /// Returns the ceiling of the cost per hour, in wei.
-    pub(crate) fn per_hour_max_wei(&self) -> u128 {
-        self.limits.per_hour_max_wei
+    /// Returns the ceiling of the cost per hour.
+    pub(crate) fn per_hour_max(&self) -> Wei {
+        self.limits.per_hour_max
     }
 }
 
@@ -150,42 +151,67 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: SpendingLimits = SpendingLimits { gas_price_max_wei: 10, per_hour_max_wei: 1000 };
+    const LIMITS: SpendingLimits =
+        SpendingLimits { gas_price_max: WeiPerGas(10), per_hour_max: Wei(1000) };
+    const PRICE: WeiPerGas = WeiPerGas(1);
 
     #[test]
     fn a_price_above_the_ceiling_is_never_paid() {
         let mut spending = Spending::new(LIMITS);
-        let reached = spending.take(11, 1, Duration::ZERO).unwrap_err();
-        assert_eq!(reached, CeilingError::GasPrice { price_wei: 11, max_wei: 10 });
-        assert_eq!(spending.take(10, 1, Duration::ZERO), Ok(()));
+        let reached = spending.take(WeiPerGas(11), Wei(1), Duration::ZERO).unwrap_err();
+        assert_eq!(reached, CeilingError::GasPrice { price: WeiPerGas(11), max: WeiPerGas(10) });
+        assert_eq!(reached.to_string(), "the gas price is 11 wei, above the ceiling of 10 wei");
+        assert_eq!(spending.take(WeiPerGas(10), Wei(1), Duration::ZERO), Ok(()));
     }
 
     #[test]
     fn one_purpose_leaves_a_part_of_the_hour_to_others() {
         let (mut spending, now) = (Spending::new(LIMITS), Duration::ZERO);
-        assert_eq!(spending.take_up_to(750, 1, 700, now), Ok(()));
-        let reached = spending.take_up_to(750, 1, 100, now).unwrap_err();
-        assert_eq!(reached, CeilingError::Hour { spent_wei: 700, max_wei: 750 });
-        assert_eq!(spending.take(1, 300, now), Ok(()));
-        let reached = spending.take_up_to(2000, 1, 1, now).unwrap_err();
-        assert_eq!(reached, CeilingError::Hour { spent_wei: 1000, max_wei: 1000 });
+        assert_eq!(spending.take_up_to(Wei(750), PRICE, Wei(700), now), Ok(()));
+        let reached = spending.take_up_to(Wei(750), PRICE, Wei(100), now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent: Wei(700), max: Wei(750) });
+        assert_eq!(
+            reached.to_string(),
+            "gas has cost 700 wei in the last hour, which reaches the ceiling of 750 wei"
+        );
+        assert_eq!(spending.take(PRICE, Wei(300), now), Ok(()));
+        let reached = spending.take_up_to(Wei(2000), PRICE, Wei(1), now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent: Wei(1000), max: Wei(1000) });
+    }
+
+    /// An endpoint may state any price, and so any cost.
+    #[test]
+    fn the_largest_cost_is_refused_and_does_not_start_again_at_zero() {
+        let no_ceiling = Wei(u128::MAX);
+        let limits = SpendingLimits { per_hour_max: no_ceiling, ..LIMITS };
+        let (mut spending, now) = (Spending::new(LIMITS), Duration::ZERO);
+        assert_eq!(spending.take(PRICE, Wei(7), now), Ok(()));
+        let reached = spending.take(PRICE, no_ceiling, now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent: Wei(7), max: Wei(1000) });
+        let mut spending = Spending::new(limits);
+        for _ in 0..2 {
+            assert_eq!(spending.take(PRICE, no_ceiling, now), Ok(()));
+            assert_eq!(spending.spent(now), no_ceiling);
+        }
+        spending.give_back(no_ceiling, now);
+        assert_eq!(spending.spent(now), Wei(0));
     }
 
     #[test]
     fn what_is_given_back_can_be_taken_again_and_an_older_minute_is_left_alone() {
         let mut spending = Spending::new(LIMITS);
         let later = Duration::from_secs(90);
-        assert_eq!(spending.take(1, 600, Duration::ZERO), Ok(()));
-        assert_eq!(spending.take(1, 300, later), Ok(()));
-        assert_eq!(spending.spent_wei(later), 900);
-        spending.give_back(300, later);
-        assert_eq!(spending.spent_wei(later), 600);
-        assert_eq!(spending.take(1, 400, later), Ok(()));
+        assert_eq!(spending.take(PRICE, Wei(600), Duration::ZERO), Ok(()));
+        assert_eq!(spending.take(PRICE, Wei(300), later), Ok(()));
+        assert_eq!(spending.spent(later), Wei(900));
+        spending.give_back(Wei(300), later);
+        assert_eq!(spending.spent(later), Wei(600));
+        assert_eq!(spending.take(PRICE, Wei(400), later), Ok(()));
         // Another minute uses the entry of the ring by now.
         let next_hour = Duration::from_secs(3600 + 30);
-        assert_eq!(spending.take(1, 500, next_hour), Ok(()));
-        spending.give_back(600, Duration::ZERO);
-        assert_eq!(spending.spent_wei(next_hour), 900);
+        assert_eq!(spending.take(PRICE, Wei(500), next_hour), Ok(()));
+        spending.give_back(Wei(600), Duration::ZERO);
+        assert_eq!(spending.spent(next_hour), Wei(900));
     }
 
     proptest! {
@@ -197,7 +223,7 @@ mod tests {
             let mut taken: Vec<(u64, u128)> = Vec::new();
             for (pause, cost) in costs {
                 now += pause;
-                let is_taken = spending.take(1, cost, Duration::from_secs(now)).is_ok();
+                let is_taken = spending.take(PRICE, Wei(cost), Duration::from_secs(now)).is_ok();
                 let in_hour = |length: u64| -> u128 {
                     taken.iter().filter(|(at, _)| at + length > now).map(|(_, cost)| cost).sum()
                 };

@@ -515,6 +515,7 @@ async fn nonce_and_gas_prices_are_told_as_the_chain_has_them(kind: ChainBackend)
     let GasPriceReadings { last, read, defaults } = broadcaster.gas_price_readings();
     assert!(read > 0 && defaults == 0, "{read} {defaults}");
     let last = last.unwrap();
-    assert_eq!(broadcaster.gas_price_wei(), last.wei + last.wei / 10);
+    let stated = last.price.0;
+    assert_eq!(broadcaster.gas_price().0, stated + stated / 10);
     assert!(last.unix_s > 1_700_000_000, "{last:?}");
 }

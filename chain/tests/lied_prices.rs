@@ -7,7 +7,7 @@ use alloy::consensus::Transaction as _;
 use alloy::providers::Provider as _;
 use futures_util::future::join_all;
 use hawser_chain::broadcast::{BroadcastSettings, Broadcaster};
-use hawser_chain::spending::GAS_PRICE_MAX_WEI;
+use hawser_chain::spending::GAS_PRICE_MAX;
 
 use crate::pair::{ChainBackend, Pair};
 use crate::payloads::{group, key, payload};
@@ -21,7 +21,7 @@ const BELOW_THE_CEILING: u64 = CEILING / 2;
 /// Sends payloads while the endpoint at `liar_at` of `count` states `wei` as the price of gas. Returns the highest
 /// price that was paid, and the price that the chain states.
 async fn paid(count: usize, liar_at: usize, wei: u64) -> (u128, u128) {
-    assert_eq!(GAS_PRICE_MAX_WEI, u128::from(CEILING));
+    assert_eq!(GAS_PRICE_MAX.0, u128::from(CEILING));
     let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
     let chain = &pair.app;
     let proxies = join_all((0..count).map(|_| Proxy::start(chain.endpoint(), 1))).await;

@@ -3,7 +3,9 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
-use hawser_chain::admin::{AdminError, Contract, Contracts, MicroDollars, Network};
+use hawser_chain::admin::{
+    AdminError, Contract, Contracts, MicroDollars, Network, SignedMicroDollars,
+};
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
@@ -115,6 +117,7 @@ async fn the_balance_of_a_payer_is_known_while_an_endpoint_answers() {
     let call = PayerRegistry::getBalanceCall { payer_: payer };
     let registry = deployment.addresses.payer_registry;
     let balance = pair.settlement.view(registry, &call).await.unwrap();
-    assert_eq!(*known.borrow(), Some(i128::try_from(balance).unwrap()));
+    let balance = SignedMicroDollars(i128::try_from(balance).unwrap());
+    assert_eq!(*known.borrow(), Some(balance));
     assert_eq!(*silent.subscribe().borrow(), None);
 }

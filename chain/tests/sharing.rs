@@ -13,6 +13,7 @@ use alloy::rpc::types::Filter;
 use alloy::sol_types::SolEvent as _;
 use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
+use hawser_chain::admin::Wei;
 use hawser_chain::broadcast::{BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster};
 use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::redis_link::RedisAccess;
@@ -402,8 +403,8 @@ async fn another_run_of_redis_is_noticed_by_a_process_that_remembers_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     let shared = SharedPayer::start().await;
-    let with_ceiling = |per_hour_max_wei: u128| {
-        let spending = SpendingLimits { per_hour_max_wei, ..SpendingLimits::default() };
+    let with_ceiling = |per_hour_max: Wei| {
+        let spending = SpendingLimits { per_hour_max, ..SpendingLimits::default() };
         BroadcastSettings { spending, ..shared.settings() }
     };
     let start = async |settings| Broadcaster::start(settings, key()).await.unwrap();
@@ -418,7 +419,7 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     let max_wei: u128 = format!("{:.0}", cost_wei * 10.5).parse().unwrap();
     shared.restore(&Vec::new(), &[]).await;
 
-    let first = start(with_ceiling(max_wei)).await;
+    let first = start(with_ceiling(Wei(max_wei))).await;
     let mut sent = 1;
     loop {
         match send_one(&first, sent, &payload(sent)).await {
@@ -426,8 +427,8 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
             Err(error) => {
                 let is_ceiling = matches!(
                     error,
-                    BroadcastError::Ceiling(CeilingError::Hour { spent_wei, .. })
-                        if spent_wei <= max_wei
+                    BroadcastError::Ceiling(CeilingError::Hour { spent, .. })
+                        if spent <= Wei(max_wei)
                 );
                 assert!(is_ceiling, "{error:?}");
                 break;
@@ -439,13 +440,13 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     assert!(first.ceiling_reached().is_some());
     // The second process has spent nothing itself. Its payload costs several times as much, so that a lower
     // gas price makes no difference.
-    let second = start(with_ceiling(max_wei)).await;
+    let second = start(with_ceiling(Wei(max_wei))).await;
     let long = Bytes::from(vec![9; 4000]);
     let is_of_others = |refused: &Result<BroadcastReceipt, BroadcastError>| {
         matches!(
             refused,
-            Err(BroadcastError::Ceiling(CeilingError::Hour { spent_wei, .. }))
-                if *spent_wei > max_wei / 2
+            Err(BroadcastError::Ceiling(CeilingError::Hour { spent, .. }))
+                if *spent > Wei(max_wei / 2)
         )
     };
     for _ in 0..3 {

@@ -278,14 +278,17 @@ pub(crate) struct TailArgs {
 /// `hawser status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Address of the node's metrics, `host:port` [default: all nodes of --network, or else that of the settings in the
-    /// environment, or else all nodes of ./hawser-dev if no variable is about metrics or a data folder, or else
+    /// Address of the node's metrics, `host:port` [default: all nodes of --network, or else that of the node's
+    /// settings, or else all nodes of ./hawser-dev if no variable is about metrics or a data folder, or else
     /// 127.0.0.1:8008].
-    #[arg(long, value_name = "ADDR", conflicts_with = "network")]
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["network", "config"])]
     pub(crate) metrics: Option<String>,
     /// File in which `hawser dev` describes its network.
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Option<PathBuf>,
+    /// File with the node's settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE", conflicts_with = "network")]
+    pub(crate) config: Option<String>,
 }
 
 /// `hawser misbehavior`.
@@ -325,10 +328,11 @@ impl MisbehaviorListArgs {
 }
 
 impl StatusArgs {
-    /// Returns the settings in the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        SettingSources::new([], environment())
+        let file = self.config.clone().map(|path| ("config".to_owned(), path));
+        SettingSources::new(file, environment())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Output of commands: text, or JSON for programs.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde_json::json;
 
@@ -92,6 +92,25 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
         RunErrorKind::NotFound => 4,
         RunErrorKind::Answer(code) => code,
     }
+}
+
+/// Has the user confirm a change at the terminal. `unchanged` tells what has not happened without it.
+///
+/// Commands call it unless `--yes` is given. A script cannot be asked. It gives `--yes`, so that it changes nothing
+/// that its author did not mean to change.
+///
+/// # Errors
+/// When the answer is not yes, when there is no terminal, and when the terminal cannot be read or written.
+pub(crate) fn confirm(question: impl fmt::Display, unchanged: &str) -> Result<(), RunError> {
+    if !io::stdin().is_terminal() {
+        return Err(RunError::refused(format!(
+            "{unchanged}: there is no terminal at which to ask. Give --yes to confirm without being asked"
+        )));
+    }
+    if ask(question)? {
+        return Ok(());
+    }
+    Err(RunError::refused(format!("{unchanged}: it was not confirmed")))
 }
 
 /// Asks the user at the terminal. Returns true if the answer is yes.

@@ -394,3 +394,32 @@ fn a_user_at_a_terminal_is_asked() {
     assert!(agreed.status.success(), "{}", stdout(&agreed));
     assert!(stdout(&agreed).contains("NodeAdded(nodeId: 100"), "{}", stdout(&agreed));
 }
+
+/// A script has no terminal: a question there would be answered by what happens to stand at its input.
+#[test]
+fn without_a_terminal_nothing_is_sent_that_is_not_confirmed() {
+    let chains = Chains::start();
+    let before = chains.transactions_of(ADMIN);
+    for input in ["", "y\n"] {
+        let mut command = chains.command(ADMIN, &[&ADD[..], &["--json"]].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = command.spawn().unwrap();
+        // The command may end without reading it.
+        let _ = running.stdin.take().unwrap().write_all(input.as_bytes());
+        let refused = running.wait_with_output().unwrap();
+        assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("nothing was sent: "), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("--yes"), "{}", stderr(&refused));
+        assert_eq!(stdout(&refused), "", "no result");
+    }
+    for shows in ["--dry-run", "--calldata"] {
+        let shown = chains.command(ADMIN, &[&ADD[..], &[shows]].concat()).output().unwrap();
+        assert!(shown.status.success(), "{shows}: {}", stderr(&shown));
+    }
+    assert_eq!(chains.transactions_of(ADMIN), before);
+    let done = chains.json(ADMIN, &[&ADD[..], &["--yes"]].concat());
+    assert_eq!(functions(&done), ["addNode"]);
+    // There is nothing left to confirm.
+    let again = chains.command(ADMIN, &ADD).output().unwrap();
+    assert!(again.status.success(), "{}", stderr(&again));
+}

@@ -73,6 +73,17 @@ fn folders_are_compared_and_the_first_difference_is_told() {
     assert_eq!(strand["other"][0]["what"], "statement");
 }
 
+#[test]
+fn logs_of_which_nothing_is_there_are_not_called_equal() {
+    let place = tempfile::tempdir().unwrap();
+    let folders = ["one", "two"].map(|name| folder(place.path(), name, 0).0);
+    let [one, two] = folders.each_ref().map(|path| path.to_str().unwrap());
+    let output = run(&["audit", "compare", one, two]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("nothing to compare"), "{text}");
+}
+
 /// Another key has signed one envelope, so both trees are equal and the logs are not.
 #[test]
 fn folders_with_equal_trees_are_compared_by_their_envelopes_unless_the_trees_are_believed() {

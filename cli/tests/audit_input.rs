@@ -104,6 +104,26 @@ fn a_node_of_the_registry_without_a_valid_key_is_named() {
     assert!(stderr(&output).contains(&named), "{output:?}");
 }
 
+/// Its owner has put the name of the schema of evidence files into the node's address.
+#[test]
+fn the_address_of_a_node_does_not_make_a_registry_file_unreadable() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 1);
+    let registry = place.path().join("registry.json");
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap().public_key();
+    let node = serde_json::json!({
+        "nodeId": NODE,
+        "signer": key.address().to_string(),
+        "isCanonical": true,
+        "signingPublicKey": format!("0x{}", hex::encode(key.as_bytes())),
+        "httpAddress": "http://127.0.0.1:1/hawser-evidence/1",
+    });
+    fs::write(&registry, serde_json::json!({ "nodes": [node] }).to_string()).unwrap();
+    let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let replayed = json(&["audit", "replay", "--json", "--from", data, "--registry", registry]);
+    assert_eq!(replayed["strands"][0]["reached"], 1, "{replayed}");
+}
+
 #[test]
 fn a_backup_is_not_named_beside_the_address_of_a_node() {
     let place = tempfile::tempdir().unwrap();

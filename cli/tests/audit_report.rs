@@ -75,6 +75,22 @@ fn the_registry_of_an_evidence_file_is_shown_and_compared_with_the_given_one() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("contract"), "{output:?}");
 }
 
+/// Nothing listens at the address of the node: it is not asked.
+#[test]
+fn a_file_without_a_report_is_not_called_submitted() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("trees.evidence");
+    let trees = serde_json::json!([{ "fault": "other_tree", "pieces": ["AA=="] }]);
+    let text = serde_json::json!({ "schema": "hawser-evidence/1", "trees": trees });
+    fs::write(&file, text.to_string()).unwrap();
+    let submit = ["misbehavior", "submit", "--node", "127.0.0.1:1", file.to_str().unwrap()];
+    let output = run(&submit);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let named = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(named.contains("1 piece on signed trees"), "{named}");
+    assert!(named.contains("no report to submit"), "{named}");
+}
+
 /// Keeps reports of 4 MiB, five on a page, and fails behind the last one if the test says so.
 struct Keeper {
     reports: u64,

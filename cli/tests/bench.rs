@@ -26,8 +26,8 @@ fn bench(target: &str, more: &[&str]) -> (Option<i32>, Value, String) {
 
 fn bench_for(duration: &str, target: &str, more: &[&str]) -> (Option<i32>, Value, String) {
     let mut command = hawser();
-    command.args(["bench", "--json", "--duration", duration, "--target", target]).args(more);
-    let output = command.output().unwrap();
+    command.args(["bench", "--json", "--yes", "--duration", duration, "--target", target]);
+    let output = command.args(more).output().unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output.status.code(), report, stderr(&output))
 }
@@ -54,6 +54,10 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     let (key, out) = (dev.payer_key(), place.path().join("result.json"));
     let payer = ["--payer-key-file", key.to_str().unwrap(), "--node-id", "100"];
     let few = ["--tests", "Welcome,GroupMessage-5KB", "--publishes-max", "30"];
+    let mut unasked = hawser();
+    let unasked = unasked.args(["bench", "--target", &target]).args(payer).output().unwrap();
+    assert_eq!(unasked.status.code(), Some(3), "{}", stderr(&unasked));
+    assert!(stderr(&unasked).contains("--yes") && held() == 0, "{}", stderr(&unasked));
     // Each test takes its part of what may be published, long before its time is over.
     let (code, report, errors) = bench_for("10m", &target, &[&payer[..], &few].concat());
     assert_eq!(code, Some(0), "{errors}");

@@ -436,6 +436,27 @@ fn the_watcher_tells_of_an_account_without_gas_on_the_app_chain() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
+/// Operators start watchers from units and scripts of the reference implementation.
+#[test]
+fn watchers_take_the_command_lines_of_the_reference() {
+    let address = |digit: &str| format!("0x{}", digit.repeat(40));
+    let watcher = |name: &str, more: &[&str]| {
+        let chain = ["--once", "--contracts-env", "testnet", "--rpc-url", "http://127.0.0.1:1"];
+        run(&[&[name][..], &chain, more].concat())
+    };
+    let (manager, payers, nodes) = (address("1"), address("2"), address("3"));
+    let watched = ["--prm-address", &manager, "--pr-address", &payers, "--deploy-block", "7"];
+    let push = ["--wss-url", "ws://127.0.0.1:1"];
+    let once = watcher("chain-watcher", &[&watched[..], &push].concat());
+    assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
+    assert!(stderr(&once).contains("--wss-url has no effect: "), "{once:?}");
+    let once = watcher("network-watcher", &["--node-registry-address", &nodes]);
+    assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
+    let wrong = watcher("network-watcher", &["--node-registry-address", "moon"]);
+    assert_eq!(wrong.status.code(), Some(2), "it is that setting: {wrong:?}");
+    assert!(stderr(&wrong).contains("node-registry-address"), "{wrong:?}");
+}
+
 #[test]
 fn a_table_of_the_chains_is_printed_after_each_look() {
     let chains = Chains::start();

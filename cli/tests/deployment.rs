@@ -31,7 +31,7 @@ fn start() -> EmptyChains {
 /// Deploys with the key in this file.
 fn deploy_with(chains: &EmptyChains, key: &str, more: &[&str]) -> (Option<i32>, String, Value) {
     let key = chains.folder.path().join(key);
-    let with_key = ["--timeout", "1s", "--key-file", key.to_str().unwrap()];
+    let with_key = ["--yes", "--timeout", "1s", "--key-file", key.to_str().unwrap()];
     chains.deploy(&[&with_key[..], more].concat())
 }
 

@@ -93,6 +93,7 @@ fn the_registry_on_the_chain_follows_and_a_command_stops_the_network() {
     assert_eq!(change(folder, &["down"])["event"], "down");
     assert!(dev.running.end().success());
     assert_eq!(refused(folder, &["down"]), Some(4));
+    assert_eq!(refused(folder, &["reset"]), Some(3), "a script has to say --yes");
     assert!(folder.join("payer.key").exists(), "the data stays");
     assert_eq!(change(folder, &["reset", "--yes"])["event"], "deleted");
     assert!(!folder.join("payer.key").exists() && !folder.join("node-100").exists());

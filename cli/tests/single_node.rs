@@ -316,6 +316,28 @@ fn a_start_with_a_port_in_use_dials_no_peer() {
 }
 
 #[test]
+fn the_status_is_asked_for_where_the_settings_say_or_at_the_default_port() {
+    let place = tempfile::tempdir().unwrap();
+    // No node listens at this port.
+    let config = place.path().join("node.toml");
+    fs::write(&config, "[metrics]\nmetrics-port = 2\n").unwrap();
+    let config = config.to_str().unwrap();
+    let asked = |args: &[&str]| {
+        let output = hawser().args(args).current_dir(place.path()).output().unwrap();
+        (output.status.code(), format!("{}{}", stdout(&output), stderr(&output)))
+    };
+    let (code, text) = asked(&["status", "--config", config]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("127.0.0.1:2") && text.contains("--config the file"), "{text}");
+    // A node of this machine may listen at the default port.
+    let (_, text) = asked(&["status"]);
+    assert!(text.contains("127.0.0.1:8008"), "{text}");
+    let (code, text) = asked(&["status", "--config", "nowhere.toml"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("nowhere.toml"), "{text}");
+}
+
+#[test]
 fn a_database_belongs_to_one_network() {
     let single = Single::with_folder();
     let output = single.command().args(["--network", "other"]).output().unwrap();
@@ -334,6 +356,20 @@ fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
     let done = json(&["rollback", "--discard", "--json", "--data-dir", &data]);
     assert_eq!(done["removed"], 0);
     assert_eq!(run(&["rollback", "--data-dir", "missing"]).status.code(), Some(4));
+
+    // A copy is there, and a script that does not confirm changes nothing.
+    let copy = single.place.path().join("data/before-upgrade-5");
+    fs::create_dir(&copy).unwrap();
+    for what in
+        [&["rollback", "--data-dir", &data][..], &["rollback", "--discard", "--data-dir", &data]]
+    {
+        let refused = run(what);
+        assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("--yes"), "{}", stderr(&refused));
+    }
+    assert!(copy.exists());
+    json(&["rollback", "--discard", "--yes", "--json", "--data-dir", &data]);
+    assert!(!copy.exists());
 
     // As after a return that was interrupted at its end.
     fs::write(single.place.path().join("data/rollback-unfinished"), "back 5\n").unwrap();

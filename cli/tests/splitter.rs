@@ -31,7 +31,7 @@ fn another_splitter_is_deployed_beside_the_present_one() {
     };
     let planned = splitter(&["--dry-run"]);
     assert_eq!(functions(&planned), ["deployImplementation"]);
-    let done = splitter(&[]);
+    let done = splitter(&["--yes"]);
     assert_eq!(functions(&done), ["deployImplementation"]);
     let address = done["result"]["address"].as_str().unwrap();
     assert_ne!(address, chains.address_of("depositSplitter"));

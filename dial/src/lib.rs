@@ -10,5 +10,5 @@
 mod look_up;
 mod redis_connection;
 
-pub use look_up::look_up;
+pub use look_up::{is_of_no_node, look_up, of_nodes};
 pub use redis_connection::{RedisConnection, RedisConnectionSettings};

@@ -6,7 +6,7 @@
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
 use hawser_rules::misbehavior::StrandLoad;
-use hawser_rules::{RateTable, check_charges_by_former};
+use hawser_rules::{PicoDollarPrice, RateTable, check_charges_by_former};
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
 
 use crate::misbehavior::{FeeVerdict, judge_fees};
@@ -73,7 +73,8 @@ impl FeeWatch {
         envelope: &Bytes,
         rates: &RateTable,
     ) -> FeeLook {
-        let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
+        let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
+        let sum = PicoDollarPrice(stated_picodollars);
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
             return FeeLook::Explained;
@@ -99,11 +100,11 @@ impl FeeWatch {
 
 /// Returns the congestion fee of an envelope if a rate that had begun gives its base fee, and one allows the congestion
 /// fee; `None` otherwise.
-fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<u64> {
+fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<PicoDollarPrice> {
     let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
     let statement = parsed.unsigned();
     check_charges_by_former(statement, rates).ok()?;
-    Some(statement.congestion_fee_picodollars())
+    Some(PicoDollarPrice(statement.congestion_fee_picodollars()))
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.
@@ -121,7 +122,7 @@ pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> Str
 #[cfg(test)]
 mod tests {
     use hawser_proto::{Address, OriginatorId};
-    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
+    use hawser_rules::{PicoDollarsPerByteDay, Rate};
     use hawser_storage::Facts;
 
     use super::*;

@@ -5,9 +5,9 @@
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId};
-use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_MAX};
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
+use hawser_rules::{PicoDollarPrice, RateTable};
 use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError};
 
 use crate::misbehavior::stated_ns;
@@ -34,9 +34,10 @@ pub fn overcharge(
 ) -> Result<Option<Evidence>, ReadError> {
     let Ok(parsed) = OriginatorEnvelope::parse(envelope.clone()) else { return Ok(None) };
     let statement = parsed.unsigned();
-    let (ns, fee) = (statement.originator_ns(), statement.congestion_fee_picodollars());
+    let ns = statement.originator_ns();
+    let fee = PicoDollarPrice(statement.congestion_fee_picodollars());
     let may_be_due = |most| !rates.is_overcharged(ns, fee, most);
-    if fee == 0 || !rates.is_complete_at(ns) || most.is_some_and(may_be_due) {
+    if fee.0 == 0 || !rates.is_complete_at(ns) || most.is_some_and(may_be_due) {
         return Ok(None);
     }
     let found = match window(held, at, envelope, ns)? {

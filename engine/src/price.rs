@@ -1,7 +1,7 @@
 //! This node's own calculation of the price of an envelope.
 
+use hawser_rules::Rate;
 use hawser_rules::fees::has_started;
-use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_storage::{PricedEnvelope, RateRow};
 
 /// Returns base fee and congestion fee of an envelope by the recorded rates, in picodollars; a
@@ -22,9 +22,9 @@ pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
 pub fn recorded_rate(row: &RateRow) -> Rate {
     Rate {
         start_unix_s: row.start_unix_s,
-        message_fee: PicoDollarPrice(row.message_fee),
-        storage_fee: PicoDollarsPerByteDay(row.storage_fee),
-        congestion_fee: PicoDollarPrice(row.congestion_fee),
+        message_fee: row.message_fee,
+        storage_fee: row.storage_fee,
+        congestion_fee: row.congestion_fee,
         target_rate_per_minute: row.target_rate_per_minute,
     }
 }
@@ -34,22 +34,29 @@ pub fn recorded_rate(row: &RateRow) -> Rate {
 pub fn rate_row(rate: &Rate) -> RateRow {
     RateRow {
         start_unix_s: rate.start_unix_s,
-        message_fee: rate.message_fee.0,
-        storage_fee: rate.storage_fee.0,
-        congestion_fee: rate.congestion_fee.0,
+        message_fee: rate.message_fee,
+        storage_fee: rate.storage_fee,
+        congestion_fee: rate.congestion_fee,
         target_rate_per_minute: rate.target_rate_per_minute,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
+
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
 
     fn row(start_unix_s: u64, message_fee: u64) -> RateRow {
-        let (storage_fee, congestion_fee, target_rate_per_minute) = (2, 3, 10);
-        RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+        RateRow {
+            start_unix_s,
+            message_fee: PicoDollarPrice(message_fee),
+            storage_fee: PicoDollarsPerByteDay(2),
+            congestion_fee: PicoDollarPrice(3),
+            target_rate_per_minute: 10,
+        }
     }
 
     fn priced(originator_ns: i64, count: u64) -> PricedEnvelope {

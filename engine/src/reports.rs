@@ -1,6 +1,7 @@
 //! Reports of misbehaviour: the ones that this node makes of its evidence, the ones that it accepts from callers,
 //! and the bound on the cost of checking them.
 
+mod between;
 mod progress;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
 
+pub(crate) use between::StrandPlacesBetween;
 pub(crate) use progress::{EvidenceProgress, WaitingEvidence};
 
 pub use hawser_rules::misbehavior::{Fact, Report};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
-use hawser_rules::PayloadClass;
+use hawser_chain::admin::bridge::Gas;
+use hawser_rules::{PayloadClass, PicoDollarPrice};
 
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
@@ -154,16 +155,15 @@ impl BillEntry {
         if placed.is_repeat {
             return 0;
         }
-        let fee_picodollars = placed.fee_picodollars;
-        self.enter(fee_picodollars, 0);
-        fee_picodollars.saturating_sub(self.line().price.picodollars)
+        self.enter(placed.fee, Gas(0));
+        placed.fee.0.saturating_sub(self.line().price.picodollars)
     }
 
     /// Enters a payload that is on the chain, at the price that admission took. The gas is spent even if no node
     /// shows the envelope.
     pub(crate) fn enter_on_chain(&self) {
         let CallerCost { picodollars, gas, .. } = self.line().price;
-        self.enter(picodollars, gas);
+        self.enter(PicoDollarPrice(picodollars), Gas(gas));
     }
 
     /// Records that the outcome of the envelope is unknown, so its price does not return to the budget.
@@ -202,14 +202,14 @@ impl BillEntry {
 
     /// Adds the envelope to the usage table, at most once, in the current hour. The hour of its admission may be
     /// over and read by the operator.
-    fn enter(&self, picodollars: u64, gas: u64) {
+    fn enter(&self, price: PicoDollarPrice, gas: Gas) {
         let BillLine { kind, bytes, is_entered, .. } = self.line();
         if is_entered.swap(true, Relaxed) {
             return;
         }
         let RequestBill { tenant, caller, metrics, .. } = &*self.bill;
         let now_s = u64::try_from(crate::now_ns() / 1_000_000_000).unwrap_or(0);
-        let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas };
+        let usage = Usage { envelopes: 1, bytes: *bytes, picodollars: price.0, gas: gas.0 };
         metrics.meter.lock().record(tenant, caller.name(), *kind, usage, now_s);
     }
 

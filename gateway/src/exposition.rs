@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use hawser_chain::admin::SignedMicroDollars;
 use hawser_chain::broadcast::TransactionTimes;
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
@@ -27,7 +28,7 @@ pub(crate) fn page(
     serve: &ServeSettings,
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
-    deposit: watch::Receiver<Option<i128>>,
+    deposit: watch::Receiver<Option<SignedMicroDollars>>,
     transactions: TransactionTimes,
 ) -> MetricsPage {
     let collectors: [Box<dyn Collector>; 5] = [
@@ -44,8 +45,8 @@ pub(crate) fn page(
 struct GatewayCollector {
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
-    /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
-    deposit: watch::Receiver<Option<i128>>,
+    /// The payer's balance in the payer registry; `None` while it is unknown.
+    deposit: watch::Receiver<Option<SignedMicroDollars>>,
     transactions: TransactionTimes,
 }
 
@@ -196,7 +197,7 @@ impl GatewayCollector {
         out.gauges(
             "xmtp_blockchain_oracle_gas_price",
             "Last gas price that the chain has stated, wei",
-            last().map(|(labels, (_, wei))| (labels, u64::try_from(wei).unwrap_or(u64::MAX))),
+            last().map(|(labels, (_, price))| (labels, u64::try_from(price.0).unwrap_or(u64::MAX))),
         )?;
         out.gauges(
             "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix",
@@ -213,7 +214,7 @@ impl GatewayCollector {
             "Uses of a default gas price, because none had been read yet",
             each().map(|(labels, prices)| (labels, prices.defaults)),
         )?;
-        let balance = |it: &SenderFigures| Some(([("chain", "app")], it.balance_wei? as f64));
+        let balance = |it: &SenderFigures| Some(([("chain", "app")], it.balance?.0 as f64));
         let own = if let [sender] = &senders[..] { balance(sender) } else { None };
         out.gauges(
             "xmtp_account_balance_wei",
@@ -221,7 +222,7 @@ impl GatewayCollector {
             own,
         )?;
         #[expect(clippy::cast_precision_loss, reason = "dollars of billions are cents still")]
-        let deposit = self.deposit.borrow().map(|microdollars| microdollars as f64 * 1e6);
+        let deposit = self.deposit.borrow().map(|microdollars| microdollars.0 as f64 * 1e6);
         out.gauge(
             "xmtp_payer_balance_picodollars",
             "The payer's balance in the payer registry, picodollars; negative if it owes more than was deposited",

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_chain::admin::SignedMicroDollars;
 use hawser_chain::broadcast::TransactionTimes;
 use hawser_chain::redis_link::RedisLink;
 use hawser_proto::SecretKey;
@@ -122,8 +123,8 @@ pub struct GatewayPorts {
     pub rates: watch::Receiver<Arc<RateTable>>,
     /// The status of the reader of both; `None` if they come from files.
     pub lists: Option<Arc<dyn ChainListsView>>,
-    /// The payer's balance in the payer registry, in millionths of a dollar; `None` while it is unknown.
-    pub deposit: watch::Receiver<Option<i128>>,
+    /// The payer's balance in the payer registry; `None` while it is unknown.
+    pub deposit: watch::Receiver<Option<SignedMicroDollars>>,
     /// Notified when a node charges a price that the list does not have; the reader then reads the list again.
     pub rates_wanted: Arc<Notify>,
     /// The app chain as the gateway's own payer writes to it; without it, envelopes for the chain are refused. With

@@ -1,10 +1,11 @@
 //! Dialling one node of the registry whenever there is no session with it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_dial::look_up;
+use hawser_dial::{look_up, of_nodes};
 use hawser_proto::OriginatorId;
 use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
@@ -188,16 +189,16 @@ async fn connect_to_announced(
 
 /// Returns addresses of a place, `host:port`.
 async fn resolve(place: &str) -> Result<Vec<SocketAddr>, SessionError> {
+    let lost = |error: io::Error| SessionError::Lost(error.to_string());
     if let Ok(address) = place.parse() {
-        return Ok(vec![address]);
+        return of_nodes(vec![address]).map_err(lost);
     }
     let parts =
         place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let Some((host, port)) = parts else {
         return Err(SessionError::Lost(format!("{place:?} has no port")));
     };
-    let found = look_up(host.to_owned(), port).await;
-    found.map_err(|error| SessionError::Lost(error.to_string()))
+    look_up(host.to_owned(), port).await.map_err(lost)
 }
 
 async fn connect_to_first(
@@ -226,5 +227,20 @@ async fn connect_to(
     match timeout(max, connecting).await {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(SessionError::Lost(format!("{address} does not answer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_is_not_dialled_over_quic_where_no_node_can_be() {
+        for place in ["169.254.169.254:5050", "[fe80::1]:5050", "0.0.0.0:5050"] {
+            let refused = resolve(place).await.unwrap_err();
+            assert!(refused.to_string().contains("no node can be at"), "{place}: {refused}");
+        }
+        assert_eq!(resolve("127.0.0.1:5050").await.unwrap().len(), 1);
+        assert_eq!(resolve("[::1]:5050").await.unwrap().len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 //! This crate encodes, decodes, signs and verifies bytes. It has no clock, disk or socket, and no rule about what a
 //! node accepts; `rules` and the engine have those. In reading order:
 //!
-//! - [`ids`], [`topic`], [`cursor`], [`minute`], [`date`]: the terms of all other modules;
+//! - [`ids`], [`topic`], [`cursor`], [`minute`], [`date`], [`price`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures; [`digests`]: many digests at once;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes; `client_aad`: the topic and the dependencies in
 //!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs; [`loose`]: a
@@ -44,6 +44,7 @@ pub mod minute;
 pub mod mls;
 mod one_line;
 pub mod pb;
+pub mod price;
 pub mod quic_address;
 pub mod sign;
 pub mod stored_terms;

@@ -6,6 +6,7 @@
 use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
+pub use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 
 use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units, target_in_use};
 use crate::retention::check_retention;
@@ -17,15 +18,6 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
-
-/// A price in picodollars. The rate registry takes any 64-bit number, and a node may state any, so a price may exceed
-/// every amount that can be charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PicoDollarPrice(pub u64);
-
-/// A price in picodollars per byte of payer envelope and day of retention, with the range of a [`PicoDollarPrice`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PicoDollarsPerByteDay(pub u64);
 
 /// One entry of the rate registry, whose prices are in force from its start until the next entry's
 /// (`docs/protocol/fees.md`).
@@ -242,7 +234,13 @@ impl RateTable {
     /// `at_ns`, or if no such rate is known. A cheaper, weaker form of [`Self::explain`], which refuses
     /// everything that this one refuses.
     #[must_use]
-    pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
+    pub fn explains_sum(
+        &self,
+        at_ns: i64,
+        size_bytes: u64,
+        days: u32,
+        sum: PicoDollarPrice,
+    ) -> bool {
         self.explains_sum_if(at_ns, size_bytes, days, sum, |_, _| true)
     }
 
@@ -254,7 +252,7 @@ impl RateTable {
         at_ns: i64,
         size_bytes: u64,
         days: u32,
-        sum: u64,
+        sum: PicoDollarPrice,
         most: [u64; 5],
     ) -> bool {
         let is_due = |rate: &Rate, fee| rate.is_due_for(fee, most);
@@ -266,13 +264,13 @@ impl RateTable {
         at_ns: i64,
         size_bytes: u64,
         days: u32,
-        sum: u64,
-        allows: impl Fn(&Rate, u64) -> bool,
+        sum: PicoDollarPrice,
+        allows: impl Fn(&Rate, PicoDollarPrice) -> bool,
     ) -> bool {
         let mut in_force = self.near(at_ns).peekable();
         let explains = |rate: &Rate| {
             let base = rate.base_fee(size_bytes, days).ok();
-            let congestion = base.and_then(|base| sum.checked_sub(base));
+            let congestion = base.and_then(|base| sum.0.checked_sub(base)).map(PicoDollarPrice);
             congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee) && allows(rate, fee))
         };
         in_force.peek().is_none() || in_force.any(explains)
@@ -282,7 +280,7 @@ impl RateTable {
     /// `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False if no such rate
     /// is known.
     #[must_use]
-    pub fn is_overcharged(&self, at_ns: i64, fee: u64, most: [u64; 5]) -> bool {
+    pub fn is_overcharged(&self, at_ns: i64, fee: PicoDollarPrice, most: [u64; 5]) -> bool {
         let mut begun = self.begun(at_ns).peekable();
         begun.peek().is_some() && !begun.any(|rate| rate.is_due_for(fee, most))
     }
@@ -332,7 +330,7 @@ fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base.0)) {
         return Err(WrongFeeError::Base);
     }
-    match rates().any(|rate| rate.may_charge_for_congestion(congestion.0)) {
+    match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
         true => Ok(()),
         false => Err(WrongFeeError::Congestion),
     }
@@ -402,22 +400,22 @@ impl EnvelopeFees {
 impl Rate {
     /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
     /// units up to the largest one passes. A rate whose target switches congestion off allows no fee but 0.
-    fn may_charge_for_congestion(&self, fee: u64) -> bool {
-        match (fee, target_in_use(self.target_rate_per_minute), self.congestion_fee.0) {
+    fn may_charge_for_congestion(&self, fee: PicoDollarPrice) -> bool {
+        match (fee.0, target_in_use(self.target_rate_per_minute), self.congestion_fee.0) {
             (0, _, _) => true,
             (_, None, _) | (_, _, 0) => false,
-            (_, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
+            (fee, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
         }
     }
 
     /// Returns true if this rate gives the congestion fee, or a higher one, for at most these envelopes per minute.
-    fn is_due_for(&self, fee: u64, most: [u64; 5]) -> bool {
-        if fee == 0 {
+    fn is_due_for(&self, fee: PicoDollarPrice, most: [u64; 5]) -> bool {
+        if fee.0 == 0 {
             return true;
         }
         let units = congestion_units(most, self.target_rate_per_minute);
         // A rate that gives no amount is no evidence.
-        !self.congestion_fee(units).is_ok_and(|due| due < fee)
+        !self.congestion_fee(units).is_ok_and(|due| due < fee.0)
     }
 
     /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.

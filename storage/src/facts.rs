@@ -256,6 +256,44 @@ impl Database {
         if batch.is_empty() { Ok(()) } else { self.write_buffered(batch) }
     }
 
+    /// Removes the records of a class about a node whose fact `is_kind` and whose content `is_over` choose, and returns
+    /// their number when that is durable. Proofs stay, and so do records that cannot be read.
+    ///
+    /// # Errors
+    /// When the database fails, or nothing may be written.
+    pub(crate) fn withdraw<F: Fact>(
+        &self,
+        about: (OriginatorId, F::Class),
+        index: &Mutex<FactIndex<F>>,
+        is_kind: impl Fn(F) -> bool,
+        is_over: impl Fn(&[u8]) -> bool,
+    ) -> Result<usize, CommitError> {
+        if about.1.is_proven() {
+            return Ok(0);
+        }
+        self.check_writable()?;
+        let mut index = index.lock();
+        let mut facts = self.facts_about::<F>(about, &mut index);
+        facts.retain(|(fact, _)| is_kind(*fact));
+        let (mut batch, mut removed) = (WriteBatch::default(), Vec::new());
+        for (fact, row) in facts {
+            match stored(&self.db, row.at, |record| Some(is_over(record))) {
+                Ok(Some(true)) => {
+                    batch.delete_cf(self.family(F::Time::FAMILY), row.at.encode());
+                    batch.delete_cf(self.family(F::FAMILY), fact.encode());
+                    removed.push(row.len_bytes);
+                }
+                Ok(Some(false) | None) => {}
+                Err(error) => index.note_unreadable(row.at.encode().as_ref(), &error),
+            }
+        }
+        if !removed.is_empty() {
+            self.write_durable(batch)?;
+        }
+        removed.iter().for_each(|len_bytes| index.remove(about, *len_bytes));
+        Ok(removed.len())
+    }
+
     /// Returns the facts of a class about a node. Those that cannot be read are left out: they must not keep out new
     /// ones.
     fn facts_about<F: Fact>(

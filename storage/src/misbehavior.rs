@@ -10,7 +10,7 @@ use rocksdb::ReadOptions;
 use crate::error::{CommitError, ReadError};
 use crate::facts::{FactBatch, each_fact};
 use crate::keys::Key;
-use crate::keys::fact::FactClass;
+use crate::keys::fact::{Fact as _, FactClass};
 use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, Misbehavior};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -86,6 +86,24 @@ impl Store {
         let database = self.database();
         database.forget_old(now_ns, &database.evidence)?;
         database.forget_old(now_ns, &database.reports)
+    }
+
+    /// Removes the claims of one kind about a node for which `is_over` returns true, and returns their number when that
+    /// is durable. Evidence of a kind that proves a fault stays.
+    ///
+    /// # Errors
+    /// When the database fails, or nothing may be written.
+    pub fn withdraw_claims(
+        &self,
+        accused: OriginatorId,
+        misbehavior: Misbehavior,
+        is_over: impl Fn(&Evidence) -> bool,
+    ) -> Result<usize, CommitError> {
+        let database = self.database();
+        let kind = FactKey::first_of(accused, misbehavior);
+        let is_kind = |fact: FactKey| FactKey { sequence: kind.sequence, ..fact } == kind;
+        let is_over = |record: &[u8]| Evidence::decode(record).is_some_and(|it| is_over(&it));
+        database.withdraw((accused, kind.class()), &database.evidence, is_kind, is_over)
     }
 
     /// Returns the number of pieces of evidence about each node that has any.
@@ -252,6 +270,32 @@ mod tests {
             assert_eq!(about.unwrap(), [piece(1), piece(3)]);
         }
         assert_eq!(store.evidence_unreadable(), 1, "it is named once");
+    }
+
+    #[test]
+    fn claims_of_one_kind_that_are_over_are_withdrawn_and_may_come_again() {
+        let store = store();
+        let of = |misbehavior, sequence| Evidence { misbehavior, ..piece(sequence) };
+        let gap = |sequence| of(Misbehavior::Gap, sequence);
+        let others = [of(Misbehavior::TimeAhead, 1), piece(1)];
+        let about_another =
+            Evidence { at: EnvelopeId::new(OriginatorId(300), SequenceId(1)), ..gap(1) };
+        let recorded =
+            [gap(1), gap(2), others[0].clone(), others[1].clone(), about_another.clone()];
+        store.record_evidence(1, &recorded).unwrap();
+        let withdraw = |misbehavior, sequence| {
+            let is_over = |it: &Evidence| it.at.sequence == SequenceId(sequence);
+            store.withdraw_claims(ACCUSED, misbehavior, is_over).unwrap()
+        };
+        assert_eq!(withdraw(Misbehavior::Gap, 1), 1);
+        assert_eq!(withdraw(Misbehavior::Gap, 1), 0, "it is gone");
+        assert_eq!(withdraw(Misbehavior::TimeBack, 1), 0, "a proof stays");
+        let left: Vec<_> = all(&store).into_iter().map(|it| it.evidence).collect();
+        let [ahead, back] = others;
+        assert_eq!(left, [gap(2), ahead, back, about_another]);
+        let counts = store.evidence_counts()[&ACCUSED];
+        assert_eq!((counts.proven(), counts.claims()), (1, 2));
+        assert_eq!(store.record_evidence(2, &[gap(1)]).unwrap(), [gap(1)]);
     }
 
     #[test]

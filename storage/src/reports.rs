@@ -69,6 +69,25 @@ impl Store {
         Ok(fresh)
     }
 
+    /// Removes this node's own claims of one kind about a node for whose unsigned report `is_over` returns true, and
+    /// returns their number when that is durable. `kind` is its number in the API's schema.
+    ///
+    /// # Errors
+    /// When the database fails, or nothing may be written.
+    pub fn withdraw_own_claims(
+        &self,
+        accused: OriginatorId,
+        kind: u8,
+        is_over: impl Fn(&Bytes) -> bool,
+    ) -> Result<usize, CommitError> {
+        let database = self.database();
+        let about = (accused, ReportClass::OwnClaim);
+        let is_kind = |fact: ReportFact| fact.kind == kind;
+        let is_over =
+            |record: &[u8]| KeptReport::decode(record).is_some_and(|kept| is_over(&kept.report));
+        database.withdraw(about, &database.reports, is_kind, is_over)
+    }
+
     /// Returns the position of the last piece of evidence that reports were made of.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Tests of the pieces in which the rows of a minute are replaced.
 
 use hawser_proto::envelope::Proof;
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 use hawser_proto::{Address, SequenceId};
 
 use super::*;
@@ -14,7 +15,7 @@ const PAYERS: u64 = 25;
 
 /// An envelope costs more with each one before it in its minute.
 fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
-    let fee = rates.last().map_or(0, |rate| rate.message_fee);
+    let fee = rates.last().map_or(0, |rate| rate.message_fee.0);
     fee * (1 + envelope.earlier.iter().sum::<u64>())
 }
 
@@ -23,8 +24,13 @@ fn store() -> Store {
 }
 
 fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
-    let (storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0);
-    RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    RateRow {
+        start_unix_s,
+        message_fee: PicoDollarPrice(message_fee),
+        storage_fee: PicoDollarsPerByteDay(0),
+        congestion_fee: PicoDollarPrice(0),
+        target_rate_per_minute: 0,
+    }
 }
 
 /// Returns the same number for the same arguments, and others for others.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
 use hawser_storage::{
@@ -522,9 +523,9 @@ fn recorded_rates_never_change() {
     on_each(|store| {
         let rate = |start_unix_s, message_fee| RateRow {
             start_unix_s,
-            message_fee,
-            storage_fee: 2,
-            congestion_fee: 3,
+            message_fee: PicoDollarPrice(message_fee),
+            storage_fee: PicoDollarsPerByteDay(2),
+            congestion_fee: PicoDollarPrice(3),
             target_rate_per_minute: 4,
         };
         store.record_rates(&[rate(20, 1), rate(10, 1)]).unwrap();

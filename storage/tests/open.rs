@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::support::*;
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
     InvalidRule, Mark, OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings,
@@ -228,9 +229,9 @@ fn rates_and_projection_versions_are_remembered() {
     let store = Store::open(&settings(folder.path())).unwrap();
     let rate = RateRow {
         start_unix_s: 1,
-        message_fee: 2,
-        storage_fee: 3,
-        congestion_fee: 4,
+        message_fee: PicoDollarPrice(2),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(4),
         target_rate_per_minute: 5,
     };
     store.record_rates(&[rate]).unwrap();

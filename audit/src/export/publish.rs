@@ -3,6 +3,8 @@
 //! Readers may use the place at any time. So a file of the log is written before a manifest names it, and a manifest
 //! names the old and the new file of a day before the new one replaces the old one.
 
+use std::collections::BTreeSet;
+
 use super::error::ExportError;
 use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
 use super::part::FileDigest;
@@ -67,6 +69,40 @@ impl Publication {
         let interim = interim.filter(|_| !tallies.is_empty());
         Ok(Self { log, interim, tallies })
     }
+
+    /// Adds the files that the place should have by its manifest, and has lost or holds with another length: others can
+    /// remove them, and so can a rule of a bucket. `len_of` returns the length of a file that the place holds.
+    #[must_use]
+    pub fn with_lost(mut self, here: &Manifest, len_of: impl Fn(&str) -> Option<u64>) -> Self {
+        let planned = self.log.iter().chain(&self.tallies).map(|file| file.name.clone());
+        let planned: BTreeSet<String> = planned.collect();
+        let is_lost = |file: &PublishedFile| {
+            !planned.contains(&file.name) && len_of(&file.name) != Some(file.digest.len_bytes)
+        };
+        self.log.extend(log_files(here).filter(is_lost));
+        self.tallies.extend(tally_files(here).filter(is_lost));
+        self
+    }
+}
+
+/// Returns the files of the table `log`.
+fn log_files(of: &Manifest) -> impl Iterator<Item = PublishedFile> {
+    of.strands.iter().flat_map(|strand| {
+        strand.parts.iter().map(move |part| {
+            let name = log_name(strand.originator_id, part.from);
+            PublishedFile { name, digest: part.file.clone() }
+        })
+    })
+}
+
+/// Returns the files of the other tables.
+fn tally_files(of: &Manifest) -> impl Iterator<Item = PublishedFile> {
+    of.tables().into_iter().flat_map(|(table, parts)| {
+        parts.iter().filter_map(move |part| {
+            let name = tally_name(table, part.originator_id, part.day);
+            part.file.clone().map(|digest| PublishedFile { name, digest })
+        })
+    })
 }
 
 /// Records in the manifest of the place that a file is about to be replaced. Returns true if the place has the new file
@@ -172,6 +208,25 @@ mod tests {
         let here = manifest(2, Some(9));
         let done = Publication::plan(&here, Some(&here)).unwrap();
         assert_eq!((done.log.len(), done.tallies.len(), done.interim), (0, 0, None));
+    }
+
+    #[test]
+    fn files_that_a_place_has_lost_are_brought_again() {
+        let here = manifest(2, Some(9));
+        let all = Publication::plan(&here, None).unwrap();
+        let plan = || Publication::plan(&here, Some(&here)).unwrap();
+        let whole = plan().with_lost(&here, |_| Some(10));
+        assert_eq!((whole.log.len(), whole.tallies.len()), (0, 0));
+        let (log, tally) = (all.log[0].name.clone(), all.tallies[1].name.clone());
+        for len in [None, Some(9)] {
+            let is_lost = |name: &str| name == log || name == tally;
+            let len_of = |name: &str| if is_lost(name) { len } else { Some(10) };
+            let lost = plan().with_lost(&here, len_of);
+            assert_eq!((names(&lost.log), names(&lost.tallies)), (vec![&*log], vec![&*tally]));
+            assert_eq!(lost.interim, None, "nothing is replaced");
+        }
+        let none = Publication::plan(&here, None).unwrap().with_lost(&here, |_| None);
+        assert_eq!(none, all, "no file is brought twice");
     }
 
     #[test]

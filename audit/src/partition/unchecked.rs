@@ -4,7 +4,7 @@ use hawser_proto::OriginatorId;
 use serde::{Deserialize, Serialize};
 
 use crate::export::columns::ColumnJudgement;
-use crate::replay::run::unchecked_strands;
+use crate::replay::run::{UNPROVEN, unchecked_strands};
 
 /// Numbers of things that a check of a range could not judge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,15 @@ pub(super) struct UncheckedCounts {
     pub(super) signers: u64,
     /// Cosignatures of witnesses.
     pub(super) witnesses: u64,
+    /// Envelopes that break a rule of which their signer may be innocent. Programs of earlier versions do not count
+    /// them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) unproven: u64,
+}
+
+/// Returns true for a number that programs of earlier versions need not read.
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl UncheckedCounts {
@@ -39,6 +48,7 @@ impl UncheckedCounts {
         self.columns = self.columns.saturating_add(other.columns);
         self.signers = self.signers.saturating_add(other.signers);
         self.witnesses = self.witnesses.saturating_add(other.witnesses);
+        self.unproven = self.unproven.saturating_add(other.unproven);
     }
 
     /// Returns the parts of these strands that were not checked, in sentences for people.
@@ -58,6 +68,7 @@ impl UncheckedCounts {
              not name",
         );
         note(self.witnesses, "# cosignatures of witnesses");
+        note(self.unproven, UNPROVEN);
         unchecked
     }
 }

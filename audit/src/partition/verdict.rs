@@ -277,7 +277,8 @@ impl RangeVerdict {
         let covers = |rates: &RateTable| rates.is_complete_at(signed.originator_ns);
         let is_priced = settings.rates.as_ref().is_some_and(covers);
         let fees = u64::from(id.originator.is_node() && !is_priced);
-        self.unchecked.add(UncheckedCounts { fees, ..UncheckedCounts::default() });
+        let unproven = u64::from(signed.is_unproven);
+        self.unchecked.add(UncheckedCounts { fees, unproven, ..UncheckedCounts::default() });
         match time_ahead(id, signed.originator_ns, settings.now_ns) {
             Some(fault) => self.fault(fault),
             None => self.times.take(sequence, signed.originator_ns),

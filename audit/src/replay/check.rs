@@ -9,9 +9,10 @@ use hawser_proto::envelope::{
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
+use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::{
     Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, payer_claims,
+    check_no_charges, check_statement, is_free, is_owed, is_read_elsewhere, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -47,10 +48,13 @@ pub(crate) struct Signed {
     pub(crate) leaf: TreeHash,
     /// The rule that it breaks.
     pub(crate) violation: Option<Violation>,
+    /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other rule,
+    /// or other software may decode it.
+    pub(crate) is_unproven: bool,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
     /// The stated congestion fee, if it is above 0 and a rate allows it. The envelopes before it decide about it.
-    pub(crate) congestion_fee: Option<u64>,
+    pub(crate) congestion_fee: Option<PicoDollarPrice>,
     /// The account that the payer's signature recovers to, in the strand of a node.
     pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
@@ -246,6 +250,7 @@ impl Checker {
             minute: minute_of(originator_ns),
             leaf: leaf_hash(data),
             violation: None,
+            is_unproven: false,
             fee: None,
             congestion_fee: None,
             payer: None,
@@ -262,13 +267,19 @@ impl Checker {
         signed.payer = payer.as_ref().ok().map(|(account, _)| *account);
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
-            Err(violation) => return Signed { violation: Some(violation), ..signed },
+            Err(violation) => {
+                signed.is_unproven =
+                    matches!(violation, Violation::Undecodable(_)) && is_odd(&statement);
+                return Signed { violation: Some(violation), ..signed };
+            }
         };
         let judged = match &self.key {
             Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
             None => Ok(()),
         };
+        let breaks_no_other = judged.is_ok();
         signed.violation = self.absences.judge(originator_ns, judged).err();
+        signed.is_unproven = breaks_no_other && signed.violation.is_some();
         self.count(&mut signed, &parsed, payer.ok());
         signed
     }
@@ -296,8 +307,9 @@ impl Checker {
                 .base_fee_picodollars()
                 .saturating_add(parsed.congestion_fee_picodollars()),
         });
-        // The fees of an envelope that breaks a rule are no fault of their own.
-        if signed.violation.is_none() && self.originator.is_node() {
+        // The fees of an envelope that breaks a rule are no fault of their own, but its absence excuses no node.
+        let is_judged = signed.violation.is_none() || signed.is_unproven;
+        if is_judged && self.originator.is_node() {
             self.judge_fees(signed, parsed);
         }
     }
@@ -312,8 +324,15 @@ impl Checker {
             self.rates.as_ref().filter(|rates| rates.is_complete_at(parsed.originator_ns()));
         if let Some(rates) = rates {
             signed.fee = check_charges_by_former(parsed, rates).err();
-            let fee = Some(parsed.congestion_fee_picodollars());
-            signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
+            let fee = Some(PicoDollarPrice(parsed.congestion_fee_picodollars()));
+            let is_counted = signed.fee.is_none() && signed.violation.is_none();
+            signed.congestion_fee = fee.filter(|fee| fee.0 > 0 && is_counted);
         }
     }
+}
+
+/// Returns true if other software may decode the payer envelope in a statement. Costs one signature recovery.
+fn is_odd(statement: &Bytes) -> bool {
+    let opened = OpenedStatement::read(statement.clone());
+    opened.is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes()))
 }

@@ -49,8 +49,11 @@ pub enum FaultKind {
     Root,
     /// The signature of a checkpoint is not that of its node.
     CheckpointSignature,
-    /// The node signed the root of another tree than this one.
+    /// The node signed the root of another tree of its own strand than this one, which follows from what it has signed.
     CheckpointRoot,
+    /// A node signed the root of another tree than this one, and the log does not show who is at fault: the node is an
+    /// observer, or leaves of the tree are the keeper's word.
+    OtherTree,
     /// A cosignature is not that of its node.
     Cosignature,
     /// The tally of a payer in a minute does not follow from the log.
@@ -88,6 +91,7 @@ impl FaultKind {
             Self::Root => "root",
             Self::CheckpointSignature => "checkpoint_signature",
             Self::CheckpointRoot => "checkpoint_root",
+            Self::OtherTree => "other_tree",
             Self::Cosignature => "cosignature",
             Self::Usage => "usage",
             Self::Congestion => "congestion",
@@ -97,7 +101,7 @@ impl FaultKind {
         }
     }
 
-    /// Returns the party at fault: the node that signed, or the keeper of the log.
+    /// Returns the party at fault: the node that signed, the keeper of the log, or one of both.
     #[must_use]
     pub fn party(self) -> &'static str {
         match self {
@@ -107,6 +111,7 @@ impl FaultKind {
             | Self::TimeAhead
             | Self::VoidSigned
             | Self::CheckpointRoot => "signer",
+            Self::OtherTree => "signer or keeper",
             _ => "keeper",
         }
     }

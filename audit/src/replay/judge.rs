@@ -1,9 +1,9 @@
 //! Faults of a single row, or of a row compared with the rows before it.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Violation;
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use hawser_rules::retention::{RETENTION_DAYS_MIN, expiry_unix_s, is_endless, unix_s};
+use hawser_rules::{PicoDollarPrice, Violation};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
@@ -92,9 +92,10 @@ pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
 
 /// Makes the fault of a congestion fee that is too high. `most` are the largest numbers of envelopes that may have
 /// counted for it, in its minute and in each of the four before.
-pub(crate) fn overcharge(id: EnvelopeId, fee: u64, most: [u64; 5]) -> Fault {
+pub(crate) fn overcharge(id: EnvelopeId, fee: PicoDollarPrice, most: [u64; 5]) -> Fault {
     let text = format!(
-        "the congestion fee {fee} is above the one for at most {most:?} envelopes in its minute and the four before"
+        "the congestion fee {} is above the one for at most {most:?} envelopes in its minute and the four before",
+        fee.0
     );
     Fault::at(FaultKind::Fee, id, text)
 }
@@ -103,7 +104,7 @@ pub(crate) fn overcharge(id: EnvelopeId, fee: u64, most: [u64; 5]) -> Fault {
 pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fault> {
     let mut faults = Vec::new();
     let rule = signed.violation.as_ref().and_then(Violation::rule).map(|rule| rule.0);
-    if let Some(violation) = &signed.violation {
+    if let Some(violation) = signed.violation.as_ref().filter(|_| !signed.is_unproven) {
         faults.push(Fault { rule, ..Fault::at(FaultKind::BrokenRule, id, violation) });
     }
     if let Some(fee) = &signed.fee {

@@ -49,6 +49,8 @@ pub(crate) mod testing;
 pub(crate) mod tests;
 mod tree;
 #[cfg(test)]
+mod unproven_tests;
+#[cfg(test)]
 mod unreadable_tests;
 pub(crate) mod void;
 

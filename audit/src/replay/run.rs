@@ -526,7 +526,8 @@ impl<'a> Replay<'a> {
             "the fees of envelopes that an earlier run has passed, and that its list of rates did not cover: to judge \
              them delete the state file",
         );
-        let of = |figure: fn(&ReplayedStrand) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
+        let of = |figure: fn(&ReplayedStrand) -> u64| strands.iter().any(|it| figure(it) > 0);
+        note(of(|it| it.figures.unproven), UNPROVEN);
         note(of(|it| it.figures.witnesses), "the cosignatures of witnesses");
         note(
             of(|it| it.figures.unknown_signers),
@@ -535,6 +536,10 @@ impl<'a> Replay<'a> {
         unchecked
     }
 }
+
+/// The sentence about envelopes that break a rule of which their signer may be innocent.
+pub(crate) const UNPROVEN: &str = "whether nodes are to blame for envelopes from their absence, or for some that other \
+                                   software may decode: nothing that is signed shows it";
 
 /// Returns the unchecked parts of strands that no node of the registry signs, in sentences for people.
 pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {

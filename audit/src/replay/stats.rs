@@ -61,6 +61,9 @@ pub struct StrandFigures {
     pub bytes: u64,
     /// Envelopes that readers do not get.
     pub invalid: u64,
+    /// Envelopes that break a rule of which their signer may be innocent. State files of earlier versions count none.
+    #[serde(default)]
+    pub unproven: u64,
     /// Figures by days since 1970.
     pub days: BTreeMap<i64, DayFigures>,
     /// Fees by payer, lower-case hex without prefix.
@@ -90,6 +93,7 @@ impl StrandFigures {
         let payers = || self.payers.values().chain([&self.other_payers]);
         if self.envelopes > reached
             || self.invalid > self.envelopes
+            || self.unproven > self.envelopes
             || self.days.values().any(|day| day.envelopes > reached)
             || payers().any(|payer| payer.messages > reached)
         {

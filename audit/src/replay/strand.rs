@@ -50,6 +50,10 @@ pub struct StrandReplay {
     /// The time of the last envelope in the tree, unix nanoseconds.
     last_ns: i64,
     tree: TreeReplay,
+    /// True if the tree has leaves that are the keeper's word, since the last root that the strand's node has signed. A
+    /// state of an earlier version does not say so.
+    #[serde(default = "may_be")]
+    has_claimed_leaf: bool,
     tallies: Tallies,
     /// The envelopes that congestion fees are judged by. A state of an earlier version does not have it.
     #[serde(default, with = "StoredLoad")]
@@ -68,6 +72,11 @@ pub struct StrandReplay {
     /// The places that its node has declared void. Read again after a pause.
     #[serde(skip)]
     declared: DeclaredVoids,
+}
+
+/// Returns the answer to a question that a state of an earlier version leaves open: no node is to blame then.
+fn may_be() -> bool {
+    true
 }
 
 /// The result of one strand.
@@ -95,6 +104,7 @@ impl StrandReplay {
             newest_ns: None,
             last_ns: 0,
             tree: TreeReplay::default(),
+            has_claimed_leaf: false,
             tallies: Tallies::default(),
             load: StrandLoad::START,
             faults: Faults::default(),
@@ -278,6 +288,7 @@ impl StrandReplay {
                     true => leaf_hash(LeafData::Void),
                     false => leaf,
                 };
+                self.has_claimed_leaf = true;
                 self.add_leaf(sequence, derived, Some(leaf), context);
                 Ok(())
             }
@@ -346,6 +357,7 @@ impl StrandReplay {
                 }
                 // The originator is not accountable for these bytes: the tree continues with the stored leaf.
                 if let Some(leaf) = stored_leaf {
+                    self.has_claimed_leaf = true;
                     self.add_leaf(sequence, leaf, stored_leaf, context);
                 }
                 return Ok(());
@@ -359,6 +371,7 @@ impl StrandReplay {
         self.last_ns = signed.originator_ns;
         self.figures.count_envelope(signed.originator_ns, len_bytes);
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
+        self.figures.unproven += u64::from(signed.is_unproven);
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
         self.check_load(id, &signed, context);
         if mark.is_booked() {
@@ -410,6 +423,7 @@ impl StrandReplay {
             }
         }
         if let Some(leaf) = leaf {
+            self.has_claimed_leaf = true;
             self.add_leaf(sequence, leaf, Some(leaf), context);
         }
         Ok(())

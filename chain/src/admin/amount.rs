@@ -1,4 +1,4 @@
-//! Dollar amounts in microdollars, the unit of the contracts.
+//! Amounts of money with their units: microdollars, the unit of the contracts, and wei, in which gas is paid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,10 +23,24 @@ pub struct SignedMicroDollars(pub i128);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Wei(pub u128);
 
+/// The price of a unit of gas, in wei of its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct WeiPerGas(pub u128);
+
 impl Wei {
     /// Converts an amount of a chain. A larger one becomes the largest representable one.
     pub(crate) fn of_chain(number: U256) -> Self {
         Self(number.saturating_to())
+    }
+
+    /// Adds `other`; the result is the largest representable amount if the sum is larger.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// Subtracts `other`; the result is zero if `other` is larger.
+    pub(crate) fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 

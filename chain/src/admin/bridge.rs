@@ -7,7 +7,9 @@ use alloy::providers::Provider as _;
 use alloy::sol_types::SolCall as _;
 
 use super::tokens::{self, Permit};
-use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, PlanStep, parameters};
+use super::{
+    Account, AdminError, Contract, MicroDollars, Network, Plan, PlanStep, WeiPerGas, parameters,
+};
 use crate::contracts::{AppChainGateway, ERC20Inbox, SettlementChainGateway};
 use crate::send::Chain;
 
@@ -16,17 +18,13 @@ use crate::send::Chain;
 pub(crate) const GAS_BASE: u64 = 21_000;
 pub(crate) const GAS_PER_KEY: u64 = 120_000;
 /// Default price of gas on the app chain: 2 gwei. Guess far above the usual price.
-pub(crate) const WEI_PER_GAS: u64 = 2_000_000_000;
+pub(crate) const WEI_PER_GAS: WeiPerGas = WeiPerGas(2_000_000_000);
 /// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
 pub const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
 
 /// A number of units of gas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gas(pub u64);
-
-/// The price of a unit of gas, in wei of its chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WeiPerGas(pub u64);
 
 /// The gas payment of a message to the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,7 +70,7 @@ pub async fn send_all(
     let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
     let usual_gas = GAS_PER_KEY.saturating_mul(count).saturating_add(GAS_BASE);
     let gas_limit = terms.gas_limit.unwrap_or(Gas(usual_gas));
-    let max_fee_per_gas = terms.max_fee_per_gas.unwrap_or(WeiPerGas(WEI_PER_GAS));
+    let max_fee_per_gas = terms.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
     let amount = match terms.amount {
         Some(amount) => amount,
         None => cost(network, &keys, gas_limit, max_fee_per_gas).await?,

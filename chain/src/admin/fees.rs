@@ -26,6 +26,8 @@ const REPORTS_MAX: u64 = 1 << 24;
 const CLAIMED_AT_ONCE: usize = 50;
 /// The denominator of fee rates, which are in hundredths of a percent.
 const HUNDRED_PERCENT: u128 = 10_000;
+/// The seconds by which the end that a report states may be ahead of a reader's clock. A guess: clocks differ by less.
+const END_AHEAD_S_MAX: u64 = 3600;
 
 const MANAGER: Contract = Contract::DistributionManager;
 
@@ -49,7 +51,8 @@ pub struct OnchainReport {
     pub start_sequence_id: SequenceId,
     /// The last covered sequence id.
     pub end_sequence_id: SequenceId,
-    /// The last covered minute, in minutes since the unix epoch.
+    /// The last covered minute as the report states it, in minutes since the unix epoch. The contract takes any, and
+    /// nodes of the reference implementation attest any.
     pub end_minute: u32,
     /// The Merkle root over the amounts per payer.
     pub root: [u8; 32],
@@ -64,6 +67,18 @@ pub struct OnchainReport {
 }
 
 impl OnchainReport {
+    /// Returns the end of the report as it states it, unix seconds.
+    #[must_use]
+    pub fn stated_end_s(&self) -> u64 {
+        u64::from(self.end_minute) * 60
+    }
+
+    /// Returns true if the stated end has come at `now`, unix seconds. Otherwise it is a lie.
+    #[must_use]
+    pub fn has_ended(&self, now: u64) -> bool {
+        self.stated_end_s() <= now.saturating_add(END_AHEAD_S_MAX)
+    }
+
     /// Returns the share of each listed node.
     #[must_use]
     pub fn share_of_node(&self) -> MicroDollars {

@@ -5,12 +5,11 @@ use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use alloy::sol_types::{Panic, SolError as _};
 
-use super::bridge::{
-    self, GAS_BASE, GAS_PER_KEY, Gas, WEI_PER_GAS, WEI_PER_MICRODOLLAR, WeiPerGas,
-};
+use super::bridge::{self, GAS_BASE, GAS_PER_KEY, Gas, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use super::tokens::{self, Permit};
 use super::{
-    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, payers,
+    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, WeiPerGas,
+    payers,
 };
 use crate::contracts::revert::Revert;
 use crate::contracts::{
@@ -54,7 +53,7 @@ pub async fn fund(
         payers::check_deposit(network, funding.payer, funding.amount).await?;
     }
     let gas = funding.gas_limit.unwrap_or(Gas(GAS_BASE + GAS_PER_KEY));
-    let price = funding.max_fee_per_gas.unwrap_or(WeiPerGas(WEI_PER_GAS));
+    let price = funding.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
     if funding.app_amount != none {
         check_way(network, funding, gas, price).await?;
     }

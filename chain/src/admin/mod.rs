@@ -33,7 +33,7 @@ pub mod upgrades;
 pub mod watcher;
 
 pub use account::Account;
-pub use amount::{MicroDollars, ParseAmountError, SignedMicroDollars, Wei};
+pub use amount::{MicroDollars, ParseAmountError, SignedMicroDollars, Wei, WeiPerGas};
 pub use contract::{ChainRole, Contract, Contracts};
 pub use error::AdminError;
 pub use network::Network;

@@ -33,6 +33,7 @@ use super::slots::{
     SlotOutcome, Timeouts,
 };
 use super::submission;
+use crate::admin::{Wei, WeiPerGas};
 use crate::redis_link::RedisLinkError;
 use crate::send::RequestError;
 use crate::spending::{CeilingError, Spending, SpendingLimits};
@@ -287,19 +288,19 @@ impl Driver {
         if to_sign.iter().any(|it| it.over.is_some()) {
             self.state.price.current(&self.state.endpoints).await;
         }
-        let (prices, price_max_wei) = (self.state.price.last(), self.spending.gas_price_max_wei());
-        let (mut signed, mut costs_wei, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let (prices, price_max) = (self.state.price.last(), self.spending.gas_price_max());
+        let (mut signed, mut costs, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let taken = self.now();
         let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
             // A cheaper transaction with a higher nonce could not be mined either, because this nonce stays unused.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
             let is_replacement = it.over.is_some() && !it.follows;
-            let price = if is_replacement { prices.up_to(price_max_wei) } else { prices.lower };
+            let price = if is_replacement { prices.up_to(price_max.0) } else { prices.lower };
             match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
-                Ok(Some((transaction, cost_wei))) => {
+                Ok(Some((transaction, cost))) => {
                     signed.push((it, transaction));
-                    costs_wei.push(cost_wei);
+                    costs.push(cost);
                 }
                 Ok(None) => failed.push((it, None)),
                 Err(error) => {
@@ -310,7 +311,7 @@ impl Driver {
             }
         }
         self.not_signed(failed).await;
-        let recorded = self.put_on_record(&signed, &costs_wei, taken).await;
+        let recorded = self.put_on_record(&signed, &costs, taken).await;
         let (now, mut failed) = (self.now(), Vec::new());
         for ((it, transaction), recorded) in signed.into_iter().zip(recorded) {
             match recorded {
@@ -322,14 +323,14 @@ impl Driver {
         self.not_signed(failed).await;
     }
 
-    /// Returns the signed transaction and the cost that it adds, in wei; `None` if its price would exceed
-    /// [`PRICE_FACTOR_MAX`] times the current one.
+    /// Returns the signed transaction and the cost that it adds; `None` if its price would exceed [`PRICE_FACTOR_MAX`]
+    /// times the current one, which is in wei per unit of gas.
     fn signed(
         &mut self,
         it: &SignRequest,
         price: u128,
         taken: Duration,
-    ) -> Result<Option<(SignedTransaction, u128)>, BroadcastError> {
+    ) -> Result<Option<(SignedTransaction, Wei)>, BroadcastError> {
         if it.price_min > price.saturating_mul(PRICE_FACTOR_MAX) {
             return Ok(None);
         }
@@ -344,13 +345,13 @@ impl Driver {
         };
         // At most one of the transactions with a nonce is ever paid for, so a replacement adds only the difference. The
         // arithmetic saturates because an endpoint may report any price.
-        let added_wei =
-            gas_price.saturating_sub(it.over.unwrap_or(0)).saturating_mul(u128::from(gas_limit));
-        let within = self.spending.take(gas_price, added_wei, taken);
+        let added_price = gas_price.saturating_sub(it.over.unwrap_or(0));
+        let added = Wei(added_price.saturating_mul(u128::from(gas_limit)));
+        let within = self.spending.take(WeiPerGas(gas_price), added, taken);
         within.map_err(|ceiling| self.stopped_by(ceiling))?;
         let nonce = it.nonce;
         let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };
-        self.signer.sign(unsigned).map(|signed| Some((signed, added_wei)))
+        self.signer.sign(unsigned).map(|signed| Some((signed, added)))
     }
 
     /// Remembers the ceiling that stops a transaction and returns it as an error.

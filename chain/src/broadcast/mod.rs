@@ -53,6 +53,7 @@ use hawser_proto::{GroupId, InboxId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::admin::WeiPerGas;
 use crate::endpoints::Endpoints;
 use crate::spending::CeilingError;
 use driver::{Driver, DriverCommand};
@@ -171,10 +172,10 @@ impl Broadcaster {
         *self.state.status.borrow()
     }
 
-    /// Returns the last known gas price plus a tenth, in wei per unit of gas.
+    /// Returns the last known gas price plus a tenth.
     #[must_use]
-    pub fn gas_price_wei(&self) -> u128 {
-        self.state.price.last().lower
+    pub fn gas_price(&self) -> WeiPerGas {
+        WeiPerGas(self.state.price.last().lower)
     }
 
     /// Returns the gas prices that were read, as the chain stated them.

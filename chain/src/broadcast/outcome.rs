@@ -4,6 +4,7 @@ use alloy::primitives::B256;
 use hawser_proto::SequenceId;
 
 use super::error::BroadcastError;
+use crate::admin::WeiPerGas;
 
 /// The result of broadcasting one payload.
 pub(super) type BroadcastResult = Result<BroadcastReceipt, BroadcastError>;
@@ -47,8 +48,8 @@ pub struct BroadcastStatus {
 pub struct GasPriceReading {
     /// The time at which it was read, unix seconds.
     pub unix_s: u64,
-    /// The price, in wei per unit of gas.
-    pub wei: u128,
+    /// The price.
+    pub price: WeiPerGas,
 }
 
 /// The gas prices that a broadcaster has read since its start.

@@ -19,6 +19,7 @@ use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use parking_lot::Mutex;
 
 use super::outcome::{GasPriceReading, GasPriceReadings};
+use crate::admin::WeiPerGas;
 use crate::endpoints::Endpoints;
 use crate::prices::{self, MedianPrices};
 use crate::send::{Chain, RequestError};
@@ -89,7 +90,7 @@ impl GasPrice {
             None
         });
         let Some(stated) = stated else { return self.last_or_default() };
-        self.count_read(stated.lower);
+        self.count_read(WeiPerGas(stated.lower));
         let more = |price: u128| price.saturating_add(price / 10).max(1);
         let prices = MedianPrices { lower: more(stated.lower), upper: more(stated.upper) };
         *self.known.lock() = Some((Instant::now(), prices));
@@ -101,11 +102,11 @@ impl GasPrice {
         *self.readings.lock()
     }
 
-    fn count_read(&self, wei: u128) {
+    fn count_read(&self, price: WeiPerGas) {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let unix_s = since_epoch.unwrap_or_default().as_secs();
         let mut readings = self.readings.lock();
-        readings.last = Some(GasPriceReading { unix_s, wei });
+        readings.last = Some(GasPriceReading { unix_s, price });
         readings.read += 1;
     }
 
@@ -245,10 +246,10 @@ mod tests {
         let old = Instant::now() - USED_FOR;
         let known = MedianPrices { lower: 7, upper: 8 };
         *price.known.lock() = Some((old, known));
-        price.count_read(6);
+        price.count_read(WeiPerGas(6));
         assert_eq!(price.current(&endpoints).await, known);
         let readings = price.readings();
         assert_eq!((readings.read, readings.defaults), (1, 1));
-        assert_eq!(readings.last.map(|last| last.wei), Some(6));
+        assert_eq!(readings.last.map(|last| last.price), Some(WeiPerGas(6)));
     }
 }

@@ -29,6 +29,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use redis::{FromRedisValue, ParsingError, Value};
 
 use super::slots::{JobId, SlotId};
+use crate::admin::Wei;
 use crate::redis_link::{RedisAccess, RedisLink, RedisLinkError, number};
 
 /// The time after which a silent process is considered gone, and for which an empty or older Redis assigns no
@@ -55,7 +56,7 @@ pub(super) const WANTED_MAX: usize = 64;
 /// The gas cost of this process in the last hour.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct HourCost {
-    pub(super) wei: u128,
+    pub(super) sum: Wei,
     /// The number of this amount: it ascends by one with each amount that the process takes.
     pub(super) number: u64,
 }
@@ -116,16 +117,16 @@ pub(super) struct SharedTransaction {
     pub(super) payload: Option<B256>,
     /// True if the nonce already has an earlier transaction.
     pub(super) is_next: bool,
-    /// The cost that it adds to the last hour, in wei; 0 if it is already counted.
-    pub(super) cost_wei: u128,
+    /// The cost that it adds to the last hour; 0 if it is already counted.
+    pub(super) cost: Wei,
     pub(super) raw: Bytes,
 }
 
 /// The hourly ceiling against which transactions are recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SharedHour {
-    /// The ceiling of the total cost of all processes in an hour, in wei.
-    pub(super) max_wei: u128,
+    /// The ceiling of the total cost of all processes in an hour.
+    pub(super) max: Wei,
     /// The cost of this process without the transactions to record.
     pub(super) own: HourCost,
 }
@@ -137,8 +138,8 @@ pub(super) enum SharedRecord {
     Recorded,
     /// Another process owns the nonce; the transaction must not be sent.
     Taken,
-    /// The total cost of all processes would exceed the ceiling. Holds the cost so far, in wei.
-    TooExpensive(u128),
+    /// The total cost of all processes would exceed the ceiling. Holds the cost so far.
+    TooExpensive(Wei),
 }
 
 /// The outcome of a nonce.
@@ -202,7 +203,7 @@ impl SharedNonces {
             millis(GONE_AFTER),
             number(self.seen.load(Relaxed)),
             number(self.calls.load(Relaxed)),
-            wei(request.spent.wei),
+            wei(request.spent.sum),
             number(request.spent.number),
             or_none(request.floor),
             number(request.mined),
@@ -241,23 +242,23 @@ impl SharedNonces {
         let mut arguments = vec![
             self.me.clone().into_bytes(),
             number(self.calls.load(Relaxed)),
-            wei(hour.max_wei),
-            wei(hour.own.wei),
+            wei(hour.max),
+            wei(hour.own.sum),
             number(hour.own.number),
         ];
-        for SharedTransaction { nonce, payload, is_next, cost_wei, raw } in transactions {
+        for SharedTransaction { nonce, payload, is_next, cost, raw } in transactions {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
             let is_next = if *is_next { b"1" } else { b"0" };
             arguments.extend([number(*nonce), digest, is_next.to_vec()]);
-            arguments.extend([wei(*cost_wei), framed(raw)]);
+            arguments.extend([wei(*cost), framed(raw)]);
         }
         let answer = self.link.eval(CALL_MAX, scripts::RECORD, &self.keys, &arguments).await?;
         let (calls, spent, recorded): (u64, Vec<u8>, Vec<u64>) = answer;
         self.calls.fetch_max(calls, Relaxed);
-        let spent_wei = read_wei(&spent).unwrap_or(hour.max_wei);
+        let spent = read_wei(&spent).unwrap_or(hour.max);
         let of_place = |place: usize| match recorded.get(place) {
             Some(1) => SharedRecord::Recorded,
-            Some(2) => SharedRecord::TooExpensive(spent_wei),
+            Some(2) => SharedRecord::TooExpensive(spent),
             _ => SharedRecord::Taken,
         };
         Ok((0..transactions.len()).map(of_place).collect())
@@ -363,13 +364,13 @@ fn millis(time: Duration) -> Vec<u8> {
     time.as_millis().to_string().into_bytes()
 }
 
-fn wei(amount: u128) -> Vec<u8> {
-    amount.to_string().into_bytes()
+fn wei(amount: Wei) -> Vec<u8> {
+    amount.0.to_string().into_bytes()
 }
 
 /// Parses an amount in wei; `None` if it is malformed, because other programs may write to Redis.
-fn read_wei(text: &[u8]) -> Option<u128> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+fn read_wei(text: &[u8]) -> Option<Wei> {
+    std::str::from_utf8(text).ok()?.parse().ok().map(Wei)
 }
 
 fn hex_of(hash: &B256) -> Vec<u8> {
@@ -442,9 +443,9 @@ impl Sharing {
     }
 
     /// Returns an amount taken now, with the next number.
-    pub(super) fn cost(&mut self, wei: u128) -> HourCost {
+    pub(super) fn cost(&mut self, sum: Wei) -> HourCost {
         self.costs += 1;
-        HourCost { wei, number: self.costs }
+        HourCost { sum, number: self.costs }
     }
 }
 
@@ -469,7 +470,7 @@ mod tests {
     /// Sends a heartbeat that reports this amount and holds a nonce. Repeats the call
     /// while Redis is too busy to answer.
     async fn tell(process: &SharedNonces, nonce: u64, wei: u128, number: u64) {
-        let spent = HourCost { wei, number };
+        let spent = HourCost { sum: Wei(wei), number };
         let request = SyncRequest { spent, held: vec![nonce], ..SyncRequest::default() };
         for _ in 0..60 {
             if process.sync(&request).await.is_ok() {
@@ -481,16 +482,10 @@ mod tests {
 
     /// Records a transaction. On a machine so busy that the process is considered gone, the process comes back with
     /// an amount older than all others.
-    async fn put(
-        process: &SharedNonces,
-        nonce: u64,
-        cost_wei: u128,
-        hour: SharedHour,
-    ) -> SharedRecord {
+    async fn put(process: &SharedNonces, nonce: u64, cost: Wei, hour: SharedHour) -> SharedRecord {
         for _ in 0..60 {
             let raw = Bytes::from_static(b"raw");
-            let transaction =
-                SharedTransaction { nonce, payload: None, is_next: false, cost_wei, raw };
+            let transaction = SharedTransaction { nonce, payload: None, is_next: false, cost, raw };
             match process.record(&[transaction], hour).await.as_deref() {
                 Ok([SharedRecord::Taken]) | Err(_) => tell(process, nonce, 0, 0).await,
                 Ok(answers) => return answers[0],
@@ -520,8 +515,8 @@ mod tests {
         let raw = Bytes::from(vec![7_u8; 3_000_000]);
         for nonce in nonces {
             let (payload, raw) = (None, raw.clone());
-            let long = [SharedTransaction { nonce, payload, is_next: false, cost_wei: 0, raw }];
-            let hour = SharedHour { max_wei: 1, own: HourCost::default() };
+            let long = [SharedTransaction { nonce, payload, is_next: false, cost: Wei(0), raw }];
+            let hour = SharedHour { max: Wei(1), own: HourCost::default() };
             let mut tries = 0..60;
             while owner.record(&long, hour).await.is_err() && tries.next().is_some() {}
         }
@@ -539,17 +534,18 @@ mod tests {
         let redis = RedisServer::start();
         let (first, second) = (process(&redis).await, process(&redis).await);
         let sum = async || {
-            let hour = SharedHour { max_wei: 0, own: HourCost::default() };
-            match put(&second, 8, 1, hour).await {
-                SharedRecord::TooExpensive(wei) => wei,
+            let hour = SharedHour { max: Wei(0), own: HourCost::default() };
+            match put(&second, 8, Wei(1), hour).await {
+                SharedRecord::TooExpensive(Wei(wei)) => wei,
                 other => panic!("{other:?}"),
             }
         };
         tell(&second, 8, 0, 1).await;
         tell(&first, 7, 50, 1).await;
         assert_eq!(sum().await, 50);
-        let hour = |wei, number| SharedHour { max_wei: 1000, own: HourCost { wei, number } };
-        assert_eq!(put(&first, 7, 100, hour(50, 3)).await, SharedRecord::Recorded);
+        let hour =
+            |wei, number| SharedHour { max: Wei(1000), own: HourCost { sum: Wei(wei), number } };
+        assert_eq!(put(&first, 7, Wei(100), hour(50, 3)).await, SharedRecord::Recorded);
         assert_eq!(sum().await, 150);
         // This amount was taken before the transaction was recorded and is reported after it.
         tell(&first, 7, 50, 2).await;
@@ -558,7 +554,7 @@ mod tests {
         assert_eq!(sum().await, 120, "minutes leave the hour");
         // The record itself is late: its cost is part of the amount that was reported meanwhile.
         tell(&first, 7, 300, 6).await;
-        assert_eq!(put(&first, 7, 100, hour(200, 5)).await, SharedRecord::Recorded);
+        assert_eq!(put(&first, 7, Wei(100), hour(200, 5)).await, SharedRecord::Recorded);
         assert!(sum().await >= 400, "counted twice until the next amount");
         tell(&first, 7, 300, 7).await;
         assert_eq!(sum().await, 300);

@@ -242,7 +242,7 @@ pub async fn send_parameters(
     settlement: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
     let gas = U256::from(GAS_BASE) + U256::from(GAS_PER_KEY) * U256::from(BRIDGED.len());
-    let price = U256::from(WEI_PER_GAS);
+    let price = U256::from(WEI_PER_GAS.0);
     let amount = (gas * price).div_ceil(U256::from(WEI_PER_MICRODOLLAR));
     let gateway = plan.addresses.settlement_chain_gateway;
     settlement.allow(plan.addresses.fee_token, gateway, amount).await?;

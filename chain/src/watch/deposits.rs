@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::newest::NewestReading;
+use crate::admin::SignedMicroDollars;
 use crate::contracts::PayerRegistry;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -18,7 +19,7 @@ const READ_EVERY: Duration = Duration::from_secs(60);
 /// Keeps the balance of a payer up to date until it is dropped. An endpoint can lie about it, so it is only shown to
 /// the operator and decides nothing.
 pub struct DepositWatcher {
-    balance: watch::Receiver<Option<i128>>,
+    balance: watch::Receiver<Option<SignedMicroDollars>>,
     task: JoinHandle<()>,
 }
 
@@ -40,7 +41,7 @@ impl DepositWatcher {
                     Ok((balance, block)) => match newest.take(block, Instant::now()) {
                         Ok(()) => {
                             let balance = i128::try_from(balance).expect("104 bits fit into 128");
-                            sender.send_replace(Some(balance));
+                            sender.send_replace(Some(SignedMicroDollars(balance)));
                         }
                         Err(error) => tracing::debug!("the payer's balance stays: {error}"),
                     },
@@ -55,10 +56,10 @@ impl DepositWatcher {
         Self { balance, task }
     }
 
-    /// Returns a receiver of the balance in millionths of a dollar; it is negative if the payer owes more than was
-    /// deposited. `None` before the first reading and while readings fail. No reading at a lower block replaces it.
+    /// Returns a receiver of the balance. `None` before the first reading and while readings fail. No reading at a
+    /// lower block replaces it.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Option<i128>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<SignedMicroDollars>> {
         self.balance.clone()
     }
 }

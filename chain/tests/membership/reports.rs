@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::providers::Provider as _;
 use hawser_chain::admin::nodes::{self, NewNode};
-use hawser_chain::admin::{Contract, Contracts, Network, fees, payers};
+use hawser_chain::admin::{Contract, Contracts, Network, Wei, WeiPerGas, fees, payers};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
@@ -113,14 +113,14 @@ impl Chain {
             let account = deploy::accounts().swap_remove(1);
             ReportManager::new(self.endpoints.clone(), address, account, limits)
         };
-        let of_hour = SpendingLimits { per_hour_max_wei: 1, ..SpendingLimits::default() };
+        let of_hour = SpendingLimits { per_hour_max: Wei(1), ..SpendingLimits::default() };
         let refused = limited(of_hour).submit(report, attested).await.unwrap_err();
         let is_hour = |it: &_| {
-            let ceiling = CeilingError::Hour { spent_wei: 0, max_wei: 1 };
+            let ceiling = CeilingError::Hour { spent: Wei(0), max: Wei(1) };
             matches!(it, ReportManagerError::Send(SendError::Ceiling(reached)) if *reached == ceiling)
         };
         assert!(is_hour(&refused), "{refused}");
-        let of_gas = SpendingLimits { gas_price_max_wei: 1, ..SpendingLimits::default() };
+        let of_gas = SpendingLimits { gas_price_max: WeiPerGas(1), ..SpendingLimits::default() };
         let refused = limited(of_gas).submit(report, attested).await.unwrap_err();
         let is_price = |it: &_| {
             matches!(
@@ -324,7 +324,7 @@ async fn settling_ten_thousand_payers_takes_little_more_gas_than_the_contract_al
     let settlement = &chain.network.settlement;
     let honest = [settlement.endpoint().to_owned()];
     let endpoints = Endpoints::new("settlement", &honest, SETTLEMENT_ID).unwrap();
-    let limits = SpendingLimits { per_hour_max_wei: u128::MAX, ..SpendingLimits::default() };
+    let limits = SpendingLimits { per_hour_max: Wei(u128::MAX), ..SpendingLimits::default() };
     let address = chain.network.at(Contract::PayerReportManager).unwrap();
     let account = deploy::accounts().swap_remove(1);
     let manager = ReportManager::new(endpoints, address, account, limits);

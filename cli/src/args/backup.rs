@@ -144,7 +144,7 @@ pub(crate) struct RollbackArgs {
     /// meanwhile.
     #[arg(long)]
     pub(crate) discard: bool,
-    /// Return, or remove, without being asked.
+    /// Return, or remove, without being asked. Without a terminal nothing is changed unless it is given.
     #[arg(long)]
     pub(crate) yes: bool,
     /// The data folder.

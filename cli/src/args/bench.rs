@@ -61,7 +61,7 @@ pub(crate) struct BenchArgs {
     /// Retention of published envelopes, in days, 2 to 365.
     #[arg(long, value_name = "DAYS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=365))]
     pub(crate) retention_days: u32,
-    /// Publish without asking.
+    /// Publish without asking. Without a terminal nothing is published unless it is given.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
     /// Write the result as JSON to a file; text is still printed.

@@ -77,7 +77,7 @@ pub(crate) struct DevPartitionArgs {
 /// `hawser dev reset`.
 #[derive(Debug, Args)]
 pub(crate) struct DevResetArgs {
-    /// Delete without being asked.
+    /// Delete without being asked. Without a terminal nothing is deleted unless it is given.
     #[arg(long)]
     pub(crate) yes: bool,
     /// The folder.

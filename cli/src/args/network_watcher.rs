@@ -21,7 +21,8 @@ const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("MAX_CHAIN_DISCONNECT_TIME", "a watcher reports a chain that does not answer, and goes on"),
     ("BACKFILL_BLOCK_PAGE_SIZE", "the pages of events adapt to the endpoint"),
 ];
-const POLLS: &str =
+/// The reason for which WebSockets have no effect.
+pub(super) const POLLS: &str =
     "a watcher asks the endpoints of the RPC URLs at intervals, and opens no WebSocket";
 
 /// `hawser network-watcher`. See `docs/network-watcher.md`.

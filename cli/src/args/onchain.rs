@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use hawser_chain::admin::bridge::{BridgeTerms, Gas, WeiPerGas};
-use hawser_chain::admin::{Contract, MicroDollars};
+use hawser_chain::admin::bridge::{BridgeTerms, Gas};
+use hawser_chain::admin::{Contract, MicroDollars, WeiPerGas};
 use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
 
@@ -27,6 +27,14 @@ const ALIASES: [(&str, &str); 3] = [
     (chains::SETTLEMENT_RPC.flag, "rpc-url"),
     (chains::APP_RPC.flag, "app-rpc-url"),
     (chains::FILE.flag, "chain-json"),
+];
+
+/// Names that command lines of the reference implementation's watchers have for some flags.
+const REFERENCE_NAMES: [(&str, &str); 4] = [
+    (NetworkArgs::ENVIRONMENT, "contracts-env"),
+    ("contracts.settlement-chain.node-registry-address", "node-registry-address"),
+    ("contracts.settlement-chain.payer-report-manager-address", "prm-address"),
+    ("contracts.settlement-chain.payer-registry-address", "pr-address"),
 ];
 
 impl NetworkArgs {
@@ -112,9 +120,12 @@ impl NetworkArgs {
 impl Args for NetworkArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let aliased = |arg: Arg| {
-            let aliases = ALIASES.iter().filter(|(flag, _)| arg.get_id() == *flag);
-            let arg = arg.clone().help_heading("Chains and contracts");
-            aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
+            let id = arg.get_id().clone();
+            let of_this = |(flag, _): &&(&str, &str)| id.as_str() == *flag;
+            let arg = arg.help_heading("Chains and contracts");
+            let arg =
+                ALIASES.iter().filter(of_this).fold(arg, |arg, (_, name)| arg.visible_alias(*name));
+            REFERENCE_NAMES.iter().filter(of_this).fold(arg, |arg, (_, name)| arg.alias(*name))
         };
         let general = chains::GENERAL.into_iter().flat_map(of_setting).map(aliased);
         let single = chains::SINGLE.iter().flat_map(|(_, setting)| of_setting(setting));
@@ -188,7 +199,7 @@ impl BridgeArgs {
     pub(crate) fn terms(&self) -> BridgeTerms {
         BridgeTerms {
             gas_limit: self.gas_limit.map(Gas),
-            max_fee_per_gas: self.max_fee_per_gas.map(WeiPerGas),
+            max_fee_per_gas: self.max_fee_per_gas.map(|wei| WeiPerGas(wei.into())),
             amount: self.amount,
             wrap: self.from_underlying,
         }
@@ -199,7 +210,7 @@ impl BridgeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
 pub(crate) struct SendArgs {
-    /// Send without asking.
+    /// Send without asking. Without a terminal nothing is sent unless it is given.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
     /// Simulate the transactions on the current chain, and send nothing.

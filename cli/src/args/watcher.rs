@@ -9,7 +9,9 @@ use clap::Args;
 use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings;
 
-use super::network_watcher::{also_from_watcher_variables, metrics_address, time_above_zero};
+use super::network_watcher::{
+    POLLS, also_from_watcher_variables, metrics_address, time_above_zero, without_effect,
+};
 use super::onchain::{NetworkArgs, address, amount};
 
 /// The port of the metrics. That of the reference implementation's watcher.
@@ -41,7 +43,7 @@ pub(crate) struct ChainWatcherArgs {
     pub(crate) active_originator_window: Duration,
     /// Block of the settlement chain from which events are counted, such as that of the contracts' deployment; without
     /// effect with --once [default: the first one after the start].
-    #[arg(long, value_name = "BLOCK", env = "DEPLOYMENT_BLOCK")]
+    #[arg(long, alias = "deploy-block", value_name = "BLOCK", env = "DEPLOYMENT_BLOCK")]
     pub(crate) deployment_block: Option<u64>,
     /// Time between two looks.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_above_zero)]
@@ -59,6 +61,10 @@ pub(crate) struct ChainWatcherArgs {
     /// Written if it does not exist; remove it to accept an upgrade [default: the code of the first look is accepted].
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+    /// WebSocket of the settlement chain, which command lines of the reference implementation's watcher name. It has no
+    /// effect.
+    #[arg(long, hide = true, value_name = "URL")]
+    wss_url: Option<String>,
     /// The bounds.
     #[command(flatten)]
     pub(crate) limits: WatchLimitArgs,
@@ -74,6 +80,12 @@ impl ChainWatcherArgs {
     /// When the variable is no port.
     pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
         metrics_address(self.once || self.table, self.listen, self.metrics_port, METRICS_PORT)
+    }
+
+    /// Returns a line for each flag and each variable of the environment that changes nothing.
+    pub(crate) fn without_effect(&self) -> Vec<String> {
+        let flag = self.wss_url.as_ref().map(|_| format!("--wss-url has no effect: {POLLS}"));
+        flag.into_iter().chain(without_effect()).collect()
     }
 
     /// Returns the chain, also as the variables of the reference implementation's watcher name it.

@@ -14,7 +14,6 @@ mod partition;
 mod ports;
 mod report;
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use hawser_node::error::RunError;
@@ -66,11 +65,9 @@ fn reset(args: &DevResetArgs, as_json: bool) -> Result<(), RunError> {
     if !data_dir.is_dir() {
         return Err(RunError::not_found(format!("there is no folder {}", data_dir.display())));
     }
-    if !args.yes && std::io::stdin().is_terminal() {
+    if !args.yes {
         let question = format!("Delete keys and data of the network in {}?", data_dir.display());
-        if !output::ask(question)? {
-            return Err(RunError::refused("nothing was deleted: it was not confirmed"));
-        }
+        output::confirm(question, "nothing was deleted")?;
     }
     Folder::open(data_dir, true)?;
     Reporter { as_json }.event(

@@ -104,7 +104,8 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
          which the node reads from the chains; {usage_minutes} minutes of usage, made anew from the envelopes"
     ));
     output::line(format_args!(
-        "node {node} can be started from {}: it is in quarantine until its peers have answered",
+        "node {node} can be started from {}: it is in quarantine, and publishes nothing, until its peers have answered \
+         or you confirm (hawser restore confirm)",
         settings.store.data_dir.display()
     ));
 }

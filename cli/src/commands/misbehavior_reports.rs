@@ -46,12 +46,23 @@ pub(super) async fn show(args: MisbehaviorShowArgs, as_json: bool) -> Result<(),
     Ok(())
 }
 
-/// Submits each report of an evidence file. One that the node refuses does not stop the next ones.
+/// Submits each report of an evidence file. One that the node refuses does not stop the next ones. Evidence on signed
+/// trees is named, because no report can carry it.
 ///
 /// # Errors
-/// When the node refuses one, with the kind of its first refusal, or is not reached.
+/// When the file has no report, or the node refuses one, with the kind of its first refusal, or is not reached.
 pub(super) async fn submit(args: MisbehaviorSubmitArgs, as_json: bool) -> Result<(), RunError> {
-    let held = read_file(&args.file)?.held().map_err(RunError::failed)?;
+    let file = read_file(&args.file)?;
+    let held = file.held().map_err(RunError::failed)?;
+    if !file.trees.is_empty() {
+        output::note(format_args!(
+            "hawser: not submitted, because no report can carry it: {} on signed trees",
+            output::count(file.trees.len(), "piece")
+        ));
+    }
+    if held.is_empty() {
+        return Err(RunError::not_found("the file has no report to submit"));
+    }
     let mut api = reports::connect(&args.node).await?;
     let (mut submitted, mut refused) = (0, Vec::new());
     for (number, held) in (1..).zip(held) {

@@ -1,9 +1,9 @@
 //! `hawser payer fund`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
 
 use alloy::primitives::Address;
-use hawser_chain::admin::bridge::{Gas, WeiPerGas};
+use hawser_chain::admin::bridge::Gas;
 use hawser_chain::admin::funding::{self, Funding};
-use hawser_chain::admin::{Account, PaymentToken, payers};
+use hawser_chain::admin::{Account, PaymentToken, WeiPerGas, payers};
 use hawser_node::error::RunError;
 
 use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
@@ -23,7 +23,7 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
         app_recipient: args.app_recipient.unwrap_or(payer),
         app_amount: args.app_amount,
         gas_limit: args.gas_limit.map(Gas),
-        max_fee_per_gas: args.max_fee_per_gas.map(WeiPerGas),
+        max_fee_per_gas: args.max_fee_per_gas.map(|wei| WeiPerGas(wei.into())),
         wrap: args.from_underlying,
     };
     let plan = funding::fund(&session.network, &session.account, &funding).await?;

@@ -2,7 +2,7 @@
 //! process signs with a node's key, after the node's folder was restored, copied or lost. See
 //! `docs/runbooks/restore.md`.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -116,6 +116,14 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
              --complete",
         ));
     }
+    if !as_json {
+        output::line(match args.complete {
+            true => "when you confirm, it publishes again without a gap in its strand",
+            false => {
+                "when you confirm, it publishes again behind a gap of 1 to 256 million places in its strand"
+            }
+        });
+    }
     if !args.yes {
         ask(question, args.complete)?;
     }
@@ -169,11 +177,6 @@ fn describe(question: &RestoreQuestion) {
 }
 
 fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
-    if !io::stdin().is_terminal() {
-        return Err(RunError::refused(
-            "nothing was changed: say --yes to confirm without being asked",
-        ));
-    }
     let node = question.node_id;
     let end = if is_complete {
         ", and does its data folder hold everything that it has ever signed"
@@ -181,10 +184,7 @@ fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
         ""
     };
     let text = format!("Has every other process with the key of node {node} ended for good{end}?");
-    if output::ask(text)? {
-        return Ok(());
-    }
-    Err(RunError::refused("nothing was changed: it was not confirmed"))
+    output::confirm(text, "nothing was changed")
 }
 
 /// Returns the questions that are meant. A node shows its quarantine up to half a second before it asks.

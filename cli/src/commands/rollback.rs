@@ -1,7 +1,7 @@
 //! `hawser rollback`: returns the database of a stopped node to its format before an upgrade. See
 //! `docs/runbooks/upgrade.md`.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use hawser_node::error::RunError;
 use hawser_node::service::projections;
@@ -15,7 +15,8 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When there is no copy, when a node holds the database, or when a file cannot be moved. The next run goes on.
+/// When there is no copy, when the operator does not confirm, when a node holds the database, or when a file cannot be
+/// moved. The next run goes on.
 pub(super) fn run(args: &RollbackArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let shown = data_dir.display();
@@ -25,7 +26,7 @@ pub(super) fn run(args: &RollbackArgs, as_json: bool) -> Result<(), RunError> {
         )),
         _ => RunError::failed(format!("{shown}: {error}")),
     })?;
-    if let Some(format) = found.filter(|_| !args.yes && io::stdin().is_terminal()) {
+    if let Some(format) = found.filter(|_| !args.yes) {
         let question = match args.discard {
             true => {
                 format!("Remove the copy of format {format}, without which there is no return?")
@@ -34,9 +35,7 @@ pub(super) fn run(args: &RollbackArgs, as_json: bool) -> Result<(), RunError> {
                 "Return to format {format}? What was written since the upgrade stays in a folder of its own."
             ),
         };
-        if !output::ask(question)? {
-            return Err(RunError::refused("nothing was changed: it was not confirmed"));
-        }
+        output::confirm(question, "nothing was changed")?;
     }
     if args.discard {
         let removed = discard_copies(&data_dir).map_err(refusal)?;

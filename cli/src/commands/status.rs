@@ -11,14 +11,14 @@ use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
 
 /// Advice if no node is where the command has looked for one. The lines before it name the addresses.
-const NONE_ANSWERS: &str = "no node answers: --metrics names the address of a node's metrics";
+const NONE_ANSWERS: &str = "--metrics names the address of a node's metrics, and --config the file with the node's settings";
 
 /// Runs the command. Succeeds when every node answers and none is failing.
 ///
 /// # Errors
 /// When a node does not answer or its verdict is *failing*.
 pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError> {
-    let nodes = nodes(&args)?;
+    let AskedNodes { nodes, whose } = nodes(&args)?;
     let mut answers = Vec::new();
     for (name, metrics) in nodes {
         let answer = ask(&metrics).await;
@@ -42,22 +42,38 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
         return Ok(());
     }
     let is_silent = answers.iter().all(|(_, answer)| answer.is_err());
-    Err(RunError::failed(if is_silent && !as_json { NONE_ANSWERS } else { "" }))
+    Err(RunError::failed(match is_silent && !as_json {
+        true => format!("no node answers at {whose}: {NONE_ANSWERS}"),
+        false => String::new(),
+    }))
 }
 
-/// Names and metrics addresses of the nodes that are asked.
-fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
+/// The nodes that are asked.
+#[derive(Debug)]
+struct AskedNodes {
+    /// Their names and metrics addresses.
+    nodes: Vec<(String, String)>,
+    /// The place that the addresses are from, for the error if none of them answers.
+    whose: String,
+}
+
+fn nodes(args: &StatusArgs) -> Result<AskedNodes, RunError> {
     if let Some(metrics) = &args.metrics {
         client::require_address(metrics)?;
-        return Ok(vec![(metrics.clone(), metrics.clone())]);
+        let nodes = vec![(metrics.clone(), metrics.clone())];
+        return Ok(AskedNodes { nodes, whose: "this address".to_owned() });
     }
-    let Some(path) = asked_node::network_file(args.network.as_deref(), false) else {
+    let has_settings = args.config.is_some();
+    let Some(path) = asked_node::network_file(args.network.as_deref(), has_settings) else {
         let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
-        return Ok(vec![(address.to_string(), address.to_string())]);
+        let nodes = vec![(address.to_string(), address.to_string())];
+        let whose = "the address of the settings, or the default one".to_owned();
+        return Ok(AskedNodes { nodes, whose });
     };
     let file = files::read(&path, NetworkFile::parse)?;
     let named = |node: NetworkNode| (format!("node {}", node.node_id), node.metrics);
-    Ok(file.nodes.into_iter().map(named).collect())
+    let whose = format!("the addresses of {}", path.display());
+    Ok(AskedNodes { nodes: file.nodes.into_iter().map(named).collect(), whose })
 }
 
 async fn ask(metrics: &str) -> Result<Value, String> {
@@ -232,16 +248,16 @@ mod tests {
 
     #[test]
     fn an_address_is_asked_as_it_is_and_a_network_by_its_file() {
-        let args = StatusArgs { metrics: Some("host:1".into()), network: None };
-        assert_eq!(nodes(&args).unwrap(), [("host:1".into(), "host:1".into())]);
+        let args = StatusArgs { metrics: Some("host:1".into()), network: None, config: None };
+        assert_eq!(nodes(&args).unwrap().nodes, [("host:1".into(), "host:1".into())]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("network.json");
-        let args = StatusArgs { metrics: None, network: Some(path.clone()) };
+        let args = StatusArgs { metrics: None, network: Some(path.clone()), config: None };
         assert_eq!(nodes(&args).unwrap_err().kind, hawser_node::error::RunErrorKind::NotFound);
         let text = r#"{"nodes":[{"node_id":100,"grpc":"","quic":"","metrics":"127.0.0.1:5051",
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();
-        assert_eq!(nodes(&args).unwrap(), [("node 100".into(), "127.0.0.1:5051".into())]);
+        assert_eq!(nodes(&args).unwrap().nodes, [("node 100".into(), "127.0.0.1:5051".into())]);
     }
 
     #[test]

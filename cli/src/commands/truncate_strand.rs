@@ -2,7 +2,7 @@
 //! below the stored envelopes, so that it is read again. See `docs/protocol/chain-strands.md`.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
@@ -237,16 +237,10 @@ fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
 }
 
 fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
-    if !io::stdin().is_terminal() {
-        return Err(RunError::refused("nothing was changed: say --yes to cut without being asked"));
-    }
     let Truncation { from, through, envelopes, .. } = cut;
     let (cut_off, evidence) = (output::count(*envelopes, "envelope"), evidence.display());
     let question = format!("Cut off {cut_off}, {from} to {through}, and keep them in {evidence}?");
-    if output::ask(question)? {
-        return Ok(());
-    }
-    Err(RunError::refused("nothing was changed: it was not confirmed"))
+    output::confirm(question, "nothing was changed")
 }
 
 /// Writes the envelopes to a file, synced before they leave the log.

@@ -65,8 +65,9 @@ impl Chains {
         command
     }
 
+    /// Runs a command, and confirms what it would ask.
     pub fn run(&self, account: usize, args: &[&str]) -> Output {
-        self.command(account, args).output().unwrap()
+        self.command(account, &confirmed(args)).output().unwrap()
     }
 
     /// Runs a command that succeeds; returns its JSON output.
@@ -117,6 +118,26 @@ impl Chains {
     pub fn transactions_of(&self, account: usize) -> Value {
         self.rpc("eth_getTransactionCount", json!([self.accounts[account], "latest"]))
     }
+}
+
+/// Returns the words of a command, with `--yes` if it sends transactions: none is sent without it, as there is no
+/// terminal.
+pub fn confirmed<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let sends = matches!(
+        args,
+        ["registry", "canonical", ..]
+            | ["registry", "node", "add" | "update-http" | "transfer" | "approve" | "base-uri", ..]
+            | ["registry", "params", "set" | "bridge", ..]
+            | ["registry", "rates", "add", ..]
+            | ["payer", "deposit" | "withdraw" | "fund" | "wrap" | "unwrap" | "leave-app", ..]
+            | ["fees", "claim" | "withdraw" | "excess", ..]
+            | ["contracts", "pause" | "unpause" | "upgrade" | "splitter" | "deploy", ..]
+    );
+    let mut words = args.to_vec();
+    if sends && !args.contains(&"--yes") {
+        words.push("--yes");
+    }
+    words
 }
 
 pub fn write_key(path: PathBuf, hex: &str) {

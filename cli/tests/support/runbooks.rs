@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::chains::confirmed;
 use super::{stderr, stdout};
 
 /// The node whose owner runs the pages.
@@ -130,14 +131,14 @@ impl PageNetwork<'_> {
 
     fn succeeds(&self, command: &PageCommand, words: &[String]) {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let output = (self.owner)(&words).output().unwrap();
+        let output = (self.owner)(&confirmed(&words)).output().unwrap();
         let printed = format!("{}{}", stdout(&output), stderr(&output));
         assert!(output.status.success(), "{command:?}: {printed}");
         assert!(!printed.is_empty(), "{command:?} says something");
     }
 
     fn json(&self, words: &[&str]) -> Value {
-        let output = (self.owner)(words).arg("--json").output().unwrap();
+        let output = (self.owner)(&confirmed(words)).arg("--json").output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }

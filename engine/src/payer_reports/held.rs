@@ -42,11 +42,22 @@ impl HeldReport {
     }
 }
 
+/// An envelope on a topic of reports that holds no report or attestation which counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UncountedEnvelope {
+    /// Its place.
+    pub at: EnvelopeId,
+    /// The reason.
+    pub why: String,
+}
+
 /// The reports about an originator that nodes have written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldReports {
     /// The reports, in the order of their ids.
     pub reports: Vec<HeldReport>,
+    /// The envelopes that were read and do not count. At most 64 of each node.
+    pub uncounted: Vec<UncountedEnvelope>,
     /// The first failed read that was passed over. The reports and attestations that it would have read count as not
     /// held.
     pub passed_over: Option<SkippedRead>,
@@ -61,10 +72,10 @@ pub struct SkippedRead {
     pub cause: ReadError,
 }
 
-/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
-/// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
-/// another node than their writer. Passes over rows of the topics and envelopes that the disk has damaged. If
-/// `gives_up` is true, also passes over envelopes whose reads fail for another reason.
+/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Those that are
+/// malformed, about another originator than their topic, or in the name of another node than their writer do not count.
+/// Skips envelopes that are longer than any report. Passes over rows of the topics and envelopes that the disk has
+/// damaged. If `gives_up` is true, also passes over envelopes whose reads fail for another reason.
 ///
 /// # Errors
 /// When a row of the topics or an envelope cannot be read, and is not passed over. The next attempt may succeed.
@@ -76,13 +87,20 @@ pub fn held_reports(
     gives_up: bool,
 ) -> Result<HeldReports, ReadError> {
     let mut reports: BTreeMap<ReportId, HeldReport> = BTreeMap::new();
-    let mut passed_over = None;
+    let (mut passed_over, mut uncounted) = (None, Vec::new());
+    let mut note = |at, why: String| uncounted.push(UncountedEnvelope { at, why });
     let topic = Topic::payer_reports(about);
     newest(snapshot, &topic, writers, gives_up, &mut passed_over, |at, payload| {
         let Payload::PayerReport(message) = payload else { return };
-        let Ok(report) = PayerReport::from_message(message) else { return };
-        if report.originator() != about {
-            return;
+        let report = match PayerReport::from_message(message) {
+            Ok(report) => report,
+            Err(error) => return note(at, error.to_string()),
+        };
+        let stated = report.originator();
+        if stated != about {
+            let why =
+                format!("the report is about originator {stated}, and its topic about {about}");
+            return note(at, why);
         }
         let id = report.id(domain);
         let new = HeldReport { id, report, written: Vec::new(), attestations: Vec::new() };
@@ -91,14 +109,20 @@ pub fn held_reports(
     let topic = Topic::payer_report_attestations(about);
     newest(snapshot, &topic, writers, gives_up, &mut passed_over, |at, payload| {
         let Payload::PayerReportAttestation(message) = payload else { return };
-        let Ok(attestation) = Attestation::from_message(message) else { return };
-        if let Some(held) = reports.get_mut(&attestation.report)
-            && attestation.node == at.originator
-        {
+        let attestation = match Attestation::from_message(message) {
+            Ok(attestation) => attestation,
+            Err(error) => return note(at, error.to_string()),
+        };
+        let (stated, writer) = (attestation.node, at.originator);
+        if stated != writer {
+            let why = format!("the attestation names node {stated}, and node {writer} wrote it");
+            return note(at, why);
+        }
+        if let Some(held) = reports.get_mut(&attestation.report) {
             held.attestations.push(attestation);
         }
     })?;
-    Ok(HeldReports { reports: reports.into_values().collect(), passed_over })
+    Ok(HeldReports { reports: reports.into_values().collect(), uncounted, passed_over })
 }
 
 /// A part of a search for a node's attestations of reports about itself.
@@ -422,6 +446,36 @@ mod tests {
         let attested = held.reports.iter().filter(|it| it.is_attested_by(NODE)).map(end);
         let (all, attested) = (held.reports.iter().map(end).collect(), attested.collect());
         (all, attested, held.passed_over.map(|it| it.family))
+    }
+
+    #[test]
+    fn what_does_not_count_is_named_with_its_reason_and_costs_no_other() {
+        let store = testing::store();
+        let message =
+            pb::PayerReport { payers_merkle_root: vec![1; 31].into(), ..report(2).to_message() };
+        let short = pb::ClientEnvelope {
+            aad: Some(pb::AuthenticatedData {
+                target_topic: Topic::payer_reports(NODE).into_bytes(),
+                depends_on: None,
+            }),
+            payload: Some(Payload::PayerReport(message)),
+        };
+        let id = report(1).id(domain());
+        let in_name_of =
+            |node: u32| Attestation::sign(id, OriginatorId(node), &secret(2)).client_envelope(NODE);
+        let short = Bytes::from(short.encode_to_vec());
+        let strand = [report(1).client_envelope(), short, in_name_of(300), in_name_of(200)];
+        let changes = (1..).zip(strand).map(|(at, client)| carrying(at, client));
+        store.commit(&changes.collect::<Vec<_>>()).unwrap();
+        assert_eq!(held(&store), (BTreeSet::from([1]), BTreeSet::from([1]), None));
+        let held = held_reports(&store.snapshot(), domain(), NODE, &[NODE], false).unwrap();
+        let named: Vec<_> =
+            held.uncounted.iter().map(|it| (it.at.sequence.0, it.why.as_str())).collect();
+        let expected = [
+            (2, "the root has 31 bytes instead of 32"),
+            (3, "the attestation names node 300, and node 200 wrote it"),
+        ];
+        assert_eq!(named, expected);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use figures::{
     FiguresError, Recomputed, draft, has_come, recompute, recompute_on_chain, recompute_to_attest,
 };
 pub(crate) use held::attestations_behind;
-pub use held::{HeldReport, HeldReports, SkippedRead, held_reports};
+pub use held::{HeldReport, HeldReports, SkippedRead, UncountedEnvelope, held_reports};
 pub(crate) use late::{LateMinutes, LateScan, late_places, may_fill, may_grow};
 pub use not_yet::UndecidedError;
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};

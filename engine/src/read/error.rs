@@ -1,6 +1,6 @@
 //! Errors of reading.
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, Topic};
 
 /// A query or a subscription could not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,11 +20,12 @@ pub enum QueryError {
     /// The answer would be larger than a message may be.
     #[error("the answer would have {0} bytes, which is too many: ask for less at once")]
     TooLarge(usize),
-    /// The logs of several inboxes fit into no answer together.
+    /// The logs of several inboxes fit into no answer together. Names the topic of the first one whose log is cut.
     #[error(
-        "the logs of these inboxes are longer than an answer may be: ask for fewer of them, or for pages with a limit"
+        "the logs of these inboxes are longer than an answer may be, and {0} is the first one that does not fit: ask for \
+         fewer of them, or for pages with a limit"
     )]
-    LogsTooLarge,
+    LogsTooLarge(Topic),
     /// The reader may not have the memory for its answer now.
     #[error("this node has no memory for an answer of {0} bytes now: try again later")]
     NoMemory(usize),

@@ -334,6 +334,12 @@ impl PagePlan {
         &self.topics
     }
 
+    /// Returns the topic of the envelope that comes next: behind a page that is full, the first one without room there.
+    pub(crate) fn next_topic(&self) -> Option<&Topic> {
+        let (lane, _) = self.head_lane(self.pick(|_| true)?)?;
+        Some(&self.topics[lane.topic].topic)
+    }
+
     /// Returns the originators that had to wait so far.
     pub(crate) fn held(&self) -> &[HeldOriginator] {
         &self.held

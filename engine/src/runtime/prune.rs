@@ -118,8 +118,7 @@ impl PruneRun {
         store: &Store,
         pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
     ) -> Result<PruneReport, CommitError> {
-        let mut chain = ChainReports::default();
-        store.new_report_events(None).read(|event| chain.note(event, None, u32::MAX))?;
+        let chain = reports_about_strands(store)?;
         let mut rules = PruneRules::new(&chain, self.own_unix_s, self.places_max);
         let (now_unix_s, dry_run) = (rules.now_unix_s(), self.dry_run);
         let mut report = PruneReport { now_unix_s, dry_run, ..PruneReport::default() };
@@ -207,6 +206,23 @@ impl PruneRun {
         }
         Ok(note(could))
     }
+}
+
+/// Returns the payer reports on the chain about the strands that a store has. An endpoint can invent reports about any
+/// number of other originators.
+///
+/// # Errors
+/// When a row cannot be read.
+fn reports_about_strands(store: &Store) -> Result<ChainReports, ReadError> {
+    let new = store.new_report_events(None);
+    let heads = new.snapshot.heads()?;
+    let mut chain = ChainReports::default();
+    new.read(|event| {
+        if heads.get(event.originator) > SequenceId::NONE {
+            chain.note(event, None, u32::MAX);
+        }
+    })?;
+    Ok(chain)
 }
 
 impl PruneReport {

@@ -12,7 +12,7 @@ use hawser_rules::misbehavior::{
     Judgement, MisbehaviorKind, MisbehaviorVerdict, Report, ReportCase, verify,
 };
 use hawser_storage::{
-    CommitError, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
+    CommitError, Misbehavior, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -26,8 +26,8 @@ use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
-    EvidenceProgress, Fact, LoggedChain, ReportSubmission, ReportSubmissionError, WaitingEvidence,
-    check_submission, fact_of, report_of,
+    EvidenceProgress, Fact, LoggedChain, ReportSubmission, ReportSubmissionError,
+    StrandPlacesBetween, WaitingEvidence, check_submission, fact_of, report_of,
 };
 
 /// Pieces of evidence that are read at a time. A guess.
@@ -188,6 +188,30 @@ impl Reports {
     pub fn report_evidence(&self) -> Result<(), CommitError> {
         while self.0.report_some()? {}
         Ok(())
+    }
+
+    /// Withdraws this node's claims that places of a node's strand are missing, and its reports of them, if `is_void`
+    /// returns true for the first and the last of the places. Returns the number of claims. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) fn withdraw_gaps(
+        &self,
+        node: OriginatorId,
+        is_void: impl Fn(SequenceId, SequenceId) -> bool,
+    ) -> Result<usize, CommitError> {
+        // Meanwhile no report is made of a claim that is withdrawn.
+        let _making = self.0.progress.lock();
+        let is_over = |places: Option<StrandPlacesBetween>| {
+            places.is_some_and(|it| it.originator == node && is_void(it.from, it.through))
+        };
+        let store = &self.0.store;
+        store.withdraw_own_claims(node, Misbehavior::Gap.kind(), |report| {
+            is_over(StrandPlacesBetween::of_report(report))
+        })?;
+        store.withdraw_claims(node, Misbehavior::Gap, |claim| {
+            is_over(StrandPlacesBetween::of_evidence(claim))
+        })
     }
 
     /// Removes claims of more than 30 days. Blocks on the disk.

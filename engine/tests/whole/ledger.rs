@@ -285,7 +285,7 @@ async fn a_payer_in_debt_publishes_nothing_even_where_that_costs_nothing() {
     let both = vec![message(1, "nothing left"), message(1, "in debt")];
     let left = PicoDollarBalance(-1_000_000);
     let refused = node.engine.publish(both).await;
-    assert_eq!(refused, Err(PublishError::Balance { price: 0, left, index: 1 }));
+    assert_eq!(refused, Err(PublishError::Balance { price: PicoDollarPrice(0), left, index: 1 }));
     let again = node.engine.publish(vec![message(1, "nothing left")]).await;
     assert_eq!(again, first, "a repeat costs nothing");
 }

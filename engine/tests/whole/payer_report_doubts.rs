@@ -14,15 +14,46 @@ use hawser_engine::runtime::{
     Submitted, Written,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::payer_report::tree::EMPTY_ROOT;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, ReportId};
 use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{Change, LedgerEventId, LogEntry, LogItem, SkipReason, Store, Validity};
 
 use crate::common::{START_NS, payer, rate, record_rates};
-use crate::report_contract::NODES;
+use crate::report_contract::{NODES, domain};
 use crate::report_network::{Network, smuggle};
 
 const ABOUT: OriginatorId = OriginatorId(100);
+
+/// An operator who asks for a report that no node judges gets the reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_of_another_period_or_of_none_is_not_attested_and_its_reason_is_told() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let (nodes, minute) =
+        (NodeIds::new(NODES.map(OriginatorId)).unwrap(), network.now_minute() - 2);
+    let report = |start, sequence, root| {
+        let end = RangeEnd { minute, sequence: SequenceId(sequence) };
+        PayerReport::new(ABOUT, SequenceId(start), end, root, nodes.clone()).unwrap()
+    };
+    let of_other_period = "it starts at 1, and the next report on the chain starts at 0";
+    let reports = [
+        (report(1, 6, [7; 32]), of_other_period),
+        (report(0, 0, EMPTY_ROOT), "it covers no envelope"),
+    ];
+    for (report, why) in reports {
+        smuggle(&network, 300, report.client_envelope()).await;
+        let id = report.id(domain()).to_string();
+        let explained = network.worker(200).explain(&id).unwrap().unwrap();
+        assert_eq!(explained.view.state, ReportState::Waiting(why.to_owned()));
+        assert_eq!(explained.view.writers, [OriginatorId(300)]);
+        assert_eq!(network.attest(200, 100).await, []);
+    }
+    let unknown = ReportId([1; 32]).to_string();
+    assert_eq!(network.worker(200).explain(&unknown).unwrap(), None);
+    assert!(matches!(network.write(100, 100).await, Written::New(_)), "they hold up no other");
+}
 
 /// A report whose end is not there yet, or never will be, is no report under way: it could be renewed for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

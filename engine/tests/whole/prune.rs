@@ -292,6 +292,33 @@ fn a_report_says_why_what_stays_stays_and_a_run_keeps_to_its_bound() {
     assert!(stopped.is_partial && (1..4).contains(&stopped.pruned()), "{stopped:?}");
 }
 
+/// An endpoint of the settlement chain can invent reports, and with them a time that has passed.
+#[test]
+fn reports_about_strands_that_a_node_does_not_have_show_no_time() {
+    let store = store();
+    let (real, ..) = events(&[(0, 20, true), (1, 20, true)]);
+    let now_by = |events: &[PayerReportEvent]| {
+        let at = ChainPosition { block: 99, hash: [1; 32] };
+        store.record_payer_reports(0, events, at).unwrap();
+        run(&store, u64::MAX, true).now_unix_s
+    };
+    let shown = now_by(&real);
+    assert_eq!(shown, (START_S + 20 * STEP_S) / 60 * 60);
+    let invented = (0..).zip([300, 400]).map(|(log_index, originator)| {
+        let change = PayerReportChange::Submitted {
+            start: SequenceId(0),
+            end: SequenceId(9),
+            end_minute: u32::MAX >> 1,
+            root: [1; 32],
+            nodes: NODES.to_vec(),
+        };
+        let originator = OriginatorId(originator);
+        PayerReportEvent { block: 50, log_index, originator, index: 0, change }
+    });
+    let all: Vec<_> = real.iter().cloned().chain(invented).collect();
+    assert_eq!(now_by(&all), shown);
+}
+
 /// A report that is false, or taken back, has its ends pruned. A later one may begin there.
 #[test]
 fn a_report_from_a_pruned_place_has_the_same_figures() {

@@ -11,7 +11,7 @@ use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
-use hawser_storage::{EvidenceTime, Misbehavior, RoomSettings, Store};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, RoomSettings, Store};
 use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
@@ -368,6 +368,49 @@ async fn a_gap_is_a_claim_only_if_its_node_has_not_declared_it_void() {
         drop(source);
         follower.stop().await;
     }
+}
+
+/// The evidence of a gap in the strand of `SOURCE` between two places.
+fn gap(before: u64, after: u64) -> Evidence {
+    let at = EnvelopeId::new(SOURCE, SequenceId(after));
+    let envelopes = strand(SOURCE, &[before, after]);
+    Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes }
+}
+
+/// The places behind the gaps that are claimed, and the number of reports.
+fn claims(store: &Store) -> (Vec<u64>, usize) {
+    let snapshot = store.snapshot();
+    let all = snapshot.evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let reports = snapshot.reports(0, 9, usize::MAX).unwrap();
+    (all.iter().map(|it| it.evidence.at.sequence.0).collect(), reports.len())
+}
+
+/// The node was restored, and its peers are shown its statements hours after they have passed the gaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_about_a_gap_ends_when_its_node_declares_all_of_its_places_void() {
+    let store = common::store();
+    store.record_evidence(START_NS.unsigned_abs(), &[gap(1, 4), gap(6, 9)]).unwrap();
+    let follower = Follower::start(store.clone());
+    follower.engine().reports().report_evidence().unwrap();
+    assert_eq!(claims(&store), (vec![4, 9], 2));
+    let other = follower.connect(OTHER, &[]);
+    other.link.note_void(declared(SOURCE, 8, 8, SOURCE));
+    other.link.note_void(declared(SOURCE, 2, 3, SOURCE));
+    follower.until("the first one ends", || claims(&store) == (vec![9], 1)).await;
+    other.link.note_void(declared(SOURCE, 7, 7, SOURCE));
+    follower.until("two statements cover the other one", || claims(&store) == (vec![], 0)).await;
+    follower.stop().await;
+}
+
+/// The statement has come with a snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_an_earlier_run_about_places_that_are_declared_void_ends_at_the_start() {
+    let store = common::store();
+    store.record_evidence(START_NS.unsigned_abs(), &[gap(1, 4), gap(6, 9)]).unwrap();
+    store.record_void_statements(&[declared(SOURCE, 7, 8, SOURCE)]).unwrap();
+    let follower = Follower::start(store.clone());
+    follower.until("it ends", || claims(&store) == (vec![4], 0)).await;
+    follower.stop().await;
 }
 
 /// The folder was restored a second time, from a backup that lacks the statement of the first time.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_chain::admin::WeiPerGas;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
@@ -328,9 +329,9 @@ impl ChainPath {
         None
     }
 
-    /// Returns the current price of a unit of gas, wei; 0 without a chain.
-    pub(crate) fn gas_price_wei(&self) -> u128 {
-        self.writer.as_ref().map_or(0, |writer| writer.gas_price_wei())
+    /// Returns the current price of gas; 0 without a chain.
+    pub(crate) fn gas_price(&self) -> WeiPerGas {
+        self.writer.as_ref().map_or(WeiPerGas(0), |writer| writer.gas_price())
     }
 
     /// Publishes all items and returns one result for each, with its index in the request. Payloads of one topic

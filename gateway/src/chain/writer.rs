@@ -1,6 +1,7 @@
 //! The interface through which a gateway writes to the app chain.
 
 use futures_util::future::BoxFuture;
+use hawser_chain::admin::{Wei, WeiPerGas};
 use hawser_proto::{Bytes, SequenceId, TransactionHash};
 
 use crate::routing::ChainTopic;
@@ -21,8 +22,8 @@ pub trait ChainWriter: Send + Sync + 'static {
     /// Checks that the chain's endpoints answer now. The error is a text for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Returns the current price of a unit of gas, in wei of a token that is worth a dollar and has 18 decimals.
-    fn gas_price_wei(&self) -> u128;
+    /// Returns the current price of gas, in a token that is worth a dollar and has 18 decimals.
+    fn gas_price(&self) -> WeiPerGas;
 
     /// Returns the sender's figures for metrics.
     fn figures(&self) -> SenderFigures;
@@ -46,15 +47,15 @@ pub struct SenderFigures {
     pub gas_prices: GasPrices,
     /// The nonce of the last transaction that was sent; `None` before the first one.
     pub last_nonce: Option<u64>,
-    /// The account's balance of the chain's native token, wei; `None` before it was read.
-    pub balance_wei: Option<u128>,
+    /// The account's balance of the chain's native token; `None` before it was read.
+    pub balance: Option<Wei>,
 }
 
 /// The gas prices that a sender has read from the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GasPrices {
-    /// The last one: the time of reading, unix seconds, and the price, wei. `None` before the first one.
-    pub last: Option<(u64, u128)>,
+    /// The last one: the time of reading, unix seconds, and the price. `None` before the first one.
+    pub last: Option<(u64, WeiPerGas)>,
     /// Number of prices that were read.
     pub read: u64,
     /// Number of times that a default price was used, because none was read yet.

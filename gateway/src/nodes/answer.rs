@@ -8,7 +8,7 @@ use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, Signature};
 use hawser_rules::fees::is_free;
 use hawser_rules::retention::check_expiry;
-use hawser_rules::{RateTable, Violation, check_charges};
+use hawser_rules::{PicoDollarPrice, RateTable, Violation, check_charges};
 
 use pb::originator_envelope::Proof;
 
@@ -100,10 +100,10 @@ pub(crate) enum AnswerError {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VerifiedAnswer {
     pub(super) id: EnvelopeId,
-    /// Sum of all fees, picodollars. For an unconfirmed price it is the base fee by the known price list.
-    pub(super) fee_picodollars: u64,
-    /// The congestion fee alone, picodollars; 0 for an unconfirmed price.
-    pub(super) congestion_fee_picodollars: u64,
+    /// Sum of all fees. For an unconfirmed price it is the base fee by the known price list.
+    pub(super) fee: PicoDollarPrice,
+    /// The congestion fee alone; 0 for an unconfirmed price.
+    pub(super) congestion_fee: PicoDollarPrice,
     /// The fee that does not follow from the price list, if the list may lack the rate of the envelope's time. The
     /// answer is accepted nevertheless: the node has published the envelope, and trying another node would cost a
     /// second fee.
@@ -180,8 +180,8 @@ pub(super) fn verify(
     };
     Ok(VerifiedAnswer {
         id: statement.id(),
-        fee_picodollars: base_fee_picodollars.saturating_add(congestion_fee_picodollars),
-        congestion_fee_picodollars,
+        fee: PicoDollarPrice(base_fee_picodollars.saturating_add(congestion_fee_picodollars)),
+        congestion_fee: PicoDollarPrice(congestion_fee_picodollars),
         unconfirmed,
         was_stored,
     })
@@ -216,7 +216,7 @@ mod tests {
     use hawser_proto::envelope::{self, OriginatorEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
     use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
-    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
+    use hawser_rules::{PicoDollarsPerByteDay, Rate};
     use prost::Message as _;
 
     use super::*;
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn an_honest_answer_passes() {
         let verified = judged(|_| {}, 1).unwrap();
-        assert_eq!(verified.fee_picodollars, 700 + 12_000 * sent().len() as u64);
+        assert_eq!(verified.fee.0, 700 + 12_000 * sent().len() as u64);
     }
 
     #[test]
@@ -444,11 +444,11 @@ mod tests {
         let honest_fee = 700 + 12_000 * sent.len() as u64;
         let old = check_by(&sent, &expensive, &as_of(NOW_NS - 1)).unwrap();
         assert_eq!(old.unconfirmed, Some(Violation::BaseFee(u64::MAX)));
-        assert_eq!(old.fee_picodollars, honest_fee - 600, "no more than the list says is billed");
+        assert_eq!(old.fee.0, honest_fee - 600, "no more than the list says is billed");
         let new = check_by(&sent, &expensive, &as_of(NOW_NS)).unwrap_err();
         assert_eq!(new, Violation::BaseFee(u64::MAX).into());
         let right = check_by(&sent, &answer(|_| {}), &as_of(NOW_NS - 1)).unwrap();
-        assert_eq!((right.unconfirmed, right.fee_picodollars), (None, honest_fee));
+        assert_eq!((right.unconfirmed, right.fee.0), (None, honest_fee));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
-use hawser_rules::{NodeRecord, RateTable};
+use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable};
 use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -82,13 +82,13 @@ pub(crate) struct PlacedEnvelope {
     pub(crate) envelope: pb::OriginatorEnvelope,
     /// The id at its node; `None` if it is on the chain.
     pub(crate) id: Option<EnvelopeId>,
-    /// Sum of all fees, picodollars; 0 if nothing is charged now. An honest node does not charge again for an
+    /// Sum of all fees; 0 if nothing is charged now. An honest node does not charge again for an
     /// envelope that it had stored before, but only the node says when that was, so the caller's budget pays for
     /// it.
-    pub(crate) fee_picodollars: u64,
-    /// The congestion fee that the node charges now, picodollars; `None` on the chain, and for an envelope that was
+    pub(crate) fee: PicoDollarPrice,
+    /// The congestion fee that the node charges now; `None` on the chain, and for an envelope that was
     /// stored before.
-    pub(crate) congestion_fee_picodollars: Option<u64>,
+    pub(crate) congestion_fee: Option<PicoDollarPrice>,
     /// A gateway of this payer has published the envelope for an earlier request, so it costs nothing.
     pub(crate) is_repeat: bool,
 }
@@ -96,7 +96,7 @@ pub(crate) struct PlacedEnvelope {
 impl PlacedEnvelope {
     /// Returns the envelope as a repeat, which costs nothing.
     pub(crate) fn repeated(self) -> Self {
-        Self { fee_picodollars: 0, congestion_fee_picodollars: None, is_repeat: true, ..self }
+        Self { fee: PicoDollarPrice(0), congestion_fee: None, is_repeat: true, ..self }
     }
 }
 
@@ -468,8 +468,8 @@ impl NodeCaller {
             // It may wait for the rest of its request, and the node chooses what else the message has.
             envelope: with_own_buffers(&envelope),
             id: Some(verified.id),
-            fee_picodollars: verified.fee_picodollars,
-            congestion_fee_picodollars: of_now.then_some(verified.congestion_fee_picodollars),
+            fee: verified.fee,
+            congestion_fee: of_now.then_some(verified.congestion_fee),
             is_repeat: false,
         }
     }

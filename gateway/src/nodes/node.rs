@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
-use hawser_rules::NodeRecord;
+use hawser_rules::{NodeRecord, PicoDollarPrice};
 use hawser_serve::CheckedChannel;
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -77,8 +77,8 @@ pub(crate) struct Node {
     pub(super) allow_private: bool,
     connect_time: Mutex<Option<Duration>>,
     version: Mutex<Option<String>>,
-    /// The last congestion fee that the node has charged, picodollars, and its time.
-    congestion_fee: Mutex<Option<(u64, Instant)>>,
+    /// The last congestion fee that the node has charged, and its time.
+    congestion_fee: Mutex<Option<(PicoDollarPrice, Instant)>>,
     /// Referred to by each request that the node is being asked to publish.
     requests: Arc<()>,
     /// The memory for long answers of the node, MiB.
@@ -172,13 +172,13 @@ impl Node {
         *known = reported;
     }
 
-    /// Records the congestion fee that the node has just charged for an envelope, picodollars.
-    pub(crate) fn record_congestion_fee(&self, picodollars: u64) {
-        *self.congestion_fee.lock() = Some((picodollars, Instant::now()));
+    /// Records the congestion fee that the node has just charged for an envelope.
+    pub(crate) fn record_congestion_fee(&self, fee: PicoDollarPrice) {
+        *self.congestion_fee.lock() = Some((fee, Instant::now()));
     }
 
     /// Returns true if the node's last congestion fee is recent and above the caller's limit.
-    pub(super) fn is_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
+    pub(super) fn is_expensive(&self, congestion_fee_max: Option<PicoDollarPrice>) -> bool {
         let Some(max) = congestion_fee_max else { return false };
         let last = *self.congestion_fee.lock();
         last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_rules::PicoDollarPrice;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::lag::{Lag, NodeLags, is_chain};
@@ -95,8 +96,8 @@ impl Nodes {
         self.all().values().filter(|node| self.is_usable(node)).count()
     }
 
-    /// Returns true if every usable node has recently charged more for congestion than the limit, in picodollars.
-    pub(crate) fn all_are_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
+    /// Returns true if every usable node has recently charged more for congestion than the limit.
+    pub(crate) fn all_are_expensive(&self, congestion_fee_max: Option<PicoDollarPrice>) -> bool {
         let usable = self.usable();
         !usable.is_empty() && usable.iter().all(|node| node.is_expensive(congestion_fee_max))
     }
@@ -145,7 +146,7 @@ impl Nodes {
         &self,
         topic: &Topic,
         banned: &BTreeSet<OriginatorId>,
-        congestion_fee_max: Option<u64>,
+        congestion_fee_max: Option<PicoDollarPrice>,
     ) -> Option<Arc<Node>> {
         let all = self.all();
         let good = |node: &Node| {

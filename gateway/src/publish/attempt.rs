@@ -225,7 +225,7 @@ impl NodeAttempt {
         let placed = &*placed;
         let more = placed.iter().map(|(item, placed)| item.bill.enter_placed(placed));
         let more_picodollars = more.fold(0, u64::saturating_add);
-        let fees = placed.iter().filter_map(|(_, placed)| placed.congestion_fee_picodollars);
+        let fees = placed.iter().filter_map(|(_, placed)| placed.congestion_fee);
         fees.for_each(|fee| self.node.record_congestion_fee(fee));
         if let Some((item, _)) = placed.first() {
             item.bill.charge(more_picodollars).await;

@@ -1,6 +1,7 @@
 //! An envelope for a node.
 
 use hawser_proto::{Bytes, EnvelopeId, Topic};
+use hawser_rules::PicoDollarPrice;
 use hawser_serve::CallCharge;
 
 use crate::bill::BillEntry;
@@ -20,8 +21,8 @@ pub(crate) struct PublishItem {
     pub(crate) retention_days: u32,
     /// The chain envelopes that this one depends on.
     pub(crate) depends_on: Vec<EnvelopeId>,
-    /// Largest congestion fee that the caller's policy allows, picodollars; `None` for no limit.
-    pub(crate) congestion_fee_max: Option<u64>,
+    /// Largest congestion fee that the caller's policy allows; `None` for no limit.
+    pub(crate) congestion_fee_max: Option<PicoDollarPrice>,
     pub(crate) bill: BillEntry,
     /// The memory of the call, charged until the last task that has a part of the request ends.
     pub(crate) charge: CallCharge,

@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::congestion::congestion_units;
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use hawser_validation::limits::QUOTA_PERIOD;
 use prost::Message as _;
@@ -96,7 +96,9 @@ impl PublishService {
         let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
         let taken = admitted.map_err(refused)?;
         // Congestion fees may use the rest of the caller's largest price after the base fee.
-        let fee_max = |it: &Routed| price_max.map(|max| max.saturating_sub(price(it).picodollars));
+        let fee_max = |it: &Routed| {
+            price_max.map(|max| PicoDollarPrice(max.saturating_sub(price(it).picodollars)))
+        };
         let all_are_expensive =
             |it: &Routed| it.route == Route::Node && self.nodes.all_are_expensive(fee_max(it));
         // Before the limits that callers share, so that a refused caller takes nothing from others.
@@ -168,7 +170,7 @@ impl PublishService {
         charge: &CallCharge,
         (routed, keys): (Vec<Routed>, Vec<ClientKey>),
         known: SharedKnowledge,
-        congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
+        congestion_fee_max: impl Fn(&Routed) -> Option<PicoDollarPrice>,
     ) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> =
             routed.iter().map(|_| Err(EnvelopeError::NoOutcome)).collect();
@@ -233,7 +235,7 @@ impl PublishService {
     ) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
-            let wei = self.chain.gas_price_wei().saturating_mul(u128::from(gas));
+            let wei = self.chain.gas_price().0.saturating_mul(u128::from(gas));
             let picodollars = u64::try_from(wei / WEI_PER_PICODOLLAR).unwrap_or(u64::MAX);
             return CallerCost { envelopes: 1, picodollars, gas, congestion_max: 0 };
         }
@@ -392,8 +394,8 @@ fn placed_by_chain(envelope: OriginatorEnvelope) -> PlacedEnvelope {
     PlacedEnvelope {
         envelope,
         id: None,
-        fee_picodollars: 0,
-        congestion_fee_picodollars: None,
+        fee: PicoDollarPrice(0),
+        congestion_fee: None,
         is_repeat: false,
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hawser_proto::TransactionHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_rules::PicoDollarPrice;
 
 use super::*;
 use crate::nodes::AnswerError;
@@ -14,8 +15,8 @@ fn placed(sequence: u8) -> Outcome {
     Ok(PlacedEnvelope {
         envelope,
         id: None,
-        fee_picodollars: 0,
-        congestion_fee_picodollars: None,
+        fee: PicoDollarPrice(0),
+        congestion_fee: None,
         is_repeat: false,
     })
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use hawser_chain::admin::WeiPerGas;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain, SenderFigures};
 use hawser_gateway::identity::{
     BrokenLogError, CheckTurn, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
@@ -274,8 +275,8 @@ pub(crate) struct FakeChain {
     pub(crate) moved_by: AtomicU64,
     /// Errors to return instead of the next answers, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
-    /// The price of gas, wei.
-    pub(crate) gas_price_wei: Mutex<u128>,
+    /// The price of gas.
+    pub(crate) gas_price: Mutex<WeiPerGas>,
     /// The threads that have read this price.
     pub(crate) price_readers: Mutex<HashSet<ThreadId>>,
     /// The status values of its sender.
@@ -369,9 +370,9 @@ impl ChainWriter for FakeChain {
         async { Ok(()) }.boxed()
     }
 
-    fn gas_price_wei(&self) -> u128 {
+    fn gas_price(&self) -> WeiPerGas {
         self.price_readers.lock().insert(thread::current().id());
-        *self.gas_price_wei.lock()
+        *self.gas_price.lock()
     }
 
     fn figures(&self) -> SenderFigures {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hawser_chain::admin::WeiPerGas;
 use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::select::Strategy;
@@ -320,7 +321,7 @@ async fn without_policies_a_stranger_can_spend_only_so_much() {
     };
     let net = Net::with(1, limits, |_| {}).await;
     // A payload costs a fifth of a dollar, so the budget of an hour has room for one.
-    *net.chain.gas_price_wei.lock() = 5 * 10u128.pow(12);
+    *net.chain.gas_price.lock() = WeiPerGas(5 * 10u128.pow(12));
     let showing = net.chain.shown_by(0, &net.nodes);
     let publishing = net.publish(vec![commit(1, "a")]);
     let (answer, ()) = futures_util::future::join(publishing, showing).await;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hawser_chain::admin::WeiPerGas;
 use hawser_chain::redis_link::RedisLink;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::select::Strategy;
@@ -203,14 +204,14 @@ async fn what_is_taken_in_redis_for_a_caller_who_has_gone_by_then_comes_back() {
 async fn a_price_without_measure_leaves_the_shared_limits_in_force() {
     let redis = RedisServer::start();
     let (first, second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 4")).await;
-    *first.chain.gas_price_wei.lock() = u128::MAX;
+    *first.chain.gas_price.lock() = WeiPerGas(u128::MAX);
     for (place, (net, text)) in [(&first, "a"), (&second, "b")].into_iter().enumerate() {
         let showing = first.chain.shown_by(place, &first.nodes);
         let publishing = net.publish(vec![commit(1, text)]);
         let (sent, ()) = futures_util::future::join(publishing, showing).await;
         assert!(sent.is_ok(), "{sent:?}");
     }
-    *first.chain.gas_price_wei.lock() = 0;
+    *first.chain.gas_price.lock() = WeiPerGas(0);
     for (net, text) in [(&first, "c"), (&second, "d")] {
         assert_eq!(code(net, text).await, Code::Ok, "{text}");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_chain::admin::{SignedMicroDollars, Wei, WeiPerGas};
 use hawser_gateway::chain::{GasPrices, SenderFigures};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
@@ -123,7 +124,8 @@ async fn nonce_gas_prices_and_times_of_the_chain_are_shown_under_the_reference_n
     assert!(!page.contains(&of_chain(PRICE)), "no price is known");
 
     // An endpoint may state any price.
-    let gas_prices = GasPrices { last: Some((1_750_000_000, u128::MAX)), read: 3, defaults: 2 };
+    let last = Some((1_750_000_000, WeiPerGas(u128::MAX)));
+    let gas_prices = GasPrices { last, read: 3, defaults: 2 };
     *net.chain.figures.lock() = SenderFigures { gas_prices, last_nonce: Some(41), ..figures };
     let shown = net.chain.shown_by(0, &net.nodes);
     let (sent, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
@@ -148,9 +150,9 @@ async fn what_the_payer_has_is_shown_while_it_is_known() {
     let shown = async |line: &str| net.page("/metrics").await.1.contains(line);
     assert!(!shown("\nxmtp_payer_balance_picodollars ").await, "it is not known");
     assert!(!shown("\nxmtp_account_balance_wei{").await, "it is not known");
-    known.send_replace(Some(-2));
+    known.send_replace(Some(SignedMicroDollars(-2)));
     assert!(shown("\nxmtp_payer_balance_picodollars -2000000.0\n").await);
-    let figures = SenderFigures { balance_wei: Some(7), ..SenderFigures::default() };
+    let figures = SenderFigures { balance: Some(Wei(7)), ..SenderFigures::default() };
     *net.chain.figures.lock() = figures;
     assert!(shown("\nxmtp_account_balance_wei{chain=\"app\"} 7.0\n").await);
     known.send_replace(None);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_chain::admin::{Wei, WeiPerGas};
 use hawser_gateway::chain::{ChainWriter, GasPrices, SenderFigures};
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
@@ -183,9 +184,9 @@ async fn a_tenant_whose_transactions_are_stuck_delays_no_other() {
 async fn gas_prices_of_tenants_are_one_series_of_their_chain_and_nonces_are_none() {
     let tenants = Tenants::start().await;
     for (name, at, wei) in [("red", 9, 50), ("blue", 8, 60)] {
-        let gas_prices = GasPrices { last: Some((at, wei)), read: at, defaults: 1 };
-        let figures =
-            SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at), balance_wei: Some(1) };
+        let gas_prices = GasPrices { last: Some((at, WeiPerGas(wei))), read: at, defaults: 1 };
+        let balance = Some(Wei(1));
+        let figures = SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at), balance };
         *tenants.chains[name].figures.lock() = figures;
     }
     let page = tenants.net.page("/metrics").await.1;

@@ -1,13 +1,13 @@
 //! Connections to the APIs of peers: TCP, TLS for `https`, and the meter of frames above both.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hawser_dial::look_up;
+use hawser_dial::{is_of_no_node, look_up};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
@@ -59,12 +59,20 @@ impl PeerConnector {
     /// noted.
     ///
     /// # Errors
-    /// When the host has no name for TLS.
+    /// When the host has no name for TLS, or is an address at which no node can be.
     pub(super) fn new(
         target: Uri,
         tls: Option<ClientConfig>,
         flood: FrameFlood,
     ) -> io::Result<Self> {
+        // An address of IPv6 has brackets in a URL.
+        let host = target.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // The library looks no address up.
+        if host.parse::<IpAddr>().is_ok_and(is_of_no_node) {
+            let refused = format!("no node can be at {host}: it is not dialled");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused));
+        }
         let mut http = HttpConnector::new_with_resolver(PeerNames);
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -73,9 +81,6 @@ impl PeerConnector {
         let tls = match tls {
             Some(mut config) => {
                 config.alpn_protocols = vec![HTTP2.to_vec()];
-                // An address of IPv6 has brackets in a URL.
-                let host = target.host().unwrap_or_default();
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                 let name = ServerName::try_from(host).map_err(io::Error::other)?;
                 Some((TlsConnector::from(Arc::new(config)), name))
             }

@@ -15,7 +15,7 @@ use super::client::{CONNECT_MAX, is_tls};
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlainTextPeers {
-    /// Loopback, private (RFC 1918, RFC 4193) and link-local addresses.
+    /// Loopback and private addresses (RFC 1918, RFC 4193).
     #[default]
     Private,
     /// All addresses.
@@ -80,8 +80,8 @@ impl PlainTextPeers {
 
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(it) => it.is_loopback() || it.is_private() || it.is_link_local(),
-        IpAddr::V6(it) => it.is_loopback() || it.is_unique_local() || it.is_unicast_link_local(),
+        IpAddr::V4(it) => it.is_loopback() || it.is_private(),
+        IpAddr::V6(it) => it.is_loopback() || it.is_unique_local(),
     }
 }
 
@@ -147,6 +147,19 @@ mod tests {
             PlainTextPeers::All.addresses(url).await.unwrap();
         }
         PlainTextPeers::Private.addresses("http://").await.unwrap_err();
+    }
+
+    /// Neither with TLS nor by an operator who permits plain text everywhere.
+    #[tokio::test]
+    async fn a_peer_is_not_called_where_no_node_can_be() {
+        for url in ["http://169.254.169.254", "http://[fe80::1]:5050", "http://0.0.0.0:5050"] {
+            let refused = PlainTextPeers::Private.addresses(url).await.unwrap_err();
+            assert!(refused.to_string().contains("no node can be at"), "{url}: {refused}");
+            for url in [url.to_owned(), url.replacen("http", "https", 1)] {
+                let refused = PeerClient::connect(&url, None, None).await.unwrap_err();
+                assert!(refused.to_string().contains("no node can be at"), "{url}: {refused}");
+            }
+        }
     }
 
     #[tokio::test]

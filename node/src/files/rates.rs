@@ -34,15 +34,15 @@ pub struct RatesFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RateRecord {
-    /// Picodollars per envelope.
-    #[serde(deserialize_with = "number_or_text")]
-    pub message_fee: u64,
-    /// Picodollars per byte and day.
-    #[serde(deserialize_with = "number_or_text")]
-    pub storage_fee: u64,
-    /// Picodollars per congestion unit.
-    #[serde(deserialize_with = "number_or_text")]
-    pub congestion_fee: u64,
+    /// The fee per envelope.
+    #[serde(deserialize_with = "price")]
+    pub message_fee: PicoDollarPrice,
+    /// The fee per byte and day.
+    #[serde(deserialize_with = "price_per_byte_day")]
+    pub storage_fee: PicoDollarsPerByteDay,
+    /// The fee per congestion unit.
+    #[serde(deserialize_with = "price")]
+    pub congestion_fee: PicoDollarPrice,
     /// Envelopes per minute above which congestion begins.
     #[serde(deserialize_with = "number_or_text")]
     pub target_rate_per_minute: u64,
@@ -54,9 +54,9 @@ pub struct RateRecord {
 impl RateRecord {
     /// The initial rates of a new deployment. They start at 0, so that every envelope has a price.
     pub const FIRST: Self = Self {
-        message_fee: 100,
-        storage_fee: 200,
-        congestion_fee: 300,
+        message_fee: PicoDollarPrice(100),
+        storage_fee: PicoDollarsPerByteDay(200),
+        congestion_fee: PicoDollarPrice(300),
         target_rate_per_minute: 6000,
         start_time: 0,
     };
@@ -123,9 +123,9 @@ impl RatesFile {
 fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {
     let rates = file.rates.iter().map(|entry| Rate {
         start_unix_s: entry.start_time,
-        message_fee: PicoDollarPrice(entry.message_fee),
-        storage_fee: PicoDollarsPerByteDay(entry.storage_fee),
-        congestion_fee: PicoDollarPrice(entry.congestion_fee),
+        message_fee: entry.message_fee,
+        storage_fee: entry.storage_fee,
+        congestion_fee: entry.congestion_fee,
         target_rate_per_minute: entry.target_rate_per_minute,
     });
     RateTable::new(rates.collect(), confirmed_ns)
@@ -141,6 +141,16 @@ fn some_number_or_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
     number_or_text(deserializer).map(Some)
+}
+
+fn price<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PicoDollarPrice, D::Error> {
+    number_or_text(deserializer).map(PicoDollarPrice)
+}
+
+fn price_per_byte_day<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<PicoDollarsPerByteDay, D::Error> {
+    number_or_text(deserializer).map(PicoDollarsPerByteDay)
 }
 
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -212,9 +222,9 @@ mod tests {
             rows[1],
             RateRow {
                 start_unix_s: 7,
-                message_fee: 100,
-                storage_fee: 200,
-                congestion_fee: 300,
+                message_fee: PicoDollarPrice(100),
+                storage_fee: PicoDollarsPerByteDay(200),
+                congestion_fee: PicoDollarPrice(300),
                 target_rate_per_minute: 6000,
             }
         );

@@ -117,6 +117,7 @@ fn contract_error(error: ReportManagerError) -> ContractError {
 
 #[cfg(test)]
 mod tests {
+    use hawser_chain::admin::{Wei, WeiPerGas};
     use hawser_chain::contracts::revert::Revert;
 
     use super::*;
@@ -138,7 +139,8 @@ mod tests {
      {
         let stopped =
             |reached| contract_error(ReportManagerError::Send(SendError::Ceiling(reached)));
-        assert!(stopped(CeilingError::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
-        assert!(!stopped(CeilingError::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
+        assert!(stopped(CeilingError::Hour { spent: Wei(0), max: Wei(1) }).may_be_too_large);
+        let (price, max) = (WeiPerGas(2), WeiPerGas(1));
+        assert!(!stopped(CeilingError::GasPrice { price, max }).may_be_too_large);
     }
 }

@@ -1,5 +1,6 @@
 //! Asks the operator while this node may not sign, and passes the answer to the engine.
 
+use std::path::Path;
 use std::time::Duration;
 
 use hawser_engine::Engine;
@@ -87,9 +88,15 @@ async fn run(engine: Engine) {
 
 impl Prompt {
     /// Writes the current question, or removes an outdated one: also that of an earlier process, which does not count
-    /// for this one. Notes for the operator that the node may sign. Tries again while the disk refuses it.
+    /// for this one. Notes for the operator that the node may sign. Tries again while the disk refuses it. Logs the
+    /// operator's next steps once for each question.
     async fn ask(&mut self) {
+        let times = self.times;
         self.asked = self.question();
+        if let Some((status, question)) = self.asked.as_ref().filter(|_| self.times > times) {
+            let state_dir = self.folder.path().parent().unwrap_or(self.folder.path());
+            tracing::warn!("{}", next_steps(status, state_dir, question));
+        }
         self.has_asked |= self.asked.is_some();
         let wanted = self.asked.as_ref().map(|(_, question)| question.clone());
         let is_over = self.has_asked && wanted.is_none() && self.engine.may_sign().is_ok();
@@ -164,5 +171,77 @@ impl Prompt {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the operator's answer cannot be read"),
         }
+    }
+}
+
+/// Returns what the node does while it waits, and the next steps of its operator, with the command as it is typed on
+/// this host. The reason is logged by the engine, and is in the status.
+fn next_steps(status: &OwnStrandStatus, state_dir: &Path, question: &RestoreQuestion) -> String {
+    let before = match status {
+        OwnStrandStatus::Stopped => {
+            "Note the head of its strand at each process (`hawser status`), stop both, and start the one with the \
+             longer strand alone. Then run"
+        }
+        OwnStrandStatus::Quarantined(it) if it.needed().is_some() => {
+            "Make sure that no other process signs with its key. Then wait for its peers, or run"
+        }
+        _ => "Make sure that no other process signs with its key. Then run",
+    };
+    let complete = if question.may_lack_places {
+        "--complete is refused, because the data folder may lack the last envelopes of the node"
+    } else {
+        "with --complete it leaves no gap, which is right only if the data folder has all that the node has ever signed"
+    };
+    format!(
+        "until this node may publish, it serves readers and follows its peers. {before}, as its user: hawser restore \
+         confirm --state-dir {} --node-id {}. It goes on behind a gap of 1 to 256 million places; {complete}. \
+         docs/runbooks/restore.md has all steps",
+        state_dir.display(),
+        question.node_id,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::own_strand::Quarantine;
+    use hawser_proto::{OriginatorId, SequenceId};
+    use hawser_storage::UnknownFolder;
+
+    use super::*;
+
+    #[test]
+    fn the_operator_of_a_node_that_waits_is_told_each_step_with_its_command() {
+        let question = RestoreQuestion {
+            id: "1".to_owned(),
+            process: "a".to_owned(),
+            node_id: OriginatorId(100),
+            network: "test".to_owned(),
+            data_dir: "data".into(),
+            head: SequenceId(7),
+            reason: "because".to_owned(),
+            may_lack_places: false,
+        };
+        let lacking = RestoreQuestion { may_lack_places: true, ..question.clone() };
+        let state_dir = Path::new("/var/lib/hawser-state");
+        let of = |needs_confirmation| {
+            let reason = UnknownFolder::NoMarker;
+            let (answered, others) = (0, 3);
+            OwnStrandStatus::Quarantined(Quarantine {
+                reason,
+                answered,
+                others,
+                needs_confirmation,
+            })
+        };
+        let steps = next_steps(&of(false), state_dir, &question);
+        let command = "hawser restore confirm --state-dir /var/lib/hawser-state --node-id 100";
+        assert!(steps.contains(command) && steps.contains("wait for its peers"), "{steps}");
+        assert!(steps.contains("serves readers"), "{steps}");
+        assert!(steps.contains("with --complete it leaves no gap"), "{steps}");
+        let alone = next_steps(&of(true), state_dir, &lacking);
+        assert!(alone.contains(command) && !alone.contains("wait for its peers"), "{alone}");
+        assert!(alone.contains("--complete is refused"), "{alone}");
+        let second = next_steps(&OwnStrandStatus::Stopped, state_dir, &question);
+        assert!(second.contains(command) && second.contains("stop both"), "{second}");
     }
 }

@@ -150,8 +150,8 @@ impl GatewayServiceSettings {
             nonce_record,
             redis: redis.expect(CHECKED),
             spending: SpendingLimits {
-                gas_price_max_wei: gas_price_max.expect(CHECKED),
-                per_hour_max_wei: per_hour_max.expect(CHECKED),
+                gas_price_max: gas_price_max.expect(CHECKED),
+                per_hour_max: per_hour_max.expect(CHECKED),
             },
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hawser_chain::admin::Wei;
 use tracing::Level;
 
 /// Parses a boolean like Go's `strconv.ParseBool`, in any case.
@@ -34,7 +35,7 @@ pub(super) fn size(text: &str) -> Option<usize> {
 }
 
 /// Parses an amount of a token with 18 decimals, such as `20` or `0.5`, into its smallest unit.
-pub(super) fn token_wei(text: &str) -> Option<u128> {
+pub(super) fn token_wei(text: &str) -> Option<Wei> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let is_number =
         |digits: &str| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
@@ -42,7 +43,7 @@ pub(super) fn token_wei(text: &str) -> Option<u128> {
         return None;
     }
     let part: u128 = format!("{part:0<18}").parse().ok()?;
-    whole.parse::<u128>().ok()?.checked_mul(10u128.pow(18))?.checked_add(part)
+    whole.parse::<u128>().ok()?.checked_mul(10u128.pow(18))?.checked_add(part).map(Wei)
 }
 
 /// Parses a log level. The reference implementation's levels above ERROR are treated as ERROR.
@@ -149,9 +150,9 @@ mod tests {
 
     #[test]
     fn amounts_of_a_token_are_read_to_the_last_digit() {
-        assert_eq!(token_wei("20"), Some(20_000_000_000_000_000_000));
-        assert_eq!(token_wei("0.5"), Some(500_000_000_000_000_000));
-        assert_eq!(token_wei("1.000000000000000001"), Some(1_000_000_000_000_000_001));
+        assert_eq!(token_wei("20"), Some(Wei(20_000_000_000_000_000_000)));
+        assert_eq!(token_wei("0.5"), Some(Wei(500_000_000_000_000_000)));
+        assert_eq!(token_wei("1.000000000000000001"), Some(Wei(1_000_000_000_000_000_001)));
         for wrong in
             ["", ".5", "1.", "-1", "1e3", "0.0000000000000000001", "1.2.3", "9".repeat(30).as_str()]
         {

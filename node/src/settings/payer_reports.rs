@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hawser_chain::admin::WeiPerGas;
 use hawser_chain::spending::SpendingLimits;
 use hawser_engine::runtime::{PayerReportSettings, Turns};
 use hawser_rules::payer_report::Periods;
@@ -39,12 +40,12 @@ impl SettingsReader<'_> {
     pub(super) fn report_spending(&mut self) -> Option<SpendingLimits> {
         let gas_price_max = self.gas_price(&table::GAS_PRICE_MAX);
         let per_hour_max = self.get(&table::GAS_PER_HOUR_MAX, parse::token_wei);
-        Some(SpendingLimits { gas_price_max_wei: gas_price_max?, per_hour_max_wei: per_hour_max? })
+        Some(SpendingLimits { gas_price_max: gas_price_max?, per_hour_max: per_hour_max? })
     }
 
     /// Reads a price of gas, in wei, above 0.
-    pub(super) fn gas_price(&mut self, setting: &Setting) -> Option<u128> {
-        self.get(setting, |text| text.parse().ok().filter(|wei| *wei > 0))
+    pub(super) fn gas_price(&mut self, setting: &Setting) -> Option<WeiPerGas> {
+        self.get(setting, |text| text.parse().ok().map(WeiPerGas).filter(|price| price.0 > 0))
     }
 
     /// Reads an expiry. One below one and a half times the period is refused, because reports would be given up

@@ -123,7 +123,7 @@ fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_on
         let (stated, congestion) = (PicoDollarPrice(base), PicoDollarPrice(0));
         let charged = Charged { at_ns, size_bytes: 1, days: 2, base: stated, congestion };
         let is_explained = table.explain(&charged).is_ok();
-        assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
+        assert_eq!(table.explains_sum(at_ns, 1, 2, stated), is_explained);
         is_explained
     };
     let (clock_s, list_s) = (5 * 60, 60 * 60);
@@ -159,7 +159,7 @@ fn a_rate_whose_target_switches_congestion_off_explains_no_congestion_fee() {
     let explained = |targets: &[u64], congestion| {
         let (table, charged) = (table(targets), charged(congestion));
         let explained = table.explain(&charged);
-        let sum = charged.base.0 + congestion;
+        let sum = PicoDollarPrice(charged.base.0 + congestion);
         assert_eq!(table.explains_sum(charged.at_ns, 5, 2, sum), explained.is_ok());
         explained
     };

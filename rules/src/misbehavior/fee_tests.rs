@@ -236,7 +236,8 @@ fn congestion_without_load_is_above_what_any_envelopes_give() {
         let ns = NOW + i64::try_from(sequence).unwrap() * SECOND;
         strand.push(envelope(sequence, ns, fee, &like));
         assert!(proves_overcharge(&strand, &rates), "{sequence}");
-        assert!(load.is_whole(ns) && rates.is_overcharged(ns, fee, load.most(ns)));
+        let stated = PicoDollarPrice(fee);
+        assert!(load.is_whole(ns) && rates.is_overcharged(ns, stated, load.most(ns)));
         load.add(ns, true);
     }
     let later = NOW + 6 * MINUTE;
@@ -269,7 +270,8 @@ proptest! {
             let ns = NOW + (clock_ms - back_ms) * 1_000_000;
             let fee = due(&times, ns, counts_itself);
             let is_above = |load: &StrandLoad| {
-                load.is_whole(ns) && rates.is_overcharged(ns, fee, load.most(ns))
+                let stated = PicoDollarPrice(fee);
+                load.is_whole(ns) && rates.is_overcharged(ns, stated, load.most(ns))
             };
             prop_assert!(!is_above(&whole) && !is_above(&late), "place {}", at + 1);
             strand.push(envelope(at as u64 + 1, ns, fee, &like));

@@ -10,7 +10,7 @@ use super::exhibits::Exhibit;
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::load::{MINUTES_BEFORE, precedes_window};
 use crate::congestion::congestion_units;
-use crate::fees::{Rate, RateTable, is_free};
+use crate::fees::{PicoDollarPrice, Rate, RateTable, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 const RULE: u8 = 12;
@@ -26,7 +26,7 @@ struct WindowPlace {
     id: EnvelopeId,
     ns: i64,
     /// The stated congestion fee.
-    stated: u64,
+    stated: PicoDollarPrice,
     /// True if the envelope counts towards congestion; `None` for one that does not decode.
     counts: Option<bool>,
 }
@@ -37,7 +37,7 @@ impl WindowPlace {
         Self {
             id,
             ns: fields.originator_ns,
-            stated: fields.congestion_fee_picodollars,
+            stated: PicoDollarPrice(fields.congestion_fee_picodollars),
             counts: payer.ok().map(|payer| !is_free(payer.client().topic().kind())),
         }
     }
@@ -65,7 +65,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
         Fact::new(name, text)
             .at(last.id)
             .with("rule", RULE)
-            .with("congestion_fee", last.stated)
+            .with("congestion_fee", last.stated.0)
             .with("envelopes", strand.len() as u64)
             .with("in_current_minute", fewest[0])
     };
@@ -77,7 +77,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
     };
     let explains = |rate: &Rate| {
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
-        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
+        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated.0))
     };
     if is_free_of_charge || rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";

@@ -1,5 +1,7 @@
 //! Rows of recorded rates.
 
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+
 use super::{Key, take};
 use crate::family::Family;
 
@@ -28,12 +30,12 @@ impl Key<'_> for RateKey {
 pub struct RateRow {
     /// Start of validity in unix seconds.
     pub start_unix_s: u64,
-    /// Picodollars per message.
-    pub message_fee: u64,
-    /// Picodollars per byte and day kept.
-    pub storage_fee: u64,
-    /// Picodollars per unit of congestion.
-    pub congestion_fee: u64,
+    /// The fee per message.
+    pub message_fee: PicoDollarPrice,
+    /// The fee per byte and day kept.
+    pub storage_fee: PicoDollarsPerByteDay,
+    /// The fee per unit of congestion.
+    pub congestion_fee: PicoDollarPrice,
     /// Messages per minute above which congestion begins.
     pub target_rate_per_minute: u64,
 }
@@ -41,9 +43,9 @@ pub struct RateRow {
 impl RateRow {
     pub(crate) fn encode_value(&self) -> [u8; 32] {
         let mut value = [0; 32];
-        value[..8].copy_from_slice(&self.message_fee.to_be_bytes());
-        value[8..16].copy_from_slice(&self.storage_fee.to_be_bytes());
-        value[16..24].copy_from_slice(&self.congestion_fee.to_be_bytes());
+        value[..8].copy_from_slice(&self.message_fee.0.to_be_bytes());
+        value[8..16].copy_from_slice(&self.storage_fee.0.to_be_bytes());
+        value[16..24].copy_from_slice(&self.congestion_fee.0.to_be_bytes());
         value[24..].copy_from_slice(&self.target_rate_per_minute.to_be_bytes());
         value
     }
@@ -54,9 +56,9 @@ impl RateRow {
         let (congestion_fee, rest) = take(rest)?;
         Some(Self {
             start_unix_s: key.start_unix_s,
-            message_fee: u64::from_be_bytes(message_fee),
-            storage_fee: u64::from_be_bytes(storage_fee),
-            congestion_fee: u64::from_be_bytes(congestion_fee),
+            message_fee: PicoDollarPrice(u64::from_be_bytes(message_fee)),
+            storage_fee: PicoDollarsPerByteDay(u64::from_be_bytes(storage_fee)),
+            congestion_fee: PicoDollarPrice(u64::from_be_bytes(congestion_fee)),
             target_rate_per_minute: super::decode_u64(rest)?,
         })
     }
@@ -79,7 +81,13 @@ mod tests {
         #[test]
         fn values_read_back(start_unix_s in any::<u64>(), fees in any::<[u64; 4]>()) {
             let [message_fee, storage_fee, congestion_fee, target_rate_per_minute] = fees;
-            let row = RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute };
+            let row = RateRow {
+                start_unix_s,
+                message_fee: PicoDollarPrice(message_fee),
+                storage_fee: PicoDollarsPerByteDay(storage_fee),
+                congestion_fee: PicoDollarPrice(congestion_fee),
+                target_rate_per_minute,
+            };
             prop_assert_eq!(RateRow::decode(RateKey { start_unix_s }, &row.encode_value()), Some(row));
         }
     }
@@ -89,9 +97,9 @@ mod tests {
         assert_eq!(RateKey { start_unix_s: 0x0102 }.encode(), [0, 0, 0, 0, 0, 0, 1, 2]);
         let row = RateRow {
             start_unix_s: 9,
-            message_fee: 1,
-            storage_fee: 2,
-            congestion_fee: 3,
+            message_fee: PicoDollarPrice(1),
+            storage_fee: PicoDollarsPerByteDay(2),
+            congestion_fee: PicoDollarPrice(3),
             target_rate_per_minute: 4,
         };
         let mut expected = [0; 32];

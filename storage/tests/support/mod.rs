@@ -6,6 +6,7 @@ pub(crate) mod pruning;
 
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{
     Address, EnvelopeId, InboxId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
@@ -47,7 +48,7 @@ pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
     let ns = |rate: &RateRow| i128::from(rate.start_unix_s) * 1_000_000_000;
     let in_force = rates.iter().rev().find(|rate| ns(rate) <= i128::from(envelope.originator_ns));
     let messages = 1 + envelope.earlier.iter().sum::<u64>();
-    let fee = in_force.map_or(0, |rate| rate.message_fee.saturating_mul(messages));
+    let fee = in_force.map_or(0, |rate| rate.message_fee.0.saturating_mul(messages));
     envelope.size_bytes.saturating_add(fee)
 }
 
@@ -57,8 +58,13 @@ pub(crate) fn charge(payer: u8, size_bytes: u64) -> Charge {
 }
 
 pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
-    let (storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0);
-    RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    RateRow {
+        start_unix_s,
+        message_fee: PicoDollarPrice(message_fee),
+        storage_fee: PicoDollarsPerByteDay(0),
+        congestion_fee: PicoDollarPrice(0),
+        target_rate_per_minute: 0,
+    }
 }
 
 pub(crate) fn in_memory() -> Store {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Signature, Topic};
 use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
@@ -158,13 +159,13 @@ pub(super) fn version_of(id: EnvelopeId, bytes: &Bytes) -> Option<Version> {
 pub(super) fn rates() -> [RateRow; 2] {
     let first = RateRow {
         start_unix_s: 0,
-        message_fee: 10,
-        storage_fee: 1,
-        congestion_fee: 3,
+        message_fee: PicoDollarPrice(10),
+        storage_fee: PicoDollarsPerByteDay(1),
+        congestion_fee: PicoDollarPrice(3),
         target_rate_per_minute: 4,
     };
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 1;
-    [first, RateRow { start_unix_s, message_fee: 20, ..first }]
+    [first, RateRow { start_unix_s, message_fee: PicoDollarPrice(20), ..first }]
 }
 
 /// The topic of all envelopes.
@@ -204,7 +205,7 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         _ => START_NS + i64::try_from(sequence.0).unwrap() * STEP_NS,
     };
     let second = u64::try_from(originator_ns / 1_000_000_000).unwrap();
-    let fee = rates().iter().rev().find(|it| it.start_unix_s <= second).unwrap().message_fee;
+    let fee = rates().iter().rev().find(|it| it.start_unix_s <= second).unwrap().message_fee.0;
     let price = fee + payer_bytes.len() as u64 * u64::from(RETENTION_DAYS);
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: originator.0,

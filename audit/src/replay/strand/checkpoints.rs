@@ -79,10 +79,21 @@ impl StrandReplay {
             self.fault(Fault::at(FaultKind::CheckpointSignature, id, error));
             return;
         }
+        let (is_own, is_derived) = (of.node == self.originator(), self.tree.root() == of.root);
         if !self.tree.accepts(of.root) {
             let text =
                 format!("node {} signed the root {}, and the log has another", of.node, of.root);
-            self.fault(Fault::at(FaultKind::CheckpointRoot, id, text));
+            // The strand's node may have shown an observer another history, and a keeper may lie about a leaf.
+            let kind = match is_own && !self.has_claimed_leaf {
+                true => FaultKind::CheckpointRoot,
+                false => FaultKind::OtherTree,
+            };
+            self.fault(Fault::at(kind, id, text));
+        } else if is_own {
+            self.has_claimed_leaf = false;
+        } else if !is_derived {
+            // From now on the tree has a leaf that the strand's node has not confirmed.
+            self.has_claimed_leaf = true;
         }
         self.figures.count_checkpoint(of.node);
         if of.node == self.originator() {

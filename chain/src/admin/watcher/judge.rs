@@ -9,7 +9,7 @@ use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
 use crate::admin::rates::{PRICE_MAX, RateEntry};
-use crate::admin::{MicroDollars, SignedMicroDollars, Wei};
+use crate::admin::{MicroDollars, SignedMicroDollars, Wei, WeiPerGas};
 
 /// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct WatchLimits {
     pub sender_min: Wei,
     /// The smallest balance of a sender on the app chain without an alarm, of its native token.
     pub app_sender_min: Wei,
-    /// The highest gas price without an alarm, wei.
-    pub gas_price_wei_max: u128,
+    /// The highest gas price without an alarm.
+    pub gas_price_max: WeiPerGas,
     /// The age in seconds of the last report's last minute above which the next report is overdue; and the time in
     /// seconds for which a node may have no report.
     pub report_age_s_max: u64,
@@ -41,7 +41,7 @@ impl Default for WatchLimits {
             payer_min: MicroDollars::new(10 * 1_000_000).expect("ten dollars fit into 96 bits"),
             sender_min: Wei(10_000_000_000_000_000),
             app_sender_min: Wei(1_000_000_000_000_000_000),
-            gas_price_wei_max: 100_000_000_000,
+            gas_price_max: WeiPerGas(100_000_000_000),
             report_age_s_max: 24 * 3600,
             settle_age_s_max: 24 * 3600,
             block_age_s_max: 15 * 60,
@@ -136,8 +136,8 @@ pub fn judge(
     if block_age_s > limits.block_age_s_max {
         alarm(AlarmKind::ChainStopped, format!("the newest block is {block_age_s} s old"));
     }
-    if seen.gas_price_wei > limits.gas_price_wei_max {
-        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price_wei));
+    if seen.gas_price > limits.gas_price_max {
+        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price.0));
     }
     for (payer, balance) in &seen.payers {
         if *balance < SignedMicroDollars::from(limits.payer_min) {
@@ -195,19 +195,24 @@ fn of_reports(
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
-    let age_s = |report: &OnchainReport| now.saturating_sub(u64::from(report.end_minute) * 60);
+    let age_s = |report: &OnchainReport| now.saturating_sub(report.stated_end_s());
+    // A report that lies about its end would hide how old it is.
+    let is_old = |report: &OnchainReport, age_s_max: u64| {
+        age_s(report) > age_s_max || !report.has_ended(now)
+    };
+    let ended = |report: &OnchainReport| match report.has_ended(now) {
+        true => format!("ended {} h ago", age_s(report) / 3600),
+        false => "states an end that has not come".to_owned(),
+    };
     let stuck = reports.iter().filter(|report| !report.is_settled);
-    let stuck = stuck.filter(|report| age_s(report) > limits.settle_age_s_max).map(|report| {
-        let (index, hours) = (report.index, age_s(report) / 3600);
-        let text = format!(
-            "report {index} about originator {node} ended {hours} h ago and is not settled"
-        );
+    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max)).map(|report| {
+        let (index, ended) = (report.index, ended(report));
+        let text = format!("report {index} about originator {node} {ended} and is not settled");
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| is_due && age_s(last) > limits.report_age_s_max);
+    let overdue = reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max));
     let overdue = overdue.map(|last| {
-        let hours = age_s(last) / 3600;
-        let text = format!("the last report about originator {node} ended {hours} h ago");
+        let text = format!("the last report about originator {node} {}", ended(last));
         (AlarmKind::ReportOverdue, text)
     });
     stuck.chain(overdue).collect()
@@ -288,7 +293,7 @@ mod tests {
     fn healthy() -> Observation {
         Observation {
             chain_time: NOW - 5,
-            gas_price_wei: 1,
+            gas_price: WeiPerGas(1),
             payers: vec![(Address::ZERO, SignedMicroDollars(11_000_000))],
             senders: vec![(Address::ZERO, Wei(u128::MAX))],
             app_senders: vec![(Address::ZERO, Wei(u128::MAX))],
@@ -319,7 +324,7 @@ mod tests {
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
-            (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
+            (AlarmKind::GasPrice, |it| it.gas_price = WeiPerGas(u128::MAX)),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {
                 _ = it.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]))
@@ -344,6 +349,23 @@ mod tests {
             .reports
             .insert(OriginatorId(300), (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    /// Nodes of the reference implementation attest any end minute, and write no further report before it is over.
+    #[test]
+    fn a_report_that_states_an_end_far_ahead_silences_no_alarm() {
+        let mut seen = healthy();
+        let ended = |end_minute, is_settled| {
+            let report = OnchainReport { end_minute, ..report(0, 60, is_settled) };
+            (1, vec![report])
+        };
+        seen.reports.insert(OriginatorId(300), ended(u32::MAX >> 1, true));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportOverdue]);
+        seen.reports.insert(OriginatorId(300), ended(u32::MAX >> 1, false));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck, AlarmKind::ReportOverdue]);
+        let soon = u32::try_from((NOW + 1800) / 60).unwrap();
+        seen.reports.insert(OriginatorId(300), ended(soon, false));
+        assert_eq!(kinds(&seen), [], "the clock of the watcher is behind");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Observation, Watched};
 use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
-use crate::admin::{Wei, fees, installed, nodes, payers, rates};
+use crate::admin::{Wei, WeiPerGas, fees, installed, nodes, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
@@ -35,11 +35,11 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     let lacks_rates = network.contracts.get(Contract::RateRegistry).is_none();
     let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let newest = newest.map_err(|error| settlement.request_error("eth_getBlockByNumber", error))?;
-    let gas_price_wei = settlement.provider().get_gas_price().await;
+    let gas_price = settlement.provider().get_gas_price().await;
+    let gas_price = gas_price.map_err(|error| settlement.request_error("eth_gasPrice", error))?;
     let mut seen = Observation {
         chain_time: newest.map_or(0, |block| block.header.timestamp),
-        gas_price_wei: gas_price_wei
-            .map_err(|error| settlement.request_error("eth_gasPrice", error))?,
+        gas_price: WeiPerGas(gas_price),
         rates: if lacks_rates { Vec::new() } else { rates::list(network).await? },
         lacks_rates,
         ..Observation::default()

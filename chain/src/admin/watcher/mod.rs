@@ -16,7 +16,7 @@ use hawser_proto::OriginatorId;
 use super::contract::Contract;
 use super::fees::OnchainReport;
 use super::rates::RateEntry;
-use super::{SignedMicroDollars, Wei};
+use super::{SignedMicroDollars, Wei, WeiPerGas};
 
 pub use events::{EventCounts, EventFollower, WatchedEvent};
 pub use judge::{Alarm, AlarmKind, WatchLimits, judge};
@@ -38,8 +38,8 @@ pub struct Watched {
 pub struct Observation {
     /// The time of the settlement chain's newest block, unix seconds.
     pub chain_time: u64,
-    /// The settlement chain's gas price, wei.
-    pub gas_price_wei: u128,
+    /// The settlement chain's gas price.
+    pub gas_price: WeiPerGas,
     /// Balances of payers.
     pub payers: Vec<(Address, SignedMicroDollars)>,
     /// Balances of senders on the settlement chain.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{B256, Bytes};
 
 use super::{Driver, RequestResult};
+use crate::admin::Wei;
 use crate::broadcast::error::BroadcastError;
 use crate::broadcast::outcome::BroadcastReceipt;
 use crate::broadcast::poll::mined;
@@ -49,7 +50,7 @@ impl Driver {
         for (nonce, payload) in left.iter().filter_map(|slot| sharing.slots.remove(slot)) {
             sharing.finished.push(FinishedNonce { nonce, payload, end: SharedEnd::Free });
         }
-        let spent = sharing.cost(self.spending.spent_wei(self.started.elapsed()));
+        let spent = sharing.cost(self.spending.spent(self.started.elapsed()));
         let wanted = waiting.iter().filter(|job| floor.is_some() && !sharing.parked.contains(job));
         let wanted = wanted.filter_map(|job| Some((*job, self.jobs.get(*job)?.key())));
         let request = SyncRequest {
@@ -215,16 +216,16 @@ impl Driver {
         }
     }
 
-    /// Puts all signed transactions on record at once. `costs_wei` is the cost that each adds to the
+    /// Puts all signed transactions on record at once. `costs` are the costs that each adds to the
     /// last hour, counted at `taken`.
     pub(super) async fn put_on_record(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
-        costs_wei: &[u128],
+        costs: &[Wei],
         taken: Duration,
     ) -> Vec<Recorded> {
         if self.sharing.is_some() {
-            return self.share(signed, costs_wei, taken).await;
+            return self.share(signed, costs, taken).await;
         }
         let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
@@ -235,7 +236,7 @@ impl Driver {
         let written = self.write(entries.collect(), true).await;
         if written.is_err() {
             // None of them is sent. While a disk is full, repeats would use up the hour's ceiling.
-            costs_wei.iter().for_each(|cost_wei| self.spending.give_back(*cost_wei, taken));
+            costs.iter().for_each(|cost| self.spending.give_back(*cost, taken));
         }
         vec![written.map_or_else(Recorded::No, |()| Recorded::Yes); signed.len()]
     }
@@ -243,25 +244,25 @@ impl Driver {
     async fn share(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
-        costs_wei: &[u128],
+        costs: &[Wei],
         taken: Duration,
     ) -> Vec<Recorded> {
         self.note_slots();
-        let added_wei = costs_wei.iter().copied().fold(0, u128::saturating_add);
-        let own_wei = self.spending.spent_wei(taken).saturating_sub(added_wei);
+        let added = costs.iter().copied().fold(Wei(0), Wei::plus);
+        let before = self.spending.spent(taken).less(added);
         let Some(sharing) = &mut self.sharing else { return vec![Recorded::Yes; signed.len()] };
-        let own = sharing.cost(own_wei);
-        let transactions = signed.iter().zip(costs_wei).map(|((it, signed), cost_wei)| {
+        let own = sharing.cost(before);
+        let transactions = signed.iter().zip(costs).map(|((it, signed), cost)| {
             let payload = sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload);
-            let (is_next, cost_wei, raw) = (it.over.is_some(), *cost_wei, signed.raw.clone());
-            SharedTransaction { nonce: it.nonce, payload, is_next, cost_wei, raw }
+            let (is_next, cost, raw) = (it.over.is_some(), *cost, signed.raw.clone());
+            SharedTransaction { nonce: it.nonce, payload, is_next, cost, raw }
         });
         let transactions: Vec<_> = transactions.collect();
-        let max_wei = self.spending.per_hour_max_wei();
+        let max = self.spending.per_hour_max();
         let shared = sharing.shared.clone();
-        match shared.record(&transactions, SharedHour { max_wei, own }).await {
+        match shared.record(&transactions, SharedHour { max, own }).await {
             Ok(answers) => {
-                let answers = answers.into_iter().zip(costs_wei);
+                let answers = answers.into_iter().zip(costs);
                 answers.map(|(answer, cost)| self.recorded(answer, *cost, taken)).collect()
             }
             Err(error) => {
@@ -272,18 +273,18 @@ impl Driver {
     }
 
     /// Converts the answer for one transaction. If the transaction must not be sent, its cost is given back.
-    fn recorded(&mut self, answer: SharedRecord, cost_wei: u128, taken: Duration) -> Recorded {
+    fn recorded(&mut self, answer: SharedRecord, cost: Wei, taken: Duration) -> Recorded {
         match answer {
             SharedRecord::Recorded => Recorded::Yes,
             SharedRecord::Taken => {
-                self.spending.give_back(cost_wei, taken);
+                self.spending.give_back(cost, taken);
                 let reason = "another process has taken the nonce over".into();
                 Recorded::No(BroadcastError::Sharing { reason })
             }
-            SharedRecord::TooExpensive(spent_wei) => {
-                self.spending.give_back(cost_wei, taken);
-                let max_wei = self.spending.per_hour_max_wei();
-                Recorded::No(self.stopped_by(CeilingError::Hour { spent_wei, max_wei }))
+            SharedRecord::TooExpensive(spent) => {
+                self.spending.give_back(cost, taken);
+                let max = self.spending.per_hour_max();
+                Recorded::No(self.stopped_by(CeilingError::Hour { spent, max }))
             }
         }
     }
@@ -300,16 +301,16 @@ impl Driver {
             raws.map(move |(place, signed)| {
                 let raw = signed.raw.clone();
                 // The cost is already part of the amount that this process reports as spent.
-                SharedTransaction { nonce, payload, is_next: place > 0, cost_wei: 0, raw }
+                SharedTransaction { nonce, payload, is_next: place > 0, cost: Wei(0), raw }
             })
         };
         let lost: Vec<_> = nonces.iter().flat_map(of_nonce).collect();
         if lost.is_empty() {
             return;
         }
-        let (shared, now, max_wei) =
-            (sharing.shared.clone(), self.started.elapsed(), self.spending.per_hour_max_wei());
-        let hour = SharedHour { max_wei, own: sharing.cost(self.spending.spent_wei(now)) };
+        let (shared, now, max) =
+            (sharing.shared.clone(), self.started.elapsed(), self.spending.per_hour_max());
+        let hour = SharedHour { max, own: sharing.cost(self.spending.spent(now)) };
         match shared.record(&lost, hour).await {
             Ok(recorded) => {
                 let recorded = lost.iter().zip(recorded);

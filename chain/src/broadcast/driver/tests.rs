@@ -79,7 +79,7 @@ async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling
     for (upper, lower_now, expected) in [(900, 100, 900), (1001, 100, 113), (1001, 500, 500)] {
         let path = folder.path().join(format!("{upper}-{lower_now}"));
         let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
-        let limits = SpendingLimits { gas_price_max_wei: 1000, ..SpendingLimits::default() };
+        let limits = SpendingLimits { gas_price_max: WeiPerGas(1000), ..SpendingLimits::default() };
         let mut driver = driver(record, key.clone(), limits);
         driver.state.price.set(MedianPrices { lower: 100, upper });
         let mut caller = submitted(&mut driver, 1);
@@ -127,7 +127,7 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let open = || NonceRecord::open(&path, CHAIN, key.address()).unwrap();
     let price = GasPrice::default().last().upper;
-    let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
+    let limits = SpendingLimits { gas_price_max: WeiPerGas(price), ..SpendingLimits::default() };
     let mut driver = driver(open(), key.clone(), limits);
     let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
@@ -150,7 +150,7 @@ async fn a_payload_that_is_too_cheap_for_some_is_not_given_up_at_the_ceiling() {
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
     let price = GasPrice::default().last().upper;
-    let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
+    let limits = SpendingLimits { gas_price_max: WeiPerGas(price), ..SpendingLimits::default() };
     let mut driver = driver(record, key, limits);
     let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
@@ -167,7 +167,7 @@ async fn a_payload_at_the_ceiling_gives_way_to_a_filler_at_the_current_price() {
     let folder = tempfile::tempdir().unwrap();
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
-    let limits = SpendingLimits { gas_price_max_wei: 100, ..SpendingLimits::default() };
+    let limits = SpendingLimits { gas_price_max: WeiPerGas(100), ..SpendingLimits::default() };
     let mut driver = driver(record, key, limits);
     driver.state.price.set(MedianPrices { lower: 100, upper: 100 });
     let mut outcome = submitted(&mut driver, 1);
@@ -201,13 +201,13 @@ async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {
     driver.sign().await;
     let failed = outcome.try_recv();
     assert!(matches!(failed, Ok(Err(BroadcastError::Record { .. }))), "{failed:?}");
-    assert_eq!(driver.spending.spent_wei(driver.now()), 0);
+    assert_eq!(driver.spending.spent(driver.now()), Wei(0));
 
     std::fs::remove_dir(&blocked).unwrap();
     let mut outcome = submitted(&mut driver, 2);
     driver.sign().await;
     assert!(outcome.try_recv().is_err(), "it is signed");
-    assert!(driver.spending.spent_wei(driver.now()) > 0);
+    assert!(driver.spending.spent(driver.now()) > Wei(0));
 }
 
 #[tokio::test]

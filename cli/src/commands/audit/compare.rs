@@ -4,7 +4,7 @@ use hawser_audit::compare::{ComparedBy, ComparedPlaces, Side, StrandDifference, 
 use hawser_node::error::{RunError, RunErrorKind};
 use serde_json::json;
 
-use super::replay::FAULTS_EXIT_CODE;
+use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::source::{self, OpenLog};
 use crate::args::audit::AuditCompareArgs;
 use crate::output;
@@ -12,7 +12,8 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When a log cannot be read; and with an exit code of its own if logs differ.
+/// When a log cannot be read; and with an exit code of its own if logs differ, or if nothing of two logs was there to be
+/// compared.
 pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
     let [first, others @ ..] = &args.logs[..] else {
         return Err(RunError::usage("give at least two logs"));
@@ -23,7 +24,7 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     let opened = args.logs.iter().map(|log| source::open(log)).collect::<Result<Vec<_>, _>>()?;
     let views = opened.iter().map(OpenLog::view).collect::<Result<Vec<_>, _>>()?;
     let by = if args.quick { ComparedBy::StoredTrees } else { ComparedBy::Rows };
-    let mut are_equal = true;
+    let (mut are_equal, mut not_compared) = (true, None);
     for (other, view) in others.iter().zip(&views[1..]) {
         let found = compare(&*views[0], &**view, by)
             .map_err(|error| RunError::failed(format!("{first} and {other}: {error}")))?;
@@ -31,6 +32,10 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
         are_equal &= is_equal;
         let mut compared = ComparedPlaces::default();
         found.iter().for_each(|strand| compared.add(strand.compared));
+        // Two nodes that show nothing are not equal for that.
+        if is_equal && compared == ComparedPlaces::default() {
+            not_compared = not_compared.or(Some(other));
+        }
         if as_json {
             let differing: Vec<_> = found.iter().filter(|it| !it.is_equal()).collect();
             output::line(json!({
@@ -50,10 +55,14 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
         let evidence = evidence(compared);
         output::line(format_args!("{first} and {other}: {strands}, {verdict}: {evidence}"));
     }
-    if are_equal {
-        return Ok(());
-    }
-    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+    let (code, text) = match (are_equal, not_compared) {
+        (true, None) => return Ok(()),
+        (true, Some(other)) => {
+            (INCOMPLETE_EXIT_CODE, format!("{first} and {other}: there was nothing to compare"))
+        }
+        (false, _) => (FAULTS_EXIT_CODE, String::new()),
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text })
 }
 
 /// Returns the basis of a verdict, for people.

@@ -12,6 +12,7 @@ use hawser_node::files::{rates, registry};
 use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
+use serde::Deserialize;
 
 use crate::args::audit::KeysArgs;
 use crate::args::onchain::NetworkArgs;
@@ -130,7 +131,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     let origin = format!("of {}", path.display());
     let fail =
         |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
-    if text.contains(SCHEMA) {
+    if is_evidence(&text) {
         let file = EvidenceFile::parse(&text).map_err(|error| fail(&error))?;
         let known = file.keys().map_err(|error| fail(&error))?;
         let (addresses, source) = (Vec::new(), file.registry_source);
@@ -182,6 +183,18 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     });
     let source = source.transpose().map_err(|error| fail(&error))?;
     Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false })
+}
+
+/// Returns true if a text states the schema of evidence files as its own.
+///
+/// Other files may have the name of the schema elsewhere: the owner of a node can register any address, and must not
+/// make the registry file unreadable for everyone who judges the node.
+fn is_evidence(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct StatedSchema {
+        schema: String,
+    }
+    serde_json::from_str::<StatedSchema>(text).is_ok_and(|stated| stated.schema == SCHEMA)
 }
 
 /// Returns the contract of a development network's registry, if it has chains.

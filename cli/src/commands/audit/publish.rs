@@ -1,5 +1,6 @@
 //! `hawser audit export --to s3://…`: copies the export in a folder to a bucket.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
@@ -39,7 +40,11 @@ pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), Run
         );
         return Err(RunError::refused(text));
     }
-    let plan = Publication::plan(&here, there.as_ref()).map_err(RunError::refused)?;
+    let mut plan = Publication::plan(&here, there.as_ref()).map_err(RunError::refused)?;
+    if there.is_some() {
+        let held = lengths_in(to)?;
+        plan = plan.with_lost(&here, |name| held.get(name).copied());
+    }
     let (mut files, mut bytes) = (0, 0);
     let mut bring = |file: &PublishedFile| {
         copy(folder, file, to)?;
@@ -84,6 +89,20 @@ fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
     Ok(false)
 }
 
+/// Returns the lengths of the files that a place holds in the folders of an export.
+fn lengths_in(to: &dyn Objects) -> Result<BTreeMap<String, u64>, RunError> {
+    let mut held = BTreeMap::new();
+    for table in TABLES {
+        let place = to.location(table);
+        let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
+        if to.has_folder(table).map_err(fail)? {
+            let listed = to.list(table).map_err(fail)?.into_iter().filter(|it| it.is_plain);
+            held.extend(listed.map(|it| (it.name, it.len_bytes)));
+        }
+    }
+    Ok(held)
+}
+
 /// Copies a file, if its bytes are those that the manifest names.
 fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), RunError> {
     let path = folder.join(&file.name);
@@ -126,6 +145,8 @@ fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
 mod tests {
     use std::fs;
 
+    use hawser_audit::export::{FileDigest, LogPart, StrandParts};
+    use hawser_proto::{OriginatorId, SequenceId};
     use hawser_storage::FolderObjects;
 
     use super::*;
@@ -143,12 +164,38 @@ mod tests {
         }
     }
 
+    /// Another user, or a rule of a bucket, removes or cuts a file that the manifest of the place lists.
+    #[test]
+    fn a_file_that_the_place_has_lost_is_brought_again() {
+        let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let name = "log/originator=200/from=0000000000000000001.parquet";
+        fs::create_dir_all(here.path().join("log/originator=200")).unwrap();
+        fs::write(here.path().join(name), b"rows").unwrap();
+        let blake3 = blake3::hash(b"rows").to_hex().to_string();
+        let file = FileDigest { rows: 1, len_bytes: 4, blake3 };
+        let (from, through) = (SequenceId(1), SequenceId(1));
+        let parts = vec![LogPart { from, through, file, judged_by: None }];
+        let originator_id = OriginatorId(200);
+        let strand = StrandParts { originator_id, parts, head: None, beyond_head: None };
+        let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
+        manifest.strands = vec![strand];
+        fs::write(here.path().join(Publication::MANIFEST), manifest.to_text()).unwrap();
+        let to = FolderObjects::new(there.path());
+        let brought = || publish(here.path(), &to).unwrap();
+        assert_eq!((brought(), brought()), ((1, 4), (0, 0)));
+        fs::remove_file(there.path().join(name)).unwrap();
+        assert_eq!((brought(), brought()), ((1, 4), (0, 0)));
+        fs::write(there.path().join(name), b"row").unwrap();
+        assert_eq!(brought(), (1, 4));
+        assert_eq!(fs::read(there.path().join(name)).unwrap(), b"rows");
+    }
+
     #[test]
     fn an_error_of_the_place_names_the_place() {
         let here = tempfile::tempdir().unwrap();
         let there = tempfile::tempdir().unwrap();
         fs::write(here.path().join("part"), b"rows").unwrap();
-        let digest = hawser_audit::export::FileDigest {
+        let digest = FileDigest {
             rows: 1,
             len_bytes: 4,
             blake3: blake3::hash(b"rows").to_hex().to_string(),

@@ -14,7 +14,6 @@ mod load;
 mod mix;
 mod streams;
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -247,7 +246,7 @@ async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Conne
     (0..args.connections).map(one).collect()
 }
 
-/// Prints the payer and the cost of publishing, and asks at a terminal.
+/// Prints the payer and the cost of publishing, and asks.
 fn confirm(args: &BenchArgs) -> Result<(), RunError> {
     let most = output::count(args.publishes_max, "envelope");
     match (&args.payer_key_file, &args.gateway) {
@@ -265,10 +264,10 @@ fn confirm(args: &BenchArgs) -> Result<(), RunError> {
             gateway.as_deref().unwrap_or_default()
         )),
     }
-    if args.yes || !std::io::stdin().is_terminal() || output::ask("publish?")? {
+    if args.yes {
         return Ok(());
     }
-    Err(RunError::refused("nothing was published"))
+    output::confirm("publish?", "nothing was published")
 }
 
 async fn run_test(target: &Arc<BenchTarget>, test: BenchTest, publish_rate: u32) -> BenchFigures {

@@ -67,7 +67,7 @@ impl Watch {
         page.family("xmtp_chain_watcher_block_time_seconds", "Time of the newest block", "gauge");
         page.row("", seen.chain_time);
         page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
-        page.row("", seen.gas_price_wei);
+        page.row("", seen.gas_price.0);
         page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
         for (payer, balance) in &seen.payers {
             page.row(&format!("payer=\"{payer}\""), balance.0);
@@ -92,13 +92,17 @@ impl Watch {
         for (node, (_, newest)) in all {
             page.row(&of(node), newest.iter().filter(|report| !report.is_settled).count());
         }
-        let ended = |report: &OnchainReport| u64::from(report.end_minute) * 60;
+        let now = self.looked_at;
+        // The end of a report that lies about it would hide how old the last report is.
+        let last_end_s = |newest: &[OnchainReport]| {
+            newest.iter().rfind(|it| it.has_ended(now)).map(OnchainReport::stated_end_s)
+        };
         let help = "End of the last report's range, if a further one is due";
         page.family("xmtp_chain_watcher_report_end_seconds", help, "gauge");
         for (node, (_, newest)) in all {
             // Otherwise an alert on its age would last for ever.
-            let last = newest.last().filter(|_| self.seen.is_report_due(*node));
-            page.row(&of(node), last.map_or(0, ended));
+            let last = last_end_s(newest).filter(|_| self.seen.is_report_due(*node));
+            page.row(&of(node), last.unwrap_or(0));
         }
         let help = "Fees settled of the newest reports";
         page.family("xmtp_chain_watcher_settled_microdollars", help, "gauge");
@@ -107,19 +111,17 @@ impl Watch {
         }
         let help = "Originators whose last report ended a short time ago";
         page.family("xmtp_chain_active_originator_nodes", help, "gauge");
-        let is_active = |report: &OnchainReport| {
-            self.looked_at.saturating_sub(ended(report)) <= self.active_window_s
-        };
-        let active = all.values().filter(|(_, newest)| newest.last().is_some_and(is_active));
+        let is_active = |end_s: u64| now.saturating_sub(end_s) <= self.active_window_s;
+        let active = all.values().filter(|(_, newest)| last_end_s(newest).is_some_and(is_active));
         page.row("", active.count());
         self.ranges(page);
         self.totals.write_to(page);
         let submitted = self.totals.last_submission_s();
-        let latest = submitted.or(all.values().filter_map(|(_, it)| it.last()).map(ended).max());
+        let latest = submitted.or(all.values().filter_map(|(_, it)| last_end_s(it)).max());
         let help = "Time since the last report came to the chain";
         page.family("xmtp_chain_time_since_last_submission_seconds", help, "gauge");
         if let Some(latest) = latest {
-            page.row("", self.looked_at.saturating_sub(latest));
+            page.row("", now.saturating_sub(latest));
         }
     }
 
@@ -180,7 +182,7 @@ impl MetricsSource for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use hawser_chain::admin::MicroDollars;
     use hawser_proto::SequenceId;
@@ -218,15 +220,16 @@ mod tests {
             node_ids: vec![OriginatorId(100)],
         };
         let originators = [11, 100, 300].map(OriginatorId);
-        let seen = Observation {
-            reports: originators.map(|it| (it, (1, vec![report(it)]))).into(),
-            left: [OriginatorId(300)].into(),
-            ..Observation::default()
-        };
+        let mut reports: BTreeMap<_, _> = originators.map(|it| (it, (1, vec![report(it)]))).into();
+        // The contract takes any end minute.
+        let lying = OnchainReport { end_minute: u32::MAX >> 1, ..report(OriginatorId(200)) };
+        reports.insert(OriginatorId(200), (2, vec![report(OriginatorId(200)), lying]));
+        let seen =
+            Observation { reports, left: [OriginatorId(300)].into(), ..Observation::default() };
         let mut watch = Watch::new(Duration::from_secs(60));
         watch.note(seen, Vec::new(), 1000);
         let page = watch.page();
-        for (originator, end_s) in [(11, 0), (100, 120), (300, 0)] {
+        for (originator, end_s) in [(11, 0), (100, 120), (200, 120), (300, 0)] {
             let name = "xmtp_chain_watcher_report_end_seconds";
             let row = format!("{name}{{originator_id=\"{originator}\"}} {end_s}\n");
             assert!(page.contains(&row), "{page}");

@@ -12,7 +12,7 @@ use alloy::primitives::Address;
 use hawser_chain::admin::watcher::{
     Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
 };
-use hawser_chain::admin::{Network, Wei};
+use hawser_chain::admin::{Network, Wei, WeiPerGas};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use hawser_proto::minute::MINUTE_NS;
@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::audit::FAULTS_EXIT_CODE;
-use crate::args::network_watcher::without_effect;
 use crate::args::watcher::ChainWatcherArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
@@ -37,7 +36,7 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
-    for note in without_effect() {
+    for note in args.without_effect() {
         output::note(note);
     }
     let mut known = WatcherState::load(args.state.as_deref())?;
@@ -144,7 +143,7 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
         payer_min: limits.payer_min,
         sender_min: Wei(limits.sender_min),
         app_sender_min: Wei(limits.app_sender_min),
-        gas_price_wei_max: limits.gas_price_max,
+        gas_price_max: WeiPerGas(limits.gas_price_max),
         report_age_s_max: limits.report_age_max.as_secs(),
         settle_age_s_max: limits.settle_age_max.as_secs(),
         block_age_s_max: limits.block_age_max.as_secs(),
@@ -189,7 +188,7 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     let paused = seen.paused.values().filter(|paused| **paused).count();
     output::line(format_args!(
         "gas {} wei, {}, {paused} of {} contracts paused",
-        seen.gas_price_wei,
+        seen.gas_price.0,
         match seen.lacks_rates {
             true => "rates not watched".to_owned(),
             false => output::count(seen.rates.len(), "rate"),
@@ -225,7 +224,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
     json!({
         "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
         "chain_time": seen.chain_time,
-        "gas_price_wei": seen.gas_price_wei.to_string(),
+        "gas_price_wei": seen.gas_price.0.to_string(),
         "payers": balances("microdollars", &seen.payers, |it| it.0.to_string()),
         "senders": balances("wei", &seen.senders, |it| it.0.to_string()),
         "app_senders": balances("wei", &seen.app_senders, |it| it.0.to_string()),
@@ -272,7 +271,7 @@ mod tests {
     fn a_line_of_json_has_what_the_table_shows() {
         let account = Address::repeat_byte(1);
         let seen = Observation {
-            gas_price_wei: u128::MAX,
+            gas_price: WeiPerGas(u128::MAX),
             payers: vec![(account, SignedMicroDollars(-5))],
             senders: vec![(account, Wei(7))],
             reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),

@@ -1,6 +1,5 @@
 //! The session of one command on chains: its plan, its confirmation, its transactions and its result.
 
-use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use alloy::rpc::types::TransactionReceipt;
@@ -35,7 +34,7 @@ impl Mode {
     /// Returns the use that the arguments ask for.
     pub(crate) fn of(send: &SendArgs) -> Self {
         match (send.dry_run, send.calldata) {
-            (false, false) => Self::Send { ask: !send.yes && io::stdin().is_terminal() },
+            (false, false) => Self::Send { ask: !send.yes },
             (true, _) => Self::DryRun,
             (_, true) => Self::Calldata,
         }
@@ -357,10 +356,8 @@ pub(crate) fn no_key() -> RunError {
 /// Asks the user at the terminal.
 ///
 /// # Errors
-/// When the answer is not yes.
+/// When the answer is not yes, and when there is no terminal.
 pub(crate) fn confirm(count: usize) -> Result<(), RunError> {
-    if output::ask(format_args!("Send {}?", output::count(count, "transaction")))? {
-        return Ok(());
-    }
-    Err(RunError::refused("nothing was sent: it was not confirmed"))
+    let question = format!("Send {}?", output::count(count, "transaction"));
+    output::confirm(question, "nothing was sent")
 }

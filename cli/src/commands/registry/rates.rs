@@ -68,9 +68,9 @@ pub(in crate::commands) async fn rates_file(network: &Network) -> Result<RatesFi
 pub(in crate::commands) fn record_of_rate(rate: &RateEntry) -> RateRecord {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rate.prices;
     RateRecord {
-        message_fee: message_fee.0,
-        storage_fee: storage_fee.0,
-        congestion_fee: congestion_fee.0,
+        message_fee,
+        storage_fee,
+        congestion_fee,
         target_rate_per_minute,
         start_time: rate.start_time,
     }

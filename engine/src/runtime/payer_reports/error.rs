@@ -112,6 +112,13 @@ impl ReportStepError {
     pub(super) fn passes_by_itself(&self) -> bool {
         matches!(self, Self::NoChain | Self::NotYet(_) | Self::Figures(FiguresError::NotYet(_)))
     }
+
+    /// Returns true if the worker waits without a warning at first: if [waiting is enough](Self::passes_by_itself), and
+    /// while this node takes no publish, as before it is canonical. The node's status names that condition.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_unready = matches!(self, Self::Publish(PublishError::Unavailable { .. }));
+        is_unready || self.passes_by_itself()
+    }
 }
 
 /// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is
@@ -144,5 +151,23 @@ impl FailedReports {
     /// Returns the first error, if there was one.
     pub(super) fn into_result(self) -> Result<(), ReportStepError> {
         self.first.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A node that is not canonical yet would otherwise warn of each report that it could attest.
+    #[test]
+    fn a_node_that_takes_no_publish_waits_without_a_warning() {
+        let reason = "this node is not in the canonical network".to_owned();
+        let retry_after = Duration::from_secs(1);
+        let unready = ReportStepError::from(PublishError::Unavailable { reason, retry_after });
+        assert!(unready.is_awaited() && !unready.passes_by_itself(), "by hand it is a failure");
+        assert!(!ReportStepError::from(PublishError::AnswerTooLarge).is_awaited());
+        assert!(ReportStepError::NoChain.is_awaited());
     }
 }

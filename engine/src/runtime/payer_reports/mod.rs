@@ -12,6 +12,7 @@ mod judging;
 mod known_leaves;
 mod late_release;
 mod late_searches;
+mod named_uncounted;
 mod other_reports;
 mod searched;
 mod settling;
@@ -43,7 +44,8 @@ use super::report_history::ReportsNow;
 use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReports, HeldReport, SkippedRead, draft, held_reports, nodes_of, originators_of,
+    ChainReports, HeldReport, SkippedRead, UncountedEnvelope, draft, held_reports, nodes_of,
+    originators_of,
 };
 
 use computations::Computations;
@@ -54,6 +56,7 @@ use error::FailedReports;
 pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
 use late_searches::LateSearches;
+use named_uncounted::NamedUncounted;
 use searched::SearchedReports;
 pub use settling::SettledPart;
 pub use stages::{ReportStage, StageCount, StageCounts};
@@ -109,6 +112,7 @@ struct PayerReporterState {
     searched_to_attest: Mutex<SearchedReports>,
     late_searches: Mutex<LateSearches>,
     named_damage: Mutex<NamedDamage>,
+    named_uncounted: Mutex<NamedUncounted>,
     computations: Computations,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
@@ -136,6 +140,7 @@ impl PayerReporter {
             searched_to_attest: Mutex::default(),
             late_searches: Mutex::new(LateSearches::stored_in(engine.store())),
             named_damage: Mutex::default(),
+            named_uncounted: Mutex::default(),
             computations: Computations::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
@@ -367,7 +372,19 @@ impl PayerReporterState {
         }
         let held = held?;
         self.note_passed_over(about, held.passed_over.as_ref());
+        self.note_uncounted(about, &held.uncounted);
         Ok(held.reports)
+    }
+
+    /// Names the envelopes that a read of the reports about an originator has met and that do not count, each once.
+    fn note_uncounted(&self, about: OriginatorId, met: &[UncountedEnvelope]) {
+        let new_ones = self.named_uncounted.lock().new_ones(about, met);
+        for UncountedEnvelope { at, why } in new_ones {
+            tracing::warn!(
+                code = "payer_report_malformed", envelope = %at, %about,
+                "an envelope counts neither as payer report nor as attestation: {why}"
+            );
+        }
     }
 
     /// Names the failure that a read of the reports about an originator has passed over, once until all of them can be

@@ -79,7 +79,7 @@ impl PayerReporter {
             for kept in chain.about(about) {
                 let is_settled = kept.is_settled;
                 let stage = if is_settled { ReportStage::Settled } else { ReportStage::Submitted };
-                counts.note(stage, kept.end.minute);
+                counts.note(stage, kept.last_minute());
             }
             let continuing = state.continuing(about);
             for held in continuing.map_err(|cause| ReportStepError::unread(about, cause))? {

@@ -1,5 +1,7 @@
 //! Submitting the reports that a majority of the nodes has attested.
 
+use std::cmp::Reverse;
+
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{Majority, majority};
 
@@ -12,8 +14,8 @@ use crate::payer_reports::{HeldReport, nodes_of};
 type Submittable = (HeldReport, Result<Majority, String>);
 
 impl PayerReporterState {
-    /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit
-    /// it with, or the reason why it is not submitted now.
+    /// Returns the reports about an originator that continue those on the chain, the longest one first, each with the
+    /// attestations to submit it with, or the reason why it is not submitted now.
     pub(super) fn to_submit(
         &self,
         about: OriginatorId,
@@ -45,7 +47,9 @@ impl PayerReporterState {
                 Err(format!("only {counted} of the {needed} attestations that it needs are valid")),
             )
         };
-        Ok(self.continuing(about)?.into_iter().map(judge).collect())
+        let mut continuing = self.continuing(about)?;
+        longest_first(&mut continuing);
+        Ok(continuing.into_iter().map(judge).collect())
     }
 
     /// Submits one report with these attestations.
@@ -58,5 +62,39 @@ impl PayerReporterState {
         let about = held.report.originator();
         tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
         Ok(submitted)
+    }
+}
+
+/// Puts the reports that end last before the others. All begin at one place, and the contract takes one of them, so the
+/// usage behind a shorter one costs all nodes a further submission and further settlements.
+fn longest_first(reports: &mut [HeldReport]) {
+    reports.sort_by_key(|held| Reverse(held.report.end().sequence));
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+    use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, ReportId};
+
+    use super::*;
+
+    /// A node may write a true report of each minute, whose ids come in any order.
+    #[test]
+    fn the_report_that_ends_last_is_submitted_first() {
+        let held = |id: u8, end: u64| {
+            let range_end = RangeEnd { minute: 5, sequence: SequenceId(end) };
+            let (about, nodes) = (OriginatorId(100), NodeIds::new([OriginatorId(100)]).unwrap());
+            let report = PayerReport::new(about, SequenceId::NONE, range_end, [7; 32], nodes);
+            HeldReport {
+                id: ReportId([id; 32]),
+                report: report.unwrap(),
+                written: Vec::new(),
+                attestations: Vec::new(),
+            }
+        };
+        let mut reports = [held(1, 10), held(2, 30), held(3, 20), held(4, 30)];
+        longest_first(&mut reports);
+        let ids: Vec<u8> = reports.iter().map(|it| it.id.0[0]).collect();
+        assert_eq!(ids, [2, 4, 3, 1], "those of one end stay in the order of their ids");
     }
 }

@@ -192,7 +192,7 @@ impl PayerReportWorker {
                 self.waits.remove(&(step, about));
                 return;
             }
-            Err(error) if error.passes_by_itself() && !self.waits_too_long(step, about) => {
+            Err(error) if error.is_awaited() && !self.waits_too_long(step, about) => {
                 tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
                 return;
             }

@@ -1,7 +1,7 @@
 //! Payer reports as an operator sees them: those that nodes have written and those on the chain, and why this
 //! node does not attest one.
 
-use hawser_proto::{OriginatorId, PayerAddress, minute_of};
+use hawser_proto::{OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId, SettledAmount};
 
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, UNJUDGED};
@@ -123,8 +123,9 @@ impl PayerReporter {
     }
 
     /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
-    /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. An earlier refusal
-    /// ends if this node now computes the same amounts. Blocks on the disk, and while another report is computed.
+    /// be computed yet; `None` if it is neither among those that [`reports`](Self::reports) returns nor among the
+    /// newest ones of a node. An earlier refusal ends if this node now computes the same amounts. Blocks on the disk,
+    /// and while another report is computed.
     ///
     /// # Errors
     /// [`ReportStepError::Busy`] while another operator is answered, [`ReportStepError::Unread`] if the report may be
@@ -133,12 +134,15 @@ impl PayerReporter {
         let Ok(id) = id.parse::<ReportId>() else { return Ok(None) };
         let _answer = self.0.computations.begin_answer().ok_or(ReportStepError::Busy)?;
         let ReportList { views, unread } = self.all_reports()?;
-        let Some(mut view) = views.into_iter().find(|view| view.id == id) else {
-            return match unread.into_iter().next() {
-                Some((about, cause)) => Err(ReportStepError::unread(about, cause)),
-                None => Ok(None),
+        let mut view =
+            match (views.into_iter().find(|view| view.id == id), unread.into_iter().next()) {
+                (Some(view), _) => view,
+                (None, Some((about, cause))) => return Err(ReportStepError::unread(about, cause)),
+                (None, None) => match self.elsewhere(id)? {
+                    Some(view) => view,
+                    None => return Ok(None),
+                },
             };
-        };
         let snapshot = self.0.engine.store().snapshot();
         let compute = || recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX);
         let mut compared = self.0.computations.compute(compute)?;
@@ -162,6 +166,32 @@ impl PayerReporter {
             false => Some(NOT_COME.to_owned()),
         };
         Ok(Some(ReportExplained { view, compared, waits_for }))
+    }
+
+    /// Returns a report that a node has written and that does not continue those on the chain, with the reason why no
+    /// node judges it; `None` if it is not among the newest ones of a node.
+    fn elsewhere(&self, id: ReportId) -> Result<Option<ReportView>, ReportStepError> {
+        let chain = self.0.chain()?;
+        for about in self.originators() {
+            let held = self.0.held(about)?;
+            let Some(held) = held.into_iter().find(|held| held.id == id) else { continue };
+            let (start, end) = (held.report.start(), held.report.end().sequence);
+            let next = chain.last_end(about).map_or(SequenceId::NONE, |end| end.sequence);
+            let why = match start == end {
+                true => "it covers no envelope".to_owned(),
+                false => format!(
+                    "it starts at {start}, and the next report on the chain starts at {next}"
+                ),
+            };
+            return Ok(Some(ReportView {
+                id,
+                writers: writers(&held),
+                attested_by: attesters(&held),
+                report: held.report,
+                state: ReportState::Waiting(why),
+            }));
+        }
+        Ok(None)
     }
 
     /// Adds the reports about one originator: those on the chain, oldest first, and those that continue them.
@@ -240,7 +270,6 @@ fn attesters(held: &crate::payer_reports::HeldReport) -> Vec<OriginatorId> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SequenceId;
     use hawser_rules::payer_report::{AmountCause, NodeIds, RangeEnd};
 
     use super::*;

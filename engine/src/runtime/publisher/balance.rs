@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_storage::ReadError;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -46,8 +47,8 @@ struct Payers {
 /// A payer's balance as the database has it.
 #[derive(Debug, Clone, Copy)]
 struct ReadBalance {
-    /// The amount that the payer can spend, picodollars.
-    available: i128,
+    /// The amount that the payer can spend.
+    available: PicoDollarBalance,
     /// The head of this node's strand: charges up to it are in `available`.
     head: SequenceId,
     read_ns: i64,
@@ -80,8 +81,8 @@ enum Put {
 }
 
 impl Balance {
-    fn left(&self) -> i128 {
-        self.reading.available.saturating_sub(self.charged_sum)
+    fn left(&self) -> PicoDollarBalance {
+        self.reading.available.without(self.charged_sum)
     }
 
     fn is_fresh(&self, now_ns: i64) -> bool {
@@ -128,7 +129,7 @@ impl Payers {
             return true;
         }
         self.known.retain(|_, balance| {
-            balance.is_fresh(now_ns) && balance.left() > 0 || !balance.is_stored(head)
+            balance.is_fresh(now_ns) && balance.left().0 > 0 || !balance.is_stored(head)
         });
         self.dropped_at = self.dropped_at.max(head);
         self.known.len() < PAYERS_MAX
@@ -209,9 +210,9 @@ impl Balances {
                 PublishError::broken("the payer's balance is being read: try again")
             })?;
             let left = balance.left();
-            if i128::from(price) > left {
-                let index = first_uncovered(prices, left);
-                return Err(PublishError::Balance { price, left: PicoDollarBalance(left), index });
+            if i128::from(price) > left.0 {
+                let (price, index) = (PicoDollarPrice(price), first_uncovered(prices, left));
+                return Err(PublishError::Balance { price, left, index });
             }
         }
         Ok(CheckedPayer { payers, payer })
@@ -234,17 +235,17 @@ impl Balances {
             return Ok(None);
         }
         let head = now.snapshot.head(node)?;
-        let PicoDollarBalance(available) = available_of(&now.snapshot, &now.reports, payer)?;
+        let available = available_of(&now.snapshot, &now.reports, payer)?;
         Ok(Some(ReadBalance { available, head, read_ns }))
     }
 }
 
 /// Returns the index of the first of these prices that an amount does not cover after those before it.
-fn first_uncovered(prices: &[Option<u64>], left: i128) -> usize {
+fn first_uncovered(prices: &[Option<u64>], left: PicoDollarBalance) -> usize {
     let mut sum: i128 = 0;
     let uncovered = prices.iter().position(|price| {
         sum += price.map_or(0, i128::from);
-        price.is_some() && sum > left
+        price.is_some() && sum > left.0
     });
     uncovered.unwrap_or_default()
 }
@@ -272,6 +273,7 @@ mod tests {
     }
 
     fn reading(available: i128, head: u64, read_ns: i64) -> ReadBalance {
+        let available = PicoDollarBalance(available);
         ReadBalance { available, head: SequenceId(head), read_ns }
     }
 
@@ -289,7 +291,7 @@ mod tests {
         let first = |prices: &[u64], left| {
             // A repeat comes before all of them.
             let prices = std::iter::once(None).chain(prices.iter().copied().map(Some));
-            first_uncovered(&prices.collect::<Vec<_>>(), left) - 1
+            first_uncovered(&prices.collect::<Vec<_>>(), PicoDollarBalance(left)) - 1
         };
         assert_eq!(first(&[0, 40, 60, 1, 5], 100), 3);
         assert_eq!(first(&[0, 40, 60], 99), 2);
@@ -306,9 +308,13 @@ mod tests {
         assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), Put::Known);
         assert_eq!(payers.known.len(), 2, "the others are read again when they publish");
         assert_eq!(payers.put(payer(1), reading(FUNDED, 4, late_ns)), Put::Known);
-        assert_eq!(payers.known[&payer(1)].left(), 30);
+        assert_eq!(payers.known[&payer(1)].left(), PicoDollarBalance(30));
         assert_eq!(payers.put(payer(1), reading(30, 5, late_ns)), Put::Known);
-        assert_eq!(payers.known[&payer(1)].left(), 30, "the database has it now");
+        assert_eq!(
+            payers.known[&payer(1)].left(),
+            PicoDollarBalance(30),
+            "the database has it now"
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hawser_rules::PicoDollarPrice;
+
 use crate::admission::AdmissionError;
 use crate::ledger::PicoDollarBalance;
 use crate::own_clock::ClockAheadError;
@@ -39,10 +41,10 @@ pub enum PublishError {
     )]
     AnswerTooLarge,
     /// The payer cannot pay for the request.
-    #[error("the request costs {price} picodollars, and its payer has {} left", .left.0)]
+    #[error("the request costs {} picodollars, and its payer has {} left", .price.0, .left.0)]
     Balance {
-        /// Fees of the request, picodollars.
-        price: u64,
+        /// Fees of the request.
+        price: PicoDollarPrice,
         /// The amount that the payer can still spend.
         left: PicoDollarBalance,
         /// The place in the request, from 0, of the first envelope that this amount does not cover.

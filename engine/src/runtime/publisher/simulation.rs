@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
-use hawser_storage::{ChainCommit, ChainPosition, Change, RateRow, SkipReason, Store, WriteFault};
+use hawser_storage::{ChainCommit, ChainPosition, Change, SkipReason, Store, WriteFault};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -34,6 +34,7 @@ use super::sequence::SequencerThread;
 use super::size::PublishSize;
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
+use crate::price::rate_row;
 use crate::read::testing::{self, Dice, StoppedClock};
 use crate::runtime::chain::{ChainAppender, ChainAppenderParts};
 use crate::runtime::chain_clock::ChainClock;
@@ -282,16 +283,7 @@ impl Sim {
     /// A run over a store without rows.
     fn over(store: Store, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        let Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
-            rate();
-        let row = RateRow {
-            start_unix_s,
-            message_fee: message_fee.0,
-            storage_fee: storage_fee.0,
-            congestion_fee: congestion_fee.0,
-            target_rate_per_minute,
-        };
-        store.record_rates(&[row]).unwrap();
+        store.record_rates(&[rate_row(&rate())]).unwrap();
         let fails_one_in = 3 + dice.below(12);
         let outcomes = Outcomes { dice: Dice::new(!seed), fails_one_in };
         let outcomes = Arc::new(Mutex::new(outcomes));

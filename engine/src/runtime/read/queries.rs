@@ -162,7 +162,8 @@ impl TopicsQuery {
         if is_complete {
             let mut page = std::mem::take(&mut self.filling).into_page();
             if self.limits == BatchLimits::WHOLE_LOGS && plan.topics().len() > 1 && !page.finished {
-                return Err(QueryError::LogsTooLarge);
+                let cut = plan.next_topic().unwrap_or(&plan.topics()[0].topic);
+                return Err(QueryError::LogsTooLarge(cut.clone()));
             }
             // A single envelope has no halves.
             let may_share = self.limits.envelopes > 1 && !self.is_shared;

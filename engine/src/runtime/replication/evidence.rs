@@ -49,7 +49,7 @@ pub(super) enum StrandFault {
     Fee,
     /// The envelope depends on a place that its chain did not have yet.
     Dependency,
-    /// No peer has the places between the envelope and this earlier one, and they are not declared void.
+    /// No peer has the places between the envelope and this earlier one. That is a claim unless they are declared void.
     Gap {
         /// The earlier place.
         before: EnvelopeId,
@@ -159,10 +159,8 @@ fn watch(
             }
         };
         let LogEntry { id, bytes, facts, validity } = entry;
-        // A node that declares places void says itself that it left them out: there is nothing to claim.
         if let Some((before, through)) = watched.gap.take()
             && through.sequence.next() == id.sequence
-            && !state.voids.cover_all(id.originator, before.sequence.next(), through.sequence)
         {
             faults.push((*id, StrandFault::Gap { before }));
         }
@@ -211,6 +209,13 @@ fn record_faults(
         let later = ((at, fault), commits.saturating_add(1));
         if !is_tried_again(commits) {
             waiting.push(later);
+            return Ok(None);
+        }
+        // A node that declares places void says itself that it left them out: there is nothing to claim.
+        let declared = |from, through| state.voids.cover_all(at.originator, from, through);
+        if let StrandFault::Gap { before } = fault
+            && declared(before.sequence.next(), at.sequence.previous())
+        {
             return Ok(None);
         }
         let (misbehavior, places) = match fault {

@@ -100,6 +100,11 @@ impl VoidPorts {
         self.book.lock().known.all().iter().skip(sent).take(max).copied().collect()
     }
 
+    /// Returns the nodes that have declared places void.
+    pub(super) fn nodes(&self) -> BTreeSet<OriginatorId> {
+        self.book.lock().known.all().iter().map(|signed| signed.statement.node).collect()
+    }
+
     /// Returns the highest place that a node has declared void.
     pub(super) fn through(&self, node: OriginatorId) -> SequenceId {
         self.book.lock().known.through(node)

@@ -6,6 +6,7 @@
 //! [`KnownVoids`](crate::replication::KnownVoids), the queue of [`VoidPorts`](super::void_ports::VoidPorts), and the
 //! statements that a session may show. A signature is checked only if the statement would be kept.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,11 @@ pub(super) fn take_own(state: &ReplicationState) -> (Vec<VoidStatement>, Result<
 
 /// Takes the statements that peers show, until it is stopped. Tries statements again that could not be stored.
 pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    // A statement may have come with a snapshot, or the last run may have ended before it withdrew the claims.
+    let (of, nodes) = (state.clone(), state.voids.nodes());
+    if !nodes.is_empty() {
+        blocking(move || withdraw_claims(&of, nodes)).await;
+    }
     let mut failed: Vec<ShownVoid> = Vec::new();
     loop {
         let pause = async {
@@ -111,14 +117,34 @@ pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSign
 fn take_shown(state: &ReplicationState, shown: Vec<ShownVoid>) -> Result<(), CommitError> {
     let is_genuine = |shown: &ShownVoid| is_of_node(state, shown.0, &shown.1);
     let verified: Vec<_> = shown.into_iter().filter(is_genuine).map(|(_, signed)| signed).collect();
-    for added in state.voids.record(&state.store, verified)? {
-        let VoidStatement { node, from, through, .. } = added.statement;
+    let added = state.voids.record(&state.store, verified)?;
+    for SignedVoid { statement, .. } in &added {
+        let VoidStatement { node, from, through, .. } = *statement;
         tracing::info!(%node, %from, %through, "a node has declared places of its strand void");
-        if let Err(error) = look_for_held(state, &added.statement) {
+        if let Err(error) = look_for_held(state, statement) {
             tracing::warn!(%node, %error, "declared places could not be compared with the log");
         }
     }
+    withdraw_claims(state, added.iter().map(|signed| signed.statement.node).collect());
     Ok(())
+}
+
+/// Withdraws the claims that places of these nodes' strands are missing, if the nodes have declared all of them void.
+fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
+    for node in nodes {
+        let is_void = |from, through| state.voids.cover_all(node, from, through);
+        match state.reports.withdraw_gaps(node, is_void) {
+            Ok(0) => {}
+            Ok(claims) => {
+                tracing::info!(%node, claims, "a node has declared places void: the claims that they are missing are \
+                    withdrawn");
+            }
+            Err(error) => {
+                tracing::warn!(%node, %error, "claims about places that a node has declared void cannot be withdrawn \
+                    now: tried again at the next start");
+            }
+        }
+    }
 }
 
 /// Returns true if the statement is new, not dated ahead, and one that its node has signed.

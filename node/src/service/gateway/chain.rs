@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_chain::admin::{AdminError, Contract};
+use hawser_chain::admin::{AdminError, Contract, WeiPerGas};
 use hawser_chain::broadcast::{
     BroadcastError, BroadcastSettings, Broadcaster, GasPriceReadings, IN_FLIGHT, TransactionTimes,
     WAIT_MAX,
@@ -117,18 +117,18 @@ impl ChainWriter for BroadcastWriter {
         .boxed()
     }
 
-    fn gas_price_wei(&self) -> u128 {
-        self.broadcaster.gas_price_wei()
+    fn gas_price(&self) -> WeiPerGas {
+        self.broadcaster.gas_price()
     }
 
     fn figures(&self) -> SenderFigures {
         let GasPriceReadings { last, read, defaults } = self.broadcaster.gas_price_readings();
-        let last = last.map(|last| (last.unix_s, last.wei));
+        let last = last.map(|last| (last.unix_s, last.price));
         SenderFigures {
             chain_id: self.endpoints.id(),
             gas_prices: GasPrices { last, read, defaults },
             last_nonce: self.broadcaster.status().last_nonce,
-            balance_wei: self.balances.reading().balances.map(|it| it.native.0),
+            balance: self.balances.reading().balances.map(|it| it.native),
         }
     }
 

@@ -257,6 +257,7 @@ impl WatchedFile {
 mod tests {
     use hawser_engine::ports::NodeRecord;
     use hawser_proto::SecretKey;
+    use hawser_rules::PicoDollarPrice;
     use hawser_storage::StoreIdentity;
 
     use super::*;
@@ -362,7 +363,8 @@ mod tests {
     fn prices_are_added_and_never_changed_or_forgotten() {
         let mut files = Files::new();
         let path = files.folder.path().join("rates.json");
-        let later = RateRecord { start_time: 9, message_fee: 7, ..RateRecord::FIRST };
+        let later =
+            RateRecord { start_time: 9, message_fee: PicoDollarPrice(7), ..RateRecord::FIRST };
         write_rates(&path, vec![later]);
         files.reader.look();
         let fees = |files: &Files| -> Vec<u64> {
@@ -377,7 +379,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(fees(&files), [100, 7], "what was recorded stays");
-        write_rates(&path, vec![RateRecord { message_fee: 8, ..later }]);
+        write_rates(&path, vec![RateRecord { message_fee: PicoDollarPrice(8), ..later }]);
         files.reader.look();
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
     }
@@ -387,7 +389,8 @@ mod tests {
     fn prices_that_cannot_be_recorded_at_the_start_are_neither_sold_at_nor_judged_by() {
         let files = Files::new();
         let path = files.folder.path().join("rates.json");
-        let later = RateRecord { start_time: 9, message_fee: 7, ..RateRecord::FIRST };
+        let later =
+            RateRecord { start_time: 9, message_fee: PicoDollarPrice(7), ..RateRecord::FIRST };
         write_rates(&path, vec![RateRecord::FIRST, later]);
         let store = &files.reader.network.store;
         store.fail_next_write();

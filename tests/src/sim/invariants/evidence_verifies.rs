@@ -87,9 +87,9 @@ impl Sim {
         let rate = |row: &RateRow| {
             json!({
                 "start_unix_s": row.start_unix_s,
-                "message_fee": row.message_fee,
-                "storage_fee": row.storage_fee,
-                "congestion_fee": row.congestion_fee,
+                "message_fee": row.message_fee.0,
+                "storage_fee": row.storage_fee.0,
+                "congestion_fee": row.congestion_fee.0,
                 "target_rate_per_minute": row.target_rate_per_minute,
             })
         };

@@ -14,7 +14,7 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, Registry};
+use hawser_rules::{Absences, Rate, Registry};
 use hawser_storage::{
     LeafScan, LogPlace, PlaceScan, PrunedEnvelope, ReadError, SkipReason, Snapshot, Store,
     TreeError, Validity,
@@ -159,9 +159,9 @@ impl LogSource for FolderLog<'_> {
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
         let rate = |row: hawser_storage::RateRow| Rate {
             start_unix_s: row.start_unix_s,
-            message_fee: PicoDollarPrice(row.message_fee),
-            storage_fee: PicoDollarsPerByteDay(row.storage_fee),
-            congestion_fee: PicoDollarPrice(row.congestion_fee),
+            message_fee: row.message_fee,
+            storage_fee: row.storage_fee,
+            congestion_fee: row.congestion_fee,
             target_rate_per_minute: row.target_rate_per_minute,
         };
         Ok(self.snapshot.rates().map_err(failed)?.into_iter().map(rate).collect())

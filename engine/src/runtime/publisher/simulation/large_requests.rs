@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hawser_proto::{Bytes, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_storage::LogEntry;
 
 use super::{IN_FLIGHT, NODE, PIECE, Process, Sim};
@@ -160,13 +161,14 @@ fn a_large_request_that_has_only_repeated_envelopes_is_told_why_it_is_refused() 
         let (mut request, piece) = large.take_piece(1, 0, false).unwrap();
         let answer = piece.iter().map(|it| Bytes::copy_from_slice(it.envelope.as_bytes()));
         request.add(answer.collect(), added, 0);
-        request.fail(PublishError::Balance { price: 2, left: PicoDollarBalance(1), index: 0 });
+        let (price, left) = (PicoDollarPrice(2), PicoDollarBalance(1));
+        request.fail(PublishError::Balance { price, left, index: 0 });
         let (_, mut answer) = sim.process.awaited.pop().unwrap();
         answer.try_recv().unwrap().unwrap_err()
     };
     assert_eq!(
         fail_after(0),
-        PublishError::Balance { price: 2, left: PicoDollarBalance(1), index: 2 }
+        PublishError::Balance { price: PicoDollarPrice(2), left: PicoDollarBalance(1), index: 2 }
     );
     assert!(matches!(fail_after(1), PublishError::Unavailable { .. }));
 }

@@ -1,0 +1,92 @@
+//! What an innocent node may have signed, or its keeper made up, is no fault of it.
+
+use hawser_proto::Bytes;
+use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use hawser_rules::{Absence, Absences};
+use prost::Message as _;
+
+use super::planted::sign_at;
+use super::testing::{MemoryLog, NODE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings};
+use super::tests::{named, replay};
+use super::*;
+
+/// A node acknowledges envelopes until it learns that it was removed.
+#[test]
+fn envelopes_from_an_absence_are_no_fault_of_their_node_unless_they_break_another_rule() {
+    let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };
+    let mut settings = settings();
+    let absences = Absences::new(vec![away]).unwrap();
+    settings.registry = settings.registry.with_absences([(NODE, absences)]);
+    let mut log = MemoryLog::honest(30);
+    for at in 11..=30 {
+        sign_at(&mut log, at, StoredMark::Invalid(17), &draft(at, ns_of(at)));
+    }
+    let report = replay(&log, &settings);
+    assert_eq!((named(&report), report.verdict()), (Vec::new(), "clean"));
+    let figures = &report.strands[0].figures;
+    assert_eq!((figures.unproven, figures.invalid), (20, 20));
+    assert!(report.unchecked.join("; ").contains("envelopes from their absence"), "{report:?}");
+
+    let mut overpriced = draft(15, ns_of(15));
+    overpriced.statement.base_fee_picodollars += 1;
+    sign_at(&mut log, 15, StoredMark::Invalid(17), &overpriced);
+    let welcome = Payload::WelcomeMessage(WelcomeMessageInput::default());
+    let dependent = draft_of(16, &[1, 7], welcome, &[(300, 1)], 30);
+    sign_at(&mut log, 16, StoredMark::Invalid(17), &dependent);
+    let found = named(&replay(&log, &settings));
+    assert_eq!(found, [(FaultKind::BrokenRule, 16, Some(17)), (FaultKind::Fee, 15, None)]);
+}
+
+/// Any payer can have a node of other software sign such an envelope.
+#[test]
+fn an_envelope_that_other_software_may_decode_is_no_fault_of_its_node() {
+    let mut odd = draft(5, ns_of(5));
+    let payer = pb::PayerEnvelope::decode(odd.statement.payer_envelope_bytes.clone()).unwrap();
+    let client = &payer.unsigned_client_envelope[..];
+    // An identity update of a byte more than is decoded. In the first case the payload behind it replaces it.
+    let update: Vec<u8> = [&[0x2a, 0x81, 0x80, 0x10][..], &[0; 256 * 1024 + 1]].concat();
+    for (client, expected) in [
+        ([&update[..], client].concat(), &[][..]),
+        ([client, &update[..]].concat(), &[(FaultKind::BrokenRule, 5, Some(1))][..]),
+    ] {
+        let signed = PayerEnvelope::sign(client.into(), NODE, 30, &key(9));
+        odd.statement.payer_envelope_bytes = Bytes::from(signed.encode_to_vec());
+        let mut log = MemoryLog::honest(20);
+        sign_at(&mut log, 5, StoredMark::Invalid(1), &odd);
+        assert_eq!(named(&replay(&log, &settings())), expected);
+    }
+}
+
+/// The strand's node may have shown it another history.
+#[test]
+fn an_observer_with_another_tree_is_not_said_to_be_at_fault() {
+    let (size, root, time_ns) = (40, TreeHash([4; 32]), ns_of(40).unsigned_abs());
+    let of = Checkpoint { node: WITNESS, originator: NODE, size, root, time_ns };
+    let mut log = MemoryLog::honest(60);
+    log.checkpoints[3] = of.sign(&key(2)).into();
+    assert_eq!(named(&replay(&log, &settings())), [(FaultKind::OtherTree, 40, None)]);
+    assert_eq!(FaultKind::OtherTree.party(), "signer or keeper");
+}
+
+/// The keeper gives another leaf for an envelope that it has pruned.
+#[test]
+fn a_leaf_that_a_keeper_makes_up_is_no_fault_of_the_node_whose_tree_has_another() {
+    let mut log = MemoryLog::honest(60);
+    log.prune(35);
+    let StrandRow::Pruned { leaf, .. } = &mut log.rows[34] else { panic!("it is pruned") };
+    *leaf = Some(TreeHash([4; 32]));
+    let other = |at| (FaultKind::OtherTree, at, None);
+    let root = (FaultKind::Root, 60, None);
+    assert_eq!(named(&replay(&log, &settings())), [root, other(40), other(50), other(60)]);
+
+    // The node has signed a tree with the keeper's leaf, and then one that does not begin with it.
+    let mut log = MemoryLog::honest(60);
+    log.prune(5);
+    log.checkpoints[3] = checkpoint(40, TreeHash([4; 32]));
+    assert_eq!(named(&replay(&log, &settings())), [(FaultKind::CheckpointRoot, 40, None)]);
+}
