@@ -48,7 +48,7 @@ const DISTRUST_AGE_MAX: Duration = Duration::from_secs(1800);
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Parts of error messages, in lower case, with which providers limit the rate of requests. A guess at common
 /// wordings, because there is no standard.
-const TOO_MANY: [&str; 9] = [
+const TOO_MANY: [&str; 12] = [
     "rate limit",
     "rate-limit",
     "ratelimit",
@@ -57,6 +57,9 @@ const TOO_MANY: [&str; 9] = [
     "compute units",
     "throughput",
     "requests per second",
+    "rps limit",
+    "request rate",
+    "quota",
     "capacity exceeded",
 ];
 
@@ -429,8 +432,13 @@ pub(crate) fn is_endpoints_fault(error: &RequestError) -> bool {
 /// Returns true if an endpoint refuses because of too many requests.
 pub(crate) fn is_rate_limit(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
+    *code == 429 || names_rate_limit(message)
+}
+
+/// Returns true if the message of a refusal says that there were too many requests.
+pub(crate) fn names_rate_limit(message: &str) -> bool {
     let message = message.to_lowercase();
-    *code == 429 || TOO_MANY.iter().any(|text| message.contains(text))
+    TOO_MANY.iter().any(|text| message.contains(text))
 }
 
 #[cfg(test)]
@@ -458,6 +466,9 @@ mod tests {
         assert!(logs(429, ""));
         assert!(logs(-32005, "daily Request Limit reached"));
         assert!(logs(-32000, "Your app has exceeded its compute units per second capacity"));
+        assert!(logs(-32005, "You've exceeded the RPS limit available on the current plan"));
+        assert!(logs(-32005, "project ID request rate exceeded"));
+        assert!(logs(-32000, "Monthly quota exceeded"));
         assert!(!logs(-32602, "query exceeds max block range 10000"));
         assert!(!logs(-32005, "query returned more than 10000 results"));
         let used = refused("eth_sendRawTransaction", -32000, "nonce too low");

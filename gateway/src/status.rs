@@ -121,9 +121,10 @@ impl EnvelopeError {
             Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
                 NodeError::Refused(_) => "NODE_REFUSED",
                 NodeError::Timeout(_) => "NODE_TIMEOUT",
-                NodeError::WentDown | NodeError::Failed(_) | NodeError::NotCalled(_) => {
-                    "NODE_FAILED"
-                }
+                NodeError::WentDown
+                | NodeError::Failed(_)
+                | NodeError::Unable(_)
+                | NodeError::NotCalled(_) => "NODE_FAILED",
                 NodeError::WrongAnswer(_) => "NODE_ANSWER",
             },
             Self::Node(NodePublishError::NoNode) => "NO_NODE",
@@ -162,6 +163,7 @@ impl EnvelopeError {
                 NodeError::Timeout(_) => Code::DeadlineExceeded,
                 NodeError::WentDown
                 | NodeError::Failed(_)
+                | NodeError::Unable(_)
                 | NodeError::WrongAnswer(_)
                 | NodeError::NotCalled(_) => Code::Unavailable,
             },
@@ -243,7 +245,9 @@ fn seen_by_nodes<'a>(
     let mut seen = BTreeMap::new();
     for failure in failures {
         let EnvelopeError::Node(NodePublishError::Last { error, .. }) = failure else { continue };
-        let NodeError::Refused(status) = error.reason() else { continue };
+        let (NodeError::Refused(status) | NodeError::Unable(status)) = error.reason() else {
+            continue;
+        };
         for (originator, place) in StatusDetails::seen_of(status) {
             let lowest: &mut SequenceId = seen.entry(originator).or_insert(place);
             *lowest = place.min(*lowest);

@@ -15,7 +15,7 @@ use super::error::BroadcastError;
 use super::slots::{Recipients, SendOutcome};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
-use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault};
+use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault, names_rate_limit};
 use crate::prices::{self, MedianPrices};
 use crate::send::{Call, Chain, EthCallError, RequestError};
 
@@ -424,7 +424,7 @@ fn classify(message: String) -> SendOutcome {
         SendOutcome::TooCheap(message)
     } else if has(&FINAL) {
         SendOutcome::Refused(message)
-    } else if has(&["txpool is full", "limit exceeded", "too many requests", "rate limit"]) {
+    } else if has(&["txpool is full", "limit exceeded"]) || names_rate_limit(&lower) {
         SendOutcome::Later
     } else {
         SendOutcome::Unclear(message)

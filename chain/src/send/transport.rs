@@ -1,14 +1,20 @@
-//! HTTP requests to an endpoint, with bounded answers.
+//! HTTP requests to an endpoint, with bounded answers. Some endpoints refuse batches of requests, and get them singly.
 //!
 //! **The endpoint is not trusted**: an answer is read up to a bound, whatever length it declares, and the body of an
 //! error response is used only if it is a JSON-RPC error.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use alloy::rpc::json_rpc::{RequestPacket, ResponsePacket};
+use alloy::rpc::json_rpc::{
+    RequestPacket, Response, ResponsePacket, ResponsePayload, RpcError, SerializedRequest,
+};
 use alloy::transports::{TransportError, TransportErrorKind, TransportFut, TransportResult};
 use hawser_proto::one_line;
+use parking_lot::Mutex;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use super::body::{AnswerBodyError, read_body};
@@ -18,57 +24,178 @@ use super::error::AnswerSizeError;
 /// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
 /// four times its length in memory.
 pub(crate) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The largest number of JSON values in an answer. Calculated: values of blocks, receipts and logs have more than 16
-/// bytes of text with their names. A value without one takes two bytes of text and up to a hundred in memory, so the
-/// bound on bytes alone would let an answer take gigabytes.
-const ANSWER_VALUES_MAX: usize = ANSWER_LEN_BYTES_MAX / 16;
+/// The least number of bytes for which a JSON value in an answer counts. Calculated: values of blocks, receipts and
+/// logs have more bytes of text with their names. A value without one takes two bytes of text and up to a hundred in
+/// memory, so the bound on bytes alone would let an answer take gigabytes.
+const VALUE_LEN_BYTES: usize = 16;
+/// The time limit of a batch, with its requests singly if it is refused. A guess: that of a request.
+const BATCH_MAX: Duration = Duration::from_secs(10);
+/// The time for which an endpoint gets no batch after it has refused one and answered its requests singly. A guess: an
+/// endpoint that was only busy gets batches again.
+const SINGLY_FOR: Duration = Duration::from_secs(600);
 
-/// A connection to one endpoint. Cheap to clone.
+/// A connection to one endpoint. Cheap to clone; clones share what they have learned.
 #[derive(Debug, Clone)]
 pub(super) struct BoundedHttp {
     client: reqwest::Client,
     url: reqwest::Url,
     answer_bytes_max: usize,
+    /// The end of the time for which requests of a batch are sent singly.
+    singly_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl BoundedHttp {
     /// Creates a connection that sends requests to `url` and reads answers of at most `answer_bytes_max` bytes.
     pub(super) fn new(client: reqwest::Client, url: reqwest::Url, answer_bytes_max: usize) -> Self {
-        Self { client, url, answer_bytes_max }
+        Self { client, url, answer_bytes_max, singly_until: Arc::default() }
     }
 
     async fn ask(self, request: RequestPacket) -> TransportResult<ResponsePacket> {
         let body = serde_json::to_vec(&request).map_err(TransportError::ser_err)?;
+        match request {
+            RequestPacket::Single(_) => {
+                let (answer, _) = self.send(body, self.answer_bytes_max).await?;
+                Ok(answer)
+            }
+            RequestPacket::Batch(requests) => self.ask_together(body, requests).await,
+        }
+    }
+
+    /// Sends a batch, of which `body` is the text, and its requests singly if the endpoint refuses batches.
+    async fn ask_together(
+        self,
+        body: Vec<u8>,
+        requests: Vec<SerializedRequest>,
+    ) -> TransportResult<ResponsePacket> {
+        let until = Instant::now() + BATCH_MAX;
+        if self.sends_singly() {
+            return self.send_singly(requests, None, until).await;
+        }
+        let refused = match self.send(body, self.answer_bytes_max).await {
+            Ok((ResponsePacket::Single(answer), _)) => match answer.payload {
+                ResponsePayload::Failure(error) => RpcError::ErrorResp(error),
+                payload => {
+                    return Ok(ResponsePacket::Single(Response { id: answer.id, payload }));
+                }
+            },
+            Ok((answers, _)) => return Ok(answers),
+            Err(error) if may_answer_singly(&error) => error,
+            Err(error) => return Err(error),
+        };
+        match self.send_singly(requests, Some(&refused), until).await {
+            Ok(answers) => {
+                *self.singly_until.lock() = Some(Instant::now() + SINGLY_FOR);
+                Ok(answers)
+            }
+            Err(_) => Err(refused),
+        }
+    }
+
+    fn sends_singly(&self) -> bool {
+        self.singly_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Sends the requests of a batch one after the other, up to a point in time. `refused` is the error of the batch,
+    /// if it was sent.
+    ///
+    /// # Errors
+    /// Fails when a request gets no answer, or the first one an error that says the same as that of the batch.
+    async fn send_singly(
+        &self,
+        requests: Vec<SerializedRequest>,
+        refused: Option<&TransportError>,
+        until: Instant,
+    ) -> TransportResult<ResponsePacket> {
+        let answers = timeout_at(until, self.send_each(requests, refused)).await;
+        answers.unwrap_or_else(|late| Err(TransportErrorKind::custom(late)))
+    }
+
+    /// Sends requests one after the other. All answers together have the bound of one.
+    async fn send_each(
+        &self,
+        requests: Vec<SerializedRequest>,
+        refused: Option<&TransportError>,
+    ) -> TransportResult<ResponsePacket> {
+        let (mut answers, mut left) = (Vec::with_capacity(requests.len()), self.answer_bytes_max);
+        for request in requests {
+            let body = serde_json::to_vec(&request).map_err(TransportError::ser_err)?;
+            let (answer, weight) = self.send(body, left).await?;
+            left = left.saturating_sub(weight);
+            let ResponsePacket::Single(answer) = answer else {
+                return Err(TransportErrorKind::custom_str("a single request got several answers"));
+            };
+            if answers.is_empty()
+                && let ResponsePayload::Failure(said) = &answer.payload
+                && let Some(RpcError::ErrorResp(refused)) = refused
+                && said.message == refused.message
+            {
+                return Err(TransportErrorKind::custom_str("it is not the batch that is refused"));
+            }
+            answers.push(answer);
+        }
+        Ok(ResponsePacket::Batch(answers))
+    }
+
+    /// Sends a text. Returns the answer and its weight, which is at most `bytes_max`: its length in bytes, or that of
+    /// its values.
+    async fn send(
+        &self,
+        body: Vec<u8>,
+        bytes_max: usize,
+    ) -> TransportResult<(ResponsePacket, usize)> {
         let json = HeaderValue::from_static("application/json");
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, json).body(body);
         let response = request.send().await.map_err(TransportErrorKind::custom)?;
         let status = response.status();
-        let read = self.read(response).await;
+        let read = read(response, bytes_max).await;
         if status.is_success() {
             let body = read?;
-            return serde_json::from_slice(&body).map_err(|error| {
-                let begins = &body[..body.len().min(BEGINNING_LEN_BYTES)];
-                TransportError::deser_err(error, one_line(&String::from_utf8_lossy(begins)))
-            });
+            let answer: TransportResult<ResponsePacket> =
+                serde_json::from_slice(&body).map_err(|error| {
+                    let begins = &body[..body.len().min(BEGINNING_LEN_BYTES)];
+                    TransportError::deser_err(error, one_line(&String::from_utf8_lossy(begins)))
+                });
+            return answer.map(|answer| (answer, weight_of(&body)));
         }
         // Some endpoints send a JSON-RPC error with an HTTP error status.
-        let answer = read.ok().and_then(|body| serde_json::from_slice(&body).ok());
-        let answer = answer.filter(ResponsePacket::is_error);
+        let answer = read.ok().and_then(|body| {
+            let answer: ResponsePacket = serde_json::from_slice(&body).ok()?;
+            answer.is_error().then(|| (answer, weight_of(&body)))
+        });
         answer.ok_or_else(|| TransportErrorKind::http_error(status.as_u16(), String::new()))
     }
+}
 
-    /// Reads a whole body.
-    async fn read(&self, response: reqwest::Response) -> TransportResult<Vec<u8>> {
-        let max = self.answer_bytes_max;
-        let body = read_body(response, max).await.map_err(|error| match error {
-            AnswerBodyError::TooLong => TransportErrorKind::custom(AnswerSizeError::Bytes(max)),
-            AnswerBodyError::Broken(error) => TransportErrorKind::custom(error),
-        })?;
-        if values_in(&body) > ANSWER_VALUES_MAX {
-            return Err(TransportErrorKind::custom(AnswerSizeError::Values(ANSWER_VALUES_MAX)));
+/// Returns true if an endpoint that has failed a batch in this way may answer its requests singly. Of a batch that it
+/// cannot read, an endpoint may close the connection.
+fn may_answer_singly(error: &TransportError) -> bool {
+    match error {
+        RpcError::Transport(TransportErrorKind::HttpError(error)) => error.status != 429,
+        RpcError::Transport(TransportErrorKind::Custom(error)) => {
+            let of_connection = error.downcast_ref::<reqwest::Error>();
+            of_connection.is_some_and(|error| !error.is_timeout() && !error.is_connect())
         }
-        Ok(body)
+        RpcError::DeserError { .. } => true,
+        _ => false,
     }
+}
+
+/// Reads a whole body, whose weight is at most `bytes_max`.
+async fn read(response: reqwest::Response, bytes_max: usize) -> TransportResult<Vec<u8>> {
+    let body = read_body(response, bytes_max).await.map_err(|error| match error {
+        AnswerBodyError::TooLong => TransportErrorKind::custom(AnswerSizeError::Bytes(bytes_max)),
+        AnswerBodyError::Broken(error) => TransportErrorKind::custom(error),
+    })?;
+    let values_max = bytes_max / VALUE_LEN_BYTES;
+    if values_in(&body) > values_max {
+        return Err(TransportErrorKind::custom(AnswerSizeError::Values(values_max)));
+    }
+    Ok(body)
+}
+
+/// Returns what an answer counts for in the bound of bytes.
+fn weight_of(body: &[u8]) -> usize {
+    body.len().max(values_in(body) * VALUE_LEN_BYTES)
 }
 
 /// Returns the number of values in a JSON text: each follows a comma or begins a list or an object. Empty lists and
@@ -96,15 +223,24 @@ impl Service<RequestPacket> for BoundedHttp {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use alloy::eips::BlockId;
     use alloy::primitives::{Address, U256};
+    use alloy::providers::Provider as _;
+    use alloy::rpc::client::BatchRequest;
+    use alloy::rpc::json_rpc::{Id, Request};
+    use alloy::transports::TransportError;
     use serde_json::{Value, json};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::ANSWER_VALUES_MAX;
+    use super::{ANSWER_LEN_BYTES_MAX, BoundedHttp, VALUE_LEN_BYTES};
     use crate::contracts::NodeRegistry;
-    use crate::send::{Chain, RequestError, ViewError};
+    use crate::send::{Chain, RequestError, ViewError, http_client};
+
+    const ANSWER_VALUES_MAX: usize = ANSWER_LEN_BYTES_MAX / VALUE_LEN_BYTES;
 
     /// An endpoint's scripted answer.
     #[derive(Clone)]
@@ -114,10 +250,17 @@ mod tests {
         Raw(String, Vec<u8>),
         /// A result of endless length.
         Endless,
+        /// The first parameter, and to a batch these bytes, after which the connection ends. Batches are counted.
+        Singly(Vec<u8>, Arc<AtomicUsize>),
     }
 
     /// Starts an endpoint of chain 7 that answers all methods but `eth_chainId` in the same way.
     async fn endpoint(said: ScriptedAnswer) -> Chain {
+        Chain::connect(&served(said).await, 7).await.unwrap()
+    }
+
+    /// Starts such an endpoint, and returns its URL.
+    async fn served(said: ScriptedAnswer) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -125,7 +268,7 @@ mod tests {
                 tokio::spawn(serve(stream, said.clone()));
             }
         });
-        Chain::connect(&url, 7).await.unwrap()
+        url
     }
 
     async fn serve(stream: TcpStream, said: ScriptedAnswer) -> std::io::Result<()> {
@@ -162,6 +305,12 @@ mod tests {
                         stream.write_all(&[b'0'; 65_536]).await?; // fails when the client has gone away
                     }
                 }
+                (ScriptedAnswer::Singly(refusal, batches), _) if asked.is_array() => {
+                    batches.fetch_add(1, Ordering::Relaxed);
+                    stream.write_all(refusal).await?;
+                    return stream.shutdown().await;
+                }
+                (ScriptedAnswer::Singly(..), _) => asked["params"][0].clone(),
             };
             let answer =
                 json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result }).to_string();
@@ -277,6 +426,74 @@ mod tests {
         let body = json!({ "jsonrpc": "2.0", "id": 0, "result": "0x7" }).to_string();
         let error = refused(ScriptedAnswer::Raw("500 Oh".to_owned(), body.into_bytes())).await;
         assert!(reason(&error).contains("500"), "{error}");
+    }
+
+    /// Sends these numbers in one batch, and returns the answers.
+    async fn together(chain: &Chain, numbers: &[u64]) -> Result<Vec<u64>, TransportError> {
+        let mut batch = BatchRequest::new(chain.provider().client());
+        let mut waiters = Vec::new();
+        for number in numbers {
+            waiters.push(batch.add_call::<_, u64>("echo", &(*number,))?);
+        }
+        batch.send().await?;
+        let mut answers = Vec::new();
+        for waiter in waiters {
+            answers.push(waiter.await?);
+        }
+        Ok(answers)
+    }
+
+    /// The reader asks for headers and receipts in batches, and no chain would be read through such an endpoint.
+    #[tokio::test]
+    async fn requests_that_an_endpoint_refuses_together_are_sent_singly() {
+        let error = json!({ "code": -32_600, "message": "batches are not allowed" });
+        let error = json!({ "jsonrpc": "2.0", "id": null, "error": error });
+        for refusal in [
+            format!("HTTP/1.1 200 OK\r\n\r\n{error}"),
+            format!("HTTP/1.1 400 Bad\r\n\r\n{error}"),
+            "HTTP/1.1 413 Long\r\n\r\n".to_owned(),
+            "HTTP/1.1 500 Oh\r\n\r\na list".to_owned(),
+            "HTTP/1.1 200 OK\r\n\r\na list".to_owned(),
+            String::new(),
+        ] {
+            let batches = Arc::<AtomicUsize>::default();
+            let said = ScriptedAnswer::Singly(refusal.clone().into_bytes(), batches.clone());
+            let chain = endpoint(said).await;
+            for numbers in [&[3, 1, 2][..], &[5], &[8, 9]] {
+                let answers = together(&chain, numbers).await;
+                assert_eq!(answers.unwrap(), numbers, "{refusal:?}");
+            }
+            assert_eq!(batches.load(Ordering::Relaxed), 1, "it is not asked again: {refusal:?}");
+        }
+    }
+
+    /// Otherwise a rate limit would pass for an endpoint that is not there.
+    #[tokio::test]
+    async fn an_error_for_a_whole_batch_is_that_of_its_requests() {
+        let error = json!({ "code": -32_005, "message": "daily request limit reached" });
+        let body = json!({ "jsonrpc": "2.0", "id": null, "error": error }).to_string();
+        let said = ScriptedAnswer::Raw("200 OK".to_owned(), body.into_bytes());
+        let chain = endpoint(said).await;
+        let error = together(&chain, &[1, 2]).await.unwrap_err();
+        let error = chain.request_error("echo", error);
+        assert!(matches!(&error, RequestError::Refused { code: -32_005, .. }), "{error}");
+    }
+
+    /// Fifty answers would take gigabytes, each with the bound of one.
+    #[tokio::test]
+    async fn the_answers_to_requests_that_are_sent_singly_have_the_bound_of_one() {
+        let url = served(ScriptedAnswer::Singly(Vec::new(), Arc::default())).await;
+        let ask = async |requests: usize, len: usize| {
+            let request = |number: usize| {
+                let params = vec!["x".repeat(len)];
+                Request::new("echo", Id::Number(number as u64), params).serialize().unwrap()
+            };
+            let http = BoundedHttp::new(http_client().unwrap(), url.parse().unwrap(), 1000);
+            http.ask((0..requests).map(request).collect()).await
+        };
+        assert!(ask(5, 100).await.is_ok());
+        assert!(ask(50, 100).await.is_err(), "they have more than 1000 bytes together");
+        assert!(ask(1, 2000).await.is_err());
     }
 
     #[tokio::test]

@@ -333,7 +333,7 @@ impl NodeCaller {
                         let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
                     }
                 }
-                Err(NodeError::Refused(_)) if jobs.len() > 1 => {
+                Err(NodeError::Refused(_) | NodeError::Unable(_)) if jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     join(self.settle(jobs), self.settle(second)).await;
                 }
@@ -522,9 +522,8 @@ fn answer_len_bytes_max(sent: &[SignedEnvelope]) -> usize {
 fn error_of(status: Status, waited: Duration) -> NodeError {
     match status.code() {
         // These codes are about the envelopes or the payer: another node would answer the same.
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-            NodeError::Refused(status)
-        }
+        Code::InvalidArgument => NodeError::of_invalid(status),
+        Code::FailedPrecondition | Code::OutOfRange => NodeError::Refused(status),
         Code::DeadlineExceeded => NodeError::Timeout(waited),
         _ => NodeError::Failed(status),
     }
@@ -572,6 +571,8 @@ mod tests {
         let kind = |status| error_of(status, wait).kind();
         use super::super::error::NodeErrorKind;
         assert_eq!(kind(Status::invalid_argument("")), NodeErrorKind::Refused);
+        let unpriced = "error processing payer envelopes:could not calculate congestion fee for envelope 0: no";
+        assert_eq!(kind(Status::invalid_argument(unpriced)), NodeErrorKind::Failed);
         assert_eq!(kind(Status::unavailable("")), NodeErrorKind::Failed);
         assert_eq!(kind(Status::resource_exhausted("")), NodeErrorKind::Failed);
         assert_eq!(kind(Status::deadline_exceeded("")), NodeErrorKind::Timeout);

@@ -15,6 +15,11 @@ const RETRY_AFTER: &str = "retry-after";
 /// program name for a fault.
 const RETRY_AFTER_S_MAX: u64 = 60;
 
+/// Seconds after which a node may be able to check envelopes again. A guess: it catches up with the chain, or its
+/// validation service is restarted.
+const RETRY_AFTER_UNABLE_S: u64 = 5;
+/// The beginning of the text with which nodes refuse a request, in front of a line for each refused envelope.
+const REFUSED_LINES: &str = "error processing payer envelopes:";
 /// The text of an envelope that a node refuses for others of the same call.
 const WITH_OTHERS: &str = "it is refused with other envelopes of the request, which the node names";
 
@@ -33,6 +38,9 @@ pub(crate) enum NodeError {
     /// The node refuses the envelopes because of a rule.
     #[error("{}", status_text(.0))]
     Refused(Status),
+    /// The node refuses the envelopes because it cannot check or price them now.
+    #[error("the node cannot check the envelopes now: {}", status_text(.0))]
+    Unable(Status),
     /// The node's answer does not match the request.
     #[error("the node's answer is not valid: {0}")]
     WrongAnswer(AnswerError),
@@ -77,6 +85,25 @@ impl NodeErrorKind {
 }
 
 impl NodeError {
+    /// Returns the error of a node that calls the request invalid. Nodes of the reference implementation say so as well
+    /// if their validation service does not answer, or if they cannot read the rates.
+    pub(super) fn of_invalid(status: Status) -> Self {
+        let lines = status.message().strip_prefix(REFUSED_LINES);
+        match lines.is_some_and(|lines| lines.lines().all(is_unable) && !lines.is_empty()) {
+            true => Self::Unable(status),
+            false => Self::Refused(status),
+        }
+    }
+
+    /// Returns the error as that of a node which cannot check the envelopes if it is a refusal and `is_behind`: the
+    /// node lacks a chain envelope on which one of them depends, and another node has shown that.
+    pub(crate) fn unless_behind(self, is_behind: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::Refused(status) if is_behind() => Self::Unable(status),
+            error => error,
+        }
+    }
+
     /// Returns the underlying error, without the information that the node was not called.
     pub(crate) fn reason(&self) -> &Self {
         if let Self::NotCalled(reason) = self { reason.reason() } else { self }
@@ -86,7 +113,7 @@ impl NodeError {
         match self {
             Self::Timeout(_) => NodeErrorKind::Timeout,
             Self::WentDown => NodeErrorKind::WentDown,
-            Self::Failed(_) => NodeErrorKind::Failed,
+            Self::Failed(_) | Self::Unable(_) => NodeErrorKind::Failed,
             Self::Refused(_) => NodeErrorKind::Refused,
             Self::WrongAnswer(_) => NodeErrorKind::WrongAnswer,
             Self::NotCalled(reason) => reason.kind(),
@@ -100,7 +127,7 @@ impl NodeError {
         match self {
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => Some(true),
             Self::Refused(_) => Some(false),
-            Self::NotCalled(_) => None,
+            Self::NotCalled(_) | Self::Unable(_) => None,
             Self::Failed(status) => match status.code() {
                 Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => None,
                 Code::Unavailable if names_next_try(status) => None,
@@ -160,10 +187,14 @@ impl NodeError {
     }
 
     /// Returns the seconds after which the same call may succeed, by the words of the node that failed it: at least 1,
-    /// so that no node has clients come again at once, and at most [`RETRY_AFTER_S_MAX`]. `None` if the node says
-    /// nothing.
+    /// so that no node has clients come again at once, and at most [`RETRY_AFTER_S_MAX`]. A guess if the node cannot
+    /// check the envelopes. `None` if the node says nothing else.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
-        let Self::Failed(status) = self.reason() else { return None };
+        let status = match self.reason() {
+            Self::Failed(status) => status,
+            Self::Unable(_) => return Some(RETRY_AFTER_UNABLE_S),
+            _ => return None,
+        };
         let text = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
         text.parse().ok().map(|seconds: u64| seconds.clamp(1, RETRY_AFTER_S_MAX))
     }
@@ -172,7 +203,7 @@ impl NodeError {
     /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::NotCalled(_) => false,
+            Self::Refused(_) | Self::Unable(_) | Self::NotCalled(_) => false,
             Self::Failed(status) => !never_connected(status),
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
         }
@@ -184,9 +215,25 @@ impl NodeError {
         match self {
             Self::Timeout(_) | Self::WentDown => true,
             Self::Failed(status) => std::error::Error::source(status).is_some(),
-            Self::Refused(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
+            Self::Refused(_) | Self::Unable(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
         }
     }
+}
+
+/// Returns true if a line with which a node refuses an envelope is about the node. Callers choose no part of a line up
+/// to the words that are compared.
+fn is_unable(line: &str) -> bool {
+    let of_key_package = || {
+        let (place, why) =
+            line.strip_prefix("could not validate key package. index ")?.split_once(": ")?;
+        let is_place = place.bytes().all(|byte| byte.is_ascii_digit());
+        Some(is_place && why.starts_with("internal: "))
+    };
+    let of_fee = ["base", "congestion"].into_iter().any(|fee| {
+        line.starts_with(&format!("could not calculate {fee} fee for envelope "))
+            && !line.contains("overflow")
+    });
+    of_fee || of_key_package().unwrap_or(false)
 }
 
 /// Returns the details of the refusal of one envelope: its own reason, and what the node has of the strands on which
@@ -259,6 +306,39 @@ mod tests {
         assert_eq!(reasons(untold, 2), [None::<String>, None]);
         let failed = NodeError::Failed(status.clone());
         assert_eq!(texts(failed, 2), ["InvalidArgument: index 1: fault 1"; 2]);
+    }
+
+    /// Two refusals are final, and two nodes may have the same validation service.
+    #[test]
+    fn a_node_whose_validation_service_is_silent_refuses_nothing() {
+        let kind = |lines: &str| {
+            let text = format!("error processing payer envelopes:{lines}");
+            NodeError::of_invalid(Status::invalid_argument(text))
+        };
+        let silent = "could not validate key package. index 0: internal: could not validate key package: rpc error";
+        let invalid = "could not validate key package. index 1: invalid_argument: key package validation failed: internal: no";
+        let stale =
+            "could not calculate base fee for envelope 0: last rates refresh was too long ago";
+        let overflow =
+            "could not calculate base fee for envelope 0: storage fee calculation overflow";
+        for lines in [silent, stale, &format!("{silent}\n{silent}")] {
+            let error = kind(lines);
+            assert!(matches!(error, NodeError::Unable(_)), "{lines}");
+            assert_eq!((error.kind(), error.is_of_node()), (NodeErrorKind::Failed, None));
+            assert!(!error.may_be_published() && !error.may_be_under_way());
+            assert_eq!(error.retry_after_s(), Some(5), "waiting may help");
+        }
+        for lines in [
+            "",
+            invalid,
+            overflow,
+            &format!("{silent}\n{invalid}"),
+            &format!("{invalid}\n{silent}"),
+        ] {
+            assert!(matches!(kind(lines), NodeError::Refused(_)), "{lines}");
+        }
+        let bare = NodeError::of_invalid(Status::invalid_argument(silent));
+        assert!(matches!(bare, NodeError::Refused(_)));
     }
 
     #[test]

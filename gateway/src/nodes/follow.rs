@@ -121,6 +121,11 @@ impl ChainStrands {
         self.0.fresh.lock().any_new(ids, Instant::now())
     }
 
+    /// Returns true if a node is behind another one at one of these places, so that it may refuse what depends on them.
+    pub(crate) fn is_behind(&self, node: OriginatorId, ids: &[EnvelopeId]) -> bool {
+        !ids.is_empty() && self.with(|observed| ids.iter().any(|id| observed.is_behind(node, *id)))
+    }
+
     /// Compares the envelopes that nodes have shown with an expected one.
     pub(crate) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
         self.with(|observed| observed.compare(expected))

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use hawser_proto::envelope::{self, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, TransactionHash};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use prost::Message as _;
 
@@ -137,6 +137,13 @@ impl Observations {
         comparison
     }
 
+    /// Returns true if a node is behind another one at this place: it has shown neither the envelope nor a later one of
+    /// the strand, and the other one has shown the envelope.
+    pub(super) fn is_behind(&self, node: OriginatorId, id: EnvelopeId) -> bool {
+        let own = self.nodes.get(&node).map_or(SequenceId::NONE, |it| it.cursor.get(id.originator));
+        own < id.sequence && self.nodes.values().any(|window| window.envelopes.contains_key(&id))
+    }
+
     /// Returns the cursor over the chain envelopes that a node has shown.
     pub(super) fn cursor(&self, node: OriginatorId) -> Option<&Cursor> {
         self.nodes.get(&node).map(|window| &window.cursor)
@@ -200,8 +207,6 @@ fn weight(envelope: &OriginatorEnvelope) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SequenceId;
-
     use super::*;
 
     fn envelope(originator: u32, sequence: u64, len: usize) -> OriginatorEnvelope {
@@ -267,6 +272,23 @@ mod tests {
             [100, 200, 300, 400]
         );
         assert_eq!(observed.cursor(OriginatorId(200)).unwrap().get(OriginatorId(1)), SequenceId(5));
+    }
+
+    #[test]
+    fn a_node_is_behind_at_a_place_that_another_one_has_shown() {
+        let mut observed = Observations::default();
+        let (ahead, behind) = (OriginatorId(100), OriginatorId(200));
+        assert!(!observed.is_behind(behind, id(1, 5)), "no node has shown it");
+        observed.record(ahead, envelope(1, 6, 0));
+        assert!(observed.is_behind(behind, id(1, 6)));
+        for other in [id(1, 5), id(1, 7), id(0, 6)] {
+            assert!(!observed.is_behind(behind, other), "no node has shown {other}");
+        }
+        assert!(!observed.is_behind(ahead, id(1, 6)));
+        observed.record(behind, envelope(1, 5, 0));
+        assert!(observed.is_behind(behind, id(1, 6)));
+        observed.record(behind, envelope(1, 7, 0));
+        assert!(!observed.is_behind(behind, id(1, 6)), "it passed over that place");
     }
 
     #[test]

@@ -102,7 +102,10 @@ impl NodeAttempt {
                 self.write_down(&mut placed, &unable).await;
                 return AttemptEnd { placed: indexed(placed), failed: None };
             }
-            Err(error) => error,
+            Err(error) => error.unless_behind(|| {
+                let strands = &self.context.strands;
+                items.iter().any(|item| strands.is_behind(node.id(), &item.depends_on))
+            }),
         };
         node.metrics.count_error(error.kind());
         if let Some(has_failed) = error.is_of_node() {
@@ -266,7 +269,7 @@ fn indexed(placed: Vec<(PublishItem, PlacedEnvelope)>) -> Vec<(usize, PlacedEnve
 /// not as a warning. It displaces no line about a failed node.
 fn log_failure(node: OriginatorId, envelopes: usize, error: &NodeError) {
     let node_id = node.0;
-    if error.kind() == NodeErrorKind::Refused {
+    if error.kind() == NodeErrorKind::Refused || matches!(error, NodeError::Unable(_)) {
         tracing::debug!(node_id, envelopes, %error, "a node refuses the envelopes that it was sent");
     } else {
         tracing::warn!(

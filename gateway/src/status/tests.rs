@@ -121,6 +121,7 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
         NodeError::WentDown,
         NodeError::Failed(Status::internal("a disk")),
         NodeError::Refused(Status::invalid_argument("bad")),
+        NodeError::Unable(Status::invalid_argument("no validation service")),
         NodeError::WrongAnswer(AnswerError::NoSignature),
         NodeError::NotCalled(Box::new(NodeError::WentDown)),
     ];
@@ -139,14 +140,15 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
 
 #[test]
 fn what_refusing_nodes_have_of_strands_is_passed_on() {
-    let refused = |places: [(u32, u64); 2]| {
+    let refused = |places: [(u32, u64); 2], error_of: fn(Status) -> NodeError| {
         let seen = places.map(|(id, place)| (OriginatorId(id), SequenceId(place))).into();
         let details = StatusDetails { seen, ..StatusDetails::of("ENVELOPES_REFUSED") };
-        let error = NodeError::Refused(details.into_status(Code::InvalidArgument, "not yet"));
+        let error = error_of(details.into_status(Code::InvalidArgument, "not yet"));
         let (node, may_be_published) = (OriginatorId(100), false);
         Err(EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published }))
     };
-    let outcomes = vec![placed(1), refused([(0, 24), (1, 0)]), refused([(0, 21), (1, 3)])];
+    let last = refused([(0, 24), (1, 0)], NodeError::Refused);
+    let outcomes = vec![placed(1), last, refused([(0, 21), (1, 3)], NodeError::Unable)];
     let status = answer(outcomes).unwrap_err();
     let seen = StatusDetails::seen_of(&status);
     let lowest = [(0, 21), (1, 0)].map(|(id, place)| (OriginatorId(id), SequenceId(place)));

@@ -1,9 +1,11 @@
-//! Tests of refused requests: they take nothing that other callers, or later requests of the same caller, need.
+//! Tests of refused requests: they take nothing that other callers, or later requests of the same caller, need, and two
+//! nodes decide.
 
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use tonic::Code;
 
-use super::fake_node::Manner;
-use super::fixture::Net;
+use super::fake_node::{Manner, id_of};
+use super::fixture::{Net, commit, message};
 use super::policies::{parse, poor_and_rich, publish_from};
 use super::redis_server::RedisServer;
 use super::sharing::two;
@@ -67,4 +69,23 @@ async fn a_caller_for_whom_all_nodes_are_too_expensive_takes_nothing_from_all_ca
     }
     let refused = publish_from(&net, rich, "e").await.unwrap_err();
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
+}
+
+/// The two nodes may read the chain through one endpoint that stands still.
+#[tokio::test]
+async fn two_nodes_that_are_behind_the_chain_refuse_for_none_of_the_others() {
+    let net = Net::start(3).await;
+    let shown = net.chain.shown_by(0, &net.nodes[2..]);
+    let (made, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    assert_eq!(id_of(&made.unwrap()[0]), (0, 1));
+    // The first two of the strategy, for the topics of groups 1 and 5.
+    net.nodes[..2].iter().for_each(|node| node.becomes(Manner::Refuses(0)));
+    let mut dependent = message(1, "b");
+    let needed = Cursor { node_id_to_sequence_id: [(0, 1)].into() };
+    dependent.aad.get_or_insert_default().depends_on = Some(needed);
+    let answer = net.publish(vec![dependent]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, net.nodes[2].id.0);
+    let refused = net.publish(vec![message(5, "c")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "it depends on nothing: {refused}");
+    assert_eq!(net.nodes[2].calls(), 1);
 }

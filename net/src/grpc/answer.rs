@@ -70,6 +70,10 @@ pub(super) struct Answer {
     permit: Option<OwnedSemaphorePermit>,
     /// The status that ends the answer, once it has come.
     status: Option<Status>,
+    /// True if the answer is a stream, which may end without a status behind its first message.
+    is_stream: bool,
+    /// True once the first message has come.
+    has_begun: bool,
 }
 
 impl Answer {
@@ -92,7 +96,15 @@ impl Answer {
             return Err(error.into());
         }
         let reader = MessageReader::new(bytes_max);
-        Ok(Self { headers: parts.headers, body, reader, long, permit: None, status })
+        let (is_stream, has_begun) = (false, false);
+        let (headers, permit) = (parts.headers, None);
+        Ok(Self { headers, body, reader, long, permit, status, is_stream, has_begun })
+    }
+
+    /// Returns the answer as a stream: behind its first message, an end without a status is one in good order. A server
+    /// that stops may end its streams so.
+    pub(super) fn into_stream(self) -> Self {
+        Self { is_stream: true, ..self }
     }
 
     /// Returns a header of the answer.
@@ -109,7 +121,10 @@ impl Answer {
         self.permit = None;
         loop {
             match self.reader.step(self.permit.is_some())? {
-                ReadStep::Message(message) => return Ok(Some(message)),
+                ReadStep::Message(message) => {
+                    self.has_begun = true;
+                    return Ok(Some(message));
+                }
                 ReadStep::Long(len) => {
                     self.permit = Some(self.long.permit(len).await?);
                     continue;
@@ -151,6 +166,7 @@ impl Answer {
         match &self.status {
             Some(status) if status.code() == Code::Ok => Ok(()),
             Some(status) => Err(status.clone().into()),
+            None if self.is_stream && self.has_begun => Ok(()),
             None => Err(Status::unknown("the answer ended without a status").into()),
         }
     }
@@ -248,5 +264,22 @@ mod tests {
         assert!(matches!(end(404), Err(PeerCallError::NotFound)));
         assert!(matches!(end(502), Err(PeerCallError::Answered(_))));
         assert!(matches!(end(403), Err(PeerCallError::Failed(_))));
+    }
+
+    /// A peer of other software that is stopped ends quiet streams so, and is followed again without a pause.
+    #[tokio::test]
+    async fn a_stream_that_has_begun_may_end_without_a_status() {
+        let bare = || {
+            let mut bare = answer(5, &LongMessages::new());
+            bare.status = None;
+            bare
+        };
+        let mut stream = bare().into_stream();
+        assert!(stream.next().await.is_ok_and(|message| message.is_some()));
+        assert!(matches!(stream.next().await, Ok(None)));
+        assert!(matches!(bare().only().await, Err(PeerCallError::Answered(_))));
+        let empty = Answer::new(Response::new(Body::empty()), 1, LongMessages::new());
+        let ended = empty.unwrap().into_stream().next().await;
+        assert!(matches!(ended, Err(PeerCallError::Answered(_))), "it has not begun");
     }
 }

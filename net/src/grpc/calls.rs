@@ -24,6 +24,10 @@ const PAGE_ENVELOPES: u32 = 100;
 /// Longest wait for a page before a stream is opened. A guess: a part of the time for which the follower waits for an
 /// answer, so that a peer whose pages hang is asked for its stream within the same want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
+/// The age from which a stream that ends with an error says nothing against its peer. A guess: a proxy in front of a
+/// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
+/// `docs/protocol/replication.md`, section *Over gRPC*.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
 /// waits for further gaps.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -86,6 +90,7 @@ impl WantCall {
                 return Err(error.into());
             }
         };
+        let opened = Instant::now();
         while let Some(envelopes) = next {
             if !self.hand_over(&mut feed, envelopes).await? {
                 return Ok(());
@@ -95,7 +100,7 @@ impl WantCall {
                     PeerCallError::Failed(error)
                     | PeerCallError::Answered(error)
                     | PeerCallError::Busy(error),
-                ) if feed.position() > self.want.after || self.want.originator != self.peer => {
+                ) if is_asked_again(&self.want, self.peer, feed.position(), opened.elapsed()) => {
                     // If the whole connection has failed, the next call fails, too.
                     tracing::debug!(error, "a stream ended");
                     None
@@ -295,7 +300,36 @@ impl WantCall {
     }
 }
 
+/// Returns true if a peer's stream that fails at this position and age is opened again in the same session. In the
+/// peer's own strand, the error of a young stream without a new envelope says that the peer does not serve it.
+fn is_asked_again(want: &Want, peer: OriginatorId, position: SequenceId, age: Duration) -> bool {
+    want.originator != peer || position > want.after || age >= SETTLED_AFTER
+}
+
 fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The session would end as often, with a growing pause after each.
+    #[test]
+    fn a_proxy_that_cuts_idle_streams_ends_no_session() {
+        let (peer, other) = (OriginatorId(300), OriginatorId(400));
+        let young = SETTLED_AFTER - Duration::from_millis(1);
+        let (start, moved) = (SequenceId(7), SequenceId(8));
+        for (strand, position, age, is_again) in [
+            (peer, start, young, false),
+            (peer, start, SETTLED_AFTER, true),
+            (peer, moved, Duration::ZERO, true),
+            (other, start, Duration::ZERO, true),
+        ] {
+            let want = Want::envelopes(strand, start, None);
+            let asked = is_asked_again(&want, peer, position, age);
+            assert_eq!(asked, is_again, "{strand} at {position} after {age:?}");
+        }
+    }
 }

@@ -261,7 +261,7 @@ impl PeerClient {
         method: StreamMethod,
     ) -> Result<EnvelopeStream, PeerCallError> {
         let answer = within(CALL_MAX, self.call(path, request, MESSAGE_BYTES_MAX, None)).await;
-        let answer = answer.map_err(|error| self.flood.named(error))?;
+        let answer = answer.map_err(|error| self.flood.named(error))?.into_stream();
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 

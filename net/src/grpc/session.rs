@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
+use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
@@ -27,6 +28,10 @@ use crate::sessions::GrpcGuard;
 /// Interval at which the peer's heads are asked for. Also how a lost peer is noticed. As the clock frames
 /// over QUIC.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Requests for the heads in a row that a peer, or a proxy in front of it, may answer with an error until the peer is
+/// left. Specified in `docs/protocol/replication.md`, section *Over gRPC*; a guess: a proxy that restarts answers a few
+/// calls so.
+const REFUSED_CLOCKS_MAX: u32 = 3;
 /// Times in a row that a peer may leave a want without an end unanswered before it is left. The follower
 /// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed.
 const SILENT_MAX: u32 = 3;
@@ -175,17 +180,24 @@ impl<'a> GrpcPeerSession<'a> {
         let (client, sink) = (self.client.clone(), self.link.sink().clone());
         let (guard, stated_heads) = (self.guard.clone(), self.stated_heads.clone());
         let watch = async move {
+            let mut refused = RefusedClocks::default();
             loop {
                 sleep(CLOCK_EVERY).await;
                 match client.heads().await {
                     Ok(PeerHeads { heads, quic_address, round_trip }) => {
+                        refused = RefusedClocks::default();
                         guard.note_answer(round_trip, quic_address);
                         if let Some(heads) = heads {
                             sink.note_clock(&heads);
                             stated_heads.send_replace(heads);
                         }
                     }
-                    Err(error) => return error,
+                    Err(error) => {
+                        refused.count(&error);
+                        if refused.are_too_many() {
+                            return error;
+                        }
+                    }
                 }
             }
         };
@@ -276,6 +288,22 @@ impl<'a> GrpcPeerSession<'a> {
     }
 }
 
+/// Requests for the heads in a row that were answered with an error. Any other failure counts as too many: the
+/// connection is lost, or the peer has broken a rule.
+#[derive(Debug, Default)]
+struct RefusedClocks(u32);
+
+impl RefusedClocks {
+    fn count(&mut self, error: &PeerCallError) {
+        let is_answer = matches!(error, PeerCallError::Answered(_) | PeerCallError::Busy(_));
+        self.0 = if is_answer { self.0 + 1 } else { REFUSED_CLOCKS_MAX };
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.0 >= REFUSED_CLOCKS_MAX
+    }
+}
+
 /// Returns the error for which a call ends its session. A call that was cancelled has none.
 fn failure(ended: Result<Result<(), SessionError>, JoinError>) -> Option<SessionError> {
     match ended {
@@ -296,6 +324,29 @@ mod tests {
         assert_eq!(failure(calls.join_next().await.unwrap()), None);
         calls.spawn(async { Err(lost("it is gone")) });
         assert_eq!(failure(calls.join_next().await.unwrap()), Some(lost("it is gone")));
+    }
+
+    /// Sessions of less than a minute would follow each other with growing pauses.
+    #[test]
+    fn few_errors_in_a_row_in_place_of_the_heads_end_no_session() {
+        let answered = || PeerCallError::Answered("Unavailable: the proxy restarts".to_owned());
+        let busy = || PeerCallError::Busy("ResourceExhausted: no turn".to_owned());
+        let mut refused = RefusedClocks::default();
+        for error in [answered(), busy()] {
+            refused.count(&error);
+            assert!(!refused.are_too_many(), "{error}");
+        }
+        refused.count(&answered());
+        assert!(refused.are_too_many());
+        for error in [
+            PeerCallError::Failed("the connection is lost".to_owned()),
+            PeerCallError::NotFound,
+            PeerCallError::Peer(PeerError::Oversized),
+        ] {
+            let mut refused = RefusedClocks::default();
+            refused.count(&error);
+            assert!(refused.are_too_many(), "{error}");
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn messages_of_nodes_are_classified() {
         ("replacement transaction underpriced", SendOutcome::Underpriced),
         ("nonce too high: address 0x0, tx: 5 state: 4", SendOutcome::NonceAhead),
         ("txpool is full", SendOutcome::Later),
+        ("daily rate limit exceeded", SendOutcome::Later),
+        ("Your app has exceeded its compute units per second capacity", SendOutcome::Later),
+        ("15/second request limit reached", SendOutcome::Later),
     ] {
         assert_eq!(classify(message.to_owned()), meant, "{message}");
     }
