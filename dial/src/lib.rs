@@ -1,6 +1,6 @@
 //! Bounds on connections to hosts that are not trusted.
 //!
-//! - [`look_up`]: the addresses of a name that others choose;
+//! - [`look_up()`]: the addresses of a name that others choose;
 //! - [`RedisConnection`]: a connection to Redis.
 //!
 //! Invariant: a host that never answers, or answers without an end, costs bounded memory and threads.

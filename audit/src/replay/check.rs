@@ -48,8 +48,8 @@ pub(crate) struct Signed {
     pub(crate) leaf: TreeHash,
     /// The rule that it breaks.
     pub(crate) violation: Option<Violation>,
-    /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other rule,
-    /// or other software may decode it.
+    /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other
+    /// rule, or other software may decode it.
     pub(crate) is_unproven: bool,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,

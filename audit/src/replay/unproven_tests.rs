@@ -1,4 +1,4 @@
-//! What an innocent node may have signed, or its keeper made up, is no fault of it.
+//! Tests that a node is not accused of what it may have signed as an innocent one, or what a keeper has made up.
 
 use hawser_proto::Bytes;
 use hawser_proto::checkpoint::Checkpoint;

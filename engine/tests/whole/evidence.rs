@@ -13,7 +13,9 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store};
+use hawser_storage::{
+    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, Severity, SkipReason, Store, Validity,
+};
 use prost::Message as _;
 
 use crate::common::{
@@ -221,4 +223,34 @@ async fn two_statements_for_one_place_in_one_answer_are_evidence() {
         assert_eq!(follower.held(SOURCE), [one]);
         follower.stop().await;
     }
+}
+
+/// One write fills the place with the first one, and leaves the other one out.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_statements_for_a_missing_place_in_one_answer_the_first_fills_it() {
+    let store = common::store();
+    let [one, another, last] = [(1, "one"), (1, "another"), (2, "last")]
+        .map(|(sequence, text)| follow::envelope(SOURCE, sequence, text));
+    let (at, end) = (SequenceId(1), EnvelopeId::new(SOURCE, SequenceId(2)));
+    let reason = SkipReason::Missing;
+    let skip = Change::Skip { originator: SOURCE, from: at, through: at, reason };
+    let entry = LogEntry { id: end, bytes: last.clone(), validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut other = follower.connect(OTHER, &[]);
+    assert_eq!(other.want(SOURCE).await, (0, Some(1)));
+    let items = vec![StrandItem::Envelope(one.clone()), StrandItem::Second(another.clone())];
+    other.answer(items).await;
+    let whole = [one.clone(), last];
+    follower.until("the first one is stored", || follower.held(SOURCE) == whole).await;
+    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let found: Vec<_> = found.into_iter().map(|it| it.evidence).collect();
+    let expected = Evidence {
+        misbehavior: Misbehavior::TwoStatements(Severity::Content),
+        at: EnvelopeId::new(SOURCE, at),
+        from: Some(OTHER),
+        envelopes: vec![one, another],
+    };
+    assert_eq!(found, [expected], "it is kept before the place is filled");
+    follower.stop().await;
 }

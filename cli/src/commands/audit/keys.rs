@@ -188,7 +188,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
 /// Returns true if a text states the schema of evidence files as its own.
 ///
 /// Other files may have the name of the schema elsewhere: the owner of a node can register any address, and must not
-/// make the registry file unreadable for everyone who judges the node.
+/// make the registry file unreadable for all auditors of the node.
 fn is_evidence(text: &str) -> bool {
     #[derive(Deserialize)]
     struct StatedSchema {
