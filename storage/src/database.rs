@@ -19,6 +19,7 @@ use crate::keys::misbehavior::FactKey;
 use crate::keys::rate::RateRow;
 use crate::keys::report::ReportFact;
 use crate::last_commit::LastCommit;
+use crate::payer_reports::ReportVersion;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
@@ -43,9 +44,10 @@ pub(crate) struct LastingParts {
     pub(crate) last_commit: Arc<LastCommit>,
     /// The families whose compactions are paused.
     pub(crate) compactions: Arc<HeldCompactions>,
-    /// The version of the recorded events of payer reports, which changes when existing rows are replaced. Locked
-    /// while they are written.
-    pub(crate) report_version: Arc<Mutex<u64>>,
+    /// The version of the recorded events of payer reports. Never locked during a write: readers wait for no disk.
+    pub(crate) report_version: Arc<Mutex<ReportVersion>>,
+    /// Locked while such events are written, which one writer does at a time.
+    pub(crate) report_writes: Arc<Mutex<()>>,
 }
 
 /// An open database, and the state in memory that belongs to it.
