@@ -11,7 +11,7 @@ use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
 use crate::expired::ExpiredEnds;
-use crate::fact_index::FactIndex;
+use crate::fact_index::{FactIndex, IndexedFacts};
 use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
@@ -88,9 +88,9 @@ pub(crate) struct Database {
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
-    pub(crate) evidence: Mutex<FactIndex<FactKey>>,
+    pub(crate) evidence: IndexedFacts<FactKey>,
     /// Serialises writes of reports, and counts them.
-    pub(crate) reports: Mutex<FactIndex<ReportFact>>,
+    pub(crate) reports: IndexedFacts<ReportFact>,
     /// The place up to which topic rows of an older format have been converted; `None` if there are none.
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
     /// True if the next rebuild would resume an interrupted one.
@@ -151,8 +151,8 @@ impl Database {
             repricing: Mutex::default(),
             differing_fees: Mutex::default(),
             ledger: Mutex::default(),
-            evidence: Mutex::new(opened.evidence),
-            reports: Mutex::new(opened.reports),
+            evidence: IndexedFacts::new(opened.evidence),
+            reports: IndexedFacts::new(opened.reports),
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             pruning: Mutex::default(),
