@@ -1,4 +1,5 @@
-//! A temporary charge of memory: for the translation of a call, or for a head that is not whole.
+//! A temporary charge of memory: for the translation of a call, an answer that is not passed on yet, or a head that is
+//! not whole.
 
 use std::sync::Arc;
 
@@ -30,6 +31,16 @@ impl ChargedBytes {
         self.share.take(bytes)?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Changes the charge to `bytes`, which are allocated already.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.share.take_anyway(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.share.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
     }
 }
 

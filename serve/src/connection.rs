@@ -428,7 +428,7 @@ impl Connections {
                 Some(slot) => slot.put(request, share, body_timeout).await,
                 None => dispatcher.answer(request).await?,
             };
-            head.answered();
+            head.answered(response.headers());
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -21,12 +21,11 @@ use crate::cors;
 use crate::method::MethodKind;
 use crate::public_pages::{self, PublicPages};
 use crate::response::CountedCall;
-use crate::web_text::TextBody;
+use crate::web_answer::WebCalls;
+use crate::web_text::{TextBody, WEB_TEXT_TYPES};
 
 /// The media type of gRPC-Web in its binary form.
 const WEB_TYPE: &str = "application/grpc-web+proto";
-/// The media types of gRPC-Web in its text form.
-const WEB_TEXT_TYPES: [&str; 2] = ["application/grpc-web-text", "application/grpc-web-text+proto"];
 /// The media types of gRPC-Web.
 const WEB_TYPES: [&str; 4] =
     ["application/grpc-web", WEB_TYPE, WEB_TEXT_TYPES[0], WEB_TEXT_TYPES[1]];
@@ -84,7 +83,7 @@ impl Dispatcher {
                 }
                 Protocol::GrpcWeb => {
                     let (request, is_text) = with_exact_types(request);
-                    let mut service = GrpcWebLayer::new().layer(self.calls);
+                    let mut service = GrpcWebLayer::new().layer(WebCalls(self.calls));
                     if is_text {
                         service.call(request.map(TextBody::new)).await?
                     } else {

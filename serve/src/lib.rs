@@ -14,8 +14,8 @@
 //! - `turns`: the order in which tasks of connections run; `pace`: rests of all others while publishers are late;
 //!   `task_threads`, `socket`: the threads of publishers;
 //!   [`fair`]: turns of callers, for every service; [`network_gate`]: turns of their networks, too;
-//! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`: requests of
-//!   gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
+//! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`, `web_answer`:
+//!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //!   `refused_calls`: refusals that hold for further calls; `publish_call`: publishes that outlast their calls;
@@ -103,6 +103,7 @@ mod unflushed;
 mod unpack;
 mod upgrade;
 mod waiting;
+mod web_answer;
 mod web_text;
 #[cfg(test)]
 mod worker_wait_tests;

@@ -3,6 +3,9 @@
 //! Small messages, and those that do not shrink, are sent uncompressed: most stored envelopes are encrypted.
 //! Compression yields to other calls after each turn. [`PACKED`] bounds the compression of a whole listener, because
 //! each of many streams of the same envelopes may request it. Beyond the bound messages are sent uncompressed.
+//!
+//! A message leaves in two pieces, its head and its bytes, and one piece of the answer may have several messages. A
+//! client that gives no room for the first piece keeps the others here, so they are charged until they are passed on.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -21,6 +24,7 @@ use tonic::Status;
 
 use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
+use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
@@ -29,8 +33,8 @@ pub(crate) const GZIP: &str = "gzip";
 const MESSAGE_LEN_BYTES_MIN: usize = 1024;
 /// Bytes that are compressed before other calls have their turn. A guess: they take about a millisecond.
 const TURN_BYTES: usize = 128 * 1024;
-/// Charge of a message that is being compressed, besides its compressed bytes. From the types: the encoder's tables
-/// and buffers take about 300 KiB.
+/// Charge of a message that is being compressed, besides its plain and its compressed bytes. From the types: the
+/// encoder's tables and buffers take about 300 KiB.
 const ENCODER_BYTES: usize = 320 * 1024;
 
 /// Bytes that a listener compresses in a second; also the burst after a pause. A guess: they take a fifth of a
@@ -83,6 +87,9 @@ pub(crate) struct PackedBody<B> {
     ready: VecDeque<Bytes>,
     /// The last frame, which waits for the messages before it.
     last: Option<Frame<Bytes>>,
+    /// The charge of all bytes that are not passed on yet. The charge of the call ends with the first bytes of its
+    /// answer.
+    held: ChargedBytes,
 }
 
 /// A message that is being compressed.
@@ -95,6 +102,7 @@ struct PlainMessage {
 
 impl<B> PackedBody<B> {
     pub(crate) fn new(body: B, charge: CallCharge, allowance: Arc<PackAllowance>) -> Self {
+        let held = ChargedBytes::new(charge.connection().clone());
         Self {
             body,
             charge,
@@ -104,7 +112,15 @@ impl<B> PackedBody<B> {
             current: None,
             ready: VecDeque::new(),
             last: None,
+            held,
         }
+    }
+
+    /// Adjusts the charge to the bytes that are not passed on yet.
+    fn charge_held(&mut self) {
+        let of_current = self.current.as_ref().map_or(0, |message| message.plain.len());
+        let of_ready: usize = self.ready.iter().map(Bytes::len).sum();
+        self.held.set(self.have_bytes + of_current + of_ready);
     }
 
     /// Begins the next message if all of it is in the pieces. Returns false otherwise.
@@ -187,14 +203,8 @@ fn take(pieces: &mut VecDeque<Bytes>, len_bytes: usize) -> Bytes {
     taken.freeze()
 }
 
-impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<B> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> PackedBody<B> {
+    fn poll_packed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
@@ -217,12 +227,28 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<
                     Ok(piece) => {
                         self.have_bytes += piece.len();
                         self.pieces.push_back(piece);
+                        // Before memory is taken for the encoder.
+                        self.charge_held();
                     }
                     Err(trailers) => self.last = Some(trailers),
                 },
                 other => return Poll::Ready(other),
             }
         }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = self.poll_packed(cx);
+        self.charge_held();
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -280,5 +306,61 @@ mod tests {
         assert!(allowance.taken.lock().full_at_ms(PACKED) > 0, "what was compressed is counted");
         allowance.spend(1 << 50);
         assert_eq!(sent(&allowance, 10).await, [(0, 15_000); 10], "all of it comes, as it is");
+    }
+
+    /// Returns bytes without a pattern that gzip finds.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    /// Played by a client that gives its calls no room for answers, and takes one frame.
+    #[tokio::test]
+    async fn what_is_not_passed_on_is_charged() {
+        const LEN: usize = 1 << 20;
+        let framed = |message: &[u8]| {
+            let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&[0_u8][..], &len, message].concat()
+        };
+        // A short message of a stream comes together with the page behind it.
+        let piece = Bytes::from([framed(b"short"), framed(&noise(LEN))].concat());
+        let budget = MemoryBudget::new(1 << 30);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let charge = CallCharge::new(budget.connection(address, budget.account(None)).unwrap());
+        let before = budget.used_bytes();
+        let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
+        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
+        let short_len = HEAD_LEN_BYTES + 5;
+        for (len, left_bytes) in
+            [(short_len, HEAD_LEN_BYTES + LEN), (HEAD_LEN_BYTES, LEN), (LEN, 0)]
+        {
+            let frame = packed.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap().len(), len);
+            assert_eq!(budget.used_bytes(), before + left_bytes);
+        }
+        assert!(packed.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_never_taken_is_given_back() {
+        let budget = MemoryBudget::new(1 << 30);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let share = budget.connection(address, budget.account(None)).unwrap();
+        let before = budget.used_bytes();
+        // The head states 64 KiB.
+        let piece = Bytes::from([&[0_u8, 0, 1, 0, 0][..], &noise(1 << 16)].concat());
+        let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
+        let charge = CallCharge::new(share.clone());
+        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
+        assert!(packed.frame().await.is_some(), "its head");
+        assert!(budget.used_bytes() > before);
+        drop(packed);
+        assert_eq!(budget.used_bytes(), before);
     }
 }

@@ -12,13 +12,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 
-/// Memory of the head of a request, and then of its answer, in bytes. A guess: some short headers.
+/// Memory of the head of a request, and then the least memory of the head of its answer, in bytes. A guess: some short
+/// headers.
 const HEAD_BYTES: usize = 512;
+/// Memory of a header of an answer besides its name and value, in bytes. The allowance of RFC 9113 §6.5.2.
+const HEADER_BYTES: usize = 32;
 /// Memory that the library keeps for each of the most streams that a connection had at one time, in bytes. Measured,
 /// with the heads: 1.3 KiB for each of 750,000. Three times that covers the memory that the allocator keeps of
 /// connections that are closed meanwhile: with twice, a node grew by up to 570 MiB where callers may hold 288 MiB.
@@ -53,8 +57,8 @@ struct Heads {
     read: usize,
     /// Requests that have arrived and whose answers have not begun.
     arrived: usize,
-    /// Answers that wait to be written, each with the share of its call.
-    answered: Vec<Arc<ConnectionShare>>,
+    /// Answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
+    answered: Vec<(Arc<ConnectionShare>, usize)>,
     /// The most streams that there were at one time.
     most: usize,
 }
@@ -127,9 +131,9 @@ impl UnflushedHeads {
         state.read = 0;
         let written = std::mem::take(&mut state.answered);
         drop(state);
-        for call in written {
+        for (call, bytes) in written {
             call.wrote();
-            call.written(HEAD_BYTES);
+            call.written(bytes);
         }
     }
 }
@@ -148,13 +152,18 @@ impl ArrivedHead {
         self.heads.arriving.0.fetch_sub(std::mem::take(&mut self.arriving_bytes), Relaxed);
     }
 
-    /// Keeps the head charged, now that of the answer, until the connection has written it.
-    pub(crate) fn answered(mut self) {
+    /// Keeps the head charged, now that of the answer, until the connection has written it. The answer to a request of
+    /// a hundred bytes may be a refusal whose text and details have some KiB.
+    pub(crate) fn answered(mut self, answer: &HeaderMap) {
         if let Some(call) = self.call.take() {
-            call.waits(HEAD_BYTES);
+            let bytes = answer_bytes(answer).max(HEAD_BYTES);
+            if bytes > HEAD_BYTES {
+                call.take_anyway(bytes - HEAD_BYTES);
+            }
+            call.waits(bytes);
             let mut state = self.heads.heads.lock();
             state.arrived -= 1;
-            state.answered.push(call);
+            state.answered.push((call, bytes));
         }
     }
 }
@@ -167,6 +176,11 @@ impl Drop for ArrivedHead {
             call.give_back(HEAD_BYTES);
         }
     }
+}
+
+/// Returns the memory of the head of an answer, in bytes.
+fn answer_bytes(answer: &HeaderMap) -> usize {
+    answer.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len()).sum()
 }
 
 #[cfg(test)]
@@ -192,7 +206,7 @@ mod tests {
             2 * (STREAM_STATE_BYTES + HEAD_BYTES),
             "they were counted when they were read"
         );
-        first.answered();
+        first.answered(&HeaderMap::new());
         drop(second);
         assert_eq!(used(), 2 * STREAM_STATE_BYTES + HEAD_BYTES);
         heads.flushed();
@@ -203,6 +217,23 @@ mod tests {
         assert_eq!(used(), 3 * STREAM_STATE_BYTES, "more are refused");
         drop((heads, connection));
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    /// Over HTTP/1.1 a client may have any number of refusals wait behind each other.
+    #[test]
+    fn a_long_head_of_an_answer_is_charged_until_it_is_written() {
+        const TEXT_LEN: usize = 4096;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let heads = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
+        let idle = budget.used_bytes();
+        let mut answer = HeaderMap::new();
+        answer.insert("grpc-message", "x".repeat(TEXT_LEN).parse().unwrap());
+        heads.arrived(connection.clone(), 100).answered(&answer);
+        assert!(budget.used_bytes() >= idle + STREAM_STATE_BYTES + TEXT_LEN);
+        heads.flushed();
+        assert_eq!(budget.used_bytes(), idle + STREAM_STATE_BYTES);
     }
 
     #[test]
@@ -220,7 +251,7 @@ mod tests {
         assert!(second.0.are_many_arriving(), "those of all connections count");
         begins.begins();
         assert!(!second.0.are_many_arriving());
-        begins.answered();
+        begins.answered(&HeaderMap::new());
         assert_eq!(arriving.0.load(Relaxed), ARRIVING_BYTES_MAX / 2);
         drop(left);
         assert_eq!(arriving.0.load(Relaxed), 0);

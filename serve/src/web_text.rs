@@ -13,6 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 
+/// The media types of gRPC-Web in its text form.
+pub(crate) const WEB_TEXT_TYPES: [&str; 2] =
+    ["application/grpc-web-text", "application/grpc-web-text+proto"];
 /// Characters of a group, and the bytes that they become at most. Specified: RFC 4648 §4.
 const GROUP_LEN: usize = 4;
 const GROUP_LEN_BYTES: usize = 3;

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -247,4 +249,36 @@ async fn browsers_send_compressed_requests_too() {
         let text = String::from_utf8_lossy(&answer);
         assert!(answer.windows(half.len()).any(|part| part == half), "{text}");
     }
+}
+
+/// Other calls of a thread would wait while it makes the text of a whole answer.
+#[tokio::test]
+async fn a_long_answer_in_base64_comes_in_short_texts() {
+    let (server, _) = server(1 << 30).await;
+    let plain = framed(0, &compressible(1 << 20));
+    let body = STANDARD.encode(&plain);
+    let head = format!(
+        "POST {ECHO} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         content-type: application/grpc-web-text\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let head_len = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+    let (mut chunks, mut bytes) = (&answer[head_len..], Vec::new());
+    loop {
+        let end = chunks.windows(2).position(|part| part == b"\r\n").unwrap();
+        let len = std::str::from_utf8(&chunks[..end]).unwrap();
+        let len = usize::from_str_radix(len, 16).unwrap();
+        assert!(len <= 64 * 1024, "{len}");
+        let (text, rest) = chunks[end + 2..].split_at(len);
+        if text.is_empty() {
+            break;
+        }
+        bytes.extend(STANDARD.decode(text).unwrap());
+        chunks = &rest[2..];
+    }
+    assert!(bytes.starts_with(&plain));
 }

@@ -11,7 +11,7 @@ use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
 use crate::expired::ExpiredEnds;
-use crate::fact_index::FactIndex;
+use crate::fact_index::{FactIndex, IndexedFacts};
 use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
@@ -19,6 +19,7 @@ use crate::keys::misbehavior::FactKey;
 use crate::keys::rate::RateRow;
 use crate::keys::report::ReportFact;
 use crate::last_commit::LastCommit;
+use crate::payer_reports::ReportVersion;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
@@ -43,9 +44,10 @@ pub(crate) struct LastingParts {
     pub(crate) last_commit: Arc<LastCommit>,
     /// The families whose compactions are paused.
     pub(crate) compactions: Arc<HeldCompactions>,
-    /// The version of the recorded events of payer reports, which changes when existing rows are replaced. Locked
-    /// while they are written.
-    pub(crate) report_version: Arc<Mutex<u64>>,
+    /// The version of the recorded events of payer reports. Never locked during a write: readers wait for no disk.
+    pub(crate) report_version: Arc<Mutex<ReportVersion>>,
+    /// Locked while such events are written, which one writer does at a time.
+    pub(crate) report_writes: Arc<Mutex<()>>,
 }
 
 /// An open database, and the state in memory that belongs to it.
@@ -86,9 +88,9 @@ pub(crate) struct Database {
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
-    pub(crate) evidence: Mutex<FactIndex<FactKey>>,
+    pub(crate) evidence: IndexedFacts<FactKey>,
     /// Serialises writes of reports, and counts them.
-    pub(crate) reports: Mutex<FactIndex<ReportFact>>,
+    pub(crate) reports: IndexedFacts<ReportFact>,
     /// The place up to which topic rows of an older format have been converted; `None` if there are none.
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
     /// True if the next rebuild would resume an interrupted one.
@@ -149,8 +151,8 @@ impl Database {
             repricing: Mutex::default(),
             differing_fees: Mutex::default(),
             ledger: Mutex::default(),
-            evidence: Mutex::new(opened.evidence),
-            reports: Mutex::new(opened.reports),
+            evidence: IndexedFacts::new(opened.evidence),
+            reports: IndexedFacts::new(opened.reports),
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             pruning: Mutex::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::ReadError;
 use crate::keys::fact::{Fact, FactClass};
@@ -124,5 +125,29 @@ impl<F: Fact> FactIndex<F> {
     /// Returns the number of rows that could not be read since the start.
     pub(crate) fn unreadable(&self) -> u64 {
         self.unreadable.len() as u64
+    }
+}
+
+/// The index of the kept records of one kind, and the lock of their writes.
+pub(crate) struct IndexedFacts<F: Fact> {
+    /// Never locked during a write: operators count the records, and wait for no disk.
+    index: Mutex<FactIndex<F>>,
+    /// Locked by the one writer of such records, before the index.
+    writes: Mutex<()>,
+}
+
+impl<F: Fact> IndexedFacts<F> {
+    pub(crate) fn new(index: FactIndex<F>) -> Self {
+        Self { index: Mutex::new(index), writes: Mutex::default() }
+    }
+
+    /// Locks the index. Callers neither read nor write the disk meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FactIndex<F>> {
+        self.index.lock()
+    }
+
+    /// Waits for other writers of such records, and keeps them waiting until the returned value is dropped.
+    pub(crate) fn begin_write(&self) -> MutexGuard<'_, ()> {
+        self.writes.lock()
     }
 }

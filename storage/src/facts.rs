@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use hawser_proto::OriginatorId;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use rocksdb::{DB, DBRawIterator, WriteBatch};
 
 use crate::behind_damage::key_behind;
 use crate::database::{Database, family_of};
 use crate::error::{CommitError, DatabaseError, ReadError};
-use crate::fact_index::{Amount, FactIndex, LEN_BYTES_MAX, RECORDS_MAX};
+use crate::fact_index::{Amount, FactIndex, IndexedFacts, LEN_BYTES_MAX, RECORDS_MAX};
 use crate::keys::Key;
 use crate::keys::fact::{Fact, FactClass, FactRow, RecordTime};
 use crate::raw_rows::stored;
@@ -108,16 +108,17 @@ pub(crate) fn decode_fact<F: Fact>(key: &[u8], value: &[u8]) -> Result<StoredFac
     decoded.ok_or_else(|| ReadError::corrupt(F::FAMILY, key))
 }
 
-/// Records that become one write. Others of their kind wait meanwhile.
+/// Records that become one write. Other writers of their kind wait meanwhile, and readers do not.
 pub(crate) struct FactBatch<'a, F: Fact> {
     database: &'a Database,
-    index: MutexGuard<'a, FactIndex<F>>,
+    kept: &'a IndexedFacts<F>,
     now_ns: u64,
     /// The rows. The caller may add others, which are written with them.
     pub(crate) rows: WriteBatch,
     staged: BTreeMap<F, u32>,
     grown: BTreeMap<(OriginatorId, F::Class), Amount>,
     last: F::Time,
+    _writes: MutexGuard<'a, ()>,
 }
 
 impl<'a, F: Fact> FactBatch<'a, F> {
@@ -127,14 +128,15 @@ impl<'a, F: Fact> FactBatch<'a, F> {
     /// When nothing may be written.
     pub(crate) fn new(
         database: &'a Database,
-        index: &'a Mutex<FactIndex<F>>,
+        kept: &'a IndexedFacts<F>,
         now_ns: u64,
     ) -> Result<Self, CommitError> {
         database.check_writable()?;
-        let index = index.lock();
-        let (staged, grown, last) = (BTreeMap::new(), BTreeMap::new(), index.last);
+        let writes = kept.begin_write();
+        let last = kept.lock().last;
+        let (staged, grown) = (BTreeMap::new(), BTreeMap::new());
         let rows = WriteBatch::default();
-        Ok(Self { database, index, now_ns, rows, staged, grown, last })
+        Ok(Self { database, kept, now_ns, rows, staged, grown, last, _writes: writes })
     }
 
     /// Stages the record of a fact, unless there is one of any of the `covering` facts, or no room. Returns its key
@@ -155,16 +157,18 @@ impl<'a, F: Fact> FactBatch<'a, F> {
             match stored(&self.database.db, known, FactRow::<F::Time>::decode) {
                 Ok(None) => {}
                 Ok(Some(_)) => return None,
-                Err(error) => self.index.note_unreadable(known.encode().as_ref(), &error),
+                Err(error) => self.kept.lock().note_unreadable(known.encode().as_ref(), &error),
             }
         }
         let (about, record) = ((fact.accused(), fact.class()), record());
         let len_bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
         let added = self.grown.get(&about).copied().unwrap_or_default();
-        if !self.index.has_room(about, added, len_bytes) {
-            self.index.note_left_out(about);
+        let mut index = self.kept.lock();
+        if !index.has_room(about, added, len_bytes) {
+            index.note_left_out(about);
             return None;
         }
+        drop(index);
         let bytes = added.bytes + u64::from(len_bytes);
         self.grown.insert(about, Amount { records: added.records + 1, bytes });
         self.last = self.last.next(self.now_ns);
@@ -181,17 +185,19 @@ impl<'a, F: Fact> FactBatch<'a, F> {
     /// # Errors
     /// When the database fails: the rows are not there, and do not count.
     pub(crate) fn write(self) -> Result<(), CommitError> {
-        let Self { database, mut index, now_ns, rows, staged, grown, last } = self;
+        let Self { database, kept, now_ns, rows, staged, grown, last, _writes } = self;
         if rows.is_empty() {
             return Ok(());
         }
         database.write_durable(rows)?;
+        let mut index = kept.lock();
         index.last = last;
         for (fact, len_bytes) in staged {
             index.add((fact.accused(), fact.class()), len_bytes);
         }
+        drop(index);
         for about in grown.into_keys() {
-            database.make_room(now_ns, about, &mut index)?;
+            database.make_room(now_ns, about, kept)?;
         }
         Ok(())
     }
@@ -202,14 +208,17 @@ impl Database {
     pub(crate) fn forget_old<F: Fact>(
         &self,
         now_ns: u64,
-        index: &Mutex<FactIndex<F>>,
+        kept: &IndexedFacts<F>,
     ) -> Result<(), CommitError> {
         self.check_writable()?;
-        let mut index = index.lock();
-        let kept = index.amounts().iter().filter(|(_, amount)| amount.records > 0);
-        let claims = kept.map(|(about, _)| *about).filter(|(_, class)| !class.is_proven());
-        for about in claims.collect::<Vec<_>>() {
-            self.remove_oldest(now_ns, about, &mut index, |_| true)?;
+        let _writes = kept.begin_write();
+        let index = kept.lock();
+        let filled = index.amounts().iter().filter(|(_, amount)| amount.records > 0);
+        let claims = filled.map(|(about, _)| *about).filter(|(_, class)| !class.is_proven());
+        let claims: Vec<_> = claims.collect();
+        drop(index);
+        for about in claims {
+            self.remove_oldest(now_ns, about, kept, |_| true)?;
         }
         Ok(())
     }
@@ -220,14 +229,14 @@ impl Database {
         &self,
         now_ns: u64,
         about: (OriginatorId, F::Class),
-        index: &mut FactIndex<F>,
+        kept: &IndexedFacts<F>,
     ) -> Result<(), CommitError> {
-        let amount = index.of(about);
+        let amount = kept.lock().of(about);
         let is_within = amount.records <= RECORDS_MAX && amount.bytes <= LEN_BYTES_MAX;
         if about.1.is_proven() || is_within {
             return Ok(());
         }
-        self.remove_oldest(now_ns, about, index, |left| {
+        self.remove_oldest(now_ns, about, kept, |left| {
             left.records <= RECORDS_MAX - RECORDS_MAX / FREED_PART
                 && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART
         })
@@ -238,12 +247,13 @@ impl Database {
         &self,
         now_ns: u64,
         about: (OriginatorId, F::Class),
-        index: &mut FactIndex<F>,
+        kept: &IndexedFacts<F>,
         fits: impl Fn(Amount) -> bool,
     ) -> Result<(), CommitError> {
-        let mut facts = self.facts_about::<F>(about, index);
+        let mut facts = self.facts_about::<F>(about, kept);
         facts.sort_unstable_by_key(|(_, row)| row.at);
         let mut batch = WriteBatch::default();
+        let mut index = kept.lock();
         for (fact, row) in facts {
             let is_old = row.at.stored_at_ns().saturating_add(CLAIM_KEPT_NS) < now_ns;
             if fits(index.of(about)) && !is_old {
@@ -253,6 +263,7 @@ impl Database {
             batch.delete_cf(self.family(F::FAMILY), fact.encode());
             index.remove(about, row.len_bytes);
         }
+        drop(index);
         if batch.is_empty() { Ok(()) } else { self.write_buffered(batch) }
     }
 
@@ -299,7 +310,7 @@ impl Database {
     fn facts_about<F: Fact>(
         &self,
         about: (OriginatorId, F::Class),
-        index: &mut FactIndex<F>,
+        kept: &IndexedFacts<F>,
     ) -> Vec<StoredFact<F>> {
         let mut facts = Vec::new();
         let first = F::first(about.0, about.1).encode();
@@ -310,12 +321,12 @@ impl Database {
                     return ControlFlow::Break(());
                 }
                 Ok(found) => facts.push(found),
-                Err(error) => index.note_unreadable(key, &error),
+                Err(error) => kept.lock().note_unreadable(key, &error),
             }
             ControlFlow::Continue(())
         });
         if let Err(error) = read {
-            index.note_unreadable(first.as_ref(), &error);
+            kept.lock().note_unreadable(first.as_ref(), &error);
         }
         facts
     }

@@ -7,7 +7,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::change::ChainPosition;
-use crate::database::Database;
+use crate::database::{Database, LastingParts};
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
@@ -26,6 +26,28 @@ pub struct ReportEventsRead {
     /// Changes when existing rows are replaced.
     version: u64,
     last: Option<PayerReportKey>,
+}
+
+/// The version of the recorded events.
+#[derive(Debug, Default)]
+pub(crate) struct ReportVersion {
+    /// Rises before existing rows are replaced, and after that.
+    number: u64,
+    /// True while existing rows are being replaced. A snapshot of that time may have the rows before or those after, so
+    /// a reader continues after nothing that it has read.
+    is_replacing: bool,
+}
+
+impl ReportVersion {
+    /// Notes that rows are going to be replaced.
+    fn begin(&mut self) {
+        (self.number, self.is_replacing) = (self.number + 1, true);
+    }
+
+    /// Notes that no rows are being replaced any more, and that those which were read may be obsolete.
+    fn end(&mut self) {
+        (self.number, self.is_replacing) = (self.number + 1, false);
+    }
 }
 
 /// Events that a reader has not read yet, before they are read.
@@ -58,14 +80,14 @@ impl NewReportEvents<'_> {
 
 impl Store {
     /// Returns the events that were recorded after `read`, with a snapshot; all events if `read` is `None`, or if
-    /// that part was replaced.
+    /// that part was replaced, or is being replaced. Waits for no write.
     #[must_use]
     pub fn new_report_events(&self, read: Option<ReportEventsRead>) -> NewReportEvents<'_> {
         let lasting = self.shared.how.lasting.clone();
-        // Writers hold this lock, too, so the snapshot has the rows of this version.
+        // Held while the snapshot is taken: no replacement begins or ends meanwhile.
         let version = lasting.report_version.lock();
-        let known = read.filter(|read| read.version == *version);
-        let all = ReportEventsRead { version: *version, last: None };
+        let known = read.filter(|read| read.version == version.number && !version.is_replacing);
+        let all = ReportEventsRead { version: version.number, last: None };
         NewReportEvents {
             snapshot: self.snapshot(),
             is_anew: known.is_none(),
@@ -93,7 +115,8 @@ impl Store {
 
 impl Database {
     /// Replaces the events from `from_block` on in one synced write. The version rises unless the new events only
-    /// continue the old ones, so that readers drop results that they have derived from replaced events.
+    /// continue the old ones, so that readers drop results that they have derived from replaced events. Its lock is not
+    /// held during the write: a sync may hang, and any caller may ask for what the events say.
     fn record_payer_reports(
         &self,
         from_block: u64,
@@ -103,10 +126,9 @@ impl Database {
         let is_replaced = |event: &PayerReportEvent| event.block >= from_block;
         assert!(events.iter().all(is_replaced), "no event is of a block before {from_block}");
         self.check_writable()?;
-        let mut version = self.lasting.report_version.lock();
-        if !self.stand_among(from_block, events)? {
-            *version += 1;
-        }
+        let LastingParts { report_version, report_writes, .. } = &self.lasting;
+        let _one_at_a_time = report_writes.lock();
+        let only_adds = self.stand_among(from_block, events)?;
         let family = self.family(PayerReportKey::FAMILY);
         let mut batch = WriteBatch::default();
         let start = PayerReportKey { block: from_block, log_index: 0 }.encode();
@@ -117,11 +139,13 @@ impl Database {
         }
         let cursors = self.family(CursorKey::FAMILY);
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
+        if !only_adds {
+            report_version.lock().begin();
+        }
         let written = self.write_durable(batch);
-        if written.is_err() {
-            // After a failed write, rows may be readable that a restart would not find, so cached results are
-            // discarded.
-            *version += 1;
+        // After a failed write, rows may be readable that a restart would not find, so cached results are discarded.
+        if !only_adds || written.is_err() {
+            report_version.lock().end();
         }
         written
     }

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use hawser_proto::{EnvelopeId, SequenceId};
-use parking_lot::Mutex;
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use crate::behind_damage::end_of_damage;
 use crate::error::{DatabaseError, ReadError};
-use crate::fact_index::FactIndex;
+use crate::fact_index::IndexedFacts;
 use crate::facts::each_fact;
 use crate::keys::Key;
 use crate::keys::fact::Fact;
@@ -29,7 +28,7 @@ impl Snapshot<'_> {
     /// When the database fails, and not because of damage.
     pub(crate) fn each_record<F: Fact>(
         &self,
-        index: &Mutex<FactIndex<F>>,
+        index: &IndexedFacts<F>,
         after: F::Time,
         mut each: impl FnMut(F::Time, &[u8]) -> Option<ControlFlow<()>>,
     ) -> Result<(), ReadError> {
@@ -68,7 +67,7 @@ impl Snapshot<'_> {
     /// be read. Returns its time; `None` if there is none. The iterator only moves forward.
     fn seek_known<F: Fact>(
         &self,
-        index: &Mutex<FactIndex<F>>,
+        index: &IndexedFacts<F>,
         rows: &mut DBRawIterator<'_>,
         mut last: F::Time,
         cause: &ReadError,
@@ -98,7 +97,7 @@ impl Snapshot<'_> {
     /// Returns the times of the next [`KNOWN_MAX`] records after `last` that facts name.
     fn known_after<F: Fact>(
         &self,
-        index: &Mutex<FactIndex<F>>,
+        index: &IndexedFacts<F>,
         last: F::Time,
     ) -> Result<BTreeSet<F::Time>, ReadError> {
         let mut known = BTreeSet::new();

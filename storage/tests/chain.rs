@@ -1,6 +1,9 @@
 //! Commits to the strand of a chain: positions, envelopes that wait for a verdict, inboxes, and the
 //! ledger beside it.
 
+use std::sync::{Arc, Barrier, mpsc};
+use std::time::Duration;
+
 use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
@@ -363,6 +366,50 @@ fn reports_are_what_the_chain_has() {
         store.record_payer_reports(5, &other, at(10)).unwrap();
         assert_eq!(report_events(store), other);
         assert_eq!(store.snapshot().payer_reports_position().unwrap(), Some(at(10)));
+    });
+}
+
+/// Played by a disk whose sync hangs. Callers may ask for what the events say meanwhile.
+#[test]
+fn events_of_reports_are_read_while_a_write_of_them_hangs() {
+    on_each(|store| {
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        let first = [report_event(5, 2, submitted(1))];
+        store.record_payer_reports(0, &first, at(8)).unwrap();
+        let read = |read| {
+            let (mut events, new) = (Vec::new(), store.new_report_events(read));
+            let read = new.read(|event| events.push(event)).unwrap();
+            (new.is_anew, events, read)
+        };
+        let (_, _, before) = read(None);
+        let hangs = Arc::new((Barrier::new(2), Barrier::new(2)));
+        let at_write = hangs.clone();
+        store.set_write_faults(Some(Arc::new(move || {
+            at_write.0.wait();
+            at_write.1.wait();
+            None
+        })));
+        let other = [report_event(5, 1, submitted(2))];
+        let meanwhile = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| store.record_payer_reports(5, &other, at(10)));
+            hangs.0.wait();
+            let (tell, told) = mpsc::channel();
+            scope.spawn(move || tell.send(read(Some(before))));
+            // So long only if the reader waits for the write.
+            let meanwhile = told.recv_timeout(Duration::from_secs(60));
+            hangs.1.wait();
+            writing.join().unwrap().unwrap();
+            meanwhile
+        });
+        store.set_write_faults(None);
+        let (is_anew, events, between) = meanwhile.expect("the reader does not wait for the write");
+        assert!(is_anew, "the next snapshot may have other rows");
+        assert_eq!(events, first);
+        let (is_anew, events, after) = read(Some(between));
+        assert!(is_anew, "the rows were replaced since");
+        assert_eq!(events, other);
+        let (is_anew, events, _) = read(Some(after));
+        assert!(!is_anew && events.is_empty(), "{events:?}");
     });
 }
 

@@ -1,6 +1,8 @@
 //! Evidence against nodes: each fact once, within bounds, and for the promised time.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Barrier, mpsc};
+use std::time::Duration;
 
 use crate::support::*;
 use bytes::Bytes;
@@ -49,6 +51,38 @@ fn a_fact_is_stored_once_and_read_in_order() {
         assert_eq!(rest, found[1..]);
         assert_eq!(store.snapshot().evidence(START, 2, usize::MAX).unwrap(), found[..2]);
         assert_eq!(store.snapshot().evidence(START, 9, 1).unwrap(), found[..1], "at least one");
+    });
+}
+
+/// Played by a disk whose sync hangs. Operators look at the node then.
+#[test]
+fn evidence_is_counted_while_a_write_of_it_hangs() {
+    on_each(|store| {
+        store.record_evidence(7, &[two_statements(1)]).unwrap();
+        let hangs = Arc::new((Barrier::new(2), Barrier::new(2)));
+        let at_write = hangs.clone();
+        store.set_write_faults(Some(Arc::new(move || {
+            at_write.0.wait();
+            at_write.1.wait();
+            None
+        })));
+        let meanwhile = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| store.record_evidence(8, &[two_statements(2)]));
+            hangs.0.wait();
+            let (tell, told) = mpsc::channel();
+            scope.spawn(move || {
+                let shown = (store.evidence_left_out().len(), store.evidence_unreadable());
+                tell.send((counted(store, PEER), shown))
+            });
+            // So long only if the reader waits for the write.
+            let meanwhile = told.recv_timeout(Duration::from_secs(60));
+            hangs.1.wait();
+            assert_eq!(writing.join().unwrap().unwrap().len(), 1);
+            meanwhile
+        });
+        store.set_write_faults(None);
+        assert_eq!(meanwhile, Ok(((1, 0), (0, 0))), "what is not durable does not count");
+        assert_eq!(counted(store, PEER), (2, 0));
     });
 }
 

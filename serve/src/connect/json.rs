@@ -2,9 +2,11 @@
 //!
 //! Memory is charged before it is taken. A request of `n` bytes takes `4 n`, and `5 n` if it contains a backslash. Two
 //! of these are for the text while it arrives, or for the pieces of a compressed text and their copy. The rest is for
-//! parsing. An answer takes its message, and four thirds of that for the text. The values of both are charged besides.
+//! parsing. Bytes that are longer in the text of an error are charged for that. An answer takes its message, and four
+//! thirds of that for the text. The values of both are charged besides.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
@@ -32,6 +34,11 @@ const REQUEST_FACTOR: usize = 2;
 /// The value of [`REQUEST_FACTOR`] for a text with a backslash. From the library: its parser copies such a string into
 /// a buffer, which doubles when it grows.
 const ESCAPED_FACTOR: usize = 3;
+/// Bytes that are held, besides, for each byte that is DEL or not ASCII. From the library: its error about a value of
+/// the wrong type quotes the value, with six characters for DEL, and up to three for each byte of others.
+const QUOTED_FACTOR: usize = 6;
+/// The longest text of an error about a request, in bytes. A guess: a name and its place fit into it.
+const ERROR_LEN_BYTES_MAX: usize = 1024;
 /// Memory of a value while a request is read. From the types: the fields of a message are in a tree, whose node of 11
 /// places takes 680 bytes, and an element of a list takes up to 112. A message with a field has two of the characters
 /// that are counted, and one more in a list.
@@ -75,25 +82,45 @@ pub(super) async fn to_message(
         // An empty body is an empty message, as in protobuf.
         let json: &[u8] = if text.is_empty() { b"{}" } else { &text };
         let message = schema.request_from_json(json);
-        message.map(Bytes::from).map_err(|error| {
-            Status::invalid_argument(format!("request is not valid JSON: {error}"))
-        })
+        message.map(Bytes::from).map_err(|error| Status::invalid_argument(error_text(&error)))
     };
     beside(len_bytes, share, work).await?
 }
 
+/// Returns the beginning of the text of an error. The library's texts quote names and values of the request, which may
+/// have megabytes.
+fn error_text(error: &JsonError) -> String {
+    let mut text = ShortText(String::new());
+    // Fails when the text is full.
+    let _ = fmt::write(&mut text, format_args!("request is not valid JSON: {error}"));
+    text.0
+}
+
+/// The beginning of a text, at most [`ERROR_LEN_BYTES_MAX`].
+struct ShortText(String);
+
+impl fmt::Write for ShortText {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        let room = ERROR_LEN_BYTES_MAX - self.0.len();
+        let kept = &more[..more.floor_char_boundary(room)];
+        self.0.push_str(kept);
+        if kept.len() == more.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
 /// Returns the memory that a request takes while it becomes a message, beside its text.
 fn request_bytes(text: &VecDeque<Bytes>) -> usize {
-    let (mut len_bytes, mut values, mut has_escapes) = (0, 0, false);
+    let (mut len_bytes, mut values, mut quoted, mut has_escapes) = (0, 0, 0, false);
     for piece in text {
         len_bytes += piece.len();
         // Each value follows one of these characters. Those in strings are counted too, which only raises the estimate.
         values += piece.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
+        quoted += piece.iter().filter(|byte| **byte >= 0x7f).count();
         has_escapes |= piece.contains(&b'\\');
     }
     let joining = usize::from(text.len() > 1);
     let parsing = if has_escapes { ESCAPED_FACTOR } else { REQUEST_FACTOR };
-    (joining + parsing) * len_bytes + values * REQUEST_VALUE_BYTES
+    (joining + parsing) * len_bytes + values * REQUEST_VALUE_BYTES + quoted * QUOTED_FACTOR
 }
 
 /// Renders an answer as text, behind its head.
@@ -297,6 +324,22 @@ mod tests {
         assert_eq!(of(&[r#"{"a":"b"}"#]), 2 * 9 + 2 * REQUEST_VALUE_BYTES);
         assert_eq!(of(&[r#"{"a":"\/"}"#]), 3 * 10 + 2 * REQUEST_VALUE_BYTES);
         assert_eq!(of(&["[1,2,", "3]"]), 3 * 7 + 3 * REQUEST_VALUE_BYTES);
+        assert_eq!(of(&["\"\u{7f}\u{e4}\""]), 2 * 5 + 3 * QUOTED_FACTOR);
+    }
+
+    /// Played by a caller whose value is six times as long in the library's error.
+    #[tokio::test]
+    async fn the_text_of_an_error_is_short_and_charged_before_it_is_made() {
+        let schema = schema(QUERY).unwrap();
+        let budget = MemoryBudget::new(8 << 20);
+        let share = connection(&budget);
+        let wrong = |len: usize| Bytes::from(format!(r#"{{"query":"{}"}}"#, "\u{7f}".repeat(len)));
+        let refused = to_message(schema.clone(), wrong(10_000), false, &share).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().starts_with("request is not valid JSON: "), "{refused:?}");
+        assert_eq!(refused.message().len(), ERROR_LEN_BYTES_MAX);
+        let refused = to_message(schema, wrong(1 << 20), false, &share).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     }
 
     /// A text of control characters is six times as long in JSON.

@@ -9,6 +9,7 @@ mod json;
 mod packing;
 mod stream;
 mod text;
+mod unary_body;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use packing::AnswerPacking;
+use unary_body::UnaryBody;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
@@ -259,7 +261,7 @@ impl ConnectCall {
     }
 
     /// Makes the answer of a unary call: the message as the body, the trailers as headers, an error as the status. The
-    /// message is charged while it is gathered.
+    /// message is charged while it is gathered, and until the connection takes it.
     async fn unary_answer(
         self,
         response: Response<Body>,
@@ -302,7 +304,7 @@ impl ConnectCall {
         head.headers.remove("grpc-status");
         head.headers.remove("grpc-encoding");
         head.headers.insert(CONTENT_TYPE, self.content_type());
-        let mut response = Response::new(Body::new(Full::new(message)));
+        let mut response = Response::new(Body::new(UnaryBody::new(message, held)));
         *response.headers_mut() = head.headers;
         // Specified: Connect protocol, Unary-Trailers.
         for (name, value) in &status.metadata().clone().into_headers() {
@@ -513,6 +515,29 @@ mod tests {
         assert!((&mut arrived).now_or_never().is_none());
         other.take_anyway(20 * MIB);
         assert_eq!(arrived.await.unwrap_err().code(), Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_charged_until_the_connection_takes_it() {
+        const LEN: usize = 100_000;
+        let budget = MemoryBudget::new(1 << 30);
+        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+        let before = budget.used_bytes();
+        let head = [&[0_u8][..], &u32::try_from(LEN).unwrap().to_be_bytes()[..]].concat();
+        let message = Frame::data(Bytes::from([head, vec![7; LEN]].concat()));
+        let mut trailers = HeaderMap::new();
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+        let frames = [message, Frame::trailers(trailers)].map(Ok::<_, Status>);
+        let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let call = ConnectCall { form: Form::Unary, codec: Codec::Proto };
+        let answered = call.unary_answer(Response::new(body), None, &share, None).await;
+        let mut body = answered.unwrap().into_body();
+        assert_eq!(body.size_hint().exact(), Some(LEN as u64));
+        assert_eq!(budget.used_bytes(), before + LEN);
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap().len(), LEN);
+        assert_eq!(budget.used_bytes(), before, "the connection charges it");
+        assert!(body.is_end_stream());
     }
 
     #[test]

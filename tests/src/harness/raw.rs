@@ -45,21 +45,47 @@ pub fn http2_preface_without_windows() -> Vec<u8> {
     [HTTP2_PREFACE, &http2_frame(4, 0, 0, &window), &http2_frame(8, 0, 0, &more)].concat()
 }
 
+/// Returns the beginning of an HTTP/2 connection whose calls get no byte of their answers: their windows are empty.
+#[must_use]
+pub fn http2_preface_with_empty_windows() -> Vec<u8> {
+    [HTTP2_PREFACE, &http2_frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])].concat()
+}
+
 /// Returns one call on an established connection: headers without Huffman codes, the body in frames of at most 16 KiB.
 ///
 /// # Panics
 /// Panics if `path` has more than 127 bytes.
 #[must_use]
 pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
+    let mut call = http2_frame(1, 4, stream, &grpc_headers(path));
+    call.extend(http2_data(body, stream, true));
+    call
+}
+
+/// Returns a call as in [`http2_request`] that accepts an answer which is compressed with gzip.
+///
+/// # Panics
+/// Panics if `path` has more than 127 bytes.
+#[must_use]
+pub fn http2_request_for_gzip(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
+    const NAME: &[u8] = b"grpc-accept-encoding";
+    let mut headers = grpc_headers(path);
+    headers.push(0); // a name that is not in the static table
+    headers.push(u8::try_from(NAME.len()).unwrap());
+    literal(&mut headers, NAME, "gzip");
+    let mut call = http2_frame(1, 4, stream, &headers);
+    call.extend(http2_data(body, stream, true));
+    call
+}
+
+fn grpc_headers(path: &str) -> Vec<u8> {
     let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
     literal(&mut headers, &[0x04], path); // :path
     literal(&mut headers, &[0x01], "localhost"); // :authority
     literal(&mut headers, &[0x0f, 0x10], "application/grpc"); // content-type
     headers.push(0); // a name that is not in the static table
     literal(&mut headers, &[2, b't', b'e'], "trailers");
-    let mut call = http2_frame(1, 4, stream, &headers);
-    call.extend(http2_data(body, stream, true));
-    call
+    headers
 }
 
 /// Returns the beginning of an HTTP/2 connection whose headers must not refer to earlier ones, so that each is sent

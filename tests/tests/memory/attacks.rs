@@ -111,11 +111,23 @@ impl Attacker {
     }
 
     pub(crate) async fn unread_queries(&self) {
-        let topics = vec![envelopes::group_topic(LARGE_GROUP).as_bytes().clone()];
-        let query = api::EnvelopesQuery { topics, ..Default::default() };
-        let request = api::QueryEnvelopesRequest { query: Some(query), limit: 0 };
         let path = format!("{QUERY_API}/QueryEnvelopes");
-        self.unread(4, 90, &path, &request.encode_to_vec()).await;
+        self.unread(4, 90, &path, &large_query()).await;
+    }
+
+    /// Asks for answers that may be compressed, on connections that give no room for a byte of them.
+    pub(crate) async fn unread_answers_for_gzip(&self) {
+        let message = raw::grpc_message(&large_query());
+        let path = format!("{QUERY_API}/QueryEnvelopes");
+        let mut bytes = raw::http2_preface_with_empty_windows();
+        for call in 0..90 {
+            bytes.extend(raw::http2_request_for_gzip(&path, &message, 2 * call + 1));
+        }
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(self.send(&bytes).await);
+        }
+        sleep(HOLD).await;
     }
 
     pub(crate) async fn unread_streams(&self) {
@@ -354,4 +366,11 @@ fn beyond(number: u8, content: &[u8]) -> Vec<u8> {
     begun.extend([0x7a, 1]);
     let around = u8::try_from(begun.len()).unwrap();
     [&[0x0a, around][..], &begun, &[7], content].concat()
+}
+
+/// Returns a query for all large envelopes.
+fn large_query() -> Vec<u8> {
+    let topics = vec![envelopes::group_topic(LARGE_GROUP).as_bytes().clone()];
+    let query = api::EnvelopesQuery { topics, ..Default::default() };
+    api::QueryEnvelopesRequest { query: Some(query), limit: 0 }.encode_to_vec()
 }

@@ -122,6 +122,12 @@ async fn answers_that_are_not_read() {
     under("unread answers", async |attacker| attacker.unread_queries().await).await;
 }
 
+/// 360 answers of 24 MiB that may be compressed, on four connections that give no room for a byte of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_for_gzip_that_are_not_read() {
+    under("unread gzip", async |attacker| attacker.unread_answers_for_gzip().await).await;
+}
+
 /// 400 streams that catch up with 24 MiB each and read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_not_read() {

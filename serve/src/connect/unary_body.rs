@@ -1,0 +1,47 @@
+//! The body of a unary answer.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::charged_bytes::ChargedBytes;
+
+/// The message of a unary answer, charged until the connection takes it. A connection over HTTP/1.1 takes nothing of a
+/// body while the heads of earlier answers wait for its client.
+pub(super) struct UnaryBody {
+    /// `None` once the connection has it, or if it is empty.
+    message: Option<Bytes>,
+    held: ChargedBytes,
+}
+
+impl UnaryBody {
+    /// Creates a body of this message. `held` becomes its charge.
+    pub(super) fn new(message: Bytes, mut held: ChargedBytes) -> Self {
+        held.set(message.len());
+        Self { message: Some(message).filter(|message| !message.is_empty()), held }
+    }
+}
+
+impl HttpBody for UnaryBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.held.set(0); // the connection charges what it has taken
+        Poll::Ready(self.message.take().map(|message| Ok(Frame::data(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.message.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.message.as_ref().map_or(0, |message| message.len() as u64))
+    }
+}
