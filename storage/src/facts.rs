@@ -275,7 +275,7 @@ impl Database {
     pub(crate) fn withdraw<F: Fact>(
         &self,
         about: (OriginatorId, F::Class),
-        index: &Mutex<FactIndex<F>>,
+        kept: &IndexedFacts<F>,
         is_kind: impl Fn(F) -> bool,
         is_over: impl Fn(&[u8]) -> bool,
     ) -> Result<usize, CommitError> {
@@ -283,8 +283,8 @@ impl Database {
             return Ok(0);
         }
         self.check_writable()?;
-        let mut index = index.lock();
-        let mut facts = self.facts_about::<F>(about, &mut index);
+        let _writes = kept.begin_write();
+        let mut facts = self.facts_about::<F>(about, kept);
         facts.retain(|(fact, _)| is_kind(*fact));
         let (mut batch, mut removed) = (WriteBatch::default(), Vec::new());
         for (fact, row) in facts {
@@ -295,12 +295,13 @@ impl Database {
                     removed.push(row.len_bytes);
                 }
                 Ok(Some(false) | None) => {}
-                Err(error) => index.note_unreadable(row.at.encode().as_ref(), &error),
+                Err(error) => kept.lock().note_unreadable(row.at.encode().as_ref(), &error),
             }
         }
         if !removed.is_empty() {
             self.write_durable(batch)?;
         }
+        let mut index = kept.lock();
         removed.iter().for_each(|len_bytes| index.remove(about, *len_bytes));
         Ok(removed.len())
     }
