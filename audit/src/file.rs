@@ -19,6 +19,8 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::judged::UnknownTreeFault;
+
 /// The schema that this program writes and reads.
 pub const SCHEMA: &str = "hawser-evidence/1";
 /// Length of the longest file that is read, in bytes. A guess: some reports of the largest kind.
@@ -343,12 +345,19 @@ impl EvidenceFile {
         self.reports.iter().map(ReportEntry::held).collect()
     }
 
-    /// Returns the evidence that rests on signed trees.
+    /// Returns the evidence that rests on signed trees, of the faults that this program knows.
     ///
     /// # Errors
-    /// [`EvidenceFileError::Field`] for text that is no base64, and for a fault that this program does not know.
+    /// [`EvidenceFileError::Field`] for text that is no base64.
     pub fn held_trees(&self) -> Result<Vec<TreeEvidence>, EvidenceFileError> {
-        self.trees.iter().map(TreeEntry::held).collect()
+        self.trees.iter().filter_map(|entry| entry.held().transpose()).collect()
+    }
+
+    /// Returns the other faults, one for each entry: a later version of this program may know them.
+    pub fn unknown_faults(&self) -> impl Iterator<Item = UnknownTreeFault> {
+        let faults = self.trees.iter().map(|entry| &entry.fault);
+        let unknown = faults.filter(|fault| TreeFault::of_name(fault).is_none());
+        unknown.map(|fault| UnknownTreeFault(beginning(fault)))
     }
 
     /// Returns the keys and rates of the file. A reader who judges by them trusts the file's writer.
@@ -415,14 +424,15 @@ impl TreeEntry {
         Self { fault: held.fault.name().to_owned(), pieces }
     }
 
-    fn held(&self) -> Result<TreeEvidence, EvidenceFileError> {
-        let fault = TreeFault::of_name(&self.fault);
-        let fault = fault.ok_or_else(|| wrong("fault", &self.fault, "fault of a signed tree"))?;
+    /// Decodes the pieces; `None` for a fault that this program does not know, whose pieces it cannot judge.
+    fn held(&self) -> Result<Option<TreeEvidence>, EvidenceFileError> {
+        let Some(fault) = TreeFault::of_name(&self.fault) else { return Ok(None) };
         let piece = |text: &String| match STANDARD.decode(text) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(_) => Err(wrong("pieces", text, "base64")),
         };
-        Ok(TreeEvidence { fault, pieces: self.pieces.iter().map(piece).collect::<Result<_, _>>()? })
+        let pieces = self.pieces.iter().map(piece).collect::<Result<_, _>>()?;
+        Ok(Some(TreeEvidence { fault, pieces }))
     }
 }
 

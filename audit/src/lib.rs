@@ -39,5 +39,5 @@ mod tests;
 pub mod void_proof;
 
 pub use file::{EvidenceFile, EvidenceFileError, KnownKeys};
-pub use judged::{Judged, JudgedTrees};
+pub use judged::{Judged, JudgedTrees, UnknownTreeFault};
 pub use network::{NetworkAudit, NodeFindings};
