@@ -316,9 +316,8 @@ def mutated():
     yield "mutated: empty", b"", {}
     yield "mutated: the other node", safety(DUPLICATE, one, other, accused=200), {}
     yield "mutated: a chain's id", safety(DUPLICATE, one, other, accused=0), {}
-    yield "mutated: an unknown kind", safety(9, one, other), {}
-    yield "mutated: no kind", safety(0, one, other), {}
-    yield "mutated: a kind of the other failure", safety(1, one, other), {}
+    for what, kind in {"an unknown kind": 9, "no kind": 0, "a kind of the other failure": 1}.items():
+        yield f"mutated: {what}", safety(kind, one, other), {}
     yield "mutated: the other failure", liveness(DUPLICATE, 5), {}
     yield "mutated: no envelopes", safety(DUPLICATE), {}
     yield "mutated: the other kinds", safety(ORDER, one, other), {}
@@ -359,9 +358,7 @@ def golden_checkpoints():
     yield "two roots", *of(checkpoint(five), checkpoint(other, later))
     yield "two roots: of an observer", *of(checkpoint(five, originator=0), checkpoint(other, later, originator=0))
     yield "a smaller tree later", *of(checkpoint(eight), checkpoint(five, later))
-    yield "a smaller tree later: of an observer", *of(
-        checkpoint(eight, originator=0), checkpoint(five, later, originator=0)
-    )
+    yield "a smaller tree later: of an observer", *of(checkpoint(eight, NOW, 100, 0), checkpoint(five, later, 100, 0))
     yield "a smaller tree at the same time", *of(checkpoint(eight), checkpoint(five))
     yield "another beginning", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight))
     yield "another beginning: of an observer", *of(
@@ -421,10 +418,14 @@ def golden_trees():
     yield "a gap: no place between", *gap(2, 3)
     yield "a gap: of an observer", *gap(2, 4, checkpoint(LEAVES[:5], originator=0))
     yield "another tree", "other_tree", (five,)
-    yield "another tree: of an observer of a chain", "other_tree", (checkpoint(LEAVES[:5], originator=0),)
-    yield "another tree: of an observer of a node", "other_tree", (checkpoint(LEAVES[:5], originator=300),)
-    yield "another tree: about a node in no registry", "other_tree", (checkpoint(LEAVES[:5], originator=900),)
+    strands = {"of an observer of a chain": 0, "of an observer of a node": 300, "about a node in no registry": 900}
+    for what, node in strands.items():
+        yield f"another tree: {what}", "other_tree", (checkpoint(LEAVES[:5], originator=node),)
     yield "another tree: two checkpoints", "other_tree", (five, five)
+    name, fault, other = "another envelope than the pruned one", "other_than_pruned", signed(statement(4))
+    for what, envelope in {"": other, ": the same": signed(STRAND[3]), ": of a chain": on_chain(4)}.items():
+        yield f"{name}{what}", fault, (envelope, LEAVES[3])
+    yield f"{name}: half a leaf", fault, (other, LEAVES[3][16:])
 
 
 # Late releases: the contract's domain separator, and where the report of node 100 begins and ends.

@@ -10,7 +10,7 @@ from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
 PIECES = {"two_checkpoints": (2, 3), "two_leaves": (4,), "other_leaf": (3,), "gap": (3,), "other_tree": (1,)}
-PIECES.update(late_release=(4,), other_report=(1, 2), two_reports=(2,))
+PIECES.update(late_release=(4,), other_report=(1, 2), two_reports=(2,), other_than_pruned=(2,))
 
 
 class Checkpoint:
@@ -77,6 +77,8 @@ def judge(case, pieces, registry):
         judge_late(case, pieces, registry)
     if fault in ("other_report", "two_reports"):
         (judge_other if fault == "other_report" else judge_two)(pieces, registry)
+    if fault == "other_than_pruned":
+        judge_pruned(pieces, registry)
     count = 2 if fault in ("two_checkpoints", "two_leaves") else 1
     checkpoints, rest = [Checkpoint(piece) for piece in pieces[:count]], pieces[count:]
     first = checkpoints[0]
@@ -139,11 +141,15 @@ def judge_leaves(first, other, rest):
     raise Ruling(against(first), "two_leaves", place)
 
 
-def signed_envelope(piece, node, registry):
+def open_envelope(piece, registry):
     try:
-        exhibit = Exhibit(decode(piece, ENVELOPE), registry)
+        return Exhibit(decode(piece, ENVELOPE), registry)
     except Refused:
         raise Ruling("refuted", "malformed")
+
+
+def signed_envelope(piece, node, registry):
+    exhibit = open_envelope(piece, registry)
     require_signed(node, [exhibit])
     return exhibit
 
@@ -164,3 +170,15 @@ def judge_gap(first, rest, registry):
         raise after.ruling("refuted", "in_order")
     is_covered = first.size >= after.sequence - 1
     raise after.ruling(*(("claim", "gap") if is_covered else ("refuted", "not_covered")))
+
+
+def judge_pruned(pieces, registry):
+    """An envelope, and the leaf of the one that the reporter has pruned."""
+    envelope = open_envelope(pieces[0], registry)
+    if envelope.node < FIRST_NODE:
+        raise Ruling("refuted", "unknown_node")
+    require_signed(envelope.node, [envelope])
+    if len(pieces[1]) != 32:
+        raise Ruling("refuted", "malformed")
+    is_same = leaf_hash(envelope.statement) == pieces[1]
+    raise envelope.ruling(*(("refuted", "consistent") if is_same else ("claim", "other_than_pruned")))

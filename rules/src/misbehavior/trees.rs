@@ -50,11 +50,14 @@ pub enum TreeFault {
     /// Two payer reports of one node for one range, with other figures. Pieces: the envelopes that carry them, in the
     /// order of their places.
     TwoReports,
+    /// An envelope for a place whose envelope the reporter has pruned. Pieces: the envelope, and the leaf of the pruned
+    /// one, 32 bytes.
+    OtherThanPruned,
 }
 
 impl TreeFault {
     /// All faults.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TwoCheckpoints,
         Self::TwoLeaves,
         Self::OtherLeaf,
@@ -63,6 +66,7 @@ impl TreeFault {
         Self::LateRelease,
         Self::OtherReport,
         Self::TwoReports,
+        Self::OtherThanPruned,
     ];
 
     /// Returns the name used in files and pages.
@@ -77,6 +81,7 @@ impl TreeFault {
             Self::LateRelease => "late_release",
             Self::OtherReport => "other_report",
             Self::TwoReports => "two_reports",
+            Self::OtherThanPruned => "other_than_pruned",
         }
     }
 
@@ -151,6 +156,7 @@ pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
         (Ok(()), TreeFault::LateRelease) => late_release::judge(pieces, registry),
         (Ok(()), TreeFault::OtherReport) => other_report::judge_other(pieces, registry),
         (Ok(()), TreeFault::TwoReports) => other_report::judge_two(pieces, registry),
+        (Ok(()), TreeFault::OtherThanPruned) => judge_other_than_pruned(pieces, registry),
         (Ok(()), _) => match OpenedEvidence::of(evidence, registry) {
             Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
             Err((accused, fact)) => (accused, FaultJudgement::refuted(fact)),
@@ -167,7 +173,7 @@ fn check_pieces(TreeEvidence { fault, pieces }: &TreeEvidence) -> Result<(), Fac
         TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
         TreeFault::OtherTree => pieces.len() == 1,
         TreeFault::OtherReport => matches!(pieces.len(), 1 | 2),
-        TreeFault::TwoReports => pieces.len() == 2,
+        TreeFault::TwoReports | TreeFault::OtherThanPruned => pieces.len() == 2,
     };
     if !is_count {
         return Err(Fact::malformed("the evidence has another number of pieces"));
@@ -246,8 +252,11 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::Gap => self.gap(registry),
             TreeFault::OtherTree => self.other_tree(registry),
             // `verify_trees` has these judged elsewhere.
-            TreeFault::LateRelease | TreeFault::OtherReport | TreeFault::TwoReports => {
-                Err(Fact::malformed("evidence about payer reports has no checkpoint"))
+            TreeFault::LateRelease
+            | TreeFault::OtherReport
+            | TreeFault::TwoReports
+            | TreeFault::OtherThanPruned => {
+                Err(Fact::malformed("evidence of this fault has no checkpoint"))
             }
         };
         judged.unwrap_or_else(FaultJudgement::refuted)
@@ -417,12 +426,56 @@ impl<'a> OpenedEvidence<'a> {
     }
 
     fn signed_envelope(&self, bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
-        let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
-            .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
-        let mut opened = exhibits::open(&[envelope], registry)?;
-        all_signed_by(&opened, self.node())?;
-        opened.pop().ok_or_else(|| Fact::malformed("there is no envelope"))
+        let exhibit = open_envelope(bytes, registry)?;
+        all_signed_by(std::slice::from_ref(&exhibit), self.node())?;
+        Ok(exhibit)
     }
+}
+
+/// Decodes an envelope, and checks its originator's signature.
+fn open_envelope(bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
+    let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
+        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
+    let opened = exhibits::open(&[envelope], registry)?;
+    opened.into_iter().next().ok_or_else(|| Fact::malformed("there is no envelope"))
+}
+
+/// Judges an envelope beside the leaf of the one that the reporter has pruned, and returns the accused if the envelope
+/// is authentic.
+fn judge_other_than_pruned(
+    pieces: &[Bytes],
+    registry: &Registry,
+) -> (Option<OriginatorId>, FaultJudgement) {
+    let [envelope, leaf] = pieces else {
+        let fact = Fact::malformed("there is one envelope and one leaf");
+        return (None, FaultJudgement::refuted(fact));
+    };
+    match open_envelope(envelope, registry) {
+        Ok(exhibit) => {
+            let ruling = beside_pruned(&exhibit, leaf).unwrap_or_else(FaultJudgement::refuted);
+            (Some(exhibit.id.originator), ruling)
+        }
+        Err(fact) => (None, FaultJudgement::refuted(fact)),
+    }
+}
+
+/// Judges an envelope beside a leaf. Only a claim: the leaf is the reporter's word, which its originator has not
+/// signed.
+fn beside_pruned(envelope: &Exhibit, leaf: &Bytes) -> Result<FaultJudgement, Fact> {
+    let accused = envelope.id.originator;
+    if !accused.is_node() {
+        let fact = Fact::new("unknown_node", "the accused was never in the registry");
+        return Err(fact.with("node", accused.0));
+    }
+    all_signed_by(std::slice::from_ref(envelope), accused)?;
+    let leaf = TreeHash::from_slice(leaf)
+        .ok_or_else(|| Fact::malformed("a leaf does not have 32 bytes"))?;
+    let fact = |name, text: &str| Fact::new(name, text).at(envelope.id);
+    if leaf_hash(LeafData::Signed(&envelope.statement)) == leaf {
+        return Err(fact("consistent", "the leaf is that of the envelope"));
+    }
+    let text = "the reporter has pruned another envelope at this place, whose leaf is not signed";
+    Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact("other_than_pruned", text)))
 }
 
 fn name_of(error: NoContradictionError) -> &'static str {

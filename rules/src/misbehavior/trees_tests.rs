@@ -219,6 +219,25 @@ fn another_tree_alone_is_a_claim() {
     assert_eq!(outcome(TreeFault::OtherTree, &[&forged.into()]), (Refuted, "forged"));
 }
 
+/// The leaf is the reporter's word: a reporter that lies can make up any.
+#[test]
+fn an_envelope_beside_the_leaf_of_a_pruned_one_is_a_claim() {
+    let strand = Strand::new(LIAR, 9, 99);
+    let pruned = Bytes::copy_from_slice(&strand.0[3].0);
+    let beside = |envelope: &Bytes, leaf: &Bytes| {
+        let judgement = judge(TreeFault::OtherThanPruned, &[envelope, leaf]);
+        (judgement.verdict, judgement.facts[0].name, judgement.accused, judgement.place.0)
+    };
+    let other = envelope(LIAR, 4, 1);
+    assert_eq!(beside(&other, &pruned), (Claim, "other_than_pruned", Some(LIAR), 4));
+    let same = envelope(LIAR, 4, 0);
+    assert_eq!(beside(&same, &pruned), (Refuted, "consistent", Some(LIAR), 4));
+    assert_eq!(beside(&other, &pruned.slice(1..)), (Refuted, "malformed", Some(LIAR), 0));
+    let stranger = envelope(OriginatorId(400), 4, 1);
+    assert_eq!(beside(&stranger, &pruned), (Refuted, "unknown_originator", None, 4));
+    assert_eq!(beside(&pruned, &other).0, Refuted);
+}
+
 #[test]
 fn evidence_of_another_form_is_refuted() {
     let strand = Strand::new(LIAR, 9, 99);
@@ -318,7 +337,9 @@ proptest! {
                 TreeFault::OtherLeaf | TreeFault::Gap => [&checkpoints[..1], &others[..]].concat(),
                 TreeFault::OtherTree => checkpoints[..1].to_vec(),
                 TreeFault::LateRelease => [&others[..], &checkpoints[..]].concat(),
-                TreeFault::OtherReport | TreeFault::TwoReports => others.to_vec(),
+                TreeFault::OtherReport | TreeFault::TwoReports | TreeFault::OtherThanPruned => {
+                    others.to_vec()
+                }
             };
             if is_changed {
                 let which = which % pieces.len();
