@@ -6,14 +6,12 @@ use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
     ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, TreeHash, leaf_hash, leaf_index,
 };
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
 use super::judgement::{Fact, FaultJudgement, Judgement, MisbehaviorVerdict, Missing};
 use super::report::REPORT_LEN_BYTES_MAX;
-use super::{late_release, other_report};
+use super::{late_release, lone_envelope, other_report};
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
 
@@ -53,11 +51,14 @@ pub enum TreeFault {
     /// An envelope for a place whose envelope the reporter has pruned. Pieces: the envelope, and the leaf of the pruned
     /// one, 32 bytes.
     OtherThanPruned,
+    /// An envelope for a place that its node had declared void more than five minutes before, by the times that it
+    /// stated. Pieces: the statement about void places, and the envelope.
+    VoidSigned,
 }
 
 impl TreeFault {
     /// All faults.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TwoCheckpoints,
         Self::TwoLeaves,
         Self::OtherLeaf,
@@ -67,6 +68,7 @@ impl TreeFault {
         Self::OtherReport,
         Self::TwoReports,
         Self::OtherThanPruned,
+        Self::VoidSigned,
     ];
 
     /// Returns the name used in files and pages.
@@ -82,6 +84,7 @@ impl TreeFault {
             Self::OtherReport => "other_report",
             Self::TwoReports => "two_reports",
             Self::OtherThanPruned => "other_than_pruned",
+            Self::VoidSigned => "void_signed",
         }
     }
 
@@ -156,7 +159,8 @@ pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
         (Ok(()), TreeFault::LateRelease) => late_release::judge(pieces, registry),
         (Ok(()), TreeFault::OtherReport) => other_report::judge_other(pieces, registry),
         (Ok(()), TreeFault::TwoReports) => other_report::judge_two(pieces, registry),
-        (Ok(()), TreeFault::OtherThanPruned) => judge_other_than_pruned(pieces, registry),
+        (Ok(()), TreeFault::OtherThanPruned) => lone_envelope::judge_pruned(pieces, registry),
+        (Ok(()), TreeFault::VoidSigned) => lone_envelope::judge_void(pieces, registry),
         (Ok(()), _) => match OpenedEvidence::of(evidence, registry) {
             Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
             Err((accused, fact)) => (accused, FaultJudgement::refuted(fact)),
@@ -173,7 +177,9 @@ fn check_pieces(TreeEvidence { fault, pieces }: &TreeEvidence) -> Result<(), Fac
         TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
         TreeFault::OtherTree => pieces.len() == 1,
         TreeFault::OtherReport => matches!(pieces.len(), 1 | 2),
-        TreeFault::TwoReports | TreeFault::OtherThanPruned => pieces.len() == 2,
+        TreeFault::TwoReports | TreeFault::OtherThanPruned | TreeFault::VoidSigned => {
+            pieces.len() == 2
+        }
     };
     if !is_count {
         return Err(Fact::malformed("the evidence has another number of pieces"));
@@ -255,7 +261,8 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::LateRelease
             | TreeFault::OtherReport
             | TreeFault::TwoReports
-            | TreeFault::OtherThanPruned => {
+            | TreeFault::OtherThanPruned
+            | TreeFault::VoidSigned => {
                 Err(Fact::malformed("evidence of this fault has no checkpoint"))
             }
         };
@@ -426,56 +433,10 @@ impl<'a> OpenedEvidence<'a> {
     }
 
     fn signed_envelope(&self, bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
-        let exhibit = open_envelope(bytes, registry)?;
+        let exhibit = exhibits::open_bytes(bytes, registry)?;
         all_signed_by(std::slice::from_ref(&exhibit), self.node())?;
         Ok(exhibit)
     }
-}
-
-/// Decodes an envelope, and checks its originator's signature.
-fn open_envelope(bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
-    let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
-        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
-    let opened = exhibits::open(&[envelope], registry)?;
-    opened.into_iter().next().ok_or_else(|| Fact::malformed("there is no envelope"))
-}
-
-/// Judges an envelope beside the leaf of the one that the reporter has pruned, and returns the accused if the envelope
-/// is authentic.
-fn judge_other_than_pruned(
-    pieces: &[Bytes],
-    registry: &Registry,
-) -> (Option<OriginatorId>, FaultJudgement) {
-    let [envelope, leaf] = pieces else {
-        let fact = Fact::malformed("there is one envelope and one leaf");
-        return (None, FaultJudgement::refuted(fact));
-    };
-    match open_envelope(envelope, registry) {
-        Ok(exhibit) => {
-            let ruling = beside_pruned(&exhibit, leaf).unwrap_or_else(FaultJudgement::refuted);
-            (Some(exhibit.id.originator), ruling)
-        }
-        Err(fact) => (None, FaultJudgement::refuted(fact)),
-    }
-}
-
-/// Judges an envelope beside a leaf. Only a claim: the leaf is the reporter's word, which its originator has not
-/// signed.
-fn beside_pruned(envelope: &Exhibit, leaf: &Bytes) -> Result<FaultJudgement, Fact> {
-    let accused = envelope.id.originator;
-    if !accused.is_node() {
-        let fact = Fact::new("unknown_node", "the accused was never in the registry");
-        return Err(fact.with("node", accused.0));
-    }
-    all_signed_by(std::slice::from_ref(envelope), accused)?;
-    let leaf = TreeHash::from_slice(leaf)
-        .ok_or_else(|| Fact::malformed("a leaf does not have 32 bytes"))?;
-    let fact = |name, text: &str| Fact::new(name, text).at(envelope.id);
-    if leaf_hash(LeafData::Signed(&envelope.statement)) == leaf {
-        return Err(fact("consistent", "the leaf is that of the envelope"));
-    }
-    let text = "the reporter has pruned another envelope at this place, whose leaf is not signed";
-    Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact("other_than_pruned", text)))
 }
 
 fn name_of(error: NoContradictionError) -> &'static str {

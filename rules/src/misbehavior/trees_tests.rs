@@ -9,7 +9,8 @@ use hawser_proto::merkle::{
     leaf_hash, node_hash, root,
 };
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -238,6 +239,37 @@ fn an_envelope_beside_the_leaf_of_a_pruned_one_is_a_claim() {
     assert_eq!(beside(&pruned, &other).0, Refuted);
 }
 
+/// The times are of two clocks of the node, one of which its operator has lost.
+#[test]
+fn an_envelope_later_than_the_statement_that_its_place_is_void_is_a_claim() {
+    let ns = 1_000_000_000_000;
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: LIAR.0,
+        originator_sequence_id: 4,
+        originator_ns: ns,
+        ..Default::default()
+    };
+    let envelope = UnsealedEnvelope::new(&statement).seal(&key(LIAR));
+    let limit = u64::try_from(ns).unwrap() - 300_000_000_000;
+    let of = |node, from, time_ns| {
+        let (from, through) = (SequenceId(from), SequenceId(9));
+        VoidStatement { node, from, through, time_ns, incarnation: [1; 16] }
+    };
+    let beside = |of: VoidStatement, by| {
+        let statement = Bytes::copy_from_slice(&of.sign(&key(by)).encode());
+        let judgement = judge(TreeFault::VoidSigned, &[&statement, &envelope]);
+        (judgement.verdict, judgement.facts[0].name, judgement.accused, judgement.place.0)
+    };
+    assert_eq!(beside(of(LIAR, 4, limit - 1), LIAR), (Claim, "void_signed", Some(LIAR), 4));
+    assert_eq!(beside(of(LIAR, 4, limit), LIAR), (Refuted, "not_later", Some(LIAR), 4));
+    assert_eq!(beside(of(LIAR, 5, 5), LIAR), (Refuted, "other_place", Some(LIAR), 4));
+    let other = OriginatorId(200);
+    assert_eq!(beside(of(LIAR, 4, 5), other), (Refuted, "forged", Some(LIAR), 0));
+    assert_eq!(beside(of(other, 4, 5), other), (Refuted, "not_of_accused", Some(other), 4));
+    let stranger = OriginatorId(400);
+    assert_eq!(beside(of(stranger, 4, 5), stranger), (Refuted, "unknown_node", Some(stranger), 0));
+}
+
 #[test]
 fn evidence_of_another_form_is_refuted() {
     let strand = Strand::new(LIAR, 9, 99);
@@ -337,9 +369,10 @@ proptest! {
                 TreeFault::OtherLeaf | TreeFault::Gap => [&checkpoints[..1], &others[..]].concat(),
                 TreeFault::OtherTree => checkpoints[..1].to_vec(),
                 TreeFault::LateRelease => [&others[..], &checkpoints[..]].concat(),
-                TreeFault::OtherReport | TreeFault::TwoReports | TreeFault::OtherThanPruned => {
-                    others.to_vec()
-                }
+                TreeFault::OtherReport
+                | TreeFault::TwoReports
+                | TreeFault::OtherThanPruned
+                | TreeFault::VoidSigned => others.to_vec(),
             };
             if is_changed {
                 let which = which % pieces.len();
