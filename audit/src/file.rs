@@ -9,7 +9,8 @@ use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::fees::complete_until_ns;
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
-    ChainRecord, Judgement, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
+    ChainRecord, Judgement, MisbehaviorVerdict, ReportCase, TreeEvidence, TreeFault, verify,
+    verify_trees,
 };
 use hawser_rules::{
     Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
@@ -17,9 +18,7 @@ use hawser_rules::{
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-
-use crate::judged::UnknownTreeFault;
+use serde_json::{Value, json};
 
 /// The schema that this program writes and reads.
 pub const SCHEMA: &str = "hawser-evidence/1";
@@ -131,6 +130,37 @@ pub struct TreeEntry {
     /// The pieces, base64.
     #[serde(deserialize_with = "bounded::<_, _, PIECES_MAX>")]
     pub pieces: Vec<String>,
+}
+
+/// A fault in an evidence file that this program does not know, by the beginning of its name. A later version may have
+/// written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownTreeFault(pub String);
+
+impl UnknownTreeFault {
+    const VERDICT: MisbehaviorVerdict = MisbehaviorVerdict::Inconclusive;
+    const TEXT: &str =
+        "this version does not know the fault and has not judged it: a later version may";
+
+    /// Renders the verdict for programs, in the form of those on known faults.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "verdict": Self::VERDICT.name(),
+            "fault": self.0,
+            "misbehaving_node_id": null,
+            "sequence_id": 0,
+            "facts": [{ "fact": "unknown_fault", "text": Self::TEXT, "envelope": null, "numbers": {} }],
+            "missing": [],
+        })
+    }
+}
+
+impl fmt::Display for UnknownTreeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The writer of the file has chosen the name, and another line of it could look like a verdict.
+        write!(f, "{}: {:?}\n  {}", Self::VERDICT.name(), self.0, Self::TEXT)
+    }
 }
 
 /// A node of the registry.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hawser_rules::misbehavior::{
-    ChainRecord, Fact, Host, Judgement, MisbehaviorVerdict, Missing, NoChain, Report, TreeEvidence,
+    ChainRecord, Fact, Host, Judgement, Missing, NoChain, Report, TreeEvidence,
 };
 use serde_json::{Map, Value, json};
 
@@ -109,37 +109,6 @@ impl fmt::Display for JudgedTrees {
             write!(f, " against node {node}")?;
         }
         write_facts(f, it)
-    }
-}
-
-/// A fault in an evidence file that this program does not know, by the beginning of its name. A later version may have
-/// written it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownTreeFault(pub String);
-
-impl UnknownTreeFault {
-    const VERDICT: MisbehaviorVerdict = MisbehaviorVerdict::Inconclusive;
-    const TEXT: &str =
-        "this version does not know the fault and has not judged it: a later version may";
-
-    /// Renders the verdict for programs, as [`JudgedTrees::to_json`] does.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        json!({
-            "verdict": Self::VERDICT.name(),
-            "fault": self.0,
-            "misbehaving_node_id": null,
-            "sequence_id": 0,
-            "facts": [{ "fact": "unknown_fault", "text": Self::TEXT, "envelope": null, "numbers": {} }],
-            "missing": [],
-        })
-    }
-}
-
-impl fmt::Display for UnknownTreeFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The writer of the file has chosen the name, and another line of it could look like a verdict.
-        write!(f, "{}: {:?}\n  {}", Self::VERDICT.name(), self.0, Self::TEXT)
     }
 }
 

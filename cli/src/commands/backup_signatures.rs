@@ -114,7 +114,7 @@ impl<'a> SignatureCheck<'a> {
         let is_asked = self.args.sample().is_some_and(|size| size != SampleSize::Envelopes(0));
         match found {
             BackupSignatures::Unchecked(_) => is_asked,
-            // Who gives a registry asks for the strands of all nodes; without one it is the node's own.
+            // With a registry the strands of all nodes are asked for, and without one the node's own.
             BackupSignatures::Checked { sampled, by_manifest } => {
                 !by_manifest && !sampled.unknown_nodes.is_empty()
             }
