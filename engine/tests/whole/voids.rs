@@ -503,13 +503,17 @@ async fn an_envelope_that_breaks_a_statement_is_kept_with_it_as_a_claim() {
     let earlier = VoidStatement { time_ns: of.time_ns - 301_000_000_000, ..of }.sign(&key(SOURCE));
     other.link.note_void(earlier);
     follower.until("it is kept", || kept(&follower) == [earlier]).await;
+    // They are taken one after the other: the first one counts when the next one is kept.
+    let next = declared(OTHER, 1, 4, OTHER);
+    other.link.note_void(next);
+    follower.until("the next one is kept", || kept(&follower).contains(&next)).await;
     assert_eq!(source.want(SOURCE).await, (0, None));
     source.send(strand(SOURCE, &[1, 2, 3])).await;
     follower.wait_for(SOURCE, 3).await;
     let store = follower.engine().store().clone();
-    let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    let [found] = &all[..] else { panic!("one statement is broken once: {all:?}") };
-    let Evidence { misbehavior, at, from, envelopes } = found.evidence.clone();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert_eq!(all().len(), 1, "one statement is broken once");
+    let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
     assert_eq!((misbehavior, at.sequence, from), (Misbehavior::VoidSigned, SequenceId(2), None));
     let statement = Bytes::copy_from_slice(&earlier.encode());
     assert_eq!(envelopes, [statement, envelope(SOURCE, 2, "true")]);
@@ -517,5 +521,10 @@ async fn an_envelope_that_breaks_a_statement_is_kept_with_it_as_a_claim() {
     let evidence = TreeEvidence { fault: TreeFault::VoidSigned, pieces: envelopes };
     let judgement = verify_trees(&evidence, &registry);
     assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(SOURCE)));
+
+    let about_held = VoidStatement { from: SequenceId(3), ..earlier.statement };
+    other.link.note_void(about_held.sign(&key(SOURCE)));
+    follower.until("a statement that comes later is compared, too", || all().len() == 2).await;
+    assert_eq!(all()[1].evidence.at.sequence, SequenceId(3));
     follower.stop().await;
 }
