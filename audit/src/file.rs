@@ -9,7 +9,8 @@ use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::fees::complete_until_ns;
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
-    ChainRecord, Judgement, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
+    ChainRecord, Judgement, MisbehaviorVerdict, ReportCase, TreeEvidence, TreeFault, verify,
+    verify_trees,
 };
 use hawser_rules::{
     Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
@@ -17,7 +18,7 @@ use hawser_rules::{
 };
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The schema that this program writes and reads.
 pub const SCHEMA: &str = "hawser-evidence/1";
@@ -129,6 +130,37 @@ pub struct TreeEntry {
     /// The pieces, base64.
     #[serde(deserialize_with = "bounded::<_, _, PIECES_MAX>")]
     pub pieces: Vec<String>,
+}
+
+/// A fault in an evidence file that this program does not know, by the beginning of its name. A later version may have
+/// written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownTreeFault(pub String);
+
+impl UnknownTreeFault {
+    const VERDICT: MisbehaviorVerdict = MisbehaviorVerdict::Inconclusive;
+    const TEXT: &str =
+        "this version does not know the fault and has not judged it: a later version may";
+
+    /// Renders the verdict for programs, in the form of those on known faults.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "verdict": Self::VERDICT.name(),
+            "fault": self.0,
+            "misbehaving_node_id": null,
+            "sequence_id": 0,
+            "facts": [{ "fact": "unknown_fault", "text": Self::TEXT, "envelope": null, "numbers": {} }],
+            "missing": [],
+        })
+    }
+}
+
+impl fmt::Display for UnknownTreeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The writer of the file has chosen the name, and another line of it could look like a verdict.
+        write!(f, "{}: {:?}\n  {}", Self::VERDICT.name(), self.0, Self::TEXT)
+    }
 }
 
 /// A node of the registry.
@@ -343,12 +375,19 @@ impl EvidenceFile {
         self.reports.iter().map(ReportEntry::held).collect()
     }
 
-    /// Returns the evidence that rests on signed trees.
+    /// Returns the evidence that rests on signed trees, of the faults that this program knows.
     ///
     /// # Errors
-    /// [`EvidenceFileError::Field`] for text that is no base64, and for a fault that this program does not know.
+    /// [`EvidenceFileError::Field`] for text that is no base64.
     pub fn held_trees(&self) -> Result<Vec<TreeEvidence>, EvidenceFileError> {
-        self.trees.iter().map(TreeEntry::held).collect()
+        self.trees.iter().filter_map(|entry| entry.held().transpose()).collect()
+    }
+
+    /// Returns the other faults, one for each entry: a later version of this program may know them.
+    pub fn unknown_faults(&self) -> impl Iterator<Item = UnknownTreeFault> {
+        let faults = self.trees.iter().map(|entry| &entry.fault);
+        let unknown = faults.filter(|fault| TreeFault::of_name(fault).is_none());
+        unknown.map(|fault| UnknownTreeFault(beginning(fault)))
     }
 
     /// Returns the keys and rates of the file. A reader who judges by them trusts the file's writer.
@@ -415,14 +454,15 @@ impl TreeEntry {
         Self { fault: held.fault.name().to_owned(), pieces }
     }
 
-    fn held(&self) -> Result<TreeEvidence, EvidenceFileError> {
-        let fault = TreeFault::of_name(&self.fault);
-        let fault = fault.ok_or_else(|| wrong("fault", &self.fault, "fault of a signed tree"))?;
+    /// Decodes the pieces; `None` for a fault that this program does not know, whose pieces it cannot judge.
+    fn held(&self) -> Result<Option<TreeEvidence>, EvidenceFileError> {
+        let Some(fault) = TreeFault::of_name(&self.fault) else { return Ok(None) };
         let piece = |text: &String| match STANDARD.decode(text) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(_) => Err(wrong("pieces", text, "base64")),
         };
-        Ok(TreeEvidence { fault, pieces: self.pieces.iter().map(piece).collect::<Result<_, _>>()? })
+        let pieces = self.pieces.iter().map(piece).collect::<Result<_, _>>()?;
+        Ok(Some(TreeEvidence { fault, pieces }))
     }
 }
 

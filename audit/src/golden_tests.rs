@@ -240,6 +240,8 @@ fn every_verdict_on_signed_trees_has_golden_evidence() {
         (TreeFault::LateRelease, vec!["proven", "claim", "refuted"]),
         (TreeFault::OtherReport, vec!["claim", "refuted"]),
         (TreeFault::TwoReports, vec!["claim", "refuted"]),
+        (TreeFault::OtherThanPruned, vec!["claim", "refuted"]),
+        (TreeFault::VoidSigned, vec!["claim", "refuted"]),
     ];
     let page: BTreeMap<&str, BTreeSet<&str>> = page
         .into_iter()

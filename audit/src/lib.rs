@@ -38,6 +38,6 @@ pub mod replay;
 mod tests;
 pub mod void_proof;
 
-pub use file::{EvidenceFile, EvidenceFileError, KnownKeys};
+pub use file::{EvidenceFile, EvidenceFileError, KnownKeys, UnknownTreeFault};
 pub use judged::{Judged, JudgedTrees};
 pub use network::{NetworkAudit, NodeFindings};

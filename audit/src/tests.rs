@@ -199,14 +199,32 @@ fn a_file_holds_evidence_that_no_report_can_carry() {
         let read = EvidenceFile::parse(&serde_json::to_string(&wrong).unwrap());
         read.and_then(|it| it.held_trees()).unwrap_err().to_string()
     };
-    assert!(
-        refused(|it| it.trees[0].fault = "x".into()).contains("not a valid fault of a signed tree")
-    );
     assert!(refused(|it| it.trees[0].pieces[0] = "?".into()).contains("not a valid base64"));
     let five = |it: &mut EvidenceFile| it.trees[0].pieces = vec![String::new(); 5];
     assert!(refused(five).contains("at most 4"));
     let many = |it: &mut EvidenceFile| it.trees = vec![it.trees[0].clone(); 1001];
     assert!(refused(many).contains("at most 1000"));
+}
+
+/// A later version may know it; a liar may have chosen the name.
+#[test]
+fn a_fault_that_is_not_known_hides_no_other_and_its_name_makes_no_line() {
+    let held = two_checkpoints();
+    let mut file = Judged::file("test", &[], &[held.clone(), held.clone()], &keys());
+    file.trees[0].fault = format!("x\nproven: {}", "y".repeat(100));
+    file.trees[0].pieces = vec!["?".into()];
+    let read = EvidenceFile::parse(&serde_json::to_string(&file).unwrap()).unwrap();
+    assert_eq!(read.held_trees().unwrap(), [held]);
+    let unknown: Vec<_> = read.unknown_faults().collect();
+    let [fault] = &unknown[..] else { panic!("{unknown:?}") };
+    let json = fault.to_json();
+    assert_eq!(json["verdict"], "inconclusive");
+    assert_eq!(json["facts"][0]["fact"], "unknown_fault");
+    assert!(json["misbehaving_node_id"].is_null(), "{json}");
+    assert_eq!(json["fault"].as_str().unwrap().len(), 60);
+    let text = fault.to_string();
+    assert!(text.starts_with("inconclusive: \"x\\nproven: y"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_audit::Judged;
 use hawser_audit::file::{FiledReport, RegistrySource};
+use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
     MisbehaviorApi, MisbehaviorApiServer,
 };
-use hawser_proto::{Bytes, SecretKey};
-use serde_json::Value;
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_rules::misbehavior::{TreeEvidence, TreeFault};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
@@ -80,8 +83,8 @@ fn the_registry_of_an_evidence_file_is_shown_and_compared_with_the_given_one() {
 fn a_file_without_a_report_is_not_called_submitted() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("trees.evidence");
-    let trees = serde_json::json!([{ "fault": "other_tree", "pieces": ["AA=="] }]);
-    let text = serde_json::json!({ "schema": "hawser-evidence/1", "trees": trees });
+    let trees = json!([{ "fault": "other_tree", "pieces": ["AA=="] }]);
+    let text = json!({ "schema": "hawser-evidence/1", "trees": trees });
     fs::write(&file, text.to_string()).unwrap();
     let submit = ["misbehavior", "submit", "--node", "127.0.0.1:1", file.to_str().unwrap()];
     let output = run(&submit);
@@ -89,6 +92,44 @@ fn a_file_without_a_report_is_not_called_submitted() {
     let named = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(named.contains("1 piece on signed trees"), "{named}");
     assert!(named.contains("no report to submit"), "{named}");
+}
+
+/// A later version has written it beside a fault that this one knows.
+#[test]
+fn a_fault_that_this_version_does_not_know_is_inconclusive_and_the_others_are_judged() {
+    let place = tempfile::tempdir().unwrap();
+    let key = SecretKey::from_bytes(&[1; 32]).unwrap();
+    let signed = |root: u8| {
+        let (node, root) = (OriginatorId(NODE), TreeHash([root; 32]));
+        let of = Checkpoint { node, originator: node, size: 7, root, time_ns: 7 };
+        Bytes::copy_from_slice(&of.sign(&key).encode())
+    };
+    let pieces = vec![signed(1), signed(2)];
+    let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces };
+    let mut file = Judged::file("test", &[], &[held.clone(), held], &keys_of(NODE, &key));
+    file.trees[0].fault = "of_a_later_version".to_owned();
+    let path = place.path().join("later");
+    let path = path.to_str().unwrap();
+    let report = ["audit", "report", "--json", path, "--registry", path];
+    for (counts, code) in
+        [(json!({ "proven": 1, "inconclusive": 1 }), 0), (json!({ "inconclusive": 1 }), 6)]
+    {
+        fs::write(path, serde_json::to_string(&file).unwrap()).unwrap();
+        let output = run(&report);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let shown = stdout(&output);
+        let total: Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+        assert_eq!(total["counts"], counts);
+        assert!(shown.contains("of_a_later_version"), "{shown}");
+        file.trees.truncate(1);
+    }
+    // A file that is malformed behind them is refused before the first verdict.
+    file.trees.push(file.trees[0].clone());
+    file.trees[1].fault = "two_checkpoints".to_owned();
+    file.trees[1].pieces = vec!["?".to_owned()];
+    fs::write(path, serde_json::to_string(&file).unwrap()).unwrap();
+    let output = run(&report);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{output:?}");
 }
 
 /// Keeps reports of 4 MiB, five on a page, and fails behind the last one if the test says so.

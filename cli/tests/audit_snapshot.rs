@@ -9,7 +9,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_storage::{Change, LogEntry};
 use serde_json::Value;
 
-use crate::support::log_folder::{NODE, declare_gap, entry, folder, open};
+use crate::support::log_folder::{NODE, declare_gap, entry, folder, open, write_registry};
 use crate::support::{json, run, stderr};
 
 fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
@@ -52,6 +52,27 @@ fn a_snapshot_is_replayed_exported_and_compared_like_the_folder_that_it_is_of() 
     let (_, again) = snapshot(place.path(), &data);
     assert_eq!(again, source);
     assert_eq!(export(&source)["rows"], 1, "the export goes on with the newest snapshot");
+}
+
+/// As for backups: what was asked for and not checked is no success.
+#[test]
+fn a_snapshot_of_a_node_that_the_given_registry_does_not_name_is_not_called_verified() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 3);
+    let (snapshots, _) = snapshot(place.path(), &data);
+    let other = SecretKey::from_bytes(&[3; 32]).unwrap();
+    let other = write_registry(place.path(), "other.evidence", NODE + 100, &other);
+    let [registry, other] = [&registry, &other].map(|path| path.to_str().unwrap());
+    let verify = ["snapshot", "verify", "--json", "--from", snapshots.to_str().unwrap()];
+    for (keys, code) in
+        [(&[][..], 0), (&["--registry", registry][..], 0), (&["--registry", other][..], 1)]
+    {
+        let output = run(&[&verify[..], keys].concat());
+        assert_eq!(output.status.code(), Some(code), "{keys:?}: {output:?}");
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["strands"][0]["signed"], keys.contains(&registry), "{found}");
+        assert_eq!(stderr(&output).contains("the registry does not name"), code == 1, "{output:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_storage::{Change, LogEntry};
 use serde_json::Value;
 
-use crate::support::log_folder::{entry, folder, open};
+use crate::support::log_folder::{NODE, entry, folder, open, write_registry};
 use crate::support::{hawser, json, run, stdout};
 
 fn node_key() -> SecretKey {
@@ -90,6 +90,20 @@ fn a_forged_envelope_in_a_backup_whose_files_are_whole_is_named() {
     assert_eq!((code, &asked["signatures"]["faults"]), (1, &1.into()), "{asked}");
     let (code, _) = verdict(&[&of_new[..], &[data_dir, "--signatures", "0"]].concat());
     assert_eq!(code, 0);
+}
+
+/// A registry that was given says whose signatures are asked for.
+#[test]
+fn a_backup_with_the_strand_of_a_node_that_the_registry_does_not_name_is_not_called_verified() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let (to, _) = back_up(place.path(), &data);
+    let other = SecretKey::from_bytes(&[3; 32]).unwrap();
+    let other = write_registry(place.path(), "other.evidence", NODE + 100, &other);
+    let [to, data, other] = [&to, &data, &other].map(|path| path.to_str().unwrap());
+    let (code, found) = verdict(&["--from", to, "--data-dir", data, "--registry", other]);
+    assert_eq!((code, &found["whole"]), (1, &true.into()), "{found}");
+    assert_eq!(found["signatures"]["unknown_nodes"][0], NODE, "{found}");
 }
 
 /// A full or missing disk of the checking machine says nothing about a backup. One whose signatures were asked for does

@@ -12,78 +12,13 @@ sys.dont_write_bytecode = True
 from checkpoints import audit_path, be, checkpoint_digest, consistency_path, leaf_hash, tree_root
 from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
 from misbehavior_late import Report
+from misbehavior_made import (
+    BEYOND, DAY, EARLIER, LATER, NODES, NOW, PAYING, RATE, SECOND, TRANSACTION, client, flip, high_s,
+    liveness, on_chain, pay, safety, secret, signed, statement, void,
+)
 from misbehavior_trees import judge_trees
-from primitives import N, keccak256, public, sign
+from primitives import keccak256, public, sign
 from protobuf import encode
-
-SECOND = 10**9
-NOW = 29_166_667 * MINUTE
-DAY = 86_400
-# Start, message fee, storage fee, congestion fee, target rate per minute.
-RATE = [0, 7, 3, 11, 4]
-NODES = (100, 200, 300)
-TRANSACTION = bytes([5] * 32)
-EARLIER, LATER, BEYOND = ({"originator": 0, "sequence": sequence} for sequence in (1, 2, 3))
-
-
-def secret(node):
-    return int.from_bytes(bytes([node // 100] * 32), "big")
-
-
-PAYING = int.from_bytes(bytes([9] * 32), "big")
-
-
-def pay(client, target=100, days=30, key=PAYING):
-    """A payer envelope."""
-    digest = keccak256(b"target|" + target.to_bytes(4, "big") + b"payer|" + client)
-    return encode((1, client), (2, encode((1, sign(key, digest)))), (3, target), (4, days))
-
-
-def client(topic=b"\1\x09", depends_on=(), arm=3, payload=b""):
-    cursor = b"".join(encode((1, encode((1, node), (2, sequence)))) for node, sequence in depends_on)
-    aad = encode((2, topic), (3, cursor))
-    return encode((1, aad), (arm, payload))
-
-
-def statement(sequence=7, ns=NOW, paid=None, days=30, base=None, congestion=0, node=100, expiry=0, more=b""):
-    """Returns a statement of an originator. Only the arguments put faults into it."""
-    paid = pay(client(), days=days) if paid is None else paid
-    base = RATE[1] + RATE[2] * len(paid) * days if base is None else base
-    expiry += ns // SECOND + days * DAY
-    fields = (1, node), (2, sequence), (3, ns), (4, paid), (5, base), (6, congestion), (7, expiry)
-    return encode(*fields) + more
-
-
-def signed(statement, node=100, change=lambda signature: signature):
-    signature = change(sign(secret(node), keccak256(b"originator|" + statement)))
-    return encode((1, statement), (2, encode((1, signature))))
-
-
-def on_chain(sequence, node=0, transaction=TRANSACTION):
-    of_chain = statement(sequence, paid=encode((1, client())), base=0, node=node)
-    return encode((1, of_chain), (3, encode((1, transaction))))
-
-
-def safety(kind, *envelopes, accused=100, time_ns=NOW):
-    failure = b"".join(encode((1, envelope)) for envelope in envelopes)
-    return encode((1, time_ns), (2, accused), (3, kind), (5, failure))
-
-
-def liveness(kind, response_ns, arm=3, accused=100):
-    request = b"" if arm is None else encode((arm, b""))
-    return encode((1, NOW), (2, accused), (3, kind), (4, encode((1, response_ns)) + request))
-
-
-def high_s(signature):
-    """The same signature in its other form."""
-    s = N - int.from_bytes(signature[32:64], "big")
-    return signature[:32] + s.to_bytes(32, "big") + bytes([28 - signature[64]])
-
-
-def flip(data, at):
-    changed = bytearray(data)
-    changed[at] ^= 1
-    return bytes(changed)
 
 
 def golden_liveness():
@@ -316,9 +251,8 @@ def mutated():
     yield "mutated: empty", b"", {}
     yield "mutated: the other node", safety(DUPLICATE, one, other, accused=200), {}
     yield "mutated: a chain's id", safety(DUPLICATE, one, other, accused=0), {}
-    yield "mutated: an unknown kind", safety(9, one, other), {}
-    yield "mutated: no kind", safety(0, one, other), {}
-    yield "mutated: a kind of the other failure", safety(1, one, other), {}
+    for what, kind in {"an unknown kind": 9, "no kind": 0, "a kind of the other failure": 1}.items():
+        yield f"mutated: {what}", safety(kind, one, other), {}
     yield "mutated: the other failure", liveness(DUPLICATE, 5), {}
     yield "mutated: no envelopes", safety(DUPLICATE), {}
     yield "mutated: the other kinds", safety(ORDER, one, other), {}
@@ -359,9 +293,7 @@ def golden_checkpoints():
     yield "two roots", *of(checkpoint(five), checkpoint(other, later))
     yield "two roots: of an observer", *of(checkpoint(five, originator=0), checkpoint(other, later, originator=0))
     yield "a smaller tree later", *of(checkpoint(eight), checkpoint(five, later))
-    yield "a smaller tree later: of an observer", *of(
-        checkpoint(eight, originator=0), checkpoint(five, later, originator=0)
-    )
+    yield "a smaller tree later: of an observer", *of(checkpoint(eight, NOW, 100, 0), checkpoint(five, later, 100, 0))
     yield "a smaller tree at the same time", *of(checkpoint(eight), checkpoint(five))
     yield "another beginning", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight))
     yield "another beginning: of an observer", *of(
@@ -421,10 +353,28 @@ def golden_trees():
     yield "a gap: no place between", *gap(2, 3)
     yield "a gap: of an observer", *gap(2, 4, checkpoint(LEAVES[:5], originator=0))
     yield "another tree", "other_tree", (five,)
-    yield "another tree: of an observer of a chain", "other_tree", (checkpoint(LEAVES[:5], originator=0),)
-    yield "another tree: of an observer of a node", "other_tree", (checkpoint(LEAVES[:5], originator=300),)
-    yield "another tree: about a node in no registry", "other_tree", (checkpoint(LEAVES[:5], originator=900),)
+    strands = {"of an observer of a chain": 0, "of an observer of a node": 300, "about a node in no registry": 900}
+    for what, node in strands.items():
+        yield f"another tree: {what}", "other_tree", (checkpoint(LEAVES[:5], originator=node),)
     yield "another tree: two checkpoints", "other_tree", (five, five)
+    name, fault, other = "another envelope than the pruned one", "other_than_pruned", signed(statement(4))
+    for what, envelope in {"": other, ": the same": signed(STRAND[3]), ": of a chain": on_chain(4)}.items():
+        yield f"{name}{what}", fault, (envelope, LEAVES[3])
+    yield f"{name}: half a leaf", fault, (other, LEAVES[3][16:])
+    name, fault, before = "a void place", "void_signed", NOW - 301 * SECOND
+    statements = {
+        "": void(7, time=before),
+        ": five minutes before": void(7, time=NOW - 300 * SECOND),
+        ": another place": void(8, time=before),
+        ": of another node": void(7, time=before, node=200),
+        ": signed by another node": void(7, time=before, key=200),
+        ": of a node in no registry": void(7, time=before, node=900),
+        ": that ends before it starts": void(7, last=6, time=before),
+        ": cut off": void(7, time=before)[:-1],
+    }
+    for what, piece in statements.items():
+        yield f"{name}{what}", fault, (piece, signed(statement()))
+    yield f"{name}: a forged envelope", fault, (statements[""], flip(signed(statement()), -9))
 
 
 # Late releases: the contract's domain separator, and where the report of node 100 begins and ends.

@@ -5,12 +5,13 @@ from checkpoints import (
 )
 from misbehavior import BYTES_MAX, ENVELOPE, FIRST_NODE, Exhibit, Ruling, require_signed
 from misbehavior_late import judge_late, judge_other, judge_two
-from primitives import recover
+from primitives import keccak256, recover
 from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
+CLOCKS_DIFFER = 300 * 10**9
 PIECES = {"two_checkpoints": (2, 3), "two_leaves": (4,), "other_leaf": (3,), "gap": (3,), "other_tree": (1,)}
-PIECES.update(late_release=(4,), other_report=(1, 2), two_reports=(2,))
+PIECES.update(late_release=(4,), other_report=(1, 2), two_reports=(2,), other_than_pruned=(2,), void_signed=(2,))
 
 
 class Checkpoint:
@@ -77,6 +78,8 @@ def judge(case, pieces, registry):
         judge_late(case, pieces, registry)
     if fault in ("other_report", "two_reports"):
         (judge_other if fault == "other_report" else judge_two)(pieces, registry)
+    if fault in ("other_than_pruned", "void_signed"):
+        (judge_pruned if fault == "other_than_pruned" else judge_void)(pieces, registry)
     count = 2 if fault in ("two_checkpoints", "two_leaves") else 1
     checkpoints, rest = [Checkpoint(piece) for piece in pieces[:count]], pieces[count:]
     first = checkpoints[0]
@@ -139,11 +142,15 @@ def judge_leaves(first, other, rest):
     raise Ruling(against(first), "two_leaves", place)
 
 
-def signed_envelope(piece, node, registry):
+def open_envelope(piece, registry):
     try:
-        exhibit = Exhibit(decode(piece, ENVELOPE), registry)
+        return Exhibit(decode(piece, ENVELOPE), registry)
     except Refused:
         raise Ruling("refuted", "malformed")
+
+
+def signed_envelope(piece, node, registry):
+    exhibit = open_envelope(piece, registry)
     require_signed(node, [exhibit])
     return exhibit
 
@@ -164,3 +171,32 @@ def judge_gap(first, rest, registry):
         raise after.ruling("refuted", "in_order")
     is_covered = first.size >= after.sequence - 1
     raise after.ruling(*(("claim", "gap") if is_covered else ("refuted", "not_covered")))
+
+
+def judge_pruned(pieces, registry):
+    """An envelope, and the leaf of the one that the reporter has pruned."""
+    envelope = open_envelope(pieces[0], registry)
+    if envelope.node < FIRST_NODE:
+        raise Ruling("refuted", "unknown_node")
+    require_signed(envelope.node, [envelope])
+    if len(pieces[1]) != 32:
+        raise Ruling("refuted", "malformed")
+    is_same = leaf_hash(envelope.statement) == pieces[1]
+    raise envelope.ruling(*(("refuted", "consistent") if is_same else ("claim", "other_than_pruned")))
+
+
+def judge_void(pieces, registry):
+    """A statement that places are void, and an envelope for one of them that is later than clocks differ."""
+    fields, signature = pieces[0][:44], pieces[0][44:]
+    node, first, last, time = (int.from_bytes(fields[at:to], "big") for at, to in ((0, 4), (4, 12), (12, 20), (20, 28)))
+    if len(pieces[0]) != 109 or not 1 <= first <= last <= SIZE_MAX or not is_canonical(signature):
+        raise Ruling("refuted", "malformed")
+    if node < FIRST_NODE or node not in registry:
+        raise Ruling("refuted", "unknown_node")
+    if recover(signature, keccak256(b"void|" + fields)) != registry[node]:
+        raise Ruling("refuted", "forged")
+    envelope = signed_envelope(pieces[1], node, registry)
+    if not first <= envelope.sequence <= last:
+        raise envelope.ruling("refuted", "other_place")
+    is_later = envelope.ns > time + CLOCKS_DIFFER
+    raise envelope.ruling(*(("claim", "void_signed") if is_later else ("refuted", "not_later")))

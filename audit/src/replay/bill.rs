@@ -227,8 +227,8 @@ impl<'a> StrandBilling<'a> {
                 return;
             }
         };
-        if let Some(fee) = &signed.fee {
-            self.bill.faults.add(Fault::at(FaultKind::Fee, id, fee));
+        if let Some((kind, fee)) = &signed.fee {
+            self.bill.faults.add(Fault::at(*kind, id, fee));
         }
         self.ranges.reach(id.sequence.0, signed.minute);
         if envelope.mark.is_booked() {

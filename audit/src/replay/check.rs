@@ -29,6 +29,8 @@ pub(crate) struct Checker {
     pub(crate) absences: Absences,
     /// The history of rates that fees have to follow; `None` leaves fees unchecked.
     pub(crate) rates: Option<RateTable>,
+    /// The fault of fees that these rates do not explain.
+    pub(crate) wrong_fee: FaultKind,
 }
 
 /// The charge for one envelope.
@@ -51,8 +53,8 @@ pub(crate) struct Signed {
     /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other
     /// rule, or other software may decode it.
     pub(crate) is_unproven: bool,
-    /// Fees that no rate explains.
-    pub(crate) fee: Option<Violation>,
+    /// Fees that no rate explains, with the fault that they are.
+    pub(crate) fee: Option<(FaultKind, Violation)>,
     /// The stated congestion fee, if it is above 0 and a rate allows it. The envelopes before it decide about it.
     pub(crate) congestion_fee: Option<PicoDollarPrice>,
     /// The account that the payer's signature recovers to, in the strand of a node.
@@ -96,7 +98,7 @@ type OpenResult = Result<UnjudgedEnvelope, (FaultKind, String)>;
 type RecoveredPayer = Result<(Address, Digest), Violation>;
 
 impl Checker {
-    /// Makes the checker of a strand, by the keys and absences of a registry.
+    /// Makes the checker of a strand, by the keys and absences of a registry, and rates from outside the log.
     pub(crate) fn new(
         originator: OriginatorId,
         registry: &Registry,
@@ -104,7 +106,7 @@ impl Checker {
     ) -> Self {
         let key = registry.node(originator).map(|record| record.public_key);
         let absences = registry.absences(originator).clone();
-        Self { originator, key, absences, rates }
+        Self { originator, key, absences, rates, wrong_fee: FaultKind::Fee }
     }
 
     /// Checks rows and returns the results in their order. Costs up to two signature recoveries for each envelope;
@@ -333,13 +335,14 @@ impl Checker {
     /// Judges the fees of a valid envelope of a node, as far as the envelope alone shows.
     fn judge_fees(&self, signed: &mut Signed, parsed: &UnsignedOriginatorEnvelope) {
         if is_free(parsed.payer().client().topic().kind()) {
-            signed.fee = check_no_charges(parsed).err();
+            signed.fee = check_no_charges(parsed).err().map(|fee| (FaultKind::Fee, fee));
             return;
         }
         let rates =
             self.rates.as_ref().filter(|rates| rates.is_complete_at(parsed.originator_ns()));
         if let Some(rates) = rates {
-            signed.fee = check_charges_by_former(parsed, rates).err();
+            let wrong = check_charges_by_former(parsed, rates).err();
+            signed.fee = wrong.map(|fee| (self.wrong_fee, fee));
             let fee = Some(PicoDollarPrice(parsed.congestion_fee_picodollars()));
             let is_counted = signed.fee.is_none() && signed.violation.is_none();
             signed.congestion_fee = fee.filter(|fee| fee.0 > 0 && is_counted);

@@ -31,6 +31,8 @@ pub enum FaultKind {
     /// No rate explains the fees that the originator states, or the congestion fee is too high for the envelopes before
     /// it.
     Fee,
+    /// The same by rates that the keeper has recorded and may have made up.
+    FeeByRecord,
     /// A later place has an earlier time.
     TimeBack,
     /// The time lies in the future.
@@ -81,6 +83,7 @@ impl FaultKind {
             Self::BrokenRule => "broken_rule",
             Self::WrongMark => "wrong_mark",
             Self::Fee => "fee",
+            Self::FeeByRecord => "fee_by_record",
             Self::TimeBack => "time_back",
             Self::TimeAhead => "time_ahead",
             Self::VoidSigned => "void_signed",
@@ -111,7 +114,7 @@ impl FaultKind {
             | Self::TimeAhead
             | Self::VoidSigned
             | Self::CheckpointRoot => "signer",
-            Self::OtherTree => "signer or keeper",
+            Self::FeeByRecord | Self::OtherTree => "signer or keeper",
             _ => "keeper",
         }
     }

@@ -91,13 +91,18 @@ pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
 }
 
 /// Makes the fault of a congestion fee that is too high. `most` are the largest numbers of envelopes that may have
-/// counted for it, in its minute and in each of the four before.
-pub(crate) fn overcharge(id: EnvelopeId, fee: PicoDollarPrice, most: [u64; 5]) -> Fault {
+/// counted for it, in its minute and in each of the four before. `kind` is the fault by the origin of the rates.
+pub(crate) fn overcharge(
+    kind: FaultKind,
+    id: EnvelopeId,
+    fee: PicoDollarPrice,
+    most: [u64; 5],
+) -> Fault {
     let text = format!(
         "the congestion fee {} is above the one for at most {most:?} envelopes in its minute and the four before",
         fee.0
     );
-    Fault::at(FaultKind::Fee, id, text)
+    Fault::at(kind, id, text)
 }
 
 /// Returns the faults of an envelope against rules, rates and the mark beside it.
@@ -107,8 +112,8 @@ pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fa
     if let Some(violation) = signed.violation.as_ref().filter(|_| !signed.is_unproven) {
         faults.push(Fault { rule, ..Fault::at(FaultKind::BrokenRule, id, violation) });
     }
-    if let Some(fee) = &signed.fee {
-        faults.push(Fault::at(FaultKind::Fee, id, fee));
+    if let Some((kind, fee)) = &signed.fee {
+        faults.push(Fault::at(*kind, id, fee));
     }
     // The verdicts on a chain's envelopes need the state of their inboxes.
     let is_judged = id.originator.is_node();

@@ -32,7 +32,7 @@ pub struct ReplaySettings {
     /// The nodes with their keys and absences.
     pub registry: Registry,
     /// The history of rates from outside the log. Absent: fees are judged by the rates that the log has recorded, up to
-    /// the start of the newest one, or to the time that the keeper has noted.
+    /// the start of the newest one, or to the time that the keeper has noted, and no signer is accountable for them.
     pub rates: Option<RateTable>,
     /// Threads that check.
     pub threads: usize,
@@ -399,6 +399,7 @@ impl<'a> Replay<'a> {
             registry: &self.settings.registry,
             booked_rates: &self.booked,
             judged_rates: checker.rates.as_ref(),
+            wrong_fee: checker.wrong_fee,
             now_ns: self.settings.now_ns,
             head: end,
             rows: &*beside,
@@ -456,9 +457,14 @@ impl<'a> Replay<'a> {
     }
 
     fn checker(&self, originator: OriginatorId) -> Checker {
-        let recorded = || RateTable::new(self.booked.clone(), self.booked_until_ns).ok();
-        let rates = self.settings.rates.clone().or_else(recorded);
-        Checker::new(originator, &self.settings.registry, rates)
+        let registry = &self.settings.registry;
+        if let Some(given) = &self.settings.rates {
+            return Checker::new(originator, registry, Some(given.clone()));
+        }
+        // A keeper that makes up a list could name the nodes that it likes: none is accountable by it alone.
+        let recorded = RateTable::new(self.booked.clone(), self.booked_until_ns).ok();
+        let wrong_fee = FaultKind::FeeByRecord;
+        Checker { wrong_fee, ..Checker::new(originator, registry, recorded) }
     }
 
     fn report(&self) -> ReplayReport {

@@ -33,6 +33,8 @@ pub(super) struct ReplayContext<'a> {
     pub(super) booked_rates: &'a [Rate],
     /// The rates by which fees are judged, which [`Checker`](super::check::Checker) has as well.
     pub(super) judged_rates: Option<&'a RateTable>,
+    /// The fault of a congestion fee by these rates.
+    pub(super) wrong_fee: FaultKind,
     pub(super) now_ns: i64,
     /// The last place of the strand.
     pub(super) head: SequenceId,
@@ -450,7 +452,7 @@ impl StrandReplay {
             && self.load.is_whole(ns)
             && rates.is_overcharged(ns, fee, self.load.most(ns))
         {
-            self.fault(overcharge(id, fee, self.load.most(ns)));
+            self.fault(overcharge(context.wrong_fee, id, fee, self.load.most(ns)));
         }
         // Other software may count an envelope that breaks a rule.
         self.load.add(ns, signed.counts_for_congestion || signed.violation.is_some());

@@ -233,12 +233,12 @@ fn recorded_rates_accuse_no_signer_after_the_newest_one_has_begun() {
     assert!(text.contains("may lack one"), "{text}");
     // The keeper notes up to which time it has all.
     log.rates_until_ns = Some(ns_of(30));
-    assert_eq!(named(&report(&log)), [(FaultKind::Fee, 30, None)]);
+    assert_eq!(named(&report(&log)), [(FaultKind::FeeByRecord, 30, None)]);
     log.rates_until_ns = Some(ns_of(30) - 1);
     assert!(named(&report(&log)).is_empty());
     let start_unix_s = ns_of(30).unsigned_abs() / 1_000_000_000 + 301;
     log.rates.push(Rate { start_unix_s, ..RATE });
-    assert_eq!(named(&report(&log)), [(FaultKind::Fee, 30, None)]);
+    assert_eq!(named(&report(&log)), [(FaultKind::FeeByRecord, 30, None)]);
 }
 
 /// Returns the places whose fees are faults.

@@ -7,11 +7,13 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_rules::{Absence, Absences};
+use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate, RateTable};
 use prost::Message as _;
 
 use super::planted::sign_at;
-use super::testing::{MemoryLog, NODE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings};
+use super::testing::{
+    MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings,
+};
 use super::tests::{named, replay};
 use super::*;
 
@@ -89,4 +91,32 @@ fn a_leaf_that_a_keeper_makes_up_is_no_fault_of_the_node_whose_tree_has_another(
     log.prune(5);
     log.checkpoints[3] = checkpoint(40, TreeHash([4; 32]));
     assert_eq!(named(&replay(&log, &settings())), [(FaultKind::CheckpointRoot, 40, None)]);
+}
+
+/// A replay without rates from outside the log has only the keeper's.
+#[test]
+fn rates_that_a_keeper_makes_up_hold_no_signer_accountable() {
+    let made_up = Rate { message_fee: PicoDollarPrice(RATE.message_fee.0 + 1), ..RATE };
+    let mut log = MemoryLog::honest(20);
+    (log.rates, log.rates_until_ns) = (vec![made_up], Some(ns_of(20)));
+    let by_record = ReplaySettings { rates: None, ..settings() };
+    let counts = |log: &MemoryLog, settings: &ReplaySettings| {
+        let faults = replay(log, settings).all_faults();
+        let count = |kind| faults.counts().get(&kind).copied().unwrap_or(0);
+        [FaultKind::Fee, FaultKind::FeeByRecord, FaultKind::Rates].map(count)
+    };
+    assert_eq!(counts(&log, &by_record), [0, 20, 0]);
+    assert_eq!(counts(&log, &settings()), [0, 0, 1], "the chain's list names the keeper");
+    assert_eq!(FaultKind::FeeByRecord.party(), "signer or keeper");
+
+    // The same of a fee for congestion that the envelopes before it do not give.
+    let rate = Rate { congestion_fee: PicoDollarPrice(11), target_rate_per_minute: 100, ..RATE };
+    let mut log = MemoryLog::honest(200);
+    (log.rates, log.rates_until_ns) = (vec![rate], Some(ns_of(200)));
+    let mut expensive = draft(60, ns_of(60));
+    expensive.statement.congestion_fee_picodollars = 11;
+    sign_at(&mut log, 60, StoredMark::Valid, &expensive);
+    assert_eq!(counts(&log, &by_record), [0, 1, 0]);
+    let given = RateTable::new(vec![rate], None).ok();
+    assert_eq!(counts(&log, &ReplaySettings { rates: given, ..settings() }), [1, 0, 0]);
 }

@@ -67,8 +67,8 @@ pub(crate) enum AuditCommand {
     CheckPartition(AuditCheckPartitionArgs),
     /// Join the summaries of `check-partition` to one verdict. Exits as `replay` does.
     Merge(AuditMergeArgs),
-    /// Collect the reports that all nodes of a network keep, and judge each fact once. Exits with 9 if a node was not
-    /// read to its end, after judging the part that was read.
+    /// Collect the reports that all nodes of a network keep, and judge each fact once. Exits with 8 if a fault is
+    /// proven, and otherwise with 9 if a node was not read to its end, after judging the part that was read.
     Network(AuditNetworkArgs),
 }
 

@@ -112,7 +112,14 @@ impl<'a> SignatureCheck<'a> {
     /// Returns true if signatures were asked for and not checked: the exit code must not say that they are right.
     pub(super) fn is_missing(&self, found: &BackupSignatures) -> bool {
         let is_asked = self.args.sample().is_some_and(|size| size != SampleSize::Envelopes(0));
-        is_asked && matches!(found, BackupSignatures::Unchecked(_))
+        match found {
+            BackupSignatures::Unchecked(_) => is_asked,
+            // With a registry the strands of all nodes are asked for, and without one the node's own.
+            BackupSignatures::Checked { sampled, by_manifest } => {
+                !by_manifest && !sampled.unknown_nodes.is_empty()
+            }
+            BackupSignatures::Unreadable(_) => false,
+        }
     }
 
     /// Returns the size of the sample, or the reason for none.

@@ -58,7 +58,7 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
             match unchecked {
                 0 => Ok(()),
                 _ => Err(RunError::failed(format!(
-                    "the signatures of {unchecked} of {} were not checked; the files are as they were written",
+                    "not all signatures of {unchecked} of {} were checked; the files are as they were written",
                     output::count(expected, "backup")
                 ))),
             }
@@ -77,7 +77,7 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
 struct VerifyOutcome {
     /// Backups that cannot or must not be restored.
     damaged: usize,
-    /// Backups whose signatures were asked for and not checked.
+    /// Backups with signatures that were asked for and not checked.
     unchecked: usize,
     /// Backups that should exist.
     expected: usize,

@@ -67,6 +67,8 @@ pub(super) struct Trees {
     pub(super) found: Vec<TreeEvidence>,
     /// Number of pieces of evidence that did not fit.
     pub(super) left_out: u64,
+    /// Number of those of a fault that this version does not know.
+    pub(super) unknown: u64,
 }
 
 /// Returns the evidence that rests on signed trees, from the operators' port of a node: no report can carry it. If
@@ -81,16 +83,7 @@ pub(super) async fn trees(metrics: &str) -> Result<Trees, RunError> {
         let Some(next) = behind(metrics, &page, &after)? else { return Ok(held.finish()) };
         after = next;
         for piece in &page {
-            // A gap on this page is a report's: it has no checkpoint.
-            let fault = piece["fault"].as_str().and_then(TreeFault::of_name);
-            let Some(fault) = fault.filter(|it| *it != TreeFault::Gap) else { continue };
-            let pieces = piece["envelopes"].as_array().map_or(&[][..], Vec::as_slice);
-            let bytes = |text: &Value| Some(Bytes::from(hex::decode(text.as_str()?).ok()?));
-            let pieces = pieces.iter().map(bytes).collect::<Option<_>>();
-            let pieces = pieces.ok_or_else(|| {
-                RunError::failed(format!("{metrics}: an envelope of the evidence is not hex"))
-            })?;
-            held.take(TreeEvidence { fault, pieces }, piece["verdict"] == "proven");
+            held.take_shown(metrics, piece)?;
         }
     }
 }
@@ -102,9 +95,31 @@ struct HeldEvidence {
     claims: Vec<TreeEvidence>,
     len_bytes: usize,
     left_out: u64,
+    unknown: u64,
 }
 
 impl HeldEvidence {
+    /// Takes what a page shows, unless a report of the node carries it.
+    fn take_shown(&mut self, metrics: &str, shown: &Value) -> Result<(), RunError> {
+        let Some(fault) = shown["fault"].as_str().and_then(TreeFault::of_name) else {
+            // The schema of reports has no kind for it: a later version shows it.
+            self.unknown += u64::from(shown["kind"] == 0);
+            return Ok(());
+        };
+        // A gap on this page is a report's: it has no checkpoint.
+        if fault == TreeFault::Gap {
+            return Ok(());
+        }
+        let pieces = shown["envelopes"].as_array().map_or(&[][..], Vec::as_slice);
+        let bytes = |text: &Value| Some(Bytes::from(hex::decode(text.as_str()?).ok()?));
+        let pieces = pieces.iter().map(bytes).collect::<Option<_>>();
+        let pieces = pieces.ok_or_else(|| {
+            RunError::failed(format!("{metrics}: an envelope of the evidence is not hex"))
+        })?;
+        self.take(TreeEvidence { fault, pieces }, shown["verdict"] == "proven");
+        Ok(())
+    }
+
     /// Takes a piece. A proven one replaces the newest claims if nothing else is free.
     fn take(&mut self, evidence: TreeEvidence, is_proven: bool) {
         let len_bytes = len_of(&evidence);
@@ -132,9 +147,9 @@ impl HeldEvidence {
     }
 
     fn finish(self) -> Trees {
-        let Self { mut proven, claims, left_out, .. } = self;
+        let Self { mut proven, claims, left_out, unknown, .. } = self;
         proven.extend(claims);
-        Trees { found: proven, left_out }
+        Trees { found: proven, left_out, unknown }
     }
 }
 
@@ -162,6 +177,23 @@ mod tests {
             assert!(behind(last, after).is_err(), "{last} after {after}");
         }
         assert_eq!(super::behind("node", &[], "0.0").map_err(|error| error.text), Ok(None));
+    }
+
+    #[test]
+    fn what_no_report_carries_is_taken_or_counted() {
+        let mut held = HeldEvidence::default();
+        for (fault, kind) in
+            [("two_statements", 5), ("gap", 4), ("other_than_pruned", 0), ("of_a_later_version", 0)]
+        {
+            let shown =
+                json!({ "fault": fault, "kind": kind, "verdict": "claim", "envelopes": ["00"] });
+            held.take_shown("node", &shown).unwrap();
+        }
+        let shown = json!({ "fault": "other_tree", "kind": 0, "envelopes": ["x"] });
+        assert!(held.take_shown("node", &shown).is_err(), "it is not hex");
+        let trees = held.finish();
+        let found: Vec<_> = trees.found.iter().map(|it| it.fault).collect();
+        assert_eq!((found, trees.unknown), (vec![TreeFault::OtherThanPruned], 1));
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
         None => false,
     };
     let tool = concat!("hawser ", env!("CARGO_PKG_VERSION"));
-    let Trees { found: trees, left_out } = match &args.metrics {
+    let Trees { found: trees, left_out, unknown } = match &args.metrics {
         Some(metrics) => trees(metrics).await?,
         None => Trees::default(),
     };
@@ -144,13 +144,14 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let Some(path) = &args.out else {
         output::line(text);
         // The output is the file.
-        notes(left_out, last.filter(|_| has_more)).into_iter().for_each(output::note);
+        notes(left_out, unknown, last.filter(|_| has_more)).into_iter().for_each(output::note);
         return Ok(());
     };
     output_file::write_new(path, text.as_bytes())?;
     match as_json {
         true => output::line(serde_json::json!({
-            "reports": count, "trees": trees.len(), "trees_left_out": left_out, "last": last, "has_more": has_more,
+            "reports": count, "trees": trees.len(), "trees_left_out": left_out, "trees_unknown": unknown,
+            "last": last, "has_more": has_more,
         })),
         false => {
             let path = path.display();
@@ -159,18 +160,20 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
                 count => format!(", {count} on signed trees"),
             };
             output::line(format_args!("{path}: {}{trees}", output::count(count, "report")));
-            notes(left_out, last.filter(|_| has_more)).into_iter().for_each(output::line);
+            notes(left_out, unknown, last.filter(|_| has_more)).into_iter().for_each(output::line);
         }
     }
     Ok(())
 }
 
-/// Returns notes about evidence that the file lacks: the number of pieces on signed trees, and the time of the last
-/// report if the node keeps later ones.
-fn notes(left_out: u64, last: Option<u64>) -> Vec<String> {
+/// Returns notes about evidence that the file lacks: the numbers of pieces on signed trees that did not fit and of
+/// unknown ones, and the time of the last report if the node keeps later ones.
+fn notes(left_out: u64, unknown: u64, last: Option<u64>) -> Vec<String> {
     let trees =
         format!("left out, because a file has no room for more: {left_out} on signed trees");
+    let others = format!("left out, because this version does not know their faults: {unknown}");
     let reports = |last| format!("the node keeps later reports: export them with --after {last}");
     let trees = (left_out > 0).then_some(trees);
-    trees.into_iter().chain(last.map(reports)).collect()
+    let others = (unknown > 0).then_some(others);
+    trees.into_iter().chain(others).chain(last.map(reports)).collect()
 }

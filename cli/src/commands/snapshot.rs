@@ -111,7 +111,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
         let place = args.place.from.display();
         return Err(RunError::not_found(format!("{place}: there are no snapshots to verify")));
     }
-    let mut refused = 0;
+    let (mut refused, mut unchecked) = (0, 0);
     for name in &names {
         let bar = backups::bar("verify");
         let verified =
@@ -122,7 +122,10 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             });
         bar.finish_and_clear();
         match verified {
-            Ok((manifest, strands)) => show(name, &manifest, &strands, as_json),
+            Ok((manifest, strands)) => {
+                unchecked += usize::from(keys.is_some() && strands.iter().any(has_unchecked));
+                show(name, &manifest, &strands, as_json);
+            }
             Err(error) if args.snapshot.is_some() => return Err(RunError::from(error)),
             Err(error) if as_json => {
                 refused += 1;
@@ -134,13 +137,20 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             }
         }
     }
-    match refused {
-        0 => Ok(()),
-        _ => {
-            let snapshots = output::count(names.len(), "snapshot");
-            Err(RunError::failed(format!("{refused} of {snapshots} cannot be used")))
-        }
+    let snapshots = output::count(names.len(), "snapshot");
+    match (refused, unchecked) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(RunError::failed(format!(
+            "not all signatures of {unchecked} of {snapshots} were checked: the registry does not name each node; the \
+             rest is right"
+        ))),
+        _ => Err(RunError::failed(format!("{refused} of {snapshots} cannot be used"))),
     }
+}
+
+/// Returns true if envelopes of a node's strand were read and no signature of them was checked.
+fn has_unchecked(strand: &VerifiedStrand) -> bool {
+    strand.originator.is_node() && !strand.is_signed && strand.envelopes > 0
 }
 
 /// Reads the keys of nodes.

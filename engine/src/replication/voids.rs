@@ -74,8 +74,9 @@ impl KnownVoids {
     }
 
     /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
-    pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &VoidStatement> {
-        self.of(id.originator).filter(move |it| it.covers(id.sequence))
+    pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &SignedVoid> {
+        let covers = move |of: &VoidStatement| of.node == id.originator && of.covers(id.sequence);
+        self.0.iter().filter(move |it| covers(&it.statement))
     }
 }
 

@@ -292,6 +292,11 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
     assert_eq!(envelopes[0], envelope(SOURCE, 2, "other"));
     assert_eq!((envelopes.len(), envelopes[1].len()), (2, 32), "and the leaf of what was there");
+    // A reader of the evidence with the keys of the registry comes to the same verdict.
+    let registry = follower.engine().ports().registry.borrow().clone();
+    let evidence = TreeEvidence { fault: TreeFault::OtherThanPruned, pieces: envelopes };
+    let judgement = verify_trees(&evidence, &registry);
+    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(SOURCE)));
     follower.stop().await;
 }
 

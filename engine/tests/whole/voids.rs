@@ -9,8 +9,10 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
+use hawser_rules::misbehavior::{
+    MisbehaviorKind, MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees,
+};
 use hawser_storage::{Evidence, EvidenceTime, Misbehavior, RoomSettings, Store};
 use parking_lot::Mutex;
 
@@ -489,5 +491,40 @@ async fn a_statement_that_is_dated_ahead_is_not_kept() {
     let kept_one = declared(SOURCE, 2, 3, SOURCE);
     other.link.note_void(kept_one);
     follower.until("the last one is kept", || kept(&follower) == [kept_one]).await;
+    follower.stop().await;
+}
+
+/// The two signatures outlive the envelope, and any reader of the evidence can judge them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_breaks_a_statement_is_kept_with_it_as_a_claim() {
+    let follower = Follower::start(common::store());
+    let (mut source, other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    let of = declared(SOURCE, 2, 3, SOURCE).statement;
+    let earlier = VoidStatement { time_ns: of.time_ns - 301_000_000_000, ..of }.sign(&key(SOURCE));
+    other.link.note_void(earlier);
+    follower.until("it is kept", || kept(&follower) == [earlier]).await;
+    // They are taken one after the other: the first one counts when the next one is kept.
+    let next = declared(OTHER, 1, 4, OTHER);
+    other.link.note_void(next);
+    follower.until("the next one is kept", || kept(&follower).contains(&next)).await;
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    source.send(strand(SOURCE, &[1, 2, 3])).await;
+    follower.wait_for(SOURCE, 3).await;
+    let store = follower.engine().store().clone();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert_eq!(all().len(), 1, "one statement is broken once");
+    let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
+    assert_eq!((misbehavior, at.sequence, from), (Misbehavior::VoidSigned, SequenceId(2), None));
+    let statement = Bytes::copy_from_slice(&earlier.encode());
+    assert_eq!(envelopes, [statement, envelope(SOURCE, 2, "true")]);
+    let registry = follower.engine().ports().registry.borrow().clone();
+    let evidence = TreeEvidence { fault: TreeFault::VoidSigned, pieces: envelopes };
+    let judgement = verify_trees(&evidence, &registry);
+    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(SOURCE)));
+
+    let about_held = VoidStatement { from: SequenceId(3), ..earlier.statement };
+    other.link.note_void(about_held.sign(&key(SOURCE)));
+    follower.until("a statement that comes later is compared, too", || all().len() == 2).await;
+    assert_eq!(all()[1].evidence.at.sequence, SequenceId(3));
     follower.stop().await;
 }

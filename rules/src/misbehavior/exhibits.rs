@@ -80,6 +80,17 @@ pub(super) fn open(
     Ok(exhibits)
 }
 
+/// Decodes and opens one envelope.
+///
+/// # Errors
+/// The fact because of which it is not evidence.
+pub(super) fn open_bytes(bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
+    let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
+        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
+    let opened = open(&[envelope], registry)?;
+    opened.into_iter().next().ok_or_else(|| Fact::malformed("there is no envelope"))
+}
+
 /// Opens each envelope by itself, and passes over those that are not evidence.
 pub(super) fn open_each(envelopes: &[pb::OriginatorEnvelope], registry: &Registry) -> Vec<Exhibit> {
     let open_alone = |envelope| open(std::slice::from_ref(envelope), registry).ok();

@@ -29,6 +29,7 @@ mod late_release;
 mod late_release_tests;
 mod liveness;
 mod load;
+mod lone_envelope;
 mod order;
 mod other_report;
 #[cfg(test)]

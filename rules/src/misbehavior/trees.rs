@@ -6,14 +6,12 @@ use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
     ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, TreeHash, leaf_hash, leaf_index,
 };
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
 use super::judgement::{Fact, FaultJudgement, Judgement, MisbehaviorVerdict, Missing};
 use super::report::REPORT_LEN_BYTES_MAX;
-use super::{late_release, other_report};
+use super::{late_release, lone_envelope, other_report};
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
 
@@ -50,11 +48,17 @@ pub enum TreeFault {
     /// Two payer reports of one node for one range, with other figures. Pieces: the envelopes that carry them, in the
     /// order of their places.
     TwoReports,
+    /// An envelope for a place whose envelope the reporter has pruned. Pieces: the envelope, and the leaf of the pruned
+    /// one, 32 bytes.
+    OtherThanPruned,
+    /// An envelope for a place that its node had declared void more than five minutes before, by the times that it
+    /// stated. Pieces: the statement about void places, and the envelope.
+    VoidSigned,
 }
 
 impl TreeFault {
     /// All faults.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::TwoCheckpoints,
         Self::TwoLeaves,
         Self::OtherLeaf,
@@ -63,6 +67,8 @@ impl TreeFault {
         Self::LateRelease,
         Self::OtherReport,
         Self::TwoReports,
+        Self::OtherThanPruned,
+        Self::VoidSigned,
     ];
 
     /// Returns the name used in files and pages.
@@ -77,6 +83,8 @@ impl TreeFault {
             Self::LateRelease => "late_release",
             Self::OtherReport => "other_report",
             Self::TwoReports => "two_reports",
+            Self::OtherThanPruned => "other_than_pruned",
+            Self::VoidSigned => "void_signed",
         }
     }
 
@@ -151,6 +159,8 @@ pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
         (Ok(()), TreeFault::LateRelease) => late_release::judge(pieces, registry),
         (Ok(()), TreeFault::OtherReport) => other_report::judge_other(pieces, registry),
         (Ok(()), TreeFault::TwoReports) => other_report::judge_two(pieces, registry),
+        (Ok(()), TreeFault::OtherThanPruned) => lone_envelope::judge_pruned(pieces, registry),
+        (Ok(()), TreeFault::VoidSigned) => lone_envelope::judge_void(pieces, registry),
         (Ok(()), _) => match OpenedEvidence::of(evidence, registry) {
             Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
             Err((accused, fact)) => (accused, FaultJudgement::refuted(fact)),
@@ -167,7 +177,9 @@ fn check_pieces(TreeEvidence { fault, pieces }: &TreeEvidence) -> Result<(), Fac
         TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
         TreeFault::OtherTree => pieces.len() == 1,
         TreeFault::OtherReport => matches!(pieces.len(), 1 | 2),
-        TreeFault::TwoReports => pieces.len() == 2,
+        TreeFault::TwoReports | TreeFault::OtherThanPruned | TreeFault::VoidSigned => {
+            pieces.len() == 2
+        }
     };
     if !is_count {
         return Err(Fact::malformed("the evidence has another number of pieces"));
@@ -246,8 +258,12 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::Gap => self.gap(registry),
             TreeFault::OtherTree => self.other_tree(registry),
             // `verify_trees` has these judged elsewhere.
-            TreeFault::LateRelease | TreeFault::OtherReport | TreeFault::TwoReports => {
-                Err(Fact::malformed("evidence about payer reports has no checkpoint"))
+            TreeFault::LateRelease
+            | TreeFault::OtherReport
+            | TreeFault::TwoReports
+            | TreeFault::OtherThanPruned
+            | TreeFault::VoidSigned => {
+                Err(Fact::malformed("evidence of this fault has no checkpoint"))
             }
         };
         judged.unwrap_or_else(FaultJudgement::refuted)
@@ -417,11 +433,9 @@ impl<'a> OpenedEvidence<'a> {
     }
 
     fn signed_envelope(&self, bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
-        let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
-            .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
-        let mut opened = exhibits::open(&[envelope], registry)?;
-        all_signed_by(&opened, self.node())?;
-        opened.pop().ok_or_else(|| Fact::malformed("there is no envelope"))
+        let exhibit = exhibits::open_bytes(bytes, registry)?;
+        all_signed_by(std::slice::from_ref(&exhibit), self.node())?;
+        Ok(exhibit)
     }
 }
 

@@ -9,7 +9,8 @@ use hawser_proto::merkle::{
     leaf_hash, node_hash, root,
 };
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+use hawser_proto::void::VoidStatement;
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -219,6 +220,56 @@ fn another_tree_alone_is_a_claim() {
     assert_eq!(outcome(TreeFault::OtherTree, &[&forged.into()]), (Refuted, "forged"));
 }
 
+/// The leaf is the reporter's word: a reporter that lies can make up any.
+#[test]
+fn an_envelope_beside_the_leaf_of_a_pruned_one_is_a_claim() {
+    let strand = Strand::new(LIAR, 9, 99);
+    let pruned = Bytes::copy_from_slice(&strand.0[3].0);
+    let beside = |envelope: &Bytes, leaf: &Bytes| {
+        let judgement = judge(TreeFault::OtherThanPruned, &[envelope, leaf]);
+        (judgement.verdict, judgement.facts[0].name, judgement.accused, judgement.place.0)
+    };
+    let other = envelope(LIAR, 4, 1);
+    assert_eq!(beside(&other, &pruned), (Claim, "other_than_pruned", Some(LIAR), 4));
+    let same = envelope(LIAR, 4, 0);
+    assert_eq!(beside(&same, &pruned), (Refuted, "consistent", Some(LIAR), 4));
+    assert_eq!(beside(&other, &pruned.slice(1..)), (Refuted, "malformed", Some(LIAR), 0));
+    let stranger = envelope(OriginatorId(400), 4, 1);
+    assert_eq!(beside(&stranger, &pruned), (Refuted, "unknown_originator", None, 4));
+    assert_eq!(beside(&pruned, &other).0, Refuted);
+}
+
+/// The times are of two clocks of the node, one of which its operator has lost.
+#[test]
+fn an_envelope_later_than_the_statement_that_its_place_is_void_is_a_claim() {
+    let ns = 1_000_000_000_000;
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: LIAR.0,
+        originator_sequence_id: 4,
+        originator_ns: ns,
+        ..Default::default()
+    };
+    let envelope = UnsealedEnvelope::new(&statement).seal(&key(LIAR));
+    let limit = u64::try_from(ns).unwrap() - 300_000_000_000;
+    let of = |node, from, time_ns| {
+        let (from, through) = (SequenceId(from), SequenceId(9));
+        VoidStatement { node, from, through, time_ns, incarnation: [1; 16] }
+    };
+    let beside = |of: VoidStatement, by| {
+        let statement = Bytes::copy_from_slice(&of.sign(&key(by)).encode());
+        let judgement = judge(TreeFault::VoidSigned, &[&statement, &envelope]);
+        (judgement.verdict, judgement.facts[0].name, judgement.accused, judgement.place.0)
+    };
+    assert_eq!(beside(of(LIAR, 4, limit - 1), LIAR), (Claim, "void_signed", Some(LIAR), 4));
+    assert_eq!(beside(of(LIAR, 4, limit), LIAR), (Refuted, "not_later", Some(LIAR), 4));
+    assert_eq!(beside(of(LIAR, 5, 5), LIAR), (Refuted, "other_place", Some(LIAR), 4));
+    let other = OriginatorId(200);
+    assert_eq!(beside(of(LIAR, 4, 5), other), (Refuted, "forged", Some(LIAR), 0));
+    assert_eq!(beside(of(other, 4, 5), other), (Refuted, "not_of_accused", Some(other), 4));
+    let stranger = OriginatorId(400);
+    assert_eq!(beside(of(stranger, 4, 5), stranger), (Refuted, "unknown_node", Some(stranger), 0));
+}
+
 #[test]
 fn evidence_of_another_form_is_refuted() {
     let strand = Strand::new(LIAR, 9, 99);
@@ -318,7 +369,10 @@ proptest! {
                 TreeFault::OtherLeaf | TreeFault::Gap => [&checkpoints[..1], &others[..]].concat(),
                 TreeFault::OtherTree => checkpoints[..1].to_vec(),
                 TreeFault::LateRelease => [&others[..], &checkpoints[..]].concat(),
-                TreeFault::OtherReport | TreeFault::TwoReports => others.to_vec(),
+                TreeFault::OtherReport
+                | TreeFault::TwoReports
+                | TreeFault::OtherThanPruned
+                | TreeFault::VoidSigned => others.to_vec(),
             };
             if is_changed {
                 let which = which % pieces.len();

@@ -254,6 +254,10 @@ pub enum Misbehavior {
     /// The node wrote two payer reports for one range, with other figures. Evidence: both envelopes, the lower place
     /// first.
     TwoReports,
+    /// The node signed an envelope for a place more than five minutes after it had declared the place void, by the
+    /// times that it stated. Evidence: the statement in binary form, and the envelope. The clock of a machine that was
+    /// lost may have been further ahead.
+    VoidSigned,
 }
 
 impl Misbehavior {
@@ -272,7 +276,8 @@ impl Misbehavior {
             | Self::OtherLeaf
             | Self::LateRelease
             | Self::OtherReport
-            | Self::TwoReports => 0,
+            | Self::TwoReports
+            | Self::VoidSigned => 0,
         }
     }
 
@@ -295,6 +300,7 @@ impl Misbehavior {
             Self::Overcharge | Self::OverchargeUnderLoad => "overcharge",
             Self::OtherReport => "other_report",
             Self::TwoReports => "two_reports",
+            Self::VoidSigned => "void_signed",
         }
     }
 
@@ -311,6 +317,7 @@ impl Misbehavior {
                 | Self::OverchargeUnderLoad
                 | Self::OtherReport
                 | Self::TwoReports
+                | Self::VoidSigned
         )
     }
 
@@ -340,6 +347,7 @@ impl Misbehavior {
             Self::OverchargeUnderLoad => (15, 0),
             Self::OtherReport => (16, 0),
             Self::TwoReports => (17, 0),
+            Self::VoidSigned => (18, 0),
         }
     }
 
@@ -364,6 +372,7 @@ impl Misbehavior {
             (15, 0) => Some(Self::OverchargeUnderLoad),
             (16, 0) => Some(Self::OtherReport),
             (17, 0) => Some(Self::TwoReports),
+            (18, 0) => Some(Self::VoidSigned),
             _ => None,
         }
     }
@@ -470,6 +479,7 @@ mod tests {
             Just(Misbehavior::OverchargeUnderLoad),
             Just(Misbehavior::OtherReport),
             Just(Misbehavior::TwoReports),
+            Just(Misbehavior::VoidSigned),
         ]
     }
 
@@ -566,6 +576,7 @@ mod tests {
             (Misbehavior::OverchargeUnderLoad, EvidenceShare::Claims),
             (Misbehavior::OtherReport, EvidenceShare::Claims),
             (Misbehavior::TwoReports, EvidenceShare::Claims),
+            (Misbehavior::VoidSigned, EvidenceShare::Claims),
         ] {
             assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");
         }

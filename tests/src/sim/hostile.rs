@@ -246,6 +246,7 @@ impl Sim {
                     Misbehavior::TwoCheckpoints
                     | Misbehavior::TwoObservations
                     | Misbehavior::OtherThanPruned
+                    | Misbehavior::VoidSigned
                     | Misbehavior::OtherLeaf
                     | Misbehavior::OtherTree => Behaviour::Equivocation,
                 });

@@ -8,7 +8,7 @@ use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
 use super::asked_chain::{self, AskedChain};
-use super::replay::INCOMPLETE_EXIT_CODE;
+use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::reports::READ_MOST;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
@@ -23,7 +23,7 @@ const PROOF_BYTES: usize = 4 * 1024;
 /// Runs the command.
 ///
 /// # Errors
-/// When there are no keys, or no node answers; and with an exit code of its own if a node was not read to its end.
+/// When there are no keys, or no node answers; and with the exit code of the verdict.
 pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), RunError> {
     let mut chain = AskedChain::of(&args.network).await?;
     let keys = keys::load(&args.keys, None)?;
@@ -77,11 +77,22 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
         true => output::line(summary_json(asked, refuted, &silent, chain.as_ref())),
         false => print_summary(asked, refuted, &silent, chain.as_ref()),
     }
-    if silent.is_empty() {
-        return Ok(());
-    }
-    let text = format!("{} not read to the end", output::count(silent.len(), "node"));
-    Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
+    let has_proof = findings.values().any(|found| !found.proven.is_empty());
+    verdict(has_proof, silent.len())
+}
+
+/// Returns the verdict, with its exit code. A proof stands, whatever a node keeps that was not read to its end.
+fn verdict(has_proof: bool, silent: usize) -> Result<(), RunError> {
+    let code = match (has_proof, silent) {
+        (true, _) => FAULTS_EXIT_CODE,
+        (false, 0) => return Ok(()),
+        (false, _) => INCOMPLETE_EXIT_CODE,
+    };
+    let text = match silent {
+        0 => String::new(),
+        silent => format!("{} not read to the end", output::count(silent, "node")),
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text })
 }
 
 /// A node that was not read to its end, by its address, and the reason.
@@ -168,4 +179,19 @@ pub(super) fn of_outage(outage: &Outage) -> String {
     let hour = i64::try_from(outage.hour_unix_s).unwrap_or(0).saturating_mul(1_000_000_000);
     let (witnesses, others) = (outage.witnesses.len(), outage.others);
     format!("  out of reach from {} for {witnesses} of {others} others", output::time(hour))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_decides_the_exit_code_before_a_node_that_was_not_read() {
+        let kind = |has_proof, silent| verdict(has_proof, silent).map_err(|error| error.kind);
+        assert_eq!(kind(false, 0), Ok(()));
+        assert_eq!(kind(false, 1), Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE)));
+        for silent in [0, 1] {
+            assert_eq!(kind(true, silent), Err(RunErrorKind::Answer(FAULTS_EXIT_CODE)));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_audit::file::FiledReport;
-use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys};
+use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys, UnknownTreeFault};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_rules::misbehavior::quorum::LivenessRecord;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
@@ -37,14 +37,20 @@ pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Re
     }
     let file = read_file(args.source.as_ref())?;
     let keys = keys::load(&args.keys, Some(&file))?;
+    // Before the first verdict: a file that is malformed anywhere is not judged in part.
+    let reports = file.held().map_err(RunError::failed)?;
+    let trees = file.held_trees().map_err(RunError::failed)?;
+    let notes = differences(&file, &keys)?;
     let mut judging = Judging::new(&keys.known, chain, as_json);
-    for held in file.held().map_err(RunError::failed)? {
+    for held in reports {
         judging.take(held).await;
     }
-    for held in file.held_trees().map_err(RunError::failed)? {
+    for held in trees {
         judging.take_trees(held);
     }
-    let notes = differences(&file, &keys)?;
+    for fault in file.unknown_faults() {
+        judging.take_unknown(&fault);
+    }
     judging.finish(&keys, &notes, Ok(()))
 }
 
@@ -105,6 +111,14 @@ impl<'a> Judging<'a> {
         match self.as_json {
             true => output::line(judged.to_json()),
             false => output::line(&judged),
+        }
+    }
+
+    fn take_unknown(&mut self, fault: &UnknownTreeFault) {
+        *self.counts.entry(MisbehaviorVerdict::Inconclusive).or_default() += 1;
+        match self.as_json {
+            true => output::line(fault.to_json()),
+            false => output::line(fault),
         }
     }
 

@@ -124,7 +124,8 @@ pub(super) fn watch_and_record(
 ) {
     let faults = watch(state, watched, changes);
     watched.note(faults);
-    let recorded = record_faults(state, watched, changes);
+    let broken = record(state, &state.voids.look_at(changes));
+    let recorded = broken.and(record_faults(state, watched, changes));
     if let Err(error) = recorded.and(state.doubted.record(&state.store)) {
         tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
@@ -140,7 +141,6 @@ fn watch(
     let now_ns = latest_ns(state);
     let rates = state.ports.rates.borrow().clone();
     let dependencies = DependencyWatch::new(state);
-    state.voids.look_at(changes);
     let mut faults = Vec::new();
     for change in changes {
         if change.originator().is_migrated() {

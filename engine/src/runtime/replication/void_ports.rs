@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Store};
+use hawser_storage::{Change, CommitError, Evidence, Misbehavior, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -50,6 +50,8 @@ struct VoidRecords {
 
 /// The statements that are known, and those that peers have shown.
 pub(super) struct VoidPorts {
+    /// This node, which gives no evidence against itself.
+    own: OriginatorId,
     book: Mutex<VoidRecords>,
     /// Held while statements are written, so that each row has all statements before it.
     writing: Mutex<()>,
@@ -72,6 +74,7 @@ impl VoidPorts {
         });
         let known = KnownVoids::of_recorded(recorded);
         Self {
+            own: store.identity().node,
             book: Mutex::new(VoidRecords { known, logged: HashSet::new() }),
             writing: Mutex::default(),
             shown: Mutex::default(),
@@ -183,8 +186,9 @@ impl VoidPorts {
         Ok(added)
     }
 
-    /// Looks at envelopes on their way into the log, and logs those that contradict a statement of their node.
-    pub(super) fn look_at(&self, changes: &[Change]) {
+    /// Looks at envelopes on their way into the log, and logs those that contradict a statement of their node. Returns
+    /// the evidence that a node broke its statements, once for each of them.
+    pub(super) fn look_at(&self, changes: &[Change]) -> Vec<Evidence> {
         let book = self.book.lock();
         let declared = |change: &&Change| match change {
             Change::Append(entry) => book.known.covering(entry.id).next().is_some(),
@@ -193,30 +197,35 @@ impl VoidPorts {
         // Mostly there is no statement: a strand that catches up takes the lock once for each batch.
         let found: Vec<&Change> = changes.iter().filter(declared).collect();
         drop(book);
-        for change in found {
-            if let Change::Append(entry) = change {
-                self.look_at_envelope(entry.id, &entry.bytes);
-            }
-        }
+        let evidence = |change: &Change| match change {
+            Change::Append(entry) => self.look_at_envelope(entry.id, &entry.bytes),
+            Change::Skip { .. } => None,
+        };
+        found.into_iter().filter_map(evidence).collect()
     }
 
-    /// Looks at one envelope. Returns true if it breaks a statement of its node.
-    pub(super) fn look_at_envelope(&self, id: EnvelopeId, bytes: &Bytes) -> bool {
-        let statements: Vec<_> = self.book.lock().known.covering(id).copied().collect();
+    /// Looks at one envelope. Returns the evidence if it is the first one that breaks a statement of its node.
+    pub(super) fn look_at_envelope(&self, id: EnvelopeId, bytes: &Bytes) -> Option<Evidence> {
+        let mut statements: Vec<SignedVoid> =
+            self.book.lock().known.covering(id).copied().collect();
         if statements.is_empty() {
-            return false;
+            return None;
         }
-        let Ok(envelope) = OriginatorEnvelope::parse(bytes.clone()) else { return false };
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
         let originator_ns = envelope.unsigned().originator_ns();
-        statements.iter().for_each(|of| self.log_contradiction(of, id, originator_ns));
-        statements.iter().any(|of| of.is_broken_by(originator_ns))
+        statements.retain(|of| self.log_contradiction(&of.statement, id, originator_ns));
+        let broken = statements.iter().find(|of| of.statement.is_broken_by(originator_ns))?;
+        let envelopes = vec![Bytes::copy_from_slice(&broken.encode()), bytes.clone()];
+        let misbehavior = Misbehavior::VoidSigned;
+        let is_others = id.originator != self.own;
+        is_others.then_some(Evidence { misbehavior, at: id, from: None, envelopes })
     }
 
-    /// Logs a contradiction, once for each statement.
-    fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) {
+    /// Logs a contradiction, once for each statement. Returns true if it was not logged before.
+    fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) -> bool {
         let is_broken = of.is_broken_by(originator_ns);
         if !self.book.lock().logged.insert((*of, is_broken)) {
-            return;
+            return false;
         }
         let VoidStatement { from, through, time_ns, .. } = *of;
         if is_broken {
@@ -226,6 +235,7 @@ impl VoidPorts {
             tracing::warn!(code = "void_place_found", envelope = %id, %from, %through, time_ns, "a node has declared a \
                 place void for which it had signed an envelope: it had lost it, or withholds it; the envelope stays");
         }
+        true
     }
 }
 

@@ -16,6 +16,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{CommitError, LogItem, ReadError};
 use tokio::time::sleep;
 
+use super::evidence::record;
 use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
 use crate::misbehavior::is_ahead;
@@ -172,8 +173,9 @@ fn key_of(state: &ReplicationState, node: OriginatorId) -> Option<PublicKey> {
     record.map(|it| it.public_key)
 }
 
-/// Logs the first envelope that is held of declared places, and the first one that breaks the statement.
-fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), ReadError> {
+/// Logs the first envelope that is held of declared places, and the first one that breaks the statement, and records
+/// the latter.
+fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
     let through = of.through.min(snapshot.head(of.node)?);
     if through < of.from {
@@ -182,9 +184,9 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Rea
     let after = EnvelopeId::new(of.node, of.from.previous());
     for item in snapshot.log(after, through).take(LOOKED_AT_MAX) {
         if let LogItem::Envelope { id, bytes, .. } = item?
-            && state.voids.look_at_envelope(id, &bytes)
+            && let Some(evidence) = state.voids.look_at_envelope(id, &bytes)
         {
-            return Ok(());
+            return record(state, &[evidence]);
         }
     }
     Ok(())

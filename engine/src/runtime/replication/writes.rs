@@ -478,7 +478,9 @@ fn compare<'a>(
     if is_last && unreadable > 0 {
         state.unreadable.note_wait();
     }
-    state.voids.look_at(&changes);
+    if let Err(error) = evidence::record(state, &state.voids.look_at(&changes)) {
+        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
+    }
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
 }
