@@ -136,12 +136,15 @@ impl<B> PackedBody<B> {
         }
         self.have_bytes -= len_bytes;
         let message = take(&mut self.pieces, len_bytes);
+        let is_short = len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN;
+        if head[0] != 0 || is_short || !self.allowance.is_left() {
+            self.ready.push_back(message);
+            return true;
+        }
+        // Before memory is taken for the encoder. A message that goes as it is has no charge here if it goes at once.
+        self.held.set(self.have_bytes + message.len());
         let charged_bytes = len_bytes + ENCODER_BYTES;
-        if head[0] != 0
-            || len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN
-            || !self.allowance.is_left()
-            || self.charge.take(charged_bytes).is_err()
-        {
+        if self.charge.take(charged_bytes).is_err() {
             self.ready.push_back(message);
             return true;
         }
@@ -227,8 +230,6 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> PackedBody<B> {
                     Ok(piece) => {
                         self.have_bytes += piece.len();
                         self.pieces.push_back(piece);
-                        // Before memory is taken for the encoder.
-                        self.charge_held();
                     }
                     Err(trailers) => self.last = Some(trailers),
                 },
