@@ -128,7 +128,8 @@ impl<B> PackedBody<B> {
         if self.have_bytes < HEAD_LEN_BYTES {
             return false;
         }
-        let head: Vec<u8> = self.pieces.iter().flatten().take(HEAD_LEN_BYTES).copied().collect();
+        let mut head = [0; HEAD_LEN_BYTES];
+        head.iter_mut().zip(self.pieces.iter().flatten()).for_each(|(to, byte)| *to = *byte);
         let length = [head[1], head[2], head[3], head[4]];
         let len_bytes = HEAD_LEN_BYTES + u32::from_be_bytes(length) as usize;
         if self.have_bytes < len_bytes {
