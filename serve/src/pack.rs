@@ -349,6 +349,25 @@ mod tests {
         assert!(packed.frame().await.is_none());
     }
 
+    /// Played when callers hold so much that any further charge closes the largest of them.
+    #[tokio::test]
+    async fn a_message_that_goes_as_it_is_closes_no_other_caller() {
+        const LIMIT: usize = 64 << 20;
+        let budget = MemoryBudget::new(LIMIT);
+        let [large, small] = [1, 2].map(|last| {
+            let address = std::net::IpAddr::from([192, 0, 2, last]);
+            budget.connection(address, budget.account(None)).unwrap()
+        });
+        large.take_anyway(LIMIT / 8 * 7 - budget.used_bytes());
+        let piece = Bytes::from([&[0_u8, 0, 0, 0, 5][..], b"short"].concat());
+        let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
+        let charge = CallCharge::new(small);
+        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
+        let frame = packed.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap().len(), HEAD_LEN_BYTES + 5);
+        assert!(!large.close.is_cancelled());
+    }
+
     #[tokio::test]
     async fn what_is_never_taken_is_given_back() {
         let budget = MemoryBudget::new(1 << 30);
