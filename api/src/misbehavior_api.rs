@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hawser_engine::read::QueryError;
 use hawser_engine::reports::{Report, ReportSubmission, StoredReport};
 use hawser_engine::runtime::{Reports, SubmitError};
 use hawser_proto::Bytes;
@@ -30,6 +31,8 @@ const REPORTS_MAX: usize = 1_000;
 const LEN_BYTES_MAX: usize = 4 * 1024 * 1024 - REPORTS_MAX * 32;
 /// Copies of a report's bytes that a submission makes: in canonical form, and in the write to disk.
 const COPIES: usize = 2;
+/// Copies of the reports that an answer makes: as they are read, and as they are encoded.
+const COPIES_OF_READ: usize = 2;
 
 /// Takes reports of misbehaviour and hands them out. Cheap to clone.
 #[derive(Clone)]
@@ -99,13 +102,31 @@ impl MisbehaviorService {
         let caller = caller_of(&request);
         self.api.callers.charge(caller, LimitedCall::Query, CallCost::of_topics(1)).await?;
         let (charge, request) = charged(request);
-        // Twice: the reports as read, and the encoded answer.
-        charge.take(2 * LEN_BYTES_MAX)?;
-        let read = move || Ok(reports.read(request.after_ns, REPORTS_MAX, LEN_BYTES_MAX)?);
+        charge.take(COPIES_OF_READ * LEN_BYTES_MAX)?;
+        let of_read = charge.clone();
+        let read = move || -> Result<Vec<StoredReport>, QueryError> {
+            let found = reports.read(request.after_ns, REPORTS_MAX, LEN_BYTES_MAX)?;
+            charge_rest(&of_read, &found)?;
+            Ok(found)
+        };
         let found = self.api.reads.run(&charge, read).await?;
         let reports = found.into_iter().map(message_of).collect();
         Ok(pb::QueryMisbehaviorReportsResponse { reports })
     }
+}
+
+/// Charges what the reports of an answer have beyond [`LEN_BYTES_MAX`]: a larger one comes alone. Until then the
+/// threads for queries hold one such report each.
+///
+/// # Errors
+/// [`QueryError::NoMemory`]: the caller may not hold it.
+fn charge_rest(charge: &CallCharge, found: &[StoredReport]) -> Result<(), QueryError> {
+    let len_bytes: usize = found.iter().map(|stored| stored.kept.report.len()).sum();
+    let rest_bytes = COPIES_OF_READ * len_bytes.saturating_sub(LEN_BYTES_MAX);
+    if rest_bytes == 0 {
+        return Ok(());
+    }
+    charge.take(rest_bytes).map_err(|_| QueryError::NoMemory(rest_bytes))
 }
 
 fn message_of(stored: StoredReport) -> pb::MisbehaviorReport {

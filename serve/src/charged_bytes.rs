@@ -33,7 +33,8 @@ impl ChargedBytes {
         Ok(())
     }
 
-    /// Changes the charge to `bytes`, which are allocated already.
+    /// Changes the charge to `bytes`, which are allocated already. Touches no share if that is no change: all cores
+    /// count on them.
     pub(crate) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.share.take_anyway(bytes - self.bytes);
@@ -46,6 +47,6 @@ impl ChargedBytes {
 
 impl Drop for ChargedBytes {
     fn drop(&mut self) {
-        self.share.give_back(self.bytes);
+        self.set(0);
     }
 }

@@ -128,7 +128,8 @@ impl<B> PackedBody<B> {
         if self.have_bytes < HEAD_LEN_BYTES {
             return false;
         }
-        let head: Vec<u8> = self.pieces.iter().flatten().take(HEAD_LEN_BYTES).copied().collect();
+        let mut head = [0; HEAD_LEN_BYTES];
+        head.iter_mut().zip(self.pieces.iter().flatten()).for_each(|(to, byte)| *to = *byte);
         let length = [head[1], head[2], head[3], head[4]];
         let len_bytes = HEAD_LEN_BYTES + u32::from_be_bytes(length) as usize;
         if self.have_bytes < len_bytes {
@@ -136,12 +137,15 @@ impl<B> PackedBody<B> {
         }
         self.have_bytes -= len_bytes;
         let message = take(&mut self.pieces, len_bytes);
+        let is_short = len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN;
+        if head[0] != 0 || is_short || !self.allowance.is_left() {
+            self.ready.push_back(message);
+            return true;
+        }
+        // Before memory is taken for the encoder. A message that goes as it is has no charge here if it goes at once.
+        self.held.set(self.have_bytes + message.len());
         let charged_bytes = len_bytes + ENCODER_BYTES;
-        if head[0] != 0
-            || len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN
-            || !self.allowance.is_left()
-            || self.charge.take(charged_bytes).is_err()
-        {
+        if self.charge.take(charged_bytes).is_err() {
             self.ready.push_back(message);
             return true;
         }
@@ -227,8 +231,6 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> PackedBody<B> {
                     Ok(piece) => {
                         self.have_bytes += piece.len();
                         self.pieces.push_back(piece);
-                        // Before memory is taken for the encoder.
-                        self.charge_held();
                     }
                     Err(trailers) => self.last = Some(trailers),
                 },
@@ -345,6 +347,25 @@ mod tests {
             assert_eq!(budget.used_bytes(), before + left_bytes);
         }
         assert!(packed.frame().await.is_none());
+    }
+
+    /// Played when callers hold so much that any further charge closes the largest of them.
+    #[tokio::test]
+    async fn a_message_that_goes_as_it_is_closes_no_other_caller() {
+        const LIMIT: usize = 64 << 20;
+        let budget = MemoryBudget::new(LIMIT);
+        let [large, small] = [1, 2].map(|last| {
+            let address = std::net::IpAddr::from([192, 0, 2, last]);
+            budget.connection(address, budget.account(None)).unwrap()
+        });
+        large.take_anyway(LIMIT / 8 * 7 - budget.used_bytes());
+        let piece = Bytes::from([&[0_u8, 0, 0, 0, 5][..], b"short"].concat());
+        let body = StreamBody::new(tokio_stream::iter([Ok::<_, Status>(Frame::data(piece))]));
+        let charge = CallCharge::new(small);
+        let mut packed = PackedBody::new(body, charge, Arc::new(PackAllowance::new()));
+        let frame = packed.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap().len(), HEAD_LEN_BYTES + 5);
+        assert!(!large.close.is_cancelled());
     }
 
     #[tokio::test]

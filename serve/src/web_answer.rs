@@ -81,6 +81,10 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for ShortPieces
                 other => return Poll::Ready(other),
             };
             match frame.into_data() {
+                // Passed on at once, so it needs no charge here.
+                Ok(piece) if piece.len() <= PIECE_LEN_BYTES_MAX => {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
                 Ok(piece) => {
                     self.held.set(piece.len());
                     self.rest = piece;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hawser_api::NoPeers;
+use hawser_api::{ApiSettings, NoPeers};
 use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
@@ -13,6 +13,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Fa
 use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{Host, Judgement, MisbehaviorVerdict, NoChain, ReportCase, verify};
+use hawser_storage::{NewReport, ReportClass, ReportFact};
 use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -279,4 +280,31 @@ async fn the_service_can_be_switched_off() {
     let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
     let status = stranger.0.query_misbehavior_reports(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+/// Played by callers who ask for a report of more than 4 MiB, which comes alone: they may hold 4 MiB twice, and not it.
+#[tokio::test]
+async fn a_report_that_comes_alone_is_charged_whole() {
+    const MIB: usize = 1024 * 1024;
+    let of_long = async |limit_bytes: usize| {
+        let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = limit_bytes;
+        let node = node_with(budget, Arc::new(NoPeers)).await;
+        let fact = ReportFact {
+            accused: PEER,
+            class: ReportClass::Proven,
+            kind: 5,
+            detail: 0,
+            sequence: SequenceId(1),
+            digest: [1; 16],
+        };
+        let long = NewReport { fact, signature: [1; 65], report: Bytes::from(vec![7; 7 * MIB]) };
+        node.engine.store().record_reports(5, vec![long], None).unwrap();
+        let client = MisbehaviorApiClient::new(node.channel().await);
+        let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
+        client.max_decoding_message_size(8 * MIB).query_misbehavior_reports(request).await
+    };
+    let reports = of_long(48 * MIB).await.unwrap().into_inner().reports;
+    assert_eq!(reports[0].unsigned_misbehavior_report.len(), 7 * MIB);
+    let refused = of_long(24 * MIB).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
 }

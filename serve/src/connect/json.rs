@@ -35,8 +35,9 @@ const REQUEST_FACTOR: usize = 2;
 /// a buffer, which doubles when it grows.
 const ESCAPED_FACTOR: usize = 3;
 /// Bytes that are held, besides, for each byte that is DEL or not ASCII. From the library: its error about a value of
-/// the wrong type quotes the value, with six characters for DEL, and up to three for each byte of others.
-const QUOTED_FACTOR: usize = 6;
+/// the wrong type quotes the value, with six characters for DEL, and up to three for each byte of others. The text is
+/// copied when its buffer grows, and once more when it is whole.
+const QUOTED_FACTOR: usize = 12;
 /// The longest text of an error about a request, in bytes. A guess: a name and its place fit into it.
 const ERROR_LEN_BYTES_MAX: usize = 1024;
 /// Memory of a value while a request is read. From the types: the fields of a message are in a tree, whose node of 11
@@ -209,7 +210,7 @@ fn without_head(mut pieces: VecDeque<Bytes>) -> VecDeque<Bytes> {
 }
 
 /// Returns the bytes of all pieces. Copies them if there are several.
-fn joined(mut pieces: VecDeque<Bytes>) -> Bytes {
+pub(super) fn joined(mut pieces: VecDeque<Bytes>) -> Bytes {
     if pieces.len() <= 1 {
         return pieces.pop_front().unwrap_or_default();
     }

@@ -9,8 +9,9 @@ mod json;
 mod packing;
 mod stream;
 mod text;
-mod unary_body;
+mod whole_body;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use hawser_proto::pb::MethodSchema;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -37,7 +38,7 @@ use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use packing::AnswerPacking;
-use unary_body::UnaryBody;
+use whole_body::WholeBody;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
@@ -99,10 +100,12 @@ impl ConnectCall {
         request: Request<Body>,
         body_timeout: Duration,
     ) -> Response<Body> {
+        let share = request.extensions().get::<Arc<ConnectionShare>>();
+        let share = share.expect("every request has a connection").clone();
         let Some(kind) = calls.metrics().kind(request.uri().path()) else {
             let refused = Status::unimplemented("no such method");
             count(calls.metrics().method(request.uri().path()), &refused);
-            return self.refuse(&refused);
+            return self.refuse(&refused, share);
         };
         if (kind == MethodKind::Unary) != (self.form == Form::Unary) {
             // Specified: Connect protocol, Unary-Response.
@@ -110,8 +113,8 @@ impl ConnectCall {
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
-        let answered = self.call(calls, request, kind, body_timeout).await;
-        answered.unwrap_or_else(|status| self.refuse(&status))
+        let answered = self.call(calls, request, kind, &share, body_timeout).await;
+        answered.unwrap_or_else(|status| self.refuse(&status, share))
     }
 
     /// Makes a call of gRPC out of a Connect request, and a Connect answer out of its result.
@@ -120,13 +123,12 @@ impl ConnectCall {
         mut calls: Calls,
         request: Request<Body>,
         kind: MethodKind,
+        share: &Arc<ConnectionShare>,
         body_timeout: Duration,
     ) -> Result<Response<Body>, Status> {
         if kind == MethodKind::Bidi {
             return Err(Status::unimplemented("streams in both directions are served over gRPC"));
         }
-        let share = request.extensions().get::<Arc<ConnectionShare>>();
-        let share = share.expect("every request has a connection").clone();
         let schema = match self.codec {
             Codec::Proto => None,
             Codec::Json => json::schema(request.uri().path()),
@@ -139,14 +141,14 @@ impl ConnectCall {
             Form::Unary => UNARY_ACCEPT_ENCODING,
             Form::Stream => STREAM_ACCEPT_ENCODING,
         };
-        let packing = AnswerPacking::of(request.headers(), accepted, &share, calls.packed());
-        let arrived = self.arrive(request, schema.as_ref(), &share, body_timeout).await;
+        let packing = AnswerPacking::of(request.headers(), accepted, share, calls.packed());
+        let arrived = self.arrive(request, schema.as_ref(), share, body_timeout).await;
         let (request, held) = arrived.inspect_err(|refused| count(method, refused))?;
         let Ok(response) = calls.call(request).await;
         drop(held);
         match self.form {
-            Form::Unary => self.unary_answer(response, schema, &share, packing).await,
-            Form::Stream => Ok(self.stream_answer(response, schema, share, packing)),
+            Form::Unary => self.unary_answer(response, schema, share, packing).await,
+            Form::Stream => Ok(self.stream_answer(response, schema, share.clone(), packing)),
         }
     }
 
@@ -271,13 +273,13 @@ impl ConnectCall {
     ) -> Result<Response<Body>, Status> {
         let (mut head, mut body) = response.into_parts();
         let mut held = ChargedBytes::new(share.clone());
-        let mut message = BytesMut::new();
+        let mut pieces = VecDeque::new();
         let mut ended = Status::from_header_map(&head.headers);
         while let Some(frame) = body.frame().await {
             match frame?.into_data() {
                 Ok(piece) => {
                     held.take(piece.len())?;
-                    message.extend_from_slice(&piece);
+                    pieces.push_back(piece);
                 }
                 Err(last) => ended = last.trailers_ref().and_then(Status::from_header_map),
             }
@@ -286,16 +288,20 @@ impl ConnectCall {
         if status.code() != Code::Ok {
             return Err(status);
         }
-        if message.len() < HEAD_LEN_BYTES {
+        // Mostly one piece, which is not copied: a copy of 25 MiB would hold up the other calls of the thread.
+        let mut framed = json::joined(pieces);
+        if framed.len() < HEAD_LEN_BYTES {
             return Err(Status::internal("the answer has no message"));
         }
-        let mut framed = message.freeze();
         if let Some(schema) = schema {
             let message = framed.slice(HEAD_LEN_BYTES..);
             framed = json::of_message(schema, message, share).await?;
         }
         let (message, is_packed) = match packing {
-            Some(packing) => packing.message(framed).await,
+            Some(packing) => {
+                held.set(0); // the compression charges what it has
+                packing.message(framed).await
+            }
             None => (framed.slice(HEAD_LEN_BYTES..), false),
         };
         if is_packed {
@@ -304,7 +310,7 @@ impl ConnectCall {
         head.headers.remove("grpc-status");
         head.headers.remove("grpc-encoding");
         head.headers.insert(CONTENT_TYPE, self.content_type());
-        let mut response = Response::new(Body::new(UnaryBody::new(message, held)));
+        let mut response = Response::new(Body::new(WholeBody::new(message, held)));
         *response.headers_mut() = head.headers;
         // Specified: Connect protocol, Unary-Trailers.
         for (name, value) in &status.metadata().clone().into_headers() {
@@ -325,7 +331,7 @@ impl ConnectCall {
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         if let Some(status) = Status::from_header_map(&head.headers) {
-            return self.refuse(&status);
+            return self.refuse(&status, share);
         }
         head.headers.remove("grpc-encoding");
         head.headers.insert(CONTENT_TYPE, self.content_type());
@@ -337,8 +343,8 @@ impl ConnectCall {
         response
     }
 
-    /// Returns an answer that is an error.
-    fn refuse(self, status: &Status) -> Response<Body> {
+    /// Returns an answer that is an error. Its text is charged until the connection takes it.
+    fn refuse(self, status: &Status, share: Arc<ConnectionShare>) -> Response<Body> {
         let (body, code, content_type) = match self.form {
             Form::Unary => (
                 Bytes::from(error::to_json(status).to_string()),
@@ -347,7 +353,8 @@ impl ConnectCall {
             ),
             Form::Stream => (error::end_of_stream(status), StatusCode::OK, self.content_type()),
         };
-        let mut response = Response::new(Body::new(Full::new(body)));
+        let body = WholeBody::new(body, ChargedBytes::new(share));
+        let mut response = Response::new(Body::new(body));
         *response.status_mut() = code;
         if self.form == Form::Unary {
             *response.headers_mut() = status.metadata().clone().into_headers();
@@ -538,6 +545,21 @@ mod tests {
         assert_eq!(frame.into_data().unwrap().len(), LEN);
         assert_eq!(budget.used_bytes(), before, "the connection charges it");
         assert!(body.is_end_stream());
+    }
+
+    /// Played by a client over HTTP/2 whose windows are empty, so that a refusal waits on each of its streams.
+    #[tokio::test]
+    async fn a_refusal_is_charged_until_the_connection_takes_it() {
+        let budget = MemoryBudget::new(1 << 30);
+        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+        let before = budget.used_bytes();
+        for form in [Form::Unary, Form::Stream] {
+            let call = ConnectCall { form, codec: Codec::Json };
+            let refused = call.refuse(&Status::not_found("x".repeat(4000)), share.clone());
+            assert!(budget.used_bytes() > before + 4000);
+            assert!(refused.into_body().frame().await.is_some());
+            assert_eq!(budget.used_bytes(), before, "the connection charges it");
+        }
     }
 
     #[test]

@@ -11,7 +11,6 @@ use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::charged_bytes::ChargedBytes;
 use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::pack::{GZIP, PackAllowance, PackedBody};
 
@@ -42,13 +41,10 @@ impl AnswerPacking {
     }
 
     /// Compresses the only message of an answer, behind its head. Returns it without a head, and true if it is
-    /// compressed: it may be short, not shrink, or find no memory.
+    /// compressed: it may be short, not shrink, or find no memory. Charges the message whenever this waits, so its
+    /// caller does not.
     pub(super) async fn message(self, framed: Bytes) -> (Bytes, bool) {
         let plain = framed.slice(HEAD_LEN_BYTES..);
-        let mut held = ChargedBytes::new(self.share.clone());
-        if held.take(framed.len()).is_err() {
-            return (plain, false);
-        }
         let frames = stream::iter([Ok::<_, Status>(Frame::data(framed))]);
         let mut body = self.messages(StreamBody::new(frames));
         let mut pieces = Vec::new();
@@ -82,6 +78,7 @@ fn names_gzip(headers: &HeaderMap, name: &str) -> bool {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use futures_util::FutureExt as _;
     use http::HeaderValue;
     use http::header::ACCEPT_ENCODING;
 
@@ -126,5 +123,25 @@ mod tests {
         let (len_bytes, is_packed) = packed(1 << 30, 100_000).await;
         assert!(is_packed && len_bytes < 10_000, "{len_bytes}");
         assert_eq!(packed(1 << 20, 400_000).await, (400_000, false));
+    }
+
+    /// Played by two honest callers with the longest answers: charges beside each other would have both refused.
+    #[tokio::test]
+    async fn a_message_that_is_being_compressed_is_charged_once_beside_its_encoder() {
+        const LEN: usize = 2 << 20;
+        const TABLES: usize = 512 * 1024;
+        let budget = MemoryBudget::new(1 << 30);
+        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+        let before = budget.used_bytes();
+        let allowance = Arc::new(PackAllowance::new());
+        let packing = AnswerPacking { share: share.clone(), allowance };
+        let head = [&[0], &u32::try_from(LEN).unwrap().to_be_bytes()[..]].concat();
+        let framed = Bytes::from([head, vec![7; LEN]].concat());
+        let mut packed = Box::pin(packing.message(framed));
+        assert!((&mut packed).now_or_never().is_none(), "it takes several turns");
+        let used = budget.used_bytes() - before;
+        assert!((2 * LEN..2 * LEN + TABLES).contains(&used), "{used}");
+        assert!(packed.await.1);
+        assert_eq!(budget.used_bytes(), before);
     }
 }

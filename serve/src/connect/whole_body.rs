@@ -1,4 +1,4 @@
-//! The body of a unary answer.
+//! The body of an answer that is there before it is sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,15 +9,16 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::charged_bytes::ChargedBytes;
 
-/// The message of a unary answer, charged until the connection takes it. A connection over HTTP/1.1 takes nothing of a
-/// body while the heads of earlier answers wait for its client.
-pub(super) struct UnaryBody {
+/// The message of a unary answer, or an error, charged until the connection takes it. A connection over HTTP/1.1 takes
+/// nothing of a body while the heads of earlier answers wait for its client, and one over HTTP/2 while the window of
+/// the stream is empty.
+pub(super) struct WholeBody {
     /// `None` once the connection has it, or if it is empty.
     message: Option<Bytes>,
     held: ChargedBytes,
 }
 
-impl UnaryBody {
+impl WholeBody {
     /// Creates a body of this message. `held` becomes its charge.
     pub(super) fn new(message: Bytes, mut held: ChargedBytes) -> Self {
         held.set(message.len());
@@ -25,7 +26,7 @@ impl UnaryBody {
     }
 }
 
-impl HttpBody for UnaryBody {
+impl HttpBody for WholeBody {
     type Data = Bytes;
     type Error = Infallible;
 
