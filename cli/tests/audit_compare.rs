@@ -82,6 +82,12 @@ fn logs_of_which_nothing_is_there_are_not_called_equal() {
     assert_eq!(output.status.code(), Some(9), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("nothing to compare"), "{text}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("not compared") && !text.contains(", equal"), "{text}");
+    let output = run(&["audit", "compare", "--json", one, two]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["equal"], false);
 }
 
 /// Another key has signed one envelope, so both trees are equal and the logs are not.

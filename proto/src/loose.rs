@@ -1,9 +1,10 @@
 //! Payer envelopes as software reads them that keeps what it does not expect.
 //!
 //! Decoders of protobuf differ. The one of the reference implementation passes over a known field that has another wire
-//! type, and over groups that are nested ten thousand deep. The one of this program refuses both. It also refuses long
-//! payloads that a later one replaces ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that
-//! only this program refuses is no fault of the node that signed it.
+//! type, over groups that are nested ten thousand deep, and in groups over numbers of fields that no message can have.
+//! The one of this program refuses all of these. It also refuses long payloads that a later one replaces
+//! ([`LayerError::TooLong`](crate::envelope::LayerError::TooLong)). An envelope that only this program refuses is no
+//! fault of the node that signed it.
 
 use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -14,6 +15,9 @@ use crate::topic::{Topic, TopicKind};
 
 /// Groups that may be open at once. The reference implementation reads as many.
 const OPEN_GROUPS_MAX: usize = 10_001;
+/// The highest number of a field in a group that the reference implementation reads. Outside of groups it has the limit
+/// of every decoder: 29 bits.
+const GROUPED_NUMBER_MAX: u32 = i32::MAX.cast_unsigned();
 
 /// The parts of a payer envelope, where those of its fields that have an unexpected form are passed over.
 ///
@@ -163,7 +167,7 @@ fn content<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Option<FieldContent<
 fn skip_group(number: u32, rest: &mut &[u8]) -> Option<()> {
     let mut open = vec![number];
     while let Some(&innermost) = open.last() {
-        match decode_key(rest).ok()? {
+        match grouped_key(rest)? {
             (number, WireType::StartGroup) if open.len() < OPEN_GROUPS_MAX => open.push(number),
             (number, WireType::EndGroup) if number == innermost => {
                 open.pop();
@@ -174,6 +178,14 @@ fn skip_group(number: u32, rest: &mut &[u8]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Takes the key of a field in a group.
+fn grouped_key(rest: &mut &[u8]) -> Option<(u32, WireType)> {
+    let key = decode_varint(rest).ok()?;
+    let number = u32::try_from(key >> 3).ok()?;
+    let wire_type = WireType::try_from(key & 7).ok()?;
+    (1..=GROUPED_NUMBER_MAX).contains(&number).then_some((number, wire_type))
 }
 
 /// Returns the number of a 32-bit field, which is the low half of a longer one.

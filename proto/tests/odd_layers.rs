@@ -271,6 +271,11 @@ fn groups(count: usize) -> Vec<u8> {
     [[0x7b].repeat(count), [0x7c].repeat(count)].concat()
 }
 
+/// Writes an empty group.
+fn group(number: u64) -> Vec<u8> {
+    [varint(number << 3 | 3), varint(number << 3 | 4)].concat()
+}
+
 #[test]
 fn what_other_decoders_pass_over_is_read_loosely_and_only_so() {
     let long = field(5, &vec![0; 256 * 1024 + 1]);
@@ -279,6 +284,12 @@ fn what_other_decoders_pass_over_is_read_loosely_and_only_so() {
         ("an aad that is a number", numeric(1, 0)),
         ("a key that is a text", field(1, &field(3, &field(1, &field(1, b"0"))))),
         ("groups in groups", groups(10_001)),
+        ("a number of 30 bits in a group", [vec![0x7b], numeric(1 << 29, 1), vec![0x7c]].concat()),
+        (
+            "the highest number in a group",
+            [vec![0x7b], field((1 << 31) - 1, b"1"), vec![0x7c]].concat(),
+        ),
+        ("a group of 30 bits in a group", [vec![0x7b], group(1 << 29), vec![0x7c]].concat()),
         ("a long update that is replaced", [long, group_message(&[7])].concat()),
     ] {
         let client = [plain(), behind].concat();
@@ -300,6 +311,14 @@ fn what_no_decoder_reads_is_not_read_loosely_either() {
         ("a group that ends as another one", [plain(), vec![0x7b, 0x74]].concat()),
         ("the end of no group", [plain(), vec![0x7c]].concat()),
         ("too many groups", [plain(), groups(10_002)].concat()),
+        ("a number of 30 bits", [plain(), numeric(1 << 29, 1)].concat()),
+        ("a group of 30 bits", [plain(), group(1 << 29)].concat()),
+        (
+            "a number of 32 bits in a group",
+            [plain(), vec![0x7b], numeric(1 << 31, 1), vec![0x7c]].concat(),
+        ),
+        ("the number 0 in a group", [plain(), vec![0x7b], numeric(0, 1), vec![0x7c]].concat()),
+        ("wire type 7 in a group", [plain(), vec![0x7b, 0x0f, 1, 0x7c]].concat()),
         ("a length beyond the end", [plain(), vec![0x12, 5, 1]].concat()),
         ("a number of 65 bits", [plain(), vec![0x78], vec![0xff; 9], vec![2]].concat()),
         ("wire type 6", [plain(), vec![0x7e, 1]].concat()),

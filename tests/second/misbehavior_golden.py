@@ -142,6 +142,9 @@ def golden_odd():
     def groups(count):
         return b"\x7b" * count + b"\x7c" * count
 
+    def grouped(number):
+        return b"\x7b" + encode((number, 1)) + b"\x7c"
+
     number = encode((2, 5))
     odd = client() + number
     yield "odd: a payload that is a number", *of(pay(odd))
@@ -149,6 +152,7 @@ def golden_odd():
     yield "odd: a client envelope that is a number", *of(pay(client()) + encode((1, 5)))
     yield "odd: a target that is a text", *of(pay(client()) + encode((3, b"100")))
     yield "odd: groups in groups", *of(pay(client() + groups(150)))
+    yield "odd: a number of 31 bits in a group", *of(pay(client() + grouped((1 << 31) - 1)))
     yield "odd: a signature in two parts", *of(encode((2, b"")) + pay(odd))
     yield "odd: a payload that is malformed", *of(pay(client(payload=b"\x0a\5")))
     yield "odd: no rates", *of(pay(odd), rates=())
@@ -157,6 +161,8 @@ def golden_odd():
     yield "odd: beside wrong fees", *of(pay(odd), signed(statement(8, base=1)))
     yield "odd: as many groups as are decoded here", *of(pay(client() + groups(100)))
     yield "rule 1: more groups than any software reads", *of(pay(client() + groups(10_002)))
+    yield "rule 1: a number of 32 bits in a group", *of(pay(client() + grouped(1 << 31)))
+    yield "rule 1: a number of 30 bits", *of(pay(client() + encode((1 << 29, 1))))
     yield "rule 1: a group that ends as another one", *of(pay(odd + b"\x7b\x74"))
     yield "rule 1: cut off", *of(pay(odd + b"\x0a\5"))
     yield "rule 1: for another node", *of(pay(odd, 200))

@@ -8,6 +8,8 @@ class Refused(Exception):
 U32, U64, I64, BOOL, BYTES = "u32", "u64", "i64", "bool", "bytes"
 # Messages and groups within each other that are read, and open groups that other software passes over.
 LEVELS, OPEN_GROUPS = 100, 10_001
+# Bits of the key of a field. In a group, other software reads longer ones.
+KEY_BITS, GROUPED_KEY_BITS = 32, 34
 
 
 def varint(data, at):
@@ -41,9 +43,9 @@ def content(data, at, wire, number=None, levels=None, groups=None):
     return data[at : at + length], at + length
 
 
-def tag(data, at):
+def tag(data, at, bits=KEY_BITS):
     key, at = varint(data, at)
-    if key >> 32 or key < 8:
+    if key >> bits or key < 8:
         raise Refused("tag")
     return key >> 3, key & 7, at
 
@@ -52,7 +54,7 @@ def skip_group(data, at, number, levels, groups):
     """The end of a group. Limits are the levels below it, and the groups that are open at once."""
     opened = [number]
     while opened:
-        inner, wire, at = tag(data, at)
+        inner, wire, at = tag(data, at, KEY_BITS if groups is None else GROUPED_KEY_BITS)
         if wire == 4:
             if opened.pop() not in (None, inner):
                 raise Refused("another group")

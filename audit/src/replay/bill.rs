@@ -289,7 +289,7 @@ impl<'a> StrandBilling<'a> {
         let ReportLeaves { leaves, late, are_all_compared } = amounts;
         if let Some(id) = late {
             let text = "it follows the end of the report of its minute, so it is in no report";
-            self.bill.faults.add(Fault::at(FaultKind::TimeBack, id, text));
+            self.bill.faults.add(Fault::at(FaultKind::InNoReport, id, text));
         }
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
         let SettledAmount(microdollars) = amount.settled();

@@ -35,6 +35,9 @@ pub enum FaultKind {
     FeeByRecord,
     /// A later place has an earlier time.
     TimeBack,
+    /// An envelope is dated into the minutes of a report, and follows its end. Its originator has released it late, or
+    /// the report ends before its last minute does.
+    InNoReport,
     /// The time lies in the future.
     TimeAhead,
     /// The originator signed an envelope for a place that it had declared void before.
@@ -85,6 +88,7 @@ impl FaultKind {
             Self::Fee => "fee",
             Self::FeeByRecord => "fee_by_record",
             Self::TimeBack => "time_back",
+            Self::InNoReport => "in_no_report",
             Self::TimeAhead => "time_ahead",
             Self::VoidSigned => "void_signed",
             Self::NotExpired => "not_expired",
@@ -104,7 +108,7 @@ impl FaultKind {
         }
     }
 
-    /// Returns the party at fault: the node that signed, the keeper of the log, or one of both.
+    /// Returns the party at fault: the node that signed, the keeper of the log, the writer of a report, or one of two.
     #[must_use]
     pub fn party(self) -> &'static str {
         match self {
@@ -115,6 +119,7 @@ impl FaultKind {
             | Self::VoidSigned
             | Self::CheckpointRoot => "signer",
             Self::FeeByRecord | Self::OtherTree => "signer or keeper",
+            Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }
     }

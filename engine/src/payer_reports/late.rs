@@ -31,8 +31,8 @@ const BEFORE_END_MAX: u64 = 65_536;
 /// The number of places behind the end of a report that are searched for one of a later minute. A guess: only free
 /// envelopes and those that break a rule come between.
 const BEHIND_END_MAX: usize = 65_536;
-/// The most late places of a report that one look returns. A guess: the first one is a proof, unless its envelope
-/// breaks a rule, which is evidence by itself, or is too long for evidence.
+/// The most late places of a report that one look returns. A guess: the first one is a proof, unless its envelope is
+/// too long for evidence.
 const LATE_PLACES_MAX: usize = 16;
 /// The number of minutes before its own that decide about the congestion of an envelope.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
@@ -153,8 +153,9 @@ impl LateScan {
 }
 
 /// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Only the last charged envelope of
-/// each payer and minute is looked at. Those of payers with few bytes in that minute come first: evidence has no room
-/// for a long envelope. Reads at most `rows_max` rows of usage, from the end of `scan` on.
+/// each payer and minute is looked at, if it has no mark: one that breaks a rule is charged, too, and proves no late
+/// release, and the originator could add any number of them. Those of payers with few bytes in that minute come first:
+/// evidence has no room for a long envelope. Reads at most `rows_max` rows of usage, from the end of `scan` on.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -181,20 +182,31 @@ pub(crate) fn late_places(
     let first = start_minute.map_or(0, |minute| minute.saturating_add(1));
     let from = scan.next.unwrap_or_default().max((first, PayerAddress::default()));
     let (mut late, mut rows, mut next) = (scan.late, 0, None);
+    let mut unread = None;
     snapshot.usage_from(about, from, last_minute, |minute, payer, row| {
         if rows == rows_max {
             next = Some((minute, payer));
             return false;
         }
         rows += 1;
-        if row.last_sequence > end {
-            late.insert((row.bytes, row.last_sequence));
+        let place = (row.bytes, row.last_sequence);
+        let is_wanted =
+            late.len() < LATE_PLACES_MAX || late.last().is_some_and(|last| place < *last);
+        if row.last_sequence > end && is_wanted {
+            match snapshot.mark(EnvelopeId::new(about, row.last_sequence)) {
+                Ok(None) => _ = late.insert(place),
+                Ok(Some(_)) => {}
+                Err(error) => unread = Some(error),
+            }
         }
         if late.len() > LATE_PLACES_MAX {
             late.pop_last();
         }
-        true
+        unread.is_none()
     })?;
+    if let Some(error) = unread {
+        return Err(error);
+    }
     if next.is_some() {
         return Ok(LatePlaces { places: Vec::new(), rows, rest: Some(LateScan { next, late }) });
     }

@@ -88,7 +88,7 @@ fn an_envelope_behind_the_end_of_its_report_refutes_no_report() {
     let log = with(end.0 + 1, end.0);
     let found = bill(&log, head(&log), &on_chain, &settings(8)).unwrap();
     assert_eq!(found.parts[0].verdict, BillVerdict::Proven, "{found:?}");
-    assert!(found.faults.kept().iter().any(|it| it.kind == FaultKind::TimeBack), "{found:?}");
+    assert!(found.faults.kept().iter().any(|it| it.kind == FaultKind::InNoReport), "{found:?}");
     // Other software may count it.
     let counted = reports(&log, &[60])[0];
     let of_other = [BilledReport { end, ..counted }];
@@ -249,6 +249,18 @@ fn a_bill_says_which_signatures_of_the_older_network_could_not_be_verified() {
     let honest = MemoryLog::honest(20);
     let of_node = bill(&honest, self::head(&honest), &[], &settings(9)).unwrap();
     assert!(of_node.unverified.is_empty());
+}
+
+/// The writer of a report ends it within its last minute, so that an honest originator seems to have released late.
+#[test]
+fn a_report_that_ends_within_its_minute_holds_no_originator_accountable() {
+    let log = MemoryLog::honest(100);
+    let honest = reports(&log, &[60])[0];
+    let early = [BilledReport { end: SequenceId(honest.end.0 - 1), ..honest }];
+    let found = bill(&log, head(&log), &early, &settings(8)).unwrap();
+    let kinds: Vec<_> = found.faults.kept().iter().map(|it| it.kind).collect();
+    assert!(kinds.contains(&FaultKind::InNoReport), "{found:?}");
+    assert!(!kinds.iter().any(|kind| kind.party() == "signer"), "{found:?}");
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
         let mut compared = ComparedPlaces::default();
         found.iter().for_each(|strand| compared.add(strand.compared));
         // Two nodes that show nothing are not equal for that.
-        if is_equal && compared == ComparedPlaces::default() {
+        let is_nothing = is_equal && compared == ComparedPlaces::default();
+        if is_nothing {
             not_compared = not_compared.or(Some(other));
         }
         if as_json {
@@ -41,7 +42,7 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
             output::line(json!({
                 "first": first,
                 "second": other,
-                "equal": is_equal,
+                "equal": is_equal && !is_nothing,
                 "compared_by": by,
                 "compared": compared,
                 "strands": found.len(),
@@ -51,7 +52,11 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
         }
         found.iter().filter(|it| !it.is_equal()).for_each(|it| print(it, first, other));
         let strands = output::count(found.len(), "strand");
-        let verdict = if is_equal { "equal" } else { "different" };
+        let verdict = match (is_equal, is_nothing) {
+            (false, _) => "different",
+            (true, false) => "equal",
+            (true, true) => "not compared",
+        };
         let evidence = evidence(compared);
         output::line(format_args!("{first} and {other}: {strands}, {verdict}: {evidence}"));
     }

@@ -13,8 +13,8 @@ use hawser_proto::{Address, SecretKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, ReportId};
 use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Durability, LogEntry, PayerReportChange, PayerReportEvent, SkipReason,
-    Store, StoreIdentity, StoreSettings, Validity,
+    CACHE_BYTES_MIN, Change, Durability, InvalidRule, LogEntry, PayerReportChange,
+    PayerReportEvent, SkipReason, Store, StoreIdentity, StoreSettings, Validity,
 };
 use prost::Message as _;
 
@@ -68,13 +68,18 @@ fn chain_of(reports: u64) -> ChainReports {
 }
 
 fn append(sequence: u64, minute: u32, client: Bytes, payer: &SecretKey) -> Change {
+    let paid = PayerEnvelope::sign(client, NODE, 60, payer).encode_to_vec();
+    append_paid(sequence, minute, paid.into(), Validity::Valid)
+}
+
+fn append_paid(sequence: u64, minute: u32, paid: Bytes, validity: Validity) -> Change {
     let id = EnvelopeId::new(NODE, SequenceId(sequence));
     let originator_ns = i64::from(minute) * MINUTE_NS;
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: NODE.0,
         originator_sequence_id: sequence,
         originator_ns,
-        payer_envelope_bytes: PayerEnvelope::sign(client, NODE, 60, payer).encode_to_vec().into(),
+        payer_envelope_bytes: paid,
         base_fee_picodollars: 1,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::from(minute) * 60 + 60 * 86_400,
@@ -82,8 +87,8 @@ fn append(sequence: u64, minute: u32, client: Bytes, payer: &SecretKey) -> Chang
     let statement = Bytes::from(statement.encode_to_vec());
     let proof = Proof::Signature(key(2).sign(originator_digest(&statement)));
     let bytes = OriginatorEnvelope::encode(statement, proof);
-    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(100));
-    Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+    let facts = facts::of_stored(&bytes, validity, OriginatorId(100));
+    Change::Append(LogEntry { id, bytes, validity, facts })
 }
 
 fn paid(sequence: u64, minute: u32) -> Change {
@@ -91,11 +96,22 @@ fn paid(sequence: u64, minute: u32) -> Change {
 }
 
 fn paid_by(payer: u8, sequence: u64, minute: u32) -> Change {
+    append(sequence, minute, welcome(), &key(payer))
+}
+
+/// Returns an envelope that is charged, and that only other software decodes: its target stands there twice, as a text.
+fn odd_by(payer: u8, sequence: u64, minute: u32) -> Change {
+    let paid = PayerEnvelope::sign(welcome(), NODE, 60, &key(payer)).encode_to_vec();
+    let odd = [&paid[..], b"\x1a\x03200"].concat();
+    append_paid(sequence, minute, odd.into(), Validity::Invalid(InvalidRule(1)))
+}
+
+fn welcome() -> Bytes {
     let topic = Bytes::from_static(&[1, 9]);
     let aad = pb::AuthenticatedData { target_topic: topic, depends_on: None };
     let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
     let client = pb::ClientEnvelope { aad: Some(aad), payload };
-    append(sequence, minute, client.encode_to_vec().into(), &key(payer))
+    client.encode_to_vec().into()
 }
 
 /// Returns the strand of an originator that hides one envelope of each report, and its attestations among others.
@@ -308,6 +324,26 @@ fn a_look_goes_on_within_the_minutes_of_a_report_until_all_are_read() {
         let expected = [&first_round[..], &[(3, 0), (1, 1)]].concat();
         assert_eq!(looks, expected, "restarted: {is_restarted}");
     }
+}
+
+/// Played by an originator that adds late envelopes of its own payers, which are shorter and prove nothing.
+#[test]
+fn charged_envelopes_that_prove_nothing_displace_no_late_release() {
+    let store = strand();
+    let behind = 3 * REPORTS + OTHERS + 1;
+    let odd = (0..20).map(|it| odd_by(20 + it, behind + u64::from(it), minute(0)));
+    let odd: Vec<_> = odd.collect();
+    let is_charged = |change: &Change| match change {
+        Change::Append(entry) => entry.facts.as_ref().is_some_and(|it| it.charge.is_some()),
+        Change::Skip { .. } => false,
+    };
+    assert!(odd.iter().all(is_charged));
+    store.commit(&odd).unwrap();
+    let bounds = LookBounds { rows: usize::MAX, attestations: 100, late: 100 };
+    let (mut searches, mut found) = (SearchesAbout::default(), BTreeSet::new());
+    take(&store, &chain(), bounds, &mut searches, |at| found.insert(at.sequence.0));
+    let first = 2 * REPORTS + OTHERS + 1;
+    assert_eq!(found, (first..first + REPORTS).collect::<BTreeSet<_>>());
 }
 
 /// Reports whose late envelopes prove nothing, or whose evidence cannot be recorded, hide no other ones.

@@ -2,19 +2,20 @@
 
 use std::cell::RefCell;
 
-use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{ReadError, Store};
 use parking_lot::Mutex;
 
 use super::error::PublishError;
+use crate::misbehavior;
 use crate::sequencer::Sequencer;
 
 /// Returns the sequencer as the stored strand left it.
 ///
 /// # Errors
-/// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope that cannot be parsed
-/// is no envelope of time 0: the strand would go back in time.
+/// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope whose statement cannot
+/// be read is no envelope of time 0: the strand would go back in time. The layers inside need not decode: a node of
+/// other software may have signed it with this key, and any payer may have made it the last one.
 pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, ReadError> {
     let snapshot = store.snapshot();
     let last = snapshot.head(node)?;
@@ -23,10 +24,9 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     let held = newest.as_ref().map_or(SequenceId::NONE, |(id, _)| id.sequence);
     let last_ns = match newest {
         None => 0,
-        Some((id, bytes)) => OriginatorEnvelope::parse(bytes)
-            .map_err(|_| ReadError::unreadable_envelope(id))?
-            .unsigned()
-            .originator_ns(),
+        Some((id, bytes)) => {
+            misbehavior::stated_ns(&bytes).ok_or_else(|| ReadError::unreadable_envelope(id))?
+        }
     };
     let last_ns = last_ns.max(stated_ns(store, node, held)?);
     // With a count that cannot be read, this node would sign fees that the strand does not explain.
@@ -106,7 +106,7 @@ fn refused(error: &ReadError) -> PublishError {
 #[cfg(test)]
 mod tests {
     use hawser_proto::checkpoint::Checkpoint;
-    use hawser_proto::envelope::Proof;
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
     use hawser_proto::merkle::TreeHash;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::void::VoidStatement;
@@ -142,6 +142,26 @@ mod tests {
         let void = VoidStatement { node, from, through, time_ns: 700, incarnation: [1; 16] };
         store.record_void_statements(&[void.sign(&key)]).unwrap();
         assert_eq!(resume(&store, node).unwrap().last_ns(), 700);
+    }
+
+    /// Played by a payer whose envelope is the last one that xmtpd has signed before Hawser takes the key over.
+    #[test]
+    fn a_newest_envelope_that_only_other_software_decodes_gives_its_time() {
+        let store = testing::store();
+        let node = store.identity().node;
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: node.0,
+            originator_sequence_id: 1,
+            originator_ns: 100,
+            payer_envelope_bytes: Bytes::from_static(&[0x08, 5]),
+            ..Default::default()
+        };
+        let proof = Proof::Transaction([1; 32]);
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+        assert!(OriginatorEnvelope::parse(bytes.clone()).is_err(), "a client envelope is a number");
+        let entry = LogEntry::invalid(EnvelopeId::new(node, SequenceId(1)), bytes, InvalidRule(1));
+        store.commit(&[Change::Append(entry)]).unwrap();
+        assert_eq!(resume(&store, node).unwrap().last_ns(), 100);
     }
 
     /// The case of a start with a wrong clock, while no other clock is known yet.

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, Evidence, Misbehavior, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::misbehavior::stated_ns;
 use crate::replication::KnownVoids;
 
 /// The largest number of a peer's statements about this node that wait for a check, and the largest number of those
@@ -211,8 +211,8 @@ impl VoidPorts {
         if statements.is_empty() {
             return None;
         }
-        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
-        let originator_ns = envelope.unsigned().originator_ns();
+        // The layers inside need not decode: their node has signed the statement around them.
+        let originator_ns = stated_ns(bytes)?;
         statements.retain(|of| self.log_contradiction(&of.statement, id, originator_ns));
         let broken = statements.iter().find(|of| of.statement.is_broken_by(originator_ns))?;
         let envelopes = vec![Bytes::copy_from_slice(&broken.encode()), bytes.clone()];
@@ -230,7 +230,7 @@ impl VoidPorts {
         let VoidStatement { from, through, time_ns, .. } = *of;
         if is_broken {
             tracing::error!(code = "void_place_signed", envelope = %id, %from, %through, time_ns, "a node has signed an \
-                envelope for a place that it had declared void: the envelope and the statement prove it");
+                envelope for a place that it had declared void, by the times that it stated: a claim against it");
         } else {
             tracing::warn!(code = "void_place_found", envelope = %id, %from, %through, time_ns, "a node has declared a \
                 place void for which it had signed an envelope: it had lost it, or withholds it; the envelope stays");
@@ -242,7 +242,10 @@ impl VoidPorts {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_storage::StoreIdentity;
+    use prost::Message as _;
 
     use super::*;
 
@@ -278,6 +281,26 @@ mod tests {
             assert!(taken.contains(&(honest, declared(about, 9_000))));
         }
         assert_eq!(ports.own_waiting(), BTreeSet::new());
+    }
+
+    /// Played by a node that fills a declared place with bytes that do not decode here.
+    #[test]
+    fn an_envelope_whose_layers_do_not_decode_breaks_a_statement_all_the_same() {
+        let (store, ports) = ports();
+        let id = EnvelopeId::new(OriginatorId(400), SequenceId(7));
+        let of = declared(id.originator, 7);
+        ports.record(&store, vec![of]).unwrap();
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: id.originator.0,
+            originator_sequence_id: 7,
+            originator_ns: 300_000_000_006,
+            payer_envelope_bytes: Bytes::from_static(&[0x08, 5]),
+            ..Default::default()
+        };
+        let proof = Proof::Transaction([1; 32]);
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+        let evidence = ports.look_at_envelope(id, &bytes).expect("it is too late by a nanosecond");
+        assert_eq!(evidence.envelopes, [Bytes::copy_from_slice(&of.encode()), bytes]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{CommitError, LogItem, ReadError};
@@ -19,7 +18,7 @@ use tokio::time::sleep;
 use super::evidence::record;
 use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
-use crate::misbehavior::is_ahead;
+use crate::misbehavior::{is_ahead, stated_ns};
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
 
@@ -64,8 +63,8 @@ pub(super) fn declare(
 /// Returns the time of the newest envelope of this node that it holds, unix nanoseconds.
 fn newest_own_ns(state: &ReplicationState) -> Result<i64, ReadError> {
     let newest = state.store.snapshot().last_held(state.own)?;
-    let envelope = newest.and_then(|(_, bytes)| OriginatorEnvelope::parse(bytes).ok());
-    Ok(envelope.map_or(i64::MIN, |envelope| envelope.unsigned().originator_ns()))
+    // Its layers need not decode: a node of other software may have signed it with this key.
+    Ok(newest.and_then(|(_, bytes)| stated_ns(&bytes)).unwrap_or(i64::MIN))
 }
 
 /// Returns the statements of this node among those that peers have shown as about it, and records them. After an error
