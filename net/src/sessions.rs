@@ -258,8 +258,8 @@ impl Drop for SessionGuard {
 }
 
 impl GrpcGuard {
-    /// Notes an answer of the peer: the duration of the call, the address that the peer announced, if any, and the words
-    /// with which it refuses this node's token, if it is called without.
+    /// Notes an answer of the peer: the duration of the call, the address that the peer announced, if any, and the
+    /// words with which it refuses this node's token, if it is called without.
     pub(crate) fn note_answer(
         &self,
         round_trip: Duration,

@@ -68,8 +68,8 @@ async fn a_node_whose_calls_mostly_fail_is_not_named_to_readers() {
     until(async || net.get_nodes().await.contains_key(&first)).await;
 }
 
-/// Its disk is full, or it searches for the end of its strand. Or it is a node of the reference implementation that takes
-/// over an older network, and ends each publish with INTERNAL. It still answers reads.
+/// Its disk is full, or it searches for the end of its strand. Or it is a node of the reference implementation that
+/// takes over an older network, and ends each publish with INTERNAL. It still answers reads.
 #[tokio::test]
 async fn a_node_that_only_reads_is_named_to_readers() {
     for manner in [Manner::CannotPublish, Manner::Fails] {

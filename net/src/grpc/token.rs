@@ -39,12 +39,12 @@ pub(super) struct PeerTokens {
     peer: OriginatorId,
     registry: watch::Receiver<Arc<Registry>>,
     held: Mutex<Option<Token>>,
-    refusal: Mutex<Option<Refusal>>,
+    refusal: Mutex<Option<TokenRefusal>>,
 }
 
 /// The last refusal of a token, until one is accepted.
 #[derive(Debug)]
-struct Refusal {
+struct TokenRefusal {
     /// The peer's words, if it serves calls without a token. They are made so from then on.
     left_out_for: Option<String>,
     /// The time from which the other way is tried again.
@@ -106,7 +106,7 @@ impl PeerTokens {
             |error| matches!(error, &PeerCallError::Unauthenticated(_) | &PeerCallError::Failed(_));
         let is_served = !without.is_some_and(is_refused);
         let left_out_for = is_served.then(|| why.to_owned());
-        let refusal = Refusal { left_out_for, until: now + REFUSED_FOR };
+        let refusal = TokenRefusal { left_out_for, until: now + REFUSED_FOR };
         let before = self.refusal.lock().replace(refusal);
         if is_served && before.is_none_or(|it| it.left_out_for.is_none()) {
             tracing::warn!(

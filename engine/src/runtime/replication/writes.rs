@@ -115,8 +115,8 @@ impl WriteQueue {
         self.waiting.push_back((write, load));
     }
 
-    /// Keeps the comparisons among writes that are void, because their places are asked for again: they may be evidence,
-    /// and no peer may send it once more. Drops what is too much.
+    /// Keeps the comparisons among writes that are void, because their places are asked for again: they may be
+    /// evidence, and no peer may send it once more. Drops what is too much.
     pub(super) fn keep(&mut self, writes: impl IntoIterator<Item = StrandWrite>) {
         for write in writes {
             let load = Load::of_write(&write);
