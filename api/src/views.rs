@@ -65,7 +65,7 @@ pub struct PeerState {
     pub round_trip: Option<Duration>,
     /// The heads that the peer claims; empty before its first clock.
     pub clock: Cursor,
-    /// The last error, while there is no connection.
+    /// The last error, while there is no connection; or that the peer refuses this node's token.
     pub last_error: Option<String>,
     /// Dials that failed.
     pub failed_attempts: u64,

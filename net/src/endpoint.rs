@@ -81,6 +81,8 @@ pub struct PeerStatus {
     pub remote: String,
     /// Current estimate of the round trip, or the time that the last call took.
     pub rtt: Duration,
+    /// The words with which the peer refuses this node's token, while it is called without one.
+    pub refused_token: Option<String>,
 }
 
 /// The running endpoint: its UDP socket, and a session with every node of the registry that can be reached.
@@ -161,12 +163,14 @@ impl Endpoint {
             transport: SessionTransport::Quic,
             remote: connection.remote_address().to_string(),
             rtt: connection.rtt(),
+            refused_token: None,
         };
         let grpc = |(node, session): (OriginatorId, GrpcSession)| PeerStatus {
             node,
             transport: SessionTransport::Grpc,
             remote: session.address,
             rtt: session.round_trip,
+            refused_token: session.refused_token,
         };
         let mut peers: Vec<_> = self.net.sessions.connections().into_iter().map(status).collect();
         peers.extend(self.net.sessions.grpc_sessions().into_iter().map(grpc));

@@ -58,6 +58,8 @@ pub(crate) struct GrpcSession {
     pub(crate) address: String,
     /// Time that the last call took.
     pub(crate) round_trip: Duration,
+    /// The words with which the peer refuses this node's token, while it is called without one.
+    pub(crate) refused_token: Option<String>,
 }
 
 /// The entry of a session over gRPC. Dropping it removes the entry.
@@ -118,7 +120,8 @@ impl Sessions {
             }
             table.admitted += 1;
             let serial = table.admitted;
-            let session = GrpcSession { serial, address: address.to_owned(), round_trip };
+            let (address, refused_token) = (address.to_owned(), None);
+            let session = GrpcSession { serial, address, round_trip, refused_token };
             table.grpc.insert(peer, session);
             // Linked under the table's lock, as in `admit`.
             linked = Some((GrpcGuard { sessions: self.clone(), peer, serial }, connect()));
@@ -255,14 +258,21 @@ impl Drop for SessionGuard {
 }
 
 impl GrpcGuard {
-    /// Notes an answer of the peer: the duration of the call, and the address that the peer announced, if any.
-    pub(crate) fn note_answer(&self, round_trip: Duration, address: Option<QuicAddress>) {
+    /// Notes an answer of the peer: the duration of the call, the address that the peer announced, if any, and the
+    /// words with which it refuses this node's token, if it is called without.
+    pub(crate) fn note_answer(
+        &self,
+        round_trip: Duration,
+        address: Option<QuicAddress>,
+        refused_token: Option<String>,
+    ) {
         self.sessions.table.send_if_modified(|table| {
             let session = table.grpc.get_mut(&self.peer);
             let Some(session) = session.filter(|session| session.serial == self.serial) else {
                 return false;
             };
-            session.round_trip = round_trip; // no task waits for it
+            // No task waits for these two.
+            (session.round_trip, session.refused_token) = (round_trip, refused_token);
             let url = session.address.clone();
             table.announced.note(self.peer, &url, address)
         });

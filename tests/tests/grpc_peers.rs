@@ -65,6 +65,20 @@ async fn what_a_peer_without_quic_originates_becomes_readable_also_after_a_resta
     assert_eq!(peer.seen().without_token, 0);
 }
 
+/// The clock of one of both hosts is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_refuses_this_nodes_token_is_followed_without_one() {
+    let mut peer = ScriptedPeer::start(300, Habits { refuses_tokens: true, ..Habits::default() });
+    peer.originate(60, 60);
+    let network = start(&[&peer]).await;
+    let node = &network.nodes[0];
+    assert_follows(node, &peer).await;
+    let (_, page) = raw::get(node.metrics_port, "/status").await.unwrap();
+    let status: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let told = status["peers"][0]["last_error"].as_str().unwrap_or_default();
+    assert!(told.starts_with("called without a node token"), "{status}");
+}
+
 /// Peers refuse the token of a node that is not canonical, and serve calls without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_waits_for_its_membership_follows_without_a_token_and_shows_one_afterwards() {

@@ -128,12 +128,10 @@ fn print(name: &str, status: &Value) {
 /// Returns the line of a peer. Its address is what its owner has registered, and errors may quote it.
 fn line_of_peer(peer: &Value) -> String {
     let address = output::plain(peer["address"].as_str().unwrap_or_default());
-    let state = match peer["last_error"].as_str() {
-        _ if peer["connected"] == true => "connected".to_owned(),
-        Some(error) => format!("not connected: {}", output::plain(error)),
-        None => "not connected".to_owned(),
-    };
-    format!("peer {} at {address}: {state}", peer["node_id"])
+    let state = if peer["connected"] == true { "connected" } else { "not connected" };
+    let error = peer["last_error"].as_str().map(|it| format!(": {}", output::plain(it)));
+    let error = error.unwrap_or_default();
+    format!("peer {} at {address}: {state}{error}", peer["node_id"])
 }
 
 /// Returns a line for each range of places that the node of a strand has declared void.
@@ -266,9 +264,12 @@ mod tests {
             let (address, error) = ("https://a/\u{9b}2J", "gone\u{1b}[2J\nverdict: ok");
             json!({ "node_id": 7, "address": address, "connected": connected, "last_error": error })
         };
-        let wanted = "peer 7 at https://a/ 2J: not connected: gone [2J verdict: ok";
-        assert_eq!(line_of_peer(&peer(false)), wanted);
-        assert_eq!(line_of_peer(&peer(true)), "peer 7 at https://a/ 2J: connected");
+        for (connected, state) in [(false, "not connected"), (true, "connected")] {
+            let wanted = format!("peer 7 at https://a/ 2J: {state}: gone [2J verdict: ok");
+            assert_eq!(line_of_peer(&peer(connected)), wanted);
+        }
+        let fine = json!({ "node_id": 7, "address": "a", "connected": true, "last_error": null });
+        assert_eq!(line_of_peer(&fine), "peer 7 at a: connected");
     }
 
     #[test]

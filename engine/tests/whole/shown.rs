@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hawser_engine::replication::{LinkCommand, PeerViolation};
+use hawser_engine::replication::{LinkCommand, PeerViolation, StrandItem};
 use hawser_engine::runtime::Priority;
 use hawser_engine::runtime::replication::ReplicationSettings;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -118,6 +118,47 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
     assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
     assert!(store.snapshot().tree_size(SOURCE).unwrap() < ALL);
     assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
+    drop(source);
+    follower.stop().await;
+}
+
+/// The node signs a place twice, and another place of the same answer is not as readers are shown it: nothing of the
+/// answer is stored. The place has to be verified before it is compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_statement_is_kept_until_its_place_is_verified() {
+    const SHOWN: u64 = 19;
+    let backlog = Backlog::new(None);
+    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(relayed.run(1, SHOWN)).await;
+    let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
+    let sent_away =
+        async { while source.link.command().await.expect("it is connected") != expected {} };
+    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
+    drop(source);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    let mut items = backlog.plain(BAD, BAD);
+    items.push(StrandItem::Envelope(envelope(BAD + 1, true)));
+    items.push(StrandItem::Second(envelope(BAD, true)));
+    source.answer(items).await;
+    // It is asked again after a pause.
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    let store = follower.engine().store();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let signed_twice = || {
+        let mut all = all().into_iter().map(|it| it.evidence);
+        all.find(|it| matches!(it.misbehavior, Misbehavior::TwoStatements(_)))
+    };
+    assert_eq!(signed_twice(), None, "its place is not verified");
+    source.answer(backlog.plain(BAD, SHOWN)).await;
+    follower.until("both statements are kept", || signed_twice().is_some()).await;
+    let found = signed_twice().expect("it was there");
+    assert_eq!(found.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
+    let held = backlog.envelopes[usize::try_from(BAD).unwrap() - 1].clone();
+    assert_eq!(found.envelopes, [held, envelope(BAD, true)]);
     drop(source);
     follower.stop().await;
 }

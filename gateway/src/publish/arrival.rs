@@ -48,13 +48,21 @@ pub(super) enum ArrivalWait {
     WhileItMayCommit,
 }
 
-/// Returns for each item, in the same order, the envelope that `originator` has published for it, if one was found.
+/// The result of a search for the envelopes of a failed call.
+pub(super) struct ArrivalSearch {
+    /// For each item, in the same order, the envelope that the node has published for it, if one was found.
+    pub(super) found: Vec<Option<PlacedEnvelope>>,
+    /// True if the node itself has answered a query.
+    pub(super) answers: bool,
+}
+
+/// Looks for the envelopes that `originator` has published for some items.
 pub(super) async fn find(
     nodes: &Nodes,
     originator: &Node,
     items: &[PublishItem],
     wait: ArrivalWait,
-) -> Vec<Option<PlacedEnvelope>> {
+) -> ArrivalSearch {
     let mut found: Vec<Option<PlacedEnvelope>> = vec![None; items.len()];
     let until = Instant::now() + ASK_TIMEOUT;
     let mut answers = false;
@@ -72,7 +80,7 @@ pub(super) async fn find(
             let _ = timeout(ASK_TIMEOUT, search(&other, originator, items, &mut found)).await;
         }
     }
-    found
+    ArrivalSearch { found, answers }
 }
 
 /// Returns the published envelope of an item if a node shows it at this id.

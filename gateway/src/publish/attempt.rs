@@ -12,7 +12,7 @@ use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::arrival::{self, ArrivalWait};
+use super::arrival::{self, ArrivalSearch, ArrivalWait};
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{Attempt, RetryState};
@@ -108,20 +108,25 @@ impl NodeAttempt {
             }),
         };
         node.metrics.count_error(error.kind());
-        if let Some(has_failed) = error.is_of_node() {
-            node.metrics.record_attempt(has_failed);
-        }
         log_failure(node.id(), items.len(), &error);
         // The node may have published them nevertheless. After a wrong answer it would only show the same wrong
         // envelope.
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
-        let (placed, missing) = if is_asked {
-            let under_way = error.may_be_under_way();
+        let under_way = error.may_be_under_way();
+        let (placed, missing, answers) = if is_asked {
             let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
             self.find_arrived(items, wait).await
         } else {
-            (Vec::new(), items)
+            (Vec::new(), items, false)
         };
+        // A node of the reference implementation that takes over an older network ends each publish with INTERNAL, and
+        // answers queries as before.
+        let is_readable = answers && !under_way;
+        if let Some(has_failed) = error.is_of_node()
+            && !(has_failed && is_readable)
+        {
+            self.node.metrics.record_attempt(has_failed);
+        }
         if error.may_be_published() {
             missing.iter().for_each(|item| item.bill.leave_open());
         }
@@ -180,13 +185,15 @@ impl NodeAttempt {
         node.batcher.publish(&caller, clients, held, &self.gone, end).await
     }
 
-    /// Splits the items into those that the node has published although its call failed, and the others.
+    /// Splits the items into those that the node has published although its call failed, and the others. Also returns
+    /// true if the node has answered the queries for them.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,
         wait: ArrivalWait,
-    ) -> (Vec<(PublishItem, PlacedEnvelope)>, Vec<PublishItem>) {
-        let found = arrival::find(&self.context.nodes, &self.node, &items, wait).await;
+    ) -> (Vec<(PublishItem, PlacedEnvelope)>, Vec<PublishItem>, bool) {
+        let search = arrival::find(&self.context.nodes, &self.node, &items, wait).await;
+        let ArrivalSearch { found, answers } = search;
         let (mut arrived, mut missing) = (Vec::new(), Vec::new());
         for (item, found) in items.into_iter().zip(found) {
             match found {
@@ -197,7 +204,7 @@ impl NodeAttempt {
         if !arrived.is_empty() {
             self.write_down(&mut arrived, &BTreeSet::new()).await;
         }
-        (arrived, missing)
+        (arrived, missing, answers)
     }
 
     /// Enters the published envelopes in the bill, and records the nodes of topics and the ids of envelopes.

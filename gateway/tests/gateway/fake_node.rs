@@ -70,7 +70,10 @@ pub(crate) enum Manner {
     AnswersNoQuery,
     /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
+    /// Fails, and answers queries.
     Fails,
+    /// Fails, also at queries for the newest envelopes.
+    Broken,
     /// Says that it cannot publish now, and when to try again.
     CannotPublish,
     /// Refuses envelopes of topics that contain this byte.
@@ -420,7 +423,7 @@ impl ReplicationApi for Inner {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
             match &manner {
-                Manner::Fails => return Err(Status::internal("out of order")),
+                Manner::Fails | Manner::Broken => return Err(Status::internal("out of order")),
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
                     status.metadata_mut().insert("retry-after", 10_u64.into());
@@ -506,6 +509,9 @@ impl ReplicationApi for Inner {
         &self,
         request: Request<api::GetNewestEnvelopeRequest>,
     ) -> Result<Response<api::GetNewestEnvelopeResponse>, Status> {
+        if *self.manner.borrow() == Manner::Broken {
+            return Err(Status::internal("out of order"));
+        }
         let mut stored = self.stored.lock();
         stored.newest_calls += 1;
         let newest = |topic: &Bytes| {

@@ -25,6 +25,9 @@ pub(super) enum PeerCallError {
     /// The peer refuses, or the connection fails.
     #[error("{0}")]
     Failed(String),
+    /// The peer refuses this node's token, or wants one. Only within a call: its callers get [`Self::Failed`].
+    #[error("{0}")]
+    Unauthenticated(String),
     /// The peer has answered with an error for which its caller is not to blame.
     #[error("{0}")]
     Answered(String),
@@ -34,6 +37,16 @@ pub(super) enum PeerCallError {
     /// Other long messages of the peer took the memory for this one, and were not complete in time.
     #[error("the peer sends too many long messages at a time")]
     TooManyLong,
+}
+
+impl PeerCallError {
+    /// Returns the error for callers, to whom a refused token is a failure like others.
+    pub(super) fn into_failure(self) -> Self {
+        match self {
+            Self::Unauthenticated(text) => Self::Failed(text),
+            error => error,
+        }
+    }
 }
 
 impl From<Status> for PeerCallError {
@@ -48,6 +61,7 @@ impl From<Status> for PeerCallError {
                     Code::ResourceExhausted | Code::DeadlineExceeded if is_answer => {
                         Self::Busy(text)
                     }
+                    Code::Unauthenticated => Self::Unauthenticated(text),
                     code if is_answer && is_own_failure(code) => Self::Answered(text),
                     _ => Self::Failed(text),
                 }

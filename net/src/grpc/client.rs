@@ -184,6 +184,7 @@ impl PeerClient {
             }
             Err(
                 PeerCallError::Failed(_)
+                | PeerCallError::Unauthenticated(_)
                 | PeerCallError::Answered(_)
                 | PeerCallError::Busy(_)
                 | PeerCallError::TooManyLong,
@@ -238,20 +239,53 @@ impl PeerClient {
     }
 
     /// Makes a call whose answer has one message, and returns the message, not decoded, with its answer.
-    async fn unary<Q: Message + 'static>(
+    ///
+    /// A peer that refuses the token of this node is called once more without one, as [`PeerTokens`] remembers it.
+    async fn unary<Q: Message + Clone + 'static>(
         &self,
         path: &'static str,
         request: Q,
         bytes_max: usize,
         flag: Option<&'static str>,
     ) -> Result<(Bytes, Answer), PeerCallError> {
-        within(CALL_MAX, async {
-            let mut answer = self.call(path, request, bytes_max, flag).await?;
-            let message = answer.only().await?;
-            Ok((message, answer))
-        })
-        .await
-        .map_err(|error| self.flood.named(error))
+        let asked = async {
+            let now = Instant::now();
+            let token = self.tokens.as_ref().and_then(|it| it.token_at(now, unix_s()));
+            let shown = self.tokens.as_ref().filter(|_| token.is_some());
+            let first = self.only(path, request.clone(), bytes_max, flag, token).await;
+            match (first, shown) {
+                (Err(PeerCallError::Unauthenticated(why)), Some(tokens))
+                    if tokens.may_be_left_out(now) =>
+                {
+                    let without = self.only(path, request, bytes_max, flag, None).await;
+                    match tokens.note_refused(now, &why, without.as_ref().err()) {
+                        true => without,
+                        false => Err(PeerCallError::Unauthenticated(why)),
+                    }
+                }
+                (Ok(answer), Some(tokens)) => {
+                    tokens.note_accepted(now);
+                    Ok(answer)
+                }
+                (answer, _) => answer,
+            }
+        };
+        let answer = within(CALL_MAX, asked).await;
+        answer.map_err(|error| self.flood.named(error).into_failure())
+    }
+
+    /// Makes one call, and reads its one message.
+    async fn only<Q: Message + 'static>(
+        &self,
+        path: &'static str,
+        request: Q,
+        bytes_max: usize,
+        flag: Option<&'static str>,
+        token: Option<String>,
+    ) -> Result<(Bytes, Answer), PeerCallError> {
+        let mut answer = self.call(path, request, bytes_max, flag, token).await?;
+        let message = answer.only().await?;
+        Ok((message, answer))
     }
 
     async fn stream<Q: Message + 'static>(
@@ -260,9 +294,16 @@ impl PeerClient {
         request: Q,
         method: StreamMethod,
     ) -> Result<EnvelopeStream, PeerCallError> {
-        let answer = within(CALL_MAX, self.call(path, request, MESSAGE_BYTES_MAX, None)).await;
-        let answer = answer.map_err(|error| self.flood.named(error))?.into_stream();
+        let token = self.tokens.as_ref().and_then(|it| it.token_of_stream(unix_s()));
+        let call = self.call(path, request, MESSAGE_BYTES_MAX, None, token);
+        let answer = within(CALL_MAX, call).await;
+        let answer = answer.map_err(|error| self.flood.named(error).into_failure())?.into_stream();
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
+    }
+
+    /// Returns the words with which the peer refuses the token of this node, while it is called without one.
+    pub(super) fn refused_token(&self) -> Option<String> {
+        self.tokens.as_ref()?.refused()
     }
 
     /// Makes a call, with the header `flag` set. Returns its answer, of which the headers have come.
@@ -272,6 +313,7 @@ impl PeerClient {
         message: Q,
         bytes_max: usize,
         flag: Option<&'static str>,
+        token: Option<String>,
     ) -> Result<Answer, PeerCallError> {
         let message = tokio_stream::once(Ok::<_, Status>(message));
         let body = EncodeBody::new_client(ProstEncoder::<Q>::default(), message, None, None);
@@ -282,8 +324,7 @@ impl PeerClient {
         let headers = request.headers_mut();
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if let Some(token) = self.tokens.as_ref().and_then(|it| it.token(since.as_secs())) {
+        if let Some(token) = token {
             headers.insert(TOKEN_HEADER, token.parse().expect("a token is ASCII"));
         }
         if let Some(flag) = flag {
@@ -348,7 +389,8 @@ impl EnvelopeStream {
     /// Returns the envelopes of the next message, none for a keep-alive; `None` when the peer has ended the
     /// stream. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
-        let message = self.answer.next().await.map_err(|error| self.flood.named(error))?;
+        let message = self.answer.next().await;
+        let message = message.map_err(|error| self.flood.named(error).into_failure())?;
         let Some(message) = message else { return Ok(None) };
         let envelopes = match self.method {
             StreamMethod::Originators => read_frame(message)?,
@@ -361,6 +403,11 @@ impl EnvelopeStream {
 /// Returns true if calls to this URL are protected by TLS.
 pub(super) fn is_tls(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+/// Returns the wall clock, unix seconds.
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn position(originator: OriginatorId, after: SequenceId) -> Cursor {
@@ -376,201 +423,4 @@ fn query(originator: OriginatorId, after: SequenceId) -> api::EnvelopesQuery {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::future::{Ready, ready};
-    use std::task::{Context, Poll};
-
-    use hawser_proto::SecretKey;
-    use hawser_proto::checkpoint::Checkpoint;
-    use hawser_proto::merkle::TreeHash;
-    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-    use hawser_proto::void::VoidStatement;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
-    use tonic::codegen::Service;
-    use tonic::codegen::http::{Response, StatusCode};
-    use tonic::server::NamedService;
-    use tonic::transport::Server;
-    use tonic::transport::server::TcpIncoming;
-
-    use super::*;
-
-    /// A service that answers all its calls alike.
-    trait OneAnswer: Clone + Send + Sync + 'static {
-        const NAME: &'static str;
-
-        fn answer(&self) -> Response<Body>;
-    }
-
-    /// The server of such a service.
-    #[derive(Clone)]
-    struct OneAnswerServer<T>(T);
-
-    impl<T: OneAnswer> NamedService for OneAnswerServer<T> {
-        const NAME: &'static str = T::NAME;
-    }
-
-    impl<T: OneAnswer> Service<Request<Body>> for OneAnswerServer<T> {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = Ready<Result<Response<Body>, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Request<Body>) -> Self::Future {
-            ready(Ok(self.0.answer()))
-        }
-    }
-
-    /// Starts a server with this service alone, and connects to it.
-    async fn client_of(service: impl OneAnswer) -> PeerClient {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let server = Server::builder().add_service(OneAnswerServer(service));
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        PeerClient::connect(&url, None, None).await.expect("it listens")
-    }
-
-    /// Answers as the reference implementation answers calls of services that it does not have.
-    #[derive(Clone)]
-    struct WithoutCheckpoints;
-
-    impl OneAnswer for WithoutCheckpoints {
-        const NAME: &'static str = "hawser.checkpoint_api.CheckpointApi";
-
-        fn answer(&self) -> Response<Body> {
-            let mut page = Response::new(Body::empty());
-            *page.status_mut() = StatusCode::NOT_FOUND;
-            page
-        }
-    }
-
-    /// The client reports the method as missing. Otherwise the peer would be asked again every three seconds.
-    #[tokio::test]
-    async fn a_peer_that_answers_with_http_404_has_no_checkpoints() {
-        let client = client_of(WithoutCheckpoints).await;
-        let answered = client.checkpoint(OriginatorId(200)).await;
-        assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
-    }
-
-    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-        let len = u8::try_from(payload.len()).unwrap();
-        [&[0, 0, len, kind, flags, 0, 0, 0, stream][..], payload].concat()
-    }
-
-    /// Reads the preface of HTTP/2, and the frames up to the first one of a request.
-    async fn read_request(stream: &mut TcpStream) {
-        stream.read_exact(&mut [0; 24]).await.unwrap();
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            stream.read_exact(&mut vec![0; len as usize]).await.unwrap();
-            if head[3] == 1 {
-                return;
-            }
-        }
-    }
-
-    /// The library would read such frames for as long as they come, and keep the fields of each head of a response
-    /// that is not the last.
-    #[tokio::test]
-    async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left() {
-        for flood in [
-            frame(6, 0, 0, &[0; 8]),                      // pings
-            frame(6, 1, 0, &[0; 8]),                      // answers to pings
-            frame(4, 0, 0, &[]),                          // settings
-            frame(8, 0, 0, &[0, 0, 0, 1]),                // updates of a window
-            frame(2, 0, 1, &[0; 5]),                      // priorities
-            frame(77, 0, 0, &[0; 8]),                     // frames of an unknown type
-            frame(1, 4, 1, &[0x08, 3, b'1', b'0', b'0']), // heads of responses with the status 100
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}", listener.local_addr().unwrap());
-            let frames = flood.repeat(1000);
-            tokio::spawn(async move {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                stream.write_all(&frame(4, 0, 0, &[])).await.unwrap();
-                read_request(&mut stream).await;
-                let (mut read, mut write) = stream.into_split();
-                tokio::spawn(async move {
-                    let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
-                });
-                while write.write_all(&frames).await.is_ok() {}
-            });
-            let client = PeerClient::connect(&url, None, None).await.unwrap();
-            let left = client.heads().await;
-            assert!(
-                matches!(left, Err(PeerCallError::Peer(PeerError::EmptyFrames))),
-                "{flood:?}: {left:?}"
-            );
-            // The connection is not made again.
-            let left = client.heads().await;
-            assert!(matches!(left, Err(PeerCallError::Peer(PeerError::EmptyFrames))), "{left:?}");
-        }
-    }
-
-    /// A server whose clock has this number of entries, each as long as an entry can be.
-    #[derive(Clone)]
-    struct LongClock(u32);
-
-    impl OneAnswer for LongClock {
-        const NAME: &'static str = "xmtp.xmtpv4.metadata_api.MetadataApi";
-
-        fn answer(&self) -> Response<Body> {
-            let entries = (0..self.0).map(|number| (u32::MAX - number, u64::MAX));
-            let latest_sync = Some(pb::Cursor { node_id_to_sequence_id: entries.collect() });
-            let clock = metadata_api::GetSyncCursorResponse { latest_sync };
-            let clock = tokio_stream::once(Ok::<_, Status>(clock));
-            let body = EncodeBody::new_client(ProstEncoder::default(), clock, None, None);
-            let mut response = Response::new(Body::new(body));
-            response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
-            response
-        }
-    }
-
-    /// A hostile peer would have this node look up a megabyte of invented originators every second.
-    #[tokio::test]
-    async fn a_clock_with_more_entries_than_nodes_exchange_over_quic_is_not_read() {
-        let most = u32::try_from(MAX_CLOCK_ENTRIES).expect("it fits");
-        for (entries, is_read) in [(most, true), (2 * most, false)] {
-            let client = client_of(LongClock(entries)).await;
-            match client.heads().await {
-                Ok(PeerHeads { heads, .. }) if is_read => {
-                    assert_eq!(heads.map(|heads| heads.len()), Some(MAX_CLOCK_ENTRIES));
-                }
-                Err(PeerCallError::Peer(PeerError::Oversized)) if !is_read => {}
-                other => panic!("{entries} entries: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn an_answer_with_noise_or_more_statements_than_nodes_keep_is_no_checkpoint() {
-        let key = SecretKey::from_bytes(&[7; 32]).expect("a key");
-        let node = OriginatorId(200);
-        let of =
-            Checkpoint { node, originator: node, size: 9, root: TreeHash([3; 32]), time_ns: 5 };
-        let signed = CosignedCheckpoint::from(of.sign(&key));
-        let (from, through) = (SequenceId(10), SequenceId(20));
-        let stated = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
-        let stated = stated.sign(&key);
-        let bytes = Bytes::copy_from_slice(&stated.encode());
-        let answer = |checkpoint: Bytes, void_statements| {
-            ShownCheckpoint::read(&GetCheckpointResponse { checkpoint, void_statements })
-        };
-        let checkpoint = || Bytes::from(signed.encode());
-        let shown = answer(checkpoint(), vec![bytes.clone()]).expect("it is one");
-        assert_eq!((shown.checkpoint, shown.voids), (Some(signed.clone()), vec![stated]));
-        let most = vec![bytes.clone(); VOIDS_OF_NODE_MAX];
-        assert!(answer(checkpoint(), most.clone()).is_some());
-        assert!(answer(checkpoint(), [most, vec![bytes.clone()]].concat()).is_none());
-        assert!(answer(checkpoint(), vec![bytes.slice(1..)]).is_none());
-        let alone = answer(Bytes::new(), vec![bytes]).expect("the peer has no checkpoint");
-        assert_eq!((alone.checkpoint, alone.voids), (None, vec![stated]));
-        assert!(answer(Bytes::new(), Vec::new()).is_none());
-    }
-}
+mod tests;

@@ -102,11 +102,14 @@ impl WantFeed {
         }
         let mut bytes = 0;
         for envelope in envelopes {
-            if self.is_over() {
-                break;
-            }
             let len = envelope.len();
-            let mut items = match self.items(unix_ns, envelope, &mut fed.rewritten) {
+            let items = if self.is_over() {
+                let Some(second) = self.second_at_end(envelope) else { break };
+                Ok(vec![second])
+            } else {
+                self.items(unix_ns, envelope, &mut fed.rewritten)
+            };
+            let mut items = match items {
                 Ok(items) => items,
                 Err(violation) => {
                     fed.violation = Some(violation);
@@ -172,6 +175,16 @@ impl WantFeed {
         items.push(StrandItem::Envelope(Bytes::copy_from_slice(&outer.bytes)));
         self.taken.note(id.sequence, &outer.statement);
         Ok(items)
+    }
+
+    /// Returns an envelope that came behind the end of the want if it is another statement for a place that was taken.
+    /// Nothing else counts there, and nothing is a fault.
+    fn second_at_end(&mut self, envelope: Bytes) -> Option<StrandItem<Bytes>> {
+        let outer = canonical::open(envelope)?;
+        let (id, _) = OriginatorEnvelope::statement(outer.statement.clone()).ok()?;
+        let is_second = id.originator == self.originator
+            && self.taken.takes_second(id.sequence, &outer.statement);
+        is_second.then(|| StrandItem::Second(Bytes::copy_from_slice(&outer.bytes)))
     }
 }
 
@@ -331,6 +344,21 @@ pub(super) mod tests {
         assert_eq!(long.taken.last.len(), TAKEN_MAX);
         let fed = take(&mut long, vec![other(100), other(101)]);
         assert_eq!(fed.batches, [[second(101)]]);
+    }
+
+    #[test]
+    fn a_second_statement_for_the_last_place_of_a_want_goes_to_the_follower() {
+        let second = |sequence| StrandItem::Second(other(sequence));
+        let mut feed = feed(2, Some(4));
+        let fed = take(&mut feed, vec![envelope(3), envelope(4), other(4), other(3), envelope(5)]);
+        let expected = vec![item(3), item(4), second(4), second(3)];
+        assert_eq!((fed.batches, fed.violation), (vec![expected], None));
+        assert!(feed.is_over());
+        for behind in [envelope(4), other(5), Bytes::from_static(b"no envelope")] {
+            let mut feed = self::feed(3, Some(4));
+            let fed = take(&mut feed, vec![envelope(4), behind, other(4)]);
+            assert_eq!((fed.batches, fed.violation), (vec![vec![item(4)]], None), "it ends there");
+        }
     }
 
     /// Returns an envelope with its outer bytes and its signature in other forms.

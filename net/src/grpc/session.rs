@@ -167,7 +167,7 @@ impl<'a> GrpcPeerSession<'a> {
                 net.replication.connect_unproven(peer, heads.clone())
             })
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
-        guard.note_answer(round_trip, quic_address);
+        guard.note_answer(round_trip, quic_address, client.refused_token());
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
         let (stated_heads, heads) = watch::channel(heads.unwrap_or_default());
@@ -186,7 +186,7 @@ impl<'a> GrpcPeerSession<'a> {
                 match client.heads().await {
                     Ok(PeerHeads { heads, quic_address, round_trip }) => {
                         refused = RefusedClocks::default();
-                        guard.note_answer(round_trip, quic_address);
+                        guard.note_answer(round_trip, quic_address, client.refused_token());
                         if let Some(heads) = heads {
                             sink.note_clock(&heads);
                             stated_heads.send_replace(heads);

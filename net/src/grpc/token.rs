@@ -4,6 +4,7 @@
 //! `docs/protocol/api.md`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,6 +14,7 @@ use hawser_proto::{NETWORK_VERSION, OriginatorId, SecretKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::call_error::PeerCallError;
 use crate::handshake::LocalIdentity;
 
 /// The header that carries a node token.
@@ -21,6 +23,11 @@ pub const TOKEN_HEADER: &str = "node-authorization";
 const LIFETIME_S: u64 = 3600;
 /// A token with less remaining validity than this is renewed. Specified in `docs/protocol/api.md`.
 const RENEW_BEFORE_S: u64 = 120;
+
+/// Time for which a peer that has refused a token is not asked in the other way. A guess: a clock that was wrong is
+/// right after minutes, and a peer that refuses on purpose has one call more in this time. Specified in
+/// `docs/protocol/replication.md`, section *Over gRPC*.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
 
 const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
 
@@ -32,6 +39,16 @@ pub(super) struct PeerTokens {
     peer: OriginatorId,
     registry: watch::Receiver<Arc<Registry>>,
     held: Mutex<Option<Token>>,
+    refusal: Mutex<Option<TokenRefusal>>,
+}
+
+/// The last refusal of a token, until one is accepted.
+#[derive(Debug)]
+struct TokenRefusal {
+    /// The peer's words, if it serves calls without a token. They are made so from then on.
+    left_out_for: Option<String>,
+    /// The time from which the other way is tried again.
+    until: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -50,12 +67,75 @@ impl PeerTokens {
             peer,
             registry: registry.clone(),
             held: Mutex::default(),
+            refusal: Mutex::default(),
         }
+    }
+
+    /// Returns the token for a call at `now`, and `unix_s` by the wall clock. `None` if there is none, or if the peer
+    /// has refused one a short time ago and serves calls without.
+    pub(super) fn token_at(&self, now: Instant, unix_s: u64) -> Option<String> {
+        let refusal = self.refusal.lock();
+        let is_left_out =
+            refusal.as_ref().is_some_and(|it| it.left_out_for.is_some() && now < it.until);
+        drop(refusal);
+        if is_left_out { None } else { self.token(unix_s) }
+    }
+
+    /// Returns the token for a stream. Other calls, of which there is one in a second, find out if a peer that has
+    /// refused one accepts it again.
+    pub(super) fn token_of_stream(&self, unix_s: u64) -> Option<String> {
+        if self.refused().is_some() { None } else { self.token(unix_s) }
+    }
+
+    /// Returns true if a call whose token was refused at `now` is to be made without one. That is not so for some time
+    /// after the peer has refused this, too.
+    pub(super) fn may_be_left_out(&self, now: Instant) -> bool {
+        let refusal = self.refusal.lock();
+        refusal.as_ref().is_none_or(|it| it.left_out_for.is_some() || it.until <= now)
+    }
+
+    /// Notes that the peer has refused a token in these words, and the error of the same call without one. Returns
+    /// false if the peer does not serve that either.
+    pub(super) fn note_refused(
+        &self,
+        now: Instant,
+        why: &str,
+        without: Option<&PeerCallError>,
+    ) -> bool {
+        let is_refused =
+            |error| matches!(error, &PeerCallError::Unauthenticated(_) | &PeerCallError::Failed(_));
+        let is_served = !without.is_some_and(is_refused);
+        let left_out_for = is_served.then(|| why.to_owned());
+        let refusal = TokenRefusal { left_out_for, until: now + REFUSED_FOR };
+        let before = self.refusal.lock().replace(refusal);
+        if is_served && before.is_none_or(|it| it.left_out_for.is_none()) {
+            tracing::warn!(
+                code = "node_token_refused",
+                peer = %self.peer,
+                why,
+                "a peer refuses this node's token and serves calls without one: it is called so"
+            );
+        }
+        is_served
+    }
+
+    /// Notes that the peer has accepted a token at `now`. One that accepts some and refuses others, which it does not
+    /// serve without, gains no further calls.
+    pub(super) fn note_accepted(&self, now: Instant) {
+        let mut refusal = self.refusal.lock();
+        if refusal.as_ref().is_some_and(|it| it.left_out_for.is_some() || it.until <= now) {
+            *refusal = None;
+        }
+    }
+
+    /// Returns the words with which the peer has refused a token, while it is called without one.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refusal.lock().as_ref()?.left_out_for.clone()
     }
 
     /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds; `None` while this node is
     /// not canonical. Peers then refuse calls with its token, and serve those without one.
-    pub(super) fn token(&self, now_s: u64) -> Option<String> {
+    fn token(&self, now_s: u64) -> Option<String> {
         self.registry.borrow().member(self.own)?;
         let mut held = self.held.lock();
         // Also renewed when the clock was set back, because a token from the future is refused.
@@ -105,6 +185,13 @@ mod tests {
         "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
     const MADE_S: u64 = 1_700_000_000;
 
+    impl PeerTokens {
+        /// Returns the tokens of node 100 for node 200.
+        pub(in crate::grpc) fn of_test() -> Self {
+            tokens(true)
+        }
+    }
+
     fn tokens(canonical: bool) -> PeerTokens {
         let (own, key) = (OriginatorId(100), SecretKey::from_hex(REFERENCE_KEY).unwrap());
         let record = NodeRecord {
@@ -142,5 +229,39 @@ mod tests {
         assert_ne!(second, first);
         assert_eq!(tokens.token(MADE_S + 3482), second);
         assert_ne!(tokens.token(MADE_S + 3400), second, "the clock was set back");
+    }
+
+    #[test]
+    fn a_token_that_was_refused_is_shown_again_later() {
+        let (tokens, start) = (tokens(true), Instant::now());
+        let shown =
+            |seconds: u64| tokens.token_at(start + Duration::from_secs(seconds), MADE_S).is_some();
+        assert!(shown(0) && tokens.may_be_left_out(start));
+        assert!(tokens.note_refused(start, "expired", Some(&PeerCallError::Unimplemented)));
+        assert!(!shown(299) && shown(300));
+        assert_eq!(tokens.token_of_stream(MADE_S), None, "until another call was accepted");
+        assert_eq!(tokens.refused().as_deref(), Some("expired"));
+        let later = start + REFUSED_FOR;
+        assert!(tokens.may_be_left_out(later) && tokens.note_refused(later, "expired", None));
+        assert!(!shown(599) && shown(600));
+        tokens.note_accepted(later);
+        assert!(tokens.refused().is_none() && tokens.token_of_stream(MADE_S).is_some());
+    }
+
+    #[test]
+    fn a_peer_that_wants_tokens_is_seldom_called_without_one() {
+        let (tokens, start) = (tokens(true), Instant::now());
+        let wanted = PeerCallError::Unauthenticated("it is missing".to_owned());
+        assert!(!tokens.note_refused(start, "expired", Some(&wanted)));
+        let later = start + REFUSED_FOR;
+        assert!(!tokens.may_be_left_out(start) && tokens.may_be_left_out(later));
+        assert!(tokens.token_at(start, MADE_S).is_some() && tokens.refused().is_none());
+        tokens.note_accepted(start);
+        assert!(!tokens.may_be_left_out(start), "it accepts some and refuses others");
+        let denied = PeerCallError::Failed("PermissionDenied: no".to_owned());
+        assert!(!tokens.note_refused(later, "expired", Some(&denied)));
+        assert!(!tokens.may_be_left_out(later) && tokens.refused().is_none());
+        tokens.note_accepted(later + REFUSED_FOR);
+        assert!(tokens.may_be_left_out(later));
     }
 }

@@ -272,8 +272,16 @@ fn state(
         transport: status.map(|status| status.transport.label()),
         round_trip: status.map(|status| status.rtt),
         clock: clock.unwrap_or_default(),
-        last_error: failures.last_error.filter(|_| status.is_none()),
+        last_error: match status {
+            Some(status) => status.refused_token.as_deref().map(token_refused),
+            None => failures.last_error,
+        },
         failed_attempts: failures.failed_attempts,
         refused: failures.refused,
     }
+}
+
+/// Returns the state of a peer that refuses this node's token in these words.
+fn token_refused(why: &str) -> String {
+    format!("called without a node token, which it refuses: {why}")
 }

@@ -278,10 +278,16 @@ impl Follower {
         let WantResponse { peer, request, items } = response;
         let mut writes = PendingWrites::default();
         let mut items = items.into_iter();
+        let mut is_sound = self.awaits(peer, request);
         while let Some(item) = items.next() {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {
-                break;
+                // Its last place may have another statement.
+                let StrandItem::Second(Ok(entry)) = item else { break };
+                if is_sound {
+                    self.compare_second(entry, &mut writes);
+                }
+                continue;
             }
             // This node, too, may have ended the stream.
             if !matches!(item, StrandItem::Closed) {
@@ -293,6 +299,7 @@ impl Follower {
                 self.cancel_want(peer);
                 self.peers.entry(peer).and_modify(|peer| peer.ask_at = now + SEARCH_FOR);
             } else if let Err(violation) = handled {
+                is_sound = false;
                 self.note_violation(now, peer);
                 self.release_part(peer);
                 self.peers.remove(&peer);

@@ -13,10 +13,9 @@ use tokio::task::JoinHandle;
 use super::behind::{BehindOutcome, BehindStep, verify_next, withdraw_next};
 use super::checking::{Checked, JudgedRun, check_run, envelope};
 use super::task::StrandTask;
-use super::writes::WriteQueue;
 use crate::replication::{
-    AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, StrandWrite,
-    WantResponse,
+    AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, ShownStage,
+    StrandWrite, WantResponse,
 };
 
 impl StrandTask {
@@ -138,10 +137,11 @@ impl StrandTask {
         Ok(())
     }
 
-    /// Schedules a new request of the strand after a pause, if an error of a commit calls for it. Returns false for all
-    /// other errors.
-    pub(super) fn ask_later(&mut self, error: &CommitError) -> bool {
+    /// Schedules a new request of the strand after a pause, if an error of a commit calls for it, and keeps the
+    /// comparisons among its writes. Returns false for all other errors.
+    pub(super) fn ask_later(&mut self, error: &CommitError, writes: &mut Vec<StrandWrite>) -> bool {
         let Some(pause) = self.ahead.ask_later(now(), error) else { return false };
+        self.writes.keep(std::mem::take(writes));
         tracing::error!(
             code = "shown_envelope_not_found",
             originator = %self.originator,
@@ -200,9 +200,18 @@ impl StrandTask {
         self.begin_anew(follower);
     }
 
-    /// Goes on with a follower that knows no peer yet. Nothing that the one before has asked for counts any more.
+    /// Returns the place up to which everything is verified and durable.
+    pub(super) fn verified_through(&self) -> SequenceId {
+        match self.ahead.stage() {
+            ShownStage::Shown { verified } => verified,
+            ShownStage::Verified | ShownStage::AskedAgain { .. } => self.follower.durable(),
+        }
+    }
+
+    /// Goes on with a follower that knows no peer yet. Nothing that the one before has asked for counts any more, but
+    /// what is to be compared with places that come again.
     fn begin_anew(&mut self, follower: Follower) {
-        self.writes = WriteQueue::default();
+        self.writes.begin_anew();
         self.hashed.clear();
         self.follower = follower.with_requests(self.state.begin_turn());
         self.counted_searches = 0;

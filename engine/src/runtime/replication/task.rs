@@ -241,6 +241,8 @@ impl StrandTask {
         self.route_effects();
         self.start_expiring();
         if jobs.committing.is_none() && !self.ahead.asks_later() {
+            let verified = self.verified_through();
+            self.writes.release(verified);
             jobs.committing = self.start_commit();
         }
         if self.is_idle(jobs) {
@@ -276,7 +278,7 @@ impl StrandTask {
     /// # Errors
     /// An error that no other try can end.
     fn take_committed(&mut self, committed: CommitResult) -> Result<(), CommitError> {
-        let FailedWritesError { error, writes } = match committed {
+        let FailedWritesError { error, mut writes } = match committed {
             Ok(through) => {
                 (self.pauses, self.failed_judgings) = (RetryPauses::default(), 0);
                 through.into_iter().for_each(|through| self.follower.handle_durable(through));
@@ -284,7 +286,7 @@ impl StrandTask {
             }
             Err(failed) => failed,
         };
-        if self.ask_later(&error) {
+        if self.ask_later(&error, &mut writes) {
             return Ok(());
         }
         if !error.is_of_disk() {

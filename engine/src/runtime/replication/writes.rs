@@ -91,6 +91,10 @@ impl SubAssign for Load {
 pub(super) struct WriteQueue {
     waiting: VecDeque<(StrandWrite, Load)>,
     load: Load,
+    /// Comparisons of places that are asked for again, with the peers that sent them. As many as one commit takes, and
+    /// one write more.
+    kept: Vec<(OriginatorId, Vec<LogEntry>)>,
+    kept_load: Load,
 }
 
 impl WriteQueue {
@@ -109,6 +113,46 @@ impl WriteQueue {
         let load = Load::of_write(&write);
         self.load += load;
         self.waiting.push_back((write, load));
+    }
+
+    /// Keeps the comparisons among writes that are void, because their places are asked for again: they may be
+    /// evidence, and no peer may send it once more. Drops what is too much.
+    pub(super) fn keep(&mut self, writes: impl IntoIterator<Item = StrandWrite>) {
+        for write in writes {
+            let load = Load::of_write(&write);
+            if let StrandWrite::Compare { from, entries } = write
+                && !self.kept_load.is_full()
+            {
+                self.kept_load += load;
+                self.kept.push((from, entries));
+            }
+        }
+    }
+
+    /// Drops all that waits but comparisons, which are kept.
+    pub(super) fn begin_anew(&mut self) {
+        self.load = Load::default();
+        let waiting = std::mem::take(&mut self.waiting);
+        self.keep(waiting.into_iter().map(|(write, _)| write));
+    }
+
+    /// Queues the kept comparisons of places up to `verified`.
+    pub(super) fn release(&mut self, verified: SequenceId) {
+        let is_ready = |entry: &LogEntry| entry.id.sequence <= verified;
+        if !self.kept.iter().any(|(_, entries)| entries.iter().any(is_ready)) {
+            return;
+        }
+        for (from, entries) in std::mem::take(&mut self.kept) {
+            let (ready, later): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_ready);
+            if !later.is_empty() {
+                self.kept.push((from, later));
+            }
+            if !ready.is_empty() {
+                self.push(StrandWrite::Compare { from, entries: ready });
+            }
+        }
+        let left = self.kept.iter().flat_map(|(_, entries)| entries);
+        self.kept_load = Load::of(left.map(|entry| &entry.bytes));
     }
 
     /// Takes out as much as goes into one commit; empty when nothing waits.
@@ -483,4 +527,58 @@ fn compare<'a>(
     }
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: OriginatorId = OriginatorId(300);
+
+    fn entry(sequence: u64) -> LogEntry {
+        let id = EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
+        LogEntry { id, bytes: Bytes::from_static(b"x"), validity: Validity::Valid, facts: None }
+    }
+
+    fn compare(sequences: impl IntoIterator<Item = u64>) -> StrandWrite {
+        let entries = sequences.into_iter().map(entry).collect();
+        StrandWrite::Compare { from: PEER, entries }
+    }
+
+    fn append(sequence: u64) -> StrandWrite {
+        let changes = vec![Change::Append(entry(sequence))];
+        StrandWrite::Append { changes, through: SequenceId(sequence) }
+    }
+
+    #[test]
+    fn comparisons_of_places_that_are_asked_for_again_wait_until_these_are_verified() {
+        let mut queue = WriteQueue::default();
+        queue.keep([append(3), compare([1, 3])]);
+        queue.push(append(4));
+        queue.push(compare([2]));
+        queue.begin_anew();
+        assert!(queue.is_empty() && queue.load == Load::default(), "appends are void");
+        queue.release(SequenceId::NONE);
+        assert!(queue.is_empty());
+        queue.release(SequenceId(2));
+        assert_eq!(queue.take(), [compare([1]), compare([2])]);
+        queue.release(SequenceId(2));
+        assert!(queue.is_empty(), "once");
+        queue.release(SequenceId(3));
+        assert_eq!(queue.take(), [compare([3])]);
+        assert_eq!(queue.kept_load, Load::default());
+    }
+
+    /// A peer chooses how many there are, and whether the places ever come.
+    #[test]
+    fn few_comparisons_wait_for_places_that_are_asked_for_again() {
+        let mut queue = WriteQueue::default();
+        (1..).step_by(100).take(1000).for_each(|from| queue.keep([compare(from..from + 100)]));
+        let kept: usize = queue.kept.iter().map(|(_, entries)| entries.len()).sum();
+        assert_eq!(kept, ENVELOPES_MAX);
+        queue.release(SequenceId::MAX);
+        assert_eq!((queue.kept.len(), queue.kept_load), (0, Load::default()));
+        queue.keep([compare([1])]);
+        assert_eq!(queue.kept.len(), 1, "there is room again");
+    }
 }

@@ -85,6 +85,8 @@ pub struct Habits {
     pub page_takes: Duration,
     /// Refuses all pages, as a peer with too many callers does.
     pub is_busy: bool,
+    /// Refuses calls with a node token, as a peer does whose clock is another.
+    pub refuses_tokens: bool,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
     /// Its list of originators lacks all others: a call for the strand of another gets what is there when the call
@@ -110,6 +112,7 @@ impl Default for Habits {
             frame_bytes_max: 24 * 1024 * 1024,
             page_takes: Duration::ZERO,
             is_busy: false,
+            refuses_tokens: false,
             refuses_others: false,
             has_old_list: false,
             sends_long: false,

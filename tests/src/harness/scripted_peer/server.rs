@@ -34,6 +34,7 @@ const PERMISSION_DENIED: &str = "7";
 const RESOURCE_EXHAUSTED: &str = "8";
 const UNIMPLEMENTED: &str = "12";
 const UNAVAILABLE: &str = "14";
+const UNAUTHENTICATED: &str = "16";
 
 /// Serves until it is aborted.
 pub(super) async fn serve(port: u16, state: Arc<ScriptedPeerState>) {
@@ -78,15 +79,20 @@ async fn answer(
     request: Request<tonic::body::Body>,
 ) -> Response<FrameBody> {
     let path = request.uri().path().to_owned();
+    let has_token = request.headers().contains_key("node-authorization");
     {
         let mut seen = state.seen.lock();
         *seen.calls.entry(path.clone()).or_default() += 1;
-        seen.without_token += u64::from(!request.headers().contains_key("node-authorization"));
+        seen.without_token += u64::from(!has_token);
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
     let Habits { methods, tells_clock, page_takes, is_busy, .. } = state.habits.lock().clone();
     let (to, frames) = mpsc::channel(QUEUE);
+    if has_token && state.habits.lock().refuses_tokens {
+        send(&to, vec![trailers(UNAUTHENTICATED)]);
+        return response(frames);
+    }
     match method {
         "GetSyncCursor" if tells_clock => {
             send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")])

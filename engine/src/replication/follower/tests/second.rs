@@ -43,6 +43,22 @@ fn a_second_statement_over_grpc_is_compared_and_ends_no_session() {
     assert_eq!(rig.answer(SOURCE, items), [appends([1, 2, 3]), compares(SOURCE, [1])]);
 }
 
+/// The last place of a search ends its want.
+#[test]
+fn a_second_statement_for_the_last_place_of_a_search_is_compared() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(SOURCE, envelopes([2]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((0, Some(1))));
+    let (request, _) = rig.asked[&OTHER];
+    let effects = rig.answer(OTHER, [envelopes([1]), vec![second(entry(1))]].concat());
+    let writes: Vec<_> = effects.into_iter().filter(|it| matches!(it, Effect::Write(_))).collect();
+    assert_eq!(writes, [appends([1]), compares(OTHER, [1])]);
+    let late = rig.deliver(OTHER, request, vec![second(entry(1))]);
+    assert!(!has_comparison(&late), "the want is over");
+}
+
 /// Its signature is wrong, nothing is held at its place, or it belongs to another strand.
 #[test]
 fn a_second_statement_that_cannot_be_evidence_is_dropped() {
