@@ -218,6 +218,7 @@ pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};
 pub use suspected::SuspectedDependency;
+pub use table_files::FiledChanges;
 pub use topic_scan::TopicScan;
 pub use tree_read::TreeError;
 pub use trees::{TreeBehind, is_void_run_in_tree};

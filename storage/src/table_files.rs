@@ -1,21 +1,22 @@
 //! Adds the next places of a strand to the log as table files. Nearly all bytes of an envelope are its row of the log
 //! and its row of topics: these go through neither the write-ahead log nor a memory table.
 //!
-//! Rows of the log come in their order, and rows of topics are sorted here. So each call makes one file of either
-//! family, synced and in the form in which a memory table would be written out. RocksDB takes over the files first,
-//! that of the log before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
+//! Rows of the log come in their order, and rows of topics are sorted here. So [`Store::file`] makes one file of either
+//! family, synced and in the form in which a memory table would be written out. It changes nothing in the database, so
+//! the next files are written while these are loaded. [`Store::load`] has RocksDB take over the files, that of the log
+//! before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
 //!
 //! After a crash in between, rows of the files are above the head, where no reader looks. Changes that are loaded there
 //! later may be others: an envelope that was valid before its signatures were checked has a row of its topic, and an
 //! invalid one has none. The earlier row would stay, below the head. So the caller has these rows removed first.
 
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 use rocksdb::{Cache, IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
 use crate::change::{Change, Facts, LogEntry, Validity};
@@ -23,7 +24,7 @@ use crate::commit::CommittedChanges;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
-use crate::folder::{remove_table_files, table_files_folder};
+use crate::folder::{remove, table_files_folder};
 use crate::hashed::HashedEnvelope;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
@@ -38,39 +39,119 @@ const LOG: &str = "log.sst";
 /// Name of the file with rows of topics.
 const TOPICS: &str = "topics.sst";
 
+/// Held while a folder of files is made or removed inside the one that all of them share.
+static FOLDERS: Mutex<()> = Mutex::new(());
+
+/// The next changes of one strand, with table files of the rows that have their envelopes. The files are not part of
+/// the database yet, and go with this value.
+#[derive(Debug)]
+pub struct FiledChanges {
+    changes: Vec<Change>,
+    hashed: Vec<HashedEnvelope>,
+    /// `None` if no change is an envelope, and for a database in memory.
+    files: Option<TableFiles>,
+}
+
+impl FiledChanges {
+    /// Returns the changes.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}
+
+/// Table files in a folder of their own.
+#[derive(Debug)]
+struct TableFiles {
+    folder: PathBuf,
+    /// True if there is a file with rows of topics, beside that of the log.
+    has_topics: bool,
+}
+
+impl TableFiles {
+    /// Creates the folder for envelopes from `first` on.
+    fn create(data: &Path, first: EnvelopeId) -> Result<Self, DatabaseError> {
+        let name = format!("{}-{}", first.originator.0, first.sequence.0);
+        let folder = table_files_folder(data).join(name);
+        let _alone = FOLDERS.lock();
+        // RocksDB takes a file over by a second name for it. A failure may have left the first one, and writing to that
+        // would change the database.
+        let made = remove(&folder).and_then(|()| fs::create_dir_all(&folder));
+        made.map_err(|error| DatabaseError::of_file(&folder, &error))?;
+        Ok(Self { folder, has_topics: false })
+    }
+}
+
+impl Drop for TableFiles {
+    fn drop(&mut self) {
+        let _alone = FOLDERS.lock();
+        if let Err(error) = remove(&self.folder) {
+            let folder = self.folder.display();
+            tracing::warn!(%error, %folder, "table files cannot be removed before the next start");
+        }
+        if let Some(shared) = self.folder.parent() {
+            // It stays as long as other changes have files in it.
+            let _ = fs::remove_dir(shared);
+        }
+    }
+}
+
 impl Store {
+    /// Writes and syncs table files for the next changes of one strand, which [`Store::load`] commits. They should have
+    /// some ten MiB of envelopes. `hashed` may have the envelopes of the changes, in their order, so that they are not
+    /// hashed again.
+    ///
+    /// # Errors
+    /// [`CommitError::NoRoom`], and [`CommitError::Write`] after which the store is poisoned.
+    ///
+    /// # Panics
+    /// If the changes are of several strands.
+    pub fn file(
+        &self,
+        changes: Vec<Change>,
+        hashed: Vec<HashedEnvelope>,
+    ) -> Result<FiledChanges, CommitError> {
+        let database = self.database();
+        database.check_writable()?;
+        let entries = envelopes_of(&changes);
+        let files = match self.path().zip(entries.first()) {
+            Some((data, first)) => {
+                let written = write_files(data, first.id, &self.shared.how.cache, &entries);
+                Some(written.map_err(|cause| database.fail_write(cause))?)
+            }
+            None => None,
+        };
+        Ok(FiledChanges { changes, hashed, files })
+    }
+
     /// Commits the next changes of one strand like [`Store::commit`], or with `shown_by` like
-    /// [`Store::commit_shown_by`], with table files. Each call writes and syncs two files, so it should have some ten
-    /// MiB of envelopes. `hashed` may have the envelopes of the changes, in their order, so that they are not hashed
-    /// again.
+    /// [`Store::commit_shown_by`], with table files.
     ///
     /// Only for a folder from which no node starts meanwhile: an error or a crash may leave rows above the head of the
     /// strand. [`Store::remove_above_head`] is to be called before the next call, and before a node starts.
     ///
     /// # Errors
-    /// The errors of [`Store::commit`]; [`CommitError::Gap`] also for changes below the head. Files are left in the
-    /// folder after [`CommitError::Write`], and the next call or start removes them.
+    /// The errors of [`Store::commit`]; [`CommitError::Gap`] also for changes below the head.
     pub fn load(
         &self,
-        changes: &[Change],
-        hashed: &[HashedEnvelope],
+        filed: FiledChanges,
         shown_by: Option<&SignedPrefix>,
     ) -> Result<(), CommitError> {
+        let FiledChanges { changes, hashed, files } = filed;
         if changes.is_empty() {
             return Ok(());
         }
         let database = self.database();
         database.check_writable()?;
-        let entries = database.entries_behind_head(changes)?;
-        // A database in memory has no files.
-        let data = self.path().filter(|_| !entries.is_empty());
-        if let Some(data) = data {
-            let added = database.add_files(data, &self.shared.how.cache, &entries);
-            added.map_err(|cause| database.fail_write(cause))?;
+        database.require_behind_head(&changes)?;
+        let are_filed = files.is_some();
+        if let Some(files) = files {
+            let taken = database.take_over(&files);
+            taken.map_err(|cause| database.fail_write(cause))?;
         }
-        let are_filed = data.is_some();
         // No reader comes to the folder before it is opened anew.
         let (are_shown, are_remembered) = (shown_by.is_some(), false);
+        let (changes, hashed) = (&changes[..], &hashed[..]);
         let changes = CommittedChanges { changes, hashed, are_filed, are_shown, are_remembered };
         database.commit_whole(changes, |group| match shown_by {
             Some(prefix) => group.begin_shown_by(prefix),
@@ -118,61 +199,66 @@ impl Store {
 }
 
 impl Database {
-    /// Returns the envelopes of changes, which must be the next ones of one strand.
-    fn entries_behind_head<'c>(
-        &self,
-        changes: &'c [Change],
-    ) -> Result<Vec<&'c LogEntry>, CommitError> {
-        let mut entries = Vec::with_capacity(changes.len());
-        let Some(first) = changes.first() else { return Ok(entries) };
+    /// Requires that changes are the next ones of their strand.
+    fn require_behind_head(&self, changes: &[Change]) -> Result<(), CommitError> {
+        let Some(first) = changes.first() else { return Ok(()) };
         let mut after = *self.strands.head(first.originator()).lock();
         for change in changes {
             let got = change.start();
-            assert_eq!(got.originator, first.originator(), "a table file is of one strand");
             if got.sequence != after.next() {
                 return Err(CommitError::Gap { after, got });
             }
             after = change.end().sequence;
-            if let Change::Append(entry) = change {
-                entries.push(entry);
-            }
         }
-        Ok(entries)
+        Ok(())
     }
 
-    /// Writes the rows of the log and of topics to table files in the data folder, and has RocksDB take over the files.
-    fn add_files(
-        &self,
-        data: &Path,
-        cache: &Cache,
-        entries: &[&LogEntry],
-    ) -> Result<(), DatabaseError> {
+    /// Has RocksDB take over table files.
+    fn take_over(&self, files: &TableFiles) -> Result<(), DatabaseError> {
         let _no_rebuild = self.gate.read();
-        let folder = table_files_folder(data);
-        let failed = |error: io::Error| DatabaseError::of_file(&folder, &error);
-        // RocksDB takes a file over by a second name for it. A failure may have left the first one, and writing to that
-        // would change the database.
-        remove_table_files(data).map_err(failed)?;
-        fs::create_dir(&folder).map_err(failed)?;
-        let (log, topics) = (folder.join(LOG), folder.join(TOPICS));
-        let has_topics = thread::scope(|scope| {
-            let sorting = scope
-                .spawn(|| write_topics(&topics, &family_options(Family::Topic, cache), entries));
-            let written = write_log(&log, &family_options(Family::Log, cache), entries);
-            let has_topics = match sorting.join() {
-                Ok(has_topics) => has_topics,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            written.and(has_topics)
-        })?;
         let mut moving = IngestExternalFileOptions::default();
         moving.set_move_files(true);
-        let of_topics = has_topics.then_some((Family::Topic, topics));
-        for (family, file) in [(Family::Log, log)].into_iter().chain(of_topics) {
+        let of_topics = files.has_topics.then_some((Family::Topic, TOPICS));
+        for (family, name) in [(Family::Log, LOG)].into_iter().chain(of_topics) {
+            let file = files.folder.join(name);
             self.db.ingest_external_file_cf_opts(self.family(family), &moving, vec![file])?;
         }
-        remove_table_files(data).map_err(failed)
+        Ok(())
     }
+}
+
+/// Returns the envelopes of changes of one strand.
+fn envelopes_of(changes: &[Change]) -> Vec<&LogEntry> {
+    let mut entries = Vec::with_capacity(changes.len());
+    for change in changes {
+        assert_eq!(change.originator(), changes[0].originator(), "a table file is of one strand");
+        if let Change::Append(entry) = change {
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+/// Writes the rows of the log and of topics of envelopes from `first` on to table files in the data folder.
+fn write_files(
+    data: &Path,
+    first: EnvelopeId,
+    cache: &Cache,
+    entries: &[&LogEntry],
+) -> Result<TableFiles, DatabaseError> {
+    let mut files = TableFiles::create(data, first)?;
+    let (log, topics) = (files.folder.join(LOG), files.folder.join(TOPICS));
+    files.has_topics = thread::scope(|scope| {
+        let sorting =
+            scope.spawn(|| write_topics(&topics, &family_options(Family::Topic, cache), entries));
+        let written = write_log(&log, &family_options(Family::Log, cache), entries);
+        let has_topics = match sorting.join() {
+            Ok(has_topics) => has_topics,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        written.and(has_topics)
+    })?;
+    Ok(files)
 }
 
 /// Writes the rows of the log, which come in their order.

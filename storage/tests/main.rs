@@ -32,5 +32,6 @@ mod reprice;
 mod rollback;
 mod scrub;
 mod support;
+mod table_files;
 mod trees;
 mod unverified;

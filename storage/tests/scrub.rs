@@ -315,7 +315,8 @@ fn damaged_long_envelopes_of_table_files_are_put_back_byte_for_byte() {
     let change =
         |sequence| Change::Append(LogEntry { bytes: long(sequence), ..entry(id(PEER, sequence)) });
     let store = Store::open(&settings(folder.path())).unwrap();
-    store.load(&(1..=6).map(change).collect::<Vec<_>>(), &[], None).unwrap();
+    let filed = store.file((1..=6).map(change).collect(), Vec::new()).unwrap();
+    store.load(filed, None).unwrap();
     drop(store);
     let (place, wanted) = (id(PEER, 3), long(3));
     // Of any family: files that were not written by the database do not say theirs.

@@ -369,14 +369,21 @@ fn loaded_by() -> SignedPrefix {
 
 /// Writes unverified places in table files.
 fn load(store: &Store, places: std::ops::RangeInclusive<u64>) -> Result<(), CommitError> {
-    let changes: Vec<_> = places.map(shown).collect();
-    store.load(&changes, &[], Some(&loaded_by()))
+    load_all(store, &places.map(shown).collect::<Vec<_>>(), Some(&loaded_by()))
+}
+
+fn load_all(
+    store: &Store,
+    changes: &[Change],
+    shown_by: Option<&SignedPrefix>,
+) -> Result<(), CommitError> {
+    store.load(store.file(changes.to_vec(), Vec::new())?, shown_by)
 }
 
 #[test]
 fn what_comes_in_table_files_ends_as_what_was_verified_first() {
     on_each(|store| {
-        store.load(&[], &[], Some(&loaded_by())).unwrap();
+        load_all(store, &[], Some(&loaded_by())).unwrap();
         assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None, "nothing is shown");
         load(store, 1..=1).unwrap();
         load(store, 2..=7).unwrap();
@@ -466,11 +473,11 @@ fn verified_places_and_gaps_come_in_table_files_too() {
         };
         let gap = skip(PEER, 10, 12, SkipReason::Missing);
         let parts = [verified(1..=9), vec![gap.clone()], [vec![gap], verified(13..=15)].concat()];
-        store.load(&parts[0], &[], None).unwrap();
-        store.load(&parts[1], &[], None).unwrap();
-        let below = store.load(&parts[2], &[], None);
+        load_all(store, &parts[0], None).unwrap();
+        load_all(store, &parts[1], None).unwrap();
+        let below = load_all(store, &parts[2], None);
         assert!(matches!(below, Err(CommitError::Gap { after: SequenceId(12), .. })), "{below:?}");
-        store.load(&parts[2][1..], &[], None).unwrap();
+        load_all(store, &parts[2][1..], None).unwrap();
         let mirror = in_memory();
         mirror.commit(&[&parts[0][..], &parts[2][..]].concat()).unwrap();
         let (a, b) = (store.snapshot(), mirror.snapshot());
@@ -496,7 +503,7 @@ fn long_envelopes_come_in_table_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
     let changes: Vec<_> = (1..=6).map(long).collect();
-    store.load(&changes, &[], Some(&loaded_by())).unwrap();
+    load_all(&store, &changes, Some(&loaded_by())).unwrap();
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
     let snapshot = store.snapshot();
@@ -538,9 +545,10 @@ fn a_kill_behind_table_files_leaves_the_head_before_them_and_goes_on() {
     files.retain(|it| it.extension().is_some_and(|it| it == "sst"));
     files.sort();
     let left = folder.path().join("table-files");
-    std::fs::create_dir(&left).unwrap();
+    let of_call = left.join(format!("{}-6", PEER.0));
+    std::fs::create_dir_all(&of_call).unwrap();
     for (file, name) in files.iter().zip(["log.sst", "topics.sst"]) {
-        std::fs::hard_link(file, left.join(name)).unwrap();
+        std::fs::hard_link(file, of_call.join(name)).unwrap();
     }
     load(&store, 6..=12).unwrap();
     assert!(!left.exists());

@@ -8,9 +8,13 @@ use hawser_storage::{Change, HashedEnvelope};
 use super::error::BootstrapFetchError;
 use super::strand::{CheckFn, Write, beside_checks, beside_commits};
 
-/// The memory of envelopes that are written together, in bytes; up to three times as much is held. A guess: a file of
-/// topics is then as long as one of a memory table, and no more files have to be merged.
+/// The memory of envelopes that are written together, in bytes; up to three times as much is held: envelopes that are
+/// gathered, those of which files are written, and those that are loaded. A guess: a file of topics is then as long as
+/// one of a memory table, and no more files have to be merged.
 const LOAD_BYTES: usize = 64 << 20;
+/// The number of gathered writes that wait for the next step. Chosen: none, because each takes as much memory as the
+/// three steps need by themselves, and each step takes about as long for one as for the next.
+const LOADS_WAITING: usize = 0;
 /// The memory of an envelope beside its bytes. A guess.
 const BESIDE_BYTES: usize = 512;
 
@@ -38,19 +42,23 @@ impl GatheredWrites {
     }
 }
 
-/// Calls `work` like [`beside_checks`], and `load` with many writes together. Ends when all of them are loaded.
+/// Calls `work` like [`beside_checks`], `file` with many writes together, and `load` with each result of that, in
+/// order. The next writes are filed while others are loaded, so no core waits for the disk. Ends when all of them are
+/// loaded.
 ///
 /// # Errors
-/// Those of `load`, or else those of [`beside_checks`]. Everything before is loaded.
-pub(super) fn beside_loads<T>(
+/// Those of `load`, or else those of `file`, or else those of [`beside_checks`]. Everything before one of the last kind
+/// is loaded.
+pub(super) fn beside_loads<F: Send, T>(
     verifier: &EnvelopeVerifier,
     check_part: CheckFn,
-    mut load: impl FnMut(Vec<Change>, Vec<HashedEnvelope>) -> Result<(), BootstrapFetchError> + Send,
+    file: impl Fn(Vec<Change>, Vec<HashedEnvelope>) -> Result<F, BootstrapFetchError> + Sync,
+    load: impl FnMut(F) -> Result<(), BootstrapFetchError> + Send,
     work: impl FnOnce(Write<'_>) -> Result<T, BootstrapFetchError>,
 ) -> Result<(T, u64), BootstrapFetchError> {
-    beside_commits(
-        |GatheredWrites { changes, hashed, .. }| load(changes, hashed),
-        |hand_over| {
+    beside_commits(LOADS_WAITING, load, |to_load| {
+        let file = |GatheredWrites { changes, hashed, .. }| to_load(file(changes, hashed)?);
+        beside_commits(LOADS_WAITING, file, |hand_over| {
             let mut gathered = GatheredWrites::default();
             let done = beside_checks(
                 verifier,
@@ -62,12 +70,15 @@ pub(super) fn beside_loads<T>(
             let rest = hand_over(gathered);
             let done = done?;
             rest.map(|()| done)
-        },
-    )
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
     use hawser_rules::Absences;
     use hawser_storage::{LogEntry, Validity};
@@ -77,6 +88,8 @@ mod tests {
     use crate::service::testing::key;
 
     const NODE: OriginatorId = OriginatorId(300);
+    /// The time after which a test fails that would wait for ever.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn entry(place: SequenceId, bytes: &Bytes) -> LogEntry {
         LogEntry {
@@ -101,18 +114,22 @@ mod tests {
         }
     }
 
+    fn verifier() -> EnvelopeVerifier {
+        let (key, absences) = (key(NODE.0).public_key(), Absences::NONE);
+        EnvelopeVerifier { originator: NODE, key, own: OriginatorId(400), absences }
+    }
+
     /// The places of each load, in their order.
     type PlacesOfLoads = Vec<Vec<u64>>;
 
     /// Loads writes of one envelope of these lengths. Returns the result, and the places of each load.
     fn load_all(lens: &[usize]) -> (Result<((), u64), BootstrapFetchError>, PlacesOfLoads) {
-        let (key, absences) = (key(NODE.0).public_key(), Absences::NONE);
-        let verifier = EnvelopeVerifier { originator: NODE, key, own: OriginatorId(400), absences };
         let mut loads = Vec::new();
         let loaded = beside_loads(
-            &verifier,
+            &verifier(),
             check_part,
-            |changes, _| {
+            |changes, _| Ok(changes),
+            |changes: Vec<Change>| {
                 loads.push(changes.iter().map(|change| change.start().sequence.0).collect());
                 Ok(())
             },
@@ -137,6 +154,34 @@ mod tests {
             matches!(refused, Err(BootstrapFetchError::Forged { place: SequenceId(4), .. }));
         assert!(is_named, "{refused:?}");
         assert_eq!(loads, [vec![1, 2, 3]]);
+    }
+
+    /// Otherwise cores would wait for the disk.
+    #[test]
+    fn the_next_writes_are_filed_while_others_are_loaded() {
+        let (filed_to, filed) = mpsc::channel();
+        let place_of = |changes: Vec<Change>| changes[0].start().sequence.0;
+        beside_loads(
+            &verifier(),
+            check_part,
+            |changes, _| {
+                let place = place_of(changes);
+                filed_to.send(place).unwrap();
+                Ok(place)
+            },
+            move |place: u64| {
+                // The first load does not end before the second file is written.
+                let seen = (place == 1).then(|| [(); 2].map(|()| filed.recv_timeout(LONG)));
+                assert!(seen.is_none_or(|it| it == [Ok(1), Ok(2)]));
+                Ok(())
+            },
+            |write| {
+                let bytes = Bytes::from(vec![1; LOAD_BYTES]);
+                write(SequenceId(0), &[(SequenceId(1), bytes.clone())])?;
+                write(SequenceId(1), &[(SequenceId(2), bytes)])
+            },
+        )
+        .unwrap();
     }
 
     #[test]

@@ -40,7 +40,9 @@ use hawser_engine::runtime::ChainAppender;
 use hawser_engine::runtime::replication::CatchUp;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable, Registry};
-use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Objects, Store};
+use hawser_storage::{
+    BootstrapManifest, BootstrapStrand, Bootstraps, FiledChanges, Objects, Store,
+};
 use tokio::runtime::Handle;
 
 use super::import::{ImportFolder, open_store};
@@ -346,10 +348,11 @@ impl FetchJob {
         let ((head, mut reached), invalid) = gather::beside_loads(
             &verifier,
             strand::check_signed,
-            |changes, hashed| {
+            |changes, hashed| Ok(store.file(changes, hashed)?),
+            |filed: FiledChanges| {
                 // Before the changes, so a crash in between loses none.
-                faults.record(store, &changes)?;
-                Ok(store.load(&changes, &hashed, None)?)
+                faults.record(store, filed.changes())?;
+                Ok(store.load(filed, None)?)
             },
             |write| {
                 let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);

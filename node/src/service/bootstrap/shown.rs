@@ -114,7 +114,8 @@ impl Showing<'_> {
         let ((head, mut reached), invalid) = beside_loads(
             verifier,
             read_first,
-            |changes, hashed| Ok(store.load(&changes, &hashed, Some(&prefix))?),
+            |changes, hashed| Ok(store.file(changes, hashed)?),
+            |filed| Ok(store.load(filed, Some(&prefix))?),
             |write| {
                 let writing = Writing::new(write, Gaps::Stop, head, SequenceId(size));
                 strand::take_over(place, stated, writing, note)

@@ -252,6 +252,7 @@ pub(super) fn beside_checks<T>(
     let mut invalid = 0;
     let worked = thread::scope(|scope| {
         beside_commits(
+            WRITES_WAITING,
             |running: RunningChecks| {
                 let head = running.head;
                 let CheckedPart { entries, hashed } = running.end(verifier.originator)?;
@@ -335,15 +336,17 @@ fn in_own_memory(envelopes: &[(SequenceId, Bytes)]) -> Envelopes {
 }
 
 /// Calls `work` with a function that hands over writes, and commits these in order on a thread of its own, so that
-/// further envelopes are verified meanwhile. Ends when all of them are committed.
+/// further envelopes are verified meanwhile. `waiting` writes may wait for the one that is being committed. Ends when
+/// all of them are committed.
 ///
 /// # Errors
 /// The first error of `commit`, or else that of `work`.
 pub(super) fn beside_commits<W: Send, T>(
+    waiting: usize,
     commit: impl FnMut(W) -> Result<(), BootstrapFetchError> + Send,
     work: impl FnOnce(WorkSink<'_, W>) -> Result<T, BootstrapFetchError>,
 ) -> Result<T, BootstrapFetchError> {
-    let (writes_to, writes) = mpsc::sync_channel::<W>(WRITES_WAITING);
+    let (writes_to, writes) = mpsc::sync_channel::<W>(waiting);
     thread::scope(|scope| {
         let writing = scope.spawn(move || writes.into_iter().try_for_each(commit));
         let worked = {
@@ -558,6 +561,7 @@ mod tests {
     fn all_changes_are_committed_in_order_also_before_an_error() {
         let mut committed = Vec::new();
         let failed = beside_commits(
+            1,
             |changes: Vec<Change>| {
                 committed.extend(changes);
                 Ok(())
@@ -574,6 +578,7 @@ mod tests {
     #[test]
     fn a_commit_that_fails_ends_the_work_with_its_error() {
         let failed = beside_commits(
+            0,
             |_: Vec<Change>| Err(BootstrapFetchError::NothingTaken),
             |commit| (1..).try_for_each(|place| commit(change(place))),
         );

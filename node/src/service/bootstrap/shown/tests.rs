@@ -1,6 +1,7 @@
 //! Strands that are taken over before their signatures are checked, from honest makers and from liars.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
@@ -386,9 +387,11 @@ fn what_a_kill_has_left_is_not_released_and_goes_on() {
     let CheckedPart { entries, hashed } = read_first(&verifier(), &all[..4]).unwrap();
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     let prefix = SignedPrefix { size: ALL, signed, proof: ConsistencyProof(Vec::new()) };
-    store.load(&changes[..2], &hashed[..2], Some(&prefix)).unwrap();
+    let file = |of: Range<usize>| store.file(changes[of.clone()].to_vec(), hashed[of].to_vec());
+    store.load(file(0..2).unwrap(), Some(&prefix)).unwrap();
+    let rest = file(2..4).unwrap();
     store.fail_next_write();
-    store.load(&changes[2..], &hashed[2..], Some(&prefix)).unwrap_err();
+    store.load(rest, Some(&prefix)).unwrap_err();
     drop(store);
     let store = open(&maker.folder, "new", OWN.0);
     let above = EnvelopeId::new(NODE, SequenceId(4));
