@@ -1,7 +1,8 @@
 //! Leaves that a caller has computed before a commit, with the bytes that they are of.
 
 use bytes::Bytes;
-use hawser_proto::merkle::{TreeHash, envelope_leaf};
+use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof};
+use hawser_proto::merkle::{LeafData, TreeHash, envelope_leaf, leaf_hash};
 
 /// The bytes of an envelope with their leaf. A commit that gets it beside the envelope does not hash the bytes again.
 ///
@@ -20,6 +21,20 @@ impl HashedEnvelope {
         Some(Self { bytes: bytes.clone(), leaf })
     }
 
+    /// Opens the outer layer of an envelope, and hashes what is in it. Also returns the statement's bytes and their
+    /// proof, so that a caller who needs them does not open the envelope again.
+    ///
+    /// # Errors
+    /// Returns an error if this layer is malformed or not canonical.
+    pub fn open(bytes: Bytes) -> Result<(Self, Bytes, Proof), LayerError> {
+        let (statement, proof) = OriginatorEnvelope::open(bytes.clone())?;
+        let leaf = leaf_hash(match &proof {
+            Proof::Signature(_) => LeafData::Signed(&statement),
+            Proof::Transaction(transaction) => LeafData::OnChain(&statement, transaction),
+        });
+        Ok((Self { bytes, leaf }, statement, proof))
+    }
+
     /// Returns the hash of the leaf that the envelope adds to its strand's tree.
     #[must_use]
     pub fn leaf(&self) -> TreeHash {
@@ -36,7 +51,6 @@ impl HashedEnvelope {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
     use hawser_proto::sign::originator_digest;
 
     use super::*;
@@ -55,5 +69,21 @@ mod tests {
             assert_eq!(hashed.leaf_of(&other), None);
         }
         assert_eq!(HashedEnvelope::new(&Bytes::from_static(b"no envelope")), None);
+    }
+
+    #[test]
+    fn an_opened_envelope_has_the_leaf_of_its_bytes() {
+        let statement = Bytes::from_static(b"a statement");
+        let signature =
+            SecretKey::from_bytes(&[1; 32]).unwrap().sign(originator_digest(&statement));
+        for proof in [Proof::Signature(signature), Proof::Transaction([7; 32])] {
+            let bytes = OriginatorEnvelope::encode(statement.clone(), proof);
+            let (hashed, opened, of) = HashedEnvelope::open(bytes.clone()).unwrap();
+            assert_eq!((opened, of), (statement.clone(), proof));
+            assert_eq!(Some(hashed), HashedEnvelope::new(&bytes));
+            let longer = Bytes::from([&bytes[..], &[0x7a, 0]].concat());
+            assert!(HashedEnvelope::new(&longer).is_some());
+            assert_eq!(HashedEnvelope::open(longer), Err(LayerError::NotCanonical));
+        }
     }
 }

@@ -219,6 +219,16 @@ impl EnvelopeVerifier {
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
+        self.opened(bytes, statement, proof)
+    }
+
+    /// Reads the statement of an envelope whose outer layer is open. Returns the signature, too, which is not checked.
+    fn opened(
+        &self,
+        bytes: Bytes,
+        statement: Bytes,
+        proof: Proof,
+    ) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.

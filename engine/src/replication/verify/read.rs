@@ -15,13 +15,17 @@ impl EnvelopeVerifier {
     #[must_use]
     pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, HashedEnvelope)>> {
         let node = self.key.address();
-        batch.into_iter().map(|bytes| self.read_one(bytes, node)).collect()
+        let mut read = Vec::with_capacity(batch.len());
+        for bytes in batch {
+            read.push(self.read_one(bytes, node)?);
+        }
+        Some(read)
     }
 
     /// Reads one envelope. `node` is the account of the strand's node.
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
-        let hashed = HashedEnvelope::new(&bytes)?;
-        let (opened, _) = self.open(bytes).ok()?;
+        let (hashed, statement, proof) = HashedEnvelope::open(bytes.clone()).ok()?;
+        let (opened, _) = self.opened(bytes, statement, proof).ok()?;
         let ParsedEnvelope { bytes, id, inner } = opened.parse();
         // Long ones are updates and reports, which are never shown before they are verified.
         let InnerLayers::Held(Ok(statement)) = inner else { return None };

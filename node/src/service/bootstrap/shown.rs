@@ -195,7 +195,9 @@ fn read_first(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<CheckedPart, SequenceId> {
-    let mut whole = CheckedPart::default();
+    let (entries, hashed) =
+        (Vec::with_capacity(envelopes.len()), Vec::with_capacity(envelopes.len()));
+    let mut whole = CheckedPart { entries, hashed };
     for part in envelopes.chunks(READ_TOGETHER) {
         let bytes = part.iter().map(|(_, bytes)| bytes.clone()).collect();
         let read = match verifier.read(bytes) {
