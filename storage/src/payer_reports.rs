@@ -28,28 +28,6 @@ pub struct ReportEventsRead {
     last: Option<PayerReportKey>,
 }
 
-/// The version of the recorded events.
-#[derive(Debug, Default)]
-pub(crate) struct ReportVersion {
-    /// Rises before existing rows are replaced, and after that.
-    number: u64,
-    /// True while existing rows are being replaced. A snapshot of that time may have the rows before or those after, so
-    /// a reader continues after nothing that it has read.
-    is_replacing: bool,
-}
-
-impl ReportVersion {
-    /// Notes that rows are going to be replaced.
-    fn begin(&mut self) {
-        (self.number, self.is_replacing) = (self.number + 1, true);
-    }
-
-    /// Notes that no rows are being replaced any more, and that those which were read may be obsolete.
-    fn end(&mut self) {
-        (self.number, self.is_replacing) = (self.number + 1, false);
-    }
-}
-
 /// Events that a reader has not read yet, before they are read.
 pub struct NewReportEvents<'a> {
     /// The snapshot from which they are read. All other reads from it are consistent with them.

@@ -159,10 +159,7 @@ fn files_are_held_to_their_columns_too() {
 fn the_columns_of_what_only_other_software_decodes_are_made_from_its_bytes() {
     let [_, log] = logs();
     let rows = rows(&log);
-    let kinds = |rows: &Rows| {
-        let merged = merge(check(rows), None).unwrap();
-        merged.faults.kept().iter().map(|it| it.kind).collect::<Vec<_>>()
-    };
-    assert_eq!(kinds(&rows), [FaultKind::BrokenRule; 6]);
+    let merged = merge(check(&rows), None).unwrap();
+    assert_eq!(merged.verdict, "clean", "{merged:?}");
     assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
 }
