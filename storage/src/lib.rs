@@ -23,8 +23,8 @@
 //! - `trees`, `tree_rows`, `tree_edges`, `hashed`: the Merkle trees over strands, grown by commits or in later steps;
 //! - `tree_read`, `checkpoints`: proofs about these trees, and the checkpoints that nodes signed of them;
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
-//! - `rates`, `ledger`, `payer_reports`, `report_version`, `misbehavior`, `reports`: history that is recorded beside the
-//!   log;
+//! - `rates`, `ledger`, `payer_reports`, `report_version`, `misbehavior`, `reports`: history that is recorded beside
+//!   the log;
 //! - `report_amounts`, `late_searches`: the state of the work on payer reports that outlasts a restart;
 //! - `lists`: these and other lists that are one row of `meta` each;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
