@@ -69,7 +69,12 @@ impl BoundedHttp {
     ) -> TransportResult<ResponsePacket> {
         let until = Instant::now() + BATCH_MAX;
         if self.sends_singly() {
-            return self.send_singly(requests, None, until).await;
+            let answers = self.send_singly(requests, None, until).await;
+            if answers.is_err() {
+                // One by one they may take too long. The endpoint may take batches again.
+                *self.singly_until.lock() = None;
+            }
+            return answers;
         }
         let refused = match self.send(body, self.answer_bytes_max).await {
             Ok((ResponsePacket::Single(answer), _)) => match answer.payload {

@@ -95,11 +95,14 @@ impl NodeError {
         }
     }
 
-    /// Returns the error as that of a node which cannot check the envelopes if it is a refusal and `is_behind`: the
-    /// node lacks a chain envelope on which one of them depends, and another node has shown that.
+    /// Returns the error as that of a node which cannot check the envelopes if it calls them invalid and `is_behind`:
+    /// the node lacks a chain envelope on which one of them depends, and another node has shown that. Other refusals,
+    /// such as that of a payer without money, do not depend on the chain's envelopes.
     pub(crate) fn unless_behind(self, is_behind: impl FnOnce() -> bool) -> Self {
         match self {
-            Self::Refused(status) if is_behind() => Self::Unable(status),
+            Self::Refused(status) if status.code() == Code::InvalidArgument && is_behind() => {
+                Self::Unable(status)
+            }
             error => error,
         }
     }
