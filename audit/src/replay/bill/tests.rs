@@ -256,7 +256,8 @@ fn a_bill_says_which_signatures_of_the_older_network_could_not_be_verified() {
 fn a_report_that_ends_within_its_minute_holds_no_originator_accountable() {
     let log = MemoryLog::honest(100);
     let honest = reports(&log, &[60])[0];
-    let early = [BilledReport { end: SequenceId(honest.end.0 - 1), ..honest }];
+    let early = reports(&MemoryLog::honest(honest.end.0 - 1), &[60]);
+    assert_eq!(early[0].end_minute, honest.end_minute);
     let found = bill(&log, head(&log), &early, &settings(8)).unwrap();
     let kinds: Vec<_> = found.faults.kept().iter().map(|it| it.kind).collect();
     assert!(kinds.contains(&FaultKind::InNoReport), "{found:?}");
