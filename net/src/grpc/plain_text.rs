@@ -213,6 +213,17 @@ mod tests {
         assert_eq!(called.recv().await.unwrap(), authority, "the peer sees its name");
     }
 
+    /// The server of the name cannot give another address for the connection.
+    #[tokio::test]
+    async fn a_peer_with_tls_is_dialled_where_its_name_was_checked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let checked = listener.local_addr().unwrap();
+        let dialled = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let url = format!("https://peer.invalid:{}", checked.port());
+        PeerClient::connect(&url, &[checked], None).await.unwrap_err();
+        assert!(dialled.is_finished(), "its name was looked up again");
+    }
+
     #[tokio::test]
     async fn a_name_with_one_public_address_or_none_is_not_called() {
         let found = |addresses: &[&str]| {
