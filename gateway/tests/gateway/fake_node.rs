@@ -44,7 +44,10 @@ pub(crate) enum Manner {
     Overcharges,
     /// Charges this congestion fee, picodollars.
     IsBusy(u64),
+    /// States an expiry that is two days late.
     KeepsForLonger,
+    /// States an expiry that is an hour early.
+    ExpiresEarly,
     /// Changes the retention in the payer envelope, and charges the correct fee for it.
     SellsLonger,
     /// Signs a time that is this many seconds ahead.
@@ -365,7 +368,8 @@ impl Inner {
         match manner {
             Manner::Overcharges => statement.base_fee_picodollars += 1,
             Manner::IsBusy(fee) => statement.congestion_fee_picodollars = *fee,
-            Manner::KeepsForLonger => statement.expiry_unixtime += 86_400,
+            Manner::KeepsForLonger => statement.expiry_unixtime += 2 * 86_400,
+            Manner::ExpiresEarly => statement.expiry_unixtime -= 3600,
             Manner::OtherOriginator => statement.originator_node_id += 100,
             _ => {}
         }

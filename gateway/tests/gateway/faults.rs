@@ -22,6 +22,7 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
         Manner::ChangesBytes,
         Manner::Overcharges,
         Manner::KeepsForLonger,
+        Manner::ExpiresEarly,
         Manner::OtherOriginator,
         Manner::AnswersFewer,
         Manner::AnswersMore,
