@@ -41,6 +41,8 @@ pub(crate) enum Manner {
     Forges,
     /// Publishes another payer envelope.
     ChangesBytes,
+    /// Adds a field to the payer envelope that other software passes over, and no client decodes.
+    AddsOddField,
     Overcharges,
     /// Charges this congestion fee, picodollars.
     IsBusy(u64),
@@ -348,6 +350,9 @@ impl Inner {
             let mut message = pb::PayerEnvelope::decode(bytes).unwrap();
             message.message_retention_days += 1;
             bytes = message.encode_to_vec().into();
+        }
+        if *manner == Manner::AddsOddField {
+            bytes = [&bytes[..], &[0x08, 5]].concat().into(); // the client envelope, as a number
         }
         let days = u64::from(payer.retention_days()) + u64::from(*manner == Manner::SellsLonger);
         let later_s = match manner {
