@@ -346,9 +346,10 @@ def judge_payload(case, accused, exhibits, worthless):
 def judge_envelope(case, rates, exhibit):
     """Verdict, fact, rule and missing data about one envelope."""
     rule = broken_rule(exhibit)
+    is_late = rule == 9 and seconds_late(exhibit) > 0
     if rule == 1 and exhibit.is_read_elsewhere():
         return "claim", "odd_encoding", rule, None
-    if rule:
+    if rule and not is_late:
         return "proven", "rule_broken", rule, None
     payer, _, _, topic, _ = exhibit.paid_parts()
     base, congestion = exhibit.fields.get(5, 0), exhibit.fields.get(6, 0)
@@ -370,6 +371,8 @@ def judge_envelope(case, rates, exhibit):
                 verdict = "inconclusive", "former_rate", 0, "rate_block"
     if is_absent(case, exhibit.node, exhibit.ns - 60 * MINUTE) and is_absent(case, exhibit.node, exhibit.ns):
         return "claim", "absent", 17, verdict[3]
+    if is_late:
+        return "claim", "late_expiry", 9, verdict[3]
     return verdict
 
 
@@ -410,8 +413,14 @@ def broken_rule(exhibit):
     elif arm != 3:
         # An identity update, and uploads and messages that are empty; others need a parser of MLS.
         return 14 if arm == 4 else 6
+    return 0 if -600 <= seconds_late(exhibit) <= 86400 else 9
+
+
+def seconds_late(exhibit):
+    """Seconds by which the expiry is later than time and retention give; 0 if there is no end, negative if earlier."""
+    days = exhibit.paid_parts()[0].get(4, 0)
     expiry = max(0, exhibit.ns) // 10**9 + days * 86400
-    return 9 if days != 2**32 - 1 and abs(exhibit.fields.get(7, 0) - expiry) > 600 else 0
+    return 0 if days == 2**32 - 1 else exhibit.fields.get(7, 0) - expiry
 
 
 def judge_window(rates, exhibits):

@@ -103,3 +103,22 @@ fn a_long_update_that_another_payload_replaces_is_a_claim_and_one_that_counts_is
     assert_eq!(of(&update, &[]), (Claim, "odd_encoding"));
     assert_eq!(of(&[], &update), (Proven, "rule_broken"));
 }
+
+/// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.
+#[test]
+fn a_late_expiry_is_a_claim_and_excuses_no_other_fault() {
+    let of = |off_s: i64, change: fn(&mut env::UnsignedOriginatorEnvelope)| {
+        let mut statement = draft(7, NOW).statement();
+        statement.expiry_unixtime = statement.expiry_unixtime.checked_add_signed(off_s).unwrap();
+        change(&mut statement);
+        let envelope = sign(statement.encode_to_vec().into(), &key(1));
+        outcome(MisbehaviorKind::InvalidPayload, &[envelope])
+    };
+    assert_eq!(of(86_400, |_| {}), (Refuted, "no_rule_broken"));
+    assert_eq!(of(86_401, |_| {}), (Claim, "late_expiry"));
+    assert_eq!(of(1_000_000_000_000, |_| {}), (Claim, "late_expiry"));
+    assert_eq!(of(-600, |_| {}), (Refuted, "no_rule_broken"));
+    assert_eq!(of(-601, |_| {}), (Proven, "rule_broken"));
+    let overpriced = |it: &mut env::UnsignedOriginatorEnvelope| it.base_fee_picodollars += 1;
+    assert_eq!(of(86_401, overpriced), (Proven, "rule_broken"));
+}

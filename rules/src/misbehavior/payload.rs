@@ -105,8 +105,8 @@ pub(super) fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The envelope breaks a rule of which its signer may not have known that it applies. Has the facts that decide
-    /// about its fees, if these are unknown.
+    /// The envelope breaks a rule, and its signer may be innocent of that. Has the facts that decide about its fees, if
+    /// these are unknown.
     Claimed(Fact, Option<Missing>),
     /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
@@ -114,19 +114,21 @@ enum PayloadFinding {
 }
 
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
-    let statement = match check_bytes(exhibit) {
-        Ok(statement) => statement,
+    let (statement, late) = match check_bytes(exhibit) {
+        Ok(checked) => checked,
         Err(violation) => return broken(&violation, exhibit),
     };
+    let late = late.map(|late| Fact { name: "late_expiry", ..fact_of(&late, exhibit) });
+    let claim = absence_of(case, exhibit).or(late);
     match judge_fees(case, exhibit, &statement) {
         PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
-        // Absence comes last, because it is weaker evidence than any other rule. Wrong fees would be a proof, so what
+        // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what
         // would decide about them stays named.
-        finding => match (absence_of(case, exhibit), finding) {
-            (Some(absent), PayloadFinding::Undecided(_, missing)) => {
-                PayloadFinding::Claimed(absent, Some(missing))
+        finding => match (claim, finding) {
+            (Some(claim), PayloadFinding::Undecided(_, missing)) => {
+                PayloadFinding::Claimed(claim, Some(missing))
             }
-            (Some(absent), _) => PayloadFinding::Claimed(absent, None),
+            (Some(claim), _) => PayloadFinding::Claimed(claim, None),
             (None, finding) => finding,
         },
     }
@@ -192,13 +194,20 @@ fn judge_fees(
 }
 
 /// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
-fn check_bytes(exhibit: &Exhibit) -> Result<UnsignedOriginatorEnvelope, Violation> {
+/// Returns a late expiry beside the statement: it proves nothing, because a node of other software computes the expiry
+/// when it signs, which is after an outage long after the envelope's time. The envelope then breaks no other rule.
+fn check_bytes(
+    exhibit: &Exhibit,
+) -> Result<(UnsignedOriginatorEnvelope, Option<Violation>), Violation> {
     check_length(exhibit.len_bytes)?;
     let statement = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone())?;
     let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
     let payer = payer_of(statement.payer());
-    check_statement(&statement, payer, key)?;
-    Ok(statement)
+    match check_statement(&statement, payer, key) {
+        Ok(()) => Ok((statement, None)),
+        Err(late @ Violation::LateExpiry(_)) => Ok((statement, Some(late))),
+        Err(violation) => Err(violation),
+    }
 }
 
 /// Returns the account that the payer signature recovers to.
