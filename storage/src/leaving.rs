@@ -83,6 +83,8 @@ pub(crate) struct LeavingStrand<'a> {
     /// The envelopes that are not read yet, by place ascending.
     left: &'a [Expiring],
     derive: &'a DeriveExpired<'a>,
+    /// The place of the mark of the last range that was removed.
+    pub(crate) last_mark: Option<EnvelopeId>,
 }
 
 impl<'a> LeavingStrand<'a> {
@@ -93,7 +95,7 @@ impl<'a> LeavingStrand<'a> {
         expired: &'a [Expiring],
         derive: &'a DeriveExpired<'a>,
     ) -> Self {
-        Self { database, originator, left: expired, derive }
+        Self { database, originator, left: expired, derive, last_mark: None }
     }
 
     /// Returns the originator of the strand.

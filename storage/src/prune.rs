@@ -225,7 +225,7 @@ impl Database {
                 // `after` is called at least once, with the refused places.
                 let parts = parts.chain(leaving.is_empty().then_some(&leaving[..]));
                 for part in parts {
-                    if !self.prune_or_keep(&strand, part, &mut done, &mut is_told)? {
+                    if !self.prune_or_keep(&mut strand, part, &mut done, &mut is_told)? {
                         return Ok(ControlFlow::Continue(()));
                     }
                     if after(std::mem::take(&mut done)).is_break() {
@@ -300,7 +300,7 @@ impl Database {
     /// cannot be read, they stay, and keep no other ones: marks are not repaired. Says so once, and sets `is_told`.
     fn prune_or_keep(
         &self,
-        strand: &LeavingStrand<'_>,
+        strand: &mut LeavingStrand<'_>,
         leaving: &[Leaving],
         done: &mut PrunedBatch,
         is_told: &mut bool,
@@ -311,6 +311,7 @@ impl Database {
             Err(CommitError::Read(error)) => error,
             pruned => return pruned,
         };
+        strand.last_mark = None;
         done.refused.truncate(refused);
         done.refused.extend(leaving.iter().map(|it| it.id));
         if let Some(first) = leaving.first()
@@ -325,7 +326,7 @@ impl Database {
     /// while projections have to be rebuilt.
     fn prune_strand(
         &self,
-        strand: &LeavingStrand<'_>,
+        strand: &mut LeavingStrand<'_>,
         leaving: &[Leaving],
         done: &mut PrunedBatch,
     ) -> Result<bool, CommitError> {
@@ -341,7 +342,8 @@ impl Database {
         // A late find reads marks, and a verdict writes them.
         let head = self.lock_between_commits(&head);
         let end = self.verified(originator)?.unwrap_or(*head);
-        let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let mut marks = marks.expecting(strand.last_mark);
         let (mut ranges, mut goes) = (PrunedRanges::default(), Vec::with_capacity(leaving.len()));
         for leaving in leaving {
             let id = leaving.id;
@@ -361,10 +363,12 @@ impl Database {
             false => LeavingRows::of(self, goes.iter().copied()),
         };
         let mut batch = rows.batch;
+        let last_mark = ranges.last_mark();
         ranges.stage(self, &mut batch);
         let writing = self.expired_ends.writing();
         self.write_buffered(batch)?;
         drop(writing);
+        strand.last_mark = last_mark;
         done.pruned.extend(goes.into_iter().map(|leaving| (leaving.id, leaving.len_bytes)));
         Ok(true)
     }
