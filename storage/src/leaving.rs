@@ -76,13 +76,15 @@ pub(crate) struct LeavingPart {
     pub(crate) refused: Vec<EnvelopeId>,
 }
 
-/// The expired envelopes of one strand, which are read part by part.
+/// The expired envelopes of one strand, which are read part by part. One part is read ahead while a commit has the
+/// strand's head, because a core is idle during its sync, and the time after it is for writes.
 pub(crate) struct LeavingStrand<'a> {
     database: &'a Arc<Database>,
     originator: OriginatorId,
     /// The envelopes that are not read yet, by place ascending.
     left: &'a [Expiring],
     derive: &'a DeriveExpired<'a>,
+    ahead: Option<LeavingPart>,
     /// The place of the mark of the last range that was removed.
     pub(crate) last_mark: Option<EnvelopeId>,
 }
@@ -95,7 +97,7 @@ impl<'a> LeavingStrand<'a> {
         expired: &'a [Expiring],
         derive: &'a DeriveExpired<'a>,
     ) -> Self {
-        Self { database, originator, left: expired, derive, last_mark: None }
+        Self { database, originator, left: expired, derive, ahead: None, last_mark: None }
     }
 
     /// Returns the originator of the strand.
@@ -103,12 +105,26 @@ impl<'a> LeavingStrand<'a> {
         self.originator
     }
 
+    /// Returns the next part; `None` at the end.
+    pub(crate) fn next_part(&mut self) -> Option<LeavingPart> {
+        self.ahead.take().or_else(|| self.read())
+    }
+
+    /// Reads the next part ahead. Returns false if nothing was to be read.
+    pub(crate) fn read_ahead(&mut self) -> bool {
+        if self.ahead.is_some() {
+            return false;
+        }
+        self.ahead = self.read();
+        self.ahead.is_some()
+    }
+
     /// Reads the next envelopes, at most [`READ_PLACES`]; `None` at the end. No lock is needed, because the bytes of a
     /// stored envelope never change.
     ///
     /// One that cannot be read stays, and keeps no other one: its peers may have pruned it too, and then none can bring
     /// it back. If the size of the tree cannot be read, all of them stay.
-    pub(crate) fn next_part(&mut self) -> Option<LeavingPart> {
+    fn read(&mut self) -> Option<LeavingPart> {
         let first = self.left.first()?;
         let snapshot = Snapshot::new(self.database);
         let tree_size = match snapshot.tree_size(self.originator) {

@@ -133,9 +133,9 @@ impl Store {
     /// evidence stay. Ends early if `after` returns `Break`. Returns the last value of `after`.
     ///
     /// An envelope stays if it is absent, marked, not yet verified, the last one of its strand, without the stated
-    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets. Commits to a strand wait
-    /// for its writes. Nothing is pruned while projections have to be rebuilt. A nearly full disk does not stop
-    /// pruning, because pruning makes room.
+    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets, and must not use the store,
+    /// parts of which are locked. Commits to a strand wait for its writes. Nothing is pruned while projections have to
+    /// be rebuilt. A nearly full disk does not stop pruning, because pruning makes room.
     ///
     /// # Errors
     /// An error if rows cannot be written. Envelopes before it, in the order of places, are removed.
@@ -340,7 +340,7 @@ impl Database {
         }
         let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
-        let head = self.lock_between_commits(&head);
+        let head = self.lock_between_commits(&head, || strand.read_ahead());
         let end = self.verified(originator)?.unwrap_or(*head);
         let marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
         let mut marks = marks.expecting(strand.last_mark);
@@ -376,11 +376,19 @@ impl Database {
 
 impl Database {
     /// Locks the head of a strand while no commit has it. Does not stand in line for it at first: a thread in line gets
-    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well.
-    fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
+    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well. Does other
+    /// work meanwhile, which returns false if there is none.
+    fn lock_between_commits<'h>(
+        &self,
+        head: &'h Head,
+        mut meanwhile: impl FnMut() -> bool,
+    ) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if let Some(head) = head.try_lock() {
                 return head;
+            }
+            if meanwhile() {
+                continue;
             }
             let began = Instant::now();
             std::thread::sleep(BUSY_PAUSE);

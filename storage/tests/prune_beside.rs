@@ -1,12 +1,15 @@
-//! The cost of pruning for commits beside it: what it reads under the lock of a strand's head.
+//! The cost of pruning for commits beside it: what it reads under the lock of a strand's head, and while it waits.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use crate::support::pruning::*;
 use crate::support::*;
 use hawser_proto::EnvelopeId;
 use hawser_storage::{Change, ExpiredEnvelope, Expiring, Facts, SkipReason, Store, Validity};
+use parking_lot::Mutex;
 use rocksdb::perf::{PerfContext, PerfMetric};
 
 /// Returns the facts of an envelope whose removal hides no inbox.
@@ -83,4 +86,48 @@ fn marks_between_two_writes_are_found() {
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a rebuild");
     }
+}
+
+/// The time between two commits is then for writes.
+#[test]
+fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
+    let store = in_memory();
+    store.commit(&(1..=600).map(plain).collect::<Vec<_>>()).unwrap();
+    let (hang, hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (is_first, released) = (AtomicBool::new(true), Mutex::new(released));
+    store.set_write_faults(Some(Arc::new(move || {
+        if is_first.swap(false, Ordering::Relaxed) {
+            hang.send(()).unwrap();
+            let _ = released.lock().recv();
+        }
+        None
+    })));
+    let parts = AtomicUsize::new(0);
+    let mut pruned = 0;
+    let parts_before_release = std::thread::scope(|scope| {
+        let commit = scope.spawn(|| store.commit(&[plain(601)]));
+        hung.recv().unwrap();
+        let pruning = scope.spawn(|| {
+            let derive = |expired: &[ExpiredEnvelope]| {
+                parts.fetch_add(1, Ordering::SeqCst);
+                derive_all(expired)
+            };
+            store.prune_many(&expired(1..600), &derive, &mut |done| {
+                pruned += done.pruned.len();
+                ControlFlow::Continue(())
+            })
+        });
+        // It waits when nothing else is to be done.
+        while store.waited_for_commits().is_zero() {
+            std::thread::yield_now();
+        }
+        let before = parts.load(Ordering::SeqCst);
+        drop(release);
+        commit.join().unwrap().unwrap();
+        assert_eq!(pruning.join().unwrap(), Ok(ControlFlow::Continue(())));
+        before
+    });
+    assert_eq!(parts_before_release, 2, "one is read ahead");
+    assert_eq!((parts.into_inner(), pruned), (3, 599), "of 256 envelopes each");
 }
