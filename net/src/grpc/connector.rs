@@ -29,7 +29,7 @@ const ADDRESSES_MAX: Duration = Duration::from_secs(5);
 /// The addresses of a peer, which its caller has looked up and checked. They are the answer to every look-up of the
 /// library. It looks up no URL that has an address in place of a name: that is the address which was checked.
 #[derive(Clone)]
-struct CheckedAddresses(Arc<[SocketAddr]>);
+struct CheckedAddresses(Vec<SocketAddr>);
 
 impl Service<Name> for CheckedAddresses {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -41,7 +41,7 @@ impl Service<Name> for CheckedAddresses {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        ready(Ok(self.0.to_vec().into_iter()))
+        ready(Ok(self.0.clone().into_iter()))
     }
 }
 
@@ -69,7 +69,7 @@ impl PeerConnector {
         // An address of IPv6 has brackets in a URL.
         let host = target.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses.into()));
+        let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEP_ALIVE));
