@@ -128,8 +128,8 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
     let usage = reporter.usage_of(payer)?;
     let page = UsagePage {
         payer: payer.to_string(),
-        unsettled_picodollars: usage.unsettled.to_string(),
-        settled_picodollars: usage.settled.to_string(),
+        unsettled_picodollars: usage.unsettled.0.to_string(),
+        settled_picodollars: usage.settled.0.to_string(),
         envelopes: usage.envelopes,
         balance_picodollars: usage.balance.0.to_string(),
         available_picodollars: usage.available().0.to_string(),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{DB, WriteBatch};
 
@@ -43,7 +44,7 @@ impl Pricing<'_> {
         let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
         let envelope = PricedEnvelope { originator_ns, size_bytes, retention_days, earlier };
         UsageRow {
-            picodollars: (self.price)(self.rates, &envelope),
+            picodollars: PicoDollarPrice((self.price)(self.rates, &envelope)),
             messages: 1,
             bytes: len_bytes,
             last_sequence: id.sequence,

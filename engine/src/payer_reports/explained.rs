@@ -147,8 +147,8 @@ fn row_of(minute: u32, payer: PayerAddress, row: UsageRow) -> MinuteOfPayer {
     MinuteOfPayer {
         minute,
         payer,
-        own: row.picodollars,
-        stated: row.stated_picodollars,
+        own: row.picodollars.0,
+        stated: row.stated_picodollars.0,
         last: row.last_sequence,
     }
 }
@@ -203,7 +203,7 @@ fn envelopes(
             minute,
             payer: charge.payer,
             own: price(&rates, &priced),
-            stated: charge.stated_picodollars,
+            stated: charge.stated_picodollars.0,
         });
     }
     Ok(found)

@@ -445,7 +445,7 @@ fn sum_up(
             return false;
         }
         let sum = sums.entry(payer).or_default();
-        *sum = sum.saturating_add(row.picodollars);
+        *sum = sum.saturating_add(row.picodollars.0);
         newest = newest.max(row.last_sequence);
         true
     })?;

@@ -1,18 +1,19 @@
 //! The usage of a payer, and what it can still spend.
 
 use hawser_proto::PayerAddress;
+use hawser_rules::PicoDollarPrice;
 use hawser_storage::{ReadError, Snapshot};
 
 use super::ChainReports;
 use crate::ledger::{self, PicoDollarBalance};
 
-/// The usage of a payer, picodollars, and its balance.
+/// The usage of a payer, and its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PayerUsage {
     /// Usage that is in no report which is settled as a whole.
-    pub unsettled: u64,
+    pub unsettled: PicoDollarPrice,
     /// Usage of reports that are settled as a whole.
-    pub settled: u64,
+    pub settled: PicoDollarPrice,
     /// Envelopes of both.
     pub envelopes: u64,
     /// The balance on the chain, which settlements reduce.
@@ -23,7 +24,7 @@ impl PayerUsage {
     /// Returns the amount that the payer can still spend: the balance without the unsettled usage.
     #[must_use]
     pub fn available(&self) -> PicoDollarBalance {
-        self.balance.without(self.unsettled.into())
+        self.balance.without(self.unsettled.0.into())
     }
 }
 
@@ -43,7 +44,7 @@ pub fn usage_of(
             true => &mut usage.settled,
             false => &mut usage.unsettled,
         };
-        *sum = sum.saturating_add(row.picodollars);
+        *sum = sum.plus(row.picodollars);
         usage.envelopes = usage.envelopes.saturating_add(row.messages);
     })?;
     usage.balance = ledger::balance(&snapshot.ledger(payer)?);
@@ -64,7 +65,7 @@ pub fn available_of(
     snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
         let settled = chain.settled_through(originator, minute);
         if settled.is_none() {
-            usage.unsettled = usage.unsettled.saturating_add(row.picodollars);
+            usage.unsettled = usage.unsettled.plus(row.picodollars);
         }
         settled
     })?;

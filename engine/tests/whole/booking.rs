@@ -192,7 +192,7 @@ fn books(store: &Store) -> ((u64, u64), Vec<Validity>, String) {
         let counted = snapshot.congestion(SOURCE, minute_of(START_NS)).unwrap();
         assert_eq!(counted, row.messages, "what is booked counts for congestion");
         let digests = format!("{:?}", snapshot.projection_digests().unwrap());
-        ((row.messages, row.picodollars), validities(store), digests)
+        ((row.messages, row.picodollars.0), validities(store), digests)
     };
     let books = read();
     store.rebuild_many(&many, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();

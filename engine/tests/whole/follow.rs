@@ -406,7 +406,8 @@ async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked(
     let payer = payer(0).public_key().address();
     let row = store.snapshot().usage(SOURCE, minute, payer).unwrap().unwrap();
     assert_eq!(row.messages, 2);
-    assert_eq!(row.stated_picodollars, row.picodollars + 1000, "two thousand instead of one");
+    let more = PicoDollarPrice(1000);
+    assert_eq!(row.stated_picodollars, row.picodollars.plus(more), "two thousand instead of one");
     assert_eq!(store.differing_fees(), [(SOURCE, 1)].into());
 
     // It is evidence once the list is known to have every rate of that time.

@@ -69,9 +69,9 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
         let taken = network.contract.0.lock().taken_from[&leaf.payer];
         assert_eq!(taken, leaf.fee.settled(), "{}", leaf.payer);
         let usage = network.worker(200).usage_of(leaf.payer).unwrap();
-        assert_eq!(usage.settled, leaf.fee.get());
-        assert!(usage.unsettled > 0, "the last minute is in no report");
-        assert_eq!(usage.available().0, -i128::from(usage.unsettled));
+        assert_eq!(usage.settled.0, leaf.fee.get());
+        assert!(usage.unsettled.0 > 0, "the last minute is in no report");
+        assert_eq!(usage.available().0, -i128::from(usage.unsettled.0));
     }
     let shown = network.worker(200).reports().unwrap().views;
     let [shown] = &shown[..] else { panic!("{shown:?}") };
@@ -453,7 +453,7 @@ async fn a_report_of_the_first_rows_is_not_equal() {
     let mut rows = Vec::new();
     snapshot
         .usage_of_minutes(about, None, end.minute, |_, payer, row| {
-            rows.push((payer, row.picodollars));
+            rows.push((payer, row.picodollars.0));
             true
         })
         .unwrap();

@@ -54,7 +54,8 @@ pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
 
 /// Charges a payer for an envelope of so many bytes, for which its originator asked 10 picodollars.
 pub(crate) fn charge(payer: u8, size_bytes: u64) -> Charge {
-    Charge { payer: Address([payer; 20]), size_bytes, retention_days: 2, stated_picodollars: 10 }
+    let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(10));
+    Charge { payer, size_bytes, retention_days: 2, stated_picodollars }
 }
 
 pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
