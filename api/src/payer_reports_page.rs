@@ -151,8 +151,8 @@ impl ExplainedPage {
         let minutes = compared.minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
             minute: row.minute,
             payer: row.payer.to_string(),
-            own_picodollars: row.own.to_string(),
-            stated_picodollars: row.stated.to_string(),
+            own_picodollars: row.own.0.to_string(),
+            stated_picodollars: row.stated.0.to_string(),
             last_sequence_id: row.last.0,
         });
         let envelopes = compared.envelopes.iter().take(ROWS_MAX).map(|sequence| sequence.0);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, SettledAmount};
-use hawser_rules::{RateTable, Registry};
+use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde::Serialize;
 
 use super::check::{CheckedEnvelope, CheckedRow, Checker, Signed};
@@ -249,14 +249,14 @@ impl<'a> StrandBilling<'a> {
                 minute.and_then(|at| self.counts.get(&at)).copied().unwrap_or(0)
             });
             let rates = self.settings.rates.rates();
-            let fee = price(rates, signed.originator_ns, charge, earlier);
+            let fee = PicoDollarPrice(price(rates, signed.originator_ns, charge, earlier));
             self.book(id, signed.minute, charge.payer, fee);
             if charge.payer == self.settings.payer {
                 self.bill.envelopes += 1;
                 self.bill.stated_picodollars =
                     self.bill.stated_picodollars.saturating_add(charge.stated_picodollars);
                 if let Some(digest) = &signed.payer_digest {
-                    self.repeats.take(digest, id.sequence, fee);
+                    self.repeats.take(digest, id.sequence, fee.0);
                 }
             }
         }
@@ -269,7 +269,7 @@ impl<'a> StrandBilling<'a> {
     }
 
     /// Adds a fee to the report of its minute.
-    fn book(&mut self, id: EnvelopeId, minute: u32, payer: Address, fee: u64) {
+    fn book(&mut self, id: EnvelopeId, minute: u32, payer: Address, fee: PicoDollarPrice) {
         match self.ranges.book(id, minute, payer, fee) {
             FeePart::Open => {}
             FeePart::Finished => {
@@ -278,7 +278,7 @@ impl<'a> StrandBilling<'a> {
             }
             FeePart::AfterLast if payer == self.settings.payer => {
                 let sum = &mut self.bill.unreported_picodollars;
-                *sum = sum.saturating_add(fee);
+                *sum = sum.saturating_add(fee.0);
             }
             FeePart::AfterLast => {}
         }
@@ -321,7 +321,7 @@ impl<'a> StrandBilling<'a> {
             self.finish_report(range);
         }
         let left = self.ranges.left_of(self.settings.payer);
-        self.bill.unreported_picodollars = self.bill.unreported_picodollars.saturating_add(left);
+        self.bill.unreported_picodollars = self.bill.unreported_picodollars.saturating_add(left.0);
         self.bill.charged_again = self.repeats.finish();
         self.bill
     }

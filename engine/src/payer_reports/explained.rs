@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hawser_proto::{PayerAddress, SequenceId, minute_of};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{
     AmountCause, ChargedEnvelope, Explanation, Leaves, MinuteOfPayer, OwnUsage, PayerReport,
     ReportDifference, explain,
@@ -147,8 +148,8 @@ fn row_of(minute: u32, payer: PayerAddress, row: UsageRow) -> MinuteOfPayer {
     MinuteOfPayer {
         minute,
         payer,
-        own: row.picodollars.0,
-        stated: row.stated_picodollars.0,
+        own: row.picodollars,
+        stated: row.stated_picodollars,
         last: row.last_sequence,
     }
 }
@@ -202,8 +203,8 @@ fn envelopes(
             sequence,
             minute,
             payer: charge.payer,
-            own: price(&rates, &priced),
-            stated: charge.stated_picodollars.0,
+            own: PicoDollarPrice(price(&rates, &priced)),
+            stated: charge.stated_picodollars,
         });
     }
     Ok(found)

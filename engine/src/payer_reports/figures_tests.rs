@@ -130,7 +130,12 @@ fn reports_that_end_early_for_their_payers_together_have_all_amounts() {
                 assert!(is_small, "{} payers, {written}, seed {seed}", leaves.payers().len());
                 let is_last = report.end() == whole.end();
                 assert!(is_last || with_next > written, "it ends too early, seed {seed}");
-                amounts.extend(leaves.payers().iter().map(|leaf| (leaf.payer, leaf.fee.get())));
+                amounts.extend(
+                    leaves
+                        .payers()
+                        .iter()
+                        .map(|leaf| (leaf.payer, PicoDollarPrice::from(leaf.fee))),
+                );
                 (start, reports) = (report.end().sequence, reports + 1);
             }
             assert_eq!(start, whole.end().sequence, "seed {seed}");

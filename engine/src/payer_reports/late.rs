@@ -366,7 +366,7 @@ fn leaves_without(
         take(&mut sums, charge.payer, PicoDollarPrice(price(&rates, &priced)));
         left -= 1;
         if left <= may_keep && (left < tried_max || left >= newest_tried) {
-            let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars.0)));
+            let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars)));
             if leaves.root() == root {
                 return Ok(Some(leaves));
             }

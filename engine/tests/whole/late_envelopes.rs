@@ -65,7 +65,7 @@ const LATE: [(i64, u8); 5] = [(1, 0), (0, 1), (1, 7), (-1, 0), (0, 7)];
 fn booked(network: &Network, node: u32, through_minute: u32) -> Leaves {
     let mut leaves = Vec::new();
     let each = |_, payer, row: hawser_storage::UsageRow| {
-        leaves.push((payer, row.picodollars.0));
+        leaves.push((payer, row.picodollars));
         true
     };
     let snapshot = network.stores[&node].snapshot();

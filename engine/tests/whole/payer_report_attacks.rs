@@ -197,7 +197,7 @@ async fn no_payer_pays_congestion_that_the_rules_do_not_give() {
             let envelope = OriginatorEnvelope::parse(bytes).unwrap();
             let len = envelope.unsigned().payer().as_bytes().len();
             let fee = rate().base_fee(len as u64, 60).unwrap();
-            by_the_rules.push((payer(by).public_key().address(), fee));
+            by_the_rules.push((payer(by).public_key().address(), PicoDollarPrice(fee)));
         }
     }
     network.pass(3);
@@ -321,7 +321,7 @@ async fn envelopes_dated_far_ahead_end_no_reports() {
     let amounts = network.stores[&200].snapshot();
     let mut leaves = Vec::new();
     let each = |_, payer, row: hawser_storage::UsageRow| {
-        leaves.push((payer, row.picodollars.0));
+        leaves.push((payer, row.picodollars));
         true
     };
     amounts.usage_of_minutes(ABOUT, None, ahead.minute, each).unwrap();

@@ -12,6 +12,7 @@ use hawser_engine::runtime::{
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
     AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
@@ -134,7 +135,8 @@ async fn stored_amounts_that_are_not_those_of_the_report_are_computed_again() {
         stored.remove(0)
     };
     let (true_ones, mut changed) = (stored().amounts, stored());
-    changed.amounts[0].1 += 1;
+    let amount = &mut changed.amounts[0].1;
+    *amount = amount.plus(PicoDollarPrice(1));
     store.record_report_amounts(&changed).unwrap();
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log");
     assert_eq!(network.contract.0.lock().asked_to_settle, 1, "never by the others");
@@ -276,7 +278,8 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let (minute, sequence) = end.unwrap().unwrap();
     let true_leaves = network.stated(sequence);
     let without = true_leaves.payers()[0].payer;
-    let fewer = true_leaves.payers()[1..].iter().map(|leaf| (leaf.payer, leaf.fee.get()));
+    let fewer = true_leaves.payers()[1..].iter();
+    let fewer = fewer.map(|leaf| (leaf.payer, PicoDollarPrice::from(leaf.fee)));
     let lies = [
         (RangeEnd { minute, sequence }, Leaves::sum(fewer).root()),
         (RangeEnd { minute: minute + 1, sequence }, true_leaves.root()),
@@ -453,7 +456,7 @@ async fn a_report_of_the_first_rows_is_not_equal() {
     let mut rows = Vec::new();
     snapshot
         .usage_of_minutes(about, None, end.minute, |_, payer, row| {
-            rows.push((payer, row.picodollars.0));
+            rows.push((payer, row.picodollars));
             true
         })
         .unwrap();

@@ -332,7 +332,7 @@ impl Network {
             let payer = signature.recover(payer_envelope.digest()).unwrap().address();
             let congestion = statement.congestion_fee_picodollars();
             let congestion = if has_congestion { congestion } else { 0 };
-            Some((payer, statement.base_fee_picodollars() + congestion))
+            Some((payer, PicoDollarPrice(statement.base_fee_picodollars() + congestion)))
         });
         Leaves::sum(fees)
     }

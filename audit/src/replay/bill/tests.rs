@@ -38,8 +38,8 @@ fn reports(log: &MemoryLog, ends: &[u64]) -> Vec<BilledReport> {
         let usage = log.usage.iter().filter(|((minute, _), _)| in_range(*minute));
         let sums: Vec<_> = usage.map(|((_, payer), row)| (*payer, *row)).collect();
         let end = sums.iter().map(|(_, row)| row.last_sequence).max().unwrap();
-        let root = Leaves::sum(sums.iter().map(|(payer, row)| (*payer, row.picodollars)));
-        let root = root.root();
+        let root = sums.iter().map(|(payer, row)| (*payer, PicoDollarPrice(row.picodollars)));
+        let root = Leaves::sum(root).root();
         let index = index as u64;
         let report = BilledReport { index, start, end, end_minute, root, is_settled: index == 0 };
         (start, after) = (end, Some(end_minute));
