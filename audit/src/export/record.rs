@@ -192,7 +192,7 @@ fn pruned(
             Value::Bytes(address_text(charge.payer)),
             len_bytes,
             Value::int(charge.size_bytes),
-            Value::Amount(charge.stated_picodollars),
+            Value::Amount(charge.stated_picodollars.0),
             Value::Amount(0),
             Value::Int(i64::from(charge.retention_days)),
             Value::Null,

@@ -186,7 +186,7 @@ fn corrected_tallies_replace_the_old_ones_and_lost_ones_leave_an_empty_day() {
     let place = tempfile::tempdir().unwrap();
     let mut log = MemoryLog::honest(100);
     run(&log, place.path()).unwrap();
-    log.usage.values_mut().next().unwrap().picodollars += 5;
+    log.usage.values_mut().next().unwrap().picodollars.0 += 5;
     assert_eq!(run(&log, place.path()).unwrap().tally_files, 1);
     log.usage.insert((0, Address([1; 20])), Usage::default());
     log.congestion.clear();
@@ -207,7 +207,7 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     run(&log, place.path()).unwrap();
     let before = Manifest::read(place.path()).unwrap().unwrap();
     (log.head, log.last_held) = (200, 200);
-    log.usage.values_mut().next().unwrap().picodollars += 5;
+    log.usage.values_mut().next().unwrap().picodollars.0 += 5;
     run(&log, place.path()).unwrap();
     let after = Manifest::read(place.path()).unwrap().unwrap();
 

@@ -39,7 +39,7 @@ pub(crate) struct Charge {
     pub(crate) payer: Address,
     pub(crate) size_bytes: u64,
     pub(crate) retention_days: u32,
-    pub(crate) stated_picodollars: u64,
+    pub(crate) stated_picodollars: PicoDollarPrice,
 }
 
 /// The facts of an envelope whose originator can be held to it.
@@ -306,9 +306,8 @@ impl Checker {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
-            stated_picodollars: parsed
-                .base_fee_picodollars()
-                .saturating_add(parsed.congestion_fee_picodollars()),
+            stated_picodollars: PicoDollarPrice(parsed.base_fee_picodollars())
+                .plus(PicoDollarPrice(parsed.congestion_fee_picodollars())),
         });
         // The fees of an envelope that breaks a rule are no fault of their own, but its absence excuses no node.
         let is_judged = signed.violation.is_none() || signed.is_unproven;
@@ -323,8 +322,8 @@ impl Checker {
         let Ok(statement) = OpenedStatement::read(statement) else { return };
         let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
         let Some(OddTerms { payer, digest, size_bytes, retention_days }) = terms else { return };
-        let stated_picodollars =
-            statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+        let stated_picodollars = PicoDollarPrice(statement.base_fee_picodollars())
+            .plus(PicoDollarPrice(statement.congestion_fee_picodollars()));
         signed.is_unproven = true;
         signed.payer = Some(payer);
         signed.payer_digest = Some(digest);

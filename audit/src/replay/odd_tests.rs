@@ -82,7 +82,7 @@ fn what_only_other_software_decodes_is_no_fault_and_is_booked() {
     assert_eq!(odd.strands[0].figures.unproven, fields().len() as u64);
     let booked = |report: &ReplayReport| {
         let payers = report.strands[0].figures.payers.values();
-        payers.map(|it| it.picodollars).sum::<u64>()
+        payers.map(|it| it.picodollars.0).sum::<u64>()
     };
     assert_eq!(booked(&odd), booked(&plain));
 }

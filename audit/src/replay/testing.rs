@@ -221,12 +221,13 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
     let signature = hawser_proto::Signature::from_bytes(payer.signature_bytes()?).ok()?;
     let size_bytes = payer.as_bytes().len() as u64;
     let usage = Usage {
-        picodollars: RATE.base_fee(size_bytes, payer.retention_days()).unwrap(),
+        picodollars: PicoDollarPrice(RATE.base_fee(size_bytes, payer.retention_days()).unwrap()),
         messages: 1,
         bytes: bytes.len() as u64,
         last_sequence: statement.id().sequence,
-        stated_picodollars: statement.base_fee_picodollars()
-            + statement.congestion_fee_picodollars(),
+        stated_picodollars: PicoDollarPrice(
+            statement.base_fee_picodollars() + statement.congestion_fee_picodollars(),
+        ),
     };
     let payer = signature.recover(payer.digest()).ok()?.address();
     Some((minute_of(statement.originator_ns()), payer, usage))

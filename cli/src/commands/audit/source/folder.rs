@@ -253,7 +253,7 @@ fn record(pruned: &PrunedEnvelope) -> PrunedRecord {
             payer: charge.payer,
             size_bytes: charge.size_bytes,
             retention_days: charge.retention_days,
-            stated_picodollars: charge.stated_picodollars.0,
+            stated_picodollars: charge.stated_picodollars,
         }),
         counts_for_congestion: pruned.counts_for_congestion,
     }
@@ -276,11 +276,11 @@ impl StrandRows for FolderBeside<'_, '_> {
     ) -> Result<(), SourceError> {
         let convert = |minute, payer, row: hawser_storage::UsageRow| {
             let usage = Usage {
-                picodollars: row.picodollars.0,
+                picodollars: row.picodollars,
                 messages: row.messages,
                 bytes: row.bytes,
                 last_sequence: row.last_sequence,
-                stated_picodollars: row.stated_picodollars.0,
+                stated_picodollars: row.stated_picodollars,
             };
             each(minute, payer, usage);
         };
