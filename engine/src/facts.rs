@@ -107,10 +107,7 @@ impl FactTerms {
             expiry_unix_s: statement.expiry_unix_s(),
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
-            stated_picodollars: sum_of(
-                statement.base_fee_picodollars(),
-                statement.congestion_fee_picodollars(),
-            ),
+            stated_picodollars: statement.base_fee().plus(statement.congestion_fee()),
         }
     }
 
@@ -123,10 +120,7 @@ impl FactTerms {
             expiry_unix_s: terms.expiry_unix_s,
             size_bytes: terms.size_bytes,
             retention_days: terms.retention_days,
-            stated_picodollars: sum_of(
-                terms.base_fee_picodollars,
-                terms.congestion_fee_picodollars,
-            ),
+            stated_picodollars: terms.base_fee.plus(terms.congestion_fee),
         }
     }
 
@@ -155,11 +149,6 @@ impl FactTerms {
     }
 }
 
-/// Returns the sum of the fees of an envelope, picodollars.
-fn sum_of(base_fee: u64, congestion_fee: u64) -> PicoDollarPrice {
-    PicoDollarPrice(base_fee).plus(PicoDollarPrice(congestion_fee))
-}
-
 /// Returns the facts of an envelope that breaks a rule, if its payer owes for it all the same; `None` if not. Readers
 /// do not get it, so these are the facts for tallies alone.
 #[must_use]
@@ -182,8 +171,7 @@ fn of_odd(statement: &OpenedStatement) -> Option<Facts> {
     }
     let OddTerms { payer, size_bytes, retention_days, .. } =
         odd_terms(originator, statement.payer_envelope_bytes())?;
-    let stated_picodollars =
-        sum_of(statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
+    let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
     Some(Facts {
         topic: None,
         originator_ns: statement.originator_ns(),

@@ -103,7 +103,7 @@ fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<PicoDolla
     let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
     let statement = parsed.unsigned();
     check_charges_by_former(statement, rates).ok()?;
-    Some(PicoDollarPrice(statement.congestion_fee_picodollars()))
+    Some(statement.congestion_fee())
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.

@@ -373,7 +373,7 @@ mod tests {
         let envelope = open(sequenced);
         let statement = envelope.unsigned();
         assert_eq!((statement.id(), statement.originator_ns()), (id, ns));
-        assert_eq!(statement.base_fee_picodollars(), 25_300);
+        assert_eq!(statement.base_fee(), PicoDollarPrice(25_300));
         assert_eq!(fee, 25_300);
         assert_eq!(statement.expiry_unix_s(), 1_700_000_000 + 60 * 86_400);
     }
@@ -442,7 +442,7 @@ mod tests {
         let sequenced = sequencer.sequence(START_NS, &busy, &request).unwrap();
         for (step, sequenced) in steps.iter().zip(sequenced) {
             let golden: u64 = step["congestion_fee_picodollars"].as_str().unwrap().parse().unwrap();
-            assert_eq!(open(sequenced).unsigned().congestion_fee_picodollars(), golden, "{step}");
+            assert_eq!(open(sequenced).unsigned().congestion_fee().0, golden, "{step}");
         }
     }
 

@@ -125,7 +125,7 @@ async fn a_repeat_costs_nothing() {
     let expected = answer.iter().map(|bytes| {
         let envelope = strand::open(bytes);
         let unsigned = envelope.unsigned();
-        unsigned.base_fee_picodollars() + unsigned.congestion_fee_picodollars()
+        unsigned.base_fee().0 + unsigned.congestion_fee().0
     });
     assert_eq!(charged(node, &answer), (expected.sum(), 4));
 }

@@ -225,9 +225,7 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
         messages: 1,
         bytes: bytes.len() as u64,
         last_sequence: statement.id().sequence,
-        stated_picodollars: PicoDollarPrice(
-            statement.base_fee_picodollars() + statement.congestion_fee_picodollars(),
-        ),
+        stated_picodollars: statement.base_fee().plus(statement.congestion_fee()),
     };
     let payer = signature.recover(payer.digest()).ok()?.address();
     Some((minute_of(statement.originator_ns()), payer, usage))

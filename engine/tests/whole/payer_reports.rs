@@ -490,7 +490,7 @@ async fn reports_cannot_be_published_by_callers() {
     let written = OriginatorEnvelope::parse(written.unwrap().unwrap()).unwrap();
     let payer = written.unsigned().payer();
     assert_eq!(payer.retention_days(), 60);
-    assert_eq!(written.unsigned().base_fee_picodollars(), 0);
+    assert_eq!(written.unsigned().base_fee(), PicoDollarPrice(0));
     let again: pb::PayerEnvelope = prost::Message::decode(payer.as_bytes().clone()).unwrap();
     let refused = network.engines[&100].publish(vec![again]).await;
     assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");

@@ -351,7 +351,7 @@ fn a_false_report_is_explained_after_pruning_as_before() {
         panic!("it is this node's own")
     };
     let bytes = strands()[0][usize::try_from(LEFT_OUT - 1).unwrap()].clone();
-    let fee = OriginatorEnvelope::parse(bytes).unwrap().unsigned().base_fee_picodollars();
+    let fee = OriginatorEnvelope::parse(bytes).unwrap().unsigned().base_fee().0;
     let by = payer(0).public_key().address();
     let lower = leaves.payers().iter().map(|leaf| {
         let less = if leaf.payer == by { fee } else { 0 };
