@@ -191,7 +191,7 @@ fn commits(
         path: folder.path().join("db"),
         identity: identity()?,
         durability,
-        price: |_, _| 7_000_000,
+        price: |_, _| PicoDollarPrice(7_000_000),
         host: None,
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,

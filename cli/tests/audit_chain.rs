@@ -287,7 +287,7 @@ fn priced(sequence: u64, (table, rate): (&RateTable, &Rate), more: u64) -> LogEn
     let statement = signed.unsigned_originator_envelope;
     let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
     let charge = entry.facts.as_mut().unwrap().charge.as_mut().unwrap();
-    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap() + more;
+    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap().0 + more;
     (statement.base_fee_picodollars, charge.stated_picodollars) = (fee, PicoDollarPrice(fee));
     entry.bytes = UnsealedEnvelope::new(&statement).seal(&key);
     entry

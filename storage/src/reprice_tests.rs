@@ -14,9 +14,9 @@ const LIAR: OriginatorId = OriginatorId(200);
 const PAYERS: u64 = 25;
 
 /// An envelope costs more with each one before it in its minute.
-fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let fee = rates.last().map_or(0, |rate| rate.message_fee.0);
-    fee * (1 + envelope.earlier.iter().sum::<u64>())
+    PicoDollarPrice(fee * (1 + envelope.earlier.iter().sum::<u64>()))
 }
 
 fn store() -> Store {

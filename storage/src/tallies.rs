@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{DB, WriteBatch};
 
@@ -44,7 +43,7 @@ impl Pricing<'_> {
         let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
         let envelope = PricedEnvelope { originator_ns, size_bytes, retention_days, earlier };
         UsageRow {
-            picodollars: PicoDollarPrice((self.price)(self.rates, &envelope)),
+            picodollars: (self.price)(self.rates, &envelope),
             messages: 1,
             bytes: len_bytes,
             last_sequence: id.sequence,

@@ -162,7 +162,7 @@ fn the_tallies_follow_from_the_rows_of_the_log() {
         assert!(row.get_bool(17).unwrap());
         let minute = u32::try_from(row.get_long(7).unwrap()).unwrap();
         let sums = of_log.entry((minute, row.get_string(10).unwrap().clone())).or_default();
-        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap();
+        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap().0;
         assert_eq!((amount(&row, 13), row.get_long(15).unwrap()), (fee, 30));
         *sums = (
             sums.0 + amount(&row, 13) + amount(&row, 14),

@@ -44,7 +44,7 @@ fn with_field(sequence: u64, position: usize, field: &[u8]) -> Draft {
     let client = [before, &payer.unsigned_client_envelope[..], behind].concat();
     let paid = PayerEnvelope::sign(client.into(), NODE, DAYS, &key(9)).encode_to_vec();
     let paid = [&paid[..], outside].concat();
-    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap();
+    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap().0;
     made.statement.payer_envelope_bytes = paid.into();
     made
 }

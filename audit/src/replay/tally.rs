@@ -352,7 +352,7 @@ pub(crate) fn price(
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));
     let fee = rate.map(|rate| rate.fee(charge.size_bytes, charge.retention_days, earlier));
-    fee.and_then(Result::ok).map_or(PicoDollarPrice(0), PicoDollarPrice)
+    fee.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Maps as lists of pairs, because JSON has only texts as keys.

@@ -77,7 +77,7 @@ fn drafted(
     let payer = key(if sequence.is_multiple_of(3) { 8 } else { 9 });
     let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, days, &payer);
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
-    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap();
+    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap().0;
     let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(days) * 86_400;
     Draft {
         statement: pb::UnsignedOriginatorEnvelope {
@@ -221,7 +221,7 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
     let signature = hawser_proto::Signature::from_bytes(payer.signature_bytes()?).ok()?;
     let size_bytes = payer.as_bytes().len() as u64;
     let usage = Usage {
-        picodollars: PicoDollarPrice(RATE.base_fee(size_bytes, payer.retention_days()).unwrap()),
+        picodollars: RATE.base_fee(size_bytes, payer.retention_days()).unwrap(),
         messages: 1,
         bytes: bytes.len() as u64,
         last_sequence: statement.id().sequence,

@@ -53,7 +53,7 @@ pub fn write_registry(place: &Path, name: &str, id: u32, key: &SecretKey) -> Pat
 }
 
 pub fn open(data: &Path, key: &SecretKey) -> Store {
-    open_with(data, key, |_, _| 0)
+    open_with(data, key, |_, _| PicoDollarPrice(0))
 }
 
 /// Opens the folder with prices of its own.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use hawser_proto::{PayerAddress, SequenceId, minute_of};
-use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{
     AmountCause, ChargedEnvelope, Explanation, Leaves, MinuteOfPayer, OwnUsage, PayerReport,
     ReportDifference, explain,
@@ -203,7 +202,7 @@ fn envelopes(
             sequence,
             minute,
             payer: charge.payer,
-            own: PicoDollarPrice(price(&rates, &priced)),
+            own: price(&rates, &priced),
             stated: charge.stated_picodollars,
         });
     }

@@ -363,7 +363,7 @@ fn leaves_without(
             retention_days: charge.retention_days,
             earlier: counts.before(minute)?,
         };
-        take(&mut sums, charge.payer, PicoDollarPrice(price(&rates, &priced)));
+        take(&mut sums, charge.payer, price(&rates, &priced));
         left -= 1;
         if left <= may_keep && (left < tried_max || left >= newest_tried) {
             let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars)));

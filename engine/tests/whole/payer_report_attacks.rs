@@ -197,7 +197,7 @@ async fn no_payer_pays_congestion_that_the_rules_do_not_give() {
             let envelope = OriginatorEnvelope::parse(bytes).unwrap();
             let len = envelope.unsigned().payer().as_bytes().len();
             let fee = rate().base_fee(len as u64, 60).unwrap();
-            by_the_rules.push((payer(by).public_key().address(), PicoDollarPrice(fee)));
+            by_the_rules.push((payer(by).public_key().address(), fee));
         }
     }
     network.pass(3);

@@ -196,7 +196,7 @@ fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> 
     let rate = rates.at(statement.originator_ns());
     let fee =
         rate.and_then(|rate| rate.base_fee(payer.as_bytes().len() as u64, payer.retention_days()));
-    fee.map_or(PicoDollarPrice(0), PicoDollarPrice)
+    fee.unwrap_or_default()
 }
 
 /// Returns true if a stored payer envelope has the target, the client envelope and the payer of the one that was

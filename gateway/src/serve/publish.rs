@@ -242,7 +242,8 @@ impl PublishService {
         let size = payer_envelope_len(&envelope.bytes, retention_days);
         let rate = rates.at(crate::now_ns()).ok();
         let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days).ok());
-        let fee = fee.unwrap_or(0); // without a rate, nodes refuse the envelope too
+        // Without a rate, nodes refuse the envelope too.
+        let PicoDollarPrice(fee) = fee.unwrap_or_default();
         let left = price_max.map_or(u64::MAX, |max| max.saturating_sub(fee));
         let congestion_max = rate.map_or(0, full_congestion_fee).min(left);
         CallerCost { envelopes: 1, picodollars: fee, gas: 0, congestion_max }

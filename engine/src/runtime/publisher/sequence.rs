@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{PicoDollarPrice, RateTable, is_free};
+use hawser_rules::{RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry};
 
 use super::commit::SignedGroup;
@@ -527,7 +527,7 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
             payer: admitted.payer,
             size_bytes: admitted.envelope.as_bytes().len() as u64,
             retention_days: admitted.envelope.retention_days(),
-            stated_picodollars: PicoDollarPrice(place.picodollars),
+            stated_picodollars: place.picodollars,
         }),
         counts_for_congestion: counted,
         addresses: Vec::new(),
