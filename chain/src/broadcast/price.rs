@@ -35,8 +35,7 @@ const FRESH_FOR: Duration = Duration::from_millis(250);
 const USED_FOR: Duration = Duration::from_secs(10);
 /// The time limit for an endpoint to state its price. If none does, the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// Prices before the first response: on Arbitrum chains, and on others. Guesses well above
-/// the usual prices.
+/// Prices before the first response: on Arbitrum chains, and on others. Guesses well above the usual prices.
 const FALLBACK_ARBITRUM: WeiPerGas = WeiPerGas(100_000_000);
 const FALLBACK: WeiPerGas = WeiPerGas(10_000_000_000);
 
@@ -53,9 +52,8 @@ pub(super) struct GasPrice {
 }
 
 impl GasPrice {
-    /// Returns the prices plus a tenth. Those of the last seconds are returned without a wait,
-    /// and read again in the background. Concurrent callers share the requests. If they fail, the last known prices
-    /// are used.
+    /// Returns the prices plus a tenth. Those of the last seconds are returned without a wait, and read again in the
+    /// background. Concurrent callers share the requests. If they fail, the last known prices are used.
     pub(super) async fn current(self: &Arc<Self>, endpoints: &Endpoints) -> MedianPrices {
         if let Some(fresh) = self.younger_than(FRESH_FOR) {
             return fresh;
