@@ -24,3 +24,18 @@ impl PicoDollarPrice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct PicoDollarsPerByteDay(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node may state any fees.
+    #[test]
+    fn sums_and_differences_of_prices_stay_in_their_range() {
+        let (most, none, five) =
+            (PicoDollarPrice(u64::MAX), PicoDollarPrice(0), PicoDollarPrice(5));
+        assert_eq!((most.plus(five), five.plus(five)), (most, PicoDollarPrice(10)));
+        assert_eq!((five.less(most), most.less(most)), (none, none));
+        assert_eq!(PicoDollarPrice(7).less(five), PicoDollarPrice(2));
+    }
+}
