@@ -61,7 +61,7 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     assert_eq!(settler.settle(OriginatorId(100)).await.unwrap(), 3, "in parts that have room");
     network.follow_chain();
     let sum: u64 = stated.payers().iter().map(|leaf| leaf.fee.get()).sum();
-    assert_eq!(settler.totals().settled_picodollars, sum);
+    assert_eq!(settler.totals().settled_picodollars.0, sum);
     network.contract.0.lock().leaves_max = None;
     assert_eq!(network.settle(100, 100).await.unwrap(), 0, "nothing is left");
     assert!(network.on_chain().is_settled(OriginatorId(100), report.end.minute));
