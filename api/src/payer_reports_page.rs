@@ -132,7 +132,7 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
         settled_picodollars: usage.settled.0.to_string(),
         envelopes: usage.envelopes,
         balance_picodollars: usage.balance.0.to_string(),
-        available_picodollars: usage.available().0.to_string(),
+        available_picodollars: usage.available.0.to_string(),
     };
     Ok(json(StatusCode::OK, &page))
 }

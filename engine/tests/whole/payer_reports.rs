@@ -72,7 +72,7 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
         let usage = network.worker(200).usage_of(leaf.payer).unwrap();
         assert_eq!(usage.settled.0, leaf.fee.get());
         assert!(usage.unsettled.0 > 0, "the last minute is in no report");
-        assert_eq!(usage.available().0, -i128::from(usage.unsettled.0));
+        assert_eq!(usage.available.0, -i128::from(usage.unsettled.0));
     }
     let shown = network.worker(200).reports().unwrap().views;
     let [shown] = &shown[..] else { panic!("{shown:?}") };
