@@ -70,7 +70,7 @@ pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
 fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
     let code = match verdict {
         MisbehaviorVerdict::Proven => return Ok(()),
-        MisbehaviorVerdict::Claim => 5,
+        MisbehaviorVerdict::Claim => replay::CLAIM_EXIT_CODE,
         MisbehaviorVerdict::Inconclusive => 6,
         MisbehaviorVerdict::Refuted => 7,
     };
