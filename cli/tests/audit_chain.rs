@@ -347,3 +347,27 @@ fn a_replay_judges_fees_by_the_rates_of_the_settlement_chain_if_a_flag_names_it(
     refused(2, "contracts.settlement-chain.rpc-url", &app_alone);
     refused(2, "rates are given twice", &[&known[..], &["--rates", rates]].concat());
 }
+
+/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones.
+#[test]
+fn rates_that_another_endpoint_contradicts_judge_no_fee() {
+    let (honest, liar) = (Chains::start(), Chains::start());
+    assert_eq!(honest.contract("rateRegistry"), liar.contract("rateRegistry"), "one network");
+    let add = ["registry", "rates", "add", "--message-fee", "101", "--storage-fee", "202"];
+    let rest = ["--congestion-fee", "303", "--target-rate-per-minute", "6000"];
+    liar.json(ADMIN, &[&add[..], &rest].concat());
+    let addresses = honest.folder.path().join("chain.json");
+    let (data, registry) = folder(honest.folder.path(), "data", 1);
+    let [data, registry, addresses] =
+        [&data, &registry, &addresses].map(|path| path.to_str().unwrap());
+    let replay = |urls: &str| {
+        let audit = ["audit", "replay", "--from", data, "--registry", registry];
+        run(&[&audit[..], &["--rpc-url", urls, "--chain-json", addresses]].concat())
+    };
+    let refused = replay(&format!("{},{}", liar.settlement, honest.settlement));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stdout.is_empty(), "no verdict: {refused:?}");
+    assert!(stderr(&refused).contains("an endpoint lies or is behind"), "{refused:?}");
+    let alone = replay(&honest.settlement);
+    assert!(stdout(&alone).contains("verdict: "), "{alone:?}");
+}
