@@ -76,11 +76,7 @@ pub(in crate::commands) async fn rates_file(
     let address = network.at(Contract::RateRegistry)?;
     let agreed = watch::rates_now(reached.settlement.endpoints(), address).await;
     if agreed.map_err(RunError::failed)?.rates() != of_file.rates() {
-        let endpoint = network.settlement.endpoint();
-        return Err(RunError::failed(format!(
-            "{endpoint} shows other rates than the other endpoints, or one was added just now: run the command again, \
-             then without the endpoint that is wrong"
-        )));
+        return Err(reached.contradicted("rates"));
     }
     Ok(file)
 }
