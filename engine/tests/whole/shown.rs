@@ -113,7 +113,7 @@ async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_than_the_one_shown_is_proof_at_once() {
     let backlog = Backlog::new(None);
-    let (follower, mut source) = shown_with_a_changed_place(&backlog).await;
+    let (follower, source) = shown_with_a_changed_place(&backlog).await;
     source.send([envelope(BAD, true)]).await;
     let store = follower.engine().store();
     let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
