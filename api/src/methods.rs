@@ -252,9 +252,10 @@ const ORIGINATORS_FIELDS: &[FieldCost] = &[FieldCost::each(
     &[FieldCost::by_length(1, REGISTERED_BYTES), FieldCost::each(2, 192, CURSOR)],
 )];
 
-/// Memory that an originator of a stream takes until the stream ends, for each byte of its id in the request. Calculated
-/// from the types: its place in the set of the stream, and its entry in the table of registrations, take some 110 bytes
-/// if one other stream has registered it, too, and less otherwise. Only 128 ids have fewer than two bytes.
+/// Memory that an originator of a stream takes until the stream ends, for each byte of its id in the request.
+/// Calculated from the types: its place in the set of the stream, and its entry in the table of registrations, take
+/// some 110 bytes if one other stream has registered it, too, and less otherwise. Only 128 ids have fewer than two
+/// bytes.
 const REGISTERED_BYTES: usize = 64;
 
 /// Identifiers, each with its result.
