@@ -174,6 +174,10 @@ async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
     let gzip = "content-encoding: gzip\r\n";
     let answer = ask(&node, post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"version":"1.2.3"}"#[..]));
+    for content_type in ["application/json", "application/proto"] {
+        let answer = ask(&node, post(VERSION, content_type, gzip, b"")).await;
+        assert_eq!(answer.status, 200, "an empty message of {content_type} is not compressed");
+    }
     let spaces = packed(&[&b"{}"[..], &vec![b' '; 2 * 1024 * 1024]].concat());
     let answer = ask(&node, post(VERSION, "application/json", gzip, &spaces)).await;
     assert_eq!(answer.status, 200, "megabytes of text");
