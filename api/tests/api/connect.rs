@@ -301,7 +301,7 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
     assert_eq!(node.sample(counted).await, Some(5.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
-    // A longer text is refused before it comes.
+    // A longer text is refused also if it does not come.
     let head = format!(
         "POST {QUERY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
