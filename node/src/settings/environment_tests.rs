@@ -225,6 +225,25 @@ fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
     assert!(later.notes.iter().any(|note| note.starts_with("XMTPD_SYNC_LATER is not known")));
 }
 
+/// A setting may be missing because its name is misspelt, so the operator reads both in one message.
+#[test]
+fn unknown_variables_are_named_beside_the_errors() {
+    let note = "note: XMTPD_SIGNER_PRIVAT_KEY is not known; the nearest known name is XMTPD_SIGNER_PRIVATE_KEY";
+    let key = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    let given = [
+        ("XMTPD_SIGNER_PRIVAT_KEY", key),
+        ("XMTPD_RATE_LIMIT_ENABEL", "true"),
+        ("HAWSER_REGISTRY_FILE", "registry.json"),
+        ("HAWSER_RATES_FILE", "rates.json"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let errors = NodeServiceSettings::read(&SettingSources::new([], given)).unwrap_err();
+    assert_eq!((errors.faults.len(), errors.unknown.len()), (2, 1), "{errors}");
+    let text = errors.to_string();
+    assert!(text.contains("--signer.private-key") && text.ends_with(note), "{text}");
+    assert!(!text.contains(key), "{text}");
+}
+
 /// An operator who sets a limit expects it to hold.
 #[test]
 fn limits_that_are_switched_off_and_settings_of_a_gateway_are_named() {

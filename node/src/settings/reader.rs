@@ -69,7 +69,11 @@ impl<'a> SettingsReader<'a> {
 
     /// Returns `value` if there was no error.
     pub(super) fn finish<T>(self, value: impl FnOnce() -> T) -> Result<T, SettingsError> {
-        if self.errors.is_empty() { Ok(value()) } else { Err(SettingsError(self.errors)) }
+        if self.errors.is_empty() {
+            return Ok(value());
+        }
+        let unknown = self.sources.notes_of_unknown(&self.errors);
+        Err(SettingsError { faults: self.errors, unknown })
     }
 
     /// Reads the address of the operator port; `Some(None)` if it is disabled.

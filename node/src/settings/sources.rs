@@ -331,13 +331,20 @@ impl SettingSources {
                 .or_else(|| by_file.map(|flag| self.file.name_of(flag)))?;
             Some(format!("{name} has no effect: {}", setting.reason))
         });
+        without_effect.chain(self.notes_of_unknown(&[])).collect()
+    }
+
+    /// Returns a note for each unknown variable that none of the `faults` names.
+    pub(super) fn notes_of_unknown(&self, faults: &[SettingError]) -> Vec<String> {
         let known = table::variables();
-        let unknown = self.env.keys().filter(|name| !known.contains(&name.as_str()));
-        let unknown = unknown.map(|name| match nearest(name, &known) {
+        let is_fault = |name: &str| faults.iter().any(|fault| fault.name == name);
+        let is_unknown = |name: &str| !known.contains(&name) && !is_fault(name);
+        let unknown = self.env.keys().filter(|name| is_unknown(name.as_str()));
+        let note = |name: &String| match nearest(name, &known) {
             Some(near) => format!("{name} is not known; the nearest known name is {near}"),
             None => format!("{name} is not known"),
-        });
-        without_effect.chain(unknown).collect()
+        };
+        unknown.map(note).collect()
     }
 }
 
