@@ -167,6 +167,14 @@ fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
     }
 }
 
+/// One file of variables may serve a node and the commands beside it.
+#[test]
+fn the_place_of_backups_is_a_known_variable() {
+    let name = table::BACKUP_DIR_ENV;
+    let settings = NodeServiceSettings::read(&with(name, "/mnt/backups")).unwrap();
+    assert!(!settings.notes.iter().any(|note| note.contains(name)), "{:?}", settings.notes);
+}
+
 #[test]
 fn a_node_says_that_it_asks_no_validation_service() {
     let name = "XMTPD_MLS_VALIDATION_GRPC_ADDRESS";

@@ -75,6 +75,9 @@ pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
 /// The variable that names a database in place of the one in that string. An import reads it, too.
 pub const DATABASE_NAME_ENV: &str = "XMTPD_DB_NAME_OVERRIDE";
 
+/// The variable that names the place of the backups, which only `hawser backup` reads.
+pub const BACKUP_DIR_ENV: &str = "HAWSER_BACKUP_DIR";
+
 /// The variable that states the role of a process: `primary` for a node, `replica` for a replica. No setting chooses
 /// the role, because the command does.
 pub(super) const ROLE_ENV: &str = "HAWSER_ROLE";
@@ -87,7 +90,7 @@ pub(super) fn variables() -> Vec<&'static str> {
     let of_gateways = gateway::OWN.into_iter().flat_map(Setting::variables);
     let payer = gateway::PAYER_PRIVATE_KEY.file_names().map(|(_, env)| env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
-    let others = [DATABASE_FILE_ENV, ROLE_ENV, PROXIES_ENV];
+    let others = [DATABASE_FILE_ENV, BACKUP_DIR_ENV, ROLE_ENV, PROXIES_ENV];
     used.chain(of_gateways).chain(payer).chain(ignored).chain(others).collect()
 }
 
