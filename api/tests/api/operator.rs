@@ -104,6 +104,7 @@ async fn the_scrape_shows_what_the_documentation_lists() {
     let exported: BTreeMap<String, String> =
         families.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
     assert_eq!(exported, documented());
+    assert!(page.contains("role=\"primary\"} 1\n"), "alerts select nodes by this label: {page}");
     for (name, (_, help)) in families {
         assert!(help.len() > 10, "{name} needs a help text");
         assert!(
