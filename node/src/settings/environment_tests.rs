@@ -167,12 +167,13 @@ fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
     }
 }
 
-/// One file of variables may serve a node and the commands beside it.
+/// One file of variables, or one shell, may serve a node and the commands beside it.
 #[test]
-fn the_place_of_backups_is_a_known_variable() {
-    let name = table::BACKUP_DIR_ENV;
-    let settings = NodeServiceSettings::read(&with(name, "/mnt/backups")).unwrap();
-    assert!(!settings.notes.iter().any(|note| note.contains(name)), "{:?}", settings.notes);
+fn variables_of_commands_are_known_to_a_node() {
+    for name in [table::BACKUP_DIR_ENV, table::KEY_ENV, table::KEY_FILE_ENV] {
+        let settings = NodeServiceSettings::read(&with(name, "/mnt/file")).unwrap();
+        assert!(!settings.notes.iter().any(|note| note.contains(name)), "{:?}", settings.notes);
+    }
 }
 
 #[test]
