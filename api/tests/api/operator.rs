@@ -262,7 +262,7 @@ async fn status_is_one_verdict_with_its_reasons() {
     assert_eq!(reasons, expected);
     assert_eq!(page["version"], "1.2.3");
     assert_eq!(page["commit"], "abc");
-    assert_eq!(page["node_id"], 100);
+    assert_eq!((&page["node_id"], &page["role"]), (&100.into(), &"primary".into()));
     assert_eq!(page["network"], "test");
     assert_eq!(page["uptime_s"], 10);
     assert_eq!(page["ready"]["publish"], true);
