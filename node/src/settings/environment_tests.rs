@@ -170,6 +170,20 @@ fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
     }
 }
 
+/// Names of the reference implementation for secret keys resemble names for public ones.
+#[test]
+fn a_secret_key_under_a_wrong_name_is_not_repeated() {
+    let address = "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS";
+    for name in ["HAWSER_MIGRATION_KEY", "XMTPD_API_PORT", address] {
+        let sources = with(name, KEY_TEXT);
+        let refused = NodeServiceSettings::read(&sources).unwrap_err().to_string();
+        assert!(refused.contains(name) && !refused.contains(KEY_TEXT), "{refused}");
+        let printed = effective(&sources);
+        let given = printed.iter().find(|it| it.setting.env == name).unwrap();
+        assert!(matches!(given.shown, ShownValue::Fingerprint(_)), "{given:?}");
+    }
+}
+
 /// The advice of a refusal is a name that the program takes.
 #[test]
 fn a_refused_secret_names_a_way_that_exists() {
