@@ -12,7 +12,8 @@ use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, Sequence
 use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::{
     Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, odd_terms, payer_claims,
+    check_no_charges, check_statement, is_free, is_owed, is_taken_elsewhere, odd_terms,
+    payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -51,7 +52,7 @@ pub(crate) struct Signed {
     /// The rule that it breaks.
     pub(crate) violation: Option<Violation>,
     /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other
-    /// rule, or other software may decode it.
+    /// rule, or other software may decode it or finds that it breaks none.
     pub(crate) is_unproven: bool,
     /// Fees that no rate explains, with the fault that they are.
     pub(crate) fee: Option<(FaultKind, Violation)>,
@@ -280,7 +281,13 @@ impl Checker {
             Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
             None => Ok(()),
         };
-        let breaks_no_other = judged.is_ok();
+        let breaks_no_other = match &judged {
+            Ok(()) => true,
+            Err(Violation::GroupMessage(_) | Violation::PayerSignature(_)) => {
+                is_taken_elsewhere(&parsed)
+            }
+            Err(_) => false,
+        };
         signed.violation = self.absences.judge(originator_ns, judged).err();
         signed.is_unproven = breaks_no_other && signed.violation.is_some();
         self.count(&mut signed, &parsed, payer.ok());

@@ -8,6 +8,7 @@ use super::exhibits::{Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::report::Report;
 use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
+use crate::elsewhere::is_taken_elsewhere;
 use crate::envelope::{
     check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
     is_read_elsewhere,
@@ -15,6 +16,8 @@ use crate::envelope::{
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
 
+/// The name of the finding that an envelope breaks a rule here, and that other software may read it otherwise.
+const ODD_ENCODING: &str = "odd_encoding";
 /// The number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
 const RULE_BASE_FEE: u8 = 10;
 /// The number of the rule on congestion fees. Specified (same page).
@@ -114,21 +117,20 @@ enum PayloadFinding {
 }
 
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
-    let statement = match check_bytes(exhibit) {
-        Ok(statement) => statement,
+    let (statement, odd) = match check_bytes(exhibit) {
+        Ok(checked) => checked,
         Err(violation) => return broken(&violation, exhibit),
     };
-    match judge_fees(case, exhibit, &statement) {
-        PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
-        // Absence comes last, because it is weaker evidence than any other rule. Wrong fees would be a proof, so what
-        // would decide about them stays named.
-        finding => match (absence_of(case, exhibit), finding) {
-            (Some(absent), PayloadFinding::Undecided(_, missing)) => {
-                PayloadFinding::Claimed(absent, Some(missing))
-            }
-            (Some(absent), _) => PayloadFinding::Claimed(absent, None),
-            (None, finding) => finding,
-        },
+    // Absence comes last, because it is weaker evidence than any other rule. Wrong fees would be a proof, so what would
+    // decide about them stays named.
+    let claimed = odd.or_else(|| absence_of(case, exhibit));
+    match (claimed, judge_fees(case, exhibit, &statement)) {
+        (_, PayloadFinding::Broken(fact)) => PayloadFinding::Broken(fact),
+        (Some(fact), PayloadFinding::Undecided(_, missing)) => {
+            PayloadFinding::Claimed(fact, Some(missing))
+        }
+        (Some(fact), _) => PayloadFinding::Claimed(fact, None),
+        (None, finding) => finding,
     }
 }
 
@@ -139,7 +141,7 @@ fn broken(violation: &Violation, exhibit: &Exhibit) -> PayloadFinding {
     let payer_envelope = &exhibit.fields.payer_envelope_bytes;
     match violation {
         Violation::Undecodable(_) if is_read_elsewhere(exhibit.id.originator, payer_envelope) => {
-            PayloadFinding::Claimed(Fact { name: "odd_encoding", ..fact }, None)
+            PayloadFinding::Claimed(Fact { name: ODD_ENCODING, ..fact }, None)
         }
         _ => PayloadFinding::Broken(fact),
     }
@@ -192,13 +194,22 @@ fn judge_fees(
 }
 
 /// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
-fn check_bytes(exhibit: &Exhibit) -> Result<UnsignedOriginatorEnvelope, Violation> {
+/// Returns the finding on a rule that the statement breaks here, and not for other software, if there is one.
+fn check_bytes(exhibit: &Exhibit) -> Result<(UnsignedOriginatorEnvelope, Option<Fact>), Violation> {
     check_length(exhibit.len_bytes)?;
     let statement = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone())?;
     let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
     let payer = payer_of(statement.payer());
-    check_statement(&statement, payer, key)?;
-    Ok(statement)
+    let odd = match check_statement(&statement, payer, key) {
+        Ok(()) => None,
+        Err(violation @ (Violation::GroupMessage(_) | Violation::PayerSignature(_)))
+            if is_taken_elsewhere(&statement) =>
+        {
+            Some(Fact { name: ODD_ENCODING, ..fact_of(&violation, exhibit) })
+        }
+        Err(violation) => return Err(violation),
+    };
+    Ok((statement, odd))
 }
 
 /// Returns the account that the payer signature recovers to.
