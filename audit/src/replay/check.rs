@@ -16,6 +16,7 @@ use hawser_rules::{
     payer_claims,
 };
 
+use super::dependencies::CHAINS;
 use super::fault::FaultKind;
 use super::item::{StoredMark, StrandRow};
 
@@ -65,6 +66,8 @@ pub(crate) struct Signed {
     /// The digest of the bytes that the payer has signed, if there is a charge.
     pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
+    /// The places of chains on which it depends, if no broken rule hides it.
+    pub(crate) depends_on: Vec<EnvelopeId>,
 }
 
 /// An envelope after its checks.
@@ -260,6 +263,7 @@ impl Checker {
             charge: None,
             payer_digest: None,
             counts_for_congestion: false,
+            depends_on: Vec::new(),
         };
         if matches!(proof, Proof::Transaction(_)) {
             // The chain decides which payloads it orders. A payload that does not decode makes the place void, and
@@ -290,6 +294,10 @@ impl Checker {
         };
         signed.violation = self.absences.judge(originator_ns, judged).err();
         signed.is_unproven = breaks_no_other && signed.violation.is_some();
+        if signed.violation.is_none() && self.originator.is_node() {
+            let depends_on = parsed.payer().client().depends_on().iter().copied();
+            signed.depends_on = depends_on.filter(|it| CHAINS.contains(&it.originator)).collect();
+        }
         self.count(&mut signed, &parsed, payer.ok());
         signed
     }

@@ -33,6 +33,8 @@ pub enum FaultKind {
     Fee,
     /// The same by rates that the keeper has recorded and may have made up.
     FeeByRecord,
+    /// The envelope depends on a place that its chain did not have yet, as the log dates the chain's envelopes.
+    Dependency,
     /// A later place has an earlier time.
     TimeBack,
     /// An envelope is dated into the minutes of a report, and follows its end. Its originator has released it late, or
@@ -87,6 +89,7 @@ impl FaultKind {
             Self::WrongMark => "wrong_mark",
             Self::Fee => "fee",
             Self::FeeByRecord => "fee_by_record",
+            Self::Dependency => "dependency",
             Self::TimeBack => "time_back",
             Self::InNoReport => "in_no_report",
             Self::TimeAhead => "time_ahead",
@@ -118,7 +121,7 @@ impl FaultKind {
             | Self::TimeAhead
             | Self::VoidSigned
             | Self::CheckpointRoot => "signer",
-            Self::FeeByRecord | Self::OtherTree => "signer or keeper",
+            Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }

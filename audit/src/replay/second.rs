@@ -145,6 +145,10 @@ impl LogSource for LogWithSecond<'_> {
         self.log.shows_gaps()
     }
 
+    fn dates_chains_by_blocks(&self) -> bool {
+        self.log.dates_chains_by_blocks()
+    }
+
     fn unchecked(&self) -> Vec<String> {
         let mut unchecked = self.log.unchecked();
         if self.second.unsigned > 0 {

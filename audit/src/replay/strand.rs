@@ -10,6 +10,7 @@ use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
+use super::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
@@ -39,6 +40,8 @@ pub(super) struct ReplayContext<'a> {
     /// The last place of the strand.
     pub(super) head: SequenceId,
     pub(super) rows: &'a dyn StrandRows,
+    /// The times of the chains' places; empty if the log need not date them by their blocks.
+    pub(super) chains: &'a TimesOfChains,
 }
 
 /// The replay of one strand up to a place. Stored in a state file, from which a replay continues.
@@ -68,6 +71,9 @@ pub struct StrandReplay {
     void: Option<(u64, u64)>,
     /// The statements about void places that earlier runs have seen.
     seen_voids: SeenVoids,
+    /// The times of the places of a chain's strand. A state of an earlier version does not have those that it passed.
+    #[serde(default, skip_serializing_if = "ChainTimes::is_empty")]
+    chain_times: ChainTimes,
     /// The next checkpoint of each node. Read again after a pause.
     #[serde(skip)]
     checkpoints: Vec<CosignedCheckpoint>,
@@ -114,6 +120,7 @@ impl StrandReplay {
             foreign: 0,
             void: None,
             seen_voids: SeenVoids::default(),
+            chain_times: ChainTimes::default(),
             checkpoints: Vec::new(),
             declared: DeclaredVoids::default(),
         }
@@ -159,7 +166,13 @@ impl StrandReplay {
         self.tallies.check(reached)?;
         self.faults.check()?;
         self.seen_voids.check()?;
+        self.chain_times.check(reached)?;
         self.figures.check(reached)
+    }
+
+    /// Returns the times of the places of a chain's strand.
+    pub(super) fn chain_times(&self) -> &ChainTimes {
+        &self.chain_times
     }
 
     fn id(&self, sequence: SequenceId) -> EnvelopeId {
@@ -375,6 +388,13 @@ impl StrandReplay {
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
         self.figures.unproven += u64::from(signed.is_unproven);
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
+        let ns = signed.originator_ns;
+        dependency(id, ns, &signed.depends_on, context.chains)
+            .into_iter()
+            .for_each(|it| self.fault(it));
+        if CHAINS.contains(&id.originator) && time_ahead(id, ns, context.now_ns).is_none() {
+            self.chain_times.add(sequence, ns);
+        }
         self.check_load(id, &signed, context);
         if mark.is_booked() {
             self.count(sequence, len_bytes, &signed, context)?;
