@@ -1,10 +1,9 @@
 //! Looks up the names of nodes. A node's operator chooses its name, and the server of that name the addresses. The
-//! server may never answer, and may name addresses at which no node is: those of this machine's link, where machines of
-//! a cloud find their credentials.
+//! server may never answer, and may name addresses that are not those of a node.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::vec::IntoIter;
@@ -12,6 +11,8 @@ use std::vec::IntoIter;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+use crate::networks::DialledNetworks;
 
 /// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts. An answer has room for
 /// thousands, which would make this process dial foreign hosts for hours.
@@ -21,64 +22,27 @@ const LOOK_UP_MAX: Duration = Duration::from_secs(3);
 /// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
 const AT_ONCE_MAX: usize = 128;
 
-/// The address at which machines of one cloud find their credentials over IPv6. It lies in a private range, in which
-/// nodes may be.
-const CREDENTIALS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
 const NEVER_CLOSED: &str = "the semaphore is never closed";
 
 /// The turns of all look-ups of the process.
 static TURNS: LazyLock<LookUpTurns> = LazyLock::new(|| LookUpTurns::new(AT_ONCE_MAX));
 
-/// Returns the first addresses of a host, eight at most, without those of no node.
+/// Returns the first addresses of a host, eight at most, of which only those in `networks`.
 ///
 /// # Errors
-/// Fails when the name has no address of a node, or no server answers in time.
-pub async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Fails when no server answers in time, and with `PermissionDenied` when none of the addresses is dialled.
+pub async fn look_up(
+    host: String,
+    port: u16,
+    networks: DialledNetworks,
+) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse() {
-        return of_nodes(vec![SocketAddr::new(address, port)]);
+        return networks.of(vec![SocketAddr::new(address, port)]);
     }
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time");
     let name = host.clone();
     let found = TURNS.look_up(name, move || (host, port).to_socket_addrs());
-    of_nodes(timeout(LOOK_UP_MAX, found).await.unwrap_or_else(|_| Err(late()))?)
-}
-
-/// Returns the addresses at which a node may be.
-///
-/// # Errors
-/// Fails when there are addresses, and no node may be at any of them.
-pub fn of_nodes(mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
-    let first = addresses.first().copied();
-    addresses.retain(|address| !is_of_no_node(address.ip()));
-    match first {
-        Some(first) if addresses.is_empty() => Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("no node can be at {}: it is not dialled", first.ip()),
-        )),
-        _ => Ok(addresses),
-    }
-}
-
-/// Returns true for an address at which no node can be, in whatever network: of this machine's link, of none or of many
-/// machines, and of credentials.
-#[must_use]
-pub fn is_of_no_node(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(it) => {
-            let [a, b, c, _] = it.octets();
-            // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
-            let is_of_protocols = [a, b, c] == [192, 0, 0];
-            let is_of_many = it.is_multicast() || it.is_broadcast();
-            a == 0 || it.is_link_local() || is_of_many || is_of_protocols
-        }
-        IpAddr::V6(it) => {
-            it.is_unspecified()
-                || it.is_multicast()
-                || it.is_unicast_link_local()
-                || it == CREDENTIALS_V6
-        }
-    }
+    networks.of(timeout(LOOK_UP_MAX, found).await.unwrap_or_else(|_| Err(late()))?)
 }
 
 /// Turns of look-ups: one for each name, and some for all names together.
@@ -139,40 +103,17 @@ mod tests {
             let found = turns.look_up("name".to_owned(), move || Ok(known.into_iter()));
             assert_eq!(found.await.unwrap(), all[..dialled]);
         }
-        assert_eq!(look_up("127.0.0.1".to_owned(), 1).await.unwrap(), addresses(1));
-        assert!(!look_up("localhost".to_owned(), 1).await.unwrap().is_empty());
+        let of = |host: &str, networks| look_up(host.to_owned(), 1, networks);
+        assert_eq!(of("127.0.0.1", DialledNetworks::All).await.unwrap(), addresses(1));
+        assert!(!of("localhost", DialledNetworks::All).await.unwrap().is_empty());
     }
 
-    /// A node with a record in the registry could have all others connect to services of their own machines.
     #[tokio::test]
-    async fn no_peer_is_looked_for_where_no_node_can_be() {
-        let none = [
-            "169.254.169.254",
-            "::ffff:169.254.169.254",
-            "0.0.0.0",
-            "0.1.2.3",
-            "192.0.0.192",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "fe80::1",
-            "ff02::1",
-            "fd00:ec2::254",
-        ];
-        for address in none {
-            let refused = look_up(address.to_owned(), 80).await.unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{address}");
+    async fn a_name_of_private_addresses_alone_has_none_to_dial() {
+        for host in ["localhost", "127.0.0.1", "::1"] {
+            let refused = look_up(host.to_owned(), 1, DialledNetworks::Public).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{host}");
         }
-        // Networks on one machine, in a data centre and on the internet.
-        let nodes = ["127.0.0.1", "10.1.2.3", "192.168.1.2", "100.64.0.1", "8.8.8.8", "::1"];
-        for address in nodes.into_iter().chain(["fd00::1", "2606:4700::1111"]) {
-            assert_eq!(look_up(address.to_owned(), 80).await.unwrap().len(), 1, "{address}");
-        }
-        // A name may have addresses of both kinds.
-        let at = |address: &str| SocketAddr::new(address.parse().unwrap(), 80);
-        let mixed = vec![at("169.254.1.1"), at("10.1.2.3")];
-        assert_eq!(of_nodes(mixed).unwrap(), [at("10.1.2.3")]);
-        assert!(of_nodes(Vec::new()).unwrap().is_empty(), "the caller names this failure");
     }
 
     /// Threads for blocking work sign, verify and read for all callers.

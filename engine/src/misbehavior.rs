@@ -1,11 +1,11 @@
 //! Judging what other nodes have signed: facts for evidence, as functions of the envelopes.
 
-use hawser_proto::envelope::{OpenedStatement, OriginatorEnvelope};
+use hawser_proto::envelope::{OpenedStatement, OriginatorEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
 use hawser_rules::{
-    Contradiction, RateTable, RuleNumber, check_charges_by_former, is_free, is_read_elsewhere,
-    is_taken_elsewhere,
+    Contradiction, RateTable, RuleNumber, check_charges_by_former, expires_late, is_free,
+    is_read_elsewhere, is_taken_elsewhere,
 };
 use hawser_storage::InvalidRule;
 #[cfg(feature = "faults")]
@@ -42,10 +42,11 @@ pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
     pieces
 }
 
-/// Returns true if an envelope with this mark is evidence against the node that signed it. Three kinds are none:
+/// Returns true if an envelope with this mark is evidence against the node that signed it. Four kinds are none:
 ///
 /// - one from an absence: a node learns of its removal after the block, and acknowledges until then;
 /// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software;
+/// - one that [expires late](expires_late): the node may have signed it long after it had dated it.
 /// - one that breaks a rule here and [none elsewhere](is_taken_elsewhere).
 #[must_use]
 pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {
@@ -56,6 +57,7 @@ pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {
             let parsed = OriginatorEnvelope::parse(envelope.clone());
             !parsed.is_ok_and(|it| is_taken_elsewhere(it.unsigned()))
         }
+        RuleNumber::EXPIRY => !is_late(envelope),
         _ => true,
     }
 }
@@ -65,6 +67,13 @@ fn is_odd(envelope: &Bytes) -> bool {
     let opened = OriginatorEnvelope::open(envelope.clone());
     let statement = opened.and_then(|(statement, _)| OpenedStatement::read(statement));
     statement.is_ok_and(|it| is_read_elsewhere(it.id().originator, it.payer_envelope_bytes()))
+}
+
+/// Returns true if the statement inside expires late.
+fn is_late(envelope: &Bytes) -> bool {
+    let opened = OriginatorEnvelope::open(envelope.clone());
+    let statement = opened.and_then(|(statement, _)| UnsignedOriginatorEnvelope::parse(statement));
+    statement.is_ok_and(|it| expires_late(&it))
 }
 
 /// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.
@@ -267,8 +276,32 @@ mod tests {
         };
         assert!(!is_evidence(InvalidRule(6), &envelope(1, 60)));
         assert!(is_evidence(InvalidRule(6), &envelope(3, 60)));
-        assert!(is_evidence(InvalidRule(6), &envelope(1, 61)), "its expiry is wrong as well");
+        assert!(!is_evidence(InvalidRule(6), &envelope(1, 99)), "its expiry is late as well");
+        assert!(is_evidence(InvalidRule(6), &envelope(1, 59)), "its expiry is wrong as well");
         assert!(is_evidence(InvalidRule(6), &Bytes::from_static(b"noise")));
+    }
+
+    #[test]
+    fn an_expiry_that_is_too_early_is_evidence_and_a_late_one_is_none() {
+        // A topic and a group message.
+        let client: Vec<u8> = vec![0x0a, 4, 0x12, 2, 0, 1, 0x12, 0];
+        let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+        let paid = PayerEnvelope::sign(client.into(), NODE, 60, &payer).encode_to_vec();
+        let envelope = |expiry_unixtime| {
+            signed(&pb::UnsignedOriginatorEnvelope {
+                originator_node_id: NODE.0,
+                originator_sequence_id: 7,
+                originator_ns: 1_000 * SECOND,
+                payer_envelope_bytes: paid.clone().into(),
+                expiry_unixtime,
+                ..Default::default()
+            })
+        };
+        let (exact, rule) = (1_000 + 60 * 86_400, InvalidRule(9));
+        assert!(OriginatorEnvelope::parse(envelope(exact)).is_ok());
+        assert!(is_evidence(rule, &envelope(exact - 601)) && is_evidence(rule, &envelope(0)));
+        assert!(!is_evidence(rule, &envelope(exact + 86_401)));
+        assert!(!is_evidence(rule, &envelope(u64::MAX)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The QUIC address in a node's registry record.
+//! Addresses of hosts in a node's registry record.
 
 use hawser_engine::ports::NodeRecord;
 
@@ -11,8 +11,8 @@ pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
     }
 }
 
-/// Takes host and port out of an `http` or `https` URL, with the scheme's default port.
-fn of_url(url: &str) -> Option<String> {
+/// Takes `host:port` out of an `http` or `https` URL, with the scheme's default port.
+pub(crate) fn of_url(url: &str) -> Option<String> {
     let (rest, default_port) = match url.split_once("://")? {
         ("http", rest) => (rest, 80),
         ("https", rest) => (rest, 443),

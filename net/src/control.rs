@@ -4,6 +4,7 @@
 //! frames that have arrived never make a task wait, so that it would keep its thread. So they are read at a pace. A
 //! faster peer is slowed down by its window, and breaks no rule.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -45,9 +46,20 @@ pub(crate) enum SessionError {
     /// The connection failed, or the peer does not respond.
     #[error("{0}")]
     Lost(String),
+    /// This node dials no peer at the addresses of this one.
+    #[error("{0}")]
+    NotDialled(String),
 }
 
 impl SessionError {
+    /// Returns the error of a look-up that has given no address to dial.
+    pub(crate) fn of_look_up(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::NotDialled(error.to_string()),
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+
     /// Returns true when an immediate retry would most likely fail in the same way.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
@@ -65,7 +77,7 @@ impl SessionError {
                 | CloseCode::Busy
                 | CloseCode::Internal => false,
             },
-            Self::Lost(_) => false,
+            Self::Lost(_) | Self::NotDialled(_) => false,
         }
     }
 }

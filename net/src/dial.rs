@@ -1,11 +1,10 @@
 //! Dialling one node of the registry whenever there is no session with it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_dial::{look_up, of_nodes};
+use hawser_dial::{DialledNetworks, look_up};
 use hawser_proto::OriginatorId;
 use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
@@ -131,14 +130,15 @@ async fn attempt(
     if let Some(stated) = &addresses.stated
         && announced_pause.begin(Instant::now())
     {
-        let connecting = connect_to_announced(endpoint, stated);
+        let connecting = connect_to_announced(endpoint, stated, net.announced_networks());
         match attempt_with(net, peer, connecting).await {
             Ok(proven) => {
                 announced_pause.end();
                 return Ok(proven);
             }
             Err(error) => {
-                tracing::debug!(%peer, stated, %error, "no session at the address that the peer stated")
+                tracing::debug!(%peer, stated, %error, "no session at the address that the peer stated");
+                net.failures.warn_not_dialled(peer, &error);
             }
         }
     }
@@ -168,7 +168,7 @@ async fn connect(
     peer: OriginatorId,
     name: &str,
 ) -> Result<Connection, SessionError> {
-    let addresses = resolve(name).await?;
+    let addresses = resolve(name, net.dialled_networks()).await?;
     net.node_addresses.set_registered(peer, addresses.iter().map(SocketAddr::ip));
     connect_to_first(endpoint, addresses.into_iter(), CONNECT_MAX).await
 }
@@ -177,9 +177,10 @@ async fn connect(
 async fn connect_to_announced(
     endpoint: &Endpoint,
     address: &str,
+    networks: DialledNetworks,
 ) -> Result<Connection, SessionError> {
     let connecting = async {
-        let resolved = resolve(address).await?.into_iter().take(TOLD_ADDRESSES_MAX);
+        let resolved = resolve(address, networks).await?.into_iter().take(TOLD_ADDRESSES_MAX);
         connect_to_first(endpoint, resolved, TOLD_CONNECT_MAX).await
     };
     timeout(CONNECT_MAX, connecting)
@@ -187,18 +188,16 @@ async fn connect_to_announced(
         .unwrap_or_else(|_| Err(SessionError::Lost(format!("{address} does not answer"))))
 }
 
-/// Returns addresses of a place, `host:port`.
-async fn resolve(place: &str) -> Result<Vec<SocketAddr>, SessionError> {
-    let lost = |error: io::Error| SessionError::Lost(error.to_string());
-    if let Ok(address) = place.parse() {
-        return of_nodes(vec![address]).map_err(lost);
-    }
+/// Returns addresses of a place, `host:port`, of which only those in `networks`.
+async fn resolve(place: &str, networks: DialledNetworks) -> Result<Vec<SocketAddr>, SessionError> {
     let parts =
         place.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let Some((host, port)) = parts else {
         return Err(SessionError::Lost(format!("{place:?} has no port")));
     };
-    look_up(host.to_owned(), port).await.map_err(lost)
+    // An address of IPv6 has brackets.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    look_up(host, port, networks).await.map_err(|error| SessionError::of_look_up(&error))
 }
 
 async fn connect_to_first(
@@ -237,10 +236,21 @@ mod tests {
     #[tokio::test]
     async fn a_peer_is_not_dialled_over_quic_where_no_node_can_be() {
         for place in ["169.254.169.254:5050", "[fe80::1]:5050", "0.0.0.0:5050"] {
-            let refused = resolve(place).await.unwrap_err();
+            let refused = resolve(place, DialledNetworks::All).await.unwrap_err();
+            assert!(matches!(refused, SessionError::NotDialled(_)), "{refused:?}");
             assert!(refused.to_string().contains("no node can be at"), "{place}: {refused}");
         }
-        assert_eq!(resolve("127.0.0.1:5050").await.unwrap().len(), 1);
-        assert_eq!(resolve("[::1]:5050").await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_dialled_over_quic_at_a_private_address_only_if_that_is_allowed() {
+        let places = ["127.0.0.1:5050", "[::1]:5050", "[::ffff:10.0.0.1]:5050", "localhost:5050"];
+        for place in places {
+            let refused = resolve(place, DialledNetworks::Public).await.unwrap_err();
+            assert!(matches!(refused, SessionError::NotDialled(_)), "{refused:?}");
+            assert!(refused.to_string().contains("--allow-private-nodes"), "{place}: {refused}");
+            assert!(!resolve(place, DialledNetworks::All).await.unwrap().is_empty(), "{place}");
+        }
+        assert_eq!(resolve("8.8.8.8:5050", DialledNetworks::Public).await.unwrap().len(), 1);
     }
 }

@@ -26,6 +26,7 @@ use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::node_addresses::NodeAddresses;
 use crate::peer_transport::{PeerTransport, SessionTransport};
+use crate::private_peers::PrivatePeers;
 use crate::replica_sources::ReplicaSources;
 use crate::session::NetState;
 use crate::sessions::{GrpcSession, Sessions, close_code};
@@ -49,6 +50,8 @@ pub struct NetSettings {
     pub transport: PeerTransport,
     /// The peers that may be called without TLS over gRPC. A replica calls any, because it shows no token.
     pub plain_text: PlainTextPeers,
+    /// The peers that are dialled in private networks. A replica calls the URLs that it follows wherever they lead.
+    pub private: PrivatePeers,
     /// `Some` for a replica, which asks over gRPC without a node's token: the URLs to follow, or none for all
     /// nodes of the network. Its transport is [`PeerTransport::Grpc`].
     pub observed: Option<Vec<String>>,
@@ -106,7 +109,7 @@ impl Endpoint {
         registry: watch::Receiver<Arc<Registry>>,
         replication: Replication,
     ) -> Result<Self, NetStartError> {
-        let NetSettings { listen, key, transport, plain_text, observed } = settings;
+        let NetSettings { listen, key, transport, plain_text, private, observed } = settings;
         let quic = match transport {
             PeerTransport::Auto | PeerTransport::Quic => Some(open_quic(listen, &key)?),
             PeerTransport::Grpc => None,
@@ -119,6 +122,7 @@ impl Endpoint {
             identity,
             transport,
             plain_text,
+            private,
             observed: observed.map(ReplicaSources::new),
             replication,
             sessions: Sessions::new(),

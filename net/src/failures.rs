@@ -1,6 +1,6 @@
 //! Failures by peer: attempts that did not reach it, refusals, and the last error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
 use parking_lot::Mutex;
@@ -21,25 +21,40 @@ pub struct PeerFailures {
 /// Failures of all peers. Holds one entry for each registry node at most, because an id enters it
 /// only after it was dialled or proved.
 #[derive(Debug, Default)]
-pub(crate) struct FailureLog(Mutex<BTreeMap<OriginatorId, PeerFailures>>);
+pub(crate) struct FailureLog {
+    peers: Mutex<BTreeMap<OriginatorId, PeerFailures>>,
+    /// The peers that the log of the process names as not dialled. A peer can change its address at any time, and must
+    /// not fill the log.
+    named: Mutex<BTreeSet<OriginatorId>>,
+}
 
 impl FailureLog {
     /// Records an attempt to dial the peer that ended without a session.
     pub(crate) fn not_reached(&self, peer: OriginatorId, why: &SessionError) {
-        let mut peers = self.0.lock();
+        self.warn_not_dialled(peer, why);
+        let mut peers = self.peers.lock();
         let failures = peers.entry(peer).or_default();
         failures.failed_attempts += 1;
         failures.ended(why);
     }
 
+    /// Logs, once for each peer, that this node does not dial an address of the peer, if that is the error.
+    pub(crate) fn warn_not_dialled(&self, peer: OriginatorId, why: &SessionError) {
+        if let SessionError::NotDialled(why) = why
+            && self.named.lock().insert(peer)
+        {
+            tracing::warn!(code = "peer_not_dialled", %peer, why, "this node does not dial an address of a peer");
+        }
+    }
+
     /// Records the end of a session with the peer.
     pub(crate) fn disconnected(&self, peer: OriginatorId, why: &SessionError) {
-        self.0.lock().entry(peer).or_default().ended(why);
+        self.peers.lock().entry(peer).or_default().ended(why);
     }
 
     /// Returns a copy of all entries.
     pub(crate) fn all(&self) -> BTreeMap<OriginatorId, PeerFailures> {
-        self.0.lock().clone()
+        self.peers.lock().clone()
     }
 }
 

@@ -3,7 +3,8 @@
 //! This crate moves frames and proves node ids. It never decides about an envelope and never touches
 //! storage. In reading order:
 //!
-//! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
+//! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC; `private_peers`: the networks in
+//!   which peers are dialled;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that; `node_addresses`: addresses at which nodes are known;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
@@ -34,6 +35,7 @@ mod handshake;
 mod node_addresses;
 mod open_wants;
 mod peer_transport;
+mod private_peers;
 mod receive;
 mod replica_sources;
 mod send;
@@ -50,4 +52,6 @@ pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::PlainTextPeers;
 pub use grpc::strand::{cut_messages, read_strand};
 pub use grpc::token::{TOKEN_HEADER as NODE_TOKEN_HEADER, node_token};
+pub use hawser_dial::is_public;
 pub use peer_transport::{PeerTransport, SessionTransport};
+pub use private_peers::PrivatePeers;

@@ -34,6 +34,11 @@ impl ReplicaSources {
         Some(urls.map(|(index, url)| (id(index, url), url.clone())).collect())
     }
 
+    /// Returns true for a URL that the operator has named. The registry may have another one for the same node by now.
+    pub(crate) fn has(&self, url: &str) -> bool {
+        self.urls.iter().any(|source| without_slash(source) == without_slash(url))
+    }
+
     /// Returns the URL of a source that is no node of the registry.
     pub(crate) fn url(&self, source: OriginatorId) -> Option<&str> {
         let index = (OriginatorId::REPLICA.0 - 1).checked_sub(source.0)?;
@@ -82,6 +87,11 @@ mod tests {
         let [_, left] = ids(registry(false))[..] else { panic!("two") };
         assert_eq!(observed.url(left), Some("http://b:1/"), "a node that has left");
         assert_eq!(observed.url(OriginatorId::REPLICA), None);
+        assert!(observed.has("http://b:1") && observed.has("http://a:1/"));
+        assert!(
+            !observed.has("http://b:2"),
+            "the registry may have it for a node that is followed"
+        );
         assert_eq!(ReplicaSources::new(Vec::new()).all(&registry(true)), None);
     }
 }

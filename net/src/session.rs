@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_dial::DialledNetworks;
 use hawser_engine::replication::{LinkCommand, OfferedCheckpoints, VOIDS_MAX};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -27,6 +28,7 @@ use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::node_addresses::NodeAddresses;
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
+use crate::private_peers::PrivatePeers;
 use crate::receive::{self, FrameBounds, LongFrames};
 use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
@@ -44,6 +46,7 @@ pub(crate) struct NetState {
     pub(crate) identity: LocalIdentity,
     pub(crate) transport: PeerTransport,
     pub(crate) plain_text: PlainTextPeers,
+    pub(crate) private: PrivatePeers,
     /// `Some` for a replica.
     pub(crate) observed: Option<ReplicaSources>,
     pub(crate) replication: Replication,
@@ -55,6 +58,16 @@ pub(crate) struct NetState {
 }
 
 impl NetState {
+    /// Returns the networks in which this node now dials its peers at their registered addresses.
+    pub(crate) fn dialled_networks(&self) -> DialledNetworks {
+        self.private.networks(self.identity.registry.borrow().node(self.identity.own))
+    }
+
+    /// Returns the networks in which this node now dials its peers at addresses that they announce.
+    pub(crate) fn announced_networks(&self) -> DialledNetworks {
+        self.private.announced_networks(self.identity.registry.borrow().node(self.identity.own))
+    }
+
     /// Runs a session with a proven peer until its connection ends, within a span that names the peer
     /// and the direction of the connection.
     pub(crate) async fn run_session(&self, proven: ProvenConnection) {
@@ -117,7 +130,7 @@ impl NetState {
                 reason.close_code()
             }
             SessionError::Closed(_) => CloseCode::Shutdown, // any code: the peer is gone already
-            SessionError::Lost(_) => CloseCode::Internal,
+            SessionError::Lost(_) | SessionError::NotDialled(_) => CloseCode::Internal,
         };
         connection.close(close_code(code), b"");
     }

@@ -298,7 +298,7 @@ async fn a_signed_envelope_that_breaks_a_rule_is_kept_and_marked_and_passed_on()
     network.register(OriginatorId(400), UNREACHABLE);
     let node = network.start(100);
     let mut kept_too_long = statement(id, 2);
-    kept_too_long.expiry_unixtime += 3600;
+    kept_too_long.expiry_unixtime += 2 * 86_400;
     let strand = [envelope(id, 1), sign(&kept_too_long, id), envelope(id, 3)];
     let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
     let _open = peer.answer(300, &strand).await;

@@ -1,16 +1,18 @@
 //! One session for each peer, and no more of anything than there is room for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use crate::common::envelopes::{envelope, key};
 use crate::common::network::{Network, Node, UNREACHABLE, eventually};
 use crate::common::raw::RawPeer;
-use hawser_net::PeerError;
+use hawser_net::{PeerError, PeerTransport, PrivatePeers};
 use hawser_proto::frame::{ClockFrame, CloseCode, ControlFrame, MAX_CLOCK_ENTRIES};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 
 const PEER: OriginatorId = OriginatorId(300);
+/// An address of this machine, with a port that the system chooses.
+const UNBOUND: &str = "127.0.0.1:0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_that_dial_each_other_keep_one_connection() {
@@ -210,4 +212,37 @@ async fn claims_about_invented_originators_are_neither_kept_nor_shown() {
     .await;
     assert_eq!(node.replication.peer_clocks(), [(PEER, entries)]);
     assert!(node.replication.strands().len() <= 1, "only strands of the registry are followed");
+}
+
+/// A hostile node registers an address at which others find services of their own machines. It costs them no packet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_at_a_public_address_dials_a_private_one_only_if_its_operator_says_so() {
+    let (udp, tcp) = (UdpSocket::bind(UNBOUND).unwrap(), TcpListener::bind(UNBOUND).unwrap());
+    udp.set_nonblocking(true).unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    for transport in [PeerTransport::Quic, PeerTransport::Grpc] {
+        let is_dialled = || match transport == PeerTransport::Grpc {
+            true => tcp.accept().is_ok(),
+            false => udp.recv(&mut [0; 2048]).is_ok(),
+        };
+        for private in [PrivatePeers::OfPrivateNodes, PrivatePeers::All] {
+            let mut network = Network::new();
+            (network.transport, network.private) = (transport, private);
+            network.urls.insert(PEER, format!("http://{}", tcp.local_addr().unwrap()));
+            network.urls.insert(OriginatorId(100), "https://node.example".to_owned());
+            network.register(PEER, udp.local_addr().unwrap());
+            let node = network.start(100);
+            if private == PrivatePeers::All {
+                eventually("the peer is dialled", is_dialled).await;
+            } else {
+                let failures = || node.endpoint.failures().remove(&PEER).unwrap_or_default();
+                eventually("an attempt has failed", || failures().failed_attempts > 0).await;
+                let why = failures().last_error.unwrap_or_default();
+                assert!(why.starts_with("127.0.0.1 "), "{why}");
+                assert!(why.contains("--allow-private-nodes"), "{why}");
+                assert!(!is_dialled(), "{transport:?}");
+            }
+            node.stop().await;
+        }
+    }
 }

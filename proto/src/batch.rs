@@ -24,8 +24,10 @@ use k256::{AffinePoint, ProjectivePoint, Scalar};
 use crate::sign::{Address, Digest, PublicKey, Signature, SignatureError};
 
 mod multiply;
+mod roots;
 
 use multiply::{CurvePoint, sum_of_products};
+use roots::{CompressedPoint, curve_points};
 
 /// The fewest claims for one combination. Below it, single recoveries cost less (measured).
 const COMBINED_MIN: usize = 24;
@@ -309,7 +311,7 @@ impl Equations {
             points.push(affine(key).into());
         }
         let mut coefficients = coefficients(claims);
-        let mut equations = Vec::with_capacity(claims.len());
+        let (mut equations, mut compressed) = (Vec::new(), Vec::new());
         // Holds s instead of u₂ until all values of s are inverted together below.
         let mut indexes = 0_usize..;
         for run in claims.chunk_by(are_alike) {
@@ -317,10 +319,15 @@ impl Equations {
             for (it, claim) in run.iter().zip(&mut indexes) {
                 let coefficient = coefficients();
                 let parts = key.and_then(|key| Some((key, parse(&it.signature)?)));
-                let Some((key, (point, r, s))) = parts else { continue };
-                equations.push(Equation { claim, key, point, u1: r, u2: s, coefficient });
+                let Some((key, (point, u1, u2))) = parts else { continue };
+                compressed.push(point);
+                equations.push(move |point| Equation { claim, key, point, u1, u2, coefficient });
             }
         }
+        let points_of_r = curve_points(&compressed).into_iter();
+        let with_point = equations.into_iter().zip(points_of_r);
+        let mut equations: Vec<Equation> =
+            with_point.filter_map(|(equation, point)| Some(equation(point?))).collect();
         let inverses = invert_all(equations.iter().map(|it| it.u2).collect());
         for (equation, inverse) in equations.iter_mut().zip(inverses) {
             equation.u2 = equation.u1 * inverse;
@@ -371,18 +378,15 @@ fn coefficients(claims: &[SignatureClaim]) -> impl FnMut() -> u128 {
     }
 }
 
-/// Returns R, r and s. `None` for a signature that single recovery refuses, and for one with v of 2 or 3: there r is
-/// not R's x coordinate but that minus the group order, which is rare enough to leave to single recovery.
-fn parse(signature: &Signature) -> Option<(CurvePoint, Scalar, Scalar)> {
+/// Returns R without its y coordinate, r and s. `None` for a signature that single recovery refuses, and for one with v
+/// of 2 or 3: there r is not R's x coordinate but that minus the group order, which is rare enough to leave to single
+/// recovery.
+fn parse(signature: &Signature) -> Option<(CompressedPoint, Scalar, Scalar)> {
     let bytes = signature.as_bytes();
-    let (r, s, v) = (&bytes[..32], &bytes[32..64], bytes[64]);
-    let mut compressed = [0; 33];
-    compressed[0] = 2 + Some(v).filter(|v| *v <= 1)?;
-    compressed[1..].copy_from_slice(r);
-    let point = curve_point(&PublicKey::from_sec1(&compressed)?);
-    let scalar = |bytes: &[u8]| {
-        let bytes: [u8; 32] = bytes.try_into().expect("32 of 65 bytes");
-        let scalar = Option::<Scalar>::from(Scalar::from_repr(bytes.into()));
+    let ([r, s], &[v]) = bytes.as_chunks::<32>() else { unreachable!("65 bytes") };
+    let point = CompressedPoint { x: *r, has_odd_y: Some(v).filter(|v| *v <= 1)? == 1 };
+    let scalar = |bytes: &[u8; 32]| {
+        let scalar = Option::<Scalar>::from(Scalar::from_repr((*bytes).into()));
         scalar.filter(|scalar| !bool::from(scalar.is_zero()))
     };
     Some((point, scalar(r)?, scalar(s)?))
@@ -392,12 +396,6 @@ fn parse(signature: &Signature) -> Option<(CurvePoint, Scalar, Scalar)> {
 fn reduce(bytes: &[u8; 32]) -> Scalar {
     use k256::elliptic_curve::ops::Reduce as _;
     Scalar::reduce(&k256::U256::from_be_slice(bytes))
-}
-
-fn curve_point(key: &PublicKey) -> CurvePoint {
-    let (x, rest) = key.as_bytes()[1..].split_first_chunk().expect("64 bytes");
-    let y = rest.try_into().expect("32 of 64 bytes");
-    CurvePoint::from_coordinates(x, y).expect("keys lie on the curve")
 }
 
 fn affine(key: &PublicKey) -> AffinePoint {

@@ -22,8 +22,8 @@ const IGNORED_BIT: u8 = 4;
 ///
 /// That software reads a group message no further than its content type
 /// ([`is_application_elsewhere`](mls::is_application_elsewhere)), and some of its builds take a recovery id of 4 to 7 in
-/// a payer's signature like one of 0 to 3. The statement must break no other rule that depends on its bytes alone, and
-/// be of a topic that is not reserved.
+/// a payer's signature like one of 0 to 3. The statement must break no other rule that depends on its bytes alone, except
+/// by a late expiry, and be of a topic that is not reserved.
 ///
 /// Costs one signature recovery, and two checks of signatures for a key package.
 #[must_use]
@@ -40,7 +40,10 @@ fn check_elsewhere(statement: &UnsignedOriginatorEnvelope) -> Result<(), Violati
     check_topic(client)?;
     check_dependencies_on_chains(client)?;
     check_retention_in(originator, days)?;
-    check_expiry(statement.originator_ns(), days, statement.expiry_unix_s())?;
+    match check_expiry(statement.originator_ns(), days, statement.expiry_unix_s()) {
+        Ok(()) | Err(Violation::LateExpiry(_)) => {}
+        Err(violation) => return Err(violation),
+    }
     match client.payload() {
         Payload::GroupMessage(message) if is_message_elsewhere(message) => Ok(()),
         _ => check_payload(client, key_package_signatures),

@@ -220,7 +220,8 @@ pub fn check_length(len_bytes: usize) -> Result<(), Violation> {
 /// Costs two checks of signatures for a key package.
 ///
 /// # Errors
-/// The first broken rule, which always has a rule number.
+/// The first broken rule, which always has a rule number. The rule on the expiry is the last one, so an envelope with
+/// [`Violation::LateExpiry`] breaks no other.
 pub fn check_statement(
     statement: &UnsignedOriginatorEnvelope,
     payer: Result<Address, Violation>,
@@ -288,6 +289,16 @@ pub fn odd_terms(originator: OriginatorId, payer_envelope: &Bytes) -> Option<Odd
 #[must_use]
 pub fn is_read_elsewhere(originator: OriginatorId, payer_envelope: &Bytes) -> bool {
     odd_terms(originator, payer_envelope).is_some()
+}
+
+/// Returns true if a statement expires so late that it breaks the rule on expiries ([`Violation::LateExpiry`]). That
+/// proves nothing against its node: a node of other software computes the expiry when it signs, which may be long after
+/// the envelope's time.
+#[must_use]
+pub fn expires_late(statement: &UnsignedOriginatorEnvelope) -> bool {
+    let days = statement.payer().retention_days();
+    let checked = check_expiry(statement.originator_ns(), days, statement.expiry_unix_s());
+    matches!(checked, Err(Violation::LateExpiry(_)))
 }
 
 /// Checks that a rate in force at the statement's time gives its base fee and allows its congestion fee.

@@ -36,7 +36,7 @@ pub use elsewhere::is_taken_elsewhere;
 pub use envelope::{
     ENVELOPE_LEN_BYTES_MAX, OddTerms, PayloadClass, check_charges, check_charges_by_former,
     check_dependencies_known, check_dependencies_on_chains, check_length, check_no_charges,
-    check_payload, check_statement, check_topic, is_read_elsewhere, key_package_form,
+    check_payload, check_statement, check_topic, expires_late, is_read_elsewhere, key_package_form,
     key_package_signatures, odd_terms, payer_claim, payer_claims, payload_class,
 };
 pub use fees::{

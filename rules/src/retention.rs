@@ -20,10 +20,13 @@ pub const RETENTION_DAYS_MAX: u32 = 365;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// The accepted difference in seconds between an expiry and the one computed from the envelope's time.
-/// Specified (`docs/protocol/rules.md`, rule 9): some nodes compute the expiry from a later reading of their
-/// clock than the envelope's time.
-const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
+/// Seconds by which an expiry may be earlier than the one computed from the envelope's time. Specified
+/// (`docs/protocol/rules.md`, rule 9).
+const EARLY_S_MAX: u64 = 10 * 60;
+/// Seconds by which an expiry may be later than the one computed from the envelope's time. Chosen
+/// (`docs/decisions/0079-an-expiry-may-be-a-day-late.md`): nodes of the reference implementation compute the expiry
+/// when they sign, which is after an outage long after the envelope's time.
+const LATE_S_MAX: u64 = DAY_S;
 
 /// Checks that the retention is 2 to 365 days, or infinite.
 ///
@@ -65,18 +68,30 @@ pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
     }
 }
 
-/// Checks that an expiry equals the envelope's time plus its retention, within ten minutes. With infinite retention any
-/// expiry passes, because implementations write different values.
+/// Checks that an expiry equals the envelope's time plus its retention, or is at most ten minutes earlier or a day
+/// later. With infinite retention any expiry passes, because implementations write different values.
 ///
 /// # Errors
-/// [`Violation::Expiry`].
+/// [`Violation::Expiry`] for an earlier expiry, [`Violation::LateExpiry`] for a later one.
 pub fn check_expiry(originator_ns: i64, days: u32, expiry_s: u64) -> Result<(), Violation> {
     let expected = expiry_unix_s(unix_s(originator_ns), days);
-    if days == RETENTION_INFINITE || expiry_s.abs_diff(expected) <= EXPIRY_TOLERANCE_S {
-        Ok(())
-    } else {
-        Err(Violation::Expiry(expiry_s))
+    let has_end = days != RETENTION_INFINITE;
+    if has_end && expected.saturating_sub(expiry_s) > EARLY_S_MAX {
+        return Err(Violation::Expiry(expiry_s));
     }
+    if has_end && expiry_s.saturating_sub(expected) > LATE_S_MAX {
+        return Err(Violation::LateExpiry(expiry_s));
+    }
+    Ok(())
+}
+
+/// Returns true for an expiry that passes [`check_expiry`] and is more than ten minutes later than the envelope's time
+/// plus its retention. Earlier versions of this program marked such an envelope with rule 9, and their marks stay.
+#[must_use]
+pub fn was_marked_as_late(originator_ns: i64, days: u32, expiry_s: u64) -> bool {
+    let expected = expiry_unix_s(unix_s(originator_ns), days);
+    let late_s = expiry_s.saturating_sub(expected);
+    days != RETENTION_INFINITE && (EARLY_S_MAX + 1..=LATE_S_MAX).contains(&late_s)
 }
 
 /// Returns a unix time in whole seconds, rounded down; times before 1970 give 0.
@@ -117,14 +132,28 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_may_be_off_by_ten_minutes_and_no_more() {
+    fn an_expiry_may_be_ten_minutes_early_or_a_day_late_and_no_more() {
         let (now_ns, exact) = (1_750_000_000_999_999_999, 1_750_000_000 + 60 * 86_400);
-        for expiry in [exact - 600, exact, exact + 600] {
+        for (expiry, was_marked) in [
+            (exact - 600, false),
+            (exact, false),
+            (exact + 600, false),
+            (exact + 601, true),
+            (exact + 86_400, true),
+        ] {
             assert_eq!(check_expiry(now_ns, 60, expiry), Ok(()));
+            assert_eq!(was_marked_as_late(now_ns, 60, expiry), was_marked, "{expiry}");
         }
-        for expiry in [0, exact - 601, exact + 601, u64::MAX] {
+        for expiry in [0, exact - 601] {
             assert_eq!(check_expiry(now_ns, 60, expiry), Err(Violation::Expiry(expiry)));
+            assert!(!was_marked_as_late(now_ns, 60, expiry));
         }
+        for expiry in [exact + 86_401, u64::MAX] {
+            assert_eq!(check_expiry(now_ns, 60, expiry), Err(Violation::LateExpiry(expiry)));
+            assert!(!was_marked_as_late(now_ns, 60, expiry));
+        }
+        let never = check_expiry(now_ns, RETENTION_INFINITE, 5);
+        assert!(never.is_ok() && !was_marked_as_late(now_ns, RETENTION_INFINITE, 5));
     }
 
     proptest! {

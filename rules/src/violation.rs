@@ -17,6 +17,8 @@ impl RuleNumber {
     pub const PAYER_SIGNATURE: Self = Self(2);
     /// The mark of an envelope whose payload no node puts in order.
     pub const PAYLOAD: Self = Self(6);
+    /// The mark of an envelope whose expiry does not follow from its time and retention.
+    pub const EXPIRY: Self = Self(9);
     /// The mark of an identity update that its inbox does not allow. No [`Violation`] has this number, because it
     /// depends on the state of the inbox and not on the envelope alone.
     pub const IDENTITY_UPDATE: Self = Self(15);
@@ -107,9 +109,14 @@ pub enum Violation {
     /// The key package is missing, malformed or refused by the validator. Holds the reason.
     #[error("key package validation failed: {0}")]
     KeyPackage(String),
-    /// The expiry is not the envelope's time plus its retention. Holds the expiry.
+    /// The expiry is earlier than the envelope's time plus its retention. Holds the expiry.
     #[error("expiry {0} does not follow from time and retention")]
     Expiry(u64),
+    /// The expiry is more than a day later than the envelope's time plus its retention. Holds the expiry.
+    #[error(
+        "expiry {0} is more than a day later than the one that follows from time and retention"
+    )]
+    LateExpiry(u64),
     /// The base fee, in picodollars, is not that of any rate in force at that time.
     #[error("base fee {0} differs from the fee at the rates in force")]
     BaseFee(u64),
@@ -145,7 +152,7 @@ impl Violation {
             Self::GroupMessage(_) => "GROUP_MESSAGE",
             Self::GroupMessageEmpty => "GROUP_MESSAGE_EMPTY",
             Self::KeyPackage(_) => "KEY_PACKAGE",
-            Self::Expiry(_) => "EXPIRY",
+            Self::Expiry(_) | Self::LateExpiry(_) => "EXPIRY",
             Self::BaseFee(_) => "BASE_FEE",
             Self::CongestionFee(_) => "CONGESTION_FEE",
             Self::TooLong(_) => "TOO_LONG",
@@ -171,7 +178,7 @@ impl Violation {
             | Self::GroupMessageEmpty => 6,
             Self::DependsOnNode(_) => 7,
             Self::Retention(_) => 8,
-            Self::Expiry(_) => 9,
+            Self::Expiry(_) | Self::LateExpiry(_) => 9,
             Self::KeyPackage(_) => 14,
             Self::TooLong(_) => 16,
             Self::Absent => 17,
@@ -231,6 +238,7 @@ mod tests {
             (Violation::DependsOnNode(id), Some(7)),
             (Violation::Retention(1), Some(8)),
             (Violation::Expiry(0), Some(9)),
+            (Violation::LateExpiry(0), Some(9)),
             (Violation::KeyPackage(String::new()), Some(14)),
             (Violation::TooLong(0), Some(16)),
             (Violation::Absent, Some(17)),

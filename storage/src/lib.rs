@@ -35,8 +35,8 @@
 //! - `audit_read`: reading a folder to audit it;
 //! - `older_rows`: converting rows of an older format to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
-//! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading
-//!   the records that remain, and the ends of expired ranges;
+//! - `prune`, `leaving`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, reading them before, the
+//!   marks of their places, reading the records that remain, and the ends of expired ranges;
 //! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;
@@ -90,6 +90,7 @@ mod kept_copy;
 mod keys;
 mod last_commit;
 mod late_searches;
+mod leaving;
 mod ledger;
 mod lists;
 mod log_scan;
@@ -190,6 +191,7 @@ pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
 pub use late_searches::{StoredScan, StoredSearch, StoredSearchState};
+pub use leaving::{DeriveExpired, ExpiredEnvelope, Expiring};
 pub use log_scan::{LogItem, LogScan};
 pub use looks::LookingReader;
 pub use membership::{JudgedTimes, TimeRule};
@@ -206,7 +208,7 @@ pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use processor::{ProcessorError, check_processor};
 pub use progress::RebuildReport;
 pub use promote::PromotionError;
-pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
+pub use prune::{AfterPruned, PrunedBatch, StrandPlaces};
 pub use pruned::{LogPlace, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
 pub use remains::file_of_lost_database;

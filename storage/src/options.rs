@@ -23,6 +23,16 @@ pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + CACHE_BYTES_MIN;
 /// Bounds the time of a start after a crash, which reads them all. As much as the memory tables, which are written out
 /// about then anyway: with twice as much, a start after a kill took up to 1.3 s on two slow cores (measured).
 const WAL_BYTES_MAX: u64 = WRITE_BUFFERS_BYTES as u64;
+/// Length of the memory tables of the log and of topics.
+const LARGE_TABLE_BYTES: usize = 32 * MIB;
+/// Length of the memory tables of families of which pruning writes a small row for each envelope. A full one begins a
+/// new write-ahead log: the next commit syncs both logs, their folder and the manifest, and a thread that writes the
+/// table out takes a core. Calculated: 32 MiB have the records of some 270,000 envelopes, more than a run of pruning
+/// removes of a strand. With 8 MiB, pruning would delay commits so every half second.
+/// [`WRITE_BUFFERS_BYTES`] bounds all memory tables together.
+const PRUNED_TABLE_BYTES: usize = LARGE_TABLE_BYTES;
+/// Length of the memory tables of other families. A guess.
+const TABLE_BYTES: usize = 8 * MIB;
 /// Envelopes of at least this length go to blob files, which compaction does not move. Guessed: RocksDB
 /// recommends blobs from some KiB on, and most envelopes are below.
 pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
@@ -105,7 +115,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(8 * MIB);
+    options.set_write_buffer_size(TABLE_BYTES);
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -124,10 +134,9 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Inbox | Family::Usage | Family::UsageByPayer => {
             blocks.set_bloom_filter(10.0, false)
         }
+        Family::Expiry | Family::Pruned => options.set_write_buffer_size(PRUNED_TABLE_BYTES),
         Family::Checkpoint
-        | Family::Expiry
         | Family::Mark
-        | Family::Pruned
         | Family::Rate
         | Family::Ledger
         | Family::Misbehavior
@@ -157,7 +166,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
 /// (measured: a page of 100 takes 8 % less CPU time without).
 fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_size(32 * MIB);
+    options.set_write_buffer_size(LARGE_TABLE_BYTES);
     options.set_enable_blob_files(true);
     options.set_min_blob_size(BLOB_LEN_BYTES_MIN);
     options.set_enable_blob_gc(true);
@@ -169,7 +178,7 @@ fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
 /// rewrite each row about ten times; tiers rewrite it once for each eightfold growth
 /// (`docs/decisions/0018-envelopes-beside-topics.md`).
 fn tune_topic(options: &mut Options, blocks: &mut BlockBasedOptions) {
-    options.set_write_buffer_size(32 * MIB);
+    options.set_write_buffer_size(LARGE_TABLE_BYTES);
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_level_zero_file_num_compaction_trigger(TOPIC_RUNS_MAX);
@@ -226,5 +235,21 @@ mod tests {
         assert_eq!(files_of_deleted(Family::Topic), 2, "the run, and the deletions");
         assert_eq!(files_of_deleted(Family::Expiry), 0);
         assert_eq!(files_of_deleted(Family::Log), 0);
+    }
+
+    /// Each memory table that is written out makes a commit wait for four syncs in place of one, beside publishes.
+    #[test]
+    fn a_run_of_pruning_fills_no_memory_table_with_records_or_deletions() {
+        // As many as a run removes of a strand by default, with rows as long as records.
+        const ROWS: u64 = 100_000;
+        for family in [Family::Expiry, Family::Pruned] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = family_options(family, &block_cache(CACHE_BYTES_MIN));
+            options.create_if_missing(true);
+            let db = DB::open(&options, folder.path()).unwrap();
+            (0..ROWS).for_each(|row| db.put(row.to_be_bytes(), [7_u8; 90]).unwrap());
+            db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
+            assert_eq!(db.live_files().unwrap().len(), 0, "{}", family.name());
+        }
     }
 }

@@ -13,13 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use hawser_proto::merkle::TreeHash;
-use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::MutexGuard;
-use rocksdb::{ColumnFamily, CompactOptions, ReadOptions, WriteBatch};
+use rocksdb::{CompactOptions, ReadOptions};
 
-use crate::change::{Facts, Validity};
+use crate::change::Validity;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
@@ -27,46 +25,16 @@ use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::MarkKey;
-use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
-use crate::keys::topic::TopicKey;
+use crate::leaving::{
+    DeriveExpired, ExpiredEnvelope, Expiring, Leaving, LeavingPart, LeavingRows, LeavingStrand,
+    tell_unread,
+};
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
-use crate::shared_copies::SharedCopies;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::strands::Head;
 use crate::trees::leaf_of;
-
-/// A row of the expiry index: an envelope and the time from which it may be pruned. Sorts like that index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Expiring {
-    /// Unix second after which the envelope may be pruned.
-    pub expiry_unix_s: u64,
-    /// The envelope's place.
-    pub id: EnvelopeId,
-    /// The charged payer, if the row has one. Recovering it from the signature would be most of the work of
-    /// pruning.
-    pub payer: Option<PayerAddress>,
-    /// The receipt of its publish request, if the row has one. Computing it would be a third of the remaining work.
-    pub receipt: Option<[u8; 32]>,
-}
-
-/// An expired envelope that is to be pruned, as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpiredEnvelope {
-    /// Originator and sequence id of the envelope.
-    pub id: EnvelopeId,
-    /// The originator envelope as signed.
-    pub bytes: Bytes,
-    /// Its payer, if the expiry index has it.
-    pub payer: Option<PayerAddress>,
-    /// The receipt of its publish request, if the expiry index has it.
-    pub receipt: Option<[u8; 32]>,
-}
-
-/// Derives the facts of valid expired envelopes, in their order, from their bytes and their payers; `None` for an
-/// envelope that has to stay.
-pub type DeriveExpired<'a> = dyn Fn(&[ExpiredEnvelope]) -> Vec<Option<Facts>> + 'a;
 
 /// Receives the outcome of each write, while only other pruning is locked. It may sleep as long as necessary, and
 /// returns `Break` to end pruning.
@@ -165,9 +133,9 @@ impl Store {
     /// evidence stay. Ends early if `after` returns `Break`. Returns the last value of `after`.
     ///
     /// An envelope stays if it is absent, marked, not yet verified, the last one of its strand, without the stated
-    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets. Commits to a strand wait
-    /// for its writes. Nothing is pruned while projections have to be rebuilt. A nearly full disk does not stop
-    /// pruning, because pruning makes room.
+    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets, and must not use the store,
+    /// parts of which are locked. Commits to a strand wait for its writes. Nothing is pruned while projections have to
+    /// be rebuilt. A nearly full disk does not stop pruning, because pruning makes room.
     ///
     /// # Errors
     /// An error if rows cannot be written. Envelopes before it, in the order of places, are removed.
@@ -220,12 +188,6 @@ impl Store {
 
 /// Largest number of unverified places that one write removes. A guess: a write of less than a MiB.
 const SHOWN_PLACES: u64 = 4096;
-/// Largest number of envelopes that are read together. A guess: recovering unknown payers costs little more than in
-/// larger batches.
-const READ_PLACES: usize = 256;
-/// Bytes of envelopes that end a read early, so that it has at most these and one more envelope in memory. A guess:
-/// more than [`READ_PLACES`] messages have.
-const READ_LEN_BYTES: usize = 1 << 20;
 /// Largest number of places that one write removes. Writers of the strand wait for it, and commits of all strands
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.
@@ -236,17 +198,6 @@ const BUSY_PAUSE: Duration = Duration::from_micros(50);
 /// Tries after which pruning stands in line. A guess: they take as long as a commit to a usual disk. So pruning goes on
 /// where a commit follows upon the other, by one write for each millisecond.
 const BUSY_TRIES: usize = 8;
-
-/// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the
-/// read.
-struct Leaving {
-    id: EnvelopeId,
-    expiry_unix_s: u64,
-    len_bytes: usize,
-    /// `None` if the strand's tree has reached the place.
-    leaf: Option<TreeHash>,
-    facts: Facts,
-}
 
 impl Database {
     /// Removes expired envelopes strand by strand, in writes of at most [`WRITE_PLACES`] places. Ends early
@@ -266,16 +217,15 @@ impl Database {
         for (originator, mut expired) in strands {
             expired.sort_unstable_by_key(|it| it.id);
             expired.dedup_by_key(|it| it.id);
-            let mut left = &expired[..];
-            while !left.is_empty() {
-                let (mut done, mut is_told) = (PrunedBatch::default(), false);
-                let (leaving, taken) = self.leaving(originator, left, derive, &mut done);
-                left = &left[taken..];
+            let mut strand = LeavingStrand::new(self, originator, &expired, derive);
+            while let Some(LeavingPart { leaving, refused }) = strand.next_part() {
+                let mut done = PrunedBatch { pruned: Vec::new(), refused };
+                let mut is_told = false;
                 let parts = leaving.chunks(WRITE_PLACES);
                 // `after` is called at least once, with the refused places.
                 let parts = parts.chain(leaving.is_empty().then_some(&leaving[..]));
                 for part in parts {
-                    if !self.prune_or_keep(originator, part, &mut done, &mut is_told)? {
+                    if !self.prune_or_keep(&mut strand, part, &mut done, &mut is_told)? {
                         return Ok(ControlFlow::Continue(()));
                     }
                     if after(std::mem::take(&mut done)).is_break() {
@@ -346,93 +296,22 @@ impl Database {
         Ok(gone)
     }
 
-    /// Reads the next envelopes of one strand, at most [`READ_PLACES`]. Returns those that may be removed, and the
-    /// number of visited places. No lock is needed, because the bytes of a stored envelope never change.
-    ///
-    /// One that cannot be read stays, and keeps no other one: its peers may have pruned it too, and then none can bring
-    /// it back. If the size of the tree cannot be read, all of them stay.
-    fn leaving(
-        self: &Arc<Self>,
-        originator: OriginatorId,
-        expired: &[Expiring],
-        derive: &DeriveExpired<'_>,
-        done: &mut PrunedBatch,
-    ) -> (Vec<Leaving>, usize) {
-        let snapshot = Snapshot::new(self);
-        let tree_size = match snapshot.tree_size(originator) {
-            Ok(size) => size,
-            Err(error) => {
-                // Without it nothing tells which leaves have to be kept.
-                if let Some(first) = expired.first() {
-                    tell_unread(first.id, &error);
-                }
-                done.refused.extend(expired.iter().map(|it| it.id));
-                return (Vec::new(), expired.len());
-            }
-        };
-        let (mut held, mut expiries) = (Vec::new(), Vec::new());
-        let (mut taken, mut len_bytes, mut unread) = (0, 0, None);
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        let mut rows = snapshot.rows(Family::Log, options);
-        let mut copies = SharedCopies::new();
-        for &Expiring { expiry_unix_s, id, payer, receipt } in expired {
-            if taken == READ_PLACES || len_bytes >= READ_LEN_BYTES {
-                break;
-            }
-            taken += 1;
-            let key = EnvelopeKey(id).encode();
-            // Neighbours often expire together.
-            if rows.key() != Some(&key[..]) {
-                rows.seek(key);
-            }
-            let Some((_, bytes)) = rows.item().filter(|(found, _)| *found == key) else {
-                unread = unread.or(rows.status().err().map(|error| (id, error)));
-                done.refused.push(id);
-                continue;
-            };
-            len_bytes += bytes.len();
-            let bytes = copies.copy(bytes);
-            held.push(ExpiredEnvelope { id, bytes, payer, receipt });
-            expiries.push(expiry_unix_s);
-            rows.next();
-        }
-        if let Some((first, error)) = unread {
-            tell_unread(first, &error);
-        }
-        let facts = derive(&held);
-        assert_eq!(facts.len(), held.len(), "facts for each envelope, or none");
-        let mut leaving = Vec::with_capacity(held.len());
-        for ((held, facts), expiry_unix_s) in held.into_iter().zip(facts).zip(expiries) {
-            let ExpiredEnvelope { id, bytes, .. } = held;
-            let agrees = |facts: &Facts| {
-                facts.expiry_unix_s == Some(expiry_unix_s) && facts.addresses.is_empty()
-            };
-            let Some(facts) = facts.filter(agrees) else {
-                done.refused.push(id);
-                continue;
-            };
-            let leaf = (id.sequence.0 > tree_size).then(|| leaf_of(&bytes));
-            leaving.push(Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts });
-        }
-        (leaving, taken)
-    }
-
     /// Removes these envelopes like [`Self::prune_strand`]. If the marks around them, or another row that decides,
     /// cannot be read, they stay, and keep no other ones: marks are not repaired. Says so once, and sets `is_told`.
     fn prune_or_keep(
         &self,
-        originator: OriginatorId,
+        strand: &mut LeavingStrand<'_>,
         leaving: &[Leaving],
         done: &mut PrunedBatch,
         is_told: &mut bool,
     ) -> Result<bool, CommitError> {
         let refused = done.refused.len();
-        let error = match self.prune_strand(originator, leaving, done) {
+        let error = match self.prune_strand(strand, leaving, done) {
             // All rows are read before anything is written.
             Err(CommitError::Read(error)) => error,
             pruned => return pruned,
         };
+        strand.last_mark = None;
         done.refused.truncate(refused);
         done.refused.extend(leaving.iter().map(|it| it.id));
         if let Some(first) = leaving.first()
@@ -447,10 +326,11 @@ impl Database {
     /// while projections have to be rebuilt.
     fn prune_strand(
         &self,
-        originator: OriginatorId,
+        strand: &mut LeavingStrand<'_>,
         leaving: &[Leaving],
         done: &mut PrunedBatch,
     ) -> Result<bool, CommitError> {
+        let originator = strand.originator();
         // Computed before any lock: this is most of the work besides the write, and nearly always all envelopes are
         // removed.
         let rows = LeavingRows::of(self, leaving.iter());
@@ -460,9 +340,10 @@ impl Database {
         }
         let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
-        let head = self.lock_between_commits(&head);
+        let head = self.lock_between_commits(&head, || strand.read_ahead());
         let end = self.verified(originator)?.unwrap_or(*head);
-        let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let mut marks = marks.expecting(strand.last_mark);
         let (mut ranges, mut goes) = (PrunedRanges::default(), Vec::with_capacity(leaving.len()));
         for leaving in leaving {
             let id = leaving.id;
@@ -482,10 +363,12 @@ impl Database {
             false => LeavingRows::of(self, goes.iter().copied()),
         };
         let mut batch = rows.batch;
+        let last_mark = ranges.last_mark();
         ranges.stage(self, &mut batch);
         let writing = self.expired_ends.writing();
         self.write_buffered(batch)?;
         drop(writing);
+        strand.last_mark = last_mark;
         done.pruned.extend(goes.into_iter().map(|leaving| (leaving.id, leaving.len_bytes)));
         Ok(true)
     }
@@ -493,11 +376,19 @@ impl Database {
 
 impl Database {
     /// Locks the head of a strand while no commit has it. Does not stand in line for it at first: a thread in line gets
-    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well.
-    fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
+    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well. Does other
+    /// work meanwhile, which returns false if there is none.
+    fn lock_between_commits<'h>(
+        &self,
+        head: &'h Head,
+        mut meanwhile: impl FnMut() -> bool,
+    ) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if let Some(head) = head.try_lock() {
                 return head;
+            }
+            if meanwhile() {
+                continue;
             }
             let began = Instant::now();
             std::thread::sleep(BUSY_PAUSE);
@@ -509,69 +400,3 @@ impl Database {
         head
     }
 }
-
-/// Says that expired envelopes, the first of which is named, or rows beside them cannot be read.
-fn tell_unread(envelope: EnvelopeId, error: &impl std::fmt::Display) {
-    tracing::error!(
-        code = "prune_unreadable",
-        %envelope,
-        %error,
-        "expired envelopes, or rows beside them, cannot be read from the disk: they stay, and others are pruned"
-    );
-}
-
-/// A batch that removes all rows of envelopes; the marks of their places are added later.
-struct LeavingRows<'a> {
-    own: OriginatorId,
-    pruned: &'a ColumnFamily,
-    log: &'a ColumnFamily,
-    expiry: &'a ColumnFamily,
-    topic: &'a ColumnFamily,
-    key: Vec<u8>,
-    batch: WriteBatch,
-}
-
-impl<'a> LeavingRows<'a> {
-    fn new(database: &'a Database) -> Self {
-        Self {
-            own: database.identity.node,
-            pruned: database.family(Family::Pruned),
-            log: database.family(Family::Log),
-            expiry: database.family(Family::Expiry),
-            topic: database.family(Family::Topic),
-            key: Vec::new(),
-            batch: WriteBatch::default(),
-        }
-    }
-
-    fn of<'l>(database: &'a Database, leaving: impl ExactSizeIterator<Item = &'l Leaving>) -> Self {
-        let batch = WriteBatch::with_capacity_bytes(leaving.len() * LEAVING_LEN_BYTES);
-        let mut rows = Self { batch, ..Self::new(database) };
-        leaving.for_each(|leaving| rows.stage(leaving));
-        rows
-    }
-
-    fn stage(&mut self, leaving: &Leaving) {
-        let &Leaving { id, expiry_unix_s, len_bytes, leaf, ref facts } = leaving;
-        let record = PrunedEnvelope {
-            originator_ns: facts.originator_ns,
-            len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
-            charge: facts.charge,
-            counts_for_congestion: facts.counts_for_congestion,
-            receipt: facts.receipt.filter(|_| id.originator == self.own),
-            leaf,
-        };
-        let batch = &mut self.batch;
-        batch.put_cf(self.pruned, PrunedKey(id).encode(), record.encode());
-        batch.delete_cf(self.log, EnvelopeKey(id).encode());
-        batch.delete_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode());
-        if let Some(topic) = TopicKey::of(facts, id) {
-            topic.encode_into(&mut self.key);
-            batch.delete_cf(self.topic, &self.key);
-        }
-    }
-}
-
-/// Approximate length of the rows of an envelope in a batch, bytes. Calculated with a record without leaf and a
-/// topic of 17 bytes.
-const LEAVING_LEN_BYTES: usize = 224;

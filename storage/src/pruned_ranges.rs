@@ -16,6 +16,8 @@ use crate::raw_rows::{current_mark_of, nearest_mark};
 pub(crate) struct MarksAround<'a> {
     rows: DBRawIterator<'a>,
     last: Option<SurroundingMarks>,
+    /// The place at which the last mark below the first place is expected.
+    expected: Option<EnvelopeId>,
 }
 
 /// The last mark of a strand at or below a place, and its first one above it.
@@ -29,7 +31,13 @@ struct SurroundingMarks {
 impl<'a> MarksAround<'a> {
     /// Creates the reader from an iterator over `mark`, which sees one state of it.
     pub(crate) fn new(rows: DBRawIterator<'a>) -> Self {
-        Self { rows, last: None }
+        Self { rows, last: None, expected: None }
+    }
+
+    /// Expects the last mark below the first place at `expected`, where it then needs no search from above. That would
+    /// pass the values that the row had before: each write of pruning adds one, until a memory table is written out.
+    pub(crate) fn expecting(self, expected: Option<EnvelopeId>) -> Self {
+        Self { expected, ..self }
     }
 
     /// Returns the marks around a place. Places must not descend.
@@ -40,6 +48,38 @@ impl<'a> MarksAround<'a> {
         if let Some(around) = self.last.filter(is_still) {
             return Ok(around);
         }
+        let expected = self.expected.take().and_then(|at| self.expected_around(at, id));
+        let around = match expected {
+            Some(around) => around,
+            None => self.search(id)?,
+        };
+        self.last = Some(around);
+        Ok(around)
+    }
+
+    /// Returns the marks around a place if the last one below it is at `expected`; `None` if it is another one, or if
+    /// a search has to tell what cannot be read.
+    fn expected_around(
+        &mut self,
+        expected: EnvelopeId,
+        id: EnvelopeId,
+    ) -> Option<SurroundingMarks> {
+        if expected.originator != id.originator || expected.sequence > id.sequence {
+            return None;
+        }
+        self.rows.seek(MarkKey(expected).encode());
+        let below = current_mark_of(&self.rows, id.originator).ok()?;
+        if below?.0 != expected {
+            return None;
+        }
+        self.rows.next();
+        let above = current_mark_of(&self.rows, id.originator).ok()?;
+        let is_last = above.is_none_or(|(at, _)| id < at);
+        is_last.then_some(SurroundingMarks { originator: id.originator, below, above })
+    }
+
+    /// Searches the marks around a place from above.
+    fn search(&mut self, id: EnvelopeId) -> Result<SurroundingMarks, ReadError> {
         let (originator, below) = (id.originator, nearest_mark(&mut self.rows, id)?);
         // The row at or below the place may be one of another strand.
         if self.rows.valid() {
@@ -48,9 +88,7 @@ impl<'a> MarksAround<'a> {
             self.rows.seek_to_first();
         }
         let above = current_mark_of(&self.rows, originator)?;
-        let around = SurroundingMarks { originator, below, above };
-        self.last = Some(around);
-        Ok(around)
+        Ok(SurroundingMarks { originator, below, above })
     }
 
     /// Returns true if a mark covers the place.
@@ -109,6 +147,11 @@ impl PrunedRanges {
         }
         self.made.insert(first, through);
         Ok(())
+    }
+
+    /// Returns the first place of the last range, which is the place of its mark.
+    pub(crate) fn last_mark(&self) -> Option<EnvelopeId> {
+        self.made.last_key_value().map(|(first, _)| *first)
     }
 
     /// Stages the ranges.

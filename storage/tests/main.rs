@@ -20,6 +20,7 @@ mod older_rows;
 mod open;
 mod promote;
 mod prune;
+mod prune_beside;
 mod prune_faults;
 mod read;
 mod rebuild;

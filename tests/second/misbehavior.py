@@ -229,7 +229,8 @@ class Exhibit:
             signature = signature[:64] + bytes([signature[64] - 4])
         has_payer = signer(signature, payer_digest(self.node, client)) is not None
         is_odd = message is not None and is_application(message, False)
-        return has_payer and broken_rule(self, has_payer, is_odd) == 0
+        rule = broken_rule(self, has_payer, is_odd)
+        return has_payer and (rule == 0 or rule == 9 and seconds_late(self) > 0)
 
 
 # Rates ---------------------------------------------------------------------------------------------
@@ -420,10 +421,12 @@ def judge_payload(case, accused, exhibits, worthless):
 
 def judge_envelope(case, rates, exhibit):
     """Verdict, fact, rule and missing data about one envelope."""
-    rule = odd = broken_rule(exhibit)
+    rule = broken_rule(exhibit)
+    is_late = rule == 9 and seconds_late(exhibit) > 0
+    odd = rule if rule in (2, 6) and exhibit.is_taken_elsewhere() else 0
     if rule == 1 and exhibit.is_read_elsewhere():
         return "claim", "odd_encoding", rule, None
-    if rule and not (rule in (2, 6) and exhibit.is_taken_elsewhere()):
+    if rule and not is_late and not odd:
         return "proven", "rule_broken", rule, None
     payer, _, _, topic, _ = exhibit.paid_parts()
     base, congestion = exhibit.fields.get(5, 0), exhibit.fields.get(6, 0)
@@ -447,6 +450,8 @@ def judge_envelope(case, rates, exhibit):
         return "claim", "odd_encoding", odd, verdict[3]
     if is_absent(case, exhibit.node, exhibit.ns - 60 * MINUTE) and is_absent(case, exhibit.node, exhibit.ns):
         return "claim", "absent", 17, verdict[3]
+    if is_late:
+        return "claim", "late_expiry", 9, verdict[3]
     return verdict
 
 
@@ -490,8 +495,14 @@ def broken_rule(exhibit, has_payer=False, has_message=False):
     elif arm != 3:
         # An identity update, or an upload that is empty; others need a parser of key packages.
         return 14 if arm == 4 else 6
+    return 0 if -600 <= seconds_late(exhibit) <= 86400 else 9
+
+
+def seconds_late(exhibit):
+    """Seconds by which the expiry is later than time and retention give; 0 if there is no end, negative if earlier."""
+    days = exhibit.paid_parts()[0].get(4, 0)
     expiry = max(0, exhibit.ns) // 10**9 + days * 86400
-    return 9 if days != 2**32 - 1 and abs(exhibit.fields.get(7, 0) - expiry) > 600 else 0
+    return 0 if days == 2**32 - 1 else exhibit.fields.get(7, 0) - expiry
 
 
 def judge_window(rates, exhibits):

@@ -113,8 +113,13 @@ def golden_rules():
     yield "rule 6: an identity update", *of(statement(paid=pay(client(b"\2\x09", arm=5))))
     yield "rule 7", *of(statement(paid=pay(client(depends_on=[(100, 1)]))))
     yield "rule 8", *of(statement(days=1))
-    yield "rule 9", *of(statement(expiry=601))
-    yield "rule 9: ten minutes", *of(statement(expiry=600))
+    yield "rule 9", *of(statement(expiry=-601))
+    yield "rule 9: ten minutes", *of(statement(expiry=-600))
+    yield "rule 9: a day late", *of(statement(expiry=DAY))
+    yield "rule 9: more than a day late", *of(statement(expiry=DAY + 1))
+    yield "rule 9: late, without rates", *of(statement(expiry=DAY + 1), rates=[])
+    yield "rule 9: late, and a wrong fee", *of(statement(expiry=DAY + 1, base=1))
+    yield "rule 9: late, and from an absence", *of(statement(expiry=DAY + 1), absences={"100": [[0, None]]})
     yield "rule 10", *of(statement(base=1))
     yield "rule 11", *of(statement(congestion=12))
     yield "rule 11: any multiple up to a hundred", *of(statement(congestion=1100))
@@ -208,7 +213,8 @@ def golden_taken():
         yield f"odd: {name}", *of(paid)
     odd = taken["bytes behind a message"]
     yield "odd: bytes behind a message, no rates", *of(odd, rates=())
-    yield "rule 6: bytes behind a message, and another expiry", *of(odd, expiry=601)
+    yield "odd: bytes behind a message, and a late expiry", *of(odd, expiry=DAY + 1)
+    yield "rule 6: bytes behind a message, and another expiry", *of(odd, expiry=-601)
     yield "rule 10: bytes behind a message", *of(odd, base=1)
     yield "rule 6: a commit", *of(message(3))
     yield "rule 6: bytes behind a commit", *of(message(3, bytes(4)))
@@ -499,7 +505,9 @@ def golden_late():
     yield f"{name}: the node had left", *of(welcome(), absences={"100": [[now_s - 60, None]]})
     yield f"{name}: of a free topic", *of(attestation(report, NOW))
     yield f"{name}: for another node", *of(welcome(paid=pay(client(), 200)))
-    yield f"{name}: another expiry", *of(welcome(expiry=601))
+    yield f"{name}: another expiry", *of(welcome(expiry=-601))
+    yield f"{name}: a late expiry", *of(welcome(expiry=DAY))
+    yield f"{name}: an expiry that is too late", *of(welcome(expiry=DAY + 1))
     yield f"{name}: no client envelope", *of(welcome(paid=b"noise"))
     yield f"{name}: of another node", *of(signed(statement(END + 1, node=200), 200))
     yield f"{name}: a forged envelope", *of(signed(statement(END + 1), 200))
@@ -561,7 +569,8 @@ def golden_reports():
     envelopes = {
         "with the payer of another": written(report, payer=PAYING),
         "on another topic": written(report, topic=b"\4\xc8\0\0\0"),
-        "another expiry": written(report, expiry=601),
+        "another expiry": written(report, expiry=-601),
+        "a late expiry": written(report, expiry=DAY),
         "of no node": written(report, node=900),
         "no report": signed(statement()),
         "an attestation": attestation(payer_report(), NOW),

@@ -267,7 +267,7 @@ async fn a_node_that_signs_a_wrong_answer_is_reported_to_nodes_that_hand_the_rep
         value.trim().parse::<u64>().unwrap()
     };
 
-    faulty.set(Some(AnswerFault::LongerExpiry));
+    faulty.set(Some(AnswerFault::EarlierExpiry));
     let sent = (0..24).map(|n| group_message([n; 16], 80, &mut rng)).collect();
     publish(&gateway, sent).await.unwrap();
     wait::until("the report was sent", async || (metric("sent").await == 1).then_some(())).await;

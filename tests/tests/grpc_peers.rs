@@ -116,6 +116,7 @@ async fn habits_of_other_software_are_no_offences() {
         Habits { ends_after: Some((8, StreamEnd::NoStatus)), ..usual() },
         Habits { repeats: true, ..usual() },
         Habits { odd_outer_form: true, ..usual() },
+        Habits { signs_after_s: 3_600, ..usual() },
         usual(),
     ];
     let mut peers: Vec<_> =

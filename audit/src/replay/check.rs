@@ -10,6 +10,7 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::fees::PicoDollarPrice;
+use hawser_rules::retention::was_marked_as_late;
 use hawser_rules::{
     Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
     check_no_charges, check_statement, is_free, is_owed, is_taken_elsewhere, odd_terms,
@@ -52,9 +53,11 @@ pub(crate) struct Signed {
     pub(crate) leaf: TreeHash,
     /// The rule that it breaks.
     pub(crate) violation: Option<Violation>,
-    /// True if its signer may be innocent of that: the envelope is from an absence of its node and breaks no other
-    /// rule, or other software may decode it or finds that it breaks none.
+    /// True if its signer may be innocent of that: the envelope is from an absence of its node or expires late, and
+    /// breaks no other rule, or other software may decode it or finds that it breaks none.
     pub(crate) is_unproven: bool,
+    /// True if it breaks no rule, and earlier versions marked it because of its expiry.
+    pub(crate) was_marked_as_late: bool,
     /// Fees that no rate explains, with the fault that they are.
     pub(crate) fee: Option<(FaultKind, Violation)>,
     /// The stated congestion fee, if it is above 0 and a rate allows it. The envelopes before it decide about it.
@@ -257,6 +260,7 @@ impl Checker {
             leaf: leaf_hash(data),
             violation: None,
             is_unproven: false,
+            was_marked_as_late: false,
             fee: None,
             congestion_fee: None,
             payer: None,
@@ -285,15 +289,18 @@ impl Checker {
             Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
             None => Ok(()),
         };
-        let breaks_no_other = match &judged {
-            Ok(()) => true,
+        let is_innocent = match &judged {
+            Ok(()) | Err(Violation::LateExpiry(_)) => true,
             Err(Violation::GroupMessage(_) | Violation::PayerSignature(_)) => {
                 is_taken_elsewhere(&parsed)
             }
             Err(_) => false,
         };
         signed.violation = self.absences.judge(originator_ns, judged).err();
-        signed.is_unproven = breaks_no_other && signed.violation.is_some();
+        signed.is_unproven = is_innocent && signed.violation.is_some();
+        let days = parsed.payer().retention_days();
+        signed.was_marked_as_late = signed.violation.is_none()
+            && was_marked_as_late(originator_ns, days, parsed.expiry_unix_s());
         if signed.violation.is_none() && self.originator.is_node() {
             let depends_on = parsed.payer().client().depends_on().iter().copied();
             signed.depends_on = depends_on.filter(|it| CHAINS.contains(&it.originator)).collect();
@@ -325,7 +332,8 @@ impl Checker {
                 .base_fee_picodollars()
                 .saturating_add(parsed.congestion_fee_picodollars()),
         });
-        // The fees of an envelope that breaks a rule are no fault of their own, but its absence excuses no node.
+        // The fees of an envelope that breaks a rule are no fault of their own, but neither its absence nor a late
+        // expiry excuses a node.
         let is_judged = signed.violation.is_none() || signed.is_unproven;
         if is_judged && self.originator.is_node() {
             self.judge_fees(signed, parsed);

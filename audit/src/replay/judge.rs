@@ -3,7 +3,7 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use hawser_rules::retention::{RETENTION_DAYS_MIN, expiry_unix_s, is_endless, unix_s};
-use hawser_rules::{PicoDollarPrice, Violation};
+use hawser_rules::{PicoDollarPrice, RuleNumber, Violation};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
@@ -15,6 +15,9 @@ const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 /// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds.
 /// Specified (`docs/protocol/rules.md`, rule 9).
 const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
+
+/// The mark of an envelope whose expiry does not follow from time and retention.
+const EXPIRY_RULE: u8 = RuleNumber::EXPIRY.0;
 
 /// Returns the fault of a time in the future.
 pub(crate) fn time_ahead(id: EnvelopeId, ns: i64, now_ns: i64) -> Option<Fault> {
@@ -124,7 +127,9 @@ pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fa
         StoredMark::Waiting if !is_judged => return faults,
         StoredMark::Waiting => Some(0),
     };
-    if is_judged && stored != rule {
+    // Earlier versions marked each expiry that was more than ten minutes late, and such marks stay.
+    let is_of_earlier = signed.was_marked_as_late && (stored, rule) == (Some(EXPIRY_RULE), None);
+    if is_judged && stored != rule && !is_of_earlier {
         let name = |rule: Option<u8>| match rule {
             None => "valid".to_owned(),
             Some(0) => "waiting".to_owned(),

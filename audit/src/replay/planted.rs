@@ -77,7 +77,7 @@ pub(crate) const PLANTED: &[Planted] = &[
         "an expiry that does not follow",
         |log| {
             let mut other = draft(5, ns_of(5));
-            other.statement.expiry_unixtime += 86_400;
+            other.statement.expiry_unixtime -= 86_400;
             sign_at(log, 5, StoredMark::Invalid(9), &other);
         },
         &[(FaultKind::BrokenRule, 5, Some(9))],

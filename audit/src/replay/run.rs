@@ -557,8 +557,8 @@ impl<'a> Replay<'a> {
 }
 
 /// The sentence about envelopes that break a rule of which their signer may be innocent.
-pub(crate) const UNPROVEN: &str = "whether nodes are to blame for envelopes from their absence, or for some that other \
-                                   software may accept: nothing that is signed shows it";
+pub(crate) const UNPROVEN: &str = "whether nodes are to blame for envelopes from their absence, for those that expire \
+                                   late, or for some that other software may accept: nothing that is signed shows it";
 
 /// Returns the unchecked parts of strands that no node of the registry signs, in sentences for people.
 pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {

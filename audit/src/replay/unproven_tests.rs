@@ -45,6 +45,34 @@ fn envelopes_from_an_absence_are_no_fault_of_their_node_unless_they_break_anothe
     assert_eq!(found, [(FaultKind::BrokenRule, 16, Some(17)), (FaultKind::Fee, 15, None)]);
 }
 
+/// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.
+#[test]
+fn an_envelope_that_expires_late_is_no_fault_of_its_node_unless_its_fees_are() {
+    let of = |late_s: u64, fee: u64, mark| {
+        let mut late = draft(5, ns_of(5));
+        late.statement.expiry_unixtime += late_s;
+        late.statement.base_fee_picodollars += fee;
+        let mut log = MemoryLog::honest(20);
+        sign_at(&mut log, 5, mark, &late);
+        let report = replay(&log, &settings());
+        // The tallies of this log do not know the mark, which is no fault of the signer.
+        let mut found = named(&report);
+        found.retain(|(kind, ..)| {
+            matches!(kind, FaultKind::BrokenRule | FaultKind::Fee | FaultKind::WrongMark)
+        });
+        (found, report.strands[0].figures.unproven)
+    };
+    let marked = StoredMark::Invalid(9);
+    assert_eq!(of(86_400, 0, StoredMark::Valid), (vec![], 0));
+    assert_eq!(of(86_401, 0, marked), (vec![], 1));
+    assert_eq!(of(86_401, 1, marked), (vec![(FaultKind::Fee, 5, None)], 1));
+    assert_eq!(of(86_401, 0, StoredMark::Valid), (vec![(FaultKind::WrongMark, 5, None)], 1));
+    // Earlier versions marked it.
+    assert_eq!(of(601, 0, marked), (vec![], 0));
+    assert_eq!(of(86_400, 0, marked), (vec![], 0));
+    assert_eq!(of(600, 0, marked), (vec![(FaultKind::WrongMark, 5, None)], 0));
+}
+
 /// Any payer can have a node of other software sign such an envelope.
 #[test]
 fn an_envelope_that_other_software_may_decode_is_no_fault_of_its_node() {

@@ -19,8 +19,8 @@ const PUBLISHING: &str = "docs/protocol/api.md#publishing";
 const QUERIES: &str = "docs/protocol/api.md#queries";
 const LAYERS: &str = "docs/protocol/wire.md#layers";
 const SERVICES: &str = "docs/protocol/api.md#services";
-/// The greatest accepted difference between the clocks of suite and node, in seconds: rule 9 allows the same between
-/// nodes.
+/// The greatest accepted difference between the clocks of suite and node, in seconds: by as much an expiry may be early
+/// between nodes (rule 9).
 const CLOCKS_DIFFER_S: u64 = 600;
 
 pub(super) const CASES: &[Case] = &[

@@ -17,8 +17,9 @@ use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expire
 
 /// Rows of the expiry index that one step looks at. A guess: a millisecond.
 const STEP_VISITS: usize = 1024;
-/// Envelopes that are read together. A guess: a millisecond.
-const PART_PLACES: usize = 256;
+/// Envelopes that a dry run reads together. A guess: a millisecond. Otherwise the store reads in parts and pauses
+/// between them, and gets all envelopes of a step, so that it can read one part ahead.
+const DRY_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other
 /// work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -125,7 +126,8 @@ impl PruneRun {
         let mut after = None;
         loop {
             let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
-            for part in goes.chunks(PART_PLACES) {
+            let part_places = if dry_run { DRY_PLACES } else { STEP_VISITS };
+            for part in goes.chunks(part_places) {
                 if self.take(store, part, &mut rules, &mut report, pace)?.is_break() {
                     report.is_partial = true;
                     return Ok(report);

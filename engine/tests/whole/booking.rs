@@ -53,7 +53,7 @@ struct Planned {
 fn planned(rule: Option<u8>, client: Bytes, target: OriginatorId, days: u32) -> Planned {
     let topic = ClientEnvelope::parse(client.clone()).unwrap().topic().clone();
     let paid = PayerEnvelope::sign(client, target, days, &payer(0)).encode_to_vec().into();
-    let late_s = if rule == Some(9) { 601 } else { 0 };
+    let late_s = if rule == Some(9) { 2 * DAY_S } else { 0 };
     Planned { paid, days, topic, late_s, rule, is_odd: false }
 }
 

@@ -417,8 +417,9 @@ mod tests {
         assert_eq!(judged(bytes, 1).unwrap_err(), AnswerError::OtherPayerEnvelope);
         let late = judged(|it| it.originator_ns += 31 * 60 * 1_000_000_000, 1).unwrap_err();
         assert!(matches!(late, AnswerError::Time { .. }));
-        let longer = judged(|it| it.expiry_unixtime += DAY_S, 1).unwrap_err();
-        assert!(matches!(longer, AnswerError::Violation(Violation::Expiry(_))));
+        let longer = judged(|it| it.expiry_unixtime += DAY_S + 1, 1).unwrap_err();
+        assert!(matches!(longer, AnswerError::Violation(Violation::LateExpiry(_))));
+        assert!(judged(|it| it.expiry_unixtime += DAY_S, 1).is_ok(), "signed later than dated");
         let never = judged(|it| it.expiry_unixtime = 0, 1).unwrap_err();
         assert_eq!(never, Violation::Expiry(0).into());
         let expensive = judged(|it| it.base_fee_picodollars += 1, 1).unwrap_err();

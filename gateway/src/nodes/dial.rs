@@ -4,8 +4,7 @@
 
 use std::io;
 
-use hawser_dial::look_up;
-use hawser_serve::address::is_public;
+use hawser_dial::{DialledNetworks, look_up};
 use http::Uri;
 use tokio::net::TcpStream;
 
@@ -17,13 +16,10 @@ pub(super) async fn dial(uri: &Uri, allow_private: bool) -> io::Result<TcpStream
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let host = uri.host().ok_or_else(missing)?.trim_matches(['[', ']']);
-    let found = look_up(host.to_owned(), uri.port_u16().unwrap_or(default)).await?;
-    let allowed = found.into_iter().filter(|address| allow_private || is_public(address.ip()));
-    let mut last = io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        "the address lies in a private network, which --allow-private-nodes would allow",
-    );
-    for address in allowed {
+    let networks = if allow_private { DialledNetworks::All } else { DialledNetworks::Public };
+    let port = uri.port_u16().unwrap_or(default);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in look_up(host.to_owned(), port, networks).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;

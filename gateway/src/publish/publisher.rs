@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
-use hawser_proto::{OriginatorId, Topic};
+use hawser_proto::{OriginatorId, Topic, TopicKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,11 +14,12 @@ use tonic::Status;
 use super::arrival;
 use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, RequestInProgress};
 use super::item::PublishItem;
-use super::retry::{NextStep, RetryState};
+use super::retry::{AttemptFailure, NextStep, RetryState};
 use crate::fair::CallerGate;
 use crate::landed::ClientKey;
 use crate::nodes::{
-    ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX, topic_key,
+    ChainStrands, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX,
+    topic_key,
 };
 use crate::policy::CallerId;
 use crate::running::RunningTasks;
@@ -262,7 +263,7 @@ impl NodePublisher {
         let mut published: Vec<_> =
             placed.into_iter().map(|(index, placed)| (index, Ok(placed))).collect();
         let Some((error, items)) = failed else { return published };
-        let next = request.retry.lock().failed(&begun, id, error.kind());
+        let next = request.retry.lock().failed(&begun, id, failure_of(&error, &items));
         let may_be_published = may_be_published || error.may_be_published();
         let errors = items.iter().zip(error.of_envelopes(items.len()));
         let last: BTreeMap<usize, NodePublishError> = errors
@@ -277,5 +278,17 @@ impl NodePublisher {
             }
         });
         published
+    }
+}
+
+/// Returns what the error of a node means for these envelopes.
+fn failure_of(error: &NodeError, items: &[PublishItem]) -> AttemptFailure {
+    let is_key_package = |item: &PublishItem| item.topic.kind() == TopicKind::KeyPackages;
+    match error.kind() {
+        NodeErrorKind::Refused if items.iter().any(is_key_package) => {
+            AttemptFailure::RefusedKeyPackages
+        }
+        NodeErrorKind::Refused => AttemptFailure::Refused,
+        _ => AttemptFailure::Failed,
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use hawser_proto::OriginatorId;
 
-use crate::nodes::NodeErrorKind;
 use crate::policy::CallerId;
 
-/// Number of refusing nodes after which the request is refused. A single node may be behind the chain, or lie. A
-/// guess.
+/// Number of refusing nodes after which the request is refused, unless it has a key package. A single node may be
+/// behind the chain, or lie. A guess.
 const REFUSALS_MAX: usize = 2;
 
 /// The attempts of one request so far.
@@ -27,6 +26,19 @@ pub(super) struct RetryState {
 pub(super) struct Attempt {
     /// Rounds of attempts that had failed when this one started.
     pub(super) failed_before: usize,
+}
+
+/// The reason for which an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttemptFailure {
+    /// The node refused the envelopes.
+    Refused,
+    /// The node refused the envelopes, with a key package among them. Only nodes judge key packages, and several may
+    /// ask one validation service, which may be broken or lie. So no number of such refusals is believed while another
+    /// node is left.
+    RefusedKeyPackages,
+    /// The node failed for a reason of its own.
+    Failed,
 }
 
 /// The decision after a node has failed.
@@ -77,16 +89,16 @@ impl RetryState {
         &mut self,
         attempt: &Attempt,
         node: OriginatorId,
-        kind: NodeErrorKind,
+        failure: AttemptFailure,
     ) -> NextStep {
         self.banned.insert(node);
         // The groups of a request are tried concurrently; attempts that started together are one round.
         self.attempts = self.attempts.max(attempt.failed_before + 1);
         debug_assert!(self.attempts <= self.attempts_max, "no attempt starts after the last");
-        if kind == NodeErrorKind::Refused {
-            self.refusals += 1;
-        } else {
-            self.unable.insert(node);
+        match failure {
+            AttemptFailure::Refused => self.refusals += 1,
+            AttemptFailure::RefusedKeyPackages => {}
+            AttemptFailure::Failed => _ = self.unable.insert(node),
         }
         if attempt.failed_before + 1 >= self.attempts_max || self.refusals >= REFUSALS_MAX {
             NextStep::GiveUp
@@ -115,7 +127,7 @@ mod tests {
             let attempt = state.begin();
             assert_eq!(attempt.failed_before, usize::try_from(n).unwrap() - 1);
             assert!(!state.banned().contains(&node(n)));
-            let next = state.failed(&attempt, node(n), NodeErrorKind::Failed);
+            let next = state.failed(&attempt, node(n), AttemptFailure::Failed);
             assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
             assert!(state.banned().contains(&node(n)));
         }
@@ -125,18 +137,29 @@ mod tests {
     fn two_nodes_that_refuse_are_believed() {
         let mut state = begun(5);
         let attempt = state.begin();
-        assert_eq!(state.failed(&attempt, node(1), NodeErrorKind::Refused), NextStep::TryOthers);
+        assert_eq!(state.failed(&attempt, node(1), AttemptFailure::Refused), NextStep::TryOthers);
         let attempt = state.begin();
-        assert_eq!(state.failed(&attempt, node(2), NodeErrorKind::Refused), NextStep::GiveUp);
+        assert_eq!(state.failed(&attempt, node(2), AttemptFailure::Refused), NextStep::GiveUp);
         assert!(state.unable().is_empty());
+    }
+
+    #[test]
+    fn nodes_that_refuse_a_key_package_are_not_believed_while_another_one_is_left() {
+        let mut state = begun(5);
+        for n in 1..=5 {
+            let attempt = state.begin();
+            let next = state.failed(&attempt, node(n), AttemptFailure::RefusedKeyPackages);
+            assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
+        }
+        assert!(state.unable().is_empty(), "a refusal moves no topic");
     }
 
     #[test]
     fn groups_that_fail_together_cost_one_attempt() {
         let mut state = begun(3);
         let (a, b) = (state.begin(), state.begin());
-        assert_eq!(state.failed(&a, node(1), NodeErrorKind::Failed), NextStep::TryOthers);
-        assert_eq!(state.failed(&b, node(2), NodeErrorKind::Timeout), NextStep::TryOthers);
+        assert_eq!(state.failed(&a, node(1), AttemptFailure::Failed), NextStep::TryOthers);
+        assert_eq!(state.failed(&b, node(2), AttemptFailure::Failed), NextStep::TryOthers);
         assert_eq!(state.begin().failed_before, 1);
     }
 }

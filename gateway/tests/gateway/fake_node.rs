@@ -41,10 +41,15 @@ pub(crate) enum Manner {
     Forges,
     /// Publishes another payer envelope.
     ChangesBytes,
+    /// Adds a field to the payer envelope that other software passes over, and no client decodes.
+    AddsOddField,
     Overcharges,
     /// Charges this congestion fee, picodollars.
     IsBusy(u64),
+    /// States an expiry that is two days late.
     KeepsForLonger,
+    /// States an expiry that is an hour early.
+    ExpiresEarly,
     /// Changes the retention in the payer envelope, and charges the correct fee for it.
     SellsLonger,
     /// Signs a time that is this many seconds ahead.
@@ -346,6 +351,9 @@ impl Inner {
             message.message_retention_days += 1;
             bytes = message.encode_to_vec().into();
         }
+        if *manner == Manner::AddsOddField {
+            bytes = [&bytes[..], &[0x08, 5]].concat().into(); // the client envelope, as a number
+        }
         let days = u64::from(payer.retention_days()) + u64::from(*manner == Manner::SellsLonger);
         let later_s = match manner {
             Manner::HadStoredIt(seconds) => -i64::try_from(*seconds).unwrap(),
@@ -365,7 +373,8 @@ impl Inner {
         match manner {
             Manner::Overcharges => statement.base_fee_picodollars += 1,
             Manner::IsBusy(fee) => statement.congestion_fee_picodollars = *fee,
-            Manner::KeepsForLonger => statement.expiry_unixtime += 86_400,
+            Manner::KeepsForLonger => statement.expiry_unixtime += 2 * 86_400,
+            Manner::ExpiresEarly => statement.expiry_unixtime -= 3600,
             Manner::OtherOriginator => statement.originator_node_id += 100,
             _ => {}
         }

@@ -20,8 +20,10 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
     for manner in [
         Manner::Forges,
         Manner::ChangesBytes,
+        Manner::AddsOddField,
         Manner::Overcharges,
         Manner::KeepsForLonger,
+        Manner::ExpiresEarly,
         Manner::OtherOriginator,
         Manner::AnswersFewer,
         Manner::AnswersMore,
@@ -37,6 +39,19 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
         );
         assert_eq!(net.sample(&name).await, 1, "{manner:?}");
     }
+}
+
+/// No reader gets an envelope with such a field, and its payer owes for it.
+#[tokio::test]
+async fn a_node_that_adds_an_odd_field_spoils_one_message_of_a_topic() {
+    let net = Net::start(2).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::AddsOddField);
+    for text in ["a", "b", "c"] {
+        let answer = net.publish(vec![message(1, text)]).await.unwrap();
+        assert_eq!(id_of(&answer[0]).0, other, "{text}");
+    }
+    assert_eq!(net.node_of(first).calls(), 2, "the one before, and the one that it spoiled");
 }
 
 #[tokio::test]

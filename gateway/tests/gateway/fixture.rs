@@ -536,6 +536,15 @@ pub(crate) fn welcome(installation: u8) -> pb::ClientEnvelope {
     client([&[1][..], &[installation; 32]].concat(), welcome)
 }
 
+/// Returns a key package of a published client.
+pub(crate) fn key_package() -> pb::ClientEnvelope {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+    let lines = std::fs::read_to_string(path).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(line["kind"], "key_package");
+    pb::ClientEnvelope::decode(&hex::decode(line["hex"].as_str().unwrap()).unwrap()[..]).unwrap()
+}
+
 /// Returns an update of an inbox.
 pub(crate) fn identity_update(inbox: [u8; 32]) -> pb::ClientEnvelope {
     numbered_update(inbox, 0)

@@ -5,7 +5,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use tonic::Code;
 
 use super::fake_node::{Manner, id_of};
-use super::fixture::{Net, commit, message};
+use super::fixture::{Net, commit, key_package, message};
 use super::policies::{parse, poor_and_rich, publish_from};
 use super::redis_server::RedisServer;
 use super::sharing::two;
@@ -88,4 +88,23 @@ async fn two_nodes_that_are_behind_the_chain_refuse_for_none_of_the_others() {
     let refused = net.publish(vec![message(5, "c")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "it depends on nothing: {refused}");
     assert_eq!(net.nodes[2].calls(), 1);
+}
+
+/// The two nodes may ask one validation service, which is broken or lies.
+#[tokio::test]
+async fn two_nodes_that_refuse_a_key_package_refuse_for_none_of_the_others() {
+    let refuses = Manner::Refuses(3); // all topics of key packages
+    for honest in 0..3 {
+        let net = Net::start(3).await;
+        net.nodes.iter().for_each(|node| node.becomes(refuses.clone()));
+        net.nodes[honest].becomes(Manner::Honest);
+        let answer = net.publish(vec![key_package()]).await.unwrap();
+        assert_eq!(id_of(&answer[0]).0, net.nodes[honest].id.0);
+    }
+    let net = Net::start(4).await;
+    net.nodes.iter().for_each(|node| node.becomes(refuses.clone()));
+    let refused = net.publish(vec![key_package()]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let asked: Vec<_> = net.nodes.iter().map(super::fake_node::FakeNode::calls).collect();
+    assert_eq!(asked, [1; 4], "each node once");
 }

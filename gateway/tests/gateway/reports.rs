@@ -58,7 +58,10 @@ async fn lied_to(net: &Net, manner: Manner) -> u32 {
 #[tokio::test]
 async fn a_node_that_signs_what_breaks_a_rule_is_reported_to_two_others() {
     for (manner, kind, expected) in [
-        (Manner::KeepsForLonger, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
+        (Manner::ExpiresEarly, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
+        (Manner::KeepsForLonger, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Claim),
+        // The payer may have written the field.
+        (Manner::AddsOddField, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Claim),
         (Manner::Overcharges, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
         (Manner::ChangesBytes, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
         (Manner::IsAhead(3600), MisbehaviorKind::OutOfOrder, MisbehaviorVerdict::Claim),

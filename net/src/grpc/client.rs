@@ -120,30 +120,22 @@ enum StreamMethod {
 
 impl PeerClient {
     /// Connects to the API at `url`, over TLS for `https`: the certificate has to come from a public authority, or from
-    /// one of `SSL_CERT_FILE`. With `checked`, it dials these addresses one after another without TLS, also when it
-    /// connects again, and looks no name up; the peer still sees the authority of `url`.
+    /// one of `SSL_CERT_FILE`. Dials `addresses`, also when it connects again, and looks no name up; the peer sees the
+    /// authority of `url`.
     ///
     /// # Errors
     /// When the URL is none, or no server answers there, or it floods the connection.
     pub(super) async fn connect(
         url: &str,
-        checked: Option<&[SocketAddr]>,
+        addresses: &[SocketAddr],
         tokens: Option<PeerTokens>,
     ) -> Result<Self, PeerCallError> {
         let (origin, flood) = (uri(url)?, FrameFlood::default());
-        let channel = match checked {
-            Some(addresses) => {
-                debug_assert!(!is_tls(url), "a certificate is for the name");
-                within(CONNECT_MAX, connect_to(&origin, addresses, &flood)).await
-            }
-            None => {
-                let tls = if is_tls(url) { Some(tls_config().await) } else { None };
-                let tls = tls.transpose().map_err(|error| failed(&error))?;
-                let connector = PeerConnector::new(origin.clone(), tls, flood.clone());
-                let connector = connector.map_err(|error| failed(&error))?;
-                within(CONNECT_MAX, connect_with(connector, origin, CONNECT_MAX)).await
-            }
-        };
+        let tls = if is_tls(url) { Some(tls_config().await) } else { None };
+        let tls = tls.transpose().map_err(|error| failed(&error))?;
+        let connector = PeerConnector::new(origin.clone(), addresses, tls, flood.clone());
+        let connector = connector.map_err(|error| failed(&error))?;
+        let channel = within(CONNECT_MAX, connect_with(connector, origin)).await;
         let channel = channel.map_err(|error| flood.named(error))?;
         Ok(Self { channel, flood, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
     }
@@ -338,39 +330,12 @@ impl PeerClient {
     }
 }
 
-/// Connects to the first of some addresses that answers, without TLS, and shows it the authority of `origin`. An
-/// address that is silent leaves time for the others.
-async fn connect_to(
-    origin: &Uri,
-    addresses: &[SocketAddr],
-    flood: &FrameFlood,
-) -> Result<Channel, PeerCallError> {
-    let share = CONNECT_MAX / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = PeerCallError::Failed("the peer has no address".to_owned());
-    for address in addresses {
-        // Without the zone of a link-local address, which no URL has.
-        let address = SocketAddr::new(address.ip(), address.port());
-        let target = uri(&format!("http://{address}"))?;
-        let connector = PeerConnector::new(target, None, flood.clone());
-        let connector = connector.map_err(|error| failed(&error))?;
-        match connect_with(connector, origin.clone(), share).await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Connects within `limit`, and shows the peer the authority of `origin`.
-async fn connect_with(
-    connector: PeerConnector,
-    origin: Uri,
-    limit: Duration,
-) -> Result<Channel, PeerCallError> {
+/// Connects, and shows the peer the authority of `origin`.
+async fn connect_with(connector: PeerConnector, origin: Uri) -> Result<Channel, PeerCallError> {
     // The connector has the address, and TLS, of which the library would know no meter.
     let endpoint = Endpoint::from_static("http://peer")
         .origin(origin)
-        .connect_timeout(limit)
+        .connect_timeout(CONNECT_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_BYTES_MAX);

@@ -1,13 +1,13 @@
 //! Connections to the APIs of peers: TCP, TLS for `https`, and the meter of frames above both.
 
+use std::future::{Ready, ready};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hawser_dial::{is_of_no_node, look_up};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
@@ -26,54 +26,50 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest wait for all addresses of a name together, each of which has a share. Guessed: as for the whole connection.
 const ADDRESSES_MAX: Duration = Duration::from_secs(5);
 
-/// Looks up the names of peers, for the library.
+/// The addresses of a peer, which its caller has looked up and checked. They are the answer to every look-up of the
+/// library. It looks up no URL that has an address in place of a name: that is the address which was checked.
 #[derive(Clone)]
-struct PeerNames;
+struct CheckedAddresses(Vec<SocketAddr>);
 
-impl Service<Name> for PeerNames {
+impl Service<Name> for CheckedAddresses {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Future = Ready<io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, name: Name) -> Self::Future {
-        // The library has the port.
-        Box::pin(async move { Ok(look_up(name.as_str().to_owned(), 0).await?.into_iter()) })
+    fn call(&mut self, _: Name) -> Self::Future {
+        ready(Ok(self.0.clone().into_iter()))
     }
 }
 
-/// Connects to one address, whichever one it is asked for.
+/// Connects to one peer, whichever one it is asked for.
 #[derive(Clone)]
 pub(super) struct PeerConnector {
-    http: HttpConnector<PeerNames>,
+    http: HttpConnector<CheckedAddresses>,
     target: Uri,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     flood: FrameFlood,
 }
 
 impl PeerConnector {
-    /// Connects to the host of `target`, over TLS with a configuration for it. It connects no more once `flood` is
-    /// noted.
+    /// Connects to the first of `addresses` that answers, those of the host of `target`, over TLS with a configuration
+    /// for this host. It connects no more once `flood` is noted.
     ///
     /// # Errors
-    /// When the host has no name for TLS, or is an address at which no node can be.
+    /// When the host has no name for TLS.
     pub(super) fn new(
         target: Uri,
+        addresses: &[SocketAddr],
         tls: Option<ClientConfig>,
         flood: FrameFlood,
     ) -> io::Result<Self> {
         // An address of IPv6 has brackets in a URL.
         let host = target.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        // The library looks no address up.
-        if host.parse::<IpAddr>().is_ok_and(is_of_no_node) {
-            let refused = format!("no node can be at {host}: it is not dialled");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused));
-        }
-        let mut http = HttpConnector::new_with_resolver(PeerNames);
+        let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEP_ALIVE));

@@ -6,11 +6,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use hawser_dial::look_up;
+use hawser_dial::{DialledNetworks, look_up};
 use tonic::transport::Uri;
 
-use super::call_error::{PeerCallError, within};
-use super::client::{CONNECT_MAX, is_tls};
+use super::client::is_tls;
+use crate::control::SessionError;
 
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,26 +23,31 @@ pub enum PlainTextPeers {
 }
 
 impl PlainTextPeers {
-    /// Returns the addresses at which a peer at `url` may be called. All that are looked up have to be permitted. The
-    /// caller dials these and does not look the name up again: a hostile server of the name may give other addresses
-    /// next. `None` when every address is permitted, or TLS proves the name.
+    /// Returns the addresses of a peer at `url` that are in `networks`. Without TLS, all of them have to be permitted.
+    /// The caller dials these and does not look the name up again: a hostile server of the name may give other
+    /// addresses next.
     ///
     /// # Errors
-    /// When the URL has no TLS, and has no address or one that is not permitted.
+    /// When the URL has no address in these networks, or has no TLS and an address that is not permitted.
     pub(super) async fn addresses(
         self,
         url: &str,
-    ) -> Result<Option<Vec<SocketAddr>>, PeerCallError> {
-        self.addresses_by(url, look_up).await
+        networks: DialledNetworks,
+    ) -> Result<Vec<SocketAddr>, SessionError> {
+        self.addresses_by(url, |host, port| look_up(host, port, networks)).await
     }
 
-    /// Returns the addresses at which a node at `url` may be called with a token. The caller dials one of them. `None`
-    /// when every address is permitted, or TLS proves the name.
+    /// Returns the addresses at which a node of this operator, at `url`, may be called with a token. The caller dials
+    /// one of them. `None` when every address is permitted, or TLS proves the name.
     ///
     /// # Errors
     /// The reason for which it may not be called.
     pub async fn permitted(self, url: &str) -> Result<Option<Vec<SocketAddr>>, String> {
-        self.addresses(url).await.map_err(|error| error.to_string())
+        if self == Self::All || is_tls(url) {
+            return Ok(None);
+        }
+        let found = self.addresses(url, DialledNetworks::All).await;
+        found.map(Some).map_err(|error| error.to_string())
     }
 
     /// As [`PlainTextPeers::addresses`], with a resolver that is asked once.
@@ -50,31 +55,30 @@ impl PlainTextPeers {
         self,
         url: &str,
         look_up: impl FnOnce(String, u16) -> F,
-    ) -> Result<Option<Vec<SocketAddr>>, PeerCallError>
+    ) -> Result<Vec<SocketAddr>, SessionError>
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {
-        if self == Self::All || is_tls(url) {
-            return Ok(None);
-        }
-        let failed = |text: String| PeerCallError::Failed(text);
-        let uri: Uri = url.parse().map_err(|error| failed(format!("{url:?}: {error}")))?;
+        // A replica may follow a URL with keys in it, so errors have no more of one than its host.
+        let uri: Uri = url.parse().map_err(|error| SessionError::Lost(format!("{error}")))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let looked_up = look_up(host.to_owned(), uri.port_u16().unwrap_or(80));
-        let found =
-            within(CONNECT_MAX, async { looked_up.await.map_err(|it| failed(it.to_string())) });
-        let found = found.await?;
+        let port = uri.port_u16().unwrap_or(if is_tls(url) { 443 } else { 80 });
+        let found = look_up(host.to_owned(), port).await;
+        let found = found.map_err(|error| SessionError::of_look_up(&error))?;
+        if found.is_empty() {
+            return Err(SessionError::Lost(format!("the name {host:?} has no address")));
+        }
+        if self == Self::All || is_tls(url) {
+            return Ok(found);
+        }
         if let Some(address) = found.iter().find(|address| !is_private(address.ip())) {
-            return Err(failed(format!(
+            return Err(SessionError::Lost(format!(
                 "{url} has no TLS, and {} is a public address: register an https URL, or give \
                  --allow-insecure-peers on this node",
                 address.ip()
             )));
         }
-        if found.is_empty() {
-            return Err(failed(format!("the name in {url} has no address")));
-        }
-        Ok(Some(found))
+        Ok(found)
     }
 }
 
@@ -127,39 +131,63 @@ mod tests {
         }
     }
 
+    /// The addresses of a peer for a node that dials all networks.
+    async fn of_all(peers: PlainTextPeers, url: &str) -> Result<Vec<SocketAddr>, SessionError> {
+        peers.addresses(url, DialledNetworks::All).await
+    }
+
     #[tokio::test]
     async fn a_peer_without_tls_is_called_at_private_addresses_only() {
-        for url in [
-            "http://127.0.0.1:5050",
-            "http://localhost:5050",
-            "http://10.1.2.3",
-            "http://192.168.1.2:1",
-            "http://[::1]:5050",
-            "http://[fd00::1]:5050",
-            "https://198.51.100.1",
-            "HTTPS://node.example",
+        for (url, port) in [
+            ("http://127.0.0.1:5050", 5050),
+            ("http://localhost:5050", 5050),
+            ("http://10.1.2.3", 80),
+            ("http://192.168.1.2:1", 1),
+            ("http://[::1]:5050", 5050),
+            ("http://[fd00::1]:5050", 5050),
+            ("https://198.51.100.1", 443),
+            ("HTTPS://8.8.8.8", 443),
         ] {
-            PlainTextPeers::Private.addresses(url).await.unwrap();
+            let found = of_all(PlainTextPeers::Private, url).await.unwrap();
+            assert!(found.iter().all(|address| address.port() == port), "{url}: {found:?}");
         }
         for url in ["http://8.8.8.8:5050", "http://[2001:db8::1]:5050", "http://[::ffff:8.8.8.8]"] {
-            let refused = PlainTextPeers::Private.addresses(url).await.unwrap_err();
+            let refused = of_all(PlainTextPeers::Private, url).await.unwrap_err();
             assert!(refused.to_string().contains("--allow-insecure-peers"), "{refused}");
-            PlainTextPeers::All.addresses(url).await.unwrap();
+            of_all(PlainTextPeers::All, url).await.unwrap();
         }
-        PlainTextPeers::Private.addresses("http://").await.unwrap_err();
+        of_all(PlainTextPeers::Private, "http://").await.unwrap_err();
     }
 
     /// Neither with TLS nor by an operator who permits plain text everywhere.
     #[tokio::test]
     async fn a_peer_is_not_called_where_no_node_can_be() {
         for url in ["http://169.254.169.254", "http://[fe80::1]:5050", "http://0.0.0.0:5050"] {
-            let refused = PlainTextPeers::Private.addresses(url).await.unwrap_err();
-            assert!(refused.to_string().contains("no node can be at"), "{url}: {refused}");
             for url in [url.to_owned(), url.replacen("http", "https", 1)] {
-                let refused = PeerClient::connect(&url, None, None).await.unwrap_err();
-                assert!(refused.to_string().contains("no node can be at"), "{url}: {refused}");
+                for peers in [PlainTextPeers::Private, PlainTextPeers::All] {
+                    let refused = of_all(peers, &url).await.unwrap_err();
+                    assert!(matches!(refused, SessionError::NotDialled(_)), "{refused:?}");
+                    assert!(refused.to_string().contains("no node can be at"), "{url}: {refused}");
+                }
             }
         }
+    }
+
+    /// Neither with TLS nor by an operator who permits plain text everywhere.
+    #[tokio::test]
+    async fn a_peer_is_called_at_a_private_address_only_if_that_is_allowed() {
+        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:10.0.0.1]", "[64:ff9b::a00:1]"] {
+            for url in [format!("http://{host}:5050"), format!("https://{host}:5050")] {
+                for peers in [PlainTextPeers::Private, PlainTextPeers::All] {
+                    let refused = peers.addresses(&url, DialledNetworks::Public).await.unwrap_err();
+                    assert!(matches!(refused, SessionError::NotDialled(_)), "{refused:?}");
+                    let text = refused.to_string();
+                    assert!(text.contains("--allow-private-nodes"), "{url}: {text}");
+                }
+            }
+        }
+        let public = PlainTextPeers::Private.addresses("https://8.8.8.8", DialledNetworks::Public);
+        public.await.unwrap();
     }
 
     #[tokio::test]
@@ -174,15 +202,26 @@ mod tests {
         let authority = format!("peer.invalid:{}", checked.port());
         let url = format!("http://{authority}");
         // The first address refuses connections: the next one is tried.
-        let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
+        let refuses = SocketAddr::from(([127, 0, 0, 2], checked.port()));
         let once = |host: String, port| async move {
             assert_eq!((host.as_str(), port), ("peer.invalid", checked.port()));
             Ok(vec![refuses, checked])
         };
         let at = PlainTextPeers::Private.addresses_by(&url, once).await.unwrap();
-        let client = PeerClient::connect(&url, at.as_deref(), None).await.unwrap();
+        let client = PeerClient::connect(&url, &at, None).await.unwrap();
         client.heads().await.unwrap();
         assert_eq!(called.recv().await.unwrap(), authority, "the peer sees its name");
+    }
+
+    /// The server of the name cannot give another address for the connection.
+    #[tokio::test]
+    async fn a_peer_with_tls_is_dialled_where_its_name_was_checked() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let checked = listener.local_addr().unwrap();
+        let dialled = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let url = format!("https://peer.invalid:{}", checked.port());
+        PeerClient::connect(&url, &[checked], None).await.unwrap_err();
+        assert!(dialled.is_finished(), "its name was looked up again");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hawser_dial::DialledNetworks;
 use hawser_engine::replication::{LinkCommand, RequestId, Want};
 use hawser_engine::runtime::replication::Link;
 use hawser_proto::{Cursor, OriginatorId};
@@ -18,6 +19,7 @@ use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
+use super::plain_text::PlainTextPeers;
 use super::silence::WantSilence;
 use super::token::PeerTokens;
 use crate::control::SessionError;
@@ -113,6 +115,12 @@ fn host_of(url: &str) -> String {
     format!("{scheme}://{host}")
 }
 
+/// Returns the networks in which the API at a URL is dialled: all for one that the operator of a replica has named.
+fn networks_of(net: &NetState, url: &str) -> DialledNetworks {
+    let is_named = net.observed.as_ref().is_some_and(|observed| observed.has(url));
+    if is_named { DialledNetworks::All } else { net.dialled_networks() }
+}
+
 /// Waits until the registry has another API address for the peer, or the peer has left the network.
 pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
     if net.observed.as_ref().is_some_and(|observed| observed.url(peer).is_some()) {
@@ -153,9 +161,11 @@ impl<'a> GrpcPeerSession<'a> {
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
-        let checked = if as_node { net.plain_text.addresses(address).await? } else { None };
+        // A replica shows no token.
+        let plain_text = if as_node { net.plain_text } else { PlainTextPeers::All };
+        let addresses = plain_text.addresses(address, networks_of(net, address)).await?;
         let tokens = as_node.then(|| PeerTokens::new(&net.identity, peer));
-        let client = PeerClient::connect(address, checked.as_deref(), tokens).await?;
+        let client = PeerClient::connect(address, &addresses, tokens).await?;
         let own = net.identity.own;
         let voids = if as_node { statements_about(&client, own).await? } else { Vec::new() };
         let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;

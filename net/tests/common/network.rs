@@ -11,7 +11,9 @@ use hawser_engine::runtime::replication::{
     CatchUp, MigratedStrands, Replication, ReplicationSettings, ReplicationTasks,
 };
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
-use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport, PlainTextPeers};
+use hawser_net::{
+    Endpoint, NetSettings, NetStartError, PeerTransport, PlainTextPeers, PrivatePeers,
+};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{LogItem, Store, StoreIdentity};
@@ -50,6 +52,12 @@ pub struct Network {
     pub migrated: Option<MigratedStrands>,
     /// The setting of nodes that start from now on.
     pub catch_up: CatchUp,
+    /// As before.
+    pub transport: PeerTransport,
+    /// As before. The URLs of nodes are private, so by default they dial each other.
+    pub private: PrivatePeers,
+    /// The URLs of nodes that are registered from now on with other ones than usual.
+    pub urls: BTreeMap<OriginatorId, String>,
 }
 
 impl Network {
@@ -60,16 +68,20 @@ impl Network {
             registry: watch::Sender::default(),
             migrated: None,
             catch_up: CatchUp::Verified,
+            transport: PeerTransport::Quic,
+            private: PrivatePeers::default(),
+            urls: BTreeMap::new(),
         }
     }
 
     /// Registers a node; `address` is where others will dial it.
     pub fn register(&mut self, id: OriginatorId, address: impl ToString) {
+        let url = self.urls.get(&id).cloned().unwrap_or_else(|| format!("http://{UNREACHABLE}"));
         let record = NodeRecord {
             id,
             public_key: key(id).public_key(),
             owner: key(id).public_key().address(),
-            http_address: Some("http://127.0.0.1:1".to_owned()),
+            http_address: Some(url),
             quic_address: Some(address.to_string()),
             canonical: true,
         };
@@ -130,8 +142,9 @@ impl Network {
             let settings = NetSettings {
                 listen: listen.parse().unwrap(),
                 key: key(id),
-                transport: PeerTransport::Quic,
+                transport: self.transport,
                 plain_text: PlainTextPeers::Private,
+                private: self.private,
                 observed: None,
             };
             match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {

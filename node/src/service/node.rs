@@ -280,6 +280,7 @@ impl InnerParts {
             key: config.signer.clone(),
             transport: config.peer_transport,
             plain_text: config.plain_text_peers,
+            private: config.private_peers,
             observed: config.follow.clone(),
         };
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use hawser_serve::address::is_public;
+use hawser_net::is_public;
 use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError};
 
 /// Loads the configured certificate.

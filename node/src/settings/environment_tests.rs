@@ -1,5 +1,7 @@
 //! Tests with environments that were written for the reference implementation.
 
+use hawser_net::PrivatePeers;
+
 use super::*;
 
 /// Every variable of a node of the reference implementation, one per line, as an operator may have set it, together
@@ -236,6 +238,16 @@ fn limits_that_are_switched_off_and_settings_of_a_gateway_are_named() {
     assert!(!on.notes.iter().any(|it| it.starts_with(note)), "{:?}", on.notes);
     let of_gateway = "HAWSER_POLICIES_FILE has no effect: only a gateway uses it (hawser gateway)";
     assert!(on.notes.iter().any(|it| it == of_gateway), "{:?}", on.notes);
+}
+
+/// An operator has written the addresses in a file.
+#[test]
+fn private_peers_are_dialled_if_the_operator_names_them() {
+    let of = |name, value| NodeServiceSettings::read(&with(name, value)).unwrap().private_peers;
+    assert_eq!(of("PATH", "/bin"), PrivatePeers::OfPrivateNodes);
+    assert_eq!(of("HAWSER_ALLOW_PRIVATE_NODES", "false"), PrivatePeers::OfPrivateNodes);
+    assert_eq!(of("HAWSER_ALLOW_PRIVATE_NODES", "true"), PrivatePeers::All);
+    assert_eq!(of("HAWSER_REGISTRY_FILE", "registry.json"), PrivatePeers::Registered);
 }
 
 /// A process that an operator runs as a standby has the key of a node that signs elsewhere.

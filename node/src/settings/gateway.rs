@@ -113,7 +113,7 @@ impl GatewayServiceSettings {
         let wallets = reader.wallets();
         let registry_file = reader.optional_path(&node::REGISTRY_FILE);
         let rates_file = reader.optional_path(&node::RATES_FILE);
-        let allow_private = reader.switch(&gateway::ALLOW_PRIVATE_NODES);
+        let allow_private = reader.switch(&node::ALLOW_PRIVATE_NODES);
         let policies = reader.optional_path(&gateway::POLICIES);
         let nonce_record = reader.optional_path(&gateway::NONCE_RECORD);
         let redis = reader.gateway_redis();

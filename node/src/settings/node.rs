@@ -7,7 +7,7 @@ use std::time::Duration;
 use hawser_chain::spending::SpendingLimits;
 use hawser_engine::runtime::replication::{CatchUp, MigratedStrands};
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
-use hawser_net::{PeerTransport, PlainTextPeers};
+use hawser_net::{PeerTransport, PlainTextPeers, PrivatePeers};
 use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{QuicAddress, SecretKey};
 use hawser_serve::tls::{Tls, TlsFiles};
@@ -38,6 +38,8 @@ pub struct NodeServiceSettings {
     pub peer_transport: PeerTransport,
     /// The peers that may be called without TLS.
     pub plain_text_peers: PlainTextPeers,
+    /// The peers that are dialled in private networks.
+    pub private_peers: PrivatePeers,
     /// The condition under which readers are shown strands of other nodes. A replica shows verified envelopes only.
     pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
@@ -204,13 +206,12 @@ impl NodeServiceSettings {
         let (limits, payer_reports) = (reader.caller_limits(), reader.payer_reports());
         let snapshot_serve = reader.snapshot_serve(limits.as_ref());
         let (bootstrap_from, bootstrap_trust) = reader.bootstrap();
-        let (store, idempotent_publish) =
-            (reader.database(), reader.switch(&node::IDEMPOTENT_PUBLISH));
-        let (files, chains) = (reader.stand_in_files(), reader.chains());
+        let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
+        let (store, files, chains) = (reader.database(), reader.stand_in_files(), reader.chains());
         let indexer = reader.switch(&node::INDEXER_ENABLE);
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let (prune, scrub) = (reader.prune(), reader.scrub());
-        let (log, stop) = (reader.log(), reader.stop());
+        let (private, log, stop) = (reader.private_peers(&files), reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let (migrated, report_spending) = (reader.migrated(), reader.report_spending());
         let mut notes = sources.notes();
@@ -233,6 +234,7 @@ impl NodeServiceSettings {
             sync: sync.expect(CHECKED),
             peer_transport: peer_transport.expect(CHECKED),
             plain_text_peers: plain_text_peers.expect(CHECKED),
+            private_peers: private.expect(CHECKED),
             catch_up: catch_up.expect(CHECKED),
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),
@@ -356,6 +358,15 @@ impl SettingsReader<'_> {
         Some(match self.switch(&node::ALLOW_INSECURE_PEERS)? {
             true => PlainTextPeers::All,
             false => PlainTextPeers::Private,
+        })
+    }
+
+    /// Reads which peers are dialled in private networks. Addresses of a registry file are the operator's own.
+    fn private_peers(&mut self, files: &StandInFiles) -> Option<PrivatePeers> {
+        Some(match self.switch(&node::ALLOW_PRIVATE_NODES)? {
+            true => PrivatePeers::All,
+            false if files.registry.is_some() => PrivatePeers::Registered,
+            false => PrivatePeers::OfPrivateNodes,
         })
     }
 

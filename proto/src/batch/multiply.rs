@@ -10,9 +10,11 @@ use k256::elliptic_curve::hazmat::FieldArithmetic;
 use k256::elliptic_curve::point::AffineCoordinates as _;
 use k256::{AffinePoint, FieldBytes, ProjectivePoint, Secp256k1};
 
+use crate::sign::PublicKey;
+
 /// An integer modulo the prime of the curve. The library normalises lazily: a comment at each sum says how large it
 /// gets, in multiples of the prime ("magnitude").
-type Field = <Secp256k1 as FieldArithmetic>::FieldElement;
+pub(super) type Field = <Secp256k1 as FieldArithmetic>::FieldElement;
 
 /// The points that are placed before they are added up. Bounds memory to about 400 KiB. With more of them the
 /// inversions cost no less, and the caches no longer hold them (measured).
@@ -37,9 +39,21 @@ pub(super) struct CurvePoint {
 }
 
 impl CurvePoint {
+    /// Takes the coordinates of a point of the curve, each of magnitude 1.
+    pub(super) fn new(x: Field, y: Field) -> Self {
+        Self { x, y }
+    }
+
+    /// Returns the point of a key.
+    pub(super) fn of(key: &PublicKey) -> Self {
+        let (x, rest) = key.as_bytes()[1..].split_first_chunk().expect("64 bytes");
+        let y = rest.try_into().expect("32 of 64 bytes");
+        Self::from_coordinates(x, y).expect("keys lie on the curve")
+    }
+
     /// Takes the coordinates of a point that lies on the curve, each a number below the prime with its highest byte
     /// first. `None` if one is not below the prime.
-    pub(super) fn from_coordinates(x: &[u8; 32], y: &[u8; 32]) -> Option<Self> {
+    fn from_coordinates(x: &[u8; 32], y: &[u8; 32]) -> Option<Self> {
         let field = |bytes: &[u8; 32]| Option::from(Field::from_bytes(&FieldBytes::from(*bytes)));
         Some(Self { x: field(x)?, y: field(y)? })
     }
@@ -48,7 +62,7 @@ impl CurvePoint {
         Self { x: self.x, y: self.y.negate(1).normalize_weak() }
     }
 
-    fn to_affine(self) -> AffinePoint {
+    pub(super) fn to_affine(self) -> AffinePoint {
         let point = AffinePoint::from_coordinates(&self.x.to_bytes(), &self.y.to_bytes());
         Option::from(point).expect("sums of points of the curve lie on it")
     }

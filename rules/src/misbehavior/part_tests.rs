@@ -142,9 +142,11 @@ fn a_message_that_other_software_reads_to_its_content_type_is_a_claim() {
     for odd in [message(1, &[0; 4]), message(1, &[]), message(9, &[0; 3])] {
         assert_eq!(of_payload(&odd), (Claim, "odd_encoding", 6));
         // What no software takes is proven beside it, and so are wrong fees.
-        let expiry_unixtime = odd.expiry_unixtime + 601;
-        let late = env::UnsignedOriginatorEnvelope { expiry_unixtime, ..odd.clone() };
-        assert_eq!(of_payload(&late), (Proven, "rule_broken", 6));
+        let expires = |expiry_unixtime| {
+            of_payload(&env::UnsignedOriginatorEnvelope { expiry_unixtime, ..odd.clone() })
+        };
+        assert_eq!(expires(odd.expiry_unixtime + 86_401), (Claim, "odd_encoding", 6));
+        assert_eq!(expires(odd.expiry_unixtime - 601), (Proven, "rule_broken", 6));
         let base_fee_picodollars = 1;
         let cheap = env::UnsignedOriginatorEnvelope { base_fee_picodollars, ..odd };
         assert_eq!(of_payload(&cheap), (Proven, "rule_broken", 10));
@@ -172,4 +174,23 @@ fn a_recovery_id_that_some_builds_take_is_a_claim() {
     assert_eq!(with_id(4), (Claim, "odd_encoding", 2));
     assert_eq!(with_id(8), (Proven, "rule_broken", 2));
     assert_eq!(with_id(27), (Proven, "rule_broken", 2));
+}
+
+/// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.
+#[test]
+fn a_late_expiry_is_a_claim_and_excuses_no_other_fault() {
+    let of = |off_s: i64, change: fn(&mut env::UnsignedOriginatorEnvelope)| {
+        let mut statement = draft(7, NOW).statement();
+        statement.expiry_unixtime = statement.expiry_unixtime.checked_add_signed(off_s).unwrap();
+        change(&mut statement);
+        let envelope = sign(statement.encode_to_vec().into(), &key(1));
+        outcome(MisbehaviorKind::InvalidPayload, &[envelope])
+    };
+    assert_eq!(of(86_400, |_| {}), (Refuted, "no_rule_broken"));
+    assert_eq!(of(86_401, |_| {}), (Claim, "late_expiry"));
+    assert_eq!(of(1_000_000_000_000, |_| {}), (Claim, "late_expiry"));
+    assert_eq!(of(-600, |_| {}), (Refuted, "no_rule_broken"));
+    assert_eq!(of(-601, |_| {}), (Proven, "rule_broken"));
+    let overpriced = |it: &mut env::UnsignedOriginatorEnvelope| it.base_fee_picodollars += 1;
+    assert_eq!(of(86_401, overpriced), (Proven, "rule_broken"));
 }

@@ -108,8 +108,8 @@ pub(super) fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The envelope breaks a rule of which its signer may not have known that it applies. Has the facts that decide
-    /// about its fees, if these are unknown.
+    /// The envelope breaks a rule, and its signer may be innocent of that. Has the facts that decide about its fees, if
+    /// these are unknown.
     Claimed(Fact, Option<Missing>),
     /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
@@ -117,19 +117,25 @@ enum PayloadFinding {
 }
 
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
-    let (statement, odd) = match check_bytes(exhibit) {
+    let (statement, excused) = match check_bytes(exhibit) {
         Ok(checked) => checked,
         Err(violation) => return broken(&violation, exhibit),
     };
-    // Absence comes last, because it is weaker evidence than any other rule. Wrong fees would be a proof, so what would
+    let named = |name, violation| Some(Fact { name, ..fact_of(violation, exhibit) });
+    let absent = || absence_of(case, exhibit);
+    let claim = match &excused {
+        Some(late @ Violation::LateExpiry(_)) => absent().or_else(|| named("late_expiry", late)),
+        Some(odd) => named(ODD_ENCODING, odd),
+        None => absent(),
+    };
+    // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what would
     // decide about them stays named.
-    let claimed = odd.or_else(|| absence_of(case, exhibit));
-    match (claimed, judge_fees(case, exhibit, &statement)) {
+    match (claim, judge_fees(case, exhibit, &statement)) {
         (_, PayloadFinding::Broken(fact)) => PayloadFinding::Broken(fact),
-        (Some(fact), PayloadFinding::Undecided(_, missing)) => {
-            PayloadFinding::Claimed(fact, Some(missing))
+        (Some(claim), PayloadFinding::Undecided(_, missing)) => {
+            PayloadFinding::Claimed(claim, Some(missing))
         }
-        (Some(fact), _) => PayloadFinding::Claimed(fact, None),
+        (Some(claim), _) => PayloadFinding::Claimed(claim, None),
         (None, finding) => finding,
     }
 }
@@ -194,22 +200,26 @@ fn judge_fees(
 }
 
 /// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
-/// Returns the finding on a rule that the statement breaks here, and not for other software, if there is one.
-fn check_bytes(exhibit: &Exhibit) -> Result<(UnsignedOriginatorEnvelope, Option<Fact>), Violation> {
+/// Returns beside the statement a rule that it breaks here, if that proves nothing: a late expiry, because a node of
+/// other software computes the expiry when it signs, or a rule that it [does not break](is_taken_elsewhere) for other
+/// software. The envelope then breaks no other rule but by a late expiry.
+fn check_bytes(
+    exhibit: &Exhibit,
+) -> Result<(UnsignedOriginatorEnvelope, Option<Violation>), Violation> {
     check_length(exhibit.len_bytes)?;
     let statement = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone())?;
     let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
     let payer = payer_of(statement.payer());
-    let odd = match check_statement(&statement, payer, key) {
-        Ok(()) => None,
-        Err(violation @ (Violation::GroupMessage(_) | Violation::PayerSignature(_)))
+    match check_statement(&statement, payer, key) {
+        Ok(()) => Ok((statement, None)),
+        Err(late @ Violation::LateExpiry(_)) => Ok((statement, Some(late))),
+        Err(odd @ (Violation::GroupMessage(_) | Violation::PayerSignature(_)))
             if is_taken_elsewhere(&statement) =>
         {
-            Some(Fact { name: ODD_ENCODING, ..fact_of(&violation, exhibit) })
+            Ok((statement, Some(odd)))
         }
-        Err(violation) => return Err(violation),
-    };
-    Ok((statement, odd))
+        Err(violation) => Err(violation),
+    }
 }
 
 /// Returns the account that the payer signature recovers to.

@@ -331,7 +331,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
         number(&judge(&report(MisbehaviorKind::InvalidPayload, vec![envelope])), "rule")
     };
     assert_eq!(with(|it| it.payer_envelope_bytes = Bytes::from_static(b"noise")), Some(1));
-    assert_eq!(with(|it| it.expiry_unixtime += 601), Some(9));
+    assert_eq!(with(|it| it.expiry_unixtime -= 601), Some(9));
     let unpaid = |it: &mut env::UnsignedOriginatorEnvelope| {
         let mut payer = env::PayerEnvelope::decode(it.payer_envelope_bytes.clone()).unwrap();
         payer.payer_signature = None;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use hawser_engine::misbehavior::is_evidence;
 use hawser_engine::replication::{RequestId, StrandItem, Want, WantResponse};
 use hawser_net::read_strand;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -40,17 +41,20 @@ pub enum ReferenceHabit {
     Drops,
     /// Orders envelopes that break a rule which it does not know, and some that only it decodes.
     KnowsFewerRules,
+    /// Signs some envelopes an hour or two days after it has dated them, and computes their expiry then.
+    SignsLate,
 }
 
 impl ReferenceHabit {
     /// All habits.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Repeats,
         Self::OddOuterForm,
         Self::KeepAlives,
         Self::EndsStreams,
         Self::Drops,
         Self::KnowsFewerRules,
+        Self::SignsLate,
     ];
 }
 
@@ -116,11 +120,14 @@ impl Sim {
             return Version::Dated(*tens);
         }
         let habits = self.reference.get(&node).filter(|_| node.is_node());
-        let is_lax = habits.is_some_and(|it| it.contains(&ReferenceHabit::KnowsFewerRules));
+        let has = |habit| habits.is_some_and(|it| it.contains(&habit));
+        let is_lax = has(ReferenceHabit::KnowsFewerRules);
+        let is_late = has(ReferenceHabit::SignsLate);
         match place.0 % 8 {
             3 if is_lax => Version::Commit,
             5 if is_lax => Version::Odd,
-            6 if is_lax => Version::KeptTooLong,
+            6 if is_late => Version::SignedLate,
+            7 if is_late => Version::KeptTooLong,
             _ => Version::True,
         }
     }
@@ -146,6 +153,13 @@ impl Sim {
             let is_marked = |item: &LogItem| {
                 matches!(item, LogItem::Envelope { validity: Validity::Invalid(_), .. })
             };
+            let is_guilt = |item: &LogItem| match item {
+                LogItem::Envelope { bytes, validity: Validity::Invalid(rule), .. } => {
+                    rule.0 == 9 && is_evidence(*rule, bytes)
+                }
+                _ => false,
+            };
+            assert!(!items.iter().any(is_guilt), "a late expiry is evidence against {originator}");
             items.iter().filter(|item| is_marked(item)).count()
         };
         REFERENCE.into_iter().map(marked).sum()

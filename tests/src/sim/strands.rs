@@ -36,7 +36,9 @@ pub(super) enum Version {
     Future,
     /// It is dated an hour before its turn.
     Past,
-    /// It expires an hour too late.
+    /// It expires an hour late, as if it was signed an hour after it was dated. All nodes accept that.
+    SignedLate,
+    /// It expires two days too late.
     KeptTooLong,
     /// It depends on a place of a chain that will not come.
     Dependent,
@@ -56,13 +58,14 @@ pub(super) enum Version {
 
 impl Version {
     /// All that a node may sign for a place of its own.
-    pub(super) const SIGNED: [Self; 13] = [
+    pub(super) const SIGNED: [Self; 14] = [
         Self::True,
         Self::Other,
         Self::Overpriced,
         Self::Congested,
         Self::Future,
         Self::Past,
+        Self::SignedLate,
         Self::KeptTooLong,
         Self::Dependent,
         Self::Commit,
@@ -209,6 +212,11 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         }
         _ => START_NS + i64::try_from(sequence.0).unwrap() * STEP_NS,
     };
+    let late_s = match version {
+        Version::SignedLate => 3_600,
+        Version::KeptTooLong => 2 * 86_400,
+        _ => 0,
+    };
     let second = u64::try_from(originator_ns / 1_000_000_000).unwrap();
     let fee = rates().iter().rev().find(|it| it.start_unix_s <= second).unwrap().message_fee.0;
     let price = fee + payer_bytes.len() as u64 * u64::from(RETENTION_DAYS);
@@ -218,9 +226,7 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         originator_ns,
         base_fee_picodollars: price + u64::from(version == Version::Overpriced),
         congestion_fee_picodollars: if version == Version::Congested { 300 } else { 0 },
-        expiry_unixtime: second
-            + u64::from(RETENTION_DAYS) * 86_400
-            + if version == Version::KeptTooLong { 3_600 } else { 0 },
+        expiry_unixtime: second + u64::from(RETENTION_DAYS) * 86_400 + late_s,
         payer_envelope_bytes: payer_bytes,
     };
     let bytes: Bytes = statement.encode_to_vec().into();

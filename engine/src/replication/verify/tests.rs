@@ -193,9 +193,12 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
         (6, of(&paid(commit, SOURCE, 60))),
         (7, of(&paid(dependent, SOURCE, 60))),
         (8, of(&paid(application(), SOURCE, 1))),
-        (9, with(|s| s.expiry_unixtime += 601)),
+        (9, with(|s| s.expiry_unixtime += 86_401)),
     ]);
-    let (mut stored, mut validities) = (vec![good(5)], vec![Validity::Valid]);
+    // Other software may have signed it a day after it had dated it.
+    let late = signed(&with(|s| s.expiry_unixtime += 86_400), 2);
+    assert_eq!(check_one(late.clone()).unwrap().validity, Validity::Valid);
+    let (mut stored, mut validities) = (vec![good(5), late], vec![Validity::Valid; 2]);
     for (rule, statement) in cases {
         let bytes = signed(&statement, 2);
         let entry = check_one(bytes.clone()).unwrap();

@@ -69,10 +69,11 @@ where
         + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let address = listener.local_addr().expect("it is bound");
+    let url = format!("http://{address}");
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    PeerClient::connect(&url, None, tokens).await.expect("it listens")
+    PeerClient::connect(&url, &[address], tokens).await.expect("it listens")
 }
 
 /// Answers as the reference implementation answers calls of services that it does not have.
@@ -197,7 +198,8 @@ async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left(
         frame(1, 4, 1, &[0x08, 3, b'1', b'0', b'0']), // heads of responses with the status 100
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}");
         let frames = flood.repeat(1000);
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -209,7 +211,7 @@ async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left(
             });
             while write.write_all(&frames).await.is_ok() {}
         });
-        let client = PeerClient::connect(&url, None, None).await.unwrap();
+        let client = PeerClient::connect(&url, &[address], None).await.unwrap();
         let left = client.heads().await;
         assert!(
             matches!(left, Err(PeerCallError::Peer(PeerError::EmptyFrames))),

@@ -1,7 +1,7 @@
 //! The settings of a gateway, except those of chains and contracts. Names that a node also has mean the same.
 
 use super::ignored::{self, Ignored, TRACES};
-use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
+use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, value};
 use super::{limits, node};
 
 pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
@@ -109,16 +109,8 @@ pub(in crate::settings) const GAS_PER_HOUR_MAX: Setting = value(
      before the hour is over",
 );
 
-pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
-    "allow-private-nodes",
-    "HAWSER_ALLOW_PRIVATE_NODES",
-    "false",
-    "Use nodes whose addresses in the registry lie in private networks; those of a registry file are used anyway",
-);
-
 /// Settings that a node lacks and that have no counterpart in the reference implementation.
-pub const OWN: [&Setting; 5] =
-    [&POLICIES, &NONCE_RECORD, &GAS_PRICE_MAX, &GAS_PER_HOUR_MAX, &ALLOW_PRIVATE_NODES];
+pub const OWN: [&Setting; 4] = [&POLICIES, &NONCE_RECORD, &GAS_PRICE_MAX, &GAS_PER_HOUR_MAX];
 
 /// All settings of a gateway in the order of the help text; those of chains and contracts
 /// are in [`chains`](super::chains).
@@ -142,7 +134,7 @@ pub const ALL: [&Setting; 37] = [
     &NONCE_RECORD,
     &GAS_PRICE_MAX,
     &GAS_PER_HOUR_MAX,
-    &ALLOW_PRIVATE_NODES,
+    &node::ALLOW_PRIVATE_NODES,
     &STRATEGY,
     &PREFERRED,
     &CACHE_EXPIRY,

@@ -70,6 +70,14 @@ pub(in crate::settings) const ALLOW_INSECURE_PEERS: Setting = switch(
     "false",
     "Call peers that are registered with http:// at public addresses, too: a host on the way can read this node's token",
 );
+/// The switch that a gateway has, too.
+pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
+    "allow-private-nodes",
+    "HAWSER_ALLOW_PRIVATE_NODES",
+    "false",
+    "Call other nodes whose addresses in the registry lie in private networks; those of a registry file are called \
+     anyway, and by a node whose own address is private",
+);
 pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "quic-address",
     "HAWSER_QUIC_ADDRESS",
@@ -396,7 +404,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All settings of this file in the order of the help text.
-pub(super) const ALL: [&Setting; 49] = [
+pub(super) const ALL: [&Setting; 50] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -410,6 +418,7 @@ pub(super) const ALL: [&Setting; 49] = [
     &PEER_TRANSPORT,
     &CATCH_UP,
     &ALLOW_INSECURE_PEERS,
+    &ALLOW_PRIVATE_NODES,
     &QUIC_ADDRESS,
     &FOLLOW,
     &SIGNER_PRIVATE_KEY,

@@ -251,9 +251,9 @@ impl Pump {
                 }
             })],
             AnswerFault::Altered => vec![messages::flipped(message)],
-            AnswerFault::LongerExpiry if is_publish => vec![with(&|items| {
+            AnswerFault::EarlierExpiry if is_publish => vec![with(&|items| {
                 for item in items.iter_mut() {
-                    *item = messages::kept_longer(item);
+                    *item = messages::kept_for_less(item);
                 }
             })],
             AnswerFault::WrongProof => vec![messages::wrong_proof(&self.path, message)],

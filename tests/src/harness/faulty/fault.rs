@@ -29,8 +29,8 @@ pub enum AnswerFault {
     EarlyMessage,
     /// Envelopes and other content are changed, each time in another way.
     Altered,
-    /// Published envelopes expire a day later than their payers asked for, and the node's key signs that.
-    LongerExpiry,
+    /// Published envelopes expire a day earlier than their payers asked for, and the node's key signs that.
+    EarlierExpiry,
     /// The cursors and limits of requests are removed.
     IgnoredCursor,
     /// A unary call is answered with the first answer to its method.

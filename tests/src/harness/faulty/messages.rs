@@ -90,13 +90,13 @@ pub(super) fn altered(item: &Bytes, number: u32) -> Bytes {
     change().unwrap_or_else(|| flipped(item))
 }
 
-/// States an expiry that is a day later, signed by the key of the envelope's node. Something else stays as it is.
-pub(super) fn kept_longer(item: &Bytes) -> Bytes {
+/// States an expiry that is a day earlier, signed by the key of the envelope's node. Something else stays as it is.
+pub(super) fn kept_for_less(item: &Bytes) -> Bytes {
     let change = || {
         let envelope = pb::OriginatorEnvelope::decode(item.clone()).ok()?;
         let bytes = envelope.unsigned_originator_envelope;
         let mut unsigned = pb::UnsignedOriginatorEnvelope::decode(bytes).ok()?;
-        unsigned.expiry_unixtime += DAY_S;
+        unsigned.expiry_unixtime -= DAY_S;
         let key = node_key(OriginatorId(unsigned.originator_node_id));
         Some(UnsealedEnvelope::new(&unsigned).seal(&key))
     };

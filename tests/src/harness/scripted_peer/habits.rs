@@ -79,6 +79,8 @@ pub struct Habits {
     pub tells_two_stories: bool,
     /// Writes the outer layer with its fields the other way round and one more at the end.
     pub odd_outer_form: bool,
+    /// Seconds after which it signs what it has dated, as after an outage. The expiry follows from the later time.
+    pub signs_after_s: u64,
     /// Most bytes of envelopes in one message.
     pub frame_bytes_max: usize,
     /// Time that each page takes.
@@ -109,6 +111,7 @@ impl Default for Habits {
             repeats: false,
             tells_two_stories: false,
             odd_outer_form: false,
+            signs_after_s: 0,
             frame_bytes_max: 24 * 1024 * 1024,
             page_takes: Duration::ZERO,
             is_busy: false,

@@ -177,7 +177,8 @@ impl ScriptedPeer {
     fn sequenced(&mut self, step_ns: i64, message: &Bytes) -> (u64, Bytes) {
         self.time_ns += step_ns;
         let payer_envelope = sign(message, self.id, &payer(7)).encode_to_vec();
-        let created_s = u64::try_from(self.time_ns / 1_000_000_000).unwrap();
+        let dated_s = u64::try_from(self.time_ns / 1_000_000_000).unwrap();
+        let signed_s = dated_s + self.state.habits.lock().signs_after_s;
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: self.id.0,
             originator_sequence_id: self.next,
@@ -186,7 +187,7 @@ impl ScriptedPeer {
             // The fee differs from the price list, which is allowed.
             base_fee_picodollars: 1,
             congestion_fee_picodollars: 2,
-            expiry_unixtime: created_s + u64::from(RETENTION_DAYS) * 86_400,
+            expiry_unixtime: signed_s + u64::from(RETENTION_DAYS) * 86_400,
         };
         let bytes = signed(&statement, &self.key);
         self.next += 1;

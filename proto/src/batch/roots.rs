@@ -1,0 +1,402 @@
+//! Finds the points of the curve with given x coordinates, many at once.
+//!
+//! Each point costs a square root modulo the prime, some 266 multiplications, which is most of what a claim costs in a
+//! combination. Processors with AVX-512 IFMA multiply eight pairs of 52 bits in one instruction, so there the roots of
+//! sixteen numbers are found together. Each root is checked with the library's arithmetic: it cannot be a wrong point.
+
+use k256::FieldBytes;
+
+use super::multiply::{CurvePoint, Field};
+use crate::sign::PublicKey;
+
+/// An x coordinate, with its highest byte first, and the parity of the y coordinate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CompressedPoint {
+    pub(super) x: [u8; 32],
+    pub(super) has_odd_y: bool,
+}
+
+/// Returns the points, in their order; `None` for an x coordinate that is not below the prime or that no point has.
+pub(super) fn curve_points(compressed: &[CompressedPoint]) -> Vec<Option<CurvePoint>> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(points) = ifma::curve_points(compressed) {
+        return points;
+    }
+    compressed.iter().map(curve_point).collect()
+}
+
+/// Returns one point. The library's root takes about half of the time of `k256`'s.
+fn curve_point(compressed: &CompressedPoint) -> Option<CurvePoint> {
+    let mut bytes = [0; 33];
+    bytes[0] = 2 + u8::from(compressed.has_odd_y);
+    bytes[1..].copy_from_slice(&compressed.x);
+    Some(CurvePoint::of(&PublicKey::from_sec1(&bytes)?))
+}
+
+/// Returns the point with these coordinates or with −`y`, whichever has the parity. `None` if x and `y` are not those
+/// of a point. `y` has magnitude 1.
+fn checked(compressed: &CompressedPoint, y: Field) -> Option<CurvePoint> {
+    let x = Option::<Field>::from(Field::from_bytes(&FieldBytes::from(compressed.x)))?;
+    // Magnitude 4.
+    let difference = x.square().mul(&x) + Field::from_u64(7) + y.square().negate(1);
+    if !bool::from(difference.normalizes_to_zero()) {
+        return None;
+    }
+    let y = y.normalize();
+    let is_right = bool::from(y.is_odd()) == compressed.has_odd_y;
+    Some(CurvePoint::new(x, if is_right { y } else { y.negate(1).normalize_weak() }))
+}
+
+/// Roots of sixteen numbers at once. A number has five limbs of 52 bits, lowest first. The same limb of eight numbers
+/// is one register.
+#[cfg(target_arch = "x86_64")]
+mod ifma {
+    use std::arch::x86_64::{
+        __m256i, __m512i, _mm256_extract_epi64, _mm512_add_epi64, _mm512_and_si512,
+        _mm512_extracti64x4_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set_epi64,
+        _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64,
+    };
+
+    use super::{CompressedPoint, CurvePoint, Field, checked};
+
+    /// Numbers in the lanes of a register.
+    const LANES: usize = 8;
+    /// Groups of [`LANES`] numbers whose roots are found side by side. Each step waits for the one before it, so a
+    /// processor has room for a second group.
+    const GROUPS: usize = 2;
+    const LIMBS: usize = 5;
+    const LIMB_BITS: u32 = 52;
+    const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+    /// The bits of the highest limb that are below 2²⁵⁶.
+    const LAST_LIMB_BITS: u32 = 48;
+    /// 2²⁵⁶ modulo the prime (SEC 2 §2.4.1).
+    const FOLD_256: i64 = 0x1_0000_03d1;
+    /// 2²⁶⁰ modulo the prime.
+    const FOLD_260: i64 = FOLD_256 << 4;
+
+    /// Eight numbers. Each limb is below 2⁵², so that a multiplication reads all of it, and each number is below
+    /// 2²⁵⁶ + 2⁷⁶, so it may be the prime or more.
+    type Lanes = [__m512i; LIMBS];
+    /// The sixteen numbers of a pass.
+    type Groups = [Lanes; GROUPS];
+
+    /// Returns the points; `None` if the processor lacks the instructions.
+    #[expect(unsafe_code, reason = "only at run time the program knows what the processor has")]
+    pub(super) fn curve_points(compressed: &[CompressedPoint]) -> Option<Vec<Option<CurvePoint>>> {
+        if !std::arch::is_x86_feature_detected!("avx512f")
+            || !std::arch::is_x86_feature_detected!("avx512ifma")
+        {
+            return None;
+        }
+        let mut points = Vec::with_capacity(compressed.len());
+        for chunk in compressed.chunks(LANES * GROUPS) {
+            let mut limbs = [[0; LIMBS]; LANES * GROUPS];
+            for (limbs, it) in limbs.iter_mut().zip(chunk) {
+                *limbs = limbs_of(&it.x);
+            }
+            // SAFETY: the processor has AVX-512 F and IFMA, and the function needs nothing else.
+            let roots = unsafe { roots(&limbs) };
+            points.extend(chunk.iter().zip(roots).map(|(it, root)| checked(it, field(&root))));
+        }
+        Some(points)
+    }
+
+    /// Splits a number of 32 bytes into limbs.
+    fn limbs_of(bytes: &[u8; 32]) -> [u64; LIMBS] {
+        let (words, _) = bytes.as_chunks::<8>();
+        let [d, c, b, a] = [0, 1, 2, 3].map(|at| u64::from_be_bytes(words[at]));
+        [
+            a & LIMB_MASK,
+            (a >> 52 | b << 12) & LIMB_MASK,
+            (b >> 40 | c << 24) & LIMB_MASK,
+            (c >> 28 | d << 36) & LIMB_MASK,
+            d >> 16,
+        ]
+    }
+
+    /// Puts a number together again. The result has magnitude 1.
+    fn field(limbs: &[u64; LIMBS]) -> Field {
+        const BASE: Field = Field::from_u64(1 << LIMB_BITS);
+        let sum = limbs.iter().rev().fold(Field::ZERO, |sum, limb| {
+            // A product has magnitude 1, and so does a limb: 2 at most.
+            sum.mul(&BASE) + Field::from_u64(*limb)
+        });
+        sum.normalize_weak()
+    }
+
+    /// Returns a root of x³ + 7 for each x, if there is one; otherwise any number.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn roots(limbs: &[[u64; LIMBS]; LANES * GROUPS]) -> [[u64; LIMBS]; LANES * GROUPS] {
+        let zero = [_mm512_setzero_si512(); LIMBS];
+        let mut x = [zero; GROUPS];
+        for group in 0..GROUPS {
+            for limb in 0..LIMBS {
+                let mut lanes = [0; LANES];
+                for lane in 0..LANES {
+                    lanes[lane] = limbs[group * LANES + lane][limb].cast_signed();
+                }
+                let [a, b, c, d, e, f, g, h] = lanes;
+                x[group][limb] = _mm512_set_epi64(h, g, f, e, d, c, b, a);
+            }
+        }
+        let cubes = products(&squares(x, 1), &x);
+        let mut sums = cubes;
+        for group in 0..GROUPS {
+            sums[group][0] = _mm512_add_epi64(cubes[group][0], _mm512_set1_epi64(7));
+            carry(&mut sums[group]);
+        }
+        let y = root_candidates(&sums);
+        let mut found = [[0; LIMBS]; LANES * GROUPS];
+        for group in 0..GROUPS {
+            for limb in 0..LIMBS {
+                let lanes = lanes_of(y[group][limb]);
+                for lane in 0..LANES {
+                    found[group * LANES + lane][limb] = lanes[lane].cast_unsigned();
+                }
+            }
+        }
+        found
+    }
+
+    /// Returns a^((p + 1) / 4) of each number a: a root if there is one, because the prime p is 3 modulo 4.
+    ///
+    /// The exponent has, from its highest bit: 223 ones, a zero, 22 ones, four zeros, two ones and two zeros. `ones_n`
+    /// is the number to the power of 2ⁿ − 1, whose exponent is n ones.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn root_candidates(a: &Groups) -> Groups {
+        let ones_2 = products(&squares(*a, 1), a);
+        let ones_3 = products(&squares(ones_2, 1), a);
+        let ones_6 = products(&squares(ones_3, 3), &ones_3);
+        let ones_9 = products(&squares(ones_6, 3), &ones_3);
+        let ones_11 = products(&squares(ones_9, 2), &ones_2);
+        let ones_22 = products(&squares(ones_11, 11), &ones_11);
+        let ones_44 = products(&squares(ones_22, 22), &ones_22);
+        let ones_88 = products(&squares(ones_44, 44), &ones_44);
+        let ones_176 = products(&squares(ones_88, 88), &ones_88);
+        let ones_220 = products(&squares(ones_176, 44), &ones_44);
+        let ones_223 = products(&squares(ones_220, 3), &ones_3);
+        let with_22 = products(&squares(ones_223, 23), &ones_22);
+        let with_2 = products(&squares(with_22, 6), &ones_2);
+        squares(with_2, 2)
+    }
+
+    /// Squares each number `times` times.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn squares(mut a: Groups, times: u32) -> Groups {
+        for _ in 0..times {
+            for lanes in &mut a {
+                *lanes = square(lanes);
+            }
+        }
+        a
+    }
+
+    /// Multiplies each number with the one at its place.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn products(a: &Groups, b: &Groups) -> Groups {
+        let mut made = *a;
+        for group in 0..GROUPS {
+            made[group] = product(&a[group], &b[group]);
+        }
+        made
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn product(a: &Lanes, b: &Lanes) -> Lanes {
+        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
+        let mut high = low;
+        for i in 0..LIMBS {
+            for j in 0..LIMBS {
+                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a[i], b[j]);
+                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a[i], b[j]);
+            }
+        }
+        for at in 0..2 * LIMBS {
+            low[at] = _mm512_add_epi64(low[at], high[at]);
+        }
+        reduced(low)
+    }
+
+    /// Multiplies numbers with themselves. Products of two different limbs occur twice, and are made once.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn square(a: &Lanes) -> Lanes {
+        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
+        let mut high = low;
+        for i in 0..LIMBS {
+            for j in i + 1..LIMBS {
+                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a[i], a[j]);
+                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a[i], a[j]);
+            }
+        }
+        for at in 0..2 * LIMBS {
+            low[at] = _mm512_slli_epi64::<1>(_mm512_add_epi64(low[at], high[at]));
+        }
+        for i in 0..LIMBS {
+            low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], a[i], a[i]);
+            low[2 * i + 1] = _mm512_madd52hi_epu64(low[2 * i + 1], a[i], a[i]);
+        }
+        reduced(low)
+    }
+
+    /// Reduces products of two numbers. A column is a sum of at most ten parts below 2⁵², so it is below 2⁵⁶.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn reduced(mut columns: [__m512i; 2 * LIMBS]) -> Lanes {
+        let zero = _mm512_setzero_si512();
+        // The product is below 2⁵¹⁴, so the last column stays below 2⁵².
+        for at in 0..2 * LIMBS - 1 {
+            let (limb, over) = split::<LIMB_BITS>(columns[at]);
+            columns[at] = limb;
+            columns[at + 1] = _mm512_add_epi64(columns[at + 1], over);
+        }
+        let [c0, c1, c2, c3, c4, ..] = columns;
+        let mut sum = [c0, c1, c2, c3, c4, zero];
+        let fold = _mm512_set1_epi64(FOLD_260);
+        for at in 0..LIMBS {
+            let high = columns[LIMBS + at];
+            sum[at] = _mm512_madd52lo_epu64(sum[at], high, fold);
+            sum[at + 1] = _mm512_madd52hi_epu64(sum[at + 1], high, fold);
+        }
+        // The sum is below 2²⁹². Each limb is made of three parts below 2⁵² and a carry.
+        for at in 0..LIMBS {
+            let (limb, over) = split::<LIMB_BITS>(sum[at]);
+            sum[at] = limb;
+            sum[at + 1] = _mm512_add_epi64(sum[at + 1], over);
+        }
+        let [a, b, c, d, last, beyond] = sum;
+        let (last, over) = split::<LAST_LIMB_BITS>(last);
+        // Below 2³⁶. Its product with the factor is below 2⁷⁶.
+        let over = _mm512_add_epi64(over, _mm512_slli_epi64::<4>(beyond));
+        let fold = _mm512_set1_epi64(FOLD_256);
+        let a = _mm512_madd52lo_epu64(a, over, fold);
+        let b = _mm512_madd52hi_epu64(b, over, fold);
+        let mut lanes = [a, b, c, d, last];
+        carry(&mut lanes);
+        lanes
+    }
+
+    /// Carries what limbs have above 52 bits into the next one. The last limb has room for it.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn carry(lanes: &mut Lanes) {
+        for at in 0..LIMBS - 1 {
+            let (limb, over) = split::<LIMB_BITS>(lanes[at]);
+            lanes[at] = limb;
+            lanes[at + 1] = _mm512_add_epi64(lanes[at + 1], over);
+        }
+    }
+
+    /// Returns the lowest `BITS` bits, and those above.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn split<const BITS: u32>(limb: __m512i) -> (__m512i, __m512i) {
+        let mask = _mm512_set1_epi64((1 << BITS) - 1);
+        (_mm512_and_si512(limb, mask), _mm512_srli_epi64::<BITS>(limb))
+    }
+
+    /// Returns the lanes of a register.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn lanes_of(limb: __m512i) -> [i64; LANES] {
+        let [a, b, c, d] = half(_mm512_extracti64x4_epi64::<0>(limb));
+        let [e, f, g, h] = half(_mm512_extracti64x4_epi64::<1>(limb));
+        [a, b, c, d, e, f, g, h]
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn half(limb: __m256i) -> [i64; LANES / 2] {
+        [
+            _mm256_extract_epi64::<0>(limb),
+            _mm256_extract_epi64::<1>(limb),
+            _mm256_extract_epi64::<2>(limb),
+            _mm256_extract_epi64::<3>(limb),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The prime of the curve, and numbers around it and around the limbs' ends.
+    fn edges() -> Vec<[u8; 32]> {
+        let mut prime = [0xff; 32];
+        prime[27] = 0xfe;
+        prime[28..].copy_from_slice(&[0xff, 0xff, 0xfc, 0x2f]);
+        let mut edges = vec![[0; 32], [0xff; 32], prime];
+        for below in 1..40 {
+            let mut number = prime;
+            number[31] -= below;
+            edges.push(number);
+        }
+        for bit in 0..256 {
+            let mut number = [0; 32];
+            number[31 - bit / 8] = 1 << (bit % 8);
+            edges.push(number);
+            // All bits below it.
+            let mut ones = [0; 32];
+            (0..bit).for_each(|at| ones[31 - at / 8] |= 1 << (at % 8));
+            edges.push(ones);
+        }
+        edges
+    }
+
+    /// Compares the points with those that are found one by one. Returns how many there are.
+    fn compared(compressed: &[CompressedPoint]) -> usize {
+        let found = curve_points(compressed);
+        assert_eq!(found.len(), compressed.len());
+        for (found, compressed) in found.iter().zip(compressed) {
+            let alone = curve_point(compressed);
+            assert_eq!(
+                found.map(CurvePoint::to_affine),
+                alone.map(CurvePoint::to_affine),
+                "{compressed:?}"
+            );
+        }
+        found.iter().flatten().count()
+    }
+
+    #[test]
+    fn points_at_the_edges_of_numbers_and_limbs_are_those_of_the_library() {
+        let both = |x| [false, true].map(|has_odd_y| CompressedPoint { x, has_odd_y });
+        let compressed: Vec<_> = edges().into_iter().flat_map(both).collect();
+        let count = compared(&compressed);
+        assert!(count > compressed.len() / 4, "{count} of {} are points", compressed.len());
+    }
+
+    /// A root that is not one is no point, whatever the processor's instructions have made of it.
+    #[test]
+    fn a_wrong_root_is_no_point() {
+        let generator = CompressedPoint {
+            x: *b"\x79\xbe\x66\x7e\xf9\xdc\xbb\xac\x55\xa0\x62\x95\xce\x87\x0b\x07\x02\x9b\xfc\xdb\x2d\xce\x28\xd9\x59\xf2\x81\x5b\x16\xf8\x17\x98",
+            has_odd_y: false,
+        };
+        let y = Field::from_bytes(&FieldBytes::from(
+            *b"\x48\x3a\xda\x77\x26\xa3\xc4\x65\x5d\xa4\xfb\xfc\x0e\x11\x08\xa8\xfd\x17\xb4\x48\xa6\x85\x54\x19\x9c\x47\xd0\x8f\xfb\x10\xd4\xb8",
+        ));
+        let y = Option::<Field>::from(y).unwrap();
+        let point = |y| checked(&generator, y).map(CurvePoint::to_affine);
+        assert_eq!(point(y), Some(k256::AffinePoint::GENERATOR));
+        assert_eq!(point(y.negate(1).normalize_weak()), Some(k256::AffinePoint::GENERATOR));
+        assert_eq!(point((y + Field::ONE).normalize_weak()), None);
+        assert_eq!(point(Field::ZERO), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn points_are_those_of_the_library(
+            numbers in prop::collection::vec((any::<[u8; 32]>(), any::<bool>()), 0..40),
+        ) {
+            let compressed: Vec<_> = numbers
+                .into_iter()
+                .map(|(x, has_odd_y)| CompressedPoint { x, has_odd_y })
+                .collect();
+            compared(&compressed);
+        }
+    }
+}
