@@ -136,10 +136,10 @@ impl Metadata {
 
 fn summary(period: &UsedPeriod) -> PeriodSummary {
     PeriodSummary {
-        amount_spent_picodollars: period.unsettled.picodollars,
+        amount_spent_picodollars: period.unsettled.picodollars.0,
         num_messages: period.unsettled.messages,
         period_start_unix_seconds: period.start_unix_s,
-        settled_picodollars: period.settled.picodollars,
+        settled_picodollars: period.settled.picodollars.0,
         settled_num_messages: period.settled.messages,
     }
 }
@@ -170,7 +170,7 @@ struct UsedPayer {
 
 impl UsedPayer {
     fn info(&self) -> PayerInfo {
-        let unsettled = self.periods.iter().map(|period| period.unsettled.picodollars);
+        let unsettled = self.periods.iter().map(|period| period.unsettled.picodollars.0);
         let unsettled: i128 = unsettled.map(i128::from).sum();
         PayerInfo {
             period_summaries: self.periods.iter().map(summary).collect(),

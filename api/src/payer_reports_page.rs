@@ -128,11 +128,11 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
     let usage = reporter.usage_of(payer)?;
     let page = UsagePage {
         payer: payer.to_string(),
-        unsettled_picodollars: usage.unsettled.to_string(),
-        settled_picodollars: usage.settled.to_string(),
+        unsettled_picodollars: usage.unsettled.0.to_string(),
+        settled_picodollars: usage.settled.0.to_string(),
         envelopes: usage.envelopes,
         balance_picodollars: usage.balance.0.to_string(),
-        available_picodollars: usage.available().0.to_string(),
+        available_picodollars: usage.available.0.to_string(),
     };
     Ok(json(StatusCode::OK, &page))
 }
@@ -151,8 +151,8 @@ impl ExplainedPage {
         let minutes = compared.minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
             minute: row.minute,
             payer: row.payer.to_string(),
-            own_picodollars: row.own.to_string(),
-            stated_picodollars: row.stated.to_string(),
+            own_picodollars: row.own.0.to_string(),
+            stated_picodollars: row.stated.0.to_string(),
             last_sequence_id: row.last.0,
         });
         let envelopes = compared.envelopes.iter().take(ROWS_MAX).map(|sequence| sequence.0);

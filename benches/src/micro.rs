@@ -9,6 +9,7 @@ use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::digests::payer_digests;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::sign::{keccak256, originator_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_storage::{
@@ -190,7 +191,7 @@ fn commits(
         path: folder.path().join("db"),
         identity: identity()?,
         durability,
-        price: |_, _| 7_000_000,
+        price: |_, _| PicoDollarPrice(7_000_000),
         host: None,
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,
@@ -254,7 +255,7 @@ fn change(
             payer: address(payer_address),
             size_bytes: payer.as_bytes().len() as u64,
             retention_days: payer.retention_days(),
-            stated_picodollars: 7_000_000,
+            stated_picodollars: PicoDollarPrice(7_000_000),
         }),
         counts_for_congestion: true,
         addresses: Vec::new(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hawser_engine::payer_reports::{self, Recomputed};
 use hawser_engine::price;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::NodeIds;
 use hawser_storage::{Durability, Store, StoreSettings};
 
@@ -36,7 +37,7 @@ pub(crate) fn run(
         path: folder.path().join("db"),
         identity: identity()?,
         durability: Durability::Os,
-        price: |_, _| 7_000_000,
+        price: |_, _| PicoDollarPrice(7_000_000),
         host: None,
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,

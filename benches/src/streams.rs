@@ -68,7 +68,7 @@ fn measure(data_dir: &Path, listeners: usize) -> Result<(), BenchError> {
         path: folder.path().join("db"),
         identity,
         durability: Durability::Fsync,
-        price: |_, _| 0,
+        price: |_, _| PicoDollarPrice(0),
         host: None,
         open_files_max: 1024,
         cache_bytes: CACHE_BYTES_MIN,

@@ -18,7 +18,7 @@ use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport};
 use parking_lot::Mutex;
 
-use crate::admin::{Wei, WeiPerGas};
+use crate::admin::Wei;
 use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
@@ -240,11 +240,11 @@ impl ReportManager {
     /// kept it, and also if it takes the place of an earlier one, of which the part that both cost counts twice.
     async fn send(&self, call: &Call, hour_max: Wei) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
-        let WeiPerGas(price_max_wei) = self.spending.lock().gas_price_max();
-        let quote = sender.quote_up_to(call, price_max_wei).await?;
+        let price_max = self.spending.lock().gas_price_max();
+        let quote = sender.quote_up_to(call, price_max).await?;
         let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
         // Endpoints may state any price.
-        let (price, cost) = (WeiPerGas(quote.max_fee_per_gas), Wei::of_chain(quote.fee_max()));
+        let (price, cost) = (quote.max_fee_per_gas, Wei::of_chain(quote.fee_max()));
         let now = self.started.elapsed();
         let within = self.spending.lock().take_up_to(hour_max, price, cost, now);
         within.map_err(SendError::Ceiling)?;
@@ -272,7 +272,7 @@ impl ReportManager {
             let (account, chain_id) = (sender.account(), sender.chain().id());
             return Err(SendError::NotSettled { account, chain_id, nonce: stuck.nonce });
         };
-        let (nonce, price_wei) = (stuck.nonce, quote.max_fee_per_gas);
+        let (nonce, price_wei) = (stuck.nonce, quote.max_fee_per_gas.0);
         tracing::info!(nonce, price_wei, "replaces a transaction that was not mined");
         Ok((quote, Some(nonce)))
     }

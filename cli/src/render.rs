@@ -50,8 +50,7 @@ impl Rendered {
             parts.push(format!("tx 0x{}", hex::encode(hash)));
         } else {
             let payer = self.payer.map_or("unknown".to_owned(), |payer| payer.to_string());
-            let (base, congestion) =
-                (unsigned.base_fee_picodollars(), unsigned.congestion_fee_picodollars());
+            let (base, congestion) = (unsigned.base_fee().0, unsigned.congestion_fee().0);
             parts.push(format!("payer {payer}"));
             parts.push(format!("fee {base}+{congestion} p$"));
         }
@@ -84,8 +83,8 @@ impl Rendered {
             "payload": payload_name(client.payload()),
             "size_bytes": self.envelope.as_bytes().len(),
             "payer": self.payer.map(|payer| payer.to_string()),
-            "base_fee_picodollars": unsigned.base_fee_picodollars().to_string(),
-            "congestion_fee_picodollars": unsigned.congestion_fee_picodollars().to_string(),
+            "base_fee_picodollars": unsigned.base_fee().0.to_string(),
+            "congestion_fee_picodollars": unsigned.congestion_fee().0.to_string(),
             "expiry_unix_s": unsigned.expiry_unix_s(),
             "retention_days": unsigned.payer().retention_days(),
             "depends_on": self.depends_on(),

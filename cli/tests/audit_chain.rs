@@ -22,7 +22,7 @@ use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{Change, LogEntry};
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -287,8 +287,8 @@ fn priced(sequence: u64, (table, rate): (&RateTable, &Rate), more: u64) -> LogEn
     let statement = signed.unsigned_originator_envelope;
     let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
     let charge = entry.facts.as_mut().unwrap().charge.as_mut().unwrap();
-    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap() + more;
-    (statement.base_fee_picodollars, charge.stated_picodollars) = (fee, fee);
+    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap().0 + more;
+    (statement.base_fee_picodollars, charge.stated_picodollars) = (fee, PicoDollarPrice(fee));
     entry.bytes = UnsealedEnvelope::new(&statement).seal(&key);
     entry
 }

@@ -8,7 +8,7 @@ use hawser_audit::export::{ExportedRow, PartReader};
 use hawser_audit::replay::{GapReason, StrandRow};
 use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{NodeRecord, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, Registry};
 use hawser_storage::{Change, SkipReason};
 use http::StatusCode;
 use serde_json::Value;
@@ -194,7 +194,8 @@ fn a_node_that_runs_has_the_tallies_of_its_folder() {
     let key = SecretKey::from_bytes(&[2; 32]).unwrap();
     // The node's prices are those of the rates below.
     let store = open_with(&data, &key, |_, envelope| {
-        1_000 + 3 * envelope.size_bytes * u64::from(envelope.retention_days)
+        let storage = 3 * envelope.size_bytes * u64::from(envelope.retention_days);
+        PicoDollarPrice(1_000 + storage)
     });
     let changes: Vec<Change> = (1..=1_200).map(|at| Change::Append(entry(&key, at))).collect();
     store.commit(&changes).unwrap();

@@ -90,8 +90,8 @@ impl DevChain<'_> {
         quote: &Quote,
     ) -> Result<TransactionReceipt, SendError> {
         let mut request = call.request(account).with_gas_limit(quote.gas_limit);
-        request.set_max_fee_per_gas(quote.max_fee_per_gas);
-        request.set_max_priority_fee_per_gas(quote.max_priority_fee_per_gas);
+        request.set_max_fee_per_gas(quote.max_fee_per_gas.0);
+        request.set_max_priority_fee_per_gas(quote.max_priority_fee_per_gas.0);
         let lent = quote.fee_max();
         let owned = self.balance(account).await?;
         self.set_balance(account, owned.saturating_add(lent)).await?;

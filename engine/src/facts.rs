@@ -18,7 +18,9 @@ use hawser_proto::{
     Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId, Topic,
 };
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{OddTerms, RuleNumber, is_free, is_owed, odd_terms, payer_claim};
+use hawser_rules::{
+    OddTerms, PicoDollarPrice, RuleNumber, is_free, is_owed, odd_terms, payer_claim,
+};
 use hawser_storage::{
     AddressChange, Charge, ExpiredEnvelope, Facts, InvalidRule, StoredEnvelope, Validity,
 };
@@ -90,7 +92,7 @@ struct FactTerms {
     expiry_unix_s: u64,
     size_bytes: u64,
     retention_days: u32,
-    stated_picodollars: u64,
+    stated_picodollars: PicoDollarPrice,
 }
 
 impl FactTerms {
@@ -105,9 +107,7 @@ impl FactTerms {
             expiry_unix_s: statement.expiry_unix_s(),
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
-            stated_picodollars: statement
-                .base_fee_picodollars()
-                .saturating_add(statement.congestion_fee_picodollars()),
+            stated_picodollars: statement.base_fee().plus(statement.congestion_fee()),
         }
     }
 
@@ -120,9 +120,7 @@ impl FactTerms {
             expiry_unix_s: terms.expiry_unix_s,
             size_bytes: terms.size_bytes,
             retention_days: terms.retention_days,
-            stated_picodollars: terms
-                .base_fee_picodollars
-                .saturating_add(terms.congestion_fee_picodollars),
+            stated_picodollars: terms.base_fee.plus(terms.congestion_fee),
         }
     }
 
@@ -173,8 +171,7 @@ fn of_odd(statement: &OpenedStatement) -> Option<Facts> {
     }
     let OddTerms { payer, size_bytes, retention_days, .. } =
         odd_terms(originator, statement.payer_envelope_bytes())?;
-    let stated_picodollars =
-        statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+    let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
     Some(Facts {
         topic: None,
         originator_ns: statement.originator_ns(),

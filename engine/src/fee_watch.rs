@@ -73,8 +73,7 @@ impl FeeWatch {
         envelope: &Bytes,
         rates: &RateTable,
     ) -> FeeLook {
-        let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
-        let sum = PicoDollarPrice(stated_picodollars);
+        let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
             return FeeLook::Explained;
@@ -104,7 +103,7 @@ fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<PicoDolla
     let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
     let statement = parsed.unsigned();
     check_charges_by_former(statement, rates).ok()?;
-    Some(PicoDollarPrice(statement.congestion_fee_picodollars()))
+    Some(statement.congestion_fee())
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.
@@ -135,8 +134,9 @@ mod tests {
     }
 
     /// An envelope that states this sum, which is a congestion fee alone.
-    fn entry(sequence: u64, originator_ns: i64, stated_picodollars: u64) -> LogEntry {
+    fn entry(sequence: u64, originator_ns: i64, stated: u64) -> LogEntry {
         let payer = Address([7; 20]);
+        let stated_picodollars = PicoDollarPrice(stated);
         let charge = Charge { payer, size_bytes: 1, retention_days: 2, stated_picodollars };
         let facts = Facts {
             topic: None,

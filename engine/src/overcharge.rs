@@ -5,9 +5,9 @@
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId};
+use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_MAX};
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
-use hawser_rules::{PicoDollarPrice, RateTable};
 use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError};
 
 use crate::misbehavior::stated_ns;
@@ -35,7 +35,7 @@ pub fn overcharge(
     let Ok(parsed) = OriginatorEnvelope::parse(envelope.clone()) else { return Ok(None) };
     let statement = parsed.unsigned();
     let ns = statement.originator_ns();
-    let fee = PicoDollarPrice(statement.congestion_fee_picodollars());
+    let fee = statement.congestion_fee();
     let may_be_due = |most| !rates.is_overcharged(ns, fee, most);
     if fee.0 == 0 || !rates.is_complete_at(ns) || most.is_some_and(may_be_due) {
         return Ok(None);

@@ -1,20 +1,20 @@
 //! This node's own calculation of the price of an envelope.
 
-use hawser_rules::Rate;
 use hawser_rules::fees::has_started;
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{PricedEnvelope, RateRow};
 
-/// Returns base fee and congestion fee of an envelope by the recorded rates, in picodollars; a
-/// [`PriceFn`](hawser_storage::PriceFn).
+/// Returns base fee and congestion fee of an envelope by the recorded rates; a [`PriceFn`](hawser_storage::PriceFn).
 ///
 /// An envelope without a price costs 0: one that is older than the first rate, or one whose fee leaves
 /// the range of amounts, which no honest node signs.
 #[must_use]
-pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let PricedEnvelope { originator_ns, size_bytes, retention_days, earlier } = *envelope;
     let started = rates.partition_point(|row| has_started(row.start_unix_s, originator_ns));
-    let Some(row) = started.checked_sub(1).and_then(|index| rates.get(index)) else { return 0 };
-    recorded_rate(row).fee(size_bytes, retention_days, earlier).unwrap_or(0)
+    let row = started.checked_sub(1).and_then(|index| rates.get(index));
+    let fee = row.map(|row| recorded_rate(row).fee(size_bytes, retention_days, earlier));
+    fee.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Returns the rate that a row records.
@@ -43,7 +43,7 @@ pub fn rate_row(rate: &Rate) -> RateRow {
 
 #[cfg(test)]
 mod tests {
-    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
+    use hawser_rules::PicoDollarsPerByteDay;
 
     use super::*;
 
@@ -67,12 +67,13 @@ mod tests {
     #[test]
     fn the_rate_in_force_gives_the_price() {
         let rates = [row(100, 1000), row(200, 7)];
-        assert_eq!(price(&rates, &priced(100 * SECOND - 1, 0)), 0, "older than the first rate");
-        assert_eq!(price(&rates, &priced(100 * SECOND, 0)), 1040);
-        assert_eq!(price(&rates, &priced(200 * SECOND - 1, 10)), 1040, "up to the target");
-        assert_eq!(price(&rates, &priced(200 * SECOND, 15)), 47 + 300, "full congestion");
-        assert_eq!(price(&[], &priced(0, 0)), 0);
+        let of = |envelope: &PricedEnvelope| price(&rates, envelope).0;
+        assert_eq!(of(&priced(100 * SECOND - 1, 0)), 0, "older than the first rate");
+        assert_eq!(of(&priced(100 * SECOND, 0)), 1040);
+        assert_eq!(of(&priced(200 * SECOND - 1, 10)), 1040, "up to the target");
+        assert_eq!(of(&priced(200 * SECOND, 15)), 47 + 300, "full congestion");
+        assert_eq!(price(&[], &priced(0, 0)), PicoDollarPrice(0));
         let beyond = PricedEnvelope { size_bytes: u64::MAX, ..priced(200 * SECOND, 0) };
-        assert_eq!(price(&rates, &beyond), 0, "no amount has that value");
+        assert_eq!(of(&beyond), 0, "no amount has that value");
     }
 }

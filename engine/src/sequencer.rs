@@ -7,7 +7,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of
 use hawser_rules::congestion::CongestionWindow;
 use hawser_rules::fees::EnvelopeFees;
 use hawser_rules::retention::{expiry_unix_s, unix_s};
-use hawser_rules::{PriceError, Rate, RateTable, is_free};
+use hawser_rules::{PicoDollarPrice, PriceError, Rate, RateTable, is_free};
 
 /// An envelope that may be sequenced: every rule that does not depend on order holds.
 #[derive(Debug, Clone)]
@@ -68,8 +68,8 @@ pub struct Sequenced {
     pub id: EnvelopeId,
     /// The envelope's time, unix nanoseconds.
     pub originator_ns: i64,
-    /// The amount that the payer owes, picodollars: base fee and congestion fee.
-    pub picodollars: u64,
+    /// The amount that the payer owes: base fee and congestion fee.
+    pub picodollars: PicoDollarPrice,
     /// Unix seconds after which the envelope may be pruned.
     pub expiry_unix_s: u64,
     /// The statement, laid out for its signature.
@@ -114,7 +114,7 @@ impl Sequencer {
         self.last_ns
     }
 
-    /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request, picodollars.
+    /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request.
     ///
     /// # Errors
     /// Its errors.
@@ -123,7 +123,7 @@ impl Sequencer {
         now_ns: i64,
         rates: &RateTable,
         request: impl IntoIterator<Item = &'a Admitted>,
-    ) -> Result<Vec<u64>, UnpricedError> {
+    ) -> Result<Vec<PicoDollarPrice>, UnpricedError> {
         let mut next = self.draft();
         let placed = next.place_all(self.node, now_ns, rates, request);
         placed.map(|placed| Ok(placed?.picodollars)).collect()
@@ -212,8 +212,8 @@ impl RequestDraft {
             originator_sequence_id: self.sequence.0,
             originator_ns: self.ns,
             payer_envelope_bytes: envelope.as_bytes().clone(),
-            base_fee_picodollars: price.base(),
-            congestion_fee_picodollars: price.congestion(),
+            base_fee_picodollars: price.base().0,
+            congestion_fee_picodollars: price.congestion().0,
             expiry_unixtime: expiry_unix_s,
         });
         Ok(Sequenced {
@@ -243,8 +243,8 @@ impl RequestDraft {
 mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_proto::{Bytes, SecretKey};
+    use hawser_rules::PicoDollarsPerByteDay;
     use hawser_rules::fees::FeeError;
-    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
     use proptest::prelude::*;
 
     use super::*;
@@ -295,7 +295,7 @@ mod tests {
         for step in [0, 5, 5, -1_000_000_000, 7] {
             let request = [admitted(60), admitted(60)];
             let prices = sequencer.prices(START_NS + step, &plain(), &request).unwrap();
-            assert_eq!(prices, [25_300; 2], "it changes nothing");
+            assert_eq!(prices, [PicoDollarPrice(25_300); 2], "it changes nothing");
             for sequenced in sequencer.sequence(START_NS + step, &plain(), &request).unwrap() {
                 let next = (sequenced.id.sequence.0, sequenced.originator_ns);
                 assert_eq!(next.0, last.0 + 1);
@@ -358,7 +358,7 @@ mod tests {
         let mut sequencer = sequencer();
         let mut fee = |depends_on_ns| {
             let request = [Admitted { depends_on_ns, ..admitted(60) }];
-            sequencer.sequence(START_NS, &table, &request).unwrap()[0].picodollars
+            sequencer.sequence(START_NS, &table, &request).unwrap()[0].picodollars.0
         };
         assert_eq!(fee(None), 1000);
         assert_eq!(fee(Some(START_NS + 500 * second)), 7, "the new price is in force by then");
@@ -373,8 +373,8 @@ mod tests {
         let envelope = open(sequenced);
         let statement = envelope.unsigned();
         assert_eq!((statement.id(), statement.originator_ns()), (id, ns));
-        assert_eq!(statement.base_fee_picodollars(), 25_300);
-        assert_eq!(fee, 25_300);
+        assert_eq!(statement.base_fee(), PicoDollarPrice(25_300));
+        assert_eq!(fee, PicoDollarPrice(25_300));
         assert_eq!(statement.expiry_unix_s(), 1_700_000_000 + 60 * 86_400);
     }
 
@@ -420,7 +420,8 @@ mod tests {
         assert_eq!(failed.unwrap_err(), UnpricedError { index: 0, error: overflow });
         let sequenced =
             sequencer.sequence(START_NS, &fees(largest - 100), &[admitted(60)]).unwrap();
-        assert_eq!((sequenced[0].id.sequence, sequenced[0].picodollars), (SequenceId(1), largest));
+        let placed = (sequenced[0].id.sequence, sequenced[0].picodollars.0);
+        assert_eq!(placed, (SequenceId(1), largest));
     }
 
     #[test]
@@ -442,7 +443,7 @@ mod tests {
         let sequenced = sequencer.sequence(START_NS, &busy, &request).unwrap();
         for (step, sequenced) in steps.iter().zip(sequenced) {
             let golden: u64 = step["congestion_fee_picodollars"].as_str().unwrap().parse().unwrap();
-            assert_eq!(open(sequenced).unsigned().congestion_fee_picodollars(), golden, "{step}");
+            assert_eq!(open(sequenced).unsigned().congestion_fee().0, golden, "{step}");
         }
     }
 

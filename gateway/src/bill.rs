@@ -76,7 +76,7 @@ impl BillLine {
     /// it back into the budget.
     fn take_congestion(&self) -> CallerCost {
         let is_held = !self.is_released.swap(true, Relaxed);
-        let congestion_max = if is_held { self.price.congestion_max } else { 0 };
+        let congestion_max = if is_held { self.price.congestion_max } else { PicoDollarPrice(0) };
         CallerCost { congestion_max, ..CallerCost::default() }
     }
 }
@@ -149,21 +149,21 @@ impl BillEntry {
         Self { bill: bill.clone(), index }
     }
 
-    /// Enters an envelope that a node has published. Returns the picodollars by which its fees exceed the price
-    /// that admission took. A repeat of an envelope that was published before is not entered and costs nothing.
-    pub(crate) fn enter_placed(&self, placed: &PlacedEnvelope) -> u64 {
+    /// Enters an envelope that a node has published. Returns the amount by which its fees exceed the price that
+    /// admission took. A repeat of an envelope that was published before is not entered and costs nothing.
+    pub(crate) fn enter_placed(&self, placed: &PlacedEnvelope) -> PicoDollarPrice {
         if placed.is_repeat {
-            return 0;
+            return PicoDollarPrice(0);
         }
         self.enter(placed.fee, Gas(0));
-        placed.fee.0.saturating_sub(self.line().price.picodollars)
+        placed.fee.less(self.line().price.picodollars)
     }
 
     /// Enters a payload that is on the chain, at the price that admission took. The gas is spent even if no node
     /// shows the envelope.
     pub(crate) fn enter_on_chain(&self) {
         let CallerCost { picodollars, gas, .. } = self.line().price;
-        self.enter(PicoDollarPrice(picodollars), Gas(gas));
+        self.enter(picodollars, Gas(gas));
     }
 
     /// Records that the outcome of the envelope is unknown, so its price does not return to the budget.
@@ -171,10 +171,10 @@ impl BillEntry {
         self.line().is_kept.store(true, Relaxed);
     }
 
-    /// Takes an amount, in picodollars, from the caller's budget: the one that [`enter_placed`](Self::enter_placed)
+    /// Takes an amount from the caller's budget: the one that [`enter_placed`](Self::enter_placed)
     /// returned.
-    pub(crate) async fn charge(&self, picodollars: u64) {
-        if picodollars > 0 {
+    pub(crate) async fn charge(&self, picodollars: PicoDollarPrice) {
+        if picodollars > PicoDollarPrice(0) {
             let RequestBill { policies, caller, admission, .. } = &*self.bill;
             policies.add_cost(caller, picodollars, admission).await;
         }
@@ -209,7 +209,7 @@ impl BillEntry {
         }
         let RequestBill { tenant, caller, metrics, .. } = &*self.bill;
         let now_s = u64::try_from(crate::now_ns() / 1_000_000_000).unwrap_or(0);
-        let usage = Usage { envelopes: 1, bytes: *bytes, picodollars: price.0, gas: gas.0 };
+        let usage = Usage { envelopes: 1, bytes: *bytes, picodollars: price, gas: gas.0 };
         metrics.meter.lock().record(tenant, caller.name(), *kind, usage, now_s);
     }
 
@@ -239,8 +239,12 @@ mod tests {
     use crate::routing::Route;
     use crate::sharing::SharedQuery;
 
-    const PRICE: CallerCost =
-        CallerCost { envelopes: 1, picodollars: 5, gas: 0, congestion_max: 0 };
+    const PRICE: CallerCost = CallerCost {
+        envelopes: 1,
+        picodollars: PicoDollarPrice(5),
+        gas: 0,
+        congestion_max: PicoDollarPrice(0),
+    };
 
     fn policies(envelopes_per_day: u32) -> Arc<Policies> {
         let text = format!("[default]\nenvelopes_per_day = {envelopes_per_day}");
@@ -354,7 +358,7 @@ mod tests {
         let policies = Arc::new(Policies::new(PolicyFile::parse(text).unwrap(), None).unwrap());
         let caller = CallerId::of_name("alice");
         let take = || {
-            let price = |_: &Routed| CallerCost { congestion_max: 9, ..PRICE };
+            let price = |_: &Routed| CallerCost { congestion_max: PicoDollarPrice(9), ..PRICE };
             everywhere(policies.admit(&caller, &envelopes(1), price, 1_750_000_000_000)?)
         };
         let published = billed(&policies, take().ok().unwrap());
@@ -363,7 +367,7 @@ mod tests {
         // The node has charged all that it may.
         let entry = BillEntry::new(&published, 0);
         entry.enter_on_chain();
-        entry.charge(9).now_or_never().unwrap();
+        entry.charge(PicoDollarPrice(9)).now_or_never().unwrap();
         for _ in 0..2 {
             BillEntry::release_congestion(std::iter::once(&entry));
         }
@@ -389,7 +393,7 @@ mod tests {
             let (envelopes, left) = (envelopes(2), std::cell::RefCell::new(all.to_vec()));
             let price = |_: &Routed| {
                 let picodollars = left.borrow_mut().pop().expect("each is asked for once");
-                CallerCost { picodollars, ..PRICE }
+                CallerCost { picodollars: PicoDollarPrice(picodollars), ..PRICE }
             };
             everywhere(policies.admit(&caller, &envelopes, price, 1_750_000_000_000)?)
         };

@@ -167,7 +167,7 @@ impl GatewayCollector {
         out.counters(
             "xmtp_gateway_usage_picodollars",
             "Fees of nodes, and gas at its price when it was sent, by caller, picodollars",
-            each(|usage| usage.picodollars),
+            each(|usage| usage.picodollars.0),
         )
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ops::Bound;
 
 use hawser_proto::date::date_text;
-use hawser_rules::PayloadClass;
+use hawser_rules::{PayloadClass, PicoDollarPrice};
 use parking_lot::Mutex;
 
 /// Hours that are kept, the current one included. A guess: the operator's collector may be down for a weekend.
@@ -37,8 +37,8 @@ pub(crate) struct Usage {
     pub(crate) envelopes: u64,
     /// Bytes of client envelopes.
     pub(crate) bytes: u64,
-    /// Fees of nodes, and gas at its price when the transaction was sent, picodollars.
-    pub(crate) picodollars: u64,
+    /// Fees of nodes, and gas at its price when the transaction was sent.
+    pub(crate) picodollars: PicoDollarPrice,
     pub(crate) gas: u64,
 }
 
@@ -46,7 +46,7 @@ impl Usage {
     fn add(&mut self, more: Self) {
         self.envelopes = self.envelopes.saturating_add(more.envelopes);
         self.bytes = self.bytes.saturating_add(more.bytes);
-        self.picodollars = self.picodollars.saturating_add(more.picodollars);
+        self.picodollars = self.picodollars.plus(more.picodollars);
         self.gas = self.gas.saturating_add(more.gas);
     }
 }
@@ -179,7 +179,7 @@ impl Meter {
     fn append(&self, after: Option<&RowPlace>, text: &mut String) -> Option<RowPlace> {
         let mut last = None;
         for (hour, tenant, key, usage) in self.rows_after(after).take(PIECE_ROWS_MAX) {
-            let Usage { envelopes, bytes, picodollars, gas } = usage;
+            let Usage { envelopes, bytes, picodollars: PicoDollarPrice(picodollars), gas } = usage;
             let (begin, caller, kind) = (hour_text(hour), quoted(key.0.as_deref()), key.1.name());
             let _ = write!(
                 text,
@@ -232,7 +232,7 @@ mod tests {
     const NOON_S: u64 = 1_750_075_200; // 2025-06-16 12:00 UTC
 
     fn usage(envelopes: u64, bytes: u64) -> Usage {
-        Usage { envelopes, bytes, picodollars: 10 * envelopes, gas: 0 }
+        Usage { envelopes, bytes, picodollars: PicoDollarPrice(10 * envelopes), gas: 0 }
     }
 
     fn pieces(meter: &Mutex<Meter>) -> Vec<String> {

@@ -78,7 +78,7 @@ async fn a_strand_of_the_older_network_is_followed_checked_and_booked_without_co
     let payer = key(OriginatorId(9900)).public_key().address();
     let used = snapshot.usage(STRAND, minute_of(NOW_NS), payer).unwrap().unwrap();
     let fee = PLACES.map(|place| statement(STRAND, place).base_fee_picodollars);
-    assert_eq!((used.messages, used.picodollars), (4, fee.iter().sum()));
+    assert_eq!((used.messages, used.picodollars.0), (4, fee.iter().sum()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

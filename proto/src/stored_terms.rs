@@ -7,6 +7,7 @@ use crate::client_aad::{ClientWithoutPayload, topic_and_dependencies};
 use crate::envelope::{ClientEnvelope, LayerError};
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
+use crate::price::PicoDollarPrice;
 use crate::topic::Topic;
 
 /// An originator envelope without its proof, which is skipped and not decoded.
@@ -35,10 +36,10 @@ pub struct StoredTerms {
     pub id: EnvelopeId,
     /// The originator's time in unix nanoseconds.
     pub originator_ns: i64,
-    /// The stated base fee, picodollars.
-    pub base_fee_picodollars: u64,
-    /// The stated congestion fee, picodollars.
-    pub congestion_fee_picodollars: u64,
+    /// The stated base fee.
+    pub base_fee: PicoDollarPrice,
+    /// The stated congestion fee.
+    pub congestion_fee: PicoDollarPrice,
     /// The stated expiry, unix seconds.
     pub expiry_unix_s: u64,
     /// Length of the payer envelope.
@@ -72,8 +73,8 @@ impl StoredTerms {
         Ok(Self {
             id: EnvelopeId::new(originator, SequenceId(statement.originator_sequence_id)),
             originator_ns: statement.originator_ns,
-            base_fee_picodollars: statement.base_fee_picodollars,
-            congestion_fee_picodollars: statement.congestion_fee_picodollars,
+            base_fee: PicoDollarPrice(statement.base_fee_picodollars),
+            congestion_fee: PicoDollarPrice(statement.congestion_fee_picodollars),
             expiry_unix_s: statement.expiry_unixtime,
             size_bytes,
             retention_days: payer.message_retention_days,
@@ -135,8 +136,8 @@ mod tests {
             let expected = StoredTerms {
                 id: statement.id(),
                 originator_ns: statement.originator_ns(),
-                base_fee_picodollars: statement.base_fee_picodollars(),
-                congestion_fee_picodollars: statement.congestion_fee_picodollars(),
+                base_fee: statement.base_fee(),
+                congestion_fee: statement.congestion_fee(),
                 expiry_unix_s: statement.expiry_unix_s(),
                 size_bytes: payer.as_bytes().len() as u64,
                 retention_days: payer.retention_days(),

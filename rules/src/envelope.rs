@@ -12,7 +12,7 @@ use hawser_proto::{
     Address, Bytes, Digest, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX,
 };
 
-use crate::fees::{Charged, PicoDollarPrice, RateTable, WrongFeeError, is_free};
+use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
@@ -331,8 +331,7 @@ fn check_charges_by(
     statement: &UnsignedOriginatorEnvelope,
     explain: impl FnOnce(&Charged) -> Result<(), WrongFeeError>,
 ) -> Result<(), Violation> {
-    let (base, congestion) =
-        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
+    let (base, congestion) = (statement.base_fee(), statement.congestion_fee());
     let envelope = statement.payer();
     if is_free(envelope.client().topic().kind()) {
         return check_no_charges(statement);
@@ -341,12 +340,12 @@ fn check_charges_by(
         at_ns: statement.originator_ns(),
         size_bytes: envelope.as_bytes().len() as u64,
         days: envelope.retention_days(),
-        base: PicoDollarPrice(base),
-        congestion: PicoDollarPrice(congestion),
+        base,
+        congestion,
     };
     explain(&charged).map_err(|wrong| match wrong {
-        WrongFeeError::Base => Violation::BaseFee(base),
-        WrongFeeError::Congestion => Violation::CongestionFee(congestion),
+        WrongFeeError::Base => Violation::BaseFee(base.0),
+        WrongFeeError::Congestion => Violation::CongestionFee(congestion.0),
     })
 }
 
@@ -355,7 +354,7 @@ fn check_charges_by(
 /// # Errors
 /// [`Violation::BaseFee`], [`Violation::CongestionFee`].
 pub fn check_no_charges(statement: &UnsignedOriginatorEnvelope) -> Result<(), Violation> {
-    match (statement.base_fee_picodollars(), statement.congestion_fee_picodollars()) {
+    match (statement.base_fee().0, statement.congestion_fee().0) {
         (0, 0) => Ok(()),
         (0, congestion) => Err(Violation::CongestionFee(congestion)),
         (base, _) => Err(Violation::BaseFee(base)),

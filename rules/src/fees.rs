@@ -270,7 +270,7 @@ impl RateTable {
         let mut in_force = self.near(at_ns).peekable();
         let explains = |rate: &Rate| {
             let base = rate.base_fee(size_bytes, days).ok();
-            let congestion = base.and_then(|base| sum.0.checked_sub(base)).map(PicoDollarPrice);
+            let congestion = base.and_then(|base| sum.0.checked_sub(base.0)).map(PicoDollarPrice);
             congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee) && allows(rate, fee))
         };
         in_force.peek().is_none() || in_force.any(explains)
@@ -327,7 +327,7 @@ fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     if rates().next().is_none() {
         return Ok(());
     }
-    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base.0)) {
+    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
         return Err(WrongFeeError::Base);
     }
     match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
@@ -361,39 +361,39 @@ pub struct Charged {
     pub congestion: PicoDollarPrice,
 }
 
-/// The fees of one envelope, picodollars. Their sum is in the signed 64-bit range.
+/// The fees of one envelope. Their sum is in the signed 64-bit range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EnvelopeFees {
-    base: u64,
-    congestion: u64,
+    base: PicoDollarPrice,
+    congestion: PicoDollarPrice,
 }
 
 impl EnvelopeFees {
-    /// Creates the fees from amounts in picodollars.
+    /// Creates the fees.
     ///
     /// # Errors
     /// [`FeeError::Overflow`] if their sum exceeds the signed 64-bit range.
-    pub fn new(base: u64, congestion: u64) -> Result<Self, FeeError> {
-        in_range(base.checked_add(congestion).map(u128::from))?;
+    pub fn new(base: PicoDollarPrice, congestion: PicoDollarPrice) -> Result<Self, FeeError> {
+        in_range(base.0.checked_add(congestion.0).map(u128::from))?;
         Ok(Self { base, congestion })
     }
 
-    /// Returns the base fee, picodollars: message fee and storage fee together.
+    /// Returns the base fee: message fee and storage fee together.
     #[must_use]
-    pub fn base(self) -> u64 {
+    pub fn base(self) -> PicoDollarPrice {
         self.base
     }
 
-    /// Returns the congestion fee, picodollars; 0 without congestion.
+    /// Returns the congestion fee; 0 without congestion.
     #[must_use]
-    pub fn congestion(self) -> u64 {
+    pub fn congestion(self) -> PicoDollarPrice {
         self.congestion
     }
 
-    /// Returns the amount that the payer owes, picodollars: both fees together, at most `i64::MAX`.
+    /// Returns the amount that the payer owes: both fees together, at most `i64::MAX`.
     #[must_use]
-    pub fn sum(self) -> u64 {
-        self.base + self.congestion
+    pub fn sum(self) -> PicoDollarPrice {
+        self.base.plus(self.congestion)
     }
 }
 
@@ -415,14 +415,14 @@ impl Rate {
         }
         let units = congestion_units(most, self.target_rate_per_minute);
         // A rate that gives no amount is no evidence.
-        !self.congestion_fee(units).is_ok_and(|due| due < fee.0)
+        !self.congestion_fee(units).is_ok_and(|due| due < fee)
     }
 
     /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
     ///
     /// # Errors
     /// [`FeeError`] for a size or a retention of 0, or if the result exceeds the signed 64-bit range.
-    pub fn base_fee(&self, size_bytes: u64, days: u32) -> Result<u64, FeeError> {
+    pub fn base_fee(&self, size_bytes: u64, days: u32) -> Result<PicoDollarPrice, FeeError> {
         if size_bytes == 0 {
             return Err(FeeError::NoSize);
         }
@@ -441,7 +441,12 @@ impl Rate {
     ///
     /// # Errors
     /// The errors of [`Self::fees`].
-    pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
+    pub fn fee(
+        &self,
+        size_bytes: u64,
+        days: u32,
+        counts: [u64; 5],
+    ) -> Result<PicoDollarPrice, PriceError> {
         let units = congestion_units(counts, self.target_rate_per_minute);
         self.fees(size_bytes, days, units).map(EnvelopeFees::sum)
     }
@@ -456,17 +461,18 @@ impl Rate {
         EnvelopeFees::new(base, congestion).map_err(PriceError::Congestion)
     }
 
-    /// Returns the fee for `units` units of congestion, in picodollars.
+    /// Returns the fee for `units` units of congestion.
     ///
     /// # Errors
     /// [`FeeError::Overflow`] if the result exceeds the signed 64-bit range.
-    pub fn congestion_fee(&self, units: u64) -> Result<u64, FeeError> {
+    pub fn congestion_fee(&self, units: u64) -> Result<PicoDollarPrice, FeeError> {
         in_range(u128::from(self.congestion_fee.0).checked_mul(u128::from(units)))
     }
 }
 
-fn in_range(fee: Option<u128>) -> Result<u64, FeeError> {
-    fee.and_then(|fee| i64::try_from(fee).ok()).map(i64::unsigned_abs).ok_or(FeeError::Overflow)
+fn in_range(fee: Option<u128>) -> Result<PicoDollarPrice, FeeError> {
+    let fee = fee.and_then(|fee| i64::try_from(fee).ok()).map(i64::unsigned_abs);
+    fee.map(PicoDollarPrice).ok_or(FeeError::Overflow)
 }
 
 /// Golden values for the tests of this crate.

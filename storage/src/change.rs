@@ -1,6 +1,7 @@
 //! The parts of a commit.
 
 use bytes::Bytes;
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId, Topic};
 
 /// A change to a strand.
@@ -232,5 +233,5 @@ pub struct Charge {
     /// Retention in days.
     pub retention_days: u32,
     /// Sum of the base and congestion fees that the originator states. Recorded, never booked.
-    pub stated_picodollars: u64,
+    pub stated_picodollars: PicoDollarPrice,
 }

@@ -1,5 +1,7 @@
 //! Types for the prices of envelopes. The engine supplies the arithmetic: storage knows no rule about fees.
 
+use hawser_proto::price::PicoDollarPrice;
+
 use crate::keys::rate::RateRow;
 
 /// Number of minutes whose messages decide about congestion: the envelope's minute and the four before it. Specified:
@@ -20,9 +22,9 @@ pub struct PricedEnvelope {
     pub earlier: [u64; CONGESTION_MINUTES],
 }
 
-/// Returns the price of an envelope in picodollars; 0 if it has none. `rates` are all recorded rates, by start
+/// Returns the price of an envelope; 0 if it has none. `rates` are all recorded rates, by start
 /// ascending.
 ///
 /// A pure function: booked amounts are a function of the log and of the recorded rates, so every node
 /// with the same log and the same rates books the same.
-pub type PriceFn = fn(rates: &[RateRow], envelope: &PricedEnvelope) -> u64;
+pub type PriceFn = fn(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice;

@@ -3,6 +3,7 @@
 //! A report may have any number of payers, so its amounts are in pages, and a report is written when it is kept and not
 //! again when others are.
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -30,8 +31,8 @@ pub struct ReportAmounts {
     pub start: SequenceId,
     /// The place among the recorded reports. One that was recorded later has a higher one.
     pub place: u64,
-    /// The payers, each with its amount, picodollars.
-    pub amounts: Vec<(PayerAddress, u64)>,
+    /// The payers, each with its amount.
+    pub amounts: Vec<(PayerAddress, PicoDollarPrice)>,
 }
 
 impl ReportAmounts {
@@ -75,17 +76,17 @@ impl ReportAmounts {
     }
 }
 
-fn encode_amounts(amounts: &[(PayerAddress, u64)], page: &mut Vec<u8>) {
-    for (payer, picodollars) in amounts {
+fn encode_amounts(amounts: &[(PayerAddress, PicoDollarPrice)], page: &mut Vec<u8>) {
+    for (payer, amount) in amounts {
         page.extend(payer.0);
-        page.extend(picodollars.to_be_bytes());
+        page.extend(amount.0.to_be_bytes());
     }
 }
 
-fn decode_amount(bytes: &[u8; AMOUNT_LEN_BYTES]) -> (PayerAddress, u64) {
+fn decode_amount(bytes: &[u8; AMOUNT_LEN_BYTES]) -> (PayerAddress, PicoDollarPrice) {
     let (payer, picodollars) = bytes.split_first_chunk().expect("28 bytes");
-    let picodollars = picodollars.try_into().expect("8 bytes");
-    (hawser_proto::Address(*payer), u64::from_be_bytes(picodollars))
+    let picodollars = u64::from_be_bytes(picodollars.try_into().expect("8 bytes"));
+    (hawser_proto::Address(*payer), PicoDollarPrice(picodollars))
 }
 
 /// A report whose pages are being read.
@@ -271,7 +272,7 @@ mod tests {
         let payer = |payer: u32| {
             let mut address = [number; 20];
             address[..4].copy_from_slice(&payer.to_be_bytes());
-            (Address(address), u64::MAX)
+            (Address(address), PicoDollarPrice(u64::MAX))
         };
         ReportAmounts {
             report: [number; 32],

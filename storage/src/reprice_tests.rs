@@ -14,9 +14,9 @@ const LIAR: OriginatorId = OriginatorId(200);
 const PAYERS: u64 = 25;
 
 /// An envelope costs more with each one before it in its minute.
-fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let fee = rates.last().map_or(0, |rate| rate.message_fee.0);
-    fee * (1 + envelope.earlier.iter().sum::<u64>())
+    PicoDollarPrice(fee * (1 + envelope.earlier.iter().sum::<u64>()))
 }
 
 fn store() -> Store {
@@ -41,14 +41,15 @@ fn mixed(seed: u64, number: u64) -> u64 {
 
 fn facts(seed: u64, at: EnvelopeId) -> Facts {
     let payer = u8::try_from(mixed(seed, at.sequence.0) % PAYERS).unwrap();
-    let payer = Address([payer; 20]);
+    let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(3));
+    let charge = Charge { payer, size_bytes: 1, retention_days: 2, stated_picodollars };
     Facts {
         topic: None,
         originator_ns: 40_000_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: None,
         receipt: None,
-        charge: Some(Charge { payer, size_bytes: 1, retention_days: 2, stated_picodollars: 3 }),
+        charge: Some(charge),
         counts_for_congestion: true,
         addresses: Vec::new(),
     }

@@ -70,11 +70,11 @@ fn everything_that_follows_from_an_envelope_is_there_with_it() {
         assert_eq!(
             snapshot.usage(OWN, minute, Address([7; 20])).unwrap(),
             Some(UsageRow {
-                picodollars: 10,
+                picodollars: PicoDollarPrice(10),
                 messages: 1,
                 bytes: u64::try_from(entry.bytes.len()).unwrap(),
                 last_sequence: SequenceId(1),
-                stated_picodollars: 10,
+                stated_picodollars: PicoDollarPrice(10),
             })
         );
     });
@@ -468,10 +468,10 @@ fn counters_add_up_over_groups_minutes_and_payers() {
         let snapshot = store.snapshot();
         let row = |minute, payer| snapshot.usage(PEER, minute, Address([payer; 20])).unwrap();
         // Places up to 99 fall into minute 0, place 100 into minute 1.
-        assert_eq!(row(0, 1).unwrap().picodollars, 5 + 11 + 13 + 95);
+        assert_eq!(row(0, 1).unwrap().picodollars, PicoDollarPrice(5 + 11 + 13 + 95));
         assert_eq!(row(0, 1).unwrap().messages, 98);
         assert_eq!(row(0, 1).unwrap().last_sequence, SequenceId(99));
-        assert_eq!(row(0, 2).unwrap().picodollars, 7);
+        assert_eq!(row(0, 2).unwrap().picodollars, PicoDollarPrice(7));
         assert_eq!(row(1, 1).unwrap().messages, 1);
         assert_eq!(row(1, 2), None);
         assert_eq!(snapshot.usage(OWN, 0, Address([1; 20])).unwrap(), None);

@@ -65,7 +65,7 @@ fn usage_is_read_by_payer_originator_and_minute() {
         let used = |payer: u8| {
             let mut rows = Vec::new();
             let each = |originator, minute, row: UsageRow| {
-                rows.push((originator, minute, row.messages, row.picodollars));
+                rows.push((originator, minute, row.messages, row.picodollars.0));
             };
             store.snapshot().usage_of_payer(Address([payer; 20]), each).unwrap();
             rows
@@ -94,7 +94,7 @@ fn usage_is_read_by_payer_originator_and_minute() {
                 after = snapshot
                     .usage_after(Address([7; 20]), after, rows_max, |originator, minute, row| {
                         read += 1;
-                        rows.push((originator, minute, row.messages, row.picodollars));
+                        rows.push((originator, minute, row.messages, row.picodollars.0));
                     })
                     .unwrap();
                 reads += 1;

@@ -125,7 +125,7 @@ async fn a_repeat_costs_nothing() {
     let expected = answer.iter().map(|bytes| {
         let envelope = strand::open(bytes);
         let unsigned = envelope.unsigned();
-        unsigned.base_fee_picodollars() + unsigned.congestion_fee_picodollars()
+        unsigned.base_fee().0 + unsigned.congestion_fee().0
     });
     assert_eq!(charged(node, &answer), (expected.sum(), 4));
 }
@@ -142,7 +142,7 @@ fn charged(node: &Node, answer: &[Bytes]) -> (u64, u64) {
     let rows = minutes
         .into_iter()
         .map(|minute| store.snapshot().usage(node.id, minute, payer).unwrap().unwrap_or_default());
-    rows.fold((0, 0), |(spent, messages), row| (spent + row.picodollars, messages + row.messages))
+    rows.fold((0, 0), |(spent, messages), row| (spent + row.picodollars.0, messages + row.messages))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,7 +38,7 @@ pub(super) fn payer_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -
     out.counter(
         "xmtp_settled_picodollars",
         "Usage that this node has settled on the chain since the start, 10^-12 dollars",
-        totals.settled_picodollars,
+        totals.settled_picodollars.0,
     )
 }
 

@@ -5,6 +5,7 @@
 //! are summed.
 
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
 
 use super::record::values_of;
@@ -256,14 +257,14 @@ impl LogColumns {
         let charge = || {
             let text = self.bytes(LogColumn::Payer)?.strip_prefix(b"0x")?;
             let payer = <[u8; 20]>::try_from(hex::decode(text).ok()?).ok()?;
-            let &Value::Amount(stated_picodollars) = self.value(LogColumn::BaseFee) else {
+            let &Value::Amount(stated) = self.value(LogColumn::BaseFee) else {
                 return None;
             };
             Some(PrunedCharge {
                 payer: Address(payer),
                 size_bytes: self.number(LogColumn::PayerLenBytes)?,
                 retention_days: self.days()?,
-                stated_picodollars,
+                stated_picodollars: PicoDollarPrice(stated),
             })
         };
         let counts = self.flag(LogColumn::CountsForCongestion);

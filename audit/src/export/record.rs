@@ -192,7 +192,7 @@ fn pruned(
             Value::Bytes(address_text(charge.payer)),
             len_bytes,
             Value::int(charge.size_bytes),
-            Value::Amount(charge.stated_picodollars),
+            Value::Amount(charge.stated_picodollars.0),
             Value::Amount(0),
             Value::Int(i64::from(charge.retention_days)),
             Value::Null,
@@ -218,8 +218,8 @@ pub(super) fn address_text(account: Address) -> Bytes {
 fn odd_values((statement, terms): &(OpenedStatement, OddTerms)) -> [Value; 4] {
     [
         Value::int(terms.size_bytes),
-        Value::Amount(statement.base_fee_picodollars()),
-        Value::Amount(statement.congestion_fee_picodollars()),
+        Value::Amount(statement.base_fee().0),
+        Value::Amount(statement.congestion_fee().0),
         Value::Int(i64::from(terms.retention_days)),
     ]
 }
@@ -268,8 +268,8 @@ fn envelope(
                 stated.payer.clone().map_or(Value::Null, Value::Bytes),
                 len_bytes,
                 Value::int(payer.as_bytes().len() as u64),
-                Value::Amount(statement.base_fee_picodollars()),
-                Value::Amount(statement.congestion_fee_picodollars()),
+                Value::Amount(statement.base_fee().0),
+                Value::Amount(statement.congestion_fee().0),
                 Value::Int(i64::from(payer.retention_days())),
                 Value::Amount(statement.expiry_unix_s()),
                 Value::Flag(is_paid),

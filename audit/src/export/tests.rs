@@ -162,7 +162,7 @@ fn the_tallies_follow_from_the_rows_of_the_log() {
         assert!(row.get_bool(17).unwrap());
         let minute = u32::try_from(row.get_long(7).unwrap()).unwrap();
         let sums = of_log.entry((minute, row.get_string(10).unwrap().clone())).or_default();
-        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap();
+        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap().0;
         assert_eq!((amount(&row, 13), row.get_long(15).unwrap()), (fee, 30));
         *sums = (
             sums.0 + amount(&row, 13) + amount(&row, 14),
@@ -186,7 +186,7 @@ fn corrected_tallies_replace_the_old_ones_and_lost_ones_leave_an_empty_day() {
     let place = tempfile::tempdir().unwrap();
     let mut log = MemoryLog::honest(100);
     run(&log, place.path()).unwrap();
-    log.usage.values_mut().next().unwrap().picodollars += 5;
+    log.usage.values_mut().next().unwrap().picodollars.0 += 5;
     assert_eq!(run(&log, place.path()).unwrap().tally_files, 1);
     log.usage.insert((0, Address([1; 20])), Usage::default());
     log.congestion.clear();
@@ -207,7 +207,7 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     run(&log, place.path()).unwrap();
     let before = Manifest::read(place.path()).unwrap().unwrap();
     (log.head, log.last_held) = (200, 200);
-    log.usage.values_mut().next().unwrap().picodollars += 5;
+    log.usage.values_mut().next().unwrap().picodollars.0 += 5;
     run(&log, place.path()).unwrap();
     let after = Manifest::read(place.path()).unwrap().unwrap();
 

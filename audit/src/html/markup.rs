@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::steers_terminal;
 
 /// Characters of a value that are shown. A guess: sentences of this program are shorter.
@@ -70,7 +71,7 @@ pub(super) fn number(value: u64) -> String {
 }
 
 /// Returns an amount in dollars, without trailing zeros.
-pub(super) fn dollars(picodollars: u64) -> String {
+pub(super) fn dollars(PicoDollarPrice(picodollars): PicoDollarPrice) -> String {
     let (whole, rest) = (picodollars / DOLLAR_PICODOLLARS, picodollars % DOLLAR_PICODOLLARS);
     let rest = format!("{rest:012}");
     let rest = rest.trim_end_matches('0');

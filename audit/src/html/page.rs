@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::date::date_text;
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::charts::{Spans, bars, row, strip};
@@ -194,7 +195,7 @@ fn fees(to: &mut Markup, report: &ReplayReport) {
     let mut others = PayerFigures::default();
     let add = |to: &mut PayerFigures, from: &PayerFigures| {
         to.messages = to.messages.saturating_add(from.messages);
-        to.picodollars = to.picodollars.saturating_add(from.picodollars);
+        to.picodollars = to.picodollars.plus(from.picodollars);
     };
     for strand in &report.strands {
         for (payer, figures) in &strand.figures.payers {
@@ -209,7 +210,7 @@ fn fees(to: &mut Markup, report: &ReplayReport) {
     for (_, figures) in payers.iter().skip(PAYERS_MAX) {
         add(&mut others, figures);
     }
-    let max = payers.first().map_or(0, |(_, figures)| figures.picodollars);
+    let max = payers.first().map_or(PicoDollarPrice(0), |(_, figures)| figures.picodollars);
     let max = max.max(others.picodollars);
     for (payer, figures) in payers.iter().take(PAYERS_MAX) {
         let chars: Vec<char> = payer.chars().collect();
@@ -218,11 +219,13 @@ fn fees(to: &mut Markup, report: &ReplayReport) {
             _ => (*payer).to_owned(),
         };
         let title = format!("0x{payer}: {} messages", number(figures.messages));
-        row(to, (&short, &title), figures.picodollars, max, &dollars(figures.picodollars));
+        let fees = figures.picodollars;
+        row(to, (&short, &title), fees.0, max.0, &dollars(fees));
     }
     if others.messages > 0 {
         let title = format!("{} messages", number(others.messages));
-        row(to, ("all others", &title), others.picodollars, max, &dollars(others.picodollars));
+        let fees = others.picodollars;
+        row(to, ("all others", &title), fees.0, max.0, &dollars(fees));
     }
     if payers.is_empty() {
         to.raw("<p>No payer was charged.</p>");

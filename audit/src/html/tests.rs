@@ -1,8 +1,8 @@
 //! The page names the findings of a replay, and no text of a log becomes markup.
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::Registry;
 use hawser_rules::retention::RETENTION_INFINITE;
+use hawser_rules::{PicoDollarPrice, Registry};
 
 use super::markup::{Markup, bytes, dollars, duration, number};
 use super::*;
@@ -104,7 +104,8 @@ fn what_a_log_says_is_never_markup() {
     report.incomplete = vec![attack.to_owned(), "x".repeat(10_000)];
     let strand = &mut report.strands[0];
     strand.root = attack.to_owned();
-    let fees = PayerFigures { messages: 1, picodollars: u64::MAX, stated_picodollars: 0 };
+    let picodollars = PicoDollarPrice(u64::MAX);
+    let fees = PayerFigures { messages: 1, picodollars, ..PayerFigures::default() };
     for at in 0..100 {
         strand.figures.payers.insert(format!("{attack}{at}"), fees);
     }
@@ -169,9 +170,9 @@ fn an_empty_log_has_a_page() {
 fn numbers_are_as_people_read_them() {
     assert_eq!(number(0), "0");
     assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
-    assert_eq!(dollars(0), "$0");
-    assert_eq!(dollars(1_500_000_000_000), "$1.5");
-    assert_eq!(dollars(1), "$0.000000000001");
+    assert_eq!(dollars(PicoDollarPrice(0)), "$0");
+    assert_eq!(dollars(PicoDollarPrice(1_500_000_000_000)), "$1.5");
+    assert_eq!(dollars(PicoDollarPrice(1)), "$0.000000000001");
     assert_eq!(bytes(1_023), "1023 B");
     assert_eq!(bytes(1_536), "1.5 KiB");
     assert_eq!(duration(1_500_000_000), "1.5 s");

@@ -1,16 +1,26 @@
 //! Amounts in JSON are text: many programs read numbers as doubles, which have 53 bits, and an amount in picodollars
 //! may have 64.
 
+use hawser_rules::PicoDollarPrice;
+use hawser_rules::payer_report::SettledAmount;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 
 /// Writes an amount as text.
-pub(super) fn serialize<S: Serializer>(amount: &u64, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(amount)
+pub(super) fn serialize<S: Serializer>(amount: &PicoDollarPrice, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&amount.0)
+}
+
+/// Writes an amount that a settlement takes as text.
+pub(super) fn serialize_settled<S: Serializer>(
+    amount: &SettledAmount,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_str(&amount.0)
 }
 
 /// Reads an amount: text, or a number as earlier versions have written it.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PicoDollarPrice, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Amount {
@@ -18,21 +28,22 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::
         Number(u64),
     }
     match Amount::deserialize(from)? {
-        Amount::Text(text) => text.parse().map_err(D::Error::custom),
-        Amount::Number(amount) => Ok(amount),
+        Amount::Text(text) => text.parse::<u64>().map(PicoDollarPrice).map_err(D::Error::custom),
+        Amount::Number(amount) => Ok(PicoDollarPrice(amount)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_rules::PicoDollarPrice;
     use serde_json::json;
 
     use crate::replay::PayerFigures;
 
     #[test]
     fn an_amount_is_written_as_text_and_a_number_of_an_earlier_version_is_read() {
-        let figures =
-            PayerFigures { messages: 1, picodollars: u64::MAX, stated_picodollars: (1 << 53) + 1 };
+        let (picodollars, stated) = (PicoDollarPrice(u64::MAX), PicoDollarPrice((1 << 53) + 1));
+        let figures = PayerFigures { messages: 1, picodollars, stated_picodollars: stated };
         let written = serde_json::to_value(figures).unwrap();
         let expected = json!({
             "messages": 1,
@@ -45,7 +56,7 @@ mod tests {
             let figures = json!({ "messages": 1, "picodollars": amount, "stated_picodollars": 5 });
             serde_json::from_value::<PayerFigures>(figures).ok().map(|it| it.picodollars)
         };
-        assert_eq!(read(json!(7)), Some(7));
+        assert_eq!(read(json!(7)), Some(PicoDollarPrice(7)));
         for other in
             [json!("x"), json!("-1"), json!(-1), json!("18446744073709551616"), json!(null)]
         {

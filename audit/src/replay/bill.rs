@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, SettledAmount};
-use hawser_rules::{RateTable, Registry};
+use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde::Serialize;
 
 use super::check::{CheckedEnvelope, CheckedRow, Checker, Signed};
@@ -83,12 +83,12 @@ pub struct BilledPart {
     /// The minute of the envelope at its end, with which its range ends; `None` if the envelope was not shown. If the
     /// chain states another one, its statement is false; the amounts may be right.
     pub log_end_minute: Option<u32>,
-    /// The payer's fees in its range by the rates, picodollars.
+    /// The payer's fees in its range by the rates.
     #[serde(serialize_with = "super::amount_text::serialize")]
-    pub picodollars: u64,
-    /// The amount that a settlement takes for them, microdollars.
-    #[serde(serialize_with = "super::amount_text::serialize")]
-    pub microdollars: u64,
+    pub picodollars: PicoDollarPrice,
+    /// The amount that a settlement takes for them.
+    #[serde(serialize_with = "super::amount_text::serialize_settled")]
+    pub microdollars: SettledAmount,
     /// True if it was taken.
     pub is_settled: bool,
     /// The finding.
@@ -110,14 +110,14 @@ pub struct StrandBill {
     pub originator_id: OriginatorId,
     /// Envelopes that the payer pays for.
     pub envelopes: u64,
-    /// Fees of the payer as the originator stated them, picodollars.
+    /// Fees of the payer as the originator stated them.
     #[serde(serialize_with = "super::amount_text::serialize")]
-    pub stated_picodollars: u64,
+    pub stated_picodollars: PicoDollarPrice,
     /// Parts by report, in the contract's order.
     pub parts: Vec<BilledPart>,
-    /// Fees after the last report, picodollars.
+    /// Fees after the last report.
     #[serde(serialize_with = "super::amount_text::serialize")]
-    pub unreported_picodollars: u64,
+    pub unreported_picodollars: PicoDollarPrice,
     /// Places that the source did not show.
     pub not_shown: u64,
     /// Payer envelopes that were charged more than once.
@@ -178,9 +178,9 @@ impl<'a> StrandBilling<'a> {
         let bill = StrandBill {
             originator_id: originator,
             envelopes: 0,
-            stated_picodollars: 0,
+            stated_picodollars: PicoDollarPrice(0),
             parts: Vec::new(),
-            unreported_picodollars: 0,
+            unreported_picodollars: PicoDollarPrice(0),
             not_shown: 0,
             charged_again: RepeatedCharges::default(),
             unverified: Vec::new(),
@@ -254,7 +254,7 @@ impl<'a> StrandBilling<'a> {
             if charge.payer == self.settings.payer {
                 self.bill.envelopes += 1;
                 self.bill.stated_picodollars =
-                    self.bill.stated_picodollars.saturating_add(charge.stated_picodollars);
+                    self.bill.stated_picodollars.plus(charge.stated_picodollars);
                 if let Some(digest) = &signed.payer_digest {
                     self.repeats.take(digest, id.sequence, fee);
                 }
@@ -269,7 +269,7 @@ impl<'a> StrandBilling<'a> {
     }
 
     /// Adds a fee to the report of its minute.
-    fn book(&mut self, id: EnvelopeId, minute: u32, payer: Address, fee: u64) {
+    fn book(&mut self, id: EnvelopeId, minute: u32, payer: Address, fee: PicoDollarPrice) {
         match self.ranges.book(id, minute, payer, fee) {
             FeePart::Open => {}
             FeePart::Finished => {
@@ -278,7 +278,7 @@ impl<'a> StrandBilling<'a> {
             }
             FeePart::AfterLast if payer == self.settings.payer => {
                 let sum = &mut self.bill.unreported_picodollars;
-                *sum = sum.saturating_add(fee);
+                *sum = sum.plus(fee);
             }
             FeePart::AfterLast => {}
         }
@@ -292,7 +292,6 @@ impl<'a> StrandBilling<'a> {
             self.bill.faults.add(Fault::at(FaultKind::InNoReport, id, text));
         }
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
-        let SettledAmount(microdollars) = amount.settled();
         let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
         {
             (true, _) => BillVerdict::Proven,
@@ -303,8 +302,8 @@ impl<'a> StrandBilling<'a> {
             index: report.index,
             end_minute: report.end_minute,
             log_end_minute: held_minute,
-            picodollars: amount.get(),
-            microdollars,
+            picodollars: amount.into(),
+            microdollars: amount.settled(),
             is_settled: report.is_settled,
             verdict,
         });
@@ -321,7 +320,7 @@ impl<'a> StrandBilling<'a> {
             self.finish_report(range);
         }
         let left = self.ranges.left_of(self.settings.payer);
-        self.bill.unreported_picodollars = self.bill.unreported_picodollars.saturating_add(left);
+        self.bill.unreported_picodollars = self.bill.unreported_picodollars.plus(left);
         self.bill.charged_again = self.repeats.finish();
         self.bill
     }

@@ -42,7 +42,7 @@ pub(crate) struct Charge {
     pub(crate) payer: Address,
     pub(crate) size_bytes: u64,
     pub(crate) retention_days: u32,
-    pub(crate) stated_picodollars: u64,
+    pub(crate) stated_picodollars: PicoDollarPrice,
 }
 
 /// The facts of an envelope whose originator can be held to it.
@@ -328,9 +328,7 @@ impl Checker {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
-            stated_picodollars: parsed
-                .base_fee_picodollars()
-                .saturating_add(parsed.congestion_fee_picodollars()),
+            stated_picodollars: parsed.base_fee().plus(parsed.congestion_fee()),
         });
         // The fees of an envelope that breaks a rule are no fault of their own, but neither its absence nor a late
         // expiry excuses a node.
@@ -346,8 +344,7 @@ impl Checker {
         let Ok(statement) = OpenedStatement::read(statement) else { return };
         let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
         let Some(OddTerms { payer, digest, size_bytes, retention_days }) = terms else { return };
-        let stated_picodollars =
-            statement.base_fee_picodollars().saturating_add(statement.congestion_fee_picodollars());
+        let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
         signed.is_unproven = true;
         signed.payer = Some(payer);
         signed.payer_digest = Some(digest);
@@ -366,7 +363,7 @@ impl Checker {
         if let Some(rates) = rates {
             let wrong = check_charges_by_former(parsed, rates).err();
             signed.fee = wrong.map(|fee| (self.wrong_fee, fee));
-            let fee = Some(PicoDollarPrice(parsed.congestion_fee_picodollars()));
+            let fee = Some(parsed.congestion_fee());
             let is_counted = signed.fee.is_none() && signed.violation.is_none();
             signed.congestion_fee = fee.filter(|fee| fee.0 > 0 && is_counted);
         }

@@ -7,7 +7,7 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
-use hawser_rules::RuleNumber;
+use hawser_rules::{PicoDollarPrice, RuleNumber};
 use serde::{Deserialize, Serialize};
 
 /// The mark that the log keeps beside an envelope.
@@ -133,8 +133,8 @@ pub struct PrunedCharge {
     pub size_bytes: u64,
     /// Retention, days.
     pub retention_days: u32,
-    /// Fees as the originator stated them, in picodollars.
-    pub stated_picodollars: u64,
+    /// Fees as the originator stated them.
+    pub stated_picodollars: PicoDollarPrice,
 }
 
 /// The error of a source that could not be read.
@@ -145,35 +145,36 @@ pub struct SourceError(pub String);
 /// The tally of a payer in a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Fees as the keeper of the log booked them, in picodollars.
-    pub picodollars: u64,
+    /// Fees as the keeper of the log booked them.
+    pub picodollars: PicoDollarPrice,
     /// Charged envelopes.
     pub messages: u64,
     /// Their lengths together, in bytes.
     pub bytes: u64,
     /// The highest place among them.
     pub last_sequence: SequenceId,
-    /// Fees as the originator stated them, in picodollars.
-    pub stated_picodollars: u64,
+    /// Fees as the originator stated them.
+    pub stated_picodollars: PicoDollarPrice,
 }
 
 impl Usage {
     /// Adds a count. Sums saturate, as the stored ones do.
     pub fn add(&mut self, other: Self) {
-        self.picodollars = self.picodollars.saturating_add(other.picodollars);
+        self.picodollars = self.picodollars.plus(other.picodollars);
         self.messages = self.messages.saturating_add(other.messages);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.last_sequence = self.last_sequence.max(other.last_sequence);
-        self.stated_picodollars = self.stated_picodollars.saturating_add(other.stated_picodollars);
+        self.stated_picodollars = self.stated_picodollars.plus(other.stated_picodollars);
     }
 }
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { picodollars, messages, bytes, last_sequence, stated_picodollars } = self;
+        let Self { messages, bytes, last_sequence, .. } = self;
+        let (booked, stated) = (self.picodollars.0, self.stated_picodollars.0);
         write!(
             f,
-            "{picodollars} p$ ({stated_picodollars} p$ as stated) for {messages} envelopes of {bytes} bytes, the last \
+            "{booked} p$ ({stated} p$ as stated) for {messages} envelopes of {bytes} bytes, the last \
              one at {last_sequence}"
         )
     }

@@ -44,7 +44,7 @@ fn with_field(sequence: u64, position: usize, field: &[u8]) -> Draft {
     let client = [before, &payer.unsigned_client_envelope[..], behind].concat();
     let paid = PayerEnvelope::sign(client.into(), NODE, DAYS, &key(9)).encode_to_vec();
     let paid = [&paid[..], outside].concat();
-    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap();
+    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap().0;
     made.statement.payer_envelope_bytes = paid.into();
     made
 }
@@ -82,7 +82,7 @@ fn what_only_other_software_decodes_is_no_fault_and_is_booked() {
     assert_eq!(odd.strands[0].figures.unproven, fields().len() as u64);
     let booked = |report: &ReplayReport| {
         let payers = report.strands[0].figures.payers.values();
-        payers.map(|it| it.picodollars).sum::<u64>()
+        payers.map(|it| it.picodollars.0).sum::<u64>()
     };
     assert_eq!(booked(&odd), booked(&plain));
 }

@@ -13,7 +13,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::{
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
-use hawser_rules::Rate;
+use hawser_rules::{PicoDollarPrice, Rate};
 use prost::Message as _;
 
 use super::testing::{
@@ -242,14 +242,15 @@ pub(crate) const PLANTED: &[Planted] = &[
     (
         "a tally of a payer who never paid",
         |log| {
-            let usage = Usage { picodollars: 1, last_sequence: SequenceId(3), ..Usage::default() };
+            let (picodollars, last_sequence) = (PicoDollarPrice(1), SequenceId(3));
+            let usage = Usage { picodollars, last_sequence, ..Usage::default() };
             log.usage.insert((minute_of(ns_of(3)), Address([5; 20])), usage);
         },
         &[(FaultKind::Usage, 3, None)],
     ),
     (
         "a tally that is a picodollar short",
-        |log| log.usage.values_mut().next().unwrap().picodollars -= 1,
+        |log| log.usage.values_mut().next().unwrap().picodollars.0 -= 1,
         &[(FaultKind::Usage, 1, None)],
     ),
     (

@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 
 use hawser_proto::SequenceId;
 use hawser_proto::sign::Digest;
+use hawser_rules::PicoDollarPrice;
 use serde::Serialize;
 
 /// Signed parts that are remembered for each strand. A guess: about 100 MB, and some hours of the busiest payer. Later
@@ -26,9 +27,9 @@ pub struct ChargedAgain {
     pub first: SequenceId,
     /// The sequence id at which it was charged again.
     pub again: SequenceId,
-    /// The fee of the second place, picodollars.
+    /// The fee of the second place.
     #[serde(serialize_with = "super::amount_text::serialize")]
-    pub picodollars: u64,
+    pub picodollars: PicoDollarPrice,
 }
 
 /// Payer envelopes of one payer that an originator has charged more than once.
@@ -36,9 +37,9 @@ pub struct ChargedAgain {
 pub struct RepeatedCharges {
     /// Places at which one was charged again.
     pub count: u64,
-    /// The fees of these places, picodollars.
+    /// The fees of these places.
     #[serde(serialize_with = "super::amount_text::serialize")]
-    pub picodollars: u64,
+    pub picodollars: PicoDollarPrice,
     /// The first hundred places.
     pub kept: Vec<ChargedAgain>,
     /// Envelopes that were not compared, because there were too many before them.
@@ -54,14 +55,19 @@ pub(super) struct RepeatFinder {
 
 impl RepeatFinder {
     /// Takes the signed part of an envelope that was charged to the payer.
-    pub(super) fn take(&mut self, signed_part: &Digest, at: SequenceId, picodollars: u64) {
+    pub(super) fn take(
+        &mut self,
+        signed_part: &Digest,
+        at: SequenceId,
+        picodollars: PicoDollarPrice,
+    ) {
         let key = signed_part.0.first_chunk().expect("a digest is longer");
         let is_full = self.seen.len() >= REMEMBERED_MAX;
         match self.seen.entry(*key) {
             Entry::Occupied(first) => {
                 let found = &mut self.found;
                 found.count += 1;
-                found.picodollars = found.picodollars.saturating_add(picodollars);
+                found.picodollars = found.picodollars.plus(picodollars);
                 if found.kept.len() < KEPT_MAX {
                     let first = *first.get();
                     found.kept.push(ChargedAgain { first, again: at, picodollars });
@@ -94,33 +100,35 @@ mod tests {
     fn each_place_after_the_first_is_a_repeat() {
         let mut finder = RepeatFinder::default();
         for (at, number) in [(1, 5), (2, 6), (3, 5), (9, 5), (10, 7)] {
-            finder.take(&digest(number), SequenceId(at), 100 + at);
+            finder.take(&digest(number), SequenceId(at), PicoDollarPrice(100 + at));
         }
         let found = finder.finish();
         let again = |again, picodollars| ChargedAgain {
             first: SequenceId(1),
             again: SequenceId(again),
-            picodollars,
+            picodollars: PicoDollarPrice(picodollars),
         };
         assert_eq!(found.kept, [again(3, 103), again(9, 109)]);
-        assert_eq!((found.count, found.picodollars, found.not_compared), (2, 212, 0));
+        assert_eq!((found.count, found.picodollars.0, found.not_compared), (2, 212, 0));
     }
 
     #[test]
     fn many_repeats_are_counted_and_the_first_ones_are_named() {
         let mut finder = RepeatFinder::default();
-        (1..=1000).for_each(|at| finder.take(&digest(1), SequenceId(at), u64::MAX));
+        let most = PicoDollarPrice(u64::MAX);
+        (1..=1000).for_each(|at| finder.take(&digest(1), SequenceId(at), most));
         let found = finder.finish();
         assert_eq!((found.count, found.kept.len()), (999, KEPT_MAX));
-        assert_eq!(found.picodollars, u64::MAX, "a sum that leaves the range stays at its end");
+        assert_eq!(found.picodollars, most, "a sum that leaves the range stays at its end");
     }
 
     #[test]
     fn a_payer_without_end_is_remembered_to_a_bound() {
         let mut finder = RepeatFinder::default();
         let last = REMEMBERED_MAX as u64 + 3;
-        (1..=last).for_each(|at| finder.take(&digest(at), SequenceId(at), 1));
-        finder.take(&digest(1), SequenceId(last + 1), 1);
+        let fee = PicoDollarPrice(1);
+        (1..=last).for_each(|at| finder.take(&digest(at), SequenceId(at), fee));
+        finder.take(&digest(1), SequenceId(last + 1), fee);
         let found = finder.finish();
         assert_eq!((found.count, found.not_compared), (1, 3));
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
 
 use super::report_sums::{ReportLeaves, ReportSums, Sums, add};
@@ -96,7 +97,7 @@ impl ReportRanges {
         id: EnvelopeId,
         minute: u32,
         payer: Address,
-        fee: u64,
+        fee: PicoDollarPrice,
     ) -> FeePart {
         let report = self.ends.partition_point(|end| end.minute < minute);
         if report < self.finished {
@@ -193,10 +194,12 @@ impl ReportRanges {
     }
 
     /// Returns the fees of a payer that are in no report although they were read before the end of the last one.
-    pub(super) fn left_of(&self, payer: Address) -> u64 {
+    pub(super) fn left_of(&self, payer: Address) -> PicoDollarPrice {
         let joined = self.joined.iter().map(|(_, sums)| sums);
         let sums = joined.chain(self.open.values());
-        sums.filter_map(|sums| sums.get(&payer)).copied().fold(0, u64::saturating_add)
+        sums.filter_map(|sums| sums.get(&payer))
+            .copied()
+            .fold(PicoDollarPrice(0), PicoDollarPrice::plus)
     }
 }
 
@@ -208,6 +211,7 @@ mod tests {
     use super::*;
 
     const PAYER: Address = Address([8; 20]);
+    const FEE: PicoDollarPrice = PicoDollarPrice(1);
 
     fn report(index: u64, start: u64, end: u64, end_minute: u32) -> BilledReport {
         let (start, end) = (SequenceId(start), SequenceId(end));
@@ -226,7 +230,7 @@ mod tests {
         for (place, minute) in (1..).zip(minutes) {
             let id = EnvelopeId::new(OriginatorId(100), SequenceId(place));
             ranges.reach(place, *minute);
-            after += u64::from(ranges.book(id, *minute, PAYER, 1) == FeePart::AfterLast);
+            after += u64::from(ranges.book(id, *minute, PAYER, FEE) == FeePart::AfterLast);
             ranges.pass(place, *minute);
             while let Some(range) = ranges.next_finished(minute.saturating_sub(OPEN_MINUTES)) {
                 found.push(result_of(range));
@@ -235,7 +239,7 @@ mod tests {
         while let Some(range) = ranges.next_left() {
             found.push(result_of(range));
         }
-        (found, after + ranges.left_of(PAYER))
+        (found, after + ranges.left_of(PAYER).0)
     }
 
     #[test]
@@ -262,7 +266,7 @@ mod tests {
             for (place, minute) in [(1, 5), (2, 6), (4, 7), (5, 8)] {
                 let id = EnvelopeId::new(OriginatorId(100), SequenceId(place));
                 ranges.reach(place, minute);
-                ranges.book(id, minute, PAYER, 1);
+                ranges.book(id, minute, PAYER, FEE);
                 ranges.pass(place, minute);
             }
             let sum_of = |range: FinishedRange| {
@@ -285,7 +289,7 @@ mod tests {
         let mut ranges = ReportRanges::new(&[report(0, 0, 20_000, 5)]);
         for (place, minute) in (1..).zip(minutes) {
             let id = EnvelopeId::new(OriginatorId(100), SequenceId(place));
-            ranges.book(id, minute, PAYER, 1);
+            ranges.book(id, minute, PAYER, FEE);
             assert!(ranges.open.len() <= KEPT_MINUTES_MAX);
         }
         let range = ranges.next_left().unwrap();

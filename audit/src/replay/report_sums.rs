@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
 
 /// The fees of payers.
-pub(super) type Sums = BTreeMap<Address, u64>;
+pub(super) type Sums = BTreeMap<Address, PicoDollarPrice>;
 
 /// The most late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
@@ -24,7 +25,7 @@ pub(super) struct ReportSums {
     /// The sums of envelopes up to the report's end.
     in_range: Sums,
     /// The fees of envelopes that follow its end and are dated into its minutes, in the order of the strand.
-    late: Vec<(EnvelopeId, Address, u64)>,
+    late: Vec<(EnvelopeId, Address, PicoDollarPrice)>,
     /// True if there are more late envelopes than are remembered.
     has_more: bool,
 }
@@ -41,7 +42,7 @@ pub(super) struct ReportLeaves {
 
 impl ReportSums {
     /// Adds the fee of an envelope. `end` is the last sequence id of the report.
-    pub(super) fn add(&mut self, id: EnvelopeId, end: u64, payer: Address, fee: u64) {
+    pub(super) fn add(&mut self, id: EnvelopeId, end: u64, payer: Address, fee: PicoDollarPrice) {
         if id.sequence.0 <= end {
             add(&mut self.in_range, payer, fee);
         } else if self.late.len() < LATE_MAX {
@@ -91,9 +92,9 @@ impl ReportSums {
 }
 
 /// Adds a fee to the sum of its payer.
-pub(super) fn add(sums: &mut Sums, payer: Address, fee: u64) {
+pub(super) fn add(sums: &mut Sums, payer: Address, fee: PicoDollarPrice) {
     let sum = sums.entry(payer).or_default();
-    *sum = sum.saturating_add(fee);
+    *sum = sum.plus(fee);
 }
 
 #[cfg(test)]
@@ -113,7 +114,7 @@ mod tests {
                 id(sequence),
                 10,
                 Address([u8::try_from(sequence % 3).unwrap(); 20]),
-                sequence,
+                PicoDollarPrice(sequence),
             );
         }
         sums
@@ -143,7 +144,7 @@ mod tests {
         for payer in 0..u32::try_from(TRIED_LEAVES_MAX / TRIED_MIN).unwrap() {
             let mut address = [7; 20];
             address[..4].copy_from_slice(&payer.to_be_bytes());
-            many.add(id(1), 10, Address(address), 1);
+            many.add(id(1), 10, Address(address), PicoDollarPrice(1));
         }
         let found = many.leaves([9; 32]);
         assert!(!found.are_all_compared);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use serde::{Deserialize, Serialize};
 
 use super::check::Charge;
@@ -33,12 +34,12 @@ pub struct DayFigures {
 pub struct PayerFigures {
     /// Charged envelopes.
     pub messages: u64,
-    /// Fees by the rates, in picodollars.
+    /// Fees by the rates.
     #[serde(with = "super::amount_text")]
-    pub picodollars: u64,
-    /// Fees as the originator stated them, in picodollars.
+    pub picodollars: PicoDollarPrice,
+    /// Fees as the originator stated them.
     #[serde(with = "super::amount_text")]
-    pub stated_picodollars: u64,
+    pub stated_picodollars: PicoDollarPrice,
 }
 
 /// A range of places without envelopes.
@@ -158,7 +159,7 @@ impl StrandFigures {
         has_room.then(|| self.days.entry(day).or_default())
     }
 
-    pub(super) fn count_charge(&mut self, charge: &Charge, picodollars: u64) {
+    pub(super) fn count_charge(&mut self, charge: &Charge, booked: PicoDollarPrice) {
         let payer = hex::encode(charge.payer.0);
         let has_room = self.payers.len() < PAYERS_MAX || self.payers.contains_key(&payer);
         let of = match has_room {
@@ -166,8 +167,8 @@ impl StrandFigures {
             false => &mut self.other_payers,
         };
         of.messages += 1;
-        of.picodollars = of.picodollars.saturating_add(picodollars);
-        of.stated_picodollars = of.stated_picodollars.saturating_add(charge.stated_picodollars);
+        of.picodollars = of.picodollars.plus(booked);
+        of.stated_picodollars = of.stated_picodollars.plus(charge.stated_picodollars);
     }
 
     pub(super) fn count_gap(&mut self, from: SequenceId, through: SequenceId, reason: GapReason) {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use hawser_proto::{Address, SequenceId, minute_of};
-use hawser_rules::Rate;
 use hawser_rules::fees::has_started;
+use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
 
 use super::check::Charge;
@@ -158,10 +158,10 @@ impl Tallies {
         envelope: &ReplayedEnvelope,
         rates: &[Rate],
         rows: &dyn StrandRows,
-    ) -> Result<u64, SourceError> {
+    ) -> Result<PicoDollarPrice, SourceError> {
         let ReplayedEnvelope { sequence, len_bytes, originator_ns, charge, .. } = *envelope;
         let minute = minute_of(originator_ns);
-        let mut booked = 0;
+        let mut booked = PicoDollarPrice(0);
         if let Some(charge) = charge {
             booked = price(rates, originator_ns, &charge, self.earlier(minute));
             let usage = Usage {
@@ -343,11 +343,16 @@ fn take_through<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, end: &K) -> BTreeMap
 }
 
 /// Returns the amount that is booked for an envelope; 0 for one without a price, as nodes do.
-pub(crate) fn price(rates: &[Rate], originator_ns: i64, charge: &Charge, earlier: [u64; 5]) -> u64 {
+pub(crate) fn price(
+    rates: &[Rate],
+    originator_ns: i64,
+    charge: &Charge,
+    earlier: [u64; 5],
+) -> PicoDollarPrice {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));
     let fee = rate.map(|rate| rate.fee(charge.size_bytes, charge.retention_days, earlier));
-    fee.and_then(Result::ok).unwrap_or(0)
+    fee.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Maps as lists of pairs, because JSON has only texts as keys.

@@ -77,7 +77,7 @@ fn drafted(
     let payer = key(if sequence.is_multiple_of(3) { 8 } else { 9 });
     let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, days, &payer);
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
-    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap();
+    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap().0;
     let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(days) * 86_400;
     Draft {
         statement: pb::UnsignedOriginatorEnvelope {
@@ -225,8 +225,7 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
         messages: 1,
         bytes: bytes.len() as u64,
         last_sequence: statement.id().sequence,
-        stated_picodollars: statement.base_fee_picodollars()
-            + statement.congestion_fee_picodollars(),
+        stated_picodollars: statement.base_fee().plus(statement.congestion_fee()),
     };
     let payer = signature.recover(payer.digest()).ok()?.address();
     Some((minute_of(statement.originator_ns()), payer, usage))

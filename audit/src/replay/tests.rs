@@ -37,8 +37,8 @@ fn a_clean_log_is_clean_whatever_the_number_of_threads() {
         assert_eq!(strand.figures.checkpoints[&NODE], 130);
         assert_eq!(strand.figures.cosigners[&OriginatorId(200)], 130);
         assert_eq!(strand.figures.payers.len(), 2);
-        let booked: u64 = strand.figures.payers.values().map(|it| it.picodollars).sum();
-        assert_eq!(booked, log.usage.values().map(|it| it.picodollars).sum::<u64>());
+        let booked: u64 = strand.figures.payers.values().map(|it| it.picodollars.0).sum();
+        assert_eq!(booked, log.usage.values().map(|it| it.picodollars.0).sum::<u64>());
         assert!(strand.figures.days.values().all(|day| day.lag_ns_max == 1_000_000));
         serde_json::to_string(&report).unwrap()
     };

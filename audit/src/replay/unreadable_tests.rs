@@ -25,7 +25,7 @@ fn rows_that_cannot_be_read_are_named_and_nothing_behind_them() {
 #[test]
 fn wrong_tallies_before_rows_that_cannot_be_read_are_still_named() {
     let mut log = MemoryLog::honest(500);
-    log.usage.values_mut().next().unwrap().picodollars -= 1;
+    log.usage.values_mut().next().unwrap().picodollars.0 -= 1;
     log.unreadable_from = Some(300);
     let kinds = named(&replay(&log, &settings())).into_iter().map(|(kind, ..)| kind);
     let mut kinds: Vec<_> = kinds.collect();

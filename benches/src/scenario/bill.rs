@@ -97,7 +97,7 @@ pub(crate) fn run(network: &Network, one_by_one: Option<f64>) -> Result<(), Benc
     let billed = bill(&log, head, &[report], &settings)?;
     let elapsed = start.elapsed();
     let cpu = process::cpu_time(std::process::id())?.saturating_sub(cpu);
-    let owed = billed.parts.first().map_or(0, |part| part.picodollars);
+    let owed = billed.parts.first().map_or(0, |part| part.picodollars.0);
     if owed == 0 || billed.not_shown > 0 || billed.faults.count() > 0 {
         return Err(format!("a bill without its envelopes: {billed:?}").into());
     }

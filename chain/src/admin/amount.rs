@@ -44,6 +44,23 @@ impl Wei {
     }
 }
 
+impl WeiPerGas {
+    /// Subtracts `other`; the result is zero if `other` is larger.
+    pub(crate) fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Multiplies by `factor`; the result is the largest representable price if the product is larger.
+    pub(crate) fn times(self, factor: u128) -> Self {
+        Self(self.0.saturating_mul(factor))
+    }
+
+    /// Returns the cost of `gas` units of gas; the largest representable amount if it is larger.
+    pub(crate) fn cost_of(self, gas: u64) -> Wei {
+        Wei(self.0.saturating_mul(u128::from(gas)))
+    }
+}
+
 /// Error of parsing [`MicroDollars`]: the text is not an amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]

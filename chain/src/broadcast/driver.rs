@@ -296,7 +296,7 @@ impl Driver {
             // A cheaper transaction with a higher nonce could not be mined either, because this nonce stays unused.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
             let is_replacement = it.over.is_some() && !it.follows;
-            let price = if is_replacement { prices.up_to(price_max.0) } else { prices.lower };
+            let price = if is_replacement { prices.up_to(price_max) } else { prices.lower };
             match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
                 Ok(Some((transaction, cost))) => {
                     signed.push((it, transaction));
@@ -324,14 +324,14 @@ impl Driver {
     }
 
     /// Returns the signed transaction and the cost that it adds; `None` if its price would exceed [`PRICE_FACTOR_MAX`]
-    /// times the current one, which is in wei per unit of gas.
+    /// times the current one.
     fn signed(
         &mut self,
         it: &SignRequest,
-        price: u128,
+        price: WeiPerGas,
         taken: Duration,
     ) -> Result<Option<(SignedTransaction, Wei)>, BroadcastError> {
-        if it.price_min > price.saturating_mul(PRICE_FACTOR_MAX) {
+        if it.price_min > price.times(PRICE_FACTOR_MAX) {
             return Ok(None);
         }
         let gas_price = price.max(it.price_min);
@@ -345,9 +345,8 @@ impl Driver {
         };
         // At most one of the transactions with a nonce is ever paid for, so a replacement adds only the difference. The
         // arithmetic saturates because an endpoint may report any price.
-        let added_price = gas_price.saturating_sub(it.over.unwrap_or(0));
-        let added = Wei(added_price.saturating_mul(u128::from(gas_limit)));
-        let within = self.spending.take(WeiPerGas(gas_price), added, taken);
+        let added = gas_price.less(it.over.unwrap_or_default()).cost_of(gas_limit);
+        let within = self.spending.take(gas_price, added, taken);
         within.map_err(|ceiling| self.stopped_by(ceiling))?;
         let nonce = it.nonce;
         let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };

@@ -175,7 +175,7 @@ impl Broadcaster {
     /// Returns the last known gas price plus a tenth.
     #[must_use]
     pub fn gas_price(&self) -> WeiPerGas {
-        WeiPerGas(self.state.price.last().lower)
+        self.state.price.last().lower
     }
 
     /// Returns the gas prices that were read, as the chain stated them.

@@ -43,6 +43,7 @@ use super::slots::{
     AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, Phase,
     Recipients, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
+use crate::admin::WeiPerGas;
 
 /// The divisor of the price increase of a replacement. go-ethereum demands a tenth of the old price
 /// (`--txpool.pricebump`); an eighth leaves room for rounding.
@@ -106,16 +107,16 @@ pub(super) struct Nonces {
 }
 
 /// Returns the lowest price at which nodes let a transaction replace one of price `over`.
-pub(crate) fn replacement_price(over: u128) -> u128 {
-    over.saturating_add(over / BUMP_DIVISOR).saturating_add(1)
+pub(crate) fn replacement_price(WeiPerGas(over): WeiPerGas) -> WeiPerGas {
+    WeiPerGas(over.saturating_add(over / BUMP_DIVISOR).saturating_add(1))
 }
 
 /// Returns the lowest price of the next transaction with a slot's nonce. A filler need not replace the payload that was
 /// given up: a node that has the payload is to keep it, and the ceilings may leave no room for a higher price.
-fn price_min(slot: &NonceSlot) -> u128 {
+fn price_min(slot: &NonceSlot) -> WeiPerGas {
     let is_given_up = slot.given_up.is_some();
     let replaced = slot.signed.iter().filter(|it| it.is_filler || !is_given_up);
-    replaced.map(|it| replacement_price(it.price)).max().unwrap_or(0)
+    replaced.map(|it| replacement_price(it.price)).max().unwrap_or_default()
 }
 
 impl Nonces {
@@ -338,7 +339,7 @@ impl Nonces {
         &mut self,
         nonce: u64,
         signed: SignedTransaction,
-        agreed_price: u128,
+        agreed_price: WeiPerGas,
         now: Duration,
     ) {
         let price = signed.price;

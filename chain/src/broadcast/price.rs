@@ -35,10 +35,9 @@ const FRESH_FOR: Duration = Duration::from_millis(250);
 const USED_FOR: Duration = Duration::from_secs(10);
 /// The time limit for an endpoint to state its price. If none does, the last known price is used. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above
-/// the usual prices.
-const FALLBACK_ARBITRUM: u128 = 100_000_000;
-const FALLBACK: u128 = 10_000_000_000;
+/// Prices before the first response: on Arbitrum chains, and on others. Guesses well above the usual prices.
+const FALLBACK_ARBITRUM: WeiPerGas = WeiPerGas(100_000_000);
+const FALLBACK: WeiPerGas = WeiPerGas(10_000_000_000);
 
 /// The gas price, requested when a transaction needs it.
 #[derive(Debug, Default)]
@@ -53,9 +52,8 @@ pub(super) struct GasPrice {
 }
 
 impl GasPrice {
-    /// Returns the prices in wei per unit of gas plus a tenth. Those of the last seconds are returned without a wait,
-    /// and read again in the background. Concurrent callers share the requests. If they fail, the last known prices
-    /// are used.
+    /// Returns the prices plus a tenth. Those of the last seconds are returned without a wait, and read again in the
+    /// background. Concurrent callers share the requests. If they fail, the last known prices are used.
     pub(super) async fn current(self: &Arc<Self>, endpoints: &Endpoints) -> MedianPrices {
         if let Some(fresh) = self.younger_than(FRESH_FOR) {
             return fresh;
@@ -90,8 +88,8 @@ impl GasPrice {
             None
         });
         let Some(stated) = stated else { return self.last_or_default() };
-        self.count_read(WeiPerGas(stated.lower));
-        let more = |price: u128| price.saturating_add(price / 10).max(1);
+        self.count_read(stated.lower);
+        let more = |WeiPerGas(price)| WeiPerGas(price.saturating_add(price / 10).max(1));
         let prices = MedianPrices { lower: more(stated.lower), upper: more(stated.upper) };
         *self.known.lock() = Some((Instant::now(), prices));
         prices
@@ -142,7 +140,7 @@ impl GasPrice {
         known.filter(|(at, _)| at.elapsed() < age).map(|(_, prices)| prices)
     }
 
-    async fn ask(&self, chain: &Chain) -> Result<u128, RequestError> {
+    async fn ask(&self, chain: &Chain) -> Result<WeiPerGas, RequestError> {
         let known = self.is_arbitrum.lock().get(chain.endpoint()).copied();
         let is_arbitrum = match known {
             Some(known) => known,
@@ -153,11 +151,11 @@ impl GasPrice {
             return arbitrum(chain).await;
         }
         let price = chain.provider().get_gas_price().await;
-        price.map_err(|error| chain.request_error("eth_gasPrice", error))
+        price.map(WeiPerGas).map_err(|error| chain.request_error("eth_gasPrice", error))
     }
 }
 
-async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
+async fn arbitrum(chain: &Chain) -> Result<WeiPerGas, RequestError> {
     let request = TransactionRequest {
         to: Some(ARB_GAS_INFO.into()),
         input: TransactionInput::new(bytes!("41b247a8")), // getPricesInWei()
@@ -166,7 +164,8 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
     let returned = chain.provider().call(request).await;
     let returned = returned.map_err(|error| chain.request_error("eth_call", error))?;
     let word = returned.chunks_exact(32).nth(WORD_OF_TOTAL).map(U256::from_be_slice);
-    word.and_then(|word| u128::try_from(word).ok()).ok_or_else(|| RequestError::Malformed {
+    let price = word.and_then(|word| u128::try_from(word).ok()).map(WeiPerGas);
+    price.ok_or_else(|| RequestError::Malformed {
         endpoint: chain.endpoint().to_owned(),
         method: "eth_call",
         reason: "the gas oracle's getPricesInWei() did not return six numbers".to_owned(),
@@ -220,7 +219,7 @@ mod tests {
         let opens = watch::Sender::new(false);
         let endpoints = endpoint(opens.subscribe()).await;
         let price = Arc::new(GasPrice::default());
-        let known = MedianPrices { lower: 70, upper: 80 };
+        let known = MedianPrices { lower: WeiPerGas(70), upper: WeiPerGas(80) };
         *price.known.lock() = Some((Instant::now() - FRESH_FOR, known));
         for _ in 0..3 {
             // The endpoint hangs, and nothing waits for it.
@@ -228,7 +227,7 @@ mod tests {
         }
         opens.send_replace(true);
         drop(price.asking.lock().await);
-        assert_eq!(price.last(), MedianPrices { lower: 7, upper: 7 });
+        assert_eq!(price.last(), MedianPrices { lower: WeiPerGas(7), upper: WeiPerGas(7) });
         assert_eq!(price.readings().read, 1, "the three shared one reading");
     }
 
@@ -244,7 +243,7 @@ mod tests {
 
         // A price that was read before is used instead, however old.
         let old = Instant::now() - USED_FOR;
-        let known = MedianPrices { lower: 7, upper: 8 };
+        let known = MedianPrices { lower: WeiPerGas(7), upper: WeiPerGas(8) };
         *price.known.lock() = Some((old, known));
         price.count_read(WeiPerGas(6));
         assert_eq!(price.current(&endpoints).await, known);

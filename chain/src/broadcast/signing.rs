@@ -8,6 +8,7 @@ use alloy::signers::local::PrivateKeySigner;
 
 use super::error::BroadcastError;
 use super::slots::SignedTransaction;
+use crate::admin::WeiPerGas;
 
 /// The gas limit of a filler, an empty transfer from the account to itself. A transfer needs 21,000; chains that charge
 /// for data as gas need somewhat more. Guess.
@@ -17,8 +18,7 @@ pub(super) const FILLER_GAS: u64 = 100_000;
 #[derive(Debug)]
 pub(super) struct UnsignedTransaction {
     pub(super) nonce: u64,
-    /// Wei per unit of gas.
-    pub(super) gas_price: u128,
+    pub(super) gas_price: WeiPerGas,
     pub(super) gas_limit: u64,
     pub(super) to: Address,
     pub(super) input: Bytes,
@@ -50,7 +50,7 @@ impl TransactionSigner {
         let mut transaction = TxLegacy {
             chain_id: Some(self.chain_id),
             nonce,
-            gas_price,
+            gas_price: gas_price.0,
             gas_limit,
             to: TxKind::Call(to),
             value: U256::ZERO,

@@ -16,6 +16,7 @@ use super::slots::{
     AccountCounts, AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceUse,
     SendOutcome, SignedTransaction, SlotOutcome, Timeouts,
 };
+use crate::admin::WeiPerGas;
 
 const PAYLOADS: u64 = 40;
 const IN_FLIGHT: usize = 8;
@@ -62,7 +63,8 @@ impl Tx {
 
     fn signed(&self) -> SignedTransaction {
         let is_filler = self.payload.is_none();
-        SignedTransaction { hash: self.hash(), price: self.price, raw: self.raw(), is_filler }
+        let price = WeiPerGas(self.price);
+        SignedTransaction { hash: self.hash(), price, raw: self.raw(), is_filler }
     }
 }
 
@@ -317,7 +319,7 @@ impl Simulation {
                 NoncePurpose::Payload(job) => Some(self.process.jobs[&job]),
                 NoncePurpose::Filler => None,
             };
-            let price = it.price_min.max(self.chain.price);
+            let price = it.price_min.0.max(self.chain.price);
             let tx = Tx { nonce: it.nonce, payload, price, is_foreign: false };
             signed.push((it, tx.signed()));
         }
@@ -339,7 +341,7 @@ impl Simulation {
             return false;
         }
         for (it, signed) in signed.into_iter().rev() {
-            let agreed = self.chain.price;
+            let agreed = WeiPerGas(self.chain.price);
             self.process.nonces.signed(it.nonce, signed, agreed, self.now());
         }
         true

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alloy::primitives::{B256, Bytes};
 
 use super::error::BroadcastError;
+use crate::admin::WeiPerGas;
 
 /// The shortest and the longest pause before a transaction whose response was lost is sent again. Guesses:
 /// a lost response is often due to a proxy that restarts. There is no jitter, because the simulation
@@ -66,8 +67,7 @@ impl Timeouts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SignedTransaction {
     pub(super) hash: B256,
-    /// Wei per unit of gas.
-    pub(super) price: u128,
+    pub(super) price: WeiPerGas,
     pub(super) raw: Bytes,
     /// True if it is a filler.
     pub(super) is_filler: bool,
@@ -116,9 +116,9 @@ pub(super) struct SignRequest {
     pub(super) nonce: u64,
     pub(super) purpose: NoncePurpose,
     /// The highest price signed so far for this nonce.
-    pub(super) over: Option<u128>,
+    pub(super) over: Option<WeiPerGas>,
     /// The lowest price of the new transaction.
-    pub(super) price_min: u128,
+    pub(super) price_min: WeiPerGas,
     /// True if it is signed again only because the price on which endpoints agree has risen.
     pub(super) follows: bool,
     /// The payload's former slot, which ends when this transaction is on record.
@@ -361,7 +361,7 @@ impl NonceSlot {
     }
 
     /// Returns the highest price that was signed.
-    pub(super) fn price(&self) -> Option<u128> {
+    pub(super) fn price(&self) -> Option<WeiPerGas> {
         self.signed.iter().map(|signed| signed.price).max()
     }
 

@@ -16,7 +16,7 @@ use super::slots::{Recipients, SendOutcome};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
 use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault, names_rate_limit};
-use crate::prices::{self, MedianPrices};
+use crate::prices::{self, Medians};
 use crate::send::{Call, Chain, EthCallError, RequestError};
 
 /// The time limit for one of several endpoints to accept a transaction. A guess.
@@ -139,7 +139,7 @@ async fn estimated_by_most(
 /// for the ceilings by that factor, and one that states too little changes nothing.
 fn agreed_limit(limits: &[u64], least: u64) -> Option<u64> {
     let of_each = limits.iter().map(|limit| u128::from((*limit).max(least)));
-    let MedianPrices { lower, upper } = MedianPrices::of(of_each)?;
+    let Medians { lower, upper } = Medians::of(of_each)?;
     u64::try_from(upper.min(lower.saturating_mul(GAS_FACTOR_MAX))).ok()
 }
 

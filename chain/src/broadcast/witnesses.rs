@@ -26,6 +26,7 @@ use super::slots::{
     SlotId,
 };
 use super::submission;
+use crate::admin::WeiPerGas;
 use crate::endpoints::Endpoints;
 use crate::prices;
 use crate::send::{Call, Chain, Quote, RequestError, SendError};
@@ -273,21 +274,21 @@ impl Witnesses {
         from: Address,
         call: &Call,
     ) -> Result<Quote, SendError> {
-        self.quote_up_to(chain, from, call, u128::MAX).await
+        self.quote_up_to(chain, from, call, WeiPerGas(u128::MAX)).await
     }
 
-    /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max_wei` per unit
-    /// of gas, the quote has one of the lower prices. If one endpoint refuses the call, the others are asked: an
-    /// endpoint that lies must not prevent the call.
+    /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max`, the quote has
+    /// one of the lower prices. If one endpoint refuses the call, the others are asked: an endpoint that lies must not
+    /// prevent the call.
     pub(crate) async fn quote_up_to(
         &self,
         chain: &Chain,
         from: Address,
         call: &Call,
-        price_max_wei: u128,
+        price_max: WeiPerGas,
     ) -> Result<Quote, SendError> {
         let stated = &self.stated_fees().await;
-        let quoted = chain.quote_at(from, call, stated, price_max_wei).await;
+        let quoted = chain.quote_at(from, call, stated, price_max).await;
         let Err(refusal) = quoted else { return quoted };
         if !self.are_several() {
             return Err(refusal);
@@ -297,7 +298,7 @@ impl Witnesses {
             sleep(BEHIND_MAX).await;
         }
         let ask = |other: Chain| async move {
-            Ok::<_, RequestError>(other.quote_at(from, call, stated, price_max_wei).await)
+            Ok::<_, RequestError>(other.quote_at(from, call, stated, price_max).await)
         };
         let mut others = pin!(self.0.endpoints.others_in_time(chain, ANSWER_MAX, &ask));
         while let Some(quoted) = others.next().await {

@@ -4,6 +4,8 @@ use alloy::primitives::{Address, Bytes, TxKind, U256};
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use alloy::sol_types::SolCall;
 
+use crate::admin::WeiPerGas;
+
 /// The content of a transaction: the call or the creation of a contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -54,16 +56,16 @@ pub struct Quote {
     pub returned: Bytes,
     /// The gas limit: the estimate plus up to a quarter.
     pub gas_limit: u64,
-    /// The highest price in wei per unit of gas.
-    pub max_fee_per_gas: u128,
-    /// The highest part of that price that goes to the block's producer, in wei per unit of gas.
-    pub max_priority_fee_per_gas: u128,
+    /// The highest price of gas.
+    pub max_fee_per_gas: WeiPerGas,
+    /// The highest part of that price that goes to the block's producer.
+    pub max_priority_fee_per_gas: WeiPerGas,
 }
 
 impl Quote {
     /// Returns the highest possible cost of gas, in wei.
     #[must_use]
     pub fn fee_max(&self) -> U256 {
-        U256::from(self.gas_limit) * U256::from(self.max_fee_per_gas)
+        U256::from(self.gas_limit) * U256::from(self.max_fee_per_gas.0)
     }
 }

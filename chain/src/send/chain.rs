@@ -19,6 +19,7 @@ use alloy::transports::utils::guess_local_url;
 use super::call::{Call, Quote};
 use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
 use super::transport::{ANSWER_LEN_BYTES_MAX, BoundedHttp};
+use crate::admin::WeiPerGas;
 use crate::contracts::revert::Revert;
 use crate::prices::agreed_fees;
 
@@ -235,18 +236,18 @@ impl Chain {
     /// # Errors
     /// [`SendError`] if the call would fail; only variants for which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
-        self.quote_at(from, call, &[], u128::MAX).await
+        self.quote_at(from, call, &[], WeiPerGas(u128::MAX)).await
     }
 
     /// Simulates a call like [`quote`](Self::quote), at the fees that endpoints state; at those of this endpoint if
-    /// there are none. See [`agreed_fees`]: of two prices, one that is above `price_max_wei`, or that the account
+    /// there are none. See [`agreed_fees`]: of two prices, one that is above `price_max`, or that the account
     /// cannot pay, gives way to the other one.
     pub(crate) async fn quote_at(
         &self,
         from: Address,
         call: &Call,
         stated: &[Eip1559Estimation],
-        price_max_wei: u128,
+        price_max: WeiPerGas,
     ) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
@@ -261,8 +262,8 @@ impl Chain {
         }
         let (returned, gas_limit) = self.simulated(from, call).await?;
         let affordable_wei = (balance - call.value) / U256::from(gas_limit.max(1));
-        let price_max_wei = price_max_wei.min(affordable_wei.saturating_to());
-        let fees = match agreed_fees(stated, price_max_wei) {
+        let price_max = price_max.min(WeiPerGas(affordable_wei.saturating_to()));
+        let fees = match agreed_fees(stated, price_max) {
             Some(fees) => fees,
             None => self.fees().await?,
         };
@@ -374,7 +375,12 @@ impl From<EthCallError> for SendError {
 
 fn quote_of(returned: Bytes, gas_limit: u64, fees: Eip1559Estimation) -> Quote {
     let Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas } = fees;
-    Quote { returned, gas_limit, max_fee_per_gas, max_priority_fee_per_gas }
+    Quote {
+        returned,
+        gas_limit,
+        max_fee_per_gas: WeiPerGas(max_fee_per_gas),
+        max_priority_fee_per_gas: WeiPerGas(max_priority_fee_per_gas),
+    }
 }
 
 /// Estimates the fees per gas like alloy, whose arithmetic is unchecked. Fees above [`FEE_MAX`] are reduced to it.

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
+use crate::admin::WeiPerGas;
 use crate::backoff::Pauses;
 use crate::broadcast::{TransmitOutcome, WitnessedOutcome, Witnesses};
 
@@ -100,18 +101,18 @@ impl Sender {
     /// # Errors
     /// See [`Chain::quote`].
     pub async fn quote(&self, call: &Call) -> Result<Quote, SendError> {
-        self.quote_up_to(call, u128::MAX).await
+        self.quote_up_to(call, WeiPerGas(u128::MAX)).await
     }
 
     /// Returns a quote like [`quote`](Self::quote), with [`Witnesses::quote_up_to`] if there are witnesses.
     pub(crate) async fn quote_up_to(
         &self,
         call: &Call,
-        price_max_wei: u128,
+        price_max: WeiPerGas,
     ) -> Result<Quote, SendError> {
         match &self.witnesses {
             Some(witnesses) => {
-                witnesses.quote_up_to(&self.chain, self.account, call, price_max_wei).await
+                witnesses.quote_up_to(&self.chain, self.account, call, price_max).await
             }
             None => self.chain.quote(self.account, call).await,
         }
@@ -263,8 +264,8 @@ impl Sender {
             chain_id: Some(self.chain.id()),
             nonce: Some(nonce),
             gas: Some(quote.gas_limit),
-            max_fee_per_gas: Some(quote.max_fee_per_gas),
-            max_priority_fee_per_gas: Some(quote.max_priority_fee_per_gas),
+            max_fee_per_gas: Some(quote.max_fee_per_gas.0),
+            max_priority_fee_per_gas: Some(quote.max_priority_fee_per_gas.0),
             ..call.request(self.account)
         };
         let fail = |reason: String| SendError::Key { account: self.account, reason };

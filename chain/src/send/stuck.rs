@@ -3,10 +3,16 @@
 //! For accounts whose calls may be repeated and may come in any order, such as those of the payer report manager. A
 //! broadcaster replaces its transactions by itself.
 
-use alloy::eips::eip1559::Eip1559Estimation;
-
 use super::call::Quote;
+use crate::admin::WeiPerGas;
 use crate::broadcast::{PRICE_FACTOR_MAX, replacement_price};
+
+/// The fees per gas of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PaidFees {
+    fee: WeiPerGas,
+    tip: WeiPerGas,
+}
 
 /// The first nonce of an account whose transaction was not mined within the time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +20,7 @@ pub(crate) struct StuckNonce {
     /// The nonce.
     pub(crate) nonce: u64,
     /// The fees of its transaction, which a replacement has to exceed; `None` if they are not known.
-    fees: Option<Eip1559Estimation>,
+    fees: Option<PaidFees>,
 }
 
 impl StuckNonce {
@@ -33,10 +39,10 @@ impl StuckNonce {
     /// refuse the replacement, and the next one costs more.
     pub(crate) fn outbid(self, quote: Quote) -> Option<Quote> {
         let outbid = self.fees.unwrap_or_else(|| fees_of(&quote));
-        let fee = quote.max_fee_per_gas.max(replacement_price(outbid.max_fee_per_gas));
+        let fee = quote.max_fee_per_gas.max(replacement_price(outbid.fee));
         let tip = quote.max_priority_fee_per_gas;
-        let tip = tip.max(replacement_price(outbid.max_priority_fee_per_gas));
-        let is_sane = fee <= quote.max_fee_per_gas.saturating_mul(PRICE_FACTOR_MAX);
+        let tip = tip.max(replacement_price(outbid.tip));
+        let is_sane = fee <= quote.max_fee_per_gas.times(PRICE_FACTOR_MAX);
         is_sane.then(|| Quote {
             max_fee_per_gas: fee,
             max_priority_fee_per_gas: tip.min(fee),
@@ -45,9 +51,8 @@ impl StuckNonce {
     }
 }
 
-fn fees_of(quote: &Quote) -> Eip1559Estimation {
-    let &Quote { max_fee_per_gas, max_priority_fee_per_gas, .. } = quote;
-    Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas }
+fn fees_of(quote: &Quote) -> PaidFees {
+    PaidFees { fee: quote.max_fee_per_gas, tip: quote.max_priority_fee_per_gas }
 }
 
 #[cfg(test)]
@@ -56,9 +61,13 @@ mod tests {
 
     use super::*;
 
-    fn quote(max_fee_per_gas: u128, max_priority_fee_per_gas: u128) -> Quote {
-        let (returned, gas_limit) = (Bytes::new(), 21_000);
-        Quote { returned, gas_limit, max_fee_per_gas, max_priority_fee_per_gas }
+    fn quote(fee: u128, tip: u128) -> Quote {
+        Quote {
+            returned: Bytes::new(),
+            gas_limit: 21_000,
+            max_fee_per_gas: WeiPerGas(fee),
+            max_priority_fee_per_gas: WeiPerGas(tip),
+        }
     }
 
     #[test]

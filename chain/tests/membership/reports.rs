@@ -18,6 +18,7 @@ use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -164,7 +165,8 @@ fn report(start: u64, end: u64, leaves: &Leaves) -> PayerReport {
 pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: ChainBackend) {
     let chain = Chain::start(kind).await;
     let manager = &chain.manager;
-    let amounts = (1..=120_u8).map(|payer| (Address([payer; 20]), u64::from(payer) * 500_001));
+    let amounts = (1..=120_u8)
+        .map(|payer| (Address([payer; 20]), PicoDollarPrice(u64::from(payer) * 500_001)));
     let leaves = Leaves::sum(amounts);
     let first = report(0, 9, &leaves);
     let id = first.id(manager.domain());
@@ -246,7 +248,7 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let set = async |method: &'static str, value: Value| {
         provider.raw_request::<_, Value>(method.into(), value).await.unwrap();
     };
-    let first = report(0, 9, &Leaves::sum([(Address([1; 20]), 500_001)]));
+    let first = report(0, 9, &Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]));
     let attested = chain.attested(&first);
     let before = count(BlockId::latest()).await;
 
@@ -281,7 +283,7 @@ async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settl
     }
     chain.endpoints.ask(|_| async { Ok::<_, RequestError>(()) }).await.unwrap();
     assert_eq!(chain.endpoints.status().iter().filter(|it| it.error.is_some()).count(), 2);
-    let leaves = Leaves::sum([(Address([1; 20]), 500_001)]);
+    let leaves = Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]);
     let first = report(0, 9, &leaves);
     let (manager, attested) = (&chain.manager, chain.attested(&first));
     assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
@@ -331,7 +333,7 @@ async fn settling_ten_thousand_payers_takes_little_more_gas_than_the_contract_al
     let payer = |number: u32| {
         let mut address = [7; 20];
         address[..4].copy_from_slice(&number.to_be_bytes());
-        (Address(address), 500_001)
+        (Address(address), PicoDollarPrice(500_001))
     };
     let leaves = Leaves::sum((0..PAYERS).map(payer));
     let report = report(0, 9, &leaves);

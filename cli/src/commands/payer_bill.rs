@@ -11,7 +11,8 @@ use hawser_chain::admin::{nodes, rates};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files;
 use hawser_proto::{Address, EnvelopeId, PublicKey, SequenceId};
-use hawser_rules::{NodeRecord, RateTable, Registry};
+use hawser_rules::payer_report::SettledAmount;
+use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable, Registry};
 use serde_json::{Value, json};
 
 use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
@@ -119,13 +120,13 @@ fn billed(report: &OnchainReport) -> BilledReport {
 
 /// Sums of all strands.
 struct BillTotals {
-    settled_picodollars: u64,
-    unsettled_picodollars: u64,
-    settled_microdollars: u64,
+    settled_picodollars: PicoDollarPrice,
+    unsettled_picodollars: PicoDollarPrice,
+    settled_microdollars: SettledAmount,
     faults: u64,
     not_shown: u64,
     charged_again: u64,
-    charged_again_picodollars: u64,
+    charged_again_picodollars: PicoDollarPrice,
     verdicts: [usize; 3],
     /// Reports of which the chain states another end minute than the log gives.
     other_end_minutes: usize,
@@ -137,20 +138,25 @@ impl BillTotals {
     fn of(bills: &[StrandBill]) -> Self {
         let parts = || bills.iter().flat_map(|bill| &bill.parts);
         let sum = |amounts: &mut dyn Iterator<Item = u64>| amounts.fold(0, u64::saturating_add);
+        let fees = |amounts: &mut dyn Iterator<Item = PicoDollarPrice>| {
+            amounts.fold(PicoDollarPrice(0), PicoDollarPrice::plus)
+        };
         let settled = || parts().filter(|part| part.is_settled);
         let open = parts().filter(|part| !part.is_settled).map(|part| part.picodollars);
         let later = bills.iter().map(|bill| bill.unreported_picodollars);
         let count = |verdict| parts().filter(|part| part.verdict == verdict).count();
         Self {
-            settled_picodollars: sum(&mut settled().map(|part| part.picodollars)),
-            unsettled_picodollars: sum(&mut open.chain(later)),
-            settled_microdollars: sum(&mut settled().map(|part| part.microdollars)),
+            settled_picodollars: fees(&mut settled().map(|part| part.picodollars)),
+            unsettled_picodollars: fees(&mut open.chain(later)),
+            settled_microdollars: SettledAmount(
+                sum(&mut settled().map(|part| part.microdollars.0)),
+            ),
             faults: sum(&mut bills.iter().map(|bill| bill.faults.count())),
             not_shown: sum(&mut bills.iter().map(|bill| bill.not_shown)),
             charged_again: sum(&mut bills.iter().map(|bill| bill.charged_again.count)),
-            charged_again_picodollars: sum(&mut bills
-                .iter()
-                .map(|bill| bill.charged_again.picodollars)),
+            charged_again_picodollars: fees(
+                &mut bills.iter().map(|bill| bill.charged_again.picodollars),
+            ),
             verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
                 .map(count),
             other_end_minutes: parts().filter(|part| part.has_other_end_minute()).count(),
@@ -178,26 +184,26 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         output::line(json!({
             "payer": args.payer.to_string(),
             "verdict": verdict,
-            "settled_picodollars": totals.settled_picodollars.to_string(),
-            "unsettled_picodollars": totals.unsettled_picodollars.to_string(),
-            "settled_microdollars": totals.settled_microdollars.to_string(),
+            "settled_picodollars": totals.settled_picodollars.0.to_string(),
+            "unsettled_picodollars": totals.unsettled_picodollars.0.to_string(),
+            "settled_microdollars": totals.settled_microdollars.0.to_string(),
             "not_shown": totals.not_shown,
             "other_end_minutes": totals.other_end_minutes,
             "charged_again": totals.charged_again,
-            "charged_again_picodollars": totals.charged_again_picodollars.to_string(),
+            "charged_again_picodollars": totals.charged_again_picodollars.0.to_string(),
             "originators": bills.iter().map(json_of).collect::<Vec<_>>(),
         }));
     } else {
         output::line(format_args!("payer {}", args.payer));
         bills.iter().for_each(print_strand);
-        output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars));
-        output::line(format_args!("taken for it: {} µ$", totals.settled_microdollars));
-        output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars));
+        output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars.0));
+        output::line(format_args!("taken for it: {}", totals.settled_microdollars));
+        output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars.0));
         if totals.charged_again > 0 {
             output::line(format_args!(
                 "charged more than once: {}, for {} p$ too much",
                 output::count(totals.charged_again, "envelope"),
-                totals.charged_again_picodollars
+                totals.charged_again_picodollars.0
             ));
         }
         let [proven, other, hidden] = totals.verdicts;
@@ -224,8 +230,8 @@ fn json_of(bill: &StrandBill) -> Value {
     json!({
         "originator_id": bill.originator_id,
         "envelopes": bill.envelopes,
-        "stated_picodollars": bill.stated_picodollars.to_string(),
-        "unreported_picodollars": bill.unreported_picodollars.to_string(),
+        "stated_picodollars": bill.stated_picodollars.0.to_string(),
+        "unreported_picodollars": bill.unreported_picodollars.0.to_string(),
         "not_shown": bill.not_shown,
         "charged_again": bill.charged_again,
         "unverified": bill.unverified,
@@ -240,8 +246,8 @@ fn print_strand(bill: &StrandBill) {
         "originator {}: {}, {} p$ as stated, {} p$ after the last report",
         bill.originator_id,
         output::count(bill.envelopes, "envelope"),
-        bill.stated_picodollars,
-        bill.unreported_picodollars
+        bill.stated_picodollars.0,
+        bill.unreported_picodollars.0
     ));
     if !bill.unverified.is_empty() {
         let parts: Vec<_> =
@@ -258,10 +264,10 @@ fn print_strand(bill: &StrandBill) {
         };
         let state = if part.is_settled { "settled" } else { "not settled" };
         output::line(format_args!(
-            "  report {}, to minute {}: {} p$, {} µ$, {state}: {verdict}",
+            "  report {}, to minute {}: {} p$, {}, {state}: {verdict}",
             part.index,
             part.log_end_minute.unwrap_or(part.end_minute),
-            part.picodollars,
+            part.picodollars.0,
             part.microdollars
         ));
         if part.has_other_end_minute() {
@@ -285,7 +291,7 @@ fn repeat_lines(found: &RepeatedCharges) -> Vec<String> {
         .map(|it| {
             format!(
                 "  envelope {} was charged again as {}: {} p$",
-                it.first, it.again, it.picodollars
+                it.first, it.again, it.picodollars.0
             )
         })
         .collect();
@@ -333,9 +339,9 @@ mod tests {
             let bill = StrandBill {
                 originator_id: OriginatorId(10),
                 envelopes,
-                stated_picodollars: 0,
+                stated_picodollars: PicoDollarPrice(0),
                 parts: Vec::new(),
-                unreported_picodollars: 0,
+                unreported_picodollars: PicoDollarPrice(0),
                 not_shown: 0,
                 charged_again: RepeatedCharges::default(),
                 unverified: unverified.to_vec(),
@@ -352,10 +358,11 @@ mod tests {
 
     #[test]
     fn repeats_that_are_not_named_and_envelopes_that_are_not_compared_are_told() {
-        let again = ChargedAgain { first: SequenceId(3), again: SequenceId(7), picodollars: 50 };
+        let picodollars = PicoDollarPrice(50);
+        let again = ChargedAgain { first: SequenceId(3), again: SequenceId(7), picodollars };
         let lines = |count, not_compared| {
             let kept = vec![again];
-            repeat_lines(&RepeatedCharges { count, picodollars: 50, kept, not_compared })
+            repeat_lines(&RepeatedCharges { count, picodollars, kept, not_compared })
         };
         let named = "  envelope 3 was charged again as 7: 50 p$";
         assert_eq!(lines(1, 0), [named]);

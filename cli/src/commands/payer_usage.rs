@@ -2,6 +2,7 @@
 
 use hawser_chain::admin::rates;
 use hawser_node::error::RunError;
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{PicoDollars, SettledAmount};
 use serde_json::json;
 
@@ -60,7 +61,7 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
             "the fee is larger than any amount can be: give a smaller --count or --size",
         )
     };
-    let one = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
+    let PicoDollarPrice(one) = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
     let all = one.checked_mul(args.count).and_then(PicoDollars::new).ok_or_else(too_large)?;
     let SettledAmount(settled) = all.settled();
     if as_json {

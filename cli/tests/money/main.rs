@@ -44,7 +44,7 @@ fn fees_of_log(network: &MoneyNetwork, at: usize, originator: u32, through: u64)
         let address =
             signature.recover(payer.digest()).unwrap().address().to_string().to_lowercase();
         *amounts.entry(address).or_default() +=
-            statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
+            statement.base_fee().0 + statement.congestion_fee().0;
     }
     amounts
 }

@@ -8,7 +8,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
-use hawser_rules::{NodeRecord, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, Registry};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, PriceFn, SkipReason, Store,
     StoreIdentity, StoreSettings,
@@ -53,7 +53,7 @@ pub fn write_registry(place: &Path, name: &str, id: u32, key: &SecretKey) -> Pat
 }
 
 pub fn open(data: &Path, key: &SecretKey) -> Store {
-    open_with(data, key, |_, _| 0)
+    open_with(data, key, |_, _| PicoDollarPrice(0))
 }
 
 /// Opens the folder with prices of its own.
@@ -93,7 +93,7 @@ pub fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
         payer: key.public_key().address(),
         size_bytes: payer.len() as u64,
         retention_days: 30,
-        stated_picodollars: 1_000 + sequence,
+        stated_picodollars: PicoDollarPrice(1_000 + sequence),
     };
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: NODE,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{
     Leaves, NodeIds, PayerReport, PayerReportError, RangeEnd, ReportDifference, compare,
     end_of_range,
@@ -437,7 +438,7 @@ fn sum_up(
     end_minute: u32,
     payers_max: usize,
 ) -> Result<Summed, ReadError> {
-    let mut sums: HashMap<PayerAddress, u64> = HashMap::new();
+    let mut sums: HashMap<PayerAddress, PicoDollarPrice> = HashMap::new();
     let (mut newest, mut full) = (SequenceId::NONE, None);
     snapshot.usage_of_minutes(about, start_minute, end_minute, |minute, payer, row| {
         if sums.len() == payers_max && !sums.contains_key(&payer) {
@@ -445,7 +446,7 @@ fn sum_up(
             return false;
         }
         let sum = sums.entry(payer).or_default();
-        *sum = sum.saturating_add(row.picodollars);
+        *sum = sum.plus(row.picodollars);
         newest = newest.max(row.last_sequence);
         true
     })?;

@@ -29,14 +29,15 @@ fn append(sequence: u64, minute: u32, payer: u8, size_bytes: u64) -> Change {
     };
     let proof = Proof::Transaction([1; 32]);
     let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
-    let payer = Address([payer; 20]);
+    let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(0));
+    let charge = Charge { payer, size_bytes, retention_days: 2, stated_picodollars };
     let facts = Facts {
         topic: None,
         originator_ns,
         depends_on: Vec::new(),
         expiry_unix_s: None,
         receipt: None,
-        charge: Some(Charge { payer, size_bytes, retention_days: 2, stated_picodollars: 0 }),
+        charge: Some(charge),
         counts_for_congestion: true,
         addresses: Vec::new(),
     };
@@ -129,7 +130,12 @@ fn reports_that_end_early_for_their_payers_together_have_all_amounts() {
                 assert!(is_small, "{} payers, {written}, seed {seed}", leaves.payers().len());
                 let is_last = report.end() == whole.end();
                 assert!(is_last || with_next > written, "it ends too early, seed {seed}");
-                amounts.extend(leaves.payers().iter().map(|leaf| (leaf.payer, leaf.fee.get())));
+                amounts.extend(
+                    leaves
+                        .payers()
+                        .iter()
+                        .map(|leaf| (leaf.payer, PicoDollarPrice::from(leaf.fee))),
+                );
                 (start, reports) = (report.end().sequence, reports + 1);
             }
             assert_eq!(start, whole.end().sequence, "seed {seed}");

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd};
 use hawser_storage::{
@@ -97,7 +98,7 @@ struct LateEnvelopes {
 /// Usage of a payer in the minutes of a report.
 #[derive(Debug, Clone, Copy, Default)]
 struct PayerSum {
-    picodollars: u64,
+    picodollars: PicoDollarPrice,
     messages: u64,
 }
 
@@ -339,7 +340,7 @@ fn leaves_without(
     let after = minutes.start().checked_sub(1);
     snapshot.usage_of_minutes(about, after, *minutes.end(), |_, payer, row| {
         let sum = sums.entry(payer).or_default();
-        sum.picodollars = sum.picodollars.saturating_add(row.picodollars);
+        sum.picodollars = sum.picodollars.plus(row.picodollars);
         sum.messages = sum.messages.saturating_add(row.messages);
         true
     })?;
@@ -375,9 +376,9 @@ fn leaves_without(
 }
 
 /// Takes one envelope out of the sum of its payer. A payer without other envelopes has no leaf.
-fn take(sums: &mut HashMap<PayerAddress, PayerSum>, payer: PayerAddress, picodollars: u64) {
+fn take(sums: &mut HashMap<PayerAddress, PayerSum>, payer: PayerAddress, fee: PicoDollarPrice) {
     let Some(sum) = sums.get_mut(&payer) else { return };
-    sum.picodollars = sum.picodollars.saturating_sub(picodollars);
+    sum.picodollars = sum.picodollars.less(fee);
     sum.messages = sum.messages.saturating_sub(1);
     if sum.messages == 0 {
         sums.remove(&payer);

@@ -1,30 +1,25 @@
 //! The usage of a payer, and what it can still spend.
 
 use hawser_proto::PayerAddress;
+use hawser_rules::PicoDollarPrice;
 use hawser_storage::{ReadError, Snapshot};
 
 use super::ChainReports;
 use crate::ledger::{self, PicoDollarBalance};
 
-/// The usage of a payer, picodollars, and its balance.
+/// The usage of a payer, and its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PayerUsage {
-    /// Usage that is in no report which is settled as a whole.
-    pub unsettled: u64,
-    /// Usage of reports that are settled as a whole.
-    pub settled: u64,
+    /// Usage that is in no report which is settled as a whole. Saturates.
+    pub unsettled: PicoDollarPrice,
+    /// Usage of reports that are settled as a whole. Saturates.
+    pub settled: PicoDollarPrice,
     /// Envelopes of both.
     pub envelopes: u64,
     /// The balance on the chain, which settlements reduce.
     pub balance: PicoDollarBalance,
-}
-
-impl PayerUsage {
-    /// Returns the amount that the payer can still spend: the balance without the unsettled usage.
-    #[must_use]
-    pub fn available(&self) -> PicoDollarBalance {
-        self.balance.without(self.unsettled.into())
-    }
+    /// The amount that the payer can still spend: the balance without all of the unsettled usage.
+    pub available: PicoDollarBalance,
 }
 
 /// Returns the usage of a payer at all originators. `chain` is of the same moment as `snapshot`. Reads every minute in
@@ -37,16 +32,20 @@ pub fn usage_of(
     chain: &ChainReports,
     payer: PayerAddress,
 ) -> Result<PayerUsage, ReadError> {
-    let mut usage = PayerUsage::default();
+    let (mut usage, mut unsettled) = (PayerUsage::default(), 0_i128);
     snapshot.usage_of_payer(payer, |originator, minute, row| {
         let sum = match chain.is_settled(originator, minute) {
             true => &mut usage.settled,
-            false => &mut usage.unsettled,
+            false => {
+                unsettled += i128::from(row.picodollars.0);
+                &mut usage.unsettled
+            }
         };
-        *sum = sum.saturating_add(row.picodollars);
+        *sum = sum.plus(row.picodollars);
         usage.envelopes = usage.envelopes.saturating_add(row.messages);
     })?;
     usage.balance = ledger::balance(&snapshot.ledger(payer)?);
+    usage.available = usage.balance.without(unsettled);
     Ok(usage)
 }
 
@@ -60,14 +59,76 @@ pub fn available_of(
     chain: &ChainReports,
     payer: PayerAddress,
 ) -> Result<PicoDollarBalance, ReadError> {
-    let mut usage = PayerUsage::default();
+    let mut unsettled = 0_i128;
     snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
         let settled = chain.settled_through(originator, minute);
         if settled.is_none() {
-            usage.unsettled = usage.unsettled.saturating_add(row.picodollars);
+            unsettled += i128::from(row.picodollars.0);
         }
         settled
     })?;
-    usage.balance = ledger::balance(&snapshot.ledger(payer)?);
-    Ok(usage.available())
+    Ok(ledger::balance(&snapshot.ledger(payer)?).without(unsettled))
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+    use hawser_rules::{PicoDollarsPerByteDay, Rate};
+    use hawser_storage::{Change, Charge, Facts, LogEntry, Validity};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::price::rate_row;
+    use crate::read::testing;
+
+    const PAYER: PayerAddress = Address([7; 20]);
+
+    /// Returns a charged envelope in a minute of its own.
+    fn append(sequence: u64) -> Change {
+        let id = EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
+        let originator_ns = i64::try_from(sequence).unwrap() * 60_000_000_000;
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: id.originator.0,
+            originator_sequence_id: sequence,
+            originator_ns,
+            ..Default::default()
+        };
+        let proof = Proof::Transaction([1; 32]);
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+        let stated_picodollars = PicoDollarPrice(0);
+        let charge = Charge { payer: PAYER, size_bytes: 1, retention_days: 2, stated_picodollars };
+        let facts = Facts {
+            topic: None,
+            originator_ns,
+            depends_on: Vec::new(),
+            expiry_unix_s: None,
+            receipt: None,
+            charge: Some(charge),
+            counts_for_congestion: true,
+            addresses: Vec::new(),
+        };
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: Some(facts) })
+    }
+
+    /// A payer publishes at three nodes or in three minutes for more than 64 bits can say.
+    #[test]
+    fn unsettled_usage_beyond_64_bits_is_taken_from_the_balance_exactly() {
+        let (store, most) = (testing::store(), i64::MAX.unsigned_abs());
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: PicoDollarPrice(most),
+            storage_fee: PicoDollarsPerByteDay(0),
+            congestion_fee: PicoDollarPrice(0),
+            target_rate_per_minute: 0,
+        };
+        store.record_rates(&[rate_row(&rate)]).unwrap();
+        store.commit(&[1, 2, 3].map(append)).unwrap();
+        let (snapshot, chain) = (store.snapshot(), ChainReports::default());
+        let owed = PicoDollarBalance(-3 * i128::from(most));
+        assert_eq!(available_of(&snapshot, &chain, PAYER).unwrap(), owed);
+        let usage = usage_of(&snapshot, &chain, PAYER).unwrap();
+        assert_eq!((usage.available, usage.unsettled), (owed, PicoDollarPrice(u64::MAX)));
+    }
 }

@@ -184,7 +184,7 @@ mod tests {
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{Bytes, SecretKey};
-    use hawser_rules::NodeRecord;
+    use hawser_rules::{NodeRecord, PicoDollarPrice};
     use hawser_storage::{
         ChainPosition, Change, Family, InvalidRule, LogEntry, SkipReason, StoreIdentity, Validity,
     };
@@ -229,7 +229,7 @@ mod tests {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity =
             StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        Store::in_memory(identity, |_, _| 0).unwrap()
+        Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap()
     }
 
     /// An envelope that states a minute.

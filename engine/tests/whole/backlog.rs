@@ -35,7 +35,7 @@ pub fn envelope(sequence: u64, is_bad: bool) -> Bytes {
         originator_node_id: SOURCE.0,
         originator_sequence_id: sequence,
         originator_ns: ns,
-        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap(),
+        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap().0,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,

@@ -162,7 +162,7 @@ fn expected(is_absent: impl Fn(i64) -> bool) -> (u64, u64) {
     let owed = plan.iter().enumerate().filter(|(_, it)| is_owed(it));
     for (_, it) in owed.filter(|(index, it)| it.is_odd || !is_absent(place(*index).1)) {
         let len_bytes = it.paid.len() as u64;
-        amount += busy_rate().fee(len_bytes, 60, [messages, 0, 0, 0, 0]).unwrap();
+        amount += busy_rate().fee(len_bytes, 60, [messages, 0, 0, 0, 0]).unwrap().0;
         messages += 1;
     }
     (messages, amount)
@@ -192,7 +192,7 @@ fn books(store: &Store) -> ((u64, u64), Vec<Validity>, String) {
         let counted = snapshot.congestion(SOURCE, minute_of(START_NS)).unwrap();
         assert_eq!(counted, row.messages, "what is booked counts for congestion");
         let digests = format!("{:?}", snapshot.projection_digests().unwrap());
-        ((row.messages, row.picodollars), validities(store), digests)
+        ((row.messages, row.picodollars.0), validities(store), digests)
     };
     let books = read();
     store.rebuild_many(&many, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();

@@ -144,8 +144,8 @@ async fn a_clock_that_was_ahead_at_the_start_makes_no_congestion() {
         let pair = [0, 1].map(|place| message(1, &format!("{minute} {place}"))).to_vec();
         for envelope in node.engine.publish(pair).await.unwrap() {
             let envelope = OriginatorEnvelope::parse(envelope).unwrap();
-            let fee = envelope.unsigned().congestion_fee_picodollars();
-            assert_eq!(fee, 0, "minute {minute} has no more than the target");
+            let fee = envelope.unsigned().congestion_fee();
+            assert_eq!(fee, PicoDollarPrice(0), "minute {minute} has no more than the target");
         }
     }
 }

@@ -31,7 +31,7 @@ fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_overpriced: bool
     let client = client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())));
     let paid: Bytes = PayerEnvelope::sign(client, node, 60, &payer(0)).encode_to_vec().into();
     let originator_ns = START_NS + after_s * SECOND_NS;
-    let fee = rate().base_fee(paid.len() as u64, 60).unwrap();
+    let fee = rate().base_fee(paid.len() as u64, 60).unwrap().0;
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: node.0,
         originator_sequence_id: sequence,

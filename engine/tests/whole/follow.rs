@@ -67,7 +67,7 @@ fn signed(originator: OriginatorId, sequence: u64, text: &str, rate: Rate, ns: i
         originator_node_id: originator.0,
         originator_sequence_id: sequence,
         originator_ns: ns,
-        base_fee_picodollars: rate.base_fee(paid.len() as u64, 60).unwrap(),
+        base_fee_picodollars: rate.base_fee(paid.len() as u64, 60).unwrap().0,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,
@@ -406,7 +406,8 @@ async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked(
     let payer = payer(0).public_key().address();
     let row = store.snapshot().usage(SOURCE, minute, payer).unwrap().unwrap();
     assert_eq!(row.messages, 2);
-    assert_eq!(row.stated_picodollars, row.picodollars + 1000, "two thousand instead of one");
+    let more = PicoDollarPrice(1000);
+    assert_eq!(row.stated_picodollars, row.picodollars.plus(more), "two thousand instead of one");
     assert_eq!(store.differing_fees(), [(SOURCE, 1)].into());
 
     // It is evidence once the list is known to have every rate of that time.

@@ -233,7 +233,7 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
     let answers = join_all(texts.iter().map(publish)).await;
     let fee = |bytes: &hawser_proto::Bytes| {
         let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
-        envelope.unsigned().base_fee_picodollars()
+        envelope.unsigned().base_fee().0
     };
     let fees: Vec<u64> = answers.iter().flatten().flatten().map(fee).collect();
     let spent: u64 = fees.iter().sum();

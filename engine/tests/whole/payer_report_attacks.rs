@@ -258,14 +258,14 @@ async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() 
     network.follow_chain();
     // Node 300 learns of the report before it has the strand.
     let address = payer(0).public_key().address();
-    assert_eq!(network.worker(300).usage_of(address).unwrap().settled, 0);
+    assert_eq!(network.worker(300).usage_of(address).unwrap().settled.0, 0);
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "its amounts are right");
 
     network.traffic("second").await;
     network.replicate();
     for node in [200, 300] {
         let usage = network.worker(node).usage_of(address).unwrap();
-        assert!(usage.settled > 0 && usage.unsettled > 0, "node {node}: {usage:?}");
+        assert!(usage.settled.0 > 0 && usage.unsettled.0 > 0, "node {node}: {usage:?}");
     }
     network.pass(6 * 60);
     assert!(matches!(network.write(100, 100).await, Written::New(_)), "after the period");

@@ -243,12 +243,12 @@ async fn what_is_available_is_one_figure() {
     network.require_balance = true;
     network.restart(100);
     let usage = network.worker(100).usage_of(address).unwrap();
-    assert!(usage.unsettled > 0 && usage.settled > 0);
-    assert_ne!(taken * 1_000_000, usage.settled, "the settlement rounds up");
-    assert_eq!(usage.available().0, -i128::from(usage.unsettled));
+    assert!(usage.unsettled.0 > 0 && usage.settled.0 > 0);
+    assert_ne!(taken * 1_000_000, usage.settled.0, "the settlement rounds up");
+    assert_eq!(usage.available.0, -i128::from(usage.unsettled.0));
     let refused = network.try_publish(100, 0, &["one more"]).await;
     let Err(PublishError::Balance { left, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!(left, usage.available());
+    assert_eq!(left, usage.available);
 }
 
 /// An operator who takes the steps by hand gets a report of what was done, what would be done, and why not.

@@ -12,6 +12,7 @@ use hawser_engine::runtime::{
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
     AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
@@ -60,7 +61,7 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     assert_eq!(settler.settle(OriginatorId(100)).await.unwrap(), 3, "in parts that have room");
     network.follow_chain();
     let sum: u64 = stated.payers().iter().map(|leaf| leaf.fee.get()).sum();
-    assert_eq!(settler.totals().settled_picodollars, sum);
+    assert_eq!(settler.totals().settled_picodollars.0, sum);
     network.contract.0.lock().leaves_max = None;
     assert_eq!(network.settle(100, 100).await.unwrap(), 0, "nothing is left");
     assert!(network.on_chain().is_settled(OriginatorId(100), report.end.minute));
@@ -69,9 +70,9 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
         let taken = network.contract.0.lock().taken_from[&leaf.payer];
         assert_eq!(taken, leaf.fee.settled(), "{}", leaf.payer);
         let usage = network.worker(200).usage_of(leaf.payer).unwrap();
-        assert_eq!(usage.settled, leaf.fee.get());
-        assert!(usage.unsettled > 0, "the last minute is in no report");
-        assert_eq!(usage.available().0, -i128::from(usage.unsettled));
+        assert_eq!(usage.settled.0, leaf.fee.get());
+        assert!(usage.unsettled.0 > 0, "the last minute is in no report");
+        assert_eq!(usage.available.0, -i128::from(usage.unsettled.0));
     }
     let shown = network.worker(200).reports().unwrap().views;
     let [shown] = &shown[..] else { panic!("{shown:?}") };
@@ -134,7 +135,8 @@ async fn stored_amounts_that_are_not_those_of_the_report_are_computed_again() {
         stored.remove(0)
     };
     let (true_ones, mut changed) = (stored().amounts, stored());
-    changed.amounts[0].1 += 1;
+    let amount = &mut changed.amounts[0].1;
+    *amount = amount.plus(PicoDollarPrice(1));
     store.record_report_amounts(&changed).unwrap();
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log");
     assert_eq!(network.contract.0.lock().asked_to_settle, 1, "never by the others");
@@ -276,7 +278,8 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let (minute, sequence) = end.unwrap().unwrap();
     let true_leaves = network.stated(sequence);
     let without = true_leaves.payers()[0].payer;
-    let fewer = true_leaves.payers()[1..].iter().map(|leaf| (leaf.payer, leaf.fee.get()));
+    let fewer = true_leaves.payers()[1..].iter();
+    let fewer = fewer.map(|leaf| (leaf.payer, PicoDollarPrice::from(leaf.fee)));
     let lies = [
         (RangeEnd { minute, sequence }, Leaves::sum(fewer).root()),
         (RangeEnd { minute: minute + 1, sequence }, true_leaves.root()),
@@ -487,7 +490,7 @@ async fn reports_cannot_be_published_by_callers() {
     let written = OriginatorEnvelope::parse(written.unwrap().unwrap()).unwrap();
     let payer = written.unsigned().payer();
     assert_eq!(payer.retention_days(), 60);
-    assert_eq!(written.unsigned().base_fee_picodollars(), 0);
+    assert_eq!(written.unsigned().base_fee(), PicoDollarPrice(0));
     let again: pb::PayerEnvelope = prost::Message::decode(payer.as_bytes().clone()).unwrap();
     let refused = network.engines[&100].publish(vec![again]).await;
     assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");

@@ -107,8 +107,8 @@ fn usage(store: &Store) -> UsageRow {
     let mut sum = UsageRow::default();
     for index in 0..3 {
         let add = |_, _, row: UsageRow| {
-            sum.picodollars += row.picodollars;
-            sum.stated_picodollars += row.stated_picodollars;
+            sum.picodollars = sum.picodollars.plus(row.picodollars);
+            sum.stated_picodollars = sum.stated_picodollars.plus(row.stated_picodollars);
             sum.messages += row.messages;
         };
         store.snapshot().usage_of_payer(payer(index).public_key().address(), add).unwrap();
@@ -142,7 +142,7 @@ fn what_is_booked_of_an_honest_strand_is_what_its_node_has_asked_for() {
     assert!(store.differing_fees().is_empty());
     let base =
         |entry: &LogEntry| 1000 + 3 * 60 * entry.facts.as_ref().unwrap().charge.unwrap().size_bytes;
-    assert!(sum.picodollars > strand().iter().map(base).sum(), "the strand is congested");
+    assert!(sum.picodollars.0 > strand().iter().map(base).sum(), "the strand is congested");
     // And nothing is held against it.
     let (snapshot, rates) = (store.snapshot(), RateTable::new(rates().to_vec(), None).unwrap());
     for LogEntry { id, bytes, .. } in strand() {

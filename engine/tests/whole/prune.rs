@@ -19,8 +19,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::RateTable;
 use hawser_rules::payer_report::{Leaves, NodeIds, PayerReport};
+use hawser_rules::{PicoDollarPrice, RateTable};
 use hawser_storage::{
     Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
     WriteFault,
@@ -351,11 +351,11 @@ fn a_false_report_is_explained_after_pruning_as_before() {
         panic!("it is this node's own")
     };
     let bytes = strands()[0][usize::try_from(LEFT_OUT - 1).unwrap()].clone();
-    let fee = OriginatorEnvelope::parse(bytes).unwrap().unsigned().base_fee_picodollars();
+    let fee = OriginatorEnvelope::parse(bytes).unwrap().unsigned().base_fee().0;
     let by = payer(0).public_key().address();
     let lower = leaves.payers().iter().map(|leaf| {
         let less = if leaf.payer == by { fee } else { 0 };
-        (leaf.payer, leaf.fee.get() - less)
+        (leaf.payer, PicoDollarPrice(leaf.fee.get() - less))
     });
     let root = Leaves::sum(lower).root();
     let lie = PayerReport::new(NODES[0], report.start(), report.end(), root, nodes).unwrap();

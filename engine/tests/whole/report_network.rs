@@ -330,9 +330,9 @@ impl Network {
             let signature = payer_envelope.signature_bytes().unwrap();
             let signature = hawser_proto::Signature::from_bytes(signature).unwrap();
             let payer = signature.recover(payer_envelope.digest()).unwrap().address();
-            let congestion = statement.congestion_fee_picodollars();
-            let congestion = if has_congestion { congestion } else { 0 };
-            Some((payer, statement.base_fee_picodollars() + congestion))
+            let base = statement.base_fee();
+            let fee = if has_congestion { base.plus(statement.congestion_fee()) } else { base };
+            Some((payer, fee))
         });
         Leaves::sum(fees)
     }

@@ -321,7 +321,7 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     for node in network.members() {
         for (payer, amount) in &of_log {
             let usage = network.worker(node).usage_of(*payer).unwrap();
-            assert_eq!(usage.settled, *amount, "node {node} tells {payer} what the log says");
+            assert_eq!(usage.settled.0, *amount, "node {node} tells {payer} what the log says");
         }
     }
 }

@@ -170,34 +170,33 @@ pub(super) fn verify(
         Err(violation) if rates.covers(statement.originator_ns()) => return Err(violation.into()),
         charges => charges.err(),
     };
-    let congestion_fee_picodollars = match &unconfirmed {
-        None => statement.congestion_fee_picodollars(),
-        Some(_) => 0,
+    let congestion_fee = match &unconfirmed {
+        None => statement.congestion_fee(),
+        Some(_) => PicoDollarPrice(0),
     };
-    let base_fee_picodollars = match &unconfirmed {
-        None => statement.base_fee_picodollars(),
+    let base_fee = match &unconfirmed {
+        None => statement.base_fee(),
         Some(_) => known_base_fee(&statement, rates),
     };
     Ok(VerifiedAnswer {
         id: statement.id(),
-        fee: PicoDollarPrice(base_fee_picodollars.saturating_add(congestion_fee_picodollars)),
-        congestion_fee: PicoDollarPrice(congestion_fee_picodollars),
+        fee: base_fee.plus(congestion_fee),
+        congestion_fee,
         unconfirmed,
         was_stored,
     })
 }
 
-/// Returns the base fee of an envelope by the newest known rate for its time, picodollars; 0 if it is free or older
-/// than the list.
-fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> u64 {
+/// Returns the base fee of an envelope by the newest known rate for its time; 0 if it is free or older than the list.
+fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> PicoDollarPrice {
     let payer = statement.payer();
     if is_free(payer.client().topic().kind()) {
-        return 0;
+        return PicoDollarPrice(0);
     }
     let rate = rates.at(statement.originator_ns());
     let fee =
         rate.and_then(|rate| rate.base_fee(payer.as_bytes().len() as u64, payer.retention_days()));
-    fee.unwrap_or(0)
+    fee.unwrap_or_default()
 }
 
 /// Returns true if a stored payer envelope has the target, the client envelope and the payer of the one that was

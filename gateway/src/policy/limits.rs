@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use hawser_rules::PicoDollarPrice;
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
@@ -25,32 +26,32 @@ const HELD_FOR_S: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CallerCost {
     pub(crate) envelopes: u64,
-    /// Fees of nodes, and the price of the gas, picodollars.
-    pub(crate) picodollars: u64,
+    /// Fees of nodes, and the price of the gas.
+    pub(crate) picodollars: PicoDollarPrice,
     pub(crate) gas: u64,
-    /// The most that congestion may cost, picodollars. It is held back until the node has answered, and counts for
+    /// The most that congestion may cost. It is held back until the node has answered, and counts for
     /// other requests of this gateway meanwhile.
-    pub(crate) congestion_max: u64,
+    pub(crate) congestion_max: PicoDollarPrice,
 }
 
 impl CallerCost {
     pub(crate) fn add(&mut self, more: Self) {
         self.envelopes = self.envelopes.saturating_add(more.envelopes);
-        self.picodollars = self.picodollars.saturating_add(more.picodollars);
+        self.picodollars = self.picodollars.plus(more.picodollars);
         self.gas = self.gas.saturating_add(more.gas);
-        self.congestion_max = self.congestion_max.saturating_add(more.congestion_max);
+        self.congestion_max = self.congestion_max.plus(more.congestion_max);
     }
 
     /// Returns the cost in the form that gateways share: without what is held back.
     pub(crate) fn to_share(self) -> SharedCost {
-        [self.envelopes, self.picodollars, self.gas]
+        [self.envelopes, self.picodollars.0, self.gas]
     }
 
     fn remove(&mut self, less: Self) {
         self.envelopes = self.envelopes.saturating_sub(less.envelopes);
-        self.picodollars = self.picodollars.saturating_sub(less.picodollars);
+        self.picodollars = self.picodollars.less(less.picodollars);
         self.gas = self.gas.saturating_sub(less.gas);
-        self.congestion_max = self.congestion_max.saturating_sub(less.congestion_max);
+        self.congestion_max = self.congestion_max.less(less.congestion_max);
     }
 }
 
@@ -202,7 +203,7 @@ impl CallerUsage {
         Ok(())
     }
 
-    fn add_cost(&mut self, picodollars: u64) {
+    fn add_cost(&mut self, picodollars: PicoDollarPrice) {
         let cost = CallerCost { picodollars, ..CallerCost::default() };
         self.hour_budget.used.add(cost);
         self.day_budget.used.add(cost);
@@ -253,8 +254,8 @@ impl CallerUsage {
         ] {
             let next_s = (length_ms - now_ms % length_ms).div_ceil(1000);
             let CallerCost { envelopes, picodollars, gas, congestion_max } = budget.used;
-            let used = [(envelopes, 0), (picodollars, congestion_max), (gas, 0)];
-            let costs = [cost.envelopes, cost.picodollars, cost.gas];
+            let used = [(envelopes, 0), (picodollars.0, congestion_max.0), (gas, 0)];
+            let costs = [cost.envelopes, cost.picodollars.0, cost.gas];
             for ((most, what), ((used, held), cost)) in
                 limits.into_iter().zip(names).zip(used.into_iter().zip(costs))
             {
@@ -332,9 +333,9 @@ impl CallerLimits {
         self.total.take(policy, cost, now_ms)
     }
 
-    /// Adds picodollars that nodes charged beyond the price to the usage of the caller and of all callers together.
+    /// Adds what nodes charged beyond the price to the usage of the caller and of all callers together.
     /// The usage may exceed the budgets then.
-    pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
+    pub(crate) fn add_cost(&mut self, caller: &str, picodollars: PicoDollarPrice) {
         self.total.add_cost(picodollars);
         if let Some(used) = self.callers.get_mut(caller) {
             used.add_cost(picodollars);
@@ -388,7 +389,7 @@ mod tests {
     }
 
     fn of(picodollars: u64) -> CallerCost {
-        CallerCost { picodollars, ..envelopes(1) }
+        CallerCost { picodollars: PicoDollarPrice(picodollars), ..envelopes(1) }
     }
 
     const MINUTE_MS: u64 = 60_000;
@@ -436,7 +437,7 @@ mod tests {
         assert_eq!(limits.take("a", &policy, cost, NOON), Ok(()));
         let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
         assert_eq!((refused.what, refused.retry_after_s), ("picodollars a day", Some(12 * 3600)));
-        limits.add_cost("a", 400);
+        limits.add_cost("a", PicoDollarPrice(400));
         let one = of(1);
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
@@ -501,7 +502,7 @@ mod tests {
     fn a_request_that_does_not_fit_for_what_is_held_back_may_come_again_soon() {
         let policy = Policy { picodollars_per_hour: Some(20), ..Policy::default() };
         let mut limits = CallerLimits::default();
-        let held = CallerCost { congestion_max: 9, ..of(5) };
+        let held = CallerCost { congestion_max: PicoDollarPrice(9), ..of(5) };
         assert_eq!(limits.take("a", &policy, held, NOON), Ok(()));
         let wait = |limits: &mut CallerLimits, cost| {
             let refused = limits.take("a", &policy, cost, NOON).unwrap_err();

@@ -55,7 +55,7 @@ use crate::sharing::{
     GatewayShare, LimitHolder, SharedCharge, SharedCount, SharedKnowledge, SharedLimits,
     SharedQuery, SharedTake,
 };
-use hawser_rules::PayloadClass;
+use hawser_rules::{PayloadClass, PicoDollarPrice};
 
 /// Largest credential that the webhook is asked about, bytes. A guess: as for tokens.
 const CREDENTIAL_LEN_BYTES_MAX: usize = 16 * 1024;
@@ -438,7 +438,7 @@ impl Policies {
                 return Err(PolicyError::TooLong { index, len, max });
             }
             let price = price(envelope);
-            let fee = price.picodollars;
+            let PicoDollarPrice(fee) = price.picodollars;
             if let Some(max) = policy.picodollars_per_envelope_max.filter(|max| fee > *max) {
                 return Err(PolicyError::TooExpensive { index, fee, max });
             }
@@ -525,16 +525,16 @@ impl Policies {
         self.file.policy_of(&caller.name).retention_days
     }
 
-    /// Returns the largest price that a caller pays for an envelope, in picodollars.
-    pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
-        self.file.policy_of(&caller.name).picodollars_per_envelope_max
+    /// Returns the largest price that a caller pays for an envelope.
+    pub(crate) fn price_max(&self, caller: &CallerId) -> Option<PicoDollarPrice> {
+        self.file.policy_of(&caller.name).picodollars_per_envelope_max.map(PicoDollarPrice)
     }
 
-    /// Takes from the budget the picodollars that nodes charged beyond the price taken before.
+    /// Takes from the budget what nodes charged beyond the price taken before.
     pub(crate) async fn add_cost(
         &self,
         caller: &CallerId,
-        picodollars: u64,
+        picodollars: PicoDollarPrice,
         admission: &Admission,
     ) {
         self.limits.lock().add_cost(&caller.name, picodollars);
@@ -542,7 +542,7 @@ impl Policies {
             self.networks.lock().add_cost(network, picodollars);
         }
         if let Some(count) = &admission.shared {
-            count.add([0, picodollars, 0]).await;
+            count.add([0, picodollars.0, 0]).await;
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_rules::PicoDollarPrice;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -234,11 +235,11 @@ impl NodeAttempt {
         }
         let placed = &*placed;
         let more = placed.iter().map(|(item, placed)| item.bill.enter_placed(placed));
-        let more_picodollars = more.fold(0, u64::saturating_add);
+        let more = more.fold(PicoDollarPrice(0), PicoDollarPrice::plus);
         let fees = placed.iter().filter_map(|(_, placed)| placed.congestion_fee);
         fees.for_each(|fee| self.node.record_congestion_fee(fee));
         if let Some((item, _)) = placed.first() {
-            item.bill.charge(more_picodollars).await;
+            item.bill.charge(more).await;
         }
         BillEntry::release_congestion(placed.iter().map(|(item, _)| &item.bill));
         // The request also returns these prices, but only if its caller waits to the end. Each price returns once,

@@ -96,9 +96,7 @@ impl PublishService {
         let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
         let taken = admitted.map_err(refused)?;
         // Congestion fees may use the rest of the caller's largest price after the base fee.
-        let fee_max = |it: &Routed| {
-            price_max.map(|max| PicoDollarPrice(max.saturating_sub(price(it).picodollars)))
-        };
+        let fee_max = |it: &Routed| price_max.map(|max| max.less(price(it).picodollars));
         let all_are_expensive =
             |it: &Routed| it.route == Route::Node && self.nodes.all_are_expensive(fee_max(it));
         // Before the limits that callers share, so that a refused caller takes nothing from others.
@@ -231,20 +229,22 @@ impl PublishService {
         envelope: &Routed,
         rates: &RateTable,
         retention_days: u32,
-        price_max: Option<u64>,
+        price_max: Option<PicoDollarPrice>,
     ) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
             let wei = self.chain.gas_price().0.saturating_mul(u128::from(gas));
             let picodollars = u64::try_from(wei / WEI_PER_PICODOLLAR).unwrap_or(u64::MAX);
-            return CallerCost { envelopes: 1, picodollars, gas, congestion_max: 0 };
+            let picodollars = PicoDollarPrice(picodollars);
+            return CallerCost { envelopes: 1, picodollars, gas, ..CallerCost::default() };
         }
         let size = payer_envelope_len(&envelope.bytes, retention_days);
         let rate = rates.at(crate::now_ns()).ok();
         let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days).ok());
-        let fee = fee.unwrap_or(0); // without a rate, nodes refuse the envelope too
-        let left = price_max.map_or(u64::MAX, |max| max.saturating_sub(fee));
-        let congestion_max = rate.map_or(0, full_congestion_fee).min(left);
+        // Without a rate, nodes refuse the envelope too.
+        let fee = fee.unwrap_or_default();
+        let left = price_max.map_or(PicoDollarPrice(u64::MAX), |max| max.less(fee));
+        let congestion_max = rate.map(full_congestion_fee).unwrap_or_default().min(left);
         CallerCost { envelopes: 1, picodollars: fee, gas: 0, congestion_max }
     }
 
@@ -357,10 +357,10 @@ impl PublishService {
     }
 }
 
-/// Returns the most that a node may charge for the congestion of an envelope, picodollars.
-fn full_congestion_fee(rate: &Rate) -> u64 {
+/// Returns the most that a node may charge for the congestion of an envelope.
+fn full_congestion_fee(rate: &Rate) -> PicoDollarPrice {
     let units = congestion_units([u64::MAX; 5], rate.target_rate_per_minute);
-    rate.congestion_fee.0.saturating_mul(units)
+    PicoDollarPrice(rate.congestion_fee.0.saturating_mul(units))
 }
 
 /// Returns an upper estimate of the gas for a payload of `len` bytes. Measured on a local chain: 37,000 for 78

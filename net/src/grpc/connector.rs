@@ -69,7 +69,7 @@ impl PeerConnector {
         // An address of IPv6 has brackets in a URL.
         let host = target.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
+        let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses.to_vec()));
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEP_ALIVE));

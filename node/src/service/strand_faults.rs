@@ -368,7 +368,7 @@ mod tests {
         let rate_of_two = rate(2);
         let due = |sequence: u64| {
             let units = congestion_units([sequence - 1, 0, 0, 0, 0], 2);
-            congested(sequence, 500, (FEE, rate_of_two.congestion_fee(units).unwrap()))
+            congested(sequence, 500, (FEE, rate_of_two.congestion_fee(units).unwrap().0))
         };
         for part in [1..=6, 7..=12] {
             take_at(&store, rate(2), &changes_of(&part.map(due).collect::<Vec<_>>()));

@@ -7,6 +7,7 @@ use super::{LayerError, PayerEnvelope};
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
+use crate::price::PicoDollarPrice;
 use crate::sign::{PublicKey, SecretKey, Signature, SignatureError, originator_digest};
 
 /// An originator's statement: a payer envelope with its place, time, fees and expiry.
@@ -15,8 +16,8 @@ pub struct UnsignedOriginatorEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
     originator_ns: i64,
-    base_fee_picodollars: u64,
-    congestion_fee_picodollars: u64,
+    base_fee: PicoDollarPrice,
+    congestion_fee: PicoDollarPrice,
     expiry_unix_s: u64,
     payer: PayerEnvelope,
 }
@@ -62,14 +63,14 @@ impl OpenedStatement {
 
     /// Returns message and storage fee together.
     #[must_use]
-    pub fn base_fee_picodollars(&self) -> u64 {
-        self.message.base_fee_picodollars
+    pub fn base_fee(&self) -> PicoDollarPrice {
+        PicoDollarPrice(self.message.base_fee_picodollars)
     }
 
     /// Returns the surcharge for congestion at the originator.
     #[must_use]
-    pub fn congestion_fee_picodollars(&self) -> u64 {
-        self.message.congestion_fee_picodollars
+    pub fn congestion_fee(&self) -> PicoDollarPrice {
+        PicoDollarPrice(self.message.congestion_fee_picodollars)
     }
 
     /// Returns the bytes of the payer envelope, which may not decode.
@@ -89,8 +90,8 @@ impl OpenedStatement {
             bytes,
             id,
             originator_ns: message.originator_ns,
-            base_fee_picodollars: message.base_fee_picodollars,
-            congestion_fee_picodollars: message.congestion_fee_picodollars,
+            base_fee: PicoDollarPrice(message.base_fee_picodollars),
+            congestion_fee: PicoDollarPrice(message.congestion_fee_picodollars),
             expiry_unix_s: message.expiry_unixtime,
             payer: PayerEnvelope::parse(message.payer_envelope_bytes)?,
         })
@@ -126,14 +127,14 @@ impl UnsignedOriginatorEnvelope {
 
     /// Returns message and storage fee together.
     #[must_use]
-    pub fn base_fee_picodollars(&self) -> u64 {
-        self.base_fee_picodollars
+    pub fn base_fee(&self) -> PicoDollarPrice {
+        self.base_fee
     }
 
     /// Returns the surcharge for congestion at the originator.
     #[must_use]
-    pub fn congestion_fee_picodollars(&self) -> u64 {
-        self.congestion_fee_picodollars
+    pub fn congestion_fee(&self) -> PicoDollarPrice {
+        self.congestion_fee
     }
 
     /// Returns the time in unix seconds from which on the envelope may be pruned; 0 on chain traffic,

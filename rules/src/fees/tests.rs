@@ -25,7 +25,9 @@ fn base_fees_equal_the_golden_ones() {
         let size: i128 = case["message_size"].as_str().unwrap().parse().unwrap();
         let fee = rate.base_fee(u64::try_from(size).unwrap_or(0), days);
         match case["result_picodollars"].as_str() {
-            Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
+            Some(golden) => {
+                assert_eq!(fee, Ok(PicoDollarPrice(golden.parse().unwrap())), "{case}");
+            }
             None => assert!(fee.is_err(), "{case}"),
         }
     }
@@ -34,10 +36,13 @@ fn base_fees_equal_the_golden_ones() {
 #[test]
 fn fees_whose_sum_is_out_of_range_are_refused() {
     const MAX: u64 = i64::MAX.unsigned_abs();
-    let fees = EnvelopeFees::new(MAX - 7, 7).unwrap();
-    assert_eq!((fees.base(), fees.congestion(), fees.sum()), (MAX - 7, 7, MAX));
+    let of =
+        |base, congestion| EnvelopeFees::new(PicoDollarPrice(base), PicoDollarPrice(congestion));
+    let fees = of(MAX - 7, 7).unwrap();
+    let fees = [fees.base(), fees.congestion(), fees.sum()].map(|fee| fee.0);
+    assert_eq!(fees, [MAX - 7, 7, MAX]);
     for (base, congestion) in [(MAX, 1), (1, MAX), (MAX, MAX), (u64::MAX, 0), (1, u64::MAX)] {
-        assert_eq!(EnvelopeFees::new(base, congestion), Err(FeeError::Overflow));
+        assert_eq!(of(base, congestion), Err(FeeError::Overflow));
     }
 }
 
@@ -201,10 +206,10 @@ proptest! {
             .checked_mul(u128::from(size) * u128::from(days))
             .and_then(|fee| fee.checked_add(u128::from(rate.message_fee.0)))
             .filter(|fee| *fee <= limit && size > 0 && days > 0);
-        prop_assert_eq!(rate.base_fee(size, days).ok().map(u128::from), exact);
+        prop_assert_eq!(rate.base_fee(size, days).ok().map(|fee| u128::from(fee.0)), exact);
         let congestion = u128::from(rate.congestion_fee.0) * u128::from(units);
         let exact = (congestion <= limit).then_some(congestion);
-        prop_assert_eq!(rate.congestion_fee(units).ok().map(u128::from), exact);
+        prop_assert_eq!(rate.congestion_fee(units).ok().map(|fee| u128::from(fee.0)), exact);
     }
 
     #[test]
@@ -215,7 +220,8 @@ proptest! {
         units in 0..100_u64,
     ) {
         // A larger argument than one that overflows has to overflow, too.
-        let price = |fee: Result<u64, FeeError>| fee.unwrap_or(u64::MAX);
+        let most = PicoDollarPrice(u64::MAX);
+        let price = |fee: Result<PicoDollarPrice, FeeError>| fee.unwrap_or(most);
         prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
         prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));
         let congestion = |units| price(rate.congestion_fee(units));
@@ -232,7 +238,9 @@ proptest! {
     ) {
         let rate = Rate { target_rate_per_minute: 1, ..rate };
         let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
-        let Some((base, congestion)) = fees else { return Ok(()) };
+        let Some((PicoDollarPrice(base), PicoDollarPrice(congestion))) = fees else {
+            return Ok(());
+        };
         let table = RateTable::new(vec![rate], None).unwrap();
         let charging = |base, congestion| {
             let (base, congestion) = (PicoDollarPrice(base), PicoDollarPrice(congestion));

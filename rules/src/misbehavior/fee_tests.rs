@@ -143,7 +143,8 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
     assert_eq!(judged(&rates[1..], &[with(7, NOW, 0, 0)]), proven);
 
     // The former rate gives the congestion fee of place 8, which has six envelopes before it in its minute.
-    let due = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
+    let units = congestion_units([6, 0, 0, 0, 0], 4);
+    let PicoDollarPrice(due) = RATE.congestion_fee(units).unwrap();
     let strand: Vec<_> = (1..=8_u64)
         .map(|place| match place {
             1 => with(1, NOW - 5 * MINUTE, 1, 0),
@@ -154,7 +155,7 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
     assert_eq!(judged(&rates, &strand[..]), undecided);
     assert_eq!(judged(&rates[1..], &strand[..]), proven);
     // An earlier envelope by the former rate does not hide a congestion fee that no rate gives.
-    let full = RATE.congestion_fee(100).unwrap();
+    let PicoDollarPrice(full) = RATE.congestion_fee(100).unwrap();
     let hiding = [with(1, NOW, 0, 0), with(2, NOW + 2, 1, full)];
     assert_eq!(judged(&rates, &hiding), proven);
     assert_eq!(judged(&rates, &[with(1, NOW, 0, 0), with(2, NOW + 2, 1, 0)]), undecided);
@@ -223,13 +224,13 @@ fn due(earlier_ns: &[i64], ns: i64, counts_itself: bool) -> u64 {
         let minute = minute_of(ns) - age;
         *count += earlier_ns.iter().filter(|it| minute_of(**it) == minute).count() as u64;
     }
-    RATE.congestion_fee(congestion_units(counts, RATE.target_rate_per_minute)).unwrap()
+    RATE.congestion_fee(congestion_units(counts, RATE.target_rate_per_minute)).unwrap().0
 }
 
 #[test]
 fn congestion_without_load_is_above_what_any_envelopes_give() {
     let (rates, like) = (rates(), draft(1, NOW).statement());
-    let fee = RATE.congestion_fee(100).unwrap();
+    let PicoDollarPrice(fee) = RATE.congestion_fee(100).unwrap();
     let mut load = StrandLoad::START;
     let mut strand = Vec::new();
     for sequence in 1..=3 {

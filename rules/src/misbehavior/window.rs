@@ -77,7 +77,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
     };
     let explains = |rate: &Rate| {
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
-        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated.0))
+        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
     };
     if is_free_of_charge || rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{PayerAddress, SequenceId};
 
+use super::leaves::PicoDollars;
 use super::own_usage::{ChargedEnvelope, MinuteOfPayer};
 
 /// The cause of wrong amounts in a report, if it can be found.
@@ -26,10 +28,10 @@ pub enum AmountCause {
     OtherAmount {
         /// The payer.
         payer: PayerAddress,
-        /// Its amount in the report, picodollars.
-        reported: u64,
-        /// Its amount by this node's own computation, picodollars.
-        own: u64,
+        /// Its amount in the report.
+        reported: PicoDollars,
+        /// Its amount by this node's own computation.
+        own: PicoDollars,
         /// The usage that explains the amount.
         part: AmountPart,
     },
@@ -39,8 +41,8 @@ pub enum AmountCause {
         from: PayerAddress,
         /// The payer for whom it is counted.
         to: PayerAddress,
-        /// The amount of this usage by this node's own computation, picodollars.
-        own: u64,
+        /// The amount of this usage by this node's own computation.
+        own: PicoDollarPrice,
         /// The usage: a minute or an envelope.
         part: AmountPart,
     },
@@ -84,9 +86,9 @@ impl fmt::Display for AmountCause {
                 write!(f, "minutes before its start are counted, from {minute} on")
             }
             Self::OtherAmount { payer, reported, own, part } => {
-                write!(f, "payer {payer} has {reported} p$ instead of {own} p${part}")
+                write!(f, "payer {payer} has {reported} instead of {own}{part}")
             }
-            Self::OtherPayer { from, to, own, part } => {
+            Self::OtherPayer { from, to, own: PicoDollarPrice(own), part } => {
                 write!(f, "{own} p$ of payer {from} are counted for payer {to}{part}")
             }
             Self::Exchanged(one, other) => {

@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{PayerAddress, SequenceId};
 
 use super::amount_cause::{AmountCause, AmountPart};
@@ -169,7 +170,7 @@ fn other_payer(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<Am
     if let Some((one, other)) = pairs.find(in_place_of) {
         return Some(AmountCause::Exchanged(payers[one].payer, payers[other].payer));
     }
-    let moved = |from_payer: PayerAddress, amount: u64, part: AmountPart| {
+    let moved = |from_payer: PayerAddress, amount: PicoDollarPrice, part: AmountPart| {
         (0..payers.len()).map(move |to| (from_payer, to, amount, part))
     };
     let rows = usage.rows.iter();
@@ -179,7 +180,7 @@ fn other_payer(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<Am
     let mut moves = of_minutes.take(PAIRS_MAX).chain(of_envelopes.take(PAIRS_MAX));
     moves.find_map(|(from_payer, to, amount, part)| {
         let from = own.place_of(from_payer)?;
-        let (left, more) = (fee(from).checked_sub(amount)?, fee(to).checked_add(amount)?);
+        let (left, more) = (fee(from).checked_sub(amount.0)?, fee(to).checked_add(amount.0)?);
         let is_it = from != to && is_reported([(from, left), (to, more)]);
         let to = payers[to].payer;
         is_it.then_some(AmountCause::OtherPayer { from: from_payer, to, own: amount, part })
@@ -232,7 +233,7 @@ fn other_rows(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<Amo
     let mut payers = own.payers().iter().map(|leaf| leaf.payer).take(tried / 2);
     let payer = payers.find(|payer| {
         let others = own.payers().iter().filter(|leaf| leaf.payer != *payer);
-        is_of(Leaves::sum(others.map(|leaf| (leaf.payer, leaf.fee.get()))))
+        is_of(Leaves::sum(others.map(|leaf| (leaf.payer, leaf.fee.into()))))
     });
     payer.map(AmountCause::WithoutPayer)
 }
@@ -254,24 +255,24 @@ fn other_amount(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<A
     let mut check =
         |payer: PayerAddress, part: AmountPart, amounts: [Option<u64>; 3]| -> Option<AmountCause> {
             let place = own.place_of(payer)?;
-            let fee = own.payers()[place].fee.get();
-            for amount in amounts.into_iter().flatten().filter(|amount| *amount != fee) {
+            let fee = own.payers()[place].fee;
+            for amount in amounts.into_iter().flatten().filter(|amount| *amount != fee.get()) {
                 tried += 1;
                 let Some(amount) = PicoDollars::new(amount) else { continue };
                 let leaf = PayerFee { payer, fee: amount }.leaf();
                 let is_sought =
                     || tree.root_with(&[(place, leaf)]).is_some_and(|root| sought.is(root));
                 if tried <= REPLACED_MAX && is_sought() {
-                    let (own, reported) = (fee, amount.get());
+                    let (own, reported) = (fee, amount);
                     return Some(AmountCause::OtherAmount { payer, reported, own, part });
                 }
             }
             None
         };
-    let changed = |payer, own_fee: u64, stated: u64| {
+    let changed = |payer, own_fee: PicoDollarPrice, stated: PicoDollarPrice| {
         let sum = own.of(payer).map_or(0, PicoDollars::get);
-        let without = sum.checked_sub(own_fee);
-        [without, sum.checked_add(own_fee), without.and_then(|rest| rest.checked_add(stated))]
+        let without = sum.checked_sub(own_fee.0);
+        [without, sum.checked_add(own_fee.0), without.and_then(|rest| rest.checked_add(stated.0))]
     };
     for leaf in own.payers() {
         let sum = leaf.fee.get();
@@ -299,12 +300,14 @@ mod tests {
     use super::*;
 
     fn row(minute: u32, payer: u8, own: u64, stated: u64) -> MinuteOfPayer {
+        let (own, stated) = (PicoDollarPrice(own), PicoDollarPrice(stated));
         let last = SequenceId(u64::from(minute) * 10);
         MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated, last }
     }
 
     fn envelope(sequence: u64, minute: u32, payer: u8, own: u64) -> ChargedEnvelope {
         let (sequence, payer) = (SequenceId(sequence), Address([payer; 20]));
+        let own = PicoDollarPrice(own);
         ChargedEnvelope { sequence, minute, payer, own, stated: own }
     }
 
@@ -317,14 +320,16 @@ mod tests {
                 envelope(51, 5, 1, 60),
                 envelope(52, 5, 1, 40),
                 envelope(53, 5, 2, 50),
-                ChargedEnvelope { stated: 8, ..envelope(61, 6, 1, 7) },
+                ChargedEnvelope { stated: PicoDollarPrice(8), ..envelope(61, 6, 1, 7) },
                 envelope(70, 7, 3, 0),
             ],
         }
     }
 
     fn cause_of(amounts: &[(u8, u64)]) -> AmountCause {
-        let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
+        let of_payer =
+            |(payer, amount): &(u8, u64)| (Address([*payer; 20]), PicoDollarPrice(*amount));
+        let amounts = amounts.iter().map(of_payer);
         let usage = usage();
         cause(Leaves::sum(amounts).root(), &usage.leaves(), &usage)
     }
@@ -332,14 +337,17 @@ mod tests {
     #[test]
     fn each_lie_is_named() {
         let payer = |id| Address([id; 20]);
-        let of = |part, id, reported, own| AmountCause::OtherAmount {
+        let of = |part, id, reported: u64, own: u64| AmountCause::OtherAmount {
             payer: payer(id),
-            reported,
-            own,
+            reported: PicoDollars::new(reported).unwrap(),
+            own: PicoDollars::new(own).unwrap(),
             part,
         };
         let stated = AmountCause::StatedFees(vec![row(6, 1, 7, 8)]);
-        let moved = |part, own| AmountCause::OtherPayer { from: payer(1), to: payer(2), own, part };
+        let moved = |part, own| {
+            let own = PicoDollarPrice(own);
+            AmountCause::OtherPayer { from: payer(1), to: payer(2), own, part }
+        };
         let lies: [(&[(u8, u64)], AmountCause); 15] = [
             (&[(1, 108), (2, 50), (3, 0)], stated),
             (&[(1, 107), (2, 50)], AmountCause::BeforeMinute(7)),
@@ -377,7 +385,8 @@ mod tests {
         let usage = OwnUsage { rows, envelopes, ..OwnUsage::default() };
         let found = |amounts: [u64; 2]| {
             let amounts = [1, 2].into_iter().zip(amounts);
-            let amounts = amounts.map(|(payer, amount)| (Address([payer; 20]), amount));
+            let amounts =
+                amounts.map(|(payer, amount)| (Address([payer; 20]), PicoDollarPrice(amount)));
             let cause = cause(Leaves::sum(amounts).root(), &usage.leaves(), &usage);
             let rows = usage.rows_of(&cause).len();
             let envelopes: Vec<_> = usage.envelopes_of(&cause).iter().map(|id| id.0).collect();
@@ -406,7 +415,7 @@ mod tests {
         };
         let of_envelope = |index: u32| {
             let envelope = envelope(index.into(), 5 + index % PAYERS, 1, 1);
-            ChargedEnvelope { payer: payer(index % PAYERS), stated: 2, ..envelope }
+            ChargedEnvelope { payer: payer(index % PAYERS), stated: PicoDollarPrice(2), ..envelope }
         };
         let rows: Vec<_> = (0..PAYERS).map(of_payer).collect();
         let envelopes: Vec<_> = (0..PAYERS * OF_EACH).map(of_envelope).collect();

@@ -190,6 +190,7 @@ impl std::fmt::Display for ReportDifference {
 #[cfg(test)]
 mod tests {
     use hawser_proto::Address;
+    use hawser_proto::price::PicoDollarPrice;
 
     use super::super::leaves::Leaves;
     use super::super::own_usage::MinuteOfPayer;
@@ -197,6 +198,7 @@ mod tests {
 
     fn row(minute: u32, payer: u8, own: u64) -> MinuteOfPayer {
         let last = SequenceId(u64::from(minute) * 10);
+        let own = PicoDollarPrice(own);
         MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated: own, last }
     }
 
@@ -210,7 +212,9 @@ mod tests {
     }
 
     fn report(end: RangeEnd, amounts: &[(u8, u64)]) -> PayerReport {
-        let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
+        let of_payer =
+            |(payer, amount): &(u8, u64)| (Address([*payer; 20]), PicoDollarPrice(*amount));
+        let amounts = amounts.iter().map(of_payer);
         let root = Leaves::sum(amounts).root();
         let nodes = NodeIds::new([OriginatorId(100)]).unwrap();
         PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()

@@ -1,5 +1,6 @@
 //! The leaves of a payer report's tree, each with the amount of one payer.
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{Address, PayerAddress};
 
 use super::tree::{Hash, Tree, root_of};
@@ -38,6 +39,12 @@ impl PicoDollars {
     #[must_use]
     pub fn settled(self) -> SettledAmount {
         SettledAmount(self.0.div_ceil(PICO_PER_MICRO))
+    }
+}
+
+impl From<PicoDollars> for PicoDollarPrice {
+    fn from(amount: PicoDollars) -> Self {
+        Self(amount.0)
     }
 }
 
@@ -95,18 +102,18 @@ impl Leaves {
     /// otherwise end all reports about an originator with a few envelopes that are kept for ever. Up to there the sum
     /// is exact, as at every other node, so that such a payer cannot make nodes disagree about a report either.
     #[must_use]
-    pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, u64)>) -> Self {
-        let mut sums: Vec<(PayerAddress, u64)> = amounts.into_iter().collect();
+    pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, PicoDollarPrice)>) -> Self {
+        let mut sums: Vec<(PayerAddress, PicoDollarPrice)> = amounts.into_iter().collect();
         sums.sort_unstable_by_key(|(payer, _)| *payer);
         sums.dedup_by(|(payer, amount), (kept, sum)| {
             let is_same = payer == kept;
             if is_same {
-                *sum = sum.saturating_add(*amount);
+                *sum = sum.plus(*amount);
             }
             is_same
         });
-        let leaf = |(payer, sum): (PayerAddress, u64)| {
-            let fee = PicoDollars(sum.min(PicoDollars::MAX.0));
+        let leaf = |(payer, sum): (PayerAddress, PicoDollarPrice)| {
+            let fee = PicoDollars(sum.0.min(PicoDollars::MAX.0));
             PayerFee { payer, fee }
         };
         Self(sums.into_iter().map(leaf).collect())
@@ -163,7 +170,9 @@ mod tests {
     fn the_root_with_another_leaf_is_that_of_the_changed_amounts() {
         for count in 1..20_u8 {
             let amounts = |changed: u8| {
-                let amount = move |payer: u8| u64::from(payer) + 100 * u64::from(payer == changed);
+                let amount = move |payer: u8| {
+                    PicoDollarPrice(u64::from(payer) + 100 * u64::from(payer == changed))
+                };
                 (1..=count).map(move |payer| (Address([payer; 20]), amount(payer)))
             };
             let leaves = Leaves::sum(amounts(0));
@@ -183,10 +192,11 @@ mod tests {
     fn the_root_with_two_other_leaves_is_that_of_the_changed_amounts() {
         for count in 2..12_u8 {
             let payer = |id: u8| Address([id; 20]);
-            let leaves = Leaves::sum((0..count).map(|id| (payer(id), u64::from(id))));
+            let leaves = Leaves::sum((0..count).map(|id| (payer(id), PicoDollarPrice(id.into()))));
             for (one, other) in (1..count).flat_map(|one| (0..one).map(move |it| (it, one))) {
                 let is_changed = |id: u8| id == one || id == other;
-                let amount = |id: u8| if is_changed(id) { 1000 } else { u64::from(id) };
+                let amount =
+                    |id: u8| PicoDollarPrice(if is_changed(id) { 1000 } else { id.into() });
                 let changed = Leaves::sum((0..count).map(|id| (payer(id), amount(id))));
                 let leaf = |id: u8| (usize::from(id), changed.payers()[usize::from(id)].leaf());
                 let root = leaves.tree().root_with(&[leaf(one), leaf(other)]);
@@ -196,11 +206,11 @@ mod tests {
     }
 
     /// Returns a payer of the vectors with its amount; `None` if no node computes that.
-    fn amount_of(payer: &Value) -> Option<(PayerAddress, u64)> {
+    fn amount_of(payer: &Value) -> Option<(PayerAddress, PicoDollarPrice)> {
         let picodollars: u128 = payer["picodollars"].to_string().trim_matches('"').parse().unwrap();
         let address = Address(bytes(&payer["address"]).try_into().unwrap());
         let amount = u64::try_from(picodollars).ok().and_then(PicoDollars::new)?;
-        Some((address, amount.get()))
+        Some((address, amount.into()))
     }
 
     #[test]
@@ -229,7 +239,7 @@ mod tests {
         let payers = list(&list(&vectors["maps"])[1]["payers"]);
         let leaves = Leaves::sum(payers.iter().map(|payer| {
             let address = bytes(&payer["address"]).try_into().unwrap();
-            (Address(address), number(&payer["picodollars"]))
+            (Address(address), PicoDollarPrice(number(&payer["picodollars"])))
         }));
         let part = &vectors["range_proof_of_second_map"];
         let start = usize::try_from(number(&part["start"])).unwrap();
@@ -261,13 +271,13 @@ mod tests {
         let sums: [&[u64]; 4] =
             [&[most.get()], &[most.get(), 1], &[1 << 63, 1 << 63], &[u64::MAX, u64::MAX]];
         for amounts in sums {
-            let of_payer = amounts.iter().map(|amount| (payer, *amount));
-            let leaves = Leaves::sum(of_payer.chain([(other, 5)]));
+            let of_payer = amounts.iter().map(|amount| (payer, PicoDollarPrice(*amount)));
+            let leaves = Leaves::sum(of_payer.chain([(other, PicoDollarPrice(5))]));
             assert_eq!(leaves.of(payer), Some(most), "{amounts:?}");
             assert_eq!(leaves.of(other), PicoDollars::new(5));
         }
         // The sum that needs no bound is exact, also where its settled amount is above 2^63 picodollars.
-        let below = Leaves::sum([(payer, most.get() - 8), (payer, 7)]);
+        let below = Leaves::sum([most.get() - 8, 7].map(|amount| (payer, PicoDollarPrice(amount))));
         assert_eq!(below.of(payer), PicoDollars::new(most.get() - 1));
         assert_eq!(most.settled(), SettledAmount(9_223_372_036_855));
         let leaf = below.payers()[0].leaf();
@@ -278,7 +288,7 @@ mod tests {
     fn no_payers_and_one_payer_have_the_roots_of_the_contract() {
         assert_eq!(Leaves::sum([]).root(), EMPTY_ROOT);
         assert_eq!(Leaves::sum([]).tree().root(), EMPTY_ROOT);
-        let one = Leaves::sum([(Address([0; 20]), 0)]);
+        let one = Leaves::sum([(Address([0; 20]), PicoDollarPrice(0))]);
         assert_eq!((one.payers().len(), one.root()), (1, one.tree().root()));
         assert_ne!(one.root(), EMPTY_ROOT, "a payer without fees is a leaf, also at address 0");
     }

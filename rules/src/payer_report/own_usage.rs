@@ -1,5 +1,6 @@
 //! This node's usage of an originator, with which the amounts of a report are compared.
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{PayerAddress, SequenceId};
 
 /// The usage of one payer in one minute, as this node has it.
@@ -9,10 +10,10 @@ pub struct MinuteOfPayer {
     pub minute: u32,
     /// The payer.
     pub payer: PayerAddress,
-    /// The fees in picodollars by this node's own computation.
-    pub own: u64,
-    /// The fees in picodollars that the originator stated in its envelopes.
-    pub stated: u64,
+    /// The fees by this node's own computation.
+    pub own: PicoDollarPrice,
+    /// The fees that the originator stated in its envelopes.
+    pub stated: PicoDollarPrice,
     /// The sequence id of the last counted envelope.
     pub last: SequenceId,
 }
@@ -26,10 +27,10 @@ pub struct ChargedEnvelope {
     pub minute: u32,
     /// Its payer.
     pub payer: PayerAddress,
-    /// Its fee in picodollars by this node's own computation.
-    pub own: u64,
-    /// Its fee in picodollars as the originator states it.
-    pub stated: u64,
+    /// Its fee by this node's own computation.
+    pub own: PicoDollarPrice,
+    /// Its fee as the originator states it.
+    pub stated: PicoDollarPrice,
 }
 
 /// This node's usage of an originator in and around the range of a report.

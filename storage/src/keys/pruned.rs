@@ -1,6 +1,7 @@
 //! Records of envelopes that were stored until they expired: all values from which tallies follow.
 
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{Address, EnvelopeId};
 
 use super::envelope::EnvelopeKey;
@@ -66,7 +67,7 @@ impl PrunedEnvelope {
             value.extend(charge.payer.0);
             value.extend(charge.size_bytes.to_be_bytes());
             value.extend(charge.retention_days.to_be_bytes());
-            value.extend(charge.stated_picodollars.to_be_bytes());
+            value.extend(charge.stated_picodollars.0.to_be_bytes());
         }
         value.extend(self.receipt.iter().flatten());
         value.extend(self.leaf.iter().flat_map(|leaf| leaf.0));
@@ -92,7 +93,7 @@ impl PrunedEnvelope {
                 payer: Address(payer),
                 size_bytes: u64::from_be_bytes(size_bytes),
                 retention_days: u32::from_be_bytes(retention_days),
-                stated_picodollars: u64::from_be_bytes(stated_picodollars),
+                stated_picodollars: PicoDollarPrice(u64::from_be_bytes(stated_picodollars)),
             });
         }
         let mut hash = |flag| -> Option<Option<[u8; 32]>> {
@@ -130,7 +131,8 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = PrunedEnvelope> {
         let charge = any::<([u8; 20], u64, u32, u64)>().prop_map(|it| {
-            let (payer, size_bytes, retention_days, stated_picodollars) = it;
+            let (payer, size_bytes, retention_days, stated) = it;
+            let stated_picodollars = PicoDollarPrice(stated);
             Charge { payer: Address(payer), size_bytes, retention_days, stated_picodollars }
         });
         let rest = any::<(i64, u64, bool, Option<[u8; 32]>, Option<[u8; 32]>)>();
@@ -175,7 +177,7 @@ mod tests {
                 payer: Address([3; 20]),
                 size_bytes: 4,
                 retention_days: 5,
-                stated_picodollars: 6,
+                stated_picodollars: PicoDollarPrice(6),
             }),
             counts_for_congestion: true,
             receipt: Some([7; 32]),

@@ -1,5 +1,6 @@
 //! Rows of the usage of payers, by originator and minute.
 
+use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{Address, OriginatorId, PayerAddress, SequenceId};
 
 use super::{Key, take};
@@ -40,8 +41,8 @@ impl Key<'_> for UsageKey {
 /// Usage of one payer at one originator in one minute. Counters saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageRow {
-    /// Base and congestion fees together by this node's own calculation, picodollars.
-    pub picodollars: u64,
+    /// Base and congestion fees together by this node's own calculation.
+    pub picodollars: PicoDollarPrice,
     /// Number of charged envelopes.
     pub messages: u64,
     /// Sum of the lengths of their originator envelopes as stored, bytes.
@@ -49,27 +50,27 @@ pub struct UsageRow {
     /// The highest sequence id among them.
     pub last_sequence: SequenceId,
     /// Sum of the fees that the originator stated. Never booked; a difference to `picodollars` is evidence.
-    pub stated_picodollars: u64,
+    pub stated_picodollars: PicoDollarPrice,
 }
 
 impl UsageRow {
     /// Adds another count. Commutative and associative, so that rebuilds and late finds produce the same rows as
     /// commits in order.
     pub(crate) fn add(&mut self, other: Self) {
-        self.picodollars = self.picodollars.saturating_add(other.picodollars);
+        self.picodollars = self.picodollars.plus(other.picodollars);
         self.messages = self.messages.saturating_add(other.messages);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.last_sequence = self.last_sequence.max(other.last_sequence);
-        self.stated_picodollars = self.stated_picodollars.saturating_add(other.stated_picodollars);
+        self.stated_picodollars = self.stated_picodollars.plus(other.stated_picodollars);
     }
 
     pub(crate) fn encode(self) -> [u8; 40] {
         let mut value = [0; 40];
-        value[..8].copy_from_slice(&self.picodollars.to_be_bytes());
+        value[..8].copy_from_slice(&self.picodollars.0.to_be_bytes());
         value[8..16].copy_from_slice(&self.messages.to_be_bytes());
         value[16..24].copy_from_slice(&self.bytes.to_be_bytes());
         value[24..32].copy_from_slice(&self.last_sequence.0.to_be_bytes());
-        value[32..].copy_from_slice(&self.stated_picodollars.to_be_bytes());
+        value[32..].copy_from_slice(&self.stated_picodollars.0.to_be_bytes());
         value
     }
 
@@ -79,11 +80,11 @@ impl UsageRow {
         let (bytes, rest) = take(rest)?;
         let (last_sequence, rest) = take(rest)?;
         Some(Self {
-            picodollars: u64::from_be_bytes(picodollars),
+            picodollars: PicoDollarPrice(u64::from_be_bytes(picodollars)),
             messages: u64::from_be_bytes(messages),
             bytes: u64::from_be_bytes(bytes),
             last_sequence: SequenceId(u64::from_be_bytes(last_sequence)),
-            stated_picodollars: super::decode_u64(rest)?,
+            stated_picodollars: PicoDollarPrice(super::decode_u64(rest)?),
         })
     }
 }
@@ -105,11 +106,11 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = UsageRow> {
         any::<[u64; 5]>().prop_map(|[picodollars, messages, bytes, last, stated]| UsageRow {
-            picodollars,
+            picodollars: PicoDollarPrice(picodollars),
             messages,
             bytes,
             last_sequence: SequenceId(last),
-            stated_picodollars: stated,
+            stated_picodollars: PicoDollarPrice(stated),
         })
     }
 
@@ -148,11 +149,11 @@ mod tests {
         expected[..8].copy_from_slice(&[0, 0, 0, 100, 0, 0, 1, 2]);
         assert_eq!(key.encode(), expected);
         let row = UsageRow {
-            picodollars: 1,
+            picodollars: PicoDollarPrice(1),
             messages: 2,
             bytes: 3,
             last_sequence: SequenceId(4),
-            stated_picodollars: 5,
+            stated_picodollars: PicoDollarPrice(5),
         };
         let mut expected = [0; 40];
         (expected[7], expected[15], expected[23]) = (1, 2, 3);

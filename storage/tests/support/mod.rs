@@ -42,19 +42,20 @@ pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
     }
 }
 
-/// Returns the price in picodollars: 1 for each byte, and the message fee of the rate in force for the envelope and
+/// Returns the price: 1 for each byte, and the message fee of the rate in force for the envelope and
 /// for each earlier one that counts for its congestion.
-pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let ns = |rate: &RateRow| i128::from(rate.start_unix_s) * 1_000_000_000;
     let in_force = rates.iter().rev().find(|rate| ns(rate) <= i128::from(envelope.originator_ns));
     let messages = 1 + envelope.earlier.iter().sum::<u64>();
     let fee = in_force.map_or(0, |rate| rate.message_fee.0.saturating_mul(messages));
-    envelope.size_bytes.saturating_add(fee)
+    PicoDollarPrice(envelope.size_bytes.saturating_add(fee))
 }
 
 /// Charges a payer for an envelope of so many bytes, for which its originator asked 10 picodollars.
 pub(crate) fn charge(payer: u8, size_bytes: u64) -> Charge {
-    Charge { payer: Address([payer; 20]), size_bytes, retention_days: 2, stated_picodollars: 10 }
+    let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(10));
+    Charge { payer, size_bytes, retention_days: 2, stated_picodollars }
 }
 
 pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {

@@ -38,8 +38,8 @@ fn reports(log: &MemoryLog, ends: &[u64]) -> Vec<BilledReport> {
         let usage = log.usage.iter().filter(|((minute, _), _)| in_range(*minute));
         let sums: Vec<_> = usage.map(|((_, payer), row)| (*payer, *row)).collect();
         let end = sums.iter().map(|(_, row)| row.last_sequence).max().unwrap();
-        let root = Leaves::sum(sums.iter().map(|(payer, row)| (*payer, row.picodollars)));
-        let root = root.root();
+        let root = sums.iter().map(|(payer, row)| (*payer, row.picodollars));
+        let root = Leaves::sum(root).root();
         let index = index as u64;
         let report = BilledReport { index, start, end, end_minute, root, is_settled: index == 0 };
         (start, after) = (end, Some(end_minute));
@@ -62,14 +62,14 @@ fn an_honest_bill_is_proven_for_each_payer() {
         assert_eq!((bill.faults.count(), bill.not_shown, bill.parts.len()), (0, 0, 2));
         assert!(bill.parts.iter().all(|part| part.verdict == BillVerdict::Proven), "{bill:?}");
         assert_eq!([bill.parts[0].is_settled, bill.parts[1].is_settled], [true, false]);
-        let parts: u64 = bill.parts.iter().map(|part| part.picodollars).sum();
-        assert!(bill.unreported_picodollars > 0 && bill.parts[1].picodollars > 0);
-        assert_eq!(parts + bill.unreported_picodollars, bill.stated_picodollars);
+        let parts: u64 = bill.parts.iter().map(|part| part.picodollars.0).sum();
+        assert!(bill.unreported_picodollars.0 > 0 && bill.parts[1].picodollars.0 > 0);
+        assert_eq!(parts + bill.unreported_picodollars.0, bill.stated_picodollars.0);
         let part = &bill.parts[0];
-        assert_eq!(part.microdollars, part.picodollars.div_ceil(1_000_000));
+        assert_eq!(part.microdollars.0, part.picodollars.0.div_ceil(1_000_000));
     }
     let stranger = bill(&log, head(&log), &reports, &settings(7)).unwrap();
-    assert_eq!((stranger.envelopes, stranger.parts[0].picodollars), (0, 0));
+    assert_eq!((stranger.envelopes, stranger.parts[0].picodollars.0), (0, 0));
     assert_eq!(stranger.parts[0].verdict, BillVerdict::Proven, "a payer of nothing has no leaf");
 }
 
@@ -162,8 +162,8 @@ fn a_payer_envelope_that_was_charged_again_is_listed_with_its_place_and_its_pric
     let again = &found.charged_again;
     let places: Vec<_> = again.kept.iter().map(|it| (it.first.0, it.again.0)).collect();
     assert_eq!(places, [(3, 7), (3, 40)]);
-    let price = again.kept[0].picodollars;
-    assert!(price > 0 && again.picodollars == 2 * price, "{again:?}");
+    let price = again.kept[0].picodollars.0;
+    assert!(price > 0 && again.picodollars.0 == 2 * price, "{again:?}");
     assert_eq!(found.envelopes, honest.envelopes + 2, "both were charged");
     assert_eq!(bill_of(&log, 9).charged_again.count, 0, "another payer has none");
 }

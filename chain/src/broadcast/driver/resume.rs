@@ -4,6 +4,7 @@ use alloy::consensus::Transaction as _;
 use alloy::primitives::Bytes;
 
 use super::Driver;
+use crate::admin::WeiPerGas;
 use crate::broadcast::record::{LiveSlot, LiveSlots};
 use crate::broadcast::signing;
 use crate::broadcast::slots::{NoncePurpose, SignedTransaction};
@@ -44,7 +45,7 @@ impl Driver {
                 );
                 continue;
             }
-            let price = tx.max_fee_per_gas();
+            let price = WeiPerGas(tx.max_fee_per_gas());
             let to = tx.to().unwrap_or_default();
             let is_filler = signing::is_filler(self.account(), to, tx.input());
             let (hash, raw) = (*tx.tx_hash(), raw.clone());

@@ -57,6 +57,11 @@ async fn the_record_stays_open_and_in_use_when_nothing_can_be_signed() {
     assert_eq!(open().unwrap().live().0.len(), 1, "it was recorded");
 }
 
+/// The medians of the prices that endpoints state.
+fn prices(lower: u128, upper: u128) -> MedianPrices {
+    MedianPrices { lower: WeiPerGas(lower), upper: WeiPerGas(upper) }
+}
+
 /// Submits a payload of a new group as the only sender of an account without transactions.
 fn submitted(driver: &mut Driver, group: u8) -> oneshot::Receiver<BroadcastResult> {
     let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
@@ -81,16 +86,16 @@ async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling
         let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
         let limits = SpendingLimits { gas_price_max: WeiPerGas(1000), ..SpendingLimits::default() };
         let mut driver = driver(record, key.clone(), limits);
-        driver.state.price.set(MedianPrices { lower: 100, upper });
+        driver.state.price.set(prices(100, upper));
         let mut caller = submitted(&mut driver, 1);
         driver.sign().await;
         let price = |driver: &Driver| driver.nonces.due(driver.now()).map(|due| due.signed.price);
-        assert_eq!(price(&driver), Some(100));
+        assert_eq!(price(&driver), Some(WeiPerGas(100)));
         let outcome = SendOutcome::TooCheap(String::new());
         assert!(driver.nonces.sent(0, outcome, driver.now()).is_none());
-        driver.state.price.set(MedianPrices { lower: lower_now, upper });
+        driver.state.price.set(prices(lower_now, upper));
         driver.sign().await;
-        assert_eq!(price(&driver), Some(expected), "{upper}, {lower_now}");
+        assert_eq!(price(&driver), Some(WeiPerGas(expected)), "{upper}, {lower_now}");
         assert!(caller.try_recv().is_err(), "its caller still waits");
     }
 }
@@ -104,7 +109,7 @@ async fn a_replacement_has_the_others_signed_again_only_if_the_agreed_price_has_
         let path = folder.path().join(lower_now.to_string());
         let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
         let mut driver = driver(record, key.clone(), SpendingLimits::default());
-        driver.state.price.set(MedianPrices { lower: 100, upper: 900 });
+        driver.state.price.set(prices(100, 900));
         let _outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
         driver.sign().await;
         let sent = |driver: &mut Driver, nonce, outcome| {
@@ -112,11 +117,12 @@ async fn a_replacement_has_the_others_signed_again_only_if_the_agreed_price_has_
         };
         sent(&mut driver, 0, SendOutcome::TooCheap(String::new()));
         sent(&mut driver, 1, SendOutcome::Accepted);
-        driver.state.price.set(MedianPrices { lower: lower_now, upper: 900 });
+        driver.state.price.set(prices(lower_now, 900));
         driver.sign().await;
         driver.sign().await;
         let price = |nonce| driver.nonces.signed_of(nonce).last().map(|signed| signed.price);
-        assert_eq!((price(0), price(1)), (Some(900), Some(expected)), "{lower_now}");
+        let expected = [900, expected].map(|price| Some(WeiPerGas(price)));
+        assert_eq!([price(0), price(1)], expected, "{lower_now}");
     }
 }
 
@@ -126,8 +132,8 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     let path = folder.path().join("nonces");
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let open = || NonceRecord::open(&path, CHAIN, key.address()).unwrap();
-    let price = GasPrice::default().last().upper;
-    let limits = SpendingLimits { gas_price_max: WeiPerGas(price), ..SpendingLimits::default() };
+    let gas_price_max = GasPrice::default().last().upper;
+    let limits = SpendingLimits { gas_price_max, ..SpendingLimits::default() };
     let mut driver = driver(open(), key.clone(), limits);
     let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
@@ -149,8 +155,8 @@ async fn a_payload_that_is_too_cheap_for_some_is_not_given_up_at_the_ceiling() {
     let folder = tempfile::tempdir().unwrap();
     let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
-    let price = GasPrice::default().last().upper;
-    let limits = SpendingLimits { gas_price_max: WeiPerGas(price), ..SpendingLimits::default() };
+    let gas_price_max = GasPrice::default().last().upper;
+    let limits = SpendingLimits { gas_price_max, ..SpendingLimits::default() };
     let mut driver = driver(record, key, limits);
     let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
@@ -169,7 +175,7 @@ async fn a_payload_at_the_ceiling_gives_way_to_a_filler_at_the_current_price() {
     let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
     let limits = SpendingLimits { gas_price_max: WeiPerGas(100), ..SpendingLimits::default() };
     let mut driver = driver(record, key, limits);
-    driver.state.price.set(MedianPrices { lower: 100, upper: 100 });
+    driver.state.price.set(prices(100, 100));
     let mut outcome = submitted(&mut driver, 1);
     for now in (0..=60).step_by(2).map(Duration::from_secs) {
         let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
@@ -182,7 +188,7 @@ async fn a_payload_at_the_ceiling_gives_way_to_a_filler_at_the_current_price() {
         }
     }
     let signed = driver.nonces.signed_of(0);
-    let signed: Vec<_> = signed.iter().map(|it| (it.price, it.is_filler)).collect();
+    let signed: Vec<_> = signed.iter().map(|it| (it.price.0, it.is_filler)).collect();
     assert_eq!(signed, [(100, false), (100, true)]);
     assert!(outcome.try_recv().is_err(), "its caller waits until one of the two is mined");
 }
@@ -196,7 +202,7 @@ async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {
     let mut record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
     let blocked = record.block_writes();
     let mut driver = driver(record, key, SpendingLimits::default());
-    driver.state.price.set(MedianPrices { lower: 100, upper: 100 });
+    driver.state.price.set(prices(100, 100));
     let mut outcome = submitted(&mut driver, 1);
     driver.sign().await;
     let failed = outcome.try_recv();
@@ -221,7 +227,7 @@ async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed()
         let signer = TransactionSigner::new(key, chain);
         let (to, input) = (signer.account(), Bytes::new());
         let gas_limit = FILLER_GAS;
-        let unsigned = UnsignedTransaction { nonce, gas_price: 1, gas_limit, to, input };
+        let unsigned = UnsignedTransaction { nonce, gas_price: WeiPerGas(1), gas_limit, to, input };
         let (slot, raw) = (SlotId(nonce + 1), signer.sign(unsigned).unwrap().raw);
         let entry = RecordEntry::Signed { slot, instead_of: None, nonce, raw };
         record.append(&[entry], true).unwrap();
@@ -244,8 +250,8 @@ async fn what_a_stranger_has_signed_far_above_the_chains_count_does_not_prevent_
     for (slot, signer) in [(1, key(8)), (2, key(7))] {
         let signer = TransactionSigner::new(signer, CHAIN);
         let (nonce, to, input) = (5000, signer.account(), Bytes::new());
-        let unsigned =
-            UnsignedTransaction { nonce, gas_price: 1, gas_limit: FILLER_GAS, to, input };
+        let (gas_price, gas_limit) = (WeiPerGas(1), FILLER_GAS);
+        let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };
         let (slot, raw) = (SlotId(slot), signer.sign(unsigned).unwrap().raw);
         let entry = RecordEntry::Signed { slot, instead_of: None, nonce, raw };
         record.append(&[entry], true).unwrap();

@@ -91,6 +91,7 @@ mod tests {
     use alloy::primitives::{B256, Bytes};
 
     use super::*;
+    use crate::admin::WeiPerGas;
     use crate::broadcast::slots::{
         AccountCounts, JobId, NonceUse, SendOutcome, SignedTransaction, SlotOutcome, Timeouts,
     };
@@ -113,9 +114,9 @@ mod tests {
         let done = nonces.polled(&state, now);
         for it in nonces.assign() {
             let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
-            let price = it.price_min.max(100);
+            let price = it.price_min.max(WeiPerGas(100));
             let signed = SignedTransaction { hash, price, raw, is_filler: false };
-            nonces.signed(it.nonce, signed, 0, now);
+            nonces.signed(it.nonce, signed, WeiPerGas(0), now);
         }
         while let Some(due) = nonces.due(now) {
             assert_eq!(nonces.sent(due.nonce, SendOutcome::Accepted, now), None);

@@ -82,6 +82,7 @@ mod tests {
 
     use super::super::gap_fills::{FILL_PER_HOUR_MAX, Gaps, HOUR};
     use super::*;
+    use crate::admin::WeiPerGas;
     use crate::broadcast::slots::{JobId, SendOutcome, SignedTransaction, Timeouts};
 
     fn state(counts: &[(u64, u64)]) -> AccountState {
@@ -102,8 +103,8 @@ mod tests {
         nonces.submit(JobId(1));
         assert_eq!(nonces.assign()[0].nonce, nonce);
         let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
-        let signed = SignedTransaction { hash, price: 100, raw, is_filler: false };
-        nonces.signed(nonce, signed, 0, Duration::ZERO);
+        let signed = SignedTransaction { hash, price: WeiPerGas(100), raw, is_filler: false };
+        nonces.signed(nonce, signed, WeiPerGas(0), Duration::ZERO);
         assert_eq!(nonces.sent(nonce, SendOutcome::Accepted, Duration::ZERO), None);
         nonces
     }

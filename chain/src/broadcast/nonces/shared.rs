@@ -207,6 +207,7 @@ mod tests {
     use alloy::primitives::{B256, Bytes};
 
     use super::*;
+    use crate::admin::WeiPerGas;
     use crate::broadcast::slots::{
         AccountCounts, AccountState, DueTransaction, Recipients, SendOutcome, Timeouts,
     };
@@ -215,7 +216,7 @@ mod tests {
 
     fn transaction() -> SignedTransaction {
         let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
-        SignedTransaction { hash, price: 100, raw, is_filler: false }
+        SignedTransaction { hash, price: WeiPerGas(100), raw, is_filler: false }
     }
 
     /// The state of an account without transactions.
@@ -278,7 +279,7 @@ mod tests {
         assert!(nonces.polled(&stated([(3, 5), (3, 5)]), Duration::ZERO).is_empty());
         nonces.submit(JOB);
         assert!(nonces.give(JOB, 5).is_some());
-        nonces.signed(5, transaction(), 0, Duration::ZERO);
+        nonces.signed(5, transaction(), WeiPerGas(0), Duration::ZERO);
         assert_eq!(nonces.sent(5, SendOutcome::Accepted, Duration::ZERO), None);
         for at_s in 0..=10 {
             assert_eq!(nonces.take_gap(), None, "one endpoint may be behind");
@@ -297,7 +298,7 @@ mod tests {
         let mut nonces = with_one_to_sign();
         nonces.lost(0);
         assert!(nonces.queries(Duration::ZERO).is_empty(), "there is nothing that it could send");
-        nonces.signed(0, transaction(), 0, Duration::ZERO);
+        nonces.signed(0, transaction(), WeiPerGas(0), Duration::ZERO);
         nonces.lost(0);
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), Duration::ZERO), None);
         assert_eq!(nonces.in_flight(), 1);

@@ -83,13 +83,14 @@ mod tests {
 
     use super::super::replacement_price;
     use super::*;
+    use crate::admin::WeiPerGas;
     use crate::broadcast::slots::{
         AccountCounts, AccountState, JobId, NoncePurpose, Recipients, SendOutcome, SignRequest,
         SignedTransaction,
     };
     use crate::broadcast::submission::weighed;
 
-    const PRICE: u128 = 100;
+    const PRICE: WeiPerGas = WeiPerGas(100);
 
     /// Polls an account without mined transactions at two endpoints, signs what has to be signed, and answers all that
     /// is due.
@@ -116,7 +117,7 @@ mod tests {
             let (price, is_filler) = (it.price_min.max(PRICE), it.purpose == NoncePurpose::Filler);
             let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
             let signed = SignedTransaction { hash, price, raw, is_filler };
-            nonces.signed(it.nonce, signed, 0, now);
+            nonces.signed(it.nonce, signed, WeiPerGas(0), now);
         }
         while let Some(due) = nonces.due(now) {
             assert_eq!(nonces.sent(due.nonce, answer.clone(), now), None);
@@ -143,7 +144,7 @@ mod tests {
             for it in step(nonces, at_s, at_s, answer) {
                 assert_eq!(it.nonce, 0, "the other payload waits behind it");
                 if it.purpose == NoncePurpose::Filler {
-                    assert_eq!(it.price_min, 0, "a node that has the payload keeps it");
+                    assert_eq!(it.price_min, WeiPerGas(0), "a node that has the payload keeps it");
                     return at_s;
                 }
             }
@@ -179,7 +180,7 @@ mod tests {
             for it in nonces.assign() {
                 let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
                 let signed = SignedTransaction { hash, price: PRICE, raw, is_filler: false };
-                nonces.signed(it.nonce, signed, 0, now);
+                nonces.signed(it.nonce, signed, WeiPerGas(0), now);
             }
             let due = nonces.due(now).unwrap();
             assert_eq!(nonces.sent(due.nonce, SendOutcome::Accepted, now), None);

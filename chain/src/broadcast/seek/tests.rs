@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::signing::{TransactionSigner, UnsignedTransaction};
 use super::super::slots::{JobId, NoncePurpose, SlotId};
 use super::*;
+use crate::admin::WeiPerGas;
 use crate::send::Sender;
 use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings};
@@ -244,7 +245,7 @@ async fn several_of_one_block_are_told_apart() {
         let signer = TransactionSigner::new(deploy::accounts().swap_remove(account), APP_ID);
         let unsigned = UnsignedTransaction {
             nonce,
-            gas_price: 10_000_000_000,
+            gas_price: WeiPerGas(10_000_000_000),
             gas_limit: 21_000,
             to: Address::repeat_byte(1),
             input: Bytes::new(),

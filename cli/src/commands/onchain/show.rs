@@ -141,7 +141,7 @@ pub(super) fn quote_text(quote: Option<&Quote>) -> String {
             "  costs up to {} of the native token ({} gas at up to {} gwei)",
             format_ether(quote.fee_max()),
             quote.gas_limit,
-            gwei(quote.max_fee_per_gas),
+            gwei(quote.max_fee_per_gas.0),
         ),
         None => "  what it costs is known when the steps before it are mined".into(),
     }
@@ -181,7 +181,7 @@ pub(super) fn step_json(network: &Network, step: &PlanStep) -> Value {
 pub(super) fn quote_json(quote: &Quote) -> Value {
     json!({
         "gas_limit": quote.gas_limit,
-        "max_fee_per_gas_wei": quote.max_fee_per_gas.to_string(),
+        "max_fee_per_gas_wei": quote.max_fee_per_gas.0.to_string(),
         "fee_max_wei": quote.fee_max().to_string(),
     })
 }

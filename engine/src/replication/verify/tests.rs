@@ -302,7 +302,7 @@ fn what_only_other_software_decodes_is_booked_for_the_payer_who_has_signed_it_fo
     let Charge { payer, size_bytes, retention_days, stated_picodollars } = found.charge.unwrap();
     assert_eq!((payer, retention_days), (key(3).public_key().address(), 60));
     assert_eq!(size_bytes, made.payer_envelope_bytes.len() as u64);
-    assert_eq!(stated_picodollars, made.base_fee_picodollars);
+    assert_eq!(stated_picodollars.0, made.base_fee_picodollars);
     // A rebuild says the same, and so does a node that knows of an absence.
     let LogEntry { id, bytes, validity, facts } = entry.clone();
     assert_eq!(facts::of_stored(&bytes, validity, OWN), facts);

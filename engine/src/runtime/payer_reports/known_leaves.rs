@@ -258,7 +258,7 @@ impl KnownReport {
             about: self.about,
             start: self.start,
             place: self.place,
-            amounts: leaves.map(|leaf| (leaf.payer, leaf.fee.get())).collect(),
+            amounts: leaves.map(|leaf| (leaf.payer, leaf.fee.into())).collect(),
         }
     }
 }
@@ -286,6 +286,7 @@ fn cost(leaves: &Leaves) -> usize {
 #[cfg(test)]
 mod tests {
     use hawser_proto::{Address, EnvelopeId};
+    use hawser_rules::PicoDollarPrice;
     use hawser_rules::payer_report::{NodeIds, RangeEnd};
 
     use super::*;
@@ -304,7 +305,7 @@ mod tests {
         let payer = |index: u32| {
             let mut address = [0; 20];
             address[..4].copy_from_slice(&index.to_be_bytes());
-            (Address(address), 1)
+            (Address(address), PicoDollarPrice(1))
         };
         Arc::new(Leaves::sum((0..u32::try_from(count).unwrap()).map(payer)))
     }

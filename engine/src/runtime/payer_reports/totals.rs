@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{PayerFee, ReportDifference};
 use parking_lot::Mutex;
 
@@ -14,8 +15,8 @@ pub struct PayerReportTotals {
     pub refused: u64,
     /// The differences of the refused ones, by [reason](ReportDifference::reason).
     pub differences: BTreeMap<&'static str, u64>,
-    /// Amounts of the leaves that this node has settled, 10⁻¹² dollars. Saturates.
-    pub settled_picodollars: u64,
+    /// Amounts of the leaves that this node has settled. Saturates.
+    pub settled_picodollars: PicoDollarPrice,
 }
 
 /// The counts while they are made.
@@ -42,7 +43,7 @@ impl Totals {
     pub(super) fn note_settled(&self, leaves: &[PayerFee]) {
         let mut totals = self.0.lock();
         for leaf in leaves {
-            totals.settled_picodollars = totals.settled_picodollars.saturating_add(leaf.fee.get());
+            totals.settled_picodollars = totals.settled_picodollars.plus(leaf.fee.into());
         }
     }
 }

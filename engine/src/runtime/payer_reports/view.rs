@@ -246,8 +246,8 @@ impl PayerReporter {
         Ok(())
     }
 
-    /// Returns the usage of a payer at all originators, apart: what no settlement has taken yet, and what one has. In
-    /// picodollars. Blocks on the disk.
+    /// Returns the usage of a payer at all originators, apart: what no settlement has taken yet, and what one has.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError`].

@@ -58,7 +58,7 @@ struct ReadBalance {
 struct Balance {
     reading: ReadBalance,
     /// Charges of this node after that head.
-    charged: VecDeque<(SequenceId, u64)>,
+    charged: VecDeque<(SequenceId, PicoDollarPrice)>,
     /// Sum of those.
     charged_sum: i128,
 }
@@ -89,10 +89,10 @@ impl Balance {
         (0..AGE_NS_MAX).contains(&(now_ns - self.reading.read_ns))
     }
 
-    fn charge(&mut self, place: SequenceId, picodollars: u64) {
+    fn charge(&mut self, place: SequenceId, price: PicoDollarPrice) {
         debug_assert!(place > self.reading.head, "a place is charged before it is durable");
-        self.charged.push_back((place, picodollars));
-        self.charged_sum += i128::from(picodollars);
+        self.charged.push_back((place, price));
+        self.charged_sum += i128::from(price.0);
     }
 
     /// Returns true if a reading at `head` would find all charges in the database.
@@ -117,9 +117,29 @@ impl Payers {
             }
         };
         let charged: VecDeque<_> = charged.into_iter().filter(|(place, _)| *place > head).collect();
-        let charged_sum = charged.iter().map(|(_, charge)| i128::from(*charge)).sum();
+        let charged_sum = charged.iter().map(|(_, charge)| i128::from(charge.0)).sum();
         self.known.insert(payer, Balance { reading, charged, charged_sum });
         Put::Known
+    }
+
+    /// Checks that a payer can pay these prices, as [`Balances::check`] does. The price that is told saturates; the
+    /// comparison does not.
+    fn check(
+        &self,
+        payer: PayerAddress,
+        prices: &[Option<PicoDollarPrice>],
+    ) -> Result<(), PublishError> {
+        let owed = prices.iter().flatten().copied();
+        let Some(price) = owed.reduce(PicoDollarPrice::plus) else { return Ok(()) };
+        // Read when the request was admitted; forgotten since only in a flood of payers.
+        let balance = self.known.get(&payer);
+        let balance = balance
+            .ok_or_else(|| PublishError::broken("the payer's balance is being read: try again"))?;
+        let left = balance.left();
+        match first_uncovered(prices, left) {
+            Some(index) => Err(PublishError::Balance { price, left, index }),
+            None => Ok(()),
+        }
     }
 
     /// Makes room if there is none: removes balances that are too old or used up, except those with
@@ -186,7 +206,7 @@ impl Balances {
     pub(super) fn forget_after(&self, head: SequenceId) {
         for balance in self.lock().known.values_mut() {
             balance.charged.retain(|(place, _)| *place <= head);
-            balance.charged_sum = balance.charged.iter().map(|(_, it)| i128::from(*it)).sum();
+            balance.charged_sum = balance.charged.iter().map(|(_, it)| i128::from(it.0)).sum();
         }
     }
 
@@ -199,22 +219,10 @@ impl Balances {
     pub(super) fn check(
         &self,
         payer: PayerAddress,
-        prices: &[Option<u64>],
+        prices: &[Option<PicoDollarPrice>],
     ) -> Result<CheckedPayer<'_>, PublishError> {
         let payers = self.lock();
-        let owed = prices.iter().flatten();
-        if let Some(price) = owed.copied().reduce(u64::saturating_add) {
-            // Read when the request was admitted; forgotten since only in a flood of payers.
-            let balance = payers.known.get(&payer);
-            let balance = balance.ok_or_else(|| {
-                PublishError::broken("the payer's balance is being read: try again")
-            })?;
-            let left = balance.left();
-            if i128::from(price) > left.0 {
-                let (price, index) = (PicoDollarPrice(price), first_uncovered(prices, left));
-                return Err(PublishError::Balance { price, left, index });
-            }
-        }
+        payers.check(payer, prices)?;
         Ok(CheckedPayer { payers, payer })
     }
 
@@ -240,14 +248,14 @@ impl Balances {
     }
 }
 
-/// Returns the index of the first of these prices that an amount does not cover after those before it.
-fn first_uncovered(prices: &[Option<u64>], left: PicoDollarBalance) -> usize {
+/// Returns the index of the first of these prices that an amount does not cover after those before it; `None` if it
+/// covers all.
+fn first_uncovered(prices: &[Option<PicoDollarPrice>], left: PicoDollarBalance) -> Option<usize> {
     let mut sum: i128 = 0;
-    let uncovered = prices.iter().position(|price| {
-        sum += price.map_or(0, i128::from);
+    prices.iter().position(|price| {
+        sum += price.map_or(0, |price| i128::from(price.0));
         price.is_some() && sum > left.0
-    });
-    uncovered.unwrap_or_default()
+    })
 }
 
 impl CheckedPayer<'_> {
@@ -277,6 +285,12 @@ mod tests {
         ReadBalance { available, head: SequenceId(head), read_ns }
     }
 
+    /// These prices, behind a repeat.
+    fn prices_of(prices: &[u64]) -> Vec<Option<PicoDollarPrice>> {
+        let prices = prices.iter().map(|price| Some(PicoDollarPrice(*price)));
+        std::iter::once(None).chain(prices).collect()
+    }
+
     /// A full table, read at head 4 and time 0, each payer with `available`.
     fn full(available: i128) -> Payers {
         let mut payers = Payers::default();
@@ -289,21 +303,36 @@ mod tests {
     #[test]
     fn the_envelope_that_exceeds_a_balance_is_the_first_one_that_it_does_not_cover() {
         let first = |prices: &[u64], left| {
-            // A repeat comes before all of them.
-            let prices = std::iter::once(None).chain(prices.iter().copied().map(Some));
-            first_uncovered(&prices.collect::<Vec<_>>(), PicoDollarBalance(left)) - 1
+            let found = first_uncovered(&prices_of(prices), PicoDollarBalance(left));
+            found.map(|index| index - 1)
         };
-        assert_eq!(first(&[0, 40, 60, 1, 5], 100), 3);
-        assert_eq!(first(&[0, 40, 60], 99), 2);
-        assert_eq!(first(&[0, 40, 60], 0), 1, "an amount of 0 covers a price of 0");
-        assert_eq!(first(&[0, 40, 60], -1), 0, "and no debt does");
-        assert_eq!(first(&[u64::MAX; 3], i128::from(u64::MAX)), 1);
+        assert_eq!(first(&[0, 40, 60, 1, 5], 100), Some(3));
+        assert_eq!(first(&[0, 40, 60], 99), Some(2));
+        assert_eq!(first(&[0, 40, 60], 100), None);
+        assert_eq!(first(&[0, 40, 60], 0), Some(1), "an amount of 0 covers a price of 0");
+        assert_eq!(first(&[0, 40, 60], -1), Some(0), "and no debt does");
+        assert_eq!(first(&[], -1), None);
+        assert_eq!(first(&[u64::MAX; 3], i128::from(u64::MAX)), Some(1));
+    }
+
+    /// A payer with more money than 64 bits can say asks for envelopes that cost more than it has.
+    #[test]
+    fn a_request_whose_prices_exceed_64_bits_together_is_compared_exactly() {
+        let most = i128::from(u64::MAX);
+        for (available, index) in [(most, Some(2)), (2 * most - 1, Some(2)), (2 * most, None)] {
+            let mut payers = Payers::default();
+            assert_eq!(payers.put(payer(1), reading(available, 4, 0)), Put::Known);
+            let checked = payers.check(payer(1), &prices_of(&[u64::MAX, u64::MAX]));
+            let (price, left) = (PicoDollarPrice(u64::MAX), PicoDollarBalance(available));
+            let refused = index.map(|index| PublishError::Balance { price, left, index });
+            assert_eq!(checked.err(), refused, "{available}");
+        }
     }
 
     #[test]
     fn a_charge_is_remembered_until_it_is_stored_however_long_that_takes() {
         let mut payers = full(FUNDED);
-        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), 70);
+        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(70));
         let late_ns = 60 * SECOND_NS;
         assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), Put::Known);
         assert_eq!(payers.known.len(), 2, "the others are read again when they publish");
@@ -320,7 +349,7 @@ mod tests {
     #[test]
     fn a_reading_from_before_a_dropped_charge_is_repeated() {
         let mut payers = full(FUNDED);
-        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), 70);
+        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(70));
         payers.put(payer(PAYERS_MAX), reading(FUNDED, 5, 60 * SECOND_NS));
         assert!(!payers.known.contains_key(&payer(1)));
         assert_eq!(payers.put(payer(1), reading(FUNDED, 4, 60 * SECOND_NS)), Put::TooOld);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic};
+use hawser_rules::PicoDollarPrice;
 use hawser_storage::{LedgerEntry, ReadError, Snapshot, Store, UsageRow};
 
 use super::access::LogAccess;
@@ -425,7 +426,7 @@ impl UsageScan {
                 true => &mut period.settled,
                 false => &mut period.unsettled,
             };
-            part.picodollars = part.picodollars.saturating_add(row.picodollars);
+            part.picodollars = part.picodollars.plus(row.picodollars);
             part.messages = part.messages.saturating_add(row.messages);
         };
         self.after = snapshot.usage_after(self.payer, self.after, rows_max, each)?;
@@ -497,7 +498,7 @@ pub struct UsedPeriod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsedAmount {
     /// Base and congestion fees together.
-    pub picodollars: u64,
+    pub picodollars: PicoDollarPrice,
     /// Envelopes that were charged.
     pub messages: u64,
 }

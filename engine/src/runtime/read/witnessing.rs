@@ -126,6 +126,7 @@ fn last_cosigned(
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::merkle::TreeHash;
+    use hawser_rules::PicoDollarPrice;
     use hawser_storage::{Store, StoreIdentity};
 
     use super::*;
@@ -136,7 +137,7 @@ mod tests {
         let public_key = key.public_key();
         let identity =
             StoreIdentity { network: "test".into(), node: OriginatorId::REPLICA, public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
         let checkpoint = |size| {
             let root = TreeHash([1; 32]);
             Checkpoint { node, originator: node, size, root, time_ns: 1 }

@@ -244,6 +244,7 @@ mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{OriginatorEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_rules::PicoDollarPrice;
     use hawser_storage::StoreIdentity;
     use prost::Message as _;
 
@@ -254,7 +255,7 @@ mod tests {
     fn ports() -> (Store, VoidPorts) {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity = StoreIdentity { network: "test".into(), node: OWN, public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
         let ports = VoidPorts::new(&store);
         (store, ports)
     }

@@ -118,6 +118,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use hawser_proto::{SecretKey, SequenceId};
+    use hawser_rules::PicoDollarPrice;
     use hawser_storage::StoreIdentity;
 
     use super::super::check::PlannedStrand;
@@ -132,7 +133,7 @@ mod tests {
     fn a_strand_of_an_earlier_run_is_not_left_behind_in_part() {
         let key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity = StoreIdentity { network: "test".to_owned(), node: OWN, public_key: key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
         for originator in [OWN, OLDER] {
             let places = gap(originator, SequenceId::NONE, SequenceId(6)).unwrap();
             store.commit(&[places]).unwrap();
