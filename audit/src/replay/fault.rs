@@ -58,6 +58,8 @@ pub enum FaultKind {
     CheckpointSignature,
     /// The node signed the root of another tree of its own strand than this one, which follows from what it has signed.
     CheckpointRoot,
+    /// The node signed a tree of its own strand at a later time than a larger one: it has signed a tree that shrinks.
+    CheckpointTime,
     /// A node signed the root of another tree than this one, and the log does not show who is at fault: the node is an
     /// observer, or leaves of the tree are the keeper's word.
     OtherTree,
@@ -101,6 +103,7 @@ impl FaultKind {
             Self::Root => "root",
             Self::CheckpointSignature => "checkpoint_signature",
             Self::CheckpointRoot => "checkpoint_root",
+            Self::CheckpointTime => "checkpoint_time",
             Self::OtherTree => "other_tree",
             Self::Cosignature => "cosignature",
             Self::Usage => "usage",
@@ -120,7 +123,8 @@ impl FaultKind {
             | Self::TimeBack
             | Self::TimeAhead
             | Self::VoidSigned
-            | Self::CheckpointRoot => "signer",
+            | Self::CheckpointRoot
+            | Self::CheckpointTime => "signer",
             Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",

@@ -315,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_shows_a_second_source_a_later_and_smaller_tree_is_named() {
+        let (log, mut second) = (MemoryLog::honest(60), MemoryLog::honest(60));
+        let of = checkpoint(35, MemoryLog::honest(35).root).signed.checkpoint;
+        let at = |sequence| checkpoint(sequence, of.root).signed.checkpoint.time_ns;
+        let mut faults = |time_ns| {
+            second.checkpoints = vec![Checkpoint { time_ns, ..of }.sign(&key(1)).into()];
+            named(&judged(&log, &second))
+        };
+        let fault = |place| (FaultKind::CheckpointTime, place, None);
+        assert_eq!(faults(at(40)), []);
+        assert_eq!(faults(at(40) + 1), [fault(40)]);
+        assert_eq!(faults(at(50) + 1), [fault(40), fault(50)]);
+        assert_eq!(FaultKind::CheckpointTime.party(), "signer");
+    }
+
+    #[test]
     fn a_checkpoint_that_its_node_has_not_signed_is_no_fault_of_the_log_and_is_told() {
         let (log, mut second) = (hiding(), MemoryLog::honest(60));
         let (size, root, time_ns) = (50, TreeHash([7; 32]), ns_of(50).unsigned_abs());

@@ -59,6 +59,10 @@ pub struct StrandReplay {
     /// state of an earlier version does not say so.
     #[serde(default = "may_be")]
     has_claimed_leaf: bool,
+    /// The size and the time, unix nanoseconds, of the latest checkpoint of the strand's node so far. A state of an
+    /// earlier version does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest_checkpoint: Option<(u64, u64)>,
     tallies: Tallies,
     /// The envelopes that congestion fees are judged by. A state of an earlier version does not have it.
     #[serde(default, with = "StoredLoad")]
@@ -113,6 +117,7 @@ impl StrandReplay {
             last_ns: 0,
             tree: TreeReplay::default(),
             has_claimed_leaf: false,
+            latest_checkpoint: None,
             tallies: Tallies::default(),
             load: StrandLoad::START,
             faults: Faults::default(),
