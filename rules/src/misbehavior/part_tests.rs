@@ -114,7 +114,7 @@ fn with_message(data: &[u8]) -> env::UnsignedOriginatorEnvelope {
     let payload = Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) }));
     let client = env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
     let payer = PayerEnvelope::sign(client.into(), OriginatorId(100), 30, &key(9)).encode_to_vec();
-    let base_fee_picodollars = RATE.base_fee(payer.len() as u64, 30).unwrap();
+    let base_fee_picodollars = RATE.base_fee(payer.len() as u64, 30).unwrap().0;
     let payer_envelope_bytes = payer.into();
     let statement = draft(7, NOW).statement();
     env::UnsignedOriginatorEnvelope { payer_envelope_bytes, base_fee_picodollars, ..statement }
