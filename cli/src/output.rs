@@ -117,7 +117,7 @@ pub(crate) fn confirm(question: impl fmt::Display, unchanged: &str) -> Result<()
 ///
 /// # Errors
 /// When the terminal cannot be read or written.
-pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
+fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     let mut answer = String::new();
     let mut out = io::stderr();
     let asked = write!(out, "{} [y/N] ", Escaped(question)).and_then(|()| out.flush());

@@ -347,3 +347,50 @@ fn a_replay_judges_fees_by_the_rates_of_the_settlement_chain_if_a_flag_names_it(
     refused(2, "contracts.settlement-chain.rpc-url", &app_alone);
     refused(2, "rates are given twice", &[&known[..], &["--rates", rates]].concat());
 }
+
+/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones.
+#[test]
+fn rates_that_another_endpoint_contradicts_judge_no_fee() {
+    let (honest, liar) = (Chains::start(), Chains::start());
+    assert_eq!(honest.contract("rateRegistry"), liar.contract("rateRegistry"), "one network");
+    let add = ["registry", "rates", "add", "--message-fee", "101", "--storage-fee", "202"];
+    let rest = ["--congestion-fee", "303", "--target-rate-per-minute", "6000"];
+    liar.json(ADMIN, &[&add[..], &rest].concat());
+    let addresses = honest.folder.path().join("chain.json");
+    let (data, registry) = folder(honest.folder.path(), "data", 1);
+    let [data, registry, addresses] =
+        [&data, &registry, &addresses].map(|path| path.to_str().unwrap());
+    let replay = |urls: &str| {
+        let audit = ["audit", "replay", "--from", data, "--registry", registry];
+        run(&[&audit[..], &["--rpc-url", urls, "--chain-json", addresses]].concat())
+    };
+    let refused = replay(&format!("{},{}", liar.settlement, honest.settlement));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stdout.is_empty(), "no verdict: {refused:?}");
+    assert!(stderr(&refused).contains("an endpoint lies or is behind"), "{refused:?}");
+    let alone = replay(&honest.settlement);
+    assert!(stdout(&alone).contains("verdict: "), "{alone:?}");
+}
+
+/// An endpoint that answers first has invented a node, whose key would vouch for what no node of the network signed.
+#[test]
+fn nodes_that_another_endpoint_contradicts_are_in_no_registry_file() {
+    let (honest, liar) = (Chains::start(), Chains::start());
+    assert_eq!(honest.contract("nodeRegistry"), liar.contract("nodeRegistry"), "one network");
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap().public_key();
+    let key = format!("0x{}", hex::encode(key.as_bytes()));
+    let add = ["registry", "node", "add", "--owner", &liar.accounts[STRANGER]];
+    let rest = ["--public-key", &key, "--http-address", "http://localhost:5050"];
+    liar.json(ADMIN, &[&add[..], &rest].concat());
+    let addresses = honest.folder.path().join("chain.json");
+    let listed = |urls: &str| {
+        let list = ["registry", "node", "list", "--registry-file", "--no-absences", "--rpc-url"];
+        run(&[&list[..], &[urls, "--chain-json", addresses.to_str().unwrap()]].concat())
+    };
+    let refused = listed(&format!("{},{}", liar.settlement, honest.settlement));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stdout.is_empty(), "no file: {refused:?}");
+    assert!(stderr(&refused).contains("an endpoint lies or is behind"), "{refused:?}");
+    let alone = listed(&honest.settlement);
+    assert!(alone.status.success(), "{alone:?}");
+}

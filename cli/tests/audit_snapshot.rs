@@ -54,9 +54,9 @@ fn a_snapshot_is_replayed_exported_and_compared_like_the_folder_that_it_is_of() 
     assert_eq!(export(&source)["rows"], 1, "the export goes on with the newest snapshot");
 }
 
-/// As for backups: what was asked for and not checked is no success.
+/// The registry of another network, and none: neither shows that the nodes have signed anything of it.
 #[test]
-fn a_snapshot_of_a_node_that_the_given_registry_does_not_name_is_not_called_verified() {
+fn a_snapshot_without_a_checked_signature_is_not_called_verified() {
     let place = tempfile::tempdir().unwrap();
     let (data, registry) = folder(place.path(), "data", 3);
     let (snapshots, _) = snapshot(place.path(), &data);
@@ -65,13 +65,14 @@ fn a_snapshot_of_a_node_that_the_given_registry_does_not_name_is_not_called_veri
     let [registry, other] = [&registry, &other].map(|path| path.to_str().unwrap());
     let verify = ["snapshot", "verify", "--json", "--from", snapshots.to_str().unwrap()];
     for (keys, code) in
-        [(&[][..], 0), (&["--registry", registry][..], 0), (&["--registry", other][..], 1)]
+        [(&[][..], 6), (&["--registry", registry][..], 0), (&["--registry", other][..], 1)]
     {
         let output = run(&[&verify[..], keys].concat());
         assert_eq!(output.status.code(), Some(code), "{keys:?}: {output:?}");
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(found["strands"][0]["signed"], keys.contains(&registry), "{found}");
         assert_eq!(stderr(&output).contains("the registry does not name"), code == 1, "{output:?}");
+        assert_eq!(stderr(&output).contains("no signature of 1 snapshot"), code == 6, "{output:?}");
     }
 }
 

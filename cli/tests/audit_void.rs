@@ -56,6 +56,14 @@ fn the_statement_that_a_place_is_void_is_written_and_verified_elsewhere() {
     }
     assert!(!at("none").exists());
 
+    // The clock of a lost machine may have been ahead, so a replay names these places and proves nothing.
+    let replay = ["audit", "replay", "--json", "--from", data, "--registry", registry];
+    let output = run(&replay);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let replayed: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let named = (&replayed["verdict"], &replayed["faults"]);
+    assert_eq!(named, (&"claim".into(), &serde_json::json!({ "void_signed": 3 })), "{replayed}");
+
     // The keys of the writer alone make it a claim.
     let output = run(&["audit", "verify", at("missing").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");

@@ -387,15 +387,17 @@ fn only_the_folder_of_a_replica_is_promoted_and_only_by_the_operators_word() {
     let data = single.place.path().join("data").display().to_string();
     let signer = format!("0x{}", "11".repeat(20));
     let promote = ["promote", "--node-id", "100", "--signer", &signer, "--data-dir"];
-    let confirmed = [&promote[..], &[data.as_str(), "--fence-confirmed"]].concat();
+    let confirmed = [&promote[..], &[data.as_str(), "--yes"]].concat();
     let refused = run(&confirmed);
     assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("only the folder of a replica"), "{}", stderr(&refused));
     // Its input is no terminal.
     let refused = run(&[&promote[..], &[data.as_str()]].concat());
     assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("--fence-confirmed"), "{}", stderr(&refused));
-    let missing = run(&[&promote[..], &["missing", "--fence-confirmed"]].concat());
+    let text = stderr(&refused);
+    let rule = "nothing was changed: there is no terminal at which to ask. Give --yes to confirm";
+    assert!(text.contains(rule), "{text}");
+    let missing = run(&[&promote[..], &["missing", "--yes"]].concat());
     assert_eq!(missing.status.code(), Some(4), "{}", stderr(&missing));
 }
 

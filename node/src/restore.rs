@@ -280,6 +280,21 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_whole(path, &serde_json::to_vec_pretty(value)?)
 }
 
+/// Returns the question of a node whose whole folder ends at place 7.
+#[cfg(test)]
+pub(crate) fn test_question() -> RestoreQuestion {
+    RestoreQuestion {
+        id: "1".to_owned(),
+        process: "a".to_owned(),
+        node_id: OriginatorId(100),
+        network: "test".to_owned(),
+        data_dir: "data".into(),
+        head: SequenceId(7),
+        reason: "because".to_owned(),
+        may_lack_places: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -292,33 +307,20 @@ mod tests {
 
     use super::*;
 
-    fn question() -> RestoreQuestion {
-        RestoreQuestion {
-            id: "1".to_owned(),
-            process: "a".to_owned(),
-            node_id: OriginatorId(100),
-            network: "test".to_owned(),
-            data_dir: "data".into(),
-            head: SequenceId(7),
-            reason: "because".to_owned(),
-            may_lack_places: false,
-        }
-    }
-
     /// A question may be answered by a program of another version than that of the node which asked it.
     #[test]
     fn ids_of_a_question_are_plain_numbers() {
         let text =
             r#"{"id":"1","process":"a","node_id":100,"network":"test","data_dir":"data","head":7,"#;
         let text = [text, r#""reason":"because","is_promoted":false}"#].concat();
-        assert_eq!(serde_json::from_str::<RestoreQuestion>(&text).unwrap(), question());
-        assert_eq!(serde_json::to_string(&question()).unwrap(), text);
+        assert_eq!(serde_json::from_str::<RestoreQuestion>(&text).unwrap(), test_question());
+        assert_eq!(serde_json::to_string(&test_question()).unwrap(), text);
     }
 
     #[test]
     fn a_folder_that_may_lack_places_is_followed_by_a_gap_whatever_the_operator_confirms() {
-        let whole = question();
-        let lacking = RestoreQuestion { may_lack_places: true, ..question() };
+        let whole = test_question();
+        let lacking = RestoreQuestion { may_lack_places: true, ..test_question() };
         assert_eq!(RestoreAnswer::complete(&whole).gap_after(&whole), 0);
         for question in [&whole, &lacking] {
             let gap = RestoreAnswer::behind_gap(question).gap_after(question);
@@ -346,7 +348,7 @@ mod tests {
     #[test]
     fn two_folders_of_one_age_that_are_confirmed_without_peers_seldom_continue_at_one_place() {
         let ends: Vec<SequenceId> = (0..1_000)
-            .map(|n| RestoreQuestion { id: format!("{n:032x}-1-{n}-1"), ..question() })
+            .map(|n| RestoreQuestion { id: format!("{n:032x}-1-{n}-1"), ..test_question() })
             .map(|question| left_out_through(&question))
             .collect();
         for SequenceId(end) in &ends {
@@ -356,8 +358,8 @@ mod tests {
         assert!(same <= 10, "{same} of 500 pairs; 2 are expected");
         let different: BTreeSet<_> = ends.iter().collect();
         assert!(different.len() > 200, "{}", different.len());
-        let again = left_out_through(&question());
-        assert_eq!(left_out_through(&question()), again, "one question has one gap");
+        let again = left_out_through(&test_question());
+        assert_eq!(left_out_through(&test_question()), again, "one question has one gap");
     }
 
     /// A node that starts removes the question of an earlier process, also if it is in quarantine again.
@@ -365,7 +367,7 @@ mod tests {
     fn only_the_process_that_asked_shows_that_it_publishes() {
         let state = tempfile::tempdir().unwrap();
         let folder = RestoreFolder::new(state.path());
-        let question = question();
+        let question = test_question();
         let mut posted = PostedQuestion::new(folder.clone());
         posted.post(Some(&question)).unwrap();
         assert!(!folder.publishes_since(&question).unwrap());
@@ -394,7 +396,7 @@ mod tests {
     fn a_question_that_cannot_be_written_is_written_when_the_disk_permits() {
         let state = tempfile::tempdir().unwrap();
         let dir = state.path().join("test-100");
-        let question = question();
+        let question = test_question();
         let mut posted = PostedQuestion::new(RestoreFolder::new(&dir));
         assert!(!posted.is(None), "an earlier process may have left one");
         posted.post(Some(&question)).unwrap_err();
@@ -415,15 +417,15 @@ mod tests {
         let [damaged, whole] = ["test-100", "test-200"].map(|name| state.path().join(name));
         for dir in [&damaged, &whole] {
             fs::create_dir(dir).unwrap();
-            RestoreFolder::new(dir).ask(&question()).unwrap();
+            RestoreFolder::new(dir).ask(&test_question()).unwrap();
         }
         fs::write(damaged.join(QUESTION), "{").unwrap();
         let asking = RestoreFolder::asking(state.path()).unwrap();
-        assert_eq!(asking.questions, [(RestoreFolder::new(&whole), question())]);
+        assert_eq!(asking.questions, [(RestoreFolder::new(&whole), test_question())]);
         let unreadable: Vec<_> = asking.unreadable.iter().map(|(it, _)| it.path()).collect();
         assert_eq!(unreadable, [&*damaged]);
         // The node writes it again when it starts.
-        RestoreFolder::new(&damaged).ask(&question()).unwrap();
+        RestoreFolder::new(&damaged).ask(&test_question()).unwrap();
         assert_eq!(RestoreFolder::asking(state.path()).unwrap().questions.len(), 2);
     }
 
@@ -436,7 +438,7 @@ mod tests {
         fs::write(state.path().join("stray"), "no folder").unwrap();
         let folder = RestoreFolder::new(&dir);
         assert_eq!(RestoreFolder::asking(state.path()).unwrap().questions, []);
-        let question = question();
+        let question = test_question();
         folder.ask(&question).unwrap();
         assert_eq!(
             RestoreFolder::asking(state.path()).unwrap().questions,

@@ -30,11 +30,14 @@ pub struct ReportEventsRead {
 
 /// Events that a reader has not read yet, before they are read.
 pub struct NewReportEvents<'a> {
-    /// The snapshot from which they are read. All other reads from it are consistent with them.
+    /// The snapshot from which they are read. All other reads from it are consistent with them, or with those that were
+    /// read before, if rows are being replaced.
     pub snapshot: Snapshot<'a>,
     /// True if earlier rows are obsolete and all rows are returned again.
     pub is_anew: bool,
     read: ReportEventsRead,
+    /// True if there are none for now: rows are being replaced, and the reader has read those of before.
+    has_none: bool,
 }
 
 impl NewReportEvents<'_> {
@@ -47,6 +50,9 @@ impl NewReportEvents<'_> {
         mut each: impl FnMut(PayerReportEvent),
     ) -> Result<ReportEventsRead, ReadError> {
         let mut read = self.read;
+        if self.has_none {
+            return Ok(read);
+        }
         let after = self.read.last;
         self.snapshot.each_report_event(after, |event| {
             read.last = Some(event.key());
@@ -57,19 +63,22 @@ impl NewReportEvents<'_> {
 }
 
 impl Store {
-    /// Returns the events that were recorded after `read`, with a snapshot; all events if `read` is `None`, or if
-    /// that part was replaced, or is being replaced. Waits for no write.
+    /// Returns the events that were recorded after `read`, with a snapshot; all events if `read` is `None`, or if that
+    /// part was replaced. Waits for no write: while rows are being replaced, it returns none to a reader that has read
+    /// since the last replacement. Such a write may hang, and the reader goes on with what it has, as if it had come
+    /// before.
     #[must_use]
     pub fn new_report_events(&self, read: Option<ReportEventsRead>) -> NewReportEvents<'_> {
         let lasting = self.shared.how.lasting.clone();
         // Held while the snapshot is taken: no replacement begins or ends meanwhile.
         let version = lasting.report_version.lock();
-        let known = read.filter(|read| read.version == version.number && !version.is_replacing);
+        let known = read.filter(|read| version.is_current(read.version));
         let all = ReportEventsRead { version: version.number, last: None };
         NewReportEvents {
             snapshot: self.snapshot(),
             is_anew: known.is_none(),
             read: known.unwrap_or(all),
+            has_none: known.is_some() && version.is_replacing,
         }
     }
 
@@ -345,6 +354,31 @@ mod tests {
         assert_eq!(next(), (true, vec![(1, 0), (2, 0), (2, 7)]), "taken back");
         record(3, &[settled(3, 1, 2)]);
         assert_eq!(next(), (false, vec![(3, 1)]));
+    }
+
+    /// Played by a disk whose sync hangs, while any caller may ask for what the events say.
+    #[test]
+    fn while_rows_are_replaced_each_reader_reads_them_once_at_most() {
+        let store = store();
+        let position = ChainPosition { block: 9, hash: [9; 32] };
+        store.record_payer_reports(0, &[settled(1, 0, 5), settled(2, 0, 4)], position).unwrap();
+        let read_by = |read| {
+            let (new, mut events) = (store.new_report_events(read), 0);
+            let read = new.read(|_| events += 1).unwrap();
+            (new.is_anew, events, read)
+        };
+        let version = store.shared.how.lasting.report_version.clone();
+        let (_, _, of_before) = read_by(None);
+        version.lock().begin();
+        assert_eq!(read_by(Some(of_before)), (false, 0, of_before));
+        let (is_anew, events, meanwhile) = read_by(None);
+        assert_eq!((is_anew, events), (true, 2), "another reader has nothing to go on with");
+        assert_eq!(read_by(Some(meanwhile)), (false, 0, meanwhile));
+        version.lock().end();
+        for read in [of_before, meanwhile] {
+            let (is_anew, events, _) = read_by(Some(read));
+            assert_eq!((is_anew, events), (true, 2), "they may be others now");
+        }
     }
 
     #[test]

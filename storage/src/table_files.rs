@@ -105,7 +105,7 @@ impl Store {
     /// [`CommitError::NoRoom`], and [`CommitError::Write`] after which the store is poisoned.
     ///
     /// # Panics
-    /// If the changes are of several strands.
+    /// If the changes are of several strands, or their places do not ascend.
     pub fn file(
         &self,
         changes: Vec<Change>,
@@ -229,9 +229,13 @@ impl Database {
 
 /// Returns the envelopes of changes of one strand.
 fn envelopes_of(changes: &[Change]) -> Vec<&LogEntry> {
-    let mut entries = Vec::with_capacity(changes.len());
+    let (mut entries, mut after) = (Vec::with_capacity(changes.len()), SequenceId::NONE);
     for change in changes {
-        assert_eq!(change.originator(), changes[0].originator(), "a table file is of one strand");
+        let (start, end) = (change.start(), change.end());
+        assert_eq!(start.originator, changes[0].originator(), "a table file is of one strand");
+        let ascends = after < start.sequence && start.sequence <= end.sequence;
+        assert!(ascends, "places of a table file ascend: {} behind {after}", start.sequence);
+        after = end.sequence;
         if let Change::Append(entry) = change {
             entries.push(entry);
         }
@@ -333,6 +337,13 @@ mod tests {
         };
         let id = EnvelopeId::new(OriginatorId(300), SequenceId(sequence));
         LogEntry::valid(id, Bytes::new(), facts)
+    }
+
+    #[test]
+    #[should_panic(expected = "places of a table file ascend: 2 behind 2")]
+    fn a_place_that_comes_twice_is_never_filed() {
+        let changes = [1, 2, 2].map(|at| Change::Append(entry(at, &[1])));
+        envelopes_of(&changes);
     }
 
     #[test]

@@ -235,7 +235,7 @@ async fn a_replica_gets_the_statements_about_void_places_that_its_sources_keep()
 fn command_of(replica: &Node, id: OriginatorId, key: &SecretKey) -> Command {
     let (id, signer) = (id.to_string(), key.public_key().address().to_string());
     let mut command = Command::new(hawser());
-    command.args(["promote", "--fence-confirmed", "--node-id", &id, "--signer", &signer]);
+    command.args(["promote", "--yes", "--node-id", &id, "--signer", &signer]);
     command.arg("--data-dir").arg(replica.data_dir());
     command
 }

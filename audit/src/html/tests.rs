@@ -75,7 +75,11 @@ fn each_planted_fault_is_on_the_page() {
     assert_sound(&clean);
     let assert_named = |log: &MemoryLog, settings: &ReplaySettings, kind: FaultKind| {
         let page = page(&replay(log, settings), FACTS);
-        assert!(page.contains("verdict faulty\">faulty<"), "{kind:?}");
+        let verdict = match kind.is_claim() {
+            true => "verdict incomplete\">claim<",
+            false => "verdict faulty\">faulty<",
+        };
+        assert!(page.contains(verdict), "{kind:?}");
         let cell = format!("<td class=\"mono\">{}</td>", kind.name());
         assert!(page.contains(&cell) && !clean.contains(&cell), "{kind:?}");
         assert_sound(&page);

@@ -42,7 +42,7 @@ pub enum FaultKind {
     InNoReport,
     /// The time lies in the future.
     TimeAhead,
-    /// The originator signed an envelope for a place that it had declared void before.
+    /// The originator signed an envelope for a place that it had declared void before. A claim.
     VoidSigned,
     /// A place is marked as pruned, and its envelope cannot have been pruned.
     NotExpired,
@@ -122,13 +122,19 @@ impl FaultKind {
             | Self::Fee
             | Self::TimeBack
             | Self::TimeAhead
-            | Self::VoidSigned
             | Self::CheckpointRoot
             | Self::CheckpointTime => "signer",
+            Self::VoidSigned => "signer, as a claim",
             Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }
+    }
+
+    /// Returns true if an innocent party can be named so: the fault is a claim, as in `docs/protocol/misbehavior.md`.
+    #[must_use]
+    pub fn is_claim(self) -> bool {
+        self == Self::VoidSigned
     }
 }
 
@@ -255,6 +261,12 @@ impl Faults {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Returns true if there are faults, and each one is a [claim](FaultKind::is_claim).
+    #[must_use]
+    pub fn are_claims(&self) -> bool {
+        !self.counts.is_empty() && self.counts.keys().all(|kind| kind.is_claim())
     }
 
     /// Returns the number of faults by kind.

@@ -173,12 +173,12 @@ impl ReplayReport {
     /// Returns the stable name of the verdict.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        if self.all_faults().count() > 0 {
-            "faulty"
-        } else if self.incomplete.is_empty() {
-            "clean"
-        } else {
-            "incomplete"
+        let all = self.all_faults();
+        match (all.count() > 0, all.are_claims(), self.incomplete.is_empty()) {
+            (true, false, _) => "faulty",
+            (_, _, false) => "incomplete",
+            (true, true, true) => "claim",
+            (false, _, true) => "clean",
         }
     }
 }

@@ -425,7 +425,14 @@ mod tests {
         // A place every seven seconds: five minutes are 42 places and more.
         let mut log = MemoryLog::honest(200);
         log.voids = vec![declared(100, 100, 50, 1), declared(150, 160, 150, 1)];
-        assert_eq!(named(&replay(&log, &settings())), [(FaultKind::VoidSigned, 100, None)]);
-        assert_eq!(FaultKind::VoidSigned.party(), "signer");
+        let report = replay(&log, &settings());
+        assert_eq!(named(&report), [(FaultKind::VoidSigned, 100, None)]);
+        assert_eq!(FaultKind::VoidSigned.party(), "signer, as a claim");
+        assert_eq!(report.verdict(), "claim", "an innocent node can be named so");
+        // It weakens no other verdict.
+        let short = ReplayReport { incomplete: vec!["a place".to_owned()], ..report };
+        assert_eq!(short.verdict(), "incomplete");
+        log.voids.push(declared(501, 600, 500, 5));
+        assert_eq!(replay(&log, &settings()).verdict(), "faulty");
     }
 }

@@ -88,8 +88,15 @@ impl Witnesses {
         Self(Arc::new(WitnessesState { endpoints, heads, sent, started }))
     }
 
+    /// Returns the endpoints.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.0.endpoints
+    }
+
     /// Returns true if there are endpoints with different hosts or ports. A single one is believed.
-    pub(crate) fn are_several(&self) -> bool {
+    #[must_use]
+    pub fn are_several(&self) -> bool {
         self.0.heads.lock().following().configured > 1
     }
 

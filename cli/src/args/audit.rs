@@ -44,8 +44,9 @@ pub(crate) enum AuditCommand {
     #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
-    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole. The
-    /// settlement chain is asked for its rates only if a flag names it. Its first endpoint that answers is believed.
+    /// with 0 if it is clean, with 8 if it has faults, with 5 if all of these are claims, and with 9 if it has no
+    /// others and was not shown as a whole. The settlement chain is asked for its rates only if a flag names it. Of
+    /// several endpoints, more have to show the same rates than others.
     Replay(AuditReplayArgs),
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.

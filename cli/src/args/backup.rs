@@ -165,9 +165,10 @@ pub(crate) struct PromoteArgs {
     /// node's newest envelope in the folder, and does not read the key.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) signer: Address,
-    /// Confirm, without being asked, that every process with the node's key has ended for good.
+    /// Confirm, without being asked, that every process with the node's key has ended for good. Without a terminal
+    /// nothing is changed unless it is given.
     #[arg(long)]
-    pub(crate) fence_confirmed: bool,
+    pub(crate) yes: bool,
     /// The data folder of the replica, which must have stopped.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,

@@ -65,7 +65,8 @@ pub(crate) struct SnapshotVerifyArgs {
     /// Name of the snapshot [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
-    /// Keys of the nodes: a registry file, a `network.json`, or an evidence file. Without it no signature is checked.
+    /// Keys of the nodes: a registry file, a `network.json`, or an evidence file. Without it no signature is checked,
+    /// and the exit code is 6 if the rest is right.
     #[arg(long, visible_alias = "registry", value_name = "FILE")]
     pub(crate) keys: Option<PathBuf>,
 }

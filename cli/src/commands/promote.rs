@@ -1,7 +1,5 @@
 //! `hawser promote`: the folder of a replica becomes that of a node. See `docs/runbooks/standby.md`.
 
-use std::io::{self, IsTerminal as _};
-
 use hawser_node::error::RunError;
 use hawser_node::service::promote::{self, PromoteError, PromotedFolder};
 use hawser_node::settings;
@@ -21,8 +19,12 @@ use crate::output;
 pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let node = OriginatorId(args.node_id);
-    if !args.fence_confirmed {
-        ask(node)?;
+    if !args.yes {
+        // This machine cannot see the old process of the node.
+        let question = format!(
+            "Has every process with the key of node {node} ended for good, so that none can start it again?"
+        );
+        output::confirm(question, "nothing was changed")?;
     }
     let wanted = args.network.as_deref();
     let promoted = promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
@@ -64,22 +66,6 @@ fn end_of_strand(promoted: &PromotedFolder) -> String {
         "the node's strand ends at {head} there, without the envelope of that place; the newest one that is there, at \
          {newest}, is of {time}"
     )
-}
-
-/// Asks the operator about the old process of the node, which this machine cannot see.
-fn ask(node: OriginatorId) -> Result<(), RunError> {
-    if !io::stdin().is_terminal() {
-        return Err(RunError::refused(
-            "nothing was changed: say --fence-confirmed if every other process with the node's key has ended for good",
-        ));
-    }
-    let text = format!(
-        "Has every process with the key of node {node} ended for good, so that none can start it again?"
-    );
-    if output::ask(text)? {
-        return Ok(());
-    }
-    Err(RunError::refused("nothing was changed: it was not confirmed"))
 }
 
 fn refusal(error: PromoteError) -> RunError {

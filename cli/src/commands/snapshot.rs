@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
-use hawser_node::error::RunError;
+use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::bootstrap::{
     self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, StrandCounts,
     VerifiedStrand, WantedBootstrap, run_error,
@@ -19,7 +19,7 @@ use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
-use super::audit::load_keys;
+use super::audit::{INCONCLUSIVE_EXIT_CODE, load_keys};
 use super::{backup as backups, rebuild};
 use crate::args::audit::KeysArgs;
 use crate::args::snapshot::{
@@ -96,13 +96,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
 
 fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
-    let keys = match &args.keys {
-        None => {
-            output::note("hawser: no signature is checked: name a registry (--registry)");
-            None
-        }
-        Some(path) => Some(keys_of(path)?),
-    };
+    let keys = args.keys.as_deref().map(keys_of).transpose()?;
     let names = match &args.snapshot {
         Some(name) => vec![name.clone()],
         None => place.names().map_err(|error| run_error(&error))?,
@@ -139,6 +133,13 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     }
     let snapshots = output::count(names.len(), "snapshot");
     match (refused, unchecked) {
+        (0, _) if keys.is_none() => Err(RunError {
+            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
+            text: format!(
+                "no signature of {snapshots} was checked: name a registry (--registry); lengths, hashes and order are \
+                 right"
+            ),
+        }),
         (0, 0) => Ok(()),
         (0, _) => Err(RunError::failed(format!(
             "not all signatures of {unchecked} of {snapshots} were checked: the registry does not name each node; the \

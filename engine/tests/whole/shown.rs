@@ -12,7 +12,7 @@ use hawser_storage::{EvidenceTime, Misbehavior};
 
 use crate::backlog::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
-use crate::follow::{Follower, PATIENCE, SOURCE};
+use crate::follow::{Follower, PATIENCE, Peer, SOURCE};
 
 /// Keeps what readers are shown from being verified, until the result is dropped.
 #[must_use]
@@ -33,6 +33,28 @@ fn readable(follower: &Follower) -> Vec<Bytes> {
     let place = |bytes: &Bytes| OriginatorEnvelope::parse(bytes.clone()).unwrap().id();
     page.sort_unstable_by_key(place);
     page
+}
+
+/// Places of a strand that a follower shows its readers before it verifies them.
+const SHOWN: u64 = 19;
+
+/// Has a follower show the first places, among them one that a relay has changed. Returns it with the peer that it asks
+/// for that place again.
+async fn shown_with_a_changed_place(backlog: &Backlog) -> (Follower, Peer) {
+    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(relayed.run(1, SHOWN)).await;
+    // It is sent away for that.
+    let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
+    let sent_away =
+        async { while source.link.command().await.expect("it is connected") != expected {} };
+    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
+    drop(source);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    (follower, source)
 }
 
 /// Its end is readable too, and all of it also if each part comes while the one before is on its way to disk.
@@ -90,21 +112,8 @@ async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
 /// The tree that its node has signed goes on behind what is held of the strand.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_than_the_one_shown_is_proof_at_once() {
-    const SHOWN: u64 = 19;
     let backlog = Backlog::new(None);
-    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
-    let follower = Follower::start_by(common::store(), showing());
-    let mut source = follower.connect(SOURCE, &[]);
-    source.want(SOURCE).await;
-    source.answer(relayed.run(1, SHOWN)).await;
-    // It is sent away for that.
-    let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
-    let sent_away =
-        async { while source.link.command().await.expect("it is connected") != expected {} };
-    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
-    drop(source);
-    let mut source = follower.connect(SOURCE, &[]);
-    while source.want(SOURCE).await != (BAD - 1, None) {}
+    let (follower, source) = shown_with_a_changed_place(&backlog).await;
     source.send([envelope(BAD, true)]).await;
     let store = follower.engine().store();
     let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
@@ -126,20 +135,8 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
 /// answer is stored. The place has to be verified before it is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_statement_is_kept_until_its_place_is_verified() {
-    const SHOWN: u64 = 19;
     let backlog = Backlog::new(None);
-    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
-    let follower = Follower::start_by(common::store(), showing());
-    let mut source = follower.connect(SOURCE, &[]);
-    source.want(SOURCE).await;
-    source.answer(relayed.run(1, SHOWN)).await;
-    let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
-    let sent_away =
-        async { while source.link.command().await.expect("it is connected") != expected {} };
-    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
-    drop(source);
-    let mut source = follower.connect(SOURCE, &[]);
-    while source.want(SOURCE).await != (BAD - 1, None) {}
+    let (follower, mut source) = shown_with_a_changed_place(&backlog).await;
     let mut items = backlog.plain(BAD, BAD);
     items.push(StrandItem::Envelope(envelope(BAD + 1, true)));
     items.push(StrandItem::Second(envelope(BAD, true)));

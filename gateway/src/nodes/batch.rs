@@ -2,7 +2,8 @@
 //!
 //! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way. Requests that arrive
 //! meanwhile wait and share the next call. So no request waits for others to arrive, and a busy gateway needs few
-//! calls. A refused call is sent again in halves, until only the requests at fault are refused.
+//! calls. A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot
+//! check some envelopes now, it names them, and the other requests are sent again.
 
 use std::future::Future;
 use std::pin::pin;
@@ -297,8 +298,9 @@ impl NodeCaller {
     }
 
     /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
-    /// bad envelope must not fail the requests of other callers. Cancels the call when the attempts of all its jobs
-    /// have ended: it would hold their memory for nothing.
+    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, sends the
+    /// others again: at most one call for each job. Cancels the call when the attempts of all its jobs have ended: it
+    /// would hold their memory for nothing.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
             // Leaves out jobs whose attempt has ended or whose caller has hung up.
@@ -333,9 +335,20 @@ impl NodeCaller {
                         let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
                     }
                 }
-                Err(NodeError::Refused(_) | NodeError::Unable(_)) if jobs.len() > 1 => {
+                Err(NodeError::Refused(_)) if jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     join(self.settle(jobs), self.settle(second)).await;
+                }
+                Err(error @ NodeError::Unable(_)) if jobs.len() > 1 => {
+                    let counts: Vec<_> = jobs.iter().map(|job| job.clients.len()).collect();
+                    let mut others = Vec::new();
+                    for (job, error) in jobs.into_iter().zip(error.of_requests(&counts)) {
+                        match error {
+                            Some(error) => _ = job.answer.send(Err(error)),
+                            None => others.push(job),
+                        }
+                    }
+                    self.settle(others).await;
                 }
                 Err(error) => {
                     for job in jobs {

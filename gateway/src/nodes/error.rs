@@ -1,6 +1,7 @@
 //! The errors of calls to nodes, and their kinds in metrics.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hawser_proto::{Bytes, one_line};
@@ -20,6 +21,8 @@ const RETRY_AFTER_S_MAX: u64 = 60;
 const RETRY_AFTER_UNABLE_S: u64 = 5;
 /// The beginning of the text with which nodes refuse a request, in front of a line for each refused envelope.
 const REFUSED_LINES: &str = "error processing payer envelopes:";
+/// The beginning of such a line about a key package, in front of its place.
+const KEY_PACKAGE: &str = "could not validate key package. index ";
 /// The text of an envelope that a node refuses for others of the same call.
 const WITH_OTHERS: &str = "it is refused with other envelopes of the request, which the node names";
 
@@ -170,6 +173,37 @@ impl NodeError {
         each.collect()
     }
 
+    /// Returns the errors of requests that a node cannot check now, by the numbers of envelopes that each of them had
+    /// in one call. `None` for a request of which the node names no envelope: without the others it may be published.
+    /// All requests have this error if the node names none of them.
+    pub(super) fn of_requests(&self, counts: &[usize]) -> Vec<Option<Self>> {
+        let named = self.of_unable();
+        let mut next = 0;
+        let own = counts.iter().map(|count| {
+            let first = next;
+            next += count;
+            named.range(first..next).next().map(|(_, error)| error.clone())
+        });
+        let errors: Vec<_> = own.collect();
+        match errors.iter().any(Option::is_some) {
+            true => errors,
+            false => vec![Some(self.clone()); counts.len()],
+        }
+    }
+
+    /// Returns the errors of the envelopes that a node cannot check now, by their places in the call. The text of each
+    /// is without its place, which callers of the gateway do not know.
+    fn of_unable(&self) -> BTreeMap<usize, Self> {
+        let Self::Unable(status) = self else { return BTreeMap::new() };
+        let lines = status.message().strip_prefix(REFUSED_LINES).unwrap_or_default().lines();
+        let details = Bytes::copy_from_slice(status.details());
+        let named = lines.filter_map(|line| {
+            let (place, why) = place_and_reason(line)?;
+            Some((place, Self::Unable(Status::with_details(status.code(), why, details.clone()))))
+        });
+        named.collect()
+    }
+
     /// Returns true for the error of an envelope that a node refuses for others of the same call, as
     /// [`of_envelopes`](Self::of_envelopes) returns it.
     pub(crate) fn is_for_others(&self) -> bool {
@@ -223,12 +257,19 @@ impl NodeError {
     }
 }
 
+/// Returns the place of an envelope in its call, and the rest of a line for which [`is_unable`] is true.
+fn place_and_reason(line: &str) -> Option<(usize, String)> {
+    let of_key_package = line.strip_prefix(KEY_PACKAGE).map(|rest| ("key package", rest));
+    let (what, rest) = of_key_package.or_else(|| line.split_once(" for envelope "))?;
+    let (place, why) = rest.split_once(": ")?;
+    Some((place.parse().ok()?, format!("{what}: {why}")))
+}
+
 /// Returns true if a line with which a node refuses an envelope is about the node. Callers choose no part of a line up
 /// to the words that are compared.
 fn is_unable(line: &str) -> bool {
     let of_key_package = || {
-        let (place, why) =
-            line.strip_prefix("could not validate key package. index ")?.split_once(": ")?;
+        let (place, why) = line.strip_prefix(KEY_PACKAGE)?.split_once(": ")?;
         let is_place = place.bytes().all(|byte| byte.is_ascii_digit());
         Some(is_place && why.starts_with("internal: "))
     };
@@ -342,6 +383,31 @@ mod tests {
         }
         let bare = NodeError::of_invalid(Status::invalid_argument(silent));
         assert!(matches!(bare, NodeError::Refused(_)));
+    }
+
+    /// Played by a node without a validation service, by one that names places at will, and by one without rates.
+    #[test]
+    fn requests_are_sent_again_without_those_that_a_node_cannot_check() {
+        let of = |lines: &[String], counts: &[usize]| {
+            let text = format!("{REFUSED_LINES}{}", lines.join("\n"));
+            let error = NodeError::of_invalid(Status::invalid_argument(text));
+            assert!(matches!(error, NodeError::Unable(_)), "{lines:?}");
+            let errors = error.of_requests(counts).into_iter();
+            errors.map(|error| error.map(|it| it.to_string())).collect::<Vec<_>>()
+        };
+        let why = "the node cannot check the envelopes now: InvalidArgument: ";
+        let silent =
+            |place: usize| format!("{KEY_PACKAGE}{place}: internal: no for envelope 0: it");
+        let own = Some(format!("{why}key package: internal: no for envelope 0: it"));
+        assert_eq!(of(&[silent(2)], &[2, 1, 1]), [None, own.clone(), None]);
+        let several = [silent(2), silent(3), silent(usize::MAX)];
+        assert_eq!(of(&several, &[2, 2, 0, 1]), [None, own, None, None]);
+        let whole = Some(format!("{why}{REFUSED_LINES}{}", silent(9)));
+        assert_eq!(of(&[silent(9)], &[2, 1]), [whole.clone(), whole]);
+        let stale =
+            |place: usize| format!("could not calculate base fee for envelope {place}: old");
+        let own = Some(format!("{why}could not calculate base fee: old"));
+        assert_eq!(of(&[stale(0), stale(1)], &[1, 1]), [own.clone(), own]);
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(crate) enum Manner {
     CannotPublish,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
+    /// Cannot price envelopes of topics that contain this byte, as a node of the reference implementation says it.
+    CannotPrice(u8),
     /// Refuses this many calls, and then publishes.
     RefusesCalls(usize),
 }
@@ -428,6 +430,7 @@ impl ReplicationApi for Inner {
         }
         let manner = self.manner.borrow().clone();
         let (mut envelopes, asked) = (Vec::new(), request.payer_envelopes.len());
+        let mut unpriced = Vec::new();
         for (place, message) in request.payer_envelopes.into_iter().enumerate() {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
@@ -446,6 +449,10 @@ impl ReplicationApi for Inner {
                     let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
                     return Err(details.into_status(Code::InvalidArgument, "not this one"));
                 }
+                Manner::CannotPrice(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                    unpriced
+                        .push(format!("could not calculate base fee for envelope {place}: old"));
+                }
                 Manner::RefusesCalls(calls) if self.stored.lock().calls <= *calls => {
                     return Err(Status::invalid_argument("it depends on what is not here"));
                 }
@@ -458,6 +465,10 @@ impl ReplicationApi for Inner {
                 _ => {}
             }
             envelopes.push(payer);
+        }
+        if !unpriced.is_empty() {
+            let text = format!("error processing payer envelopes:{}", unpriced.join("\n"));
+            return Err(Status::invalid_argument(text));
         }
         let mut answer: Vec<_> = envelopes.iter().map(|payer| self.store(&manner, payer)).collect();
         let _ = self.held.subscribe().wait_for(|held| !held).await;

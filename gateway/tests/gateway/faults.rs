@@ -276,6 +276,41 @@ async fn one_request_that_is_refused_does_not_harm_those_that_go_with_it() {
     assert_eq!(net.nodes[0].clients().len(), 190);
 }
 
+/// Publishes one message to each of these groups, all at once. Returns the answers in their order.
+async fn publish_at_once(net: &Net, groups: &[u8]) -> Vec<Result<(), Code>> {
+    let client = net.client().await;
+    let calls = groups.iter().enumerate().map(|(n, &group)| {
+        let (mut client, envelopes) = (client.clone(), vec![message(group, &n.to_string())]);
+        async move {
+            let request = api::PublishClientEnvelopesRequest { envelopes };
+            let answer = client.publish_client_envelopes(request).await;
+            answer.map(drop).map_err(|status| status.code())
+        }
+    });
+    futures_util::future::join_all(calls).await
+}
+
+/// In halves, the requests that share a call would cost a node without rates nearly two calls each.
+#[tokio::test]
+async fn a_node_that_can_price_nothing_has_no_more_calls_than_requests() {
+    let net = Net::start(1).await;
+    net.nodes[0].becomes(Manner::CannotPrice(0xee));
+    let mut groups: Vec<u8> = (0..200).collect();
+    groups.iter_mut().step_by(20).for_each(|group| *group = 0xee);
+    let answers = publish_at_once(&net, &groups).await;
+    for (group, answer) in groups.iter().zip(answers) {
+        let expected = if *group == 0xee { Err(Code::Unavailable) } else { Ok(()) };
+        assert_eq!(answer, expected, "{group}");
+    }
+    assert_eq!(net.nodes[0].clients().len(), 190, "the others are published");
+    let before = net.nodes[0].calls();
+    // The node names each of them in its status, which has to fit into headers.
+    let answers = publish_at_once(&net, &[0xee; 100]).await;
+    assert!(answers.iter().all(|answer| *answer == Err(Code::Unavailable)), "{answers:?}");
+    let calls = net.nodes[0].calls() - before;
+    assert!(calls <= 100, "{calls} calls for 100 requests");
+}
+
 #[tokio::test]
 async fn a_part_that_fails_is_told_and_so_is_what_was_published() {
     let net = Net::start(2).await;

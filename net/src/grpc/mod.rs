@@ -43,6 +43,7 @@ use crate::backoff::{Backoff, long_pause};
 use crate::peer_transport::PeerTransport;
 use crate::session::NetState;
 use membership::OwnMembership;
+use token::RefusalWarning;
 
 /// Time for which a peer is dialled over QUIC only. Guessed: the longest wait for one address to answer.
 const QUIC_FIRST: Duration = Duration::from_secs(3);
@@ -52,7 +53,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// Maintains a session over gRPC with `peer` while there is none over QUIC, until it is no longer
 /// in the network or its record has no URL.
 pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
-    let mut backoff = Backoff::grpc();
+    let (mut backoff, warning) = (Backoff::grpc(), RefusalWarning::default());
     let mut membership = OwnMembership::new(net.identity.own, net.identity.registry.clone());
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
@@ -73,7 +74,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
         }
         let Some(address) = address_of(&net, peer) else { return };
         let began = Instant::now();
-        let ended = session::run(&net, peer, &address).await;
+        let ended = session::run(&net, peer, &address, &warning).await;
         is_grpc |= ended.was_linked;
         if ended.was_linked && began.elapsed() >= GOOD_AFTER {
             backoff.reset();

@@ -21,7 +21,7 @@ use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
 use super::plain_text::PlainTextPeers;
 use super::silence::WantSilence;
-use super::token::PeerTokens;
+use super::token::{PeerTokens, RefusalWarning};
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::session::NetState;
@@ -71,14 +71,19 @@ struct OpenCall {
 
 /// Runs a session with the API at `address` until it fails, the peer is connected over QUIC, or its
 /// registry record changes.
-pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> SessionEnd {
+pub(super) async fn run(
+    net: &NetState,
+    peer: OriginatorId,
+    address: &str,
+    warning: &RefusalWarning,
+) -> SessionEnd {
     let span = tracing::debug_span!("peer_session", %peer, direction = "grpc");
     async {
         let opened = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
             () = net.sessions.wait_for_apart(peer) => return SessionEnd { was_linked: false, is_lasting: false },
-            opened = GrpcPeerSession::open(net, peer, address) => opened,
+            opened = GrpcPeerSession::open(net, peer, address, warning) => opened,
         };
         let mut session = match opened {
             Ok(session) => session,
@@ -158,13 +163,14 @@ impl<'a> GrpcPeerSession<'a> {
         net: &'a NetState,
         peer: OriginatorId,
         address: &str,
+        warning: &RefusalWarning,
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
         // A replica shows no token.
         let plain_text = if as_node { net.plain_text } else { PlainTextPeers::All };
         let addresses = plain_text.addresses(address, networks_of(net, address)).await?;
-        let tokens = as_node.then(|| PeerTokens::new(&net.identity, peer));
+        let tokens = as_node.then(|| PeerTokens::new(&net.identity, peer, warning.clone()));
         let client = PeerClient::connect(address, &addresses, tokens).await?;
         let own = net.identity.own;
         let voids = if as_node { statements_about(&client, own).await? } else { Vec::new() };

@@ -40,6 +40,33 @@ pub(super) struct PeerTokens {
     registry: watch::Receiver<Arc<Registry>>,
     held: Mutex<Option<Token>>,
     refusal: Mutex<Option<TokenRefusal>>,
+    warning: RefusalWarning,
+}
+
+/// The time of the warning that a peer refuses tokens, until it accepts one. Sessions with the peer share it: a peer
+/// that refuses a token and ends the session is dialled again and again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RefusalWarning(Arc<Mutex<Option<Instant>>>);
+
+impl RefusalWarning {
+    /// Notes a refused token at `now`. Returns true if it is to be logged: it is the first one since one was accepted.
+    fn note_refused(&self, now: Instant) -> bool {
+        let mut warned = self.0.lock();
+        let is_first = warned.is_none();
+        if is_first {
+            *warned = Some(now);
+        }
+        is_first
+    }
+
+    /// Notes an accepted token at `now`. It counts some time after the warning only, so that a peer which accepts one
+    /// and refuses the next one causes few warnings.
+    fn note_accepted(&self, now: Instant) {
+        let mut warned = self.0.lock();
+        if warned.is_some_and(|at| at + REFUSED_FOR <= now) {
+            *warned = None;
+        }
+    }
 }
 
 /// The last refusal of a token, until one is accepted.
@@ -58,8 +85,13 @@ struct Token {
 }
 
 impl PeerTokens {
-    /// Creates a source of tokens that this node signs for `peer`, which checks them.
-    pub(super) fn new(identity: &LocalIdentity, peer: OriginatorId) -> Self {
+    /// Creates a source of tokens that this node signs for `peer`, which checks them, for one session. `warning` is
+    /// that of all sessions with the peer.
+    pub(super) fn new(
+        identity: &LocalIdentity,
+        peer: OriginatorId,
+        warning: RefusalWarning,
+    ) -> Self {
         let LocalIdentity { own, key, registry, .. } = identity;
         Self {
             own: *own,
@@ -68,6 +100,7 @@ impl PeerTokens {
             registry: registry.clone(),
             held: Mutex::default(),
             refusal: Mutex::default(),
+            warning,
         }
     }
 
@@ -107,8 +140,8 @@ impl PeerTokens {
         let is_served = !without.is_some_and(is_refused);
         let left_out_for = is_served.then(|| why.to_owned());
         let refusal = TokenRefusal { left_out_for, until: now + REFUSED_FOR };
-        let before = self.refusal.lock().replace(refusal);
-        if is_served && before.is_none_or(|it| it.left_out_for.is_none()) {
+        *self.refusal.lock() = Some(refusal);
+        if is_served && self.warning.note_refused(now) {
             tracing::warn!(
                 code = "node_token_refused",
                 peer = %self.peer,
@@ -122,6 +155,7 @@ impl PeerTokens {
     /// Notes that the peer has accepted a token at `now`. One that accepts some and refuses others, which it does not
     /// serve without, gains no further calls.
     pub(super) fn note_accepted(&self, now: Instant) {
+        self.warning.note_accepted(now);
         let mut refusal = self.refusal.lock();
         if refusal.as_ref().is_some_and(|it| it.left_out_for.is_some() || it.until <= now) {
             *refusal = None;
@@ -193,6 +227,10 @@ mod tests {
     }
 
     fn tokens(canonical: bool) -> PeerTokens {
+        tokens_of_session(canonical, RefusalWarning::default())
+    }
+
+    fn tokens_of_session(canonical: bool, warning: RefusalWarning) -> PeerTokens {
         let (own, key) = (OriginatorId(100), SecretKey::from_hex(REFERENCE_KEY).unwrap());
         let record = NodeRecord {
             id: own,
@@ -206,7 +244,7 @@ mod tests {
         // A receiver keeps the last value of a sender that is gone.
         let registry = watch::Sender::new(Arc::new(registry)).subscribe();
         let identity = LocalIdentity { own, key, registry, takes_prefixes: false };
-        PeerTokens::new(&identity, OriginatorId(200))
+        PeerTokens::new(&identity, OriginatorId(200), warning)
     }
 
     #[test]
@@ -246,6 +284,26 @@ mod tests {
         assert!(!shown(599) && shown(600));
         tokens.note_accepted(later);
         assert!(tokens.refused().is_none() && tokens.token_of_stream(MADE_S).is_some());
+    }
+
+    /// Played by a peer that ends each session after it has refused a token, or accepts every second one.
+    #[test]
+    fn a_peer_that_refuses_a_token_in_each_session_is_logged_once() {
+        let (warning, start) = (RefusalWarning::default(), Instant::now());
+        let refused_in_session = |now| {
+            let tokens = tokens_of_session(true, warning.clone());
+            assert!(tokens.note_refused(now, "expired", None));
+            warning.0.lock().expect("it was logged")
+        };
+        let accepted_in_session = |now| tokens_of_session(true, warning.clone()).note_accepted(now);
+        let soon = start + Duration::from_secs(1);
+        assert_eq!((refused_in_session(start), refused_in_session(soon)), (start, start));
+        accepted_in_session(soon);
+        assert_eq!(refused_in_session(soon), start, "few warnings, however often it changes");
+        let later = start + REFUSED_FOR;
+        assert_eq!(refused_in_session(later), start, "nothing has changed");
+        accepted_in_session(later);
+        assert_eq!(refused_in_session(later), later);
     }
 
     #[test]

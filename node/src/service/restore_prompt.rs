@@ -204,23 +204,14 @@ fn next_steps(status: &OwnStrandStatus, state_dir: &Path, question: &RestoreQues
 #[cfg(test)]
 mod tests {
     use hawser_engine::own_strand::Quarantine;
-    use hawser_proto::{OriginatorId, SequenceId};
     use hawser_storage::UnknownFolder;
 
     use super::*;
+    use crate::restore::test_question;
 
     #[test]
     fn the_operator_of_a_node_that_waits_is_told_each_step_with_its_command() {
-        let question = RestoreQuestion {
-            id: "1".to_owned(),
-            process: "a".to_owned(),
-            node_id: OriginatorId(100),
-            network: "test".to_owned(),
-            data_dir: "data".into(),
-            head: SequenceId(7),
-            reason: "because".to_owned(),
-            may_lack_places: false,
-        };
+        let question = test_question();
         let lacking = RestoreQuestion { may_lack_places: true, ..question.clone() };
         let state_dir = Path::new("/var/lib/hawser-state");
         let of = |needs_confirmation| {

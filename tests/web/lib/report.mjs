@@ -13,7 +13,7 @@ const WINDOWS = {
   phone: { width: 360, height: 740, mobile: true },
 };
 /** The verdicts of a replay by its exit codes. */
-const VERDICTS = { 0: "clean", 8: "faulty", 9: "incomplete" };
+const VERDICTS = { 0: "clean", 5: "claim", 8: "faulty", 9: "incomplete" };
 
 /** Has an auditor's keys in a file, and returns its path. */
 function keysFile({ folder, network }, name, change) {

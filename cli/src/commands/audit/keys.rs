@@ -90,9 +90,10 @@ pub(super) fn load_with_chain(
 
 /// Reads the rates of the settlement chain for judging. Returns them with their source, for people.
 async fn rates_of_chain(args: &NetworkArgs) -> Result<(RateTable, String), RunError> {
-    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
+    let reached = onchain::connect_to_all(args, ChainsNeeded::Settlement).await?;
+    let network = &reached.network;
     let contract = network.at(Contract::RateRegistry)?;
-    let rates = rates_file(&network).await?.table_for_judging().map_err(RunError::failed)?;
+    let rates = rates_file(&reached).await?.table_for_judging().map_err(RunError::failed)?;
     let (id, endpoint) = (network.settlement.id(), network.settlement.endpoint());
     let origin =
         format!("rates of contract {contract} on settlement chain {id}, on the word of {endpoint}");

@@ -35,6 +35,9 @@ pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};
 pub(super) use report::report;
 pub(super) use source::{FolderLog, StoredLog, UnopenedBackupError, open as open_log};
 
+/// Exit code of a verdict that nothing decides.
+pub(super) const INCONCLUSIVE_EXIT_CODE: u8 = 6;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -70,8 +73,8 @@ pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
 fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
     let code = match verdict {
         MisbehaviorVerdict::Proven => return Ok(()),
-        MisbehaviorVerdict::Claim => 5,
-        MisbehaviorVerdict::Inconclusive => 6,
+        MisbehaviorVerdict::Claim => replay::CLAIM_EXIT_CODE,
+        MisbehaviorVerdict::Inconclusive => INCONCLUSIVE_EXIT_CODE,
         MisbehaviorVerdict::Refuted => 7,
     };
     Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })

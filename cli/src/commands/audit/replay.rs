@@ -25,6 +25,8 @@ use crate::{output, output_file};
 
 /// Exit code of a log with faults.
 pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
+/// Exit code of a log whose only faults are claims.
+pub(super) const CLAIM_EXIT_CODE: u8 = 5;
 /// Exit code of a log without faults that was not shown as a whole.
 pub(in super::super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
@@ -202,9 +204,10 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
         output::line(format_args!("keys: {keys}"));
         output::line(format_args!("verdict: {}", report.verdict()));
     }
-    let code = match (faults.count(), report.incomplete.is_empty()) {
-        (0, true) => return Ok(()),
-        (0, false) => INCOMPLETE_EXIT_CODE,
+    let code = match report.verdict() {
+        "clean" => return Ok(()),
+        "claim" => CLAIM_EXIT_CODE,
+        "incomplete" => INCOMPLETE_EXIT_CODE,
         _ => FAULTS_EXIT_CODE,
     };
     Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })

@@ -34,6 +34,17 @@ pub(crate) struct ReachedNetwork {
     pub(crate) app: Option<Witnesses>,
 }
 
+impl ReachedNetwork {
+    /// Returns the error of a list of the settlement chain, such as the rates, that the other endpoints show otherwise.
+    pub(crate) fn contradicted(&self, list: &str) -> RunError {
+        let endpoint = self.network.settlement.endpoint();
+        RunError::failed(format!(
+            "{endpoint} shows other {list} than the other endpoints, or one was changed just now: run the command \
+             again, then without the endpoint that is wrong"
+        ))
+    }
+}
+
 /// Connects to the chains and checks their ids.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
+use std::collections::BTreeMap;
+
 use alloy::providers::Provider as _;
 use hawser_chain::admin::membership::{self, MembershipTime};
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
-use hawser_chain::watch::check_node_url;
+use hawser_chain::watch::{self, check_node_url};
 use hawser_node::error::RunError;
 use hawser_node::files::registry::{
     AbsenceEntry, RegistryContract, RegistryFile, RegistryFileEntry,
@@ -97,11 +99,39 @@ async fn registry_file(
             absences: absences.transpose()?.unwrap_or_default(),
         })
     };
-    let nodes = nodes::list(network).await?.into_iter().map(entry);
-    let nodes = nodes.collect::<Result<_, RunError>>()?;
+    let nodes = nodes::list(network).await?;
+    if reached.settlement.are_several() {
+        require_agreement(reached, &nodes).await?;
+    }
+    let nodes = nodes.into_iter().map(entry).collect::<Result<_, RunError>>()?;
     let (contract, chain_id) = (contract.to_string(), chain.id());
     let source = Some(RegistryContract { contract, chain_id, block: Some(block) });
     Ok(RegistryFile { nodes, source })
+}
+
+/// Requires that the other endpoints show the same nodes, with the same keys and memberships: everything that a node
+/// has signed is judged by such a file.
+///
+/// # Errors
+/// When endpoints contradict each other, or the registry cannot be read.
+async fn require_agreement(
+    reached: &ReachedNetwork,
+    read: &[RegisteredNode],
+) -> Result<(), RunError> {
+    let address = reached.network.at(Contract::NodeRegistry)?;
+    let agreed = watch::registry_now(reached.settlement.endpoints(), address).await;
+    let agreed = agreed.map_err(RunError::failed)?;
+    let usable = agreed.nodes().map(|node| (node.id, (Some(node.public_key), node.canonical)));
+    let unusable = agreed.unusable().map(|(id, is_canonical)| (id, (None, is_canonical)));
+    let agreed: BTreeMap<_, _> = usable.chain(unusable).collect();
+    let of_first = read.iter().map(|node| {
+        let key = PublicKey::from_uncompressed(&node.signing_public_key);
+        (node.node_id, (key.filter(|_| node.node_id.is_node()), node.is_canonical))
+    });
+    match of_first.collect::<BTreeMap<_, _>>() == agreed {
+        true => Ok(()),
+        false => Err(reached.contradicted("nodes")),
+    }
 }
 
 /// Returns the periods in which a node was not in the network after it had been.

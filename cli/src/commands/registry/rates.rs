@@ -2,15 +2,18 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_chain::admin::Network;
+use hawser_chain::admin::Contract;
 use hawser_chain::admin::rates::{self, Prices, RateEntry};
+use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
-use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
+use crate::commands::onchain::{
+    self, ChainsNeeded, OnchainSession, ReachedNetwork, ResultFields, SENDER,
+};
 use crate::output;
 
 pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -37,13 +40,13 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
 }
 
 pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let reached = onchain::connect_to_all(&args.network, ChainsNeeded::Settlement).await?;
     if args.rates_file {
-        let file = rates_file(&network).await?;
+        let file = rates_file(&reached).await?;
         output::line(serde_json::to_string_pretty(&file).map_err(RunError::failed)?);
         return Ok(());
     }
-    let all = rates::list(&network).await?;
+    let all = rates::list(&reached.network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
     if as_json {
         output::line(rows.map(ResultFields::into_json).collect::<Value>());
@@ -56,12 +59,26 @@ pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunE
 }
 
 /// Reads all rates of the settlement chain as the content of a rates file, with the time of the chain's newest block.
+/// Nodes and auditors judge others by such a file, so the other endpoints are asked, too.
 ///
 /// # Errors
-/// When the registry or the block cannot be read.
-pub(in crate::commands) async fn rates_file(network: &Network) -> Result<RatesFile, RunError> {
+/// When the registry or the block cannot be read, and when endpoints contradict each other.
+pub(in crate::commands) async fn rates_file(
+    reached: &ReachedNetwork,
+) -> Result<RatesFile, RunError> {
+    let network = &reached.network;
     let (all, complete_until) = rates::list_with_time(network).await?;
-    Ok(RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() })
+    let file = RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() };
+    if !reached.settlement.are_several() {
+        return Ok(file);
+    }
+    let of_file = file.table_for_judging().map_err(RunError::failed)?;
+    let address = network.at(Contract::RateRegistry)?;
+    let agreed = watch::rates_now(reached.settlement.endpoints(), address).await;
+    if agreed.map_err(RunError::failed)?.rates() != of_file.rates() {
+        return Err(reached.contradicted("rates"));
+    }
+    Ok(file)
 }
 
 /// Returns a rate as a record of `rates.json`.

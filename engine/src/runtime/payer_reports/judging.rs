@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use hawser_proto::{OriginatorId, minute_of};
+use hawser_proto::{OriginatorId, SequenceId, minute_of};
 use hawser_rules::payer_report::{ReportDifference, ReportId};
 use hawser_storage::ReadError;
 
-use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict};
+use super::submitting::counted;
+use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, SHORTER};
 use super::writer_turns::WriterTurns;
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{
@@ -16,15 +17,48 @@ use crate::payer_reports::{
 
 impl PayerReporterState {
     /// Judges the reports about an originator that continue those on the chain. Stores the amounts of those that may be
-    /// attested then.
+    /// attested then. An equal report that is shorter than one which can be submitted has to wait: attestations of many
+    /// such reports would push those of the longer one out of the newest ones that nodes read.
     pub(super) fn look(
         &self,
         about: OriginatorId,
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         self.note_corrections(about)?;
-        let judged = self.verdicts(self.continuing(about)?)?;
+        let continuing = self.continuing(about)?;
+        let submittable = self.submittable_end(&continuing);
+        let is_shorter = |held: &HeldReport| {
+            let is_behind = submittable.is_some_and(|end| held.report.end().sequence < end);
+            is_behind && !held.is_attested_by(self.own())
+        };
+        // An earlier look has found it equal, and it is not computed again at each look while it waits.
+        let was_equal =
+            |held: &HeldReport| is_shorter(held) && self.known_leaves.lock().of(held.id).is_some();
+        let (equal, others): (Vec<_>, Vec<_>) = continuing.into_iter().partition(was_equal);
+        let equal = equal.into_iter().map(|held| (held, PayerReportVerdict::Equal));
+        let judged = self.verdicts(others)?.into_iter().chain(equal);
+        let judged = judged.map(|(held, verdict)| match verdict {
+            PayerReportVerdict::Equal if is_shorter(&held) => {
+                (held, PayerReportVerdict::NotNow(SHORTER.to_owned()))
+            }
+            verdict => (held, verdict),
+        });
+        let judged = judged.collect();
         self.known_leaves.lock().save(self.engine.store(), self.hour())?;
         Ok(judged)
+    }
+
+    /// Returns the end of the longest report that this node has attested, if a majority has. `None` also if there is no
+    /// shorter one to attest.
+    fn submittable_end(&self, continuing: &[HeldReport]) -> Option<SequenceId> {
+        let registry = self.registry();
+        let nodes = nodes_of(&registry).ok()?;
+        let (attested, others): (Vec<_>, Vec<_>) =
+            continuing.iter().partition(|held| held.is_attested_by(self.own()));
+        let of_members = attested.into_iter().filter(|held| *held.report.nodes() == nodes);
+        let longest = of_members.max_by_key(|held| held.report.end().sequence)?;
+        let end = longest.report.end().sequence;
+        let has_shorter = others.iter().any(|held| held.report.end().sequence < end);
+        (has_shorter && counted(&registry, longest).is_reached()).then_some(end)
     }
 
     /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged

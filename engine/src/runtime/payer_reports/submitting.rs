@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use hawser_proto::OriginatorId;
+use hawser_rules::Registry;
 use hawser_rules::payer_report::{Majority, majority};
 
 use super::contract::Submitted;
@@ -22,7 +23,6 @@ impl PayerReporterState {
     ) -> Result<Vec<Submittable>, ReportStepError> {
         let registry = self.registry();
         let nodes = nodes_of(&registry)?;
-        let member = |node| registry.member(node).map(|record| record.public_key);
         let judge = |held: HeldReport| {
             if !held.is_attested_by(self.own()) {
                 return (held, Err("this node has not attested it".to_owned()));
@@ -30,8 +30,7 @@ impl PayerReporterState {
             if *held.report.nodes() != nodes {
                 return (held, Err(OTHER_NODES.to_owned()));
             }
-            let attestations = held.attestations.iter().copied();
-            let majority = majority(held.id, held.report.nodes(), attestations, member);
+            let majority = counted(&registry, &held);
             for (node, error) in &majority.refused {
                 tracing::warn!(
                     code = "attestation_refused", report = %held.id, %node, %error,
@@ -63,6 +62,12 @@ impl PayerReporterState {
         tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
         Ok(submitted)
     }
+}
+
+/// Counts the attestations of a report that hold by the keys of the canonical network.
+pub(super) fn counted(registry: &Registry, held: &HeldReport) -> Majority {
+    let member = |node| registry.member(node).map(|record| record.public_key);
+    majority(held.id, held.report.nodes(), held.attestations.iter().copied(), member)
 }
 
 /// Puts the reports that end last before the others. All begin at one place, and the contract takes one of them, so the

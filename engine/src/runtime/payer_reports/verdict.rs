@@ -20,5 +20,8 @@ pub(super) enum PayerReportVerdict {
 pub(super) const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
 /// The report ends ahead of this node's clock.
 pub(super) const NOT_COME: &str = "the minute in which it ends has not come";
+/// A longer report of the same start may be submitted.
+pub(super) const SHORTER: &str =
+    "a longer report, which a majority has attested, waits for its submission";
 /// The writer has other reports that were judged in this round.
 pub(super) const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
