@@ -46,7 +46,7 @@ pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
 ///
 /// - one from an absence: a node learns of its removal after the block, and acknowledges until then;
 /// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software;
-/// - one that [expires late](expires_late): the node may have signed it long after it had dated it.
+/// - one that [expires late](expires_late): the node may have signed it long after it had dated it;
 /// - one that breaks a rule here and [none elsewhere](is_taken_elsewhere).
 #[must_use]
 pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {

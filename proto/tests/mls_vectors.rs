@@ -218,7 +218,7 @@ fn a_reader_that_stops_at_the_content_type_takes_what_does_not_parse() {
         assert_eq!(is_application_elsewhere(&data), !frame.is_chain_bound());
     }
     let lengths = [&[0x01][..], &[0x40, 1], &[0x80, 0, 0, 1], &[0xc0, 0, 0, 0, 0, 0, 0, 1]];
-    let with_length = |length: &[u8]| [&[0, 1, 0, 2], length, &[0xaa], &[0; 8], &[1]].concat();
+    let with_length = |length: &[u8]| [&[0, 1, 0, 2][..], length, &[0xaa], &[0; 8], &[1]].concat();
     let mut taken: Vec<_> = lengths.map(with_length).into();
     taken.extend([0, 1, 4, 255].map(|content_type| private_message(content_type, &[])));
     taken.push(public_message(&[4], 1, &[]));
