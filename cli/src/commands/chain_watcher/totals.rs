@@ -91,7 +91,7 @@ impl ReportTotals {
 }
 
 impl OriginatorTotals {
-    /// Adds the newest reports of a look. Returns true if one of them is new, so that it was submitted at `submitted_s`.
+    /// Adds the newest reports of a look. Returns true if one of them is new; it was then submitted at `submitted_s`.
     fn note(
         &mut self,
         newest: &[OnchainReport],
