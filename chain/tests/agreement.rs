@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, Bytes};
+use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::Contract;
 use hawser_chain::admin::rates::{self, Prices};
@@ -15,6 +16,7 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Call;
 use hawser_chain::watch::{self, ListWatcher};
 use hawser_rules::{PicoDollarPrice, Registry};
+use serde_json::{Value, json};
 use tokio::sync::watch::Sender;
 
 use crate::administration::Administration;
@@ -365,4 +367,38 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let (_heads, head_changes) = tokio::sync::watch::channel(0);
     let read = watch::rate_table(alone, address, HOUR, head_changes).await.unwrap();
     assert_eq!(read.subscribe().borrow().value.rates().len(), 2, "the only endpoint is believed");
+}
+
+/// Has the settlement chain of a pair do something that only development chains can.
+async fn control(pair: &Pair, method: &'static str, params: Value) -> Value {
+    pair.settlement.provider().raw_request(method.into(), params).await.unwrap()
+}
+
+/// The chain is reorganised, or the only endpoint had made up the newest rate. The list has as many entries as before.
+#[tokio::test]
+async fn a_rate_that_the_chain_replaces_is_replaced_in_the_list_that_is_read() {
+    let chain = Administration::new(ChainBackend::Embedded).await;
+    let pair = &chain.pair;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
+    let urls = [pair.settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
+    let first = rates::list(&chain.network).await.unwrap()[0].prices;
+    let before = control(pair, "evm_snapshot", json!([])).await;
+    for (message_fee, is_replaced) in [(101, false), (102, true)] {
+        if is_replaced {
+            assert_eq!(control(pair, "evm_revert", json!([before])).await, json!(true));
+        }
+        let prices = Prices { message_fee: PicoDollarPrice(message_fee), ..first };
+        let plan = rates::add(&chain.network, &prices, None, now).await.unwrap();
+        // A sender that lives on would count the transactions that the chain has taken back.
+        chain.carry_out_as(&sender(&pair.settlement, 0), &plan).await.unwrap();
+        control(pair, "evm_mine", json!([])).await;
+        read_again(&watcher, &heads).await;
+        let snapshot = watcher.subscribe().borrow().clone();
+        let fees: Vec<_> = snapshot.value.rates().iter().map(|rate| rate.message_fee).collect();
+        assert_eq!((fees, snapshot.error), (vec![first.message_fee, prices.message_fee], None));
+    }
 }
