@@ -185,7 +185,7 @@ pub(crate) struct StatusPage {
     /// Absent for a replica, which has no id.
     #[serde(skip_serializing_if = "Option::is_none")]
     node_id: Option<u32>,
-    /// `node` or `replica`.
+    /// `primary` or `replica`, as in the metric `xmtp_node_info`.
     role: &'static str,
     network: String,
     started_unix_s: i64,
@@ -247,7 +247,7 @@ impl NodeObserver {
             version: self.build.version.clone(),
             commit: self.build.commit.clone(),
             node_id: (!is_replica).then_some(identity.node.0),
-            role: if is_replica { "replica" } else { "node" },
+            role: if is_replica { "replica" } else { "primary" },
             network: identity.network.clone(),
             started_unix_s: self.build.started_unix_s(),
             uptime_s: uptime_ns / 1_000_000_000,

@@ -6,7 +6,7 @@
 
 use std::iter::Peekable;
 
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -39,6 +39,13 @@ pub struct ComparedPlaces {
     pub stored_leaves: u64,
     /// Places of which nothing was read, because the stored trees are equal up to there.
     pub by_stored_trees: u64,
+    /// Those of the envelopes that are of a chain, and that the logs date otherwise: transaction and content are equal.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dated_otherwise: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl ComparedPlaces {
@@ -47,6 +54,7 @@ impl ComparedPlaces {
         self.envelopes += other.envelopes;
         self.stored_leaves += other.stored_leaves;
         self.by_stored_trees += other.by_stored_trees;
+        self.dated_otherwise += other.dated_otherwise;
     }
 }
 
@@ -226,7 +234,10 @@ fn strand(
         let rows = (first.rows(from, end), second.rows(from, end));
         let marks = first.shows_gaps() && second.shows_gaps();
         let (rows, next) = ((side(rows.0), side(rows.1)), after + 1);
-        Walk { rows, next, common, marks, has_ended: false }.run(&mut found);
+        let is_chain = !originator.is_node() && !originator.is_migrated();
+        let by_blocks = first.dates_chains_by_blocks() && second.dates_chains_by_blocks();
+        let by_content = is_chain && !by_blocks;
+        Walk { rows, next, common, marks, by_content, has_ended: false }.run(&mut found);
     }
     // Nothing is read behind the lower head: the heads state which places the longer log has there.
     if heads.0 != heads.1 {
@@ -318,6 +329,9 @@ struct Walk<'a> {
     common: u64,
     /// True if both show their marks.
     marks: bool,
+    /// True if envelopes are equal that have one transaction and one content: other software dates a chain's envelopes
+    /// by its own clock.
+    by_content: bool,
     /// True after a row that could not be read.
     has_ended: bool,
 }
@@ -403,7 +417,9 @@ impl Walk<'_> {
         (b, mark_b): (&Bytes, StoredMark),
         found: &mut StrandDifference,
     ) {
-        if a != b {
+        if a != b && self.by_content && is_same_content(a, b) {
+            found.compared.dated_otherwise += 1;
+        } else if a != b {
             let (what, text) = difference(a, b);
             found.add_other(at, what, text);
         } else if self.marks && mark_a != mark_b {
@@ -428,6 +444,18 @@ fn lacking(
         let text = "the leaf that one log has stored is not that of the other's envelope";
         found.add_other(at, "leaf", text.to_owned());
     }
+}
+
+/// Returns true if two envelopes of a chain have the same place, transaction and client envelope.
+fn is_same_content(a: &Bytes, b: &Bytes) -> bool {
+    let content = |bytes: &Bytes| {
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+        let Proof::Transaction(transaction) = envelope.proof() else { return None };
+        let client = envelope.unsigned().payer().client().as_bytes().clone();
+        Some((envelope.id(), transaction, client))
+    };
+    let held = content(a);
+    held.is_some() && held == content(b)
 }
 
 /// Returns the part in which two envelopes of one place differ.

@@ -25,8 +25,9 @@ const NARROW_WINDOW_BYTES: u32 = 65_535;
 const NARROW_HEAD_LEN_BYTES_MAX: u32 = 8 * 1024;
 /// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time limit of a request to the metrics port, which answers from memory. A guess.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit of a request to the metrics port, which answers from memory. `hawser health` has to end within three
+/// seconds, with the start of the program.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(2500);
 /// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -222,7 +223,7 @@ pub(crate) enum HttpError {
     #[error("{0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
     /// The time limit passed.
-    #[error("no answer within {} s", HTTP_TIMEOUT.as_secs())]
+    #[error("no answer within {} s", HTTP_TIMEOUT.as_secs_f32())]
     Timeout,
 }
 

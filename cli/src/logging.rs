@@ -226,6 +226,9 @@ fn fields_of(event: &Event<'_>) -> Map<String, Value> {
     fields.0
 }
 
+/// Fields that hold an id, which is a number in JSON also where the code logs it as text.
+const IDS: [&str; 2] = ["node_id", "originator_id"];
+
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -236,7 +239,11 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
+        let text = format!("{value:?}");
+        match text.parse::<u64>() {
+            Ok(id) if IDS.contains(&field.name()) => self.put(field, id),
+            _ => self.put(field, text),
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -291,7 +298,7 @@ mod tests {
             .event_format(JsonLines)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(port = 5050, node_id = %"100", "started \"api\" server");
+            tracing::info!(port = 5050, node_id = %"100", why = %"100", "started \"api\" server");
             tracing::debug!("not shown");
             tracing::info!(target: "quinn", "not shown");
         });
@@ -302,7 +309,8 @@ mod tests {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["logger"], "hawser.logging.tests");
         assert_eq!(line["port"], 5050);
-        assert_eq!(line["node_id"], "100");
+        assert_eq!(line["node_id"], 100);
+        assert_eq!(line["why"], "100");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         assert!(line["caller"].as_str().unwrap().contains("logging.rs:"));
     }

@@ -8,7 +8,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::support::log_folder::folder;
-use crate::support::{hawser, run, stderr};
+use crate::support::{hawser, run, stderr, stdout};
 
 const PLACE: &str = "s3://the-bucket/nodes/100";
 
@@ -90,6 +90,26 @@ fn a_place_without_backups_fails_the_check() {
         .unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(stderr(&output).contains("no backup"), "{}", stderr(&output));
+}
+
+/// A unit of systemd names the place in its environment.
+#[test]
+fn the_place_may_be_named_by_the_environment() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let to = place.path().join("backups");
+    let at_place = |command: &str, rest: &[&str]| {
+        let mut command_line = hawser();
+        command_line.args(["backup", command]).args(rest).env("HAWSER_BACKUP_DIR", &to);
+        let output = command_line.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output)
+    };
+    at_place("create", &["--data-dir", data.to_str().unwrap()]);
+    assert_eq!(at_place("list", &[]).lines().count(), 1);
+    assert!(at_place("verify", &[]).contains("whole"));
+    at_place("prune", &["--keep", "1"]);
+    assert_eq!(run(&["backup", "list"]).status.code(), Some(2), "no place is named");
 }
 
 /// A warning about a backup that is refused anyway hides the reason.

@@ -80,6 +80,28 @@ fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
     }
 }
 
+/// The units of systemd start no program again that ends with this code.
+#[test]
+fn wrong_policies_end_a_gateway_with_the_exit_code_of_wrong_settings() {
+    let single = Single::new();
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    for (policies, part) in [
+        ("[default]\nenvelope_bytes_maximum = 1\n", "envelope_bytes_maximum"),
+        ("[identity]\nkind = \"api-key\"\napi_keys = { alice = \"sha256:1\" }\n", "sha256"),
+    ] {
+        fs::write(file("policies.toml"), policies).unwrap();
+        let mut command = hawser();
+        command.args(["gateway", "--listen-address", "127.0.0.1"]);
+        command.args(["-p", &single.base.to_string()]);
+        command.args(["--metrics.metrics-port", &(single.base + 1).to_string()]);
+        command.args(["--registry-file", &file("registry.json")]);
+        command.args(["--rates-file", &file("rates.json"), "--payer.key-file", &file("key")]);
+        let output = command.args(["--policies-file", &file("policies.toml")]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).contains(part), "{output:?}");
+    }
+}
+
 #[test]
 fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
     let single = Single::new();

@@ -5,7 +5,7 @@ use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
 use hawser_rules::{
     Contradiction, RateTable, RuleNumber, check_charges_by_former, expires_late, is_free,
-    is_read_elsewhere,
+    is_read_elsewhere, is_taken_elsewhere,
 };
 use hawser_storage::InvalidRule;
 #[cfg(feature = "faults")]
@@ -42,16 +42,21 @@ pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
     pieces
 }
 
-/// Returns true if an envelope with this mark is evidence against the node that signed it. Three kinds are none:
+/// Returns true if an envelope with this mark is evidence against the node that signed it. Four kinds are none:
 ///
 /// - one from an absence: a node learns of its removal after the block, and acknowledges until then;
 /// - one that does not decode here and [may elsewhere](is_read_elsewhere): the node may run other software;
-/// - one that [expires late](expires_late): the node may have signed it long after it had dated it.
+/// - one that [expires late](expires_late): the node may have signed it long after it had dated it;
+/// - one that breaks a rule here and [none elsewhere](is_taken_elsewhere).
 #[must_use]
 pub fn is_evidence(InvalidRule(rule): InvalidRule, envelope: &Bytes) -> bool {
     match RuleNumber(rule) {
         RuleNumber::ABSENT => false,
         RuleNumber::UNDECODABLE => !is_odd(envelope),
+        RuleNumber::PAYER_SIGNATURE | RuleNumber::PAYLOAD => {
+            let parsed = OriginatorEnvelope::parse(envelope.clone());
+            !parsed.is_ok_and(|it| is_taken_elsewhere(it.unsigned()))
+        }
         RuleNumber::EXPIRY => !is_late(envelope),
         _ => true,
     }
@@ -173,7 +178,9 @@ impl StrandTimes {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::envelope::{PayerEnvelope, Proof};
+    use hawser_proto::envelope::{PayerEnvelope, Payload, Proof};
+    use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
+    use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{OriginatorId, SecretKey, SequenceId};
@@ -244,6 +251,34 @@ mod tests {
         let noise = Bytes::from_static(b"noise");
         assert!(is_evidence(InvalidRule(1), &noise));
         assert!(is_evidence(InvalidRule(3), &noise) && !is_evidence(InvalidRule(17), &noise));
+    }
+
+    /// An honest node of other software signs what it reads no further than its content type.
+    #[test]
+    fn a_message_that_other_software_takes_is_no_evidence_and_a_commit_is() {
+        let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+        let envelope = |content: u8, days: u64| {
+            let data = [&[0, 1, 0, 2, 0][..], &[0; 8], &[content, 0, 0, 0, 0]].concat();
+            let v1 = V1 { data: data.into(), ..Default::default() };
+            let version = Some(Version::V1(v1));
+            let payload = Some(Payload::GroupMessage(GroupMessageInput { version }));
+            let target_topic = Bytes::from_static(&[0, 9]);
+            let aad = pb::AuthenticatedData { target_topic, depends_on: None };
+            let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+            let paid = PayerEnvelope::sign(client.into(), NODE, 60, &payer);
+            signed(&pb::UnsignedOriginatorEnvelope {
+                originator_node_id: NODE.0,
+                originator_sequence_id: 7,
+                payer_envelope_bytes: paid.encode_to_vec().into(),
+                expiry_unixtime: days * 86_400,
+                ..Default::default()
+            })
+        };
+        assert!(!is_evidence(InvalidRule(6), &envelope(1, 60)));
+        assert!(is_evidence(InvalidRule(6), &envelope(3, 60)));
+        assert!(!is_evidence(InvalidRule(6), &envelope(1, 99)), "its expiry is late as well");
+        assert!(is_evidence(InvalidRule(6), &envelope(1, 59)), "its expiry is wrong as well");
+        assert!(is_evidence(InvalidRule(6), &Bytes::from_static(b"noise")));
     }
 
     #[test]

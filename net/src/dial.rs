@@ -60,7 +60,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
                 backoff.next_pause(rand::random())
             }
             Err(error) => {
-                tracing::debug!(%peer, ?addresses, %error, "no session with the peer");
+                tracing::debug!(node_id = %peer, ?addresses, %error, "no session with the peer");
                 net.failures.not_reached(peer, &error);
                 if error.is_lasting() {
                     long_pause(rand::random())
@@ -137,7 +137,7 @@ async fn attempt(
                 return Ok(proven);
             }
             Err(error) => {
-                tracing::debug!(%peer, stated, %error, "no session at the address that the peer stated");
+                tracing::debug!(node_id = %peer, stated, %error, "no session at the address that the peer stated");
                 net.failures.warn_not_dialled(peer, &error);
             }
         }

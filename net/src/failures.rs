@@ -43,7 +43,7 @@ impl FailureLog {
         if let SessionError::NotDialled(why) = why
             && self.named.lock().insert(peer)
         {
-            tracing::warn!(code = "peer_not_dialled", %peer, why, "this node does not dial an address of a peer");
+            tracing::warn!(code = "peer_not_dialled", node_id = %peer, why, "this node does not dial an address of a peer");
         }
     }
 

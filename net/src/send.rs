@@ -189,7 +189,7 @@ async fn send(
             Ok(()) | Err(SendError::Write(_)) => return,
             Err(error) => {
                 let originator = strand.header.originator;
-                tracing::error!(code = "strand_unreadable", %originator, %error, "a strand cannot be sent");
+                tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, "a strand cannot be sent");
                 StreamCode::Internal
             }
         },

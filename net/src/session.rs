@@ -84,19 +84,19 @@ impl NetState {
         let (guard, link) = match admitted {
             Ok(admitted) => admitted,
             Err(code) => {
-                tracing::debug!(%peer, ?code, "peer refused before a session");
+                tracing::debug!(node_id = %peer, ?code, "peer refused before a session");
                 connection.close(close_code(code), b"");
                 return;
             }
         };
         self.counters.sessions.inc();
-        tracing::info!(%peer, remote = %connection.remote_address(), "peer connected");
+        tracing::info!(node_id = %peer, remote = %connection.remote_address(), "peer connected");
         let mut session = QuicSession::new(self, proven, link);
         let error = match session.run().await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        tracing::info!(%peer, reason = %error, "peer disconnected");
+        tracing::info!(node_id = %peer, reason = %error, "peer disconnected");
         self.failures.disconnected(peer, &error);
         // Before the session is dropped: its streams would otherwise end as if they were complete.
         self.close(&connection, &error);

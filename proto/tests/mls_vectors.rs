@@ -3,7 +3,7 @@
 
 use hawser_proto::mls::{
     ContentType, Credential, KeyPackageSignatureError, MlsParseError, MlsSender, WireFormat,
-    parse_group_message, parse_key_package,
+    is_application_elsewhere, parse_group_message, parse_key_package,
 };
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
@@ -208,6 +208,41 @@ fn public_messages_end_where_their_kind_says() {
     }
     let error = MlsParseError::Selector { field: "sender_type", value: 5 };
     assert_eq!(parse_group_message(&public_message(&[5], 1, &[0; 2])), Err(error));
+}
+
+/// A reader that stops at the content type takes more messages, and says of each one that parses what it is.
+#[test]
+fn a_reader_that_stops_at_the_content_type_takes_what_does_not_parse() {
+    for (_, data) in captured("mls") {
+        let frame = parse_group_message(&data).expect("a group message");
+        assert_eq!(is_application_elsewhere(&data), !frame.is_chain_bound());
+    }
+    let lengths = [&[0x01][..], &[0x40, 1], &[0x80, 0, 0, 1], &[0xc0, 0, 0, 0, 0, 0, 0, 1]];
+    let with_length = |length: &[u8]| [&[0, 1, 0, 2][..], length, &[0xaa], &[0; 8], &[1]].concat();
+    let mut taken: Vec<_> = lengths.map(with_length).into();
+    taken.extend([0, 1, 4, 255].map(|content_type| private_message(content_type, &[])));
+    taken.push(public_message(&[4], 1, &[]));
+    for data in &taken {
+        let cut = &data[..data.len() - 1];
+        assert!(!is_application_elsewhere(cut), "{cut:?} has no content type");
+    }
+    taken.push(private_message(1, &[0; 4]));
+    for data in taken {
+        assert!(parse_group_message(&data).is_err(), "{data:?}");
+        assert!(is_application_elsewhere(&data), "{data:?}");
+    }
+    let mut refused: Vec<_> =
+        [&[0xff; 8][..], &[0xbf, 0xff, 0xff, 0xff], &[0x7f, 0xff]].map(with_length).into();
+    refused.extend([2, 3].map(|content_type| private_message(content_type, &[])));
+    refused.extend([0, 2, 3, 4].map(|content_type| public_message(&[4], content_type, &[])));
+    refused.push(public_message(&[5], 1, &[]));
+    let [mut other_version, mut welcome] = [1, 1].map(|content| private_message(content, &[0; 3]));
+    other_version[1] = 2;
+    welcome[3] = 3;
+    refused.extend([other_version, welcome, Vec::new()]);
+    for data in refused {
+        assert!(!is_application_elsewhere(&data), "{data:?}");
+    }
 }
 
 #[test]

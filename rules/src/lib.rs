@@ -5,7 +5,8 @@
 //! channels (`clippy.toml` bans them), so two programs that judge the same bytes agree. In reading order:
 //!
 //! - [`violation`]: every rule that an envelope can break, and the numbers of the rules;
-//! - [`envelope`]: the checks of client envelopes and of signed statements;
+//! - [`envelope`]: the checks of client envelopes and of signed statements; [`elsewhere`]: those that other software
+//!   accepts all the same;
 //! - [`retention`]: allowed durations and the expiry that follows from them;
 //! - [`fees`]: the rates, base fees, and the check whether rates explain charged fees;
 //! - [`congestion`]: congestion units from envelopes per minute;
@@ -20,6 +21,7 @@
 pub mod absences;
 pub mod congestion;
 pub mod contradiction;
+pub mod elsewhere;
 pub mod envelope;
 pub mod fees;
 pub mod misbehavior;
@@ -30,6 +32,7 @@ pub mod violation;
 
 pub use absences::{Absence, Absences, AbsencesError};
 pub use contradiction::{Contradiction, NoContradictionError};
+pub use elsewhere::is_taken_elsewhere;
 pub use envelope::{
     ENVELOPE_LEN_BYTES_MAX, OddTerms, PayloadClass, check_charges, check_charges_by_former,
     check_dependencies_known, check_dependencies_on_chains, check_length, check_no_charges,

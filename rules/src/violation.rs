@@ -13,6 +13,10 @@ pub struct RuleNumber(pub u8);
 impl RuleNumber {
     /// The mark of an envelope whose layers cannot be decoded.
     pub const UNDECODABLE: Self = Self(1);
+    /// The mark of an envelope without a valid payer's signature.
+    pub const PAYER_SIGNATURE: Self = Self(2);
+    /// The mark of an envelope whose payload no node puts in order.
+    pub const PAYLOAD: Self = Self(6);
     /// The mark of an envelope whose expiry does not follow from its time and retention.
     pub const EXPIRY: Self = Self(9);
     /// The mark of an identity update that its inbox does not allow. No [`Violation`] has this number, because it

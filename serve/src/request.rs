@@ -36,7 +36,7 @@ use crate::waiting;
 
 /// Bytes of a refused body that are still read over HTTP/1.1, because such clients read a response only after they have
 /// sent the request. A guess: more than two of the largest messages.
-const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 /// Text of the refusal of a request that has something behind its only message.

@@ -528,7 +528,7 @@ fn log_durable(changes: &[Change]) {
             match change {
                 Change::Append(entry) => tracing::debug!(envelope = %entry.id, "durable"),
                 Change::Skip { originator, from, through, reason } => {
-                    tracing::debug!(%originator, %from, %through, ?reason, "skipped range durable");
+                    tracing::debug!(originator_id = %originator, %from, %through, ?reason, "skipped range durable");
                 }
             }
         }

@@ -48,7 +48,7 @@ impl ExpiredEnds {
         for (originator, error) in unread {
             tracing::error!(
                 code = "marks_unreadable",
-                %originator,
+                originator_id = %originator,
                 %error,
                 "the last marks of a strand cannot be read: readers learn that all of it may have expired"
             );

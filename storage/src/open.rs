@@ -537,11 +537,11 @@ fn require_own_head(
 fn log_opened(store: &Store, own_head: SequenceId) {
     let StoreIdentity { network, node, .. } = store.identity();
     match store.path() {
-        None => tracing::debug!(%network, %node, "database in memory"),
+        None => tracing::debug!(%network, node_id = %node, "database in memory"),
         Some(path) => tracing::info!(
             path = %path.display(),
             %network,
-            %node,
+            node_id = %node,
             format = FORMAT,
             %own_head,
             standing = ?store.standing(),

@@ -172,7 +172,7 @@ impl Database {
                 };
                 tracing::error!(
                     code = "tree_unreadable",
-                    %originator,
+                    originator_id = %originator,
                     leaves = 1_u64 << at.level,
                     %error,
                     "rows of a strand's tree cannot be read from the disk: computed from those below"

@@ -2,7 +2,7 @@
 """A second implementation of the judgement on reports in docs/protocol/misbehavior.md, written from that page.
 
 Reads cases as misbehavior_golden.py makes them, one JSON object a line, and prints its judgement of each. It needs
-nothing but Python 3.8. It does not parse MLS, so it judges no key package and no message of a group.
+nothing but Python 3.8. It does not parse key packages, so it judges only uploads that are empty.
 """
 
 import json
@@ -48,7 +48,8 @@ CURSOR = {1: [{1: U32, 2: U64}]}
 QUERY = {1: [BYTES], 2: [U32], 3: CURSOR}
 PAYER_REPORT = {1: U32, 2: U64, 3: U64, 4: U32, 5: BYTES, 6: [U32]}
 ATTESTATION = {1: BYTES, 2: {1: U32, 2: SIGNATURE}}
-PAYLOADS = {2: {}, 3: {}, 4: {}, 5: {}, 6: PAYER_REPORT, 7: ATTESTATION}
+MESSAGE = {1: {1: BYTES, 2: BYTES, 3: BOOL}}
+PAYLOADS = {2: MESSAGE, 3: {}, 4: {}, 5: {}, 6: PAYER_REPORT, 7: ATTESTATION}
 CLIENT = {1: {2: BYTES, 3: CURSOR}, **PAYLOADS, "one of": tuple(PAYLOADS)}
 PAYER = {1: BYTES, 2: SIGNATURE, 3: U32, 4: U32}
 STATEMENT = {1: U32, 2: U64, 3: I64, 4: BYTES, 5: U64, 6: U64, 7: U64}
@@ -74,6 +75,65 @@ def signer(signature, digest):
     """The key of a payer's or an attestation's signature, which may have a high s; None for other bytes."""
     signature = canonical(signature) if len(signature) == 65 and signature[64] <= 1 else None
     return signature and recover(signature, digest)
+
+
+class Reader:
+    """Reads the parts of an MLS message; `is_strict` as docs/protocol/mls-framing.md says, or as other software does."""
+
+    def __init__(self, data, is_strict):
+        self.rest, self.is_strict = data, is_strict
+
+    def take(self, length):
+        if length > len(self.rest):
+            raise Refused("cut off")
+        taken, self.rest = self.rest[:length], self.rest[length:]
+        return taken
+
+    def number(self, length):
+        return int.from_bytes(self.take(length), "big")
+
+    def vector(self):
+        bits = self.rest[0] >> 6 if self.rest else 0
+        length = self.number(1 << bits) & (1 << (8 << bits) - 2) - 1
+        if self.is_strict and (bits == 3 or bits and length < 1 << (4 << bits) - 2):
+            raise Refused("length")
+        return self.take(length)
+
+
+def content_type(data, is_strict):
+    """The content type of a message. Strictly, an application message is read to its end, and no other one is."""
+    reader = Reader(data, is_strict)
+    version, wire_format = reader.number(2), reader.number(2)
+    if version != 1 or wire_format not in (1, 2):
+        raise Refused("message")
+    is_public, is_member = wire_format == 1, False
+    reader.vector()
+    reader.take(8)
+    if is_public:
+        sender = reader.number(1)
+        if not 1 <= sender <= 4:
+            raise Refused("sender")
+        is_member = sender == 1
+        reader.take(4 if sender < 3 else 0)
+        reader.vector()
+    content = reader.number(1)
+    if (is_public or is_strict) and content not in (1, 2, 3):
+        raise Refused("content type")
+    if is_strict and content == 1:
+        # Application data, a signature and a member's tag; or authenticated data, its sender and the ciphertext.
+        for _ in range(2 + is_member if is_public else 3):
+            reader.vector()
+        if reader.rest:
+            raise Refused("bytes behind the message")
+    return content
+
+
+def is_application(data, is_strict):
+    try:
+        content = content_type(data, is_strict)
+    except Refused:
+        return False
+    return content == 1 if is_strict else content not in (2, 3)
 
 
 class Exhibit:
@@ -123,6 +183,10 @@ class Exhibit:
         needed = {it.get(1, 0): it.get(2, 0) for it in client[1].get(3, {}).get(1, [])}
         return payer, client_bytes, arms[0], topic, needed
 
+    def message(self):
+        """The bytes of a group message; None for another payload, and for a message without any."""
+        return decode(self.paid_parts()[1], CLIENT).get(2, {}).get(1, {}).get(1)
+
     def is_free(self):
         """None if the payer layers do not decode."""
         try:
@@ -155,6 +219,18 @@ class Exhibit:
         has_topic = topic is not None and len(topic) > 1 and arm in (2, 3, 4) and topic[0] == KINDS[arm]
         is_for_it = target == self.node and is_retention(days) and signature is not None
         return has_topic and is_for_it and signer(signature, payer_digest(target, client)) is not None
+
+
+    def is_taken_elsewhere(self):
+        """Tells whether software may have accepted the envelope that checks less than the rules."""
+        payer, client, _, _, _ = self.paid_parts()
+        signature, message = payer.get(2, {}).get(1, b""), self.message()
+        if len(signature) == 65 and 4 <= signature[64] <= 7:
+            signature = signature[:64] + bytes([signature[64] - 4])
+        has_payer = signer(signature, payer_digest(self.node, client)) is not None
+        is_odd = message is not None and is_application(message, False)
+        rule = broken_rule(self, has_payer, is_odd)
+        return has_payer and (rule == 0 or rule == 9 and seconds_late(self) > 0)
 
 
 # Rates ---------------------------------------------------------------------------------------------
@@ -347,9 +423,10 @@ def judge_envelope(case, rates, exhibit):
     """Verdict, fact, rule and missing data about one envelope."""
     rule = broken_rule(exhibit)
     is_late = rule == 9 and seconds_late(exhibit) > 0
+    odd = rule if rule in (2, 6) and exhibit.is_taken_elsewhere() else 0
     if rule == 1 and exhibit.is_read_elsewhere():
         return "claim", "odd_encoding", rule, None
-    if rule and not is_late:
+    if rule and not is_late and not odd:
         return "proven", "rule_broken", rule, None
     payer, _, _, topic, _ = exhibit.paid_parts()
     base, congestion = exhibit.fields.get(5, 0), exhibit.fields.get(6, 0)
@@ -369,6 +446,8 @@ def judge_envelope(case, rates, exhibit):
                 return "proven", "rule_broken", rule, None
             else:
                 verdict = "inconclusive", "former_rate", 0, "rate_block"
+    if odd:
+        return "claim", "odd_encoding", odd, verdict[3]
     if is_absent(case, exhibit.node, exhibit.ns - 60 * MINUTE) and is_absent(case, exhibit.node, exhibit.ns):
         return "claim", "absent", 17, verdict[3]
     if is_late:
@@ -389,7 +468,7 @@ def payer_digest(target, client):
     return keccak256(b"target|" + target.to_bytes(4, "big") + b"payer|" + client)
 
 
-def broken_rule(exhibit):
+def broken_rule(exhibit, has_payer=False, has_message=False):
     """The first rule that an envelope breaks by itself; 0 if none. Rule 16 needs 25 MiB, more than a report has."""
     try:
         payer, client, arm, topic, needed = exhibit.paid_parts()
@@ -399,7 +478,7 @@ def broken_rule(exhibit):
     if target != exhibit.node:
         return 3
     paying = signer(payer.get(2, {}).get(1, b""), payer_digest(target, client))
-    if paying is None:
+    if paying is None and not has_payer:
         return 2
     if topic[0] != KINDS[arm] or len(topic) > 128:
         return 4
@@ -410,8 +489,11 @@ def broken_rule(exhibit):
     if arm in (6, 7):
         if paying != exhibit.key:
             return 5
+    elif arm == 2:
+        if not has_message and not is_application(exhibit.message() or b"", True):
+            return 6
     elif arm != 3:
-        # An identity update, and uploads and messages that are empty; others need a parser of MLS.
+        # An identity update, or an upload that is empty; others need a parser of key packages.
         return 14 if arm == 4 else 6
     return 0 if -600 <= seconds_late(exhibit) <= 86400 else 9
 

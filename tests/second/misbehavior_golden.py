@@ -180,6 +180,54 @@ def golden_odd():
     yield "rule 1: no topic", *of(pay(encode((3, b"")) + number))
 
 
+def golden_taken():
+    """Messages and signatures that are refused, and that other software may take."""
+
+    def of(paid, rates=(RATE,), **more):
+        return safety(PAYLOAD, signed(statement(paid=paid, **more))), {"rates": list(rates)}
+
+    def message(content, behind=bytes(3), length=b"\0", head=b""):
+        """A message of a group with this content; a public one has a head before that."""
+        data = be(1, 2) + be(1 if head else 2, 2) + length + bytes(8) + head + bytes([content]) + behind
+        return pay(client(b"\0\x09", arm=2, payload=encode((1, encode((1, data))))))
+
+    def changed(more, target=100):
+        """A payer envelope with another recovery id."""
+        paid = pay(client(), target)
+        at = paid.index(encode((3, target), (4, 30))) - 1
+        return paid[:at] + bytes([paid[at] + more]) + paid[at + 1 :]
+
+    public = b"\3\0"
+    yield "no rule: a message", *of(message(1))
+    yield "no rule: a public message", *of(message(1, bytes(2), head=public))
+    yield "no rule: a public message of a member", *of(message(1, head=bytes([1, 0, 0, 0, 0, 0])))
+    taken = {
+        "bytes behind a message": message(1, bytes(4)),
+        "a message that is cut off": message(1, b""),
+        "an unknown content": message(4),
+        "a length in more bytes than it needs": message(1, length=b"\x40\0"),
+        "a length of eight bytes": message(1, length=b"\xc0" + bytes(7)),
+        "bytes behind a public message": message(1, head=public),
+    }
+    for name, paid in taken.items():
+        yield f"odd: {name}", *of(paid)
+    odd = taken["bytes behind a message"]
+    yield "odd: bytes behind a message, no rates", *of(odd, rates=())
+    yield "odd: bytes behind a message, and a late expiry", *of(odd, expiry=DAY + 1)
+    yield "rule 6: bytes behind a message, and another expiry", *of(odd, expiry=-601)
+    yield "rule 10: bytes behind a message", *of(odd, base=1)
+    yield "rule 6: a commit", *of(message(3))
+    yield "rule 6: bytes behind a commit", *of(message(3, bytes(4)))
+    yield "rule 6: a proposal that is cut off", *of(message(2, b""))
+    yield "rule 6: an unknown content of a public message", *of(message(4, head=public))
+    yield "rule 6: an unknown sender", *of(message(1, head=b"\5\0"))
+    yield "rule 6: a length beyond the message", *of(message(1, length=b"\x3f"))
+    yield "odd: a recovery id of 4 or 5", *of(changed(4))
+    yield "rule 2: a recovery id of 8 or 9", *of(changed(8))
+    yield "rule 2: a recovery id of 27 or 28", *of(changed(27))
+    yield "rule 3: a recovery id of 4 or 5", *of(changed(4, 200))
+
+
 def golden_payloads():
     def of(*envelopes, rates=(RATE,), **facts):
         return safety(PAYLOAD, *envelopes), {"rates": list(rates), **facts}
@@ -552,7 +600,7 @@ def make():
     trees = [(*case, {}) for case in golden_trees()]
     for name, fault, pieces, facts in [*trees, *golden_late(), *golden_reports()]:
         yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
-    for name, report, facts in golden_odd():
+    for name, report, facts in [*golden_odd(), *golden_taken()]:
         yield {"name": name, "report": report.hex(), "registry": registry, **facts}
 
 

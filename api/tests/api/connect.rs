@@ -174,6 +174,10 @@ async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
     let gzip = "content-encoding: gzip\r\n";
     let answer = ask(&node, post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"version":"1.2.3"}"#[..]));
+    for content_type in ["application/json", "application/proto"] {
+        let answer = ask(&node, post(VERSION, content_type, gzip, b"")).await;
+        assert_eq!(answer.status, 200, "an empty message of {content_type} is not compressed");
+    }
     let spaces = packed(&[&b"{}"[..], &vec![b' '; 2 * 1024 * 1024]].concat());
     let answer = ask(&node, post(VERSION, "application/json", gzip, &spaces)).await;
     assert_eq!(answer.status, 200, "megabytes of text");
@@ -297,7 +301,7 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
     assert_eq!(node.sample(counted).await, Some(5.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
-    // A longer text is refused before it comes.
+    // A longer text is refused also if it does not come.
     let head = format!(
         "POST {QUERY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",

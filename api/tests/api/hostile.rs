@@ -32,6 +32,18 @@ async fn assert_serves(node: &Node) {
     assert_eq!(ids(&answer.into_inner().originator_envelopes), format!("100:{}", before + 1));
 }
 
+/// Sends a whole request to publish over HTTP/1.1, and then reads its answer.
+async fn post_long(node: &Node, content_type: &str, body: &[u8]) -> Http1Answer {
+    let mut request = format!(
+        "POST {PUBLISH} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    Http1Answer::read(exchange(node.address(), &request).await)
+}
+
 #[tokio::test]
 async fn a_message_of_26_mib_is_too_large_in_every_protocol() {
     let node = node().await;
@@ -40,18 +52,19 @@ async fn a_message_of_26_mib_is_too_large_in_every_protocol() {
     assert_eq!(code, Code::ResourceExhausted);
     assert!(text.contains("27262976 bytes"), "{text}");
 
-    let mut request = format!(
-        "POST {PUBLISH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc-web+proto\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        large.len()
-    )
-    .into_bytes();
-    request.extend(large);
-    let answer = Http1Answer::read(exchange(node.address(), &request).await);
+    let answer = post_long(&node, "application/grpc-web+proto", &large).await;
     assert_eq!(answer.header("grpc-status"), Some("8"));
 
+    // Clients of Connect over HTTP/1.1 send all of a long request, too, before they read the refusal.
+    let text = vec![b' '; 37 * 1024 * 1024];
+    for (content_type, long) in [("application/proto", &large), ("application/json", &text)] {
+        let answer = post_long(&node, content_type, long).await;
+        let error: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, error["code"].as_str()), (429, Some("resource_exhausted")));
+    }
+
     let counted = r#"xmtp_api_failed_grpc_requests_counter{code="resource_exhausted"}"#;
-    assert_eq!(node.sample(counted).await, Some(2.0));
+    assert_eq!(node.sample(counted).await, Some(4.0));
     assert_serves(&node).await;
 }
 

@@ -104,6 +104,7 @@ async fn the_scrape_shows_what_the_documentation_lists() {
     let exported: BTreeMap<String, String> =
         families.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
     assert_eq!(exported, documented());
+    assert!(page.contains("role=\"primary\"} 1\n"), "alerts select nodes by this label: {page}");
     for (name, (_, help)) in families {
         assert!(help.len() > 10, "{name} needs a help text");
         assert!(
@@ -261,7 +262,7 @@ async fn status_is_one_verdict_with_its_reasons() {
     assert_eq!(reasons, expected);
     assert_eq!(page["version"], "1.2.3");
     assert_eq!(page["commit"], "abc");
-    assert_eq!(page["node_id"], 100);
+    assert_eq!((&page["node_id"], &page["role"]), (&100.into(), &"primary".into()));
     assert_eq!(page["network"], "test");
     assert_eq!(page["uptime_s"], 10);
     assert_eq!(page["ready"]["publish"], true);

@@ -214,6 +214,24 @@ async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream(
     assert_eq!(ids(&all[4..]), "200:5");
 }
 
+/// Each strand of a stream is registered, also one that does not exist.
+#[tokio::test]
+async fn each_strand_of_a_stream_is_charged_for_its_registration() {
+    const STRANDS: u32 = 10_000;
+    let (used, node) = ("xmtp_api_memory_bytes", node().await);
+    let mut client = node.replication().await;
+    let before = node.sample(used).await.unwrap();
+    let query = pb::EnvelopesQuery {
+        topics: Vec::new(),
+        originator_node_ids: (100_000..100_000 + STRANDS).collect(),
+        last_seen: None,
+    };
+    let mut stream = client.subscribe_envelopes(envelopes(query)).await.unwrap().into_inner();
+    assert_eq!(brought(&mut stream).await, "");
+    let held = node.sample(used).await.unwrap() - before;
+    assert!(held > f64::from(100 * STRANDS), "{held}");
+}
+
 #[tokio::test]
 async fn everything_is_live_only() {
     let node = node().await;

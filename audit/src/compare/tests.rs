@@ -2,6 +2,7 @@
 
 use super::ComparedBy::{Rows, StoredTrees};
 use super::*;
+use crate::replay::dependency_tests::{LogWithChain, of_chain};
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{Draft, MemoryLog, NODE, WITNESS, declared, draft, key, ns_of};
 use hawser_proto::envelope::UnsealedEnvelope;
@@ -212,4 +213,27 @@ fn rows_that_cannot_be_read_end_the_comparison_and_are_no_difference() {
         let sides: Vec<Side> = found.unreadable.iter().map(|it| it.0).collect();
         assert_eq!(sides, [side]);
     }
+}
+
+/// Other software dates the envelopes of chains by its own clock, and Hawser by their blocks.
+#[test]
+fn envelopes_of_a_chain_are_compared_with_a_running_node_by_their_content() {
+    let log = |late_ns: i64| {
+        let times_ns = [1, 2, 3].map(|at| ns_of(at) + late_ns);
+        LogWithChain::new(&times_ns, MemoryLog::honest(20))
+    };
+    let of_chain_strand = |other: &LogWithChain| compare(&log(0), other, Rows).unwrap().remove(0);
+    let node = log(1_000_000_000).of_node();
+    let found = of_chain_strand(&node);
+    assert!(found.is_equal(), "{found:?}");
+    let compared = ComparedPlaces { envelopes: 3, dated_otherwise: 3, ..ComparedPlaces::default() };
+    assert_eq!(found.compared, compared);
+
+    let mut liar = node;
+    *liar.chain.bytes_at(2) = of_chain(2, ns_of(2) + 1_000_000_000, 6);
+    let found = of_chain_strand(&liar);
+    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id.0, it.what)).collect();
+    assert_eq!(differing, [(2, "statement")], "of another transaction");
+    // Folders are of Hawser, which makes the same bytes of each event.
+    assert_eq!(of_chain_strand(&log(1_000_000_000)).other_count, 3);
 }

@@ -73,6 +73,7 @@ pub(crate) fn needs_the_strand(kind: FaultKind) -> bool {
         kind,
         FaultKind::Root
             | FaultKind::CheckpointRoot
+            | FaultKind::CheckpointTime
             | FaultKind::OtherTree
             | FaultKind::Usage
             | FaultKind::Congestion

@@ -13,9 +13,11 @@ use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::retention::was_marked_as_late;
 use hawser_rules::{
     Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, odd_terms, payer_claims,
+    check_no_charges, check_statement, is_free, is_owed, is_taken_elsewhere, odd_terms,
+    payer_claims,
 };
 
+use super::dependencies::CHAINS;
 use super::fault::FaultKind;
 use super::item::{StoredMark, StrandRow};
 
@@ -52,7 +54,7 @@ pub(crate) struct Signed {
     /// The rule that it breaks.
     pub(crate) violation: Option<Violation>,
     /// True if its signer may be innocent of that: the envelope is from an absence of its node or expires late, and
-    /// breaks no other rule, or other software may decode it.
+    /// breaks no other rule, or other software may decode it or finds that it breaks none.
     pub(crate) is_unproven: bool,
     /// True if it breaks no rule, and earlier versions marked it because of its expiry.
     pub(crate) was_marked_as_late: bool,
@@ -67,6 +69,8 @@ pub(crate) struct Signed {
     /// The digest of the bytes that the payer has signed, if there is a charge.
     pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
+    /// The places of chains on which it depends, if no broken rule hides it.
+    pub(crate) depends_on: Vec<EnvelopeId>,
 }
 
 /// An envelope after its checks.
@@ -263,6 +267,7 @@ impl Checker {
             charge: None,
             payer_digest: None,
             counts_for_congestion: false,
+            depends_on: Vec::new(),
         };
         if matches!(proof, Proof::Transaction(_)) {
             // The chain decides which payloads it orders. A payload that does not decode makes the place void, and
@@ -284,12 +289,22 @@ impl Checker {
             Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
             None => Ok(()),
         };
-        let is_innocent = matches!(judged, Ok(()) | Err(Violation::LateExpiry(_)));
+        let is_innocent = match &judged {
+            Ok(()) | Err(Violation::LateExpiry(_)) => true,
+            Err(Violation::GroupMessage(_) | Violation::PayerSignature(_)) => {
+                is_taken_elsewhere(&parsed)
+            }
+            Err(_) => false,
+        };
         signed.violation = self.absences.judge(originator_ns, judged).err();
         signed.is_unproven = is_innocent && signed.violation.is_some();
         let days = parsed.payer().retention_days();
         signed.was_marked_as_late = signed.violation.is_none()
             && was_marked_as_late(originator_ns, days, parsed.expiry_unix_s());
+        if signed.violation.is_none() && self.originator.is_node() {
+            let depends_on = parsed.payer().client().depends_on().iter().copied();
+            signed.depends_on = depends_on.filter(|it| CHAINS.contains(&it.originator)).collect();
+        }
         self.count(&mut signed, &parsed, payer.ok());
         signed
     }

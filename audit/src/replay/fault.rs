@@ -33,6 +33,8 @@ pub enum FaultKind {
     Fee,
     /// The same by rates that the keeper has recorded and may have made up.
     FeeByRecord,
+    /// The envelope depends on a place that its chain did not have yet, as the log dates the chain's envelopes.
+    Dependency,
     /// A later place has an earlier time.
     TimeBack,
     /// An envelope is dated into the minutes of a report, and follows its end. Its originator has released it late, or
@@ -56,6 +58,8 @@ pub enum FaultKind {
     CheckpointSignature,
     /// The node signed the root of another tree of its own strand than this one, which follows from what it has signed.
     CheckpointRoot,
+    /// The node signed a tree of its own strand at a later time than a larger one: it has signed a tree that shrinks.
+    CheckpointTime,
     /// A node signed the root of another tree than this one, and the log does not show who is at fault: the node is an
     /// observer, or leaves of the tree are the keeper's word.
     OtherTree,
@@ -87,6 +91,7 @@ impl FaultKind {
             Self::WrongMark => "wrong_mark",
             Self::Fee => "fee",
             Self::FeeByRecord => "fee_by_record",
+            Self::Dependency => "dependency",
             Self::TimeBack => "time_back",
             Self::InNoReport => "in_no_report",
             Self::TimeAhead => "time_ahead",
@@ -98,6 +103,7 @@ impl FaultKind {
             Self::Root => "root",
             Self::CheckpointSignature => "checkpoint_signature",
             Self::CheckpointRoot => "checkpoint_root",
+            Self::CheckpointTime => "checkpoint_time",
             Self::OtherTree => "other_tree",
             Self::Cosignature => "cosignature",
             Self::Usage => "usage",
@@ -116,9 +122,10 @@ impl FaultKind {
             | Self::Fee
             | Self::TimeBack
             | Self::TimeAhead
-            | Self::CheckpointRoot => "signer",
+            | Self::CheckpointRoot
+            | Self::CheckpointTime => "signer",
             Self::VoidSigned => "signer, as a claim",
-            Self::FeeByRecord | Self::OtherTree => "signer or keeper",
+            Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }

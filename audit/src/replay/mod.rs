@@ -22,6 +22,9 @@ mod amount_text;
 mod bill;
 pub(crate) mod check;
 mod checkpoint_list;
+mod dependencies;
+#[cfg(test)]
+pub(crate) mod dependency_tests;
 mod fault;
 mod item;
 pub(crate) mod judge;

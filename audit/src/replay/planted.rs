@@ -4,6 +4,7 @@
 //! Rules 15 to 17 need a chain, 25 MiB and a registry with absences, places that are called pruned a record, and
 //! congestion fees a rate: they have tests of their own.
 
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -212,6 +213,15 @@ pub(crate) const PLANTED: &[Planted] = &[
         "a checkpoint of another tree",
         |log| log.checkpoints[3] = checkpoint(40, TreeHash([4; 32])),
         &[(FaultKind::CheckpointRoot, 40, None)],
+    ),
+    (
+        "a checkpoint that is later than a larger one",
+        |log| {
+            let of = log.checkpoints[3].signed.checkpoint;
+            let time_ns = log.checkpoints[4].signed.checkpoint.time_ns + 1;
+            log.checkpoints[3] = Checkpoint { time_ns, ..of }.sign(&key(1)).into();
+        },
+        &[(FaultKind::CheckpointTime, 50, None)],
     ),
     (
         "a checkpoint that another key signed",

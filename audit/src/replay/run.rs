@@ -9,6 +9,7 @@ use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::Checker;
+use super::dependencies::{CHAINS, TimesOfChains};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::SourceError;
 use super::judge::beyond_head;
@@ -364,7 +365,9 @@ impl<'a> Replay<'a> {
         &mut self,
         mut progress: impl FnMut(&ReplayState, ReplayProgress) -> bool,
     ) -> Result<Option<ReplayReport>, SourceError> {
-        let heads = heads_of(self.source)?;
+        let mut heads = heads_of(self.source)?;
+        // The chains' strands come first: they say when the places were there on which nodes' envelopes depend.
+        heads.sort_unstable();
         self.state.require_within(&heads)?;
         self.incomplete.clear();
         self.not_compared.clear();
@@ -394,7 +397,7 @@ impl<'a> Replay<'a> {
     ) -> Result<bool, SourceError> {
         let EnvelopeId { originator, sequence: end } = head;
         let checker = self.checker(originator);
-        let beside = self.source.beside(originator);
+        let (beside, chains) = (self.source.beside(originator), self.chain_times(originator));
         let context = ReplayContext {
             registry: &self.settings.registry,
             booked_rates: &self.booked,
@@ -403,6 +406,7 @@ impl<'a> Replay<'a> {
             now_ns: self.settings.now_ns,
             head: end,
             rows: &*beside,
+            chains: &chains,
         };
         let state = &mut self.state;
         let fresh = || StrandReplay::new(originator);
@@ -454,6 +458,15 @@ impl<'a> Replay<'a> {
         }
         self.done.insert(originator.0, report);
         Ok(true)
+    }
+
+    /// Returns the times of the chains' places, by which the envelopes of a node's strand are judged.
+    fn chain_times(&self, originator: OriginatorId) -> TimesOfChains {
+        if !(originator.is_node() && self.source.dates_chains_by_blocks()) {
+            return TimesOfChains::new();
+        }
+        let strands = CHAINS.iter().filter_map(|chain| self.state.strands.get(&chain.0));
+        strands.map(|it| (it.originator(), it.chain_times().clone())).collect()
     }
 
     fn checker(&self, originator: OriginatorId) -> Checker {
@@ -545,7 +558,7 @@ impl<'a> Replay<'a> {
 
 /// The sentence about envelopes that break a rule of which their signer may be innocent.
 pub(crate) const UNPROVEN: &str = "whether nodes are to blame for envelopes from their absence, for those that expire \
-                                   late, or for some that other software may decode: nothing that is signed shows it";
+                                   late, or for some that other software may accept: nothing that is signed shows it";
 
 /// Returns the unchecked parts of strands that no node of the registry signs, in sentences for people.
 pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {

@@ -145,6 +145,10 @@ impl LogSource for LogWithSecond<'_> {
         self.log.shows_gaps()
     }
 
+    fn dates_chains_by_blocks(&self) -> bool {
+        self.log.dates_chains_by_blocks()
+    }
+
     fn unchecked(&self) -> Vec<String> {
         let mut unchecked = self.log.unchecked();
         if self.second.unsigned > 0 {
@@ -308,6 +312,22 @@ mod tests {
         // The newest one is above the end of the log, and the one before it is found.
         second.checkpoints.push(checkpoint(90, TreeHash([8; 32])));
         assert_eq!(named(&judged(&log, &second)), [(FaultKind::CheckpointRoot, 45, None)]);
+    }
+
+    #[test]
+    fn a_node_that_shows_a_second_source_a_later_and_smaller_tree_is_named() {
+        let (log, mut second) = (MemoryLog::honest(60), MemoryLog::honest(60));
+        let of = checkpoint(35, MemoryLog::honest(35).root).signed.checkpoint;
+        let at = |sequence| checkpoint(sequence, of.root).signed.checkpoint.time_ns;
+        let mut faults = |time_ns| {
+            second.checkpoints = vec![Checkpoint { time_ns, ..of }.sign(&key(1)).into()];
+            named(&judged(&log, &second))
+        };
+        let fault = |place| (FaultKind::CheckpointTime, place, None);
+        assert_eq!(faults(at(40)), []);
+        assert_eq!(faults(at(40) + 1), [fault(40)]);
+        assert_eq!(faults(at(50) + 1), [fault(40), fault(50)]);
+        assert_eq!(FaultKind::CheckpointTime.party(), "signer");
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub trait LogSource {
     /// Returns true if the source states why places have no envelope, and false for a source that omits such places.
     fn shows_gaps(&self) -> bool;
 
+    /// Returns true if the source dates envelopes of chains by their blocks, as folders and snapshots do. A running node
+    /// may be of other software, which dates them by its own clock.
+    fn dates_chains_by_blocks(&self) -> bool {
+        true
+    }
+
     /// Returns the parts that the source does not show, in sentences for people.
     fn unchecked(&self) -> Vec<String>;
 
@@ -80,6 +86,10 @@ impl<T: LogSource + ?Sized> LogSource for &T {
 
     fn shows_gaps(&self) -> bool {
         (**self).shows_gaps()
+    }
+
+    fn dates_chains_by_blocks(&self) -> bool {
+        (**self).dates_chains_by_blocks()
     }
 
     fn unchecked(&self) -> Vec<String> {

@@ -10,6 +10,7 @@ use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
+use super::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
@@ -39,6 +40,8 @@ pub(super) struct ReplayContext<'a> {
     /// The last place of the strand.
     pub(super) head: SequenceId,
     pub(super) rows: &'a dyn StrandRows,
+    /// The times of the chains' places; empty if the log need not date them by their blocks.
+    pub(super) chains: &'a TimesOfChains,
 }
 
 /// The replay of one strand up to a place. Stored in a state file, from which a replay continues.
@@ -56,6 +59,10 @@ pub struct StrandReplay {
     /// state of an earlier version does not say so.
     #[serde(default = "may_be")]
     has_claimed_leaf: bool,
+    /// The size and the time, unix nanoseconds, of the latest checkpoint of the strand's node so far. A state of an
+    /// earlier version does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest_checkpoint: Option<(u64, u64)>,
     tallies: Tallies,
     /// The envelopes that congestion fees are judged by. A state of an earlier version does not have it.
     #[serde(default, with = "StoredLoad")]
@@ -68,6 +75,9 @@ pub struct StrandReplay {
     void: Option<(u64, u64)>,
     /// The statements about void places that earlier runs have seen.
     seen_voids: SeenVoids,
+    /// The times of the places of a chain's strand. A state of an earlier version does not have those that it passed.
+    #[serde(default, skip_serializing_if = "ChainTimes::is_empty")]
+    chain_times: ChainTimes,
     /// The next checkpoint of each node. Read again after a pause.
     #[serde(skip)]
     checkpoints: Vec<CosignedCheckpoint>,
@@ -107,6 +117,7 @@ impl StrandReplay {
             last_ns: 0,
             tree: TreeReplay::default(),
             has_claimed_leaf: false,
+            latest_checkpoint: None,
             tallies: Tallies::default(),
             load: StrandLoad::START,
             faults: Faults::default(),
@@ -114,6 +125,7 @@ impl StrandReplay {
             foreign: 0,
             void: None,
             seen_voids: SeenVoids::default(),
+            chain_times: ChainTimes::default(),
             checkpoints: Vec::new(),
             declared: DeclaredVoids::default(),
         }
@@ -159,7 +171,13 @@ impl StrandReplay {
         self.tallies.check(reached)?;
         self.faults.check()?;
         self.seen_voids.check()?;
+        self.chain_times.check(reached)?;
         self.figures.check(reached)
+    }
+
+    /// Returns the times of the places of a chain's strand.
+    pub(super) fn chain_times(&self) -> &ChainTimes {
+        &self.chain_times
     }
 
     fn id(&self, sequence: SequenceId) -> EnvelopeId {
@@ -375,6 +393,13 @@ impl StrandReplay {
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
         self.figures.unproven += u64::from(signed.is_unproven);
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
+        let ns = signed.originator_ns;
+        dependency(id, ns, &signed.depends_on, context.chains)
+            .into_iter()
+            .for_each(|it| self.fault(it));
+        if CHAINS.contains(&id.originator) && time_ahead(id, ns, context.now_ns).is_none() {
+            self.chain_times.add(sequence, ns);
+        }
         self.check_load(id, &signed, context);
         if mark.is_booked() {
             self.count(sequence, len_bytes, &signed, context)?;

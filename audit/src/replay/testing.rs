@@ -284,6 +284,10 @@ impl LogSource for MemoryLog {
         !self.is_node
     }
 
+    fn dates_chains_by_blocks(&self) -> bool {
+        !self.is_node
+    }
+
     fn unchecked(&self) -> Vec<String> {
         Vec::new()
     }

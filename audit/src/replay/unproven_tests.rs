@@ -4,7 +4,8 @@ use hawser_proto::Bytes;
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
+use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate, RateTable};
@@ -12,7 +13,7 @@ use prost::Message as _;
 
 use super::planted::sign_at;
 use super::testing::{
-    MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings,
+    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_of, key, ns_of, settings,
 };
 use super::tests::{named, replay};
 use super::*;
@@ -93,6 +94,31 @@ fn an_envelope_that_other_software_may_decode_is_no_fault_of_its_node() {
         found.retain(|(kind, ..)| *kind == FaultKind::BrokenRule);
         assert_eq!(found, expected);
     }
+}
+
+/// Nor such a message, which the reference implementation reads no further than its content type. Wrong fees stay a
+/// fault.
+#[test]
+fn a_message_that_other_software_takes_is_no_fault_of_its_node() {
+    let message = |content: u8| {
+        let data = [&[0, 1, 0, 2, 0][..], &[0; 8], &[content, 0, 0, 0, 0]].concat();
+        let version = Some(Version::V1(V1 { data: data.into(), ..Default::default() }));
+        draft_of(5, &[0, 7], Payload::GroupMessage(GroupMessageInput { version }), &[], 30)
+    };
+    let judged = |other: &Draft| {
+        let mut log = MemoryLog::honest(20);
+        sign_at(&mut log, 5, StoredMark::Invalid(6), other);
+        let report = replay(&log, &settings());
+        let mut found = named(&report);
+        // The tallies of this log lack the envelope, which is no fault of its signer.
+        found.retain(|(kind, ..)| matches!(kind, FaultKind::BrokenRule | FaultKind::Fee));
+        (found, report.strands[0].figures.unproven)
+    };
+    let mut odd = message(1);
+    assert_eq!(judged(&odd), (Vec::new(), 1));
+    odd.statement.base_fee_picodollars += 1;
+    assert_eq!(judged(&odd), (vec![(FaultKind::Fee, 5, None)], 1));
+    assert_eq!(judged(&message(3)), (vec![(FaultKind::BrokenRule, 5, Some(6))], 0));
 }
 
 /// The strand's node may have shown it another history.

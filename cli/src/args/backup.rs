@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use hawser_audit::replay::{SAMPLE_MAX, SampleSize};
 use hawser_node::settings::SettingSources;
+use hawser_node::settings::table::BACKUP_DIR_ENV;
 use hawser_proto::Address;
 
 use super::{RestoreConfirmArgs, environment};
@@ -27,8 +28,8 @@ pub(crate) enum BackupCommand {
 #[derive(Debug, Args)]
 pub(crate) struct BackupCreateArgs {
     /// Folder of the backups, best on another disk, or s3://BUCKET/PREFIX with the keys in AWS_ACCESS_KEY_ID and
-    /// AWS_SECRET_ACCESS_KEY. Files that an earlier backup has are not copied again.
-    #[arg(long, value_name = "DIR|s3://…")]
+    /// AWS_SECRET_ACCESS_KEY. Files that an earlier backup has are not copied again [env: HAWSER_BACKUP_DIR].
+    #[arg(long, value_name = "DIR|s3://…", env = BACKUP_DIR_ENV, hide_env = true)]
     pub(crate) to: PathBuf,
     /// The most MiB that a running node reads in a second; 0 for no bound. A guess: publishes are then hardly slower on
     /// any disk.
@@ -45,8 +46,8 @@ pub(crate) struct BackupCreateArgs {
 /// `hawser backup verify`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupVerifyArgs {
-    /// Folder of the backups, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX [env: HAWSER_BACKUP_DIR].
+    #[arg(long, value_name = "DIR|s3://…", env = BACKUP_DIR_ENV, hide_env = true)]
     pub(crate) from: PathBuf,
     /// Name of the backup [default: all].
     #[arg(long, value_name = "NAME")]
@@ -92,16 +93,16 @@ fn signatures(text: &str) -> Result<SampleSize, String> {
 /// `hawser backup list`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupListArgs {
-    /// Folder of the backups, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX [env: HAWSER_BACKUP_DIR].
+    #[arg(long, value_name = "DIR|s3://…", env = BACKUP_DIR_ENV, hide_env = true)]
     pub(crate) from: PathBuf,
 }
 
 /// `hawser backup prune`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupPruneArgs {
-    /// Folder of the backups, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX [env: HAWSER_BACKUP_DIR].
+    #[arg(long, value_name = "DIR|s3://…", env = BACKUP_DIR_ENV, hide_env = true)]
     pub(crate) from: PathBuf,
     /// Number of backups of each node that stay, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

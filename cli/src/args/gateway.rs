@@ -24,7 +24,12 @@ impl GatewayArgs {
 
 impl Args for GatewayArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = command.args(gateway::ALL.into_iter().flat_map(of_setting));
+        let own = gateway::ALL.into_iter().flat_map(of_setting).map(|arg| {
+            // The files of all other secrets have the name of their flag with `-file` behind it.
+            let is_payers_key = arg.get_id().as_str() == "payer.key-file";
+            if is_payers_key { arg.alias("payer.private-key-file") } else { arg }
+        });
+        let command = command.args(own);
         let chains = table::of_gateway_chains().flat_map(|setting| {
             let is_single = chains::SINGLE.iter().any(|(_, single)| single == setting);
             of_setting(setting)
@@ -71,6 +76,12 @@ mod tests {
             Command::Gateway(args) => args.flags,
             other => panic!("{other:?}"),
         })
+    }
+
+    #[test]
+    fn the_file_of_the_payers_key_has_the_name_of_other_files_of_secrets_too() {
+        let given = flags(&["--payer.private-key-file", "payer.key"]).unwrap();
+        assert_eq!(given, [("payer.key-file".to_owned(), "payer.key".to_owned())]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::asked_node;
 use crate::args::health::HealthArgs;
 use crate::{client, output};
 
-/// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
+/// Runs the command. Succeeds when the node is ready; takes less than three seconds.
 ///
 /// # Errors
 /// When the node is not ready, does not answer, or cannot be asked. The exit code is always 1: container engines give

@@ -144,7 +144,7 @@ impl Signer {
     /// Logs the first of several failures of a strand.
     fn note_failed(&mut self, originator: OriginatorId, error: &SignError) {
         if self.failed.note(originator) {
-            tracing::error!(code = "checkpoint_failed", %originator, %error, "this node cannot sign checkpoints now");
+            tracing::error!(code = "checkpoint_failed", originator_id = %originator, %error, "this node cannot sign checkpoints now");
         }
     }
 
@@ -219,7 +219,7 @@ impl Signer {
                 if self.halted.insert(originator) {
                     tracing::error!(
                         code = "checkpoints_halted",
-                        %originator,
+                        originator_id = %originator,
                         size,
                         "the strand does not continue the tree that this node has signed: the node signs no more \
                          checkpoints of it"

@@ -1,17 +1,18 @@
 //! Fuzz target: MLS group messages.
 
-use hawser_proto::mls::parse_group_message;
+use hawser_proto::mls::{is_application_elsewhere, parse_group_message};
 
 use super::Target;
 use crate::corpus;
 
 pub(super) const TARGET: Target = Target { name: "group-message", run, seeds, memory_factor: 1 };
 
-/// One message has one length: what parses does not parse with a byte more or less.
+/// One message has one length: what parses does not parse with a byte more or less. A reader that stops at the content
+/// type says the same of it.
 fn run(input: &[u8]) {
-    if parse_group_message(input).is_err() {
-        return;
-    }
+    let is_application = is_application_elsewhere(input);
+    let Ok(frame) = parse_group_message(input) else { return };
+    assert_eq!(is_application, !frame.is_chain_bound(), "readers differ in its content type");
     let shorter = &input[..input.len() - 1];
     assert!(parse_group_message(shorter).is_err(), "parses without its last byte");
     let longer = [input, &[0]].concat();

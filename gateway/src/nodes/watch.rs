@@ -1,5 +1,6 @@
 //! Polls one node: its health, its cursor, its version, and the time to connect to it.
 
+use std::error::Error as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
-use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, SequenceId, root_cause};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -90,17 +91,18 @@ impl Watcher {
 
     /// Checks the node's health. Returns true if it serves now and did not serve before.
     async fn check_health(&self, node: &Node) -> bool {
-        let mut healthy = is_serving(node).await;
-        if !healthy {
+        let mut served = ask_health(node).await;
+        if served.is_err() {
             sleep(RETRY_AFTER).await;
-            healthy = is_serving(node).await;
+            served = ask_health(node).await;
         }
-        let now = if healthy { Health::Up } else { Health::Down };
+        let now = if served.is_ok() { Health::Up } else { Health::Down };
         let before = node.health.send_replace(now);
         let node_id = node.id().0;
         match (before, now) {
             (Health::Up | Health::Unknown, Health::Down) => {
-                tracing::warn!(node_id, "a node does not serve: others are used");
+                let why = served.err().unwrap_or_default();
+                tracing::warn!(node_id, %why, "a node does not serve: others are used");
             }
             (Health::Down, Health::Up) => tracing::info!(node_id, "a node serves again"),
             _ => {}
@@ -186,10 +188,25 @@ async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId
     Ok(ids.iter().filter(is_later).map(|id| id.sequence).min())
 }
 
-async fn is_serving(node: &Node) -> bool {
+/// Asks the node whether it serves. Returns the reason if it does not.
+async fn ask_health(node: &Node) -> Result<(), String> {
     let mut client = HealthClient::new(node.query_channel.clone());
     let asked = timeout(POLL_TIMEOUT, client.check(HealthCheckRequest::default())).await;
-    matches!(asked, Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving)
+    match asked {
+        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
+        Ok(Ok(_)) => Err("it says that it does not serve".to_owned()),
+        Ok(Err(status)) => Err(reason_of(&status)),
+        Err(_) => Err(format!("no answer within {} s", POLL_TIMEOUT.as_secs())),
+    }
+}
+
+/// Returns the reason for which a call has failed: the cause at this end, such as a refused connection, or else the
+/// code alone. The text of a status that the node has sent is its own choice and does not get into the log.
+fn reason_of(status: &Status) -> String {
+    match status.source() {
+        Some(cause) => root_cause(cause),
+        None => format!("the call ends with {:?}", status.code()),
+    }
 }
 
 async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
@@ -197,4 +214,19 @@ async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
     let since = Instant::now();
     timeout(limit, dial(&uri, node.allow_private)).await.ok()?.ok()?;
     Some(since.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_serve_is_logged_with_the_cause_and_not_with_its_own_text() {
+        let cause = io::Error::new(io::ErrorKind::PermissionDenied, "a private network");
+        assert_eq!(reason_of(&Status::from_error(Box::new(cause))), "a private network");
+        let own = reason_of(&Status::unavailable("a text of the node"));
+        assert_eq!(own, "the call ends with Unavailable");
+    }
 }

@@ -82,7 +82,7 @@ impl WantCall {
             ) if self.want.originator != self.peer => {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // fails, too.
-                tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
+                tracing::debug!(error, originator_id = %self.want.originator, "a strand is refused");
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
             Err(error) => {
@@ -260,7 +260,7 @@ impl WantCall {
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if self.want.originator != self.peer =>
                 {
-                    tracing::debug!(error, originator = %self.want.originator, "pages are refused");
+                    tracing::debug!(error, originator_id = %self.want.originator, "pages are refused");
                     return Ok(None);
                 }
                 Err(error) => {

@@ -88,14 +88,14 @@ pub(super) async fn run(
         let mut session = match opened {
             Ok(session) => session,
             Err(error) => {
-                tracing::debug!(%peer, address = host_of(address), %error, "no session with the peer over gRPC");
+                tracing::debug!(node_id = %peer, address = host_of(address), %error, "no session with the peer over gRPC");
                 count(net, peer, &error);
                 net.failures.not_reached(peer, &error);
                 return SessionEnd { was_linked: false, is_lasting: error.is_lasting() };
             }
         };
         net.counters.sessions.inc();
-        tracing::info!(%peer, address = host_of(address), "peer connected over gRPC");
+        tracing::info!(node_id = %peer, address = host_of(address), "peer connected over gRPC");
         let error = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => lost("the peer is connected over QUIC"),
@@ -103,7 +103,7 @@ pub(super) async fn run(
             () = moved(net, peer, address) => lost("its record in the registry has changed"),
             error = session.run() => error,
         };
-        tracing::info!(%peer, reason = %error, "peer disconnected");
+        tracing::info!(node_id = %peer, reason = %error, "peer disconnected");
         count(net, peer, &error);
         net.failures.disconnected(peer, &error);
         SessionEnd { was_linked: true, is_lasting: error.is_lasting() }
@@ -148,7 +148,7 @@ pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
 /// Counts and logs a refusal.
 fn count(net: &NetState, peer: OriginatorId, error: &SessionError) {
     if let SessionError::Peer(reason) = error {
-        tracing::warn!(%peer, %reason, "peer refused");
+        tracing::warn!(node_id = %peer, %reason, "peer refused");
         net.counters.refuse(*reason);
     }
 }

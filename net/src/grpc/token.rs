@@ -144,7 +144,7 @@ impl PeerTokens {
         if is_served && self.warning.note_refused(now) {
             tracing::warn!(
                 code = "node_token_refused",
-                peer = %self.peer,
+                node_id = %self.peer,
                 why,
                 "a peer refuses this node's token and serves calls without one: it is called so"
             );

@@ -141,7 +141,7 @@ impl PeerStatusView {
             ApartRequest::Keep { peers, for_s } => self.keep_apart(peers, *for_s)?,
             ApartRequest::End => self.with_endpoint(|endpoint| {
                 for (peer, _) in endpoint.kept_apart() {
-                    tracing::info!(%peer, "the operator lets the node connect to a peer again");
+                    tracing::info!(node_id = %peer, "the operator lets the node connect to a peer again");
                     endpoint.rejoin(peer);
                 }
             }),
@@ -171,7 +171,7 @@ impl PeerStatusView {
         }
         self.with_endpoint(|endpoint| {
             for peer in peers.iter().map(|id| OriginatorId(*id)) {
-                tracing::warn!(%peer, for_s, "the operator keeps this node apart from a peer");
+                tracing::warn!(node_id = %peer, for_s, "the operator keeps this node apart from a peer");
                 endpoint.keep_apart(peer, lasts);
             }
         });

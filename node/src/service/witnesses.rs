@@ -226,11 +226,11 @@ impl AskWitness for WitnessCall {
             Err(error) => {
                 self.engine.counters().witnesses.failed.inc();
                 if !turns.is_failing {
-                    tracing::warn!(code = "witness_failed", witness = name, %originator, %error, "a witness does not cosign");
+                    tracing::warn!(code = "witness_failed", witness = name, originator_id = %originator, %error, "a witness does not cosign");
                 }
             }
             Ok(()) if turns.is_failing => {
-                tracing::info!(witness = name, %originator, "the witness cosigns again");
+                tracing::info!(witness = name, originator_id = %originator, "the witness cosigns again");
             }
             Ok(()) => {}
         }

@@ -6,7 +6,6 @@ use alloy::primitives::Address;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::Contracts;
 
-use super::effective::displayed;
 use super::error::SettingsError;
 use super::reader::SettingsReader;
 use super::sources::SettingSources;
@@ -194,8 +193,7 @@ impl SettingsReader<'_> {
             url.is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host())
         };
         if !self.refuses_spaces(setting, &text) && !urls.iter().all(is_of_schemes) {
-            let given = displayed(setting.kind, &text).unwrap_or_default();
-            self.error(setting, Some(format!("{given:?}")));
+            self.wrong(setting, &text);
         }
         urls
     }
@@ -205,7 +203,7 @@ impl SettingsReader<'_> {
         let id = self.non_empty(id).and_then(|text| {
             let number = text.parse::<u64>().ok();
             if number.is_none() {
-                self.error(id, Some(format!("{text:?}")));
+                self.wrong(id, &text);
             }
             number.filter(|id| ![0, table::UNSET_CHAIN_ID].contains(id))
         });
@@ -232,7 +230,7 @@ impl SettingsReader<'_> {
         if let Some(AddressSource::Environment(name)) = &first
             && !Addresses::ENVIRONMENTS.contains(&name.as_str())
         {
-            self.error(&table::ENVIRONMENT, Some(format!("{name:?}")));
+            self.wrong(&table::ENVIRONMENT, name);
         }
         first
     }
@@ -243,7 +241,7 @@ impl SettingsReader<'_> {
             let Some(text) = self.non_empty(setting) else { continue };
             match text.parse::<Address>().ok().filter(|address| !address.is_zero()) {
                 Some(address) => contracts.set(*contract, address),
-                None => self.error(setting, Some(format!("{text:?}"))),
+                None => self.wrong(setting, &text),
             }
         }
         contracts

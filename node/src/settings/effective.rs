@@ -55,9 +55,10 @@ fn shown(setting: &Setting, text: &str) -> ShownValue {
     }
 }
 
-/// Returns the part of a value that may be displayed; `None` if it is a secret.
+/// Returns the part of a value that may be displayed; `None` if it is a secret, or a secret key under a wrong name.
 pub(super) fn displayed(kind: SettingKind, text: &str) -> Option<String> {
     match kind {
+        _ if SecretKey::from_hex(text).is_ok() => None,
         SettingKind::Value | SettingKind::Switch => Some(text.to_owned()),
         SettingKind::Urls { .. } => Some(hosts_of(text)),
         SettingKind::Place => Some(place_of(text)),

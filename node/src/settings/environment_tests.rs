@@ -108,6 +108,9 @@ XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS=0x00000000000000000000000000
 XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS=0x0000000000000000000000000000000000000007
 ";
 
+/// A secret key.
+const KEY_TEXT: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
 /// The three ways to name the contracts, of which an environment has at most one.
 const CONTRACTS: [&str; 3] = [
     "XMTPD_CONTRACTS_CONFIG_FILE_PATH",
@@ -167,6 +170,47 @@ fn every_variable_of_the_reference_is_honoured_or_said_to_be_without_effect() {
     }
 }
 
+/// Names of the reference implementation for secret keys resemble names for public ones.
+#[test]
+fn a_secret_key_under_a_wrong_name_is_not_repeated() {
+    let address = "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS";
+    for name in ["HAWSER_MIGRATION_KEY", "XMTPD_API_PORT", address] {
+        let sources = with(name, KEY_TEXT);
+        let refused = NodeServiceSettings::read(&sources).unwrap_err().to_string();
+        assert!(refused.contains(name) && !refused.contains(KEY_TEXT), "{refused}");
+        let printed = effective(&sources);
+        let given = printed.iter().find(|it| it.setting.env == name).unwrap();
+        assert!(matches!(given.shown, ShownValue::Fingerprint(_)), "{given:?}");
+    }
+}
+
+/// The advice of a refusal is a name that the program takes.
+#[test]
+fn a_refused_secret_names_a_way_that_exists() {
+    let flags = [("payer.private-key", KEY_TEXT), ("db.writer-connection-string", KEY_TEXT)];
+    let given = || flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let node = NodeServiceSettings::read(&SettingSources::new(given(), [])).unwrap_err();
+    let gateway = GatewayServiceSettings::read(&SettingSources::new(given(), [])).unwrap_err();
+    for (errors, flag, example) in [
+        (&node, "--payer.private-key", "XMTPD_PAYER_PRIVATE_KEY"),
+        (&node, "--db.writer-connection-string", "XMTPD_DB_WRITER_CONNECTION_STRING"),
+        (&gateway, "--payer.private-key", "--payer.key-file payer.key"),
+    ] {
+        let of_flag = errors.faults.iter().find(|fault| fault.name == flag);
+        assert_eq!(of_flag.map(|fault| fault.example.as_str()), Some(example), "{errors}");
+        assert!(!errors.to_string().contains(KEY_TEXT), "{errors}");
+    }
+}
+
+/// One file of variables, or one shell, may serve a node and the commands beside it.
+#[test]
+fn variables_of_commands_are_known_to_a_node() {
+    for name in [table::BACKUP_DIR_ENV, table::KEY_ENV, table::KEY_FILE_ENV] {
+        let settings = NodeServiceSettings::read(&with(name, "/mnt/file")).unwrap();
+        assert!(!settings.notes.iter().any(|note| note.contains(name)), "{:?}", settings.notes);
+    }
+}
+
 #[test]
 fn a_node_says_that_it_asks_no_validation_service() {
     let name = "XMTPD_MLS_VALIDATION_GRPC_ADDRESS";
@@ -223,6 +267,24 @@ fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
     }
     let later = NodeServiceSettings::read(&with("XMTPD_SYNC_LATER", "true")).unwrap();
     assert!(later.notes.iter().any(|note| note.starts_with("XMTPD_SYNC_LATER is not known")));
+}
+
+/// A setting may be missing because its name is misspelt, so the operator reads both in one message.
+#[test]
+fn unknown_variables_are_named_beside_the_errors() {
+    let note = "note: XMTPD_SIGNER_PRIVAT_KEY is not known; the nearest known name is XMTPD_SIGNER_PRIVATE_KEY";
+    let given = [
+        ("XMTPD_SIGNER_PRIVAT_KEY", KEY_TEXT),
+        ("XMTPD_RATE_LIMIT_ENABEL", "true"),
+        ("HAWSER_REGISTRY_FILE", "registry.json"),
+        ("HAWSER_RATES_FILE", "rates.json"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let errors = NodeServiceSettings::read(&SettingSources::new([], given)).unwrap_err();
+    assert_eq!((errors.faults.len(), errors.unknown.len()), (2, 1), "{errors}");
+    let text = errors.to_string();
+    assert!(text.contains("--signer.private-key") && text.ends_with(note), "{text}");
+    assert!(!text.contains(KEY_TEXT), "{text}");
 }
 
 /// An operator who sets a limit expects it to hold.

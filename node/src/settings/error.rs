@@ -25,16 +25,25 @@ impl fmt::Display for SettingError {
     }
 }
 
-/// All errors of the settings; never empty.
+/// All errors of the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct SettingsError(pub Vec<SettingError>);
+pub struct SettingsError {
+    /// The missing and invalid settings; never empty.
+    pub faults: Vec<SettingError>,
+    /// A note about each variable that is not known: a setting may be missing because its name is misspelt.
+    pub unknown: Vec<String>,
+}
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0.len() == 1 { "" } else { "s" };
-        write!(f, "{} fault{plural} in the configuration:", self.0.len())?;
-        for error in &self.0 {
-            write!(f, "\n  {error}")?;
+        let Self { faults, unknown } = self;
+        let plural = if faults.len() == 1 { "" } else { "s" };
+        write!(f, "{} fault{plural} in the configuration:", faults.len())?;
+        for fault in faults {
+            write!(f, "\n  {fault}")?;
+        }
+        for note in unknown {
+            write!(f, "\n  note: {note}")?;
         }
         Ok(())
     }

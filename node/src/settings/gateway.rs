@@ -208,7 +208,7 @@ impl SettingsReader<'_> {
         let ids: Option<Vec<_>> =
             ids.map(|id| id.parse().ok().map(OriginatorId).filter(|id| id.is_node())).collect();
         ids.unwrap_or_else(|| {
-            self.error(&gateway::PREFERRED, Some(format!("{:?}", value.text.as_str())));
+            self.wrong(&gateway::PREFERRED, &value.text);
             Vec::new()
         })
     }

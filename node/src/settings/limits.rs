@@ -110,7 +110,7 @@ impl SettingsReader<'_> {
         let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
         let networks: Option<TrustedProxies> = networks.map(Cidr::parse).collect();
         if networks.is_none() {
-            self.error(&limits::TRUSTED_PROXIES, Some(format!("{text:?}")));
+            self.wrong(&limits::TRUSTED_PROXIES, &text);
         }
         networks
     }

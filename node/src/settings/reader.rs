@@ -69,7 +69,11 @@ impl<'a> SettingsReader<'a> {
 
     /// Returns `value` if there was no error.
     pub(super) fn finish<T>(self, value: impl FnOnce() -> T) -> Result<T, SettingsError> {
-        if self.errors.is_empty() { Ok(value()) } else { Err(SettingsError(self.errors)) }
+        if self.errors.is_empty() {
+            return Ok(value());
+        }
+        let unknown = self.sources.notes_of_unknown(&self.errors);
+        Err(SettingsError { faults: self.errors, unknown })
     }
 
     /// Reads the address of the operator port; `Some(None)` if it is disabled.
@@ -171,13 +175,18 @@ impl<'a> SettingsReader<'a> {
         }
         let parsed = parse(&value.text);
         if parsed.is_none() {
-            let given = match displayed(setting.kind, &value.text) {
-                Some(text) => format!("{text:?}"),
-                None => "(secret, not shown)".to_owned(),
-            };
-            self.error(setting, Some(given));
+            self.wrong(setting, &value.text);
         }
         parsed
+    }
+
+    /// Adds an error about a given value, which it shows unless it is a secret.
+    pub(super) fn wrong(&mut self, setting: &Setting, value: &str) {
+        let given = match displayed(setting.kind, value) {
+            Some(text) => format!("{text:?}"),
+            None => "(secret, not shown)".to_owned(),
+        };
+        self.error(setting, Some(given));
     }
 
     /// Returns true, and adds an error, if there is white space or a control character inside of a URL. Parsers of URLs

@@ -150,7 +150,7 @@ impl SettingSources {
         };
         let is_secret = matches!(setting.kind, SettingKind::Secret { .. });
         if is_secret && by_flag.text.is_some() && !self.secret_flags_allowed() {
-            return Err(on_command_line(setting.flag));
+            return Err(on_command_line(setting.flag, setting.example));
         }
         let by_env = ValueOrFile {
             setting,
@@ -187,9 +187,12 @@ impl SettingSources {
     pub(super) fn placement_errors(&self) -> Vec<SettingError> {
         let mut errors = self.file.errors.clone();
         if !self.secret_flags_allowed() {
-            let given = |flag: &&str| self.flags.contains_key(*flag);
-            let secrets = ignored::SECRET_FLAGS.iter().copied().filter(given);
-            errors.extend(secrets.map(on_command_line));
+            let is_secret = |flag: &&str| ignored::SECRET_FLAGS.contains(flag);
+            let given = |setting: &Ignored| {
+                let flag = setting.flag.filter(is_secret)?;
+                self.flags.contains_key(flag).then(|| on_command_line(flag, setting.env))
+            };
+            errors.extend(ignored::ALL.iter().filter_map(given));
         }
         errors
     }
@@ -331,13 +334,20 @@ impl SettingSources {
                 .or_else(|| by_file.map(|flag| self.file.name_of(flag)))?;
             Some(format!("{name} has no effect: {}", setting.reason))
         });
+        without_effect.chain(self.notes_of_unknown(&[])).collect()
+    }
+
+    /// Returns a note for each unknown variable that none of the `faults` names.
+    pub(super) fn notes_of_unknown(&self, faults: &[SettingError]) -> Vec<String> {
         let known = table::variables();
-        let unknown = self.env.keys().filter(|name| !known.contains(&name.as_str()));
-        let unknown = unknown.map(|name| match nearest(name, &known) {
+        let is_fault = |name: &str| faults.iter().any(|fault| fault.name == name);
+        let is_unknown = |name: &str| !known.contains(&name) && !is_fault(name);
+        let unknown = self.env.keys().filter(|name| is_unknown(name.as_str()));
+        let note = |name: &String| match nearest(name, &known) {
             Some(near) => format!("{name} is not known; the nearest known name is {near}"),
             None => format!("{name} is not known"),
-        });
-        without_effect.chain(unknown).collect()
+        };
+        unknown.map(note).collect()
     }
 }
 
@@ -394,11 +404,12 @@ fn is_unknown_protection(name: &str, known: &[&str]) -> bool {
     rest.is_some_and(protects) && !known.contains(&name)
 }
 
-fn on_command_line(flag: &str) -> SettingError {
+/// Returns the error about a secret in a flag. `example` is a way to give it that no other user of the machine sees.
+fn on_command_line(flag: &str, example: &str) -> SettingError {
     SettingError {
         name: format!("--{flag}"),
         given: Some("a secret on the command line, where every user of the machine sees it".into()),
         expected: "the secret in a file or in the environment (or --allow-secret-flags)".into(),
-        example: format!("--{flag}-file FILE"),
+        example: example.into(),
     }
 }

@@ -192,7 +192,7 @@ fn all_errors_are_told_together() {
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }
-    assert_eq!(errors.0.len(), 8, "{text}");
+    assert_eq!(errors.faults.len(), 8, "{text}");
 }
 
 /// A file substitutes for the input that it names, and a chain supplies the others.
@@ -202,7 +202,7 @@ fn everything_comes_from_somewhere() {
         let mut all = pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", KEY)]);
         all.extend(pairs(env));
         let read = NodeServiceSettings::read(&SettingSources::new([], all));
-        let errors = read.map_err(|errors| errors.0).err().unwrap_or_default();
+        let errors = read.map_err(|errors| errors.faults).err().unwrap_or_default();
         errors.iter().map(|error| error.name.split(' ').next().unwrap().to_owned()).collect()
     };
     let settlement = ("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://a");
@@ -432,7 +432,7 @@ fn errors_of_the_file_are_reported_with_all_others() {
     let (_folder, path) = settings_file(0o644, content);
     let errors = read(&[("config", &path), ("durability", "maybe")], &[]).unwrap_err();
     let text = errors.to_string();
-    assert_eq!(errors.0.len(), 3, "{text}");
+    assert_eq!(errors.faults.len(), 3, "{text}");
     assert!(text.contains("api.prot in ") && text.contains("for example api.port"), "{text}");
     assert!(text.contains("api.port in ") && text.contains("a TOML float"), "{text}");
     assert!(text.contains("--durability"), "{text}");

@@ -93,6 +93,31 @@ pub fn parse_group_message(data: &[u8]) -> Result<GroupMessageFrame<'_>, MlsPars
     Ok(frame)
 }
 
+/// Returns true if software that reads a message no further than its content type takes `data` for an application
+/// message. The reference implementation reads so: it checks neither what follows nor the form of lengths, and takes
+/// unknown content of a private message for an application message.
+#[must_use]
+pub fn is_application_elsewhere(data: &[u8]) -> bool {
+    loose_content_type(data) == Ok(ContentType::Application)
+}
+
+fn loose_content_type(data: &[u8]) -> Result<ContentType, MlsParseError> {
+    let mut reader = Reader::new(data);
+    reader.protocol_version()?;
+    let wire_format = reader.u16()?;
+    reader.loose_vector()?; // group_id
+    reader.u64()?; // epoch
+    match wire_format {
+        1 => {
+            sender(&mut reader)?;
+            reader.loose_vector()?; // authenticated_data
+            ContentType::parse(reader.u8()?)
+        }
+        2 => Ok(ContentType::parse(reader.u8()?).unwrap_or(ContentType::Application)),
+        other => Err(MlsParseError::WireFormat(other)),
+    }
+}
+
 /// Reads a `PrivateMessage` (RFC 9420 §6.3).
 fn private_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>, MlsParseError> {
     let group_id = reader.vector()?;

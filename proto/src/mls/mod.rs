@@ -15,7 +15,10 @@ mod proposal;
 mod reader;
 mod signature;
 
-pub use framing::{ContentType, GroupMessageFrame, MlsSender, WireFormat, parse_group_message};
+pub use framing::{
+    ContentType, GroupMessageFrame, MlsSender, WireFormat, is_application_elsewhere,
+    parse_group_message,
+};
 pub use key_package::{KeyPackageSignatureError, KeyPackageView, parse_key_package};
 pub use leaf::{Certificates, Credential, Extension, Extensions, Lifetime};
 pub use signature::SignedPart;

@@ -68,6 +68,20 @@ impl<'a> Reader<'a> {
         Ok(content)
     }
 
+    /// Reads `opaque data<V>` like [`Self::vector`], also with a length of 8 bytes, or of more bytes than it needs.
+    pub(super) fn loose_vector(&mut self) -> Result<&'a [u8], MlsParseError> {
+        let len = match *self.rest.first().ok_or(MlsParseError::Truncated)? >> 6 {
+            0 => u64::from(self.u8()?),
+            1 => u64::from(self.u16()? & 0x3fff),
+            2 => u64::from(self.u32()? & 0x3fff_ffff),
+            _ => self.u64()? & (u64::MAX >> 2),
+        };
+        let len = usize::try_from(len).map_err(|_| MlsParseError::Truncated)?;
+        let (content, rest) = self.rest.split_at_checked(len).ok_or(MlsParseError::Truncated)?;
+        self.rest = rest;
+        Ok(content)
+    }
+
     /// Reads `T items<V>`: calls `element` until the vector is used up. Returns the vector's content.
     pub(super) fn each(
         &mut self,

@@ -1,12 +1,14 @@
 //! Tests of reports with an envelope that is not evidence: it refutes its own part, and no other one.
 
-use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
-use hawser_proto::{Address, OriginatorId};
+use hawser_proto::{Address, Bytes, OriginatorId};
 use prost::Message as _;
 
 use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
-use super::tests::{Draft, NOW, bare, draft, judge, key, of_chain, registry, report, sign};
+use super::tests::{Draft, NOW, RATE, bare, draft, judge, key, of_chain, registry, report, sign};
 use super::{MisbehaviorKind, MisbehaviorVerdict, verify};
 use crate::registry::{NodeRecord, Registry};
 
@@ -102,6 +104,76 @@ fn a_long_update_that_another_payload_replaces_is_a_claim_and_one_that_counts_is
     };
     assert_eq!(of(&update, &[]), (Claim, "odd_encoding"));
     assert_eq!(of(&[], &update), (Proven, "rule_broken"));
+}
+
+/// An envelope of node 100 with these bytes as a group message, before its node signs it.
+fn with_message(data: &[u8]) -> env::UnsignedOriginatorEnvelope {
+    let aad =
+        env::AuthenticatedData { target_topic: Bytes::from_static(&[0, 9]), depends_on: None };
+    let v1 = V1 { data: data.to_vec().into(), ..Default::default() };
+    let payload = Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) }));
+    let client = env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let payer = PayerEnvelope::sign(client.into(), OriginatorId(100), 30, &key(9)).encode_to_vec();
+    let base_fee_picodollars = RATE.base_fee(payer.len() as u64, 30).unwrap().0;
+    let payer_envelope_bytes = payer.into();
+    let statement = draft(7, NOW).statement();
+    env::UnsignedOriginatorEnvelope { payer_envelope_bytes, base_fee_picodollars, ..statement }
+}
+
+/// The verdict on an envelope, its name, and the number of the broken rule.
+fn of_payload(
+    statement: &env::UnsignedOriginatorEnvelope,
+) -> (MisbehaviorVerdict, &'static str, i128) {
+    let envelope = sign(statement.encode_to_vec().into(), &key(1));
+    let judgement = judge(&report(MisbehaviorKind::InvalidPayload, vec![envelope]));
+    let fact = &judgement.facts[0];
+    let rule = fact.numbers.iter().find(|(name, _)| *name == "rule").map_or(0, |(_, it)| *it);
+    (judgement.verdict, fact.name, rule)
+}
+
+/// Any payer can have an honest node of the reference implementation sign such a message.
+#[test]
+fn a_message_that_other_software_reads_to_its_content_type_is_a_claim() {
+    let message = |content: u8, behind: &[u8]| {
+        let data = [&[0, 1, 0, 2, 0][..], &[0; 8], &[content], behind].concat();
+        with_message(&data)
+    };
+    assert_eq!(of_payload(&message(1, &[0; 3])), (Refuted, "no_rule_broken", 0));
+    for odd in [message(1, &[0; 4]), message(1, &[]), message(9, &[0; 3])] {
+        assert_eq!(of_payload(&odd), (Claim, "odd_encoding", 6));
+        // What no software takes is proven beside it, and so are wrong fees.
+        let expires = |expiry_unixtime| {
+            of_payload(&env::UnsignedOriginatorEnvelope { expiry_unixtime, ..odd.clone() })
+        };
+        assert_eq!(expires(odd.expiry_unixtime + 86_401), (Claim, "odd_encoding", 6));
+        assert_eq!(expires(odd.expiry_unixtime - 601), (Proven, "rule_broken", 6));
+        let base_fee_picodollars = 1;
+        let cheap = env::UnsignedOriginatorEnvelope { base_fee_picodollars, ..odd };
+        assert_eq!(of_payload(&cheap), (Proven, "rule_broken", 10));
+    }
+    // The reference implementation refuses these as well.
+    for broken in [message(3, &[0; 4]), message(2, &[]), with_message(&[0, 1, 0, 2])] {
+        assert_eq!(of_payload(&broken), (Proven, "rule_broken", 6));
+    }
+}
+
+/// Builds of the reference implementation without a C library ignore a bit of the recovery id.
+#[test]
+fn a_recovery_id_that_some_builds_take_is_a_claim() {
+    let with_id = |more: u8| {
+        let statement = draft(7, NOW).statement();
+        let mut payer = env::PayerEnvelope::decode(statement.payer_envelope_bytes.clone()).unwrap();
+        let signature = payer.payer_signature.as_mut().unwrap();
+        let mut bytes = signature.bytes.to_vec();
+        bytes[64] += more;
+        signature.bytes = bytes.into();
+        let payer_envelope_bytes = payer.encode_to_vec().into();
+        of_payload(&env::UnsignedOriginatorEnvelope { payer_envelope_bytes, ..statement })
+    };
+    assert_eq!(with_id(0), (Refuted, "no_rule_broken", 0));
+    assert_eq!(with_id(4), (Claim, "odd_encoding", 2));
+    assert_eq!(with_id(8), (Proven, "rule_broken", 2));
+    assert_eq!(with_id(27), (Proven, "rule_broken", 2));
 }
 
 /// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.

@@ -8,6 +8,7 @@ use super::exhibits::{Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::report::Report;
 use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
+use crate::elsewhere::is_taken_elsewhere;
 use crate::envelope::{
     check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
     is_read_elsewhere,
@@ -15,6 +16,8 @@ use crate::envelope::{
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
 
+/// The name of the finding that an envelope breaks a rule here, and that other software may read it otherwise.
+const ODD_ENCODING: &str = "odd_encoding";
 /// The number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
 const RULE_BASE_FEE: u8 = 10;
 /// The number of the rule on congestion fees. Specified (same page).
@@ -114,23 +117,26 @@ enum PayloadFinding {
 }
 
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
-    let (statement, late) = match check_bytes(exhibit) {
+    let (statement, excused) = match check_bytes(exhibit) {
         Ok(checked) => checked,
         Err(violation) => return broken(&violation, exhibit),
     };
-    let late = late.map(|late| Fact { name: "late_expiry", ..fact_of(&late, exhibit) });
-    let claim = absence_of(case, exhibit).or(late);
-    match judge_fees(case, exhibit, &statement) {
-        PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
-        // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what
-        // would decide about them stays named.
-        finding => match (claim, finding) {
-            (Some(claim), PayloadFinding::Undecided(_, missing)) => {
-                PayloadFinding::Claimed(claim, Some(missing))
-            }
-            (Some(claim), _) => PayloadFinding::Claimed(claim, None),
-            (None, finding) => finding,
-        },
+    let named = |name, violation| Some(Fact { name, ..fact_of(violation, exhibit) });
+    let absent = || absence_of(case, exhibit);
+    let claim = match &excused {
+        Some(late @ Violation::LateExpiry(_)) => absent().or_else(|| named("late_expiry", late)),
+        Some(odd) => named(ODD_ENCODING, odd),
+        None => absent(),
+    };
+    // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what would
+    // decide about them stays named.
+    match (claim, judge_fees(case, exhibit, &statement)) {
+        (_, PayloadFinding::Broken(fact)) => PayloadFinding::Broken(fact),
+        (Some(claim), PayloadFinding::Undecided(_, missing)) => {
+            PayloadFinding::Claimed(claim, Some(missing))
+        }
+        (Some(claim), _) => PayloadFinding::Claimed(claim, None),
+        (None, finding) => finding,
     }
 }
 
@@ -141,7 +147,7 @@ fn broken(violation: &Violation, exhibit: &Exhibit) -> PayloadFinding {
     let payer_envelope = &exhibit.fields.payer_envelope_bytes;
     match violation {
         Violation::Undecodable(_) if is_read_elsewhere(exhibit.id.originator, payer_envelope) => {
-            PayloadFinding::Claimed(Fact { name: "odd_encoding", ..fact }, None)
+            PayloadFinding::Claimed(Fact { name: ODD_ENCODING, ..fact }, None)
         }
         _ => PayloadFinding::Broken(fact),
     }
@@ -194,8 +200,9 @@ fn judge_fees(
 }
 
 /// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
-/// Returns a late expiry beside the statement: it proves nothing, because a node of other software computes the expiry
-/// when it signs, which is after an outage long after the envelope's time. The envelope then breaks no other rule.
+/// Returns beside the statement a rule that it breaks here, if that proves nothing: a late expiry, because a node of
+/// other software computes the expiry when it signs, or a rule that it [does not break](is_taken_elsewhere) for other
+/// software. The envelope then breaks no other rule but by a late expiry.
 fn check_bytes(
     exhibit: &Exhibit,
 ) -> Result<(UnsignedOriginatorEnvelope, Option<Violation>), Violation> {
@@ -206,6 +213,11 @@ fn check_bytes(
     match check_statement(&statement, payer, key) {
         Ok(()) => Ok((statement, None)),
         Err(late @ Violation::LateExpiry(_)) => Ok((statement, Some(late))),
+        Err(odd @ (Violation::GroupMessage(_) | Violation::PayerSignature(_)))
+            if is_taken_elsewhere(&statement) =>
+        {
+            Ok((statement, Some(odd)))
+        }
         Err(violation) => Err(violation),
     }
 }

@@ -10,6 +10,7 @@ mod packing;
 mod stream;
 mod text;
 mod whole_body;
+mod whole_request;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use hawser_proto::pb::MethodSchema;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Body as _, Frame};
+use hyper::body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
@@ -39,6 +40,7 @@ use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use packing::AnswerPacking;
 use whole_body::WholeBody;
+use whole_request::{collect, discard, reads_late};
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
@@ -165,8 +167,9 @@ impl ConnectCall {
         // The call begins when its message is here, and charges its head from then on.
         let mut waiting = ChargedBytes::new(share.clone());
         waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
+        let reads_late = reads_late(head.version, &head.headers);
         let is_packed = self.take_headers(&mut head.headers)?;
-        let arrived = self.message(body, is_packed, schema, share);
+        let arrived = self.message(body, reads_late, is_packed, schema, share);
         let (body, held) = in_time(&mut head.headers, body_timeout, share, arrived).await?;
         Ok((Request::from_parts(head, body), held))
     }
@@ -208,10 +211,12 @@ impl ConnectCall {
         Ok(is_packed)
     }
 
-    /// Returns the body of the gRPC request, with the memory that it takes until the call is over.
+    /// Returns the body of the gRPC request, with the memory that it takes until the call is over. A refused body is
+    /// read on if the client `reads_late`.
     async fn message(
         self,
-        body: Body,
+        mut body: Body,
+        reads_late: bool,
         is_packed: bool,
         schema: Option<&MethodSchema>,
         share: &Arc<ConnectionShare>,
@@ -220,7 +225,11 @@ impl ConnectCall {
             return Ok((body, None)); // the same bytes
         }
         let (limit, too_long) = self.len_bytes_max();
-        let (bytes, mut held) = collect(body, limit, too_long, share).await?;
+        let collected = collect(&mut body, limit, too_long, share).await;
+        if collected.is_err() && reads_late {
+            discard(&mut body).await;
+        }
+        let (bytes, mut held) = collected?;
         let (mut bytes, mut is_packed) = self.unframe(bytes, is_packed)?;
         if let Some(schema) = schema {
             bytes = json::to_message(schema.clone(), bytes, is_packed, share).await?;
@@ -403,30 +412,6 @@ impl ConnectRequest {
     }
 }
 
-/// Reads a body of at most `limit` bytes, and charges it before it is kept.
-async fn collect(
-    mut body: Body,
-    limit: usize,
-    too_long: fn() -> Status,
-    share: &Arc<ConnectionShare>,
-) -> Result<(Bytes, ChargedBytes), Status> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_long());
-    }
-    let mut held = ChargedBytes::new(share.clone());
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame?.into_data() else { continue };
-        if bytes.len() + piece.len() > limit {
-            return Err(too_long());
-        }
-        // Twice the length, because the buffer grows by doubling.
-        held.take(2 * piece.len())?;
-        bytes.extend_from_slice(&piece);
-    }
-    Ok((bytes.freeze(), held))
-}
-
 /// Removes the head of the only message in a stream's request. Returns its flag.
 fn only_message(bytes: &mut Bytes) -> Result<u8, Status> {
     let Some(&[flag, a, b, c, d]) = bytes.first_chunk::<HEAD_LEN_BYTES>() else {
@@ -502,6 +487,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use futures_util::FutureExt as _;
+    use hyper::body::Body as _;
 
     use super::*;
     use crate::address::ClientAddress;

@@ -399,6 +399,50 @@ fn every_logged_error_has_a_code() {
     assert_none(&broken, "an error is logged with a code, which docs/log-codes.md explains");
 }
 
+/// Names that no field of a log line has, each with the name that takes its place.
+const FIELDS: [(&str, &str); 4] = [
+    ("about", "originator_id"),
+    ("node", "node_id"),
+    ("originator", "originator_id"),
+    ("report", "report_id"),
+];
+
+/// Returns the names of the fields of a log line, from the text behind the opening bracket of its macro.
+fn fields_of(call: &str) -> Vec<&str> {
+    let mut fields = Vec::new();
+    for outside in call.split('"').step_by(2) {
+        let names = outside.split(',').map(|part| part.split('=').next().unwrap_or_default());
+        fields.extend(names.map(|name| name.trim().trim_start_matches(['%', '?'])));
+        // A text behind a sign of equality is a value. The first other one is the message.
+        if !outside.trim_end().trim_end_matches(['%', '?']).trim_end().ends_with('=') {
+            break;
+        }
+    }
+    fields
+}
+
+/// An operator who searches the log for an id by the name that metrics and the status have finds every line about it.
+#[test]
+fn ids_in_log_lines_have_one_name() {
+    assert_eq!(
+        fields_of(r#"code = "a", %node, at = %it, "{}", report);"#),
+        ["code", "", "node", "at", ""]
+    );
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]).iter().filter(|(path, _)| !path.contains("tests")) {
+        let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for found in ["trace!(", "debug!(", "info!(", "warn!(", "error!("] {
+            for (at, _) in program.match_indices(found) {
+                let fields = fields_of(&program[at + found.len()..]);
+                let renamed = FIELDS.iter().filter(|(old, _)| fields.contains(old));
+                let line = program[..at].matches('\n').count() + 1;
+                broken.extend(renamed.map(|(old, new)| format!("{path}:{line}: {old} is {new}")));
+            }
+        }
+    }
+    assert_none(&broken, "an id has one name in all log lines");
+}
+
 /// The list of decisions repeats the titles of their pages, so each title has to be the decision.
 #[test]
 fn decisions_are_listed_with_their_titles() {

@@ -1,6 +1,6 @@
 //! The alerts and dashboards in `deploy/` use metrics that are exported, and alerts lead to runbooks that exist.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -99,23 +99,118 @@ fn alert_rules() -> Vec<AlertRule> {
     text.split("- alert: ").skip(1).map(parse).collect()
 }
 
-/// Returns the names of all samples that the pages about metrics list.
-fn documented_samples() -> BTreeSet<String> {
-    let mut samples = BTreeSet::new();
+/// A row of a page about metrics.
+struct MetricRow {
+    samples: Vec<String>,
+    /// The cell with the labels. Some have a list of their values in parentheses.
+    labels: String,
+}
+
+fn metric_rows() -> Vec<MetricRow> {
+    let mut rows = Vec::new();
     for page in ["metrics", "gateway", "network-watcher", "chain-watcher"] {
         let text = read(&format!("docs/{page}.md"));
+        // The pages of the watchers have no column for the type.
+        let labels_at = if page.ends_with("watcher") { 1 } else { 2 };
         for row in text.lines().filter_map(|line| line.strip_prefix("| `")) {
             let Some((name, rest)) = row.split_once('`') else { continue };
-            let is_histogram = rest.contains("| histogram");
-            let endings: &[&str] = match rest.split('|').nth(1).map(str::trim) {
-                _ if is_histogram => &["_bucket", "_sum", "_count"],
-                Some("counter") => &["_total"],
+            let cell = |at: usize| rest.split('|').nth(at).map(str::trim).unwrap_or_default();
+            let endings: &[&str] = match cell(1) {
+                _ if rest.contains("| histogram") => &["_bucket", "_sum", "_count"],
+                "counter" => &["_total"],
                 _ => &[""],
             };
-            samples.extend(endings.iter().map(|ending| format!("{name}{ending}")));
+            let samples = endings.iter().map(|ending| format!("{name}{ending}")).collect();
+            let labels = if name == "xmtp_condition" {
+                format!("name ({})", conditions_in(&text).join(", "))
+            } else {
+                cell(labels_at).to_owned()
+            };
+            rows.push(MetricRow { samples, labels });
         }
     }
-    samples
+    rows
+}
+
+/// Returns the names of the conditions that a page lists. A row may have two of them.
+fn conditions_in(page: &str) -> Vec<&str> {
+    let section = page.split("\n## Conditions\n").nth(1).unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names =
+        rows.flat_map(|row| row.split('|').next().unwrap_or_default().split(['`', ',', ' ']));
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+/// Returns the names of all samples that the pages about metrics list.
+fn documented_samples() -> BTreeSet<String> {
+    metric_rows().into_iter().flat_map(|row| row.samples).collect()
+}
+
+/// Returns the values that a cell with labels lists, such as those of `chain (app, settlement)`.
+fn values_in(labels: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut values = BTreeMap::new();
+    for part in labels.split(')') {
+        let Some((before, listed)) = part.split_once('(') else { continue };
+        // A remark, such as `originator_id (of the peer)`.
+        if listed.starts_with("of ") {
+            continue;
+        }
+        let label = before.trim().rsplit(' ').next().unwrap_or_default().trim_matches('`');
+        values
+            .insert(label, listed.split(',').map(|value| value.trim().trim_matches('`')).collect());
+    }
+    values
+}
+
+/// Returns the selectors in `text` whose values no row of the pages lists.
+fn unknown_values(text: &str, rows: &[MetricRow]) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let mut parts = text.split('{');
+    let mut before = parts.next().unwrap_or_default();
+    for part in parts {
+        let is_between = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+        let name = before.rsplit(is_between).next().unwrap_or_default();
+        let of_sample = rows.iter().filter(|row| row.samples.iter().any(|sample| sample == name));
+        let listed: Vec<_> = of_sample.map(|row| values_in(&row.labels)).collect();
+        for selector in part.split('}').next().unwrap_or_default().split(',') {
+            let label = selector.split(['=', '!']).next().unwrap_or_default().trim();
+            let Some(pattern) = selector.split('"').nth(1) else { continue };
+            let is_known = |value: &str| {
+                listed.is_empty()
+                    || listed.iter().any(|it| it.get(label).is_none_or(|it| it.contains(value)))
+            };
+            let pattern = pattern.replace('\\', "");
+            let wrong = pattern.split('|').filter(|value| !is_known(value));
+            unknown.extend(wrong.map(|value| format!("{name}: {label}=\"{value}\"")));
+        }
+        before = part;
+    }
+    unknown
+}
+
+/// A selector of a value that no sample has selects nothing, so its alert never fires and its panel stays empty.
+#[test]
+fn selectors_use_values_that_are_documented() {
+    let rows = metric_rows();
+    let spoilt = "xmtp_node_info{role=\"node\"} or xmtp_condition{name=~\"clock|clok\"}";
+    let wrong = ["xmtp_node_info: role=\"node\"", "xmtp_condition: name=\"clok\""];
+    assert_eq!(unknown_values(spoilt, &rows), wrong);
+    let mut queries =
+        vec![(RULES.to_owned(), read(RULES)), (RULE_TESTS.to_owned(), read(RULE_TESTS))];
+    for (path, dashboard) in dashboards() {
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let targets = panel["targets"].as_array().unwrap();
+            let texts = targets.iter().map(|target| text_at(target, "/expr").to_owned());
+            queries.extend(texts.map(|query| (path.clone(), query)));
+        }
+    }
+    let unknown = queries.iter().flat_map(|(path, text)| {
+        unknown_values(text, &rows).into_iter().map(move |found| format!("{path}: {found}"))
+    });
+    assert_none(
+        &unknown.collect::<Vec<_>>(),
+        "a selector uses values that a page about metrics lists",
+    );
 }
 
 /// Returns the names of metrics in `text`.

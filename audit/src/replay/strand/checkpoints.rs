@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::{ReplayContext, StrandReplay};
@@ -96,8 +96,9 @@ impl StrandReplay {
             self.has_claimed_leaf = true;
         }
         self.figures.count_checkpoint(of.node);
-        if of.node == self.originator() {
+        if is_own {
             self.figures.count_lag(self.last_ns, of.time_ns);
+            self.check_checkpoint_time(&of);
         }
         for cosignature in &cosigned.cosignatures {
             let cosigner = cosignature.cosigner;
@@ -109,6 +110,18 @@ impl StrandReplay {
                 Ok(()) => self.figures.count_cosigner(cosigner),
                 Err(error) => self.fault(Fault::at(FaultKind::Cosignature, id, error)),
             }
+        }
+    }
+    /// Compares the time of a checkpoint of the strand's node with those of its smaller ones. A node that signs the
+    /// smaller tree later [contradicts itself](hawser_rules::Contradiction::Shrinks).
+    fn check_checkpoint_time(&mut self, of: &Checkpoint) {
+        match self.latest_checkpoint {
+            Some((size, ns)) if of.time_ns < ns => {
+                let text = format!("node {} signed its tree of {size} places later", of.node);
+                let id = self.id(SequenceId(of.size));
+                self.fault(Fault::at(FaultKind::CheckpointTime, id, text));
+            }
+            _ => self.latest_checkpoint = Some((of.size, of.time_ns)),
         }
     }
 }

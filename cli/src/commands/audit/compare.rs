@@ -72,10 +72,15 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
 
 /// Returns the basis of a verdict, for people.
 fn evidence(compared: ComparedPlaces) -> String {
-    let ComparedPlaces { envelopes, stored_leaves, by_stored_trees } = compared;
+    let ComparedPlaces { envelopes, stored_leaves, by_stored_trees, dated_otherwise } = compared;
     let count =
         |number: u64, thing| output::count(usize::try_from(number).unwrap_or(usize::MAX), thing);
     let mut text = format!("{} compared", count(envelopes, "envelope"));
+    if dated_otherwise > 0 {
+        text += &format!(
+            ", {dated_otherwise} of them of chains with the same content and another time"
+        );
+    }
     if stored_leaves > 0 {
         let places = count(stored_leaves, "place");
         text += &format!(", {places} without an envelope by the leaves that the logs have stored");

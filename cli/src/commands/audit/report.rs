@@ -148,13 +148,10 @@ impl<'a> Judging<'a> {
             true => output::line(self.to_json(total, keys, differences)),
             false => self.print(keys, differences),
         }
-        match read {
-            Ok(()) => exit_of(total),
-            Err(error) => {
-                let text = format!("the node was not read to its end: {}", error.text);
-                Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
-            }
+        if let (Err(error), MisbehaviorVerdict::Proven) = (&read, total) {
+            output::note(format_args!("hawser: {}", unread(error)));
         }
+        end(total, read)
     }
 
     fn total(&self, keys: &LoadedKeys) -> MisbehaviorVerdict {
@@ -214,6 +211,40 @@ impl<'a> Judging<'a> {
             for text in chain.lines() {
                 output::line(format_args!("chain: {text}"));
             }
+        }
+    }
+}
+
+/// Returns the end of the command, with its exit code. A proof stands, whatever a node keeps that was not read: the node
+/// may be the one that it is about.
+fn end(total: MisbehaviorVerdict, read: Result<(), RunError>) -> Result<(), RunError> {
+    match read {
+        Err(error) if total != MisbehaviorVerdict::Proven => {
+            let kind = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
+            Err(RunError { kind, text: unread(&error) })
+        }
+        Ok(()) | Err(_) => exit_of(total),
+    }
+}
+
+fn unread(error: &RunError) -> String {
+    format!("the node was not read to its end: {}", error.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_stands_at_a_node_that_was_not_read_to_its_end_and_a_claim_does_not() {
+        let ends = |total, read| end(total, read).map_err(|error| error.kind);
+        let unread = || Err(RunError::failed("the connection was closed"));
+        assert_eq!(ends(MisbehaviorVerdict::Proven, Ok(())), Ok(()));
+        assert_eq!(ends(MisbehaviorVerdict::Proven, unread()), Ok(()));
+        let incomplete = Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        for total in [MisbehaviorVerdict::Claim, MisbehaviorVerdict::Refuted] {
+            assert_eq!(ends(total, unread()), incomplete);
+            assert_ne!(ends(total, Ok(())), Ok(()));
         }
     }
 }

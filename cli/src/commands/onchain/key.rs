@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use hawser_node::error::RunError;
 use hawser_node::files::key;
+use hawser_node::settings::table::{KEY_ENV, KEY_FILE_ENV};
 
 /// Variables with the name of a key file, or with the key itself.
 pub(crate) struct KeyVariables {
@@ -16,11 +17,10 @@ pub(crate) struct KeyVariables {
 }
 
 /// Variables of the account that sends a transaction.
-pub(crate) const SENDER: &[KeyVariables] =
-    &[KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
+pub(crate) const SENDER: &[KeyVariables] = &[KeyVariables { file: KEY_FILE_ENV, text: KEY_ENV }];
 /// Variables of an account that pays: those of [`SENDER`], then those of the gateway's payer.
 pub(crate) const PAYER: &[KeyVariables] = &[
-    KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
+    KeyVariables { file: KEY_FILE_ENV, text: KEY_ENV },
     KeyVariables { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },
 ];
 

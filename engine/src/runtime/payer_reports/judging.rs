@@ -171,8 +171,8 @@ impl PayerReporterState {
         let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
         tracing::warn!(
             code = "payer_report_refused",
-            report = %held.id,
-            about = %held.report.originator(),
+            report_id = %held.id,
+            originator_id = %held.report.originator(),
             writers = writers.join(","),
             "a payer report is not attested: {}",
             differences.join("; ")

@@ -79,16 +79,16 @@ impl PayerReporterState {
             Ok(cost) => cost,
             Err(error @ ReadError::Rebuilding { .. }) => return Err(error.into()),
             Err(error) => {
-                tracing::error!(code = "evidence_failed", %about, %error, "no look for late releases");
+                tracing::error!(code = "evidence_failed", originator_id = %about, %error, "no look for late releases");
                 return Ok(());
             }
         };
         if let Err(error) = searches.save(self.engine.store()) {
-            tracing::debug!(%about, %error, "the searches are in memory only");
+            tracing::debug!(originator_id = %about, %error, "the searches are in memory only");
         }
         let LookCost { rows, attestations, late, unreadable } = cost;
         unreadable.iter().for_each(|(at, error)| self.note_unreadable(*at, error));
-        tracing::debug!(%about, rows, attestations, late, "looked for late envelopes");
+        tracing::debug!(originator_id = %about, rows, attestations, late, "looked for late envelopes");
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl LateLook<'_, '_> {
                 Err(error) if error.is_damage() => {
                     let about = self.about;
                     tracing::error!(
-                        code = "evidence_failed", %about, report = %id, %error,
+                        code = "evidence_failed", originator_id = %about, report_id = %id, %error,
                         "late releases of a payer report are not looked for"
                     );
                     let scan = LateScan::default();
@@ -240,7 +240,7 @@ impl LateLook<'_, '_> {
         let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
         if let Some(SkippedRead { cause, .. }) = &found.passed_over {
             tracing::error!(
-                code = "evidence_failed", about = %self.about, error = %cause,
+                code = "evidence_failed", originator_id = %self.about, error = %cause,
                 "attestations of payer reports that cannot be read are not looked at"
             );
         }

@@ -174,7 +174,7 @@ impl PayerReporter {
         let id = report.id(self.0.domain);
         self.0.publish(report.client_envelope()).await?;
         tracing::info!(
-            report = %id, %about, start = %report.start(), end = %report.end().sequence, "wrote a payer report"
+            report_id = %id, originator_id = %about, start = %report.start(), end = %report.end().sequence, "wrote a payer report"
         );
         Ok(Written::New(id))
     }
@@ -211,7 +211,7 @@ impl PayerReporter {
                     let attestation = Attestation::sign(held.id, own, &self.0.key);
                     self.0.publish(attestation.client_envelope(about)).await?;
                     self.0.totals.note_signed();
-                    tracing::info!(report = %held.id, %about, "attested a payer report");
+                    tracing::info!(report_id = %held.id, originator_id = %about, "attested a payer report");
                     Attested::Signed
                 }
             };
@@ -381,7 +381,7 @@ impl PayerReporterState {
         let new_ones = self.named_uncounted.lock().new_ones(about, met);
         for UncountedEnvelope { at, why } in new_ones {
             tracing::warn!(
-                code = "payer_report_malformed", envelope = %at, %about,
+                code = "payer_report_malformed", envelope = %at, originator_id = %about,
                 "an envelope counts neither as payer report nor as attestation: {why}"
             );
         }
@@ -393,7 +393,7 @@ impl PayerReporterState {
         let begins = self.named_damage.lock().begins(about, passed_over.is_some());
         let Some(SkippedRead { family, cause }) = passed_over.filter(|_| begins) else { return };
         tracing::error!(
-            code = "payer_reports_unreadable", %about, family = family.name(), error = %cause,
+            code = "payer_reports_unreadable", originator_id = %about, family = family.name(), error = %cause,
             "payer reports or attestations cannot be read from the disk: they count as not held"
         );
         self.engine.scrubs().note_read(*family, cause);

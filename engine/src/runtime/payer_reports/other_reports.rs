@@ -44,7 +44,7 @@ impl PayerReporterState {
                 .and_then(|accused| self.weigh(&snapshot, held, &accused, &mut turns));
             if let Err(error) = weighed {
                 tracing::error!(
-                    code = "evidence_failed", report = %held.id, %error,
+                    code = "evidence_failed", report_id = %held.id, %error,
                     "a payer report that is refused is not kept as evidence"
                 );
             }

@@ -87,7 +87,7 @@ impl PayerReporterState {
             }
         }
         if place > first {
-            tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
+            tracing::info!(originator_id = %originator, index, leaves = place - first, "settled a payer report");
         }
         let is_left = place < payers.len();
         Ok(SettledPart { leaves: place - first, transactions, is_left })
@@ -141,7 +141,7 @@ impl PayerReporterState {
         if blocking(move || kept.root() == root).await {
             return Some(leaves);
         }
-        tracing::error!(code = "report_amounts_unreadable", report = %id, "the stored amounts of an attested payer \
+        tracing::error!(code = "report_amounts_unreadable", report_id = %id, "the stored amounts of an attested payer \
             report are not those that it states: they are computed again from the log");
         self.known_leaves.lock().forget(id);
         None
@@ -169,7 +169,7 @@ impl PayerReporterState {
             known.keep(id, &report, leaves.clone());
             // A full disk keeps no report from being settled.
             if let Err(error) = known.save(state.engine.store(), state.hour()) {
-                tracing::debug!(report = %id, %error, "the amounts are in memory only");
+                tracing::debug!(report_id = %id, %error, "the amounts are in memory only");
             }
             Ok(Some(leaves))
         };

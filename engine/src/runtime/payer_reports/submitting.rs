@@ -33,7 +33,7 @@ impl PayerReporterState {
             let majority = counted(&registry, &held);
             for (node, error) in &majority.refused {
                 tracing::warn!(
-                    code = "attestation_refused", report = %held.id, %node, %error,
+                    code = "attestation_refused", report_id = %held.id, node_id = %node, %error,
                     "an attestation does not count"
                 );
             }
@@ -59,7 +59,7 @@ impl PayerReporterState {
     ) -> Result<Submitted, ReportStepError> {
         let submitted = self.contract.submit(&held.report, &majority.counted).await?;
         let about = held.report.originator();
-        tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
+        tracing::info!(report_id = %held.id, originator_id = %about, ?submitted, "submitted a payer report");
         Ok(submitted)
     }
 }

@@ -193,7 +193,7 @@ impl PayerReportWorker {
                 return;
             }
             Err(error) if error.is_awaited() && !self.waits_too_long(step, about) => {
-                tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
+                tracing::debug!(step, originator_id = %about, %error, "a step of payer reports has to wait");
                 return;
             }
             Err(error) => error,
@@ -201,7 +201,7 @@ impl PayerReportWorker {
         let text = error.to_string();
         if self.told.get(&(step, about)) != Some(&text) {
             tracing::warn!(
-                code = "payer_report_step_failed", step, %about, error = text,
+                code = "payer_report_step_failed", step, originator_id = %about, error = text,
                 "a step of payer reports is tried again later"
             );
             self.told.insert((step, about), text);

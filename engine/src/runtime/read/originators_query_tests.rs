@@ -52,3 +52,27 @@ fn envelopes_that_are_marked_invalid_are_in_a_page_only_if_they_are_asked_for() 
     let page = query().with_marked().turn().unwrap().expect("it fits into a turn");
     assert_eq!(ids_of(&page), [id(node, 1), id(node, 2), id(node, 3)]);
 }
+
+/// Played by a caller who names as many originators as a query may, nearly all of which have written nothing.
+#[test]
+fn the_ends_of_thousands_of_strands_are_looked_up_in_turns() {
+    const STRANDS: u32 = 10_000;
+    let store = store();
+    let held = [id(1000, 1), id(1000 + STRANDS / 2, 1), id(999 + STRANDS, 1)];
+    let envelope =
+        |&id: &EnvelopeId| append(&committed(id, topic(1), i64::from(id.originator.0), Vec::new()));
+    let changes: Vec<_> = held.iter().map(envelope).collect();
+    store.commit(&changes).unwrap();
+    let reader = Reader::over(store, Arc::new(StoppedClock(i64::MAX / 2))).unwrap();
+    let strands: Vec<_> = (1000..1000 + STRANDS).map(OriginatorId).collect();
+    let mut query = reader.originators_query(&strands, &Cursor::new(), 0);
+    let mut turns = 1;
+    let page = loop {
+        match query.turn().unwrap() {
+            Some(page) => break page,
+            None => turns += 1,
+        }
+    };
+    assert_eq!(ids_of(&page), held);
+    assert!(turns >= strands.len() * ROWS_PER_SEEK / ROWS_PER_TURN, "{turns} turns");
+}

@@ -114,7 +114,7 @@ impl Reader {
     /// those for topics; an originator that is named more than once counts once. Strands end where they are verified:
     /// other nodes read them so, and believe what they get.
     ///
-    /// Blocks on the disk. Costs one ordered scan of each strand.
+    /// Blocks on the disk. Costs a search for the end of each strand, and one ordered scan of it.
     ///
     /// # Errors
     /// [`QueryError`] if the log cannot be read.

@@ -163,8 +163,8 @@ impl CheckpointExchange {
             self.state.engine_counters.checkpoint_exchange.unreadable.inc();
             tracing::error!(
                 code = "checkpoint_unreadable",
-                %node,
-                %originator,
+                node_id = %node,
+                originator_id = %originator,
                 %error,
                 "a stored checkpoint cannot be read: it is passed over"
             );

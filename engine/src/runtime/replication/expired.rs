@@ -55,7 +55,7 @@ fn expire(
             Ok(false) => {}
             Err(error) => {
                 // They stay missing, and are asked for again.
-                tracing::debug!(%originator, %from, %error, "expired places cannot be marked now");
+                tracing::debug!(originator_id = %originator, %from, %error, "expired places cannot be marked now");
             }
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn judge(
     if judged != JudgedTimes::default() {
         let JudgedTimes { marked, unmarked, remarked } = judged;
         tracing::warn!(
-            %originator,
+            originator_id = %originator,
             marked,
             unmarked,
             remarked,

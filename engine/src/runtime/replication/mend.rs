@@ -224,7 +224,7 @@ pub(super) async fn fetch(
         let refused = search.refused();
         tracing::warn!(
             code = "repair_refused",
-            %originator,
+            originator_id = %originator,
             refused,
             "peers offer other envelopes for damaged places than the tree of their strand has"
         );

@@ -28,7 +28,7 @@ impl StrandTask {
         match ranges {
             Ok(ranges) => self.follower.handle_missing(now, below, ranges),
             Err(error) => {
-                tracing::error!(code = "strand_unreadable", originator = %self.originator, %error,
+                tracing::error!(code = "strand_unreadable", originator_id = %self.originator, %error,
                     "the missing places of a strand cannot be read now");
             }
         }

@@ -123,14 +123,14 @@ impl StrandTask {
             BehindOutcome::Forged(through) => self.send_away(through),
             BehindOutcome::Failed(error) if error.is_of_disk() => {
                 self.ahead.note_failed(now());
-                tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
+                tracing::error!(code = "shown_envelopes_unverified", originator_id = %self.originator, %error,
                     "envelopes that readers were shown before verification cannot be verified now");
             }
             BehindOutcome::Failed(error) => return Err(error),
             BehindOutcome::Withdrawn(Ok(through)) => self.ahead.note_withdrawn(through),
             BehindOutcome::Withdrawn(Err(error)) => {
                 self.ahead.note_not_withdrawn(now());
-                tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
+                tracing::error!(code = "shown_envelopes_unverified", originator_id = %self.originator, %error,
                     "envelopes that readers were shown before verification cannot be judged now");
             }
         }
@@ -144,7 +144,7 @@ impl StrandTask {
         self.writes.keep(std::mem::take(writes));
         tracing::error!(
             code = "shown_envelope_not_found",
-            originator = %self.originator,
+            originator_id = %self.originator,
             %error,
             retry_s = pause.as_secs(),
             "no peer has an envelope that readers were shown in a form that its originator has signed: peers are \
@@ -160,7 +160,7 @@ impl StrandTask {
         let sender = self.ahead.note_forged(verified);
         tracing::warn!(
             code = "shown_envelope_forged",
-            originator = %self.originator,
+            originator_id = %self.originator,
             place = %verified.next(),
             from = sender.map_or(0, |it| it.0),
             "an envelope that readers were shown has another outer layer than its originator signed: peers are \
@@ -187,7 +187,7 @@ impl StrandTask {
             Ok(verified) => self.ask_again(verified, head),
             Err(error) => {
                 self.ahead.note_failed(now());
-                tracing::error!(code = "strand_unreadable", originator = %self.originator, %error,
+                tracing::error!(code = "strand_unreadable", originator_id = %self.originator, %error,
                     "the verified head of a strand cannot be read now");
             }
         }

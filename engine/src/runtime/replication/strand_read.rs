@@ -46,7 +46,7 @@ pub(super) async fn read_strand(
         match blocking(move || read_once(&state, originator, is_last)).await {
             Ok(read) => return read,
             Err(error) => {
-                tracing::error!(code = "strand_unreadable", %originator, %error, "a strand cannot be read now");
+                tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, "a strand cannot be read now");
                 tokio::time::sleep(pauses.next()).await;
             }
         }
@@ -83,7 +83,7 @@ fn or_nothing<T: Default>(
 ) -> Result<T, ReadError> {
     match read {
         Err(error) if is_last => {
-            tracing::error!(code = "strand_unreadable", %originator, %error, "a part of a strand cannot be read: it is followed without");
+            tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, "a part of a strand cannot be read: it is followed without");
             Ok(T::default())
         }
         read => read,

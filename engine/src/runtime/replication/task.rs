@@ -221,7 +221,7 @@ impl StrandTask {
             }
         };
         if let Some(error) = error {
-            tracing::error!(code = "strand_not_followed", originator = %self.originator, %error,
+            tracing::error!(code = "strand_not_followed", originator_id = %self.originator, %error,
                 "the log accepts no more envelopes of this strand");
         }
         // The results are no longer needed, but the store must not close during a commit.
@@ -299,7 +299,7 @@ impl StrandTask {
         let pause = self.pauses.next();
         tracing::error!(
             code = "strand_commit_failed",
-            originator = %self.originator,
+            originator_id = %self.originator,
             %error,
             retry_s = pause.as_secs(),
             "a followed strand cannot be stored now"
@@ -320,7 +320,7 @@ impl StrandTask {
         }
         tracing::error!(
             code = "absences_unjudged",
-            originator = %self.originator,
+            originator_id = %self.originator,
             %error,
             retry_s = JUDGE_AGAIN_AFTER.as_secs(),
             "a part of a strand cannot be read: what its node has signed while it was not in the network is not all \
@@ -350,7 +350,7 @@ impl StrandTask {
         {
             tracing::warn!(
                 code = "migrated_strand_refused",
-                originator = %self.originator,
+                originator_id = %self.originator,
                 "a strand of the older network is signed by another key than migration-key names"
             );
         }

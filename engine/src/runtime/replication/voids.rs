@@ -120,9 +120,9 @@ fn take_shown(state: &ReplicationState, shown: Vec<ShownVoid>) -> Result<(), Com
     let added = state.voids.record(&state.store, verified)?;
     for SignedVoid { statement, .. } in &added {
         let VoidStatement { node, from, through, .. } = *statement;
-        tracing::info!(%node, %from, %through, "a node has declared places of its strand void");
+        tracing::info!(node_id = %node, %from, %through, "a node has declared places of its strand void");
         if let Err(error) = look_for_held(state, statement) {
-            tracing::warn!(%node, %error, "declared places could not be compared with the log");
+            tracing::warn!(node_id = %node, %error, "declared places could not be compared with the log");
         }
     }
     withdraw_claims(state, added.iter().map(|signed| signed.statement.node).collect());
@@ -136,11 +136,11 @@ fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
         match state.reports.withdraw_gaps(node, is_void) {
             Ok(0) => {}
             Ok(claims) => {
-                tracing::info!(%node, claims, "a node has declared places void: the claims that they are missing are \
+                tracing::info!(node_id = %node, claims, "a node has declared places void: the claims that they are missing are \
                     withdrawn");
             }
             Err(error) => {
-                tracing::warn!(%node, %error, "claims about places that a node has declared void cannot be withdrawn \
+                tracing::warn!(node_id = %node, %error, "claims about places that a node has declared void cannot be withdrawn \
                     now: tried again at the next start");
             }
         }
@@ -159,7 +159,7 @@ fn is_of_node(state: &ReplicationState, peer: OriginatorId, signed: &SignedVoid)
     let is_genuine =
         !is_of_future && key_of(state, node).is_some_and(|key| signed.verify(&key).is_ok());
     if !is_genuine {
-        tracing::debug!(%peer, %node, "a peer shows a statement about void places that is dated ahead, or that no node \
+        tracing::debug!(%peer, node_id = %node, "a peer shows a statement about void places that is dated ahead, or that no node \
             of the registry has signed");
     }
     is_genuine

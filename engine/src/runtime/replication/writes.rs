@@ -333,7 +333,7 @@ fn prune_shown(
         });
     }
     tracing::info!(
-        %originator,
+        originator_id = %originator,
         %through,
         "the originator no longer keeps envelopes that readers were shown: they are pruned without having been \
          verified"
@@ -404,7 +404,7 @@ fn note_withdrawn(state: &ReplicationState, through: EnvelopeId, withdrawn: u64)
     state.engine_counters.withdrawn.inc_by(withdrawn);
     tracing::error!(
         code = "shown_envelopes_withdrawn",
-        originator = %through.originator,
+        originator_id = %through.originator,
         through = %through.sequence,
         withdrawn,
         "an originator signed a tree with envelopes that break a rule: readers were shown them, and no longer get them"
@@ -453,7 +453,7 @@ impl CommitCounts {
                 }
                 Change::Skip { originator, from, through, reason } => {
                     if *reason == SkipReason::Missing {
-                        tracing::warn!(%originator, %from, %through, "no peer has these envelopes: they are marked \
+                        tracing::warn!(originator_id = %originator, %from, %through, "no peer has these envelopes: they are marked \
                             missing");
                         counts.missing += through.0 - from.0 + 1;
                     }

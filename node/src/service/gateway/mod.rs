@@ -44,7 +44,7 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     system::forbid_core_dumps();
     let policies = match &config.policies {
-        Some(path) => crate::files::read(path, PolicyFile::parse)?,
+        Some(path) => crate::files::read(path, PolicyFile::parse).map_err(RunError::usage)?,
         None => PolicyFile::of_public_gateway(),
     };
     let tenant_payers = tenants::payers(&policies)?;
@@ -135,13 +135,16 @@ async fn start(
 }
 
 fn not_started(error: StartError) -> RunError {
-    let hint = match &error {
+    match &error {
         StartError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
-            ": stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)"
+            RunError::failed(format!(
+                "{error}: stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)"
+            ))
         }
-        _ => "",
-    };
-    RunError::failed(format!("{error}{hint}"))
+        // Wrong policies stay wrong: with this kind, the unit of systemd does not start the gateway again.
+        StartError::Policies(_) | StartError::NoTenantKey(_) => RunError::usage(&error),
+        _ => RunError::failed(&error),
+    }
 }
 
 fn not_set(list: &str, flag: &str) -> RunError {

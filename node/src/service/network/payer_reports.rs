@@ -74,7 +74,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                 let (originator, nodes) = (report.originator, report.nodes.len());
                 tracing::error!(
                     code = "payer_report_event_ignored",
-                    originator = originator.0,
+                    originator_id = originator.0,
                     nodes,
                     "an endpoint shows a payer report with more nodes than there can be: the report is ignored"
                 );

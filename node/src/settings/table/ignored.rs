@@ -16,7 +16,8 @@ pub struct Ignored {
 }
 
 const CACHE: &str = "the list of originators is always exact";
-const DATABASE: &str = "the log lies in the data folder (--data-dir)";
+const DATABASE: &str =
+    "Postgres is not used: the log of a node lies in its data folder (--data-dir)";
 const VALIDATION: &str = "a node validates payloads itself, and asks no validation service";
 const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";

@@ -59,7 +59,7 @@ pub(crate) fn secret_variables() -> Vec<&'static str> {
         setting.flag.is_some_and(|flag| ignored::SECRET_FLAGS.contains(&flag))
     };
     let ignored = ignored::ALL.iter().filter(is_ignored_secret).map(|setting| setting.env);
-    used.chain(ignored).collect()
+    used.chain(ignored).chain([KEY_ENV]).collect()
 }
 
 /// Returns the flags of a node that are secrets.
@@ -75,6 +75,15 @@ pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
 /// The variable that names a database in place of the one in that string. An import reads it, too.
 pub const DATABASE_NAME_ENV: &str = "XMTPD_DB_NAME_OVERRIDE";
 
+/// The variable that names the place of the backups, which only `hawser backup` reads.
+pub const BACKUP_DIR_ENV: &str = "HAWSER_BACKUP_DIR";
+/// The variable with the secret key of the account that sends a command's transactions.
+pub const KEY_ENV: &str = "HAWSER_KEY";
+/// The variable with the path of a file that contains it.
+pub const KEY_FILE_ENV: &str = "HAWSER_KEY_FILE";
+/// Variables that are settings of commands alone. A node that is started in the same shell does not call them unknown.
+const OF_COMMANDS: [&str; 4] = [BACKUP_DIR_ENV, KEY_ENV, KEY_FILE_ENV, "HAWSER_ANVIL"];
+
 /// The variable that states the role of a process: `primary` for a node, `replica` for a replica. No setting chooses
 /// the role, because the command does.
 pub(super) const ROLE_ENV: &str = "HAWSER_ROLE";
@@ -87,7 +96,7 @@ pub(super) fn variables() -> Vec<&'static str> {
     let of_gateways = gateway::OWN.into_iter().flat_map(Setting::variables);
     let payer = gateway::PAYER_PRIVATE_KEY.file_names().map(|(_, env)| env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
-    let others = [DATABASE_FILE_ENV, ROLE_ENV, PROXIES_ENV];
+    let others = [DATABASE_FILE_ENV, ROLE_ENV, PROXIES_ENV].into_iter().chain(OF_COMMANDS);
     used.chain(of_gateways).chain(payer).chain(ignored).chain(others).collect()
 }
 
@@ -128,6 +137,7 @@ mod tests {
             "XMTPD_DB_WRITER_CONNECTION_STRING",
             "XMTPD_APP_CHAIN_RPC_URL",
             "XMTPD_REDIS_URL",
+            KEY_ENV,
         ] {
             assert!(secrets.contains(&name), "{name}");
         }

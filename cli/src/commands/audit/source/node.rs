@@ -271,6 +271,10 @@ impl LogSource for NodeLog {
         false
     }
 
+    fn dates_chains_by_blocks(&self) -> bool {
+        false // it may be of other software
+    }
+
     fn unchecked(&self) -> Vec<String> {
         vec![
             "tallies and marks: the API of a node does not show them".to_owned(),

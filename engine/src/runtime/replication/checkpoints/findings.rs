@@ -124,8 +124,8 @@ fn log_contradiction(of: &Checkpoint) {
     if of.is_observers() {
         tracing::warn!(
             code = "two_observations",
-            %node,
-            %originator,
+            node_id = %node,
+            originator_id = %originator,
             size,
             "a node has signed two checkpoints of another strand that contradict each other: it was shown two \
              versions of the strand, or it lies"
@@ -133,8 +133,8 @@ fn log_contradiction(of: &Checkpoint) {
     } else {
         tracing::error!(
             code = "two_checkpoints",
-            %node,
-            %originator,
+            node_id = %node,
+            originator_id = %originator,
             size,
             "a node has signed two checkpoints that contradict each other: both are kept as evidence"
         );
@@ -146,8 +146,8 @@ fn log_difference(of: &Checkpoint) {
     if of.is_observers() && originator.is_node() {
         tracing::warn!(
             code = "observers_differ",
-            %node,
-            %originator,
+            node_id = %node,
+            originator_id = %originator,
             size,
             "another node has another version of the strand of a node that signs no checkpoints: that node sent \
              two versions, or one of the others is wrong"
@@ -155,8 +155,8 @@ fn log_difference(of: &Checkpoint) {
     } else {
         tracing::warn!(
             code = "checkpoint_differs",
-            %node,
-            %originator,
+            node_id = %node,
+            originator_id = %originator,
             size,
             "a node has signed a checkpoint that does not match this node's tree"
         );

@@ -39,7 +39,7 @@ impl CheckpointExchange {
         let handled = self.watch.handle(signed, &key, &StoredTrees(snapshot));
         let Ok(findings) = handled else {
             counters.forged.inc();
-            tracing::debug!(%peer, node = %of.node, "a peer shows a checkpoint that its node has not signed");
+            tracing::debug!(%peer, node_id = %of.node, "a peer shows a checkpoint that its node has not signed");
             return Ok(());
         };
         self.note(snapshot, Some(peer), findings);
@@ -91,7 +91,7 @@ impl CheckpointExchange {
         if differs {
             tracing::error!(
                 code = "own_checkpoint_differs",
-                %peer,
+                node_id = %peer,
                 size = of.size,
                 "a peer has a checkpoint of this node's own strand that does not match this node's tree"
             );

@@ -52,7 +52,7 @@ impl ChainFill {
                 Ok(contract) => drop(contracts.insert(originator, contract)),
                 Err(error) => {
                     let next = "the chain is read from its beginning";
-                    tracing::warn!(code = "filling_failed", %originator, %error, "{next}");
+                    tracing::warn!(code = "filling_failed", originator_id = %originator, %error, "{next}");
                 }
             }
         }

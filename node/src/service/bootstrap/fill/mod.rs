@@ -309,14 +309,16 @@ impl FillParts {
                     .fill(stated, read)
             });
             match filled {
-                Ok(()) => tracing::info!(%originator, "the strand of a chain is filled"),
+                Ok(()) => {
+                    tracing::info!(originator_id = %originator, "the strand of a chain is filled")
+                }
                 Err(error) if self.is_stopped() || self.end.times.lock().is_too_slow() => {
                     return Err(error);
                 }
                 Err(error) => {
                     let error = self.text_of(&error);
                     let next = "the chain is read from where the strand ends";
-                    tracing::warn!(code = "filling_failed", %originator, error, "{next}");
+                    tracing::warn!(code = "filling_failed", originator_id = %originator, error, "{next}");
                 }
             }
         }
@@ -347,7 +349,7 @@ impl FillParts {
         through: SequenceId,
     ) -> Result<Filled, BootstrapFetchError> {
         let Some(resting) = self.runtime.block_on(self.replication.rest(originator)) else {
-            tracing::warn!(code = "filling_failed", %originator, "the strand cannot be filled from a snapshot: its follower takes it from peers");
+            tracing::warn!(code = "filling_failed", originator_id = %originator, "the strand cannot be filled from a snapshot: its follower takes it from peers");
             return Ok(Filled::Refused);
         };
         // The current registry is used, because filling takes hours, in which nodes leave the network and return.
