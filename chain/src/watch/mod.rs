@@ -173,8 +173,8 @@ pub async fn registry_now(endpoints: &Endpoints, address: Address) -> Result<Reg
     registry::read_now(endpoints, address).await
 }
 
-/// Reads the rates once: of several endpoints, more have to show them than others, also as of their own newest blocks. A
-/// single endpoint is believed.
+/// Reads the rates once: of several endpoints, more have to show them than others, also as of their own newest blocks.
+/// A single endpoint is believed.
 ///
 /// # Errors
 /// The errors of [`rate_table`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.

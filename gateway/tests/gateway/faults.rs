@@ -290,9 +290,9 @@ async fn publish_at_once(net: &Net, groups: &[u8]) -> Vec<Result<(), Code>> {
     futures_util::future::join_all(calls).await
 }
 
-/// In halves, the requests that share a call would cost a node without rates nearly two calls each. It names all of
-/// them, or the first one alone as nodes of the reference implementation do: one by one, the last request would wait for
-/// all others, and the gateway would sign each of them again and again.
+/// In halves alone, the requests that share a call would cost a node without rates nearly two calls each. It names all
+/// of them, or the first one alone as nodes of the reference implementation do: one by one, the last request would wait
+/// for all others, and the gateway would sign each of them again and again.
 #[tokio::test]
 async fn a_node_that_can_price_nothing_has_no_more_calls_than_requests() {
     for named_max in [usize::MAX, 1] {
