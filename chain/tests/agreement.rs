@@ -14,7 +14,7 @@ use hawser_chain::admin::rates::{self, Prices};
 use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Call;
-use hawser_chain::watch::{self, ListWatcher};
+use hawser_chain::watch::{self, ListWatcher, WatchError};
 use hawser_rules::{PicoDollarPrice, Registry};
 use serde_json::{Value, json};
 use tokio::sync::watch::Sender;
@@ -183,6 +183,29 @@ async fn a_change_that_the_preferred_endpoint_hides_is_taken_when_most_endpoints
         nodes(&watcher) == 1
     })
     .await;
+}
+
+/// The preferred endpoint calls an old block its newest one, and all endpoints have the same list there.
+#[tokio::test]
+async fn an_old_list_of_an_old_block_is_not_the_present_one_of_a_single_reading() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let old = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let honest = pair.settlement.endpoint().to_owned();
+    let also_honest = honest.replace("127.0.0.1", "localhost");
+    let urls = [old.url(), honest, also_honest];
+    let of = |urls: &[String]| Endpoints::new("settlement", urls, pair.settlement.id()).unwrap();
+    add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    old.set(|faults| faults.behind = 1);
+    for urls in [&urls[..], &urls[..2]] {
+        let read = watch::registry_now(&of(urls), registry).await;
+        assert!(matches!(read, Err(WatchError::Contradicted { .. })), "{read:?}");
+    }
+    old.set(|faults| faults.behind = 0);
+    let read = watch::registry_now(&of(&urls), registry).await.unwrap();
+    assert_eq!(read.nodes().count(), 1);
+    let rates = watch::rates_now(&of(&urls), deployment.addresses.rate_registry).await.unwrap();
+    assert!(!rates.rates().is_empty());
 }
 
 /// Endpoints have a new block at different times, and the preferred one may be the last.

@@ -163,24 +163,22 @@ pub async fn rate_table(
     watch_list("rate registry", every, notify, attempts, read).await
 }
 
-/// Reads the node registry once, as [`registry()`] reads it at first: of several endpoints, more have to show it than
-/// others. A single endpoint is believed.
+/// Reads the node registry once: of several endpoints, more have to show it than others, also as of their own newest
+/// blocks. A single endpoint is believed.
 ///
 /// # Errors
-/// The errors of [`registry()`].
+/// The errors of [`registry()`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.
 pub async fn registry_now(endpoints: &Endpoints, address: Address) -> Result<Registry, WatchError> {
-    let (registry, _) = registry::read(endpoints, address, None).await?;
-    Ok(registry)
+    registry::read_now(endpoints, address).await
 }
 
-/// Reads the rates once, as [`rate_table`] reads them at first: of several endpoints, more have to show them than
-/// others. A single endpoint is believed.
+/// Reads the rates once: of several endpoints, more have to show them than others, also as of their own newest blocks.
+/// A single endpoint is believed.
 ///
 /// # Errors
-/// The errors of [`rate_table`].
+/// The errors of [`rate_table`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.
 pub async fn rates_now(endpoints: &Endpoints, address: Address) -> Result<RateTable, WatchError> {
-    let (table, _) = rates::read(endpoints, address, &[], 0).await?;
-    Ok(table)
+    rates::read_now(endpoints, address).await
 }
 
 /// The last successful reading of a list, with which the next one is compared.

@@ -50,12 +50,32 @@ pub(super) async fn read(
         read_at(chain, address, block, &known.rates)
     })
     .await?;
-    let (list, block) = (agreed.value, agreed.block);
-    let block_unix_s = if agreed.is_contested { 0 } else { list.block_unix_s };
+    let (mut list, block) = (agreed.value, agreed.block);
+    if agreed.contested_by > 0 {
+        list.block_unix_s = 0;
+    }
+    Ok((table_of(list, asked_at, address)?, block))
+}
+
+/// Reads all entries once, for a caller that does not come again.
+pub(super) async fn read_now(
+    endpoints: &Endpoints,
+    address: Address,
+) -> Result<RateTable, WatchError> {
+    let asked_at = SystemTime::now();
+    let reading = |chain, block| read_at(chain, address, block, &[]);
+    table_of(agreement::read_now(endpoints, reading).await?, asked_at, address)
+}
+
+/// Makes the table of a list that was asked for at this time.
+fn table_of(
+    list: ReadList,
+    asked_at: SystemTime,
+    address: Address,
+) -> Result<RateTable, WatchError> {
     let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
-    let table = table.map(|table| table.of_block(block_unix_s));
-    let wrong = |reason: String| WatchError::Rates { address, reason };
-    table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
+    let table = table.map(|table| table.of_block(list.block_unix_s));
+    table.map_err(|error| WatchError::Rates { address, reason: error.to_string() })
 }
 
 /// Reads the list of one endpoint at one block. Starts with the `known` entries if the newest of them is still in its

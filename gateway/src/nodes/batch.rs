@@ -3,7 +3,7 @@
 //! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way. Requests that arrive
 //! meanwhile wait and share the next call. So no request waits for others to arrive, and a busy gateway needs few
 //! calls. A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot
-//! check some envelopes now, it names them, and the other requests are sent again.
+//! check some envelopes now, it names them, and the other requests are sent again, in halves too.
 
 use std::future::Future;
 use std::pin::pin;
@@ -298,78 +298,72 @@ impl NodeCaller {
     }
 
     /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
-    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, sends the
-    /// others again: at most one call for each job, one after the other, because a node may name one at a time.
+    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, halves the
+    /// others, because it may name one at a time: at most one call for each job. Cancels the call when the attempts of
+    /// all its jobs have ended: it would hold their memory for nothing.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
-            while !jobs.is_empty() {
-                jobs = self.settle_in_one_call(jobs).await;
+            // Leaves out jobs whose attempt has ended or whose caller has hung up.
+            jobs.retain(|job| !job.answer.is_closed() && !job.gone.is_cancelled());
+            if jobs.is_empty() {
+                return;
+            }
+            let clients: Vec<_> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
+            let ended = async {
+                for job in &mut jobs {
+                    job.answer.closed().await;
+                }
+            };
+            let called = tokio::select! {
+                biased;
+                called = self.call(clients) => called,
+                () = ended => return,
+            };
+            match called {
+                Ok(mut results) => {
+                    debug_assert_eq!(
+                        results.len(),
+                        jobs.iter().map(|job| job.clients.len()).sum::<usize>(),
+                        "one result for each envelope"
+                    );
+                    for job in jobs {
+                        self.note_published(&job.caller);
+                        let rest = results.split_off(job.clients.len().min(results.len()));
+                        let own = std::mem::replace(&mut results, rest);
+                        let own: Result<Vec<_>, _> = own.into_iter().collect();
+                        drop(job.held);
+                        let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
+                    }
+                }
+                Err(NodeError::Refused(_)) if jobs.len() > 1 => {
+                    let second = jobs.split_off(jobs.len() / 2);
+                    join(self.settle(jobs), self.settle(second)).await;
+                }
+                Err(error @ NodeError::Unable(_)) if jobs.len() > 1 => {
+                    let counts: Vec<_> = jobs.iter().map(|job| job.clients.len()).collect();
+                    let mut others = Vec::new();
+                    for (job, error) in jobs.into_iter().zip(error.of_requests(&counts)) {
+                        match error {
+                            Some(error) => _ = job.answer.send(Err(error)),
+                            None => others.push(job),
+                        }
+                    }
+                    let second = others.split_off(others.len() / 2);
+                    join(self.settle(others), self.settle(second)).await;
+                }
+                Err(error) => {
+                    for job in jobs {
+                        if is_of_caller(&error) {
+                            let count = self.refusals(&job.caller).saturating_add(REFUSAL_COUNTS);
+                            let count = count.min(REFUSALS_MAX + REFUSAL_COUNTS);
+                            self.suspects.insert(job.caller, (count, Instant::now()));
+                        }
+                        let _ = job.answer.send(Err(error.clone()));
+                    }
+                }
             }
         }
         .boxed()
-    }
-
-    /// Sends jobs in one call and answers them. Returns those that are to be sent again, which are fewer. Cancels the
-    /// call when the attempts of all its jobs have ended: it would hold their memory for nothing.
-    async fn settle_in_one_call(&self, mut jobs: Vec<PublishJob>) -> Vec<PublishJob> {
-        // Leaves out jobs whose attempt has ended or whose caller has hung up.
-        jobs.retain(|job| !job.answer.is_closed() && !job.gone.is_cancelled());
-        if jobs.is_empty() {
-            return jobs;
-        }
-        let clients: Vec<_> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
-        let ended = async {
-            for job in &mut jobs {
-                job.answer.closed().await;
-            }
-        };
-        let called = tokio::select! {
-            biased;
-            called = self.call(clients) => called,
-            () = ended => return Vec::new(),
-        };
-        let mut again = Vec::new();
-        match called {
-            Ok(mut results) => {
-                debug_assert_eq!(
-                    results.len(),
-                    jobs.iter().map(|job| job.clients.len()).sum::<usize>(),
-                    "one result for each envelope"
-                );
-                for job in jobs {
-                    self.note_published(&job.caller);
-                    let rest = results.split_off(job.clients.len().min(results.len()));
-                    let own = std::mem::replace(&mut results, rest);
-                    let own: Result<Vec<_>, _> = own.into_iter().collect();
-                    drop(job.held);
-                    let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
-                }
-            }
-            Err(NodeError::Refused(_)) if jobs.len() > 1 => {
-                let second = jobs.split_off(jobs.len() / 2);
-                join(self.settle(jobs), self.settle(second)).await;
-            }
-            Err(error @ NodeError::Unable(_)) if jobs.len() > 1 => {
-                let counts: Vec<_> = jobs.iter().map(|job| job.clients.len()).collect();
-                for (job, error) in jobs.into_iter().zip(error.of_requests(&counts)) {
-                    match error {
-                        Some(error) => _ = job.answer.send(Err(error)),
-                        None => again.push(job),
-                    }
-                }
-            }
-            Err(error) => {
-                for job in jobs {
-                    if is_of_caller(&error) {
-                        let count = self.refusals(&job.caller).saturating_add(REFUSAL_COUNTS);
-                        let count = count.min(REFUSALS_MAX + REFUSAL_COUNTS);
-                        self.suspects.insert(job.caller, (count, Instant::now()));
-                    }
-                    let _ = job.answer.send(Err(error.clone()));
-                }
-            }
-        }
-        again
     }
 
     /// Makes one call and returns one result for each envelope, in the order of `clients`.
