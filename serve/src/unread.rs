@@ -1,0 +1,219 @@
+//! The rest of a request that is answered before its end.
+//!
+//! A refusal is often known when the head of a request is here. If nothing read the body then, some callers would not
+//! see the answer. Over HTTP/1.1 many read it only when they have sent all of the request, and a connection that closes
+//! before unread bytes is reset. Over HTTP/2 the library resets the stream behind the answer (RFC 9113 §8.1), and some
+//! clients then show nothing.
+//!
+//! So the answer is given at once, and a task reads on in the body beside it and drops what comes, within bounds. A
+//! caller may send bodies that never end: each takes what a call without a message takes, is charged so, and counts as
+//! a stream of its connection, which may have a bounded number.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::{HeaderMap, Request, Version};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::budget::ConnectionShare;
+use crate::calls::CALL_BYTES;
+use crate::charged_bytes::ChargedBytes;
+use crate::request::DISCARDED_BYTES_MAX;
+use crate::settings::STREAM_WINDOW_BYTES;
+use crate::task_threads;
+use crate::unflushed::ArrivedHead;
+
+/// Silence of a client after which the rest of its body is no longer waited for. A guess: one that is still sending
+/// pauses for less.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Bytes of a body that are read behind its answer over HTTP/2. A reset tells a client to send no more of a longer one.
+/// A guess: what may be on its way when the answer is given, and as much again.
+const HTTP2_BYTES_MAX: usize = 2 * STREAM_WINDOW_BYTES as usize;
+
+/// The body of a request. Comes back to its [`UnreadRest`] if it is dropped before its end.
+pub(crate) struct WatchedBody<B> {
+    /// `None` after the end.
+    body: Option<B>,
+    dropped: Arc<Mutex<Option<B>>>,
+}
+
+/// The part of a request's body that its answer leaves unread.
+pub(crate) struct UnreadRest<B> {
+    dropped: Arc<Mutex<Option<B>>>,
+    share: Arc<ConnectionShare>,
+    bytes_max: usize,
+}
+
+/// Watches the body of a request until it is answered.
+pub(crate) fn watch<B>(request: Request<B>) -> (Request<WatchedBody<B>>, UnreadRest<B>) {
+    let share = request.extensions().get::<Arc<ConnectionShare>>();
+    let share = share.expect("every request has a connection").clone();
+    let bytes_max = bytes_max(request.version(), request.headers());
+    let dropped = Arc::new(Mutex::new(None));
+    let rest = UnreadRest { dropped: dropped.clone(), share, bytes_max };
+    (request.map(|body| WatchedBody { body: Some(body), dropped }), rest)
+}
+
+/// Returns the bytes of a body that are read behind its answer. A client of HTTP/1.1 that asks with `Expect` whether to
+/// go on sends no body after a refusal.
+fn bytes_max(version: Version, headers: &HeaderMap) -> usize {
+    if version >= Version::HTTP_2 {
+        HTTP2_BYTES_MAX
+    } else if headers.contains_key(EXPECT) {
+        0
+    } else {
+        DISCARDED_BYTES_MAX
+    }
+}
+
+impl<B> UnreadRest<B>
+where
+    B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
+{
+    /// Reads on beside the answer, for `time_max` at most, if a part of the body is left. Does not if there is no memory
+    /// for it.
+    pub(crate) fn read_on(self, head: &ArrivedHead, time_max: Duration) {
+        let Self { dropped, share, bytes_max } = self;
+        let left = dropped.lock().take().filter(|body| bytes_max > 0 && !body.is_end_stream());
+        let Some(mut body) = left else { return };
+        let Some(charged) = ChargedBytes::if_free(share.clone(), CALL_BYTES) else { return };
+        let stream = head.stays_open();
+        task_threads::spawn(share.paid_time().clone(), async move {
+            tokio::select! {
+                () = discard(&mut body, bytes_max) => {}
+                () = sleep(time_max) => {}
+                () = share.closed() => {}
+            }
+            drop((body, stream, charged));
+        });
+    }
+}
+
+/// Reads a body until its end, a silence, or `bytes_max`.
+async fn discard<B>(body: &mut B, bytes_max: usize)
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let mut discarded_bytes = 0;
+    while discarded_bytes < bytes_max
+        && let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await
+    {
+        discarded_bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+impl<B> Drop for WatchedBody<B> {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            *self.dropped.lock() = Some(body);
+        }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    const PIECE_LEN_BYTES: usize = 1024 * 1024;
+
+    /// A body of pieces of a MiB, which then ends or stays silent.
+    struct Pieces {
+        left: usize,
+        has_end: bool,
+        read: usize,
+    }
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.left == 0 {
+                return if self.has_end { Poll::Ready(None) } else { Poll::Pending };
+            }
+            (self.left, self.read) = (self.left - 1, self.read + 1);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; PIECE_LEN_BYTES])))))
+        }
+    }
+
+    fn pieces(left: usize, has_end: bool) -> Pieces {
+        Pieces { left, has_end, read: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_read_to_its_end_within_bounds() {
+        for (mut body, read) in
+            [(pieces(40, true), 40), (pieces(40, false), 40), (pieces(1000, true), 64)]
+        {
+            discard(&mut body, 64 * PIECE_LEN_BYTES).await;
+            assert_eq!(body.read, read);
+        }
+    }
+
+    #[test]
+    fn a_client_that_asks_before_it_sends_has_nothing_read() {
+        let (none, mut asking) = (HeaderMap::new(), HeaderMap::new());
+        asking.insert(EXPECT, "100-continue".parse().unwrap());
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            assert_eq!(bytes_max(version, &none), DISCARDED_BYTES_MAX);
+            assert_eq!(bytes_max(version, &asking), 0);
+        }
+        assert_eq!(bytes_max(Version::HTTP_2, &none), HTTP2_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_unread_when_the_body_is_dropped_comes_back() {
+        let budget = MemoryBudget::new(1 << 30);
+        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+        for (reads, is_left) in [(0, true), (2, true), (3, false)] {
+            let mut request = Request::new(pieces(2, true));
+            request.extensions_mut().insert(share.clone());
+            let (mut request, rest) = watch(request);
+            for _ in 0..reads {
+                let _ = request.body_mut().frame().await;
+            }
+            assert!(rest.dropped.lock().is_none());
+            drop(request);
+            assert_eq!(rest.dropped.lock().is_some(), is_left, "{reads}");
+        }
+    }
+}
