@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
-use http::{HeaderMap, Request, Version};
+use http::{Request, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -25,7 +25,6 @@ use tokio::time::{sleep, timeout};
 use crate::budget::ConnectionShare;
 use crate::calls::CALL_BYTES;
 use crate::charged_bytes::ChargedBytes;
-use crate::request::DISCARDED_BYTES_MAX;
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::task_threads;
 use crate::unflushed::ArrivedHead;
@@ -33,6 +32,8 @@ use crate::unflushed::ArrivedHead;
 /// Silence of a client after which the rest of its body is no longer waited for. A guess: one that is still sending
 /// pauses for less.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Bytes of a body that are read behind its answer over HTTP/1.1. A guess: more than two of the largest messages.
+const HTTP1_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a body that are read behind its answer over HTTP/2. A reset tells a client to send no more of a longer one.
 /// A guess: what may be on its way when the answer is given, and as much again.
 const HTTP2_BYTES_MAX: usize = 2 * STREAM_WINDOW_BYTES as usize;
@@ -41,6 +42,8 @@ const HTTP2_BYTES_MAX: usize = 2 * STREAM_WINDOW_BYTES as usize;
 pub(crate) struct WatchedBody<B> {
     /// `None` after the end.
     body: Option<B>,
+    /// True while a client of HTTP/1.1 waits to be asked for the body, and may never send it (RFC 9110 §10.1.1).
+    waits: bool,
     dropped: Arc<Mutex<Option<B>>>,
 }
 
@@ -55,33 +58,22 @@ pub(crate) struct UnreadRest<B> {
 pub(crate) fn watch<B>(request: Request<B>) -> (Request<WatchedBody<B>>, UnreadRest<B>) {
     let share = request.extensions().get::<Arc<ConnectionShare>>();
     let share = share.expect("every request has a connection").clone();
-    let bytes_max = bytes_max(request.version(), request.headers());
+    let is_http1 = request.version() < Version::HTTP_2;
+    let waits = is_http1 && request.headers().contains_key(EXPECT);
+    let bytes_max = if is_http1 { HTTP1_BYTES_MAX } else { HTTP2_BYTES_MAX };
     let dropped = Arc::new(Mutex::new(None));
     let rest = UnreadRest { dropped: dropped.clone(), share, bytes_max };
-    (request.map(|body| WatchedBody { body: Some(body), dropped }), rest)
-}
-
-/// Returns the bytes of a body that are read behind its answer. A client of HTTP/1.1 that asks with `Expect` whether to
-/// go on sends no body after a refusal.
-fn bytes_max(version: Version, headers: &HeaderMap) -> usize {
-    if version >= Version::HTTP_2 {
-        HTTP2_BYTES_MAX
-    } else if headers.contains_key(EXPECT) {
-        0
-    } else {
-        DISCARDED_BYTES_MAX
-    }
+    (request.map(|body| WatchedBody { body: Some(body), waits, dropped }), rest)
 }
 
 impl<B> UnreadRest<B>
 where
     B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin + 'static,
 {
-    /// Reads on beside the answer, for `time_max` at most, if a part of the body is left. Does not if there is no memory
-    /// for it.
+    /// Reads on beside the answer, for `time_max` at most, if a part of the body is left and there is memory for it.
     pub(crate) fn read_on(self, head: &ArrivedHead, time_max: Duration) {
         let Self { dropped, share, bytes_max } = self;
-        let left = dropped.lock().take().filter(|body| bytes_max > 0 && !body.is_end_stream());
+        let left = dropped.lock().take().filter(|body| !body.is_end_stream());
         let Some(mut body) = left else { return };
         let Some(charged) = ChargedBytes::if_free(share.clone(), CALL_BYTES) else { return };
         let stream = head.stays_open();
@@ -111,7 +103,9 @@ where
 
 impl<B> Drop for WatchedBody<B> {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take() {
+        if let Some(body) = self.body.take()
+            && !self.waits
+        {
             *self.dropped.lock() = Some(body);
         }
     }
@@ -125,6 +119,7 @@ impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.waits = false; // this asks for it
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
@@ -189,31 +184,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_client_that_asks_before_it_sends_has_nothing_read() {
-        let (none, mut asking) = (HeaderMap::new(), HeaderMap::new());
-        asking.insert(EXPECT, "100-continue".parse().unwrap());
-        for version in [Version::HTTP_10, Version::HTTP_11] {
-            assert_eq!(bytes_max(version, &none), DISCARDED_BYTES_MAX);
-            assert_eq!(bytes_max(version, &asking), 0);
-        }
-        assert_eq!(bytes_max(Version::HTTP_2, &none), HTTP2_BYTES_MAX);
-    }
-
     #[tokio::test]
-    async fn only_what_is_unread_when_the_body_is_dropped_comes_back() {
+    async fn what_is_unread_comes_back_unless_the_client_waits_to_be_asked_for_it() {
         let budget = MemoryBudget::new(1 << 30);
         let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
-        for (reads, is_left) in [(0, true), (2, true), (3, false)] {
+        let (http1, http2) = (Version::HTTP_11, Version::HTTP_2);
+        for (version, expects, reads, comes_back) in [
+            (http1, false, 0, true),
+            (http1, false, 2, true),
+            (http1, false, 3, false), // its end
+            (http1, true, 0, false),
+            (http1, true, 1, true),
+            (http2, true, 0, true),
+        ] {
             let mut request = Request::new(pieces(2, true));
+            *request.version_mut() = version;
             request.extensions_mut().insert(share.clone());
+            if expects {
+                request.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
+            }
             let (mut request, rest) = watch(request);
             for _ in 0..reads {
                 let _ = request.body_mut().frame().await;
             }
             assert!(rest.dropped.lock().is_none());
             drop(request);
-            assert_eq!(rest.dropped.lock().is_some(), is_left, "{reads}");
+            let is_back = rest.dropped.lock().is_some();
+            assert_eq!(is_back, comes_back, "{version:?}, {expects}, {reads}");
         }
     }
 }
