@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::EXPECT;
 use http::{Request, Version};
 use http_body_util::BodyExt as _;
@@ -37,6 +38,8 @@ const HTTP1_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a body that are read behind its answer over HTTP/2. A reset tells a client to send no more of a longer one.
 /// A guess: what may be on its way when the answer is given, and as much again.
 const HTTP2_BYTES_MAX: usize = 2 * STREAM_WINDOW_BYTES as usize;
+/// Frames of a body that are read without a task. A guess: all of a usual request.
+const FRAMES_AT_ONCE: usize = 16;
 
 /// The body of a request. Comes back to its [`UnreadRest`] if it is dropped before its end.
 pub(crate) struct WatchedBody<B> {
@@ -75,6 +78,9 @@ where
         let Self { dropped, share, bytes_max } = self;
         let left = dropped.lock().take().filter(|body| !body.is_end_stream());
         let Some(mut body) = left else { return };
+        if ends_now(&mut body) {
+            return; // as most do, also those of a flood: their refusals cost no task
+        }
         let Some(charged) = ChargedBytes::if_free(share.clone(), CALL_BYTES) else { return };
         let stream = head.stays_open();
         task_threads::spawn(share.paid_time().clone(), async move {
@@ -86,6 +92,21 @@ where
             drop((body, stream, charged));
         });
     }
+}
+
+/// Reads what has come of a body. Returns true at its end.
+fn ends_now<B>(body: &mut B) -> bool
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    for _ in 0..FRAMES_AT_ONCE {
+        match body.frame().now_or_never() {
+            Some(Some(Ok(_))) => {}
+            Some(Some(Err(_)) | None) => return true,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// Reads a body until its end, a silence, or `bytes_max`.
@@ -181,6 +202,17 @@ mod tests {
         {
             discard(&mut body, 64 * PIECE_LEN_BYTES).await;
             assert_eq!(body.read, read);
+        }
+    }
+
+    #[test]
+    fn a_request_that_has_come_is_read_without_a_task() {
+        for (mut body, ends, read) in [
+            (pieces(3, true), true, 3),
+            (pieces(3, false), false, 3),
+            (pieces(1000, true), false, FRAMES_AT_ONCE),
+        ] {
+            assert_eq!((ends_now(&mut body), body.read), (ends, read));
         }
     }
 
