@@ -23,6 +23,11 @@ impl ChargedBytes {
         Self { share, bytes }
     }
 
+    /// Charges `bytes` if they are free. Returns `None`, and counts no refusal, if they are not.
+    pub(crate) fn if_free(share: Arc<ConnectionShare>, bytes: usize) -> Option<Self> {
+        share.try_take(bytes, 0).then(|| Self { share, bytes })
+    }
+
     /// Takes `bytes` more.
     ///
     /// # Errors

@@ -426,7 +426,7 @@ impl Connections {
             head.begins();
             let mut response = match upgrade {
                 Some(slot) => slot.put(request, share, body_timeout).await,
-                None => dispatcher.answer(request).await?,
+                None => dispatcher.answer(request, &head).await?,
             };
             head.answered(response.headers());
             if closes {

@@ -21,6 +21,8 @@ use crate::cors;
 use crate::method::MethodKind;
 use crate::public_pages::{self, PublicPages};
 use crate::response::CountedCall;
+use crate::unflushed::ArrivedHead;
+use crate::unread::{self, WatchedBody};
 use crate::web_answer::WebCalls;
 use crate::web_text::{TextBody, WEB_TEXT_TYPES};
 
@@ -64,12 +66,25 @@ impl Dispatcher {
         self.calls.metrics()
     }
 
-    /// Serves one request.
+    /// Serves one request. The part of its body that the answer leaves unread is read on beside the answer.
     pub(crate) async fn answer(
-        mut self,
+        self,
         request: Request<Incoming>,
+        head: &ArrivedHead,
     ) -> Result<Response<Body>, Infallible> {
-        let mut response = if request.method() == Method::OPTIONS {
+        let body_timeout = self.body_timeout;
+        let (request, rest) = unread::watch(request);
+        let mut response = self.respond(request).await?;
+        rest.read_on(head, body_timeout);
+        cors::add_headers(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn respond(
+        mut self,
+        request: Request<WatchedBody<Incoming>>,
+    ) -> Result<Response<Body>, Infallible> {
+        let response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
         } else if let Some(pages) = self.pages_of(&request) {
             public_pages::answer(pages, request).await
@@ -96,7 +111,6 @@ impl Dispatcher {
                 Protocol::Other(status) => self.refuse(status, self.pages_at(&request).is_some()),
             }
         };
-        cors::add_headers(response.headers_mut());
         Ok(response)
     }
 

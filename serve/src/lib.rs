@@ -19,8 +19,9 @@
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //!   `refused_calls`: refusals that hold for further calls; `publish_call`: publishes that outlast their calls;
-//!   `close_signal`: the end of a connection or call that holds too much; `long_work`: long messages, which are
-//!   unpacked, scanned, decoded and encoded outside of the runtime's threads;
+//!   `unread`: bodies of requests that are answered before their end; `close_signal`: the end of a connection or call
+//!   that holds too much; `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the
+//!   runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
 //!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
@@ -101,6 +102,7 @@ pub mod tls;
 mod turns;
 mod unflushed;
 mod unpack;
+mod unread;
 mod upgrade;
 mod waiting;
 mod web_answer;

@@ -34,9 +34,6 @@ use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use crate::unpack::{Turn, Unpacker};
 use crate::waiting;
 
-/// Bytes of a refused body that are still read over HTTP/1.1, because such clients read a response only after they have
-/// sent the request. A guess: more than two of the largest messages.
-pub(crate) const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 /// Text of the refusal of a request that has something behind its only message.
@@ -76,7 +73,8 @@ pub(crate) struct RequestBody {
     charge: CallCharge,
     metrics: &'static MethodMetrics,
     http1: bool,
-    refused: Option<RefusedBody>,
+    /// The status that the refused body ends with.
+    refused: Option<Status>,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -87,12 +85,6 @@ enum Arrival {
     Whole,
     /// The body is over, or the request has to be refused with the status.
     End(Option<Status>),
-}
-
-/// A body that is refused, with the status to answer and the bytes read since.
-struct RefusedBody {
-    status: Status,
-    discarded_bytes: usize,
 }
 
 impl RequestBody {
@@ -413,7 +405,7 @@ impl RequestBody {
         self.ahead = HeldPieces::default();
         (self.uncharged_bytes, self.scan, self.unpack_turn) = (0, None, None);
         self.unpacker.iter_mut().for_each(Unpacker::clear);
-        self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
+        self.refused = Some(status);
     }
 
     /// Lets the caller's address rest for a message that has not come to its end, and now will not.
@@ -438,25 +430,13 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Returns the status of a refused body. Over HTTP/1.1 it reads on first, because the client
-    /// would otherwise see a reset connection instead of the status.
-    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        while self.http1
-            && let Some(refused) = &mut self.refused
-            && refused.discarded_bytes < DISCARDED_BYTES_MAX
-        {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    refused.discarded_bytes += frame.data_ref().map_or(0, Bytes::len);
-                }
-                Some(Err(_)) | None => break,
-            }
-        }
-        let refused = self.refused.take().expect("called only after refuse");
+    /// Ends a refused body. Returns its status.
+    fn end_refused(&mut self) -> Option<Status> {
+        let status = self.refused.take()?;
         self.body = Body::empty();
         self.messages = 1; // the end that follows must not be refused once more
         self.frames = Frames::default();
-        Poll::Ready(refused.status)
+        Some(status)
     }
 
     /// Completes when a request of one message has had its time to arrive.
@@ -486,8 +466,8 @@ impl RequestBody {
                 },
                 Err(status) => self.refuse(status),
             }
-            let polled = if self.refused.is_some() {
-                self.poll_refused(cx).map(|status| Arrival::End(Some(status)))
+            let polled = if let Some(status) = self.end_refused() {
+                Poll::Ready(Arrival::End(Some(status)))
             } else {
                 match self.poll_body(cx) {
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {

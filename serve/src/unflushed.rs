@@ -59,6 +59,8 @@ struct Heads {
     arrived: usize,
     /// Answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
     answered: Vec<(Arc<ConnectionShare>, usize)>,
+    /// Requests that are answered before their end, and are read on.
+    unended: usize,
     /// The most streams that there were at one time.
     most: usize,
 }
@@ -66,7 +68,8 @@ struct Heads {
 impl Heads {
     /// Charges the library's state for streams beyond the most that there were before.
     fn count(&mut self) {
-        let streams = (self.read + self.arrived + self.answered.len()).min(self.streams_max);
+        let streams = self.read + self.arrived + self.answered.len() + self.unended;
+        let streams = streams.min(self.streams_max);
         if let Some(connection) = &self.connection
             && let Some(more) = streams.checked_sub(self.most).filter(|more| *more > 0)
         {
@@ -152,6 +155,12 @@ impl ArrivedHead {
         self.heads.arriving.0.fetch_sub(std::mem::take(&mut self.arriving_bytes), Relaxed);
     }
 
+    /// Counts the stream of this request as open, also behind its answer, until the returned value is dropped.
+    pub(crate) fn stays_open(&self) -> UnendedStream {
+        self.heads.heads.lock().unended += 1;
+        UnendedStream(self.heads.clone())
+    }
+
     /// Keeps the head charged, now that of the answer, until the connection has written it. The answer to a request of
     /// a hundred bytes may be a refusal whose text and details have some KiB.
     pub(crate) fn answered(mut self, answer: &HeaderMap) {
@@ -175,6 +184,15 @@ impl Drop for ArrivedHead {
             self.heads.heads.lock().arrived -= 1;
             call.give_back(HEAD_BYTES);
         }
+    }
+}
+
+/// A stream whose request is read on behind its answer.
+pub(crate) struct UnendedStream(UnflushedHeads);
+
+impl Drop for UnendedStream {
+    fn drop(&mut self) {
+        self.0.heads.lock().unended -= 1;
     }
 }
 
@@ -217,6 +235,33 @@ mod tests {
         assert_eq!(used(), 3 * STREAM_STATE_BYTES, "more are refused");
         drop((heads, connection));
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    /// A caller opens one request after the other whose body never ends, each when the one before is answered.
+    #[test]
+    fn a_stream_whose_request_is_read_on_counts_to_its_end() {
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let heads = UnflushedHeads::new(connection.clone(), 10, &ArrivingHeads::default());
+        let idle = budget.used_bytes();
+        let refused = || {
+            heads.read(1);
+            let head = heads.arrived(connection.clone(), 100);
+            let stream = head.stays_open();
+            head.answered(&HeaderMap::new());
+            heads.flushed();
+            stream
+        };
+        let open = [(); 3].map(|()| refused());
+        assert_eq!(budget.used_bytes(), idle + 3 * STREAM_STATE_BYTES);
+        drop(open);
+        drop(refused());
+        assert_eq!(
+            budget.used_bytes(),
+            idle + 3 * STREAM_STATE_BYTES,
+            "its state is there already"
+        );
     }
 
     /// Over HTTP/1.1 a client may have any number of refusals wait behind each other.

@@ -6,4 +6,5 @@ mod arrivals;
 mod compression;
 mod listener;
 mod publishers;
+mod refusals;
 mod tls;

@@ -40,7 +40,7 @@ use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use packing::AnswerPacking;
 use whole_body::WholeBody;
-use whole_request::{collect, discard, reads_late};
+use whole_request::collect;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
@@ -167,9 +167,8 @@ impl ConnectCall {
         // The call begins when its message is here, and charges its head from then on.
         let mut waiting = ChargedBytes::new(share.clone());
         waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
-        let reads_late = reads_late(head.version, &head.headers);
         let is_packed = self.take_headers(&mut head.headers)?;
-        let arrived = self.message(body, reads_late, is_packed, schema, share);
+        let arrived = self.message(body, is_packed, schema, share);
         let (body, held) = in_time(&mut head.headers, body_timeout, share, arrived).await?;
         Ok((Request::from_parts(head, body), held))
     }
@@ -211,12 +210,10 @@ impl ConnectCall {
         Ok(is_packed)
     }
 
-    /// Returns the body of the gRPC request, with the memory that it takes until the call is over. A refused body is
-    /// read on if the client `reads_late`.
+    /// Returns the body of the gRPC request, with the memory that it takes until the call is over.
     async fn message(
         self,
         mut body: Body,
-        reads_late: bool,
         is_packed: bool,
         schema: Option<&MethodSchema>,
         share: &Arc<ConnectionShare>,
@@ -225,11 +222,7 @@ impl ConnectCall {
             return Ok((body, None)); // the same bytes
         }
         let (limit, too_long) = self.len_bytes_max();
-        let collected = collect(&mut body, limit, too_long, share).await;
-        if collected.is_err() && reads_late {
-            discard(&mut body).await;
-        }
-        let (bytes, mut held) = collected?;
+        let (bytes, mut held) = collect(&mut body, limit, too_long, share).await?;
         let (mut bytes, mut is_packed) = self.unframe(bytes, is_packed)?;
         if let Some(schema) = schema {
             bytes = json::to_message(schema.clone(), bytes, is_packed, share).await?;
