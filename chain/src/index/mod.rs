@@ -61,10 +61,11 @@ pub use event::{
 };
 pub use head::HeadStatus;
 use head::HeadWatcher;
-pub use push::try_push;
+pub use push::{display_url, require_push_chain, try_push};
 pub use sink::{Sink, SinkError};
 pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReaderTimes, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};
+pub use websocket::PushError;
 
 /// The readers of one chain's contracts, and the watcher of its head.
 ///

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Joined, stop};
-use crate::support::{Running, hawser, page, until};
+use crate::support::{Running, hawser, page, stderr, until};
 
 /// Reads a page of a node's or gateway's operator port.
 fn page_of(address: &str, path: &str) -> Value {
@@ -93,6 +93,23 @@ fn results_of(checks: &[[String; 3]], name: &str) -> Vec<String> {
     of_name.map(|[_, result, _]| result.clone()).collect()
 }
 
+/// Neither a node nor a gateway starts with a WebSocket of another chain, even behind one that does not answer.
+fn refuses_a_websocket_of_another_chain(network: &Joined) {
+    let (app, settlement) = (network.chains.app_address(), network.chains.settlement_address());
+    for (mut command, chain, wrong) in [
+        (network.command(0), "app", settlement),
+        (network.command(0), "settlement", app),
+        (network.gateway(), "settlement", app),
+    ] {
+        let urls = format!("ws://127.0.0.1:1,ws://{wrong}");
+        command.args([&format!("--contracts.{chain}-chain.wss-url"), &urls]);
+        let output = command.output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("ws://{wrong} is chain")), "{said}");
+    }
+}
+
 #[test]
 fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
     let network = Joined::new(1);
@@ -114,6 +131,8 @@ fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
     let is_failed = |it: &&[String; 3]| it[0] == "rpc_endpoint" && it[1] == "fail";
     let [_, _, found] = checks.iter().find(is_failed).unwrap();
     assert!(found.contains("is chain 31337, and chain 31338 was expected"), "{found}");
+
+    refuses_a_websocket_of_another_chain(&network);
 
     let gone = ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"];
     let (code, checks) = examined(&network.command(0), &gone);
