@@ -71,44 +71,39 @@ async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -
     join_all(looks).await.into_iter().flatten().collect()
 }
 
-/// Checks every WebSocket of both chains concurrently. A node without WebSockets polls; with one of another chain it
-/// does not start.
+/// Checks every WebSocket of both chains concurrently.
 async fn websockets(
     config: &NodeServiceSettings,
     deployment: &KnownDeployment,
 ) -> Vec<DoctorCheck> {
-    let of = |name, reading: &'_ ChainReadSettings, id| {
-        let urls = reading.push_urls.clone();
-        urls.into_iter().map(move |url| async move {
-            let at = display_url(&url);
-            match try_push(&url, id).await {
-                Ok(block) => DoctorCheck::fine(
-                    "websocket",
-                    format!("{name} chain: {at} announces blocks, now at {block}"),
-                ),
-                Err(error @ PushError::WrongChain { .. }) => DoctorCheck::failed(
-                    "websocket",
-                    format!("{name} chain: {at}: {error}; a node does not start with it"),
-                    "correct the URL, or take it out of the settings",
-                ),
-                Err(error @ PushError::Unusable(_)) => DoctorCheck::doubtful(
-                    "websocket",
-                    format!(
-                        "{name} chain: {at}: {error}; the node asks for new blocks every second"
-                    ),
-                    ENDPOINT_REMEDY,
-                ),
-            }
-        })
-    };
-    let app = of(APP, &config.chains.app, deployment.app_id);
-    let settlement = of(SETTLEMENT, &config.chains.settlement, deployment.settlement_id);
-    join_all(settlement.chain(app)).await
+    let (settlement, app) = (&config.chains.settlement.push_urls, &config.chains.app.push_urls);
+    let settlement = settlement.iter().map(|url| (SETTLEMENT, url, deployment.settlement_id));
+    let app = app.iter().map(|url| (APP, url, deployment.app_id));
+    join_all(settlement.chain(app).map(|(name, url, id)| websocket(name, url, id))).await
+}
+
+/// Checks one WebSocket. A process without a WebSocket polls the chain; with one of another chain it does not start.
+pub(in crate::service) async fn websocket(name: &str, url: &str, id: u64) -> DoctorCheck {
+    const NAME: &str = "websocket";
+    let at = format!("{name} chain: {}", display_url(url));
+    match try_push(url, id).await {
+        Ok(block) => DoctorCheck::fine(NAME, format!("{at} announces blocks, now at {block}")),
+        Err(error @ PushError::WrongChain { .. }) => DoctorCheck::failed(
+            NAME,
+            format!("{at}: {error}; with it no start succeeds"),
+            "correct the URL, or take it out of the settings",
+        ),
+        Err(error @ PushError::Unusable(_)) => DoctorCheck::doubtful(
+            NAME,
+            format!("{at}: {error}; the chain is asked for new blocks every second"),
+            ENDPOINT_REMEDY,
+        ),
+    }
 }
 
 /// Checks one endpoint: its chain id, the time of its head compared with this machine's
 /// clock, and the account's balance.
-async fn endpoint(
+pub(in crate::service) async fn endpoint(
     name: &str,
     url: &str,
     id: u64,
