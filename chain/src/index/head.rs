@@ -11,7 +11,7 @@ use alloy::providers::{DynProvider, Provider as _};
 use alloy::rpc::types::{Filter, Log};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval_at, sleep, timeout};
 
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
@@ -39,6 +39,8 @@ const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 /// The time limit for one endpoint when all are asked for their heads: a silent one must not delay the head of the
 /// endpoint in use. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// The interval at which an open WebSocket states its chain again, as each endpoint does. Guess.
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -152,6 +154,8 @@ pub(super) struct HeadWatcher {
     pub(super) contracts: Vec<Address>,
     /// Contracts whose lists are read, each with a counter that is incremented with each announced log.
     pub(super) notify: Vec<(Address, watch::Sender<u64>)>,
+    /// The interval at which an open WebSocket states its chain again.
+    pub(super) check_every: Duration,
 }
 
 impl HeadWatcher {
@@ -298,7 +302,7 @@ impl HeadWatcher {
         let logs = provider.subscribe_logs(&Filter::new().address(addresses)).await;
         let logs = logs.map_err(|error| PushError::of(&error))?;
         let last_head = self.status.borrow().head;
-        Ok(PushSubscription { heads, logs, last_head, _provider: provider })
+        Ok(PushSubscription { heads, logs, last_head, provider })
     }
 
     async fn receive(&self, index: usize, mut push: PushSubscription) -> PushError {
@@ -308,6 +312,8 @@ impl HeadWatcher {
             status.foreign_pushes.remove(&index);
             status.notify_next_block();
         });
+        let mut checks =
+            interval_at(tokio::time::Instant::now() + self.check_every, self.check_every);
         loop {
             tokio::select! {
                 head = push.heads.recv() => match head {
@@ -326,6 +332,10 @@ impl HeadWatcher {
                     }
                     Err(RecvError::Closed) => return unusable(CLOSED),
                 },
+                _ = checks.tick() => match self.check(&push.provider).await {
+                    Ok(()) => continue,
+                    Err(error) => return error,
+                },
                 () = sleep(SILENCE_MAX) => {
                     // Polling has found a new head without a message.
                     if push.last_head.is_some() && self.status.borrow().head != push.last_head {
@@ -335,6 +345,13 @@ impl HeadWatcher {
             }
             push.last_head = self.status.borrow().head;
         }
+    }
+
+    /// Checks the chain of an open WebSocket: a provider may lead its connections elsewhere.
+    async fn check(&self, provider: &DynProvider) -> Result<(), PushError> {
+        let checked = websocket::check_chain(provider, self.endpoints.id());
+        let late = |_| Err(unusable("it does not answer in time"));
+        timeout(CONNECT_MAX, checked).await.unwrap_or_else(late)
     }
 
     fn notify(&self, log: &Log) {
@@ -363,7 +380,7 @@ struct PushSubscription {
     /// The head after the last message, to detect a silent connection.
     last_head: Option<BlockRef>,
     /// Keeps the connection open.
-    _provider: DynProvider,
+    provider: DynProvider,
 }
 
 #[cfg(test)]

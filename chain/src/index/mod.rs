@@ -113,6 +113,7 @@ impl ChainReader {
             push_urls: push.urls,
             contracts: contracts.iter().map(|(settings, _)| settings.address).collect(),
             notify: push.notify,
+            check_every: head::CHECK_EVERY,
         };
         let mut tasks = Vec::with_capacity(contracts.len() + 1);
         tasks.push(tokio::spawn(watcher.run(stopped.clone())));

@@ -68,13 +68,20 @@ async fn answer(url: &str, chain_id: u64) -> Result<u64, PushError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use futures_util::{SinkExt as _, StreamExt as _};
     use serde_json::{Value, json};
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
     use tokio_tungstenite::tungstenite::Message;
 
     use super::*;
+    use crate::endpoints::Endpoints;
+    use crate::index::head::{HeadStatus, HeadWatcher};
     use crate::index::websocket::MESSAGE_LEN_BYTES_MAX;
 
     /// Starts a WebSocket server that answers each method with the given function.
@@ -136,6 +143,35 @@ mod tests {
         assert_eq!(require_push_chain(&[silent], 7).await, Ok(()), "the chain is polled");
         let told = try_push(&urls[1], 7).await;
         assert_eq!(told, Err(PushError::WrongChain { found: 1, expected: 7 }));
+    }
+
+    /// A provider may lead an open connection to another chain.
+    #[tokio::test]
+    async fn an_open_websocket_that_changes_its_chain_is_left() {
+        let id = Arc::new(AtomicU64::new(1));
+        let served = id.clone();
+        let url = at(move |named| match named {
+            "eth_chainId" => json!({ "result": format!("0x{:x}", served.load(Ordering::Relaxed)) }),
+            _ => well(named),
+        });
+        let (status, mut head) = watch::channel(HeadStatus::default());
+        let (stop, stopped) = watch::channel(());
+        let watcher = HeadWatcher {
+            endpoints: Endpoints::new("test", &["http://127.0.0.1:1".to_owned()], 1).unwrap(),
+            status,
+            push_urls: vec![url.await],
+            contracts: Vec::new(),
+            notify: Vec::new(),
+            check_every: Duration::from_millis(20),
+        };
+        let running = tokio::spawn(watcher.run(stopped));
+        assert!(head.wait_for(|status| status.pushed).await.unwrap().foreign_pushes.is_empty());
+        id.store(2, Ordering::Relaxed);
+        let foreign = BTreeMap::from([(0, 2)]);
+        let left = head.wait_for(|status| status.foreign_pushes == foreign).await.unwrap().clone();
+        assert!(!left.pushed, "its heads do not count");
+        drop(stop);
+        running.await.unwrap();
     }
 
     #[test]

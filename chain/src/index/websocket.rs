@@ -47,9 +47,19 @@ pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, Pus
     let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
     let provider = provider.await.map_err(|error| PushError::of(&error))?.erased();
-    let served = provider.get_chain_id().await.map_err(|error| PushError::of(&error))?;
-    if served != chain_id {
-        return Err(PushError::WrongChain { found: served, expected: chain_id });
-    }
+    check_chain(&provider, chain_id).await?;
     Ok(provider)
+}
+
+/// Checks the chain that an open WebSocket serves. The caller limits the time.
+///
+/// # Errors
+/// The errors of [`connect`].
+pub(super) async fn check_chain(provider: &DynProvider, chain_id: u64) -> Result<(), PushError> {
+    let found = provider.get_chain_id().await.map_err(|error| PushError::of(&error))?;
+    if found == chain_id {
+        Ok(())
+    } else {
+        Err(PushError::WrongChain { found, expected: chain_id })
+    }
 }
