@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, Bytes};
+use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::Contract;
 use hawser_chain::admin::rates::{self, Prices};
 use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Call;
-use hawser_chain::watch::{self, ListWatcher};
+use hawser_chain::watch::{self, ListWatcher, WatchError};
 use hawser_rules::{PicoDollarPrice, Registry};
+use serde_json::{Value, json};
 use tokio::sync::watch::Sender;
 
 use crate::administration::Administration;
@@ -181,6 +183,29 @@ async fn a_change_that_the_preferred_endpoint_hides_is_taken_when_most_endpoints
         nodes(&watcher) == 1
     })
     .await;
+}
+
+/// The preferred endpoint calls an old block its newest one, and all endpoints have the same list there.
+#[tokio::test]
+async fn an_old_list_of_an_old_block_is_not_the_present_one_of_a_single_reading() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let old = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let honest = pair.settlement.endpoint().to_owned();
+    let also_honest = honest.replace("127.0.0.1", "localhost");
+    let urls = [old.url(), honest, also_honest];
+    let of = |urls: &[String]| Endpoints::new("settlement", urls, pair.settlement.id()).unwrap();
+    add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    old.set(|faults| faults.behind = 1);
+    for urls in [&urls[..], &urls[..2]] {
+        let read = watch::registry_now(&of(urls), registry).await;
+        assert!(matches!(read, Err(WatchError::Contradicted { .. })), "{read:?}");
+    }
+    old.set(|faults| faults.behind = 0);
+    let read = watch::registry_now(&of(&urls), registry).await.unwrap();
+    assert_eq!(read.nodes().count(), 1);
+    let rates = watch::rates_now(&of(&urls), deployment.addresses.rate_registry).await.unwrap();
+    assert!(!rates.rates().is_empty());
 }
 
 /// Endpoints have a new block at different times, and the preferred one may be the last.
@@ -365,4 +390,38 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let (_heads, head_changes) = tokio::sync::watch::channel(0);
     let read = watch::rate_table(alone, address, HOUR, head_changes).await.unwrap();
     assert_eq!(read.subscribe().borrow().value.rates().len(), 2, "the only endpoint is believed");
+}
+
+/// Has the settlement chain of a pair do something that only development chains can.
+async fn control(pair: &Pair, method: &'static str, params: Value) -> Value {
+    pair.settlement.provider().raw_request(method.into(), params).await.unwrap()
+}
+
+/// The chain is reorganised, or the only endpoint had made up the newest rate. The list has as many entries as before.
+#[tokio::test]
+async fn a_rate_that_the_chain_replaces_is_replaced_in_the_list_that_is_read() {
+    let chain = Administration::new(ChainBackend::Embedded).await;
+    let pair = &chain.pair;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
+    let urls = [pair.settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
+    let first = rates::list(&chain.network).await.unwrap()[0].prices;
+    let before = control(pair, "evm_snapshot", json!([])).await;
+    for (message_fee, is_replaced) in [(101, false), (102, true)] {
+        if is_replaced {
+            assert_eq!(control(pair, "evm_revert", json!([before])).await, json!(true));
+        }
+        let prices = Prices { message_fee: PicoDollarPrice(message_fee), ..first };
+        let plan = rates::add(&chain.network, &prices, None, now).await.unwrap();
+        // A sender that lives on would count the transactions that the chain has taken back.
+        chain.carry_out_as(&sender(&pair.settlement, 0), &plan).await.unwrap();
+        control(pair, "evm_mine", json!([])).await;
+        read_again(&watcher, &heads).await;
+        let snapshot = watcher.subscribe().borrow().clone();
+        let fees: Vec<_> = snapshot.value.rates().iter().map(|rate| rate.message_fee).collect();
+        assert_eq!((fees, snapshot.error), (vec![first.message_fee, prices.message_fee], None));
+    }
 }

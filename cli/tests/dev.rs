@@ -237,6 +237,11 @@ fn a_rebuild_makes_the_same_projections() {
     assert_eq!(report["ledger_dropped"], false, "{report}");
     let report = support::json(&["rebuild", "--json", "--ledger", "--data-dir", &data_dir]);
     assert_eq!((&report["same"], &report["ledger_dropped"]), (&true.into(), &true.into()));
+    assert_eq!(report["rates_dropped"], false, "{report}");
+    let report = support::json(&["rebuild", "--json", "--rates", "--data-dir", &data_dir]);
+    let dropped = (&report["ledger_dropped"], &report["rates_dropped"]);
+    assert_eq!(dropped, (&false.into(), &true.into()));
+    assert_ne!(report["before"], report["after"], "nothing has a price");
 }
 
 /// The folder's own files are what the documents give to an auditor, and its nodes are honest.

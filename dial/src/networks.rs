@@ -6,9 +6,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The address at which machines of one cloud find their credentials over IPv6. It lies in a private range, in which
-/// nodes may be.
-const CREDENTIALS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Addresses outside of the link at which machines of some clouds find their credentials. They lie in ranges in which
+/// nodes may be: shared and public addresses, and unique-local ones.
+const CREDENTIALS_V4: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+const CREDENTIALS_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 /// The beginning of addresses of IPv6 that a translator takes for those of IPv4: RFC 6052, section 2.1.
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
@@ -59,37 +64,31 @@ fn is_of_no_node(address: IpAddr) -> bool {
             // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
             let is_of_protocols = [a, b, c] == [192, 0, 0];
             let is_of_many = it.is_multicast() || it.is_broadcast();
-            a == 0 || it.is_link_local() || is_of_many || is_of_protocols
+            let is_of_none = a == 0 || is_of_many || is_of_protocols;
+            is_of_none || it.is_link_local() || CREDENTIALS_V4.contains(&it)
         }
         IpAddr::V6(it) => {
             it.is_unspecified()
                 || it.is_multicast()
                 || it.is_unicast_link_local()
-                || it == CREDENTIALS_V6
+                || CREDENTIALS_V6.contains(&it)
         }
     }
 }
 
-/// Returns true if an address belongs to the public internet.
+/// Returns true if an address belongs to the public internet, and a node can be there.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
+    if is_of_no_node(address) {
+        return false;
+    }
     match translated(address) {
         IpAddr::V4(it) => {
-            let [a, b, c, _] = it.octets();
+            let [a, b, ..] = it.octets();
             let is_shared = a == 100 && (64..128).contains(&b); // RFC 6598
-            let is_of_protocols = [a, b, c] == [192, 0, 0]; // RFC 6890
             let is_benchmark = a == 198 && (b == 18 || b == 19); // RFC 2544
-            !(it.is_private()
-                || it.is_loopback()
-                || it.is_link_local()
-                || it.is_broadcast()
-                || it.is_multicast()
-                || it.is_documentation()
-                || a == 0
-                || a >= 240
-                || is_shared
-                || is_of_protocols
-                || is_benchmark)
+            let is_reserved = a >= 240 || is_benchmark || it.is_documentation();
+            !(it.is_private() || it.is_loopback() || is_shared || is_reserved)
         }
         IpAddr::V6(it) => !it.is_loopback() && is_global(it),
     }
@@ -160,7 +159,7 @@ mod tests {
         "64:ff9b::101:101",
     ];
     /// Addresses at which no node is, in whatever network.
-    const OF_NO_NODE: [&str; 13] = [
+    const OF_NO_NODE: [&str; 18] = [
         "169.254.169.254",
         "::ffff:169.254.169.254",
         "64:ff9b::a9fe:a9fe",
@@ -174,6 +173,11 @@ mod tests {
         "fe80::1",
         "ff02::1",
         "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "::ffff:100.100.100.200",
+        "168.63.129.16",
+        "64:ff9b::a83f:8110",
     ];
 
     fn at(address: &str) -> SocketAddr {

@@ -1,10 +1,13 @@
-//! Writes the rate history: append-only, beside the log.
+//! Writes the rate history: append-only, beside the log. An operator can have it dropped as a whole, because only the
+//! chain says which rates are right.
 
 use rocksdb::WriteBatch;
 
 use crate::database::Database;
 use crate::error::CommitError;
+use crate::family::Family;
 use crate::keys::Key;
+use crate::keys::meta::MetaKey;
 use crate::keys::rate::{RateKey, RateRow};
 use crate::meta;
 use crate::store::Store;
@@ -19,6 +22,15 @@ impl Store {
     /// or within `rates`. After [`CommitError::Write`] the store is poisoned.
     pub fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
         self.database().record_rates(rates)
+    }
+
+    /// Removes all recorded rates, and the note of how long they are complete. Returns when it is durable. Then every
+    /// rate can be recorded anew. Amounts stay as they are booked until a rebuild, or until rates are recorded.
+    ///
+    /// # Errors
+    /// After [`CommitError::Write`] the store is poisoned.
+    pub fn drop_rates(&self) -> Result<(), CommitError> {
+        self.database().drop_rates()
     }
 
     /// Notes that the recorded rates are all that honest nodes may have applied to envelopes up to `until_ns`, unix
@@ -66,6 +78,20 @@ impl Database {
         self.mark_minutes_of(&fresh, &known)?;
         self.write_durable(batch)?;
         *list = known;
+        Ok(())
+    }
+
+    fn drop_rates(&self) -> Result<(), CommitError> {
+        self.check_writable()?;
+        let mut list = self.rate_list.write();
+        let mut batch = WriteBatch::default();
+        for row in list.iter() {
+            let key = RateKey { start_unix_s: row.start_unix_s };
+            batch.delete_cf(self.family(RateKey::FAMILY), key.encode());
+        }
+        batch.delete_cf(self.family(Family::Meta), MetaKey::RatesComplete.encode());
+        self.write_durable(batch)?;
+        list.clear();
         Ok(())
     }
 }

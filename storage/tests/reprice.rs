@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
-use hawser_storage::{Change, Facts, Family, SkipReason, Store, Validity};
+use hawser_storage::{Change, CommitError, Facts, Family, SkipReason, Store, Validity};
 use parking_lot::Mutex;
 
 /// A node that dates its whole strand into one minute. Its id is below that of the honest node.
@@ -152,4 +152,31 @@ fn known_rates_change_nothing() {
     assert!(!store.has_unpriced(), "nothing was new, so nothing was marked");
     assert!(store.record_rates(&[rate(0, 2)]).is_err());
     assert!(store.record_rates(&[rate(60, 2), rate(60, 3)]).is_err());
+}
+
+/// An endpoint had made up a rate, in the place of the chain's first one or before it.
+#[test]
+fn rates_that_were_dropped_make_room_for_others_and_leave_no_amounts() {
+    let made_up = rate(30, 7);
+    for of_chain in [rate(30, 2), rate(600, 2)] {
+        let honest = in_memory();
+        honest.record_rates(&[of_chain]).unwrap();
+        extend_to(&honest, PEER, 3);
+        let expected = honest.snapshot().projection_digests().unwrap();
+        on_each(|store| {
+            store.record_rates(&[made_up]).unwrap();
+            store.note_rates_complete(9).unwrap();
+            extend_to(store, PEER, 3);
+            let other = store.record_rates(&[rate(30, 2)]);
+            assert_eq!(other, Err(CommitError::OtherRates { start_unix_s: 30 }));
+            store.drop_rates().unwrap();
+            assert!(store.snapshot().rates().unwrap().is_empty());
+            assert_eq!(store.snapshot().rates_complete_until_ns().unwrap(), None);
+            store.rebuild(&derive, &mut |_| {}).unwrap();
+            store.record_rates(&[of_chain]).unwrap();
+            assert_eq!(store.snapshot().rates().unwrap(), [of_chain]);
+            while store.reprice(&derive, 1).unwrap() == 1 {}
+            assert_eq!(store.snapshot().projection_digests().unwrap(), expected);
+        });
+    }
 }

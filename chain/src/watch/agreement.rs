@@ -44,9 +44,9 @@ pub(super) struct AgreedReading<T> {
     pub(super) value: T,
     /// The block at whose state it was read.
     pub(super) block: u64,
-    /// True if it equals the last reading, and as many endpoints say otherwise: one of two may hide a change. The value
-    /// stays in use, and proves nothing.
-    pub(super) is_contested: bool,
+    /// The number of endpoints that say otherwise, if the value equals the last reading and as many say it: one of two
+    /// may hide a change. The value stays in use, and proves nothing. 0 if fewer say otherwise.
+    pub(super) contested_by: usize,
 }
 
 /// Reads a value at the newest block of the first usable endpoint. If it differs from the `known` one, every endpoint
@@ -72,7 +72,7 @@ where
     loop {
         let (chain, value, block) = read_one(endpoints, &read).await?;
         if hosts == 1 {
-            return Ok(AgreedReading { value, block, is_contested: false });
+            return Ok(AgreedReading { value, block, contested_by: 0 });
         }
         let is_known = known.is_some_and(|(known, _)| *known == value);
         let is_old = known.is_some_and(|(_, known)| block < known);
@@ -105,15 +105,38 @@ where
             endpoints.distrust_asked(&chain, &error.to_string());
             return Err(error);
         }
-        let is_contested = against > 0 && against == for_it;
-        if is_contested {
+        let contested_by = if against == for_it { against } else { 0 };
+        if contested_by > 0 {
             let chain = endpoints.name();
             tracing::warn!(
                 chain,
                 "as many endpoints say otherwise as say what was read at block {block}: one lies or is behind"
             );
         }
-        return Ok(AgreedReading { value, block, is_contested });
+        return Ok(AgreedReading { value, block, contested_by });
+    }
+}
+
+/// Reads a value once, for a caller that does not come again. An endpoint may call an old block its newest one, and the
+/// others state the same value for that block. So the value is compared with their newest ones as well.
+///
+/// # Errors
+/// The errors of [`read`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.
+pub(super) async fn read_now<T, F, Fut>(endpoints: &Endpoints, reading: F) -> Result<T, WatchError>
+where
+    T: PartialEq,
+    F: Fn(Chain, u64) -> Fut + Sync,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
+    let first = read(endpoints, None, &reading).await?;
+    if endpoints.hosts() == 1 {
+        return Ok(first.value);
+    }
+    let again = read(endpoints, Some((&first.value, first.block)), &reading).await?;
+    let AgreedReading { value, block, contested_by } = again;
+    match contested_by {
+        0 => Ok(value),
+        votes => Err(WatchError::Contradicted { block, for_it: votes, against: votes }),
     }
 }
 

@@ -121,9 +121,8 @@ impl<T> Drop for ListWatcher<T> {
 
 /// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
 ///
-/// Unusable records are left out: invalid node ids, invalid public keys, and addresses that are not HTTP URLs.
-/// If several records have the same key, only the one with the lowest id is kept, because an envelope's signature has
-/// to identify one originator.
+/// Records without a valid key, or with an id that is none of a node, are kept by their ids alone. An address that is no
+/// URL of a node is left out of its record. Of several records with the same key, one at most keeps its addresses.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now.
@@ -164,24 +163,22 @@ pub async fn rate_table(
     watch_list("rate registry", every, notify, attempts, read).await
 }
 
-/// Reads the node registry once, as [`registry()`] reads it at first: of several endpoints, more have to show it than
-/// others. A single endpoint is believed.
+/// Reads the node registry once: of several endpoints, more have to show it than others, also as of their own newest
+/// blocks. A single endpoint is believed.
 ///
 /// # Errors
-/// The errors of [`registry()`].
+/// The errors of [`registry()`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.
 pub async fn registry_now(endpoints: &Endpoints, address: Address) -> Result<Registry, WatchError> {
-    let (registry, _) = registry::read(endpoints, address, None).await?;
-    Ok(registry)
+    registry::read_now(endpoints, address).await
 }
 
-/// Reads the rates once, as [`rate_table`] reads them at first: of several endpoints, more have to show them than
-/// others. A single endpoint is believed.
+/// Reads the rates once: of several endpoints, more have to show them than others, also as of their own newest blocks.
+/// A single endpoint is believed.
 ///
 /// # Errors
-/// The errors of [`rate_table`].
+/// The errors of [`rate_table`], and [`WatchError::Contradicted`] also if as many endpoints say otherwise.
 pub async fn rates_now(endpoints: &Endpoints, address: Address) -> Result<RateTable, WatchError> {
-    let (table, _) = rates::read(endpoints, address, &[], 0).await?;
-    Ok(table)
+    rates::read_now(endpoints, address).await
 }
 
 /// The last successful reading of a list, with which the next one is compared.

@@ -8,6 +8,7 @@ use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 
 use super::{WatchError, agreement};
 use crate::contracts::RateRegistry;
+use crate::contracts::rate_registry::RateRegistry::Rates;
 use crate::endpoints::Endpoints;
 use crate::send::Chain;
 
@@ -31,10 +32,11 @@ impl PartialEq for ReadList {
 }
 
 /// Reads the entries after the known ones, all at one block, and returns them with its number. `known_block` is the
-/// block of the last reading. The contract only appends entries. A list that cannot be read completely is discarded,
-/// and so is one that most endpoints contradict. The table is confirmed as of the time before the reading: a rate may
-/// come to the chain during it. It is complete as of the block, because this machine's clock may be ahead, and the
-/// endpoint behind; at no time if as many endpoints have another list.
+/// block of the last reading. The contract only appends entries, so the newest known one is compared, and the others
+/// are as known with it. A list that cannot be read completely is discarded, and so is one that most endpoints
+/// contradict. The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is
+/// complete as of the block, because this machine's clock may be ahead, and the endpoint behind; at no time if as many
+/// endpoints have another list.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
@@ -48,15 +50,36 @@ pub(super) async fn read(
         read_at(chain, address, block, &known.rates)
     })
     .await?;
-    let (list, block) = (agreed.value, agreed.block);
-    let block_unix_s = if agreed.is_contested { 0 } else { list.block_unix_s };
-    let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
-    let table = table.map(|table| table.of_block(block_unix_s));
-    let wrong = |reason: String| WatchError::Rates { address, reason };
-    table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
+    let (mut list, block) = (agreed.value, agreed.block);
+    if agreed.contested_by > 0 {
+        list.block_unix_s = 0;
+    }
+    Ok((table_of(list, asked_at, address)?, block))
 }
 
-/// Reads the list of one endpoint at one block.
+/// Reads all entries once, for a caller that does not come again.
+pub(super) async fn read_now(
+    endpoints: &Endpoints,
+    address: Address,
+) -> Result<RateTable, WatchError> {
+    let asked_at = SystemTime::now();
+    let reading = |chain, block| read_at(chain, address, block, &[]);
+    table_of(agreement::read_now(endpoints, reading).await?, asked_at, address)
+}
+
+/// Makes the table of a list that was asked for at this time.
+fn table_of(
+    list: ReadList,
+    asked_at: SystemTime,
+    address: Address,
+) -> Result<RateTable, WatchError> {
+    let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
+    let table = table.map(|table| table.of_block(list.block_unix_s));
+    table.map_err(|error| WatchError::Rates { address, reason: error.to_string() })
+}
+
+/// Reads the list of one endpoint at one block. Starts with the `known` entries if the newest of them is still in its
+/// place. Otherwise the chain was reorganised, or the entry had been made up: then the whole list is read.
 async fn read_at(
     chain: Chain,
     address: Address,
@@ -76,34 +99,50 @@ async fn read_at(
     if count < known.len() {
         return Err(wrong(format!("has {count} entries and had {} before", known.len())));
     }
-    let mut rates = known.to_vec();
+    let mut rates: Vec<Rate> = Vec::new();
+    if let Some(newest) = known.len().checked_sub(1)
+        && entries_at(&chain, address, at, newest, 1).await? == known[newest..]
+    {
+        rates.extend_from_slice(known);
+    }
     while rates.len() < count {
         let page = PAGE.min(count - rates.len());
-        let call = RateRegistry::getRatesCall {
-            fromIndex_: U256::from(rates.len()),
-            count_: U256::from(page),
-        };
-        let entries = chain.view_at(address, &call, at).await?;
-        if entries.len() != page {
-            return Err(wrong(format!("answers {} entries instead of {page}", entries.len())));
-        }
-        for entry in &entries {
-            let (last, next) = (rates.last().map(|rate| rate.start_unix_s), entry.startTime);
+        for rate in entries_at(&chain, address, at, rates.len(), page).await? {
+            let (last, next) = (rates.last().map(|rate| rate.start_unix_s), rate.start_unix_s);
             if let Some(last) = last.filter(|last| *last >= next) {
                 return Err(wrong(format!("has an entry from {next} on after one from {last} on")));
             }
-            rates.push(Rate {
-                start_unix_s: next,
-                message_fee: PicoDollarPrice(entry.messageFee),
-                storage_fee: PicoDollarsPerByteDay(entry.storageFee),
-                congestion_fee: PicoDollarPrice(entry.congestionFee),
-                target_rate_per_minute: entry.targetRatePerMinute,
-            });
+            rates.push(rate);
         }
     }
     // Prices are used without the time as well: only verdicts on other nodes need it.
     let block_unix_s = chain.block_time(block).await.unwrap_or(0);
     Ok(ReadList { rates, block_unix_s })
+}
+
+/// Reads `count` entries of one endpoint's list from an index on.
+async fn entries_at(
+    chain: &Chain,
+    address: Address,
+    at: BlockId,
+    from: usize,
+    count: usize,
+) -> Result<Vec<Rate>, WatchError> {
+    let call =
+        RateRegistry::getRatesCall { fromIndex_: U256::from(from), count_: U256::from(count) };
+    let entries = chain.view_at(address, &call, at).await?;
+    if entries.len() != count {
+        let reason = format!("answers {} entries instead of {count}", entries.len());
+        return Err(WatchError::Rates { address, reason });
+    }
+    let rate = |entry: Rates| Rate {
+        start_unix_s: entry.startTime,
+        message_fee: PicoDollarPrice(entry.messageFee),
+        storage_fee: PicoDollarsPerByteDay(entry.storageFee),
+        congestion_fee: PicoDollarPrice(entry.congestionFee),
+        target_rate_per_minute: entry.targetRatePerMinute,
+    };
+    Ok(entries.into_iter().map(rate).collect())
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

@@ -10,6 +10,7 @@ use super::{KnownList, WatchError, agreement};
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 use crate::endpoints::Endpoints;
+use crate::send::Chain;
 
 /// Reads all records with one call, and returns them with the number of the block. Records that most endpoints
 /// contradict are discarded.
@@ -19,12 +20,27 @@ pub(super) async fn read(
     known: Option<&KnownList<Registry>>,
 ) -> Result<(Registry, u64), WatchError> {
     let known = known.map(|known| (&*known.value, known.block));
-    let agreed = agreement::read(endpoints, known, |chain, block| async move {
-        let call = NodeRegistry::getAllNodesCall {};
-        Ok(usable(chain.view_at(address, &call, BlockId::number(block)).await?))
-    });
-    let agreed = agreed.await?;
+    let reading = |chain, block| read_at(chain, address, block);
+    let agreed = agreement::read(endpoints, known, reading).await?;
     Ok((agreed.value, agreed.block))
+}
+
+/// Reads all records once, for a caller that does not come again.
+pub(super) async fn read_now(
+    endpoints: &Endpoints,
+    address: AccountAddress,
+) -> Result<Registry, WatchError> {
+    agreement::read_now(endpoints, |chain, block| read_at(chain, address, block)).await
+}
+
+/// Reads the records of one endpoint at one block.
+async fn read_at(
+    chain: Chain,
+    address: AccountAddress,
+    block: u64,
+) -> Result<Registry, WatchError> {
+    let call = NodeRegistry::getAllNodesCall {};
+    Ok(usable(chain.view_at(address, &call, BlockId::number(block)).await?))
 }
 
 /// Returns the records with a valid key. An address that is no URL of a node is left out of its record: an owner may

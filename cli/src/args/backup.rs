@@ -223,6 +223,10 @@ pub(crate) struct RebuildArgs {
     /// counts until then.
     #[arg(long)]
     pub(crate) ledger: bool,
+    /// Also drop the recorded rates, which the node reads again when it starts. Its amounts are wrong until then.
+    /// Needed when a rate was recorded that the chain does not have.
+    #[arg(long)]
+    pub(crate) rates: bool,
     /// The data folder.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,

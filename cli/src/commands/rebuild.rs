@@ -1,5 +1,5 @@
-//! `hawser rebuild`: drops all projections of a stopped node and rebuilds them from its log. Drops its ledger for the
-//! next start, if that is asked for.
+//! `hawser rebuild`: drops all projections of a stopped node and rebuilds them from its log. Drops its ledger or its
+//! rates for the next start, if that is asked for.
 
 use std::collections::BTreeMap;
 
@@ -31,14 +31,19 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
             .drop_ledger()
             .map_err(|error| RunError::failed(format!("the ledger cannot be dropped: {error}")))?;
     }
+    if args.rates {
+        store
+            .drop_rates()
+            .map_err(|error| RunError::failed(format!("the rates cannot be dropped: {error}")))?;
+    }
     let report = rebuild(&store)
         .map_err(|error| RunError::failed(format!("the projections cannot be rebuilt: {error}")))?;
     store
         .flush()
         .map_err(|error| RunError::failed(format!("the rows cannot be written: {error}")))?;
     let after = digests(&store)?;
-    let outcome = RebuildOutcome { before, after, stale, report, drops_ledger: args.ledger };
-    print(&outcome, as_json);
+    let (drops_ledger, drops_rates) = (args.ledger, args.rates);
+    print(&RebuildOutcome { before, after, stale, report, drops_ledger, drops_rates }, as_json);
     Ok(())
 }
 
@@ -68,6 +73,7 @@ struct RebuildOutcome {
     stale: Vec<&'static str>,
     report: RebuildReport,
     drops_ledger: bool,
+    drops_rates: bool,
 }
 
 fn digests(store: &Store) -> Result<Digests, RunError> {
@@ -93,7 +99,7 @@ pub(super) fn refusal(error: impl Into<OpenStoppedError>) -> RunError {
 }
 
 fn print(outcome: &RebuildOutcome, as_json: bool) {
-    let RebuildOutcome { before, after, stale, report, drops_ledger } = outcome;
+    let RebuildOutcome { before, after, stale, report, drops_ledger, drops_rates } = outcome;
     if as_json {
         output::line(json!({
             "envelopes": report.envelopes,
@@ -104,6 +110,7 @@ fn print(outcome: &RebuildOutcome, as_json: bool) {
             "after": after,
             "same": before == after,
             "ledger_dropped": drops_ledger,
+            "rates_dropped": drops_rates,
         }));
         return;
     }
@@ -119,5 +126,10 @@ fn print(outcome: &RebuildOutcome, as_json: bool) {
     ));
     if *drops_ledger {
         output::line("dropped the payers' ledger: the node reads it again when it starts");
+    }
+    if *drops_rates {
+        output::line(
+            "dropped the rates: the node reads them again when it starts, and corrects the amounts",
+        );
     }
 }

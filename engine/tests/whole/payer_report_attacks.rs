@@ -134,6 +134,19 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 
+/// Has node 300 write a true report about the strand of node 100 that ends with the last usage up to a minute.
+async fn write_true(network: &Network, minute: u32) {
+    let snapshot = network.stores[&200].snapshot();
+    let last = snapshot.last_used_minute(ABOUT, minute).unwrap();
+    let end = last.map(|(minute, sequence)| RangeEnd { minute, sequence }).unwrap();
+    let root = network.stated(end.sequence).root();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
+    let report = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes).unwrap();
+    let equal = recompute(&snapshot, &report).unwrap();
+    assert!(matches!(equal, Recomputed::Equal(_)), "it is true: {equal:?}");
+    smuggle(network, 300, report.client_envelope()).await;
+}
+
 /// Node 300 writes true reports of a minute more each while a longer one waits for its submission. The attestations of
 /// so many would push those of the longer one out of the newest ones that each node reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,16 +163,8 @@ async fn true_reports_of_few_minutes_displace_no_attestation_of_a_longer_one() {
     for node in [100, 200] {
         assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
     }
-    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     for minute in first..first + SHORT {
-        let snapshot = network.stores[&200].snapshot();
-        let last = snapshot.last_used_minute(ABOUT, minute).unwrap();
-        let end = last.map(|(minute, sequence)| RangeEnd { minute, sequence }).unwrap();
-        let root = network.stated(end.sequence).root();
-        let short = PayerReport::new(ABOUT, SequenceId::NONE, end, root, nodes.clone()).unwrap();
-        let equal = recompute(&snapshot, &short).unwrap();
-        assert!(matches!(equal, Recomputed::Equal(_)), "it is true: {equal:?}");
-        smuggle(&network, 300, short.client_envelope()).await;
+        write_true(&network, minute).await;
     }
     // A look judges four reports of a writer.
     for _ in 0..SHORT.div_ceil(4) {
@@ -171,6 +176,31 @@ async fn true_reports_of_few_minutes_displace_no_attestation_of_a_longer_one() {
     assert_eq!(network.submit(100, 100).await, [Submitted::Now], "and no shorter one");
     let end = network.on_chain().last_end(ABOUT).unwrap();
     assert!(end.minute > first + SHORT, "{end:?}");
+}
+
+/// Its writer has shown the places behind to one other node alone, which attests it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_still_longer_report_without_a_majority_frees_no_shorter_one() {
+    let network = Network::start();
+    let first = network.now_minute();
+    for minute in 0..8 {
+        network.publish(100, 0, &[&format!("minute {minute}")]).await;
+        network.pass(1);
+        if minute == 4 {
+            network.replicate();
+            let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+            for node in [100, 200] {
+                assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+            }
+        }
+    }
+    network.replicate();
+    write_true(&network, first + 6).await;
+    let attested = network.attest(200, 100).await;
+    assert!(attested.contains(&Attested::Signed), "the longest one: {attested:?}");
+    write_true(&network, first).await;
+    let attested = network.attest(200, 100).await;
+    assert!(!attested.contains(&Attested::Signed), "the shortest one: {attested:?}");
 }
 
 /// The statement of an originator that dates an envelope arbitrarily.

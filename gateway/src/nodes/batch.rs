@@ -3,7 +3,7 @@
 //! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way. Requests that arrive
 //! meanwhile wait and share the next call. So no request waits for others to arrive, and a busy gateway needs few
 //! calls. A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot
-//! check some envelopes now, it names them, and the other requests are sent again.
+//! check some envelopes now, it names them, and the other requests are sent again, in halves too.
 
 use std::future::Future;
 use std::pin::pin;
@@ -298,9 +298,9 @@ impl NodeCaller {
     }
 
     /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
-    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, sends the
-    /// others again: at most one call for each job. Cancels the call when the attempts of all its jobs have ended: it
-    /// would hold their memory for nothing.
+    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, halves the
+    /// others, because it may name one at a time: at most one call for each job. Cancels the call when the attempts of
+    /// all its jobs have ended: it would hold their memory for nothing.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
             // Leaves out jobs whose attempt has ended or whose caller has hung up.
@@ -348,7 +348,8 @@ impl NodeCaller {
                             None => others.push(job),
                         }
                     }
-                    self.settle(others).await;
+                    let second = others.split_off(others.len() / 2);
+                    join(self.settle(others), self.settle(second)).await;
                 }
                 Err(error) => {
                     for job in jobs {

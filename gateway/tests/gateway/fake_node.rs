@@ -83,8 +83,8 @@ pub(crate) enum Manner {
     CannotPublish,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
-    /// Cannot price envelopes of topics that contain this byte, as a node of the reference implementation says it.
-    CannotPrice(u8),
+    /// Lacks a price for envelopes of topics that contain this byte, and names so many of them at most as xmtpd does.
+    LacksPrice(u8, usize),
     /// Refuses this many calls, and then publishes.
     RefusesCalls(usize),
 }
@@ -449,7 +449,7 @@ impl ReplicationApi for Inner {
                     let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
                     return Err(details.into_status(Code::InvalidArgument, "not this one"));
                 }
-                Manner::CannotPrice(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                Manner::LacksPrice(byte, _) if payer.client().topic().as_bytes().contains(byte) => {
                     unpriced
                         .push(format!("could not calculate base fee for envelope {place}: old"));
                 }
@@ -466,7 +466,9 @@ impl ReplicationApi for Inner {
             }
             envelopes.push(payer);
         }
-        if !unpriced.is_empty() {
+        if let (Manner::LacksPrice(_, named_max), false) = (&manner, unpriced.is_empty()) {
+            self.stored.lock().refused.push(asked);
+            unpriced.truncate(*named_max);
             let text = format!("error processing payer envelopes:{}", unpriced.join("\n"));
             return Err(Status::invalid_argument(text));
         }

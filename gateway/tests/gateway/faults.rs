@@ -290,25 +290,32 @@ async fn publish_at_once(net: &Net, groups: &[u8]) -> Vec<Result<(), Code>> {
     futures_util::future::join_all(calls).await
 }
 
-/// In halves, the requests that share a call would cost a node without rates nearly two calls each.
+/// In halves alone, the requests that share a call would cost a node without rates nearly two calls each. It names all
+/// of them, or the first one alone as nodes of the reference implementation do: one by one, the last request would wait
+/// for all others, and the gateway would sign each of them again and again.
 #[tokio::test]
 async fn a_node_that_can_price_nothing_has_no_more_calls_than_requests() {
-    let net = Net::start(1).await;
-    net.nodes[0].becomes(Manner::CannotPrice(0xee));
-    let mut groups: Vec<u8> = (0..200).collect();
-    groups.iter_mut().step_by(20).for_each(|group| *group = 0xee);
-    let answers = publish_at_once(&net, &groups).await;
-    for (group, answer) in groups.iter().zip(answers) {
-        let expected = if *group == 0xee { Err(Code::Unavailable) } else { Ok(()) };
-        assert_eq!(answer, expected, "{group}");
+    for named_max in [usize::MAX, 1] {
+        let net = Net::start(1).await;
+        net.nodes[0].becomes(Manner::LacksPrice(0xee, named_max));
+        let mut groups: Vec<u8> = (0..200).collect();
+        groups.iter_mut().step_by(20).for_each(|group| *group = 0xee);
+        let answers = publish_at_once(&net, &groups).await;
+        for (group, answer) in groups.iter().zip(answers) {
+            let expected = if *group == 0xee { Err(Code::Unavailable) } else { Ok(()) };
+            assert_eq!(answer, expected, "{group}");
+        }
+        assert_eq!(net.nodes[0].clients().len(), 190, "the others are published");
+        let (before, refused) = (net.nodes[0].calls(), net.nodes[0].refused().len());
+        // The node names each of them in its status, which has to fit into headers.
+        let answers = publish_at_once(&net, &[0xee; 100]).await;
+        assert!(answers.iter().all(|answer| *answer == Err(Code::Unavailable)), "{answers:?}");
+        let calls = net.nodes[0].calls() - before;
+        assert!(calls <= 100, "{calls} calls for 100 requests");
+        // Each of them is in one call of all, in one of their half, and so on.
+        let sent: usize = net.nodes[0].refused()[refused..].iter().sum();
+        assert!(sent <= 700, "{sent} envelopes were sent for 100");
     }
-    assert_eq!(net.nodes[0].clients().len(), 190, "the others are published");
-    let before = net.nodes[0].calls();
-    // The node names each of them in its status, which has to fit into headers.
-    let answers = publish_at_once(&net, &[0xee; 100]).await;
-    assert!(answers.iter().all(|answer| *answer == Err(Code::Unavailable)), "{answers:?}");
-    let calls = net.nodes[0].calls() - before;
-    assert!(calls <= 100, "{calls} calls for 100 requests");
 }
 
 #[tokio::test]

@@ -10,6 +10,9 @@ use crate::metrics_server::MetricsPage;
 /// Bounds of the times from submission to settlement, seconds. A guess: nodes settle once an hour.
 const BOUNDS_S: [u64; 6] = [600, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 24 * 3600];
 const PICODOLLARS: u128 = 1_000_000;
+/// Reports of an originator that are remembered. A guess: eight times as many as a look shows. Bounds what an endpoint
+/// that makes up reports adds.
+const KNOWN_MAX: usize = 256;
 
 /// Reports by originator, with the number of all.
 pub(super) type Reports = BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>;
@@ -25,12 +28,13 @@ pub(super) struct ReportTotals {
 
 #[derive(Debug, Default)]
 struct OriginatorTotals {
-    /// Reports on the chain.
-    count: u64,
     settled: u64,
     fees_picodollars: u128,
-    /// The reports of the last look, by index.
+    /// Reports that looks have shown, by index. An endpoint that is behind shows fewer, and others again that newer
+    /// ones had displaced.
     known: BTreeMap<u64, KnownReport>,
+    /// The number of looks so far.
+    looks: u64,
     /// Times from submission to settlement of at most each bound.
     within: [u64; BOUNDS_S.len()],
     times: u64,
@@ -41,21 +45,22 @@ struct OriginatorTotals {
 struct KnownReport {
     is_settled: bool,
     fees_picodollars: u128,
-    /// The time of the chain when it was seen first, unless the first look showed it.
+    /// The time of the chain when it was seen first, unless it was there before.
     submitted_s: Option<u64>,
+    /// The number of the last look that showed it.
+    look: u64,
 }
 
 impl ReportTotals {
     /// Adds a look at this time of the chain.
     pub(super) fn note(&mut self, reports: &Reports, chain_time: u64) {
         let is_first = !std::mem::replace(&mut self.has_looked, true);
-        for (originator, (count, newest)) in reports {
+        for (originator, (_, newest)) in reports {
             let totals = self.originators.entry(*originator).or_default();
-            if !is_first && *count > totals.count {
+            let has_new = totals.note(newest, (!is_first).then_some(chain_time), chain_time);
+            if has_new && !is_first {
                 self.last_submission_s = Some(chain_time);
             }
-            totals.count = *count;
-            totals.note(newest, (!is_first).then_some(chain_time), chain_time);
         }
     }
 
@@ -86,12 +91,31 @@ impl ReportTotals {
 }
 
 impl OriginatorTotals {
-    fn note(&mut self, newest: &[OnchainReport], submitted_s: Option<u64>, chain_time: u64) {
-        let before = std::mem::take(&mut self.known);
+    /// Adds the newest reports of a look. Returns true if one of them is new; it was then submitted at `submitted_s`.
+    fn note(
+        &mut self,
+        newest: &[OnchainReport],
+        submitted_s: Option<u64>,
+        chain_time: u64,
+    ) -> bool {
+        let lowest = self.known.iter().find(|(_, it)| it.look == self.looks);
+        let lowest = lowest.map_or(0, |(index, _)| *index);
+        self.looks += 1;
+        let mut has_new = false;
         for report in newest {
-            let was = before.get(&report.index).copied();
-            let was = was.unwrap_or(KnownReport { submitted_s, ..KnownReport::default() });
             let fees_picodollars = report.fees_settled.get().saturating_mul(PICODOLLARS);
+            let was = match self.known.get(&report.index).copied() {
+                Some(known) => known,
+                // It was there before, and newer ones had displaced it.
+                None if report.index < lowest => {
+                    let is_settled = report.is_settled;
+                    KnownReport { is_settled, fees_picodollars, ..KnownReport::default() }
+                }
+                None => {
+                    has_new = true;
+                    KnownReport { submitted_s, ..KnownReport::default() }
+                }
+            };
             // A counter never decreases, even if the endpoint withdraws something.
             let more = fees_picodollars.saturating_sub(was.fees_picodollars);
             self.fees_picodollars = self.fees_picodollars.saturating_add(more);
@@ -105,8 +129,20 @@ impl OriginatorTotals {
                 is_settled: was.is_settled || report.is_settled,
                 fees_picodollars: was.fees_picodollars.max(fees_picodollars),
                 submitted_s: was.submitted_s,
+                look: self.looks,
             };
             self.known.insert(report.index, now);
+        }
+        self.forget_oldest();
+        has_new
+    }
+
+    /// Forgets the reports that no look has shown for longest, if there are too many.
+    fn forget_oldest(&mut self) {
+        while self.known.len() > KNOWN_MAX {
+            let oldest = self.known.iter().min_by_key(|(_, it)| it.look);
+            let Some((&index, _)) = oldest else { return };
+            self.known.remove(&index);
         }
     }
 
@@ -141,6 +177,10 @@ mod tests {
         }
     }
 
+    fn look(reports: &[OnchainReport]) -> Reports {
+        Reports::from([(OriginatorId(100), (reports.len() as u64, reports.to_vec()))])
+    }
+
     fn page(totals: &ReportTotals) -> String {
         let mut page = MetricsPage::default();
         totals.write_to(&mut page);
@@ -150,9 +190,6 @@ mod tests {
     #[test]
     fn a_settlement_is_counted_once_with_its_fees_and_its_time() {
         let mut totals = ReportTotals::default();
-        let look = |reports: &[OnchainReport]| {
-            Reports::from([(OriginatorId(100), (reports.len() as u64, reports.to_vec()))])
-        };
         totals.note(&look(&[report(0, 5, true)]), 1000);
         assert_eq!(totals.last_submission_s(), None, "it was there before");
         totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 2000);
@@ -176,5 +213,57 @@ mod tests {
         totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 9100);
         totals.note(&settled, 9200);
         assert_eq!(page(&totals), text);
+    }
+
+    /// Looks may meet endpoints of which one is behind, and a chain may be reorganised.
+    #[test]
+    fn a_report_that_vanishes_and_returns_counts_once_and_is_no_new_submission() {
+        let mut totals = ReportTotals::default();
+        let both = look(&[report(0, 5, true), report(1, 7, true)]);
+        totals.note(&look(&[report(0, 5, true)]), 1000);
+        totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 2000);
+        totals.note(&both, 2700);
+        let text = page(&totals);
+        for behind in [look(&[report(0, 5, true)]), look(&[]), Reports::new()] {
+            totals.note(&behind, 3000);
+            totals.note(&both, 4000);
+            assert_eq!(page(&totals), text);
+            assert_eq!(totals.last_submission_s(), Some(2000));
+        }
+    }
+
+    /// An endpoint that is behind by one report shows one more at the other end.
+    #[test]
+    fn an_older_report_that_a_look_shows_counts_what_it_does_from_then_on() {
+        let mut totals = ReportTotals::default();
+        let newest = look(&[report(2, 5, true), report(3, 0, false)]);
+        totals.note(&newest, 1000);
+        let text = page(&totals);
+        totals.note(&look(&[report(1, 9, false), report(2, 5, true)]), 2000);
+        totals.note(&newest, 3000);
+        assert_eq!((page(&totals), totals.last_submission_s()), (text, None));
+        totals.note(&look(&[report(1, 11, true), report(2, 5, true)]), 4000);
+        let text = page(&totals);
+        for line in [
+            "xmtp_chain_report_settled_total{originator_id=\"100\"} 2",
+            "xmtp_chain_fees_settled_picodollars{originator_id=\"100\"} 7000000",
+            "xmtp_chain_submission_to_settlement_seconds_count{originator_id=\"100\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_makes_up_reports_takes_no_memory_without_end() {
+        let mut totals = ReportTotals::default();
+        let honest = look(&[report(0, 5, true)]);
+        for index in 1..2000 {
+            totals.note(&honest, 1000);
+            totals.note(&look(&[report(index, 1, true)]), 1000);
+        }
+        assert_eq!(totals.originators[&OriginatorId(100)].known.len(), KNOWN_MAX);
+        let text = page(&totals);
+        totals.note(&honest, 1000);
+        assert_eq!(page(&totals), text, "looks go on showing it");
     }
 }

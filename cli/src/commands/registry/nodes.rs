@@ -1,7 +1,5 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
-use std::collections::BTreeMap;
-
 use alloy::providers::Provider as _;
 use hawser_chain::admin::membership::{self, MembershipTime};
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
@@ -12,7 +10,7 @@ use hawser_node::files::registry::{
     AbsenceEntry, RegistryContract, RegistryFile, RegistryFileEntry,
 };
 use hawser_proto::{OriginatorId, PublicKey};
-use hawser_rules::{Absence, Absences};
+use hawser_rules::{Absence, Absences, NodeRecord, Registry};
 use serde_json::Value;
 
 use crate::args::registry::{
@@ -109,8 +107,8 @@ async fn registry_file(
     Ok(RegistryFile { nodes, source })
 }
 
-/// Requires that the other endpoints show the same nodes, with the same keys and memberships: everything that a node
-/// has signed is judged by such a file.
+/// Requires that the other endpoints show the same nodes, with the same keys, memberships and URLs: everything that a
+/// node has signed is judged by such a file, and nodes are called by it.
 ///
 /// # Errors
 /// When endpoints contradict each other, or the registry cannot be read.
@@ -120,18 +118,28 @@ async fn require_agreement(
 ) -> Result<(), RunError> {
     let address = reached.network.at(Contract::NodeRegistry)?;
     let agreed = watch::registry_now(reached.settlement.endpoints(), address).await;
-    let agreed = agreed.map_err(RunError::failed)?;
-    let usable = agreed.nodes().map(|node| (node.id, (Some(node.public_key), node.canonical)));
-    let unusable = agreed.unusable().map(|(id, is_canonical)| (id, (None, is_canonical)));
-    let agreed: BTreeMap<_, _> = usable.chain(unusable).collect();
-    let of_first = read.iter().map(|node| {
-        let key = PublicKey::from_uncompressed(&node.signing_public_key);
-        (node.node_id, (key.filter(|_| node.node_id.is_node()), node.is_canonical))
-    });
-    match of_first.collect::<BTreeMap<_, _>>() == agreed {
+    match registry_of(read) == agreed.map_err(RunError::failed)? {
         true => Ok(()),
         false => Err(reached.contradicted("nodes")),
     }
+}
+
+/// Returns the registry of these records, as nodes read it from the contract.
+fn registry_of(read: &[RegisteredNode]) -> Registry {
+    let record = |node: &RegisteredNode| {
+        let key = PublicKey::from_uncompressed(&node.signing_public_key);
+        let has_url = check_node_url(&node.http_address).is_ok();
+        Some(NodeRecord {
+            id: node.node_id,
+            public_key: key.filter(|_| node.node_id.is_node())?,
+            owner: hawser_proto::Address(node.signer.into_array()),
+            http_address: has_url.then(|| node.http_address.clone()),
+            quic_address: None,
+            canonical: node.is_canonical,
+        })
+    };
+    let usable: Registry = read.iter().filter_map(record).collect();
+    usable.with_unusable(read.iter().map(|node| (node.node_id, node.is_canonical)))
 }
 
 /// Returns the periods in which a node was not in the network after it had been.
@@ -284,7 +292,42 @@ fn http_address(text: &str) -> Result<String, RunError> {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::{Address, Bytes};
+    use hawser_proto::SecretKey;
+
     use super::*;
+
+    fn node(id: u32, seed: u8, url: &str) -> RegisteredNode {
+        let key = SecretKey::from_bytes(&[seed; 32]).unwrap().public_key();
+        RegisteredNode {
+            node_id: OriginatorId(id),
+            owner: Address::ZERO,
+            signer: Address::from(key.address().0),
+            is_canonical: true,
+            signing_public_key: Bytes::copy_from_slice(key.as_bytes()),
+            http_address: url.to_owned(),
+        }
+    }
+
+    /// The endpoint that answers first may show another URL, at which nodes and gateways with the file would call.
+    #[test]
+    fn a_registry_with_another_key_membership_or_url_is_another_one() {
+        let url = "http://a:1";
+        let shown = [node(100, 1, url), node(200, 2, "http://b:1")];
+        let registry = registry_of(&shown);
+        assert_eq!(registry.nodes().count(), 2);
+        let left = RegisteredNode { is_canonical: false, ..shown[0].clone() };
+        for first in [node(100, 1, "http://c:1"), node(100, 3, url), node(300, 1, url), left] {
+            assert_ne!(registry_of(&[first.clone(), shown[1].clone()]), registry, "{first:?}");
+        }
+        assert_ne!(registry_of(&shown[..1]), registry);
+        // No node is called at a text that is no URL, whatever it says.
+        assert_eq!(registry_of(&[node(100, 1, "x")]), registry_of(&[node(100, 1, "y")]));
+        // A record without a key counts, and judges nothing.
+        let without = |id| RegisteredNode { signing_public_key: Bytes::new(), ..node(id, 1, url) };
+        let registry = registry_of(&[without(100), node(200, 2, url)]);
+        assert_eq!((registry.nodes().count(), registry.canonical_ids().count()), (1, 2));
+    }
 
     #[test]
     fn only_what_can_be_dialled_is_an_address_of_a_node() {

@@ -11,6 +11,7 @@ use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
+use crate::commands::backup::now_unix_s;
 use crate::commands::onchain::{
     self, ChainsNeeded, OnchainSession, ReachedNetwork, ResultFields, SENDER,
 };
@@ -66,8 +67,9 @@ pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunE
 pub(in crate::commands) async fn rates_file(
     reached: &ReachedNetwork,
 ) -> Result<RatesFile, RunError> {
-    let network = &reached.network;
-    let (all, complete_until) = rates::list_with_time(network).await?;
+    let (network, now_unix_s) = (&reached.network, now_unix_s());
+    let (all, stated) = rates::list_with_time(network).await?;
+    let complete_until = complete_until(stated, now_unix_s);
     let file = RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() };
     if !reached.settlement.are_several() {
         return Ok(file);
@@ -79,6 +81,12 @@ pub(in crate::commands) async fn rates_file(
         return Err(reached.contradicted("rates"));
     }
     Ok(file)
+}
+
+/// Returns the time up to which a list is complete that was read at `now_unix_s` or later. An endpoint may state a time
+/// that has not come, and by such a list honest fees of a later rate would be judged as wrong ones.
+fn complete_until(stated_unix_s: Option<u64>, now_unix_s: u64) -> Option<u64> {
+    stated_unix_s.map(|stated| stated.min(now_unix_s))
 }
 
 /// Returns a rate as a record of `rates.json`.
@@ -103,4 +111,16 @@ fn fields(index: usize, rates: &RateEntry) -> ResultFields {
         .with("congestionFee", congestion_fee.0)
         .with("targetRatePerMinute", target_rate_per_minute)
         .time("startTime", rates.start_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete_until;
+
+    #[test]
+    fn no_endpoint_makes_a_list_complete_for_times_that_have_not_come() {
+        assert_eq!(complete_until(Some(u64::MAX), 1_750_000_000), Some(1_750_000_000));
+        assert_eq!(complete_until(Some(7), 1_750_000_000), Some(7));
+        assert_eq!(complete_until(None, 1_750_000_000), None);
+    }
 }

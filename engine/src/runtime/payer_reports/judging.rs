@@ -1,5 +1,6 @@
 //! Judges reports of nodes: decides if this node computes the same figures and may attest them.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId, minute_of};
@@ -47,18 +48,22 @@ impl PayerReporterState {
         Ok(judged)
     }
 
-    /// Returns the end of the longest report that this node has attested, if a majority has. `None` also if there is no
-    /// shorter one to attest.
+    /// Returns the end of the longest report that this node and a majority have attested. `None` also if there is no
+    /// shorter one to attest. A still longer one may lack a majority for long, because its writer has shown the places
+    /// behind to few nodes.
     fn submittable_end(&self, continuing: &[HeldReport]) -> Option<SequenceId> {
         let registry = self.registry();
         let nodes = nodes_of(&registry).ok()?;
+        let end = |held: &HeldReport| held.report.end().sequence;
         let (attested, others): (Vec<_>, Vec<_>) =
             continuing.iter().partition(|held| held.is_attested_by(self.own()));
-        let of_members = attested.into_iter().filter(|held| *held.report.nodes() == nodes);
-        let longest = of_members.max_by_key(|held| held.report.end().sequence)?;
-        let end = longest.report.end().sequence;
-        let has_shorter = others.iter().any(|held| held.report.end().sequence < end);
-        (has_shorter && counted(&registry, longest).is_reached()).then_some(end)
+        let shortest = others.into_iter().map(end).min()?;
+        let has_shorter =
+            |held: &&HeldReport| shortest < end(held) && *held.report.nodes() == nodes;
+        let mut longest_first: Vec<_> = attested.into_iter().filter(has_shorter).collect();
+        longest_first.sort_by_key(|held| Reverse(end(held)));
+        let found = longest_first.into_iter().find(|held| counted(&registry, held).is_reached());
+        found.map(end)
     }
 
     /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged

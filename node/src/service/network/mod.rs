@@ -61,7 +61,7 @@ impl RecordRatesError {
 }
 
 /// Records a rate table, with the time up to which it is complete, and returns all recorded rates, with the times of
-/// that table. Rates are never deleted, because envelopes of their time are checked against them.
+/// that table. A running node deletes no rate, because envelopes of its time are checked against it.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or the database fails.
