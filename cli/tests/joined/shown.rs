@@ -1,5 +1,6 @@
 //! The state of the chains as pages of nodes and gateways show it, and as `hawser doctor` finds it.
 
+use std::ffi::OsString;
 use std::process::Command;
 
 use serde_json::Value;
@@ -23,11 +24,11 @@ fn lists_are_read(address: &str) -> bool {
     condition["met"] == true
 }
 
-/// Returns the failures that `hawser config check-gateway --dial` finds with the flags of a gateway's command, without
-/// those of the clock: blocks of such a chain may be far ahead of it.
-fn failures_of_gateway(gateway: &Command) -> Vec<String> {
+/// Returns the failures that `hawser config check-gateway --dial` finds with these flags, without those of the clock:
+/// blocks of such a chain may be far ahead of it.
+fn failures_of_gateway(flags: &[OsString]) -> Vec<String> {
     let mut check = hawser();
-    check.args(["config", "check-gateway", "--dial"]).args(gateway.get_args().skip(1));
+    check.args(["config", "check-gateway", "--dial"]).args(flags);
     let output = check.output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.success(), text.is_empty(), "{text}");
@@ -48,8 +49,10 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     };
     let mut node = often(network.command(0));
     node.line("start", |line| line.contains("started api server"));
-    assert_eq!(failures_of_gateway(&network.gateway()), Vec::<String>::new());
-    let mut gateway = often(network.gateway());
+    let gateway = network.gateway();
+    let flags: Vec<_> = gateway.get_args().skip(1).map(ToOwned::to_owned).collect();
+    assert_eq!(failures_of_gateway(&flags), Vec::<String>::new());
+    let mut gateway = often(gateway);
     gateway.line("start", |line| line.contains("started gateway server"));
     until("the node may publish", || network.is_ready_to_publish(0));
     until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
@@ -84,7 +87,7 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
     stop(gateway);
     stop(node);
-    let failures = failures_of_gateway(&network.gateway());
+    let failures = failures_of_gateway(&flags);
     assert!(failures.iter().any(|it| it.contains("nodes: 0 of 1 canonical")), "{failures:?}");
     drop(network);
 }

@@ -21,10 +21,10 @@ use super::{given, tenants};
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::files::{self, rates, registry};
+use crate::service::doctor::DoctorCheck;
 use crate::service::doctor::calls::{CALL_MAX, call_node};
 use crate::service::doctor::chains::{endpoint, websocket};
 use crate::service::doctor::public::host_and_port;
-use crate::service::doctor::{CheckResult, DoctorCheck};
 use crate::service::ports::SystemClock;
 use crate::service::settlement::{APP, SETTLEMENT, SettlementReader};
 use crate::service::tls;
@@ -223,6 +223,7 @@ async fn answers(url: &str, allow_private: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::doctor::CheckResult;
 
     #[test]
     fn one_node_that_answers_suffices() {
