@@ -310,29 +310,39 @@ impl NodeChecks {
     }
 }
 
-/// Returns the conditions about one chain: reached, contracts read to its head, lists fresh, contracts not paused. The
-/// latter three only if the node reads such a contract or list.
+/// Returns the conditions about one chain: reached, no WebSocket of another chain, contracts read to its head, lists
+/// fresh, contracts not paused. The latter three only if the node reads such a contract or list.
 fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
-    let [reached, indexed, listed, running] = match chain.name {
+    let [reached, indexed, listed, running, own_push] = match chain.name {
         "app" => [
             "app_chain_reached",
             "app_chain_indexed",
             "app_chain_lists_read",
             "app_chain_contracts_run",
+            "app_chain_websocket_own",
         ],
         _ => [
             "settlement_chain_reached",
             "settlement_chain_indexed",
             "settlement_chain_lists_read",
             "settlement_chain_contracts_run",
+            "settlement_chain_websocket_own",
         ],
     };
-    let mut checks = vec![Check {
-        name: reached,
-        purpose: Some(Purpose::Publish),
-        result: reached_lately(chain),
-        remedy: "check the chain's RPC endpoints, or give another one",
-    }];
+    let mut checks = vec![
+        Check {
+            name: reached,
+            purpose: Some(Purpose::Publish),
+            result: reached_lately(chain),
+            remedy: "check the chain's RPC endpoints, or give another one",
+        },
+        Check {
+            name: own_push,
+            purpose: Some(Purpose::Notice),
+            result: chain.foreign_push.clone().map_or(Ok(()), Err),
+            remedy: "correct the WebSocket's URL, or take it out of the settings: the chain is polled meanwhile",
+        },
+    ];
     if !chain.contracts.is_empty() {
         checks.push(Check {
             name: indexed,
@@ -413,4 +423,33 @@ fn contracts_run(chain: &ChainState) -> Result<(), String> {
 
 fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
     if wrong { Err(reason()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_websocket_of_another_chain_is_told_and_stops_no_publishing() {
+        let mut chain = ChainState {
+            name: "app",
+            head: Some(5),
+            head_time_s: Some(1_750_000_000),
+            unseen_for: Some(Duration::ZERO),
+            disconnect_max: Duration::from_secs(60),
+            pushed: false,
+            foreign_push: None,
+            endpoints: Vec::new(),
+            faults: Vec::new(),
+            reorganisations: Vec::new(),
+            contracts: Vec::new(),
+            lists: Vec::new(),
+            account: None,
+        };
+        assert!(checks_of_chain(&chain).iter().all(|check| check.result.is_ok()));
+        chain.foreign_push = Some("it serves chain 7".into());
+        let unmet = checks_of_chain(&chain).into_iter().filter(|check| check.result.is_err());
+        let unmet: Vec<_> = unmet.map(|check| (check.name, check.purpose)).collect();
+        assert_eq!(unmet, [("app_chain_websocket_own", Some(Purpose::Notice))]);
+    }
 }

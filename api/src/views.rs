@@ -164,6 +164,8 @@ pub struct ChainState {
     pub disconnect_max: Duration,
     /// True if an endpoint pushes new heads over a WebSocket.
     pub pushed: bool,
+    /// The reason for which a WebSocket of this chain is not used: it serves another chain. `None` if none does.
+    pub foreign_push: Option<String>,
     /// The RPC endpoints, in order of preference.
     pub endpoints: Vec<ChainEndpoint>,
     /// Failed requests of all endpoints, by kind.

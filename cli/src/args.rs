@@ -73,7 +73,7 @@ pub(crate) enum Command {
     },
     /// Run a gateway: it signs and pays for its users' messages.
     Gateway(gateway::GatewayArgs),
-    /// Check or print the settings of a node.
+    /// Check or print the settings of a node, or check those of a gateway.
     Config {
         /// The subcommand.
         #[command(subcommand)]
@@ -211,11 +211,14 @@ pub(crate) enum Command {
     },
 }
 
-/// `hawser config`, with the same flags, variables and file as `hawser node`.
+/// `hawser config`, with the same flags, variables and file as `hawser node` or `hawser gateway`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check whether a node could start with these settings. Opens no database, and no socket without --dial.
     Check(ConfigCheckArgs),
+    /// Check whether a gateway could start with these settings, which are those of `hawser gateway`. Opens no socket
+    /// without --dial.
+    CheckGateway(ConfigCheckGatewayArgs),
     /// Print every setting in effect and its source. Secrets are not shown.
     Print(NodeArgs),
 }
@@ -226,6 +229,16 @@ pub(crate) struct ConfigCheckArgs {
     #[command(flatten)]
     pub(crate) node: NodeArgs,
     /// Also ask every endpoint of both chains, and check their records of this node.
+    #[arg(long)]
+    pub(crate) dial: bool,
+}
+
+/// `hawser config check-gateway`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckGatewayArgs {
+    #[command(flatten)]
+    pub(crate) gateway: gateway::GatewayArgs,
+    /// Also ask Redis, every endpoint of the chains, the node registry, and the nodes.
     #[arg(long)]
     pub(crate) dial: bool,
 }

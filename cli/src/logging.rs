@@ -223,11 +223,30 @@ fn message_of(event: &Event<'_>) -> String {
 fn fields_of(event: &Event<'_>) -> Map<String, Value> {
     let mut fields = Fields(Map::new());
     event.record(&mut fields);
-    fields.0
+    let mut fields = fields.0;
+    // A line about another strand than that of its envelope keeps the id of the other strand.
+    let place = fields.get(ENVELOPE).and_then(Value::as_str).and_then(place_of);
+    if let Some((originator, sequence)) = place {
+        let originator = Value::from(originator);
+        let shown = fields.entry("originator_id").or_insert_with(|| originator.clone());
+        if *shown == originator {
+            fields.insert("sequence_id".into(), sequence.into());
+        }
+    }
+    fields
+}
+
+/// Returns the originator and the sequence id of an envelope's id, such as `100:5`.
+fn place_of(envelope: &str) -> Option<(u64, u64)> {
+    let (originator, sequence) = envelope.split_once(':')?;
+    Some((originator.parse().ok()?, sequence.parse().ok()?))
 }
 
 /// Fields that hold an id, which is a number in JSON also where the code logs it as text.
 const IDS: [&str; 2] = ["node_id", "originator_id"];
+/// The field that holds the id of an envelope. In JSON it is followed by its two parts, `originator_id` and
+/// `sequence_id`, by which programs search.
+const ENVELOPE: &str = "envelope";
 
 struct Fields(Map<String, Value>);
 
@@ -313,6 +332,33 @@ mod tests {
         assert_eq!(line["why"], "100");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         assert!(line["caller"].as_str().unwrap().contains("logging.rs:"));
+    }
+
+    #[test]
+    fn a_json_line_has_the_parts_of_an_envelopes_id() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(LevelFilter::INFO, None))
+            .with_writer(move || writer.clone())
+            .event_format(JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(envelope = %"100:5", "one");
+            tracing::info!(envelope = %"100:5", originator_id = %"100", "of the same strand");
+            tracing::info!(envelope = %"100:5", originator_id = %"200", "about another strand");
+            tracing::info!(envelope = %"none", "no id");
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let parts = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            ["envelope", "originator_id", "sequence_id"].map(|field| line[field].clone())
+        };
+        let shown: Vec<_> = text.lines().map(parts).collect();
+        assert_eq!(shown[0], [Value::from("100:5"), 100.into(), 5.into()]);
+        assert_eq!(shown[1], shown[0]);
+        assert_eq!(shown[2], [Value::from("100:5"), 200.into(), Value::Null]);
+        assert_eq!(shown[3], [Value::from("none"), Value::Null, Value::Null]);
     }
 
     /// A caller may cause a line for each of its calls, such as those that read a damaged part of the log.

@@ -42,8 +42,16 @@ fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
     let root = place.path().join("root");
     succeed(Command::new("dpkg-deb").arg("--raw-extract").args([&first, &root]));
     assert_eq!(succeed(Command::new(root.join("usr/bin/hawser")).arg("--version")), version);
-    for unit in ["hawser.service", "hawser-gateway.service", "hawser-backup.service"] {
-        let text = fs::read_to_string(root.join("usr/lib/systemd/system").join(unit)).unwrap();
+    for unit in [
+        "hawser",
+        "hawser-gateway",
+        "hawser-backup",
+        "hawser-chain-watcher",
+        "hawser-network-watcher",
+    ] {
+        let text =
+            fs::read_to_string(root.join("usr/lib/systemd/system").join(format!("{unit}.service")))
+                .unwrap();
         let started: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
         assert!(!started.is_empty(), "{unit}");
@@ -60,6 +68,7 @@ fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
         "usr/share/fish/vendor_completions.d/hawser.fish",
         "usr/share/doc/hawser/copyright",
         "usr/share/doc/hawser/examples/logrotate",
+        "usr/share/doc/hawser/examples/watcher.env.example",
         "usr/share/doc/hawser/libraries.txt.gz",
         "usr/share/doc/hawser/hawser.cdx.json.gz",
     ] {

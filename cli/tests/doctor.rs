@@ -1,4 +1,4 @@
-//! `hawser doctor` at the chains' WebSockets and at the node that answers, and settings of chains without a node.
+//! `hawser doctor` at the chains' WebSockets and at the node that answers, and settings without a start.
 
 use std::fs;
 
@@ -38,8 +38,9 @@ fn a_websocket_is_well_only_if_it_serves_its_own_chain() {
     );
 
     let wrong = websockets(&chains, &settlement, "ws://127.0.0.1:1/secret");
-    assert!(wrong.iter().all(|(result, _)| result == "warn"), "{wrong:?}");
-    assert!(wrong.iter().any(|(_, found)| found.contains("serves chain 31337")), "{wrong:?}");
+    let results: Vec<_> = wrong.iter().map(|(result, _)| result.as_str()).collect();
+    assert_eq!(results, ["warn", "fail"], "the settlement chain's is silent: {wrong:?}");
+    assert!(wrong[1].1.contains("serves chain 31337"), "{wrong:?}");
     assert!(!wrong.iter().any(|(_, found)| found.contains("secret")), "{wrong:?}");
 }
 
@@ -109,6 +110,46 @@ fn contract_settings_with_which_no_node_starts_are_refused_and_those_in_effect_a
     let contracts = json(&print)["contracts"].as_array().unwrap().clone();
     let of_registry = contracts.iter().find(|it| it["contract"] == "nodeRegistry").unwrap();
     assert_eq!(of_registry["address"], registry);
+}
+
+#[test]
+fn settings_of_a_gateway_are_checked_without_a_start() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str| place.path().join(name).display().to_string();
+    let (key, policies) = (file("payer.key"), file("policies.toml"));
+    json(&["keys", "generate", "--json", "--out", &key]);
+    let check = |policy: &str, more: &[&str]| {
+        fs::write(&policies, policy).unwrap();
+        let flags = [
+            ["config", "check-gateway"],
+            ["--payer.key-file", key.as_str()],
+            ["--policies", policies.as_str()],
+            ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1/secret"],
+        ];
+        run(&[&flags.concat()[..], more].concat())
+    };
+    let network = ["--contracts.environment", "mainnet"];
+    let output = check("", &network);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("a gateway can start with these settings"));
+    let output = check("nonsense = 1", &["--registry-file", "/nowhere/registry.json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    let errors = stderr(&output);
+    for part in ["policies.toml", "/nowhere/registry.json", "`rateRegistry`"] {
+        assert!(errors.contains(part), "all at once, with {part}: {errors}");
+    }
+    let tokens = "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
+                  keys_file = \"/nowhere/keys.json\"\nany_issuer = true\nany_audience = true\n";
+    let output = check(tokens, &network);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("/nowhere/keys.json"), "{}", stderr(&output));
+    let output = check("", &[&network[..], &["--dial"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    let errors = stderr(&output);
+    for part in ["rpc_endpoint: ", "registry: ", "rates: "] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert!(!errors.contains("secret"), "{errors}");
 }
 
 /// Results and findings of the checks of the node's id, with the settings of this node.

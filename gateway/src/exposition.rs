@@ -85,11 +85,18 @@ impl GatewayCollector {
             "Calls to nodes; one may carry the envelopes of several requests",
             each().map(|(labels, metrics)| (labels, metrics.calls.get())),
         )?;
-        let errors = all.iter().flat_map(|(id, metrics)| {
-            NodeErrorKind::ALL.into_iter().filter_map(move |kind| {
-                let count = metrics.errors(kind);
-                let labels = [("originator_id", id.as_str()), ("kind", kind.label())];
-                (count > 0).then_some((labels, count))
+        self.node_faults(out)
+    }
+
+    /// Writes the errors of each node that is used, and zero for kinds without one: a rate begins at the first error
+    /// only if the series was there before it.
+    fn node_faults(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let nodes = self.observer.nodes.all();
+        let errors = nodes.values().flat_map(|node| {
+            NodeErrorKind::ALL.into_iter().map(move |kind| {
+                let labels =
+                    [("originator_id", node.id().to_string()), ("kind", kind.label().to_owned())];
+                (labels, node.metrics.errors(kind))
             })
         });
         out.counters(

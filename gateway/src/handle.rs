@@ -32,6 +32,7 @@ use crate::nodes::{
     ChainStrands, NodeSetup, Nodes, PayerSettings, Reporter, follow_registry, reporter,
 };
 use crate::operator::GatewayPages;
+use crate::policy::config::PolicyFile;
 use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
 use crate::running::RunningTasks;
@@ -128,6 +129,18 @@ pub struct GatewayHandle {
     running: (RunningTasks, Duration),
     /// When dropped, ends the tasks that follow the registry and observe nodes and chain.
     end: DropGuard,
+}
+
+/// Checks the files and secrets that policies name, as a start does for the gateway and for each tenant.
+///
+/// # Errors
+/// [`PoliciesError`] if one cannot be used.
+pub fn check_policies(file: &PolicyFile) -> Result<(), PoliciesError> {
+    Policies::new(file.clone(), None)?;
+    for (name, tenant) in &file.tenants {
+        Policies::new(file.of_tenant(name, tenant), None)?;
+    }
+    Ok(())
 }
 
 /// Starts a gateway, which serves clients and operators when this returns.

@@ -46,7 +46,7 @@ mod settings;
 mod sharing;
 mod status;
 
-pub use handle::{GatewayHandle, StartError, start};
+pub use handle::{GatewayHandle, StartError, check_policies, start};
 pub use settings::{GatewayPorts, GatewaySettings};
 pub use sharing::REDIS_ANSWER_LEN_BYTES_MAX;
 

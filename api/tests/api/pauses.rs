@@ -45,6 +45,7 @@ impl ChainsView for Chain {
             unseen_for: Some(Duration::ZERO),
             disconnect_max: Duration::from_secs(60),
             pushed: true,
+            foreign_push: None,
             endpoints: Vec::new(),
             faults: Vec::new(),
             reorganisations: Vec::new(),

@@ -3,21 +3,21 @@
 //! A WebSocket message only triggers a request: events themselves are read over HTTP alone, so a WebSocket that lies or
 //! loses messages can only cause delay.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use alloy::providers::{DynProvider, Provider as _};
 use alloy::rpc::types::{Filter, Log};
-use hawser_proto::{one_line, root_cause};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval_at, sleep, timeout};
 
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
 use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag, NewestBlock};
 use super::walk::BlockHeader;
-use super::websocket;
+use super::websocket::{self, PushError};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -39,9 +39,14 @@ const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 /// The time limit for one endpoint when all are asked for their heads: a silent one must not delay the head of the
 /// endpoint in use. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// The interval at which an open WebSocket states its chain again, as each endpoint does. Guess.
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The reason for which a subscription ends without an error.
+const CLOSED: &str = "the endpoint closed the connection";
 
 /// The age of the previous observation above which a new head may be an old block, so that its appearance says nothing
 /// about the time. Guess: far below the clock errors that matter.
@@ -65,6 +70,8 @@ pub struct HeadStatus {
     pub error: Option<String>,
     /// True while a WebSocket announces heads and logs.
     pub pushed: bool,
+    /// The WebSockets that served another chain when they were last connected: the index of the URL, and the chain id.
+    pub foreign_pushes: BTreeMap<usize, u64>,
     /// The time at which a WebSocket last announced a head above the known one.
     announced_at: Option<Instant>,
     /// True if the WebSocket has announced a head that is not above the known one, and the chain was not polled since.
@@ -105,6 +112,14 @@ impl HeadStatus {
         self.head.filter(|head| is_announced && head.number > newest)
     }
 
+    /// Notes that a WebSocket has ended, and why. One of another chain stays noted until it serves this chain.
+    fn end_push(&mut self, index: usize, error: &PushError) {
+        self.pushed = false;
+        if let PushError::WrongChain { found, .. } = error {
+            self.foreign_pushes.insert(index, *found);
+        }
+    }
+
     /// Sets the notified block to the next one for all readers, because messages may have been lost.
     fn notify_next_block(&mut self) {
         let next = self.head.map_or(0, |head| head.number + 1);
@@ -139,6 +154,8 @@ pub(super) struct HeadWatcher {
     pub(super) contracts: Vec<Address>,
     /// Contracts whose lists are read, each with a counter that is incremented with each announced log.
     pub(super) notify: Vec<(Address, watch::Sender<u64>)>,
+    /// The interval at which an open WebSocket states its chain again.
+    pub(super) check_every: Duration,
 }
 
 impl HeadWatcher {
@@ -224,61 +241,79 @@ impl HeadWatcher {
             return std::future::pending().await;
         }
         let mut pauses = Pauses::new(PAUSE_MIN, PAUSE_MAX);
-        let mut logged = String::new();
+        let mut logged: Option<PushError> = None;
         loop {
             for (index, url) in self.push_urls.iter().enumerate() {
                 let began = Instant::now();
-                let listening = self.listen(url);
-                let reason = if index == 0 {
+                let listening = self.listen(index, url);
+                let error = if index == 0 {
                     listening.await
                 } else {
                     let ended = timeout(SECOND_BEST_MAX, listening).await;
-                    ended.unwrap_or_else(|_| "it is not the preferred one".into())
+                    ended.unwrap_or_else(|_| unusable("it is not the preferred one"))
                 };
-                self.status.send_modify(|status| status.pushed = false);
+                self.status.send_modify(|status| status.end_push(index, &error));
                 if began.elapsed() > PAUSE_MAX {
                     pauses.reset();
-                    logged.clear();
+                    logged = None;
                 }
-                if logged != reason {
-                    let chain = self.endpoints.name();
-                    tracing::warn!(chain, index, "a WebSocket subscription has ended: {reason}");
-                    logged = reason;
+                if logged.as_ref() != Some(&error) {
+                    self.log_end(index, &error);
+                    logged = Some(error);
                 }
             }
             sleep(pauses.next()).await;
         }
     }
 
-    /// Listens to one WebSocket until it fails. Returns the reason as one short line, because it
-    /// may be text from the endpoint.
-    async fn listen(&self, url: &str) -> String {
-        let connected = timeout(CONNECT_MAX, self.connect(url)).await;
-        match connected {
-            Ok(Ok(subscription)) => self.receive(subscription).await,
-            Ok(Err(reason)) => one_line(&reason),
-            Err(_) => "it does not answer in time".into(),
+    fn log_end(&self, index: usize, error: &PushError) {
+        let chain = self.endpoints.name();
+        match error {
+            PushError::WrongChain { .. } => {
+                tracing::error!(
+                    code = "chain_websocket_foreign",
+                    chain,
+                    index,
+                    "a WebSocket is not used: {error}"
+                );
+            }
+            PushError::Unusable(_) => {
+                tracing::warn!(chain, index, "a WebSocket subscription has ended: {error}");
+            }
         }
     }
 
-    async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
+    /// Listens to one WebSocket until it fails.
+    async fn listen(&self, index: usize, url: &str) -> PushError {
+        let connected = timeout(CONNECT_MAX, self.connect(url)).await;
+        match connected {
+            Ok(Ok(subscription)) => self.receive(index, subscription).await,
+            Ok(Err(error)) => error,
+            Err(_) => unusable("it does not answer in time"),
+        }
+    }
+
+    async fn connect(&self, url: &str) -> Result<PushSubscription, PushError> {
         let provider = websocket::connect(url, self.endpoints.id()).await?;
         let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
-        let heads = heads.map_err(|error| root_cause(&error))?;
+        let heads = heads.map_err(|error| PushError::of(&error))?;
         let others = self.notify.iter().map(|(address, _)| *address);
         let addresses: Vec<_> = self.contracts.iter().copied().chain(others).collect();
         let logs = provider.subscribe_logs(&Filter::new().address(addresses)).await;
-        let logs = logs.map_err(|error| root_cause(&error))?;
+        let logs = logs.map_err(|error| PushError::of(&error))?;
         let last_head = self.status.borrow().head;
-        Ok(PushSubscription { heads, logs, last_head, _provider: provider })
+        Ok(PushSubscription { heads, logs, last_head, provider })
     }
 
-    async fn receive(&self, mut push: PushSubscription) -> String {
+    async fn receive(&self, index: usize, mut push: PushSubscription) -> PushError {
         tracing::info!(chain = self.endpoints.name(), "a WebSocket announces heads and logs");
         self.status.send_modify(|status| {
             status.pushed = true;
+            status.foreign_pushes.remove(&index);
             status.notify_next_block();
         });
+        let mut checks =
+            interval_at(tokio::time::Instant::now() + self.check_every, self.check_every);
         loop {
             tokio::select! {
                 head = push.heads.recv() => match head {
@@ -288,24 +323,35 @@ impl HeadWatcher {
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
                     }
-                    Err(RecvError::Closed) => return "the endpoint closed the connection".into(),
+                    Err(RecvError::Closed) => return unusable(CLOSED),
                 },
                 log = push.logs.recv() => match log {
                     Ok(log) => self.notify(&log),
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
                     }
-                    Err(RecvError::Closed) => return "the endpoint closed the connection".into(),
+                    Err(RecvError::Closed) => return unusable(CLOSED),
+                },
+                _ = checks.tick() => match self.check(&push.provider).await {
+                    Ok(()) => continue,
+                    Err(error) => return error,
                 },
                 () = sleep(SILENCE_MAX) => {
                     // Polling has found a new head without a message.
                     if push.last_head.is_some() && self.status.borrow().head != push.last_head {
-                        return "it is silent although there are new blocks".into();
+                        return unusable("it is silent although there are new blocks");
                     }
                 }
             }
             push.last_head = self.status.borrow().head;
         }
+    }
+
+    /// Checks the chain of an open WebSocket: a provider may lead its connections elsewhere.
+    async fn check(&self, provider: &DynProvider) -> Result<(), PushError> {
+        let checked = websocket::check_chain(provider, self.endpoints.id());
+        let late = |_| Err(unusable("it does not answer in time"));
+        timeout(CONNECT_MAX, checked).await.unwrap_or_else(late)
     }
 
     fn notify(&self, log: &Log) {
@@ -323,6 +369,10 @@ impl HeadWatcher {
     }
 }
 
+fn unusable(reason: &str) -> PushError {
+    PushError::Unusable(reason.to_owned())
+}
+
 /// An open WebSocket with its two subscriptions.
 struct PushSubscription {
     heads: alloy::pubsub::Subscription<FetchedBlock>,
@@ -330,7 +380,7 @@ struct PushSubscription {
     /// The head after the last message, to detect a silent connection.
     last_head: Option<BlockRef>,
     /// Keeps the connection open.
-    _provider: DynProvider,
+    provider: DynProvider,
 }
 
 #[cfg(test)]

@@ -61,10 +61,11 @@ pub use event::{
 };
 pub use head::HeadStatus;
 use head::HeadWatcher;
-pub use push::try_push;
+pub use push::{display_url, require_push_chain, try_push};
 pub use sink::{Sink, SinkError};
 pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReaderTimes, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};
+pub use websocket::PushError;
 
 /// The readers of one chain's contracts, and the watcher of its head.
 ///
@@ -112,6 +113,7 @@ impl ChainReader {
             push_urls: push.urls,
             contracts: contracts.iter().map(|(settings, _)| settings.address).collect(),
             notify: push.notify,
+            check_every: head::CHECK_EVERY,
         };
         let mut tasks = Vec::with_capacity(contracts.len() + 1);
         tasks.push(tokio::spawn(watcher.run(stopped.clone())));

@@ -1,4 +1,5 @@
-//! Tests a chain's WebSocket once, for operators who want to know whether a reader could use it.
+//! Tests chains' WebSockets once: for operators who want to know whether a reader could use one, and for a start,
+//! which is refused if one serves another chain.
 //!
 //! **The endpoint is not trusted.** Text from it is cut to one line without control characters, and a message
 //! above a bound closes the connection.
@@ -8,11 +9,12 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
-use hawser_proto::{one_line, root_cause};
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
-use super::websocket::connect;
+use super::websocket::{PushError, connect};
+use crate::send::ConnectError;
 
 /// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
@@ -21,33 +23,65 @@ const TRY_MAX: Duration = Duration::from_secs(10);
 /// the number of the newest block.
 ///
 /// # Errors
-/// The reason why a reader could not use it, as one short line without the URL.
-pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
+/// The reason why a reader could not use it.
+pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, PushError> {
     let tried = timeout(TRY_MAX, answer(url, chain_id)).await;
-    let late = || Err(format!("the endpoint did not answer within {} s", TRY_MAX.as_secs()));
-    tried.unwrap_or_else(|_| late()).map_err(|words| one_line(&words))
+    tried.unwrap_or_else(|_| {
+        let reason = format!("the endpoint did not answer within {} s", TRY_MAX.as_secs());
+        Err(PushError::Unusable(reason))
+    })
 }
 
-async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
+/// Checks that no WebSocket serves another chain. Asks all of them at the same time. One that does not answer in time
+/// passes, because the chain is polled without it.
+///
+/// # Errors
+/// [`ConnectError::WrongChain`] for the first URL whose endpoint states another chain id.
+pub async fn require_push_chain(urls: &[String], chain_id: u64) -> Result<(), ConnectError> {
+    let asked = urls.iter().map(|url| timeout(TRY_MAX, connect(url, chain_id)));
+    for (url, answer) in urls.iter().zip(join_all(asked).await) {
+        if let Ok(Err(PushError::WrongChain { found, expected })) = answer {
+            return Err(ConnectError::WrongChain { endpoint: display_url(url), expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// Returns scheme, host and port of a URL, because the rest may contain a key.
+#[must_use]
+pub fn display_url(url: &str) -> String {
+    let uri = url.parse::<http::Uri>().unwrap_or_default();
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", uri.scheme_str().unwrap_or("?"), uri.host().unwrap_or("?"))
+}
+
+async fn answer(url: &str, chain_id: u64) -> Result<u64, PushError> {
     let provider = connect(url, chain_id).await?;
-    let head = provider.get_block_number().await.map_err(|error| root_cause(&error))?;
+    let head = provider.get_block_number().await.map_err(|error| PushError::of(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
-    let _heads = heads.map_err(|error| root_cause(&error))?;
+    let _heads = heads.map_err(|error| PushError::of(&error))?;
     // A reader subscribes to the logs of its contracts. Any address shows whether the
     // endpoint accepts the subscription.
     let logs = provider.subscribe_logs(&Filter::new().address(Address::ZERO)).await;
-    logs.map_err(|error| root_cause(&error)).map(|_| head)
+    logs.map_err(|error| PushError::of(&error)).map(|_| head)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use futures_util::{SinkExt as _, StreamExt as _};
     use serde_json::{Value, json};
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
     use tokio_tungstenite::tungstenite::Message;
 
     use super::*;
+    use crate::endpoints::Endpoints;
+    use crate::index::head::{HeadStatus, HeadWatcher};
     use crate::index::websocket::MESSAGE_LEN_BYTES_MAX;
 
     /// Starts a WebSocket server that answers each method with the given function.
@@ -93,16 +127,65 @@ mod tests {
                 true => json!({ "error": { "code": -32601, "message": "not served" } }),
                 false => well(named),
             });
-            let error = try_push(&url.await, 1).await.unwrap_err();
+            let error = try_push(&url.await, 1).await.unwrap_err().to_string();
             assert!(error.contains("not served"), "{refused}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_start_is_refused_for_another_chain_and_not_for_silence() {
+        let silent = "ws://127.0.0.1:1/secret".to_owned();
+        let urls = [silent.clone(), at(well).await];
+        assert_eq!(require_push_chain(&urls, 1).await, Ok(()));
+        let found = require_push_chain(&urls, 7).await.unwrap_err();
+        let wrong = ConnectError::WrongChain { endpoint: urls[1].clone(), expected: 7, found: 1 };
+        assert_eq!(found, wrong, "also behind one that is silent");
+        assert_eq!(require_push_chain(&[silent], 7).await, Ok(()), "the chain is polled");
+        let told = try_push(&urls[1], 7).await;
+        assert_eq!(told, Err(PushError::WrongChain { found: 1, expected: 7 }));
+    }
+
+    /// A provider may lead an open connection to another chain.
+    #[tokio::test]
+    async fn an_open_websocket_that_changes_its_chain_is_left() {
+        let id = Arc::new(AtomicU64::new(1));
+        let served = id.clone();
+        let url = at(move |named| match named {
+            "eth_chainId" => json!({ "result": format!("0x{:x}", served.load(Ordering::Relaxed)) }),
+            _ => well(named),
+        });
+        let (status, mut head) = watch::channel(HeadStatus::default());
+        let (stop, stopped) = watch::channel(());
+        let watcher = HeadWatcher {
+            endpoints: Endpoints::new("test", &["http://127.0.0.1:1".to_owned()], 1).unwrap(),
+            status,
+            push_urls: vec![url.await],
+            contracts: Vec::new(),
+            notify: Vec::new(),
+            check_every: Duration::from_millis(20),
+        };
+        let running = tokio::spawn(watcher.run(stopped));
+        assert!(head.wait_for(|status| status.pushed).await.unwrap().foreign_pushes.is_empty());
+        id.store(2, Ordering::Relaxed);
+        let foreign = BTreeMap::from([(0, 2)]);
+        let left = head.wait_for(|status| status.foreign_pushes == foreign).await.unwrap().clone();
+        assert!(!left.pushed, "its heads do not count");
+        drop(stop);
+        running.await.unwrap();
+    }
+
+    #[test]
+    fn a_url_is_told_without_its_path_and_its_user() {
+        let url = "wss://me:word@rpc.example:8546/v2/key?a=b";
+        assert_eq!(display_url(url), "wss://rpc.example:8546");
+        assert_eq!(display_url("no url"), "?://?");
     }
 
     #[tokio::test]
     async fn an_endpoints_words_are_short_and_move_no_cursor() {
         let words = format!("\u{1b}[2J\r\n{}", "x".repeat(10_000));
         let url = at(move |_| json!({ "error": { "code": -32000, "message": words } })).await;
-        let error = try_push(&url, 1).await.unwrap_err();
+        let error = try_push(&url, 1).await.unwrap_err().to_string();
         assert!(error.contains("[2J  x"), "{error}");
         assert!(!error.contains(char::is_control), "{error:?}");
         assert!(error.chars().count() < 400, "{error}");
@@ -112,7 +195,7 @@ mod tests {
     async fn a_message_above_the_bound_ends_the_connection() {
         let words = "x".repeat(MESSAGE_LEN_BYTES_MAX);
         let url = at(move |_| json!({ "error": { "code": -32000, "message": words } })).await;
-        let error = try_push(&url, 1).await.unwrap_err();
+        let error = try_push(&url, 1).await.unwrap_err().to_string();
         assert!(!error.contains("xxx"), "the message was taken: {error}");
     }
 
@@ -125,9 +208,9 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
             }
         });
-        let error = try_push(&format!("ws://{address}/secret"), 1).await.unwrap_err();
+        let error = try_push(&format!("ws://{address}/secret"), 1).await.unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
-        let error = try_push("no url/secret", 1).await.unwrap_err();
+        let error = try_push("no url/secret", 1).await.unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
 }

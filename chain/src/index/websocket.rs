@@ -2,7 +2,7 @@
 
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder, WsConnect};
 use alloy::transports::ws::WebSocketConfig;
-use hawser_proto::root_cause;
+use hawser_proto::{one_line, root_cause};
 
 use crate::send::install_cryptography;
 
@@ -10,13 +10,35 @@ use crate::send::install_cryptography;
 /// longer message closes the connection, and polling finds the announced blocks.
 pub(super) const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Error of using a WebSocket of a chain. Its text has one line and no URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The endpoint serves another chain.
+    #[error("the endpoint serves chain {found} instead of {expected}")]
+    WrongChain {
+        /// The endpoint's chain id.
+        found: u64,
+        /// The expected chain id.
+        expected: u64,
+    },
+    /// The endpoint cannot be used for the given reason.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl PushError {
+    /// Creates the error of a request. The endpoint is not trusted, and its text is cut to one line.
+    pub(super) fn of(error: &dyn std::error::Error) -> Self {
+        Self::Unusable(one_line(&root_cause(error)))
+    }
+}
+
 /// Connects to a WebSocket and checks the chain that it serves. The connection is not opened again after it has ended.
 /// The caller limits the time.
 ///
 /// # Errors
-/// The reason as text of the endpoint, or of the connection, without the URL. The endpoint is not trusted: see
-/// [`one_line`](hawser_proto::one_line).
-pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, String> {
+/// The text of the endpoint, or of the connection; or that the endpoint serves another chain.
+pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, PushError> {
     install_cryptography();
     let bounds = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
@@ -24,10 +46,20 @@ pub(super) async fn connect(url: &str, chain_id: u64) -> Result<DynProvider, Str
     // Callers reconnect by themselves, because they also choose between several URLs, which alloy does not.
     let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
-    let provider = provider.await.map_err(|error| root_cause(&error))?.erased();
-    let served = provider.get_chain_id().await.map_err(|error| root_cause(&error))?;
-    if served != chain_id {
-        return Err(format!("the endpoint serves chain {served} instead of {chain_id}"));
-    }
+    let provider = provider.await.map_err(|error| PushError::of(&error))?.erased();
+    check_chain(&provider, chain_id).await?;
     Ok(provider)
+}
+
+/// Checks the chain that an open WebSocket serves. The caller limits the time.
+///
+/// # Errors
+/// The errors of [`connect`].
+pub(super) async fn check_chain(provider: &DynProvider, chain_id: u64) -> Result<(), PushError> {
+    let found = provider.get_chain_id().await.map_err(|error| PushError::of(&error))?;
+    if found == chain_id {
+        Ok(())
+    } else {
+        Err(PushError::WrongChain { found, expected: chain_id })
+    }
 }

@@ -1,4 +1,4 @@
-//! `hawser config`: the settings of a node, without starting one.
+//! `hawser config`: the settings of a node or a gateway, without starting one.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -7,9 +7,11 @@ use hawser_node::error::RunError;
 use hawser_node::files::deployment::EffectiveContract;
 use hawser_node::files::{self, rates, registry};
 use hawser_node::service::doctor::{self, CheckResult, DoctorCheck};
+use hawser_node::service::gateway;
 use hawser_node::settings::table::SettingKind;
 use hawser_node::settings::{
-    EffectiveSetting, NodeServiceSettings, SettingSources, ShownValue, StandInFiles, effective,
+    EffectiveSetting, GatewayServiceSettings, NodeServiceSettings, SettingSources, ShownValue,
+    StandInFiles, effective,
 };
 use serde_json::{Value, json};
 
@@ -20,10 +22,13 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When a node could not start with these settings.
+/// When a node or gateway could not start with these settings.
 pub(super) async fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ConfigCommand::Check(args) => check(&args.node.sources(), args.dial, as_json).await,
+        ConfigCommand::CheckGateway(args) => {
+            check_gateway(&args.gateway.sources(), args.dial, as_json).await
+        }
         ConfigCommand::Print(args) => print(&args.sources(), as_json).await,
     }
 }
@@ -38,23 +43,52 @@ async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<()
         return Err(RunError::usage(errors.join("\n")));
     }
     // Endpoints are asked only with settings that are whole.
-    let checks = if dial { doctor::examine_chains(&config).await } else { Vec::new() };
+    let checks = if dial { Some(doctor::examine_chains(&config).await) } else { None };
+    tell("node", &config.notes, checks.as_deref(), as_json)
+}
+
+/// Makes the checks of a gateway's start, as those of a node's.
+async fn check_gateway(
+    sources: &SettingSources,
+    dial: bool,
+    as_json: bool,
+) -> Result<(), RunError> {
+    let config = GatewayServiceSettings::read(sources).map_err(RunError::usage)?;
+    let errors = gateway::check_settings(&config).await;
+    if !errors.is_empty() {
+        return Err(RunError::usage(errors.join("\n")));
+    }
+    let checks = if dial { Some(gateway::examine(&config).await) } else { None };
+    tell("gateway", &config.notes, checks.as_deref(), as_json)
+}
+
+/// Prints that a process can start, with notes. `checks` are those that have asked others, if any was to be asked.
+///
+/// # Errors
+/// When one of these checks has failed.
+fn tell(
+    process: &str,
+    notes: &[String],
+    checks: Option<&[DoctorCheck]>,
+    as_json: bool,
+) -> Result<(), RunError> {
+    let made = checks.unwrap_or_default();
     let failed = |it: &DoctorCheck| it.result == CheckResult::Failed;
-    let failures: Vec<_> = checks.iter().filter(|it| failed(it)).map(checks::in_a_line).collect();
+    let failures: Vec<_> = made.iter().filter(|it| failed(it)).map(checks::in_a_line).collect();
     if !failures.is_empty() {
         return Err(RunError::usage(failures.join("\n")));
     }
     if as_json {
-        let mut answer = json!({ "ok": true, "notes": config.notes });
-        if dial {
-            answer["checks"] = checks.iter().map(checks::as_value).collect();
+        let mut answer = json!({ "ok": true, "notes": notes });
+        if checks.is_some() {
+            answer["checks"] = made.iter().map(checks::as_value).collect();
         }
         output::line(answer);
     } else {
-        config.notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
-        let doubtful = checks.iter().filter(|it| it.result == CheckResult::Doubtful);
+        notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
+        let doubtful = made.iter().filter(|it| it.result == CheckResult::Doubtful);
         doubtful.for_each(|it| output::line(format_args!("note: {}", checks::in_a_line(it))));
-        output::line("a node can start with these settings");
+        output::line(format_args!("a {process} can start with these settings"));
     }
     Ok(())
 }

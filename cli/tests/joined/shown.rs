@@ -1,11 +1,12 @@
 //! The state of the chains as pages of nodes and gateways show it, and as `hawser doctor` finds it.
 
+use std::ffi::OsString;
 use std::process::Command;
 
 use serde_json::Value;
 
 use super::{Joined, stop};
-use crate::support::{Running, hawser, page, until};
+use crate::support::{Running, hawser, page, stderr, until};
 
 /// Reads a page of a node's or gateway's operator port.
 fn page_of(address: &str, path: &str) -> Value {
@@ -23,6 +24,17 @@ fn lists_are_read(address: &str) -> bool {
     condition["met"] == true
 }
 
+/// Returns the failures that `hawser config check-gateway --dial` finds with these flags, without those of the clock:
+/// blocks of such a chain may be far ahead of it.
+fn failures_of_gateway(flags: &[OsString]) -> Vec<String> {
+    let mut check = hawser();
+    check.args(["config", "check-gateway", "--dial"]).args(flags);
+    let output = check.output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.success(), text.is_empty(), "{text}");
+    text.lines().filter(|line| !line.contains("clock: ")).map(str::to_owned).collect()
+}
+
 #[test]
 fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read() {
     let network = Joined::kept(1);
@@ -37,7 +49,10 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     };
     let mut node = often(network.command(0));
     node.line("start", |line| line.contains("started api server"));
-    let mut gateway = often(network.gateway());
+    let gateway = network.gateway();
+    let flags: Vec<_> = gateway.get_args().skip(1).map(ToOwned::to_owned).collect();
+    assert_eq!(failures_of_gateway(&flags), Vec::<String>::new());
+    let mut gateway = often(gateway);
     gateway.line("start", |line| line.contains("started gateway server"));
     until("the node may publish", || network.is_ready_to_publish(0));
     until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
@@ -72,6 +87,8 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
     stop(gateway);
     stop(node);
+    let failures = failures_of_gateway(&flags);
+    assert!(failures.iter().any(|it| it.contains("nodes: 0 of 1 canonical")), "{failures:?}");
     drop(network);
 }
 
@@ -91,6 +108,23 @@ fn examined(command: &Command, more: &[&str]) -> (Option<i32>, Vec<[String; 3]>)
 fn results_of(checks: &[[String; 3]], name: &str) -> Vec<String> {
     let of_name = checks.iter().filter(|[check, ..]| check == name);
     of_name.map(|[_, result, _]| result.clone()).collect()
+}
+
+/// Neither a node nor a gateway starts with a WebSocket of another chain, even behind one that does not answer.
+fn refuses_a_websocket_of_another_chain(network: &Joined) {
+    let (app, settlement) = (network.chains.app_address(), network.chains.settlement_address());
+    for (mut command, chain, wrong) in [
+        (network.command(0), "app", settlement),
+        (network.command(0), "settlement", app),
+        (network.gateway(), "settlement", app),
+    ] {
+        let urls = format!("ws://127.0.0.1:1,ws://{wrong}");
+        command.args([&format!("--contracts.{chain}-chain.wss-url"), &urls]);
+        let output = command.output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("ws://{wrong} is chain")), "{said}");
+    }
 }
 
 #[test]
@@ -114,6 +148,8 @@ fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
     let is_failed = |it: &&[String; 3]| it[0] == "rpc_endpoint" && it[1] == "fail";
     let [_, _, found] = checks.iter().find(is_failed).unwrap();
     assert!(found.contains("is chain 31337, and chain 31338 was expected"), "{found}");
+
+    refuses_a_websocket_of_another_chain(&network);
 
     let gone = ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"];
     let (code, checks) = examined(&network.command(0), &gone);

@@ -99,7 +99,7 @@ fn report(
         tracing::error!(
             code = "chain_envelope_differs",
             node_id = node.0,
-            id = %expected.id,
+            envelope = %expected.id,
             transaction = %expected.transaction_hash,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),

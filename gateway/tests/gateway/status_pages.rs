@@ -204,3 +204,21 @@ async fn the_schema_is_not_shown_unless_that_is_switched_on() {
     let refused = client.server_reflection_info(request()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
 }
+
+/// A rate takes a series that appears with 1 as one without an increase.
+#[tokio::test]
+async fn faults_of_a_node_are_counted_from_zero_while_it_is_used() {
+    let net = Net::start(2).await;
+    let counted = async |node: u32| {
+        let start = format!("xmtp_gateway_node_faults_total{{originator_id=\"{node}\",");
+        let page = net.page("/metrics").await.1;
+        let samples: Vec<_> = page.lines().filter(|line| line.starts_with(&start)).collect();
+        assert!(samples.iter().all(|line| line.ends_with("} 0")), "{samples:?}");
+        samples.len()
+    };
+    let kinds = 6; // as docs/gateway.md lists them
+    assert_eq!((counted(100).await, counted(200).await), (kinds, kinds));
+    net.register_without_address(100);
+    until(async || counted(100).await == 0).await;
+    assert_eq!(counted(200).await, kinds);
+}

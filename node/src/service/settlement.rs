@@ -34,7 +34,7 @@ pub enum ChainSetupError {
     /// The addresses of the contracts cannot be determined.
     #[error(transparent)]
     Deployment(#[from] RunError),
-    /// A URL is malformed.
+    /// A URL is malformed, or leads to another chain.
     #[error(transparent)]
     Url(#[from] ConnectError),
     /// The address of a contract is missing.

@@ -52,10 +52,9 @@ fn systemd_understands_the_units() {
 fn the_services_may_do_only_what_they_need() {
     let folder = tempfile::tempdir().unwrap();
     let mut units = installed(folder.path());
-    units.retain(|unit| {
-        ["hawser.service", "hawser-gateway.service"].iter().any(|it| unit.ends_with(it))
-    });
-    assert_eq!(units.len(), 2);
+    let services = ["hawser", "hawser-gateway", "hawser-chain-watcher", "hawser-network-watcher"];
+    units.retain(|unit| services.iter().any(|it| unit.ends_with(format!("{it}.service"))));
+    assert_eq!(units.len(), services.len());
     let threshold = format!("--threshold={EXPOSURE_MAX}");
     let mut exposed = Vec::new();
     for unit in units {

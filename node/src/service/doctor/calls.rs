@@ -16,7 +16,7 @@ use super::checked::DoctorCheck;
 use super::public::ASK_ELSEWHERE;
 
 /// Time limit of a call. A guess: it takes a few round trips.
-pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
+pub(in crate::service) const CALL_MAX: Duration = Duration::from_secs(5);
 /// A call that every node answers.
 const CALL: &str = "xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 /// A frame of gRPC-Web with an empty message: no flags, and a length of 0.
@@ -61,6 +61,16 @@ fn judge(
             DoctorCheck::failed(name, format!("{calls} get no answer of a node: {why}"), remedy)
         }
     }
+}
+
+/// Makes a call to a node's URL over gRPC, as gateways do.
+///
+/// # Errors
+/// The reason for which there is no answer of a node.
+pub(in crate::service) async fn call_node(url: &str) -> Result<(), String> {
+    over_grpc(url).await.map_err(|error| match error {
+        TestCallError::Silent(why) | TestCallError::Other(why) => why,
+    })
 }
 
 async fn over_grpc(url: &str) -> Result<(), TestCallError> {

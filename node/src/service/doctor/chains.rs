@@ -7,7 +7,7 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use futures_util::future::join_all;
 use hawser_chain::admin::Contract;
-use hawser_chain::index::try_push;
+use hawser_chain::index::{PushError, display_url, try_push};
 use hawser_chain::send::Chain;
 use hawser_rules::NodeRecord;
 
@@ -71,45 +71,39 @@ async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -
     join_all(looks).await.into_iter().flatten().collect()
 }
 
-/// Checks every WebSocket of both chains concurrently. A node without WebSockets polls.
+/// Checks every WebSocket of both chains concurrently.
 async fn websockets(
     config: &NodeServiceSettings,
     deployment: &KnownDeployment,
 ) -> Vec<DoctorCheck> {
-    let of = |name, reading: &'_ ChainReadSettings, id| {
-        let urls = reading.push_urls.clone();
-        urls.into_iter().map(move |url| async move {
-            let at = without_secrets(&url);
-            match try_push(&url, id).await {
-                Ok(block) => DoctorCheck::fine(
-                    "websocket",
-                    format!("{name} chain: {at} announces blocks, now at {block}"),
-                ),
-                Err(error) => DoctorCheck::doubtful(
-                    "websocket",
-                    format!(
-                        "{name} chain: {at}: {error}; the node asks for new blocks every second"
-                    ),
-                    ENDPOINT_REMEDY,
-                ),
-            }
-        })
-    };
-    let app = of(APP, &config.chains.app, deployment.app_id);
-    let settlement = of(SETTLEMENT, &config.chains.settlement, deployment.settlement_id);
-    join_all(settlement.chain(app)).await
+    let (settlement, app) = (&config.chains.settlement.push_urls, &config.chains.app.push_urls);
+    let settlement = settlement.iter().map(|url| (SETTLEMENT, url, deployment.settlement_id));
+    let app = app.iter().map(|url| (APP, url, deployment.app_id));
+    join_all(settlement.chain(app).map(|(name, url, id)| websocket(name, url, id))).await
 }
 
-/// Returns scheme, host and port of a URL, because the rest may contain a key.
-fn without_secrets(url: &str) -> String {
-    let uri = url.parse::<http::Uri>().unwrap_or_default();
-    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", uri.scheme_str().unwrap_or("?"), uri.host().unwrap_or("?"))
+/// Checks one WebSocket. A process without a WebSocket polls the chain; with one of another chain it does not start.
+pub(in crate::service) async fn websocket(name: &str, url: &str, id: u64) -> DoctorCheck {
+    const NAME: &str = "websocket";
+    let at = format!("{name} chain: {}", display_url(url));
+    match try_push(url, id).await {
+        Ok(block) => DoctorCheck::fine(NAME, format!("{at} announces blocks, now at {block}")),
+        Err(error @ PushError::WrongChain { .. }) => DoctorCheck::failed(
+            NAME,
+            format!("{at}: {error}; with it no start succeeds"),
+            "correct the URL, or take it out of the settings",
+        ),
+        Err(error @ PushError::Unusable(_)) => DoctorCheck::doubtful(
+            NAME,
+            format!("{at}: {error}; the chain is asked for new blocks every second"),
+            ENDPOINT_REMEDY,
+        ),
+    }
 }
 
 /// Checks one endpoint: its chain id, the time of its head compared with this machine's
 /// clock, and the account's balance.
-async fn endpoint(
+pub(in crate::service) async fn endpoint(
     name: &str,
     url: &str,
     id: u64,
@@ -250,15 +244,6 @@ mod tests {
 
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
-
-    #[test]
-    fn a_url_is_told_without_its_path_and_its_user() {
-        assert_eq!(
-            without_secrets("wss://me:word@rpc.example:8546/v2/key?a=b"),
-            "wss://rpc.example:8546"
-        );
-        assert_eq!(without_secrets("no url"), "?://?");
-    }
 
     #[test]
     fn a_clock_is_judged_beside_the_newest_block() {

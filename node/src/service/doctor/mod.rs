@@ -9,13 +9,13 @@
 //! The examination changes nothing, except that it writes a file into the data folder and removes it again. It does not
 //! disturb a running node, whose database is not opened.
 
-mod calls;
-mod chains;
+pub(super) mod calls;
+pub(super) mod chains;
 mod checked;
 mod handshake;
 mod machine;
 mod node_id;
-mod public;
+pub(super) mod public;
 
 use hawser_proto::OriginatorId;
 use hawser_storage::StoreIdentity;

@@ -1,10 +1,13 @@
 //! The gateway service: its inputs, start and stop.
 //!
+//! - `given`: policies and contracts; `check`: checks of the settings without a start;
 //! - `files`: registry and rates from files; from the chain they come through `settlement`;
 //! - `chain`: the gateway's access to the app chain; `tenants`: the keys of tenants, and their access to the app chain.
 
 mod chain;
+mod check;
 mod files;
+mod given;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -12,7 +15,7 @@ use std::sync::Arc;
 
 use hawser_chain::admin::Contract;
 use hawser_chain::broadcast::TransactionTimes;
-use hawser_chain::index::ChainReader;
+use hawser_chain::index::{ChainReader, require_push_chain};
 use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
 use hawser_gateway::chain::{ChainRecordPlace, ChainWriter};
@@ -27,7 +30,7 @@ use hawser_validation::wallets::Wallets;
 use tokio::sync::{Notify, watch};
 
 use super::service_manager::serve_until_stopped;
-use super::settlement::{SettlementLists, SettlementReader};
+use super::settlement::{ChainSetupError, SettlementLists, SettlementReader};
 use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, OpenFiles};
@@ -37,16 +40,15 @@ use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
 
+pub use check::{check_settings, examine};
+
 /// Runs a gateway until one of the events stops it.
 ///
 /// # Errors
 /// Fails when it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
     system::forbid_core_dumps();
-    let policies = match &config.policies {
-        Some(path) => crate::files::read(path, PolicyFile::parse).map_err(RunError::usage)?,
-        None => PolicyFile::of_public_gateway(),
-    };
+    let policies = given::policies(&config)?;
     let tenant_payers = tenants::payers(&policies)?;
     // After the last secret was read, and before there is a second thread.
     let of_tenants = policies.tenants.values().filter_map(|it| it.payer_key_env.as_deref());
@@ -159,13 +161,7 @@ async fn inputs(
 ) -> Result<(GatewayPorts, Option<SettlementReading>), RunError> {
     let access = &settings.chains.contracts;
     let rates_wanted = Arc::new(Notify::new());
-    let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
-        None
-    } else {
-        let deployment = KnownDeployment::of(access, &needed(settings)).await?;
-        deployment.check_wallets(&settings.wallets)?;
-        Some(deployment)
-    };
+    let deployment = given::deployment(settings).await?;
     let mut settlement = match &deployment {
         Some(deployment) if !access.settlement.urls.is_empty() => {
             Some(SettlementReader::new(&settings.chains, deployment)?)
@@ -191,6 +187,10 @@ async fn inputs(
     let app = app_chains(settings, deployment.as_ref(), tenant_payers).await?;
     let redis = redis(settings).await?;
     let push_urls = settings.chains.settlement.push_urls.clone();
+    if let Some(settlement) = &settlement {
+        let checked = require_push_chain(&push_urls, settlement.endpoints.id()).await;
+        checked.map_err(ChainSetupError::Url)?;
+    }
     let watcher = deposit_watcher(settings, settlement.as_ref(), deployment.as_ref());
     let deposit =
         watcher.as_ref().map_or_else(|| watch::channel(None).1, DepositWatcher::subscribe);
@@ -213,19 +213,6 @@ async fn inputs(
         redis,
     };
     Ok((ports, reading))
-}
-
-/// Returns the contracts that a gateway with these settings needs, on the chains that have a URL.
-fn needed(settings: &GatewayServiceSettings) -> Vec<Contract> {
-    let access = &settings.chains.contracts;
-    let (settlement, app) = (!access.settlement.urls.is_empty(), !access.app.urls.is_empty());
-    let uses = [
-        (Contract::NodeRegistry, settlement && settings.registry_file.is_none()),
-        (Contract::RateRegistry, settlement && settings.rates_file.is_none()),
-        (Contract::GroupMessageBroadcaster, app),
-        (Contract::IdentityUpdateBroadcaster, app),
-    ];
-    uses.into_iter().filter_map(|(contract, used)| used.then_some(contract)).collect()
 }
 
 /// Returns the place of the record of payloads on the app chain: beside the nonce record, whose lock excludes other

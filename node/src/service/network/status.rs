@@ -7,7 +7,9 @@ use hawser_api::{
     ContractReading, ReadingState,
 };
 use hawser_chain::admin::MicroDollars;
-use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
+use hawser_chain::index::{
+    ChainView, EventSource, HeadStatus, ReaderState, ReaderStatus, ReorgDepth,
+};
 use hawser_chain::watch::{AccountBalances, BalanceWatcher, PauseWatcher};
 use hawser_proto::OriginatorId;
 use hawser_serve::ChainListsView as _;
@@ -54,6 +56,7 @@ impl ReadChain {
             unseen_for: head.seen.map(|at| at.elapsed()),
             disconnect_max: self.disconnect_max,
             pushed: head.pushed,
+            foreign_push: foreign_push(&head),
             endpoints: self.view.endpoints().into_iter().map(endpoint).collect(),
             faults: self
                 .view
@@ -67,6 +70,11 @@ impl ReadChain {
             account: self.balances.as_ref().map(account),
         }
     }
+}
+
+fn foreign_push(head: &HeadStatus) -> Option<String> {
+    let (index, found) = head.foreign_pushes.first_key_value()?;
+    Some(format!("the WebSocket at index {index} of the settings serves chain {found}"))
 }
 
 fn account(watcher: &BalanceWatcher) -> ChainAccount {
