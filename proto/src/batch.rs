@@ -23,10 +23,17 @@ use k256::{AffinePoint, ProjectivePoint, Scalar};
 
 use crate::sign::{Address, Digest, PublicKey, Signature, SignatureError};
 
+mod field;
+#[cfg(target_arch = "x86_64")]
+mod lane_points;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod multiply;
+mod points;
 mod roots;
 
-use multiply::{CurvePoint, sum_of_products};
+use multiply::sum_of_products;
+use points::CurvePoint;
 use roots::{CompressedPoint, curve_points};
 
 /// The fewest claims for one combination. Below it, single recoveries cost less (measured).
