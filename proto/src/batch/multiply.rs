@@ -20,7 +20,7 @@ const PLACED_MAX: usize = 4_096;
 /// Number of bits of a coefficient, and one more for the last carry.
 const COEFFICIENT_BITS: u32 = 129;
 /// The smallest size of a digit that [`bits_for`] returns.
-const BITS_MIN: u32 = 4;
+const BITS_MIN: u32 = 3;
 /// The most digits of a coefficient: those of the smallest size.
 const DIGITS_MAX: usize = digits(BITS_MIN);
 
@@ -76,7 +76,8 @@ fn sum_of<P: Summand>(points: &[CurvePoint], coefficients: &[u128]) -> Projectiv
 /// Returns the size of a digit with which this many points cost least (measured).
 fn bits_for(points: usize) -> u32 {
     match points {
-        ..160 => 4,
+        ..48 => 3,
+        48..160 => 4,
         160..480 => 5,
         480..1_280 => 6,
         1_280..3_072 => 7,
