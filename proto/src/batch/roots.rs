@@ -6,7 +6,8 @@
 
 use k256::FieldBytes;
 
-use super::multiply::{CurvePoint, Field};
+use super::field::Field;
+use super::points::CurvePoint;
 use crate::sign::PublicKey;
 
 /// An x coordinate, with its highest byte first, and the parity of the y coordinate.
@@ -30,7 +31,7 @@ fn curve_point(compressed: &CompressedPoint) -> Option<CurvePoint> {
     let mut bytes = [0; 33];
     bytes[0] = 2 + u8::from(compressed.has_odd_y);
     bytes[1..].copy_from_slice(&compressed.x);
-    Some(CurvePoint::of(&PublicKey::from_sec1(&bytes)?))
+    Some(CurvePoint::of_key(&PublicKey::from_sec1(&bytes)?))
 }
 
 /// Returns the point with these coordinates or with −`y`, whichever has the parity. `None` if x and `y` are not those
@@ -51,113 +52,54 @@ fn checked(compressed: &CompressedPoint, y: Field) -> Option<CurvePoint> {
     Some(CurvePoint::new(x, if is_right { y } else { y.negate(1).normalize_weak() }))
 }
 
-/// Roots of sixteen numbers at once. A number has five limbs of 52 bits, lowest first. The same limb of eight numbers
-/// is one register.
+/// Roots of sixteen numbers at once.
 #[cfg(target_arch = "x86_64")]
 mod ifma {
-    use std::arch::x86_64::{
-        __m256i, __m512i, _mm256_extract_epi64, _mm512_add_epi64, _mm512_and_si512,
-        _mm512_extracti64x4_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set_epi64,
-        _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srli_epi64,
+    use super::super::lanes::{
+        self, LANES, Lanes, Limbs, field_of, gathered, limbs_of, product, scattered, small, square,
+        sum,
     };
+    use super::{CompressedPoint, CurvePoint, checked};
 
-    use super::{CompressedPoint, CurvePoint, Field, checked};
-
-    /// Numbers in the lanes of a register.
-    const LANES: usize = 8;
     /// Groups of [`LANES`] numbers whose roots are found side by side. Each step waits for the one before it, so a
     /// processor has room for a second group.
     const GROUPS: usize = 2;
-    const LIMBS: usize = 5;
-    const LIMB_BITS: u32 = 52;
-    const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
-    /// The bits of the highest limb that are below 2²⁵⁶.
-    const LAST_LIMB_BITS: u32 = 48;
-    /// 2²⁵⁶ modulo the prime (SEC 2 §2.4.1).
-    const FOLD_256: i64 = 0x1_0000_03d1;
-    /// 2²⁶⁰ modulo the prime.
-    const FOLD_260: i64 = FOLD_256 << 4;
 
-    /// Eight numbers. Each limb is below 2⁵², so that a multiplication reads all of it, and each number is below
-    /// 2²⁵⁶ + 2⁷⁶, so it may be the prime or more.
-    type Lanes = [__m512i; LIMBS];
     /// The sixteen numbers of a pass.
     type Groups = [Lanes; GROUPS];
 
     /// Returns the points; `None` if the processor lacks the instructions.
     #[expect(unsafe_code, reason = "only at run time the program knows what the processor has")]
     pub(super) fn curve_points(compressed: &[CompressedPoint]) -> Option<Vec<Option<CurvePoint>>> {
-        if !std::arch::is_x86_feature_detected!("avx512f")
-            || !std::arch::is_x86_feature_detected!("avx512ifma")
-        {
+        if !lanes::are_there() {
             return None;
         }
         let mut points = Vec::with_capacity(compressed.len());
         for chunk in compressed.chunks(LANES * GROUPS) {
-            let mut limbs = [[0; LIMBS]; LANES * GROUPS];
-            for (limbs, it) in limbs.iter_mut().zip(chunk) {
-                *limbs = limbs_of(&it.x);
+            let mut numbers = [[Limbs::default(); LANES]; GROUPS];
+            for (number, it) in numbers.as_flattened_mut().iter_mut().zip(chunk) {
+                *number = limbs_of(&it.x);
             }
             // SAFETY: the processor has AVX-512 F and IFMA, and the function needs nothing else.
-            let roots = unsafe { roots(&limbs) };
-            points.extend(chunk.iter().zip(roots).map(|(it, root)| checked(it, field(&root))));
+            let roots = unsafe { roots(&numbers) };
+            let roots = chunk.iter().zip(roots.as_flattened());
+            points.extend(roots.map(|(it, root)| checked(it, field_of(root))));
         }
         Some(points)
     }
 
-    /// Splits a number of 32 bytes into limbs.
-    fn limbs_of(bytes: &[u8; 32]) -> [u64; LIMBS] {
-        let (words, _) = bytes.as_chunks::<8>();
-        let [d, c, b, a] = [0, 1, 2, 3].map(|at| u64::from_be_bytes(words[at]));
-        [
-            a & LIMB_MASK,
-            (a >> 52 | b << 12) & LIMB_MASK,
-            (b >> 40 | c << 24) & LIMB_MASK,
-            (c >> 28 | d << 36) & LIMB_MASK,
-            d >> 16,
-        ]
-    }
-
-    /// Puts a number together again. The result has magnitude 1.
-    fn field(limbs: &[u64; LIMBS]) -> Field {
-        const BASE: Field = Field::from_u64(1 << LIMB_BITS);
-        let sum = limbs.iter().rev().fold(Field::ZERO, |sum, limb| {
-            // A product has magnitude 1, and so does a limb: 2 at most.
-            sum.mul(&BASE) + Field::from_u64(*limb)
-        });
-        sum.normalize_weak()
-    }
-
     /// Returns a root of x³ + 7 for each x, if there is one; otherwise any number.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn roots(limbs: &[[u64; LIMBS]; LANES * GROUPS]) -> [[u64; LIMBS]; LANES * GROUPS] {
-        let zero = [_mm512_setzero_si512(); LIMBS];
-        let mut x = [zero; GROUPS];
-        for group in 0..GROUPS {
-            for limb in 0..LIMBS {
-                let mut lanes = [0; LANES];
-                for lane in 0..LANES {
-                    lanes[lane] = limbs[group * LANES + lane][limb].cast_signed();
-                }
-                let [a, b, c, d, e, f, g, h] = lanes;
-                x[group][limb] = _mm512_set_epi64(h, g, f, e, d, c, b, a);
-            }
+    fn roots(numbers: &[[Limbs; LANES]; GROUPS]) -> [[Limbs; LANES]; GROUPS] {
+        let mut found = *numbers;
+        let x = [gathered(numbers[0].each_ref()), gathered(numbers[1].each_ref())];
+        let mut right = products(&squares(x, 1), &x);
+        for lanes in &mut right {
+            *lanes = sum(lanes, &small(7));
         }
-        let cubes = products(&squares(x, 1), &x);
-        let mut sums = cubes;
+        let y = root_candidates(&right);
         for group in 0..GROUPS {
-            sums[group][0] = _mm512_add_epi64(cubes[group][0], _mm512_set1_epi64(7));
-            carry(&mut sums[group]);
-        }
-        let y = root_candidates(&sums);
-        let mut found = [[0; LIMBS]; LANES * GROUPS];
-        for group in 0..GROUPS {
-            for limb in 0..LIMBS {
-                let lanes = lanes_of(y[group][limb]);
-                for lane in 0..LANES {
-                    found[group * LANES + lane][limb] = lanes[lane].cast_unsigned();
-                }
-            }
+            found[group] = scattered(&y[group]);
         }
         found
     }
@@ -204,125 +146,13 @@ mod ifma {
         }
         made
     }
-
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn product(a: &Lanes, b: &Lanes) -> Lanes {
-        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
-        let mut high = low;
-        for i in 0..LIMBS {
-            for j in 0..LIMBS {
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a[i], b[j]);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a[i], b[j]);
-            }
-        }
-        for at in 0..2 * LIMBS {
-            low[at] = _mm512_add_epi64(low[at], high[at]);
-        }
-        reduced(low)
-    }
-
-    /// Multiplies numbers with themselves. Products of two different limbs occur twice, and are made once.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn square(a: &Lanes) -> Lanes {
-        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
-        let mut high = low;
-        for i in 0..LIMBS {
-            for j in i + 1..LIMBS {
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a[i], a[j]);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a[i], a[j]);
-            }
-        }
-        for at in 0..2 * LIMBS {
-            low[at] = _mm512_slli_epi64::<1>(_mm512_add_epi64(low[at], high[at]));
-        }
-        for i in 0..LIMBS {
-            low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], a[i], a[i]);
-            low[2 * i + 1] = _mm512_madd52hi_epu64(low[2 * i + 1], a[i], a[i]);
-        }
-        reduced(low)
-    }
-
-    /// Reduces products of two numbers. A column is a sum of at most ten parts below 2⁵², so it is below 2⁵⁶.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn reduced(mut columns: [__m512i; 2 * LIMBS]) -> Lanes {
-        let zero = _mm512_setzero_si512();
-        // The product is below 2⁵¹⁴, so the last column stays below 2⁵².
-        for at in 0..2 * LIMBS - 1 {
-            let (limb, over) = split::<LIMB_BITS>(columns[at]);
-            columns[at] = limb;
-            columns[at + 1] = _mm512_add_epi64(columns[at + 1], over);
-        }
-        let [c0, c1, c2, c3, c4, ..] = columns;
-        let mut sum = [c0, c1, c2, c3, c4, zero];
-        let fold = _mm512_set1_epi64(FOLD_260);
-        for at in 0..LIMBS {
-            let high = columns[LIMBS + at];
-            sum[at] = _mm512_madd52lo_epu64(sum[at], high, fold);
-            sum[at + 1] = _mm512_madd52hi_epu64(sum[at + 1], high, fold);
-        }
-        // The sum is below 2²⁹². Each limb is made of three parts below 2⁵² and a carry.
-        for at in 0..LIMBS {
-            let (limb, over) = split::<LIMB_BITS>(sum[at]);
-            sum[at] = limb;
-            sum[at + 1] = _mm512_add_epi64(sum[at + 1], over);
-        }
-        let [a, b, c, d, last, beyond] = sum;
-        let (last, over) = split::<LAST_LIMB_BITS>(last);
-        // Below 2³⁶. Its product with the factor is below 2⁷⁶.
-        let over = _mm512_add_epi64(over, _mm512_slli_epi64::<4>(beyond));
-        let fold = _mm512_set1_epi64(FOLD_256);
-        let a = _mm512_madd52lo_epu64(a, over, fold);
-        let b = _mm512_madd52hi_epu64(b, over, fold);
-        let mut lanes = [a, b, c, d, last];
-        carry(&mut lanes);
-        lanes
-    }
-
-    /// Carries what limbs have above 52 bits into the next one. The last limb has room for it.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn carry(lanes: &mut Lanes) {
-        for at in 0..LIMBS - 1 {
-            let (limb, over) = split::<LIMB_BITS>(lanes[at]);
-            lanes[at] = limb;
-            lanes[at + 1] = _mm512_add_epi64(lanes[at + 1], over);
-        }
-    }
-
-    /// Returns the lowest `BITS` bits, and those above.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    #[inline]
-    fn split<const BITS: u32>(limb: __m512i) -> (__m512i, __m512i) {
-        let mask = _mm512_set1_epi64((1 << BITS) - 1);
-        (_mm512_and_si512(limb, mask), _mm512_srli_epi64::<BITS>(limb))
-    }
-
-    /// Returns the lanes of a register.
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn lanes_of(limb: __m512i) -> [i64; LANES] {
-        let [a, b, c, d] = half(_mm512_extracti64x4_epi64::<0>(limb));
-        let [e, f, g, h] = half(_mm512_extracti64x4_epi64::<1>(limb));
-        [a, b, c, d, e, f, g, h]
-    }
-
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn half(limb: __m256i) -> [i64; LANES / 2] {
-        [
-            _mm256_extract_epi64::<0>(limb),
-            _mm256_extract_epi64::<1>(limb),
-            _mm256_extract_epi64::<2>(limb),
-            _mm256_extract_epi64::<3>(limb),
-        ]
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::points::Summand as _;
     use super::*;
 
     /// The prime of the curve, and numbers around it and around the limbs' ends.

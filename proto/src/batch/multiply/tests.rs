@@ -2,6 +2,7 @@
 
 use k256::Scalar;
 use k256::elliptic_curve::Field as _;
+use k256::elliptic_curve::point::AffineCoordinates as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +26,10 @@ fn one_by_one(terms: &[(i64, u128)]) -> ProjectivePoint {
 fn at_once(terms: &[(i64, u128)]) -> ProjectivePoint {
     let points: Vec<_> = terms.iter().map(|(factor, _)| multiple(*factor).0).collect();
     let coefficients: Vec<_> = terms.iter().map(|(_, coefficient)| *coefficient).collect();
-    sum_of_products(&points, &coefficients)
+    let sum = sum_of_products(&points, &coefficients);
+    // On a processor with instructions for many numbers, this is the other way.
+    assert_eq!(sum, sum_of::<CurvePoint>(&points, &coefficients));
+    sum
 }
 
 /// Few points and few coefficients: equal and opposite points meet in one bucket, alone and as sums of others.
