@@ -3,7 +3,7 @@
 //! A coefficient is split into digits of a few bits. For each position of a digit, the points with the same digit are
 //! added up first; the sum of digit d then counts d times. Nearly all additions are of the first kind. They are done
 //! in affine coordinates, where an addition is a division and three multiplications, and all divisions of a
-//! [`Round`] share one inversion (Montgomery's method). So an addition costs about a third of one in projective
+//! round share one inversion (Montgomery's method). So an addition costs about a third of one in projective
 //! coordinates (measured), and less than a fifth of that where the processor has AVX-512 IFMA.
 
 use k256::ProjectivePoint;
