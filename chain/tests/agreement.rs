@@ -336,7 +336,7 @@ async fn a_price_list_is_complete_as_of_five_minutes_before_the_block_that_was_r
     }
 }
 
-/// Which of the two lies is unknown: the list stays in use, and no fee is wrong by it.
+/// One of the two lies, and it is unknown which one: the list stays in use, and no fee is wrong by it.
 #[tokio::test]
 async fn a_price_list_to_which_another_endpoint_adds_a_rate_proves_nothing() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

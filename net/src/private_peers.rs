@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// Such as a replica, or a node whose URL in the registry is none.
+    /// A replica has no record, and the URL in a node's record may be none.
     #[test]
     fn a_node_without_an_address_dials_private_ones_only_if_its_operator_says_so() {
         let without = record(None);

@@ -1,7 +1,7 @@
 //! Prices of envelopes, each with its unit in the type.
 
-/// A price in picodollars, of one envelope or of several together. The rate registry takes any 64-bit number, and a node
-/// may state any, so a price may exceed every amount that can be charged.
+/// A price in picodollars, of one envelope or of several together. The rate registry takes any 64-bit number, and a
+/// node may state any, so a price may exceed every amount that can be charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct PicoDollarPrice(pub u64);

@@ -21,9 +21,9 @@ const IGNORED_BIT: u8 = 4;
 /// Returns true if an honest node of the reference implementation may have signed a statement that breaks a rule here.
 ///
 /// That software reads a group message no further than its content type
-/// ([`is_application_elsewhere`](mls::is_application_elsewhere)), and some of its builds take a recovery id of 4 to 7 in
-/// a payer's signature like one of 0 to 3. The statement must break no other rule that depends on its bytes alone, except
-/// by a late expiry, and be of a topic that is not reserved.
+/// ([`is_application_elsewhere`](mls::is_application_elsewhere)), and some of its builds take a recovery id of 4 to 7
+/// in a payer's signature like one of 0 to 3. The statement must break no other rule that depends on its bytes alone,
+/// except by a late expiry, and be of a topic that is not reserved.
 ///
 /// Costs one signature recovery, and two checks of signatures for a key package.
 #[must_use]

@@ -11,10 +11,9 @@ sys.dont_write_bytecode = True
 
 from checkpoints import audit_path, be, checkpoint_digest, consistency_path, leaf_hash, tree_root
 from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
-from misbehavior_late import Report
 from misbehavior_made import (
-    BEYOND, DAY, EARLIER, LATER, NODES, NOW, PAYING, RATE, SECOND, TRANSACTION, client, flip, high_s,
-    liveness, on_chain, pay, safety, secret, signed, statement, void,
+    BEYOND, DAY, EARLIER, END, LATER, NODES, NOW, PAYING, RATE, SECOND, START, TRANSACTION, attestation, client, flip,
+    high_s, liveness, malformed_reports, on_chain, pay, payer_report, safety, secret, signed, statement, void,
 )
 from misbehavior_trees import judge_trees
 from primitives import keccak256, public, sign
@@ -434,44 +433,6 @@ def golden_trees():
     for what, piece in statements.items():
         yield f"{name}{what}", fault, (piece, signed(statement()))
     yield f"{name}: a forged envelope", fault, (statements[""], flip(signed(statement()), -9))
-
-
-# Late releases: the contract's domain separator, and where the report of node 100 begins and ends.
-DOMAIN = bytes([5] * 32)
-START, END = 5, 20
-
-
-def payer_report(start=START, end=END, node=100, minute=NOW // MINUTE, root=bytes([7] * 32), nodes=(100, 200)):
-    """A domain separator and a report."""
-    listed = b"".join(encode((6, each)) for each in nodes)
-    return DOMAIN + encode((1, node), (2, start), (3, end), (4, minute), (5, root)) + listed
-
-
-def attestation(report, ns, node=100, named=None, change=lambda signature: signature):
-    """The envelope in which a node attests a report, maybe in another one's name."""
-    identity = Report(report).id
-    stated = encode((1, node if named is None else named), (2, encode((1, change(sign(secret(node), identity))))))
-    payload = encode((1, identity), (2, stated))
-    paid = pay(client(b"\5\x64\0\0\0", arm=7, payload=payload), node, key=secret(node))
-    return signed(statement(END + 2, ns, paid=paid, base=0, node=node), node)
-
-
-def malformed_reports(report):
-    return {
-        "short": report[:31],
-        "of no contract": bytes(32) + report[32:],
-        "cut off": report[:-1],
-        "about originator 0": payer_report(node=0),
-        "that ends before it starts": payer_report(END + 1),
-        "that ends too high": payer_report(end=2**63),
-        "of nothing with a root": payer_report(END),
-        "with a short root": payer_report(root=bytes(31)),
-        "without nodes": payer_report(nodes=()),
-        "with a node twice": payer_report(nodes=(100, 100)),
-        "with a node id of 32 bits": payer_report(nodes=(100, 2**31)),
-        "with 256 nodes": payer_report(nodes=range(100, 356)),
-        "of a minute with 32 bits": payer_report(minute=2**31),
-    }
 
 
 def golden_late():

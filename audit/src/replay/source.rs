@@ -38,8 +38,8 @@ pub trait LogSource {
     /// Returns true if the source states why places have no envelope, and false for a source that omits such places.
     fn shows_gaps(&self) -> bool;
 
-    /// Returns true if the source dates envelopes of chains by their blocks, as folders and snapshots do. A running node
-    /// may be of other software, which dates them by its own clock.
+    /// Returns true if the source dates envelopes of chains by their blocks, as folders and snapshots do. A running
+    /// node may be of other software, which dates them by its own clock.
     fn dates_chains_by_blocks(&self) -> bool {
         true
     }

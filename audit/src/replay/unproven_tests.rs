@@ -96,8 +96,7 @@ fn an_envelope_that_other_software_may_decode_is_no_fault_of_its_node() {
     }
 }
 
-/// Nor such a message, which the reference implementation reads no further than its content type. Wrong fees stay a
-/// fault.
+/// The reference implementation reads such a message no further than its content type. Wrong fees of it stay a fault.
 #[test]
 fn a_message_that_other_software_takes_is_no_fault_of_its_node() {
     let message = |content: u8| {

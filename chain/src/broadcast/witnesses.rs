@@ -284,9 +284,9 @@ impl Witnesses {
         self.quote_up_to(chain, from, call, WeiPerGas(u128::MAX)).await
     }
 
-    /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max`, the quote has
-    /// one of the lower prices. If one endpoint refuses the call, the others are asked: an endpoint that lies must not
-    /// prevent the call.
+    /// Returns a quote like [`quote`](Self::quote). If endpoints state prices above and below `price_max`, the quote
+    /// has one of the lower prices. If one endpoint refuses the call, the others are asked: an endpoint that lies must
+    /// not prevent the call.
     pub(crate) async fn quote_up_to(
         &self,
         chain: &Chain,

@@ -121,8 +121,8 @@ impl<T> Drop for ListWatcher<T> {
 
 /// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
 ///
-/// Records without a valid key, or with an id that is none of a node, are kept by their ids alone. An address that is no
-/// URL of a node is left out of its record. Of several records with the same key, one at most keeps its addresses.
+/// Records without a valid key, or with an id that is none of a node, are kept by their ids alone. An address that is
+/// no URL of a node is left out of its record. Of several records with the same key, one at most keeps its addresses.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now.

@@ -203,8 +203,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     assert!(chain.kept(0, &leaves).await.unwrap().is_settled);
     assert!(chain.kept(1, &leaves).await.is_err(), "there is one report");
 
-    // The sum of the rounded-up leaves equals the amount that the contract deducted and the amount
-    // that nodes and protocol share.
+    // The sum of the rounded-up leaves is what the contract deducted, and what nodes and protocol share.
     let settled: Vec<u64> = leaves.payers().iter().map(|leaf| leaf.fee.settled().0).collect();
     let sum: u64 = settled.iter().sum();
     for (leaf, settled) in leaves.payers().iter().zip(&settled).step_by(40) {

@@ -33,7 +33,7 @@ use crate::common::{
 
 pub const SOURCE: OriginatorId = OriginatorId(300);
 pub const OTHER: OriginatorId = OriginatorId(200);
-/// Nothing takes this long that happens at all.
+/// The longest wait of a test. A guess, for busy machines: a failing test alone waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn key(node: OriginatorId) -> SecretKey {

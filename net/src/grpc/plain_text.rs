@@ -159,7 +159,7 @@ mod tests {
         of_all(PlainTextPeers::Private, "http://").await.unwrap_err();
     }
 
-    /// Neither with TLS nor by an operator who permits plain text everywhere.
+    /// TLS permits it no more than an operator does who permits plain text everywhere.
     #[tokio::test]
     async fn a_peer_is_not_called_where_no_node_can_be() {
         for url in ["http://169.254.169.254", "http://[fe80::1]:5050", "http://0.0.0.0:5050"] {
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Neither with TLS nor by an operator who permits plain text everywhere.
+    /// TLS permits it no more than an operator does who permits plain text everywhere.
     #[tokio::test]
     async fn a_peer_is_called_at_a_private_address_only_if_that_is_allowed() {
         for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:10.0.0.1]", "[64:ff9b::a00:1]"] {

@@ -52,9 +52,10 @@ pub struct Network {
     pub migrated: Option<MigratedStrands>,
     /// The setting of nodes that start from now on.
     pub catch_up: CatchUp,
-    /// As before.
+    /// The way to reach peers, of nodes that start from now on.
     pub transport: PeerTransport,
-    /// As before. The URLs of nodes are private, so by default they dial each other.
+    /// The peers that are dialled in private networks, by nodes that start from now on. The URLs of nodes are private,
+    /// so by default they dial each other.
     pub private: PrivatePeers,
     /// The URLs of nodes that are registered from now on with other ones than usual.
     pub urls: BTreeMap<OriginatorId, String>,

@@ -55,11 +55,12 @@ fn checked(compressed: &CompressedPoint, y: Field) -> Option<CurvePoint> {
 /// Roots of sixteen numbers at once.
 #[cfg(target_arch = "x86_64")]
 mod ifma {
-    use super::super::lanes::{
+    use crate::batch::lanes::{
         self, LANES, Lanes, Limbs, field_of, gathered, limbs_of, product, scattered, small, square,
         sum,
     };
-    use super::{CompressedPoint, CurvePoint, checked};
+    use crate::batch::points::CurvePoint;
+    use crate::batch::roots::{CompressedPoint, checked};
 
     /// Groups of [`LANES`] numbers whose roots are found side by side. Each step waits for the one before it, so a
     /// processor has room for a second group.

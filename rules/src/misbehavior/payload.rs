@@ -128,8 +128,8 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
         Some(odd) => named(ODD_ENCODING, odd),
         None => absent(),
     };
-    // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what would
-    // decide about them stays named.
+    // Claims come last, because they are weaker evidence than any other rule. Wrong fees would be a proof, so what
+    // would decide about them stays named.
     match (claim, judge_fees(case, exhibit, &statement)) {
         (_, PayloadFinding::Broken(fact)) => PayloadFinding::Broken(fact),
         (Some(claim), PayloadFinding::Undecided(_, missing)) => {

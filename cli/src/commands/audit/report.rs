@@ -215,8 +215,8 @@ impl<'a> Judging<'a> {
     }
 }
 
-/// Returns the end of the command, with its exit code. A proof stands, whatever a node keeps that was not read: the node
-/// may be the one that it is about.
+/// Returns the end of the command, with its exit code. A proof stands, whatever a node keeps that was not read: the
+/// node may be the one that it is about.
 fn end(total: MisbehaviorVerdict, read: Result<(), RunError>) -> Result<(), RunError> {
     match read {
         Err(error) if total != MisbehaviorVerdict::Proven => {
