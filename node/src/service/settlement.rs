@@ -57,9 +57,10 @@ impl From<ChainSetupError> for RunError {
             ChainSetupError::Deployment(error) => error,
             // The settings may be right, and the endpoint wrong for a while. After a wrong setting the unit of systemd
             // does not start the node again.
-            ChainSetupError::Url(ConnectError::WrongChain { .. }) => Self::failed(error),
+            ChainSetupError::Url(ConnectError::WrongChain { .. }) | ChainSetupError::Watch(_) => {
+                Self::failed(error)
+            }
             ChainSetupError::Url(_) | ChainSetupError::NoAddress { .. } => Self::usage(error),
-            ChainSetupError::Watch(_) => Self::failed(error),
         }
     }
 }
