@@ -31,8 +31,8 @@ use crate::task_threads;
 use crate::unflushed::ArrivedHead;
 
 /// Silence of a client after which the rest of its body is no longer waited for. A guess: one that is still sending
-/// pauses for less.
-const SILENCE: Duration = Duration::from_secs(1);
+/// pauses for less, also if a packet is lost twice (RFC 6298 §5: it comes again after a second, and two more).
+const SILENCE: Duration = Duration::from_secs(3);
 /// Bytes of a body that are read behind its answer over HTTP/1.1. A guess: more than two of the largest messages.
 const HTTP1_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a body that are read behind its answer over HTTP/2. A reset tells a client to send no more of a longer one.

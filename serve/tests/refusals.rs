@@ -121,6 +121,32 @@ async fn a_body_that_is_refused_over_http1_is_read_to_its_end() {
     }
 }
 
+/// A caller hides a request in a body that is refused. If the body is not read to its end, the connection is closed.
+#[tokio::test]
+async fn a_request_that_is_hidden_in_a_refused_body_is_not_answered() {
+    const HIDDEN: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let server = server(&memory()).await;
+    for expect in ["", "expect: 100-continue\r\n"] {
+        let head = format!(
+            "POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n{expect}\
+             content-length: {}\r\n\r\n",
+            HIDDEN.len()
+        );
+        let mut connection = TcpStream::connect(server.address()).await.unwrap();
+        let (begin, rest) = HIDDEN.split_at(1);
+        connection.write_all(&[head.as_bytes(), begin].concat()).await.unwrap();
+        let answer = until(&mut connection, b"\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 415 "), "{expect}: {answer}");
+        // These fail on a connection that is closed already.
+        let _ = connection.write_all(rest).await;
+        let _ = connection.shutdown().await;
+        let mut behind = Vec::new();
+        let read = timeout(HANGS_AFTER, connection.read_to_end(&mut behind)).await;
+        assert!(read.is_ok(), "{expect}: the connection is closed");
+        assert_eq!(String::from_utf8_lossy(&behind), "", "{expect}");
+    }
+}
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()

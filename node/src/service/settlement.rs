@@ -55,8 +55,12 @@ impl From<ChainSetupError> for RunError {
     fn from(error: ChainSetupError) -> Self {
         match error {
             ChainSetupError::Deployment(error) => error,
+            // The settings may be right, and the endpoint wrong for a while. After a wrong setting the unit of systemd
+            // does not start the node again.
+            ChainSetupError::Url(ConnectError::WrongChain { .. }) | ChainSetupError::Watch(_) => {
+                Self::failed(error)
+            }
             ChainSetupError::Url(_) | ChainSetupError::NoAddress { .. } => Self::usage(error),
-            ChainSetupError::Watch(_) => Self::failed(error),
         }
     }
 }
@@ -249,6 +253,18 @@ fn status<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RunErrorKind;
+
+    /// An endpoint that states another chain for a while must not keep a node down that its supervisor starts again.
+    #[test]
+    fn what_an_endpoint_states_is_no_fault_of_the_settings() {
+        let kind = |error| RunError::from(ChainSetupError::Url(error)).kind;
+        let endpoint = "ws://127.0.0.1:1".to_owned();
+        let stated = ConnectError::WrongChain { endpoint, expected: 1, found: 2 };
+        assert_eq!(kind(stated), RunErrorKind::Failed);
+        let malformed = ConnectError::Url { given: "no url".into(), reason: "no scheme".into() };
+        assert_eq!(kind(malformed), RunErrorKind::Usage);
+    }
 
     #[test]
     fn rates_count_as_up_to_date_for_an_hour_after_their_last_read() {

@@ -290,7 +290,7 @@ fn reduced(mut columns: [__m512i; 2 * LIMBS]) -> Lanes {
     }
     let [a, b, c, d, last, beyond] = sum;
     let (last, over) = split::<LAST_LIMB_BITS>(last);
-    // Below 2³⁷. Its product with the fold is below 2⁷⁷.
+    // Below 2³⁷. Its product with the fold is below 2⁷⁰, so both halves are added to the lowest limbs.
     let over = _mm512_add_epi64(over, _mm512_slli_epi64::<4>(beyond));
     let a = _mm512_madd52lo_epu64(a, over, in_all(FOLD_256));
     let b = _mm512_madd52hi_epu64(b, over, in_all(FOLD_256));
