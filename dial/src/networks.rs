@@ -16,6 +16,10 @@ const CREDENTIALS_V6: [Ipv6Addr; 2] = [
 ];
 /// The beginning of addresses of IPv6 that a translator takes for those of IPv4: RFC 6052, section 2.1.
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+/// The bytes that may hold the address of IPv4 in one for the translator of a network (`64:ff9b:1::/48`, RFC 8215), for
+/// each length of its prefix: RFC 6052, section 2.2.
+const LOCAL_NAT64: [[usize; 4]; 4] =
+    [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
 
 /// The networks in which nodes are dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +64,36 @@ impl DialledNetworks {
 fn is_of_no_node(address: IpAddr) -> bool {
     match translated(address) {
         IpAddr::V4(it) => {
-            let [a, b, c, _] = it.octets();
-            // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
-            let is_of_protocols = [a, b, c] == [192, 0, 0];
             let is_of_many = it.is_multicast() || it.is_broadcast();
-            let is_of_none = a == 0 || is_of_many || is_of_protocols;
-            is_of_none || it.is_link_local() || CREDENTIALS_V4.contains(&it)
+            it.octets()[0] == 0 || is_of_many || is_beside_machine(it)
         }
         IpAddr::V6(it) => {
             it.is_unspecified()
                 || it.is_multicast()
                 || it.is_unicast_link_local()
                 || CREDENTIALS_V6.contains(&it)
+                || unpacked(it).into_iter().any(is_beside_machine)
         }
+    }
+}
+
+/// Returns true for an address of a machine's link, or at which a machine finds its credentials.
+fn is_beside_machine(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
+    let is_of_protocols = [a, b, c] == [192, 0, 0];
+    is_of_protocols || address.is_link_local() || CREDENTIALS_V4.contains(&address)
+}
+
+/// Returns the addresses of IPv4 to which packets for this address may go: that of a tunnel (6to4: RFC 3056, section
+/// 2), or those that the translator of a network may read in it.
+fn unpacked(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let octets = address.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    match address.segments() {
+        [0x2002, ..] => vec![at([2, 3, 4, 5])],
+        [0x64, 0xff9b, 1, ..] => LOCAL_NAT64.map(at).to_vec(),
+        _ => Vec::new(),
     }
 }
 
@@ -159,7 +180,7 @@ mod tests {
         "64:ff9b::101:101",
     ];
     /// Addresses at which no node is, in whatever network.
-    const OF_NO_NODE: [&str; 18] = [
+    const OF_NO_NODE: [&str; 24] = [
         "169.254.169.254",
         "::ffff:169.254.169.254",
         "64:ff9b::a9fe:a9fe",
@@ -178,6 +199,12 @@ mod tests {
         "::ffff:100.100.100.200",
         "168.63.129.16",
         "64:ff9b::a83f:8110",
+        "2002:a9fe:a9fe::1",
+        "2002:6464:64c8::1",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1:a9:fe:a9fe::",
+        "64:ff9b:1:0:a9:fea9:fe00:0",
     ];
 
     fn at(address: &str) -> SocketAddr {
@@ -235,6 +262,11 @@ mod tests {
             let refused = DialledNetworks::Public.of(vec![at(address)]).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{address}");
             assert!(refused.to_string().contains("--allow-private-nodes"), "{refused}");
+        }
+        // A tunnel or a translator may lead into a private network.
+        for address in ["2002:a00:1::1", "2002:101:101::1", "64:ff9b:1::101:101"] {
+            assert_eq!(DialledNetworks::All.of(vec![at(address)]).unwrap(), [at(address)]);
+            assert!(DialledNetworks::Public.of(vec![at(address)]).is_err(), "{address}");
         }
         let mixed = || vec![at("10.1.2.3"), at("1.1.1.1"), at("::1")];
         assert_eq!(DialledNetworks::Public.of(mixed()).unwrap(), [at("1.1.1.1")]);

@@ -6,16 +6,16 @@
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
 use hawser_rules::misbehavior::StrandLoad;
-use hawser_rules::{PicoDollarPrice, RateTable, check_charges_by_former};
+use hawser_rules::{PicoDollarPrice, RateTable, RuleNumber, check_charges_by_former};
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
 
-use crate::misbehavior::{FeeVerdict, judge_fees};
+use crate::misbehavior::{FeeVerdict, is_late, judge_fees};
 
 /// The result of a look at the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeLook {
     /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
-    /// another fee of the minute is doubted; or the envelope breaks a rule.
+    /// another fee of the minute is doubted; or the envelope breaks a rule, and not by a late expiry alone.
     Explained,
     /// The fees are wrong whatever the rates are.
     Wrong,
@@ -50,11 +50,18 @@ impl FeeWatch {
     /// Looks at the next envelope of a node's strand, which states the time `ns`.
     pub fn look_at(&mut self, entry: &LogEntry, ns: Option<i64>, rates: &RateTable) -> FeeLook {
         let LogEntry { bytes, facts, validity, .. } = entry;
-        let charged = facts.as_ref().filter(|_| *validity == Validity::Valid);
-        let look = match charged.map(|facts| (facts.originator_ns, facts.charge)) {
-            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, bytes, rates),
-            Some((_, None)) if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
-            Some((_, None)) | None => FeeLook::Explained,
+        let is_judged = match validity {
+            Validity::Valid => true,
+            // Its node may be innocent of the late expiry, and of no wrong fee.
+            Validity::Invalid(rule) => RuleNumber(rule.0) == RuleNumber::EXPIRY && is_late(bytes),
+            Validity::Waiting => false,
+        };
+        let charge = facts.as_ref().and_then(|facts| Some((facts.originator_ns, facts.charge?)));
+        let look = match charge {
+            _ if !is_judged => FeeLook::Explained,
+            Some((ns, charge)) => self.look_at_charge(ns, charge, bytes, rates),
+            None if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
+            None => FeeLook::Explained,
         };
         match ns {
             // Other software may count an envelope that breaks a rule, although this node does not.

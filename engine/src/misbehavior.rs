@@ -70,7 +70,7 @@ fn is_odd(envelope: &Bytes) -> bool {
 }
 
 /// Returns true if the statement inside expires late.
-fn is_late(envelope: &Bytes) -> bool {
+pub(crate) fn is_late(envelope: &Bytes) -> bool {
     let opened = OriginatorEnvelope::open(envelope.clone());
     let statement = opened.and_then(|(statement, _)| UnsignedOriginatorEnvelope::parse(statement));
     statement.is_ok_and(|it| expires_late(&it))

@@ -16,9 +16,9 @@ use crate::misbehavior::stated_ns;
 /// for the fields beside them.
 const ENVELOPES_LEN_BYTES_MAX: usize = REPORT_LEN_BYTES_MAX - 16 * 1024;
 
-/// Returns evidence that the congestion fee of a valid envelope of the log is too high; `None` if it is not, or if
-/// `rates` or the log do not show it. `at` and all places before it are verified. `held` returns the envelope of an
-/// earlier place of the strand.
+/// Returns evidence that the congestion fee of an envelope of the log is too high; `None` if it is not, or if `rates`
+/// or the log do not show it. The envelope is valid, or breaks no rule but by a late expiry. `at` and all places before
+/// it are verified. `held` returns the envelope of an earlier place of the strand.
 ///
 /// `most` are the largest numbers of envelopes that may have counted for it, if all of them were known when it came.
 /// With them, the fee is a claim even if a report has no room for the envelopes.

@@ -1,11 +1,19 @@
 //! Failures by peer: attempts that did not reach it, refusals, and the last error.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 use parking_lot::Mutex;
 
 use crate::control::SessionError;
+
+/// Reasons of one peer that the log of the process names until the peer was connected. A guess: a peer has three
+/// addresses, of which names may resolve to others later.
+const REASONS_MAX: usize = 8;
+/// Time after which the reasons of a peer that was connected are named again. A guess, so that a peer which connects
+/// and changes its address in turns writes some lines in an hour.
+const NAMED_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// The failures of one peer since this node started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,7 +33,24 @@ pub(crate) struct FailureLog {
     peers: Mutex<BTreeMap<OriginatorId, PeerFailures>>,
     /// The peers that the log of the process names as not dialled. A peer can change its address at any time, and must
     /// not fill the log.
-    named: Mutex<BTreeSet<OriginatorId>>,
+    named: Mutex<BTreeMap<OriginatorId, NamedPeer>>,
+}
+
+/// A peer that the log of the process names as not dialled.
+#[derive(Debug)]
+struct NamedPeer {
+    /// The reasons that were named.
+    reasons: BTreeSet<String>,
+    /// The time of the first one.
+    since: Instant,
+    /// A session with the peer has ended after that.
+    was_connected: bool,
+}
+
+impl NamedPeer {
+    fn new(since: Instant) -> Self {
+        Self { reasons: BTreeSet::new(), since, was_connected: false }
+    }
 }
 
 impl FailureLog {
@@ -38,17 +63,32 @@ impl FailureLog {
         failures.ended(why);
     }
 
-    /// Logs, once for each peer, that this node does not dial an address of the peer, if that is the error.
+    /// Logs that this node does not dial an address of the peer, if that is the error: each reason once, until the peer
+    /// was connected in between.
     pub(crate) fn warn_not_dialled(&self, peer: OriginatorId, why: &SessionError) {
         if let SessionError::NotDialled(why) = why
-            && self.named.lock().insert(peer)
+            && self.is_new(peer, why, Instant::now())
         {
             tracing::warn!(code = "peer_not_dialled", node_id = %peer, why, "this node does not dial an address of a peer");
         }
     }
 
+    /// Returns true if a reason for which the peer is not dialled has to be named, and notes that it is.
+    fn is_new(&self, peer: OriginatorId, why: &str, now: Instant) -> bool {
+        let mut named = self.named.lock();
+        let known = named.entry(peer).or_insert_with(|| NamedPeer::new(now));
+        let is_old = now.saturating_duration_since(known.since) >= NAMED_AGAIN_AFTER;
+        if known.was_connected && is_old {
+            *known = NamedPeer::new(now);
+        }
+        known.reasons.len() < REASONS_MAX && known.reasons.insert(why.to_owned())
+    }
+
     /// Records the end of a session with the peer.
     pub(crate) fn disconnected(&self, peer: OriginatorId, why: &SessionError) {
+        if let Some(known) = self.named.lock().get_mut(&peer) {
+            known.was_connected = true;
+        }
         self.peers.lock().entry(peer).or_default().ended(why);
     }
 
@@ -88,5 +128,23 @@ mod tests {
         log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
         assert_eq!(log.all()[&PEER], failures("closed by the peer: Shutdown"));
         assert_eq!(log.all().len(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_dialled_is_named_for_each_reason_and_again_after_it_was_connected() {
+        let (log, start) = (FailureLog::default(), Instant::now());
+        let after = |minutes| start + Duration::from_secs(60 * minutes);
+        assert!(log.is_new(PEER, "it is private", start));
+        assert!(!log.is_new(PEER, "it is private", after(60)), "it was not connected");
+        assert!(log.is_new(PEER, "no node can be there", after(60)), "another reason");
+        assert!(log.is_new(OriginatorId(300), "it is private", after(60)), "another peer");
+        log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
+        assert!(log.is_new(PEER, "it is private", after(60)));
+        log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
+        assert!(!log.is_new(PEER, "it is private", after(69)), "such peers fill no log");
+        assert!(log.is_new(PEER, "it is private", after(70)), "it lasts");
+        // A name that resolves to another address each time.
+        let named = (0..100).filter(|it| log.is_new(PEER, &it.to_string(), after(70)));
+        assert_eq!(named.count(), REASONS_MAX - 1);
     }
 }

@@ -110,13 +110,11 @@ impl<'a> LeavingStrand<'a> {
         self.ahead.take().or_else(|| self.read())
     }
 
-    /// Reads the next part ahead. Returns false if nothing was to be read.
-    pub(crate) fn read_ahead(&mut self) -> bool {
-        if self.ahead.is_some() {
-            return false;
+    /// Reads the next part ahead, if there is one.
+    pub(crate) fn read_ahead(&mut self) {
+        if self.ahead.is_none() {
+            self.ahead = self.read();
         }
-        self.ahead = self.read();
-        self.ahead.is_some()
     }
 
     /// Reads the next envelopes, at most [`READ_PLACES`]; `None` at the end. No lock is needed, because the bytes of a

@@ -334,13 +334,17 @@ impl Database {
         // Computed before any lock: this is most of the work besides the write, and nearly always all envelopes are
         // removed.
         let rows = LeavingRows::of(self, leaving.iter());
+        let head = self.strands.head(originator);
+        if head.is_locked() {
+            // Before the gate: a thread that waits to have it alone keeps all commits waiting, and a disk may be slow.
+            strand.read_ahead();
+        }
         let _no_rebuild = self.gate.read();
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
             return Ok(false);
         }
-        let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
-        let head = self.lock_between_commits(&head, || strand.read_ahead());
+        let head = self.lock_between_commits(&head);
         let end = self.verified(originator)?.unwrap_or(*head);
         let marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
         let mut marks = marks.expecting(strand.last_mark);
@@ -376,19 +380,11 @@ impl Database {
 
 impl Database {
     /// Locks the head of a strand while no commit has it. Does not stand in line for it at first: a thread in line gets
-    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well. Does other
-    /// work meanwhile, which returns false if there is none.
-    fn lock_between_commits<'h>(
-        &self,
-        head: &'h Head,
-        mut meanwhile: impl FnMut() -> bool,
-    ) -> MutexGuard<'h, SequenceId> {
+    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well.
+    fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if let Some(head) = head.try_lock() {
                 return head;
-            }
-            if meanwhile() {
-                continue;
             }
             let began = Instant::now();
             std::thread::sleep(BUSY_PAUSE);
@@ -398,5 +394,69 @@ impl Database {
         let head = head.lock();
         self.lasting.last_commit.note_wait(began.elapsed());
         head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+
+    use super::*;
+    use crate::change::{Change, Facts, LogEntry};
+    use crate::testing;
+
+    const PEER: OriginatorId = OriginatorId(200);
+
+    fn id(place: u64) -> EnvelopeId {
+        EnvelopeId::new(PEER, SequenceId(place))
+    }
+
+    fn facts(place: u64) -> Facts {
+        Facts {
+            topic: None,
+            originator_ns: 40_000_000_000,
+            depends_on: Vec::new(),
+            expiry_unix_s: Some(place),
+            receipt: None,
+            charge: None,
+            counts_for_congestion: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// A thread that waits to have the gate alone keeps all commits waiting, for as long as a slow disk reads.
+    #[test]
+    fn envelopes_are_read_ahead_outside_of_the_gate() {
+        let store = testing::store();
+        let append = |place| {
+            let statement = Bytes::from(format!("envelope {place}").into_bytes());
+            let bytes = OriginatorEnvelope::encode(statement, Proof::Transaction([1; 32]));
+            Change::Append(LogEntry::valid(id(place), bytes, facts(place)))
+        };
+        store.commit(&(1..=600).map(append).collect::<Vec<_>>()).unwrap();
+        let expiring =
+            |place| Expiring { expiry_unix_s: place, id: id(place), ..Expiring::default() };
+        let expired: Vec<Expiring> = (1..600).map(expiring).collect();
+        let database = store.database();
+        let head = database.strands.head(PEER);
+        let commit = head.lock(); // as a commit has it
+        let (read, reads) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let pruning = scope.spawn(|| {
+                let derive = |held: &[ExpiredEnvelope]| -> Vec<Option<Facts>> {
+                    read.send(database.gate.try_write().is_some()).unwrap();
+                    held.iter().map(|it| Some(facts(it.id.sequence.0))).collect()
+                };
+                store.prune_many(&expired, &derive, &mut |_| ControlFlow::Continue(()))
+            });
+            // The first part, and the one that is read ahead.
+            let are_outside = [reads.recv().unwrap(), reads.recv().unwrap()];
+            drop(commit);
+            assert_eq!(pruning.join().unwrap(), Ok(ControlFlow::Continue(())));
+            assert_eq!(are_outside, [true, true]);
+        });
     }
 }

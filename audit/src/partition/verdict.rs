@@ -84,7 +84,7 @@ pub enum MergeError {
 /// The verdict on all ranges together.
 #[derive(Debug, Clone, Serialize)]
 pub struct MergedVerdict {
-    /// `clean`, `faulty` or `incomplete`.
+    /// `clean`, `claim`, `faulty` or `incomplete`.
     pub verdict: &'static str,
     /// The strands, ascending.
     pub strands: Vec<MergedStrand>,
@@ -447,11 +447,7 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>, knows_rows: bool) ->
         rows: range.rows,
         envelopes: range.envelopes,
     };
-    let verdict = match (faults.count(), incomplete.is_empty()) {
-        (0, true) => "clean",
-        (0, false) => "incomplete",
-        _ => "faulty",
-    };
+    let verdict = faults.verdict(incomplete.is_empty());
     let (strands, mut unchecked) = (joined.iter().map(strand).collect(), unchecked(joined));
     if !knows_rows {
         unchecked.push("that these are all ranges of the log (--export)".to_owned());

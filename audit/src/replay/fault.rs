@@ -40,7 +40,7 @@ pub enum FaultKind {
     /// An envelope is dated into the minutes of a report, and follows its end. Its originator has released it late, or
     /// the report ends before its last minute does.
     InNoReport,
-    /// The time lies in the future.
+    /// The time lies in the future of the auditor's clock, which may be behind. A claim.
     TimeAhead,
     /// The originator signed an envelope for a place that it had declared void before. A claim.
     VoidSigned,
@@ -121,10 +121,9 @@ impl FaultKind {
             Self::BrokenRule
             | Self::Fee
             | Self::TimeBack
-            | Self::TimeAhead
             | Self::CheckpointRoot
             | Self::CheckpointTime => "signer",
-            Self::VoidSigned => "signer, as a claim",
+            Self::TimeAhead | Self::VoidSigned => "signer, as a claim",
             Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
@@ -134,7 +133,7 @@ impl FaultKind {
     /// Returns true if an innocent party can be named so: the fault is a claim, as in `docs/protocol/misbehavior.md`.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        self == Self::VoidSigned
+        matches!(self, Self::TimeAhead | Self::VoidSigned)
     }
 }
 
@@ -263,10 +262,17 @@ impl Faults {
         self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Returns true if there are faults, and each one is a [claim](FaultKind::is_claim).
+    /// Returns the stable name of the verdict on a log with these faults: `clean`, `claim`, `faulty` or `incomplete`.
+    /// `is_whole` is true if the source has shown the whole log.
     #[must_use]
-    pub fn are_claims(&self) -> bool {
-        !self.counts.is_empty() && self.counts.keys().all(|kind| kind.is_claim())
+    pub fn verdict(&self, is_whole: bool) -> &'static str {
+        let are_claims = self.counts.keys().all(|kind| kind.is_claim());
+        match (self.count() > 0, are_claims, is_whole) {
+            (true, false, _) => "faulty",
+            (_, _, false) => "incomplete",
+            (true, true, true) => "claim",
+            (false, _, true) => "clean",
+        }
     }
 
     /// Returns the number of faults by kind.

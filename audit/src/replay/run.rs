@@ -173,13 +173,7 @@ impl ReplayReport {
     /// Returns the stable name of the verdict.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        let all = self.all_faults();
-        match (all.count() > 0, all.are_claims(), self.incomplete.is_empty()) {
-            (true, false, _) => "faulty",
-            (_, _, false) => "incomplete",
-            (true, true, true) => "claim",
-            (false, _, true) => "clean",
-        }
+        self.all_faults().verdict(self.incomplete.is_empty())
     }
 }
 

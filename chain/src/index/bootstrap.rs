@@ -16,6 +16,7 @@ use alloy::rpc::client::BatchRequest;
 use alloy::rpc::types::{Filter, Log, TransactionInput, TransactionRequest};
 use alloy::sol_types::{SolCall as _, SolEvent as _};
 use alloy::transports::TransportError;
+use hawser_proto::SequenceId;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -136,6 +137,27 @@ impl BootstrapFindings {
 struct Transaction {
     to: Option<Address>,
     input: Bytes,
+}
+
+/// Returns the transactions of payloads whose sequence id does not follow the one before, with their blocks, and the
+/// highest id. `last` is the id before the first payload. An id above those of places counts neither way: nothing is
+/// missing before it, and the strand passes it over.
+pub(super) fn doubtful(
+    events: &[IndexedEvent],
+    mut last: SequenceId,
+) -> (BTreeMap<B256, u64>, SequenceId) {
+    let mut doubtful = BTreeMap::new();
+    for event in events {
+        let ContractEvent::Payload { sequence_id, .. } = event.decoded else { continue };
+        if sequence_id > SequenceId::MAX {
+            continue;
+        }
+        if sequence_id != last.next() {
+            doubtful.insert(event.transaction, event.block.number);
+        }
+        last = last.max(sequence_id);
+    }
+    (doubtful, last)
 }
 
 /// Marks the payloads of the `doubtful` transactions whose sequence ids the contract's operator chose, by the findings
@@ -336,6 +358,32 @@ mod tests {
         );
         let end = pauses(&[(4, false)], None);
         assert_eq!([3, 5].map(|index| end.at(index)), [true, false].map(Some));
+    }
+
+    /// The contract's operator chooses ids while it is paused, and an endpoint may make one up.
+    #[test]
+    fn an_id_that_does_not_follow_is_doubted_unless_no_place_has_it() {
+        let payload = |block: u8, sequence_id| IndexedEvent {
+            block: BlockRef { number: block.into(), hash: B256::ZERO },
+            block_time_s: 0,
+            log_index: 0,
+            transaction: B256::repeat_byte(block),
+            decoded: ContractEvent::Payload {
+                identifier: Bytes::new(),
+                sequence_id: SequenceId(sequence_id),
+                payload: Bytes::new(),
+                bootstrapped: false,
+            },
+        };
+        let beyond = SequenceId::MAX.0 + 1;
+        let events =
+            [payload(1, 6), payload(2, beyond), payload(3, u64::MAX), payload(4, 7), payload(5, 9)];
+        let (doubted, last) = doubtful(&events, SequenceId(5));
+        assert_eq!(doubted, BTreeMap::from([(B256::repeat_byte(5), 5)]));
+        assert_eq!(last, SequenceId(9));
+        let (doubted, last) = doubtful(&[payload(6, 3)], last);
+        assert_eq!(doubted, BTreeMap::from([(B256::repeat_byte(6), 6)]), "it goes back");
+        assert_eq!(last, SequenceId(9));
     }
 
     #[test]

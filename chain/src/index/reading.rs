@@ -4,7 +4,7 @@ mod handing_over;
 mod lagging;
 mod second_look;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::disputes::Disputes;
 use super::empty_pages::EmptyPages;
-use super::event::{BlockRef, ContractEvent};
+use super::event::BlockRef;
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
@@ -367,15 +367,7 @@ impl PageReader {
     /// ids skipped on purpose are void for good. If they contradict each other, events are searched for first.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
-        let mut last = self.last_sequence_id;
-        let mut doubtful = BTreeMap::new();
-        for event in &batch.events {
-            let ContractEvent::Payload { sequence_id, .. } = event.decoded else { continue };
-            if last.0.checked_add(1) != Some(sequence_id.0) {
-                doubtful.insert(event.transaction, event.block.number);
-            }
-            last = last.max(sequence_id);
-        }
+        let (doubtful, last) = bootstrap::doubtful(&batch.events, self.last_sequence_id);
         if !doubtful.is_empty() {
             let found =
                 bootstrap::find_all(&self.endpoints, &doubtful, self.settings.address, selector);

@@ -154,6 +154,29 @@ async fn a_bootstrap_that_skips_nearly_all_ids_is_served_and_makes_no_leaves() {
     assert!(snapshot.get(EnvelopeId::new(GROUPS, SequenceId(far))).unwrap().is_some());
 }
 
+/// The operator of the contract, or an endpoint that lies, names an id above the last one there is.
+#[tokio::test]
+async fn an_event_with_an_id_above_those_of_places_keeps_no_other_one_from_its_place() {
+    let store = store();
+    let chain = appended(&store);
+    let beyond = SequenceId::MAX.0 + 1;
+    let events = [
+        commit(1, "a"),
+        bootstrapped(beyond, "beyond"),
+        commit(beyond + 1, "beyond"),
+        ChainEvent { sequence: SequenceId(u64::MAX), ..bootstrapped(beyond, "beyond") },
+        commit(2, "b"),
+    ];
+    chain.append(GROUPS, &events, Some(position(5))).unwrap();
+    assert_eq!(strand(&store), "1 2");
+    assert_eq!(chain.position(GROUPS).unwrap(), Some(position(5)));
+    let alone = [bootstrapped(beyond, "beyond")];
+    chain.append(GROUPS, &alone, Some(position(6))).unwrap();
+    chain.append(GROUPS, &[commit(3, "c")], None).unwrap();
+    assert_eq!(strand(&store), "1 2 3");
+    assert_eq!(chain.position(GROUPS).unwrap(), Some(position(6)));
+}
+
 #[tokio::test]
 async fn an_event_that_is_filed_under_another_id_than_its_payload_leaves_its_place_empty() {
     let store = store();

@@ -37,7 +37,7 @@ pub(crate) enum NodePublishError {
     /// Each node that can be used has just charged more for congestion than the caller pays.
     #[error("the congestion fee of every node that can be used exceeds the limit of this caller")]
     TooExpensive,
-    /// Each attempt failed; this is the last one.
+    /// Each attempt failed; this is the last one, or the last refusal if two nodes have refused the envelope.
     #[error("node {node}: {error}")]
     Last {
         node: OriginatorId,
@@ -263,14 +263,17 @@ impl NodePublisher {
         let mut published: Vec<_> =
             placed.into_iter().map(|(index, placed)| (index, Ok(placed))).collect();
         let Some((error, items)) = failed else { return published };
-        let next = request.retry.lock().failed(&begun, id, failure_of(&error, &items));
         let may_be_published = may_be_published || error.may_be_published();
-        let errors = items.iter().zip(error.of_envelopes(items.len()));
-        let last: BTreeMap<usize, NodePublishError> = errors
-            .map(|(item, error)| {
-                (item.index, NodePublishError::Last { node: id, error, may_be_published })
-            })
-            .collect();
+        let (next, last) = {
+            let mut retry = request.retry.lock();
+            let next = retry.failed(&begun, id, failure_of(&error, &items));
+            let mut last = BTreeMap::new();
+            for (item, error) in items.iter().zip(error.of_envelopes(items.len())) {
+                let (node, error) = retry.reported(item.index, id, error);
+                last.insert(item.index, NodePublishError::Last { node, error, may_be_published });
+            }
+            (next, last)
+        };
         published.extend(match next {
             NextStep::TryOthers => self.place(items, request, last).await,
             NextStep::GiveUp => {

@@ -1,9 +1,10 @@
 //! Decides for one request which nodes are not tried again, and when the request has failed. Does no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
 
+use crate::nodes::NodeError;
 use crate::policy::CallerId;
 
 /// Number of refusing nodes after which the request is refused, unless it has a key package. A single node may be
@@ -17,8 +18,18 @@ pub(super) struct RetryState {
     banned: BTreeSet<OriginatorId>,
     unable: BTreeSet<OriginatorId>,
     refusals: usize,
+    /// The refusals of envelopes, by their indexes in the request.
+    refused: BTreeMap<usize, EnvelopeRefusals>,
     attempts: usize,
     attempts_max: usize,
+}
+
+/// The refusals of one envelope: their number, and the last one with its node.
+#[derive(Debug)]
+struct EnvelopeRefusals {
+    count: usize,
+    node: OriginatorId,
+    last: NodeError,
 }
 
 /// One attempt at one node.
@@ -58,6 +69,7 @@ impl RetryState {
             banned: BTreeSet::new(),
             unable: BTreeSet::new(),
             refusals: 0,
+            refused: BTreeMap::new(),
             attempts: 0,
             attempts_max,
         }
@@ -106,10 +118,34 @@ impl RetryState {
             NextStep::TryOthers
         }
     }
+
+    /// Records the error of a node for the envelope with this index in the request. Returns the error to report if no
+    /// other node is tried, with its node: the last refusal if two nodes have refused the envelope, whatever the other
+    /// nodes did; otherwise this error.
+    pub(super) fn reported(
+        &mut self,
+        index: usize,
+        node: OriginatorId,
+        error: NodeError,
+    ) -> (OriginatorId, NodeError) {
+        let earlier = self.refused.get(&index);
+        if matches!(error, NodeError::Refused(_)) {
+            let count = earlier.map_or(0, |it| it.count) + 1;
+            let refusals = EnvelopeRefusals { count, node, last: error.clone() };
+            self.refused.insert(index, refusals);
+            return (node, error);
+        }
+        match earlier.filter(|it| it.count >= REFUSALS_MAX) {
+            Some(refusals) => (refusals.node, refusals.last.clone()),
+            None => (node, error),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     fn node(n: u32) -> OriginatorId {
@@ -152,6 +188,32 @@ mod tests {
             assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
         }
         assert!(state.unable().is_empty(), "a refusal moves no topic");
+    }
+
+    /// The order of the nodes depends on the topic, and a client should learn the same in all.
+    #[test]
+    fn two_refusals_of_an_envelope_are_reported_whatever_another_node_does_and_when() {
+        let refusal = || NodeError::Refused(Status::invalid_argument("no key package"));
+        let is_refused = |failing: &[u32]| {
+            let mut state = begun(5);
+            let mut reported = None;
+            for n in 1..=3 {
+                let error = match failing.contains(&n) {
+                    true => NodeError::WentDown,
+                    false => refusal(),
+                };
+                // Another envelope of the request is refused by no node.
+                let (_, other) = state.reported(1, node(n), NodeError::WentDown);
+                assert!(matches!(other, NodeError::WentDown));
+                reported = Some(state.reported(0, node(n), error));
+            }
+            let (of, error) = reported.unwrap();
+            let is_refused = matches!(error, NodeError::Refused(_));
+            assert!(!is_refused || !failing.contains(&(of.0 / 100)), "{of} has not refused it");
+            is_refused
+        };
+        assert!([&[1][..], &[2], &[3], &[]].into_iter().all(is_refused));
+        assert!(!is_refused(&[1, 2, 3]) && !is_refused(&[2, 3]), "one node may be wrong");
     }
 
     #[test]

@@ -101,6 +101,14 @@ async fn two_nodes_that_refuse_a_key_package_refuse_for_none_of_the_others() {
         let answer = net.publish(vec![key_package()]).await.unwrap();
         assert_eq!(id_of(&answer[0]).0, net.nodes[honest].id.0);
     }
+    // The order in which they are asked does not matter.
+    for failing in 0..3 {
+        let net = Net::start(3).await;
+        net.nodes.iter().for_each(|node| node.becomes(refuses.clone()));
+        net.nodes[failing].becomes(Manner::Fails);
+        let refused = net.publish(vec![key_package()]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "node {failing} fails: {refused}");
+    }
     let net = Net::start(4).await;
     net.nodes.iter().for_each(|node| node.becomes(refuses.clone()));
     let refused = net.publish(vec![key_package()]).await.unwrap_err();

@@ -220,6 +220,7 @@ mod tests {
     /// The price of an envelope.
     const FEE: u64 = 7;
     const DAYS: u8 = 60;
+    const DAY_S: u64 = 86_400;
     /// An application message in a group.
     const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
                           aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
@@ -232,6 +233,17 @@ mod tests {
         (fee, congestion): (u64, u64),
         payer_bytes: Bytes,
     ) -> Bytes {
+        let expiry_s = u64::from(second) + u64::from(DAYS) * DAY_S;
+        expiring(sequence, second, (fee, congestion), payer_bytes, expiry_s)
+    }
+
+    fn expiring(
+        sequence: u64,
+        second: u32,
+        (fee, congestion): (u64, u64),
+        payer_bytes: Bytes,
+        expiry_unixtime: u64,
+    ) -> Bytes {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: sequence,
@@ -239,7 +251,7 @@ mod tests {
             payer_envelope_bytes: payer_bytes,
             base_fee_picodollars: fee,
             congestion_fee_picodollars: congestion,
-            expiry_unixtime: u64::from(second) + u64::from(DAYS) * 86_400,
+            expiry_unixtime,
         };
         UnsealedEnvelope::new(&statement).seal(&key(NODE.0))
     }
@@ -257,12 +269,16 @@ mod tests {
     }
 
     fn of_client(sequence: u64, second: u32, fees: (u64, u64), client: Bytes) -> Bytes {
+        signed(sequence, second, fees, payer_bytes_of(client))
+    }
+
+    fn payer_bytes_of(client: Bytes) -> Bytes {
         let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
         let signature = payer.payer_signature.unwrap().bytes;
         let head = [0x0a, u8::try_from(client.len()).unwrap()];
         let tail = [0x18, 0xac, 0x02, 0x20, DAYS]; // for node 300
         let parts: [&[u8]; 5] = [&head, &client, &[0x12, 67, 0x0a, 65], &signature, &tail];
-        signed(sequence, second, fees, parts.concat().into())
+        parts.concat().into()
     }
 
     /// Returns the verifier of the node's envelopes.
@@ -333,6 +349,34 @@ mod tests {
         let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
         assert_eq!(back.evidence.envelopes, [first[1].clone(), second[0].clone()]);
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(6));
+    }
+
+    /// Its node may have signed it days after it had dated it, which excuses no fee.
+    #[test]
+    fn wrong_fees_of_an_envelope_that_expires_late_are_evidence_and_its_expiry_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let of_days = |sequence: u64, fees, days: u64| {
+            let payer_bytes = payer_bytes_of(hex::decode(CLIENT).unwrap().into());
+            expiring(sequence, 500, fees, payer_bytes, 500 + days * DAY_S)
+        };
+        let all = [
+            of_days(1, (FEE, 0), 99),
+            of_days(2, (FEE - 1, 0), 99),
+            of_days(3, (FEE - 1, 0), 59),
+            of_days(4, (FEE, 700), 99),
+        ];
+        let changes = changes_of(&all);
+        for change in &changes {
+            let Change::Append(entry) = change else { panic!("an envelope each") };
+            assert_eq!(entry.validity, Validity::Invalid(InvalidRule(9)));
+        }
+        take_at(&store, rate(100), &changes);
+        let found = evidence(&store);
+        assert_eq!(places_of(&found, Misbehavior::Invalid(9)), [3]);
+        assert_eq!(places_of(&found, Misbehavior::Fee), [2]);
+        assert_eq!(places_of(&found, Misbehavior::Overcharge), [4]);
+        assert_eq!(found.len(), 3);
     }
 
     #[test]

@@ -10,12 +10,12 @@ use hawser_audit::partition::{
     check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
-use hawser_audit::replay::SourceError;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_audit::replay::{Faults, SourceError};
+use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
 use super::keys;
-use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, settings_by};
+use super::replay::{exit_of_log, settings_by};
 use crate::args::audit::{AuditCheckPartitionArgs, AuditMergeArgs};
 use crate::output;
 
@@ -60,15 +60,13 @@ pub(in super::super) fn check(
             .iter()
             .for_each(|text| output::line(format_args!("not checked: {text}")));
     }
-    let has_faults = ranges.iter().any(|range| range.all_faults().count() > 0);
-    let is_incomplete = ranges.iter().any(|range| !range.incomplete().is_empty());
-    let code = match (has_faults, is_incomplete) {
-        _ if is_piped => return Ok(()),
-        (true, _) => FAULTS_EXIT_CODE,
-        (false, true) => INCOMPLETE_EXIT_CODE,
-        (false, false) => return Ok(()),
-    };
-    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+    if is_piped {
+        return Ok(());
+    }
+    let mut faults = Faults::default();
+    ranges.iter().for_each(|range| faults.extend(&range.all_faults()));
+    let is_whole = ranges.iter().all(|range| range.incomplete().is_empty());
+    exit_of_log(faults.verdict(is_whole))
 }
 
 fn is_standard_input(files: &[PathBuf]) -> bool {
@@ -128,12 +126,7 @@ pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<()
     }
     let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
     print_merged(&merged, as_json);
-    let code = match merged.verdict {
-        "clean" => return Ok(()),
-        "incomplete" => INCOMPLETE_EXIT_CODE,
-        _ => FAULTS_EXIT_CODE,
-    };
-    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+    exit_of_log(merged.verdict)
 }
 
 /// Returns the strands that the manifest of an export names.

@@ -204,7 +204,12 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
         output::line(format_args!("keys: {keys}"));
         output::line(format_args!("verdict: {}", report.verdict()));
     }
-    let code = match report.verdict() {
+    exit_of_log(report.verdict())
+}
+
+/// Returns the result of a command whose exit code is this verdict on a log.
+pub(super) fn exit_of_log(verdict: &str) -> Result<(), RunError> {
+    let code = match verdict {
         "clean" => return Ok(()),
         "claim" => CLAIM_EXIT_CODE,
         "incomplete" => INCOMPLETE_EXIT_CODE,

@@ -86,8 +86,6 @@ impl Watch {
     fn reports(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
         let of = |node: &OriginatorId| format!("originator_id=\"{node}\"");
-        page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
-        all.iter().for_each(|(node, (count, _))| page.row(&of(node), count));
         page.family("xmtp_chain_watcher_reports_open", "Newest reports not settled", "gauge");
         for (node, (_, newest)) in all {
             page.row(&of(node), newest.iter().filter(|report| !report.is_settled).count());
@@ -128,11 +126,6 @@ impl Watch {
     fn ranges(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
         let of = |node: &OriginatorId| format!("originator_id=\"{node}\"");
-        let help = "Places that the reports cover";
-        page.family("xmtp_chain_envelope_range_total", help, "counter");
-        for (node, (_, newest)) in all {
-            page.row(&of(node), newest.last().map_or(0, |last| last.end_sequence_id.0));
-        }
         let help = "Places between two of the newest reports, or in both";
         page.family("xmtp_chain_envelope_range_gap", help, "gauge");
         for (node, (_, newest)) in all {

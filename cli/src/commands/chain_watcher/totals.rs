@@ -1,9 +1,9 @@
-//! Counters of payer reports: settlements from one look to the next.
+//! Counters of payer reports: what looks have shown so far, and settlements from one look to the next.
 
 use std::collections::BTreeMap;
 
 use hawser_chain::admin::fees::OnchainReport;
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use crate::metrics_server::MetricsPage;
 
@@ -13,6 +13,9 @@ const PICODOLLARS: u128 = 1_000_000;
 /// Reports of an originator that are remembered. A guess: eight times as many as a look shows. Bounds what an endpoint
 /// that makes up reports adds.
 const KNOWN_MAX: usize = 256;
+/// Originators that are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that makes up
+/// nodes adds.
+const ORIGINATORS_MAX: usize = 1024;
 
 /// Reports by originator, with the number of all.
 pub(super) type Reports = BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>;
@@ -21,20 +24,27 @@ pub(super) type Reports = BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>;
 #[derive(Debug, Default)]
 pub(super) struct ReportTotals {
     originators: BTreeMap<OriginatorId, OriginatorTotals>,
-    has_looked: bool,
+    /// The number of looks so far.
+    looks: u64,
     /// The time of the chain when a report was seen first that an earlier look had not shown, unix seconds.
     last_submission_s: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct OriginatorTotals {
+    /// The most reports that a look has shown.
+    submitted: u64,
+    /// The highest end of a last report that a look has shown.
+    end_sequence_id: SequenceId,
     settled: u64,
     fees_picodollars: u128,
     /// Reports that looks have shown, by index. An endpoint that is behind shows fewer, and others again that newer
     /// ones had displaced.
     known: BTreeMap<u64, KnownReport>,
-    /// The number of looks so far.
+    /// The number of looks so far that showed it.
     looks: u64,
+    /// The last of all looks that showed it.
+    last_look: u64,
     /// Times from submission to settlement of at most each bound.
     within: [u64; BOUNDS_S.len()],
     times: u64,
@@ -54,13 +64,28 @@ struct KnownReport {
 impl ReportTotals {
     /// Adds a look at this time of the chain.
     pub(super) fn note(&mut self, reports: &Reports, chain_time: u64) {
-        let is_first = !std::mem::replace(&mut self.has_looked, true);
-        for (originator, (_, newest)) in reports {
+        let is_first = self.looks == 0;
+        self.looks += 1;
+        for (originator, (count, newest)) in reports {
             let totals = self.originators.entry(*originator).or_default();
+            totals.last_look = self.looks;
+            totals.submitted = totals.submitted.max(*count);
+            let end = newest.last().map_or(SequenceId::NONE, |last| last.end_sequence_id);
+            totals.end_sequence_id = totals.end_sequence_id.max(end);
             let has_new = totals.note(newest, (!is_first).then_some(chain_time), chain_time);
             if has_new && !is_first {
                 self.last_submission_s = Some(chain_time);
             }
+        }
+        self.forget_originators();
+    }
+
+    /// Forgets the originators that no look has shown for longest, if there are too many.
+    fn forget_originators(&mut self) {
+        while self.originators.len() > ORIGINATORS_MAX {
+            let oldest = self.originators.iter().min_by_key(|(_, it)| it.last_look);
+            let Some((&originator, _)) = oldest else { return };
+            self.originators.remove(&originator);
         }
     }
 
@@ -73,6 +98,11 @@ impl ReportTotals {
     pub(super) fn write_to(&self, page: &mut MetricsPage) {
         let all = &self.originators;
         let of = |originator: &OriginatorId| format!("originator_id=\"{originator}\"");
+        page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
+        all.iter().for_each(|(id, it)| page.row(&of(id), it.submitted));
+        let help = "Places that the reports cover";
+        page.family("xmtp_chain_envelope_range_total", help, "counter");
+        all.iter().for_each(|(id, it)| page.row(&of(id), it.end_sequence_id));
         page.family("xmtp_chain_report_settled_total", "Reports settled", "counter");
         all.iter().for_each(|(id, it)| page.row(&of(id), it.settled));
         page.family("xmtp_chain_fees_settled_picodollars", "Fees settled", "counter");
@@ -158,7 +188,6 @@ impl OriginatorTotals {
 #[cfg(test)]
 mod tests {
     use hawser_chain::admin::MicroDollars;
-    use hawser_proto::SequenceId;
 
     use super::*;
 
@@ -224,8 +253,15 @@ mod tests {
         totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 2000);
         totals.note(&both, 2700);
         let text = page(&totals);
+        for line in [
+            "xmtp_chain_report_submitted_total{originator_id=\"100\"} 2",
+            "xmtp_chain_envelope_range_total{originator_id=\"100\"} 2",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+        }
         for behind in [look(&[report(0, 5, true)]), look(&[]), Reports::new()] {
             totals.note(&behind, 3000);
+            assert_eq!(page(&totals), text, "no counter decreases");
             totals.note(&both, 4000);
             assert_eq!(page(&totals), text);
             assert_eq!(totals.last_submission_s(), Some(2000));
@@ -265,5 +301,21 @@ mod tests {
         let text = page(&totals);
         totals.note(&honest, 1000);
         assert_eq!(page(&totals), text, "looks go on showing it");
+    }
+
+    #[test]
+    fn an_endpoint_that_makes_up_originators_takes_no_memory_without_end() {
+        let mut totals = ReportTotals::default();
+        let honest = look(&[report(0, 5, true)]);
+        for part in 0..20_u32 {
+            totals.note(&honest, 1000);
+            let invented = (0..256).map(|it| OriginatorId(1000 + part * 256 + it));
+            let reports = invented.map(|it| (it, (1, vec![report(0, 1, true)])));
+            totals.note(&reports.collect::<Reports>(), 1000);
+        }
+        assert_eq!(totals.originators.len(), ORIGINATORS_MAX);
+        let text = page(&totals);
+        let line = "xmtp_chain_report_settled_total{originator_id=\"100\"} 1";
+        assert!(text.lines().any(|it| it == line), "looks go on showing it: {text}");
     }
 }

@@ -70,6 +70,9 @@ pub(super) fn new_entries(
     let mut head = stored;
     let mut wanted: Vec<ChainEvent> = Vec::with_capacity(events.len());
     let mut skips = Vec::new();
+    let (events, beyond): (Vec<_>, Vec<_>) =
+        events.iter().partition(|event| event.sequence <= SequenceId::MAX);
+    log_beyond(originator, &beyond);
     for event in events {
         if event.sequence <= stored {
             compare(&snapshot, originator, event)?;
@@ -113,6 +116,20 @@ fn log_skip(head: EnvelopeId, through: SequenceId) {
             than a tree has leaves for: the tree of the strand ends before them, so later events are served and not \
             proved");
     }
+}
+
+/// Logs that events have ids above those of places. They are passed over, because no later attempt could store them,
+/// and the events around them would never be stored.
+fn log_beyond(originator: OriginatorId, beyond: &[&ChainEvent]) {
+    let Some(first) = beyond.first() else { return };
+    let transaction = format!("{:x}", Bytes::copy_from_slice(&first.transaction_hash));
+    tracing::warn!(
+        code = "chain_event_without_place",
+        envelope = %EnvelopeId::new(originator, first.sequence),
+        transaction,
+        events = beyond.len(),
+        "events of the chain have ids above those of places: they are passed over"
+    );
 }
 
 /// Compares an event with the entry that the log holds in its place.
