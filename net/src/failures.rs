@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_peer_that_is_not_dialled_is_named_for_each_reason_and_again_after_it_was_connected() {
         let (log, start) = (FailureLog::default(), Instant::now());
-        let after = |minutes| start + Duration::from_secs(60 * minutes);
+        let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
         assert!(log.is_new(PEER, "it is private", start));
         assert!(!log.is_new(PEER, "it is private", after(60)), "it was not connected");
         assert!(log.is_new(PEER, "no node can be there", after(60)), "another reason");
