@@ -123,7 +123,7 @@ fn settings_of_a_gateway_are_checked_without_a_start() {
         let flags = [
             ["config", "check-gateway"],
             ["--payer.key-file", key.as_str()],
-            ["--policies", policies.as_str()],
+            ["--policies-file", policies.as_str()],
             ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1/secret"],
         ];
         run(&[&flags.concat()[..], more].concat())
