@@ -73,7 +73,7 @@ fn memory() -> MemoryBudget {
 /// Requests that are refused before their end: path, content type, and the status over HTTP/1.1.
 const REFUSED: [(&str, &str, u16); 6] = [
     ("/x", "text/plain", 415),
-    ("/a.B/C", "application/proto", 404),
+    ("/a.B/C", "application/proto", 501),
     ("/a.B/C", "application/grpc-web", 200),
     (BIDI, "application/grpc-web", 200),
     ("/a.B/C", "application/grpc", 505),

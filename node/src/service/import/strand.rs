@@ -313,7 +313,7 @@ mod tests {
         let expiry = S + u64::from(DAYS) * 86_400;
         let payer = |place: u64| key(u8::try_from(2 + place % 3).unwrap());
         let mut rows: Vec<_> = (1..=90)
-            .map(|place| row(place, &payer(place), expiry + 86_400 * u64::from(place == 9)))
+            .map(|place| row(place, &payer(place), expiry + 2 * 86_400 * u64::from(place == 9)))
             .collect();
         rows[20].payer = None;
         rows
