@@ -307,8 +307,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_json_line_has_the_usual_keys_and_the_fields() {
+    /// Returns the lines that `log` writes, as JSON.
+    fn json_lines(log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -316,12 +316,18 @@ mod tests {
             .with_writer(move || writer.clone())
             .event_format(JsonLines)
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(subscriber, log);
+        let written = lines.0.lock().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_the_usual_keys_and_the_fields() {
+        let text = json_lines(|| {
             tracing::info!(port = 5050, node_id = %"100", why = %"100", "started \"api\" server");
             tracing::debug!("not shown");
             tracing::info!(target: "quinn", "not shown");
         });
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["message"], "started \"api\" server");
@@ -336,20 +342,12 @@ mod tests {
 
     #[test]
     fn a_json_line_has_the_parts_of_an_envelopes_id() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter(LevelFilter::INFO, None))
-            .with_writer(move || writer.clone())
-            .event_format(JsonLines)
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        let text = json_lines(|| {
             tracing::info!(envelope = %"100:5", "one");
             tracing::info!(envelope = %"100:5", originator_id = %"100", "of the same strand");
             tracing::info!(envelope = %"100:5", originator_id = %"200", "about another strand");
             tracing::info!(envelope = %"none", "no id");
         });
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
         let parts = |line: &str| {
             let line: Value = serde_json::from_str(line).unwrap();
             ["envelope", "originator_id", "sequence_id"].map(|field| line[field].clone())
