@@ -258,7 +258,7 @@ impl SignerGuess {
 ///
 /// Claims with an expected key that seven others share cost about a third of a recovery, in calls of some hundred, and
 /// less in larger ones; about half of that where the processor has AVX-512 IFMA. Callers split large batches over their
-/// threads. Memory: at most about 700 bytes for each claim, and 400 KiB.
+/// threads. Memory: at most about 900 bytes for each claim, and 700 KiB.
 #[must_use]
 pub fn recover_batch(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
     let mut is_expected = vec![false; claims.len()];

@@ -14,8 +14,8 @@ use super::lane_points::LanePoint;
 use super::lanes;
 use super::points::{CurvePoint, Summand};
 
-/// The points that are placed before they are added up. Bounds memory to about 400 KiB. With more of them the
-/// inversions cost no less, and the caches no longer hold them (measured).
+/// The points that are placed before they are added up. Bounds memory to about 700 KiB, with the work on pairs. With
+/// more points the inversions cost no less, and the caches no longer hold them (measured).
 const PLACED_MAX: usize = 4_096;
 /// Number of bits of a coefficient, and one more for the last carry.
 const COEFFICIENT_BITS: u32 = 129;
