@@ -1,5 +1,5 @@
 //! Transfers between tokens and chains: wraps and unwraps fee tokens, funds a payer on both chains at once, and sends
-//! native tokens of the app chain back to the settlement chain.
+//! native tokens of the app chain back to the settlement chain. Makes underlying tokens where they are a stand-in.
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::contracts::revert::Revert;
 use crate::contracts::{
-    AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
+    AppChainGateway, DepositSplitter, FeeToken, MockUnderlyingFeeToken, PayerRegistry,
+    SettlementChainGateway,
 };
 
 const SPLITTER: Contract = Contract::DepositSplitter;
@@ -176,6 +177,33 @@ pub fn unwrap(
     let withdraw = FeeToken::withdrawToCall { recipient_: recipient, amount_ };
     let step = network.step(Contract::FeeToken, &withdraw)?;
     Ok(Plan::of([step]).note(format!("unwraps {amount} for {recipient}")))
+}
+
+/// Plans to make underlying tokens for the recipient. A stand-in, whose tokens have no value, lets every account do so;
+/// another token refuses it when the step is simulated.
+///
+/// # Errors
+/// Fails when the token's address is not known.
+pub fn mint(
+    network: &Network,
+    recipient: Address,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    let amount_ = U256::from(amount.get());
+    let mint = MockUnderlyingFeeToken::mintCall { to_: recipient, amount_ };
+    let step = network.step(Contract::UnderlyingFeeToken, &mint)?;
+    Ok(Plan::of([step]).note(format!("makes {amount} in underlying tokens for {recipient}")))
+}
+
+/// Returns an account's balance of the underlying token.
+///
+/// # Errors
+/// Fails when the token cannot be read.
+pub async fn underlying_tokens(
+    network: &Network,
+    account: Address,
+) -> Result<MicroDollars, AdminError> {
+    tokens::balance(network, Contract::UnderlyingFeeToken, account).await
 }
 
 /// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.

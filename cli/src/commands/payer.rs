@@ -22,6 +22,7 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
         PayerCommand::Fund(args) => payer_funds::fund(&args, as_json).await,
+        PayerCommand::Mint(args) => payer_funds::mint(&args, as_json).await,
         PayerCommand::Wrap(args) => payer_funds::wrap(&args, as_json).await,
         PayerCommand::Unwrap(args) => payer_funds::unwrap(&args, as_json).await,
         PayerCommand::LeaveApp(args) => payer_funds::leave_app(&args, as_json).await,

@@ -1,4 +1,4 @@
-//! `hawser payer fund`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
+//! `hawser payer fund`, `mint`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
 
 use alloy::primitives::Address;
 use hawser_chain::admin::bridge::Gas;
@@ -29,6 +29,28 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
     let plan = funding::fund(&session.network, &session.account, &funding).await?;
     session.carry_out(plan).await?;
     finish(session, Some(payer)).await
+}
+
+/// Makes underlying tokens where they are a stand-in.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn mint(args: &UnwrapArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
+            .await?;
+    let recipient = recipient(args.recipient, &session.account)?;
+    let plan = funding::mint(&session.network, recipient, args.sum.amount)?;
+    session.carry_out(plan).await?;
+    let result = if session.sends() {
+        let tokens = funding::underlying_tokens(&session.network, recipient).await?;
+        let fields = ResultFields::default().with("account", recipient.to_string());
+        Some(fields.amount("underlying_tokens", tokens))
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
 }
 
 /// Wraps underlying tokens.
