@@ -419,6 +419,9 @@ fn tokens_of_a_stand_in_are_made_by_any_account() {
         assert_eq!(done["steps"][0]["contract"], "UnderlyingFeeToken");
         assert_eq!(done["result"]["underlying_tokens"]["microdollars"], made);
     }
+    let shown = chains.json(STRANGER, &["payer", "balance", "--payer", recipient]);
+    assert_eq!(shown["underlying_tokens"]["microdollars"], "15000000");
+    assert_eq!(shown["settlement_chain_wei"], "0", "no transaction can be paid for");
     let none = "0x0000000000000000000000000000000000000000";
     let to_none = ["payer", "mint", "--amount", "1", "--recipient", none];
     let text = chains.failure(STRANGER, 1, &to_none);

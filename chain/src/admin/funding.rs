@@ -8,8 +8,8 @@ use alloy::sol_types::{Panic, SolError as _};
 use super::bridge::{self, GAS_BASE, GAS_PER_KEY, Gas, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use super::tokens::{self, Permit};
 use super::{
-    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, WeiPerGas,
-    payers,
+    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, Wei,
+    WeiPerGas, payers,
 };
 use crate::contracts::revert::Revert;
 use crate::contracts::{
@@ -195,17 +195,6 @@ pub fn mint(
     Ok(Plan::of([step]).note(format!("makes {amount} in underlying tokens for {recipient}")))
 }
 
-/// Returns an account's balance of the underlying token.
-///
-/// # Errors
-/// Fails when the token cannot be read.
-pub async fn underlying_tokens(
-    network: &Network,
-    account: Address,
-) -> Result<MicroDollars, AdminError> {
-    tokens::balance(network, Contract::UnderlyingFeeToken, account).await
-}
-
 /// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.
 ///
 /// # Errors
@@ -231,14 +220,15 @@ pub fn from_app_chain(
     Ok(Plan::of([step]).note(format!("sends {amount} to {recipient}")).note(note))
 }
 
-/// Returns the native balance of an account on the app chain, in wei; `None` if that chain is not connected.
+/// Returns the native balance of an account on the app chain; `None` if that chain is not connected.
 ///
 /// # Errors
 /// Fails when the chain does not answer.
-pub async fn app_balance(network: &Network, account: Address) -> Result<Option<U256>, AdminError> {
+pub async fn app_balance(network: &Network, account: Address) -> Result<Option<Wei>, AdminError> {
     let Some(app) = &network.app else { return Ok(None) };
     let balance = app.provider().get_balance(account).await;
-    Ok(Some(balance.map_err(|error| app.request_error("eth_getBalance", error))?))
+    let balance = balance.map_err(|error| app.request_error("eth_getBalance", error))?;
+    Ok(Some(Wei::of_chain(balance)))
 }
 
 fn would_revert(contract: Contract, error: &[u8]) -> AdminError {

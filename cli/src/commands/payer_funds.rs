@@ -42,15 +42,7 @@ pub(super) async fn mint(args: &UnwrapArgs, as_json: bool) -> Result<(), RunErro
     let recipient = recipient(args.recipient, &session.account)?;
     let plan = funding::mint(&session.network, recipient, args.sum.amount)?;
     session.carry_out(plan).await?;
-    let result = if session.sends() {
-        let tokens = funding::underlying_tokens(&session.network, recipient).await?;
-        let fields = ResultFields::default().with("account", recipient.to_string());
-        Some(fields.amount("underlying_tokens", tokens))
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+    finish(session, Some(recipient)).await
 }
 
 /// Wraps underlying tokens.
@@ -119,9 +111,13 @@ async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(),
                 .with("account", account.to_string())
                 .with("registry_microdollars", balance.balance.0.to_string())
                 .amount("fee_tokens", balance.fee_tokens);
+            let fields = match balance.underlying_tokens {
+                Some(tokens) => fields.amount("underlying_tokens", tokens),
+                None => fields,
+            };
             let app = funding::app_balance(&session.network, account).await?;
             Some(match app {
-                Some(wei) => fields.with("app_chain_wei", wei.to_string()),
+                Some(wei) => fields.with("app_chain_wei", wei.0.to_string()),
                 None => fields,
             })
         }
