@@ -170,12 +170,12 @@ struct UsedPayer {
 
 impl UsedPayer {
     fn info(&self) -> PayerInfo {
-        let unsettled = self.periods.iter().map(|period| period.unsettled.picodollars.0);
-        let unsettled: i128 = unsettled.map(i128::from).sum();
+        let unsettled = self.periods.iter().map(|period| period.unsettled.picodollars);
+        let available = self.balance.map(|it| unsettled.fold(it, PicoDollarBalance::without));
         PayerInfo {
             period_summaries: self.periods.iter().map(summary).collect(),
             balance_picodollars: self.balance.map(clamped),
-            available_picodollars: self.balance.map(|it| clamped(it.without(unsettled))),
+            available_picodollars: available.map(clamped),
         }
     }
 }

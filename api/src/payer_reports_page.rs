@@ -2,6 +2,7 @@
 //! programs read numbers as doubles, which have 53 bits.
 
 use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportList, ReportState, ReportView};
+use hawser_proto::price::SettledAmount;
 use hawser_proto::{OriginatorId, PayerAddress};
 use hawser_serve::pages::{Page, json, plain};
 use http::StatusCode;
@@ -175,7 +176,7 @@ impl ReportRow {
     fn of(view: ReportView) -> Self {
         let ids = |nodes: Vec<OriginatorId>| nodes.into_iter().map(|node| node.0).collect();
         let ReportView { id, report, writers, attested_by, state } = view;
-        let (mut reasons, mut on_chain) = (Vec::new(), (None, 0, 0));
+        let (mut reasons, mut on_chain) = (Vec::new(), (None, 0, SettledAmount(0)));
         let state = match state {
             ReportState::Attested => "attested",
             ReportState::Equal => "equal",
@@ -188,7 +189,7 @@ impl ReportRow {
                 "waiting"
             }
             ReportState::OnChain { index, leaves_settled, settled, is_settled } => {
-                on_chain = (Some(index), leaves_settled, settled.0);
+                on_chain = (Some(index), leaves_settled, settled);
                 if is_settled { "settled" } else { "submitted" }
             }
         };
@@ -208,7 +209,7 @@ impl ReportRow {
             reasons,
             index,
             leaves_settled,
-            settled_microdollars: settled_microdollars.to_string(),
+            settled_microdollars: settled_microdollars.0.to_string(),
         }
     }
 }

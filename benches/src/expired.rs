@@ -7,6 +7,7 @@ use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::price::SettledAmount;
 use hawser_proto::{
     Bytes, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, minute_of,
 };
@@ -74,7 +75,7 @@ pub(crate) fn write_to(
         root: [1; 32],
         nodes: vec![node],
     };
-    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
     let events: Vec<_> = (0..)
         .zip([report, settled])
         .map(|(block, change)| PayerReportEvent {

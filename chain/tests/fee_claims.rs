@@ -176,8 +176,11 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
     for contract in [Contract::PayerReportManager, Contract::PayerRegistry] {
         few.contracts.set(contract, setup.network.contracts.get(contract).unwrap());
     }
-    let of_few = watcher::look(&few, &Watched::default()).await.unwrap();
+    let watched = Watched { payers: vec![payer], ..Watched::default() };
+    let of_few = watcher::look(&few, &watched).await.unwrap();
     assert_eq!(of_few.reports, seen.reports);
+    let balance = payers::balance(&setup.network, payer).await.unwrap().balance;
+    assert_eq!(of_few.payers, [(payer, balance)]);
     assert!(of_few.lacks_rates && of_few.rates.is_empty());
     let (limits, now) = (WatchLimits::default(), of_few.chain_time);
     let alarms = watcher::judge(&of_few, &limits, &BTreeMap::new(), now);

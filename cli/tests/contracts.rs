@@ -406,6 +406,28 @@ fn money_goes_to_both_chains_at_once_and_comes_back() {
     });
 }
 
+/// A payer of a network without a token of value funds itself without another tool.
+#[test]
+fn tokens_of_a_stand_in_are_made_by_any_account() {
+    let chains = Chains::start();
+    let recipient = "0x00000000000000000000000000000000000000aa";
+    let mint = ["payer", "mint", "--amount", "7.5", "--recipient", recipient];
+    assert_eq!(functions(&chains.json(STRANGER, &dry(&mint))), ["mint"]);
+    for made in ["7500000", "15000000"] {
+        let done = chains.json(STRANGER, &mint);
+        assert_eq!(functions(&done), ["mint"]);
+        assert_eq!(done["steps"][0]["contract"], "UnderlyingFeeToken");
+        assert_eq!(done["result"]["underlying_tokens"]["microdollars"], made);
+    }
+    let shown = chains.json(STRANGER, &["payer", "balance", "--payer", recipient]);
+    assert_eq!(shown["underlying_tokens"]["microdollars"], "15000000");
+    assert_eq!(shown["settlement_chain_wei"], "0", "no transaction can be paid for");
+    let none = "0x0000000000000000000000000000000000000000";
+    let to_none = ["payer", "mint", "--amount", "1", "--recipient", none];
+    let text = chains.failure(STRANGER, 1, &to_none);
+    assert!(text.contains("ERC20InvalidReceiver("), "{text}");
+}
+
 #[test]
 fn each_shell_gets_a_script_that_knows_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

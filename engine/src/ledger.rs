@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use hawser_proto::PayerAddress;
+use hawser_proto::price::{PicoDollarChange, PicoDollarPrice};
 use hawser_storage::{LedgerEntry, LedgerEventId, LedgerKind};
 use sha2::{Digest as _, Sha256};
 
@@ -82,8 +83,8 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
 #[derive(Debug, Clone, Default)]
 pub struct PayerLedger {
     entries: Vec<LedgerEntry>,
-    /// The kind and the amount, in picodollars, of the newest entry of each event.
-    newest: HashMap<LedgerEventId, (LedgerKind, i128)>,
+    /// The kind and the amount of the newest entry of each event.
+    newest: HashMap<LedgerEventId, (LedgerKind, PicoDollarChange)>,
 }
 
 impl PayerLedger {
@@ -138,7 +139,7 @@ impl PayerLedger {
             LedgerAction::WithdrawalCancelled => return kind == LedgerKind::WithdrawalCancelled,
         };
         let is_amount =
-            picodollars(shown).is_ok_and(|shown| shown.unsigned_abs() == amount.unsigned_abs());
+            picodollars(shown).is_ok_and(|shown| shown.0.unsigned_abs() == amount.0.unsigned_abs());
         kind == expected && is_amount
     }
 }
@@ -159,10 +160,10 @@ fn book_new(
         LedgerAction::UsageSettled(LedgerMicroDollars(0)) => None,
         LedgerAction::Deposit(amount) => entry(LedgerKind::Deposit, picodollars(amount)?),
         LedgerAction::WithdrawalRequested(amount) => {
-            entry(LedgerKind::WithdrawalRequested, -picodollars(amount)?)
+            entry(LedgerKind::WithdrawalRequested, opposite(picodollars(amount)?))
         }
         LedgerAction::UsageSettled(amount) => {
-            entry(LedgerKind::UsageSettled, -picodollars(amount)?)
+            entry(LedgerKind::UsageSettled, opposite(picodollars(amount)?))
         }
         LedgerAction::WithdrawalCancelled => {
             entry(LedgerKind::WithdrawalCancelled, opposite(last_withdrawal(entries)?))
@@ -200,20 +201,20 @@ pub(crate) fn reversals(
 pub struct PicoDollarBalance(pub i128);
 
 impl PicoDollarBalance {
-    /// Returns the balance without `picodollars` of fees.
+    /// Returns the balance without a fee.
     #[must_use]
-    pub fn without(self, picodollars: i128) -> Self {
-        Self(self.0.saturating_sub(picodollars))
+    pub fn without(self, fee: PicoDollarPrice) -> Self {
+        Self(self.0.saturating_sub(fee.0.into()))
     }
 
-    /// Returns the balance after an entry of this amount, picodollars.
+    /// Returns the balance after an entry of this amount.
     ///
     /// Sums count modulo 2^128. So every sum in that range is exact, and that of any entries that are true is. An
     /// endpoint can make up thousands of the largest deposits; they are as wrong as a single one, and after their
     /// reversals nothing is left of them.
     #[must_use]
-    pub fn after(self, picodollars: i128) -> Self {
-        Self(self.0.wrapping_add(picodollars))
+    pub fn after(self, change: PicoDollarChange) -> Self {
+        Self(self.0.wrapping_add(change.0))
     }
 }
 
@@ -229,12 +230,12 @@ pub fn balance(entries: &[LedgerEntry]) -> PicoDollarBalance {
 /// # Panics
 /// For `i128::MIN`, which has no opposite. No entry has it: [`picodollars`] gives amounts of 116 bits, and
 /// storage reads a stored one as damage. An entry that did not balance would change what a payer owns.
-fn opposite(amount: i128) -> i128 {
-    amount.checked_neg().expect("an amount of the ledger has an opposite")
+fn opposite(amount: PicoDollarChange) -> PicoDollarChange {
+    amount.opposite().expect("an amount of the ledger has an opposite")
 }
 
 /// Returns the amount of the last withdrawal that is neither reversed nor cancelled; below 0.
-fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i128, BookingError> {
+fn last_withdrawal(entries: &[LedgerEntry]) -> Result<PicoDollarChange, BookingError> {
     // Read from the newest entry back: a reversal is met before the entry that it reverses, and
     // takes that entry out of account. An event that was booked again after its reversal has a
     // newer entry, which is met before both.
@@ -253,12 +254,13 @@ fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i128, BookingError> {
 }
 
 /// Converts an amount of the chain.
-fn picodollars(amount: LedgerMicroDollars) -> Result<i128, BookingError> {
+fn picodollars(amount: LedgerMicroDollars) -> Result<PicoDollarChange, BookingError> {
     let error = BookingError::Amount { amount };
     if !(1..=MICRODOLLARS_MAX).contains(&amount.0) {
         return Err(error);
     }
-    i128::try_from(amount.0 * PICODOLLARS_PER_MICRODOLLAR).map_err(|_| error)
+    let picodollars = i128::try_from(amount.0 * PICODOLLARS_PER_MICRODOLLAR).map_err(|_| error)?;
+    Ok(PicoDollarChange(picodollars))
 }
 
 #[cfg(test)]
@@ -360,15 +362,15 @@ mod tests {
     fn kinds_and_signs_are_those_of_other_implementations() {
         let book = |action| book(&[], &event(1, action)).unwrap().unwrap();
         let deposit = book(DEPOSIT);
-        assert_eq!((deposit.kind as u8, deposit.picodollars), (0, 10_000_000));
+        assert_eq!((deposit.kind as u8, deposit.picodollars.0), (0, 10_000_000));
         let withdrawal = book(WITHDRAWAL);
-        assert_eq!((withdrawal.kind as u8, withdrawal.picodollars), (1, -4_000_000));
+        assert_eq!((withdrawal.kind as u8, withdrawal.picodollars.0), (1, -4_000_000));
         let settled = book(LedgerAction::UsageSettled(LedgerMicroDollars(3)));
-        assert_eq!((settled.kind as u8, settled.picodollars), (2, -3_000_000));
+        assert_eq!((settled.kind as u8, settled.picodollars.0), (2, -3_000_000));
         let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled(LedgerMicroDollars(0))));
         assert_eq!(nothing, Ok(None), "a settlement of nothing is no error");
         let cancelled = self::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
-        assert_eq!((cancelled.kind as u8, cancelled.picodollars), (3, 4_000_000));
+        assert_eq!((cancelled.kind as u8, cancelled.picodollars.0), (3, 4_000_000));
     }
 
     #[test]
@@ -388,7 +390,7 @@ mod tests {
             let is_beyond = exact.is_none_or(|exact| exact > i128::from(i64::MAX));
             assert_eq!(golden.is_none(), is_beyond, "{case}");
             let booked = exact.filter(|it| *it != 0 && microdollars <= MICRODOLLARS_MAX);
-            let converted = picodollars(LedgerMicroDollars(microdollars)).ok();
+            let converted = picodollars(LedgerMicroDollars(microdollars)).ok().map(|it| it.0);
             assert_eq!(converted, booked, "{case}");
             assert!(golden.is_none() || golden == exact, "{case}");
             compared += 1;
@@ -480,7 +482,7 @@ mod tests {
         entries.extend(undone);
         assert_eq!(micros(&entries), 10);
         let lowest = PicoDollarBalance(i128::MIN);
-        assert_eq!(lowest.without(1), lowest);
+        assert_eq!(lowest.without(PicoDollarPrice(1)), lowest);
     }
 
     #[test]

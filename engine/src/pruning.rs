@@ -208,6 +208,7 @@ mod tests {
         CreateInbox, IdentityAction, IdentityUpdate,
     };
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::price::SettledAmount;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{PayerAddress, SecretKey};
     use hawser_rules::retention::{RETENTION_INFINITE, RETENTION_MIGRATED};
@@ -233,7 +234,8 @@ mod tests {
     }
 
     fn settled(originator: OriginatorId, index: u64) -> PayerReportEvent {
-        let change = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        let change =
+            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
         PayerReportEvent { block: index, log_index: 1, originator, index, change }
     }
 

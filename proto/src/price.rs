@@ -1,4 +1,4 @@
-//! Prices of envelopes, each with its unit in the type.
+//! Prices of envelopes and amounts of payers, each with its unit in the type.
 
 /// A price in picodollars, of one envelope or of several together. The rate registry takes any 64-bit number, and a
 /// node may state any, so a price may exceed every amount that can be charged.
@@ -25,9 +25,53 @@ impl PicoDollarPrice {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct PicoDollarsPerByteDay(pub u64);
 
+/// An amount in picodollars that is added to the balance of a payer; below 0 for a debit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PicoDollarChange(pub i128);
+
+impl PicoDollarChange {
+    /// Returns the change that balances this one; `None` for the lowest number, which has no opposite.
+    #[must_use]
+    pub fn opposite(self) -> Option<Self> {
+        self.0.checked_neg().map(Self)
+    }
+}
+
+/// The amount in microdollars that the contracts deduct for a sum of fees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SettledAmount(pub u64);
+
+impl SettledAmount {
+    /// Adds `other`; the result is the largest representable amount if the sum is larger.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl std::fmt::Display for SettledAmount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} µ$", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An endpoint can make up the amounts of settlements.
+    #[test]
+    fn sums_of_settled_amounts_stay_in_their_range() {
+        let most = SettledAmount(u64::MAX);
+        assert_eq!(most.plus(SettledAmount(1)), most);
+        assert_eq!(SettledAmount(2).plus(SettledAmount(3)), SettledAmount(5));
+    }
+
+    #[test]
+    fn the_lowest_change_of_a_balance_has_no_opposite() {
+        assert_eq!(PicoDollarChange(i128::MIN).opposite(), None);
+        assert_eq!(PicoDollarChange(-3).opposite(), Some(PicoDollarChange(3)));
+    }
 
     /// A node may state any fees.
     #[test]

@@ -136,6 +136,7 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use hawser_proto::Address;
+    use hawser_proto::price::PicoDollarChange;
 
     use super::*;
     use crate::keys::ledger::{LedgerEventId, LedgerKind};
@@ -149,7 +150,7 @@ mod tests {
             event: LedgerEventId([event; 32]),
             block: 5,
             kind: LedgerKind::Deposit,
-            picodollars,
+            picodollars: PicoDollarChange(picodollars),
         };
         let payers = [Address([0; 20]), Address([0xff; 20])];
         let at = ChainPosition { block: 5, hash: [5; 32] };

@@ -309,12 +309,15 @@ const LAST_PAYER: PayerAddress = hawser_proto::Address([0xff; 20]);
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::price::SettledAmount;
+
     use super::*;
     use crate::testing::{NODE, store};
     use crate::{Change, SkipReason};
 
     fn settled(block: u64, log_index: u64, left: u64) -> PayerReportEvent {
-        let change = crate::PayerReportChange::Settled { leaves: 1, left, microdollars: 1 };
+        let microdollars = SettledAmount(1);
+        let change = crate::PayerReportChange::Settled { leaves: 1, left, microdollars };
         PayerReportEvent { block, log_index, originator: NODE, index: 0, change }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use crate::support::*;
+use hawser_proto::price::{PicoDollarChange, SettledAmount};
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, Family, InvalidRule,
@@ -190,7 +191,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
             event: LedgerEventId([number; 32]),
             block: u64::from(number),
             kind: LedgerKind::WithdrawalRequested,
-            picodollars: -i128::from(number),
+            picodollars: PicoDollarChange(-i128::from(number)),
         };
         // Events in no particular order, and payers with adjacent addresses.
         store
@@ -219,7 +220,7 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
         event: LedgerEventId([number; 32]),
         block: u64::from(number),
         kind: LedgerKind::Deposit,
-        picodollars: i128::from(number),
+        picodollars: PicoDollarChange(i128::from(number)),
     };
     store.record_ledger(&[(payer(1), entry(1)), (payer(2), entry(2))], None).unwrap();
     let damaged = [&payer(2).0[..], &1_u64.to_be_bytes()].concat();
@@ -228,7 +229,7 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
     store.record_ledger(&[(payer(3), entry(3))], None).unwrap();
     let read_in_parts = |name| {
         let mut sum = 0;
-        let read = store.snapshot().ledger_after(payer(name), 0, 9, |it| sum += it.picodollars);
+        let read = store.snapshot().ledger_after(payer(name), 0, 9, |it| sum += it.picodollars.0);
         read.map(|read| (read, sum))
     };
     for name in [1, 3] {
@@ -350,7 +351,8 @@ fn report_events(store: &Store) -> Vec<PayerReportEvent> {
 #[test]
 fn reports_are_what_the_chain_has() {
     on_each(|store| {
-        let settled = PayerReportChange::Settled { leaves: 3, left: 0, microdollars: 7 };
+        let microdollars = SettledAmount(7);
+        let settled = PayerReportChange::Settled { leaves: 3, left: 0, microdollars };
         let first = [report_event(5, 2, submitted(1)), report_event(7, 0, settled)];
         let at = |block| ChainPosition { block, hash: [9; 32] };
         assert_eq!(store.snapshot().payer_reports_position().unwrap(), None);

@@ -105,11 +105,11 @@ impl Sink for LedgerSink {
 }
 
 fn booking(event: &IndexedEvent) -> LedgerEvent {
-    let ContractEvent::BalanceChanged { kind, payer, micro_dollars } = event.decoded else {
+    let ContractEvent::BalanceChanged { kind, payer, amount } = event.decoded else {
         panic!("the registry has no other events: {:?}", event.decoded)
     };
     let index = u32::try_from(event.log_index).unwrap();
-    let amount = LedgerMicroDollars(micro_dollars);
+    let amount = LedgerMicroDollars(amount.get());
     LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,

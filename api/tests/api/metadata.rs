@@ -6,6 +6,7 @@ use hawser_api::{ApiSettings, NoPeers};
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::price::SettledAmount;
 use hawser_proto::{SecretKey, SequenceId, minute_of};
 use hawser_storage::{ChainPosition, LedgerEventId, PayerReportChange, PayerReportEvent};
 use tonic::Code;
@@ -104,7 +105,7 @@ fn settled_report(end_minute: u32, through: u64) -> [PayerReportEvent; 2] {
         root: [7; 32],
         nodes: vec![NODE],
     };
-    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
     [(0, submitted), (1, settled)].map(|(log_index, change)| PayerReportEvent {
         block: 1,
         log_index,

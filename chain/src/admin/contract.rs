@@ -117,12 +117,12 @@ impl Contract {
         first.to_lowercase() + rest
     }
 
-    /// Returns the name of the artifact with the contract's ABI. For the underlying token, a third-party contract, only
-    /// the standard token functions are used.
+    /// Returns the name of the artifact with the contract's ABI. The underlying token is a stand-in, or a third-party
+    /// contract, of which only the standard token functions are used.
     #[must_use]
     pub fn interface(self) -> &'static str {
         match self {
-            Self::UnderlyingFeeToken => "FeeToken",
+            Self::UnderlyingFeeToken => "MockUnderlyingFeeToken",
             Self::SettlementChainFactory | Self::AppChainFactory => "Factory",
             other => other.name(),
         }

@@ -183,18 +183,16 @@ pub async fn claim(
     originators: &[OriginatorId],
 ) -> Result<Plan, AdminError> {
     let owner = owner(network, whose).await?;
-    let reports = reports(network, originators).await?;
-    let mut open = Vec::new();
-    for report in reports.iter().filter(|report| report.is_settled) {
-        if is_listed(report, whose) && !is_claimed(network, report, whose).await? {
-            open.push(report);
-        }
-    }
+    let mut reports = reports(network, originators).await?;
+    let seen = reports.len();
+    reports.retain(|report| report.is_settled);
+    let looks = reports.into_iter().map(|report| unclaimed(network, report, whose));
+    let found: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+    let open: Vec<OnchainReport> = found.into_iter().flatten().collect();
     if open.is_empty() {
-        let seen = reports.len();
         return Ok(Plan::nothing(format!("nothing can be claimed: {seen} reports were looked at")));
     }
-    let share = |report: &&OnchainReport| match whose {
+    let share = |report: &OnchainReport| match whose {
         Beneficiary::Node(_) => report.share_of_node().get(),
         Beneficiary::Protocol => report.share_of_protocol().get(),
     };
@@ -307,7 +305,7 @@ fn with_owner(plan: Plan, owner: Option<Address>) -> Plan {
 fn claim_step(
     network: &Network,
     whose: Beneficiary,
-    reports: &[&OnchainReport],
+    reports: &[OnchainReport],
 ) -> Result<PlanStep, AdminError> {
     let originators = reports.iter().map(|report| report.originator.0).collect();
     let indices = reports.iter().map(|report| U256::from(report.index)).collect();
@@ -335,6 +333,16 @@ fn is_listed(report: &OnchainReport, whose: Beneficiary) -> bool {
         Beneficiary::Node(node_id) => report.node_ids.contains(&node_id),
         Beneficiary::Protocol => true,
     }
+}
+
+/// Returns the report if the beneficiary has a share in it that is not claimed yet.
+async fn unclaimed(
+    network: &Network,
+    report: OnchainReport,
+    whose: Beneficiary,
+) -> Result<Option<OnchainReport>, AdminError> {
+    let is_open = is_listed(&report, whose) && !is_claimed(network, &report, whose).await?;
+    Ok(is_open.then_some(report))
 }
 
 async fn is_claimed(

@@ -1,5 +1,5 @@
 //! Transfers between tokens and chains: wraps and unwraps fee tokens, funds a payer on both chains at once, and sends
-//! native tokens of the app chain back to the settlement chain.
+//! native tokens of the app chain back to the settlement chain. Makes underlying tokens where they are a stand-in.
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
@@ -8,12 +8,13 @@ use alloy::sol_types::{Panic, SolError as _};
 use super::bridge::{self, GAS_BASE, GAS_PER_KEY, Gas, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use super::tokens::{self, Permit};
 use super::{
-    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, WeiPerGas,
-    payers,
+    Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, Wei,
+    WeiPerGas, payers,
 };
 use crate::contracts::revert::Revert;
 use crate::contracts::{
-    AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
+    AppChainGateway, DepositSplitter, FeeToken, MockUnderlyingFeeToken, PayerRegistry,
+    SettlementChainGateway,
 };
 
 const SPLITTER: Contract = Contract::DepositSplitter;
@@ -178,6 +179,22 @@ pub fn unwrap(
     Ok(Plan::of([step]).note(format!("unwraps {amount} for {recipient}")))
 }
 
+/// Plans to make underlying tokens for the recipient. A stand-in, whose tokens have no value, lets every account do so;
+/// another token refuses it when the step is simulated.
+///
+/// # Errors
+/// Fails when the token's address is not known.
+pub fn mint(
+    network: &Network,
+    recipient: Address,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    let amount_ = U256::from(amount.get());
+    let mint = MockUnderlyingFeeToken::mintCall { to_: recipient, amount_ };
+    let step = network.step(Contract::UnderlyingFeeToken, &mint)?;
+    Ok(Plan::of([step]).note(format!("makes {amount} in underlying tokens for {recipient}")))
+}
+
 /// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.
 ///
 /// # Errors
@@ -203,14 +220,15 @@ pub fn from_app_chain(
     Ok(Plan::of([step]).note(format!("sends {amount} to {recipient}")).note(note))
 }
 
-/// Returns the native balance of an account on the app chain, in wei; `None` if that chain is not connected.
+/// Returns the native balance of an account on the app chain; `None` if that chain is not connected.
 ///
 /// # Errors
 /// Fails when the chain does not answer.
-pub async fn app_balance(network: &Network, account: Address) -> Result<Option<U256>, AdminError> {
+pub async fn app_balance(network: &Network, account: Address) -> Result<Option<Wei>, AdminError> {
     let Some(app) = &network.app else { return Ok(None) };
     let balance = app.provider().get_balance(account).await;
-    Ok(Some(balance.map_err(|error| app.request_error("eth_getBalance", error))?))
+    let balance = balance.map_err(|error| app.request_error("eth_getBalance", error))?;
+    Ok(Some(Wei::of_chain(balance)))
 }
 
 fn would_revert(contract: Contract, error: &[u8]) -> AdminError {

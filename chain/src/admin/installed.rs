@@ -89,12 +89,7 @@ pub(super) async fn code_at(chain: &Chain, address: Address) -> Result<Bytes, Re
 
 /// Returns true if the code is the one that this program would deploy for the contract.
 pub(super) fn is_this_build(contract: Contract, code: &[u8]) -> bool {
-    let name = match contract {
-        // Development chains deploy a mock of the underlying token.
-        Contract::UnderlyingFeeToken => "MockUnderlyingFeeToken",
-        other => other.interface(),
-    };
-    artifact::named(name).is_some_and(|artifact| artifact.is_code(code))
+    artifact::named(contract.interface()).is_some_and(|artifact| artifact.is_code(code))
 }
 
 /// Returns the version that a contract reports. A third-party contract may have none.

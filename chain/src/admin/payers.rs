@@ -1,11 +1,15 @@
 //! Operations on the payer registry: balances, deposits and withdrawals.
 
+use alloy::eips::BlockId;
 use alloy::primitives::Address;
+use alloy::primitives::aliases::I104;
+use alloy::providers::Provider as _;
 use alloy::sol_types::SolError;
 
 use super::tokens::{self, Permit};
 use super::{
     Account, AdminError, Contract, MicroDollars, Network, PaymentToken, Plan, SignedMicroDollars,
+    Wei,
 };
 use crate::contracts::revert::Revert;
 use crate::contracts::{FeeToken, PayerRegistry};
@@ -21,6 +25,10 @@ pub struct PayerBalance {
     pub withdrawal: Option<Withdrawal>,
     /// The account's balance of fee tokens outside the registry.
     pub fee_tokens: MicroDollars,
+    /// The account's balance of the token that the fee token wraps; `None` if its address is not known.
+    pub underlying_tokens: Option<MicroDollars>,
+    /// The account's balance of the settlement chain's native token, which pays for transactions there.
+    pub native: Wei,
     /// The time of the chain's newest block, or of this machine if that is later; unix seconds.
     pub now: u64,
     /// The block of the settlement chain at whose state the balances and the withdrawal were read.
@@ -49,26 +57,51 @@ pub struct PayerRegistryBounds {
     pub paused: bool,
 }
 
-/// Returns the balance of a payer.
+/// Returns the balance of a payer in the registry alone, whose address is the only one that is needed.
 ///
 /// # Errors
 /// Fails when the registry cannot be read.
+pub async fn balance_in_registry(
+    network: &Network,
+    payer: Address,
+) -> Result<SignedMicroDollars, AdminError> {
+    let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
+    Ok(signed(network.view(Contract::PayerRegistry, &get_balance).await?))
+}
+
+/// Returns the balance of a payer, with that of its account in tokens.
+///
+/// # Errors
+/// Fails when the registry, a token or the chain cannot be read.
 pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, AdminError> {
     let block = network.settlement.newest_block().await?;
     let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
     let balance = network.view_at(Contract::PayerRegistry, &get_balance, block).await?;
     let pending = PayerRegistry::getPendingWithdrawalCall { payer_: payer };
     let pending = network.view_at(Contract::PayerRegistry, &pending, block).await?;
-    let tokens = FeeToken::balanceOfCall { account: payer };
-    let tokens = network.view_at(Contract::FeeToken, &tokens, block).await?;
+    let tokens_of = FeeToken::balanceOfCall { account: payer };
+    let tokens = network.view_at(Contract::FeeToken, &tokens_of, block).await?;
+    let underlying = match network.contracts.get(Contract::UnderlyingFeeToken) {
+        Some(_) => Some(network.view_at(Contract::UnderlyingFeeToken, &tokens_of, block).await?),
+        None => None,
+    };
+    let settlement = &network.settlement;
+    let native = settlement.provider().get_balance(payer).block_id(BlockId::number(block)).await;
+    let native = native.map_err(|error| settlement.request_error("eth_getBalance", error))?;
     Ok(PayerBalance {
         payer,
-        balance: SignedMicroDollars(i128::try_from(balance).expect("104 bits fit into 128")),
+        balance: signed(balance),
         withdrawal: read_withdrawal(&pending),
         fee_tokens: MicroDollars::of_token(tokens),
+        underlying_tokens: underlying.map(MicroDollars::of_token),
+        native: Wei::of_chain(native),
         now: tokens::now(network).await?,
         block,
     })
+}
+
+fn signed(balance: I104) -> SignedMicroDollars {
+    SignedMicroDollars(i128::try_from(balance).expect("104 bits fit into 128"))
 }
 
 /// Returns the bounds that the registry sets for all payers.

@@ -21,7 +21,7 @@ const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 /// message has a fee, and none is taken.
 pub(super) const PRICE_MAX: u64 = i64::MAX.unsigned_abs();
 /// The highest target rate, in messages per minute. Specified: nodes read it as a signed 32-bit number.
-const TARGET_MAX: u64 = (1 << 31) - 1;
+pub(super) const TARGET_MAX: u64 = (1 << 31) - 1;
 
 /// Entries read per call. Guess.
 const PAGE: u64 = 100;

@@ -4,7 +4,9 @@ use alloy::primitives::{Address, B256, Bytes, Keccak256, U256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::payer_report::SettledAmount;
 
+use crate::admin::MicroDollars;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     MessageSent, bootstrapMessagesCall,
 };
@@ -150,7 +152,7 @@ fn last_topic<E: SolEvent>(log: &Log) -> Option<u64> {
 
 fn balance_change(log: &Log) -> Option<ContractEvent> {
     let change = |kind, payer, amount: alloy::primitives::aliases::U96| {
-        ContractEvent::BalanceChanged { kind, payer, micro_dollars: amount.to::<u128>() }
+        ContractEvent::BalanceChanged { kind, payer, amount: MicroDollars::from(amount) }
     };
     match *log.topic0()? {
         Deposit::SIGNATURE_HASH => decoded::<Deposit>(log)
@@ -163,7 +165,7 @@ fn balance_change(log: &Log) -> Option<ContractEvent> {
             decoded::<WithdrawalCancelled>(log).map(|event| ContractEvent::BalanceChanged {
                 kind: BalanceChange::WithdrawalCancelled,
                 payer: event.payer,
-                micro_dollars: 0,
+                amount: MicroDollars::default(),
             })
         }
         _ => None,
@@ -207,7 +209,7 @@ fn report_change(log: &Log) -> Option<ContractEvent> {
                 index: u64::try_from(event.payerReportIndex).ok()?,
                 leaves: event.count.into(),
                 left: event.remaining.into(),
-                micro_dollars: event.feesSettled.saturating_to(),
+                settled: SettledAmount(event.feesSettled.saturating_to()),
             })
         }
         _ => None,
@@ -271,7 +273,7 @@ pub enum ContractEvent {
         /// The payer.
         payer: Address,
         /// The unsigned amount; 0 for a cancelled withdrawal, whose event carries none.
-        micro_dollars: u128,
+        amount: MicroDollars,
     },
     /// A node was added to the canonical network or removed from it.
     MembershipChanged {
@@ -292,8 +294,8 @@ pub enum ContractEvent {
         leaves: u64,
         /// The number of leaves that remain to be settled.
         left: u64,
-        /// The sum of the settled leaves.
-        micro_dollars: u64,
+        /// The sum of the settled leaves; a larger one is the largest representable amount.
+        settled: SettledAmount,
     },
 }
 
@@ -330,10 +332,10 @@ impl ContractEvent {
                 digest.update(identifier);
                 digest.update(payload);
             }
-            Self::BalanceChanged { kind, payer, micro_dollars } => {
+            Self::BalanceChanged { kind, payer, amount } => {
                 digest.update([*kind as u8]);
                 digest.update(payer);
-                digest.update(micro_dollars.to_be_bytes());
+                digest.update(amount.get().to_be_bytes());
             }
             Self::MembershipChanged { node_id, is_member } => {
                 digest.update(node_id.0.to_be_bytes());
@@ -348,9 +350,9 @@ impl ContractEvent {
                 digest.update(report.root);
                 report.nodes.iter().for_each(|node| digest.update(node.0.to_be_bytes()));
             }
-            Self::ReportSettled { originator, index, leaves, left, micro_dollars } => {
+            Self::ReportSettled { originator, index, leaves, left, settled } => {
                 digest.update(originator.0.to_be_bytes());
-                for number in [index, leaves, left, micro_dollars] {
+                for number in [index, leaves, left, &settled.0] {
                     digest.update(number.to_be_bytes());
                 }
             }
@@ -423,10 +425,10 @@ mod tests {
             payload: bytes(payload),
             bootstrapped: false,
         };
-        let change = |kind, micro_dollars| ContractEvent::BalanceChanged {
+        let change = |kind, number| ContractEvent::BalanceChanged {
             kind,
             payer: values["payer"].as_str().unwrap().parse().unwrap(),
-            micro_dollars,
+            amount: MicroDollars::new(number).unwrap(),
         };
         let originator = || OriginatorId(small("originatorNodeId"));
         match signature {
@@ -456,7 +458,7 @@ mod tests {
                 index: number("payerReportIndex"),
                 leaves: number("count"),
                 left: number("remaining"),
-                micro_dollars: u64::try_from(amount("feesSettled")).unwrap_or(u64::MAX),
+                settled: SettledAmount(u64::try_from(amount("feesSettled")).unwrap_or(u64::MAX)),
             },
             other => panic!("no event of the vectors that nodes read has the signature {other}"),
         }
@@ -585,7 +587,7 @@ mod tests {
             index: 4,
             leaves: 1,
             left: 0,
-            micro_dollars: u64::MAX,
+            settled: SettledAmount(u64::MAX),
         };
         assert_eq!(EventSource::PayerReports.decode(&log), Some(settled));
     }

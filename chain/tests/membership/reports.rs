@@ -19,7 +19,9 @@ use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::PicoDollarPrice;
-use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
+use hawser_rules::payer_report::{
+    Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId, SettledAmount,
+};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -222,12 +224,12 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     assert_eq!((submitted.originator, submitted.index), (NODE, 0));
     assert_eq!((submitted.start.0, submitted.end.0, submitted.end_minute), (0, 9, 29_000_000));
     assert_eq!((submitted.root.0, &submitted.nodes[..]), (leaves.root(), &[NODE][..]));
-    let part = |leaves: u64, left, micro_dollars| ContractEvent::ReportSettled {
+    let part = |leaves: u64, left, settled| ContractEvent::ReportSettled {
         originator: NODE,
         index: 0,
         leaves,
         left,
-        micro_dollars,
+        settled: SettledAmount(settled),
     };
     let parts = [settled[..100].iter().sum(), settled[100..].iter().sum()];
     assert_eq!(events[1..], [part(100, 20, parts[0]), part(20, 0, parts[1])]);

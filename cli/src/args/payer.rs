@@ -17,6 +17,8 @@ pub(crate) enum PayerCommand {
     /// Fund a payer on both chains with one transaction: its balance in the registry, and native tokens on the app
     /// chain.
     Fund(FundArgs),
+    /// Make underlying tokens, on a network whose underlying token is a stand-in without value.
+    Mint(UnwrapArgs),
     /// Convert underlying tokens into fee tokens.
     Wrap(AmountArgs),
     /// Convert fee tokens into underlying tokens.
@@ -91,7 +93,7 @@ pub(crate) struct FundArgs {
     pub(crate) transactions: TransactionArgs,
 }
 
-/// `hawser payer unwrap`.
+/// `hawser payer mint` and `unwrap`.
 #[derive(Debug, Args)]
 pub(crate) struct UnwrapArgs {
     /// Recipient of the underlying tokens [default: the account that sends].

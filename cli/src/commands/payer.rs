@@ -22,6 +22,7 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
         PayerCommand::Fund(args) => payer_funds::fund(&args, as_json).await,
+        PayerCommand::Mint(args) => payer_funds::mint(&args, as_json).await,
         PayerCommand::Wrap(args) => payer_funds::wrap(&args, as_json).await,
         PayerCommand::Unwrap(args) => payer_funds::unwrap(&args, as_json).await,
         PayerCommand::LeaveApp(args) => payer_funds::leave_app(&args, as_json).await,
@@ -68,7 +69,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
         .with("withdraw_lock_seconds", bounds.withdraw_lock_seconds)
         .with("paused", bounds.paused);
     let fields = match funding::app_balance(&network, payer).await? {
-        Some(wei) => fields.with("app_chain_wei", wei.to_string()),
+        Some(wei) => fields.with("app_chain_wei", wei.0.to_string()),
         None => fields,
     };
     if as_json {
@@ -125,7 +126,13 @@ fn fields(balance: &PayerBalance) -> ResultFields {
     let fields = ResultFields::default()
         .with("payer", balance.payer.to_string())
         .signed_amount("balance", amount, balance.balance.0 < 0)
-        .amount("fee_tokens", balance.fee_tokens)
+        .amount("fee_tokens", balance.fee_tokens);
+    let fields = match balance.underlying_tokens {
+        Some(tokens) => fields.amount("underlying_tokens", tokens),
+        None => fields,
+    };
+    let fields = fields
+        .with("settlement_chain_wei", balance.native.0.to_string())
         .with("block", balance.block);
     match balance.withdrawal {
         None => fields,

@@ -1,4 +1,4 @@
-//! `hawser payer fund`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
+//! `hawser payer fund`, `mint`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
 
 use alloy::primitives::Address;
 use hawser_chain::admin::bridge::Gas;
@@ -29,6 +29,20 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
     let plan = funding::fund(&session.network, &session.account, &funding).await?;
     session.carry_out(plan).await?;
     finish(session, Some(payer)).await
+}
+
+/// Makes underlying tokens where they are a stand-in.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn mint(args: &UnwrapArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
+            .await?;
+    let recipient = recipient(args.recipient, &session.account)?;
+    let plan = funding::mint(&session.network, recipient, args.sum.amount)?;
+    session.carry_out(plan).await?;
+    finish(session, Some(recipient)).await
 }
 
 /// Wraps underlying tokens.
@@ -97,9 +111,13 @@ async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(),
                 .with("account", account.to_string())
                 .with("registry_microdollars", balance.balance.0.to_string())
                 .amount("fee_tokens", balance.fee_tokens);
+            let fields = match balance.underlying_tokens {
+                Some(tokens) => fields.amount("underlying_tokens", tokens),
+                None => fields,
+            };
             let app = funding::app_balance(&session.network, account).await?;
             Some(match app {
-                Some(wei) => fields.with("app_chain_wei", wei.to_string()),
+                Some(wei) => fields.with("app_chain_wei", wei.0.to_string()),
                 None => fields,
             })
         }

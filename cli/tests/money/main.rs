@@ -250,14 +250,14 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     );
     assert!(page.contains("xmtp_chain_watcher_alarms{kind=\"report_stuck\"} 0\n"), "{page}");
     let events = || support::page(&address, "/metrics");
-    let submitted = "xmtp_chain_events_processed_total{event_type=\"payer_report_submitted\"} 6\n";
+    let submitted = "xmtp_chain_events_processed_total{event_type=\"PayerReportSubmitted\"} 6\n";
     support::until("the events are counted", || events().contains(submitted));
     let page = events();
     let value = |name: &str| -> u64 {
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} in {page}")).parse().unwrap()
     };
-    let settled = value("xmtp_chain_events_processed_total{event_type=\"usage_settled\"}");
+    let settled = value("xmtp_chain_events_processed_total{event_type=\"UsageSettled\"}");
     assert!(settled > 0, "{page}");
     assert_eq!(value("xmtp_chain_usage_settled_total"), settled);
     let attesting = value("xmtp_chain_attesting_node_count{originator_id=\"100\"}");

@@ -129,7 +129,8 @@ pub fn confirmed<'a>(args: &[&'a str]) -> Vec<&'a str> {
             | ["registry", "node", "add" | "update-http" | "transfer" | "approve" | "base-uri", ..]
             | ["registry", "params", "set" | "bridge", ..]
             | ["registry", "rates", "add", ..]
-            | ["payer", "deposit" | "withdraw" | "fund" | "wrap" | "unwrap" | "leave-app", ..]
+            | ["payer", "deposit" | "withdraw" | "fund" | "mint" | "wrap" | "unwrap", ..]
+            | ["payer", "leave-app", ..]
             | ["fees", "claim" | "withdraw" | "excess", ..]
             | ["contracts", "pause" | "unpause" | "upgrade" | "splitter" | "deploy", ..]
     );

@@ -131,7 +131,7 @@ impl ReportsAbout {
                 // A settlement without its submission is of an endpoint that leaves events out.
                 let Some(report) = self.kept.get_mut(&index) else { return };
                 report.leaves_settled = report.leaves_settled.saturating_add(leaves);
-                report.settled = SettledAmount(report.settled.0.saturating_add(microdollars));
+                report.settled = report.settled.plus(microdollars);
                 report.is_settled = left == 0;
             }
         }
@@ -314,7 +314,10 @@ mod tests {
     }
 
     fn settled(index: u64) -> PayerReportEvent {
-        event(index, PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 })
+        event(
+            index,
+            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) },
+        )
     }
 
     fn minute(index: u64) -> u32 {

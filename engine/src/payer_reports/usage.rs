@@ -32,20 +32,19 @@ pub fn usage_of(
     chain: &ChainReports,
     payer: PayerAddress,
 ) -> Result<PayerUsage, ReadError> {
-    let (mut usage, mut unsettled) = (PayerUsage::default(), 0_i128);
+    let balance = ledger::balance(&snapshot.ledger(payer)?);
+    let mut usage = PayerUsage { balance, available: balance, ..PayerUsage::default() };
     snapshot.usage_of_payer(payer, |originator, minute, row| {
         let sum = match chain.is_settled(originator, minute) {
             true => &mut usage.settled,
             false => {
-                unsettled += i128::from(row.picodollars.0);
+                usage.available = usage.available.without(row.picodollars);
                 &mut usage.unsettled
             }
         };
         *sum = sum.plus(row.picodollars);
         usage.envelopes = usage.envelopes.saturating_add(row.messages);
     })?;
-    usage.balance = ledger::balance(&snapshot.ledger(payer)?);
-    usage.available = usage.balance.without(unsettled);
     Ok(usage)
 }
 
@@ -59,15 +58,15 @@ pub fn available_of(
     chain: &ChainReports,
     payer: PayerAddress,
 ) -> Result<PicoDollarBalance, ReadError> {
-    let mut unsettled = 0_i128;
+    let mut available = ledger::balance(&snapshot.ledger(payer)?);
     snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
         let settled = chain.settled_through(originator, minute);
         if settled.is_none() {
-            unsettled += i128::from(row.picodollars.0);
+            available = available.without(row.picodollars);
         }
         settled
     })?;
-    Ok(ledger::balance(&snapshot.ledger(payer)?).without(unsettled))
+    Ok(available)
 }
 
 #[cfg(test)]

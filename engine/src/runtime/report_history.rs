@@ -182,6 +182,7 @@ fn note_minutes(
 mod tests {
     use hawser_proto::envelope::{OriginatorEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::price::SettledAmount;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{Bytes, SecretKey};
     use hawser_rules::{NodeRecord, PicoDollarPrice};
@@ -345,7 +346,8 @@ mod tests {
         store.note_payer_reports_read(at(1)).unwrap();
         store.record_ledger(&[], Some(at(1))).unwrap();
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
-        let change = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        let change =
+            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
         let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
         store.record_payer_reports(0, &[submitted(2, 100), settled.clone()], at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");

@@ -10,6 +10,7 @@ use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::{Reader, UsageScan, UsedPeriod};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::price::SettledAmount;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{
@@ -202,7 +203,7 @@ fn settled_through(minute: u32) -> ChainReports {
         root: [1; 32],
         nodes: vec![SOURCE],
     };
-    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
     ChainReports::of_events([submitted, settled].into_iter().enumerate().map(|(at, change)| {
         PayerReportEvent { block: 1, log_index: at as u64, originator: SOURCE, index: 0, change }
     }))

@@ -17,6 +17,7 @@ use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::price::SettledAmount;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Leaves, NodeIds, PayerReport};
@@ -136,7 +137,8 @@ fn events(reports: &[Report]) -> (Vec<PayerReportEvent>, [u64; 2], [BTreeSet<u64
             root: [1; 32],
             nodes: NODES.to_vec(),
         };
-        let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        let settled =
+            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
         let changes = [Some(submitted), is_settled.then_some(settled)];
         for change in changes.into_iter().flatten() {
             let block = events.len() as u64;

@@ -201,16 +201,16 @@ impl Chain {
         let total = u64::from_be_bytes(proof.0[0][24..].try_into().unwrap());
         let left = total - kept.offset;
         kept.is_settled = left == 0;
-        let (mut sum, mut fees) = (0, Vec::new());
+        let (mut microdollars, mut fees) = (SettledAmount(0), Vec::new());
         for leaf in leaves {
             let PayerFee { payer, fee } = PayerFee::from_leaf(leaf).unwrap();
             self.taken_from.entry(payer).or_default().0 += fee.settled().0;
-            sum += fee.settled().0;
+            microdollars = microdollars.plus(fee.settled());
             fees.push((payer, fee.settled().0));
         }
         self.money.settle(&fees);
         let count = leaves.len() as u64;
-        let change = PayerReportChange::Settled { leaves: count, left, microdollars: sum };
+        let change = PayerReportChange::Settled { leaves: count, left, microdollars };
         self.note(originator, index, change);
         Ok(())
     }

@@ -80,9 +80,11 @@ pub(crate) enum PolicyError {
     #[error("envelope {index} has {len} bytes, and this caller may publish at most {max}")]
     TooLong { index: usize, len: usize, max: usize },
     #[error(
-        "envelope {index} would cost {fee} picodollars, and this caller may spend at most {max} on one"
+        "envelope {index} would cost {} picodollars, and this caller may spend at most {} on one",
+        .fee.0,
+        .max.0
     )]
-    TooExpensive { index: usize, fee: u64, max: u64 },
+    TooExpensive { index: usize, fee: PicoDollarPrice, max: PicoDollarPrice },
     #[error("the request has {count} envelopes, and this caller may publish at most {max} at once")]
     TooMany { count: usize, max: usize },
     #[error("envelope {index}: the congestion fee of every node exceeds the limit of this caller")]
@@ -438,8 +440,9 @@ impl Policies {
                 return Err(PolicyError::TooLong { index, len, max });
             }
             let price = price(envelope);
-            let PicoDollarPrice(fee) = price.picodollars;
-            if let Some(max) = policy.picodollars_per_envelope_max.filter(|max| fee > *max) {
+            let fee = price.picodollars;
+            let max = policy.picodollars_per_envelope_max.map(PicoDollarPrice);
+            if let Some(max) = max.filter(|max| fee > *max) {
                 return Err(PolicyError::TooExpensive { index, fee, max });
             }
             cost.add(price);

@@ -1,6 +1,6 @@
 //! The leaves of a payer report's tree, each with the amount of one payer.
 
-use hawser_proto::price::PicoDollarPrice;
+use hawser_proto::price::{PicoDollarPrice, SettledAmount};
 use hawser_proto::{Address, PayerAddress};
 
 use super::tree::{Hash, Tree, root_of};
@@ -14,10 +14,6 @@ const PICO_PER_MICRO: u64 = 1_000_000;
 /// implementations store it in signed columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PicoDollars(u64);
-
-/// The amount in microdollars that the contracts deduct for a sum of fees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct SettledAmount(pub u64);
 
 impl PicoDollars {
     /// The largest amount, 2^63 − 1 picodollars.
@@ -51,12 +47,6 @@ impl From<PicoDollars> for PicoDollarPrice {
 impl std::fmt::Display for PicoDollars {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} p$", self.0)
-    }
-}
-
-impl std::fmt::Display for SettledAmount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} µ$", self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Ledger entries of payers from contract events: deposits, withdrawals and settled usage.
 
 use hawser_proto::PayerAddress;
+use hawser_proto::price::PicoDollarChange;
 
 use super::{Key, decode_u64, take};
 use crate::family::Family;
@@ -48,8 +49,8 @@ pub struct LedgerEntry {
     pub block: u64,
     /// Kind of the event.
     pub kind: LedgerKind,
-    /// Amount that the entry adds to the payer's balance; negative for a debit.
-    pub picodollars: i128,
+    /// Amount that the entry adds to the payer's balance.
+    pub picodollars: PicoDollarChange,
 }
 
 /// The kind of a [`LedgerEntry`]. The numbers are stored and never reused.
@@ -82,11 +83,13 @@ impl LedgerEntry {
     /// Returns true when credits are not negative, debits are not positive, and the amount has an
     /// opposite, with which a reversal balances it. A reversal may have either sign.
     pub(crate) fn is_sound(&self) -> bool {
-        let has_opposite = self.picodollars != i128::MIN;
+        let has_opposite = self.picodollars.opposite().is_some();
         has_opposite
             && match self.kind {
-                LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars >= 0,
-                LedgerKind::WithdrawalRequested | LedgerKind::UsageSettled => self.picodollars <= 0,
+                LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars.0 >= 0,
+                LedgerKind::WithdrawalRequested | LedgerKind::UsageSettled => {
+                    self.picodollars.0 <= 0
+                }
                 LedgerKind::Reversal => true,
             }
     }
@@ -95,9 +98,9 @@ impl LedgerEntry {
         let mut value = self.event.0.to_vec();
         value.extend(self.block.to_be_bytes());
         value.push(self.kind as u8);
-        match i64::try_from(self.picodollars) {
+        match i64::try_from(self.picodollars.0) {
             Ok(picodollars) => value.extend(picodollars.to_be_bytes()),
-            Err(_) => value.extend(self.picodollars.to_be_bytes()),
+            Err(_) => value.extend(self.picodollars.0.to_be_bytes()),
         }
         value
     }
@@ -118,12 +121,12 @@ impl LedgerEntry {
 }
 
 /// Decodes the amount of an entry; `None` for other lengths, and for an amount that takes more bytes than it needs.
-fn decode_amount(bytes: &[u8]) -> Option<i128> {
+fn decode_amount(bytes: &[u8]) -> Option<PicoDollarChange> {
     if let Ok(bytes) = <[u8; 8]>::try_from(bytes) {
-        return Some(i64::from_be_bytes(bytes).into());
+        return Some(PicoDollarChange(i64::from_be_bytes(bytes).into()));
     }
     let amount = i128::from_be_bytes(bytes.try_into().ok()?);
-    i64::try_from(amount).is_err().then_some(amount)
+    i64::try_from(amount).is_err().then_some(PicoDollarChange(amount))
 }
 
 #[cfg(test)]
@@ -154,7 +157,12 @@ mod tests {
             kind in 0..LedgerKind::ALL.len(),
             picodollars in prop_oneof![any::<i64>().prop_map(i128::from), any::<i128>()],
         ) {
-            let entry = LedgerEntry { event: LedgerEventId(event), block, kind: LedgerKind::ALL[kind], picodollars };
+            let entry = LedgerEntry {
+                event: LedgerEventId(event),
+                block,
+                kind: LedgerKind::ALL[kind],
+                picodollars: PicoDollarChange(picodollars),
+            };
             let expected = Some(entry).filter(LedgerEntry::is_sound);
             prop_assert_eq!(LedgerEntry::decode(&entry.encode()), expected);
         }
@@ -166,7 +174,7 @@ mod tests {
             event: LedgerEventId([1; 32]),
             block: 1,
             kind,
-            picodollars,
+            picodollars: PicoDollarChange(picodollars),
         };
         for (kind, amount) in [
             (LedgerKind::Deposit, -1),
@@ -185,6 +193,7 @@ mod tests {
         let key = LedgerKey { payer: Address([7; 20]), order: 0x0102 }.encode();
         assert_eq!((&key[..20], &key[20..]), (&[7; 20][..], &[0, 0, 0, 0, 0, 0, 1, 2][..]));
         let value = |kind, picodollars| {
+            let picodollars = PicoDollarChange(picodollars);
             let entry = LedgerEntry { event: LedgerEventId([9; 32]), block: 5, kind, picodollars };
             entry.encode()
         };
@@ -204,19 +213,19 @@ mod tests {
             event: LedgerEventId([9; 32]),
             block: 5,
             kind: LedgerKind::Reversal,
-            picodollars: 0,
+            picodollars: PicoDollarChange(0),
         };
         let head = &entry.encode()[..41];
         let of = |amount: &[u8]| LedgerEntry::decode(&[head, amount].concat());
         for amount in [i64::MIN, -1, 0, i64::MAX].map(i128::from) {
             assert_eq!(of(&amount.to_be_bytes()), None, "{amount} in 16 bytes");
-            let entry = LedgerEntry { picodollars: amount, ..entry };
+            let entry = LedgerEntry { picodollars: PicoDollarChange(amount), ..entry };
             assert_eq!(entry.encode().len(), 49);
             assert_eq!(LedgerEntry::decode(&entry.encode()), Some(entry));
         }
         let beyond = i128::from(i64::MAX) + 1;
         let of_beyond = of(&beyond.to_be_bytes()).map(|it| it.picodollars);
-        assert_eq!(of_beyond, Some(beyond));
+        assert_eq!(of_beyond, Some(PicoDollarChange(beyond)));
     }
 
     #[test]
@@ -225,7 +234,7 @@ mod tests {
             event: LedgerEventId([9; 32]),
             block: 5,
             kind: LedgerKind::Deposit,
-            picodollars: 1,
+            picodollars: PicoDollarChange(1),
         }
         .encode();
         assert_eq!(LedgerEntry::decode(&value[..48]), None);

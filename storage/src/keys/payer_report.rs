@@ -1,5 +1,6 @@
 //! Payer reports on the settlement chain: their submissions and settlements, by position on the chain.
 
+use hawser_proto::price::SettledAmount;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::{Key, decode_u64, take};
@@ -68,8 +69,8 @@ pub enum PayerReportChange {
         leaves: u64,
         /// Number of leaves that are left.
         left: u64,
-        /// Sum of these leaves, microdollars.
-        microdollars: u64,
+        /// Sum of these leaves.
+        microdollars: SettledAmount,
     },
 }
 
@@ -91,7 +92,7 @@ impl PayerReportEvent {
             }
             PayerReportChange::Settled { leaves, left, microdollars } => {
                 value.push(1);
-                for number in [leaves, left, microdollars] {
+                for number in [leaves, left, &microdollars.0] {
                     value.extend_from_slice(&number.to_be_bytes());
                 }
             }
@@ -113,7 +114,7 @@ impl PayerReportEvent {
                 PayerReportChange::Settled {
                     leaves: u64::from_be_bytes(leaves),
                     left: u64::from_be_bytes(left),
-                    microdollars: decode_u64(microdollars)?,
+                    microdollars: SettledAmount(decode_u64(microdollars)?),
                 }
             }
             _ => return None,
@@ -160,7 +161,7 @@ mod tests {
             PayerReportChange::Submitted { start, end, end_minute, root, nodes }
         });
         let settled = any::<[u64; 3]>().prop_map(|[leaves, left, microdollars]| {
-            PayerReportChange::Settled { leaves, left, microdollars }
+            PayerReportChange::Settled { leaves, left, microdollars: SettledAmount(microdollars) }
         });
         prop_oneof![submitted, settled]
     }

@@ -41,13 +41,14 @@ impl WatchedEvent {
     /// All kinds.
     pub const ALL: [Self; 3] = [Self::ReportSubmitted, Self::ReportSettled, Self::UsageSettled];
 
-    /// Returns the value of the metrics' label `event_type`.
+    /// Returns the name of the event, which is the value of the metrics' label `event_type` as at the reference
+    /// implementation's watcher.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::ReportSubmitted => "payer_report_submitted",
-            Self::ReportSettled => "payer_report_subset_settled",
-            Self::UsageSettled => "usage_settled",
+            Self::ReportSubmitted => "PayerReportSubmitted",
+            Self::ReportSettled => "PayerReportSubsetSettled",
+            Self::UsageSettled => "UsageSettled",
         }
     }
 }

@@ -8,7 +8,7 @@ use hawser_proto::OriginatorId;
 use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
-use crate::admin::rates::{PRICE_MAX, RateEntry};
+use crate::admin::rates::{PRICE_MAX, RateEntry, TARGET_MAX};
 use crate::admin::{MicroDollars, SignedMicroDollars, Wei, WeiPerGas};
 
 /// Thresholds of the alarms.
@@ -69,7 +69,7 @@ pub enum AlarmKind {
     ReportMissing,
     /// A report has not been settled for too long.
     ReportStuck,
-    /// A price differs too much from its predecessor, or there is no price.
+    /// A price differs too much from its predecessor or is out of bounds, or there is no price.
     Rate,
     /// A contract is paused.
     Paused,
@@ -228,7 +228,7 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
         let when = if place == in_force { "in force" } else { "announced" };
         let start = rate.start_time;
         let prices = rate.prices.numbers();
-        let [message_fee, storage_fee, congestion_fee, _] = prices;
+        let [message_fee, storage_fee, congestion_fee, target_rate] = prices;
         if message_fee == 0 && storage_fee == 0 {
             wrong.push(format!("the rate {when} from {start} on is free"));
         }
@@ -236,6 +236,11 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
         if highest > PRICE_MAX {
             wrong.push(format!(
                 "a fee of the rate {when} from {start} on is {highest}, more than any node can charge"
+            ));
+        }
+        if target_rate > TARGET_MAX {
+            wrong.push(format!(
+                "the target rate {when} from {start} on is {target_rate}, which nodes read as another number"
             ));
         }
         let Some(before) = place.checked_sub(1).map(|before| rates[before].prices.numbers()) else {
@@ -401,5 +406,11 @@ mod tests {
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, PRICE_MAX)]), 1, "no product overflows");
         assert_eq!(of(&[rate(0, PRICE_MAX)]), 0);
         assert_eq!(of(&[rate(0, PRICE_MAX + 1)]), 1, "no node can charge it");
+        let target = |target_rate_per_minute| {
+            let prices = Prices { target_rate_per_minute, ..rate(0, 1).prices };
+            of(&[RateEntry { prices, start_time: 0 }])
+        };
+        assert_eq!(target(TARGET_MAX), 0);
+        assert_eq!(target(TARGET_MAX + 1), 1, "to nodes it is negative, so congestion is free");
     }
 }

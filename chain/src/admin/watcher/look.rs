@@ -45,7 +45,7 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
         ..Observation::default()
     };
     for &payer in &watched.payers {
-        seen.payers.push((payer, payers::balance(network, payer).await?.balance));
+        seen.payers.push((payer, payers::balance_in_registry(network, payer).await?));
     }
     seen.senders = native_balances(settlement, &watched.senders).await?;
     if !watched.app_senders.is_empty() {

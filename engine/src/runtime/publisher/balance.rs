@@ -59,8 +59,8 @@ struct Balance {
     reading: ReadBalance,
     /// Charges of this node after that head.
     charged: VecDeque<(SequenceId, PicoDollarPrice)>,
-    /// Sum of those.
-    charged_sum: i128,
+    /// The amount that the payer can spend after those.
+    left: PicoDollarBalance,
 }
 
 /// A payer who can pay for a request that has no places yet.
@@ -81,8 +81,10 @@ enum Put {
 }
 
 impl Balance {
-    fn left(&self) -> PicoDollarBalance {
-        self.reading.available.without(self.charged_sum)
+    fn new(reading: ReadBalance, charged: VecDeque<(SequenceId, PicoDollarPrice)>) -> Self {
+        let fees = charged.iter().map(|(_, fee)| *fee);
+        let left = fees.fold(reading.available, PicoDollarBalance::without);
+        Self { reading, charged, left }
     }
 
     fn is_fresh(&self, now_ns: i64) -> bool {
@@ -92,7 +94,7 @@ impl Balance {
     fn charge(&mut self, place: SequenceId, price: PicoDollarPrice) {
         debug_assert!(place > self.reading.head, "a place is charged before it is durable");
         self.charged.push_back((place, price));
-        self.charged_sum += i128::from(price.0);
+        self.left = self.left.without(price);
     }
 
     /// Returns true if a reading at `head` would find all charges in the database.
@@ -116,9 +118,8 @@ impl Payers {
                 VecDeque::new()
             }
         };
-        let charged: VecDeque<_> = charged.into_iter().filter(|(place, _)| *place > head).collect();
-        let charged_sum = charged.iter().map(|(_, charge)| i128::from(charge.0)).sum();
-        self.known.insert(payer, Balance { reading, charged, charged_sum });
+        let charged = charged.into_iter().filter(|(place, _)| *place > head).collect();
+        self.known.insert(payer, Balance::new(reading, charged));
         Put::Known
     }
 
@@ -135,7 +136,7 @@ impl Payers {
         let balance = self.known.get(&payer);
         let balance = balance
             .ok_or_else(|| PublishError::broken("the payer's balance is being read: try again"))?;
-        let left = balance.left();
+        let left = balance.left;
         match first_uncovered(prices, left) {
             Some(index) => Err(PublishError::Balance { price, left, index }),
             None => Ok(()),
@@ -149,7 +150,7 @@ impl Payers {
             return true;
         }
         self.known.retain(|_, balance| {
-            balance.is_fresh(now_ns) && balance.left().0 > 0 || !balance.is_stored(head)
+            balance.is_fresh(now_ns) && balance.left.0 > 0 || !balance.is_stored(head)
         });
         self.dropped_at = self.dropped_at.max(head);
         self.known.len() < PAYERS_MAX
@@ -205,8 +206,9 @@ impl Balances {
     /// Drops the charges after `head`: their envelopes were not stored.
     pub(super) fn forget_after(&self, head: SequenceId) {
         for balance in self.lock().known.values_mut() {
-            balance.charged.retain(|(place, _)| *place <= head);
-            balance.charged_sum = balance.charged.iter().map(|(_, it)| i128::from(it.0)).sum();
+            let mut charged = std::mem::take(&mut balance.charged);
+            charged.retain(|(place, _)| *place <= head);
+            *balance = Balance::new(balance.reading, charged);
         }
     }
 
@@ -250,11 +252,14 @@ impl Balances {
 
 /// Returns the index of the first of these prices that an amount does not cover after those before it; `None` if it
 /// covers all.
-fn first_uncovered(prices: &[Option<PicoDollarPrice>], left: PicoDollarBalance) -> Option<usize> {
-    let mut sum: i128 = 0;
+fn first_uncovered(
+    prices: &[Option<PicoDollarPrice>],
+    mut left: PicoDollarBalance,
+) -> Option<usize> {
     prices.iter().position(|price| {
-        sum += price.map_or(0, |price| i128::from(price.0));
-        price.is_some() && sum > left.0
+        let Some(price) = *price else { return false };
+        left = left.without(price);
+        left.0 < 0
     })
 }
 
@@ -337,13 +342,9 @@ mod tests {
         assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), Put::Known);
         assert_eq!(payers.known.len(), 2, "the others are read again when they publish");
         assert_eq!(payers.put(payer(1), reading(FUNDED, 4, late_ns)), Put::Known);
-        assert_eq!(payers.known[&payer(1)].left(), PicoDollarBalance(30));
+        assert_eq!(payers.known[&payer(1)].left, PicoDollarBalance(30));
         assert_eq!(payers.put(payer(1), reading(30, 5, late_ns)), Put::Known);
-        assert_eq!(
-            payers.known[&payer(1)].left(),
-            PicoDollarBalance(30),
-            "the database has it now"
-        );
+        assert_eq!(payers.known[&payer(1)].left, PicoDollarBalance(30), "the database has it now");
     }
 
     #[test]

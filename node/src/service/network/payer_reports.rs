@@ -89,9 +89,9 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
             };
             (report.originator, report.index, change)
         }
-        &ContractEvent::ReportSettled { originator, index, leaves, left, micro_dollars } => {
-            let microdollars = micro_dollars;
-            (originator, index, PayerReportChange::Settled { leaves, left, microdollars })
+        &ContractEvent::ReportSettled { originator, index, leaves, left, settled } => {
+            let change = PayerReportChange::Settled { leaves, left, microdollars: settled };
+            (originator, index, change)
         }
         ContractEvent::Payload { .. }
         | ContractEvent::BalanceChanged { .. }

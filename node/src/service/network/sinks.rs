@@ -126,11 +126,11 @@ impl Sink for LedgerSink {
 }
 
 fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
-    let ContractEvent::BalanceChanged { kind, payer, micro_dollars } = event.decoded else {
+    let ContractEvent::BalanceChanged { kind, payer, amount } = event.decoded else {
         return None;
     };
     let index = u32::try_from(event.log_index).ok()?;
-    let amount = LedgerMicroDollars(micro_dollars);
+    let amount = LedgerMicroDollars(amount.get());
     Some(LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,
