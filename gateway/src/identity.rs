@@ -281,7 +281,7 @@ pub(crate) async fn ask_wallets(
 
 /// Validates an update at its place on the chain, against the log before that place at each usable node. Returns
 /// one result for each node: `None` if the node returned no log or the update was not judged, and the earlier
-/// envelope if equal bytes are in the log already.
+/// envelope if equal bytes are in the log already, as a second node confirms.
 pub(crate) async fn judge_at_place(
     identity: &TenantIdentity,
     nodes: &Nodes,
@@ -300,7 +300,13 @@ pub(crate) async fn judge_at_place(
         let judged = judge_with(identity, caller, inbox, log, updates.clone()).await;
         (node.id(), judged.ok().flatten())
     });
-    join_all(judged).await
+    let mut judged = join_all(judged).await;
+    for (node, checked) in &mut judged {
+        if let Some(Ok(placed)) = checked {
+            *placed = confirmed(nodes, *node, std::mem::take(placed)).await;
+        }
+    }
+    judged
 }
 
 /// Validates `updates` in their order after the log. Works in turns on threads that may block, between which other

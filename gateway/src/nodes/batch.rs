@@ -38,11 +38,11 @@ use crate::policy::CallerId;
 /// Largest number of concurrent calls to a node. A guess: they cover the round trip to a distant node, and requests
 /// still gather.
 const CALLS_MAX: usize = 8;
-/// Largest number of concurrent calls with requests of suspects: callers that the node has often refused. A guess.
+/// Largest number of concurrent calls with requests of suspects: callers of sites that the node often refuses. A guess.
 const SUSPECT_CALLS_MAX: usize = 2;
-/// Count from which a caller is a suspect, whose requests are sent alone. Each refusal adds [`REFUSAL_COUNTS`], and
-/// each published request subtracts 1. Guesses: a node that does not know a new chain envelope yet refuses a few
-/// times, and one bad client among many with the same caller's name must not slow down the others.
+/// Count from which the callers of a site are suspects, whose requests are sent alone. Each refusal adds
+/// [`REFUSAL_COUNTS`], and each published request subtracts 1. Guesses: a node that does not know a new chain envelope
+/// yet refuses a few times, and one bad client among many with the same caller's name must not slow down the others.
 const REFUSALS_MAX: u32 = 40;
 const REFUSAL_COUNTS: u32 = 4;
 /// Time after a refusal for which the count is kept, and the largest number of counts. Guesses: 10,000 take 2 MB.
@@ -135,8 +135,9 @@ struct NodeCaller {
     channel: CheckedChannel,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
-    /// The count of recently refused callers, with the time of the last refusal.
-    suspects: Arc<Cache<CallerId, (u32, Instant)>>,
+    /// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the
+    /// owner of a /48 of IPv6 is 65,536, too many to be refused often each.
+    suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
 }
@@ -257,20 +258,22 @@ impl Batcher {
 }
 
 impl NodeCaller {
-    /// Returns true if the node has often refused this caller recently.
+    /// Returns true if the node has often refused this caller's site recently.
     fn suspects(&self, caller: &CallerId) -> bool {
         self.refusals(caller) >= REFUSALS_MAX
     }
 
-    /// Returns the count of the node's recent refusals of this caller.
+    /// Returns the count of the node's recent refusals of this caller's site.
     fn refusals(&self, caller: &CallerId) -> u32 {
-        let lately = self.suspects.get(caller).filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
+        let known = self.suspects.get(caller.site_name());
+        let lately = known.filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
         lately.map_or(0, |(count, _)| count)
     }
 
     fn note_published(&self, caller: &CallerId) {
-        if let Some((count, last)) = self.suspects.get(caller) {
-            self.suspects.insert(caller.clone(), (count.saturating_sub(1), last));
+        let site = caller.site_name();
+        if let Some((count, last)) = self.suspects.get(site) {
+            self.suspects.insert(site.clone(), (count.saturating_sub(1), last));
         }
     }
 
@@ -356,7 +359,8 @@ impl NodeCaller {
                         if is_of_caller(&error) {
                             let count = self.refusals(&job.caller).saturating_add(REFUSAL_COUNTS);
                             let count = count.min(REFUSALS_MAX + REFUSAL_COUNTS);
-                            self.suspects.insert(job.caller, (count, Instant::now()));
+                            let site = job.caller.site_name().clone();
+                            self.suspects.insert(site, (count, Instant::now()));
                         }
                         let _ = job.answer.send(Err(error.clone()));
                     }

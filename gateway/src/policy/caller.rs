@@ -41,6 +41,13 @@ impl CallerId {
         self.network.as_ref().unwrap_or(&self.name)
     }
 
+    /// Returns the name of the site: the network of an IPv6 address, which may be one customer's, otherwise the caller
+    /// itself.
+    pub(crate) fn site_name(&self) -> &Arc<str> {
+        let of_ipv6 = self.network.as_ref().filter(|network| network.contains(':'));
+        of_ipv6.unwrap_or(&self.name)
+    }
+
     /// Returns the caller as one of a tenant, as the check of identity updates knows it.
     pub(crate) fn of_tenant<'a>(&'a self, tenant: &'a str) -> PrecheckCaller<'a> {
         PrecheckCaller { tenant, network: self.network_name(), name: &self.name }
@@ -64,5 +71,15 @@ mod tests {
         assert_eq!(named.network(), None);
         let of_tenant = PrecheckCaller { tenant: "t", network: "a", name: "a" };
         assert_eq!(named.of_tenant("t"), of_tenant);
+    }
+
+    #[test]
+    fn a_site_is_an_address_of_ipv4_or_a_network_of_ipv6_or_a_name() {
+        let of = |text: &str| CallerId::of_address(text.parse::<IpAddr>().unwrap().into());
+        assert_eq!(of("2001:db8:1:2::5").site_name(), of("2001:db8:1:3::5").site_name());
+        assert_ne!(of("2001:db8:1:2::5").site_name(), of("2001:db8:2:2::5").site_name());
+        assert_ne!(of("192.0.2.1").site_name(), of("192.0.2.2").site_name());
+        assert_eq!(&**of("::ffff:192.0.2.1").site_name(), "192.0.2.1");
+        assert_eq!(&**CallerId::of_name("a:b").site_name(), "a:b");
     }
 }

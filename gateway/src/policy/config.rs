@@ -345,6 +345,16 @@ impl PolicyFile {
             ..Policy::default()
         };
         let [network, total] = [2, 20].map(spending);
+        // Repeats of what is published cost no money, and nodes work for them.
+        let ten_times = |of_caller: Option<u64>| of_caller.map(|most| 10 * most);
+        let network = Policy {
+            envelopes_per_minute: ten_times(default.envelopes_per_minute),
+            envelopes_per_hour: ten_times(default.envelopes_per_hour),
+            envelopes_per_day: ten_times(default.envelopes_per_day),
+            gas_per_hour: ten_times(default.gas_per_hour),
+            gas_per_day: ten_times(default.gas_per_day),
+            ..network
+        };
         Self { default, network, total, ..Self::default() }
     }
 

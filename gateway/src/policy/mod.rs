@@ -343,7 +343,9 @@ impl Policies {
                 let tenant = tenants.iter().find(|(_, tenant)| has_caller(tenant));
                 (caller.to_string(), tenant.map(|(name, _)| name.clone()))
             }
-            CallerIdentityKind::Webhook => self.by_webhook(headers, &address().to_string()).await?,
+            CallerIdentityKind::Webhook => {
+                self.by_webhook(headers, &CallerId::of_address(address())).await?
+            }
             CallerIdentityKind::None => (ALL_CALLERS.to_owned(), None),
         };
         Ok((CallerId::of_name(&name), tenant))
@@ -383,7 +385,7 @@ impl Policies {
     async fn by_webhook(
         &self,
         headers: &HeaderMap,
-        address: &str,
+        address: &CallerId,
     ) -> Result<(String, Option<String>), PolicyError> {
         let unknown = ApiKeyError::Unknown;
         let credential = api_key::credential(headers).ok_or(ApiKeyError::Missing)?;
@@ -497,7 +499,7 @@ impl Policies {
         routed: &[Routed],
     ) -> Result<(), PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.ask(&caller.name, routed).await?),
+            Some(webhook) => Ok(webhook.ask(caller, routed).await?),
             None => Ok(()),
         }
     }
@@ -511,7 +513,7 @@ impl Policies {
         caller: &CallerId,
     ) -> Result<Option<String>, PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.tenant(&caller.name).await?),
+            Some(webhook) => Ok(webhook.tenant(caller).await?),
             None => Ok(None),
         }
     }

@@ -1,9 +1,10 @@
 //! Bounds the checks of wrong tokens. Plain values; time is an argument.
 //!
 //! The check of a signature takes a tenth of a millisecond or more, and any client can send tokens: with HTTP/2 a
-//! request with one may have some dozen bytes. An address has a number of tokens refused after a check. Beyond that
-//! tokens that were accepted before are checked, and some of the others, from a number that all such addresses share: a
-//! client behind an address of a flood is among them when it asks again a few times.
+//! request with one may have some dozen bytes. A site (an IPv4 address, or a /48 of IPv6, which is 65,536 callers) has
+//! a number of tokens refused after a check. Beyond that tokens that were accepted before are checked, and some of the
+//! others, from a number that all such sites share: a client at a site of a flood is among them when it asks again a
+//! few times.
 
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::{Bucket, BucketSize};
@@ -12,15 +13,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::jwt::{TOKEN_LEN_BYTES_MAX, TokenError};
 
-/// Tokens of an address that are refused after a check, in a minute. A guess: a client asks its login service for
+/// Tokens of a site that are refused after a check, in a minute. A guess: a client asks its login service for
 /// another one after the first.
 const REFUSED: BucketSize = BucketSize::per_minute(60);
-/// Further tokens that are refused after a check, in a second, of all addresses that have used up theirs. A guess: some
+/// Further tokens that are refused after a check, in a second, of all sites that have used up theirs. A guess: some
 /// hundredths of one core. Of a flood of 2,000 tokens a second every tenth is checked, so that a client with a new
 /// token behind the same address gets in after some ten attempts.
 const BEYOND: BucketSize = BucketSize { capacity: 200, window_ms: 1000 };
-/// Largest number of addresses whose refused tokens are counted. A guess: some megabytes.
-const ADDRESSES_MAX: usize = 10_000;
+/// Largest number of sites whose refused tokens are counted. A guess: some megabytes.
+const SITES_MAX: usize = 10_000;
 /// Largest number of accepted tokens that are remembered. A guess: some megabytes.
 const ACCEPTED_MAX: usize = 50_000;
 /// Time for which an accepted token is remembered after its last use, milliseconds. A guess: tokens mostly live for an
@@ -32,14 +33,15 @@ const ACCEPTED_FOR_MS: u64 = 3_600_000;
 pub(super) struct TokenChecks {
     /// Accepted tokens, by their SHA-256. False for one that was refused since: its time is over.
     accepted: CallerTable<[u8; 32], bool>,
+    /// The refused tokens of each site, by its first address.
     refused: CallerTable<ClientAddress, Bucket>,
-    /// The refused tokens of addresses that had used up theirs.
+    /// The refused tokens of sites that had used up theirs.
     beyond: Bucket,
 }
 
 impl Default for TokenChecks {
     fn default() -> Self {
-        let (accepted, refused) = (CallerTable::new(ACCEPTED_MAX), CallerTable::new(ADDRESSES_MAX));
+        let (accepted, refused) = (CallerTable::new(ACCEPTED_MAX), CallerTable::new(SITES_MAX));
         Self { accepted, refused, beyond: Bucket::default() }
     }
 }
@@ -47,7 +49,7 @@ impl Default for TokenChecks {
 impl TokenChecks {
     /// Returns the seconds after which a token of this address is checked; 0 if it may be checked at `now_ms`.
     pub(super) fn wait_s(&self, token: &str, address: ClientAddress, now_ms: u64) -> u64 {
-        let refused = self.refused.get(&address).copied().unwrap_or_default();
+        let refused = self.refused.get(&address.site()).copied().unwrap_or_default();
         match refused.wait_ms(REFUSED, 1, now_ms) {
             Some(0) => 0,
             _ if self.beyond.wait_ms(BEYOND, 1, now_ms) == Some(0) || self.is_accepted(token) => 0,
@@ -81,10 +83,11 @@ impl TokenChecks {
             | TokenError::Expired
             | TokenError::TooEarly
             | TokenError::NoCaller(_) => {
-                let mut refused = self.refused.get(&address).copied().unwrap_or_default();
+                let site = address.site();
+                let mut refused = self.refused.get(&site).copied().unwrap_or_default();
                 if refused.wait_ms(REFUSED, 1, now_ms) == Some(0) {
                     refused.take(REFUSED, 1, now_ms);
-                    self.refused.put(address, refused, refused.full_at_ms(REFUSED), now_ms);
+                    self.refused.put(site, refused, refused.full_at_ms(REFUSED), now_ms);
                 } else {
                     self.beyond.take(BEYOND, 1, now_ms);
                 }
@@ -102,10 +105,13 @@ fn digest(token: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const HERE: ClientAddress = ClientAddress::V6(1);
-    const THERE: ClientAddress = ClientAddress::V6(2);
+    /// An address of another site.
+    const THERE: ClientAddress = ClientAddress::V6(1 << 16);
 
     /// Checks without the part that all addresses share, which an enemy has used up.
     fn used_up() -> TokenChecks {
@@ -147,6 +153,23 @@ mod tests {
         assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "others are not touched");
         assert_eq!(checks.wait_s("wrong", HERE, 1000), 0);
         assert_eq!(checks.wait_s("wrong", HERE, 999), 1);
+    }
+
+    /// The owner of a /48 could otherwise have millions of tokens checked in a minute.
+    #[test]
+    fn all_addresses_of_a_site_together_have_a_number_of_wrong_tokens_checked() {
+        let mut checks = used_up();
+        for subnet in 0..REFUSED.capacity {
+            let address = ClientAddress::V6(subnet);
+            assert_eq!(checks.wait_s("wrong", address, 0), 0);
+            checks.note_refused("wrong", address, &TokenError::Expired, 0);
+        }
+        assert_eq!(checks.wait_s("wrong", ClientAddress::V6(0xffff), 0), 1);
+        assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "another site has its own");
+        let [one, next] = [1, 2].map(|last| ClientAddress::V4(Ipv4Addr::new(192, 0, 2, last)));
+        (0..REFUSED.capacity).for_each(|_| checks.note_refused("w", one, &TokenError::Expired, 0));
+        let waits = [one, next].map(|address| checks.wait_s("wrong", address, 0));
+        assert_eq!(waits, [1, 0], "addresses of IPv4 are sites of their own");
     }
 
     /// It may live for a day, while another client behind its address sends wrong ones.

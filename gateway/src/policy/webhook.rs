@@ -19,13 +19,13 @@ use super::CallerId;
 use super::config::WebhookSettings;
 use super::jwt::CALLER_LEN_BYTES_MAX;
 use super::tenants::NAME_LEN_MAX;
-use crate::fair::{FairGate, GateFullError, Pass};
+use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::routing::Routed;
 
 /// Largest number of answers of one sort that are kept. A guess: some megabytes.
 const ANSWERS_MAX: usize = 20_000;
-/// Largest number of open calls of one sort; further ones wait, at most for the time of an answer, and callers take
-/// turns. A guess: more than a service needs to be busy.
+/// Largest number of open calls of one sort; further ones wait, at most for the time of an answer. Networks of callers
+/// take turns, and so do the callers of each. A guess: more than a service needs to be busy.
 const ASKED_AT_ONCE: usize = 64;
 /// Time for which a caller that was refused waits apart from new ones. A guess: a client with a wrong credential gets
 /// another one meanwhile, and a caller costs new ones six turns in an hour.
@@ -140,12 +140,12 @@ struct Answers<K> {
     /// All other answers. Apart, so that a flood of strangers removes no admitting answer.
     refusing: Cache<K, KeptAnswer>,
     /// Turns of renewals.
-    renewing: FairGate,
+    renewing: CallerGate,
     /// Turns of all other questions. Apart, so that a flood of strangers takes no turn of a known caller.
-    asking: FairGate,
+    asking: CallerGate,
     /// Turns of such questions of callers that were refused within [`REFUSED_FOR`]. Apart, so that each of them takes
     /// one turn of a new caller, however many questions it has.
-    asking_again: FairGate,
+    asking_again: CallerGate,
     /// The times at which callers were refused, at most [`ANSWERS_MAX`].
     refused_at: Cache<CallerId, Instant>,
 }
@@ -153,7 +153,7 @@ struct Answers<K> {
 impl<K: Eq + Hash> Answers<K> {
     fn new() -> Self {
         let [admitting, refusing] = [ANSWERS_MAX; 2].map(Cache::new);
-        let [renewing, asking, asking_again] = [ASKED_AT_ONCE; 3].map(FairGate::new);
+        let [renewing, asking, asking_again] = [ASKED_AT_ONCE; 3].map(CallerGate::new);
         let refused_at = Cache::new(ANSWERS_MAX);
         Self { admitting, refusing, renewing, asking, asking_again, refused_at }
     }
@@ -176,7 +176,7 @@ impl<K: Eq + Hash> Answers<K> {
     }
 
     /// Returns the gate at which this question of this caller waits for its turn.
-    fn gate(&self, key: &K, caller: &CallerId) -> &FairGate {
+    fn gate(&self, key: &K, caller: &CallerId) -> &CallerGate {
         let refused_at = self.refused_at.get(caller);
         if self.admitting.contains_key(key) {
             &self.renewing
@@ -188,7 +188,7 @@ impl<K: Eq + Hash> Answers<K> {
     }
 
     /// Waits for the turn of this question. If the caller is refused meanwhile, the question waits at the other gate.
-    async fn turn(&self, key: &K, caller: &CallerId) -> Result<Pass, GateFullError> {
+    async fn turn(&self, key: &K, caller: &CallerId) -> Result<CallerPass, GateFullError> {
         loop {
             let gate = self.gate(key, caller);
             let pass = gate.enter(caller).await?;
@@ -244,7 +244,11 @@ impl Webhook {
     /// # Errors
     /// [`WebhookError`] if the caller may not publish, if the service does not answer, or if too many calls are
     /// open.
-    pub(crate) async fn ask(&self, caller: &str, routed: &[Routed]) -> Result<(), WebhookError> {
+    pub(crate) async fn ask(
+        &self,
+        caller: &CallerId,
+        routed: &[Routed],
+    ) -> Result<(), WebhookError> {
         self.answer(caller, routed).await.map(drop)
     }
 
@@ -253,7 +257,7 @@ impl Webhook {
     ///
     /// # Errors
     /// [`WebhookError`], as for [`ask`](Self::ask).
-    pub(crate) async fn tenant(&self, caller: &str) -> Result<Option<String>, WebhookError> {
+    pub(crate) async fn tenant(&self, caller: &CallerId) -> Result<Option<String>, WebhookError> {
         if !self.settings.names_tenant {
             return Ok(None);
         }
@@ -268,7 +272,7 @@ impl Webhook {
     pub(crate) async fn identify(
         &self,
         credential: &str,
-        address: &str,
+        address: &CallerId,
     ) -> Result<Option<(String, Option<String>)>, WebhookError> {
         let key: [u8; 32] = Sha256::digest(credential).into();
         let answer = match self.of_credentials.kept(&key) {
@@ -286,16 +290,16 @@ impl Webhook {
     /// settings admit callers then.
     async fn answer(
         &self,
-        caller: &str,
+        caller: &CallerId,
         routed: &[Routed],
     ) -> Result<Option<WebhookAnswer>, WebhookError> {
         let kinds = routed.iter().fold(0, |kinds, envelope| kinds | 1 << envelope.kind as u8);
-        let key: AnswerKey = (caller.into(), kinds);
+        let key: AnswerKey = (caller.name().into(), kinds);
         let answer = match self.of_callers.kept(&key) {
             Some(answer) => answer,
             None => {
                 let tenant = self.settings.tenant.as_deref();
-                let (caller_name, envelopes) = (Some(caller), Some(sums(routed)));
+                let (caller_name, envelopes) = (Some(caller.name()), Some(sums(routed)));
                 let question =
                     Question { caller: caller_name, tenant, envelopes, ..Question::default() };
                 match self.ask_in_turn(&self.of_callers, key, caller, &question).await {
@@ -320,14 +324,13 @@ impl Webhook {
         &self,
         answers: &Answers<K>,
         key: K,
-        who: &str,
+        who: &CallerId,
         question: &Question<'_>,
     ) -> Result<WebhookAnswer, WebhookError> {
         let limit = Duration::from_millis(self.settings.timeout_ms);
-        let who = CallerId::of_name(who);
         // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a gateway with
         // `allow_without_answer`.
-        let turn = timeout(limit, answers.turn(&key, &who)).await;
+        let turn = timeout(limit, answers.turn(&key, who)).await;
         let Ok(Ok(_turn)) = turn else { return Err(WebhookError::Busy) };
         if let Some(answer) = answers.kept(&key) {
             return Ok(answer);
@@ -341,7 +344,7 @@ impl Webhook {
         let kept = KeptAnswer { answer: answer.clone(), until };
         let admits = answer.admits(question);
         if !admits {
-            answers.refused_at.insert(who, Instant::now());
+            answers.refused_at.insert(who.clone(), Instant::now());
         }
         answers.keep(key, admits, kept);
         Ok(answer)

@@ -428,7 +428,7 @@ async fn a_log_that_does_not_add_up_judges_nothing() {
     }
 }
 
-fn numbered_inboxes(ports: &mut GatewayPorts) {
+pub(super) fn numbered_inboxes(ports: &mut GatewayPorts) {
     ports.identity = Some(Arc::new(Numbered));
 }
 
@@ -441,7 +441,7 @@ fn rival_of(update: &pb::ClientEnvelope) -> pb::ClientEnvelope {
 
 impl Net {
     /// Puts a payload on the chain before those that a test sends.
-    fn with_first_place_taken(self) -> Self {
+    pub(super) fn with_first_place_taken(self) -> Self {
         self.chain.taken.lock().push((ChainTopic::Inbox(InboxId([9; 32])), Bytes::new()));
         self
     }
@@ -499,7 +499,7 @@ async fn an_update_that_got_on_the_chain_twice_is_answered_with_the_first() {
     let ours = numbered_update([5; 32], 0);
     let doubled = async {
         until(async || net.chain.count() == 2).await;
-        net.show_update(1, 1, &ours);
+        (0..2).for_each(|node| net.show_update(node, 1, &ours));
     };
     let (answer, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), doubled).await;
     let first = [indexed(1, 1, ours.encode_to_vec().into())];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hawser_chain::admin::WeiPerGas;
 use hawser_gateway::chain::ChainPublishError;
-use hawser_gateway::policy::config::PolicyFile;
+use hawser_gateway::policy::config::{Policy, PolicyFile};
 use hawser_gateway::select::Strategy;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::OriginatorId;
@@ -395,6 +395,21 @@ fn without_policies_one_network_cannot_spend_what_all_callers_together_may() {
         [network.picodollars_per_day, total.picodollars_per_day],
     ] {
         assert!(of_network.unwrap() * 10 <= of_all.unwrap());
+    }
+}
+
+/// Repeats cost no money, and each of 65,536 addresses may send thousands of them a minute.
+#[test]
+fn without_policies_a_network_has_each_limit_that_its_callers_have() {
+    let PolicyFile { default, network, .. } = PolicyFile::of_public_gateway();
+    let limits = |it: &Policy| {
+        let envelopes = [it.envelopes_per_minute, it.envelopes_per_hour, it.envelopes_per_day];
+        let costs = [it.picodollars_per_hour, it.picodollars_per_day];
+        [&envelopes[..], &costs, &[it.gas_per_hour, it.gas_per_day]].concat()
+    };
+    for (of_caller, of_network) in limits(&default).into_iter().zip(limits(&network)) {
+        let (of_caller, of_network) = (of_caller.unwrap(), of_network.unwrap());
+        assert!((of_caller..=10 * of_caller).contains(&of_network), "{of_caller} {of_network}");
     }
 }
 

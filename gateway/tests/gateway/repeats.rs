@@ -10,8 +10,9 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
 use tonic::Code;
 
+use super::chain::numbered_inboxes;
 use super::fake_node::{FakeNode, Manner, id_of};
-use super::fixture::{Net, commit, message, until, welcome};
+use super::fixture::{Net, commit, indexed, message, numbered_update, until, welcome};
 
 const DAY_S: u64 = 86_400;
 
@@ -179,6 +180,26 @@ async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain
     let (new, ()) = futures_util::future::join(publishing, showing).await;
     new.unwrap();
     assert_eq!(net.chain.given.load(Relaxed), 2);
+}
+
+/// An update may be on the chain twice, and nodes then show the first one. A lying node claims that, to have the caller
+/// look for its update where no other node has it.
+#[tokio::test]
+async fn an_earlier_place_of_an_update_that_one_node_alone_claims_is_no_answer() {
+    for liar in 0..2 {
+        let net = Net::with(2, |_| {}, numbered_inboxes).await.with_first_place_taken();
+        let ours = numbered_update([5; 32], 0);
+        let made_up = indexed(1, 1, ours.encode_to_vec().into());
+        let showing = async {
+            until(async || net.chain.count() == 2).await;
+            net.nodes[liar].index_quietly(1, 1, &made_up);
+            // Long enough for several judgements.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            net.chain.shown_by(1, &net.nodes).await;
+        };
+        let (answer, ()) = futures_util::future::join(net.publish(vec![ours]), showing).await;
+        assert_eq!(answer.unwrap(), [net.chain.envelope(1).2], "node {liar} is not believed");
+    }
 }
 
 /// Any caller can repeat what others have published, and pays nothing for it. If a node was asked for all of it at

@@ -229,28 +229,31 @@ async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
     assert_eq!(net.chain.count(), 65, "those that were sent, and the one of another caller");
 }
 
+/// One host may have a /48 of IPv6, and send each request from another address of it.
 #[tokio::test]
-async fn the_refused_envelopes_of_one_caller_cost_others_no_calls() {
-    let net = behind_a_proxy().await;
-    net.nodes[0].becomes(Manner::Refuses(0xee));
-    for n in 0..10 {
-        from(&net, "1.1.1.1", vec![message(0xee, &n.to_string())]).await.unwrap_err();
+async fn the_refused_envelopes_of_one_caller_or_site_cost_others_no_calls() {
+    let addresses: [fn(u8) -> String; 2] =
+        [|_| "1.1.1.1".to_owned(), |number| format!("2001:db8:1:{number:x}::1")];
+    for address in addresses {
+        let net = behind_a_proxy().await;
+        net.nodes[0].becomes(Manner::Refuses(0xee));
+        for n in 0..10 {
+            from(&net, &address(n), vec![message(0xee, &n.to_string())]).await.unwrap_err();
+        }
+        let before = net.nodes[0].refused();
+        let bad =
+            (100..200).map(async |n| from(&net, &address(n), vec![message(0xee, "again")]).await);
+        let good = (0..100).map(async |n| from(&net, "2.2.2.2", vec![message(n, "good")]).await);
+        let (bad, good) = futures_util::future::join(
+            futures_util::future::join_all(bad),
+            futures_util::future::join_all(good),
+        )
+        .await;
+        assert!(bad.iter().all(Result::is_err) && good.iter().all(Result::is_ok));
+        let after = net.nodes[0].refused();
+        let with_others = after[before.len()..].iter().filter(|count| **count > 1);
+        assert_eq!(with_others.count(), 0, "they went alone");
     }
-    let before = net.nodes[0].refused();
-    let (mut bad, mut good) = (Vec::new(), Vec::new());
-    for n in 0..100u8 {
-        bad.push(from(&net, "1.1.1.1", vec![message(0xee, "again")]));
-        good.push(from(&net, "2.2.2.2", vec![message(n, "good")]));
-    }
-    let (bad, good) = futures_util::future::join(
-        futures_util::future::join_all(bad),
-        futures_util::future::join_all(good),
-    )
-    .await;
-    assert!(bad.iter().all(Result::is_err) && good.iter().all(Result::is_ok));
-    let after = net.nodes[0].refused();
-    let with_others = after[before.len()..].iter().filter(|count| **count > 1);
-    assert_eq!(with_others.count(), 0, "they went alone");
 }
 
 /// Returns the sum of the samples of a family that have this label.

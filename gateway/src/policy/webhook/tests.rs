@@ -1,5 +1,6 @@
 //! Tests of the webhook: a service that allows, refuses, is slow, and sometimes does not answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -85,6 +86,16 @@ impl Service {
     }
 }
 
+/// Returns the caller of this name.
+fn named(name: &str) -> CallerId {
+    CallerId::of_name(name)
+}
+
+/// Returns the caller at this address.
+fn at(address: &str) -> CallerId {
+    CallerId::of_address(address.parse::<IpAddr>().unwrap().into())
+}
+
 fn envelope(kind: PayloadClass, len: usize) -> Routed {
     Routed {
         bytes: Bytes::from(vec![0; len]),
@@ -101,21 +112,21 @@ async fn the_service_says_whose_caller_it_is_and_silence_names_no_tenant() {
     let service = Service::start().await;
     let named = |settings: &mut WebhookSettings| settings.names_tenant = true;
     service.replies(200, r#"{"allow": true, "tenant": "acme"}"#);
-    assert_eq!(service.webhook(|_| {}).tenant("alice").await, Ok(None));
+    assert_eq!(service.webhook(|_| {}).tenant(&named("alice")).await, Ok(None));
     assert_eq!(service.asked(), 0, "it is not asked for what it does not know");
     let webhook = service.webhook(named);
-    assert_eq!(webhook.tenant("alice").await, Ok(Some("acme".into())));
+    assert_eq!(webhook.tenant(&named("alice")).await, Ok(Some("acme".into())));
     service.replies(200, r#"{"allow": true}"#);
-    assert_eq!(webhook.tenant("bob").await, Ok(None));
+    assert_eq!(webhook.tenant(&named("bob")).await, Ok(None));
     service.replies(200, r#"{"allow": false, "reason": "not you", "tenant": "acme"}"#);
-    let refused = webhook.tenant("carol").await;
+    let refused = webhook.tenant(&named("carol")).await;
     assert_eq!(refused, Err(WebhookError::Refused("not you".into())));
     service.replies(500, "");
-    assert_eq!(webhook.tenant("dave").await, Err(WebhookError::NoAnswer));
+    assert_eq!(webhook.tenant(&named("dave")).await, Err(WebhookError::NoAnswer));
     let lenient = service.webhook(|settings| {
         (settings.names_tenant, settings.allow_without_answer) = (true, true);
     });
-    assert_eq!(lenient.tenant("dave").await, Ok(None), "no payer is guessed");
+    assert_eq!(lenient.tenant(&named("dave")).await, Ok(None), "no payer is guessed");
 }
 
 #[tokio::test]
@@ -127,18 +138,18 @@ async fn the_service_says_whose_a_credential_is_and_silence_names_no_caller() {
     let webhook = service.webhook(open);
     service.replies(200, r#"{"allow": true, "caller": "alice", "tenant": "acme"}"#);
     let alice = Ok(Some(("alice".to_owned(), Some("acme".to_owned()))));
-    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert_eq!(webhook.identify("secret", &at("1.2.3.4")).await, alice);
     assert_eq!(service.asked.lock()[0].1, json!({ "credential": "secret" }));
     service.replies(500, "");
-    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice, "it is kept");
-    let unknown = webhook.identify("other secret", "1.2.3.4").await;
+    assert_eq!(webhook.identify("secret", &at("1.2.3.4")).await, alice, "it is kept");
+    let unknown = webhook.identify("other secret", &at("1.2.3.4")).await;
     assert_eq!(unknown, Err(WebhookError::NoAnswer), "no caller is guessed");
     let long = format!(r#"{{"allow": true, "caller": "{}"}}"#, "x".repeat(300));
     let refused = r#"{"allow": false, "caller": "alice"}"#;
     for (number, body) in [refused, r#"{"allow": true}"#, &long].into_iter().enumerate() {
         service.replies(200, body);
         let credential = format!("secret {number}");
-        assert_eq!(webhook.identify(&credential, "1.2.3.4").await, Ok(None), "{body:.40}");
+        assert_eq!(webhook.identify(&credential, &at("1.2.3.4")).await, Ok(None), "{body:.40}");
     }
 }
 
@@ -154,7 +165,7 @@ async fn the_service_is_told_who_publishes_how_much_of_what() {
         envelope(PayloadClass::Welcome, 7),
         envelope(PayloadClass::Message, 20),
     ];
-    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()));
     let asked = service.asked.lock();
     let (head, body) = &asked[0];
     assert!(head.starts_with("post /decide http/1.1"), "{head}");
@@ -171,7 +182,7 @@ async fn the_service_is_told_the_tenant_of_a_caller() {
     let service = Service::start().await;
     for tenant in ["red", "blue"] {
         let webhook = service.webhook(|settings| settings.tenant = Some(tenant.to_owned()));
-        let asked = webhook.ask("alice", &[envelope(PayloadClass::Message, 1)]).await;
+        let asked = webhook.ask(&named("alice"), &[envelope(PayloadClass::Message, 1)]).await;
         assert_eq!(asked, Ok(()));
     }
     let asked = service.asked.lock();
@@ -185,10 +196,10 @@ async fn a_refusal_is_passed_on_with_its_reason() {
     let webhook = service.webhook(|_| {});
     let routed = [envelope(PayloadClass::Message, 1)];
     service.replies(200, r#"{"allow": false, "reason": "no\nplan"}"#);
-    let refused = webhook.ask("alice", &routed).await.unwrap_err();
+    let refused = webhook.ask(&named("alice"), &routed).await.unwrap_err();
     assert_eq!(refused, WebhookError::Refused("no plan".into()));
     service.replies(200, r#"{"allow": false}"#);
-    assert!(matches!(webhook.ask("alice", &routed).await, Err(WebhookError::Refused(_))));
+    assert!(matches!(webhook.ask(&named("alice"), &routed).await, Err(WebhookError::Refused(_))));
 }
 
 #[tokio::test]
@@ -202,22 +213,22 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
         [(500, r#"{"allow": true}"#), (204, ""), (200, "yes"), (200, "{}"), (200, &long)]
     {
         service.replies(status, body);
-        let answer = webhook.ask("alice", &routed).await;
+        let answer = webhook.ask(&named("alice"), &routed).await;
         assert_eq!(answer, Err(WebhookError::NoAnswer), "{status} {body:.20}");
-        assert_eq!(open.ask("alice", &routed).await, Ok(()), "{status} {body:.20}");
+        assert_eq!(open.ask(&named("alice"), &routed).await, Ok(()), "{status} {body:.20}");
     }
     *service.reply.lock() = None;
     let hasty = service.webhook(|settings| settings.timeout_ms = 50);
-    assert_eq!(hasty.ask("alice", &routed).await, Err(WebhookError::NoAnswer));
+    assert_eq!(hasty.ask(&named("alice"), &routed).await, Err(WebhookError::NoAnswer));
     service.replies(200, r#"{"allow": true}"#);
-    assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()), "no failure is kept");
 }
 
 /// Takes all places for open calls of one sort but so many.
-async fn all_places_but(gate: &FairGate, free: usize) -> Vec<Pass> {
+async fn all_places_but(gate: &CallerGate, free: usize) -> Vec<CallerPass> {
     let mut taken = Vec::new();
     while taken.len() < ASKED_AT_ONCE - free {
-        taken.push(gate.enter(&CallerId::of_name("others")).await.unwrap());
+        taken.push(gate.enter(&named("others")).await.unwrap());
     }
     taken
 }
@@ -229,21 +240,22 @@ async fn strangers_keep_no_known_caller_from_a_new_answer() {
     let webhook = service.webhook(|_| {}); // each answer ends at once
     for body in [r#"{"allow": false, "caller": "alice"}"#, r#"{"allow": true}"#] {
         service.replies(200, body);
-        assert_eq!(webhook.identify("a guess", "9.9.9.9").await, Ok(None));
+        assert_eq!(webhook.identify("a guess", &at("9.9.9.9")).await, Ok(None));
         assert_eq!(webhook.of_credentials.admitting.len(), 0, "it is known to be no caller's");
     }
     service.replies(200, r#"{"allow": true, "caller": "alice"}"#);
     let alice = Ok(Some(("alice".to_owned(), None)));
     let routed = [envelope(PayloadClass::Message, 1)];
-    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
-    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    assert_eq!(webhook.identify("secret", &at("1.2.3.4")).await, alice);
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()));
     let _strangers = all_places_but(&webhook.of_credentials.asking, 0).await;
     let _others = all_places_but(&webhook.of_callers.asking, 0).await;
     let asked = service.asked();
-    let mut stranger = Box::pin(webhook.identify("a guess", "8.8.8.8"));
+    let other_address = at("8.8.8.8");
+    let mut stranger = Box::pin(webhook.identify("a guess", &other_address));
     assert!((&mut stranger).now_or_never().is_none());
-    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
-    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    assert_eq!(webhook.identify("secret", &at("1.2.3.4")).await, alice);
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()));
     assert_eq!(service.asked(), asked + 2, "the stranger waits");
 }
 
@@ -256,7 +268,7 @@ async fn addresses_that_were_refused_keep_no_new_caller_waiting() {
     let guess = |number: usize| {
         let webhook = webhook.clone();
         let address = format!("9.9.9.{number}");
-        tokio::spawn(async move { webhook.identify("a guess", &address).await })
+        tokio::spawn(async move { webhook.identify("a guess", &at(&address)).await })
     };
     let guesses = || (0..2 * ASKED_AT_ONCE).map(guess).collect::<Vec<_>>();
     service.replies(200, r#"{"allow": false}"#);
@@ -271,7 +283,7 @@ async fn addresses_that_were_refused_keep_no_new_caller_waiting() {
     }
     service.replies(200, r#"{"allow": true, "caller": "alice"}"#);
     let alice = Ok(Some(("alice".to_owned(), None)));
-    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert_eq!(webhook.identify("secret", &at("1.2.3.4")).await, alice);
     assert!(open.iter().all(|guess| !guess.is_finished()), "no question ended for it");
     open.iter().for_each(JoinHandle::abort);
 }
@@ -285,11 +297,13 @@ async fn many_guesses_of_an_address_take_one_turn_from_new_callers() {
     let _refused = all_places_but(&webhook.of_credentials.asking_again, 0).await;
     let guess = |number: usize| {
         let webhook = webhook.clone();
-        tokio::spawn(async move { webhook.identify(&format!("guess {number}"), "9.9.9.9").await })
+        tokio::spawn(
+            async move { webhook.identify(&format!("guess {number}"), &at("9.9.9.9")).await },
+        )
     };
     let mut flood: Vec<_> = (0..10).map(guess).collect();
     assert_eq!(flood.remove(0).await.unwrap(), Ok(None));
-    assert_eq!(webhook.identify("a mistake", "1.2.3.4").await, Ok(None));
+    assert_eq!(webhook.identify("a mistake", &at("1.2.3.4")).await, Ok(None));
     assert_eq!(service.asked(), 2, "the other guesses wait apart");
     flood.iter().for_each(JoinHandle::abort);
 }
@@ -317,7 +331,8 @@ async fn a_flood_of_equal_questions_is_asked_once() {
     let webhook = service.webhook(|settings| settings.cache_s = 60);
     let routed = [envelope(PayloadClass::Message, 1)];
     let _others = all_places_but(&webhook.of_callers.asking, 1).await;
-    let answers = join_all((0..100).map(|_| webhook.ask("alice", &routed))).await;
+    let alice = named("alice");
+    let answers = join_all((0..100).map(|_| webhook.ask(&alice, &routed))).await;
     assert!(answers.iter().all(|answer| *answer == Ok(())), "{answers:?}");
     assert_eq!(service.asked(), 1);
 }
@@ -329,13 +344,36 @@ async fn a_caller_with_many_questions_delays_another_by_one() {
     let routed = [envelope(PayloadClass::Message, 1)];
     let mut others = all_places_but(&webhook.of_callers.asking, 0).await;
     let callers = std::iter::repeat_n("greedy", 10).chain(["other"]);
-    let asking = join_all(callers.map(|caller| webhook.ask(caller, &routed)));
+    let callers: Vec<_> = callers.map(named).collect();
+    let asking = join_all(callers.iter().map(|caller| webhook.ask(caller, &routed)));
     // All questions wait by then: `join!` polls `asking` first.
     let (answers, ()) = tokio::join!(asking, async { drop(others.pop()) });
     assert!(answers.iter().all(|answer| *answer == Ok(())), "{answers:?}");
     let asked = service.asked.lock();
     let callers = asked.iter().map(|(_, body)| body["caller"].as_str());
     assert_eq!(callers.take(2).collect::<Vec<_>>(), [Some("greedy"), Some("other")]);
+}
+
+/// The owner of a /48 of IPv6 has 65,536 addresses that were never refused.
+#[tokio::test]
+async fn a_network_with_many_addresses_delays_a_new_caller_of_another_by_one_question() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|_| {});
+    service.replies(200, r#"{"allow": false}"#);
+    let mut others = all_places_but(&webhook.of_credentials.asking, 0).await;
+    let flood = (1..=10).map(|subnet| format!("2001:db8:1:{subnet}::1"));
+    let all: Vec<String> = flood.chain(["192.0.2.1".to_owned()]).collect();
+    let callers: Vec<CallerId> = all.iter().map(|address| at(address)).collect();
+    // Each address has a credential of its own, its own text.
+    let asking = all.iter().zip(&callers).map(|(secret, caller)| webhook.identify(secret, caller));
+    let asking = join_all(asking);
+    // All questions wait by then: `join!` polls `asking` first.
+    let (answers, ()) = tokio::join!(asking, async { drop(others.pop()) });
+    assert!(answers.iter().all(|answer| *answer == Ok(None)), "{answers:?}");
+    let asked = service.asked.lock();
+    let secrets = asked.iter().map(|(_, body)| body["credential"].as_str());
+    let first = [all[0].as_str(), "192.0.2.1"].map(Some);
+    assert_eq!(secrets.take(2).collect::<Vec<_>>(), first);
 }
 
 /// Otherwise callers could bypass the service by causing too many calls to it.
@@ -348,9 +386,9 @@ async fn nothing_passes_because_too_many_ask() {
     });
     let routed = [envelope(PayloadClass::Message, 1)];
     let others = all_places_but(&webhook.of_callers.asking, 0).await;
-    assert_eq!(webhook.ask("alice", &routed).await, Err(WebhookError::Busy));
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Err(WebhookError::Busy));
     drop(others);
-    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()));
 }
 
 #[tokio::test]
@@ -360,14 +398,14 @@ async fn an_answer_counts_for_its_caller_and_kinds() {
     let message = [envelope(PayloadClass::Message, 1)];
     let both = [envelope(PayloadClass::Message, 1), envelope(PayloadClass::Welcome, 1)];
     for _ in 0..3 {
-        assert_eq!(webhook.ask("alice", &message).await, Ok(()));
+        assert_eq!(webhook.ask(&named("alice"), &message).await, Ok(()));
     }
     assert_eq!(service.asked(), 1);
     service.replies(200, r#"{"allow": false}"#);
-    assert_eq!(webhook.ask("alice", &message).await, Ok(()), "it is kept");
-    assert!(webhook.ask("alice", &both).await.is_err());
-    assert!(webhook.ask("bob", &message).await.is_err());
-    assert!(webhook.ask("bob", &message).await.is_err());
+    assert_eq!(webhook.ask(&named("alice"), &message).await, Ok(()), "it is kept");
+    assert!(webhook.ask(&named("alice"), &both).await.is_err());
+    assert!(webhook.ask(&named("bob"), &message).await.is_err());
+    assert!(webhook.ask(&named("bob"), &message).await.is_err());
     assert_eq!(service.asked(), 3, "refusals are kept, too");
 }
 
@@ -381,15 +419,19 @@ async fn of_an_answer_only_its_beginning_is_kept() {
     let answer =
         |allow: bool| json!({ "allow": allow, "reason": long, "caller": long, "tenant": long });
     service.replies(200, &answer(false).to_string());
-    assert_eq!(webhook.identify("a guess", "9.9.9.9").await, Ok(None));
+    assert_eq!(webhook.identify("a guess", &at("9.9.9.9")).await, Ok(None));
     let key: [u8; 32] = Sha256::digest("a guess").into();
     let kept = webhook.of_credentials.kept(&key).unwrap();
     for text in [kept.reason, kept.caller, kept.tenant].into_iter().flatten() {
         assert!((1..300).contains(&text.len()), "{text}");
     }
     service.replies(200, &answer(true).to_string());
-    assert_eq!(webhook.identify("another guess", "9.9.9.9").await, Ok(None), "no caller's name");
-    let tenant = webhook.tenant("alice").await.unwrap().unwrap();
+    assert_eq!(
+        webhook.identify("another guess", &at("9.9.9.9")).await,
+        Ok(None),
+        "no caller's name"
+    );
+    let tenant = webhook.tenant(&named("alice")).await.unwrap().unwrap();
     assert!(tenant.len() > NAME_LEN_MAX, "no tenant has the name {tenant}");
 }
 
@@ -407,7 +449,7 @@ async fn no_question_goes_to_a_host_that_a_redirect_names() {
     let other = Service::start().await;
     let url = redirecting(other.url.clone()).await;
     let webhook = other.webhook(|settings| settings.url = url);
-    let asked = webhook.ask("alice", &[]).await;
+    let asked = webhook.ask(&named("alice"), &[]).await;
     assert_eq!(asked, Err(WebhookError::NoAnswer));
     assert_eq!(other.asked(), 0);
 }
