@@ -110,11 +110,11 @@ fn envelope(kind: PayloadClass, len: usize) -> Routed {
 #[tokio::test]
 async fn the_service_says_whose_caller_it_is_and_silence_names_no_tenant() {
     let service = Service::start().await;
-    let named = |settings: &mut WebhookSettings| settings.names_tenant = true;
+    let naming = |settings: &mut WebhookSettings| settings.names_tenant = true;
     service.replies(200, r#"{"allow": true, "tenant": "acme"}"#);
     assert_eq!(service.webhook(|_| {}).tenant(&named("alice")).await, Ok(None));
     assert_eq!(service.asked(), 0, "it is not asked for what it does not know");
-    let webhook = service.webhook(named);
+    let webhook = service.webhook(naming);
     assert_eq!(webhook.tenant(&named("alice")).await, Ok(Some("acme".into())));
     service.replies(200, r#"{"allow": true}"#);
     assert_eq!(webhook.tenant(&named("bob")).await, Ok(None));
