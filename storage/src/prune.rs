@@ -186,8 +186,8 @@ impl Store {
     }
 }
 
-/// Largest number of unverified places that one write removes. Their envelopes are read and decoded while writers of the
-/// strand, a rebuild, and behind it all writers wait. A guess: some milliseconds.
+/// Largest number of unverified places that one write removes. Their envelopes are read and decoded while writers of
+/// the strand, a rebuild, and behind it all writers wait. A guess: some milliseconds.
 const SHOWN_PLACES: u64 = 256;
 /// Largest number of places that one write removes. Writers of the strand wait for it, and commits of all strands
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
