@@ -41,7 +41,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     for (id, address) in &nodes {
         // Reports that were read before an error count: one further report must not hide them.
         let mut held_bytes = 0;
-        let read = reports::each_page((address, from), 0, READ_MOST, async |page| {
+        let read = reports::each_page((address.as_str(), from), 0, READ_MOST, async |page| {
             for mut held in page {
                 held.host = id.map(OriginatorId);
                 let len_bytes = held.report.len();
