@@ -273,6 +273,9 @@ pub(crate) struct AuditNetworkArgs {
     /// APIs of the nodes to ask, `http://host:port`, with commas [default: those of the registry].
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) nodes: Vec<String>,
+    /// Call nodes whose addresses in the registry lie in private networks, too.
+    #[arg(long)]
+    pub(crate) allow_private_nodes: bool,
     /// The app chain to ask, and its contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -40,6 +40,7 @@ pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};
+pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};

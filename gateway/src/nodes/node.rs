@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 use hawser_rules::{NodeRecord, PicoDollarPrice};
 use hawser_serve::CheckedChannel;
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{ClientTlsConfig, Endpoint, Error as TransportError};
-use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
-use super::dial::dial;
+use super::dial::node_connector;
 use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
@@ -104,11 +101,9 @@ impl Node {
     ) -> Result<Self, TransportError> {
         let endpoint = endpoint(address)?;
         let connect = || {
-            let channel =
-                endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
-                    dial(&uri, allow_private).await.map(TokioIo::new)
-                }));
-            CheckedChannel::from(channel)
+            CheckedChannel::from(
+                endpoint.connect_with_connector_lazy(node_connector(allow_private)),
+            )
         };
         let own = connect();
         Ok(Self {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hawser_gateway::node_connector;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{one_line, root_cause};
@@ -33,7 +34,7 @@ enum TestCallError {
 
 /// Makes a call to the registered URL over gRPC, and one over gRPC-Web.
 pub(super) async fn calls(url: &str) -> [DoctorCheck; 2] {
-    let (grpc, web) = tokio::join!(over_grpc(url), over_grpc_web(url));
+    let (grpc, web) = tokio::join!(over_grpc(url, true), over_grpc_web(url));
     let is_reached = [&grpc, &web].iter().any(|it| !matches!(it, Err(TestCallError::Silent(_))));
     let for_grpc = "let the proxy in front pass HTTP/2 on, to the node as well: docs/proxies.md";
     let for_web = "let the proxy in front pass calls of browsers on over HTTP/1.1: docs/proxies.md";
@@ -63,26 +64,27 @@ fn judge(
     }
 }
 
-/// Makes a call to a node's URL over gRPC, as gateways do.
+/// Makes a call to a node's URL over gRPC, as gateways do: at a private address only if `allow_private`.
 ///
 /// # Errors
 /// The reason for which there is no answer of a node.
-pub(in crate::service) async fn call_node(url: &str) -> Result<(), String> {
-    over_grpc(url).await.map_err(|error| match error {
+pub(in crate::service) async fn call_node(url: &str, allow_private: bool) -> Result<(), String> {
+    over_grpc(url, allow_private).await.map_err(|error| match error {
         TestCallError::Silent(why) | TestCallError::Other(why) => why,
     })
 }
 
-async fn over_grpc(url: &str) -> Result<(), TestCallError> {
+async fn over_grpc(url: &str, allow_private: bool) -> Result<(), TestCallError> {
     let late = || TestCallError::Silent(format!("no answer within {} s", CALL_MAX.as_secs()));
-    timeout(CALL_MAX, call_grpc(url)).await.unwrap_or_else(|_| Err(late()))
+    timeout(CALL_MAX, call_grpc(url, allow_private)).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn call_grpc(url: &str) -> Result<(), TestCallError> {
+async fn call_grpc(url: &str, allow_private: bool) -> Result<(), TestCallError> {
     let silent =
         |error: tonic::transport::Error| TestCallError::Silent(one_line(&root_cause(&error)));
     let endpoint = endpoint(url).await.map_err(silent)?;
-    let channel = endpoint.connect().await.map_err(silent)?;
+    let connector = node_connector(allow_private);
+    let channel = endpoint.connect_with_connector(connector).await.map_err(silent)?;
     let mut client = MetadataApiClient::new(CheckedChannel::from(channel));
     match client.get_version(GetVersionRequest {}).await {
         Ok(_) => Ok(()),
