@@ -21,6 +21,10 @@ const SCHEMA: &str = "hawser-range/1";
 /// Length of the longest verdict that is read, in bytes. A guess: some thousand faults with their texts.
 pub const VERDICT_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The checks that no range allows, for people.
+const LEFT_TO_OTHERS: &str = "trees, the roots and times of checkpoints, dependencies on places of chains, and tallies: \
+                              a replay of the folder judges them all, and SQL over the export times and tallies";
+
 /// The verdict on a range of one strand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -452,7 +456,6 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>, knows_rows: bool) ->
     if !knows_rows {
         unchecked.push("that these are all ranges of the log (--export)".to_owned());
     }
-    unchecked.push("trees, the roots of checkpoints, and tallies".to_owned());
     MergedVerdict { verdict, strands, faults, incomplete, unchecked }
 }
 
@@ -462,7 +465,9 @@ pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
     let strands: Vec<OriginatorId> = ranges.iter().map(RangeVerdict::originator).collect();
     let mut counts = UncheckedCounts::default();
     ranges.iter().for_each(|range| counts.add(range.unchecked));
-    counts.sentences(&strands)
+    let mut unchecked = counts.sentences(&strands);
+    unchecked.push(LEFT_TO_OTHERS.to_owned());
+    unchecked
 }
 
 /// Makes the fault of a row whose columns are not those of its envelope or record, if there is one.
