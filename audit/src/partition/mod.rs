@@ -3,14 +3,15 @@
 //! In reading order:
 //!
 //! - `lines`: rows as lines of JSON, as engines pipe them;
-//! - `check`: the rows of a partition, each range of a strand with a verdict;
+//! - `check`: the rows of a partition, each range of a strand with a verdict; `chains`: the times of chains' places by
+//!   which dependencies are judged;
 //! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order;
 //!   `unchecked`: the part that was not checked.
 //!
 //! The joined verdict does not depend on the number of ranges. Trees and the roots of checkpoints need the whole strand,
-//! and dependencies on places of chains need the strand of the chain, so a replay checks them. SQL over the export
-//! compares tallies and the times of checkpoints.
+//! so a replay checks them. SQL over the export compares tallies and the times of checkpoints.
 
+mod chains;
 mod check;
 mod lines;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod times;
 mod unchecked;
 mod verdict;
 
+pub use chains::ChainsOfLog;
 pub use check::{ExportedPayers, check_partition};
 pub use lines::LineReader;
 pub use verdict::{
