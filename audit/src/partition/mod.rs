@@ -4,7 +4,7 @@
 //!
 //! - `lines`: rows as lines of JSON, as engines pipe them;
 //! - `check`: the rows of a partition, each range of a strand with a verdict; `chains`: the times of chains' places by
-//!   which dependencies are judged;
+//!   which dependencies are judged, from the `first_pass`;
 //! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order;
 //!   `unchecked`: the part that was not checked.
 //!
@@ -13,6 +13,7 @@
 
 mod chains;
 mod check;
+mod first_pass;
 mod lines;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,6 +23,7 @@ mod verdict;
 
 pub use chains::ChainsOfLog;
 pub use check::{ExportedPayers, check_partition};
+pub use first_pass::chains_of;
 pub use lines::LineReader;
 pub use verdict::{
     ExpectedStrand, MergeError, MergedStrand, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,

@@ -501,10 +501,28 @@ fn add_beyond_heads(joined: &mut Joined, strands: &[ExpectedStrand]) {
     }
 }
 
+/// Returns the times of the chains' places from one verdict for each strand.
+///
+/// # Errors
+/// When the verdict on a chain's strand has no times.
+pub(super) fn chains_of_joined<'a>(
+    joined: impl Iterator<Item = &'a RangeVerdict>,
+) -> Result<ChainsOfLog, MergeError> {
+    let mut times = TimesOfChains::new();
+    for range in joined.filter(|range| CHAINS.contains(&range.originator_id)) {
+        let originator_id = range.originator_id;
+        let of_chain = range.chain_times.as_ref().ok_or(MergeError::NoTimes { originator_id })?;
+        if !of_chain.is_empty() {
+            times.insert(originator_id, of_chain.clone());
+        }
+    }
+    Ok(ChainsOfLog::new(times))
+}
+
 /// Forgets by which times of chains dependencies were judged, unless they are those of the chains' strands among these
 /// ranges: others may lack places.
 fn forget_other_chains(joined: &mut Joined) {
-    let chains = ChainsOfLog::of_joined(joined.values());
+    let chains = chains_of_joined(joined.values());
     let digest = chains.ok().and_then(|chains| chains.digest);
     let others = joined.values_mut().filter(|range| range.chains != digest);
     others.for_each(|range| range.chains = None);

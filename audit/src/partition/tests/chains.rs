@@ -35,7 +35,7 @@ fn all_rows(log: &LogWithChain) -> Rows {
 /// Looks at the chain's strand first, and then at the whole log, each in this number of parts.
 fn judged(log: &LogWithChain, parts: usize) -> MergedVerdict {
     let unknown = ChainsOfLog::default();
-    let chains = ChainsOfLog::of(verdicts(&rows_of_chain(log), parts, &unknown)).unwrap();
+    let chains = chains_of(verdicts(&rows_of_chain(log), parts, &unknown)).unwrap();
     merge(verdicts(&all_rows(log), parts, &chains), None).unwrap()
 }
 
@@ -66,8 +66,8 @@ fn a_verdict_by_other_times_than_those_of_its_chains_says_that_dependencies_are_
     let log = depending_on(CHAIN.0, 2);
     let unknown = ChainsOfLog::default();
     let of_chain = verdicts(&rows_of_chain(&log), 3, &unknown);
-    let whole = ChainsOfLog::of(of_chain.clone()).unwrap();
-    let partial = ChainsOfLog::of(of_chain[..2].to_vec()).unwrap();
+    let whole = chains_of(of_chain.clone()).unwrap();
+    let partial = chains_of(of_chain[..2].to_vec()).unwrap();
     let [by_whole, by_partial, by_none] = [&whole, &partial, &unknown].map(|chains| {
         let merged = merge(verdicts(&all_rows(&log), 2, chains), None).unwrap();
         assert_eq!(merged.verdict, "clean");
@@ -93,7 +93,7 @@ fn a_verdict_on_a_chain_without_its_times_or_with_impossible_ones_is_refused() {
     let times = line.as_object_mut().unwrap().remove("chain_times").unwrap();
     assert_eq!(times.as_array().unwrap().len(), 3, "{times}");
     let without = RangeVerdict::parse(&line.to_string()).unwrap();
-    let refused = ChainsOfLog::of(vec![without]).unwrap_err();
+    let refused = chains_of(vec![without]).unwrap_err();
     assert_eq!(refused, MergeError::NoTimes { originator_id: CHAIN });
     for lie in ["[[2,7],[1,8]]", "[[1,8],[2,7]]", "[[1,7],[4,8]]", "[[-1,7]]", "7"] {
         line["chain_times"] = serde_json::from_str(lie).unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hawser_audit::export::{Manifest, PartReader};
 use hawser_audit::partition::{
     ChainsOfLog, ExpectedStrand, ExportedPayers, LineReader, MergedVerdict, RangeVerdict,
-    VERDICT_LEN_BYTES_MAX, check_partition, merge as merge_ranges, unchecked,
+    VERDICT_LEN_BYTES_MAX, chains_of, check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
 use hawser_audit::replay::{Faults, SourceError};
@@ -37,7 +37,7 @@ pub(in super::super) fn check(
     let keys = keys::load(&args.keys, None)?;
     let settings = settings_by(&keys, args.threads);
     let payers = if args.without_payers { ExportedPayers::MayLack } else { ExportedPayers::Named };
-    let chains = args.chains.as_deref().map(chains_of).transpose()?.unwrap_or_default();
+    let chains = args.chains.as_deref().map(read_chains).transpose()?.unwrap_or_default();
     let is_piped = is_standard_input(&args.files);
     if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {
         return Err(RunError::not_found(format!("{}: there is no such file", path.display())));
@@ -71,11 +71,10 @@ pub(in super::super) fn check(
 }
 
 /// Returns the times of the chains' places from the verdicts on their strands.
-fn chains_of(path: &Path) -> Result<ChainsOfLog, RunError> {
+fn read_chains(path: &Path) -> Result<ChainsOfLog, RunError> {
     let mut ranges = Vec::new();
     read_file(path, &mut ranges)?;
-    ChainsOfLog::of(ranges)
-        .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+    chains_of(ranges).map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
 }
 
 fn is_standard_input(files: &[PathBuf]) -> bool {
