@@ -38,8 +38,8 @@ pub enum ExportedPayers {
 /// strand gets a verdict. Checks on all cores, and needs memory for some batches.
 ///
 /// The rows of a strand must ascend by place and follow each other, because at most 10,000 ranges are judged. The
-/// settings must have rates: a partition has no history of them. Dependencies of nodes' envelopes are judged if the times
-/// of `chains` are known.
+/// settings must have rates: a partition has no history of them. Dependencies of nodes' envelopes are judged if the
+/// times of `chains` are known.
 ///
 /// # Errors
 /// When rows cannot be read, do not ascend, or make more ranges.

@@ -8,8 +8,8 @@
 //! - `verdict`: the findings about a range, and joining ranges; `times`: the part of it that needs the order;
 //!   `unchecked`: the part that was not checked.
 //!
-//! The joined verdict does not depend on the number of ranges. Trees and the roots of checkpoints need the whole strand,
-//! so a replay checks them. SQL over the export compares tallies and the times of checkpoints.
+//! The joined verdict does not depend on the number of ranges. Trees and the roots of checkpoints need the whole
+//! strand, so a replay checks them. SQL over the export compares tallies and the times of checkpoints.
 
 mod chains;
 mod check;

@@ -25,11 +25,11 @@ pub const VERDICT_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The checks that no range allows, for people.
 const LEFT_TO_OTHERS: &str = "trees, the roots and times of checkpoints, congestion fees that are too high for the \
-                              envelopes before them, and tallies: a replay of the folder judges them all, and SQL over \
-                              the export times and tallies";
+                              envelopes before them, and tallies: a replay of the folder judges them all, and SQL \
+                              over the export times and tallies";
 /// The sentence about dependencies that were not judged, or by other times than those of the chains in these ranges.
-const DEPENDENCIES: &str = "dependencies of envelopes on places of chains: they are judged by verdicts on the strands of \
-                            the chains (--chains)";
+const DEPENDENCIES: &str = "dependencies of envelopes on places of chains: they are judged by verdicts on the strands \
+                            of the chains (--chains)";
 
 /// The verdict on a range of one strand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +59,8 @@ pub struct RangeVerdict {
     /// The parts that were not checked. Programs of earlier versions do not count them.
     #[serde(default)]
     pub(super) unchecked: UncheckedCounts,
-    /// The times of the places of a chain's strand. `None` for any other strand, for a range of too many minutes, and in
-    /// the output of programs of earlier versions.
+    /// The times of the places of a chain's strand. `None` for any other strand, for a range of too many minutes, and
+    /// in the output of programs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chain_times: Option<ChainTimes>,
     /// The digest of the chains' times by which dependencies were judged, hex; `None` if they were not judged.

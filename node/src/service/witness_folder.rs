@@ -1,9 +1,9 @@
 //! The record of the data folder from which a witness's key cosigns.
 //!
 //! A witness never cosigns a tree that contradicts an earlier one, and its data folder has the earlier ones. A folder
-//! that is new, restored or copied lacks some of them: with it an honest witness would cosign the second story of a node
-//! that lies. So the state folder of this host notes the one folder of each key, and a process with another folder does
-//! not start.
+//! that is new, restored or copied lacks some of them: with it an honest witness would cosign the second story of a
+//! node that lies. So the state folder of this host notes the one folder of each key, and a process with another folder
+//! does not start.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
