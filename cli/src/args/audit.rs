@@ -192,6 +192,10 @@ pub(crate) struct AuditCheckPartitionArgs {
     /// fault].
     #[arg(long)]
     pub(crate) without_payers: bool,
+    /// Output of `check-partition --json` for all rows of the chains' strands, originators 0 and 1, of the same export:
+    /// their times judge dependencies [default: dependencies on places of chains are not judged].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chains: Option<PathBuf>,
     /// Threads that check [default: one for each core].
     #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,
