@@ -267,6 +267,32 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
     assert_eq!(endpoints.status()[0].error, None, "it is not paused");
 }
 
+/// The preferred endpoint syncs anew, or is behind after it was away.
+#[tokio::test]
+async fn an_endpoint_without_the_block_of_the_last_reading_keeps_no_list_from_being_read() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let other = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let urls = [behind.url(), other.url()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let known = watcher.subscribe().borrow().block;
+    behind.set(|faults| faults.behind = 1);
+    for _ in 0..2 {
+        read_again(&watcher, &heads).await;
+        let snapshot = watcher.subscribe().borrow().clone();
+        assert_eq!((snapshot.block, snapshot.error), (known, None));
+    }
+    assert_eq!(endpoints.status()[0].error, None, "it is not paused");
+    other.set(|faults| faults.behind = 1);
+    read_again(&watcher, &heads).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!(snapshot.block, known);
+    assert!(snapshot.error.is_some_and(|error| error.contains("is behind")), "all are");
+}
+
 /// The preferred endpoint answers each call with a word that no function of these contracts returns.
 #[tokio::test]
 async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
