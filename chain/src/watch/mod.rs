@@ -4,8 +4,8 @@
 //! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed. If a
 //! later one fails, the last value is kept, with the error.
 //!
-//! A reading at a lower block than the last one is refused, if no endpoint has that block. Because a single endpoint may
-//! state a false block number, no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
+//! A reading at a lower block than the last one is refused, if no endpoint has that block. A single endpoint may state
+//! a false block number, so no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
 //!
 //! A reading that changes a list needs more endpoints for it than against it, and one that does not change it must not
 //! have more against it: see `agreement`.
