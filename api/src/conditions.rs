@@ -252,7 +252,7 @@ impl NodeChecks {
         })
     }
 
-    /// Returns the check that the price list proves fees. Without it the node prices as before, and accuses no node.
+    /// Returns the check that the price list proves fees. Otherwise the node prices by it, and accuses no other node.
     fn rates_uncontested(&self) -> Check {
         let is_contested = !self.engine.ports().rates.borrow().is_complete_at(0);
         Check {
@@ -263,7 +263,7 @@ impl NodeChecks {
                  its time, or it lacks a recorded rate"
                     .into()
             }),
-            remedy: "compare the lists of the endpoints, and with that of other nodes: docs/runbooks/chains.md",
+            remedy: "compare the lists of the endpoints, and that of another node: docs/runbooks/chains.md",
         }
     }
 
