@@ -24,9 +24,6 @@ use crate::settings::table::chains::flag_of;
 pub(super) const SETTLEMENT: &str = "settlement";
 /// The app chain's name in logs and metrics.
 pub(super) const APP: &str = "app";
-/// The shortest interval between two requested reads of the rates, so that nodes with unknown prices cannot make a
-/// gateway flood its RPC endpoint. A guess.
-const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Error of setting up the reading of a chain.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +196,6 @@ async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
     loop {
         requested.notified().await;
         notify.send_modify(|count| *count += 1);
-        tokio::time::sleep(REQUESTED_READ_EVERY).await;
     }
 }
 
