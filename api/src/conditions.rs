@@ -41,6 +41,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
         checks.extend(self.filled());
+        checks.push(self.rates_uncontested());
         checks.push(self.disk_sound());
         checks.extend(self.backup_place_reached());
         checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
@@ -249,6 +250,21 @@ impl NodeChecks {
                 .map_or(Ok(()), |it| Err(format!("{} does not answer: {}", it.place, it.error))),
             remedy: "make the folder or bucket reachable, then run `hawser backup verify` or `backup create` again",
         })
+    }
+
+    /// Returns the check that the price list proves fees. Otherwise the node prices by it, and accuses no other node.
+    fn rates_uncontested(&self) -> Check {
+        let is_contested = !self.engine.ports().rates.borrow().is_complete_at(0);
+        Check {
+            name: "rates_uncontested",
+            purpose: Some(Purpose::Notice),
+            result: unless(is_contested, || {
+                "no fee is judged: the endpoints contradict each other about the price list, or do not tell \
+                 its time, or it lacks a recorded rate"
+                    .into()
+            }),
+            remedy: "compare the lists of the endpoints, and that of another node: docs/runbooks/chains.md",
+        }
     }
 
     fn disk_sound(&self) -> Check {

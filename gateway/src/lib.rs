@@ -47,7 +47,7 @@ mod sharing;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, check_policies, start};
-pub use nodes::node_connector;
+pub use nodes::{node_channel, node_connector};
 pub use settings::{GatewayPorts, GatewaySettings};
 pub use sharing::REDIS_ANSWER_LEN_BYTES_MAX;
 

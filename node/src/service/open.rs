@@ -133,7 +133,6 @@ pub(super) struct OpenedNode {
 pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
     require_finished(&config.store.data_dir)?;
     let chains = Handle::current().block_on(Chains::reach(config))?;
-    Handle::current().block_on(chains.require_push_chains())?;
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
     let own = match &config.follow {

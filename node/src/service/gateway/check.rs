@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use hawser_chain::redis_link::RedisLink;
 use hawser_engine::ports::Clock as _;
-use hawser_gateway::{REDIS_ANSWER_LEN_BYTES_MAX, check_policies};
-use hawser_proto::one_line;
+use hawser_gateway::{REDIS_ANSWER_LEN_BYTES_MAX, check_policies, node_channel};
+use hawser_proto::{one_line, root_cause};
 use hawser_rules::{RateTable, Registry};
 
 use super::{given, tenants};
@@ -173,7 +173,7 @@ async fn nodes(registry: &Registry, allow_private: bool) -> DoctorCheck {
     let addresses = canonical.filter_map(|record| Some((record.id, record.http_address.clone()?)));
     let addresses: Vec<_> = addresses.take(ASKED_MAX).collect();
     let asked = addresses.into_iter().map(|(id, url)| async move {
-        let answered = call_node(&url, allow_private).await;
+        let answered = answers(&url, allow_private).await;
         answered.map_err(|why| format!("node {id} at {url}: {why}"))
     });
     judge(stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await)
@@ -200,6 +200,12 @@ fn judge(answers: Vec<Result<(), String>>) -> DoctorCheck {
     }
 }
 
+/// Makes a call to a node over the channel that a gateway with these settings uses.
+async fn answers(url: &str, allow_private: bool) -> Result<(), String> {
+    let channel = node_channel(url, allow_private);
+    call_node(channel.map_err(|error| one_line(&root_cause(&error)))?).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,11 +226,21 @@ mod tests {
     #[tokio::test]
     async fn a_private_address_is_not_called_unless_that_is_allowed() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let refused = call_node(&url, false).await.unwrap_err();
-        assert!(refused.contains("--allow-private-nodes"), "{refused}");
+        let port = listener.local_addr().unwrap().port();
+        let urls = ["localhost", "127.0.0.1"].map(|host| format!("http://{host}:{port}"));
+        for url in &urls {
+            let refused = answers(url, false).await.unwrap_err();
+            assert!(refused.contains("--allow-private-nodes"), "{url}: {refused}");
+        }
         drop(listener);
-        let refused = call_node(&url, true).await.unwrap_err();
+        let refused = answers(&urls[1], true).await.unwrap_err();
         assert!(!refused.contains("private"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_url_is_an_error() {
+        for url in ["", "no url", "http://"] {
+            answers(url, true).await.unwrap_err();
+        }
     }
 }
