@@ -57,11 +57,17 @@ impl WantCall {
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
         let feed = WantFeed::new(self.want, self.may_expire, Instant::now());
+        let feed = if self.is_relayed() { feed.of_relay() } else { feed };
         match self.want.up_to {
             None => self.stream(feed).await,
             Some(_) if self.want.gaps_only => self.gaps().await,
             Some(_) => self.pages(feed).await,
         }
+    }
+
+    /// True if the peer passes on the strand of another node.
+    fn is_relayed(&self) -> bool {
+        self.want.originator != self.peer
     }
 
     /// Follows the strand over a stream that does not end, from the position of `feed` on.
@@ -213,7 +219,8 @@ impl WantCall {
     ) -> Result<Vec<StrandItem<Bytes>>, SessionError> {
         let Some(range) = range else { return Ok(Vec::new()) };
         let (originator, now) = (self.want.originator, Instant::now());
-        let mut gaps = RangeGaps::new(originator, range, self.may_expire, now);
+        let gaps = RangeGaps::new(originator, range, self.may_expire, now);
+        let mut gaps = if self.is_relayed() { gaps.of_relay() } else { gaps };
         let mut limit = PAGE_ENVELOPES;
         while !gaps.is_over() {
             let Some((page, _memory)) = self.next_page(gaps.feed(), &mut limit).await? else {

@@ -10,7 +10,7 @@ use crate::runtime::counters::Counter;
 pub struct ReplicationCounters {
     /// Envelopes of other nodes that were checked and may be stored.
     pub verified: Counter,
-    /// Envelopes that were refused, each with the connection that brought it.
+    /// Envelopes that were refused, most of them with the connection that brought them.
     pub forged: Counter,
     /// Envelopes that readers were shown by a checkpoint, and that were verified behind.
     pub verified_behind: Counter,

@@ -21,13 +21,14 @@ use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
+use super::refused::name_refused;
 use super::state::{self, ReplicationState};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, ShownStage, ShownStrand,
-    StrandItem, StrandWrite, VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, ShownStage, ShownStrand, StrandItem,
+    StrandWrite, VerifyResult, WantResponse,
 };
 use crate::runtime::stop::StopSignal;
 
@@ -343,17 +344,7 @@ impl StrandTask {
     }
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
-        let is_forged = |item: &StrandItem<VerifyResult>| {
-            matches!(item, StrandItem::Envelope(Err(PeerViolation::ForgedSignature)))
-        };
-        if self.originator.is_migrated() && verified.iter().any(|it| it.items.iter().any(is_forged))
-        {
-            tracing::warn!(
-                code = "migrated_strand_refused",
-                originator_id = %self.originator,
-                "a strand of the older network is signed by another key than migration-key names"
-            );
-        }
+        name_refused(&self.state, self.originator, &self.connected, &verified);
         self.follower.note_wall(self.state.ports.clock.now_ns());
         for response in WantResponse::joined(verified) {
             self.note_times(&response);
