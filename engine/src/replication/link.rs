@@ -199,7 +199,8 @@ impl<E> WantResponse<E> {
 /// A rule that a peer's frames broke. Ends its connection.
 ///
 /// The peer itself is at fault, even for another originator's envelope: an honest node verifies
-/// every envelope before it passes it on.
+/// every envelope before it passes it on. Other software, which proves no id, does not, and the
+/// follower tells the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PeerViolation {
     /// The outer layer is malformed or not in its one canonical form.

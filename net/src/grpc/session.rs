@@ -34,7 +34,7 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// left. Specified in `docs/protocol/replication.md`, section *Over gRPC*; a guess: a proxy that restarts answers a few
 /// calls so.
 const REFUSED_CLOCKS_MAX: u32 = 3;
-/// Times in a row that a peer may leave a want without an end unanswered before it is left. The follower
+/// Times in a row that a peer may leave a want of its own strand unanswered before it is left. The follower
 /// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
 const SILENT_MAX: u32 = 3;
@@ -253,11 +253,8 @@ impl<'a> GrpcPeerSession<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 let silent = self.end_call(want.originator);
-                if silent >= SILENT_MAX {
-                    return Err(match want.originator == self.peer {
-                        true => PeerError::Silent.into(),
-                        false => lost("the peer claims envelopes of another node and sends none"),
-                    });
+                if is_left(self.peer, want.originator, silent) {
+                    return Err(PeerError::Silent.into());
                 }
                 self.start_call(request, want, silent);
                 Ok(())
@@ -309,6 +306,12 @@ impl<'a> GrpcPeerSession<'a> {
     }
 }
 
+/// Returns true if a peer is left that has not answered so many wants for a strand in a row. Of the strand of another
+/// node it may hold what it cannot send, through no fault of its own.
+fn is_left(peer: OriginatorId, strand: OriginatorId, silent: u32) -> bool {
+    silent >= SILENT_MAX && strand == peer
+}
+
 /// Requests for the heads in a row that were answered with an error. Any other failure counts as too many: the
 /// connection is lost, or the peer has broken a rule.
 #[derive(Debug, Default)]
@@ -345,6 +348,15 @@ mod tests {
         assert_eq!(failure(calls.join_next().await.unwrap()), None);
         calls.spawn(async { Err(lost("it is gone")) });
         assert_eq!(failure(calls.join_next().await.unwrap()), Some(lost("it is gone")));
+    }
+
+    /// A hostile node could have a relay hold such envelopes, and the relay's own strand would be late.
+    #[test]
+    fn silence_about_the_strand_of_another_node_ends_no_session() {
+        let (peer, other) = (OriginatorId(300), OriginatorId(400));
+        assert!(is_left(peer, peer, SILENT_MAX));
+        assert!(!is_left(peer, peer, SILENT_MAX - 1));
+        assert!(!is_left(peer, other, u32::MAX));
     }
 
     /// Sessions of less than a minute would follow each other with growing pauses.

@@ -1,8 +1,8 @@
 //! Broken rules, and envelopes that a peer passes on without having checked them.
 //!
 //! Other software relays the strand of a node as it got it, and checks no signature of that node. So a hostile node can
-//! have it pass on what no node takes. If that cost the relay its connection, its own strand would be held up, too, each
-//! time it is asked for the other one. It is taken for a peer that holds no more of the strand.
+//! have it pass on what no node takes. If that cost the relay its connection, its own strand would be held up as well,
+//! each time it is asked for the other one. It is taken for a peer that holds no more of the strand.
 //!
 //! Peers that have proved their ids run this software, and check what they relay.
 
