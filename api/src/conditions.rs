@@ -290,7 +290,13 @@ impl NodeChecks {
         let now_ns = self.engine.ports().clock.now_ns();
         let own = self.engine.heads().get();
         let voids = self.engine.store().void_statements().unwrap_or_default();
-        self.behind.note(now_ns, &own, &self.peers.peers(), &voids).map_or(Ok(()), Err)
+        // Other software stores and claims what the strand's node has not signed. No node of this kind can take it, and
+        // a hostile node must not take all of them out of service.
+        let mut refused = self.peers.strands();
+        refused.retain(|it| it.refused_after == Some(own.get(it.originator)));
+        let mut peers = self.peers.peers();
+        peers.retain(|peer| refused.iter().all(|it| it.originator != peer.node));
+        self.behind.note(now_ns, &own, &peers, &voids).map_or(Ok(()), Err)
     }
 
     fn registry_record(&self) -> Result<(), String> {

@@ -4,7 +4,7 @@ use hawser_proto::SecretKey;
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::scripted_peer::{Habits, ScriptedPeer};
-use hawser_tests::harness::wait;
+use hawser_tests::harness::{raw, wait};
 
 use super::{UNREACHABLE, assert_follows};
 
@@ -33,6 +33,14 @@ async fn a_peer_that_passes_on_what_it_has_not_checked_keeps_its_session_and_its
         let output = node.process().output();
         let line = output.lines().find(|line| line.contains("did not check it"));
         line.is_some_and(|line| line.contains("300") && line.contains("400")).then_some(())
+    })
+    .await;
+    // So the node stays ready for readers, although others claim more of the strand.
+    wait::until("the status shows it", async || {
+        let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
+        let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let strand = status["originators"].as_array()?.iter().find(|it| it["originator_id"] == 400);
+        (strand?["refused_after"] == 2).then_some(())
     })
     .await;
     relay.originate(5, 60);

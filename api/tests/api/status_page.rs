@@ -204,7 +204,8 @@ impl PeerView for OnePeer {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        vec![StrandState { originator: PEER, source: Some(PEER), received: 1, searches: 0 }]
+        let (originator, source, refused_after) = (PEER, Some(PEER), None);
+        vec![StrandState { originator, source, received: 1, searches: 0, refused_after }]
     }
 
     fn counts(&self) -> PeerCounts {

@@ -220,6 +220,7 @@ impl PeerView for PeerStatusView {
             source: counters.source(),
             received: counters.received.get(),
             searches: counters.searches.get(),
+            refused_after: counters.refused_after(),
         };
         strands.map(state).collect()
     }

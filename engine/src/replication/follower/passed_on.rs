@@ -35,14 +35,8 @@ impl Follower {
 
     /// True if the peer may have got what it has sent from another node.
     fn may_be_passed_on(&self, id: OriginatorId, violation: PeerViolation) -> bool {
-        let is_of_envelope = match violation {
-            PeerViolation::NotCanonical
-            | PeerViolation::ChainProof
-            | PeerViolation::ForgedSignature => true,
-            PeerViolation::WrongOriginator | PeerViolation::OutOfOrder => false,
-        };
         let is_unproven = self.peers.get(&id).is_some_and(|peer| !peer.is_proven);
-        is_of_envelope && is_unproven && id != self.originator
+        violation.is_of_maker() && is_unproven && id != self.originator
     }
 
     /// Ends the want of such a peer, which has told all that it can. It would send the same envelope again, so it is

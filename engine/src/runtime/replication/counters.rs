@@ -1,6 +1,6 @@
 //! Counters of replication.
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
 use crate::runtime::counters::Counter;
@@ -32,6 +32,7 @@ pub struct StrandCounters {
     /// Searches for places that the strand passed over. The first sign of a node that withholds envelopes.
     pub searches: Counter,
     source: Mutex<Option<OriginatorId>>,
+    refused_after: Mutex<Option<SequenceId>>,
 }
 
 impl StrandCounters {
@@ -39,6 +40,18 @@ impl StrandCounters {
     #[must_use]
     pub fn source(&self) -> Option<OriginatorId> {
         *self.source.lock()
+    }
+
+    /// Returns the place behind which a peer has last sent an envelope that no node takes; `None` if none has. While the
+    /// strand ends there, it may be the strand's own node that keeps it from going on.
+    #[must_use]
+    pub fn refused_after(&self) -> Option<SequenceId> {
+        *self.refused_after.lock()
+    }
+
+    /// Notes that a peer has sent such an envelope behind this place.
+    pub(super) fn note_refused(&self, after: SequenceId) {
+        *self.refused_after.lock() = Some(after);
     }
 
     /// Notes which peer is asked from now on.

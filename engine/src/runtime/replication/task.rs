@@ -348,12 +348,17 @@ impl StrandTask {
         self.follower.note_wall(self.state.ports.clock.now_ns());
         for response in WantResponse::joined(verified) {
             self.note_times(&response);
+            let mut is_refused = false;
             for item in &response.items {
                 if let StrandItem::Envelope(result) = item {
                     self.count(result);
+                    is_refused |= result.as_ref().is_err_and(|violation| violation.is_of_maker());
                 }
             }
             self.follower.handle_response(now(), response);
+            if is_refused {
+                self.counters.note_refused(self.follower.accepted());
+            }
         }
     }
 
