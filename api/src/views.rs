@@ -86,6 +86,8 @@ pub struct StrandState {
     pub searches: u64,
     /// The place behind which a peer has last sent an envelope that no node takes.
     pub refused_after: Option<SequenceId>,
+    /// The last place of the gap that holds the strand up; `None` while no search does.
+    pub searched_through: Option<SequenceId>,
 }
 
 /// Counts of the transport and of replication since the start. The names in the lists are closed sets,

@@ -46,9 +46,14 @@ impl PeerView for TwoPeers {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        let (originator, source) = (OriginatorId(200), Some(OriginatorId(300)));
-        let refused_after = None;
-        vec![StrandState { originator, source, received: 17, searches: 2, refused_after }]
+        vec![StrandState {
+            originator: OriginatorId(200),
+            source: Some(OriginatorId(300)),
+            received: 17,
+            searches: 2,
+            refused_after: None,
+            searched_through: None,
+        }]
     }
 
     fn counts(&self) -> PeerCounts {

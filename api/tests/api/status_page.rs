@@ -204,8 +204,14 @@ impl PeerView for OnePeer {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        let (originator, source, refused_after) = (PEER, Some(PEER), None);
-        vec![StrandState { originator, source, received: 1, searches: 0, refused_after }]
+        vec![StrandState {
+            originator: PEER,
+            source: Some(PEER),
+            received: 1,
+            searches: 0,
+            refused_after: None,
+            searched_through: None,
+        }]
     }
 
     fn counts(&self) -> PeerCounts {

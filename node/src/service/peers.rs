@@ -221,6 +221,7 @@ impl PeerView for PeerStatusView {
             received: counters.received.get(),
             searches: counters.searches.get(),
             refused_after: counters.refused_after(),
+            searched_through: counters.searched_through(),
         };
         strands.map(state).collect()
     }

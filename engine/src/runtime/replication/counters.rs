@@ -33,6 +33,7 @@ pub struct StrandCounters {
     pub searches: Counter,
     source: Mutex<Option<OriginatorId>>,
     refused_after: Mutex<Option<SequenceId>>,
+    searched_through: Mutex<Option<SequenceId>>,
 }
 
 impl StrandCounters {
@@ -52,6 +53,17 @@ impl StrandCounters {
     /// Notes that a peer has sent such an envelope behind this place.
     pub(super) fn note_refused(&self, after: SequenceId) {
         *self.refused_after.lock() = Some(after);
+    }
+
+    /// Returns the last place of the gap that holds the strand up; `None` while no search does.
+    #[must_use]
+    pub fn searched_through(&self) -> Option<SequenceId> {
+        *self.searched_through.lock()
+    }
+
+    /// Notes the last place of that gap.
+    pub(super) fn show_search(&self, through: Option<SequenceId>) {
+        *self.searched_through.lock() = through;
     }
 
     /// Notes which peer is asked from now on.

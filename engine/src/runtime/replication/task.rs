@@ -509,6 +509,7 @@ impl StrandTask {
             self.state.liveness.note_stalled(originator, now());
         }
         self.counters.show_source(self.follower.source());
+        self.counters.show_search(self.follower.searched_through());
         let searches = self.follower.searches();
         self.counters.searches.inc_by(searches - self.counted_searches);
         self.counted_searches = searches;
