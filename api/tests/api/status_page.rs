@@ -205,7 +205,14 @@ impl PeerView for OnePeer {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        vec![StrandState { originator: PEER, source: Some(PEER), received: 1, searches: 0 }]
+        vec![StrandState {
+            originator: PEER,
+            source: Some(PEER),
+            received: 1,
+            searches: 0,
+            refused_after: None,
+            searched_through: None,
+        }]
     }
 
     fn counts(&self) -> PeerCounts {
