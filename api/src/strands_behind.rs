@@ -23,13 +23,13 @@ pub(crate) struct StrandsBehind(LagTracker);
 impl StrandsBehind {
     /// Records the positions of this node and its peers at `now_ns`. Returns a sentence about the strand that is
     /// furthest behind, if readers miss envelopes of it for too long. They miss none at places that are declared void.
-    /// `strands` are those that this node follows. Places of a gap that is searched for are no envelopes, as far as peers
-    /// show.
+    /// `strands` are those that this node follows. Places of a gap that is searched for are no envelopes, as far as
+    /// peers show.
     ///
     /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
     /// take others out of service. Other software stores and claims what the strand's node has not signed, and no node
-    /// of this kind can take that. So a claim does not count if its peer has sent such an envelope right behind the head
-    /// here. Claims of other peers do, so that no single peer hides what readers miss.
+    /// of this kind can take that. So a claim does not count if its peer has sent such an envelope right behind the
+    /// head here. Claims of other peers do, so that no single peer hides what readers miss.
     pub(crate) fn note(
         &self,
         now_ns: i64,

@@ -293,8 +293,8 @@ async fn an_endpoint_without_the_block_of_the_last_reading_keeps_no_list_from_be
     assert!(snapshot.error.is_some_and(|error| error.contains("is behind")), "all are");
 }
 
-/// The preferred endpoint is behind for a moment. Another one makes up blocks, and could so have itself read instead, or
-/// its block taken for that of the last reading.
+/// The preferred endpoint is behind for a moment. Another one makes up blocks, and could so have itself read instead,
+/// or its block taken for that of the last reading.
 #[tokio::test]
 async fn an_endpoint_that_makes_up_blocks_is_not_read_instead_of_one_that_is_behind() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;

@@ -46,8 +46,8 @@ impl StrandCounters {
         *self.source.lock()
     }
 
-    /// Returns the place behind which peers have last sent envelopes that no node takes, and these peers; `None` if none
-    /// has. While the strand ends there, it may be the strand's own node that keeps it from going on.
+    /// Returns the place behind which peers have last sent envelopes that no node takes, and these peers; `None` if
+    /// none has. While the strand ends there, it may be the strand's own node that keeps it from going on.
     #[must_use]
     pub fn refused(&self) -> Option<(SequenceId, Vec<OriginatorId>)> {
         let refused = self.refused.lock();
