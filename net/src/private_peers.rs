@@ -1,7 +1,7 @@
 //! Peers in private networks.
 //!
-//! Each peer chooses its address in the registry, and may announce another one for QUIC. It could name a service of
-//! this node's own machine or network, to which only this node has a way.
+//! Each peer chooses its address in the registry, and may announce another one for QUIC. It could name a service on
+//! this node's own machine or network that only this node can reach.
 
 use hawser_dial::{DialledNetworks, is_private};
 use hawser_engine::ports::NodeRecord;
@@ -36,7 +36,8 @@ impl PrivatePeers {
         if is_allowed { DialledNetworks::All } else { DialledNetworks::Public }
     }
 
-    /// Returns the same for addresses that peers announce.
+    /// Returns the networks in which the node of this record dials peers at announced addresses. `None` means a node
+    /// without a record.
     pub(crate) fn announced_networks(self, own: Option<&NodeRecord>) -> DialledNetworks {
         match self {
             Self::OfPrivateNodes | Self::Registered => Self::OfPrivateNodes.networks(own),

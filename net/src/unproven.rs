@@ -44,8 +44,9 @@ const ACCEPTED_IN_ALL_MAX: usize = 4096;
 /// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of a /48 of IPv6 leaves the rest
 /// to others.
 const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
-/// Connections of the address of a node within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
-/// `docs/protocol/replication.md`: one more than a host that forges the address takes before it has to prove it.
+/// Connections of a node's address that are accepted within [`ACCEPTED_WITHIN`] while the table is full. Specified in
+/// `docs/protocol/replication.md`: one more than a host that forges the address can make before it has to prove the
+/// address.
 const ACCEPTED_WHEN_FULL: usize = 2;
 /// Connections within [`ACCEPTED_WITHIN`] from which on every dialler has to prove its address. Specified in
 /// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and

@@ -53,8 +53,8 @@ pub type DeriveExpired<'a> = dyn Fn(&[ExpiredEnvelope]) -> Vec<Option<Facts>> + 
 /// Largest number of envelopes that are read together. A guess: recovering unknown payers costs little more than in
 /// larger batches.
 const READ_PLACES: usize = 256;
-/// Bytes of envelopes that end a read early, so that it has at most these and one more envelope in memory. A guess:
-/// more than [`READ_PLACES`] messages have.
+/// Bytes of envelopes at which a read ends early. It exceeds them in memory by less than one envelope. A guess: more
+/// than [`READ_PLACES`] messages have.
 const READ_LEN_BYTES: usize = 1 << 20;
 
 /// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the

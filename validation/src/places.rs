@@ -66,8 +66,8 @@ impl RequestPlaces {
 }
 
 impl TakenPlaces {
-    /// Frees a place for this caller; `None` if neither another network nor another caller of its network has at least
-    /// two more than it.
+    /// Frees a place for this caller. Returns `None` if no other network has at least two more places than its network,
+    /// and no other caller of its network at least two more than it.
     fn free_one_for(&mut self, caller: &ServiceCaller) -> Option<()> {
         let mut of_networks: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
         for (holder, requests) in &self.of_callers {

@@ -153,9 +153,10 @@ fn draft_within(
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
-/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range of too many
-/// payers to write ends earlier: with the last minute before there are too many, or with its first one. If neither can
-/// end it, because its originator has dated its envelopes out of order, it has all its payers.
+/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range with too many
+/// payers ends earlier: with the last minute at which the number is still allowed, or with its first minute. If neither
+/// minute can end the range, because the originator has dated its envelopes out of order, the range keeps all its
+/// payers.
 fn end_by_payers(
     payers_max: PayersMax,
     snapshot: &Snapshot<'_>,

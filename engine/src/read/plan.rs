@@ -270,8 +270,8 @@ impl PagePlan {
         Ok(true)
     }
 
-    /// Returns the originator whose envelope comes next in a page. If the page has shares, one that has its
-    /// half waits for the others.
+    /// Returns the originator whose envelope comes next in a page. If the page has shares, an originator whose
+    /// envelopes fill half of it waits for the others.
     fn next_originator(
         &self,
         shares: Option<&mut Shares>,

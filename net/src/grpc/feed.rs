@@ -129,8 +129,8 @@ impl WantFeed {
         fed
     }
 
-    /// Returns the items for one envelope: the places that the peer has passed over, and itself. None for
-    /// one that came before, unless it is another statement for its place.
+    /// Returns the items for one envelope: the places that the peer has passed over, and the envelope. Returns no items
+    /// for an envelope that came before, unless it is a different statement for its place.
     fn items(
         &mut self,
         unix_ns: i64,

@@ -42,7 +42,7 @@ struct OpenQuestions {
     /// evict comes last. A full queue evicts at each addition, and many updates are judged and add theirs in a row.
     ranks: BTreeMap<u64, BTreeSet<QuestionRank>>,
     /// The newest questions of each chain: those without a failure whose events are the latest, at most `newest_max`.
-    /// A flood that came before them neither evicts them nor has them wait until it is answered.
+    /// An earlier flood of questions neither evicts nor delays them.
     newest: BTreeMap<u64, BTreeSet<NewestQuestion>>,
     newest_max: usize,
 }

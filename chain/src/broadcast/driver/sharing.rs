@@ -289,8 +289,8 @@ impl Driver {
         }
     }
 
-    /// Records again the transactions that Redis has lost, and those for which it has not
-    /// answered; the latter are then sent.
+    /// Records again the transactions that Redis has lost and those whose recording it has not confirmed. The latter
+    /// are then sent.
     async fn record_again(&mut self, lost: &[u64]) {
         let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
         let Some(sharing) = &mut self.sharing else { return };
@@ -399,7 +399,7 @@ impl Driver {
         }
     }
 
-    /// Announces that this process ends, so that another one takes over its nonces at once.
+    /// Announces that this process ends, so that another process takes over its nonces at once.
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
         if let Err(error) = sharing.shared.leave().await {

@@ -141,8 +141,9 @@ pub(super) fn record_other_than_shown(
     record(state, evidence.as_slice())
 }
 
-/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it
-/// has signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
+/// Returns the pieces that prove that an originator has signed two envelopes for a place: this one, and one whose leaf
+/// is under its signed checkpoint. Returns `None` if it has signed no checkpoint above that place, or one of a tree
+/// other than the one held here.
 fn other_leaf(
     state: &ReplicationState,
     snapshot: &Snapshot<'_>,

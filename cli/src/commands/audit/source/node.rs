@@ -146,9 +146,9 @@ impl NodeLog {
 
     /// Asks for a checkpoint. Returns `None` if the node has none.
     ///
-    /// Software without this service answers with a page of HTTP, and so does a proxy whose node restarts. A page means
-    /// that there is no service only if the node has it again after another call, and has never answered this one. An
-    /// answer such as a 502 of a proxy, or none in time, shows neither.
+    /// Software without this service answers with an HTTP page, and so does a proxy whose node restarts. A page proves
+    /// that the service is missing only if the node answers another call in between and then returns the page again,
+    /// and has never answered this call. A proxy's 502, or no answer in time, proves nothing.
     fn checkpoint(
         &self,
         request: checkpoint_pb::GetCheckpointRequest,
