@@ -1,5 +1,5 @@
 //! The threads that answer queries: a fixed number, with bounded queues, fair between sites, and between the addresses
-//! of each. A site is an IPv4 address, or a /48 of IPv6, whose owner has more addresses than there are places.
+//! of each. A site is an IPv4 address, or an IPv6 /48, whose owner has more addresses than there are places.
 //!
 //! Publishing, other nodes' strands, streams and health have threads of their own, so no amount of
 //! queries delays them.
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses, each of which sends a single query.
+    /// The owner of an IPv6 /48 has 65,536 addresses, each of which sends a single query.
     #[test]
     fn all_addresses_of_a_site_leave_places_and_turns_to_others() {
         let mut queue = WaitingReads::default();

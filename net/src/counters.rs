@@ -41,8 +41,8 @@ pub enum PeerError {
     /// The peer sent nothing but keep-alives, far more often than they are needed.
     #[error("too many keep-alives")]
     KeepAlives,
-    /// The peer sent far more frames without envelopes than wants and envelopes explain, or over gRPC more frames of
-    /// HTTP/2 without content than calls and messages explain.
+    /// The peer sent far more frames without envelopes than wants and envelopes explain, or over gRPC more HTTP/2
+    /// frames without content than calls and messages explain.
     #[error("the peer sent too many frames without envelopes")]
     EmptyFrames,
     /// The peer's API lacks a method by which nodes get strands.

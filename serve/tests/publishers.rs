@@ -146,7 +146,7 @@ impl Listening {
         self.clients.block_on(endpoint.connect()).unwrap()
     }
 
-    /// Connects a client of HTTP/1.1.
+    /// Connects an HTTP/1.1 client.
     fn connect_http1(&self) -> Http1 {
         let stream: Box<dyn Duplex> = self.run(async {
             match &self.tls {

@@ -124,7 +124,7 @@ impl Proxy {
         (Client::over(channel.clone()), QueryApiClient::new(channel))
     }
 
-    /// Sends a request of HTTP/1.1, and returns the response as text, to the end of the connection.
+    /// Sends an HTTP/1.1 request, and returns the response as text, to the end of the connection.
     async fn http1(&self, head: &str, body: &[u8]) -> String {
         let mut roots = RootCertStore::empty();
         let certificate =

@@ -164,7 +164,7 @@ mod tests {
         [caller(a, "a"), caller(b, "b"), caller(c, "c")].map(|caller| all(places, &caller))
     }
 
-    /// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+    /// One host may have an IPv6 /48, which is 65,536 addresses of callers.
     #[test]
     fn many_addresses_of_one_network_leave_places_to_another_network() {
         let places = RequestPlaces::new(16);

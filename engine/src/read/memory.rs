@@ -10,7 +10,7 @@ use super::error::QueryError;
 /// site, and of other connections of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReaderId {
-    /// Number of the site, equal for all its addresses: an IPv4 address, or a /48 of IPv6.
+    /// Number of the site, equal for all its addresses: an IPv4 address, or an IPv6 /48.
     pub site: usize,
     /// Number of the address, equal for all connections from it.
     pub address: usize,

@@ -541,7 +541,7 @@ mod tests {
         assert_eq!((&order[..3], order.len()), (&[3, 1, 2][..], 1002));
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn a_flood_of_all_addresses_of_a_site_does_not_stand_before_another_site() {
         const FLOOD: usize = 10_000;

@@ -136,7 +136,7 @@ struct NodeCaller {
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
     /// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the
-    /// owner of a /48 of IPv6 is 65,536, too many to be refused often each.
+    /// owner of an IPv6 /48 is 65,536, too many to be refused often each.
     suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,

@@ -295,7 +295,7 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     assert_eq!(report.counts(None).findings, 2, "{:?}", cases_of(&report, |_| true));
 }
 
-/// A server of HTTP answers for a service that it does not know with status 404 and a page, which gRPC maps to
+/// An HTTP server answers for a service that it does not know with status 404 and a page, which gRPC maps to
 /// UNIMPLEMENTED.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_that_other_software_lacks_neither_pass_nor_fail() {

@@ -280,7 +280,7 @@ mod tests {
         assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn turns_go_round_between_sites_before_the_addresses_of_each() {
         let mut jobs = PageJobs::default();

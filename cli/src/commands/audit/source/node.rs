@@ -49,7 +49,7 @@ pub(in crate::commands) struct NodeLog {
     channel: CheckedChannel,
     /// Nodes whose checkpoints are asked for.
     signers: Vec<OriginatorId>,
-    /// False if pages of HTTP stand in place of a service for checkpoints. Set by the first answer that shows it.
+    /// False if HTTP pages stand in place of a service for checkpoints. Set by the first answer that shows it.
     has_checkpoints: OnceLock<bool>,
 }
 
@@ -57,7 +57,7 @@ fn failed(status: &Status) -> SourceError {
     SourceError(client::failure(status).text)
 }
 
-/// Returns true if a page of HTTP came in place of an answer, and the page says that there is no such method.
+/// Returns true if an HTTP page came in place of an answer, and the page says that there is no such method.
 fn is_page<T>(answer: &Result<T, Status>) -> bool {
     let is_page =
         |status: &Status| status.code() == Code::Unimplemented && CheckedChannel::is_page(status);
