@@ -28,7 +28,7 @@ pub enum PlainFileError {
     /// The file is longer than any file of its kind.
     #[error("the file is too long: at most {len_bytes_max} bytes are read")]
     TooLong {
-        /// The most bytes that are read.
+        /// The maximum number of bytes that are read.
         len_bytes_max: u64,
     },
 }

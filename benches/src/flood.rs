@@ -97,7 +97,8 @@ struct Caller {
     number: u32,
     target: SocketAddr,
     began: Instant,
-    /// The most requests of all callers in a second, on average since the flood began; `None`: as many as they can.
+    /// The maximum number of requests of all callers in a second, on average since the flood began; `None`: as many as
+    /// they can.
     per_second_max: Option<f64>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::case_error::{CaseError, Checked};
 
-/// The most bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
+/// The maximum number of bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
 const ANSWER_LEN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A connection in both directions, with or without TLS.

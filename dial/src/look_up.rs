@@ -14,12 +14,13 @@ use tokio::time::timeout;
 
 use crate::networks::DialledNetworks;
 
-/// The most addresses of a name that are dialled. A guess: IPv4 and IPv6, and a few hosts. An answer has room for
-/// thousands, which would make this process dial foreign hosts for hours.
+/// The maximum number of addresses of a name that are dialled. A guess: IPv4 and IPv6, and a few hosts. An answer has
+/// room for thousands, which would make this process dial foreign hosts for hours.
 pub(crate) const ADDRESSES_MAX: usize = 8;
 /// The longest wait for an answer. A guess: DNS servers answer sooner, also across the world.
 const LOOK_UP_MAX: Duration = Duration::from_secs(3);
-/// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
+/// The maximum number of look-ups of the process at a time. A guess: a quarter of the threads that tokio has for
+/// blocking work.
 const AT_ONCE_MAX: usize = 128;
 
 const NEVER_CLOSED: &str = "the semaphore is never closed";

@@ -19,11 +19,11 @@ use crate::sequencer::Admitted;
 /// reports. A guess. A node refuses both in any case, and decoded they take up to some hundred
 /// times as much memory, so larger ones are not decoded just to refuse them by their kind.
 const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
-/// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
-/// has one mistake in all of them.
+/// The maximum number of refused envelopes that the text for the publisher names. A guess: a publisher with more has
+/// one mistake in all of them.
 const NAMED_MAX: usize = 20;
-/// The most originators of one envelope for which a refusal states this node's last place. A guess: the strands of the
-/// chain and of the older network are five.
+/// The maximum number of originators of one envelope for which a refusal states this node's last place. A guess: the
+/// strands of the chain and of the older network are five.
 const SEEN_MAX: usize = 8;
 /// The machine-readable name of the refusal of an envelope that was published before and has
 /// expired.

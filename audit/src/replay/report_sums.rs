@@ -10,10 +10,10 @@ use hawser_rules::payer_report::tree::Hash;
 /// The fees of payers.
 pub(super) type Sums = BTreeMap<Address, PicoDollarPrice>;
 
-/// The most late envelopes of a report that are remembered one by one. A guess: 2 MB.
+/// The maximum number of late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
-/// The most leaves of all trees that are computed from either end, while late envelopes are left out one by one. A
-/// guess: a second.
+/// The maximum number of leaves of all trees that are computed from either end, while late envelopes are left out one
+/// by one. A guess: a second.
 const TRIED_LEAVES_MAX: usize = 1_000_000;
 /// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
 /// late by accident.

@@ -14,7 +14,8 @@ use crate::connection::METADATA_API;
 use crate::context::JudgedNodes;
 use crate::http::{HttpAnswer, Wire, framed, whole_messages};
 
-/// The most bytes that are read of an answer. A guess: a hundred times those of the settings and a version.
+/// The maximum number of bytes that are read of an answer. A guess: a hundred times those of the settings and a
+/// version.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Types of frames (RFC 9113 §6).
 const DATA: u8 = 0;

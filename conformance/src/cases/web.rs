@@ -28,7 +28,7 @@ const WEB: &str = "application/grpc-web+proto";
 const JSON: &str = "application/json";
 /// Flag of a message that is compressed.
 const PACKED: u8 = 1;
-/// The most bytes of an unpacked message. A guess: the answers that may be compressed have one envelope.
+/// The maximum number of bytes of an unpacked message. A guess: the answers that may be compressed have one envelope.
 const UNPACKED_BYTES_MAX: u64 = 1024 * 1024;
 /// Request headers that clients in browsers send.
 const ASKED_HEADERS: [&str; 7] = [

@@ -1,13 +1,13 @@
 //! Bounds of one answer, of one page on a stream and of a queue.
 
-/// The most envelopes that one query answers with. Specified: `docs/protocol/api.md`.
+/// The maximum number of envelopes that one query answers with. Specified: `docs/protocol/api.md`.
 pub const PAGE_ENVELOPES_MAX: usize = 1000;
 
 /// The largest message that clients and peers accept. Specified: `docs/protocol/wire.md`.
 const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
-/// The most bytes that the envelopes of one answer take on the wire, tags and lengths included, unless
-/// it is a single envelope. 1 KiB is left for the fields around the envelopes.
+/// The maximum number of bytes that the envelopes of one answer take on the wire, tags and lengths included, unless it
+/// is a single envelope. 1 KiB is left for the fields around the envelopes.
 pub const PAGE_LEN_BYTES_MAX: usize = MESSAGE_LEN_BYTES_MAX - 1024;
 
 /// Bytes around an envelope that is alone in a message, besides its tag and length: at most 10 in

@@ -20,8 +20,8 @@ use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
 
-/// The most rows of all lanes together that are read before the first page. A guess: a page of everything without a
-/// limit is mostly shorter.
+/// The maximum number of rows of all lanes together that are read before the first page. A guess: a page of everything
+/// without a limit is mostly shorter.
 const OPENING_ROWS_MAX: usize = 4096;
 
 /// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a

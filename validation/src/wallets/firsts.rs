@@ -24,7 +24,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FirstAttempts {
     state: Mutex<Remembered>,
-    /// The most questions that are remembered.
+    /// The maximum number of questions that are remembered.
     max: usize,
 }
 

@@ -19,8 +19,8 @@ use crate::limits::{
 /// chain. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
 const STILL_REPLIES: u32 = 8;
 
-/// The most questions of a chain that count as its newest ones. A guess: more than blocks of the app chain have of
-/// clients, and few beside all that are queued.
+/// The maximum number of questions of a chain that count as its newest ones. A guess: more than blocks of the app chain
+/// have of clients, and few beside all that are queued.
 const NEWEST_MAX: usize = 100;
 
 /// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].

@@ -30,7 +30,7 @@ const SMALL_LOG_BYTES: usize = 64 << 10;
 /// 50 µs, and 27 ns for a byte (`docs/performance.md`).
 const SIGNER_COST_BYTES: usize = 2 << 10;
 
-/// The most signatures of one action of an update: that of an existing member, and that of the new one.
+/// The maximum number of signatures of one action of an update: that of an existing member, and that of the new one.
 const ACTION_SIGNERS_MAX: usize = 2;
 
 /// An inbox while its next updates are judged, one after the other.

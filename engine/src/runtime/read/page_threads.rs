@@ -14,7 +14,7 @@ use crate::runtime::FairQueue;
 /// busy, and queries keep their threads however many streams catch up. Guessed.
 pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
 
-/// The most topics of a small job. A guess: looking at all of them is about the work of one turn.
+/// The maximum number of topics of a small job. A guess: looking at all of them is about the work of one turn.
 const SMALL_TOPICS_MAX: usize = 500;
 
 type PageJob = Box<dyn FnOnce() + Send>;
