@@ -172,7 +172,7 @@ fn error_types_end_in_error() {
 /// codes of the wire, the finding of a search, and names that gRPC and the EVM have given.
 const RETURNED: [&str; 10] = [
     "CloseCode",
-    "EndsState",
+    "EndsVersion",
     "Fact",
     "Finding",
     "OriginatorId",

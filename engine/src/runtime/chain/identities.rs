@@ -201,10 +201,10 @@ impl WaitingUpdates {
     }
 
     /// Returns the first inboxes of a range with waiting updates, in order.
-    pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> SomeInboxes {
+    pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> UnpreparedInboxes {
         let inboxes = self.by_inbox.range(range).take(INBOXES_AT_ONCE);
         let inboxes = inboxes.map(|(&inbox, _)| inbox).collect();
-        SomeInboxes { inboxes, generation: self.generation }
+        UnpreparedInboxes { inboxes, generation: self.generation }
     }
 
     /// Judges the waiting updates of these inboxes, and commits the verdicts that are known then.
@@ -266,13 +266,13 @@ impl WaitingUpdates {
     }
 }
 
-/// Inboxes with waiting updates.
-pub(super) struct SomeInboxes {
+/// Inboxes with waiting updates whose logs are not read yet.
+pub(super) struct UnpreparedInboxes {
     inboxes: Vec<InboxId>,
     generation: u64,
 }
 
-impl SomeInboxes {
+impl UnpreparedInboxes {
     /// Returns the last one.
     pub(super) fn last(&self) -> Option<InboxId> {
         self.inboxes.last().copied()
