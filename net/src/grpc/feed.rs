@@ -96,7 +96,7 @@ impl WantFeed {
     /// Takes the envelopes of one message; none is a keep-alive. `unix_ns` is the wall clock.
     pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> FeedItems {
         let mut fed = FeedItems::default();
-        if envelopes.is_empty() && !self.keep_alives.allows(now) {
+        if envelopes.is_empty() && !self.keep_alives.take(now) {
             fed.violation = Some(PeerError::KeepAlives);
             return fed;
         }
@@ -237,7 +237,8 @@ struct KeepAlives {
 }
 
 impl KeepAlives {
-    fn allows(&mut self, now: Instant) -> bool {
+    /// Takes one keep-alive from the allowance. Returns false if none is left.
+    fn take(&mut self, now: Instant) -> bool {
         while self.left < KEEP_ALIVES_MAX && self.next_at <= now {
             self.left += 1;
             self.next_at += KEEP_ALIVE_EVERY;

@@ -79,7 +79,7 @@ impl StrandReplay {
             return;
         }
         let (is_own, is_derived) = (of.node == self.originator(), self.tree.root() == of.root);
-        if !self.tree.accepts(of.root) {
+        if !self.tree.match_root(of.root) {
             let text =
                 format!("node {} signed the root {}, and the log has another", of.node, of.root);
             // The strand's node may have shown an observer another history, and a keeper may lie about a leaf.

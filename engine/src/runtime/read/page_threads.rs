@@ -160,8 +160,8 @@ impl PageJobs {
         job
     }
 
-    /// Returns the number of a thread that has to be started, because the idle ones have jobs already.
-    fn lacks_thread(&mut self) -> Option<usize> {
+    /// Counts one more thread as started if the idle ones have jobs already. Returns its number; the caller starts it.
+    fn claim_thread(&mut self) -> Option<usize> {
         let index = self.started;
         let lacks = self.len > self.idle && index < STREAM_PAGES_AT_ONCE;
         self.started += usize::from(lacks);
@@ -180,7 +180,7 @@ impl PageThreads {
         let lacking = {
             let mut jobs = queue.jobs.lock();
             jobs.push(reader, size, Box::new(job));
-            jobs.lacks_thread()
+            jobs.claim_thread()
         };
         queue.filled.notify_one();
         if let Some(index) = lacking {
