@@ -64,27 +64,27 @@ impl Driver {
         sharing.is_syncing = true;
         let (shared, finished) = (sharing.shared.clone(), std::mem::take(&mut sharing.finished));
         self.requests.spawn(async move {
-            let told = match finished.as_slice() {
+            let reported = match finished.as_slice() {
                 [] => Ok(()),
                 finished => shared.finish(finished).await,
             };
-            match told {
+            match reported {
                 Ok(()) => RequestResult::Synced(Vec::new(), shared.sync(&request).await),
                 Err(error) => RequestResult::Synced(finished, Err(error)),
             }
         });
     }
 
-    /// Applies the result of a sync. `untold` are ended nonces that could not be reported to Redis.
+    /// Applies the result of a sync. `unreported` are ended nonces that could not be reported to Redis.
     pub(super) async fn synced(
         &mut self,
-        untold: Vec<FinishedNonce>,
+        unreported: Vec<FinishedNonce>,
         synced: Result<SyncResponse, RedisLinkError>,
     ) {
         let Some(sharing) = &mut self.sharing else { return };
         sharing.is_syncing = false;
         sharing.sync_at = Instant::now() + BEAT_EVERY;
-        sharing.finished.extend(untold);
+        sharing.finished.extend(unreported);
         let response = match synced {
             Ok(response) => response,
             Err(error) => return self.sharing_failed(&error).await,
