@@ -198,7 +198,7 @@ impl Follower {
     }
 
     /// Notes that a peer is asked for missing places. Returns true if this is no step of its walk.
-    pub(super) fn note_asked(&mut self, id: OriginatorId, want: Want) -> bool {
+    pub(super) fn note_fill_want(&mut self, id: OriginatorId, want: Want) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         let asked =
             self.missing.next_after(peer.asked_until).filter(|(_, to)| want.up_to == Some(*to));

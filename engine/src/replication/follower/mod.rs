@@ -561,7 +561,7 @@ impl Follower {
         if id == self.choice.source {
             self.choice.progress_at = now;
         }
-        let is_owed = is_fill && self.note_asked(id, want);
+        let is_owed = is_fill && self.note_fill_want(id, want);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let request = self.requests.next();
         peer.note_asked(now, want, is_fill && !is_owed);
