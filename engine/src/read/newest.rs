@@ -2,7 +2,7 @@
 //!
 //! A strand is in its own order, and across strands time decides, as in pages. A time in the future decides
 //! nothing: a node could otherwise date one envelope far ahead and hide all others behind it for good. See
-//! `docs/decisions/0013-times-that-have-not-come.md`.
+//! `docs/decisions/0013-envelopes-dated-in-the-future.md`.
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
