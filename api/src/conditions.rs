@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
-use crate::views::{BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState};
+use crate::views::{
+    BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState, StrandState,
+};
 
 /// Name of the condition that is never met at a replica, which only reads.
 pub(crate) const READS_ONLY: &str = "reads_only";
@@ -41,6 +43,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
         checks.extend(self.filled());
+        checks.push(self.rates_uncontested());
         checks.push(self.disk_sound());
         checks.extend(self.backup_place_reached());
         checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
@@ -251,6 +254,21 @@ impl NodeChecks {
         })
     }
 
+    /// Returns the check that the price list proves fees. Otherwise the node prices by it, and accuses no other node.
+    fn rates_uncontested(&self) -> Check {
+        let is_contested = !self.engine.ports().rates.borrow().is_complete_at(0);
+        Check {
+            name: "rates_uncontested",
+            purpose: Some(Purpose::Notice),
+            result: unless(is_contested, || {
+                "no fee is judged: the endpoints contradict each other about the price list, or do not tell \
+                 its time, or it lacks a recorded rate"
+                    .into()
+            }),
+            remedy: "compare the lists of the endpoints, and that of another node: docs/runbooks/chains.md",
+        }
+    }
+
     fn disk_sound(&self) -> Check {
         let status = self.engine.scrubs().status();
         let first = status.left.first().map(|left| {
@@ -290,7 +308,15 @@ impl NodeChecks {
         let now_ns = self.engine.ports().clock.now_ns();
         let own = self.engine.heads().get();
         let voids = self.engine.store().void_statements().unwrap_or_default();
-        self.behind.note(now_ns, &own, &self.peers.peers(), &voids).map_or(Ok(()), Err)
+        // Other software stores and claims what the strand's node has not signed. No node of this kind can take it, and
+        // a hostile node must not take all of them out of service.
+        let mut strands = self.peers.strands();
+        let gap = |it: &StrandState| Some(EnvelopeId::new(it.originator, it.searched_through?));
+        let searched = strands.iter().filter_map(gap).collect();
+        strands.retain(|it| it.refused_after == Some(own.get(it.originator)));
+        let mut peers = self.peers.peers();
+        peers.retain(|peer| strands.iter().all(|it| it.originator != peer.node));
+        self.behind.note(now_ns, &own, &peers, &voids, &searched).map_or(Ok(()), Err)
     }
 
     fn registry_record(&self) -> Result<(), String> {

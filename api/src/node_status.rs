@@ -90,6 +90,8 @@ pub(crate) struct OriginatorReport {
     pub(crate) received: Option<u64>,
     /// Searches for places that the strand passed over; absent for a strand that is not pulled.
     pub(crate) searches: Option<u64>,
+    /// `position`, if a peer has sent an envelope behind it that no node takes; absent otherwise.
+    pub(crate) refused_after: Option<u64>,
     /// Time of the newest envelope by its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
@@ -349,6 +351,10 @@ impl NodeObserver {
                 source_node_id: strand.and_then(|strand| strand.source).map(|source| source.0),
                 received: strand.map(|strand| strand.received),
                 searches: strand.map(|strand| strand.searches),
+                refused_after: strand
+                    .and_then(|strand| strand.refused_after)
+                    .filter(|after| *after == held.sequence)
+                    .map(|after| after.0),
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
                 tree_size: snapshot.tree_size(furthest.originator).ok(),
@@ -499,6 +505,7 @@ mod tests {
             source_node_id: None,
             received: None,
             searches: None,
+            refused_after: None,
             last_envelope_ns: None,
             last_envelope_age_s: None,
             tree_size: None,

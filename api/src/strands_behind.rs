@@ -23,6 +23,7 @@ pub(crate) struct StrandsBehind(LagTracker);
 impl StrandsBehind {
     /// Records the positions of this node and its peers at `now_ns`. Returns a sentence about the strand that is
     /// furthest behind, if readers miss envelopes of it for too long. They miss none at places that are declared void.
+    /// `searched` has the ends of gaps behind the heads here: their places are no envelopes, as far as peers show.
     ///
     /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
     /// take others out of service.
@@ -32,12 +33,14 @@ impl StrandsBehind {
         own: &Cursor,
         peers: &[PeerState],
         voids: &[SignedVoid],
+        searched: &Cursor,
     ) -> Option<String> {
         let behind = claimed_by_two(peers).into_iter().filter_map(|(originator, claimed)| {
             let held = EnvelopeId::new(originator, own.get(originator));
             let (missing, lag_s) = self.0.note(now_ns, held, claimed, voids);
-            let is_late =
-                lag_s > MISSING_S_MAX || (missing > CATCHING_UP_ENVELOPES && lag_s > CATCHING_UP_S);
+            let gap = searched.get(originator).0.saturating_sub(held.sequence.0);
+            let is_far = missing.saturating_sub(gap) > CATCHING_UP_ENVELOPES;
+            let is_late = lag_s > MISSING_S_MAX || (is_far && lag_s > CATCHING_UP_S);
             is_late.then_some((missing, originator, lag_s))
         });
         let (missing, originator, lag_s) = behind.max_by_key(|(missing, ..)| *missing)?;
@@ -93,25 +96,33 @@ mod tests {
     fn readers_miss_what_two_peers_have_held_for_long() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 7)]), peer(300, &[(200, 6)])];
-        assert_eq!(behind.note(0, &own(5), &peers, &[]), None);
-        assert_eq!(behind.note(90 * SECOND, &own(5), &peers, &[]), None, "a gap may be searched");
-        let strands = behind.note(91 * SECOND, &own(5), &peers, &[]).unwrap();
+        assert_eq!(behind.note(0, &own(5), &peers, &[], &Cursor::new()), None);
+        assert_eq!(
+            behind.note(90 * SECOND, &own(5), &peers, &[], &Cursor::new()),
+            None,
+            "a gap may be searched"
+        );
+        let strands = behind.note(91 * SECOND, &own(5), &peers, &[], &Cursor::new()).unwrap();
         assert_eq!(
             strands,
             "the strand of node 200 lacks 1 envelopes that two peers have held for 91 s"
         );
-        assert_eq!(behind.note(92 * SECOND, &own(6), &peers, &[]), None, "one peer is no proof");
+        assert_eq!(
+            behind.note(92 * SECOND, &own(6), &peers, &[], &Cursor::new()),
+            None,
+            "one peer is no proof"
+        );
     }
 
     #[test]
     fn a_node_that_joins_is_behind_until_it_has_caught_up() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 90_000)]), peer(300, &[(200, 90_000)])];
-        assert_eq!(behind.note(0, &own(0), &peers, &[]), None);
-        assert!(behind.note(11 * SECOND, &own(0), &peers, &[]).is_some());
-        assert!(behind.note(20 * SECOND, &own(80_000), &peers, &[]).is_some());
-        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers, &[]), None);
-        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers, &[]), None);
+        assert_eq!(behind.note(0, &own(0), &peers, &[], &Cursor::new()), None);
+        assert!(behind.note(11 * SECOND, &own(0), &peers, &[], &Cursor::new()).is_some());
+        assert!(behind.note(20 * SECOND, &own(80_000), &peers, &[], &Cursor::new()).is_some());
+        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers, &[], &Cursor::new()), None);
     }
 
     #[test]
@@ -122,11 +133,28 @@ mod tests {
         let behind = StrandsBehind::default();
         // Another peer has the first envelope behind the gap already, and this node searches for its places.
         let peers = [peer(200, &[(200, 1_000_006)]), peer(300, &[(200, 1_000_006)])];
-        let note = |at: i64, voids: &[SignedVoid]| behind.note(at * SECOND, &own(5), &peers, voids);
+        let note = |at: i64, voids: &[SignedVoid]| {
+            behind.note(at * SECOND, &own(5), &peers, voids, &Cursor::new())
+        };
         assert_eq!(note(0, &voids), None);
         assert_eq!(note(90, &voids), None);
         assert!(note(91, &voids).unwrap().contains("lacks 1 envelopes"));
         assert!(note(91, &[]).unwrap().contains("lacks 1000001 envelopes"), "without a statement");
+    }
+
+    /// Other software leaves ids unused, and shows what follows at once.
+    #[test]
+    fn places_of_a_gap_that_is_searched_for_are_no_envelopes() {
+        let behind = StrandsBehind::default();
+        let peers = [peer(200, &[(200, 1_000_006)]), peer(300, &[(200, 1_000_006)])];
+        let note =
+            |at: i64, searched: &Cursor| behind.note(at * SECOND, &own(5), &peers, &[], searched);
+        let gap = own(1_000_005);
+        assert_eq!(note(0, &gap), None);
+        assert_eq!(note(90, &gap), None);
+        assert!(note(90, &Cursor::new()).is_some(), "no search has begun");
+        assert!(note(90, &own(990_000)).is_some(), "envelopes are missing behind it");
+        assert!(note(91, &gap).is_some(), "readers have missed the envelope behind it for long");
     }
 
     #[test]
@@ -134,11 +162,11 @@ mod tests {
         let late = 1_000_000 * SECOND;
         let behind = StrandsBehind::default();
         let liar = [peer(200, &[(200, u64::MAX)])];
-        assert_eq!(behind.note(0, &own(5), &liar, &[]), None);
-        assert_eq!(behind.note(late, &own(5), &liar, &[]), None);
+        assert_eq!(behind.note(0, &own(5), &liar, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(late, &own(5), &liar, &[], &Cursor::new()), None);
         // Node 400 is not a peer: it has left the registry, so its strand is not followed.
         let both = [peer(200, &[(200, 5), (400, 9)]), peer(300, &[(200, 5), (400, 9)])];
-        assert_eq!(behind.note(0, &own(5), &both, &[]), None);
-        assert_eq!(behind.note(late, &own(5), &both, &[]), None);
+        assert_eq!(behind.note(0, &own(5), &both, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(late, &own(5), &both, &[], &Cursor::new()), None);
     }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use hawser_proto::{Cursor, OriginatorId};
+use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
 use hawser_serve::metrics::Histogram;
 
@@ -84,6 +84,10 @@ pub struct StrandState {
     pub received: u64,
     /// Searches for places that the strand passed over.
     pub searches: u64,
+    /// The place behind which a peer has last sent an envelope that no node takes.
+    pub refused_after: Option<SequenceId>,
+    /// The last place of the gap that holds the strand up; `None` while no search does.
+    pub searched_through: Option<SequenceId>,
 }
 
 /// Counts of the transport and of replication since the start. The names in the lists are closed sets,

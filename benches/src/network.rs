@@ -368,6 +368,7 @@ impl Network {
             .args(["--metrics.metrics-address", &metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &metrics.port().to_string()])
             .args(redis.map(|url| format!("--redis.redis-url={url}")))
+            .env("HAWSER_ALLOW_PRIVATE_NODES", "true")
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;

@@ -267,6 +267,32 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
     assert_eq!(endpoints.status()[0].error, None, "it is not paused");
 }
 
+/// The preferred endpoint syncs anew, or is behind after it was away.
+#[tokio::test]
+async fn an_endpoint_without_the_block_of_the_last_reading_keeps_no_list_from_being_read() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let other = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let urls = [behind.url(), other.url()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let known = watcher.subscribe().borrow().block;
+    behind.set(|faults| faults.behind = 1);
+    for _ in 0..2 {
+        read_again(&watcher, &heads).await;
+        let snapshot = watcher.subscribe().borrow().clone();
+        assert_eq!((snapshot.block, snapshot.error), (known, None));
+    }
+    assert_eq!(endpoints.status()[0].error, None, "it is not paused");
+    other.set(|faults| faults.behind = 1);
+    read_again(&watcher, &heads).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!(snapshot.block, known);
+    assert!(snapshot.error.is_some_and(|error| error.contains("is behind")), "all are");
+}
+
 /// The preferred endpoint answers each call with a word that no function of these contracts returns.
 #[tokio::test]
 async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
@@ -392,6 +418,40 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     assert_eq!(read.subscribe().borrow().value.rates().len(), 2, "the only endpoint is believed");
 }
 
+/// The preferred endpoint goes on, and lacks the newest rate: by a lie, or because its branch of the chain is dead.
+#[tokio::test]
+async fn a_price_list_that_one_endpoint_shortens_stays_as_it_was() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = (now + HOUR).as_secs();
+    let shortening = Administration::of(Pair::deployed_at(now).await);
+    let honest = Administration::of(Pair::deployed_at(now).await);
+    let first = rates::list(&honest.network).await.unwrap()[0].prices;
+    let prices = Prices { message_fee: PicoDollarPrice(101), ..first };
+    honest.carry_out(&rates::add(&honest.network, &prices, None, now).await.unwrap()).await;
+    for _ in 0..100 {
+        control(&shortening.pair, "evm_mine", json!([])).await;
+    }
+    let address = honest.network.contracts.get(Contract::RateRegistry).unwrap();
+    let url = |chain: &Administration| chain.pair.settlement.endpoint().to_owned();
+    let third = url(&honest).replace("127.0.0.1", "localhost");
+    let urls = [url(&shortening), url(&honest), third];
+    let endpoints = Endpoints::new("settlement", &urls, honest.pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
+    let whole = watcher.subscribe().borrow().value.rates().to_vec();
+    assert_eq!(whole.len(), 2);
+    // It is asked again after a pause, and left again.
+    for is_failing in [true, false] {
+        until("it is asked, or left", || {
+            heads.send_modify(|head| *head += 1);
+            let snapshot = watcher.subscribe().borrow().clone();
+            assert_eq!(snapshot.value.rates(), whole);
+            snapshot.error.is_some() == is_failing
+        })
+        .await;
+    }
+}
+
 /// Has the settlement chain of a pair do something that only development chains can.
 async fn control(pair: &Pair, method: &'static str, params: Value) -> Value {
     pair.settlement.provider().raw_request(method.into(), params).await.unwrap()
@@ -424,4 +484,43 @@ async fn a_rate_that_the_chain_replaces_is_replaced_in_the_list_that_is_read() {
         let fees: Vec<_> = snapshot.value.rates().iter().map(|rate| rate.message_fee).collect();
         assert_eq!((fees, snapshot.error), (vec![first.message_fee, prices.message_fee], None));
     }
+}
+
+/// The chain is reorganised, or the only endpoint had made up the newest rate. The state without it counts only at the
+/// block of the last reading or a later one: before, the endpoint may be behind.
+#[tokio::test]
+async fn a_rate_that_the_chain_takes_back_leaves_the_list_that_is_read() {
+    let chain = Administration::new(ChainBackend::Embedded).await;
+    let pair = &chain.pair;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
+    let urls = [pair.settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
+    let snapshot = || watcher.subscribe().borrow().clone();
+    let first = snapshot().value.rates().to_vec();
+    let before = control(pair, "evm_snapshot", json!([])).await;
+    let prices = rates::list(&chain.network).await.unwrap()[0].prices;
+    let prices = Prices { message_fee: PicoDollarPrice(101), ..prices };
+    let plan = rates::add(&chain.network, &prices, None, now).await.unwrap();
+    chain.carry_out_as(&sender(&pair.settlement, 0), &plan).await.unwrap();
+    read_again(&watcher, &heads).await;
+    let known = snapshot();
+    assert_eq!((known.value.rates().len(), known.error), (2, None));
+
+    assert_eq!(control(pair, "evm_revert", json!([before])).await, json!(true));
+    read_again(&watcher, &heads).await;
+    let older = snapshot();
+    assert_eq!((older.value.rates().len(), older.block), (2, known.block), "an older state");
+    assert!(older.error.is_some_and(|error| error.contains("behind")));
+    for _ in 0..known.block {
+        control(pair, "evm_mine", json!([])).await;
+    }
+    until("the chain's list is read", || {
+        heads.send_modify(|head| *head += 1);
+        snapshot().error.is_none()
+    })
+    .await;
+    assert_eq!(snapshot().value.rates(), first);
 }

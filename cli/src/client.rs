@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 
-use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::{CheckedChannel, node_connector};
 use hawser_proto::root_cause;
 
 use crate::output;
@@ -37,29 +37,60 @@ const METRICS_ADVICE: &str = "--metrics names the address of a node's metrics";
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const AUTHORITIES: &str = "SSL_CERT_FILE";
 
-/// Connects to a node's API at `host:port`, `http://…` or `https://…`. A certificate has to come from a public
-/// authority, or from one in the file that `SSL_CERT_FILE` names.
+/// The chooser of a node's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AddressFrom {
+    /// The operator of this program, whose arguments are called wherever they lead.
+    Operator,
+    /// The node's operator, who has registered it, and could name a service of this program's own network. Private
+    /// addresses are called only if `allow_private`, and those at which no node can be never.
+    Registry {
+        /// True if private addresses may be called.
+        allow_private: bool,
+    },
+}
+
+/// Connects to a node's API at `host:port`, `http://…` or `https://…`, which the operator names. A certificate has to
+/// come from a public authority, or from one in the file that `SSL_CERT_FILE` names.
 ///
 /// # Errors
 /// When the address is malformed, no node answers there, or its certificate is not trusted.
 pub(crate) async fn connect(address: &str) -> Result<CheckedChannel, RunError> {
-    connect_as(endpoint(address)?, address).await
+    connect_to(address, AddressFrom::Operator).await
 }
 
-/// Connects as [`connect`] does, to a node that may send any number of bytes: unread data takes at most
+/// Connects as [`connect`] does, also to an address of the registry.
+///
+/// # Errors
+/// The errors of [`connect`], and when the address may not be called.
+pub(crate) async fn connect_to(
+    address: &str,
+    from: AddressFrom,
+) -> Result<CheckedChannel, RunError> {
+    connect_as(endpoint(address)?, address, from).await
+}
+
+/// Connects as [`connect_to`] does, to a node that may send any number of bytes: unread data takes at most
 /// [`NARROW_WINDOW_BYTES`].
 ///
 /// # Errors
-/// The errors of [`connect`].
-pub(crate) async fn connect_narrow(address: &str) -> Result<CheckedChannel, RunError> {
+/// The errors of [`connect_to`].
+pub(crate) async fn connect_narrow(
+    address: &str,
+    from: AddressFrom,
+) -> Result<CheckedChannel, RunError> {
     let endpoint = endpoint(address)?
         .initial_stream_window_size(NARROW_WINDOW_BYTES)
         .initial_connection_window_size(NARROW_WINDOW_BYTES)
         .http2_max_header_list_size(NARROW_HEAD_LEN_BYTES_MAX);
-    connect_as(endpoint, address).await
+    connect_as(endpoint, address, from).await
 }
 
-async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<CheckedChannel, RunError> {
+async fn connect_as(
+    mut endpoint: Endpoint,
+    address: &str,
+    from: AddressFrom,
+) -> Result<CheckedChannel, RunError> {
     if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
         let mut config = ClientTlsConfig::new().with_enabled_roots();
         if let Some(pem) = authorities()? {
@@ -67,12 +98,19 @@ async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<CheckedChan
         }
         endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
     }
+    let connecting = async {
+        match from {
+            AddressFrom::Operator => endpoint.connect().await,
+            AddressFrom::Registry { allow_private } => {
+                endpoint.connect_with_connector(node_connector(allow_private)).await
+            }
+        }
+    };
     // The endpoint's own limit covers only the TCP connection: the handshake of TLS after it may stall as well.
-    let connected =
-        tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await.map_err(|_| {
-            let seconds = CONNECT_TIMEOUT.as_secs();
-            RunError::failed(format!("no node answers at {address} within {seconds} s"))
-        })?;
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        RunError::failed(format!("no node answers at {address} within {seconds} s"))
+    })?;
     connected.map(CheckedChannel::from).map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })

@@ -29,6 +29,7 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
             &["audit", "replay", "--from", data, "--registry", registry, "--state", not_a_file],
             &["audit", "replay", "--from", data, "--registry", registry, "--rates", not_a_file],
             &["audit", "check-partition", "--registry", registry, not_a_file],
+            &["audit", "check-partition", "--registry", registry, "--chains", not_a_file],
             &["snapshot", "verify", "--from", snapshots, "--keys", not_a_file],
         ] {
             let output = run(command);
@@ -157,6 +158,31 @@ fn part_of(export: &Path) -> String {
     part.path().to_str().unwrap().to_owned()
 }
 
+/// The log has no strand of a chain, so a file without verdicts is the whole one.
+#[test]
+fn the_times_of_chains_are_read_from_a_file_of_verdicts() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let [export, chains, ranges] =
+        ["export", "chains.jsonl", "ranges.jsonl"].map(|name| place.path().join(name));
+    let [data, registry, to, chains, ranges] =
+        [&data, &registry, &export, &chains, &ranges].map(|path| path.to_str().unwrap());
+    json(&["audit", "export", "--json", "--from", data, "--to", to]);
+    let part = part_of(&export);
+    let check = ["audit", "check-partition", &part, "--registry", registry, "--json", "--chains"];
+    let check = || run(&[&check[..], &[chains]].concat());
+    assert_eq!(check().status.code(), Some(4), "there is no such file");
+    fs::write(chains, "noise\n").unwrap();
+    assert_eq!(check().status.code(), Some(1), "it has no verdicts");
+    fs::write(chains, "").unwrap();
+    let judged = check();
+    assert_eq!(judged.status.code(), Some(0), "{judged:?}");
+    fs::write(ranges, stdout(&judged)).unwrap();
+    let merged = json(&["audit", "merge", ranges, "--export", to, "--json"]);
+    assert_eq!(merged["verdict"], "clean", "{merged}");
+    assert!(!merged["unchecked"].to_string().contains("--chains"), "{merged}");
+}
+
 #[test]
 fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_out() {
     let place = tempfile::tempdir().unwrap();
@@ -182,7 +208,10 @@ fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_
     assert_eq!(merged["verdict"], "clean", "{merged}");
     let unchecked = merged["unchecked"].to_string();
     assert!(unchecked.contains("the fees of 20 envelopes"), "{unchecked}");
-    assert!(unchecked.contains("trees, the roots of checkpoints"), "{unchecked}");
+    assert!(
+        unchecked.contains("the roots and times of checkpoints") && unchecked.contains("--chains"),
+        "{unchecked}"
+    );
     let of_bare = part_of(&bare);
     let emptied = merge(to_bare, &stdout(&check(&of_bare)));
     assert_eq!(emptied["faults"], serde_json::json!({ "column": 20 }), "{emptied}");

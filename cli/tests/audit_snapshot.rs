@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::SecretKey;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::merkle::{CompactRange, envelope_leaf};
 use hawser_proto::sign::originator_digest;
-use hawser_storage::{Change, LogEntry};
+use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason};
 use serde_json::Value;
 
 use crate::support::log_folder::{NODE, declare_gap, entry, folder, open, write_registry};
-use crate::support::{json, run, stderr};
+use crate::support::{json, run, stderr, stdout};
 
 fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
     let to = place.join("snapshots");
@@ -73,6 +75,55 @@ fn a_snapshot_without_a_checked_signature_is_not_called_verified() {
         assert_eq!(found["strands"][0]["signed"], keys.contains(&registry), "{found}");
         assert_eq!(stderr(&output).contains("the registry does not name"), code == 1, "{output:?}");
         assert_eq!(stderr(&output).contains("no signature of 1 snapshot"), code == 6, "{output:?}");
+    }
+}
+
+/// Expired envelopes leave such places in honest snapshots, so they are named and change no exit code.
+#[test]
+fn a_checkpoint_behind_a_place_without_an_envelope_is_named_as_not_compared() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 3);
+    let (key, node) = (SecretKey::from_bytes(&[2; 32]).unwrap(), OriginatorId(NODE));
+    let store = open(&data, &key);
+    let (from, reason) = (SequenceId(4), SkipReason::Missing);
+    let skip = Change::Skip { originator: node, from, through: from, reason };
+    store.commit(&[skip, Change::Append(entry(&key, 5))]).unwrap();
+    drop(store);
+    for (size, covered, is_short) in [(3, serde_json::json!(3), false), (5, Value::Null, true)] {
+        let mut tree = CompactRange::default();
+        for at in 1..=size {
+            tree.append(envelope_leaf(&entry(&key, at).bytes).unwrap(), |_, _| {});
+        }
+        let of = Checkpoint { node, originator: node, size, root: tree.root(), time_ns: size };
+        let store = open(&data, &key);
+        store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key))).unwrap();
+        drop(store);
+        let folder = place.path().join(size.to_string());
+        fs::create_dir(&folder).unwrap();
+        let (to, _) = snapshot(&folder, &data);
+        let [to, registry] = [&to, &registry].map(|path| path.to_str().unwrap());
+        let verify = ["snapshot", "verify", "--json", "--from", to, "--registry", registry];
+        let strand = json(&verify)["strands"][0].clone();
+        assert_eq!(strand["covered"]["size"], covered, "{strand}");
+        assert_eq!(strand["checkpoint_not_compared"], is_short, "{strand}");
+    }
+}
+
+/// A node may have one key in two networks, so signatures alone do not tell them apart.
+#[test]
+fn a_snapshot_of_another_network_than_the_named_one_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 3);
+    let (to, _) = snapshot(place.path(), &data);
+    let [to, registry] = [&to, &registry].map(|path| path.to_str().unwrap());
+    let verify = ["snapshot", "verify", "--json", "--from", to, "--registry", registry];
+    let found = json(&[&verify[..], &["--network", "testnet"]].concat());
+    let name = found["snapshot"].as_str().unwrap();
+    for (further, code) in [(&[][..], 1), (&["--snapshot", name][..], 3)] {
+        let output = run(&[&verify[..], &["--network", "mainnet"], further].concat());
+        assert_eq!(output.status.code(), Some(code), "{further:?}: {output:?}");
+        let said = format!("{}{}", stdout(&output), stderr(&output));
+        assert!(said.contains("the snapshot is of network"), "{further:?}: {said}");
     }
 }
 

@@ -35,6 +35,7 @@ mod multisig;
 mod network;
 mod network_watcher;
 mod network_watcher_voids;
+mod private_nodes;
 #[path = "money/publishing.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
 mod publishing;

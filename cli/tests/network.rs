@@ -24,6 +24,23 @@ fn gateway_is_ready(dev: &Dev) -> bool {
     health.status.success()
 }
 
+/// Returns the answer to a health check of a service.
+fn health(address: &str, service: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let body = format!(r#"{{"service":"{service}"}}"#);
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn a_network_says_where_everything_is() {
     let place = tempfile::tempdir().unwrap();
@@ -41,6 +58,11 @@ fn a_network_says_where_everything_is() {
     assert_eq!(dev.network["contracts"]["appChainId"], 31338);
     assert!(gateway_is_ready(&dev));
     assert!(!page(dev.network["gateway"]["metrics"].as_str().unwrap(), "/metrics").is_empty());
+    // `grpcurl` needs no files of the schema.
+    for address in [dev.text(0, "grpc"), at(2)] {
+        let answer = health(&address, "grpc.reflection.v1.ServerReflection");
+        assert!(answer.contains("SERVING") && !answer.contains("NOT_SERVING"), "{answer}");
+    }
     assert!(dev.stop().success());
 }
 

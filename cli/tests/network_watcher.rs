@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use hawser_conformance::envelopes::{message, new_group};
 use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
@@ -118,6 +119,13 @@ impl MetadataApi for Liar {
     }
 }
 
+/// The watcher of nodes at addresses of this machine.
+fn watcher_command() -> Command {
+    let mut command = hawser();
+    command.args(["network-watcher", "--allow-private-nodes"]);
+    command
+}
+
 /// A listener on a free port.
 fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
@@ -154,7 +162,7 @@ fn start_silent(runtime: &Runtime) -> SocketAddr {
 }
 
 /// A registry of nodes 100, 200, … at these addresses.
-fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
+pub(crate) fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
     let entry = |(number, address): (u8, &SocketAddr)| {
         let key = SecretKey::from_bytes(&[number; 32]).unwrap().public_key();
         RegistryFileEntry {
@@ -217,8 +225,8 @@ fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
     let registry = registry_file(place.path(), &addresses);
 
     let metrics = format!("127.0.0.1:{}", free_base(0));
-    let mut command = hawser();
-    command.args(["network-watcher", "--listen", &metrics, "--reconnect-min-backoff", "10ms"]);
+    let mut command = watcher_command();
+    command.args(["--listen", &metrics, "--reconnect-min-backoff", "10ms"]);
     command.args(["--reconnect-max-backoff", "100ms", "--registry-file"]).arg(&registry);
     let mut watcher = Running::start(command, true);
     watcher.line("address", |line| line.contains("/metrics"));
@@ -246,8 +254,8 @@ fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
     signal(watcher.pid(), "TERM");
     assert!(watcher.end().success());
 
-    let mut command = hawser();
-    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let mut command = watcher_command();
+    command.args(["--once", "--json", "--registry-file"]).arg(&registry);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -271,8 +279,8 @@ fn a_node_outside_the_canonical_network_is_shown_and_raises_no_alarm() {
     let mut records: Value = serde_json::from_slice(&fs::read(&registry).unwrap()).unwrap();
     records["nodes"][1]["isCanonical"] = false.into();
     fs::write(&registry, records.to_string()).unwrap();
-    let mut command = hawser();
-    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let mut command = watcher_command();
+    command.args(["--once", "--json", "--registry-file"]).arg(&registry);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -287,8 +295,8 @@ fn a_table_of_the_nodes_is_printed_again_and_again() {
     let runtime = Runtime::new().unwrap();
     let place = tempfile::tempdir().unwrap();
     let registry = registry_file(place.path(), &[start(&runtime, Liar::Honest)]);
-    let mut command = hawser();
-    command.args(["network-watcher", "--table", "--every", "50ms", "--registry-file"]);
+    let mut command = watcher_command();
+    command.args(["--table", "--every", "50ms", "--registry-file"]);
     command.arg(&registry);
     let mut watcher = Running::start(command, false);
     let is_up = |line: &str| line.starts_with("node 100 at ") && line.contains(": up, cursor of ");
@@ -307,8 +315,8 @@ fn malformed_details_of_an_error_end_no_command() {
     let address = start(&runtime, Liar::Malformed);
     let place = tempfile::tempdir().unwrap();
     let registry = registry_file(place.path(), &[address]);
-    let mut watch = hawser();
-    watch.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let mut watch = watcher_command();
+    watch.args(["--once", "--json", "--registry-file"]).arg(&registry);
     let mut query = hawser();
     query.args(["query", "cursors", "--node", &address.to_string()]);
     for (mut command, code) in [(watch, 8), (query, 1)] {
@@ -323,8 +331,8 @@ fn probes_measure_the_way_of_an_envelope_from_each_node_to_the_other() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
     let metrics = format!("127.0.0.1:{}", free_base(0));
-    let mut command = hawser();
-    command.args(["network-watcher", "--listen", &metrics, "--probe-every", "100ms", "--network"]);
+    let mut command = watcher_command();
+    command.args(["--listen", &metrics, "--probe-every", "100ms", "--network"]);
     command.arg(place.path().join("network.json")).arg("--probe-key-file").arg(dev.payer_key());
     let mut watcher = Running::start(command, true);
     watcher.line("address", |line| line.contains("/metrics"));
@@ -355,8 +363,8 @@ fn a_node_that_takes_no_probe_is_counted() {
     let key = place.path().join("payer.key");
     assert!(hawser().args(["keys", "generate", "--out"]).arg(&key).status().unwrap().success());
     let metrics = format!("127.0.0.1:{}", free_base(0));
-    let mut command = hawser();
-    command.args(["network-watcher", "--listen", &metrics, "--probe-every", "20ms"]);
+    let mut command = watcher_command();
+    command.args(["--listen", &metrics, "--probe-every", "20ms"]);
     command.arg("--registry-file").arg(&registry).arg("--probe-key-file").arg(&key);
     let mut watcher = Running::start(command, true);
     watcher.line("address", |line| line.contains("/metrics"));
@@ -366,8 +374,8 @@ fn a_node_that_takes_no_probe_is_counted() {
     signal(watcher.pid(), "TERM");
     assert!(watcher.end().success());
 
-    let mut once = hawser();
-    once.args(["network-watcher", "--once", "--probe-key-file"]).arg(&key);
+    let mut once = watcher_command();
+    once.args(["--once", "--probe-key-file"]).arg(&key);
     assert_eq!(once.output().unwrap().status.code(), Some(2), "one look measures nothing");
 }
 
@@ -377,8 +385,8 @@ fn a_network_is_quiet_until_a_node_of_it_ends() {
     let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
     let network = place.path().join("network.json");
     let once = || {
-        let mut command = hawser();
-        command.args(["network-watcher", "--once", "--json", "--network"]).arg(&network);
+        let mut command = watcher_command();
+        command.args(["--once", "--json", "--network"]).arg(&network);
         let output = command.output().unwrap();
         let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
         (output.status.code(), seen)
@@ -393,12 +401,12 @@ fn a_network_is_quiet_until_a_node_of_it_ends() {
     assert_eq!(up(&seen), [true, true]);
 
     let metrics = format!("127.0.0.1:{}", free_base(0));
-    let mut command = hawser();
+    let mut command = watcher_command();
     // As the reference implementation's watcher is configured.
     let settlement = dev.network["settlement_chain"]["rpc"].as_str().unwrap();
     let registry = dev.network["contracts"]["nodeRegistry"].as_str().unwrap();
     command.env("SETTLEMENT_CHAIN_RPC_URL", settlement).env("NODE_REGISTRY_ADDRESS", registry);
-    command.args(["network-watcher", "--listen", &metrics]);
+    command.args(["--listen", &metrics]);
     let mut watcher = Running::start(command, true);
     watcher.line("address", |line| line.contains("/metrics"));
     let topic = new_group();
@@ -450,8 +458,8 @@ pub(crate) fn seen_once(nodes: &[FakeNode]) -> (Option<i32>, Value) {
     let place = tempfile::tempdir().unwrap();
     let addresses: Vec<SocketAddr> = nodes.iter().map(FakeNode::address).collect();
     let registry = registry_file(place.path(), &addresses);
-    let mut command = hawser();
-    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let mut command = watcher_command();
+    command.args(["--once", "--json", "--registry-file"]).arg(&registry);
     let output = command.output().unwrap();
     let seen = serde_json::from_slice(&output.stdout);
     (output.status.code(), seen.unwrap_or_else(|_| panic!("{output:?}")))

@@ -114,6 +114,12 @@ impl Sequencer {
         self.last_ns
     }
 
+    /// Dates the next places after this time, unix nanoseconds: this node's key has signed something of it about the
+    /// strand, which the stored strand may lack.
+    pub fn date_after(&mut self, signed_ns: i64) {
+        self.last_ns = self.last_ns.max(signed_ns);
+    }
+
     /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request.
     ///
     /// # Errors
@@ -304,6 +310,19 @@ mod tests {
             }
         }
         assert_eq!(last.0, 10);
+    }
+
+    #[test]
+    fn a_place_is_dated_after_what_is_known_to_be_signed() {
+        let mut sequencer = sequencer();
+        let mut sequence = |signed_ns| {
+            sequencer.date_after(signed_ns);
+            let request = [admitted(60)];
+            sequencer.sequence(START_NS, &plain(), &request).unwrap()[0].originator_ns
+        };
+        assert_eq!(sequence(i64::MIN), START_NS, "nothing is known");
+        assert_eq!(sequence(START_NS + 7_000_000_000), START_NS + 7_000_000_001);
+        assert_eq!(sequence(START_NS), START_NS + 7_000_000_002, "times do not go back");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and applies the limits and budgets of each;
 //! - `sharing`: the state in Redis that several gateways of one payer share; `landed`: the envelope ids in it;
-//! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
+//! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`];
 //! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; `inbox_log`: the updates in the log of an inbox;
 //! - [`chain`]: publishes through the chain;
@@ -47,6 +47,7 @@ mod sharing;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, check_policies, start};
+pub use nodes::{node_channel, node_connector};
 pub use settings::{GatewayPorts, GatewaySettings};
 pub use sharing::REDIS_ANSWER_LEN_BYTES_MAX;
 

@@ -48,6 +48,9 @@ pub enum PeerError {
     /// The peer's API lacks a method by which nodes get strands.
     #[error("the peer's API lacks a method by which nodes get strands")]
     NoMethod,
+    /// The peer claims envelopes of its own strand, and sends none, however often it is asked. Over gRPC.
+    #[error("the peer claims envelopes and sends none")]
+    Silent,
     /// The peer sent a strand that was not asked for.
     #[error("the peer sent a strand that was not requested")]
     Unrequested,
@@ -58,7 +61,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 12 + PeerViolation::ALL.len()] = [
+    pub const ALL: [Self; 13 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
         Self::BadProof,
@@ -70,6 +73,7 @@ impl PeerError {
         Self::KeepAlives,
         Self::EmptyFrames,
         Self::NoMethod,
+        Self::Silent,
         Self::Unrequested,
         Self::Envelope(PeerViolation::ALL[0]),
         Self::Envelope(PeerViolation::ALL[1]),
@@ -93,6 +97,7 @@ impl PeerError {
             Self::KeepAlives => "keep_alives",
             Self::EmptyFrames => "empty_frames",
             Self::NoMethod => "no_method",
+            Self::Silent => "silent",
             Self::Unrequested => "unrequested",
             Self::Envelope(violation) => violation.label(),
         }
@@ -112,6 +117,7 @@ impl PeerError {
             | Self::KeepAlives
             | Self::EmptyFrames
             | Self::NoMethod
+            | Self::Silent
             | Self::Unrequested
             | Self::Envelope(PeerViolation::WrongOriginator | PeerViolation::OutOfOrder) => {
                 CloseCode::ProtocolViolation

@@ -130,7 +130,7 @@ async fn attempt(
     if let Some(stated) = &addresses.stated
         && announced_pause.begin(Instant::now())
     {
-        let connecting = connect_to_announced(endpoint, stated, net.announced_networks());
+        let connecting = connect_to_announced(endpoint, stated, net.dialled_networks());
         match attempt_with(net, peer, connecting).await {
             Ok(proven) => {
                 announced_pause.end();

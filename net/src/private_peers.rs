@@ -18,31 +18,19 @@ pub enum PrivatePeers {
     /// All peers if this node's own URL in the registry is in such a network, and otherwise none.
     #[default]
     OfPrivateNodes,
-    /// All peers at their addresses in the registry, which this node's operator has written. At addresses that they
-    /// announce, as with [`Self::OfPrivateNodes`].
-    Registered,
     /// All peers.
     All,
 }
 
 impl PrivatePeers {
-    /// Returns the networks in which the node of this record dials peers at their registered addresses. `None` means a
-    /// node without a record.
+    /// Returns the networks in which the node of this record dials peers, at the addresses of the registry and at those
+    /// that they announce. `None` means a node without a record.
     pub(crate) fn networks(self, own: Option<&NodeRecord>) -> DialledNetworks {
         let is_allowed = match self {
             Self::OfPrivateNodes => own.is_some_and(is_in_private_network),
-            Self::Registered | Self::All => true,
+            Self::All => true,
         };
         if is_allowed { DialledNetworks::All } else { DialledNetworks::Public }
-    }
-
-    /// Returns the networks in which the node of this record dials peers at announced addresses. `None` means a node
-    /// without a record.
-    pub(crate) fn announced_networks(self, own: Option<&NodeRecord>) -> DialledNetworks {
-        match self {
-            Self::OfPrivateNodes | Self::Registered => Self::OfPrivateNodes.networks(own),
-            Self::All => DialledNetworks::All,
-        }
     }
 }
 
@@ -129,21 +117,7 @@ mod tests {
         let without = record(None);
         for own in [None, Some(&without)] {
             assert_eq!(PrivatePeers::OfPrivateNodes.networks(own), DialledNetworks::Public);
-            for allowed in [PrivatePeers::Registered, PrivatePeers::All] {
-                assert_eq!(allowed.networks(own), DialledNetworks::All);
-            }
+            assert_eq!(PrivatePeers::All.networks(own), DialledNetworks::All);
         }
-    }
-
-    /// The operator writes the addresses of a registry file, and the peer those that it announces.
-    #[test]
-    fn a_registry_file_allows_no_private_address_that_a_peer_announces() {
-        let of = |peers: PrivatePeers, url| peers.announced_networks(Some(&record(Some(url))));
-        let (public, private) = ("https://node.example", "http://10.1.2.3:5050");
-        for peers in [PrivatePeers::OfPrivateNodes, PrivatePeers::Registered] {
-            assert_eq!(of(peers, public), DialledNetworks::Public);
-            assert_eq!(of(peers, private), DialledNetworks::All);
-        }
-        assert_eq!(of(PrivatePeers::All, public), DialledNetworks::All);
     }
 }

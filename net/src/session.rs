@@ -58,14 +58,9 @@ pub(crate) struct NetState {
 }
 
 impl NetState {
-    /// Returns the networks in which this node now dials its peers at their registered addresses.
+    /// Returns the networks in which this node now dials its peers.
     pub(crate) fn dialled_networks(&self) -> DialledNetworks {
         self.private.networks(self.identity.registry.borrow().node(self.identity.own))
-    }
-
-    /// Returns the networks in which this node now dials its peers at addresses that they announce.
-    pub(crate) fn announced_networks(&self) -> DialledNetworks {
-        self.private.announced_networks(self.identity.registry.borrow().node(self.identity.own))
     }
 
     /// Runs a session with a proven peer until its connection ends, within a span that names the peer

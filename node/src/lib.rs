@@ -12,7 +12,7 @@
 //!   waiting for the responses of both;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
 //! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also
-//!   of watchers; [`CheckedChannel`]: calls to nodes that are not trusted.
+//!   of watchers; [`CheckedChannel`], [`node_connector`]: calls and connections to nodes that are not trusted.
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.
@@ -34,4 +34,5 @@ pub mod service;
 pub mod settings;
 pub mod web;
 
+pub use hawser_gateway::node_connector;
 pub use hawser_serve::{CheckedChannel, MetricsFormat};

@@ -37,6 +37,10 @@ impl<'a> WireFields<'a> {
 
     fn field(&mut self) -> Option<WireField<'a>> {
         let tag = self.varint()?;
+        // Other numbers are no fields (Protocol Buffers, Field Numbers): the decoder stops there, too.
+        if tag >> 3 == 0 || tag > u64::from(u32::MAX) {
+            return None;
+        }
         Some(WireField { number: tag >> 3, bytes: self.content(tag)? })
     }
 
@@ -195,6 +199,21 @@ mod tests {
             ..Default::default()
         };
         assert!(has_at_most(&bytes.encode_to_vec(), 1, 2));
+    }
+
+    /// A long text or padding of zeros is not refused as a message of a million fields.
+    #[test]
+    fn zeros_do_not_count() {
+        let topic = Bytes::from(vec![0; 1000]);
+        let topics = api::GetNewestEnvelopeRequest { topics: vec![topic] }.encode_to_vec();
+        let padding = [&[0xfa, 0x01, 100][..], &[0; 100]].concat(); // field 31, which no schema has
+        for bytes in [topics, padding] {
+            assert!(has_at_most(&bytes, 1, 2));
+        }
+        // The decoder stops at a number that is no field, so what is behind it becomes no memory.
+        let behind = [&[0x0a, 0][..], &[0, 0], &[0x0a, 0].repeat(50)].concat();
+        assert!(api::PublishPayerEnvelopesRequest::decode(&behind[..]).is_err());
+        assert!(has_at_most(&behind, 1, 2) && !has_at_most(&behind, 0, 2));
     }
 
     #[test]

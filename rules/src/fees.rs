@@ -155,10 +155,16 @@ impl RateTable {
     }
 
     /// Returns the same rates, which include all of those of `reading`, with the times of that reading.
+    ///
+    /// If the reading lacks one that begins after its own first one, its source has taken that rate back, or never had
+    /// it. Honest nodes then charge by the reading, so the table is complete at no time and proves nothing.
     #[must_use]
     pub fn as_of(&self, reading: &Self) -> Self {
         let Self { refreshed_ns, complete_until_ns, .. } = *reading;
-        Self { rates: self.rates.clone(), refreshed_ns, complete_until_ns }
+        let table = Self { rates: self.rates.clone(), refreshed_ns, complete_until_ns };
+        let first_unix_s = reading.rates.first().map_or(0, |rate| rate.start_unix_s);
+        let from = self.rates.partition_point(|rate| rate.start_unix_s < first_unix_s);
+        if self.rates[from..] == reading.rates { table } else { table.of_block(0) }
     }
 
     /// Returns the time at which the source last confirmed the table, unix nanoseconds.

@@ -130,8 +130,8 @@ impl Service<Request<Body>> for Calls {
             };
             correct(response.headers_mut());
             let ended = status_of(response.headers());
-            if kind.is_none() && ended == Some(Code::Unimplemented) {
-                // The library's refusal has no text.
+            if ended == Some(Code::Unimplemented) {
+                // The library's refusal of an unknown method, or of a service that is switched off, has no text.
                 let text = HeaderValue::from_static("no such method");
                 response.headers_mut().entry("grpc-message").or_insert(text);
             }

@@ -147,8 +147,11 @@ impl Connections {
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
     fn http(&self, share: &ConnectionShare, heads: HeadClock) -> auto::Builder<TurnExecutor> {
         let mut http = auto::Builder::new(TurnExecutor(share.paid_time().clone()));
-        // Errors of one client behind a proxy must not end the calls of the others. The meter of frames bounds them.
-        let resets_max = (!share.is_proxy()).then_some(ERROR_RESETS_MAX);
+        // Errors of one client behind a proxy, and calls that it gives up, must not end the calls of the others. The
+        // meter of frames bounds both.
+        let is_proxy = share.is_proxy();
+        let error_resets_max = (!is_proxy).then_some(ERROR_RESETS_MAX);
+        let pending_resets_max = if is_proxy { usize::MAX } else { PENDING_RESETS_MAX };
         http.http1()
             .timer(HeadTimer::new(heads, self.settings.head_timeout))
             .header_read_timeout(self.settings.head_timeout)
@@ -156,8 +159,8 @@ impl Connections {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.settings.streams_per_connection_max)
-            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .max_local_error_reset_streams(resets_max)
+            .max_pending_accept_reset_streams(pending_resets_max)
+            .max_local_error_reset_streams(error_resets_max)
             .max_header_list_size(HEADER_LIST_LEN_BYTES_MAX)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -14,9 +14,10 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service};
 use tracing::Span;
 
+use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::calls::Calls;
-use crate::connect::ConnectCall;
+use crate::connect::{ConnectCall, line};
 use crate::cors;
 use crate::method::MethodKind;
 use crate::public_pages::{self, PublicPages};
@@ -108,7 +109,7 @@ impl Dispatcher {
                 Protocol::Connect(call) => {
                     call.answer(self.calls, request.map(Body::new), self.body_timeout).await
                 }
-                Protocol::Other(status) => self.refuse(status, self.pages_at(&request).is_some()),
+                Protocol::Other(status) => self.refuse(status, &request),
             }
         };
         Ok(response)
@@ -147,15 +148,37 @@ impl Dispatcher {
         response
     }
 
-    fn refuse(&self, status: StatusCode, has_pages: bool) -> Response<Body> {
+    /// Refuses a request that is not a call.
+    fn refuse<B>(&self, status: StatusCode, request: &Request<B>) -> Response<Body> {
         self.metrics().count_not_grpc();
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = status;
+        let share = request.extensions().get::<Arc<ConnectionShare>>();
+        let share = share.expect("every request has a connection").clone();
+        // The answer to `HEAD` has no body (RFC 9110 §9.3.2).
+        let text = if request.method() == Method::HEAD { "" } else { what_to_send(status) };
+        let mut response = line(status, text, share);
         if status == StatusCode::METHOD_NOT_ALLOWED {
+            let has_pages = self.pages_at(request).is_some();
             let allowed = if has_pages { "GET,HEAD,POST,OPTIONS" } else { "POST,OPTIONS" };
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
         response
+    }
+}
+
+/// Returns the line of a refusal with this status.
+fn what_to_send(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            "calls are POST requests, such as: curl -d '{}' -H 'content-type: application/json' \
+             URL/package.Service/Method\n"
+        }
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            "gRPC needs HTTP/2: send gRPC-Web or Connect over an older version\n"
+        }
+        _ => {
+            "this content type is none of a call: send application/grpc, \
+             application/grpc-web+proto, application/json or application/proto\n"
+        }
     }
 }
 

@@ -47,12 +47,13 @@ impl HealthService {
             .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX)
     }
 
-    fn purpose_of(&self, service: &str) -> Result<Purpose, Status> {
+    /// Returns the purpose of a service; `None` if it is not served.
+    fn purpose_of(&self, service: &str) -> Option<Purpose> {
         if service.is_empty() || service == HEALTH {
-            return Ok(Purpose::Read);
+            return Some(Purpose::Read);
         }
         let known = self.services.iter().find(|(name, _)| *name == service);
-        known.map(|(_, purpose)| *purpose).ok_or(Status::not_found("service not registered"))
+        known.map(|(_, purpose)| *purpose)
     }
 }
 
@@ -64,15 +65,16 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let purpose = self.purpose_of(&request.get_ref().service)?;
-        Ok(Response::new(response(self.readiness.current().await, purpose)))
+        let purpose = self.purpose_of(&request.get_ref().service);
+        let purpose = purpose.ok_or_else(|| Status::not_found("service not registered"))?;
+        Ok(Response::new(response(self.readiness.current().await, Some(purpose))))
     }
 
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let purpose = self.purpose_of(&request.get_ref().service)?;
+        let purpose = self.purpose_of(&request.get_ref().service);
         self.readiness.current().await; // the first message is the present state
         let watcher = Watcher {
             ready: self.readiness.subscribe(),
@@ -94,7 +96,8 @@ impl Health for HealthService {
 /// One `Watch` stream.
 struct Watcher {
     ready: watch::Receiver<ReadyPurposes>,
-    purpose: Purpose,
+    /// `None` for a service that is not served: a watch of it waits like any other (`grpc.health.v1`, Watch).
+    purpose: Option<Purpose>,
     sent: Option<HealthCheckResponse>,
     stop: CancellationToken,
 }
@@ -117,8 +120,11 @@ impl Watcher {
     }
 }
 
-fn response(ready: ReadyPurposes, purpose: Purpose) -> HealthCheckResponse {
-    let status =
-        if ready.contains(purpose) { ServingStatus::Serving } else { ServingStatus::NotServing };
+fn response(ready: ReadyPurposes, purpose: Option<Purpose>) -> HealthCheckResponse {
+    let status = match purpose {
+        None => ServingStatus::ServiceUnknown,
+        Some(purpose) if ready.contains(purpose) => ServingStatus::Serving,
+        Some(_) => ServingStatus::NotServing,
+    };
     HealthCheckResponse { status: status.into() }
 }

@@ -332,6 +332,30 @@ async fn trailers_of_one_client_do_not_end_the_connection_of_its_proxy() {
     require_resets(&of_proxy.await, 1100).await;
 }
 
+/// A proxy passes on that a client gives its calls up at once.
+#[tokio::test]
+async fn resets_of_one_client_do_not_end_the_connection_of_its_proxy() {
+    const CALLS: u32 = 1000;
+    let of_proxy = listener(|settings| {
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    });
+    let listener = of_proxy.await;
+    let mut stream = listener.http2().await;
+    let block = call();
+    let given_up = |number: u32| {
+        let stream = 2 * number + 1;
+        let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+        [frame(HEADERS, END_HEADERS, stream, &block), reset].concat()
+    };
+    let mut sent: Vec<u8> = (0..CALLS).flat_map(given_up).collect();
+    let other = 2 * CALLS + 1;
+    sent.extend(frame(HEADERS, END_HEADERS | END_STREAM, other, &block));
+    stream.write_all(&sent).await.unwrap();
+    let (mut reading, _writing) = stream.into_split();
+    let answered = async { while next_frame(&mut reading).await != (HEADERS, other) {} };
+    timeout(HANGS_AFTER, answered).await.expect("the call of another client is answered");
+}
+
 /// Sends calls with trailers that have fields, and requires that each ends and their connection goes on.
 async fn require_resets(listener: &Listener, calls: u32) {
     let mut stream = listener.connect().await;

@@ -148,7 +148,7 @@ impl Store {
         self.database().prune(expired, derive, after)
     }
 
-    /// Removes the next unverified places of a strand that readers get, up to `through` or the head, a few thousand
+    /// Removes the next unverified places of a strand that readers get, up to `through` or the head, a few hundred
     /// at a time as one durable write. Their originator does not have them any more, so they cannot be verified.
     /// They are marked as pruned, and no payer is charged; leaves stay. An envelope that has not expired by
     /// `now_unix_s` ends the range before it, because its node has signed a tree with its statement. Returns the
@@ -186,8 +186,9 @@ impl Store {
     }
 }
 
-/// Largest number of unverified places that one write removes. A guess: a write of less than a MiB.
-const SHOWN_PLACES: u64 = 4096;
+/// Largest number of unverified places that one write removes. Their envelopes are read and decoded while writers of
+/// the strand, a rebuild, and behind it all writers wait. A guess: some milliseconds.
+const SHOWN_PLACES: u64 = 256;
 /// Largest number of places that one write removes. Writers of the strand wait for it, and commits of all strands
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.

@@ -26,7 +26,7 @@ statements = [
     if statement.strip()
 ]
 views, queries = statements[:3], statements[3:9]
-void_view, checkpoint_view, declared_void, void_signed = statements[9:]
+void_view, checkpoint_view, declared_void, void_signed, checkpoint_times = statements[9:]
 
 
 def hawser_json(*arguments):
@@ -163,7 +163,23 @@ def check_void(number, export, case):
     checked_statements[number] = case["declared_void"]
 
 
-checked_statements = {}
+def check_times(export, case):
+    """Compares the checkpoints that are earlier than a smaller tree's, in all three engines, with the planted ones."""
+    context = datafusion.SessionContext()
+    context.register_parquet("checkpoints", f"{export}/checkpoints/")
+    database = duckdb.connect()
+    database.execute(checkpoint_view.replace("'export/", f"'{export}/"))
+    found = (
+        [tuple(row) for row in spark.sql(checkpoint_times).collect()],
+        [tuple(row.values()) for batch in context.sql(checkpoint_times).collect() for row in batch.to_pylist()],
+        database.execute(checkpoint_times).fetchall(),
+    )
+    late = [(100, place) for kind, place in case["beside"] if kind == "checkpoint_time"]
+    assert all(rows == late for rows in found), (case, found)
+    return len(late)
+
+
+checked_statements, late_checkpoints = {}, 0
 
 # Each kind of fault, planted into a log of its own, is named by Spark, and nothing else is.
 cases = sorted(name for name in os.listdir(planted) if os.path.isdir(os.path.join(planted, name)))
@@ -185,6 +201,7 @@ for number in cases:
         stated = tables["void_statements"].select(f.to_json(f.struct("originator_id", "statement")).alias("line"))
         more += piped(stated, command)
         check_void(number, export, case)
+    late_checkpoints += check_times(export, case)
     for partitions in (1, 8):
         merged = verdict(partitions, command, tables["log"], export, more)
         named = sorted([fault["kind"], fault["sequence_id"]] for fault in merged["first_faults"])
@@ -204,6 +221,7 @@ for number in cases:
             assert kind in ("root", "checkpoint_root", "checkpoint_time", "void_signed"), case
     if not case["by_partition"] and not case["beside"]:
         assert differing == [], (case, differing)
+assert late_checkpoints == 1, late_checkpoints
 # A signed tree takes three of the eight places from the statements.
 assert (checked_statements["97"], checked_statements["98"]) == (5, 8) and len(checked_statements) == 4, checked_statements
 print("planted faults that Spark has named:", sorted(kinds))

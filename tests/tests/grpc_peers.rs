@@ -2,6 +2,7 @@
 //! Hawser nodes without QUIC between them converge.
 
 mod grpc_networks;
+mod grpc_relays;
 
 use std::time::Duration;
 
@@ -285,6 +286,7 @@ async fn a_hostile_peer_is_counted_and_left_and_costs_other_strands_nothing() {
         (Attack::Forged, "forged_signature"),
         (Attack::KeepAlives, "keep_alives"),
         (Attack::HugeFrame, "oversized"),
+        (Attack::EmptyEnds, "silent"),
     ];
     let mut good = ScriptedPeer::start(200, Habits::default());
     let mut hostile: Vec<_> = (3..)
@@ -398,6 +400,8 @@ async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
         (asked && connected == 0.0).then_some(())
     })
     .await;
+    let counted = network.nodes[0].metrics().await;
+    assert_eq!(counted.sum("xmtp_verify_failures_total", &[r#"kind="silent""#]), 1.0);
     peer.change(|habits| habits.attack = None);
     assert_follows(&network.nodes[0], &peer).await;
 }

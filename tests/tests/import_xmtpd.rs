@@ -528,6 +528,21 @@ async fn an_altered_row_is_refused_and_nothing_of_the_database_is_kept() {
         session.client.execute(&update, &[&good]).await.unwrap();
         session.close().await;
     }
+    // Without that strand, which the node then takes from its peers.
+    let exchange = async |envelope: Vec<u8>| {
+        let session = postgres.open("altered").await;
+        let update = "UPDATE gateway_envelopes_blob SET originator_envelope = $1 \
+                      WHERE originator_node_id = 200 AND originator_sequence_id = 8500";
+        session.client.execute(update, &[&envelope]).await.unwrap();
+        session.close().await;
+    };
+    exchange(forged.to_vec()).await;
+    let report = taken_over(&import(node, &url).args(["--leave-out", "200"]).output().unwrap());
+    assert_eq!(report["strands"].as_array().map(Vec::len), Some(1));
+    let left_out = serde_json::json!([{ "originator": 200, "envelopes": 9000 }]);
+    assert_eq!(report["left_out"], left_out);
+    fs::remove_dir_all(node.data_dir()).unwrap();
+    exchange(strands[1][8499].to_vec()).await;
     // As for xmtpd, the environment may name another database than the one in its connection string.
     let mut by_environment = import_by_environment(node);
     by_environment.env("XMTPD_DB_WRITER_CONNECTION_STRING", postgres.url("postgres"));

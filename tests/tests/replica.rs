@@ -134,6 +134,11 @@ async fn a_replica_with_a_key_cosigns_what_it_has_verified() {
         }
     }
     assert!(replica.terminate().success());
+    // A new folder lacks what the key has cosigned.
+    std::fs::remove_dir_all(replica.data_dir()).unwrap();
+    let mut process = replica.command().spawn().unwrap();
+    let ended = wait::until("the witness has ended", async || process.try_wait().unwrap());
+    assert_eq!(ended.await.code(), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,11 @@ use crate::wallets::{WalletError, Wallets};
 
 pub use crate::places::ServiceCaller;
 
+/// Seconds after which a place or a turn may be free. A guess: most requests are answered within it.
+const RETRY_AFTER_PLACE_S: u64 = 1;
+/// Seconds after which the chain of a wallet may answer again. A guess.
+const RETRY_AFTER_SILENCE_S: u64 = 5;
+
 /// Names the caller of a request by its metadata and the other end of its connection.
 pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> ServiceCaller + Send + Sync;
 
@@ -80,12 +85,12 @@ impl ValidationService {
         caller: &ServiceCaller,
         work: impl Future<Output = Result<T, Status>> + Send,
     ) -> Result<Response<T>, Status> {
-        let full = || Status::resource_exhausted("too many validations are at work: try again");
+        let full = || busy("too many validations are at work: try again");
         let mut place = self.places.take(caller).ok_or_else(full)?;
         tokio::select! {
             biased;
             answer = work => answer.map(Response::new),
-            () = place.lost() => Err(Status::resource_exhausted(
+            () = place.lost() => Err(busy(
                 "another caller needs the place of this request: send fewer at once, and try again",
             )),
         }
@@ -152,7 +157,7 @@ impl ValidationService {
             let turn = move || fold.turn(&known).map(|end| (fold, end));
             let turned = self.compute(&budget.caller, turn).await?;
             let (rest, end) =
-                turned.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                turned.map_err(|error| invalid("IDENTITY_UPDATE", &error.to_string()))?;
             fold = rest;
             match end {
                 TurnEnd::Done => return Ok(fold.into_state()),
@@ -186,7 +191,7 @@ impl ValidationService {
             let turn = self.question_turns.wait(caller, question.chain_id).await;
             let _turn = turn.map_err(too_many_wait)?;
             let asked = self.wallets.ask(&question).await;
-            let agrees = asked.map_err(|error| Status::unavailable(error.to_string()))?;
+            let agrees = asked.map_err(|error| silent(&error.to_string()))?;
             Ok::<_, Status>((question, agrees))
         });
         let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
@@ -199,7 +204,7 @@ impl ValidationService {
         };
         let began = Instant::now();
         let answers = timeout(budget.time, answered).await.unwrap_or_else(|_| {
-            Err(Status::unavailable("contract wallets did not answer in time: try again"))
+            Err(silent("contract wallets did not answer in time: try again"))
         })?;
         budget.time = budget.time.saturating_sub(began.elapsed());
         if is_whole {
@@ -209,7 +214,9 @@ impl ValidationService {
             "{REQUEST_WALLETS_MAX} contract wallets were asked, and more have signed: repeat the request, which asks \
              the others"
         );
-        Err(Status::resource_exhausted(text))
+        let retry_after_s = Some(RETRY_AFTER_PLACE_S);
+        let details = StatusDetails { retry_after_s, ..StatusDetails::of("WALLET_CHECKS") };
+        Err(details.into_status(Code::ResourceExhausted, &text))
     }
 
     /// Returns the answer of a wallet about a signature of a caller's request, or an error at the time `until`.
@@ -288,11 +295,29 @@ impl WalletBudget {
 }
 
 fn too_many_wait(error: GateFullError) -> Status {
-    Status::resource_exhausted(error.to_string())
+    busy(&error.to_string())
 }
 
 fn too_many(what: &str, max: usize) -> Status {
-    Status::invalid_argument(format!("a request may hold {max} {what}; send several"))
+    invalid("TOO_MANY_ITEMS", &format!("a request may hold {max} {what}; send several"))
+}
+
+/// Returns the refusal of a request that finds no place or turn.
+fn busy(text: &str) -> Status {
+    let retry_after_s = Some(RETRY_AFTER_PLACE_S);
+    let details = StatusDetails { retry_after_s, ..StatusDetails::of("VALIDATIONS_BUSY") };
+    details.into_status(Code::ResourceExhausted, text)
+}
+
+/// Returns the status of a request for which a wallet's chain gives no answer.
+fn silent(text: &str) -> Status {
+    let retry_after_s = Some(RETRY_AFTER_SILENCE_S);
+    let details = StatusDetails { retry_after_s, ..StatusDetails::of("WALLET_SILENT") };
+    details.into_status(Code::Unavailable, text)
+}
+
+fn invalid(reason: &'static str, text: &str) -> Status {
+    StatusDetails::of(reason).into_status(Code::InvalidArgument, text)
 }
 
 /// Returns an answer that fits into a message.
@@ -354,7 +379,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             let (before, begun) = self.compute(&caller, copies).await?;
             let after = self.fold(begun, new_updates, &mut budget).await?;
             let Some(after) = after else {
-                return Err(Status::invalid_argument("XID not yet created: no updates were given"));
+                return Err(invalid("NO_UPDATES", "XID not yet created: no updates were given"));
             };
             let answer = move || {
                 fitting(api::GetAssociationStateResponse {

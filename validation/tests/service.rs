@@ -220,8 +220,17 @@ async fn contract_wallets_are_asked_and_a_silent_chain_is_worth_another_try() {
     let error = state(&service, vec![], vec![founding(1, 0)]).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("Signature validation failed"), "{error}");
+    assert_named(&error, "IDENTITY_UPDATE", false);
     let error = state(&service, vec![], vec![founding(2, 1)]).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
+    assert_named(&error, "WALLET_SILENT", true);
+}
+
+/// Checks that a refusal has a reason for programs, and a time to try again if `waits`.
+fn assert_named(refused: &tonic::Status, reason: &str, waits: bool) {
+    let details = String::from_utf8_lossy(refused.details());
+    assert!(details.contains(reason), "{refused}");
+    assert_eq!(refused.metadata().contains_key("retry-after"), waits, "{refused}");
 }
 
 #[tokio::test]
@@ -316,6 +325,7 @@ async fn a_request_with_many_contract_wallets_gets_on_when_it_is_repeated() {
     let log = vec![founding, update(&id, adding.collect())];
     let error = state(&service, vec![], log.clone()).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_named(&error, "WALLET_CHECKS", true);
     assert_eq!(chains.asked.load(Ordering::Relaxed), REQUEST_WALLETS_MAX);
     let answered = state(&service, vec![], log).await.unwrap();
     assert_eq!(members(&answered), 1 + REQUEST_WALLETS_MAX + 6);
@@ -333,6 +343,7 @@ async fn the_cost_of_a_request_is_bounded() {
     let request = api::ValidateKeyPackagesRequest { key_packages: packages };
     let error = service.validate_inbox_id_key_packages(Request::new(request)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
+    assert_named(&error, "TOO_MANY_ITEMS", false);
 
     let (id, _) = inbox();
     let empty = update(&id, vec![]);

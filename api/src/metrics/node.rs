@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::chains::{chains, contracts};
-use super::records::{backups, kept_reports, payer_reports, stored_reports};
+use super::records::{backups, kept_reports, payer_reports, second_statements, stored_reports};
 use crate::misbehavior_page::{self, FactCounts};
 use crate::node_status::{NodeObserver, NodeStatus, OriginatorReport, PeerReport};
 
@@ -418,6 +418,7 @@ fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
         "Facts about the node that there is evidence of",
         counts.flat_map(both),
     )?;
+    second_statements(out, observer)?;
     stored_reports(out, observer)?;
     kept_reports(out, observer)?;
     out.counter(

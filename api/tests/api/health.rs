@@ -17,6 +17,7 @@ use crate::common::*;
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
+const SERVICE_UNKNOWN: i32 = 3;
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 const REPORTS: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 const READING: [&str; 8] = [
@@ -79,8 +80,10 @@ async fn services_that_are_not_served_are_not_found() {
     for service in ["xmtp.xmtpv4.payer_api.PayerApi", REFLECTION[0], REFLECTION[1], "nonsense"] {
         let refused = client.check(about(service)).await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
-        let refused = client.watch(about(service)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::NotFound);
+        // Balancers that watch would take a refusal for a broken node, and call again and again.
+        let mut watched = client.watch(about(service)).await.unwrap().into_inner();
+        let first = watched.message().await.unwrap().unwrap();
+        assert_eq!(first.status, SERVICE_UNKNOWN, "{service}");
     }
 }
 

@@ -46,8 +46,14 @@ impl PeerView for TwoPeers {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        let (originator, source) = (OriginatorId(200), Some(OriginatorId(300)));
-        vec![StrandState { originator, source, received: 17, searches: 2 }]
+        vec![StrandState {
+            originator: OriginatorId(200),
+            source: Some(OriginatorId(300)),
+            received: 17,
+            searches: 2,
+            refused_after: None,
+            searched_through: None,
+        }]
     }
 
     fn counts(&self) -> PeerCounts {
@@ -540,8 +546,8 @@ async fn evidence_against_nodes_is_shown_and_counted() {
     assert!(metrics.contains(line), "{metrics}");
 }
 
-/// Two peers that hold as much of the strand of node 200.
-struct TwoWitnesses;
+/// Two peers that hold as much of the strand of node 200, and the place behind which no node takes what they send.
+struct TwoWitnesses(Option<u64>);
 
 impl PeerView for TwoWitnesses {
     fn peers(&self) -> Vec<PeerState> {
@@ -553,7 +559,9 @@ impl PeerView for TwoWitnesses {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        Vec::new()
+        let mut strands = TwoPeers.strands();
+        strands[0].refused_after = self.0.map(SequenceId);
+        strands
     }
 
     fn counts(&self) -> PeerCounts {
@@ -563,7 +571,7 @@ impl PeerView for TwoWitnesses {
 
 #[tokio::test]
 async fn readiness_and_verdict_agree_on_a_strand_that_is_missing() {
-    let node = node_with(|_| {}, Arc::new(TwoWitnesses)).await;
+    let node = node_with(|_| {}, Arc::new(TwoWitnesses(None))).await;
     let status = async || {
         let (_, page) = node.page("/status").await;
         serde_json::from_str::<serde_json::Value>(&page).unwrap()
@@ -578,11 +586,14 @@ async fn readiness_and_verdict_agree_on_a_strand_that_is_missing() {
         node.ordered_by_peer(sequence, 1, None);
     }
     assert_eq!(status().await["ready"]["read"], true, "it has caught up");
-    // One peer alone that claims more makes the node degraded, and leaves it ready.
-    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
-    node.page("/status").await;
-    node.clock.advance(1000);
-    let (_, page) = node.page("/status").await;
-    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
-    assert_eq!((&page["ready"]["read"], &page["verdict"]), (&true.into(), &"degraded".into()));
+    // One peer alone that claims more makes the node degraded, and leaves it ready. So do two with what no node takes.
+    let views: [Arc<dyn PeerView>; 2] = [Arc::new(TwoPeers), Arc::new(TwoWitnesses(Some(0)))];
+    for view in views {
+        let node = node_with(|_| {}, view).await;
+        node.page("/status").await;
+        node.clock.advance(1000);
+        let (_, page) = node.page("/status").await;
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        assert_eq!((&page["ready"]["read"], &page["verdict"]), (&true.into(), &"degraded".into()));
+    }
 }

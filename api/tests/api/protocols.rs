@@ -220,6 +220,30 @@ async fn bytes_that_are_no_call_get_a_plain_refusal() {
     assert_eq!(ask(&node, &post(QUERY, "application/grpc", &framed(&[]))).await.status, 505);
 }
 
+/// A developer tries a port with `curl`, or with a gRPC library over the wrong version of HTTP.
+#[tokio::test]
+async fn a_plain_refusal_says_what_to_send() {
+    let node = node().await;
+    let asked = |method: &str| {
+        format!("{method} {QUERY} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+    };
+    for (request, status, says) in [
+        (asked("GET"), 405, "curl -d '{}' -H 'content-type: application/json'"),
+        (post(QUERY, "application/x-www-form-urlencoded", b"{}"), 415, "application/json"),
+        (post(QUERY, "application/grpc", &framed(&[])), 505, "HTTP/2"),
+        (post(QUERY, "application/connect+json", &framed(b"{}")), 415, "unary"),
+    ] {
+        let answer = ask(&node, &request).await;
+        let text = String::from_utf8(answer.body.clone()).unwrap();
+        assert_eq!(answer.status, status, "{text}");
+        assert!(text.contains(says) && text.ends_with('\n'), "{status}: {text}");
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_marked_for_browsers(&answer);
+    }
+    let head = ask(&node, &asked("HEAD")).await;
+    assert_eq!((head.status, head.body), (405, Vec::new()));
+}
+
 #[tokio::test]
 async fn answers_over_http2_carry_the_same_headers() {
     let node = node().await;

@@ -20,6 +20,7 @@ use hawser_engine::runtime::{
 };
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::RateTable;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport, Periods};
 use hawser_serve::ChainListStatus;
@@ -204,7 +205,14 @@ impl PeerView for OnePeer {
     }
 
     fn strands(&self) -> Vec<StrandState> {
-        vec![StrandState { originator: PEER, source: Some(PEER), received: 1, searches: 0 }]
+        vec![StrandState {
+            originator: PEER,
+            source: Some(PEER),
+            received: 1,
+            searches: 0,
+            refused_after: None,
+            searched_through: None,
+        }]
     }
 
     fn counts(&self) -> PeerCounts {
@@ -222,6 +230,20 @@ impl DiskView for Disk {
 
 async fn status(node: &Node) -> Value {
     serde_json::from_str(&node.page("/status").await.1).unwrap()
+}
+
+#[tokio::test]
+async fn a_price_list_by_which_nothing_is_judged_is_told_and_the_node_publishes() {
+    let node = node().await;
+    for (block_s, is_met) in [(START_S.unsigned_abs(), true), (0, false)] {
+        let read = RateTable::new(vec![rate()], Some(START_NS)).unwrap().of_block(block_s);
+        node.rates.send_replace(Arc::new(read));
+        let shown = status(&node).await;
+        let is_of = |it: &&Value| it["name"] == "rates_uncontested";
+        let condition = shown["conditions"].as_array().unwrap().iter().find(is_of).unwrap();
+        assert_eq!((&condition["met"], &condition["for"]), (&is_met.into(), &"notice".into()));
+        assert_eq!(node.page("/readyz?for=publish").await.0, 200);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
+use super::chains::ChainsOfLog;
 use super::unchecked::UncheckedCounts;
 use super::verdict::{RangeVerdict, other_columns, unknown_originator};
 use crate::export::columns::ColumnJudgement;
@@ -37,7 +38,8 @@ pub enum ExportedPayers {
 /// strand gets a verdict. Checks on all cores, and needs memory for some batches.
 ///
 /// The rows of a strand must ascend by place and follow each other, because at most 10,000 ranges are judged. The
-/// settings must have rates: a partition has no history of them.
+/// settings must have rates: a partition has no history of them. Dependencies of nodes' envelopes are judged if the
+/// times of `chains` are known.
 ///
 /// # Errors
 /// When rows cannot be read, do not ascend, or make more ranges.
@@ -45,6 +47,7 @@ pub fn check_partition(
     rows: impl Iterator<Item = PartitionRow> + Send,
     settings: &ReplaySettings,
     payers: ExportedPayers,
+    chains: &ChainsOfLog,
 ) -> Result<Vec<RangeVerdict>, SourceError> {
     let mut rows = rows.peekable();
     let mut verdicts: Vec<RangeVerdict> = Vec::new();
@@ -58,7 +61,7 @@ pub fn check_partition(
             let text = format!("more than {RANGES_MAX} ranges: sort the rows by their strands");
             return Err(SourceError(text));
         }
-        verdicts.push(check_range(&mut rows, originator, settings, payers)?);
+        verdicts.push(check_range(&mut rows, originator, settings, payers, chains)?);
     }
 }
 
@@ -68,19 +71,23 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     originator: OriginatorId,
     settings: &ReplaySettings,
     payers: ExportedPayers,
+    chains: &ChainsOfLog,
 ) -> Result<RangeVerdict, SourceError> {
     let rates: Option<RateTable> = settings.rates.clone();
     let checker = Checker::new(originator, &settings.registry, rates);
     let given = settings.rates.as_ref().map_or(&[][..], RateTable::rates);
     let mut verdict = RangeVerdict::new(originator, judged_by(&settings.registry, given));
     verdict.signatures_checked = checker.key.is_some();
+    if originator.is_node() {
+        verdict.chains.clone_from(&chains.digest);
+    }
     let mut findings = RangeFindings::default();
     let range = Range { rows, originator, settings, findings: &mut findings };
     let check = |rows| check_rows(&checker, rows, payers);
     pipeline::run(&check, settings.threads, range, |batch| {
         batch.into_iter().try_for_each(|(row, columns)| {
             columns.iter().for_each(|(id, columns)| verdict.take_columns(*id, columns));
-            verdict.take(row, settings)
+            verdict.take(row, settings, &chains.times)
         })
     })?;
     (verdict.rows, verdict.checkpoints) = (findings.rows, findings.checkpoints);

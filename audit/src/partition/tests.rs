@@ -1,5 +1,6 @@
 //! A log in any number of parts has the verdict of the whole, and rows that are no part of it are refused.
 
+mod chains;
 mod columns;
 
 use std::io::Cursor;
@@ -46,7 +47,7 @@ fn rows_and_beside(log: &MemoryLog) -> Rows {
 
 fn check(rows: &[(OriginatorId, ReadRow)]) -> Vec<RangeVerdict> {
     let rows = rows.iter().cloned().map(Ok::<_, SourceError>);
-    check_partition(rows, &settings(), ExportedPayers::Named).unwrap()
+    check_partition(rows, &settings(), ExportedPayers::Named, &ChainsOfLog::default()).unwrap()
 }
 
 /// Checks rows in parts that begin at these rows, and joins the verdicts in another order.
@@ -222,8 +223,13 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let overlap = MergeError::Overlap { originator_id: NODE, place: SequenceId(31) };
     assert_eq!(merge(overlapping, None).unwrap_err(), overlap);
     let other = ReplaySettings { rates: None, ..settings() };
-    let judged =
-        check_partition(rows[30..].iter().cloned().map(Ok), &other, ExportedPayers::Named).unwrap();
+    let judged = check_partition(
+        rows[30..].iter().cloned().map(Ok),
+        &other,
+        ExportedPayers::Named,
+        &ChainsOfLog::default(),
+    )
+    .unwrap();
     let mixed = vec![one.clone(), judged[0].clone()];
     assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
 }
@@ -285,7 +291,12 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
     let log = MemoryLog::honest(10);
     let mut rows = rows(&log);
     rows.swap(4, 5);
-    let found = check_partition(rows.into_iter().map(Ok), &settings(), ExportedPayers::Named);
+    let found = check_partition(
+        rows.into_iter().map(Ok),
+        &settings(),
+        ExportedPayers::Named,
+        &ChainsOfLog::default(),
+    );
     assert!(found.unwrap_err().0.contains("place 5 after 6"));
     let huge = StrandRow::Gap {
         from: SequenceId(1),
@@ -293,7 +304,15 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         reason: GapReason::Void,
     };
     let row = (NODE, ReadRow { row: ExportedRow::Row(huge), columns: None });
-    assert!(check_partition([Ok(row)].into_iter(), &settings(), ExportedPayers::Named).is_err());
+    assert!(
+        check_partition(
+            [Ok(row)].into_iter(),
+            &settings(),
+            ExportedPayers::Named,
+            &ChainsOfLog::default()
+        )
+        .is_err()
+    );
 
     let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
     let line = verdict.to_line();
@@ -382,7 +401,9 @@ fn rows_that_alternate_between_strands_are_refused_before_they_fill_memory() {
         Ok((OriginatorId(100 + at % 2), read(gap)))
     };
     let settings = ReplaySettings { threads: 1, ..settings() };
-    let error = check_partition((0..).map(row), &settings, ExportedPayers::Named).unwrap_err();
+    let error =
+        check_partition((0..).map(row), &settings, ExportedPayers::Named, &ChainsOfLog::default())
+            .unwrap_err();
     assert!(error.0.contains("more than 10000 ranges"), "{error}");
 }
 
@@ -391,9 +412,13 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     let log = MemoryLog::honest(30);
     let rows = rows(&log);
     let unknown = ReplaySettings { registry: Registry::default(), ..settings() };
-    let judged =
-        check_partition(rows[10..].iter().cloned().map(Ok), &unknown, ExportedPayers::Named)
-            .unwrap();
+    let judged = check_partition(
+        rows[10..].iter().cloned().map(Ok),
+        &unknown,
+        ExportedPayers::Named,
+        &ChainsOfLog::default(),
+    )
+    .unwrap();
     assert!(!judged[0].incomplete().is_empty() && !judged[0].signatures_checked);
     let judged = vec![RangeVerdict::parse(&judged[0].to_line()).unwrap()];
     let merged = merge(judged, None).unwrap();
@@ -406,7 +431,12 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     let gap =
         StrandRow::Gap { from: SequenceId(1), through: SequenceId(1), reason: GapReason::Void };
     let of_chain = check(&read_back(OriginatorId(1), vec![gap]));
-    assert_eq!(unchecked(&of_chain).len(), 2);
+    let left = unchecked(&of_chain);
+    assert_eq!(left.len(), 3);
+    assert!(
+        left[2].contains("times of checkpoints, congestion fees that are too high"),
+        "{left:?}"
+    );
     let merged = merge(of_chain, None).unwrap();
     assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 4));
 }

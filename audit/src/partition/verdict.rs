@@ -8,11 +8,13 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
 use serde::{Deserialize, Serialize};
 
+use super::chains::{ChainsOfLog, MINUTES_OF_RANGE_MAX};
 use super::times::Times;
 use super::unchecked::UncheckedCounts;
 use crate::export::STRANDS_MAX;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
+use crate::replay::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
 use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow};
 
@@ -20,6 +22,14 @@ use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceE
 const SCHEMA: &str = "hawser-range/1";
 /// Length of the longest verdict that is read, in bytes. A guess: some thousand faults with their texts.
 pub const VERDICT_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The checks that no range allows, for people.
+const LEFT_TO_OTHERS: &str = "trees, the roots and times of checkpoints, congestion fees that are too high for the \
+                              envelopes before them, and tallies: a replay of the folder judges them all, and SQL \
+                              over the export times and tallies";
+/// The sentence about dependencies that were not judged, or by other times than those of the chains in these ranges.
+const DEPENDENCIES: &str = "dependencies of envelopes on places of chains: they are judged by verdicts on the strands \
+                            of the chains (--chains)";
 
 /// The verdict on a range of one strand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +59,13 @@ pub struct RangeVerdict {
     /// The parts that were not checked. Programs of earlier versions do not count them.
     #[serde(default)]
     pub(super) unchecked: UncheckedCounts,
+    /// The times of the places of a chain's strand. `None` for any other strand, for a range of too many minutes, and
+    /// in the output of programs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chain_times: Option<ChainTimes>,
+    /// The digest of the chains' times by which dependencies were judged, hex; `None` if they were not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chains: Option<String>,
     /// Faults that do not depend on the rows before the range.
     faults: Faults,
     times: Times,
@@ -70,6 +87,15 @@ pub enum MergeError {
         originator_id: OriginatorId,
         /// The place.
         place: SequenceId,
+    },
+    /// The verdict on the strand of a chain has no times.
+    #[error(
+        "the verdict on strand {originator_id} has no times of its places: its range has more than \
+         {MINUTES_OF_RANGE_MAX} minutes, and has to be cut; or an earlier version of this program has made it"
+    )]
+    NoTimes {
+        /// The strand.
+        originator_id: OriginatorId,
     },
     /// The manifest lists more strands than a network has.
     #[error(
@@ -140,6 +166,8 @@ impl RangeVerdict {
             checkpoints: 0,
             not_shown: 0,
             unchecked: UncheckedCounts::default(),
+            chain_times: CHAINS.contains(&originator).then(ChainTimes::default),
+            chains: None,
             faults: Faults::default(),
             times: Times::default(),
         }
@@ -159,7 +187,9 @@ impl RangeVerdict {
             SequenceId::NONE => verdict.through == SequenceId::NONE,
             from => from <= verdict.through && verdict.through <= SequenceId::MAX,
         };
-        if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() {
+        let times = verdict.chain_times.as_ref();
+        let are_times = times.is_none_or(|times| times.check(verdict.through.0).is_ok());
+        if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() || !are_times {
             return Err(MergeError::Malformed(
                 "it is not a range in the format of this version".to_owned(),
             ));
@@ -207,7 +237,7 @@ impl RangeVerdict {
         self.originator_id
     }
 
-    /// Takes the next row. Leaves are those of void places.
+    /// Takes the next row. Leaves are those of void places. `chains` is empty if dependencies are not judged.
     ///
     /// # Errors
     /// When the rows do not ascend.
@@ -215,12 +245,13 @@ impl RangeVerdict {
         &mut self,
         row: CheckedRow,
         settings: &ReplaySettings,
+        chains: &TimesOfChains,
     ) -> Result<(), SourceError> {
         match row {
             CheckedRow::Envelope(envelope) => {
                 self.cover(envelope.sequence, envelope.sequence)?;
                 self.envelopes += 1;
-                self.take_envelope(*envelope, settings);
+                self.take_envelope(*envelope, settings, chains);
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
@@ -264,7 +295,12 @@ impl RangeVerdict {
         other_columns(id, judged).into_iter().for_each(|fault| self.fault(fault));
     }
 
-    fn take_envelope(&mut self, envelope: CheckedEnvelope, settings: &ReplaySettings) {
+    fn take_envelope(
+        &mut self,
+        envelope: CheckedEnvelope,
+        settings: &ReplaySettings,
+        chains: &TimesOfChains,
+    ) {
         let CheckedEnvelope { sequence, mark, stored_leaf, found, .. } = envelope;
         let id = EnvelopeId::new(self.originator(), sequence);
         let signed = match found {
@@ -281,11 +317,26 @@ impl RangeVerdict {
         self.unchecked.add(UncheckedCounts { fees, unproven, ..UncheckedCounts::default() });
         match time_ahead(id, signed.originator_ns, settings.now_ns) {
             Some(fault) => self.fault(fault),
-            None => self.times.take(sequence, signed.originator_ns),
+            None => {
+                self.times.take(sequence, signed.originator_ns);
+                self.note_chain_time(sequence, signed.originator_ns);
+            }
         }
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
+        let needed = dependency(id, signed.originator_ns, &signed.depends_on, chains);
+        needed.into_iter().for_each(|fault| self.fault(fault));
         if stored_leaf.is_some_and(|leaf| leaf != signed.leaf) {
             self.fault(other_leaf(id));
+        }
+    }
+
+    /// Notes the time of a place of a chain, as long as there is room.
+    fn note_chain_time(&mut self, place: SequenceId, ns: i64) {
+        if let Some(times) = &mut self.chain_times {
+            times.add(place, ns);
+        }
+        if self.chain_times.as_ref().is_some_and(|times| times.len() > MINUTES_OF_RANGE_MAX) {
+            self.chain_times = None;
         }
     }
 
@@ -297,7 +348,11 @@ impl RangeVerdict {
 
     /// Joins the range behind this one. `may_miss` is true if ranges may be missing, so that places between the two
     /// are no hole of the log.
-    fn join(&mut self, after: Self, may_miss: bool) -> Result<Option<String>, MergeError> {
+    pub(super) fn join(
+        &mut self,
+        after: Self,
+        may_miss: bool,
+    ) -> Result<Option<String>, MergeError> {
         let mut missing = None;
         if after.from > SequenceId::NONE && self.from > SequenceId::NONE {
             if after.from <= self.through {
@@ -316,6 +371,15 @@ impl RangeVerdict {
             self.from = after.from;
         }
         self.through = self.through.max(after.through);
+        self.chain_times = match (self.chain_times.take(), after.chain_times) {
+            (Some(mut times), Some(later)) => {
+                times.join(later);
+                Some(times)
+            }
+            _ => None,
+        };
+        let chains = (self.envelopes, self.chains.take());
+        self.chains = same_chains(chains, (after.envelopes, after.chains));
         self.rows = self.rows.saturating_add(after.rows);
         self.envelopes = self.envelopes.saturating_add(after.envelopes);
         self.signatures_checked &= after.signatures_checked;
@@ -325,6 +389,16 @@ impl RangeVerdict {
         self.faults.extend(&after.faults);
         self.times.join(after.times);
         Ok(missing)
+    }
+}
+
+/// Returns the digest by which two ranges were judged, each with its number of envelopes. A range without envelopes has
+/// no dependencies, so it agrees with any.
+fn same_chains(first: (u64, Option<String>), second: (u64, Option<String>)) -> Option<String> {
+    match (first.0, second.0) {
+        (0, _) => second.1,
+        (_, 0) => first.1,
+        _ => first.1.filter(|digest| second.1.as_ref() == Some(digest)),
     }
 }
 
@@ -394,6 +468,7 @@ pub fn merge(
     let known = listed.iter().filter(|it| !is_short(it.originator_id));
     add_holes_at_heads(&mut joined, known);
     add_beyond_heads(&mut joined, listed);
+    forget_other_chains(&mut joined);
     incomplete.extend(joined.values().flat_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
@@ -426,6 +501,33 @@ fn add_beyond_heads(joined: &mut Joined, strands: &[ExpectedStrand]) {
     }
 }
 
+/// Returns the times of the chains' places from one verdict for each strand.
+///
+/// # Errors
+/// When the verdict on a chain's strand has no times.
+pub(super) fn chains_of_joined<'a>(
+    joined: impl Iterator<Item = &'a RangeVerdict>,
+) -> Result<ChainsOfLog, MergeError> {
+    let mut times = TimesOfChains::new();
+    for range in joined.filter(|range| CHAINS.contains(&range.originator_id)) {
+        let originator_id = range.originator_id;
+        let of_chain = range.chain_times.as_ref().ok_or(MergeError::NoTimes { originator_id })?;
+        if !of_chain.is_empty() {
+            times.insert(originator_id, of_chain.clone());
+        }
+    }
+    Ok(ChainsOfLog::new(times))
+}
+
+/// Forgets by which times of chains dependencies were judged, unless they are those of the chains' strands among these
+/// ranges: others may lack places.
+fn forget_other_chains(joined: &mut Joined) {
+    let chains = chains_of_joined(joined.values());
+    let digest = chains.ok().and_then(|chains| chains.digest);
+    let others = joined.values_mut().filter(|range| range.chains != digest);
+    others.for_each(|range| range.chains = None);
+}
+
 /// Returns the range of a strand; one without rows if there is none.
 fn range_of(joined: &mut Joined, originator: OriginatorId) -> &mut RangeVerdict {
     joined.entry(originator).or_insert_with(|| {
@@ -452,7 +554,6 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>, knows_rows: bool) ->
     if !knows_rows {
         unchecked.push("that these are all ranges of the log (--export)".to_owned());
     }
-    unchecked.push("trees, the roots of checkpoints, and tallies".to_owned());
     MergedVerdict { verdict, strands, faults, incomplete, unchecked }
 }
 
@@ -462,7 +563,15 @@ pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
     let strands: Vec<OriginatorId> = ranges.iter().map(RangeVerdict::originator).collect();
     let mut counts = UncheckedCounts::default();
     ranges.iter().for_each(|range| counts.add(range.unchecked));
-    counts.sentences(&strands)
+    let mut unchecked = counts.sentences(&strands);
+    let is_left = |range: &RangeVerdict| {
+        range.originator().is_node() && range.envelopes > 0 && range.chains.is_none()
+    };
+    if ranges.iter().any(is_left) {
+        unchecked.push(DEPENDENCIES.to_owned());
+    }
+    unchecked.push(LEFT_TO_OTHERS.to_owned());
+    unchecked
 }
 
 /// Makes the fault of a row whose columns are not those of its envelope or record, if there is one.

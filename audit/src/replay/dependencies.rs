@@ -16,20 +16,20 @@ use super::fault::{Fault, FaultKind};
 const MINUTES_MAX: usize = 4_000_000;
 
 /// The chains that envelopes may depend on.
-pub(super) const CHAINS: [OriginatorId; 2] =
+pub(crate) const CHAINS: [OriginatorId; 2] =
     [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
 /// The times of both chains' strands.
-pub(super) type TimesOfChains = BTreeMap<OriginatorId, ChainTimes>;
+pub(crate) type TimesOfChains = BTreeMap<OriginatorId, ChainTimes>;
 
 /// The first place of each minute in which a chain's strand has places. Times of blocks never descend, so no place is
 /// older than the last one of these up to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ChainTimes(Vec<(SequenceId, u32)>);
+pub(crate) struct ChainTimes(Vec<(SequenceId, u32)>);
 
 impl ChainTimes {
     /// Adds the time of a place behind those that were added, unix nanoseconds.
-    pub(super) fn add(&mut self, place: SequenceId, ns: i64) {
+    pub(crate) fn add(&mut self, place: SequenceId, ns: i64) {
         let minute = minute_of(ns);
         let is_later = self.0.last().is_none_or(|(_, last)| minute > *last);
         if is_later && self.0.len() < MINUTES_MAX {
@@ -37,15 +37,38 @@ impl ChainTimes {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Adds the times of a range of places behind these.
+    pub(crate) fn join(&mut self, after: Self) {
+        let last = self.0.last().map(|(_, minute)| *minute);
+        let is_later = |entry: &(SequenceId, u32)| last.is_none_or(|last| entry.1 > last);
+        self.0.extend(after.0.into_iter().filter(is_later));
+        self.0.truncate(MINUTES_MAX);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns the number of minutes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the bytes over which a digest is made.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.0.len() * 12);
+        for (place, minute) in &self.0 {
+            bytes.extend_from_slice(&place.0.to_be_bytes());
+            bytes.extend_from_slice(&minute.to_be_bytes());
+        }
+        bytes
     }
 
     /// Checks that these can be times of a strand up to `reached`.
     ///
     /// # Errors
     /// A sentence for people that names the impossible value.
-    pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
+    pub(crate) fn check(&self, reached: u64) -> Result<(), &'static str> {
         let ascends = self.0.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
         let is_within = self.0.last().is_none_or(|(place, _)| place.0 <= reached);
         match ascends && is_within && self.0.len() <= MINUTES_MAX {
@@ -64,7 +87,7 @@ impl ChainTimes {
 
 /// Returns the fault of an envelope that depends on a place which its chain did not have yet. `ns` is the envelope's
 /// time, unix nanoseconds.
-pub(super) fn dependency(
+pub(crate) fn dependency(
     id: EnvelopeId,
     ns: i64,
     depends_on: &[EnvelopeId],

@@ -100,7 +100,7 @@ impl LogSource for LogWithChain {
 }
 
 /// A log whose chain has its third place twenty minutes after the second, and a node whose place 12 depends on a place.
-fn depending_on(originator: u32, sequence: u64) -> LogWithChain {
+pub(crate) fn depending_on(originator: u32, sequence: u64) -> LogWithChain {
     let mut node = MemoryLog::honest(20);
     let welcome = Payload::WelcomeMessage(WelcomeMessageInput::default());
     let dependent = draft_of(12, &[1, 7], welcome, &[(originator, sequence)], 30);

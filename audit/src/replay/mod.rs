@@ -22,7 +22,7 @@ mod amount_text;
 mod bill;
 pub(crate) mod check;
 mod checkpoint_list;
-mod dependencies;
+pub(crate) mod dependencies;
 #[cfg(test)]
 pub(crate) mod dependency_tests;
 mod fault;

@@ -8,6 +8,7 @@ use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::mls::api::v1::{
     GroupMessageInput, UploadKeyPackageRequest, WelcomeMessageInput,
 };
@@ -125,6 +126,17 @@ pub(crate) const PLANTED: &[PlantedFault] = &[
         |log| {
             let message = Payload::GroupMessage(GroupMessageInput::default());
             sign_at(log, 5, StoredMark::Invalid(6), &draft_of(5, &[0, 7], message, &[], 30));
+        },
+        &[(FaultKind::BrokenRule, 5, Some(6))],
+    ),
+    (
+        "a commit, which the chain orders",
+        |log| {
+            // A private message of the content type of commits.
+            let data = [&[0, 1, 0, 2, 0][..], &[0; 8], &[3, 0, 0, 0, 0]].concat();
+            let version = Some(Version::V1(V1 { data: data.into(), ..Default::default() }));
+            let commit = Payload::GroupMessage(GroupMessageInput { version });
+            sign_at(log, 5, StoredMark::Invalid(6), &draft_of(5, &[0, 7], commit, &[], 30));
         },
         &[(FaultKind::BrokenRule, 5, Some(6))],
     ),

@@ -61,7 +61,7 @@ pub use event::{
 };
 pub use head::HeadStatus;
 use head::HeadWatcher;
-pub use push::{display_url, require_push_chain, try_push};
+pub use push::{display_url, try_push};
 pub use sink::{Sink, SinkError};
 pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReaderTimes, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};

@@ -1,5 +1,4 @@
-//! Tests chains' WebSockets once: for operators who want to know whether a reader could use one, and for a start,
-//! which is refused if one serves another chain.
+//! Tests a chain's WebSocket once, for operators who want to know whether a reader could use it.
 //!
 //! **The endpoint is not trusted.** Text from it is cut to one line without control characters, and a message
 //! above a bound closes the connection.
@@ -9,12 +8,10 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
-use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
 use super::websocket::{PushError, connect};
-use crate::send::ConnectError;
 
 /// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
@@ -30,21 +27,6 @@ pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, PushError> {
         let reason = format!("the endpoint did not answer within {} s", TRY_MAX.as_secs());
         Err(PushError::Unusable(reason))
     })
-}
-
-/// Checks that no WebSocket serves another chain. Asks all of them at the same time. One that does not answer in time
-/// passes, because the chain is polled without it.
-///
-/// # Errors
-/// [`ConnectError::WrongChain`] for the first URL whose endpoint states another chain id.
-pub async fn require_push_chain(urls: &[String], chain_id: u64) -> Result<(), ConnectError> {
-    let asked = urls.iter().map(|url| timeout(TRY_MAX, connect(url, chain_id)));
-    for (url, answer) in urls.iter().zip(join_all(asked).await) {
-        if let Ok(Err(PushError::WrongChain { found, expected })) = answer {
-            return Err(ConnectError::WrongChain { endpoint: display_url(url), expected, found });
-        }
-    }
-    Ok(())
 }
 
 /// Returns scheme, host and port of a URL, because the rest may contain a key.
@@ -133,15 +115,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_is_refused_for_another_chain_and_not_for_silence() {
-        let silent = "ws://127.0.0.1:1/secret".to_owned();
-        let urls = [silent.clone(), at(well).await];
-        assert_eq!(require_push_chain(&urls, 1).await, Ok(()));
-        let found = require_push_chain(&urls, 7).await.unwrap_err();
-        let wrong = ConnectError::WrongChain { endpoint: urls[1].clone(), expected: 7, found: 1 };
-        assert_eq!(found, wrong, "also behind one that is silent");
-        assert_eq!(require_push_chain(&[silent], 7).await, Ok(()), "the chain is polled");
-        let told = try_push(&urls[1], 7).await;
+    async fn an_endpoint_of_another_chain_is_told_with_both_ids() {
+        let told = try_push(&at(well).await, 7).await;
         assert_eq!(told, Err(PushError::WrongChain { found: 1, expected: 7 }));
     }
 

@@ -49,9 +49,10 @@ pub(super) struct AgreedReading<T> {
     pub(super) contested_by: usize,
 }
 
-/// Reads a value at the newest block of the first usable endpoint. If it differs from the `known` one, every endpoint
-/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one. If these
-/// outvote it, it is read once more after [`CATCH_UP`]. `known` has the block of its reading.
+/// Reads a value at the newest block of the first usable endpoint. If that one lacks the block of the `known` value, an
+/// endpoint that has it is read instead. If the value differs from the `known` one, every endpoint is asked for it at
+/// its block. If it does not, or is older, every endpoint is asked for its newest one. If these outvote it, it is read
+/// once more after [`CATCH_UP`].
 ///
 /// # Errors
 /// [`WatchError::Contradicted`] if too many endpoints say otherwise, or the error of the contract at the endpoint that
@@ -68,14 +69,21 @@ where
     Fut: Future<Output = Result<T, WatchError>>,
 {
     let hosts = endpoints.hosts();
-    let mut may_catch_up = true;
+    let known_block = known.map_or(0, |(_, block)| block);
+    let (mut may_catch_up, mut preferred) = (true, None::<String>);
     loop {
-        let (chain, value, block) = read_one(endpoints, &read).await?;
+        let (chain, value, block) = read_one(endpoints, preferred.as_deref(), &read).await?;
         if hosts == 1 {
             return Ok(AgreedReading { value, block, contested_by: 0 });
         }
         let is_known = known.is_some_and(|(known, _)| *known == value);
-        let is_old = known.is_some_and(|(_, known)| block < known);
+        let is_old = block < known_block;
+        if is_old && preferred.is_none() {
+            preferred = with_block(endpoints, known_block).await;
+            if preferred.is_some() {
+                continue;
+            }
+        }
         let newest = match is_known || is_old {
             true => Some(votes(&value, &each_newest(endpoints, block, &read).await)),
             false => None,
@@ -140,13 +148,28 @@ where
     }
 }
 
-/// Reads a value at the newest block of the first usable endpoint, and returns it with the endpoint and the block.
-async fn read_one<T, F, Fut>(endpoints: &Endpoints, read: &F) -> Result<(Chain, T, u64), WatchError>
+/// Returns the scheme, host and port of the first endpoint that states this block or a later one for its newest;
+/// `None` if none does. The others are not paused for being behind, because an endpoint may make up a block.
+async fn with_block(endpoints: &Endpoints, block: u64) -> Option<String> {
+    let newest = |chain: Chain| async move { chain.newest_block().await };
+    let newest = endpoints.each_within(FIRST_ROUND_MAX, newest).await;
+    let mut stated = newest.into_iter().zip(endpoints.display_urls());
+    stated.find_map(|(newest, host)| newest.is_ok_and(|newest| newest >= block).then_some(host))
+}
+
+/// Reads a value at the newest block of the `preferred` endpoint, named by scheme, host and port, or else of the first
+/// usable one. Returns it with the endpoint and the block.
+async fn read_one<T, F, Fut>(
+    endpoints: &Endpoints,
+    preferred: Option<&str>,
+    read: &F,
+) -> Result<(Chain, T, u64), WatchError>
 where
     F: Fn(Chain, u64) -> Fut + Sync,
     Fut: Future<Output = Result<T, WatchError>>,
 {
-    let asked = endpoints.ask(|chain| async move {
+    let order = endpoints.order_preferring(|url| preferred == Some(url));
+    let asked = endpoints.ask_in(order, |chain| async move {
         let reading = async {
             let newest = chain.newest_block().await?;
             Ok::<_, WatchError>((read(chain.clone(), newest).await?, newest))

@@ -4,8 +4,8 @@
 //! Nodes and gateways read through this module, so both see the same records. The first reading has to succeed. If a
 //! later one fails, the last value is kept, with the error.
 //!
-//! A reading at a lower block than the last one is refused. Because a single endpoint may state a false block number,
-//! no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
+//! A reading at a lower block than the last one is refused, if no endpoint has that block. A single endpoint may state
+//! a false block number, so no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
 //!
 //! A reading that changes a list needs more endpoints for it than against it, and one that does not change it must not
 //! have more against it: see `agreement`.
@@ -35,6 +35,9 @@ use tokio::task::JoinHandle;
 use crate::endpoints::{EndpointError as _, Endpoints, is_endpoints_fault};
 use crate::send::ViewError;
 
+/// The shortest interval between two readings, if the settings ask for no shorter one. A WebSocket may announce changes
+/// without end, and each reading costs every endpoint some calls. A guess: a change is in use within moments.
+const NOTIFIED_EVERY: Duration = Duration::from_secs(1);
 /// The longest interval between attempts while reading fails. Guess.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// The time without a successful reading after which a reading at a lower block is accepted, and the whole list is read
@@ -119,7 +122,8 @@ impl<T> Drop for ListWatcher<T> {
     }
 }
 
-/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
+/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes, at most
+/// once a second.
 ///
 /// Records without a valid key, or with an id that is none of a node, are kept by their ids alone. An address that is
 /// no URL of a node is left out of its record. Of several records with the same key, one at most keeps its addresses.
@@ -140,8 +144,8 @@ pub async fn registry(
     watch_list("node registry", every, notify, attempts, read).await
 }
 
-/// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes. Each table
-/// carries the time at which its reading began: see [`RateTable::refreshed_ns`].
+/// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes, at most once a
+/// second. Each table carries the time at which its reading began: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
 /// Fails when the list cannot be read now, is empty, or does not ascend by start.
@@ -207,10 +211,13 @@ where
     let task = tokio::spawn(async move {
         let mut is_notified = true;
         loop {
+            // A change that is announced meanwhile has the list read afterwards.
+            let rest = every.min(NOTIFIED_EVERY);
+            tokio::time::sleep(rest).await;
             let is_failing = sender.borrow().error.is_some();
             let pause = if is_failing { every.min(RETRY_EVERY) } else { every };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.saturating_sub(rest)) => {}
                 // A dropped sender ends the notifications, not the watcher.
                 changed = notify.changed(), if is_notified => is_notified = changed.is_ok(),
                 () = sender.closed() => return,
@@ -290,7 +297,29 @@ fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<(T, u64
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    /// A WebSocket may announce logs of a contract without end.
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_are_announced_without_end_cause_one_reading_a_second() {
+        let hour = Duration::from_secs(3600);
+        let (announced, notify) = watch::channel(0);
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let read = move |_: Option<KnownList<&'static str>>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok::<_, WatchError>(("nodes", 7)))
+        };
+        let _watcher = watch_list("list", hour, notify, 1, read).await.unwrap();
+        for _ in 0..1000 {
+            announced.send_modify(|count| *count += 1);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let count = count.load(Ordering::Relaxed);
+        assert!((10..=12).contains(&count), "{count} readings in ten seconds");
+    }
 
     #[test]
     fn no_older_reading_replaces_a_newer_one() {

@@ -33,10 +33,11 @@ impl PartialEq for ReadList {
 
 /// Reads the entries after the known ones, all at one block, and returns them with its number. `known_block` is the
 /// block of the last reading. The contract only appends entries, so the newest known one is compared, and the others
-/// are as known with it. A list that cannot be read completely is discarded, and so is one that most endpoints
-/// contradict. The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is
-/// complete as of the block, because this machine's clock may be ahead, and the endpoint behind; at no time if as many
-/// endpoints have another list.
+/// are as known with it. A list without it, as after a reorganisation, is a change like any other: it replaces nothing
+/// if it is of an older block, or if most endpoints contradict it. A list that cannot be read completely is discarded.
+/// The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is complete as
+/// of the block, because this machine's clock may be ahead, and the endpoint behind; at no time if as many endpoints
+/// have another list.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
@@ -79,7 +80,7 @@ fn table_of(
 }
 
 /// Reads the list of one endpoint at one block. Starts with the `known` entries if the newest of them is still in its
-/// place. Otherwise the chain was reorganised, or the entry had been made up: then the whole list is read.
+/// place. Otherwise the chain was reorganised, or the entry was made up, then or now: then the whole list is read.
 async fn read_at(
     chain: Chain,
     address: Address,
@@ -96,11 +97,9 @@ async fn read_at(
     if count == 0 {
         return Err(wrong("has no entries: the first one has to be set".into()));
     }
-    if count < known.len() {
-        return Err(wrong(format!("has {count} entries and had {} before", known.len())));
-    }
     let mut rates: Vec<Rate> = Vec::new();
     if let Some(newest) = known.len().checked_sub(1)
+        && newest < count
         && entries_at(&chain, address, at, newest, 1).await? == known[newest..]
     {
         rates.extend_from_slice(known);

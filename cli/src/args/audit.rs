@@ -192,6 +192,10 @@ pub(crate) struct AuditCheckPartitionArgs {
     /// fault].
     #[arg(long)]
     pub(crate) without_payers: bool,
+    /// Output of `check-partition --json` for all rows of the chains' strands, originators 0 and 1, of the same export:
+    /// their times judge dependencies [default: dependencies on places of chains are not judged].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chains: Option<PathBuf>,
     /// Threads that check [default: one for each core].
     #[arg(long, value_name = "NUMBER", value_parser = threads)]
     pub(crate) threads: Option<usize>,
@@ -273,6 +277,9 @@ pub(crate) struct AuditNetworkArgs {
     /// APIs of the nodes to ask, `http://host:port`, with commas [default: those of the registry].
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) nodes: Vec<String>,
+    /// Call nodes whose addresses in the registry lie in private networks, too.
+    #[arg(long)]
+    pub(crate) allow_private_nodes: bool,
     /// The app chain to ask, and its contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

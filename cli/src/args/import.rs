@@ -30,6 +30,10 @@ pub(crate) struct ImportXmtpdArgs {
     /// File with the connection string, readable by its owner only (`XMTPD_DB_WRITER_CONNECTION_STRING_FILE`).
     #[arg(long, value_name = "FILE", conflicts_with = "postgres")]
     pub(crate) postgres_file: Option<PathBuf>,
+    /// Other nodes whose strands are left out, comma separated: the node takes them from its peers. For a node that
+    /// has had xmtpd store what it has not signed.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) leave_out: Vec<u32>,
     /// Settings of the node.
     #[command(flatten)]
     pub(crate) node: NodeArgs,

@@ -59,6 +59,9 @@ pub(crate) struct NetworkWatcherArgs {
     /// File with the records of the nodes, instead of the registry on the chain.
     #[arg(long, value_name = "FILE", conflicts_with = "network")]
     pub(crate) registry_file: Option<PathBuf>,
+    /// Call nodes whose addresses in the registry, or in that file, lie in private networks, too.
+    #[arg(long)]
+    pub(crate) allow_private_nodes: bool,
     /// Time between two readings of the registry.
     #[arg(
         long,

@@ -65,6 +65,9 @@ pub(crate) struct SnapshotVerifyArgs {
     /// Name of the snapshot [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
+    /// Network that the snapshots must be of, as in the settings of a node [default: any].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
     /// Keys of the nodes: a registry file, a `network.json`, or an evidence file. Without it no signature is checked,
     /// and the exit code is 6 if the rest is right.
     #[arg(long, visible_alias = "registry", value_name = "FILE")]

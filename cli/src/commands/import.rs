@@ -4,6 +4,7 @@
 use hawser_node::error::RunError;
 use hawser_node::service::import::{self, ImportProgress, ImportReport, SkippedRows, StrandReport};
 use hawser_node::settings::NodeServiceSettings;
+use hawser_proto::OriginatorId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -34,7 +35,8 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
         bar.set_position(progress.done);
     };
     let (name, now_unix_s) = (database.as_deref(), backup::now_unix_s());
-    let report = import::run(&settings, &postgres, name, now_unix_s, &mut show).await;
+    let without = args.leave_out.iter().copied().map(OriginatorId).collect();
+    let report = import::run(&settings, &postgres, name, &without, now_unix_s, &mut show).await;
     bar.finish_and_clear();
     tell(&report?, &settings, as_json);
     Ok(())
@@ -83,6 +85,8 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
         } else if originator.is_migrated() {
             "no --migration-key names who signed them. The node follows them when one does; if no other node has \
              them, import again with it, into an empty folder"
+        } else if originator.is_node() {
+            "as --leave-out says: the node takes them from its peers"
         } else {
             "the registry has no key for them"
         };

@@ -108,12 +108,11 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let (mut refused, mut unchecked) = (0, 0);
     for name in &names {
         let bar = backups::bar("verify");
-        let verified =
-            place.manifest(name).map_err(BootstrapFetchError::from).and_then(|manifest| {
-                let mut note = |bytes| bar.inc(bytes);
-                let strands = bootstrap::verify(&place, &manifest, keys.as_ref(), &mut note)?;
-                Ok((manifest, strands))
-            });
+        let verified = manifest_of(&place, name, args.network.as_deref()).and_then(|manifest| {
+            let mut note = |bytes| bar.inc(bytes);
+            let strands = bootstrap::verify(&place, &manifest, keys.as_ref(), &mut note)?;
+            Ok((manifest, strands))
+        });
         bar.finish_and_clear();
         match verified {
             Ok((manifest, strands)) => {
@@ -146,6 +145,22 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
              rest is right"
         ))),
         _ => Err(RunError::failed(format!("{refused} of {snapshots} cannot be used"))),
+    }
+}
+
+/// Reads the manifest of a snapshot, which has to be of the network `wanted` if one is given.
+fn manifest_of(
+    place: &Bootstraps,
+    name: &str,
+    wanted: Option<&str>,
+) -> Result<BootstrapManifest, BootstrapFetchError> {
+    let manifest = place.manifest(name)?;
+    match wanted {
+        Some(wanted) if wanted != manifest.network => {
+            let (found, wanted) = (manifest.network, wanted.to_owned());
+            Err(BootstrapFetchError::OtherNetwork { found, wanted })
+        }
+        _ => Ok(manifest),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The state of the chains as pages of nodes and gateways show it, and as `hawser doctor` finds it.
 
+use std::cell::Cell;
 use std::ffi::OsString;
+use std::net::TcpListener;
 use std::process::Command;
 
 use serde_json::Value;
@@ -110,21 +112,42 @@ fn results_of(checks: &[[String; 3]], name: &str) -> Vec<String> {
     of_name.map(|[_, result, _]| result.clone()).collect()
 }
 
-/// Neither a node nor a gateway starts with a WebSocket of another chain, even behind one that does not answer.
-fn refuses_a_websocket_of_another_chain(network: &Joined) {
+/// A WebSocket only announces blocks. A provider that confuses its chains, or does not answer, must not keep a stopped
+/// node or gateway down, and a wrong URL must not go unnoticed.
+#[test]
+fn websockets_of_other_chains_and_silent_ones_end_no_start_and_are_named() {
+    let network = Joined::new(1);
     let (app, settlement) = (network.chains.app_address(), network.chains.settlement_address());
-    for (mut command, chain, wrong) in [
-        (network.command(0), "app", settlement),
-        (network.command(0), "settlement", app),
-        (network.gateway(), "settlement", app),
-    ] {
-        let urls = format!("ws://127.0.0.1:1,ws://{wrong}");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
+    let wrong = |mut command: Command, chain: &str, of_other: std::net::SocketAddr| {
+        let urls = format!("ws://{of_other},ws://{silent}");
         command.args([&format!("--contracts.{chain}-chain.wss-url"), &urls]);
-        let output = command.output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "a supervisor may try again: {said}");
-        assert!(said.contains(&format!("ws://{wrong} is chain")), "{said}");
+        command
+    };
+    let starts = |command: Command, name: &str| {
+        let (is_started, is_named) = (Cell::new(false), Cell::new(false));
+        let started = format!("started {name} server");
+        let mut running = Running::start(command, true);
+        running.line("start that names the WebSocket", |line| {
+            is_started.set(is_started.get() || line.contains(&started));
+            is_named.set(is_named.get() || line.contains("chain_websocket_foreign"));
+            is_started.get() && is_named.get()
+        });
+        running
+    };
+    let node = wrong(wrong(network.command(0), "app", settlement), "settlement", app);
+    let node = starts(node, "api");
+    let own = format!("127.0.0.1:{}", network.base + 1);
+    for condition in ["app_chain_websocket_own", "settlement_chain_websocket_own"] {
+        until("the condition is not met", || {
+            let status = page_of(&own, "/status");
+            let mut conditions = status["conditions"].as_array().unwrap().iter();
+            conditions.any(|it| it["name"] == condition && it["met"] == false)
+        });
     }
+    stop(node);
+    stop(starts(wrong(network.gateway(), "settlement", app), "gateway"));
 }
 
 #[test]
@@ -149,7 +172,10 @@ fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
     let [_, _, found] = checks.iter().find(is_failed).unwrap();
     assert!(found.contains("is chain 31337, and chain 31338 was expected"), "{found}");
 
-    refuses_a_websocket_of_another_chain(&network);
+    let swapped = ["--contracts.app-chain.wss-url", &settlement.replace("http", "ws")];
+    let (code, checks) = examined(&network.command(0), &swapped);
+    assert_eq!(code, Some(1), "{checks:?}");
+    assert_eq!(results_of(&checks, "websocket")[1], "fail", "{checks:?}");
 
     let gone = ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"];
     let (code, checks) = examined(&network.command(0), &gone);

@@ -199,7 +199,8 @@ impl<E> WantResponse<E> {
 /// A rule that a peer's frames broke. Ends its connection.
 ///
 /// The peer itself is at fault, even for another originator's envelope: an honest node verifies
-/// every envelope before it passes it on.
+/// every envelope before it passes it on. Other software, which proves no id, does not, and the
+/// follower tells the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PeerViolation {
     /// The outer layer is malformed or not in its one canonical form.
@@ -239,6 +240,16 @@ impl PeerViolation {
             Self::ForgedSignature => "forged_signature",
             Self::WrongOriginator => "wrong_originator",
             Self::OutOfOrder => "out_of_order",
+        }
+    }
+
+    /// Returns true if the fault is in the envelope itself, so that the node which has made it may be at fault, and not
+    /// the peer that sent it.
+    #[must_use]
+    pub fn is_of_maker(self) -> bool {
+        match self {
+            Self::NotCanonical | Self::ChainProof | Self::ForgedSignature => true,
+            Self::WrongOriginator | Self::OutOfOrder => false,
         }
     }
 }

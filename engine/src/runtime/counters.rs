@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use hawser_rules::misbehavior::MisbehaviorKind;
+use hawser_storage::{Misbehavior, Severity};
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 
@@ -270,6 +271,25 @@ impl ReportsByKind {
     }
 }
 
+/// Second statements for one place that were found since the start, by the severity of the difference.
+#[derive(Debug, Default)]
+pub struct SecondStatementCounters([Counter; Severity::ALL.len()]);
+
+impl SecondStatementCounters {
+    /// Counts a fault that was recorded, if it is of two statements.
+    pub(crate) fn count(&self, fault: Misbehavior) {
+        if let Misbehavior::TwoStatements(severity) = fault {
+            self.0[severity as usize].inc();
+        }
+    }
+
+    /// Returns the number of faults of each severity, with the name of the severity.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counters = Severity::ALL.into_iter().zip(&self.0);
+        counters.map(|(severity, counter)| (severity.label(), counter.get()))
+    }
+}
+
 /// Requests for cosignatures to the witnesses that the operator names, since the start.
 #[derive(Debug, Default)]
 pub struct WitnessCounters {
@@ -316,6 +336,8 @@ pub struct Counters {
     pub checkpoint_exchange: CheckpointExchangeCounters,
     /// Envelopes that the disk has damaged, so that they were compared with no other one and recorded as no evidence.
     pub evidence_unreadable: Counter,
+    /// Second statements for one place, as they are recorded.
+    pub second_statements: SecondStatementCounters,
     /// Reports of nodes that do not answer.
     pub liveness: LivenessCounters,
     /// Reports of misbehaviour that this node has made and stored.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -23,6 +24,9 @@ const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 pub(super) struct OwnStrand {
     gate: Arc<watch::Sender<Gate>>,
     reports: Arc<watch::Sender<GuardReports>>,
+    /// The latest time of what this node's key has signed about the strand and this node did not hold when it was
+    /// shown, unix nanoseconds.
+    shown_ns: Arc<AtomicI64>,
 }
 
 /// The status, and the number of times that signing has begun.
@@ -119,6 +123,7 @@ impl OwnStrand {
         Self {
             gate: Arc::new(watch::Sender::new(Gate { status, releases: 0 })),
             reports: Arc::default(),
+            shown_ns: Arc::new(AtomicI64::new(i64::MIN)),
         }
     }
 
@@ -164,11 +169,20 @@ impl OwnStrand {
         sequence: SequenceId,
         originator_ns: Option<i64>,
     ) {
+        if let Some(ns) = originator_ns {
+            self.shown_ns.fetch_max(ns, Ordering::AcqRel);
+        }
         self.reports.send_modify(|reports| {
             let shown = reports.shown.entry(peer).or_default();
             shown.sequence = shown.sequence.max(sequence);
             shown.originator_ns = shown.originator_ns.max(originator_ns);
         });
+    }
+
+    /// Returns the latest time that was reported with a shown envelope, unix nanoseconds: an honest node dates no later
+    /// place before it. Without one, a time before all others.
+    pub(super) fn shown_ns(&self) -> i64 {
+        self.shown_ns.load(Ordering::Acquire)
     }
 
     /// Passes the confirmation of the operator on to the guard.
@@ -222,10 +236,12 @@ mod tests {
         for (peer, sequence, ns) in [(a, 5, Some(9)), (a, 7, None), (a, 6, Some(8)), (b, 1, None)] {
             strand.note_shown(peer, SequenceId(sequence), ns);
         }
+        assert_eq!(strand.shown_ns(), 9);
         let reports = strand.take_reports();
         assert_eq!(reports.shown.len(), 2);
         assert_eq!(reports.shown[&a].sequence, SequenceId(7));
         assert_eq!(reports.shown[&a].originator_ns, Some(9));
         assert!(strand.take_reports().shown.is_empty());
+        assert_eq!(strand.shown_ns(), 9, "it outlasts the reports");
     }
 }

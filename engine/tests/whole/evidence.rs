@@ -10,9 +10,9 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof, UnsealedE
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, Misbehavior, Severity, SkipReason, Store, Validity,
 };
@@ -223,6 +223,27 @@ async fn two_statements_for_one_place_in_one_answer_are_evidence() {
         assert_eq!(follower.held(SOURCE), [one]);
         follower.stop().await;
     }
+}
+
+/// Nodes of other software may sign twice and compute fees again. Only a difference in content wakes operators.
+#[tokio::test(flavor = "multi_thread")]
+async fn second_statements_are_counted_by_what_differs() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let counted = || follower.engine().counters().second_statements.all().collect::<Vec<_>>();
+    let expensive = Rate { message_fee: PicoDollarPrice(2000), ..rate() };
+    let again = follow::priced(SOURCE, 1, "one", expensive);
+    let first = StrandItem::Envelope(follow::envelope(SOURCE, 1, "one"));
+    source.answer(vec![first, StrandItem::Second(again.clone())]).await;
+    let expected = [("encoding", 0), ("metadata", 1), ("content", 0)];
+    follower.until("other fees are counted", || counted() == expected).await;
+    // The fact is known, so it counts once.
+    let another = follow::envelope(SOURCE, 1, "another");
+    source.answer(vec![StrandItem::Second(again), StrandItem::Second(another)]).await;
+    let expected = [("encoding", 0), ("metadata", 1), ("content", 1)];
+    follower.until("other content is counted", || counted() == expected).await;
+    follower.stop().await;
 }
 
 /// One write fills the place with the first one, and leaves the other one out.

@@ -536,13 +536,15 @@ async fn places_that_were_left_out_are_looked_for_at_peers_while_the_node_publis
     assert_eq!(after.id(), EnvelopeId::new(NODE, SequenceId(2 + GAP + 1)));
 
     assert_eq!(other.want(NODE).await, (2, Some(2 + GAP)), "only the gap");
-    let mut items: Vec<_> = strand(NODE, &[5]).into_iter().map(StrandItem::Envelope).collect();
-    items.push(StrandItem::End);
-    other.answer(items).await;
-    let found = || follower.held(NODE)[..3] == strand(NODE, &[1, 2, 5]);
+    // The lost machine's clock was ahead. So few seconds show no other process.
+    let ahead_ns = START_NS + 3_000_000_000;
+    let find = dated(NODE, 5, ahead_ns);
+    other.answer(vec![StrandItem::Envelope(find.clone()), StrandItem::End]).await;
+    let found = || follower.held(NODE)[..3] == [strand(NODE, &[1, 2]), vec![find.clone()]].concat();
     follower.until("the find is stored", || follower.held(NODE).len() == 4 && found()).await;
-    follower.publish("and on").await.unwrap();
+    let next = OriginatorEnvelope::parse(follower.publish("and on").await.unwrap()).unwrap();
     assert_eq!(follower.held(NODE).len(), 5);
+    assert!(next.unsigned().originator_ns() > ahead_ns, "a later place has no earlier time");
     follower.stop().await;
 }
 

@@ -7,7 +7,7 @@ use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandSta
 use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::void::{SignedVoid, VoidStatement};
+use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{
@@ -476,6 +476,26 @@ async fn a_statement_is_dated_behind_those_that_were_recorded_before_the_start()
     let [first, second] = kept(&follower)[..] else { panic!("two: {:?}", kept(&follower)) };
     assert_eq!(first, earlier);
     assert!(second.statement.time_ns >= time_ns, "{second:?}");
+    follower.stop().await;
+}
+
+/// No further statement of the node is kept, so none on its disk has the time of what was shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_declare_no_more_dates_its_places_after_what_was_shown() {
+    let store = common::store();
+    let all = (1..).take(VOIDS_OF_NODE_MAX).map(|place| declared(NODE, place, place, NODE));
+    store.record_void_statements(&all.collect::<Vec<_>>()).unwrap();
+    let follower = Follower::start(store);
+    let ahead_ns = START_NS + 3_000_000_000;
+    let reported = [envelope(OTHER, 80, "of another strand"), dated(NODE, 90, ahead_ns)];
+    let (kind, now_ns) = (MisbehaviorKind::DuplicateSequenceId, START_NS.unsigned_abs());
+    let report = client_safety_report(now_ns, NODE, kind, &reported).unwrap();
+    follower.engine().reports().submit(0, report).await.unwrap();
+    confirm(&follower).await;
+    let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
+    assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(90 + GAP + 1)));
+    assert_eq!(kept(&follower).len(), VOIDS_OF_NODE_MAX);
+    assert!(behind.unsigned().originator_ns() > ahead_ns, "a later place has no earlier time");
     follower.stop().await;
 }
 

@@ -6,7 +6,20 @@ use std::io;
 
 use hawser_dial::{DialledNetworks, look_up};
 use http::Uri;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tower::{Service, service_fn};
+
+/// Returns a connector for calls to nodes of the registry. Each of its connections goes to an address that the look-up
+/// of the name gave: to a private one only if `allow_private`, and to none at which no node can be.
+pub fn node_connector(
+    allow_private: bool,
+) -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = io::Error, Future: Send>
++ Clone
++ Send
++ 'static {
+    service_fn(move |uri: Uri| async move { dial(&uri, allow_private).await.map(TokioIo::new) })
+}
 
 /// Connects to the host of a URL. Skips private addresses unless `allow_private`. The caller limits the time.
 ///

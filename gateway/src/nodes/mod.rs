@@ -40,8 +40,10 @@ pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};
+pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
+pub use node::node_channel;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
 pub(crate) use observed::{Comparison, ExpectedEnvelope, is_padded, with_own_buffers};
 pub(crate) use placement::topic_key;

@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 use hawser_rules::{NodeRecord, PicoDollarPrice};
 use hawser_serve::CheckedChannel;
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{ClientTlsConfig, Endpoint, Error as TransportError};
-use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
-use super::dial::dial;
+use super::dial::node_connector;
 use super::reporter::Reporter;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
@@ -102,19 +99,11 @@ impl Node {
         allow_private: bool,
         end: CancellationToken,
     ) -> Result<Self, TransportError> {
-        let endpoint = endpoint(address)?;
-        let connect = || {
-            let channel =
-                endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
-                    dial(&uri, allow_private).await.map(TokioIo::new)
-                }));
-            CheckedChannel::from(channel)
-        };
-        let own = connect();
+        let own = node_channel(address, allow_private)?;
         Ok(Self {
             record: record.clone(),
             address: address.to_owned(),
-            query_channel: connect(),
+            query_channel: node_channel(address, allow_private)?,
             allow_private,
             health: tokio::sync::watch::Sender::default(),
             batcher: Batcher::start(record, own, metrics.clone(), payer, reporter, end.clone()),
@@ -210,6 +199,15 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("record", &self.record).finish_non_exhaustive()
     }
+}
+
+/// Returns a channel to the node at a URL, as a gateway calls it. Connects on first use, to a private address only if
+/// `allow_private`. Needs a tokio runtime.
+///
+/// # Errors
+/// An error if the address is not the URL of a gRPC server.
+pub fn node_channel(address: &str, allow_private: bool) -> Result<CheckedChannel, TransportError> {
+    Ok(endpoint(address)?.connect_with_connector_lazy(node_connector(allow_private)).into())
 }
 
 /// Returns the endpoint of a node's URL, with TLS for `https:`.

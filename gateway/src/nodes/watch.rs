@@ -5,13 +5,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     EnvelopesQuery, QueryEnvelopesRequest, QueryEnvelopesResponse,
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
-use hawser_proto::{Cursor, EnvelopeId, SequenceId, root_cause};
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, Cursor, EnvelopeId, PublicKey, SequenceId, Signature, root_cause};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -21,6 +25,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::call::ListCall;
 use super::dial::dial;
+use super::lag::is_chain;
 use super::node::{Health, Node};
 use super::set::Nodes;
 
@@ -126,7 +131,11 @@ impl Watcher {
     /// the other node does not count as late.
     async fn ask_what_others_miss(&self, node: &Node) {
         let Some(after) = self.nodes.question(node.id()) else { return };
-        let asked = timeout(POLL_TIMEOUT, first_after(node, after)).await;
+        let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
+        if signer.is_none() && !is_chain(after.originator) {
+            return; // the node has left the network meanwhile
+        }
+        let asked = timeout(POLL_TIMEOUT, first_after(node, after, signer)).await;
         match asked {
             Ok(Ok(first)) => self.nodes.record_answer(node.id(), after, first),
             Ok(Err(status)) => {
@@ -168,8 +177,13 @@ async fn ask_version(node: &Node, may_have_restarted: bool) {
     }
 }
 
-/// Returns the sequence id of the first envelope that the node shows after an id; `None` if it shows none.
-async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId>, Status> {
+/// Returns the sequence id of the first envelope that the node shows after an id; `None` if it shows none that `signer`,
+/// the key of the strand's node, has signed. No key signs the envelopes of chains.
+async fn first_after(
+    node: &Node,
+    after: EnvelopeId,
+    signer: Option<PublicKey>,
+) -> Result<Option<SequenceId>, Status> {
     let query = EnvelopesQuery {
         topics: Vec::new(),
         originator_node_ids: vec![after.originator.0],
@@ -179,13 +193,33 @@ async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId
     let call = ListCall::envelopes(request);
     let page: QueryEnvelopesResponse =
         call.make(node.query_channel.clone(), MESSAGE_LEN_BYTES_MAX).await?;
-    let ids = page.envelopes.into_iter().map(OriginatorEnvelope::id_of);
+    first_of(page.envelopes, after, signer)
+}
+
+/// Returns the lowest sequence id after `after` of the envelopes that a node shows. Nodes of other software store what
+/// the strand's node has not signed, and show it: other nodes do not miss that, and take none of it.
+fn first_of(
+    envelopes: Vec<Bytes>,
+    after: EnvelopeId,
+    signer: Option<PublicKey>,
+) -> Result<Option<SequenceId>, Status> {
+    let is_taken = |it: &Bytes| signer.is_none_or(|signer| is_signed(it.clone(), &signer));
+    let ids = envelopes.into_iter().filter(is_taken).map(OriginatorEnvelope::id_of);
     let ids: Vec<_> = ids
         .collect::<Result<_, _>>()
         .map_err(|_| Status::internal("the node sent bytes that do not decode as an envelope"))?;
     let is_later =
         |id: &&EnvelopeId| id.originator == after.originator && id.sequence > after.sequence;
     Ok(ids.iter().filter(is_later).map(|id| id.sequence).min())
+}
+
+/// Returns true if this key has signed the envelope, in whatever form other software keeps that.
+fn is_signed(envelope: Bytes, signer: &PublicKey) -> bool {
+    let Ok(envelope) = pb::OriginatorEnvelope::decode(envelope) else { return false };
+    let Some(Proof::OriginatorSignature(signature)) = &envelope.proof else { return false };
+    let digest = originator_digest(&envelope.unsigned_originator_envelope);
+    let found = Signature::canonicalize(&signature.bytes).and_then(|it| it.recover(digest));
+    found.is_ok_and(|found| found == *signer)
 }
 
 /// Asks the node whether it serves. Returns the reason if it does not.
@@ -220,7 +254,25 @@ async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
 mod tests {
     use std::io;
 
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::{OriginatorId, SecretKey};
+
     use super::*;
+
+    const NODE: OriginatorId = OriginatorId(300);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap()
+    }
+
+    fn envelope(sequence: u64, signer: &SecretKey) -> Bytes {
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: sequence,
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(signer)
+    }
 
     #[test]
     fn a_node_that_does_not_serve_is_logged_with_the_cause_and_not_with_its_own_text() {
@@ -228,5 +280,34 @@ mod tests {
         assert_eq!(reason_of(&Status::from_error(Box::new(cause))), "a private network");
         let own = reason_of(&Status::unavailable("a text of the node"));
         assert_eq!(own, "the call ends with Unavailable");
+    }
+
+    /// Otherwise a hostile node could have two honest nodes of other software make all others look late.
+    #[test]
+    fn an_envelope_that_the_strands_node_has_not_signed_is_none() {
+        let signer = Some(key(1).public_key());
+        let after = EnvelopeId::new(NODE, SequenceId(2));
+        let first = |envelopes: Vec<Bytes>| first_of(envelopes, after, signer).unwrap();
+        let (good, forged) = (envelope(4, &key(1)), envelope(3, &key(2)));
+        assert_eq!(first(vec![good.clone()]), Some(SequenceId(4)));
+        assert_eq!(first(vec![forged.clone()]), None);
+        assert_eq!(first(vec![forged, good.clone()]), Some(SequenceId(4)));
+        assert_eq!(first(vec![Bytes::from_static(b"no envelope")]), None);
+        assert_eq!(first(vec![envelope(2, &key(1))]), None, "it is not after the place");
+        let mut other_form = pb::OriginatorEnvelope::decode(good).unwrap();
+        if let Some(Proof::OriginatorSignature(signature)) = &mut other_form.proof {
+            let mut bytes = signature.bytes.to_vec();
+            bytes[64] += 27;
+            signature.bytes = bytes.into();
+        }
+        assert_eq!(first(vec![other_form.encode_to_vec().into()]), Some(SequenceId(4)));
+    }
+
+    #[test]
+    fn envelopes_of_chains_need_no_signature() {
+        let after = EnvelopeId::new(NODE, SequenceId(2));
+        let shown = vec![envelope(3, &key(2))];
+        assert_eq!(first_of(shown, after, None).unwrap(), Some(SequenceId(3)));
+        assert!(first_of(vec![Bytes::from_static(b"no envelope")], after, None).is_err());
     }
 }

@@ -9,8 +9,8 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::congestion::congestion_units;
-use hawser_rules::{PicoDollarPrice, Rate, RateTable};
-use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
+use hawser_rules::{ENVELOPE_LEN_BYTES_MAX, PicoDollarPrice, Rate, RateTable};
+use hawser_serve::{CallCharge, StatusDetails};
 use hawser_validation::limits::QUOTA_PERIOD;
 use prost::Message as _;
 use tokio::sync::watch;
@@ -401,15 +401,15 @@ fn placed_by_chain(envelope: OriginatorEnvelope) -> PlacedEnvelope {
 }
 
 /// Checks that the response will fit into a message: an envelope whose response cannot be sent must not be
-/// published.
+/// published. Nodes have the same bound for theirs, and would refuse the request one after the other.
 fn check_response_size(routed: &[Routed]) -> Result<(), Status> {
     let answer: usize =
         routed.iter().map(|envelope| envelope.bytes.len() + ANSWER_OVERHEAD_BYTES).sum();
-    if answer <= MESSAGE_LEN_BYTES_MAX {
+    if answer <= ENVELOPE_LEN_BYTES_MAX {
         return Ok(());
     }
     let text =
-        format!("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: publish less at once");
+        format!("the answer would exceed {ENVELOPE_LEN_BYTES_MAX} bytes: publish less at once");
     Err(StatusDetails::of("ANSWER_TOO_LARGE").into_status(Code::ResourceExhausted, &text))
 }
 
@@ -456,7 +456,12 @@ mod tests {
             identity_update: None,
         };
         assert!(check_response_size(&vec![envelope(1024 * 1024); 24]).is_ok());
-        let refused = check_response_size(&vec![envelope(1024 * 1024); 25]).unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        // No node takes one that is longer.
+        let longest = ENVELOPE_LEN_BYTES_MAX - ANSWER_OVERHEAD_BYTES;
+        assert!(check_response_size(&[envelope(longest)]).is_ok());
+        for refused in [vec![envelope(1024 * 1024); 25], vec![envelope(longest + 1)]] {
+            let refused = check_response_size(&refused).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        }
     }
 }

@@ -90,7 +90,9 @@ impl<N> Service<http::Request<Body>> for GatewayMethods<N> {
             }),
             "GetNodes" => Box::pin(async move {
                 let mut grpc =
-                    Grpc::new(BoundedCodec::<GetNodesResponse, GetNodesRequest>::default());
+                    Grpc::new(BoundedCodec::<GetNodesResponse, GetNodesRequest>::default())
+                        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+                        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
                 Ok(grpc.unary(GetNodes(service), request).await)
             }),
             _ => Box::pin(async move { Ok(Status::unimplemented("").into_http()) }),

@@ -18,12 +18,16 @@ use super::policies::parse;
 /// Publishes a message over gRPC-Web, on a connection that begins with these bytes. Returns the response.
 async fn publish_over_http_1(net: &Net, begin: &str, text: &str) -> String {
     let request = api::PublishClientEnvelopesRequest { envelopes: vec![message(1, text)] };
-    let body = request.encode_to_vec();
+    call_over_http_1(net, begin, "PublishClientEnvelopes", &request.encode_to_vec()).await
+}
+
+/// Makes a call over gRPC-Web, on a connection that begins with these bytes. Returns the response.
+async fn call_over_http_1(net: &Net, begin: &str, method: &str, request: &[u8]) -> String {
     let mut framed = vec![0];
-    framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
-    framed.extend(body);
+    framed.extend(u32::try_from(request.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(request);
     let mut http = format!(
-        "{begin}POST /xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes HTTP/1.1\r\nhost: a\r\n\
+        "{begin}POST /xmtp.xmtpv4.payer_api.PayerApi/{method} HTTP/1.1\r\nhost: a\r\n\
          content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
         framed.len()
@@ -89,6 +93,18 @@ async fn one_address_has_a_bounded_number_of_connections_and_a_trusted_proxy_any
     for client in &mut open {
         client.get_nodes(api::GetNodesRequest {}).await.unwrap();
     }
+}
+
+/// A client of a later version may send fields that this gateway does not know.
+#[tokio::test]
+async fn a_long_request_for_nodes_has_the_limit_of_every_message() {
+    const LEN: u32 = 5 << 20; // above the limit that the library has without a setting
+    let net = Net::start(1).await;
+    let mut request = vec![0xfa_u8, 0x01]; // field 31, with a length
+    prost::encoding::encode_varint(u64::from(LEN), &mut request);
+    request.resize(request.len() + LEN as usize, 7);
+    let answer = call_over_http_1(&net, "", "GetNodes", &request).await;
+    assert!(has_status(&answer, Code::Ok), "{answer}");
 }
 
 #[tokio::test]

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use hawser_proto::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
 use prost::Message as _;
 use serde_json::Value;
 
+use crate::fake_node::key_of;
 use crate::fixture::*;
 
 /// Returns the lateness of a node in the gateway's view, seconds.
@@ -63,7 +67,10 @@ async fn others_are_asked_what_readers_of_a_node_miss() {
 async fn a_node_that_joined_after_another_had_gone_is_not_late() {
     let mut net = Net::start(4).await;
     let payload: Bytes = commit(1, "a").encode_to_vec().into();
-    let envelope = indexed(100, 3, payload);
+    let statement = indexed(100, 3, payload).unsigned_originator_envelope;
+    let signature = key_of(100).sign(originator_digest(&statement));
+    let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+    let envelope = pb::OriginatorEnvelope::decode(bytes).unwrap();
     for number in 0..3 {
         net.nodes[number].reports([(100, 3)]);
         net.nodes[number].index_quietly(100, 3, &envelope);

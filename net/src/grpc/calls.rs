@@ -2,12 +2,12 @@
 //! same time for one that asks for their gaps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
@@ -15,6 +15,7 @@ use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use super::range_gaps::RangeGaps;
+use super::silence::WantAnswer;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, SubscribeRpc};
 
@@ -45,8 +46,8 @@ pub(super) struct WantCall {
     pub(super) may_expire: bool,
     /// The peer did not answer the want before this one: it may hold only envelopes that streams do not show.
     pub(super) was_silent: bool,
-    /// Set at the first item.
-    pub(super) is_answered: Arc<AtomicBool>,
+    /// The answer so far.
+    pub(super) answer: Arc<Mutex<WantAnswer>>,
 }
 
 impl WantCall {
@@ -57,11 +58,17 @@ impl WantCall {
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
         let feed = WantFeed::new(self.want, self.may_expire, Instant::now());
+        let feed = if self.is_relayed() { feed.of_relay() } else { feed };
         match self.want.up_to {
             None => self.stream(feed).await,
             Some(_) if self.want.gaps_only => self.gaps().await,
             Some(_) => self.pages(feed).await,
         }
+    }
+
+    /// True if the peer passes on the strand of another node.
+    fn is_relayed(&self) -> bool {
+        self.want.originator != self.peer
     }
 
     /// Follows the strand over a stream that does not end, from the position of `feed` on.
@@ -72,7 +79,8 @@ impl WantCall {
         let began = Instant::now();
         let (mut stream, mut next) = match self.open(feed.position()).await {
             Ok((stream, Some(first))) => (stream, Some(first)),
-            Ok((_, None)) | Err(PeerCallError::TooManyLong) => {
+            Ok((_, None)) => return self.end(&feed).await,
+            Err(PeerCallError::TooManyLong) => {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
             Err(
@@ -105,13 +113,28 @@ impl WantCall {
                     tracing::debug!(error, "a stream ended");
                     None
                 }
-                Err(PeerCallError::TooManyLong) => None,
+                Err(PeerCallError::TooManyLong) => {
+                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
+                }
                 next => next?,
             };
         }
         // The peer is shutting down, or this node was too slow for it. The want is sent again from the stored end of
         // the strand.
-        self.deliver(vec![StrandItem::Closed]).await.map(drop)
+        self.end(&feed).await
+    }
+
+    /// Hands the end of a stream to the follower. One that has shown nothing new of the peer's own strand is no answer:
+    /// a peer could claim envelopes for ever, and end each stream.
+    async fn end(&self, feed: &WantFeed) -> Result<(), SessionError> {
+        let closed = vec![StrandItem::Closed];
+        let is_new =
+            feed.position() > self.want.after || *self.answer.lock() != WantAnswer::Nothing;
+        if self.is_relayed() || is_new {
+            return self.deliver(closed).await.map(drop);
+        }
+        *self.answer.lock() = WantAnswer::EmptyEnd;
+        self.pass_on(closed).await.map(drop)
     }
 
     /// Notifies the engine when the peer answers a request for its own strand with an error of its own. An error at the
@@ -213,7 +236,8 @@ impl WantCall {
     ) -> Result<Vec<StrandItem<Bytes>>, SessionError> {
         let Some(range) = range else { return Ok(Vec::new()) };
         let (originator, now) = (self.want.originator, Instant::now());
-        let mut gaps = RangeGaps::new(originator, range, self.may_expire, now);
+        let gaps = RangeGaps::new(originator, range, self.may_expire, now);
+        let mut gaps = if self.is_relayed() { gaps.of_relay() } else { gaps };
         let mut limit = PAGE_ENVELOPES;
         while !gaps.is_over() {
             let Some((page, _memory)) = self.next_page(gaps.feed(), &mut limit).await? else {
@@ -295,7 +319,11 @@ impl WantCall {
     }
 
     async fn deliver(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {
-        self.is_answered.store(true, Ordering::Relaxed);
+        *self.answer.lock() = WantAnswer::Something;
+        self.pass_on(items).await
+    }
+
+    async fn pass_on(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {
         Ok(self.sink.deliver(self.want.originator, self.request, items).await.is_ok())
     }
 }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use hawser_engine::replication::{PeerViolation, StrandItem, Want};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 
-use super::canonical;
+use super::canonical::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
@@ -44,6 +44,8 @@ pub(super) struct WantFeed {
     up_to: Option<SequenceId>,
     /// The peer is the strand's own node, and no other peer can speak for it.
     may_expire: bool,
+    /// The peer passes on the strand of another node.
+    is_relay: bool,
     repeats: u32,
     taken: AnsweredPlaces,
     keep_alives: KeepAlives,
@@ -70,6 +72,7 @@ impl WantFeed {
             position: want.after,
             up_to: want.up_to,
             may_expire,
+            is_relay: false,
             repeats: 0,
             taken: AnsweredPlaces::of(want.originator),
             keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
@@ -77,12 +80,19 @@ impl WantFeed {
         }
     }
 
+    /// Takes the answers of a peer that passes on the strand of another node, and may not have checked it. Bytes that
+    /// are no envelope are then no fault of the peer: the follower gets and refuses them, and nothing behind them
+    /// counts.
+    pub(super) fn of_relay(self) -> Self {
+        Self { is_relay: true, ..self }
+    }
+
     /// Returns the last place that the items cover.
     pub(super) fn position(&self) -> SequenceId {
         self.position
     }
 
-    /// Returns true once the end of the want has been reached or passed.
+    /// Returns true once the end of the want has been reached or passed, or nothing more counts.
     pub(super) fn is_over(&self) -> bool {
         self.is_over || self.up_to.is_some_and(|up_to| self.position >= up_to)
     }
@@ -137,9 +147,9 @@ impl WantFeed {
         envelope: Bytes,
         rewritten: &mut u64,
     ) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
-        let outer = canonical::open(envelope).ok_or(PeerViolation::NotCanonical)?;
-        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone())
-            .map_err(|_| PeerViolation::NotCanonical)?;
+        let Some((outer, id, originator_ns)) = opened(envelope.clone()) else {
+            return self.refuse(&envelope);
+        };
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator.into());
         }
@@ -177,15 +187,30 @@ impl WantFeed {
         Ok(items)
     }
 
+    /// Returns bytes that are no envelope as the last item if another node may have made them.
+    fn refuse(&mut self, bytes: &Bytes) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
+        if !self.is_relay {
+            return Err(PeerViolation::NotCanonical.into());
+        }
+        self.is_over = true;
+        Ok(vec![StrandItem::Envelope(Bytes::copy_from_slice(bytes))])
+    }
+
     /// Returns an envelope that came behind the end of the want if it is another statement for a place that was taken.
     /// Nothing else counts there, and nothing is a fault.
     fn second_at_end(&mut self, envelope: Bytes) -> Option<StrandItem<Bytes>> {
-        let outer = canonical::open(envelope)?;
-        let (id, _) = OriginatorEnvelope::statement(outer.statement.clone()).ok()?;
+        let (outer, id, _) = opened(envelope)?;
         let is_second = id.originator == self.originator
             && self.taken.takes_second(id.sequence, &outer.statement);
         is_second.then(|| StrandItem::Second(Bytes::copy_from_slice(&outer.bytes)))
     }
+}
+
+/// Opens an envelope. Returns it with its id and its time; `None` if it has no canonical form.
+fn opened(envelope: Bytes) -> Option<(CanonicalEnvelope, EnvelopeId, i64)> {
+    let outer = canonical::open(envelope)?;
+    let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement.clone()).ok()?;
+    Some((outer, id, originator_ns))
 }
 
 /// The last places that envelopes of one answer have taken, to tell repeats from second statements.
@@ -450,6 +475,29 @@ pub(super) mod tests {
             let mut feed = feed(2, None);
             let fed = take(&mut feed, vec![envelope(3), bad, envelope(4)]);
             assert_eq!(fed.batches, [[item(3)]]);
+            assert_eq!(fed.violation, Some(violation.into()));
+        }
+    }
+
+    /// Other software stores and passes on what a hostile node has given it.
+    #[test]
+    fn what_a_relay_passes_on_that_is_no_envelope_goes_to_the_follower_and_ends_the_want() {
+        for bad in [Bytes::from_static(b"no envelope"), Bytes::new()] {
+            for up_to in [None, Some(9)] {
+                let mut feed = feed(2, up_to).of_relay();
+                let fed = take(&mut feed, vec![envelope(3), bad.clone(), envelope(4)]);
+                let expected = vec![item(3), StrandItem::Envelope(bad.clone())];
+                assert_eq!((fed.batches, fed.violation), (vec![expected], None));
+                assert!(feed.is_over());
+                assert!(take(&mut feed, vec![envelope(5)]).batches.is_empty());
+            }
+        }
+        // What a peer chooses itself stays a fault.
+        let foreign = envelope_at(OriginatorId(400), 3, NOW_NS);
+        for (bad, violation) in
+            [(foreign, PeerViolation::WrongOriginator), (envelope(0), PeerViolation::OutOfOrder)]
+        {
+            let fed = take(&mut feed(2, None).of_relay(), vec![bad]);
             assert_eq!(fed.violation, Some(violation.into()));
         }
     }

@@ -34,6 +34,11 @@ impl RangeGaps {
         Self { feed: WantFeed::new(want, may_expire, now), last, gaps: Vec::new(), is_over: false }
     }
 
+    /// Takes the pages of a peer that passes on the strand of another node, as [`WantFeed::of_relay`] does.
+    pub(super) fn of_relay(self) -> Self {
+        Self { feed: self.feed.of_relay(), ..self }
+    }
+
     /// Returns the feed of the pages, which says from where on the next one is asked for.
     pub(super) fn feed(&self) -> &WantFeed {
         &self.feed
@@ -66,7 +71,7 @@ impl RangeGaps {
                 self.add(from, to);
             }
         }
-        if self.feed.position() == before {
+        if self.feed.position() == before && !self.feed.is_over() {
             // Nothing is left behind it.
             self.add(before.next(), self.last);
             self.is_over = true;
@@ -144,6 +149,21 @@ mod tests {
         let mut of_relay = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
         assert_eq!(of_relay.take(Instant::now(), NOW_NS, old), Ok(0));
         assert_eq!(named(of_relay), [(11, 14), (16, 16)], "only its own node can say so");
+    }
+
+    #[test]
+    fn what_a_relay_has_not_checked_says_nothing_about_the_places_behind_it() {
+        let garbage = Bytes::from_static(b"no envelope");
+        for (page, expected) in [
+            (vec![garbage.clone()], vec![]),
+            (vec![envelope_at(NODE, 13, NOW_NS), garbage], vec![(11, 12)]),
+        ] {
+            let gaps = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
+            let mut gaps = gaps.of_relay();
+            assert_eq!(gaps.take(Instant::now(), NOW_NS, page), Ok(0));
+            assert!(gaps.is_over());
+            assert_eq!(named(gaps), expected);
+        }
     }
 
     #[test]

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hawser_dial::DialledNetworks;
 use hawser_engine::replication::{LinkCommand, RequestId, Want};
 use hawser_engine::runtime::replication::Link;
 use hawser_proto::{Cursor, OriginatorId};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
@@ -20,7 +20,7 @@ use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
 use super::plain_text::PlainTextPeers;
-use super::silence::WantSilence;
+use super::silence::{WantAnswer, WantSilence};
 use super::token::{PeerTokens, RefusalWarning};
 use crate::control::SessionError;
 use crate::counters::PeerError;
@@ -34,8 +34,9 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// left. Specified in `docs/protocol/replication.md`, section *Over gRPC*; a guess: a proxy that restarts answers a few
 /// calls so.
 const REFUSED_CLOCKS_MAX: u32 = 3;
-/// Times in a row that a peer may leave a want without an end unanswered before it is left. The follower
-/// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed.
+/// Times in a row that a peer may leave a want of its own strand unanswered before it is left. The follower
+/// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed. Specified in
+/// `docs/protocol/replication.md`, section *Over gRPC*.
 const SILENT_MAX: u32 = 3;
 
 /// The end of a session, or of an attempt at one.
@@ -65,7 +66,7 @@ struct GrpcPeerSession<'a> {
 /// A want that was sent, until the next one for the same strand.
 struct OpenCall {
     task: AbortHandle,
-    is_answered: Arc<AtomicBool>,
+    answer: Arc<Mutex<WantAnswer>>,
     silence: WantSilence,
 }
 
@@ -252,8 +253,8 @@ impl<'a> GrpcPeerSession<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 let silent = self.end_call(want.originator);
-                if silent >= SILENT_MAX {
-                    return Err(lost("the peer claims envelopes and sends none"));
+                if is_left(self.peer, want.originator, silent) {
+                    return Err(PeerError::Silent.into());
                 }
                 self.start_call(request, want, silent);
                 Ok(())
@@ -281,11 +282,12 @@ impl<'a> GrpcPeerSession<'a> {
     fn end_call(&mut self, originator: OriginatorId) -> u32 {
         let Some(call) = self.wants.remove(&originator) else { return 0 };
         call.task.abort();
-        call.silence.count(Instant::now(), call.is_answered.load(Ordering::Relaxed))
+        let answer = *call.answer.lock();
+        call.silence.count(Instant::now(), answer)
     }
 
     fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
-        let is_answered = Arc::<AtomicBool>::default();
+        let answer = Arc::<Mutex<WantAnswer>>::default();
         let call = WantCall {
             client: self.client.clone(),
             sink: self.link.sink().clone(),
@@ -295,13 +297,19 @@ impl<'a> GrpcPeerSession<'a> {
             peer: self.peer,
             may_expire: self.is_tls && want.originator == self.peer,
             was_silent: silent > 0,
-            is_answered: is_answered.clone(),
+            answer: answer.clone(),
         };
         let task = self.calls.spawn(call.run().in_current_span());
         let claimed = self.heads.borrow().get(want.originator);
         let silence = WantSilence::new(Instant::now(), want, claimed, silent);
-        self.wants.insert(want.originator, OpenCall { task, is_answered, silence });
+        self.wants.insert(want.originator, OpenCall { task, answer, silence });
     }
+}
+
+/// Returns true if a peer is left that has not answered so many wants for a strand in a row. Of the strand of another
+/// node it may hold what it cannot send, through no fault of its own.
+fn is_left(peer: OriginatorId, strand: OriginatorId, silent: u32) -> bool {
+    silent >= SILENT_MAX && strand == peer
 }
 
 /// Requests for the heads in a row that were answered with an error. Any other failure counts as too many: the
@@ -340,6 +348,15 @@ mod tests {
         assert_eq!(failure(calls.join_next().await.unwrap()), None);
         calls.spawn(async { Err(lost("it is gone")) });
         assert_eq!(failure(calls.join_next().await.unwrap()), Some(lost("it is gone")));
+    }
+
+    /// A hostile node could have a relay hold such envelopes, and the relay's own strand would be late.
+    #[test]
+    fn silence_about_the_strand_of_another_node_ends_no_session() {
+        let (peer, other) = (OriginatorId(300), OriginatorId(400));
+        assert!(is_left(peer, peer, SILENT_MAX));
+        assert!(!is_left(peer, peer, SILENT_MAX - 1));
+        assert!(!is_left(peer, other, u32::MAX));
     }
 
     /// Sessions of less than a minute would follow each other with growing pauses.

@@ -10,6 +10,18 @@ use hawser_proto::SequenceId;
 /// back for other reasons.
 const SILENT_AFTER: Duration = Duration::from_secs(9);
 
+/// The answer to a want, as far as silence goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum WantAnswer {
+    /// No answer yet.
+    #[default]
+    Nothing,
+    /// The end of a stream that has shown nothing new of the peer's own strand.
+    EmptyEnd,
+    /// Any other answer.
+    Something,
+}
+
 /// The silence of a peer that was asked for a strand.
 ///
 /// Silence is a fault only while the peer claims to hold the wanted places and the want is in force: a peer without
@@ -46,15 +58,16 @@ impl WantSilence {
     }
 
     /// Ends the want. Returns the number of wants in a row to which nothing came.
-    pub(super) fn count(mut self, now: Instant, is_answered: bool) -> u32 {
+    pub(super) fn count(mut self, now: Instant, answer: WantAnswer) -> u32 {
         self.end(now);
-        if is_answered {
-            return 0;
-        }
         let silent = self.ended_at.zip(self.owing_since);
         let silent_for = silent.map(|(end, since)| end.saturating_duration_since(since));
-        let is_silent = self.want.up_to.is_none() && silent_for >= Some(SILENT_AFTER);
-        self.before + u32::from(is_silent)
+        let is_silent = match answer {
+            WantAnswer::Something => return 0,
+            WantAnswer::EmptyEnd => silent_for.is_some(),
+            WantAnswer::Nothing => silent_for >= Some(SILENT_AFTER),
+        };
+        self.before + u32::from(is_silent && self.want.up_to.is_none())
     }
 }
 
@@ -74,7 +87,7 @@ mod tests {
         for asked in 0..9 {
             let now = start + asked * Duration::from_secs(60);
             let silence = WantSilence::new(now, want(7), SequenceId(7), silent);
-            silent = silence.count(now + Duration::from_secs(59), false);
+            silent = silence.count(now + Duration::from_secs(59), WantAnswer::Nothing);
         }
         assert_eq!(silent, 0);
     }
@@ -87,15 +100,31 @@ mod tests {
             silence.note_claim(start + Duration::from_secs(1), SequenceId(8));
             silence.note_claim(start + Duration::from_secs(5), SequenceId(9));
             assert_eq!(silent, asked);
-            silent = silence.count(start + Duration::from_secs(10), false);
+            silent = silence.count(start + Duration::from_secs(10), WantAnswer::Nothing);
         }
         assert_eq!(silent, 3);
-        let claims = |sent: Duration, is_answered| {
+        let claims = |sent: Duration, answer| {
             let silence = WantSilence::new(start, want(7), SequenceId(8), silent);
-            silence.count(start + sent, is_answered)
+            silence.count(start + sent, answer)
         };
-        assert_eq!(claims(Duration::from_secs(8), false), 3, "taken back for another reason");
-        assert_eq!(claims(Duration::from_secs(60), true), 0, "an answer begins the count anew");
+        let taken_back = claims(Duration::from_secs(8), WantAnswer::Nothing);
+        assert_eq!(taken_back, 3, "taken back for another reason");
+        let answered = claims(Duration::from_secs(60), WantAnswer::Something);
+        assert_eq!(answered, 0, "an answer begins the count anew");
+    }
+
+    /// Each of them ends at once, so no want is ever in force for long.
+    #[test]
+    fn streams_that_end_empty_count_while_the_peer_claims_envelopes() {
+        let start = Instant::now();
+        let counted = |claimed: u64, answer| {
+            let silence = WantSilence::new(start, want(7), SequenceId(claimed), 1);
+            silence.count(start + Duration::from_millis(1), answer)
+        };
+        assert_eq!(counted(8, WantAnswer::EmptyEnd), 2);
+        assert_eq!(counted(7, WantAnswer::EmptyEnd), 1, "it has nothing to send");
+        assert_eq!(counted(8, WantAnswer::Nothing), 1);
+        assert_eq!(counted(8, WantAnswer::Something), 0);
     }
 
     #[test]
@@ -103,7 +132,7 @@ mod tests {
         let start = Instant::now();
         let mut silence = WantSilence::new(start, want(7), SequenceId(8), 0);
         silence.end(start + Duration::from_secs(1));
-        assert_eq!(silence.count(start + Duration::from_secs(3600), false), 0);
+        assert_eq!(silence.count(start + Duration::from_secs(3600), WantAnswer::Nothing), 0);
     }
 
     #[test]
@@ -111,6 +140,6 @@ mod tests {
         let start = Instant::now();
         let part = Want { up_to: Some(SequenceId(9)), ..want(7) };
         let silence = WantSilence::new(start, part, SequenceId(9), 0);
-        assert_eq!(silence.count(start + Duration::from_secs(60), false), 0);
+        assert_eq!(silence.count(start + Duration::from_secs(60), WantAnswer::Nothing), 0);
     }
 }

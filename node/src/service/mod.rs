@@ -6,6 +6,7 @@
 //!   the settlement chain, for nodes and gateways;
 //! - `chain_gate`: delays reading the chains until their strands are filled;
 //! - `payer_reports`: the payer report worker and its contract; `report_steps`: its steps at an operator's request;
+//! - `witnesses`: asks witnesses for cosignatures; `witness_folder`: the folder from which a witness's key cosigns;
 //! - `peers`: the QUIC endpoint and its status for the API;
 //! - `admin_server`: serves the operator's commands; `log_levels`: the filter of log lines at an operator's request;
 //!   `restore_prompt`: asks the operator while the node may not sign;
@@ -51,6 +52,7 @@ mod testing;
 mod tls;
 mod unfinished_import;
 mod validation;
+mod witness_folder;
 mod witnesses;
 
 /// Runs blocking work on a thread for it. Does not return if the runtime shuts down meanwhile,

@@ -44,6 +44,7 @@ use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
+use super::witness_folder::WitnessFolder;
 use super::{blocking, free_ports, tls};
 use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
@@ -187,6 +188,8 @@ struct InnerParts {
     /// The payer report task; `None` if payer reports are disabled, or there is no contract.
     payer_reports: Option<PayerReports>,
     disk: DiskTask,
+    /// The right to cosign, of a replica that is a witness.
+    witness_folder: Option<WitnessFolder>,
 }
 
 impl Node {
@@ -197,7 +200,7 @@ impl Node {
         config: &NodeServiceSettings,
         publishers: Handle,
     ) -> Result<Self, ServeError> {
-        let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
+        let OpenedNode { engine, threads, inputs, chains, wallets, witness_folder } = opened;
         // Before the first part that a peer, a chain or a client notices.
         let listen = config.api.enable.then_some(config.api.address);
         let ports = match BoundPorts::bind(listen, config.metrics).await {
@@ -237,6 +240,7 @@ impl Node {
             reports: ReportTask::start(&engine),
             payer_reports,
             disk: DiskTask::start(&engine),
+            witness_folder,
             engine,
             threads,
             publishers,
@@ -400,7 +404,12 @@ impl InnerParts {
             steps.add("files", blocking(move || files.stop()));
         }
         steps.add("looking after the disk", self.disk.stop());
-        steps.add("database", blocking(move || close(&engine)));
+        let witness_folder = self.witness_folder;
+        let end = move || {
+            close(&engine);
+            drop(witness_folder);
+        };
+        steps.add("database", blocking(end));
     }
 }
 

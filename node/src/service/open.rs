@@ -27,6 +27,7 @@ use super::settlement::ChainSetupError;
 use super::system::{self, Disk, OpenFiles};
 use super::unfinished_import::{UnfinishedImportError, require_finished};
 use super::validation::{Identities, KeyPackages};
+use super::witness_folder::{WitnessFolder, WitnessFolderError, WitnessPlace};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFileError};
@@ -81,6 +82,9 @@ pub enum OpenNodeError {
     /// A port of the node cannot be listened on.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The key of the witness may have cosigned what the data folder lacks.
+    #[error(transparent)]
+    Witness(#[from] WitnessFolderError),
 }
 
 impl From<OpenNodeError> for RunError {
@@ -101,6 +105,9 @@ impl From<OpenNodeError> for RunError {
                 | OpenError::OtherNetwork { .. }
                 | OpenError::OtherNode { .. },
             )
+            | OpenNodeError::Witness(
+                WitnessFolderError::Held { .. } | WitnessFolderError::OtherFolder { .. },
+            )
             | OpenNodeError::Import(_) => Self::refused(error),
             _ => Self::failed(error),
         }
@@ -114,6 +121,8 @@ pub(super) struct OpenedNode {
     pub(super) inputs: StandInReader,
     pub(super) chains: Chains,
     pub(super) wallets: Arc<Wallets>,
+    /// The right to cosign, of a replica that is a witness.
+    pub(super) witness_folder: Option<WitnessFolder>,
 }
 
 /// Opens the database and starts the engine on it. Blocks on disk and network, and during a rebuild or the reading of a
@@ -124,7 +133,6 @@ pub(super) struct OpenedNode {
 pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
     require_finished(&config.store.data_dir)?;
     let chains = Handle::current().block_on(Chains::reach(config))?;
-    Handle::current().block_on(chains.require_push_chains())?;
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
     let own = match &config.follow {
@@ -144,6 +152,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
     // at its ports has then written nothing to the log.
     require_free(config)?;
+    let witness_folder = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
@@ -175,7 +184,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         chain,
         chain_error: String::new(),
     };
-    Ok(OpenedNode { engine, threads, inputs, chains, wallets })
+    Ok(OpenedNode { engine, threads, inputs, chains, wallets, witness_folder })
 }
 
 pub(super) fn first_registry(
@@ -252,6 +261,18 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
     let store = Store::open(&StoreSettings { host, ..settings })?;
     keep_room(&store, config);
     Ok(store)
+}
+
+/// Claims the key of a witness for the data folder; `None` if the process is no witness.
+fn claim_witness(
+    config: &NodeServiceSettings,
+    store: &Store,
+) -> Result<Option<WitnessFolder>, WitnessFolderError> {
+    let DatabaseSettings { network, state_dir, data_dir, .. } = &config.store;
+    let incarnation = store.incarnation();
+    let place = WitnessPlace { network, state_dir, data_dir, incarnation };
+    let signer = config.witness.as_ref();
+    signer.map(|signer| WitnessFolder::claim(&place, &signer.key())).transpose()
 }
 
 /// Returns the settings of the database of `own`, which is opened without a check against the host marker.

@@ -220,6 +220,8 @@ impl PeerView for PeerStatusView {
             source: counters.source(),
             received: counters.received.get(),
             searches: counters.searches.get(),
+            refused_after: counters.refused_after(),
+            searched_through: counters.searched_through(),
         };
         strands.map(state).collect()
     }

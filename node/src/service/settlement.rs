@@ -24,9 +24,6 @@ use crate::settings::table::chains::flag_of;
 pub(super) const SETTLEMENT: &str = "settlement";
 /// The app chain's name in logs and metrics.
 pub(super) const APP: &str = "app";
-/// The shortest interval between two requested reads of the rates, so that nodes with unknown prices cannot make a
-/// gateway flood its RPC endpoint. A guess.
-const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Error of setting up the reading of a chain.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +31,7 @@ pub enum ChainSetupError {
     /// The addresses of the contracts cannot be determined.
     #[error(transparent)]
     Deployment(#[from] RunError),
-    /// A URL is malformed, or leads to another chain.
+    /// A URL is malformed.
     #[error(transparent)]
     Url(#[from] ConnectError),
     /// The address of a contract is missing.
@@ -57,9 +54,7 @@ impl From<ChainSetupError> for RunError {
             ChainSetupError::Deployment(error) => error,
             // The settings may be right, and the endpoint wrong for a while. After a wrong setting the unit of systemd
             // does not start the node again.
-            ChainSetupError::Url(ConnectError::WrongChain { .. }) | ChainSetupError::Watch(_) => {
-                Self::failed(error)
-            }
+            ChainSetupError::Watch(_) => Self::failed(error),
             ChainSetupError::Url(_) | ChainSetupError::NoAddress { .. } => Self::usage(error),
         }
     }
@@ -201,7 +196,6 @@ async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
     loop {
         requested.notified().await;
         notify.send_modify(|count| *count += 1);
-        tokio::time::sleep(REQUESTED_READ_EVERY).await;
     }
 }
 
@@ -255,15 +249,14 @@ mod tests {
     use super::*;
     use crate::error::RunErrorKind;
 
-    /// An endpoint that states another chain for a while must not keep a node down that its supervisor starts again.
+    /// An endpoint that lies for a while must not keep a node down that its supervisor starts again.
     #[test]
     fn what_an_endpoint_states_is_no_fault_of_the_settings() {
-        let kind = |error| RunError::from(ChainSetupError::Url(error)).kind;
-        let endpoint = "ws://127.0.0.1:1".to_owned();
-        let stated = ConnectError::WrongChain { endpoint, expected: 1, found: 2 };
-        assert_eq!(kind(stated), RunErrorKind::Failed);
+        let kind = |error: ChainSetupError| RunError::from(error).kind;
+        let stated = WatchError::Behind { found: 1, known: 2 };
+        assert_eq!(kind(ChainSetupError::Watch(stated)), RunErrorKind::Failed);
         let malformed = ConnectError::Url { given: "no url".into(), reason: "no scheme".into() };
-        assert_eq!(kind(malformed), RunErrorKind::Usage);
+        assert_eq!(kind(ChainSetupError::Url(malformed)), RunErrorKind::Usage);
     }
 
     #[test]

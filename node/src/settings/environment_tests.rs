@@ -302,14 +302,14 @@ fn limits_that_are_switched_off_and_settings_of_a_gateway_are_named() {
     assert!(on.notes.iter().any(|it| it == of_gateway), "{:?}", on.notes);
 }
 
-/// An operator has written the addresses in a file.
+/// A registry file may be a copy of the chain's list, with addresses that other operators chose.
 #[test]
-fn private_peers_are_dialled_if_the_operator_names_them() {
+fn a_registry_file_allows_no_private_peer() {
     let of = |name, value| NodeServiceSettings::read(&with(name, value)).unwrap().private_peers;
     assert_eq!(of("PATH", "/bin"), PrivatePeers::OfPrivateNodes);
     assert_eq!(of("HAWSER_ALLOW_PRIVATE_NODES", "false"), PrivatePeers::OfPrivateNodes);
     assert_eq!(of("HAWSER_ALLOW_PRIVATE_NODES", "true"), PrivatePeers::All);
-    assert_eq!(of("HAWSER_REGISTRY_FILE", "registry.json"), PrivatePeers::Registered);
+    assert_eq!(of("HAWSER_REGISTRY_FILE", "registry.json"), PrivatePeers::OfPrivateNodes);
 }
 
 /// A process that an operator runs as a standby has the key of a node that signs elsewhere.

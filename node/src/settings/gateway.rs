@@ -142,8 +142,7 @@ impl GatewayServiceSettings {
             chains: chains.expect(CHECKED),
             wallets: wallets.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
-            // The operator has written the registry file, so its addresses are trusted.
-            allow_private_nodes: allow_private.expect(CHECKED) || registry_file.is_some(),
+            allow_private_nodes: allow_private.expect(CHECKED),
             registry_file,
             rates_file,
             policies,
@@ -320,7 +319,7 @@ mod tests {
     fn files_stand_for_the_chains() {
         let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let config = read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
-        assert!(config.allow_private_nodes, "the file is the operator's");
+        assert!(!config.allow_private_nodes, "the file may be a copy of the chain's list");
         assert!(config.chains.contracts.settlement.urls.is_empty());
         for (flags, env) in [
             ([&flags[..], &[("reflection.enable", "true")]].concat(), &[][..]),

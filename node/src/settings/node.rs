@@ -211,7 +211,7 @@ impl NodeServiceSettings {
         let indexer = reader.switch(&node::INDEXER_ENABLE);
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let (prune, scrub) = (reader.prune(), reader.scrub());
-        let (private, log, stop) = (reader.private_peers(&files), reader.log(), reader.stop());
+        let (private, log, stop) = (reader.private_peers(), reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let (migrated, report_spending) = (reader.migrated(), reader.report_spending());
         let mut notes = sources.notes();
@@ -361,11 +361,11 @@ impl SettingsReader<'_> {
         })
     }
 
-    /// Reads which peers are dialled in private networks. Addresses of a registry file are the operator's own.
-    fn private_peers(&mut self, files: &StandInFiles) -> Option<PrivatePeers> {
+    /// Reads which peers are dialled in private networks. A registry file allows none: its addresses may be those that
+    /// the peers have registered on the chain.
+    fn private_peers(&mut self) -> Option<PrivatePeers> {
         Some(match self.switch(&node::ALLOW_PRIVATE_NODES)? {
             true => PrivatePeers::All,
-            false if files.registry.is_some() => PrivatePeers::Registered,
             false => PrivatePeers::OfPrivateNodes,
         })
     }

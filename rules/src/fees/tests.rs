@@ -88,8 +88,9 @@ fn all_rates_of_an_interval_are_found() {
 fn a_list_is_complete_up_to_five_minutes_before_its_block_whatever_the_time_of_the_reading() {
     const BLOCK_S: i64 = 1_000_000;
     let ns = |after_s: i64| (BLOCK_S + after_s) * 1_000_000_000;
+    let later = Rate { start_unix_s: 9, ..rate(2, 2) };
     let read = |after_s: i64| {
-        let table = RateTable::new(vec![rate(1, 1)], Some(ns(after_s))).unwrap();
+        let table = RateTable::new(vec![later], Some(ns(after_s))).unwrap();
         table.of_block(BLOCK_S.unsigned_abs())
     };
     for after_s in [0, 5, 7_200] {
@@ -98,7 +99,7 @@ fn a_list_is_complete_up_to_five_minutes_before_its_block_whatever_the_time_of_t
         assert!(table.covers(ns(after_s)), "it is as fresh as its reading");
     }
     assert_eq!(read(-7_200).complete_until_ns(), Some(ns(-7_200)), "a block that has not come");
-    let more = RateTable::new(vec![rate(1, 1), Rate { start_unix_s: 9, ..rate(2, 2) }], None);
+    let more = RateTable::new(vec![rate(1, 1), later], None);
     let recorded = more.unwrap().as_of(&read(5));
     assert_eq!((recorded.refreshed_ns(), recorded.rates().len()), (Some(ns(5)), 2));
     assert_eq!(recorded.complete_until_ns(), Some(ns(-300)));
@@ -114,6 +115,29 @@ fn a_list_is_complete_up_to_five_minutes_before_its_block_whatever_the_time_of_t
     let unread = RateTable::new(vec![rate(1, 1)], Some(ns(0))).unwrap().of_block(0);
     assert!(unread.covers(ns(0)) && !unread.is_complete_at(0), "the block's time is unknown");
     assert_eq!(complete_until_ns(u64::MAX), i64::MAX - CLOCK_TOLERANCE_NS);
+}
+
+/// The chain was reorganised, or an endpoint had made a rate up, or is behind now. A node drops no rate that it has
+/// recorded, and others charge by the chain's list.
+#[test]
+fn a_recorded_rate_that_a_later_list_lacks_leaves_nothing_that_proves_a_fee_wrong() {
+    let from = |start_unix_s| Rate { start_unix_s, ..rate(1, 1) };
+    let read = |starts: &[u64]| {
+        let rates = starts.iter().copied().map(from).collect();
+        RateTable::new(rates, Some(9_000_000_000_000)).unwrap().of_block(9_000)
+    };
+    let until_ns = |recorded: &[u64], reading: &[u64]| {
+        let table = read(recorded).as_of(&read(reading));
+        assert_eq!(table.rates().len(), recorded.len());
+        assert!(table.covers(9_000_000_000_000), "it prices");
+        table.complete_until_ns()
+    };
+    let whole = Some(8_700_000_000_000);
+    assert_eq!(until_ns(&[1, 2, 3], &[1, 2, 3]), whole);
+    assert_eq!(until_ns(&[1, 2, 3], &[2, 3]), whole, "a file may leave out the past");
+    for lacking in [&[1, 2][..], &[1, 3], &[1]] {
+        assert_eq!(until_ns(&[1, 2, 3], lacking), Some(complete_until_ns(0)), "{lacking:?}");
+    }
 }
 
 /// A node that the settlement chain has not answered for an hour still sells, by the rates that it knows.

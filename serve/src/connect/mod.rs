@@ -40,6 +40,7 @@ use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use packing::AnswerPacking;
 use whole_body::WholeBody;
+pub(crate) use whole_body::line;
 use whole_request::collect;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
@@ -57,6 +58,19 @@ const TIMEOUT_LEN_BYTES_MAX: usize = 10;
 enum Form {
     Unary,
     Stream,
+}
+
+impl Form {
+    /// Returns the line that refuses a call in this form of a method that has the other one.
+    fn other(self) -> &'static str {
+        match self {
+            Self::Unary => {
+                "this method is a stream: \
+                 send application/connect+json or application/connect+proto\n"
+            }
+            Self::Stream => "this method is unary: send application/json or application/proto\n",
+        }
+    }
 }
 
 /// The encoding of a message: protobuf or JSON.
@@ -111,9 +125,7 @@ impl ConnectCall {
         };
         if (kind == MethodKind::Unary) != (self.form == Form::Unary) {
             // Specified: Connect protocol, Unary-Response.
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return response;
+            return line(StatusCode::UNSUPPORTED_MEDIA_TYPE, self.form.other(), share);
         }
         let answered = self.call(calls, request, kind, &share, body_timeout).await;
         answered.unwrap_or_else(|status| self.refuse(&status, share))

@@ -2,11 +2,16 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tonic::body::Body;
 
+use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 
 /// The message of a unary answer, or an error, charged until the connection takes it. A connection over HTTP/1.1 takes
@@ -45,4 +50,18 @@ impl HttpBody for WholeBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.message.as_ref().map_or(0, |message| message.len() as u64))
     }
+}
+
+/// Returns an answer that is a line of text, for people who try a port by hand.
+pub(crate) fn line(
+    status: StatusCode,
+    text: &'static str,
+    share: Arc<ConnectionShare>,
+) -> Response<Body> {
+    let body = WholeBody::new(Bytes::from_static(text.as_bytes()), ChargedBytes::new(share));
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }

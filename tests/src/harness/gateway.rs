@@ -48,7 +48,7 @@ impl Gateway {
             .arg(registry)
             .arg("--rates-file")
             .arg(folder.join("rates.json"))
-            .args(["--listen-address", "127.0.0.1"])
+            .args(["--allow-private-nodes", "--listen-address", "127.0.0.1"])
             .args(["--api.port", &port.to_string()])
             .args(["--metrics.metrics-port", &metrics_port.to_string()])
             .args(["--shutdown-drain", "0s"])

@@ -372,7 +372,8 @@ impl Node {
     pub fn command(&self) -> Command {
         let mut command = Command::new(hawser());
         if self.id == OriginatorId::REPLICA {
-            command.args(["audit", "watch"]);
+            // It has no record by which its network would be a private one.
+            command.args(["audit", "watch", "--allow-private-nodes"]);
         } else {
             command.arg("node").arg("--signer.private-key-file").arg(self.folder.join("node.key"));
         }

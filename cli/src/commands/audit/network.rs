@@ -12,6 +12,7 @@ use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::reports::READ_MOST;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
+use crate::client::AddressFrom;
 use crate::output;
 
 /// Bytes of proofs of one node that are held. A guess: above what a node keeps of a network that works.
@@ -27,9 +28,10 @@ const PROOF_BYTES: usize = 4 * 1024;
 pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), RunError> {
     let mut chain = AskedChain::of(&args.network).await?;
     let keys = keys::load(&args.keys, None)?;
-    let nodes: Vec<(Option<u32>, String)> = match args.nodes.as_slice() {
-        [] => keys.addresses.iter().map(|(id, it)| (Some(*id), it.clone())).collect(),
-        nodes => nodes.iter().map(|it| (None, it.clone())).collect(),
+    let registered = AddressFrom::Registry { allow_private: args.allow_private_nodes };
+    let (from, nodes): (_, Vec<(Option<u32>, String)>) = match args.nodes.as_slice() {
+        [] => (registered, keys.addresses.iter().map(|(id, it)| (Some(*id), it.clone())).collect()),
+        nodes => (AddressFrom::Operator, nodes.iter().map(|it| (None, it.clone())).collect()),
     };
     if nodes.is_empty() {
         return Err(RunError::usage("name the nodes to ask: --nodes URLS"));
@@ -39,7 +41,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     for (id, address) in &nodes {
         // Reports that were read before an error count: one further report must not hide them.
         let mut held_bytes = 0;
-        let read = reports::each_page(address, 0, READ_MOST, async |page| {
+        let read = reports::each_page((address.as_str(), from), 0, READ_MOST, async |page| {
             for mut held in page {
                 held.host = id.map(OriginatorId);
                 let len_bytes = held.report.len();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use hawser_audit::export::{Manifest, PartReader};
 use hawser_audit::partition::{
-    ExpectedStrand, ExportedPayers, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
-    check_partition, merge as merge_ranges, unchecked,
+    ChainsOfLog, ExpectedStrand, ExportedPayers, LineReader, MergedVerdict, RangeVerdict,
+    VERDICT_LEN_BYTES_MAX, chains_of, check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
 use hawser_audit::replay::{Faults, SourceError};
@@ -37,6 +37,7 @@ pub(in super::super) fn check(
     let keys = keys::load(&args.keys, None)?;
     let settings = settings_by(&keys, args.threads);
     let payers = if args.without_payers { ExportedPayers::MayLack } else { ExportedPayers::Named };
+    let chains = args.chains.as_deref().map(read_chains).transpose()?.unwrap_or_default();
     let is_piped = is_standard_input(&args.files);
     if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {
         return Err(RunError::not_found(format!("{}: there is no such file", path.display())));
@@ -49,10 +50,10 @@ pub(in super::super) fn check(
     }
     let ranges = if is_piped {
         let rows = LineReader::new(BufReader::new(stdin()));
-        check_partition(rows, &settings, payers).map_err(RunError::failed)?
+        check_partition(rows, &settings, payers, &chains).map_err(RunError::failed)?
     } else {
         let rows = args.files.iter().flat_map(|path| rows_of(path));
-        check_partition(rows, &settings, payers).map_err(RunError::failed)?
+        check_partition(rows, &settings, payers, &chains).map_err(RunError::failed)?
     };
     ranges.iter().for_each(|range| print_range(range, as_json));
     if !as_json {
@@ -67,6 +68,13 @@ pub(in super::super) fn check(
     ranges.iter().for_each(|range| faults.extend(&range.all_faults()));
     let is_whole = ranges.iter().all(|range| range.incomplete().is_empty());
     exit_of_log(faults.verdict(is_whole))
+}
+
+/// Returns the times of the chains' places from the verdicts on their strands.
+fn read_chains(path: &Path) -> Result<ChainsOfLog, RunError> {
+    let mut ranges = Vec::new();
+    read_file(path, &mut ranges)?;
+    chains_of(ranges).map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
 }
 
 fn is_standard_input(files: &[PathBuf]) -> bool {
@@ -119,9 +127,7 @@ pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<()
         if path.as_os_str() == "-" {
             read_ranges(stdin().lock(), path, &mut ranges)?;
         } else {
-            let file = open_plain(path, SymbolicLinks::Followed)
-                .map_err(|error| keys::unread(path, &error))?;
-            read_ranges(BufReader::new(file), path, &mut ranges)?;
+            read_file(path, &mut ranges)?;
         }
     }
     let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
@@ -142,6 +148,13 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
         beyond_head: strand.beyond_head,
     };
     Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
+}
+
+/// Reads the summaries in a file.
+fn read_file(path: &Path, ranges: &mut Vec<RangeVerdict>) -> Result<(), RunError> {
+    let file =
+        open_plain(path, SymbolicLinks::Followed).map_err(|error| keys::unread(path, &error))?;
+    read_ranges(BufReader::new(file), path, ranges)
 }
 
 /// Reads summaries, and skips lines with faults, which the summaries have too.

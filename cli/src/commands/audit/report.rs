@@ -14,6 +14,7 @@ use super::keys::LoadedKeys;
 use super::replay::INCOMPLETE_EXIT_CODE;
 use super::{exit_of, keys, network, read_file, reports};
 use crate::args::audit::AuditReportArgs;
+use crate::client::AddressFrom;
 use crate::output;
 
 /// Judges the reports of a file or of a node. A node's reports are judged page by page, so that only one page is held.
@@ -26,7 +27,8 @@ pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Re
     if args.source.contains("://") {
         let keys = keys::load(&args.keys, None)?;
         let mut judging = Judging::new(&keys.known, chain, as_json);
-        let read = reports::each_page(&args.source, 0, reports::READ_MOST, async |page| {
+        let named = (args.source.as_str(), AddressFrom::Operator);
+        let read = reports::each_page(named, 0, reports::READ_MOST, async |page| {
             for held in page {
                 judging.take(held).await;
             }

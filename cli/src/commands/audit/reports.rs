@@ -7,20 +7,27 @@ use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
 
-use crate::client;
+use crate::client::{self, AddressFrom};
 
 /// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
 /// reports that prove nothing for each accused node and class, and the answers of a lying node have no end.
 pub(super) const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
 
-/// Connects to the service of a node.
+/// Connects to the service of a node that the operator names.
 ///
 /// # Errors
 /// When no node answers there.
 pub(crate) async fn connect(
     address: &str,
 ) -> Result<MisbehaviorApiClient<CheckedChannel>, RunError> {
-    let client = MisbehaviorApiClient::new(client::connect(address).await?);
+    connect_to(address, AddressFrom::Operator).await
+}
+
+async fn connect_to(
+    address: &str,
+    from: AddressFrom,
+) -> Result<MisbehaviorApiClient<CheckedChannel>, RunError> {
+    let client = MisbehaviorApiClient::new(client::connect_to(address, from).await?);
     Ok(client.max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX))
 }
 
@@ -63,12 +70,12 @@ pub(crate) struct ReadMost {
 /// When the node does not answer, or its answers do not end, and the errors of `take`. Earlier pages have been passed
 /// to `take` by then.
 pub(crate) async fn each_page(
-    address: &str,
+    (address, from): (&str, AddressFrom),
     after_ns: u64,
     most: ReadMost,
     mut take: impl AsyncFnMut(Vec<FiledReport>) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
-    let mut api = connect(address).await?;
+    let mut api = connect_to(address, from).await?;
     let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);
     loop {
         let page = page(&mut api, after).await?;

@@ -159,6 +159,11 @@ impl CommandLine {
         self.add(flag, path.display());
     }
 
+    /// Lets tools such as `grpcurl` ask for the schema. A port of this network is on the loopback interface.
+    fn add_reflection(&mut self) {
+        self.args.push("--reflection.enable".to_owned());
+    }
+
     fn add_chains(&mut self, folder: &Folder, shared: SharedPorts) {
         self.add_path("contracts.config-file-path", &folder.chain_json());
         let chains = [("app-chain", shared.app()), ("settlement-chain", shared.settlement())];
@@ -204,6 +209,7 @@ impl CommandLine {
         line.add("metrics.metrics-port", ports.metrics().port());
         // The examples of all calls (`docs/api`) work here.
         line.args.push("--validation-api".to_owned());
+        line.add_reflection();
         // No load balancer has to notice that a node stops.
         line.add("shutdown-drain", "0s");
         line
@@ -216,6 +222,7 @@ impl CommandLine {
         line.add_path("nonce-record", &folder.gateway().join("nonces"));
         line.add_path("policies-file", &folder.gateway_policies());
         line.args.push("--allow-private-nodes".to_owned());
+        line.add_reflection();
         line.add_chains(folder, shared);
         line.add("listen-address", shared.gateway().ip());
         line.add("api.port", shared.gateway().port());

@@ -14,6 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey};
 use tonic::Code;
 
+use crate::client::AddressFrom;
 use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.
@@ -130,7 +131,7 @@ async fn ask_once(
     key: &PublicKey,
     is_cursor_first: bool,
 ) -> Result<(Cursor, AnsweringNode), RunError> {
-    let channel = client::connect_narrow(&node.http_address).await?;
+    let channel = client::connect_narrow(&node.http_address, AddressFrom::Operator).await?;
     if is_cursor_first {
         let cursor = cursor(channel.clone()).await?;
         return Ok((cursor, speaker(channel, node, key).await));

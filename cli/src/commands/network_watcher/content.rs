@@ -62,13 +62,14 @@ pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration)
 /// Compares each strand once, at a few places; and strands of which a node has no trees at some of `samples` places
 /// more.
 pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
-    let (plan, addresses) = {
+    let (plan, addresses, from) = {
         let watch = watch.lock();
-        (watch.view.content_plan(), watch.view.addresses())
+        (watch.view.content_plan(), watch.view.addresses(), watch.addresses)
     };
     let wanted: BTreeSet<u32> = plan.iter().flat_map(|it| it.nodes.iter().copied()).collect();
     let wanted = addresses.into_iter().filter(|(node, _)| wanted.contains(node)).collect();
-    let connect = |address: String| async move { client::connect_narrow(&address).await.ok() };
+    let connect =
+        move |address: String| async move { client::connect_narrow(&address, from).await.ok() };
     let connected = for_each(wanted, connect).await.into_iter();
     let mut channels: BTreeMap<u32, CheckedChannel> =
         connected.filter_map(|(node, channel)| Some((node, channel?))).collect();

@@ -91,7 +91,8 @@ async fn ask_again_and_again(
 
 /// Follows a node until its stream ends, and returns the reason.
 async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (StreamFault, String) {
-    let channel = match client::connect_narrow(address).await {
+    let from = watch.lock().addresses;
+    let channel = match client::connect_narrow(address, from).await {
         Ok(channel) => channel,
         Err(error) => return (StreamFault::Connect, error.text),
     };

@@ -39,6 +39,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::audit::FAULTS_EXIT_CODE;
 use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
+use crate::client::AddressFrom;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
 use follow::{ReconnectPauses, follow};
@@ -78,6 +79,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
         view: NetworkView::default(),
         probes: ProbeView::default(),
         divergence_max: args.divergence_max,
+        addresses: AddressFrom::Registry { allow_private: args.allow_private_nodes },
     };
     let watch = Arc::new(Mutex::new(page));
     let registry = match args.registry_file.clone() {

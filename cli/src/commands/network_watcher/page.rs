@@ -3,14 +3,16 @@
 use super::alarm::NetworkAlarmKind;
 use super::probe_view::ProbeView;
 use super::state::{NetworkView, NodeView, StreamFault};
+use crate::client::AddressFrom;
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
-/// The nodes as they are seen, the probes, and the bound of the alarm about divergence.
+/// The nodes as they are seen, the probes, the bound of the alarm about divergence, and the rule of calls to nodes.
 #[derive(Debug)]
 pub(super) struct WatcherPage {
     pub(super) view: NetworkView,
     pub(super) probes: ProbeView,
     pub(super) divergence_max: u64,
+    pub(super) addresses: AddressFrom,
 }
 
 impl MetricsSource for WatcherPage {
@@ -160,6 +162,7 @@ mod tests {
             view: NetworkView::default(),
             probes: ProbeView::default(),
             divergence_max: 1,
+            addresses: AddressFrom::Operator,
         };
         // Without probes there are no families of theirs.
         page.probes.note_begin(100, &BTreeSet::from([100]));

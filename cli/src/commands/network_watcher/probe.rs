@@ -109,8 +109,9 @@ async fn connect(
     nodes: Vec<(u32, String)>,
 ) -> BTreeMap<u32, CheckedChannel> {
     let (mut connecting, mut channels) = (JoinSet::new(), BTreeMap::new());
+    let from = watch.lock().addresses;
     for (node, address) in nodes {
-        connecting.spawn(async move { (node, client::connect_narrow(&address).await.ok()) });
+        connecting.spawn(async move { (node, client::connect_narrow(&address, from).await.ok()) });
     }
     while let Some(ended) = connecting.join_next().await {
         match ended {

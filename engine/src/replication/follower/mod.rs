@@ -25,6 +25,7 @@ mod further;
 mod open_want;
 mod options;
 mod parts;
+mod passed_on;
 mod range_answer;
 mod search;
 mod searching;
@@ -273,7 +274,7 @@ impl Follower {
 
     /// Handles a part of a response after
     /// [`EnvelopeVerifier::check`](super::EnvelopeVerifier::check). A violation disconnects the
-    /// peer; the items before it count.
+    /// peer, unless it only passes on what another node has made; the items before it count.
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
         let WantResponse { peer, request, items } = response;
         let mut writes = PendingWrites::default();
@@ -294,17 +295,14 @@ impl Follower {
                 self.choice.note_life(peer);
             }
             let was_searching = self.search.is_some();
-            let handled = self.handle_item(now, peer, item, &mut writes);
-            if self.is_migrated && handled == Err(PeerViolation::ForgedSignature) {
-                self.cancel_want(peer);
-                self.peers.entry(peer).and_modify(|peer| peer.ask_at = now + SEARCH_FOR);
-            } else if let Err(violation) = handled {
+            if let Err(violation) = self.handle_item(now, peer, item, &mut writes) {
                 is_sound = false;
-                self.note_violation(now, peer);
-                self.release_part(peer);
-                self.peers.remove(&peer);
-                self.note_peer_changed(now, peer);
-                self.effects.push_back(Effect::Disconnect { peer, violation });
+                if self.is_migrated && violation == PeerViolation::ForgedSignature {
+                    self.cancel_want(peer);
+                    self.peers.entry(peer).and_modify(|peer| peer.ask_at = now + SEARCH_FOR);
+                } else {
+                    self.handle_violation(now, peer, violation);
+                }
             }
             if !was_searching {
                 self.widen_search(items.as_slice());

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::Follower;
 use crate::replication::link::RequestIds;
@@ -13,6 +13,12 @@ impl Follower {
     #[must_use]
     pub fn is_searching(&self) -> bool {
         self.search.is_some()
+    }
+
+    /// Returns the last place of the gap that holds the strand up, while it is searched for.
+    #[must_use]
+    pub fn searched_through(&self) -> Option<SequenceId> {
+        self.search.as_ref().map(|search| search.through)
     }
 
     /// Returns the number of gaps that were searched for, alone or with others. They are the first sign of a node that

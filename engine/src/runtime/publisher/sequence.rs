@@ -191,6 +191,8 @@ impl SequencerThread {
         self.recent.forget(self.written());
         self.state.kept_from.store(self.recent.first(), Ordering::Release);
         self.generation += 1;
+        // The end of the strand that was read may lack what a peer has shown since, or places of a gap.
+        self.sequencer.date_after(self.state.own_strand.shown_ns());
         self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());

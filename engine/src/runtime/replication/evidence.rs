@@ -294,6 +294,7 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
     }
     for Evidence { misbehavior, at, from, .. } in fresh {
         let (fault, from) = (misbehavior.label(), from.map_or(0, |from| from.0));
+        state.engine_counters.second_statements.count(misbehavior);
         match misbehavior {
             Misbehavior::TwoStatements(Severity::Content) => tracing::error!(
                 code = "two_statements",

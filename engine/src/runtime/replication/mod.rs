@@ -7,6 +7,7 @@
 //! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
 //! - `evidence`: records evidence against originators; `conflicts`: evidence of two statements for one place;
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
+//! - `refused`: names what is refused while the peer that sent it keeps its connection;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
@@ -38,6 +39,7 @@ mod missing;
 mod own_guard;
 mod peers;
 mod reader;
+mod refused;
 mod shown;
 mod state;
 mod strand_read;

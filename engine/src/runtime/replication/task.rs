@@ -21,13 +21,14 @@ use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
+use super::refused::name_refused;
 use super::state::{self, ReplicationState};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, ShownStage, ShownStrand,
-    StrandItem, StrandWrite, VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, ShownStage, ShownStrand, StrandItem,
+    StrandWrite, VerifyResult, WantResponse,
 };
 use crate::runtime::stop::StopSignal;
 
@@ -343,26 +344,21 @@ impl StrandTask {
     }
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
-        let is_forged = |item: &StrandItem<VerifyResult>| {
-            matches!(item, StrandItem::Envelope(Err(PeerViolation::ForgedSignature)))
-        };
-        if self.originator.is_migrated() && verified.iter().any(|it| it.items.iter().any(is_forged))
-        {
-            tracing::warn!(
-                code = "migrated_strand_refused",
-                originator_id = %self.originator,
-                "a strand of the older network is signed by another key than migration-key names"
-            );
-        }
+        name_refused(&self.state, self.originator, &self.connected, &verified);
         self.follower.note_wall(self.state.ports.clock.now_ns());
         for response in WantResponse::joined(verified) {
             self.note_times(&response);
+            let mut is_refused = false;
             for item in &response.items {
                 if let StrandItem::Envelope(result) = item {
                     self.count(result);
+                    is_refused |= result.as_ref().is_err_and(|violation| violation.is_of_maker());
                 }
             }
             self.follower.handle_response(now(), response);
+            if is_refused {
+                self.counters.note_refused(self.follower.accepted());
+            }
         }
     }
 
@@ -513,6 +509,7 @@ impl StrandTask {
             self.state.liveness.note_stalled(originator, now());
         }
         self.counters.show_source(self.follower.source());
+        self.counters.show_search(self.follower.searched_through());
         let searches = self.follower.searches();
         self.counters.searches.inc_by(searches - self.counted_searches);
         self.counted_searches = searches;

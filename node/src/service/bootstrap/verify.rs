@@ -146,10 +146,9 @@ impl StrandReading<'_> {
         if self.is_of_chain {
             self.grow_void(stated.head)?;
         }
-        let size = self.tree.as_ref().map_or(0, CompactRange::size);
-        let held = self.evidence.of_strand(stated.originator);
-        let is_behind = held.last().is_some_and(|it| it.signed.checkpoint.size > size);
-        self.strand.is_tree_short = self.tree.is_none() && is_behind;
+        let compared = self.strand.covered.as_ref().map_or(0, |it| it.signed.checkpoint.size);
+        let largest = self.evidence.of_strand(stated.originator).last();
+        self.strand.is_tree_short = largest.is_some_and(|it| it.signed.checkpoint.size > compared);
         Ok(())
     }
 

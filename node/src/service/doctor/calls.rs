@@ -16,7 +16,7 @@ use super::checked::DoctorCheck;
 use super::public::ASK_ELSEWHERE;
 
 /// Time limit of a call. A guess: it takes a few round trips.
-pub(in crate::service) const CALL_MAX: Duration = Duration::from_secs(5);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
 /// A call that every node answers.
 const CALL: &str = "xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 /// A frame of gRPC-Web with an empty message: no flags, and a length of 0.
@@ -63,27 +63,36 @@ fn judge(
     }
 }
 
-/// Makes a call to a node's URL over gRPC, as gateways do.
+/// Makes a call to a node over this channel.
 ///
 /// # Errors
 /// The reason for which there is no answer of a node.
-pub(in crate::service) async fn call_node(url: &str) -> Result<(), String> {
-    over_grpc(url).await.map_err(|error| match error {
+pub(in crate::service) async fn call_node(channel: CheckedChannel) -> Result<(), String> {
+    in_time(call(channel)).await.map_err(|error| match error {
         TestCallError::Silent(why) | TestCallError::Other(why) => why,
     })
 }
 
 async fn over_grpc(url: &str) -> Result<(), TestCallError> {
-    let late = || TestCallError::Silent(format!("no answer within {} s", CALL_MAX.as_secs()));
-    timeout(CALL_MAX, call_grpc(url)).await.unwrap_or_else(|_| Err(late()))
-}
-
-async fn call_grpc(url: &str) -> Result<(), TestCallError> {
     let silent =
         |error: tonic::transport::Error| TestCallError::Silent(one_line(&root_cause(&error)));
-    let endpoint = endpoint(url).await.map_err(silent)?;
-    let channel = endpoint.connect().await.map_err(silent)?;
-    let mut client = MetadataApiClient::new(CheckedChannel::from(channel));
+    in_time(async {
+        let endpoint = endpoint(url).await.map_err(silent)?;
+        let channel = endpoint.connect().await.map_err(silent)?;
+        call(CheckedChannel::from(channel)).await
+    })
+    .await
+}
+
+async fn in_time(
+    calling: impl Future<Output = Result<(), TestCallError>>,
+) -> Result<(), TestCallError> {
+    let late = || TestCallError::Silent(format!("no answer within {} s", CALL_MAX.as_secs()));
+    timeout(CALL_MAX, calling).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn call(channel: CheckedChannel) -> Result<(), TestCallError> {
+    let mut client = MetadataApiClient::new(channel);
     match client.get_version(GetVersionRequest {}).await {
         Ok(_) => Ok(()),
         // A status that the library makes of a broken connection has its error as source.

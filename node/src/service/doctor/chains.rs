@@ -82,7 +82,7 @@ async fn websockets(
     join_all(settlement.chain(app).map(|(name, url, id)| websocket(name, url, id))).await
 }
 
-/// Checks one WebSocket. A process without a WebSocket polls the chain; with one of another chain it does not start.
+/// Checks one WebSocket. A process that can use none polls the chain. One of another chain is a wrong setting.
 pub(in crate::service) async fn websocket(name: &str, url: &str, id: u64) -> DoctorCheck {
     const NAME: &str = "websocket";
     let at = format!("{name} chain: {}", display_url(url));
@@ -90,7 +90,7 @@ pub(in crate::service) async fn websocket(name: &str, url: &str, id: u64) -> Doc
         Ok(block) => DoctorCheck::fine(NAME, format!("{at} announces blocks, now at {block}")),
         Err(error @ PushError::WrongChain { .. }) => DoctorCheck::failed(
             NAME,
-            format!("{at}: {error}; with it no start succeeds"),
+            format!("{at}: {error}; it is not used"),
             "correct the URL, or take it out of the settings",
         ),
         Err(error @ PushError::Unusable(_)) => DoctorCheck::doubtful(

@@ -15,7 +15,7 @@ mod checked;
 mod handshake;
 mod machine;
 mod node_id;
-pub(super) mod public;
+mod public;
 
 use hawser_proto::OriginatorId;
 use hawser_storage::StoreIdentity;

@@ -176,7 +176,7 @@ fn different(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Returns the host and port of a URL, by default the port of its scheme.
-pub(in crate::service) fn host_and_port(url: &str) -> Option<(String, u16)> {
+pub(super) fn host_and_port(url: &str) -> Option<(String, u16)> {
     let uri: http::Uri = url.parse().ok()?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     let host = uri.host().filter(|host| !host.is_empty())?;

@@ -3,28 +3,23 @@
 //! The checks write nothing, take no calls and send no transaction. Nodes, chains and Redis are not trusted: each is
 //! asked within a time limit, and the number of nodes that are asked is bounded.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use hawser_chain::redis_link::RedisLink;
 use hawser_engine::ports::Clock as _;
-use hawser_gateway::{REDIS_ANSWER_LEN_BYTES_MAX, check_policies};
-use hawser_net::is_public;
-use hawser_proto::one_line;
+use hawser_gateway::{REDIS_ANSWER_LEN_BYTES_MAX, check_policies, node_channel};
+use hawser_proto::{one_line, root_cause};
 use hawser_rules::{RateTable, Registry};
-use tokio::net::lookup_host;
-use tokio::time::timeout;
 
 use super::{given, tenants};
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::files::{self, rates, registry};
 use crate::service::doctor::DoctorCheck;
-use crate::service::doctor::calls::{CALL_MAX, call_node};
+use crate::service::doctor::calls::call_node;
 use crate::service::doctor::chains::{endpoint, websocket};
-use crate::service::doctor::public::host_and_port;
 use crate::service::ports::SystemClock;
 use crate::service::settlement::{APP, SETTLEMENT, SettlementReader};
 use crate::service::tls;
@@ -205,19 +200,10 @@ fn judge(answers: Vec<Result<(), String>>) -> DoctorCheck {
     }
 }
 
-/// Makes a call to a node, if a gateway with these settings would.
+/// Makes a call to a node over the channel that a gateway with these settings uses.
 async fn answers(url: &str, allow_private: bool) -> Result<(), String> {
-    if !allow_private {
-        let (host, port) = host_and_port(url).ok_or("the URL has no host")?;
-        let looked = timeout(CALL_MAX, lookup_host((host.as_str(), port))).await;
-        let found = looked.map_err(|_| "no answer about its name".to_owned())?;
-        let found = found.map_err(|error| error.to_string())?;
-        let is_private = |address: &IpAddr| !is_public(*address);
-        if let Some(address) = found.map(|it| it.ip()).find(is_private) {
-            return Err(format!("{address} is private"));
-        }
-    }
-    call_node(url).await
+    let channel = node_channel(url, allow_private);
+    call_node(channel.map_err(|error| one_line(&root_cause(&error)))?).await
 }
 
 #[cfg(test)]
@@ -240,11 +226,21 @@ mod tests {
     #[tokio::test]
     async fn a_private_address_is_not_called_unless_that_is_allowed() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let refused = answers(&url, false).await.unwrap_err();
-        assert_eq!(refused, "127.0.0.1 is private");
+        let port = listener.local_addr().unwrap().port();
+        let urls = ["localhost", "127.0.0.1"].map(|host| format!("http://{host}:{port}"));
+        for url in &urls {
+            let refused = answers(url, false).await.unwrap_err();
+            assert!(refused.contains("--allow-private-nodes"), "{url}: {refused}");
+        }
         drop(listener);
-        let refused = answers(&url, true).await.unwrap_err();
+        let refused = answers(&urls[1], true).await.unwrap_err();
         assert!(!refused.contains("private"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_url_is_an_error() {
+        for url in ["", "no url", "http://"] {
+            answers(url, true).await.unwrap_err();
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use hawser_chain::admin::Contract;
 use hawser_chain::broadcast::TransactionTimes;
-use hawser_chain::index::{ChainReader, require_push_chain};
+use hawser_chain::index::ChainReader;
 use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
 use hawser_gateway::chain::{ChainRecordPlace, ChainWriter};
@@ -30,7 +30,7 @@ use hawser_validation::wallets::Wallets;
 use tokio::sync::{Notify, watch};
 
 use super::service_manager::serve_until_stopped;
-use super::settlement::{ChainSetupError, SettlementLists, SettlementReader};
+use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, OpenFiles};
@@ -187,10 +187,6 @@ async fn inputs(
     let app = app_chains(settings, deployment.as_ref(), tenant_payers).await?;
     let redis = redis(settings).await?;
     let push_urls = settings.chains.settlement.push_urls.clone();
-    if let Some(settlement) = &settlement {
-        let checked = require_push_chain(&push_urls, settlement.endpoints.id()).await;
-        checked.map_err(ChainSetupError::Url)?;
-    }
     let watcher = deposit_watcher(settings, settlement.as_ref(), deployment.as_ref());
     let deposit =
         watcher.as_ref().map_or_else(|| watch::channel(None).1, DepositWatcher::subscribe);

@@ -1,6 +1,6 @@
 //! Decides whether a database may be imported, by facts about it, before its rows are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
@@ -62,6 +62,14 @@ pub enum ImportPlanError {
         originator: i64,
         /// The number of its envelopes.
         envelopes: i64,
+    },
+    /// The own strand was to be left out.
+    #[error(
+        "--leave-out names node {own}, whose database this is: peers may lack the end of its strand. To take all of it          from peers, start with an empty folder (docs/runbooks/replace-xmtpd.md)"
+    )]
+    OwnLeftOut {
+        /// The node.
+        own: OriginatorId,
     },
     /// Rows are missing in the database.
     #[error(
@@ -217,14 +225,18 @@ impl NetworkContracts {
 }
 
 /// Compares the facts with the registry, and with the contracts of the network. `older` is the key that signed
-/// the strands of the older network; without it they are left out.
+/// the strands of the older network; without it they are left out. The strands of the nodes `without` are left out, too.
 pub(super) fn check(
     facts: &SourceFacts,
     own: &NodeRecord,
     registry: &Registry,
     older: Option<PublicKey>,
     contracts: &NetworkContracts,
+    without: &BTreeSet<OriginatorId>,
 ) -> Result<ImportPlan, ImportPlanError> {
+    if without.contains(&own.id) {
+        return Err(ImportPlanError::OwnLeftOut { own: own.id });
+    }
     let (node, key) = facts.node.as_ref().ok_or(ImportPlanError::NoNode)?;
     if u32::try_from(*node) != Ok(own.id.0) {
         return Err(ImportPlanError::OtherNode { found: *node, own: own.id });
@@ -249,7 +261,9 @@ pub(super) fn check(
             Some(record) => Some(record.public_key),
             None => older.filter(|_| originator.is_migrated()),
         };
-        if let Some(key) = key {
+        if key.is_some() && without.contains(&originator) {
+            plan.left_out.push((originator, envelopes));
+        } else if let Some(key) = key {
             plan.strands.insert(originator, PlannedStrand { key, envelopes });
         } else if !originator.is_node() {
             plan.left_out.push((originator, envelopes));
@@ -349,7 +363,7 @@ mod tests {
         let [aa, bb, cc] = ["0xaa", "0xbb", "0xcc"].map(str::to_owned);
         let contracts =
             NetworkContracts { all: vec![aa.clone(), bb.clone(), cc], read: vec![aa, bb] };
-        check(facts, &record(100, 1), registry, older, &contracts)
+        check(facts, &record(100, 1), registry, older, &contracts, &BTreeSet::new())
     }
 
     #[test]
@@ -373,6 +387,26 @@ mod tests {
         let plan = checked_with(&facts(), Some(key), &registry).unwrap();
         assert_eq!(plan.strands[&OriginatorId(10)], PlannedStrand { key, envelopes: 2 });
         assert_eq!(plan.left_out, [(OriginatorId(0), 3)]);
+    }
+
+    /// xmtpd stores what a hostile node has not signed, and no node takes it.
+    #[test]
+    fn strands_of_other_nodes_can_be_left_out_and_the_own_one_cannot() {
+        let registry = [record(100, 1), record(200, 2)].into_iter().collect();
+        let (contracts, own) = (NetworkContracts::default(), record(100, 1));
+        let with = |facts: &SourceFacts, without: &[u32]| {
+            let without = without.iter().copied().map(OriginatorId).collect();
+            check(facts, &own, &registry, None, &contracts, &without)
+        };
+        let plan = with(&facts(), &[200]).unwrap();
+        assert_eq!(plan.strands.into_keys().collect::<Vec<_>>(), [OWN]);
+        let left_out = [(0, 3), (10, 2), (200, 1)].map(|(id, count)| (OriginatorId(id), count));
+        assert_eq!(plan.left_out, left_out);
+        assert_eq!(with(&facts(), &[100]), Err(ImportPlanError::OwnLeftOut { own: OWN }));
+        let mut strange = facts();
+        strange.strands.insert(OriginatorId(300), whole(4, 4));
+        let unknown = ImportPlanError::UnknownOriginator { originator: 300, envelopes: 4 };
+        assert_eq!(with(&strange, &[300]), Err(unknown), "it may be another network's database");
     }
 
     #[test]

@@ -113,7 +113,8 @@ pub enum ImportError {
     /// A row is not an envelope that a node of the network has signed.
     #[error(
         "originator {originator}, place {sequence}: {source}. The database was altered, or the node has stored \
-         what its originator has not signed; take everything from peers instead (docs/runbooks/replace-xmtpd.md)"
+         what its originator has not signed. If that is another node, leave its strand out with --leave-out \
+         {originator}; otherwise take everything from peers (docs/runbooks/replace-xmtpd.md)"
     )]
     Row {
         /// The strand.

@@ -33,7 +33,7 @@ mod strand;
 mod tls;
 mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_chain::admin::Contract;
 use hawser_engine::ports::NodeRecord;
@@ -88,8 +88,8 @@ pub struct ImportReport {
 }
 
 /// Imports the database at `postgres`, a connection string, into the data folder of these settings. `name` is that of
-/// the database, if it is another one than the string names. `now_unix_s` is the present time. Calls `progress` at
-/// intervals. A second call continues an interrupted one.
+/// the database, if it is another one than the string names. The strands of the nodes `without` are left out.
+/// `now_unix_s` is the present time. Calls `progress` at intervals. A second call continues an interrupted one.
 ///
 /// # Errors
 /// [`ImportError`]. If this call began the folder, and the database or one of its rows was refused, the folder is as it
@@ -98,6 +98,7 @@ pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
     name: Option<&str>,
+    without: &BTreeSet<OriginatorId>,
     now_unix_s: u64,
     progress: &mut (dyn FnMut(ImportProgress) + Send),
 ) -> Result<ImportReport, ImportError> {
@@ -108,7 +109,7 @@ pub async fn run(
     let facts = source.facts().await?;
     let contracts = contracts(settings).await?;
     let older = settings.migrated.map(|it| it.key);
-    let plan = check::check(&facts, &own, &registry, older, &contracts)?;
+    let plan = check::check(&facts, &own, &registry, older, &contracts, without)?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
     let total = plan.envelopes();
     let mut done = 0;

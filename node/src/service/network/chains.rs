@@ -5,13 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::Address;
-use futures_util::future::try_join_all;
 use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{
-    ChainReader, EventSource, HeadStatus, PushSettings, Sink, WalkSettings, require_push_chain,
-};
+use hawser_chain::index::{ChainReader, EventSource, HeadStatus, PushSettings, Sink, WalkSettings};
 use hawser_chain::watch::{BalanceWatcher, ListSnapshot, PauseWatcher, WatchedAccount};
 use hawser_engine::Engine;
 use hawser_proto::OriginatorId;
@@ -189,17 +186,6 @@ impl Chains {
         // On this chain the fee token is the native token.
         let account = account_of(settings, None);
         self.reached.push(ReachedChain { endpoints, push, walks, disconnect_max, account });
-        Ok(())
-    }
-
-    /// Checks that no WebSocket serves another chain than its settings name.
-    ///
-    /// # Errors
-    /// Fails for one that states another chain id.
-    pub(in crate::service) async fn require_push_chains(&self) -> Result<(), ChainSetupError> {
-        let asked = self.reached.iter();
-        let asked = asked.map(|it| require_push_chain(&it.push.urls, it.endpoints.id()));
-        try_join_all(asked).await?;
         Ok(())
     }
 

@@ -60,8 +60,8 @@ impl RecordRatesError {
     }
 }
 
-/// Records a rate table, with the time up to which it is complete, and returns all recorded rates, with the times of
-/// that table. A running node deletes no rate, because envelopes of its time are checked against it.
+/// Records a rate table and returns all recorded rates, with the times of that table. Also notes the time up to which
+/// they are complete. A running node deletes no rate, because envelopes of its time are checked against it.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or the database fails.
@@ -70,13 +70,14 @@ pub(super) fn record_rates(
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
-    if let Some(until_ns) = table.complete_until_ns()
+    let recorded = recorded_rates(store)?.as_of(table);
+    if let Some(until_ns) = recorded.complete_until_ns()
         && let Err(error) = store.note_rates_complete(until_ns)
     {
         // Only audits of the folder need the time. The rates are in use also while the disk is full.
         tracing::debug!(%error, "the time of the price list cannot be noted");
     }
-    Ok(recorded_rates(store)?.as_of(table))
+    Ok(recorded)
 }
 
 /// Records a rate table at the start like [`record_rates`]. If the disk does not permit it, returns the previously

@@ -384,6 +384,28 @@ mod tests {
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
     }
 
+    #[test]
+    fn prices_that_a_list_takes_back_stay_in_force_and_judge_nothing_until_it_has_them_again() {
+        let mut files = Files::new();
+        let path = files.folder.path().join("rates.json");
+        let later = RateRecord { start_time: 9, ..RateRecord::FIRST };
+        for (rates, is_judge) in [
+            (vec![RateRecord::FIRST, later], true),
+            (vec![RateRecord::FIRST], false),
+            (vec![RateRecord::FIRST, later], true),
+        ] {
+            write_rates(&path, rates);
+            // The second look finds the same file.
+            for _ in 0..2 {
+                let before_ns = now_ns();
+                files.reader.look();
+                let rates = files.reader.network.rates.borrow().clone();
+                assert!(rates.rates().len() == 2 && rates.covers(before_ns), "{rates:?}");
+                assert_eq!(rates.is_complete_at(0), is_judge, "{rates:?}");
+            }
+        }
+    }
+
     /// The list may have a rate that a full disk did not take, and by which honest nodes charge.
     #[test]
     fn prices_that_cannot_be_recorded_at_the_start_are_neither_sold_at_nor_judged_by() {

@@ -75,8 +75,8 @@ pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
     "allow-private-nodes",
     "HAWSER_ALLOW_PRIVATE_NODES",
     "false",
-    "Call other nodes whose addresses in the registry lie in private networks; those of a registry file are called \
-     anyway, and by a node whose own address is private",
+    "Call other nodes whose addresses in the registry, or in a registry file, lie in private networks; a node whose \
+     own address is private calls them anyway",
 );
 pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "quic-address",

@@ -108,6 +108,6 @@ pub(super) fn attack(state: &ScriptedPeerState, attack: Attack, framed: bool) ->
         Attack::Forged => forged(state.id, &SecretKey::from_bytes(&[3; 32]).unwrap()),
         Attack::KeepAlives => Some(message(Vec::new(), framed)),
         Attack::HugeFrame => Some([&[0, 0x40, 0, 0, 0][..], &[0; 1000]].concat().into()),
-        Attack::Silence | Attack::BadDetails => None,
+        Attack::Silence | Attack::BadDetails | Attack::EmptyEnds => None,
     }
 }

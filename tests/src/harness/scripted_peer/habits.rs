@@ -45,11 +45,13 @@ pub enum Attack {
     Silence,
     /// An error whose details are malformed.
     BadDetails,
+    /// A keep-alive, and the end of the stream in good order.
+    EmptyEnds,
 }
 
 impl Attack {
     /// All attacks.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Garbage,
         Self::ForeignOriginator,
         Self::Forged,
@@ -57,6 +59,7 @@ impl Attack {
         Self::HugeFrame,
         Self::Silence,
         Self::BadDetails,
+        Self::EmptyEnds,
     ];
 }
 

@@ -197,6 +197,10 @@ fn start(
     if state.habits.lock().attack == Some(Attack::BadDetails) {
         return send(&to, vec![bad_details()]);
     }
+    if state.habits.lock().attack == Some(Attack::EmptyEnds) {
+        let keep_alive = Frame::data(answer::message(Vec::new(), framed));
+        return send(&to, vec![keep_alive, trailers("0")]);
+    }
     if originator != state.id && state.habits.lock().sends_long {
         tokio::spawn(async move { send_long(&state, &to).await });
         return;

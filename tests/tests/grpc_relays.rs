@@ -1,0 +1,53 @@
+//! Peers over gRPC that pass on strands of other nodes, which they do not check.
+
+use hawser_proto::SecretKey;
+use hawser_tests::harness::files::Record;
+use hawser_tests::harness::network::Network;
+use hawser_tests::harness::scripted_peer::{Habits, ScriptedPeer};
+use hawser_tests::harness::{raw, wait};
+
+use super::{UNREACHABLE, assert_follows};
+
+/// Node 400 is registered and cannot be reached. It has given the relay an envelope that it has not signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_passes_on_what_it_has_not_checked_keeps_its_session_and_its_own_strand() {
+    let mut relay = ScriptedPeer::start(300, Habits::default());
+    let mut away = ScriptedPeer::start(400, Habits::default());
+    relay.originate(3, 60);
+    away.originate(2, 60);
+    relay.hold(&away);
+    relay.take_over(400, &[3], &SecretKey::from_bytes(&[0x24; 32]).unwrap(), 1);
+    let mut network = Network::new(1);
+    network.register(relay.record());
+    network.register(Record { http_address: UNREACHABLE.to_owned(), ..away.record() });
+    network.start_all().await;
+    let node = &network.nodes[0];
+    let metrics = wait::until("the envelope is refused", async || {
+        let metrics = node.metrics().await;
+        let refused = metrics.sum("xmtp_replicated_total", &[r#"result="forged""#]);
+        (refused > 0.0).then_some(metrics)
+    })
+    .await;
+    assert_follows(node, &away).await;
+    wait::until("it is named", async || {
+        let output = node.process().output();
+        let line = output.lines().find(|line| line.contains("did not check it"));
+        line.is_some_and(|line| line.contains("300") && line.contains("400")).then_some(())
+    })
+    .await;
+    // So the node stays ready for readers, although others claim more of the strand.
+    wait::until("the status shows it", async || {
+        let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
+        let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let strand = status["originators"].as_array()?.iter().find(|it| it["originator_id"] == 400);
+        (strand?["refused_after"] == 2).then_some(())
+    })
+    .await;
+    relay.originate(5, 60);
+    assert_follows(node, &relay).await;
+    let later = node.metrics().await;
+    for metrics in [metrics, later] {
+        assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+        assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+    }
+}
