@@ -204,8 +204,8 @@ pub struct AdmissionError {
     pub text: String,
     /// The same envelopes, for programs. Empty if the request is at fault and no single envelope.
     pub envelopes: Vec<RefusedEnvelope>,
-    /// The last sequence ids that this node has of the originators on which those envelopes depend that are refused for
-    /// a dependency, 0 for none.
+    /// For each originator on which an envelope depends that is refused for a dependency: the last sequence id that
+    /// this node has, 0 for none.
     pub seen: BTreeMap<OriginatorId, SequenceId>,
 }
 

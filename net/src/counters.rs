@@ -14,7 +14,7 @@ pub enum PeerError {
     /// The registry has no node of this id in the network.
     #[error("the registry lists no such node in the network")]
     UnknownNode,
-    /// The peer has another id than the one that was dialled, or this node's own.
+    /// The peer's id is not the one that was dialled, or is this node's own.
     #[error("the peer is another node than the one that was dialled")]
     WrongNode,
     /// The signature does not prove this id, in this role, on this connection.

@@ -99,9 +99,8 @@ pub enum Priority {
     /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
-    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
-    /// those of others, on threads of their own: any caller can cause such look-ups, which must not hold up other
-    /// checks.
+    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Callers take
+    /// turns at these, on separate threads: any caller can cause such look-ups, and they must not hold up other checks.
     LookUp(PublishCaller),
     /// As [`Self::LookUp`], before the caller's other look-ups: the sequencing thread makes this one itself if it comes
     /// too late.

@@ -274,7 +274,8 @@ pub(super) fn resolve_waiting(
     Ok(ResolvedInbox { entries, end: replay.end() })
 }
 
-/// Reads an update that waits; `None` if that fails. It then waits on, and so do those behind it in its inbox.
+/// Reads an update that waits; `None` if that fails. The update then continues to wait, and so do the later updates of
+/// its inbox.
 fn waiting_update(store: &Store, inbox: InboxId, id: EnvelopeId) -> Option<(Bytes, StoredUpdate)> {
     let read = || -> Result<_, ReadError> {
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
