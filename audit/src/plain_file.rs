@@ -1,6 +1,7 @@
 //! Files that are opened by their names: regular ones alone.
 //!
-//! The enemy puts a pipe in the place of a file, at which a reader waits for ever, or a device whose bytes do not end.
+//! The attacker puts a pipe in the place of a file, at which a reader waits for ever, or a device whose bytes do not
+//! end.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};

@@ -1,6 +1,6 @@
 //! The width of the gap behind which a node continues if its folder may lack places.
 //!
-//! The enemy is a second folder of the same age with the same key, on another machine. Behind equal gaps both would
+//! The danger is a second folder of the same age with the same key, on another machine. Behind equal gaps both would
 //! sign the same places. The two do not always see each other: no peer can be asked, or the same peers answer both
 //! before one of them has signed. So the width differs for each of them.
 

@@ -113,7 +113,7 @@ mod tests {
     /// An address of another site.
     const THERE: ClientAddress = ClientAddress::V6(1 << 16);
 
-    /// Checks without the part that all addresses share, which an enemy has used up.
+    /// Checks without the part that all addresses share, which an attacker has used up.
     fn used_up() -> TokenChecks {
         let mut checks = TokenChecks::default();
         let (flood, far_ms) = (ClientAddress::Invalid, 10 * ACCEPTED_FOR_MS);

@@ -29,8 +29,8 @@ const INBOXES_AT_ONCE: usize = 32;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of waiting updates that are judged while an append has to wait, besides one update of each inbox. A guess:
-/// some 0.4 s of one core. In hours, an enemy can gather hundreds of megabytes of updates behind one that waits for a
-/// contract wallet, which all become due at once.
+/// some 0.4 s of one core. In hours, an attacker can gather hundreds of megabytes of updates behind one that waits for
+/// a contract wallet, which all become due at once.
 const RESOLVED_BYTES_MAX: usize = 1 << 20;
 
 /// Verdicts on identity updates that waited.

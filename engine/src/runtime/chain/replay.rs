@@ -23,7 +23,8 @@ const UPDATES_AT_ONCE: usize = 16;
 const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 
 /// The part of it that each inbox has in any case. A guess: logs of honest inboxes have some kilobytes. With all gas of
-/// the chain, an enemy has some 200 such logs read in a second, which takes 0.4 s of one core (`docs/performance.md`).
+/// the chain, an attacker has some 200 such logs read in a second, which takes 0.4 s of one core
+/// (`docs/performance.md`).
 const SMALL_LOG_BYTES: usize = 64 << 10;
 
 /// The cost of a signature from which the judge had to find the signer, in bytes of a log that take as long: some
