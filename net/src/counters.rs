@@ -15,7 +15,7 @@ pub enum PeerError {
     #[error("the registry lists no such node in the network")]
     UnknownNode,
     /// The peer's id is not the one that was dialled, or is this node's own.
-    #[error("the peer is another node than the one that was dialled")]
+    #[error("the peer is not the node that was dialled")]
     WrongNode,
     /// The signature does not prove this id, in this role, on this connection.
     #[error("the proof of the peer's node id is invalid")]

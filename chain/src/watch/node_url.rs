@@ -20,7 +20,7 @@ pub enum NodeUrlError {
     #[error("it has a fragment (#)")]
     Fragment,
     /// No server can listen at the port.
-    #[error("its port is none")]
+    #[error("its port is not a number from 1 to 65535")]
     Port,
 }
 
