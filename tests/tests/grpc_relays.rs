@@ -29,12 +29,14 @@ async fn a_peer_that_passes_on_what_it_has_not_checked_keeps_its_session_and_its
     })
     .await;
     assert_follows(node, &away).await;
+    let node = &mut network.nodes[0];
     wait::until("it is named", async || {
         let output = node.process().output();
         let line = output.lines().find(|line| line.contains("did not check it"));
         line.is_some_and(|line| line.contains("300") && line.contains("400")).then_some(())
     })
     .await;
+    let node = &network.nodes[0];
     // So the node stays ready for readers, although others claim more of the strand.
     wait::until("the status shows it", async || {
         let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
