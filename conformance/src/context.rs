@@ -16,7 +16,7 @@ use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
 /// Interval between two polls of a node. A guess: small beside a round trip and a commit.
-pub const GLANCE: Duration = Duration::from_millis(20);
+pub const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// The maximum number of seconds between the expiries of two statements that a node makes of one publish. A guess:
 /// twice the time that the reference node waits for its log before it answers.
@@ -200,7 +200,7 @@ impl JudgedNodes {
             if !is_broken || Instant::now() >= deadline {
                 return judged;
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// No test waits longer than this for one thing; on a loaded machine everything takes long.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
 /// Interval between two checks of a condition.
-pub const GLANCE: Duration = Duration::from_millis(20);
+pub const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Asks until there is an answer.
 ///
@@ -18,7 +18,7 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
             return answer;
         }
         assert!(Instant::now() < deadline, "waited {WAIT_MAX:?} in vain until {what}");
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
@@ -40,6 +40,6 @@ pub async fn until_equal<T: PartialEq + std::fmt::Debug>(
         if Instant::now() >= deadline {
             panic!("{what}: waited {WAIT_MAX:?}\n  for {wanted:?}\n  got {answer:?}");
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

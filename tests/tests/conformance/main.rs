@@ -21,7 +21,7 @@ use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
 use hawser_tests::harness::files;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::wait::{self, GLANCE};
+use hawser_tests::harness::wait::{self, POLL_EVERY};
 use hawser_tests::harness::xmtpd_database::Certificate;
 use tokio::io::AsyncWriteExt as _;
 
@@ -68,7 +68,7 @@ impl Requests {
                 node.ready().await;
                 std::fs::remove_file(&self.start).unwrap();
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }
