@@ -7,9 +7,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use hawser_audit::compare::{ComparedBy, compare};
+use hawser_audit::export::{ExportSettings, Manifest, PartReader, StrandParts, export, log_path};
 use hawser_audit::html::{self, PageFacts};
+use hawser_audit::partition::{
+    ChainsOfLog, ExpectedStrand, ExportedPayers, RangeVerdict, check_partition, merge,
+};
 use hawser_audit::replay::{
-    CheckpointList, FaultKind, LogRows, LogSource, LogWithSecond, Replay, ReplayReport,
+    CheckpointList, FaultKind, Faults, LogRows, LogSource, LogWithSecond, Replay, ReplayReport,
     ReplaySettings, SecondCheckpoints, SourceError, StrandRows,
 };
 use hawser_engine::price::recorded_rate;
@@ -19,6 +23,7 @@ use hawser_rules::{Rate, RateTable};
 use hawser_storage::LogItem;
 
 use super::members::LIAR;
+use super::scripted::Role;
 use super::strands::{Version, key, rates, version_of};
 use super::world::Sim;
 use folder::FolderLog;
@@ -45,8 +50,8 @@ pub struct AuditFindings {
 }
 
 impl Sim {
-    /// Asserts that an audit of each honest node's log names each lie that the log holds, and nothing else. So does a
-    /// comparison of two logs, and the page about an audit.
+    /// Asserts that an audit of each honest node's log names each lie that the log holds, and nothing else. So do a
+    /// comparison of two logs, the page about an audit, and the parts of an export.
     ///
     /// # Panics
     /// Panics if an audit leaves a lie out, or accuses an honest node.
@@ -78,6 +83,9 @@ impl Sim {
                 self.assert_report(node, &report, &expected);
                 findings.by_checkpoint.extend(fault.map(|it| it.2));
             }
+            if TOLD_APART.contains(&node) {
+                self.assert_parts(&log, &settings, &lies);
+            }
             findings.differing += self.assert_compared(self.honest()[0], node);
         }
     }
@@ -90,19 +98,9 @@ impl Sim {
         expected: &BTreeSet<FaultAt>,
     ) {
         let faults = report.all_faults();
-        let named: BTreeSet<FaultAt> = faults
-            .kept()
-            .iter()
-            .map(|it| (it.originator_id, it.sequence_id, it.kind, it.rule))
-            .collect();
-        assert_eq!(named, *expected, "the audit of {node}: {:?}", faults.kept());
+        assert_eq!(named(&faults), *expected, "the audit of {node}: {:?}", faults.kept());
         assert_eq!(faults.count(), expected.len() as u64, "the audit of {node}");
-        let are_claims = expected.iter().all(|fault| fault.2.is_claim());
-        let verdict = match expected.is_empty() {
-            true => "clean",
-            false if are_claims => "claim",
-            false => "faulty",
-        };
+        let verdict = verdict_on(expected);
         assert_eq!(report.verdict(), verdict, "the audit of {node}: {:?}", report.incomplete);
         for strand in &report.strands {
             let lacking: u64 = strand.figures.absent.values().sum();
@@ -167,7 +165,7 @@ impl Sim {
         for strand in found.iter().filter(|strand| strand.originator_id != LIAR) {
             assert!(strand.is_equal(), "{first} and {second}: {strand:?}");
         }
-        let named: BTreeSet<SequenceId> =
+        let told: BTreeSet<SequenceId> =
             found.iter().flat_map(|strand| &strand.other).map(|it| it.sequence_id).collect();
         let (mine, other) = (self.held(first, LIAR), self.held(second, LIAR));
         let differing: BTreeSet<SequenceId> = mine
@@ -175,8 +173,67 @@ impl Sim {
             .filter(|(place, bytes)| other.get(place).is_some_and(|it| it != bytes))
             .map(|(place, _)| place)
             .collect();
-        assert_eq!(named, differing, "{first} and {second}");
-        named.len()
+        assert_eq!(told, differing, "{first} and {second}");
+        told.len()
+    }
+
+    /// Asserts that two halves of an export, which are checked apart from each other as engines of several machines do,
+    /// have these faults together, except for those that need the envelopes before a place.
+    fn assert_parts(
+        &self,
+        log: &FolderLog<'_>,
+        settings: &ReplaySettings,
+        lies: &BTreeSet<FaultAt>,
+    ) {
+        let place = tempfile::tempdir().unwrap();
+        let (threads, with_payers, now_ns) = (1, true, settings.now_ns);
+        let options = ExportSettings { threads, with_payers, registry: None, rates: None, now_ns };
+        export(log, place.path(), options, |_| ()).unwrap();
+        let manifest = Manifest::read(place.path()).unwrap().expect("the export has one");
+        let strand = |parts: &StrandParts| ExpectedStrand {
+            originator_id: parts.originator_id,
+            through: parts.through(),
+            rows: parts.rows(),
+            head: parts.head,
+            beyond_head: parts.beyond_head,
+        };
+        let listed: Vec<ExpectedStrand> = manifest.strands.iter().map(strand).collect();
+        let mut rows = Vec::new();
+        for strand in &manifest.strands {
+            for part in &strand.parts {
+                let path = log_path(place.path(), strand.originator_id, part.from);
+                rows.extend(PartReader::open(&path).unwrap().map(Result::unwrap));
+            }
+        }
+        let behind = rows.split_off(rows.len() / 2);
+        let mut ranges: Vec<RangeVerdict> = Vec::new();
+        for half in [rows, behind] {
+            let half = half.into_iter().map(Ok::<_, SourceError>);
+            let (payers, chains) = (ExportedPayers::Named, ChainsOfLog::default());
+            ranges.extend(check_partition(half, settings, payers, &chains).unwrap());
+        }
+        let merged = merge(ranges, Some(&listed)).unwrap();
+        // A rate allows the fee of this role, and only a replay counts the envelopes before it.
+        let is_left = self.role() == Role::Overcharger;
+        let expected = if is_left { BTreeSet::new() } else { lies.clone() };
+        assert_eq!(named(&merged.faults), expected, "{:?}", merged.faults.kept());
+        assert_eq!(merged.verdict, verdict_on(&expected), "{:?}", merged.incomplete);
+    }
+}
+
+/// Returns the faults of a report.
+fn named(faults: &Faults) -> BTreeSet<FaultAt> {
+    let at = faults.kept().iter();
+    at.map(|it| (it.originator_id, it.sequence_id, it.kind, it.rule)).collect()
+}
+
+/// Returns the verdict on a log with these faults.
+fn verdict_on(faults: &BTreeSet<FaultAt>) -> &'static str {
+    let are_claims = faults.iter().all(|fault| fault.2.is_claim());
+    match faults.is_empty() {
+        true => "clean",
+        false if are_claims => "claim",
+        false => "faulty",
     }
 }
 
