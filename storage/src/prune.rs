@@ -26,8 +26,8 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::MarkKey;
 use crate::leaving::{
-    DeriveExpired, ExpiredEnvelope, Expiring, Leaving, LeavingPart, LeavingRows, LeavingStrand,
-    tell_unread,
+    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
+    LeavingStrand, tell_unread,
 };
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
@@ -275,7 +275,8 @@ impl Database {
             };
             let leaf = (place > tree_size).then(|| leaf_of(&bytes));
             let facts = facts.unbooked();
-            let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
+            let leaving =
+                LeavingEnvelope { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
             rows.stage(&leaving);
             if marks.cover(id)? {
                 // It was withdrawn. The mark of its range takes the place of its own.
@@ -302,7 +303,7 @@ impl Database {
     fn prune_or_keep(
         &self,
         strand: &mut LeavingStrand<'_>,
-        leaving: &[Leaving],
+        leaving: &[LeavingEnvelope],
         done: &mut PrunedBatch,
         is_told: &mut bool,
     ) -> Result<bool, CommitError> {
@@ -328,7 +329,7 @@ impl Database {
     fn prune_strand(
         &self,
         strand: &mut LeavingStrand<'_>,
-        leaving: &[Leaving],
+        leaving: &[LeavingEnvelope],
         done: &mut PrunedBatch,
     ) -> Result<bool, CommitError> {
         let originator = strand.originator();

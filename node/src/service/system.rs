@@ -46,7 +46,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     runtime_of("runtime", RUNTIME_TURN_NS)
 }
 
-/// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
+/// Creates the runtime for connections that publish (`docs/decisions/0017-publishers-go-first.md`). Worker threads have
 /// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
 pub(super) fn publisher_runtime() -> io::Result<Runtime> {
     runtime_of("publishers", PUBLISH_TURN_NS)

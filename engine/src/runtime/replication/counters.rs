@@ -43,8 +43,8 @@ impl StrandCounters {
         *self.source.lock()
     }
 
-    /// Returns the place behind which a peer has last sent an envelope that no node takes; `None` if none has. While the
-    /// strand ends there, it may be the strand's own node that keeps it from going on.
+    /// Returns the place behind which a peer has last sent an envelope that no node takes; `None` if none has. While
+    /// the strand ends there, it may be the strand's own node that keeps it from going on.
     #[must_use]
     pub fn refused_after(&self) -> Option<SequenceId> {
         *self.refused_after.lock()
