@@ -192,8 +192,8 @@ const SHOWN_PLACES: u64 = 4096;
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.
 const WRITE_PLACES: usize = 32;
-/// Pause between two tries to find no commit, and to lock the head of a strand. A guess: a part of a commit. The system makes it about twice
-/// as long.
+/// Pause between two tries to find no commit, and to lock the head of a strand. A guess: a part of a commit. The system
+/// makes it about twice as long.
 const BUSY_PAUSE: Duration = Duration::from_micros(50);
 /// Tries after which pruning stands in line. A guess: they take as long as a commit to a usual disk. So pruning goes on
 /// where a commit follows upon the other, by one write for each millisecond.
@@ -379,8 +379,8 @@ impl Database {
 }
 
 impl Database {
-    /// Locks the head of a strand while no commit runs. Does not stand in line at first: a thread in line gets the lock,
-    /// and then the turn to write, before it gets a core, and commits would wait for that as well. A commit to another
+    /// Locks the head of a strand while no commit runs. Does not stand in line at first: a thread in line gets the lock
+    /// and then the turn to write before it gets a core, and commits would wait for that as well. A commit to another
     /// strand has the turn to write. One that waits for this head has to get a core before it can take it, and pruning
     /// would take it first.
     fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
