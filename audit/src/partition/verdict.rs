@@ -63,7 +63,7 @@ pub struct RangeVerdict {
     /// in the output of programs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chain_times: Option<ChainTimes>,
-    /// The digest of the chains' times by which dependencies were judged, hex; `None` if they were not judged.
+    /// The digest of the chains' times by which dependencies were judged, hex; `None` if one was not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chains: Option<String>,
     /// Faults that do not depend on the rows before the range.

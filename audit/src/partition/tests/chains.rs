@@ -107,7 +107,7 @@ fn a_verdict_on_a_chain_without_its_times_or_with_impossible_ones_is_refused() {
     // Times of places before the range would not ascend once it is joined to the one before it.
     line["chain_times"] = serde_json::json!([[1, 7]]);
     assert!(RangeVerdict::parse(&line.to_string()).is_ok());
-    line["from"] = 2.into();
+    line["from"] = serde_json::json!(2);
     assert!(RangeVerdict::parse(&line.to_string()).is_err());
     // A node's strand has no times.
     let of_node = verdicts(&rows(&log.node), 1, &ChainsOfLog::default()).remove(0);
