@@ -1,5 +1,8 @@
 //! A circuit breaker: after several failures in a row a service is not called for a while. A plain value; time is
 //! an argument.
+//!
+//! Not taken from a library: those of the field wrap calls or layers of a service and read the clock themselves, for a
+//! counter and a time. A property test compares the states with their definition.
 
 /// The settings of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -82,5 +87,37 @@ mod tests {
         assert_eq!(breaker.state(203), BreakerState::Open);
         breaker.worked();
         assert_eq!(breaker.state(203), BreakerState::Closed);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_open_for_the_cooldown_after_each_failure_that_opens_it(
+            results in proptest::collection::vec((any::<bool>(), 0u64..60), 1..60),
+        ) {
+            let mut breaker = Breaker::new(BreakerSettings { failures_max: 3, cooldown_ms: 100 });
+            let (mut now_ms, mut failures_in_a_row) = (0_u64, 0_u32);
+            let mut open_until_ms: Option<u64> = None;
+            for (works, pause_ms) in results {
+                now_ms += pause_ms;
+                if works {
+                    breaker.worked();
+                    (failures_in_a_row, open_until_ms) = (0, None);
+                } else {
+                    failures_in_a_row += 1;
+                    let is_open = open_until_ms.is_some_and(|until_ms| now_ms < until_ms);
+                    let opens = !is_open && failures_in_a_row >= 3;
+                    prop_assert_eq!(breaker.failed(now_ms), opens);
+                    if opens {
+                        open_until_ms = Some(now_ms + 100);
+                    }
+                }
+                let state = match open_until_ms {
+                    None => BreakerState::Closed,
+                    Some(until_ms) if now_ms < until_ms => BreakerState::Open,
+                    Some(_) => BreakerState::HalfOpen,
+                };
+                prop_assert_eq!(breaker.state(now_ms), state);
+            }
+        }
     }
 }

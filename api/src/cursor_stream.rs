@@ -106,7 +106,7 @@ fn pause_for(streams: usize) -> Duration {
     CURSOR_SENT_EVERY.max(CURSOR_COSTS.saturating_mul(streams))
 }
 
-/// Returns when the cursor is another one than `sent`, and the least time since that one has passed.
+/// Returns once the cursor differs from `sent` and the least time since `sent` has passed.
 async fn has_moved(
     moves: &mut watch::Receiver<()>,
     heads: &Heads,

@@ -1,4 +1,4 @@
-//! The state that the handlers of all services of envelopes share, and helpers for them.
+//! State and helpers that the handlers of all envelope services share.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Reads of what has expired, for the headers of streams.
+//! Reads which envelopes have expired, for the headers of streams.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use tokio::time::timeout;
 /// that works, and clients give up a stream without headers after two minutes.
 const OLDEST_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Reads of what has expired, one at a time, on a thread that no query takes. Streams that open meanwhile share the
-/// result of the next one.
+/// Reads which envelopes have expired, one read at a time, on a thread that no query uses. Streams that open during a
+/// read share the result of the next one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OldestReads(Arc<Mutex<Option<OldestRead>>>);
 
@@ -25,9 +25,9 @@ struct OldestRead {
 }
 
 impl OldestReads {
-    /// Returns the result of a `read` that begins after this call; `None` if it fails, or is not there within
-    /// [`OLDEST_WAIT_MAX`]. A read that hangs keeps one thread, and others wait for it. One that fails has failed for
-    /// all that wait.
+    /// Returns the result of a `read` that begins after this call; `None` if the read fails or takes longer than
+    /// [`OLDEST_WAIT_MAX`]. A read that hangs occupies one thread, and later callers wait for it. If it fails, it fails
+    /// for all waiting callers.
     pub(crate) async fn ask(
         &self,
         read: impl FnOnce() -> Option<Arc<[EnvelopeId]>> + Send + 'static,

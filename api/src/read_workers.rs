@@ -1,5 +1,5 @@
 //! The threads that answer queries: a fixed number, with bounded queues, fair between sites, and between the addresses
-//! of each. A site is an IPv4 address, or a /48 of IPv6, whose owner has more addresses than there are places.
+//! of each. A site is an IPv4 address, or an IPv6 /48, whose owner has more addresses than there are places.
 //!
 //! Publishing, other nodes' strands, streams and health have threads of their own, so no amount of
 //! queries delays them.
@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 use crate::callers::PaidTurns;
 use crate::error::CallError;
 
-/// Largest number of waiting queries of all callers. A guess: seconds of work. When it is reached, a further query
-/// takes the place of one of the site with the most, if that has at least two more than its own, and otherwise of one
-/// of its site's caller with the most, by the same rule. Otherwise a few sites or addresses that keep all places taken
-/// would leave none to the others.
+/// Largest number of waiting queries of all callers. A guess: seconds of work. A further query then evicts one of the
+/// site with the most waiting queries, if that site has at least two more than the query's own site. Otherwise it
+/// evicts one of the caller with the most in its own site, by the same rule. Without evictions, a few sites or
+/// addresses could keep the queue full and shut out all others.
 const WAITING_MAX: usize = 4096;
 /// Largest number of waiting queries of one address. A guess: some proxies do not forward client addresses, so all
 /// their clients have one.
@@ -49,7 +49,7 @@ struct ReadWorkersState {
     filled: Condvar,
 }
 
-/// The caller of a query: numbers of its address and of the address's site.
+/// The caller of a query, by the numbers of its address and of its site.
 #[derive(Debug, Clone, Copy)]
 struct QueryCaller {
     site: usize,
@@ -63,8 +63,7 @@ struct WaitingReads {
 }
 
 impl WaitingReads {
-    /// Puts a query behind the others of its caller. Returns the query that has lost its place to it, if all were
-    /// taken.
+    /// Queues a query behind the others of its caller. Returns the query that it evicts, if the queue was full.
     ///
     /// # Errors
     /// [`OverloadedError`] if too many wait.
@@ -133,8 +132,8 @@ impl ReadWorkers {
 }
 
 impl ReadWorkers {
-    /// Runs a read in turns, each of which its caller pays for before it starts. Other reads run between two turns,
-    /// also small ones of the same caller. `turn` returns the answer when there is no more to do.
+    /// Runs a read in turns. The caller is charged for each turn before it starts. Other reads, also small ones of the
+    /// same caller, run between two turns. `turn` returns the answer when the read is done.
     ///
     /// # Errors
     /// The errors of [`run`](Self::run), and an error if the caller cannot pay.
@@ -270,7 +269,7 @@ mod tests {
             let _ = push(&mut queue, caller);
         }
         assert_eq!(queue.jobs.len(), WAITING_MAX);
-        // Each caller has one query now, and none of them loses it.
+        // Each caller has one query now, and no query is evicted.
         assert!(push(&mut queue, 3 * WAITING_MAX).is_err());
         drop(queue.jobs.pop().unwrap());
         assert!(push(&mut queue, 3 * WAITING_MAX).is_ok());
@@ -287,7 +286,7 @@ mod tests {
         }
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses, each of which sends a single query.
+    /// The owner of an IPv6 /48 has 65,536 addresses, each of which sends a single query.
     #[test]
     fn all_addresses_of_a_site_leave_places_and_turns_to_others() {
         let mut queue = WaitingReads::default();

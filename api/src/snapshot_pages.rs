@@ -42,9 +42,9 @@ const RATE_BYTES_S: u64 = 64 << 20;
 const DOWNLOADS_MAX: usize = 8;
 /// Downloads of one address at once. A guess: one may not have ended yet when the next one begins.
 const DOWNLOADS_OF_ADDRESS_MAX: usize = 2;
-/// Downloads of all addresses of a site at once: of a /48 of IPv6, whose owner has more addresses than there are
-/// places. A guess: a slow reader leaves as many as it has to the other addresses of its site, and the site leaves half
-/// of all places to others.
+/// Downloads of all addresses of a site at once: of an IPv6 /48, whose owner has more addresses than there are places.
+/// A guess: a slow reader leaves as many as it has to the other addresses of its site, and the site leaves half of all
+/// places to others.
 const DOWNLOADS_OF_SITE_MAX: usize = 4;
 /// Longest duration of a download, equal to the bound of the readers of snapshots: 64 MiB, the longest file, at 1
 /// Mbit/s.
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(again.until, later + DOWNLOAD_MAX);
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn all_addresses_of_a_site_leave_downloads_to_others() {
         let (downloads, now) = (Arc::new(Downloads::default()), Instant::now());

@@ -1,7 +1,8 @@
 //! Node tokens: a node proves to another one, in a header of a call, that it is in the network.
 //!
 //! A token is a compact JWS (RFC 7515) signed with the node's key: ES256K over keccak-256 of `jwt|` and
-//! the signing input. Specified in `docs/protocol/api.md`. Plain values; time and registry are arguments.
+//! the signing input. Specified in `docs/protocol/api.md`. Plain values; time and registry are arguments. Not read by a
+//! JWT library, because those know no Keccak digests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -39,7 +39,7 @@ pub struct ComparedPlaces {
     pub stored_leaves: u64,
     /// Places of which nothing was read, because the stored trees are equal up to there.
     pub by_stored_trees: u64,
-    /// Those of the envelopes that are of a chain, and that the logs date otherwise: transaction and content are equal.
+    /// The compared envelopes of chains that have the same transaction and content in both logs, and different times.
     #[serde(skip_serializing_if = "is_zero")]
     pub dated_otherwise: u64,
 }
@@ -343,7 +343,7 @@ impl Walk<'_> {
         while !self.has_ended && (first.is_some() || second.is_some()) {
             let at = |row: &Option<HeldAt>| row.as_ref().map(|it| it.0.0);
             let place = at(&first).unwrap_or(u64::MAX).min(at(&second).unwrap_or(u64::MAX));
-            // A source that goes back would never end.
+            // Without this check, the comparison would never end with a source that goes backwards.
             if place < self.next || place > self.common {
                 let text = format!("place {place} came where {} was expected", self.next);
                 let side = if at(&first) == Some(place) { Side::First } else { Side::Second };

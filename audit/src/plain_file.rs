@@ -1,6 +1,7 @@
 //! Files that are opened by their names: regular ones alone.
 //!
-//! The enemy puts a pipe in the place of a file, at which a reader waits for ever, or a device whose bytes do not end.
+//! The attacker puts a pipe in the place of a file, at which a reader waits for ever, or a device whose bytes do not
+//! end.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -28,7 +29,7 @@ pub enum PlainFileError {
     /// The file is longer than any file of its kind.
     #[error("the file is too long: at most {len_bytes_max} bytes are read")]
     TooLong {
-        /// The most bytes that are read.
+        /// The maximum number of bytes that are read.
         len_bytes_max: u64,
     },
 }

@@ -1,5 +1,5 @@
-//! Proof files about void places: the statement of a node that it left places of its strand out, and an envelope that
-//! the node has signed for one of them, if there is one.
+//! Proof files about void places. Each holds a node's statement that it left out places of its strand and, if there is
+//! one, an envelope that the node has signed for one of these places.
 //!
 //! The file is JSON. Verifying it needs only the key of the node. Specified in `docs/auditing.md`.
 

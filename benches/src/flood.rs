@@ -97,7 +97,8 @@ struct Caller {
     number: u32,
     target: SocketAddr,
     began: Instant,
-    /// The most requests of all callers in a second, on average since the flood began; `None`: as many as they can.
+    /// The maximum number of requests of all callers in a second, on average since the flood began; `None`: as many as
+    /// they can.
     per_second_max: Option<f64>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -270,7 +271,7 @@ fn headers() -> Vec<u8> {
     headers
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let len = u32::try_from(content.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()

@@ -17,7 +17,7 @@ use crate::stats::Latencies;
 
 /// One of this many answers is kept and checked after the run.
 const SAMPLE_EVERY: u64 = 97;
-/// The most kept answers for each request in flight.
+/// The maximum number of kept answers for each request in flight.
 const SAMPLES_MAX: usize = 64;
 
 /// Requests of the run.

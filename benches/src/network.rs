@@ -276,8 +276,8 @@ impl Network {
         self.folder.path().join(format!("{}.log", self.members[index].id.0))
     }
 
-    /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks that. Fails if it
-    /// asks anything else.
+    /// Waits until a node accepts publishes. Confirms as its operator that its key is new, if the node asks for that.
+    /// Fails on any other question.
     async fn declare_new(
         &self,
         process: &mut Process,
@@ -570,7 +570,7 @@ pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     Err("no port is free".into())
 }
 
-/// The key of a node: always the same one, so that a folder that is kept has one strand.
+/// The key of a node. It never changes, so that a kept folder has one strand.
 pub(crate) fn node_key(id: OriginatorId) -> Result<SecretKey, BenchError> {
     let number = id.0 / 100;
     let secret = blake3::derive_key("hawser-bench node", &number.to_be_bytes());

@@ -1,10 +1,11 @@
 //! The price of gas, as several endpoints state it.
 //!
-//! The enemy is one endpoint that states a wrong price: a high one drains the account, or is refused by the ceilings,
-//! and a low one leaves transactions unmined. So every endpoint is asked, and a median counts: of three endpoints, one
-//! that lies moves it only to the price that another one states. Of two, one states the lower and one the higher price,
-//! and nothing shows which is true, so callers use both: see `broadcast::price` and [`agreed_fees`]. A price above the
-//! ceiling, or above what the account can pay, is not used if the other one is below: see [`Medians::up_to`].
+//! The attacker is one endpoint that states a wrong price: a high one drains the account, or is refused by the
+//! ceilings, and a low one leaves transactions unmined. So every endpoint is asked, and the median counts: among three
+//! endpoints, one that lies can move it only to a price that an honest endpoint states. Of two, one states the lower
+//! and one the higher price, and nothing shows which is true, so callers use both: see `broadcast::price` and
+//! [`agreed_fees`]. A price above the ceiling, or above what the account can pay, is not used if the other one is
+//! below: see [`Medians::up_to`].
 
 use std::time::Duration;
 

@@ -378,9 +378,10 @@ fn settlement(
     }
 }
 
-/// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
-/// costs a request at worst. A statement about another report than the `known` one counts only without one about that,
-/// and so does one with less settled than is known: the contract never takes leaves back. `None` if there is none.
+/// Returns the statement that most endpoints make about a report; in a tie the one with fewer settled leaves, which
+/// costs a request at worst. Statements about a report other than `known` count only if no endpoint makes one about
+/// `known`. The same holds for statements with fewer settled leaves than are known, because the contract never takes
+/// leaves back. Returns `None` without statements.
 fn agreed(stated: &[ContractReport], known: &ContractReport) -> Option<ContractReport> {
     let rank = |it: &&ContractReport| {
         let is_same = (it.start, it.end, it.root) == (known.start, known.end, known.root);

@@ -323,7 +323,7 @@ fn what_no_key_judges_is_not_taken_from_a_node() {
     assert_eq!(with_backup.status.code(), Some(2), "{with_backup:?}");
 }
 
-/// Software without a service for checkpoints answers with a page of HTTP, and so does a balancer whose node restarts.
+/// Software without a service for checkpoints answers with an HTTP page, and so does a balancer whose node restarts.
 /// Such a page never leaves out checkpoints that the node has.
 #[test]
 fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {

@@ -123,7 +123,7 @@ fn a_service_manager_is_told_of_start_and_stop() {
     let single = Single::new();
     let path = single.place.path().join("notify");
     let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    manager.set_read_timeout(Some(support::WAIT_MAX)).unwrap();
     let received = || {
         let mut buffer = [0; 64];
         let len = manager.recv(&mut buffer).unwrap();

@@ -1,6 +1,6 @@
-//! A channel whose answers all state a status of gRPC, also those of servers that answer with a status of HTTP alone.
+//! A channel whose answers all state a gRPC status, also those of servers that answer with an HTTP status alone.
 //!
-//! A server of HTTP in front of a node, or one that does not know a service, answers with a page. The client library
+//! An HTTP server in front of a node, or one that does not know a service, answers with a page. The client library
 //! would read the page as a message and report INTERNAL.
 
 use std::task::{Context as TaskContext, Poll};
@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::transport::Error as TransportError;
 use tonic::{Code, Status};
 
-/// A connection of HTTP/2 that maps statuses of HTTP to statuses of gRPC.
+/// An HTTP/2 connection that maps HTTP statuses to gRPC statuses.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusChannel(pub(crate) Channel);
 
@@ -75,7 +75,7 @@ mod tests {
         {
             assert_eq!(code(answer(status, Some(("content-type", "text/html")))), Some(expected));
         }
-        // A status of gRPC counts more than that of HTTP, and an answer with messages keeps its trailers.
+        // A gRPC status counts more than that of HTTP, and an answer with messages keeps its trailers.
         assert_eq!(code(answer(404, Some(("grpc-status", "5")))), Some(Code::NotFound));
         assert_eq!(code(answer(200, None)), None);
         assert_eq!(code(answer(200, Some(("grpc-encoding", "identity")))), None);

@@ -47,7 +47,7 @@ pub const GATEWAY_API: &str = "/xmtp.xmtpv4.gateway_api.GatewayApi";
 /// The health service.
 pub const HEALTH: &str = "/grpc.health.v1.Health";
 
-/// One node or gateway as callers see it. Calls share a connection of HTTP/2, which is opened again when it breaks.
+/// One node or gateway as callers see it. Calls share an HTTP/2 connection, which is opened again when it breaks.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The address.
@@ -213,7 +213,7 @@ impl Connection {
         .await
     }
 
-    /// Sends a request over a new connection of HTTP/1.1.
+    /// Sends a request over a new HTTP/1.1 connection.
     ///
     /// # Errors
     /// Returns an error if there is no response within the timeout.
@@ -221,7 +221,7 @@ impl Connection {
         http::ask(&self.address, request, self.answer_timeout).await
     }
 
-    /// Sends a `POST` request over a new connection of HTTP/1.1.
+    /// Sends a `POST` request over a new HTTP/1.1 connection.
     ///
     /// # Errors
     /// The errors of [`http`](Self::http).
@@ -234,7 +234,7 @@ impl Connection {
         self.http(&http::post(path, headers, body)).await
     }
 
-    /// Asks for a page over a new connection of HTTP/1.1.
+    /// Asks for a page over a new HTTP/1.1 connection.
     ///
     /// # Errors
     /// The errors of [`http`](Self::http).

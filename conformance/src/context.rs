@@ -16,13 +16,13 @@ use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
 /// Interval between two polls of a node. A guess: small beside a round trip and a commit.
-pub const GLANCE: Duration = Duration::from_millis(20);
+pub const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// The most seconds between the expiries of two statements that a node makes of one publish. A guess: twice the time
-/// that the reference node waits for its log before it answers.
+/// The maximum number of seconds between the expiries of two statements that a node makes of one publish. A guess:
+/// twice the time that the reference node waits for its log before it answers.
 const SIGNED_APART_MAX_S: u64 = 60;
 
-/// The most topics of a stream (`docs/protocol/api.md`, *Subscribe*).
+/// The maximum number of topics of a stream (`docs/protocol/api.md`, *Subscribe*).
 pub const STREAM_TOPICS_MAX: u32 = 1_000_000;
 
 /// The nodes under judgement.
@@ -200,7 +200,7 @@ impl JudgedNodes {
             if !is_broken || Instant::now() >= deadline {
                 return judged;
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::case_error::{CaseError, Checked};
 
-/// The most bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
+/// The maximum number of bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
 const ANSWER_LEN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A connection in both directions, with or without TLS.
@@ -113,7 +113,7 @@ fn connector(authorities: Option<&[u8]>) -> std::io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A response of HTTP/1.1.
+/// An HTTP/1.1 response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAnswer {
     /// Status code.
@@ -226,7 +226,7 @@ pub async fn ask(
     let bytes = exchange(address, request, answer_timeout).await?;
     HttpAnswer::parse(&bytes).ok_or_else(|| {
         CaseError::new(
-            "a response of HTTP/1.1",
+            "an HTTP/1.1 response",
             format!(
                 "{} bytes: {:?}",
                 bytes.len(),
@@ -236,7 +236,7 @@ pub async fn ask(
     })
 }
 
-/// A response of HTTP/1.1 that is read while it comes.
+/// An HTTP/1.1 response that is read while it comes.
 pub struct HttpStream {
     stream: Box<dyn Wire>,
     bytes: Vec<u8>,

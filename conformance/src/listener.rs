@@ -15,9 +15,9 @@ pub const CAUGHT_UP: u32 = 2;
 /// Status of a subscription by topics: a keepalive of an idle stream.
 pub const WAITING: u32 = 3;
 
-/// The most envelopes of one stream that a case keeps. A guess: several times what any case expects.
+/// The maximum number of envelopes of one stream that a case keeps. A guess: several times what any case expects.
 const HELD_MAX: usize = 20_000;
-/// The most bytes of these envelopes. A guess likewise.
+/// The maximum number of bytes of these envelopes. A guess likewise.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Adds envelopes to those that a case keeps of a stream.

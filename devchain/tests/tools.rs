@@ -8,7 +8,7 @@ use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use tokio::process::Command;
 
 /// The time after which a tool is considered hanging. A guess: each takes a few seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 fn here(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(file)
@@ -35,7 +35,7 @@ async fn run(program: &Path, script: &str) {
     let chain = chain.await.unwrap();
     let mut command = Command::new(program);
     command.arg(here(script)).arg(format!("http://{}", chain.local_addr())).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = tokio::time::timeout(WAIT_MAX, command.output()).await;
     let output = output.expect("the tool does not end").unwrap();
     let printed = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{script}:\n{}", String::from_utf8_lossy(&printed));

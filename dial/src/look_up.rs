@@ -1,5 +1,5 @@
-//! Looks up the names of nodes. A node's operator chooses its name, and the server of that name the addresses. The
-//! server may never answer, and may name addresses that are not those of a node.
+//! Looks up the host names of nodes. A node's operator chooses the name, and the name's DNS server chooses the
+//! addresses. The server may never answer, or may return addresses at which no node is.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,12 +14,13 @@ use tokio::time::timeout;
 
 use crate::networks::DialledNetworks;
 
-/// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts. An answer has room for
-/// thousands, which would make this process dial foreign hosts for hours.
+/// The maximum number of addresses of a name that are dialled. A guess: IPv4 and IPv6, and a few hosts. An answer has
+/// room for thousands, which would make this process dial foreign hosts for hours.
 pub(crate) const ADDRESSES_MAX: usize = 8;
-/// The longest wait for an answer. A guess: servers of names answer sooner, also across the world.
+/// The longest wait for an answer. A guess: DNS servers answer sooner, also across the world.
 const LOOK_UP_MAX: Duration = Duration::from_secs(3);
-/// The most look-ups of the process at a time. A guess: a quarter of the threads that tokio has for blocking work.
+/// The maximum number of look-ups of the process at a time. A guess: a quarter of the threads that tokio has for
+/// blocking work.
 const AT_ONCE_MAX: usize = 128;
 
 const NEVER_CLOSED: &str = "the semaphore is never closed";
@@ -47,8 +48,8 @@ pub async fn look_up(
 
 /// Turns of look-ups: one for each name, and some for all names together.
 ///
-/// A look-up holds a thread for blocking work until the system gives it up, which may be long after its caller has.
-/// The names of nodes whose servers never answer would else take all of these threads.
+/// A look-up occupies a blocking thread until the system gives up, which may be long after its caller has. Without
+/// turns, names whose servers never answer would occupy all of these threads.
 struct LookUpTurns {
     all: Arc<Semaphore>,
     /// The names that are being looked up, or wait for that.

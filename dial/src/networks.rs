@@ -1,4 +1,4 @@
-//! Addresses by the networks that have them: the public internet, private networks, and none in which a node can be.
+//! Sorts addresses by network: the public internet, private networks, and addresses that no node can have.
 //!
 //! The operator of a node chooses the address in its record, and could name one at which other nodes and gateways find
 //! a service of their own networks.
@@ -6,18 +6,18 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Addresses outside of the link at which machines of some clouds find their credentials. They lie in ranges in which
-/// nodes may be: shared and public addresses, and unique-local ones.
+/// Addresses outside of the link-local ranges at which machines of some clouds get their credentials. They lie in
+/// ranges that nodes may use: shared, public and unique-local addresses.
 const CREDENTIALS_V4: [Ipv4Addr; 2] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 const CREDENTIALS_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
-/// The beginning of addresses of IPv6 that a translator takes for those of IPv4: RFC 6052, section 2.1.
+/// The prefix of the IPv6 addresses that a translator maps to IPv4 addresses: RFC 6052, section 2.1.
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
-/// The bytes that may hold the address of IPv4 in one for the translator of a network (`64:ff9b:1::/48`, RFC 8215), for
-/// each length of its prefix: RFC 6052, section 2.2.
+/// The bytes of an IPv6 address for a network's own translator (`64:ff9b:1::/48`, RFC 8215) that may hold the IPv4
+/// address, for each prefix length: RFC 6052, section 2.2.
 const LOCAL_NAT64: [[usize; 4]; 4] =
     [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
 
@@ -31,7 +31,7 @@ pub enum DialledNetworks {
 }
 
 impl DialledNetworks {
-    /// Returns the addresses that are dialled. Those at which no node can be never are.
+    /// Returns the addresses that are dialled. Addresses that no node can have are never dialled.
     ///
     /// # Errors
     /// Fails with `PermissionDenied` when there are addresses, and none of them is dialled.
@@ -59,8 +59,8 @@ impl DialledNetworks {
     }
 }
 
-/// Returns true for an address at which no node can be, in whatever network: of this machine's link, of none or of many
-/// machines, and of credentials.
+/// Returns true for an address that no node can have in any network: unspecified, link-local, multicast and broadcast
+/// addresses, and those at which machines of clouds get their credentials.
 fn is_of_no_node(address: IpAddr) -> bool {
     match translated(address) {
         IpAddr::V4(it) => {
@@ -77,7 +77,7 @@ fn is_of_no_node(address: IpAddr) -> bool {
     }
 }
 
-/// Returns true for an address of a machine's link, or at which a machine finds its credentials.
+/// Returns true for a link-local address, or one at which a machine gets its credentials.
 fn is_beside_machine(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
@@ -85,8 +85,8 @@ fn is_beside_machine(address: Ipv4Addr) -> bool {
     is_of_protocols || address.is_link_local() || CREDENTIALS_V4.contains(&address)
 }
 
-/// Returns the addresses of IPv4 to which packets for this address may go: that of a tunnel (6to4: RFC 3056, section
-/// 2), or those that the translator of a network may read in it.
+/// Returns the IPv4 addresses to which packets for this address may go: that of a 6to4 tunnel (RFC 3056, section 2), or
+/// those that a network's translator may read from it.
 fn unpacked(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
     let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
@@ -137,8 +137,8 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Returns the address of IPv4 for which one of IPv6 stands, in this machine or at a translator. Returns any other
-/// address as it is.
+/// Returns the IPv4 address that an IPv6 address represents, on this machine or at a translator. Returns any other
+/// address unchanged.
 fn translated(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(it) if it.segments()[..6] == NAT64 => {

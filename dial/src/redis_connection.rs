@@ -39,7 +39,7 @@ enum RedisAnswerError {
     Values,
     #[error("the answer has more than {OPEN_LISTS_MAX} lists within each other")]
     Lists,
-    #[error("the answer is none of Redis")]
+    #[error("the answer does not follow the protocol of Redis")]
     Malformed,
 }
 

@@ -19,11 +19,11 @@ use crate::sequencer::Admitted;
 /// reports. A guess. A node refuses both in any case, and decoded they take up to some hundred
 /// times as much memory, so larger ones are not decoded just to refuse them by their kind.
 const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
-/// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
-/// has one mistake in all of them.
+/// The maximum number of refused envelopes that the text for the publisher names. A guess: a publisher with more has
+/// one mistake in all of them.
 const NAMED_MAX: usize = 20;
-/// The most originators of one envelope for which a refusal states this node's last place. A guess: the strands of the
-/// chain and of the older network are five.
+/// The maximum number of originators of one envelope for which a refusal states this node's last place. A guess: the
+/// strands of the chain and of the older network are five.
 const SEEN_MAX: usize = 8;
 /// The machine-readable name of the refusal of an envelope that was published before and has
 /// expired.
@@ -204,8 +204,8 @@ pub struct AdmissionError {
     pub text: String,
     /// The same envelopes, for programs. Empty if the request is at fault and no single envelope.
     pub envelopes: Vec<RefusedEnvelope>,
-    /// The last sequence ids that this node has of the originators on which those envelopes depend that are refused for
-    /// a dependency, 0 for none.
+    /// For each originator on which an envelope depends that is refused for a dependency: the last sequence id that
+    /// this node has, 0 for none.
     pub seen: BTreeMap<OriginatorId, SequenceId>,
 }
 

@@ -314,7 +314,7 @@ mod tests {
         refused
     }
 
-    /// Replaces the chain from this block on by one that has these events there.
+    /// Replaces the entries from this block on by these events, as a reorganisation of the chain does.
     fn replace(entries: &mut Vec<LedgerEntry>, from_block: u64, ids: &[u8]) {
         let undone = reversals(entries, from_block, |id| ids.contains(&id.0[0]));
         entries.extend(undone);

@@ -100,7 +100,7 @@ impl RequestBill {
         indexes.iter().for_each(|index| self.lines[*index].is_kept.store(true, Relaxed));
     }
 
-    /// Ends what [`keep`](Self::keep) has begun for these envelopes.
+    /// Allows the prices of these envelopes to return to the budget again, after [`keep`](Self::keep).
     pub(crate) fn release(&self, indexes: &[usize]) {
         indexes.iter().for_each(|index| self.lines[*index].is_kept.store(false, Relaxed));
     }

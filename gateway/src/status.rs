@@ -103,9 +103,9 @@ impl EnvelopeError {
         }
     }
 
-    /// Returns the reason, a constant that programs can match: that of the node that refuses the envelope, if it names
-    /// one that is none of this gateway's. Otherwise a node could refuse an envelope, and make a program believe that
-    /// the outcome is open.
+    /// Returns the reason, a constant that programs can match. This is the reason that the refusing node names, unless
+    /// it is one of [`OWN_REASONS`]: a node that refuses an envelope could otherwise make a program believe that the
+    /// outcome is open.
     fn reason(&self) -> Cow<'static, str> {
         let of_node = match self {
             Self::Node(NodePublishError::Last { error, .. }) => error.refused_for(),

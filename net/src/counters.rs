@@ -14,8 +14,8 @@ pub enum PeerError {
     /// The registry has no node of this id in the network.
     #[error("the registry lists no such node in the network")]
     UnknownNode,
-    /// The peer has another id than the one that was dialled, or this node's own.
-    #[error("the peer is another node than the one that was dialled")]
+    /// The peer's id is not the one that was dialled, or is this node's own.
+    #[error("the peer is not the node that was dialled")]
     WrongNode,
     /// The signature does not prove this id, in this role, on this connection.
     #[error("the proof of the peer's node id is invalid")]
@@ -41,8 +41,8 @@ pub enum PeerError {
     /// The peer sent nothing but keep-alives, far more often than they are needed.
     #[error("too many keep-alives")]
     KeepAlives,
-    /// The peer sent far more frames without envelopes than wants and envelopes explain, or over gRPC more frames of
-    /// HTTP/2 without content than calls and messages explain.
+    /// The peer sent far more frames without envelopes than wants and envelopes explain, or over gRPC more HTTP/2
+    /// frames without content than calls and messages explain.
     #[error("the peer sent too many frames without envelopes")]
     EmptyFrames,
     /// The peer's API lacks a method by which nodes get strands.

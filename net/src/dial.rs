@@ -195,7 +195,7 @@ async fn resolve(place: &str, networks: DialledNetworks) -> Result<Vec<SocketAdd
     let Some((host, port)) = parts else {
         return Err(SessionError::Lost(format!("{place:?} has no port")));
     };
-    // An address of IPv6 has brackets.
+    // An IPv6 address has brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     look_up(host, port, networks).await.map_err(|error| SessionError::of_look_up(&error))
 }

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 /// name has very many must not make them all its own.
 const PER_NAME_MAX: usize = 4;
 
-/// Length of the prefix of a site of IPv6, in bits. The most that providers usually give to one customer (RFC 6177).
+/// Length of the prefix of an IPv6 site, in bits. The most that providers usually give to one customer (RFC 6177).
 const SITE_BITS: u32 = 48;
 
-/// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
+/// The addresses that count as those of one host: one of IPv4, an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AddressBlock(IpAddr);
 
@@ -29,7 +29,7 @@ impl AddressBlock {
         }
     }
 
-    /// Returns the first address of its site: an IPv4 address itself, or a /48 of IPv6, whose owner has 65,536 blocks.
+    /// Returns the first address of its site: an IPv4 address itself, or an IPv6 /48, whose owner has 65,536 blocks.
     pub(crate) fn site(self) -> Self {
         match self.0 {
             IpAddr::V6(address) => {

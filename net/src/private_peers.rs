@@ -1,7 +1,7 @@
 //! Peers in private networks.
 //!
-//! Each peer chooses its address in the registry, and may announce another one for QUIC. It could name a service of
-//! this node's own machine or network, to which only this node has a way.
+//! Each peer chooses its address in the registry, and may announce another one for QUIC. It could name a service on
+//! this node's own machine or network that only this node can reach.
 
 use hawser_dial::{DialledNetworks, is_private};
 use hawser_engine::ports::NodeRecord;

@@ -2,7 +2,7 @@
 //!
 //! A stranger can open one and stay silent, so their number is bounded, in all and for each address. A new connection
 //! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most, at the
-//! site that has the most: an IPv4 address, or a /48 of IPv6. A peer with an honest address proves its id within a few
+//! site that has the most: an IPv4 address, or an IPv6 /48. A peer with an honest address proves its id within a few
 //! round trips, before silent connections from other addresses can evict it.
 //!
 //! A handshake takes time of a core, also one that ends at once or whose slot another one takes. So an address may
@@ -41,11 +41,12 @@ const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
 /// a few microseconds, and a thousand handshakes a second, which take a part of one core.
 const ACCEPTED_IN_ALL_MAX: usize = 4096;
 /// Connections of one site that are accepted within [`ACCEPTED_WITHIN`], of addresses that are not known as those of
-/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of a /48 of IPv6 leaves the rest
-/// to others.
+/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of an IPv6 /48 leaves the rest to
+/// others.
 const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
-/// Connections of the address of a node within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
-/// `docs/protocol/replication.md`: one more than a host that forges the address takes before it has to prove it.
+/// Connections of a node's address that are accepted within [`ACCEPTED_WITHIN`] while the table is full. Specified in
+/// `docs/protocol/replication.md`: one more than a host that forges the address can make before it has to prove the
+/// address.
 const ACCEPTED_WHEN_FULL: usize = 2;
 /// Connections within [`ACCEPTED_WITHIN`] from which on every dialler has to prove its address. Specified in
 /// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and
@@ -300,7 +301,7 @@ mod tests {
         assert!(table.by_age.contains_key(&honest), "it is the only one of its address");
     }
 
-    /// An address of a /48 of IPv6.
+    /// An address of an IPv6 /48.
     fn of_site(number: u16) -> IpAddr {
         Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 1).into()
     }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::common::envelopes::envelope;
-use crate::common::network::{Network, PATIENCE, UNREACHABLE};
+use crate::common::network::{Network, UNREACHABLE, WAIT_MAX};
 use crate::common::raw::{RawPeer, Strand};
 
 const PEER: OriginatorId = OriginatorId(300);
@@ -64,7 +64,7 @@ async fn a_peer_that_sends_long_frames_and_ends_none_fills_bounded_memory() {
     let (mut whole, mut stopped) = (Vec::new(), 0);
     while stopped < AWAY.len() - LONG_MAX {
         let ended =
-            timeout(PATIENCE, sending.join_next()).await.expect("the node stops what waits");
+            timeout(WAIT_MAX, sending.join_next()).await.expect("the node stops what waits");
         match ended.expect("not more than these are taken").unwrap() {
             (strand, true) => whole.push(strand),
             (_, false) => stopped += 1,

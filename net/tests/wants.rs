@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::mpsc;
 
 use crate::common::envelopes::{envelope, forged, key};
-use crate::common::network::{Network, PATIENCE, UNREACHABLE, empty_store, eventually};
+use crate::common::network::{Network, UNREACHABLE, WAIT_MAX, empty_store, eventually};
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_proto::frame::{
@@ -42,7 +42,7 @@ async fn next(stream: &mut RecvStream, decoder: &mut DataDecoder) -> DataFrame {
         if let Some(frame) = decoder.next_frame().unwrap() {
             return frame;
         }
-        let chunk = timeout(PATIENCE, stream.read_chunk(1 << 16, true)).await;
+        let chunk = timeout(WAIT_MAX, stream.read_chunk(1 << 16, true)).await;
         decoder.push(chunk.expect("the node sends on").unwrap().unwrap().bytes);
     }
 }
@@ -69,7 +69,7 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
         }
         let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
         let (release, held) = mpsc::channel::<()>();
-        let blocker = tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE));
+        let blocker = tokio::task::spawn_blocking(move || held.recv_timeout(WAIT_MAX));
 
         let expected = DataFrame::Header(StreamHeader {
             originator: node.id,
@@ -81,7 +81,7 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
             peer.say(want(node.id)).await;
             // The header comes at once; what follows it has to be read.
             let mut stream =
-                timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+                timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
             let mut decoder = DataDecoder::new();
             assert_eq!(next(&mut stream, &mut decoder).await, expected);
             last = Some((stream, decoder));
@@ -121,7 +121,7 @@ async fn a_stream_names_the_number_of_its_want() {
     {
         peer.say(want(originator)).await;
         let Some(number) = number else { continue };
-        let mut stream = timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+        let mut stream = timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
         let expected =
             StreamHeader { originator, after: SequenceId::NONE, want: NonZeroU64::new(number) };
         let header = next(&mut stream, &mut DataDecoder::new()).await;
@@ -201,7 +201,7 @@ async fn want_all(peer: &mut RawPeer) {
 async fn read_all(peer: &RawPeer) -> usize {
     let mut reading = JoinSet::new();
     for _ in 0..STRANDS {
-        let mut stream = timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+        let mut stream = timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
         reading.spawn(async move {
             let (mut decoder, mut read) = (DataDecoder::new(), 0);
             loop {
@@ -272,7 +272,7 @@ async fn gaps_alone(features: u64) -> Vec<DataFrame> {
     let (originator, after, up_to) = (strand(0), SequenceId::NONE, Some(SequenceId(9)));
     let want = WantFrame { originator, after, up_to, bytes_max: GAPS_ALONE };
     peer.say(ControlFrame::Want(want)).await;
-    timeout(PATIENCE, peer.read_strand()).await.expect("the want has an end")
+    timeout(WAIT_MAX, peer.read_strand()).await.expect("the want has an end")
 }
 
 #[tokio::test(flavor = "multi_thread")]

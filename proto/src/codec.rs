@@ -10,8 +10,8 @@ use tonic_prost::ProstDecoder;
 
 use crate::budget;
 
-/// Most fields in one message. Calculated: far above the number of real
-/// envelopes or topics in 25 MiB, and a bound on the memory that empty elements take once decoded.
+/// The maximum number of fields in one message. Calculated: far above the number of real envelopes or topics in 25 MiB,
+/// and a bound on the memory that empty elements take once decoded.
 pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
 /// Levels of nested messages whose fields are counted. The lists of requests and pages are on the second level.
 const MESSAGE_LEVELS: usize = 2;

@@ -1,7 +1,8 @@
 //! Digests of many messages at once: those that a batch of signatures covers.
 //!
-//! A processor with AVX2 hashes four messages in one pass, each in a lane of its own. Another one hashes them one after
-//! the other. The digests are the same.
+//! A processor with AVX2 hashes four messages in one pass, each in a lane of its own. Another processor hashes them one
+//! after the other. The digests are the same, which a test compares. The lanes are written here because the libraries
+//! in use hash one message at a time.
 
 use crate::ids::OriginatorId;
 use crate::sign::{Digest, ORIGINATOR_LABEL, PAYER_LABEL_LEN_BYTES, keccak256, payer_label};

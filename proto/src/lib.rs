@@ -16,7 +16,7 @@
 //!   leave out;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
-//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone; [`one_line()`]: texts of strangers,
+//! - [`code_of_http`]: the gRPC codes of answers that have an HTTP status alone; [`one_line()`]: texts of strangers,
 //!   fit for logs and terminals; [`root_cause()`], [`with_causes()`]: those of errors;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 

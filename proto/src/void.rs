@@ -83,9 +83,9 @@ impl LackedPlaces {
     /// Compares the place up to which a node holds a strand with a claimed one. `declared` are verified statements of
     /// the strand's node.
     ///
-    /// One that goes on behind the claimed place does not count. A node that leaves places out claims the last of them,
-    /// so it has signed an envelope in these places if its claim ends among them: it must not hide how far others are
-    /// behind.
+    /// A statement whose range ends behind the claimed place does not count. A node that leaves places out claims the
+    /// last of them. If its claim ends within the range, it has signed an envelope there, and must not hide how far
+    /// others are behind.
     #[must_use]
     pub fn new(
         held: SequenceId,

@@ -60,7 +60,7 @@ impl Cidr {
         self.bits == other.bits && self.contains(other.address)
     }
 
-    /// Returns the caller that the network is, if it is one caller: an IPv4 address, or a network in one /64 of IPv6.
+    /// Returns the caller that the network is, if it is one caller: an IPv4 address, or a network in one IPv6 /64.
     #[must_use]
     pub fn caller(&self) -> Option<ClientAddress> {
         let whole = if self.address.is_ipv4() { 32 } else { 64 };
@@ -111,8 +111,8 @@ impl From<IpAddr> for ClientAddress {
 }
 
 impl ClientAddress {
-    /// Returns the first address of its network: a /24 of IPv4, or a /48 of IPv6. All addresses of such a network may
-    /// have one owner.
+    /// Returns the first address of its network: an IPv4 /24, or an IPv6 /48. All addresses of such a network may have
+    /// one owner.
     #[must_use]
     pub fn network(self) -> Self {
         match self {
@@ -122,10 +122,9 @@ impl ClientAddress {
         }
     }
 
-    /// Returns the first address of its site: a /48 of IPv6, or an IPv4 address itself. A /48 is the most that
-    /// providers usually give to one customer (RFC 6177), who then is 65,536 callers by the /64 rule. All addresses of
-    /// a /24 are too few to take a node's bounds alone, and belong to many owners, so an IPv4 address is a site of its
-    /// own.
+    /// Returns the first address of its site: an IPv6 /48, or an IPv4 address itself. A /48 is the most that providers
+    /// usually give to one customer (RFC 6177), who then is 65,536 callers by the /64 rule. All addresses of a /24 are
+    /// too few to take a node's bounds alone, and belong to many owners, so an IPv4 address is a site of its own.
     #[must_use]
     pub fn site(self) -> Self {
         match self {

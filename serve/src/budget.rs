@@ -4,9 +4,8 @@
 //! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection,
 //! its address and its site together. A consumer may hold at most as much memory as is still free, so a greedy one
 //! always leaves room for others. When little is free, large callers are refused, and connections of the sites that
-//! hold most are closed, see [`shedding`]. A site is an address of IPv4, or a /48 of IPv6: the owner of one has
-//! thousands of addresses, which would fill the memory with little for each. The addresses of such a site count
-//! together.
+//! hold most are closed, see [`shedding`]. A site is an IPv4 address, or an IPv6 /48: the owner of one has thousands of
+//! addresses, which would fill the memory with little for each. The addresses of such a site count together.
 //!
 //! Memory for a stream's topics and cursors may be *lent*: taken from free memory beyond the caller's share. The shares
 //! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
@@ -66,7 +65,7 @@ const LENT_LEAVES_DIVISOR: usize = 16;
 /// address. Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 /// Part of the limit, as a divisor: the addresses of a site that hold less on average count together. Then at most as
-/// many addresses of a site count apart as the owner of a /24 of IPv4 has.
+/// many addresses of a site count apart as the owner of an IPv4 /24 has.
 const LITTLE_DIVISOR: usize = 256;
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);

@@ -254,7 +254,7 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
     }
 }
 
-/// The owner of a /48 of IPv6 has 65,536 addresses, each of which may hold too little to be closed for others.
+/// The owner of an IPv6 /48 has 65,536 addresses, each of which may hold too little to be closed for others.
 #[test]
 fn streams_of_all_addresses_of_a_site_make_room_for_everyone_else() {
     let budget = MemoryBudget::new(LIMIT);

@@ -387,7 +387,7 @@ impl CallCharge {
     }
 
     /// Returns a number that calls from the same site share, for queues that are fair between sites: an IPv4 address,
-    /// or all addresses of a /48 of IPv6.
+    /// or all addresses of an IPv6 /48.
     #[must_use]
     pub fn site(&self) -> usize {
         self.0.connection.site()

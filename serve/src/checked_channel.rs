@@ -18,7 +18,7 @@ use tower::Service;
 
 /// The header with the details of a status.
 const DETAILS: &str = "grpc-status-details-bin";
-/// The header of a status that replaces a page of HTTP.
+/// The header of a status that replaces an HTTP page.
 const PAGE: &str = "hawser-http-status";
 /// Base64 as the client of the gRPC library reads it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -30,13 +30,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 ///
 /// The client of the gRPC library panics at a status whose details are not Base64, and a panic ends the process. So
 /// such details are removed from answers before it reads them. The library would also read a page of an HTTP server as
-/// a message, and report INTERNAL. Such an answer gets the code for which its status of HTTP stands: one of a server
+/// a message, and report INTERNAL. Such an answer gets the code for which its HTTP status stands: one of a server
 /// without the method is UNIMPLEMENTED.
 #[derive(Debug, Clone)]
 pub struct CheckedChannel(Channel);
 
 impl CheckedChannel {
-    /// Returns true if a status replaces a page of HTTP. A proxy whose server restarts sends such a page, too.
+    /// Returns true if a status replaces an HTTP page. A proxy whose server restarts sends such a page, too.
     #[must_use]
     pub fn is_page(status: &Status) -> bool {
         status.metadata().contains_key(PAGE)

@@ -580,7 +580,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     }
 }
 
-/// Returns true if a request of HTTP/1.1 has a head for which the connection had to make a large buffer.
+/// Returns true if an HTTP/1.1 request has a head for which the connection had to make a large buffer.
 fn has_large_head<B>(request: &Request<B>) -> bool {
     let headers = request.headers().iter();
     let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());

@@ -3,9 +3,8 @@
 //! A slot is a file descriptor of the process; the bound keeps the other descriptors for the database. When all slots
 //! are taken, a newcomer replaces a connection of the site with the most connections, if that has at least two more
 //! than the newcomer's site, and otherwise one of its own site's address with the most, by the same rule. A site is an
-//! address of IPv4, or a /48 of IPv6, whose owner has more addresses than there are slots. A flood from few sites
-//! therefore cannot lock out other clients. A flood from as many sites as there are slots can, until its connections
-//! end.
+//! IPv4 address, or an IPv6 /48, whose owner has more addresses than there are slots. A flood from few sites therefore
+//! cannot lock out other clients. A flood from as many sites as there are slots can, until its connections end.
 //!
 //! A replaced connection keeps its descriptor for a moment longer, and only a few spare slots cover that. The more
 //! connections a site has, the fewer spare slots it may use. Sites of a flood that replace each other's connections
@@ -309,7 +308,7 @@ mod tests {
         assert_eq!(newcomers, 30);
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn a_flood_from_all_addresses_of_a_site_keeps_no_other_out() {
         let slots = slots(80, usize::MAX);

@@ -19,11 +19,11 @@ pub struct FieldCost {
     inner: &'static [FieldCost],
 }
 
-/// A bound on the number of a field in a request. Decoding more would hold up the other calls of a thread.
+/// A bound on the number of occurrences of a field in a request. Decoding more would delay the other calls of a thread.
 #[derive(Debug, Clone, Copy)]
 struct FieldBound {
     most: usize,
-    /// Returns the refusal of a request with this number of the field.
+    /// Returns the status that refuses a request with this number of occurrences.
     refused: fn(usize) -> Status,
 }
 

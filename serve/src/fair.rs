@@ -175,7 +175,8 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
         Ok(number)
     }
 
-    /// Gives a caller its turn behind the others of its site, and the site one behind the others if it has none.
+    /// Queues a caller behind the others of its site. Queues the site behind the other sites, unless it is queued
+    /// already.
     fn add_turn(&mut self, site: &S, caller: &K, turn: u64) {
         if let Some(of_site) = self.sites.get_mut(site) {
             of_site.callers.insert(turn, caller.clone());

@@ -60,7 +60,8 @@ const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 250, window_ms: 25_00
 /// a second on a near network, and some a window update with each. Others send one for a call that they cancel, if
 /// data or fields have come since the last answer. So each has had such a frame since its last ping was answered.
 const BYTES_PER_PING: u64 = HEAD_LEN_BYTES as u64 + 1;
-/// The most pings to which sent bytes entitle a peer at a time. A guess: one is enough for the clients above.
+/// The maximum number of pings to which sent bytes entitle a peer at a time. A guess: one is enough for the clients
+/// above.
 const EARNED_PINGS_MAX: u64 = 10;
 /// Bytes sent to the peer that entitle it to one more useless frame that has no answer. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.

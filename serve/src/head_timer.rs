@@ -45,7 +45,7 @@ impl HeadClock {
     }
 }
 
-/// The timer of one connection of HTTP/1.1.
+/// The timer of one HTTP/1.1 connection.
 #[derive(Debug, Clone)]
 pub(crate) struct HeadTimer {
     clock: HeadClock,

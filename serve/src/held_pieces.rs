@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// Length from which a piece is kept as it is, and of the largest chunk. A whole frame of HTTP/2 (RFC 9113 §4.2).
+/// Length from which a piece is kept as it is, and of the largest chunk. A whole HTTP/2 frame (RFC 9113 §4.2).
 const PIECE_LEN_BYTES_MIN: usize = 16 * 1024;
 /// Length of the smallest chunk. A guess: a ping, or the head of a message.
 const CHUNK_LEN_BYTES_MIN: usize = 64;

@@ -43,8 +43,8 @@ const PAID_WORKERS_MAX: usize = 2;
 static PAID_WORKERS: LazyLock<WorkerGate> =
     LazyLock::new(|| FairGate::unbounded_by_site(PAID_WORKERS_MAX));
 
-/// A gate of threads, for numbers of addresses and of their sites. Sites take turns at it, so that the owner of a /48
-/// of IPv6, who has thousands of addresses, delays another caller by one work.
+/// A gate of threads, for numbers of addresses and of their sites. Sites take turns at it, so that the owner of an IPv6
+/// /48, who has thousands of addresses, delays another caller by one work.
 type WorkerGate = FairGate<usize, usize>;
 /// A place at a [`WorkerGate`].
 type WorkerPass = GatePass<usize, usize>;
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(*order.lock(), [7, 8, 7, 7, 7]);
     }
 
-    /// The owner of a /48 of IPv6 sends a long request from each of its addresses.
+    /// The owner of an IPv6 /48 sends a long request from each of its addresses.
     #[tokio::test]
     async fn long_messages_of_all_addresses_of_a_site_do_not_all_go_before_that_of_another() {
         let order = Arc::new(Mutex::new(Vec::new()));

@@ -25,7 +25,7 @@ pub struct RequestMessages {
     body: RequestBody,
     /// Messages with their heads, all of them whole.
     unread: BytesMut,
-    /// The change that these messages and the last one returned are, if it is under way and was not taken.
+    /// The change to which these messages and the last one returned belong, if it is under way and was not taken.
     change: Option<Arc<ChangeUnderWay>>,
 }
 
@@ -83,9 +83,9 @@ impl RequestMessages {
         self.cut().map(Some)
     }
 
-    /// Returns the change that the message which [`next`](Self::next) has returned last belongs to, if it counts as one
-    /// that is under way. To be kept for as long as the message, or what its stream keeps of it until it has caught up,
-    /// takes memory. Messages that come together are one change, which ends with the last of them.
+    /// Returns the change to which the last message from [`next`](Self::next) belongs, if the change counts as under
+    /// way. The caller keeps it for as long as the message occupies memory, or the parts of it that the stream keeps
+    /// until it has caught up. Messages that arrive together are one change, which ends with the last of them.
     #[must_use]
     pub fn take_change(&mut self) -> Option<Arc<ChangeUnderWay>> {
         if self.unread.is_empty() { self.change.take() } else { self.change.clone() }

@@ -138,7 +138,7 @@ impl Drop for ReadBuffer {
     }
 }
 
-/// A client of HTTP/1.1 sends chunks as long as the pieces that are kept as they are. Behind each, in the same read
+/// An HTTP/1.1 client sends chunks as long as the pieces that are kept as they are. Behind each, in the same read
 /// buffer, may be chunks of one byte, which are copied out of it.
 #[tokio::test]
 async fn pieces_over_http1_keep_no_read_buffer() {

@@ -310,9 +310,9 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
         // the registered waker.
         guard.0.waker.register(context.waker());
         guard.0.has_its_turn();
-        // What the task waits for knows the waker of its last turn. A task that has moved to another runtime has a new
-        // one, so no event would end its rest. `will_wake` also compares tables of functions, which the compiler may
-        // duplicate; the waker that is kept keeps its data from being those of another task.
+        // The events for which the task waits hold the waker of its last turn. A task that has moved to another runtime
+        // has a new waker, so no event would end its rest. `will_wake` also compares tables of functions, which the
+        // compiler may duplicate; the waker that is kept keeps its data from being those of another task.
         let data = context.waker().data();
         let has_moved = polled_by.as_ref().is_some_and(|by| by.data() != data);
         let rests = !is_paid && !has_moved && account.waits_for_rests();

@@ -51,7 +51,7 @@ pub(crate) struct ArrivingHeads(Arc<AtomicUsize>);
 struct Heads {
     /// The share that is charged for the library's state; `None` if nothing is charged.
     connection: Option<Arc<ConnectionShare>>,
-    /// The most streams that a connection may have at one time.
+    /// The maximum number of streams that a connection may have at one time.
     streams_max: usize,
     /// Heads that were read since the last flush and have not arrived at the service.
     read: usize,
@@ -61,7 +61,7 @@ struct Heads {
     answered: Vec<(Arc<ConnectionShare>, usize)>,
     /// Requests that are answered before their end, and are read on.
     unended: usize,
-    /// The most streams that there were at one time.
+    /// The maximum number of streams that there were at one time.
     most: usize,
 }
 

@@ -45,7 +45,7 @@ const FRAMES_AT_ONCE: usize = 16;
 pub(crate) struct WatchedBody<B> {
     /// `None` after the end.
     body: Option<B>,
-    /// True while a client of HTTP/1.1 waits to be asked for the body, and may never send it (RFC 9110 §10.1.1).
+    /// True while an HTTP/1.1 client waits to be asked for the body, and may never send it (RFC 9110 §10.1.1).
     waits: bool,
     dropped: Arc<Mutex<Option<B>>>,
 }

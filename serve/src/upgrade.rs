@@ -1,5 +1,5 @@
-//! HTTP/2 by upgrade (RFC 7540 §3.2): a request of HTTP/1.1 without TLS asks for it, and is answered as the first
-//! stream of the connection that follows.
+//! HTTP/2 by upgrade (RFC 7540 §3.2): an HTTP/1.1 request without TLS asks for it, and is answered as the first stream
+//! of the connection that follows.
 //!
 //! hyper serves HTTP/2 from its preface on and cannot be given a first request. The request is therefore encoded as
 //! HTTP/2 frames and inserted after the client's first frame. The settings of the request and its body are bounded, and
@@ -290,7 +290,7 @@ fn low_bits(number: usize) -> u8 {
     u8::try_from(number & 0x7f).expect("seven bits")
 }
 
-/// A connection of HTTP/2 in which the reader finds a request after the client's first frame. The settings of that
+/// An HTTP/2 connection in which the reader finds a request after the client's first frame. The settings of that
 /// request go into that frame, before the client's own, so that both are acknowledged once.
 pub(crate) type FirstStream<T> = Filtered<T, FirstFrames>;
 

@@ -447,7 +447,7 @@ async fn one_address_has_a_bounded_number_of_connections() {
     }
 }
 
-/// The addresses of a /48 of IPv6 have one owner.
+/// The addresses of an IPv6 /48 have one owner.
 #[tokio::test]
 async fn a_flood_leaves_room_for_newcomers() {
     leave_room_for_newcomers(|_| "TCP4 2.2.2.2 5.6.7.8".to_owned()).await;

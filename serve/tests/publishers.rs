@@ -47,7 +47,7 @@ const THREAD: &str = "x-thread";
 const ALL: &str = "all";
 const PUBLISHERS: &str = "publishers";
 /// Time after which a call counts as hung and the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A service that answers with the request's own bytes.
 #[derive(Clone)]
@@ -146,7 +146,7 @@ impl Listening {
         self.clients.block_on(endpoint.connect()).unwrap()
     }
 
-    /// Connects a client of HTTP/1.1.
+    /// Connects an HTTP/1.1 client.
     fn connect_http1(&self) -> Http1 {
         let stream: Box<dyn Duplex> = self.run(async {
             match &self.tls {
@@ -166,7 +166,7 @@ impl Listening {
 
     /// Runs the part of a client, which must end.
     fn run<T>(&self, part: impl Future<Output = T>) -> T {
-        let part = self.clients.block_on(async { tokio::time::timeout(PATIENCE, part).await });
+        let part = self.clients.block_on(async { tokio::time::timeout(WAIT_MAX, part).await });
         part.expect("the client is served")
     }
 
@@ -297,7 +297,7 @@ fn a_publisher_is_answered_while_the_threads_of_all_others_are_kept() {
     assert_eq!(listening.call(&stranger, None), ALL);
 
     let kept = listening.clients.spawn(answered(stranger, Some(BLOCKS)));
-    listening.blocked.recv_timeout(PATIENCE).expect("the thread is kept");
+    listening.blocked.recv_timeout(WAIT_MAX).expect("the thread is kept");
     for _ in 0..20 {
         assert_eq!(listening.call(&publisher, Some(STORES)), PUBLISHERS);
     }
@@ -325,7 +325,7 @@ fn a_connection_goes_back_when_publishes_no_longer_pay_for_its_turns() {
     // Moved there and idle, the connection closes in order.
     listening.call(&channel, Some(STORES));
     let Listening { server, clients, _runtimes, .. } = listening;
-    let closed = clients.block_on(async { tokio::time::timeout(PATIENCE, server.close()).await });
+    let closed = clients.block_on(async { tokio::time::timeout(WAIT_MAX, server.close()).await });
     closed.expect("all connections have closed");
 }
 

@@ -23,18 +23,18 @@ pub(crate) struct ExpiredEnds {
 
 impl ExpiredEnds {
     /// Returns the cached places if they are still valid; otherwise the state with which to store new ones.
-    pub(crate) fn known(&self) -> Result<Arc<[EnvelopeId]>, EndsState> {
+    pub(crate) fn known(&self) -> Result<Arc<[EnvelopeId]>, EndsVersion> {
         let generation = self.generation.load(Ordering::SeqCst);
         let is_still = self.writing.load(Ordering::SeqCst) == 0;
         let known = self.known.lock();
         match &*known {
             Some((of, oldest)) if is_still && *of == generation => Ok(Arc::clone(oldest)),
-            _ => Err(EndsState { generation, is_still }),
+            _ => Err(EndsVersion { generation, is_still }),
         }
     }
 
     /// Caches places that were found in a snapshot taken after `state`.
-    pub(crate) fn note(&self, state: &EndsState, oldest: &Arc<[EnvelopeId]>) {
+    pub(crate) fn note(&self, state: &EndsVersion, oldest: &Arc<[EnvelopeId]>) {
         if state.is_still {
             *self.known.lock() = Some((state.generation, Arc::clone(oldest)));
         }
@@ -67,9 +67,9 @@ impl ExpiredEnds {
     }
 }
 
-/// The number of changes at a moment.
+/// The version of the ends at a moment: the number of changes so far, and whether one is under way.
 #[derive(Debug)]
-pub(crate) struct EndsState {
+pub(crate) struct EndsVersion {
     generation: u64,
     is_still: bool,
 }

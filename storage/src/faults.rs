@@ -51,7 +51,7 @@ pub enum SeededFault {
     UnverifiedEnd,
     /// A query of topics passes over the first place behind the cursor of its reader. Breaks `readable`.
     PassedRow,
-    /// A time counts as in the future if it is ahead of the clock of this node at all. Breaks `no_honest_guilty`.
+    /// A time counts as in the future if it is ahead of this node's clock by any amount. Breaks `no_honest_guilty`.
     ForgottenLead,
     /// Each fee counts as one that a rate explains. Breaks `liar_named`.
     UnjudgedFees,

@@ -55,9 +55,14 @@ impl LastCommit {
         self.at_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
+    /// Returns true while a commit runs, or waits for its turn.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) > 0
+    }
+
     /// Returns true if no commit is running, and none has begun or ended for this time.
     pub(crate) fn is_before(&self, time: Duration) -> bool {
-        if self.running.load(Ordering::Acquire) > 0 {
+        if self.is_running() {
             return false;
         }
         let at_ms = self.at_ms.load(Ordering::Relaxed);
@@ -89,11 +94,13 @@ mod tests {
         let last = LastCommit::default();
         assert!(last.is_before(Duration::MAX), "there was none");
         let running = last.begin();
+        assert!(last.is_running());
         assert!(
             !last.is_before(Duration::ZERO),
             "it may wait for the disk however long ago it began"
         );
         drop(running);
+        assert!(!last.is_running());
         assert!(!last.is_before(Duration::MAX));
         assert!(last.is_before(Duration::ZERO));
     }

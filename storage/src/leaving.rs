@@ -53,13 +53,13 @@ pub type DeriveExpired<'a> = dyn Fn(&[ExpiredEnvelope]) -> Vec<Option<Facts>> + 
 /// Largest number of envelopes that are read together. A guess: recovering unknown payers costs little more than in
 /// larger batches.
 const READ_PLACES: usize = 256;
-/// Bytes of envelopes that end a read early, so that it has at most these and one more envelope in memory. A guess:
-/// more than [`READ_PLACES`] messages have.
+/// Bytes of envelopes at which a read ends early. It exceeds them in memory by less than one envelope. A guess: more
+/// than [`READ_PLACES`] messages have.
 const READ_LEN_BYTES: usize = 1 << 20;
 
 /// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the
 /// read.
-pub(crate) struct Leaving {
+pub(crate) struct LeavingEnvelope {
     pub(crate) id: EnvelopeId,
     pub(crate) expiry_unix_s: u64,
     pub(crate) len_bytes: usize,
@@ -71,7 +71,7 @@ pub(crate) struct Leaving {
 /// Envelopes of one strand that were read together.
 pub(crate) struct LeavingPart {
     /// The envelopes that may be removed, by place ascending.
-    pub(crate) leaving: Vec<Leaving>,
+    pub(crate) leaving: Vec<LeavingEnvelope>,
     /// The places that stay.
     pub(crate) refused: Vec<EnvelopeId>,
 }
@@ -149,7 +149,13 @@ impl<'a> LeavingStrand<'a> {
                 continue;
             };
             let leaf = (id.sequence.0 > tree_size).then(|| leaf_of(&bytes));
-            leaving.push(Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts });
+            leaving.push(LeavingEnvelope {
+                id,
+                expiry_unix_s,
+                len_bytes: bytes.len(),
+                leaf,
+                facts,
+            });
         }
         Some(LeavingPart { leaving, refused })
     }
@@ -231,7 +237,7 @@ impl<'a> LeavingRows<'a> {
 
     pub(crate) fn of<'l>(
         database: &'a Database,
-        leaving: impl ExactSizeIterator<Item = &'l Leaving>,
+        leaving: impl ExactSizeIterator<Item = &'l LeavingEnvelope>,
     ) -> Self {
         let batch = WriteBatch::with_capacity_bytes(leaving.len() * LEAVING_LEN_BYTES);
         let mut rows = Self { batch, ..Self::new(database) };
@@ -239,8 +245,8 @@ impl<'a> LeavingRows<'a> {
         rows
     }
 
-    pub(crate) fn stage(&mut self, leaving: &Leaving) {
-        let &Leaving { id, expiry_unix_s, len_bytes, leaf, ref facts } = leaving;
+    pub(crate) fn stage(&mut self, leaving: &LeavingEnvelope) {
+        let &LeavingEnvelope { id, expiry_unix_s, len_bytes, leaf, ref facts } = leaving;
         let record = PrunedEnvelope {
             originator_ns: facts.originator_ns,
             len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),

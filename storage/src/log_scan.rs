@@ -93,8 +93,8 @@ impl<'s> LogScan<'s> {
     }
 
     /// Hands the next valid envelope to `take`, as it lies in the database's memory, and moves behind it if `take`
-    /// returns true. Returns its id then. `None` means that `take` has refused it, or that the next item is another
-    /// one, an error or the end: [`next`](Iterator::next) returns it.
+    /// returns true. Returns its id then. Returns `None` if `take` has refused the envelope, or if the next item is a
+    /// mark, an invalid envelope, an error or the end: then [`next`](Iterator::next) returns that item.
     pub fn take_valid(&mut self, take: impl FnOnce(&[u8]) -> bool) -> Option<EnvelopeId> {
         if self.ended {
             return None;

@@ -298,8 +298,8 @@ pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseE
     write_synced(db, batch)
 }
 
-/// Gives a restored folder a new incarnation, durably, so that every host treats it as another folder than the one that
-/// was backed up. It may lack places that the node has signed since.
+/// Durably gives a restored folder a new incarnation, so that every host distinguishes it from the folder that was
+/// backed up. It may lack places that the node has signed since.
 pub(crate) fn write_restored(db: &DB, incarnation: [u8; 16]) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Incarnation, &incarnation);

@@ -26,8 +26,8 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::MarkKey;
 use crate::leaving::{
-    DeriveExpired, ExpiredEnvelope, Expiring, Leaving, LeavingPart, LeavingRows, LeavingStrand,
-    tell_unread,
+    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
+    LeavingStrand, tell_unread,
 };
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
@@ -193,8 +193,8 @@ const SHOWN_PLACES: u64 = 256;
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.
 const WRITE_PLACES: usize = 32;
-/// Pause between two tries to lock the head of a strand. A guess: a part of a commit. The system makes it about twice
-/// as long.
+/// Pause between two tries to find no commit, and to lock the head of a strand. A guess: a part of a commit. The system
+/// makes it about twice as long.
 const BUSY_PAUSE: Duration = Duration::from_micros(50);
 /// Tries after which pruning stands in line. A guess: they take as long as a commit to a usual disk. So pruning goes on
 /// where a commit follows upon the other, by one write for each millisecond.
@@ -275,7 +275,8 @@ impl Database {
             };
             let leaf = (place > tree_size).then(|| leaf_of(&bytes));
             let facts = facts.unbooked();
-            let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
+            let leaving =
+                LeavingEnvelope { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
             rows.stage(&leaving);
             if marks.cover(id)? {
                 // It was withdrawn. The mark of its range takes the place of its own.
@@ -302,7 +303,7 @@ impl Database {
     fn prune_or_keep(
         &self,
         strand: &mut LeavingStrand<'_>,
-        leaving: &[Leaving],
+        leaving: &[LeavingEnvelope],
         done: &mut PrunedBatch,
         is_told: &mut bool,
     ) -> Result<bool, CommitError> {
@@ -328,7 +329,7 @@ impl Database {
     fn prune_strand(
         &self,
         strand: &mut LeavingStrand<'_>,
-        leaving: &[Leaving],
+        leaving: &[LeavingEnvelope],
         done: &mut PrunedBatch,
     ) -> Result<bool, CommitError> {
         let originator = strand.originator();
@@ -336,7 +337,7 @@ impl Database {
         // removed.
         let rows = LeavingRows::of(self, leaving.iter());
         let head = self.strands.head(originator);
-        if head.is_locked() {
+        if head.is_locked() || self.lasting.last_commit.is_running() {
             // Before the gate: a thread that waits to have it alone keeps all commits waiting, and a disk may be slow.
             strand.read_ahead();
         }
@@ -380,11 +381,15 @@ impl Database {
 }
 
 impl Database {
-    /// Locks the head of a strand while no commit has it. Does not stand in line for it at first: a thread in line gets
-    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well.
+    /// Locks the head of a strand while no commit runs. Does not stand in line at first: a thread in line gets the lock
+    /// and then the turn to write before it gets a core, and commits would wait for that as well. A commit to another
+    /// strand has the turn to write. One that waits for this head has to get a core before it can take it, and pruning
+    /// would take it first.
     fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
-            if let Some(head) = head.try_lock() {
+            if !self.lasting.last_commit.is_running()
+                && let Some(head) = head.try_lock()
+            {
                 return head;
             }
             let began = Instant::now();

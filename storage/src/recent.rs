@@ -59,7 +59,7 @@ struct LastOfStrand {
 
 /// Places below the known ones, while they are read from the log.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Older {
+pub(crate) struct OlderPlaces {
     /// The last of these places.
     pub(crate) through: EnvelopeId,
     generation: u64,
@@ -165,12 +165,12 @@ impl Recent {
     }
 
     /// Returns the places below the known ones of a strand; `None` if all places are known, or none.
-    pub(crate) fn older(&self, originator: OriginatorId) -> Option<Older> {
+    pub(crate) fn older(&self, originator: OriginatorId) -> Option<OlderPlaces> {
         let state = self.state.read();
         let known = state.known.get(&originator)?;
         let through = EnvelopeId::new(originator, known.after);
         let generation = state.generation;
-        (known.after > SequenceId::NONE).then_some(Older { through, generation })
+        (known.after > SequenceId::NONE).then_some(OlderPlaces { through, generation })
     }
 
     /// Returns the number of envelopes that can be added before half of the room is used up.
@@ -182,7 +182,7 @@ impl Recent {
     /// false if the strand has changed there since [`older`](Self::older).
     pub(crate) fn add_older(
         &self,
-        older: Older,
+        older: OlderPlaces,
         after: SequenceId,
         envelopes: &[(impl AsRef<[u8]>, EnvelopeId)],
     ) -> bool {
@@ -354,7 +354,7 @@ mod tests {
             }
             let stored: Vec<_> = heads.iter().map(|(&it, &head)| id(it, head)).collect();
             let recent = Recent::with_max(&stored, most);
-            let mut stale: Vec<(Older, SequenceId, Written)> = Vec::new();
+            let mut stale: Vec<(OlderPlaces, SequenceId, Written)> = Vec::new();
             for (originator, step) in steps {
                 let head = heads.get_mut(&originator).unwrap();
                 match step {

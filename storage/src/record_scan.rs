@@ -22,7 +22,7 @@ impl Snapshot<'_> {
     /// returns `None` for bytes that this code never writes: their row is passed over.
     ///
     /// A block that the disk has damaged costs the records in it. The index of facts has the time of each record, so
-    /// the scan tries the next ones one by one, names those that cannot be read, and continues at the first other one.
+    /// the scan tries the next records one by one, names the unreadable ones, and continues at the first readable one.
     ///
     /// # Errors
     /// When the database fails, and not because of damage.

@@ -8,7 +8,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
 use crate::change::Validity;
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
-use crate::recent::Older;
+use crate::recent::OlderPlaces;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -75,7 +75,7 @@ impl Snapshot<'_> {
     /// Returns the topics of the last envelopes up to a place, and the place after which they are complete.
     fn topics_below(
         &self,
-        older: Older,
+        older: OlderPlaces,
         topic_of: impl Fn(&Bytes) -> Option<Topic>,
     ) -> Result<(SequenceId, Topics), ReadError> {
         let through = older.through;

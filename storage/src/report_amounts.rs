@@ -17,7 +17,7 @@ use crate::store::Store;
 
 /// Length of the amount of a payer in a row, bytes.
 const AMOUNT_LEN_BYTES: usize = 28;
-/// The most amounts in a page. A guess: 280 KB are written at once.
+/// The maximum number of amounts in a page. A guess: 280 KB are written at once.
 const PAGE_AMOUNTS: usize = 10_000;
 
 /// The amounts of the payers in one payer report.

@@ -7,8 +7,8 @@
 //! before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
 //!
 //! After a crash in between, rows of the files are above the head, where no reader looks. Changes that are loaded there
-//! later may be others: an envelope that was valid before its signatures were checked has a row of its topic, and an
-//! invalid one has none. The earlier row would stay, below the head. So the caller has these rows removed first.
+//! later may differ: an envelope that counts as valid before its signatures are checked has a topic row, and an invalid
+//! envelope has none. The earlier topic row would then stay below the head. So the caller has these rows removed first.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -131,3 +131,34 @@ fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
     assert_eq!(parts_before_release, 2, "one is read ahead");
     assert_eq!((parts.into_inner(), pruned), (3, 599), "of 256 envelopes each");
 }
+
+/// A commit to another strand has the turn to write. If pruning stood behind it, the next commit would stand behind
+/// pruning.
+#[test]
+fn pruning_waits_between_commits_to_other_strands_too() {
+    let store = in_memory();
+    store.commit(&(1..=3).map(plain).collect::<Vec<_>>()).unwrap();
+    let (hang, hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (is_first, released) = (AtomicBool::new(true), Mutex::new(released));
+    store.set_write_faults(Some(Arc::new(move || {
+        if is_first.swap(false, Ordering::Relaxed) {
+            hang.send(()).unwrap();
+            let _ = released.lock().recv();
+        }
+        None
+    })));
+    let change = [append_with(OWN, 1, plain_facts(id(OWN, 1)))];
+    let waited = std::thread::scope(|scope| {
+        let commit = scope.spawn(|| store.commit(&change));
+        hung.recv().unwrap();
+        assert!(store.waited_for_commits().is_zero());
+        // It ends while the commit still waits for its disk, which may be slow.
+        prune_all(&store, &expired(1..3));
+        let waited = store.waited_for_commits();
+        drop(release);
+        commit.join().unwrap().unwrap();
+        waited
+    });
+    assert!(!waited.is_zero(), "it let the commit go first");
+}

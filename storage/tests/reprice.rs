@@ -15,7 +15,7 @@ const LIAR: OriginatorId = OriginatorId(101);
 /// Items of the log that one step reads.
 const STEP: u64 = 1024;
 /// Longer than any successful step takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// All envelopes are in one minute, so each amount depends on all envelopes before it.
 fn in_one_minute(at: EnvelopeId) -> Facts {
@@ -118,7 +118,7 @@ fn rates_and_commits_wait_for_no_scan() {
                 extend_to(&store, PEER, 3);
                 done.send(()).unwrap();
             });
-            went_on.store(is_done.recv_timeout(PATIENCE).is_ok(), Ordering::Relaxed);
+            went_on.store(is_done.recv_timeout(WAIT_MAX).is_ok(), Ordering::Relaxed);
         }
         derive(at, bytes, validity)
     };

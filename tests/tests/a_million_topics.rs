@@ -15,7 +15,7 @@ use hawser_tests::harness::{seed, wait};
 use rand::rngs::StdRng;
 use tonic::Code;
 
-/// The most topics of a stream, and the most adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
+/// The maximum numbers of topics of a stream and of adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
 const TOPICS: u64 = 1_000_000;
 const ADDS: u64 = 100_000;
 /// Charge of a topic that is live (the same page, *Memory*).

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use hawser_proto::pb::MethodSchema;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::wait::PATIENCE;
+use hawser_tests::harness::wait::WAIT_MAX;
 
 use crate::api_schema::{MADE, Schema, root};
 
@@ -269,7 +269,7 @@ async fn a_node_and_a_gateway_answer_the_examples_of_curl_as_the_pages_say() {
 fn run(example: &str, is_stream: bool) -> String {
     let index = fs::read_to_string(root().join("docs/api/README.md")).unwrap();
     let frame = index.lines().find(|line| line.starts_with("frame() ")).unwrap();
-    let script = format!("{frame}\nexec timeout {} {example}", PATIENCE.as_secs());
+    let script = format!("{frame}\nexec timeout {} {example}", WAIT_MAX.as_secs());
     let mut command = Command::new("bash");
     // Standard error would show the progress of curl.
     command.args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -15,7 +15,7 @@ use hawser_tests::harness::envelopes::sign;
 use hawser_tests::harness::network::{Network, forget_settings};
 use hawser_tests::harness::process::Process;
 use hawser_tests::harness::vectors::{self, Captured, Route};
-use hawser_tests::harness::wait::{self, PATIENCE};
+use hawser_tests::harness::wait::{self, WAIT_MAX};
 use hawser_tests::harness::{ports, strand};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -184,7 +184,7 @@ async fn query_all(client: &Client, topic: &Topic, limit: u32) -> Causal {
 async fn read(mut stream: Subscription, count: usize) -> Causal {
     let mut causal = Causal::default();
     while causal.seen.len() < count {
-        let frame = tokio::time::timeout(PATIENCE, stream.next()).await.expect("goes on");
+        let frame = tokio::time::timeout(WAIT_MAX, stream.next()).await.expect("goes on");
         for bytes in frame.unwrap().expect("does not end").envelopes {
             causal.take(&bytes);
         }

@@ -76,7 +76,7 @@ impl Story {
                 }
             }
             self.assert_none_is_called_guilty().await;
-            if self.holds_the_same() {
+            if self.stop_and_compare() {
                 return;
             }
         }
@@ -94,7 +94,7 @@ impl Story {
 
     /// Stops all nodes at once and compares them. Returns false if some were not equally far then: a node may have
     /// signed something of its own in the last moment, such as a report about another one.
-    fn holds_the_same(&mut self) -> bool {
+    fn stop_and_compare(&mut self) -> bool {
         for node in &mut self.network.nodes {
             node.process().freeze();
         }

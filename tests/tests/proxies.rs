@@ -124,7 +124,7 @@ impl Proxy {
         (Client::over(channel.clone()), QueryApiClient::new(channel))
     }
 
-    /// Sends a request of HTTP/1.1, and returns the response as text, to the end of the connection.
+    /// Sends an HTTP/1.1 request, and returns the response as text, to the end of the connection.
     async fn http1(&self, head: &str, body: &[u8]) -> String {
         let mut roots = RootCertStore::empty();
         let certificate =
@@ -147,7 +147,7 @@ impl Proxy {
         stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
         let mut response = Vec::new();
         // A proxy may close without TLS's farewell.
-        _ = tokio::time::timeout(wait::PATIENCE, stream.read_to_end(&mut response)).await.unwrap();
+        _ = tokio::time::timeout(wait::WAIT_MAX, stream.read_to_end(&mut response)).await.unwrap();
         String::from_utf8_lossy(&response).to_lowercase()
     }
 }
@@ -243,10 +243,10 @@ async fn every_kind_of_call_goes_through_the_documented_proxies() {
     for kind in [Kind::Nginx, Kind::HaProxy] {
         let network = node(&[]).await;
         let Some(proxy) = kind.start(&network.nodes[0]).await else { continue };
-        tokio::time::timeout(wait::PATIENCE, grpc(&proxy, &network.nodes[0])).await.unwrap();
+        tokio::time::timeout(wait::WAIT_MAX, grpc(&proxy, &network.nodes[0])).await.unwrap();
         web(&proxy).await;
         // Again, over connections to the node that the proxy has kept.
-        tokio::time::timeout(wait::PATIENCE, grpc(&proxy, &network.nodes[0])).await.unwrap();
+        tokio::time::timeout(wait::WAIT_MAX, grpc(&proxy, &network.nodes[0])).await.unwrap();
     }
 }
 

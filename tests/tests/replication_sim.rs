@@ -1,6 +1,7 @@
 //! Followers in a simulated network: for any behaviour of the wire, any crashes of nodes and any messages of a
 //! peer, logs stay correct, and once the faults end they become equal.
 
+mod audited_liars;
 mod same_runs;
 mod second_failover;
 

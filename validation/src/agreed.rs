@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 const WORD_BITS: usize = 64;
 /// The weight of an update besides its bits, in words. Calculated: its name, and its entry in the map.
 const UPDATE_WORDS: usize = 16;
-/// The most words of all updates together: 16 MiB. A guess: an update of the greatest length has some 40 words, for
-/// gas of more than a second of the chain. Those of further updates are left to the cache of answers.
+/// The maximum number of words of all updates together: 16 MiB. A guess: an update of the greatest length has some 40
+/// words, for gas of more than a second of the chain. Those of further updates are left to the cache of answers.
 const WORDS_MAX: usize = (16 << 20) / 8;
 
 /// The name of a waiting update: its inbox, its place, and the digest that its wallets sign.

@@ -15,7 +15,7 @@ use crate::limits::{INBOX_STATES_BYTES_MAX, WALLETS_PER_UPDATE_MAX};
 use crate::states::{KnownInbox, StateCache, WaitingChange};
 use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
 
-/// The most contract wallets that the reason of a waiting update names. A guess: enough for an operator.
+/// The maximum number of contract wallets that the reason of a waiting update names. A guess: enough for an operator.
 const WALLETS_NAMED_MAX: usize = 4;
 
 /// The validity of an identity update.

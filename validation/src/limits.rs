@@ -37,10 +37,10 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 /// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them. At
-/// the limit, a further request is refused at once, unless another network, or another caller of its network, has at
-/// least two requests more than its own. A guess: a request waits for a turn of each of the others, some 1.5 s on one
-/// core. The memory of the requests is charged to the budget of all calls.
+/// The maximum number of requests that the service works on or keeps waiting for a core. A single caller may have all
+/// of them. At the limit, a further request is refused at once, unless another network, or another caller of its
+/// network, has at least two requests more than its own. A guess: a request waits for a turn of each of the others,
+/// some 1.5 s on one core. The memory of the requests is charged to the budget of all calls.
 pub const REQUESTS_MAX: usize = 64;
 
 /// Contract wallets that the service begins to ask in [`WALLET_TURN`], for all requests together. Together these are
@@ -80,18 +80,19 @@ pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
 /// the minute.
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 
-/// The most concurrent questions to contract wallets for one request. A guess below the rate limits of public RPC
-/// providers.
+/// The maximum number of concurrent questions to contract wallets for one request. A guess below the rate limits of
+/// public RPC providers.
 pub const WALLETS_CONCURRENT_MAX: usize = 8;
 
-/// The most cached answers of contract wallets. An entry takes about 128 bytes, so the worst case is about 8 MiB.
+/// The maximum number of cached answers of contract wallets. An entry takes about 128 bytes, so the worst case is about
+/// 8 MiB.
 pub const WALLET_ANSWERS_MAX: usize = 65_536;
 
-/// The most questions to contract wallets that wait for an answer. A guess.
+/// The maximum number of questions to contract wallets that wait for an answer. A guess.
 pub const WALLET_QUESTIONS_MAX: usize = 10_000;
 
-/// The most bytes of signatures in waiting questions. A guess: real signatures have 65 bytes, or a few hundred. A flood
-/// of longest possible signatures evicts its own questions first.
+/// The maximum number of bytes of signatures in waiting questions. A guess: real signatures have 65 bytes, or a few
+/// hundred. A flood of longest possible signatures evicts its own questions first.
 pub const WALLET_QUESTIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// First pause before an unanswered question is asked again; each further failure doubles it. A guess: about the time
@@ -102,9 +103,9 @@ pub const WALLET_PAUSE_MIN: Duration = Duration::from_secs(2);
 /// after its wallet's chain is back.
 pub const WALLET_PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// The most seconds by which the block that a contract wallet's signature names may be later than the event of its
-/// update. Part of the protocol: all nodes of a network use the same value. A guess: chains' clocks may differ by that
-/// much, and a signature is made before its event.
+/// The maximum number of seconds by which the block that a contract wallet's signature names may be later than the
+/// event of its update. Part of the protocol: all nodes of a network use the same value. A guess: chains' clocks may
+/// differ by that much, and a signature is made before its event.
 pub const WALLET_BLOCK_AHEAD_MAX_S: u64 = 3600;
 
 /// Seconds after the event of an update, by the app chain's clock, after which a node stops waiting for its contract
@@ -116,30 +117,30 @@ pub const WALLET_ANSWER_MAX_S: u64 = 6 * 3600;
 /// reads old events must have a chance to get their answers. A guess.
 pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
 
-/// The most questions whose first attempt is remembered. A guess: an entry takes about 80 bytes, so the worst case is
-/// about 16 MiB. If more are open, those that came later wait until earlier ones are decided.
+/// The maximum number of questions whose first attempt is remembered. A guess: an entry takes about 80 bytes, so the
+/// worst case is about 16 MiB. If more are open, those that came later wait until earlier ones are decided.
 pub const WALLET_FIRSTS_MAX: usize = 200_000;
 
-/// The most questions of which a client remembers since when few endpoints reply. A guess: all waiting questions
-/// ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_TURN_MAX`]). An entry
-/// takes about 128 bytes, so the worst case is about 2 MiB.
+/// The maximum number of questions of which a client remembers since when few endpoints reply. A guess: all waiting
+/// questions ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_TURN_MAX`]).
+/// An entry takes about 128 bytes, so the worst case is about 2 MiB.
 pub const WALLET_FEW_REPLIES_MAX: usize = 16_384;
 
-/// The most concurrent questions of one waiting update; the others follow when these are answered. An update can name
-/// hundreds of wallets, or one wallet at hundreds of blocks, and its author pays for one transaction only. A guess:
-/// more than the wallets that sign any update of a client.
+/// The maximum number of concurrent questions of one waiting update; the others follow when these are answered. An
+/// update can name hundreds of wallets, or one wallet at hundreds of blocks, and its author pays for one transaction
+/// only. A guess: more than the wallets that sign any update of a client.
 pub const WALLETS_PER_UPDATE_MAX: usize = 4;
 
-/// The most concurrent questions to the wallets of one chain. A guess below the rate limits of public RPC providers.
-/// The bound is per chain, so a slow chain does not delay another one.
+/// The maximum number of concurrent questions to the wallets of one chain. A guess below the rate limits of public RPC
+/// providers. The bound is per chain, so a slow chain does not delay another one.
 pub const WALLETS_PER_CHAIN_MAX: usize = 4;
 
 /// Interval at which waiting updates are validated again although no answer has arrived. It queues questions again that
 /// a full queue ([`WALLET_QUESTIONS_MAX`]) has dropped. A guess.
 pub const JUDGE_AGAIN_EVERY: Duration = Duration::from_secs(300);
 
-/// The most blocks by which a signature may be ahead of the newest block of a gateway's endpoint: the wallet may have
-/// used an endpoint that was ahead of it. A guess.
+/// The maximum number of blocks by which a signature may be ahead of the newest block of a gateway's endpoint: the
+/// wallet may have used an endpoint that was ahead of it. A guess.
 pub const WALLET_BLOCKS_AHEAD_MAX: u64 = 10;
 
 /// Bound on the total weight of cached inbox states in bytes. A guess: a state of a few members weighs about
@@ -150,6 +151,6 @@ pub const INBOX_STATES_BYTES_MAX: u64 = 128 << 20;
 /// signature check, small enough that all cores take part.
 pub const ITEMS_PER_THREAD: usize = 16;
 
-/// The most threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests of one
-/// caller then wait for no more turns than a gate takes from one.
+/// The maximum number of threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests
+/// of one caller then wait for no more turns than a gate takes from one.
 pub const REQUEST_THREADS_MAX: usize = 16;

@@ -66,8 +66,8 @@ impl RequestPlaces {
 }
 
 impl TakenPlaces {
-    /// Frees a place for this caller; `None` if neither another network nor another caller of its network has at least
-    /// two more than it.
+    /// Frees a place for this caller. Returns `None` if no other network has at least two more places than its network,
+    /// and no other caller of its network at least two more than it.
     fn free_one_for(&mut self, caller: &ServiceCaller) -> Option<()> {
         let mut of_networks: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
         for (holder, requests) in &self.of_callers {
@@ -164,7 +164,7 @@ mod tests {
         [caller(a, "a"), caller(b, "b"), caller(c, "c")].map(|caller| all(places, &caller))
     }
 
-    /// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+    /// One host may have an IPv6 /48, which is 65,536 addresses of callers.
     #[test]
     fn many_addresses_of_one_network_leave_places_to_another_network() {
         let places = RequestPlaces::new(16);

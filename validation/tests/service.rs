@@ -414,7 +414,7 @@ async fn requests_beyond_the_places_are_refused_at_once() {
     assert_eq!(one_of(&service, "new").await, Code::Ok, "the places are free again");
 }
 
-/// The addresses of one owner, as those of a /48 of IPv6.
+/// The addresses of one owner, as those of an IPv6 /48.
 #[tokio::test]
 async fn callers_of_one_network_leave_places_to_a_caller_of_another() {
     let (service, chains) = service();

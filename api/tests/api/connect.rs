@@ -454,7 +454,7 @@ async fn a_stream_is_messages_and_then_its_end() {
     );
 }
 
-/// The refusal of a stream is its only message. The headers of gRPC are no metadata.
+/// The refusal of a stream is its only message. The gRPC headers are no metadata.
 #[tokio::test]
 async fn a_stream_that_is_refused_at_once_ends_with_its_error_alone() {
     let node = node().await;

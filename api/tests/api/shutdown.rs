@@ -21,7 +21,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use crate::common::*;
 
 /// Time in which a stop has to end that nothing delays. A bound for a test that fails, and no promise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
@@ -71,10 +71,10 @@ async fn an_open_stream_of_reflection_ends_with_the_others() {
     let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
-    let end = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err();
+    let end = tokio::time::timeout(WAIT_MAX, answers.message()).await.unwrap().unwrap_err();
     assert_eq!((end.code(), end.message()), (Code::Unavailable, "server is shutting down"));
     drop(answers);
-    tokio::time::timeout(PATIENCE, ending).await.unwrap().unwrap();
+    tokio::time::timeout(WAIT_MAX, ending).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Checks of columns when rows are read again: each column must have the value that follows from the row's envelope, or
 //! from its keeper's record.
 //!
-//! The enemy is the writer of an export who leaves the signed bytes as they are and alters a column from which bills
+//! The attacker is the writer of an export who leaves the signed bytes as they are and alters a column from which bills
 //! are summed.
 
 use hawser_proto::merkle::TreeHash;

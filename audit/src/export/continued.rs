@@ -1,7 +1,7 @@
 //! Continuing an export: each strand of the log has to be the one that was exported.
 //!
-//! The enemy is a folder that was restored or exchanged, a node that shows another strand or hides the exported end of
-//! this one, and a user who replaces files of the export while a run reads them.
+//! The attacker is a folder that was restored or exchanged, a node that shows another strand or hides the exported end
+//! of this one, and a user who replaces files of the export while a run reads them.
 
 use std::path::Path;
 

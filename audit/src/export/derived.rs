@@ -1,6 +1,6 @@
 //! Tallies of a strand whose source has none: derived from its rows, as nodes book them.
 //!
-//! The enemy is the strand's own node, which may sign times that go back or stand still, and a new payer in each
+//! The attacker is the strand's own node, which may sign times that go back or stand still, and a new payer in each
 //! envelope. The minutes and payers that wait to be written are bounded, and so is memory. A strand that exceeds the
 //! bounds has no tallies.
 

@@ -16,9 +16,9 @@
 //! - `columns`: rows that are read again, and whether their columns are those of their envelopes;
 //! - `read`: reading files again without trusting them.
 //!
-//! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
-//! another log, claims of sizes. The export refuses all of these before it overwrites anything. A running node may lie
-//! too: its rows have to ascend, and the keys of a registry must have signed them.
+//! The attacker is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or
+//! of another log, claims of sizes. The export refuses all of these before it overwrites anything. A running node may
+//! lie too: its rows have to ascend, and the keys of a registry must have signed them.
 
 mod checkpoints;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Statements of a strand's node about void places, beside the exported strand.
 //!
-//! The enemy is the keeper of the log, or the maker of a snapshot, who adds statements that the node has not signed.
+//! The attacker is the keeper of the log, or the maker of a snapshot, who adds statements that the node has not signed.
 
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, OriginatorId, PublicKey};

@@ -16,7 +16,7 @@ use hawser_rules::Registry;
 use super::*;
 use crate::export::columns::read_back;
 use crate::export::{ExportedRow, ReadRow};
-use crate::replay::planted::{PLANTED, Planted};
+use crate::replay::planted::{PLANTED, PlantedFault};
 use crate::replay::testing::{MemoryLog, NODE, declared, draft, ns_of, settings};
 use crate::replay::tests::replay;
 use crate::replay::{
@@ -115,7 +115,7 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
 /// The auditor's clock may be behind, so such a time is a claim in evidence files, too.
 #[test]
 fn a_time_in_the_future_is_a_claim_in_the_whole_log_and_in_parts() {
-    let is_ahead = |it: &&Planted| it.2[0].0 == FaultKind::TimeAhead;
+    let is_ahead = |it: &&PlantedFault| it.2[0].0 == FaultKind::TimeAhead;
     let (_, plant, _) = PLANTED.iter().find(is_ahead).unwrap();
     let mut log = MemoryLog::honest(500);
     plant(&mut log);

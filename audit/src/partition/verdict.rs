@@ -63,7 +63,7 @@ pub struct RangeVerdict {
     /// in the output of programs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chain_times: Option<ChainTimes>,
-    /// The digest of the chains' times by which dependencies were judged, hex; `None` if they were not judged.
+    /// The digest of the chains' times by which dependencies were judged, hex; `None` if one was not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chains: Option<String>,
     /// Faults that do not depend on the rows before the range.
@@ -187,8 +187,10 @@ impl RangeVerdict {
             SequenceId::NONE => verdict.through == SequenceId::NONE,
             from => from <= verdict.through && verdict.through <= SequenceId::MAX,
         };
-        let times = verdict.chain_times.as_ref();
-        let are_times = times.is_none_or(|times| times.check(verdict.through.0).is_ok());
+        let first = verdict.from.max(SequenceId(1));
+        let are_times = verdict.chain_times.as_ref().is_none_or(|times| {
+            times.check(verdict.through.0).is_ok() && times.first().is_none_or(|it| it >= first)
+        });
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() || !are_times {
             return Err(MergeError::Malformed(
                 "it is not a range in the format of this version".to_owned(),
@@ -325,6 +327,12 @@ impl RangeVerdict {
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
         let needed = dependency(id, signed.originator_ns, &signed.depends_on, chains);
         needed.into_iter().for_each(|fault| self.fault(fault));
+        let is_known = |needed: &EnvelopeId| {
+            needed.sequence == SequenceId::NONE || chains.contains_key(&needed.originator)
+        };
+        if !signed.depends_on.iter().all(is_known) {
+            self.chains = None; // no time of this chain is known, so the dependency is not judged
+        }
         if stored_leaf.is_some_and(|leaf| leaf != signed.leaf) {
             self.fault(other_leaf(id));
         }

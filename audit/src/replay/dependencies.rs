@@ -49,6 +49,11 @@ impl ChainTimes {
         self.0.is_empty()
     }
 
+    /// Returns the first place; `None` if there are no times.
+    pub(crate) fn first(&self) -> Option<SequenceId> {
+        self.0.first().map(|(place, _)| *place)
+    }
+
     /// Returns the number of minutes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -16,7 +16,7 @@ const KEPT_OF_KIND: usize = 100;
 pub enum FaultKind {
     /// The bytes are not the one form of an originator envelope.
     NotCanonical,
-    /// The envelope states another place than the one at which the log has it.
+    /// The envelope states a place other than its place in the log.
     WrongPlace,
     /// The originator's key has not signed the envelope.
     Forged,
@@ -56,7 +56,8 @@ pub enum FaultKind {
     Root,
     /// The signature of a checkpoint is not that of its node.
     CheckpointSignature,
-    /// The node signed the root of another tree of its own strand than this one, which follows from what it has signed.
+    /// The node signed a root for its own strand that differs from the root of this tree, which follows from envelopes
+    /// that it signed.
     CheckpointRoot,
     /// The node signed a tree of its own strand at a later time than a larger one: it has signed a tree that shrinks.
     CheckpointTime,

@@ -25,7 +25,7 @@ use super::testing::{
 use super::*;
 
 /// A change by a dishonest keeper or signer, and the faults that it causes.
-pub(crate) type Planted =
+pub(crate) type PlantedFault =
     (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
 
 /// Replaces an envelope by another one that the node signed, with everything that follows from it.
@@ -44,7 +44,7 @@ pub(crate) fn flip_signature(log: &mut MemoryLog) {
     *log.bytes_at(7) = other;
 }
 
-pub(crate) const PLANTED: &[Planted] = &[
+pub(crate) const PLANTED: &[PlantedFault] = &[
     ("a forged envelope", flip_signature, &[(FaultKind::Forged, 7, None)]),
     (
         "bytes that are none",

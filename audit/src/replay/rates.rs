@@ -1,6 +1,6 @@
 //! The rates that a log is judged by: those that were given, and those that its keeper has recorded.
 //!
-//! The enemy is a keeper who leaves out a rate that raises what it has to book, or makes one up. An honest keeper
+//! The attacker is a keeper who leaves out a rate that raises what it has to book, or makes one up. An honest keeper
 //! cannot know a rate yet that begins after its log ends.
 
 use hawser_rules::fees::has_started;

@@ -10,7 +10,7 @@ use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
 
-use super::report_sums::{ReportLeaves, ReportSums, Sums, add};
+use super::report_sums::{FeesByPayer, ReportLeaves, ReportSums, add};
 use super::tally::OPEN_MINUTES;
 
 /// Minutes whose usage is kept apart until the end of the report is read. A guess: an honest strand needs a dozen,
@@ -79,9 +79,9 @@ pub(super) struct ReportRanges {
     /// Reports before this place are finished.
     finished: usize,
     /// Fees behind the last end that has been read, by minute.
-    open: BTreeMap<u32, Sums>,
+    open: BTreeMap<u32, FeesByPayer>,
     /// The sums of minutes that are no longer kept apart, with the newest of these minutes.
-    joined: Option<(u32, Sums)>,
+    joined: Option<(u32, FeesByPayer)>,
 }
 
 impl ReportRanges {
@@ -130,7 +130,7 @@ impl ReportRanges {
     /// Joins the first minute of those that are kept apart with those before it.
     fn join_first(&mut self) {
         let Some((minute, sums)) = self.open.pop_first() else { return };
-        let (newest, joined) = self.joined.get_or_insert_with(|| (minute, Sums::new()));
+        let (newest, joined) = self.joined.get_or_insert_with(|| (minute, FeesByPayer::new()));
         *newest = minute.max(*newest);
         sums.into_iter().for_each(|(payer, fee)| add(joined, payer, fee));
     }

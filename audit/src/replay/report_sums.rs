@@ -8,12 +8,12 @@ use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
 
 /// The fees of payers.
-pub(super) type Sums = BTreeMap<Address, PicoDollarPrice>;
+pub(super) type FeesByPayer = BTreeMap<Address, PicoDollarPrice>;
 
-/// The most late envelopes of a report that are remembered one by one. A guess: 2 MB.
+/// The maximum number of late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
-/// The most leaves of all trees that are computed from either end, while late envelopes are left out one by one. A
-/// guess: a second.
+/// The maximum number of leaves of all trees that are computed from either end, while late envelopes are left out one
+/// by one. A guess: a second.
 const TRIED_LEAVES_MAX: usize = 1_000_000;
 /// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
 /// late by accident.
@@ -23,7 +23,7 @@ const TRIED_MIN: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct ReportSums {
     /// The sums of envelopes up to the report's end.
-    in_range: Sums,
+    in_range: FeesByPayer,
     /// The fees of envelopes that follow its end and are dated into its minutes, in the order of the strand.
     late: Vec<(EnvelopeId, Address, PicoDollarPrice)>,
     /// True if there are more late envelopes than are remembered.
@@ -53,7 +53,7 @@ impl ReportSums {
     }
 
     /// Adds fees of the report's range.
-    pub(super) fn add_sums(&mut self, sums: Sums) {
+    pub(super) fn add_sums(&mut self, sums: FeesByPayer) {
         if self.in_range.is_empty() {
             self.in_range = sums;
         } else {
@@ -92,7 +92,7 @@ impl ReportSums {
 }
 
 /// Adds a fee to the sum of its payer.
-pub(super) fn add(sums: &mut Sums, payer: Address, fee: PicoDollarPrice) {
+pub(super) fn add(sums: &mut FeesByPayer, payer: Address, fee: PicoDollarPrice) {
     let sum = sums.entry(payer).or_default();
     *sum = sum.plus(fee);
 }

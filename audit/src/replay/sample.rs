@@ -10,7 +10,7 @@ use super::item::{SourceError, StoredMark, StrandRow};
 use super::pipeline;
 use super::source::{LogRows, LogSource};
 
-/// The most envelopes of a sample. A guess: their places take 16 MB.
+/// The maximum number of envelopes of a sample. A guess: their places take 16 MB.
 pub const SAMPLE_MAX: u64 = 1_000_000;
 /// Envelopes of a sample that are read at once. A guess: enough for all cores.
 const BATCH_ROWS: usize = 4096;

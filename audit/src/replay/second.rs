@@ -1,8 +1,8 @@
 //! Checkpoints of a second source, by which a log is judged too.
 //!
-//! The enemy is the keeper of a log, or the maker of a snapshot, that hides envelopes together with the checkpoints of
-//! the trees that have them. The second source need not be honest: of its checkpoints only those count that a node of
-//! the registry has signed. Its cosignatures do not count.
+//! The attacker is the keeper of a log, or the maker of a snapshot, that hides envelopes together with the checkpoints
+//! of the trees that have them. The second source need not be honest: of its checkpoints only those count that a node
+//! of the registry has signed. Its cosignatures do not count.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

@@ -5,8 +5,8 @@ use hawser_rules::Rate;
 
 use super::item::{SourceError, StrandRow, StrandRows};
 
-/// The most strands of a log that are read. A guess: networks have far fewer. The time and the threads that a log takes
-/// grow with their number, some steps with its square.
+/// The maximum number of strands of a log that are read. A guess: networks have far fewer. The time and the threads
+/// that a log takes grow with their number, some steps with its square.
 pub(crate) const STRANDS_MAX: usize = 10_000;
 
 /// The rows of a strand.

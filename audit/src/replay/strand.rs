@@ -535,7 +535,7 @@ impl StrandReplay {
     pub(super) fn report(&self, context: &ReplayContext<'_>) -> ReplayedStrand {
         let mut end = self.clone();
         match context.rows.root(end.tree.size()) {
-            Ok(Some(root)) if !end.tree.accepts(root) => {
+            Ok(Some(root)) if !end.tree.match_root(root) => {
                 let id = end.id(SequenceId(end.tree.size()));
                 let text =
                     format!("the stored root is {root}, the leaves give {}", end.tree.root());

@@ -8,7 +8,7 @@ use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate, RateTable, Registry
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::planted::{PLANTED, Planted, flip_signature, sign_at};
+use super::planted::{PLANTED, PlantedFault, flip_signature, sign_at};
 use super::testing::{MemoryLog, NODE, RATE, checkpoint, draft, draft_of, key, ns_of, settings};
 use super::*;
 
@@ -68,7 +68,8 @@ fn every_planted_fault_is_named_and_nothing_else() {
     }
     // All at once: each of those that do not replace the whole log is still named.
     let mut log = honest.clone();
-    let is_alone = |name: &&Planted| !["a place without a row", "another root"].contains(&name.0);
+    let is_alone =
+        |name: &&PlantedFault| !["a place without a row", "another root"].contains(&name.0);
     let mut expected = Vec::new();
     for (_, plant, faults) in
         PLANTED.iter().filter(is_alone).filter(|it| it.2[0].0 != FaultKind::Fee)

@@ -44,10 +44,10 @@ impl TreeReplay {
         stored == derived
     }
 
-    /// Returns true if the root is that of the envelopes, or that of the stored leaves. A leaf that differs from its
-    /// envelope has been reported, and is not reported again for each root above it. From then on the matching tree
-    /// counts.
-    pub(super) fn accepts(&mut self, root: TreeHash) -> bool {
+    /// Compares a root with the tree of the envelopes and with the tree of the stored leaves, and keeps only the tree
+    /// that matches. Returns false if neither does. A leaf that differs from its envelope was reported before, and is
+    /// not reported again for each root above it.
+    pub(super) fn match_root(&mut self, root: TreeHash) -> bool {
         if self.derived.root() == root {
             self.stored = None;
             return true;

@@ -2,7 +2,8 @@
 //!
 //! A statement decides about no leaf, so it changes neither the tree nor what is compared with checkpoints. The tree of
 //! a strand ends before void places. A place under a signed root therefore had an envelope, and no statement explains
-//! its lack: the enemy is a keeper that hides an envelope behind an old statement, after which it was found again.
+//! why the envelope is missing. The attacker is a keeper that hides an envelope behind an old statement after the
+//! envelope was found again.
 
 use std::collections::BTreeSet;
 

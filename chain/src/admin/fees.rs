@@ -67,13 +67,14 @@ pub struct OnchainReport {
 }
 
 impl OnchainReport {
-    /// Returns the end of the report as it states it, unix seconds.
+    /// Returns the end that the report states, unix seconds.
     #[must_use]
     pub fn stated_end_s(&self) -> u64 {
         u64::from(self.end_minute) * 60
     }
 
-    /// Returns true if the stated end has come at `now`, unix seconds. Otherwise it is a lie.
+    /// Returns true if the stated end is reached at `now`, unix seconds, give or take the difference of two clocks. A
+    /// report that states a later end is false.
     #[must_use]
     pub fn has_ended(&self, now: u64) -> bool {
         self.stated_end_s() <= now.saturating_add(END_AHEAD_S_MAX)

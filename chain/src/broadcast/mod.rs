@@ -128,7 +128,7 @@ impl Broadcaster {
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
             status: tokio::sync::watch::Sender::default(),
             ceiling: parking_lot::Mutex::default(),
-            // Processes that share nonces know of one another, so none of them stands back.
+            // Processes that share nonces coordinate through Redis, so no process stands back for another.
             stand_back: settings.stand_back.filter(|_| settings.redis.is_none()),
             halt: parking_lot::Mutex::default(),
             times: settings.times,

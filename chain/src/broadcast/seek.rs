@@ -64,7 +64,7 @@ pub(super) async fn seek(
         }
     }
     let user = user(chain, account, query.nonce, head).await.unwrap_or_else(|error| {
-        // It has answered that it shows no receipt, which counts against another endpoint's.
+        // The endpoint has answered without a receipt, which counts against the receipt of another endpoint.
         tracing::debug!(%error, "the user of a nonce cannot be searched");
         None
     });

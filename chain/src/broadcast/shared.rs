@@ -74,8 +74,9 @@ impl BroadcasterState {
     }
 }
 
-/// Returns the medians of both bounds, of an even number the wider ones: of three endpoints, one that lies moves them
-/// only to those of another one, and of two, it narrows none. Returns `None` without bounds.
+/// Returns the median of each bound; of an even number, the wider of the two middle ones. So among three endpoints, one
+/// that lies can move a median only to the bound of an honest endpoint, and of two it narrows none. Returns `None`
+/// without bounds.
 fn median(stated: &[PayloadBounds]) -> Option<PayloadBounds> {
     let sorted = |bound: fn(&PayloadBounds) -> usize| {
         let mut all: Vec<usize> = stated.iter().map(bound).collect();

@@ -147,7 +147,7 @@ pub(super) enum SendOutcome {
     /// One of them may lie.
     Contested(String),
     /// The node answered with an unspecific error; it may have the transaction. Or an endpoint refuses the transaction,
-    /// and another one gives an answer that does not say that it has it.
+    /// and another endpoint gives an answer by which it does not claim to have it.
     Unclear(String),
     /// The nonce is used, by this transaction or by another one.
     NonceUsed,
@@ -158,8 +158,8 @@ pub(super) enum SendOutcome {
     NonceAheadForSome(Box<Self>),
     /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
     Underpriced,
-    /// An endpoint answers [`Underpriced`](Self::Underpriced), and another one gives this answer, which does not say
-    /// that it has the transaction.
+    /// An endpoint answers [`Underpriced`](Self::Underpriced). Another endpoint gives this answer, by which it does not
+    /// claim to have the transaction.
     UnderpricedForSome(Box<Self>),
     /// The price is below the chain's current minimum.
     TooCheap(String),

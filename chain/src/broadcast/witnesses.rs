@@ -1,8 +1,8 @@
 //! The outcome of a single transaction that a [`Sender`](crate::send::Sender) has sent, and the fees for it, by several
 //! endpoints.
 //!
-//! The enemy is the endpoint that the sender uses, if there are others: it may make up a success or a failure, keep the
-//! transaction to itself, or state wrong fees. The rules are those of a broadcaster: see `confirming` and
+//! The attacker is the endpoint that the sender uses, if there are others: it may invent a success or a failure,
+//! withhold the transaction, or state wrong fees. The rules are those of a broadcaster: see `confirming` and
 //! `crate::prices`.
 
 use std::collections::BTreeMap;
@@ -170,9 +170,9 @@ impl Witnesses {
 
     /// Returns the first nonce of the account that is pending and not mined; `None` if there is none.
     ///
-    /// One of two endpoints is believed that all transactions that were handed over are mined: the other one may be
-    /// behind. Of more, two have to say so. Otherwise one that lies would hide the transaction that waits, and later
-    /// ones would wait behind it.
+    /// Of two endpoints, one suffices to show that all transactions that were handed over are mined: the other may be
+    /// behind. Of more endpoints, two have to show it. Otherwise a single endpoint that lies could hide the transaction
+    /// that waits, and later ones would wait behind it.
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
@@ -192,8 +192,8 @@ impl Witnesses {
         self.0.sent.lock().get(&account).copied().unwrap_or(0)
     }
 
-    /// Returns the first nonce of the account that an endpoint calls pending and not mined; `None` if each endpoint
-    /// that answers has mined all transactions that it knows.
+    /// Returns the first nonce of the account that an endpoint calls pending and not mined; `None` if no endpoint that
+    /// answers has a transaction of the account that is not mined.
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
@@ -224,7 +224,8 @@ impl Witnesses {
     }
 
     /// Hands the account's transaction with this nonce to the first endpoint, and to every one unless the first one
-    /// accepts it. A refusal by some endpoints is none: one that lies may have passed the transaction on.
+    /// accepts it. A refusal by only some endpoints does not count: an endpoint that lies may have passed the
+    /// transaction on.
     pub(crate) async fn hand_over(
         &self,
         account: Address,

@@ -34,10 +34,10 @@ use crate::send::{Chain, RequestError};
 
 /// The time limit for one answer of another endpoint. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// The time for which other endpoints are waited for that are silent, or that go on with the chain and lack the block.
-/// Guess: endpoints of one chain are rarely further apart than a few blocks.
+/// The longest wait for other endpoints that are silent, or that follow the chain and lack the block. Guess: endpoints
+/// of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The time for which other endpoints are waited for after a wait in vain, as long as one of them answers. Guess: an
+/// The longest wait for other endpoints after an earlier wait has timed out, as long as one of them answers. Guess: an
 /// endpoint that stays far behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// The pause between two attempts. Guess.
@@ -45,7 +45,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// The number of blocks of which proofs are requested at once. Guess.
 const BLOCKS_AT_ONCE: usize = 8;
 
-/// The events to confirm, and whom to ask.
+/// The events to confirm, and the endpoints to ask.
 pub(super) struct Asked<'a> {
     pub(super) endpoints: &'a Endpoints,
     pub(super) settings: &'a WalkSettings,
@@ -73,7 +73,7 @@ pub(super) enum Confirmation {
 pub(super) enum Contradiction {
     /// Another endpoint has other events in this block, or another block.
     Events(u64),
-    /// Another endpoint has newer blocks all the time, and does not reach this block.
+    /// Another endpoint keeps reporting newer blocks, and does not reach this block.
     Ahead(u64),
 }
 
@@ -103,7 +103,7 @@ pub(super) enum PositionAnswer {
     Silent,
     /// Those that answer have another block at that height.
     Differs,
-    /// None has the block, and at least one of those that answer has none at that height.
+    /// None has the block, and at least one that answers has no block at that height.
     Lacked {
         /// True if one of them goes on with the chain below it.
         goes_on: bool,
@@ -113,7 +113,7 @@ pub(super) enum PositionAnswer {
 /// Confirms the pages of one contract's reader.
 #[derive(Debug, Default)]
 pub(super) struct Confirmer {
-    /// True from the time at which other endpoints were waited for in vain until they confirm events again.
+    /// True after a wait for other endpoints has timed out, until they confirm events again.
     is_alone: bool,
     others: OtherHeads,
 }
@@ -225,7 +225,7 @@ impl Asked<'_> {
                 Some(header) if header.block == block => return PositionAnswer::Shown,
                 Some(_) if all == PositionAnswer::Silent => all = PositionAnswer::Differs,
                 Some(_) => {}
-                // One that states another block must not keep one that lacks it from being heard.
+                // An endpoint that states another block must not hide the answer of one that lacks the block.
                 None => all = PositionAnswer::Lacked { goes_on: false },
             }
         }

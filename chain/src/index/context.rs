@@ -21,7 +21,7 @@ pub(super) struct NumberedBatch {
     pub(super) first_block: u64,
     /// The reading pass to which the batch belongs: see [`ReaderContext::pass`].
     pub(super) pass: u64,
-    /// True if another endpoint than the one that gave the events confirms them: see `confirming`.
+    /// True if an endpoint other than the giver of the events confirms them: see `confirming`.
     pub(super) is_confirmed: bool,
 }
 

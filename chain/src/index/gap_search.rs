@@ -67,8 +67,8 @@ impl GapSearch {
         self.pause.take()
     }
 
-    /// Returns true if the next page is to come from this endpoint rather than from others: the one that gave the pages
-    /// of the running search so far, or at its beginning one that has not answered a search yet.
+    /// Returns true if this endpoint is preferred for the next page. During a search this is the endpoint that gave its
+    /// pages so far, and at the beginning of a search any endpoint that has not answered one yet.
     pub(super) fn prefers(&self, endpoint: &str) -> bool {
         let is_wanted = match &self.giver {
             Some(giver) => giver == endpoint,

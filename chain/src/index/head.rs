@@ -26,8 +26,8 @@ use crate::send::RequestError;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which all endpoints are asked for their heads, in case the one in use has stalled. Guess.
 const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
-/// The interval of polling while a WebSocket announces new heads: it may announce them later than others have them, or
-/// old ones. Guess.
+/// The polling interval while a WebSocket announces new heads. Polling continues because the WebSocket may announce
+/// heads late, or old ones. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);

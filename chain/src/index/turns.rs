@@ -4,8 +4,8 @@
 /// responses. Chains that are reorganised grow meanwhile.
 const TURNS_MAX: u32 = 8;
 
-/// The turns since reading last made progress. An endpoint that takes back what it has just shown, or that shows pages
-/// which do not follow its own blocks, would otherwise keep a reader at one block for ever.
+/// The turns since reading last made progress. Without this count, an endpoint could keep a reader at one block for
+/// ever, by taking back what it has just shown or with pages that do not follow its own blocks.
 #[derive(Debug, Default)]
 pub(super) struct ReadingTurns {
     /// The highest first unread block at which reading has turned back.

@@ -315,7 +315,7 @@ impl Walk {
             Ok(events) => events,
             Err(reason) => return PageOutcome::Retry(reason),
         };
-        if self.lacks_logs(blocks, &headers, &events) {
+        if self.doubt_logs(blocks, &headers, &events) {
             return PageOutcome::Retry(
                 "the bloom filter of a block promises logs, and none arrived",
             );
@@ -397,13 +397,14 @@ impl Walk {
         None
     }
 
-    /// Returns true if a block's bloom filter admits logs, none arrived, and the page is worth another request.
+    /// Decides whether to request a page again, and counts the request. Returns true if a block's bloom filter admits
+    /// logs, none arrived, and the page is worth another request.
     ///
     /// Some providers index logs later than headers: their `eth_getLogs` returns nothing for a block whose header they
     /// already serve. The bloom filter reveals that. Because it has false positives, requests are repeated only a few
     /// times, and soon not at all where filters admit everything. A filter that excludes the contract, or a repetition
     /// that finds logs, restores the allowance.
-    fn lacks_logs(
+    fn doubt_logs(
         &mut self,
         blocks: &RangeInclusive<u64>,
         headers: &[BlockHeader],

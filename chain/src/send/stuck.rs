@@ -1,4 +1,4 @@
-//! Transactions that are not mined because their price has become too low: a later one takes the place of the first.
+//! Replaces the first transaction that is not mined because its price has become too low.
 //!
 //! For accounts whose calls may be repeated and may come in any order, such as those of the payer report manager. A
 //! broadcaster replaces its transactions by itself.
@@ -25,18 +25,19 @@ pub(crate) struct StuckNonce {
 
 impl StuckNonce {
     /// Returns the first nonce that waits, after a transaction with the fees of this quote was not mined. `sent` is the
-    /// nonce of that transaction, if it is known. If it is another one, the first transaction is of an earlier run of
-    /// the node, and its fees are not known: those of the later one may be many times as high.
+    /// nonce of that transaction, if it is known. If the two nonces differ, the first transaction comes from an earlier
+    /// run of the node, and its fees are unknown: the fees of the later transaction may be many times as high.
     pub(crate) fn new(nonce: u64, sent: Option<u64>, quote: &Quote) -> Self {
         let is_sent = sent == Some(nonce);
         Self { nonce, fees: is_sent.then(|| fees_of(quote)) }
     }
 
-    /// Returns a present quote at fees for which nodes let its transaction replace the one that waits; `None` if they
-    /// would be more than [`PRICE_FACTOR_MAX`] times the present ones: then the price is not what keeps it waiting.
+    /// Raises the fees of a present quote until nodes let its transaction replace the one that waits. Returns `None` if
+    /// that takes more than [`PRICE_FACTOR_MAX`] times the present fees, because the price is then not the reason for
+    /// the wait.
     ///
-    /// If the fees of the one that waits are not known, they are taken for the present ones. If they are higher, nodes
-    /// refuse the replacement, and the next one costs more.
+    /// Assumes the present fees if those of the waiting transaction are unknown. If its fees are in fact higher, nodes
+    /// refuse the replacement, and the next one offers more.
     pub(crate) fn outbid(self, quote: Quote) -> Option<Quote> {
         let outbid = self.fees.unwrap_or_else(|| fees_of(&quote));
         let fee = quote.max_fee_per_gas.max(replacement_price(outbid.fee));

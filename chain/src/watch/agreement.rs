@@ -1,8 +1,8 @@
 //! Readings on which the endpoints agree.
 //!
-//! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
-//! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
-//! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
+//! The attacker is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded
+//! for ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading
+//! that differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
 //! therefore delay a change, and cannot make one. A reading that equals the last one is refused if more endpoints say
 //! otherwise, also some seconds later: the preferred endpoint, which answers most readings, must not hide a change that
 //! others show. Where only one endpoint is configured, it is believed. URLs with the same host and port count as one

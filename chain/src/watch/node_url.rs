@@ -10,7 +10,7 @@ pub enum NodeUrlError {
     /// The address is too long.
     #[error("it has more than {URL_LEN_BYTES_MAX} bytes")]
     Long,
-    /// The address is no URL of HTTP.
+    /// The address is not an HTTP URL.
     #[error("it is no URL of the form http://host:port or https://host")]
     NoUrl,
     /// The address has credentials, which callers would send to the host that answers.
@@ -20,14 +20,14 @@ pub enum NodeUrlError {
     #[error("it has a fragment (#)")]
     Fragment,
     /// No server can listen at the port.
-    #[error("its port is none")]
+    #[error("its port is not a number from 1 to 65535")]
     Port,
 }
 
 /// Checks the address that is registered for a node.
 ///
 /// # Errors
-/// The first part of it with which no node is called.
+/// The first part of the address that is not allowed.
 pub fn check_node_url(address: &str) -> Result<(), NodeUrlError> {
     if address.len() > URL_LEN_BYTES_MAX {
         return Err(NodeUrlError::Long);

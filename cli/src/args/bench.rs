@@ -55,7 +55,8 @@ pub(crate) struct BenchArgs {
     /// Envelopes a second that the test of live streams publishes.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) publish_rate: u32,
-    /// Most envelopes that all tests together publish. A test that has published its equal part is over.
+    /// The maximum number of envelopes that all tests together publish. A test that has published its equal part is
+    /// over.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub(crate) publishes_max: u64,
     /// Retention of published envelopes, in days, 2 to 365.

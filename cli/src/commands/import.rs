@@ -80,16 +80,7 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
         }
     }
     for (originator, envelopes) in left_out {
-        let reason = if originator.0 < 2 {
-            "the node reads them from the chain"
-        } else if originator.is_migrated() {
-            "no --migration-key names who signed them. The node follows them when one does; if no other node has \
-             them, import again with it, into an empty folder"
-        } else if originator.is_node() {
-            "as --leave-out says: the node takes them from its peers"
-        } else {
-            "the registry has no key for them"
-        };
+        let reason = reason_left_out(*originator);
         output::line(format_args!(
             "originator {originator}: {} left out, {reason}",
             output::count(*envelopes, "envelope")
@@ -112,6 +103,20 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
          or you confirm (hawser restore confirm)",
         settings.store.data_dir.display()
     ));
+}
+
+/// Returns the reason for which the import has left the strand of an originator out.
+fn reason_left_out(originator: OriginatorId) -> &'static str {
+    if originator.0 < 2 {
+        "the node reads them from the chain"
+    } else if originator.is_migrated() {
+        "no --migration-key names who signed them. The node follows them when one does; if no other node has \
+         them, import again with it, into an empty folder"
+    } else if originator.is_node() {
+        "as --leave-out says: the node takes them from its peers"
+    } else {
+        "the registry has no key for them"
+    }
 }
 
 fn strand_json(strand: &StrandReport) -> serde_json::Value {

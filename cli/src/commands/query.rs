@@ -19,7 +19,7 @@ use super::tail;
 use crate::args::query::{PagesArgs, QueryCommand};
 use crate::{client, output};
 
-/// The most originators that a cursor names. Specified: `docs/protocol/api.md`.
+/// The maximum number of originators that a cursor names. Specified: `docs/protocol/api.md`.
 const CURSOR_ENTRIES_MAX: usize = 100;
 
 /// Runs the command.

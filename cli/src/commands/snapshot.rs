@@ -186,10 +186,10 @@ async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
         ends_early: release,
     };
     let bar = backups::bar("fetch");
-    let told = bar.clone();
+    let progress_bar = bar.clone();
     let tell = Box::new(move |progress: bootstrap::BootstrapProgress| {
-        told.set_length(progress.total);
-        told.set_position(progress.done);
+        progress_bar.set_length(progress.total);
+        progress_bar.set_position(progress.done);
     });
     let fetched = bootstrap::fetch(&settings, from, wanted, backups::now_unix_s(), tell).await;
     bar.finish_and_clear();

@@ -27,18 +27,18 @@ use crate::args::TailArgs;
 use crate::render::Rendered;
 use crate::{client, output};
 
-/// The most envelopes that wait to be printed. A guess: a slow terminal slows down its own streams
-/// only.
+/// The maximum number of envelopes that wait to be printed. A guess: a slow terminal slows down its own streams only.
 const WAITING_MAX: usize = 256;
-/// The most bytes of envelopes that wait to be printed. A guess: far above the 26 MiB of the largest envelope.
+/// The maximum number of bytes of envelopes that wait to be printed. A guess: far above the 26 MiB of the largest
+/// envelope.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The most originators that are followed together: the node can name any number. A guess: the registry takes 255 nodes
-/// at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have strands, too.
+/// The maximum number of originators that are followed together: the node can name any number. A guess: the registry
+/// takes 255 nodes at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have strands, too.
 const FOLLOWED_MAX: usize = 300;
-/// The most originators of one stream: as many as a cursor names. Specified: `docs/protocol/api.md`.
+/// The maximum number of originators of one stream: as many as a cursor names. Specified: `docs/protocol/api.md`.
 const OF_ONE_STREAM_MAX: usize = 100;
-/// The most streams that are read together. The node can have each of them hold a message of 26 MiB. A guess: the
-/// originators that it names first take three at most, and later ones appear when a node joins the network.
+/// The maximum number of streams that are read together. The node can have each of them hold a message of 26 MiB. A
+/// guess: the originators that it names first take three at most, and later ones appear when a node joins the network.
 const STREAMS_MAX: usize = 8;
 
 /// The place at which printing starts.

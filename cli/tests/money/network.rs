@@ -22,7 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use crate::publishing::{ENVELOPES, Load, Publisher};
-use crate::support::{self, PATIENCE, Running, free_base, hawser, page, signal, until};
+use crate::support::{self, Running, WAIT_MAX, free_base, hawser, page, signal, until};
 
 /// The nodes of the network, by place.
 pub const NODES: [u32; 3] = [100, 200, 300];
@@ -350,7 +350,7 @@ impl MoneyNetwork {
 
     /// Repeats a step until it is done, or was done before.
     pub fn until_done(&self, at: usize, step: &str, about: u32) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let (_, outcomes) = self.step(at, step, about, &[]);
             let is_done = |it: &Value| it["state"] == "done";
@@ -367,7 +367,7 @@ impl MoneyNetwork {
 
     /// Has a node judge the reports about an originator until none of them waits; the exit code, and the outcomes.
     pub fn judged(&self, at: usize, about: u32) -> (i32, Vec<Value>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let (code, outcomes) = self.step(at, "attest", about, &[]);
             if !outcomes.is_empty() && outcomes.iter().all(|it| it["state"] != "waiting") {

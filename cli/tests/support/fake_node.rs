@@ -32,7 +32,7 @@ type GivenPage = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
 /// The id and the key with which a node signs.
 type Signer = Arc<Mutex<Option<(u32, SecretKey)>>>;
 
-/// Calls for a checkpoint, counted from 0, and the status of HTTP of the pages that answer them.
+/// Calls for a checkpoint, counted from 0, and the HTTP status of the pages that answer them.
 type SentPages = (Range<u64>, StatusCode);
 
 /// The node at work, until it is dropped.
@@ -97,7 +97,7 @@ impl FakeNode {
         *self.calls.void_statements.lock() = statements;
     }
 
-    /// Answers these calls for a checkpoint, counted from 0, with pages of HTTP, as a proxy without a server does.
+    /// Answers these calls for a checkpoint, counted from 0, with HTTP pages, as a proxy without a server does.
     pub fn send_pages(&self, calls: Range<u64>, status: StatusCode) {
         self.calls.pages.lock().push((calls, status));
     }
@@ -122,7 +122,7 @@ struct FakeCalls {
     void_statements: Arc<Mutex<Vec<Bytes>>>,
     /// The size of the tree whose root it signs; `None` for a made-up root up to its head.
     tree_size: Arc<Mutex<Option<u64>>>,
-    /// The number of calls for a checkpoint so far, and those that are answered with pages of HTTP.
+    /// The number of calls for a checkpoint so far, and those that are answered with HTTP pages.
     checkpoint_calls: Arc<AtomicU64>,
     pages: Arc<Mutex<Vec<SentPages>>>,
     /// The number of calls so far, and the node that answers every other one.

@@ -20,7 +20,7 @@ use rand as _;
 use serde_json::Value;
 
 /// The time after which a wait fails. No test measures a time with it.
-pub const PATIENCE: Duration = Duration::from_secs(60 * 3);
+pub const WAIT_MAX: Duration = Duration::from_secs(60 * 3);
 
 /// The envelopes of a recorded session of clients.
 pub const VECTORS: &str =
@@ -70,7 +70,7 @@ pub fn free_base(nodes: u16) -> u16 {
 
 /// Waits until something is so.
 pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     while !is_so() {
         assert!(Instant::now() < deadline, "not so: {what}");
         std::thread::sleep(Duration::from_millis(20));
@@ -132,7 +132,7 @@ impl Running {
 
     /// Returns the next line that satisfies `wanted`; skips earlier lines.
     pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -157,7 +157,7 @@ impl Running {
 
     /// Waits for its end.
     pub fn end(mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;

@@ -71,7 +71,7 @@ fn is_connect_stream(answer: &HttpAnswer, content_type: &str) -> Checked {
 
 /// Checks the head of an answer.
 fn is_stream(answer: &HttpAnswer, content_type: &str) -> Checked {
-    same("the status of HTTP", &200, &answer.status)?;
+    same("the HTTP status", &200, &answer.status)?;
     same("content-type", &Some(content_type), &answer.header("content-type"))
 }
 

@@ -89,7 +89,7 @@ async fn of_connect(c: &JudgedNodes) -> Checked {
     let answer = http::ask(&c.target.address, request.as_bytes(), wait).await?;
     let took = asked.elapsed();
     speaks_connect(&answer)?;
-    same("the status of HTTP", &504, &answer.status)?;
+    same("the HTTP status", &504, &answer.status)?;
     let error = parsed(&answer)?;
     same("code", &serde_json::json!("deadline_exceeded"), &error["code"])?;
     refused_in_time(took, c.target.answer_timeout())

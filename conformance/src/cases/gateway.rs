@@ -11,7 +11,7 @@ use crate::case::Need::Gateway;
 use crate::case::{Area, Case};
 use crate::case_error::{CaseError, Checked, ensure, refused, same};
 use crate::connection::{Connection, GATEWAY_API, PAYER_API};
-use crate::context::{GLANCE, JudgedNodes, id_of, names, parse_envelope, seen};
+use crate::context::{JudgedNodes, POLL_EVERY, id_of, names, parse_envelope, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
 use crate::http::TargetAddress;
 use crate::wire::List;
@@ -189,6 +189,6 @@ async fn shows_in_order(
             let text = format!("{}, the last one after the commit", names(expected));
             return Err(CaseError::new(text, names(&shown)));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

@@ -14,7 +14,7 @@ use crate::duplex::{DuplexStream, Frame, Mutate, add};
 use crate::envelopes::new_group;
 use crate::listener::hold;
 
-/// The most adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
+/// The maximum number of adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
 const ADDS_MAX: u32 = 100_000;
 /// The fewest Mutates that add the topics, so that a short run has several waves too. A guess.
 const WAVES: u32 = 10;

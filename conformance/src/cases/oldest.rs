@@ -13,7 +13,7 @@ use crate::context::{JudgedNodes, heads, id_of};
 use crate::envelopes::cursor;
 use crate::wire::{Framed, List};
 
-/// The most strands that are checked. A guess: more than a network has nodes and chains.
+/// The maximum number of strands that are checked. A guess: more than a network has nodes and chains.
 const STRANDS_MAX: usize = 100;
 /// The first originator id of nodes: below it are chains, whose strands never expire (docs/protocol/wire.md).
 const FIRST_NODE: u32 = 100;

@@ -77,7 +77,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         AREA,
         "subscribe-topics-refusals",
-        "SubscribeTopics refuses bad filters, after it has told that it has started",
+        "SubscribeTopics refuses bad filters after its status that the stream has started",
         STREAMS,
         |c| Box::pin(subscribe_topics(c)),
     ),

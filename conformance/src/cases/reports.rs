@@ -18,7 +18,7 @@ use crate::envelopes::new_group;
 
 const AREA: Area = Area::Security;
 const API: &str = "docs/protocol/misbehavior.md#the-api";
-/// The most pages of reports that are read. A guess: a node keeps 50,000 reports about each other node.
+/// The maximum number of pages of reports that are read. A guess: a node keeps 50,000 reports about each other node.
 const PAGES_MAX: usize = 200;
 /// A node that no network has. A guess: registries count from small numbers up.
 const NO_NODE: u32 = 4_000_000_001;

@@ -333,7 +333,7 @@ async fn slow_head(c: &JudgedNodes) -> Checked {
     c.target.serves().await
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let len = u32::try_from(content.len()).expect("frames of cases are short").to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()

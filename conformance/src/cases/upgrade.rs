@@ -1,4 +1,4 @@
-//! HTTP/2 by upgrade of a connection of HTTP/1.1 (RFC 7540 §3.2).
+//! HTTP/2 by upgrade of an HTTP/1.1 connection (RFC 7540 §3.2).
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::connection::METADATA_API;
 use crate::context::JudgedNodes;
 use crate::http::{HttpAnswer, Wire, framed, whole_messages};
 
-/// The most bytes that are read of an answer. A guess: a hundred times those of the settings and a version.
+/// The maximum number of bytes that are read of an answer. A guess: a hundred times those of the settings and a
+/// version.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Types of frames (RFC 9113 §6).
 const DATA: u8 = 0;
@@ -25,7 +26,7 @@ const CLIENT_SETTINGS: [u8; 12] = [0, 3, 0, 0, 0, 100, 0, 4, 0, 0, 0xff, 0xff];
 pub(super) const CASES: &[Case] = &[Case::new(
     Area::EndToEnd,
     "h2c-upgrade-is-served",
-    "a call of gRPC that asks for HTTP/2 by upgrade is answered 101, and then as the first stream",
+    "a gRPC call that asks for HTTP/2 by upgrade is answered 101, and then as the first stream",
     "docs/protocol/api.md#upgrade",
     |c| Box::pin(upgrade(c)),
 )];

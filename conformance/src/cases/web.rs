@@ -28,7 +28,7 @@ const WEB: &str = "application/grpc-web+proto";
 const JSON: &str = "application/json";
 /// Flag of a message that is compressed.
 const PACKED: u8 = 1;
-/// The most bytes of an unpacked message. A guess: the answers that may be compressed have one envelope.
+/// The maximum number of bytes of an unpacked message. A guess: the answers that may be compressed have one envelope.
 const UNPACKED_BYTES_MAX: u64 = 1024 * 1024;
 /// Request headers that clients in browsers send.
 const ASKED_HEADERS: [&str; 7] = [
@@ -111,7 +111,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         AREA,
         "connect-errors-are-json",
-        "a refusal over Connect is JSON with a code and a status of HTTP",
+        "a refusal over Connect is JSON with a code and an HTTP status",
         CONNECT,
         |c| Box::pin(connect_errors(c)),
     ),
@@ -128,7 +128,7 @@ fn query_path() -> String {
 
 /// Returns the message and the trailers of a gRPC-Web answer.
 fn grpc_web_parts(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)> {
-    same("the status of HTTP", &200, &answer.status)?;
+    same("the HTTP status", &200, &answer.status)?;
     let got = || format!("{} bytes, grpc-status {:?}", body.len(), answer.header("grpc-status"));
     let Some(parts) = messages(body) else { return Err(CaseError::new("whole messages", got())) };
     let [(0, message), (0x80, trailers)] = parts[..] else {
@@ -181,7 +181,7 @@ async fn web_text(c: &JudgedNodes) -> Checked {
         let answer = c.target.post(&path, &headers, text.as_bytes()).await?;
         if answer.status == 415 {
             let software = "xmtpd 1.3: it knows no text form";
-            return Err(CaseError::known(software, "the status of HTTP 200", answer.status));
+            return Err(CaseError::known(software, "the HTTP status 200", answer.status));
         }
         let body = from_base64(&answer.body)?;
         grpc_web_parts(&answer, &body).map_err(|failure| failure.at(what))?;
@@ -205,7 +205,7 @@ async fn web_refusal(c: &JudgedNodes) -> Checked {
     };
     let headers = [("content-type", WEB), ("x-grpc-web", "1"), ("origin", "https://app.example")];
     let answer = c.target.post(&query_path(), &headers, &framed(&request.encode_to_vec())).await?;
-    same("the status of HTTP", &200, &answer.status)?;
+    same("the HTTP status", &200, &answer.status)?;
     same("grpc-status", &Some("3".to_owned()), &web_status(&answer))?;
     assert_marked(&answer)
 }
@@ -227,7 +227,7 @@ async fn unknown_compression(c: &JudgedNodes) -> Checked {
     let mut body = framed(b"packed");
     body[0] = PACKED;
     let answer = c.target.post(&path, &headers, &body).await?;
-    same("the status of HTTP", &200, &answer.status)?;
+    same("the HTTP status", &200, &answer.status)?;
     same("grpc-status", &Some("12".to_owned()), &web_status(&answer))?;
     let accepted = answer.header("grpc-accept-encoding").unwrap_or_default().to_owned();
     ensure(!accepted.is_empty(), "a header grpc-accept-encoding", || "none".to_owned())
@@ -296,7 +296,7 @@ async fn preflight(c: &JudgedNodes) -> Checked {
             ASKED_HEADERS.join(",")
         );
         let answer = c.target.http(request.as_bytes()).await?;
-        same("the status of HTTP", &204, &answer.status)?;
+        same("the HTTP status", &204, &answer.status)?;
         same(
             "access-control-allow-origin",
             &Some("*"),
@@ -331,9 +331,9 @@ async fn marked(c: &JudgedNodes) -> Checked {
 async fn other_methods(c: &JudgedNodes) -> Checked {
     let get = format!("GET {} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n", query_path());
     let answer = c.target.http(get.as_bytes()).await?;
-    same("GET: the status of HTTP", &405, &answer.status)?;
+    same("GET: the HTTP status", &405, &answer.status)?;
     let text = c.target.post(&query_path(), &[("content-type", "text/plain")], b"hello").await?;
-    same("text: the status of HTTP", &415, &text.status)
+    same("text: the HTTP status", &415, &text.status)
 }
 
 /// Returns a finding if the node refuses Connect as the reference node does, and skips the case if the node does not
@@ -371,7 +371,7 @@ async fn connect_json(c: &JudgedNodes) -> Checked {
     let headers = [("content-type", JSON), ("connect-protocol-version", "1")];
     let answer = c.target.post(&query_path(), &headers, body.as_bytes()).await?;
     speaks_connect(&answer)?;
-    same("the status of HTTP", &200, &answer.status)?;
+    same("the HTTP status", &200, &answer.status)?;
     let page = parsed(&answer)?;
     let unsigned =
         |envelope: &Value| STANDARD.decode(envelope["unsignedOriginatorEnvelope"].as_str()?).ok();
@@ -393,7 +393,7 @@ async fn connect_errors(c: &JudgedNodes) -> Checked {
     for body in [&br#"{"query":{"topics":[""]}}"#[..], b"{\"no_such_field\":1}", b"{", b"\xff"] {
         let answer = c.target.post(&path, &headers, body).await?;
         speaks_connect(&answer)?;
-        same("the status of HTTP", &400, &answer.status)?;
+        same("the HTTP status", &400, &answer.status)?;
         let error = parsed(&answer)?;
         same("code", &json!("invalid_argument"), &error["code"])?;
     }

@@ -153,8 +153,8 @@ impl Answers {
         self.last = Some(asked.peer);
     }
 
-    /// Returns the next peer to ask. Prefers another peer than the last one, then one that has shown envelopes that
-    /// are not held, then the highest claim.
+    /// Returns the next peer to ask. Prefers a peer other than the last one, then a peer that has shown envelopes which
+    /// this node lacks, then the highest claim.
     fn next(&self, now: Instant) -> Option<Asked> {
         let open = self.peers.iter().filter(|(_, it)| it.may_be_asked(self.held));
         let best = open

@@ -1,14 +1,14 @@
 //! The width of the gap behind which a node continues if its folder may lack places.
 //!
-//! The enemy is a second folder of the same age with the same key, on another machine. Behind equal gaps both would
+//! The danger is a second folder of the same age with the same key, on another machine. Behind equal gaps both would
 //! sign the same places. The two do not always see each other: no peer can be asked, or the same peers answer both
 //! before one of them has signed. So the width differs for each of them.
 
 /// Number of places that are left empty after an unknown folder, unless the operator confirms that nothing is lost.
 /// The unit of wider gaps. Specified (`docs/protocol/replication.md`, A node's own strand).
 pub const GAP: u64 = 1_000_000;
-/// The most units of a gap. A guess: two folders of one age continue at one place once in so many times, and a strand
-/// has places for 36 billion such gaps.
+/// The maximum number of units of a gap. A guess: two folders of one age continue at one place once in so many times,
+/// and a strand has places for 36 billion such gaps.
 const UNITS_MAX: u64 = 256;
 /// The widest gap.
 pub const GAP_MAX: u64 = GAP * UNITS_MAX;

@@ -27,26 +27,26 @@ const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 pub(crate) const AHEAD_MINUTES: u32 = 5;
 
-/// The most payers of a report that this node writes; a single minute may have more. The report ends with the last
-/// minute before there are more. Calculated: 50 MB, at some 100 bytes for each while they are summed up (a row of a
-/// hash table and a leaf, by the sizes of the types). A node settles 40,000 in an hour, so they take it the time after
-/// which any node reports about the originator again.
+/// The maximum number of payers of a report that this node writes; a single minute may have more. The report ends with
+/// the last minute before there are more. Calculated: 50 MB, at some 100 bytes for each while they are summed up (a row
+/// of a hash table and a leaf, by the sizes of the types). A node settles 40,000 in an hour, so they take it the time
+/// after which any node reports about the originator again.
 const WRITTEN_PAYERS_MAX: usize = 500_000;
-/// The most payers of a report that this node computes, because another node wrote it or a single minute has as many.
-/// Calculated like [`WRITTEN_PAYERS_MAX`]: 400 MB, and half as much again while late envelopes are left out. Eight
-/// times as many as it writes, because other software ends no report earlier for its payers.
+/// The maximum number of payers of a report that this node computes, because another node wrote it or a single minute
+/// has as many. Calculated like [`WRITTEN_PAYERS_MAX`]: 400 MB, and half as much again while late envelopes are left
+/// out. Eight times as many as it writes, because other software ends no report earlier for its payers.
 const COMPUTED_PAYERS_MAX: usize = 4_000_000;
 
 /// The bounds of a node.
 const PAYERS_MAX: PayersMax =
     PayersMax { written: WRITTEN_PAYERS_MAX, computed: COMPUTED_PAYERS_MAX };
 
-/// The most payers of reports.
+/// The maximum number of payers of reports.
 #[derive(Debug, Clone, Copy)]
 struct PayersMax {
-    /// The most payers of a report that this node writes, unless a single minute has more.
+    /// The maximum number of payers of a report that this node writes, unless a single minute has more.
     written: usize,
-    /// The most payers of a report that this node computes.
+    /// The maximum number of payers of a report that this node computes.
     computed: usize,
 }
 
@@ -77,7 +77,7 @@ pub enum FiguresError {
         about: OriginatorId,
         /// The last minute of the range.
         minute: u32,
-        /// The most payers that this node sums up.
+        /// The maximum number of payers that this node sums up.
         payers_max: usize,
     },
     /// The amounts of the range may still change here.
@@ -153,9 +153,10 @@ fn draft_within(
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
-/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range of too many
-/// payers to write ends earlier: with the last minute before there are too many, or with its first one. If neither can
-/// end it, because its originator has dated its envelopes out of order, it has all its payers.
+/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range with too many
+/// payers ends earlier: with the last minute at which the number is still allowed, or with its first minute. If neither
+/// minute can end the range, because the originator has dated its envelopes out of order, the range keeps all its
+/// payers.
 fn end_by_payers(
     payers_max: PayersMax,
     snapshot: &Snapshot<'_>,

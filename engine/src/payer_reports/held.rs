@@ -140,9 +140,9 @@ pub(crate) struct AttestationSearch {
 
 /// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
 /// are the reports, each with the place behind which an attestation counts. Looks at no more than `attestations_max`
-/// envelopes of the topic, so that others which the node writes there delay the search, and do not end it. Passes over
-/// attestations that another key than the node's has signed, over envelopes that cannot be read, and over rows of the
-/// topic that the disk has damaged, which count as one.
+/// envelopes of the topic at a time, so that a node which writes many of them there delays the search, and does not end
+/// it. Passes over attestations with a signature of another key, over unreadable envelopes, and over rows of the topic
+/// that the disk has damaged, which count as one.
 ///
 /// # Errors
 /// When a row of the topics cannot be read, and not because of damage.

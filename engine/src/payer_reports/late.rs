@@ -20,8 +20,8 @@ use super::times::{minute_at, stated_ns};
 use crate::facts;
 use crate::price::price;
 
-/// The most leaves of all trees that are computed from either end, while late envelopes are left out one by one. A
-/// guess: a second.
+/// The maximum number of leaves of all trees that are computed from either end, while late envelopes are left out one
+/// by one. A guess: a second.
 const TRIED_LEAVES_MAX: usize = 1_000_000;
 /// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
 /// late by accident.
@@ -32,8 +32,8 @@ const BEFORE_END_MAX: u64 = 65_536;
 /// The number of places behind the end of a report that are searched for one of a later minute. A guess: only free
 /// envelopes and those that break a rule come between.
 const BEHIND_END_MAX: usize = 65_536;
-/// The most late places of a report that one look returns. A guess: the first one is a proof, unless its envelope is
-/// too long for evidence.
+/// The maximum number of late places of a report that one look returns. A guess: the first one is a proof, unless its
+/// envelope is too long for evidence.
 const LATE_PLACES_MAX: usize = 16;
 /// The number of minutes before its own that decide about the congestion of an envelope.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]

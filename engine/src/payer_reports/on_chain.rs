@@ -65,11 +65,11 @@ impl ChainReport {
 
 /// Settled reports about an originator that are kept, the newest ones, to be shown. A guess: a week of them.
 pub const SETTLED_KEPT: usize = 32;
-/// The most reports about an originator that are kept. A guess: two months of unsettled reports. This node no longer
-/// settles older ones, and their minutes count as unsettled until another node settles them.
+/// The maximum number of reports about an originator that are kept. A guess: two months of unsettled reports. This node
+/// no longer settles older ones, and their minutes count as unsettled until another node settles them.
 const KEPT_MAX: usize = 256;
-/// The most unsettled reports about an originator whose minutes are remembered after the reports are not. Of older ones
-/// the minutes between them count as unsettled, too. A guess: 24 bytes each.
+/// The maximum number of unsettled reports about an originator whose minutes are remembered after the reports are not.
+/// Of older ones the minutes between them count as unsettled, too. A guess: 24 bytes each.
 const OPEN_MAX: usize = 256;
 
 /// The reports on the chain, as far as they matter for the next steps. Its size is bounded for each originator.

@@ -10,7 +10,7 @@ use hawser_storage::TopicRow;
 use super::error::QueryError;
 use super::rows::Rows;
 
-/// The most rows of one lane that are read at once. Guessed.
+/// The maximum number of rows of one lane that are read at once. Guessed.
 pub(super) const CHUNK_ROWS_MAX: usize = 128;
 
 /// One originator in one topic.

@@ -1,13 +1,13 @@
 //! Bounds of one answer, of one page on a stream and of a queue.
 
-/// The most envelopes that one query answers with. Specified: `docs/protocol/api.md`.
+/// The maximum number of envelopes that one query answers with. Specified: `docs/protocol/api.md`.
 pub const PAGE_ENVELOPES_MAX: usize = 1000;
 
 /// The largest message that clients and peers accept. Specified: `docs/protocol/wire.md`.
 const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
-/// The most bytes that the envelopes of one answer take on the wire, tags and lengths included, unless
-/// it is a single envelope. 1 KiB is left for the fields around the envelopes.
+/// The maximum number of bytes that the envelopes of one answer take on the wire, tags and lengths included, unless it
+/// is a single envelope. 1 KiB is left for the fields around the envelopes.
 pub const PAGE_LEN_BYTES_MAX: usize = MESSAGE_LEN_BYTES_MAX - 1024;
 
 /// Bytes around an envelope that is alone in a message, besides its tag and length: at most 10 in
@@ -47,15 +47,16 @@ impl BatchLimits {
     pub(crate) const STRANDS: Self = Self { envelopes: 3072, ..Self::STREAM };
 
     /// Bounds of each of the two queues of a stream: the hub's, and the one for topics that are
-    /// being read from disk. Worst-case memory of a stream is twice this and one page, or two of strands. Guessed.
+    /// being read from disk. Worst-case memory of a stream is twice this and one page, or two pages for a stream of
+    /// strands. Guessed.
     pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: 4 * 1024 * 1024 };
 
     /// Bounds of the queue between commits and all streams. Guessed: seconds of work for a fast disk.
     pub(crate) const BACKLOG: Self = Self { envelopes: 65_536, len_bytes: 32 * 1024 * 1024 };
 
-    /// Bytes of envelopes that come along with the rows of one page; the others are read from the log. A
-    /// reader's memory is asked for them only between turns, so they are few. A guess: pages of a thousand messages
-    /// have less.
+    /// Bytes of envelopes that are read together with the rows of one page; other envelopes are read from the log. The
+    /// reader is charged for these bytes only between turns, so there are few of them. A guess: pages of a thousand
+    /// messages have less.
     pub(crate) const BESIDE_LEN_BYTES: usize = 1024 * 1024;
 
     /// Bounds of a query for the whole logs of inboxes: bytes only. Several logs are not cut: the query fails instead.

@@ -2,7 +2,7 @@
 //!
 //! A strand is in its own order, and across strands time decides, as in pages. A time in the future decides
 //! nothing: a node could otherwise date one envelope far ahead and hide all others behind it for good. See
-//! `docs/decisions/0013-times-that-have-not-come.md`.
+//! `docs/decisions/0013-envelopes-dated-in-the-future.md`.
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
@@ -90,8 +90,8 @@ impl<R: Rows> NewestSearch<'_, R> {
     }
 
     /// Searches below a row that does not count, in steps that double, and then between the last two:
-    /// a strand in the order of its times ends with all the rows that do not count. In another one
-    /// this finds a row that counts before one that does not.
+    /// if the times of a strand ascend, all rows that do not count are at its end. Otherwise this finds a row that
+    /// counts directly before one that does not.
     fn search_below(&mut self, beyond: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         let mut beyond = beyond;
         let (mut found, mut low): (Option<TopicRow>, u64) = (None, 0);

@@ -20,8 +20,8 @@ use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
 
-/// The most rows of all lanes together that are read before the first page. A guess: a page of everything without a
-/// limit is mostly shorter.
+/// The maximum number of rows of all lanes together that are read before the first page. A guess: a page of everything
+/// without a limit is mostly shorter.
 const OPENING_ROWS_MAX: usize = 4096;
 
 /// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a
@@ -270,8 +270,8 @@ impl PagePlan {
         Ok(true)
     }
 
-    /// Returns the originator whose envelope comes next in a page. If the page has shares, one that has its
-    /// half waits for the others.
+    /// Returns the originator whose envelope comes next in a page. If the page has shares, an originator whose
+    /// envelopes fill half of it waits for the others.
     fn next_originator(
         &self,
         shares: Option<&mut Shares>,

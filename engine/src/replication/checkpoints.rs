@@ -261,7 +261,7 @@ impl StrandCheckpoints {
         self.disputed.range(..to).find_map(|(&from, &smaller)| {
             let root = trees.root(originator, from)?;
             let proof = trees.consistency(originator, from, to)?;
-            // A strand that was cut and read again has another tree than the one that was agreed with: then nothing is
+            // After a strand was cut and read again, its tree differs from the one that agreed earlier. Nothing is then
             // proven, and an honest node must not be accused.
             proof.verify(from, to, root, larger.checkpoint.root).ok()?;
             // A root that differed from an earlier tree's may still be the beginning of this tree.

@@ -70,8 +70,8 @@ impl Want {
 pub struct GapRanges([Option<Places>; GapRanges::MAX]);
 
 impl GapRanges {
-    /// The most ranges. Specified (`docs/protocol/replication.md`, Gaps): the calls for one strand that are under way
-    /// at once.
+    /// The maximum number of ranges. Specified (`docs/protocol/replication.md`, Gaps): the calls for one strand that
+    /// are under way at once.
     pub const MAX: usize = 4;
 
     /// Returns as many ranges as have room, from the first one on.

@@ -25,7 +25,7 @@ const WANT_WITHIN: Duration = Duration::from_secs(60);
 /// Time that a search takes at most, because the strand's follower rests meanwhile. A guess: ten peers may use up all
 /// of their time.
 const SEARCH_WITHIN: Duration = Duration::from_secs(600);
-/// The most bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
+/// The maximum number of bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// An action that a [`MendSearch`] asks of its driver.

@@ -12,7 +12,7 @@ pub(super) const THREADS_LIVE: &str = "the threads live as long as their handles
 /// A caller that publishes, by numbers. Callers take turns by their sites, and those of a site by their addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublishCaller {
-    /// Number of the site, equal for all its addresses: an IPv4 address, or a /48 of IPv6, whose owner has thousands of
+    /// Number of the site, equal for all its addresses: an IPv4 address, or an IPv6 /48, whose owner has thousands of
     /// addresses.
     pub site: usize,
     /// Number of the address. No two sites have an address in common.

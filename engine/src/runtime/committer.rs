@@ -171,7 +171,7 @@ impl Committer {
         }
         let mut behind = BTreeSet::new();
         for end in &ends {
-            // The strand has one writer, so both are those of its last commit.
+            // The strand has one writer, so both heads come from its last commit.
             let was_verified =
                 self.verified.get().get(end.originator) == self.heads.get().get(end.originator);
             self.heads.announce(*end);

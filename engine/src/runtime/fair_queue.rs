@@ -1,4 +1,7 @@
 //! A queue in which keys take turns.
+//!
+//! Not taken from a library: the usual queues serve in the order of arrival or by a fixed priority, so many jobs of one
+//! key would go before the first one of the next key. A property test checks the order of the turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -107,6 +110,10 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -167,5 +174,34 @@ mod tests {
         }
         assert_eq!(order, ["a1", "b1", "a1", "b1", "a1", "b1", "a2", "a2", "a2"]);
         assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    }
+
+    proptest! {
+        /// A key waits from its first job, or from its last turn, on.
+        #[test]
+        fn the_key_that_has_waited_longest_comes_next_with_its_oldest_job(
+            pushed in proptest::collection::vec(proptest::option::of(0u8..4), 1..80),
+        ) {
+            let mut queue: FairQueue<u8, (u8, usize)> = FairQueue::default();
+            let mut waiting: BTreeMap<u8, (usize, VecDeque<usize>)> = BTreeMap::new();
+            for (step, pushed) in pushed.into_iter().enumerate() {
+                if let Some(key) = pushed {
+                    queue.push(key, (key, step));
+                    let (_, jobs) = waiting.entry(key).or_insert((step, VecDeque::new()));
+                    jobs.push_back(step);
+                } else {
+                    let longest = waiting.iter().min_by_key(|(_, (since, _))| *since);
+                    let expected = longest.map(|(key, _)| *key).map(|key| {
+                        let (since, jobs) = waiting.get_mut(&key).expect("the key waits");
+                        *since = step;
+                        (key, jobs.pop_front().expect("a key that waits has a job"))
+                    });
+                    waiting.retain(|_, (_, jobs)| !jobs.is_empty());
+                    prop_assert_eq!(queue.pop(), expected);
+                }
+                let len: usize = waiting.values().map(|(_, jobs)| jobs.len()).sum();
+                prop_assert_eq!(queue.len(), len);
+            }
+        }
     }
 }

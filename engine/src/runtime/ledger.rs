@@ -51,8 +51,8 @@ impl LedgerAppender {
         Self { store, one_at_a_time: Arc::default() }
     }
 
-    /// Calls `then` while nothing is booked, so that its result agrees with the ledger of one moment. Later
-    /// bookings build on that state.
+    /// Calls `then` while bookings wait, so that its result agrees with the ledger at one moment. Later bookings build
+    /// on that state.
     pub(super) fn between<T>(&self, then: impl FnOnce() -> T) -> T {
         let _one_at_a_time = self.one_at_a_time.lock();
         then()
@@ -150,8 +150,8 @@ impl LedgerAppender {
         Ok(self.store.note_payers_read(position)?)
     }
 
-    /// Returns the first block of which the reader of the payer registry has not looked for missing events again, as
-    /// noted last; `None` before.
+    /// Returns the first block that the payer registry's reader has not yet searched for missing events a second time,
+    /// as last noted; `None` before the first note.
     ///
     /// # Errors
     /// If the row cannot be read.
@@ -159,8 +159,8 @@ impl LedgerAppender {
         self.store.unlooked(LookingReader::Ledger)
     }
 
-    /// Notes the first block of which the reader has not looked for missing events again. This becomes durable with the
-    /// next commit.
+    /// Notes the first block that the reader has not yet searched for missing events a second time. This becomes
+    /// durable with the next commit.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.

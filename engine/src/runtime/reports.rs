@@ -116,8 +116,8 @@ impl Reports {
 
     /// Judges a report that a caller submits, and keeps it unless it is refuted. Signatures are checked on a
     /// separate thread, one report at a time, within a twentieth of a core. Callers take turns: `caller` is a number
-    /// that the calls of one site share, an IPv4 address or a /48 of IPv6. Reports that are to be kept at about the
-    /// same time are written together. Dropping the future before that gives the report up.
+    /// that the calls of one site share, an IPv4 address or an IPv6 /48. Reports that are to be kept at about the same
+    /// time are written together. Dropping the future before that gives the report up.
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.

@@ -447,7 +447,7 @@ impl Scrubs {
         Ok(Err(RepairError::TooLarge))
     }
 
-    /// Fetches the envelopes of a part that this node cannot read, beside those that it has.
+    /// Fetches the envelopes that were lost with a damaged part from peers, and adds them to `brought`.
     fn bring(
         &self,
         part: &Damage,

@@ -99,9 +99,8 @@ pub enum Priority {
     /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
-    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
-    /// those of others, on threads of their own: any caller can cause such look-ups, which must not hold up other
-    /// checks.
+    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Callers take
+    /// turns at these, on separate threads: any caller can cause such look-ups, and they must not hold up other checks.
     LookUp(PublishCaller),
     /// As [`Self::LookUp`], before the caller's other look-ups: the sequencing thread makes this one itself if it comes
     /// too late.
@@ -541,7 +540,7 @@ mod tests {
         assert_eq!((&order[..3], order.len()), (&[3, 1, 2][..], 1002));
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn a_flood_of_all_addresses_of_a_site_does_not_stand_before_another_site() {
         const FLOOD: usize = 10_000;

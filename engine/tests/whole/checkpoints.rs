@@ -14,7 +14,7 @@ use crate::common::{NODE, START_NS, message, node_key, payer, start, store};
 
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 /// Time after which a checkpoint counts as missing.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 fn latest(store: &Store, originator: OriginatorId) -> Option<SignedCheckpoint> {
     let found = store.snapshot().checkpoint(originator, NODE, u64::MAX).unwrap();
@@ -31,7 +31,7 @@ async fn signed(store: &Store, originator: OriginatorId, size: u64) -> Checkpoin
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let found = tokio::time::timeout(PATIENCE, find).await.expect("a checkpoint is signed");
+    let found = tokio::time::timeout(WAIT_MAX, find).await.expect("a checkpoint is signed");
     assert_eq!(found.verify(&node_key().public_key()), Ok(()));
     let of = found.checkpoint;
     assert_eq!((of.node, of.originator, of.size), (NODE, originator, size));

@@ -109,7 +109,8 @@ async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_
     follower.stop().await;
 }
 
-/// The enemy fills the list of suspicions with places that no later event decides about, so that others are forgotten.
+/// The attacker fills the list of suspicions with places that no later event decides about, so that others are
+/// forgotten.
 #[tokio::test(flavor = "multi_thread")]
 async fn dependencies_on_places_without_an_event_take_no_room_from_those_that_the_chain_decides() {
     const UNDECIDED: u64 = 300;

@@ -18,7 +18,7 @@ use crate::common::{NODE, Node, START_NS, message, rate, start, store};
 use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, priced, strand};
 
 /// Nothing takes this long that happens at all.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// The outcome of the writes from now on: `None` for success.
 fn fail(store: &Store, fault: Option<WriteFault>) {
@@ -42,7 +42,7 @@ async fn publish(node: &Node, text: &str) -> u64 {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, publish).await.expect("publishing goes on")
+    tokio::time::timeout(WAIT_MAX, publish).await.expect("publishing goes on")
 }
 
 fn refused(answer: Result<Vec<Bytes>, PublishError>) -> String {
@@ -159,7 +159,7 @@ async fn a_repeat_of_what_is_stored_is_answered_while_a_sync_hangs() {
     });
     tokio::task::spawn_blocking(move || hung.recv().map(|()| hung)).await.unwrap().unwrap();
     let repeat = node.engine.publish(vec![message(1, "b"), message(1, "a")]);
-    let repeat = tokio::time::timeout(PATIENCE, repeat).await.expect("it waits for no sync");
+    let repeat = tokio::time::timeout(WAIT_MAX, repeat).await.expect("it waits for no sync");
     assert_eq!(repeat.unwrap(), [first[1].clone(), first[0].clone()]);
     assert!(!new.is_finished(), "the sync still hangs");
     assert_eq!(node.engine.counters().replayed.get(), 2);

@@ -34,7 +34,7 @@ use crate::common::{
 pub const SOURCE: OriginatorId = OriginatorId(300);
 pub const OTHER: OriginatorId = OriginatorId(200);
 /// The longest wait of a test. A guess, for busy machines: a failing test alone waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
 
 pub fn key(node: OriginatorId) -> SecretKey {
     if node == NODE {
@@ -124,7 +124,7 @@ impl Follower {
     pub async fn wait_for(&self, originator: OriginatorId, sequence: u64) {
         let mut heads = self.node.engine.heads().subscribe();
         let reached = heads.wait_for(|heads| heads.get(originator).0 >= sequence);
-        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        let reached = tokio::time::timeout(WAIT_MAX, reached).await;
         drop(reached.expect("the strand grows").unwrap());
     }
 
@@ -134,7 +134,7 @@ impl Follower {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect(what);
+        tokio::time::timeout(WAIT_MAX, wait).await.expect(what);
     }
 
     pub fn held(&self, originator: OriginatorId) -> Vec<Bytes> {
@@ -188,7 +188,7 @@ impl Peer {
     /// The next want for a strand, which [`Peer::send`] answers from now on: after, up to.
     pub async fn want(&mut self, originator: OriginatorId) -> (u64, Option<u64>) {
         loop {
-            let command = tokio::time::timeout(PATIENCE, self.link.command()).await;
+            let command = tokio::time::timeout(WAIT_MAX, self.link.command()).await;
             let command = command.expect("something is asked for").expect("the link stands");
             let LinkCommand::Want { request, want } = command else { continue };
             if want.originator == originator {

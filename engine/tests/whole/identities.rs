@@ -320,7 +320,8 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
     assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates::default());
 }
 
-/// Otherwise an enemy could put many updates without an answer into one inbox, each of which waits for its hours anew.
+/// Otherwise an attacker could put many updates without an answer into one inbox, each of which waits for its hours
+/// anew.
 #[tokio::test]
 async fn what_waits_behind_another_update_is_looked_for_at_once() {
     let (store, judge) = (store(), Scripted::unknown(&[1]));

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::common;
-use crate::follow::{Follower, PATIENCE};
+use crate::follow::{Follower, WAIT_MAX};
 
 /// Bytes that may be read for one peer and not written yet.
 const AHEAD_MAX: usize = 32 << 20;
@@ -49,7 +49,7 @@ fn read_next(tasks: &mut JoinSet<(StrandReader, StrandPage)>, mut reader: Strand
 }
 
 async fn next(tasks: &mut JoinSet<(StrandReader, StrandPage)>) -> (StrandReader, StrandPage) {
-    timeout(PATIENCE, tasks.join_next()).await.expect("there is room").unwrap().unwrap()
+    timeout(WAIT_MAX, tasks.join_next()).await.expect("there is room").unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +72,7 @@ async fn a_peer_that_wants_much_and_reads_nothing_has_bounded_memory_and_takes_n
     let honest = follower.replication.page_reads();
     for index in 0..STRANDS {
         let (mut reader, mut read) = (reader(&follower, index, 2, &honest), 0);
-        while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+        while let Some(page) = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap() {
             read += len(&page);
         }
         assert_eq!(read, 2 * LONG);
@@ -147,7 +147,7 @@ async fn the_first_page_of_a_want_is_short_and_the_next_ones_are_longer() {
     let follower = Follower::start(store);
     let reads = follower.replication.page_reads();
     let (mut reader, mut pages) = (reader(&follower, 0, PLACES, &reads), Vec::new());
-    while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+    while let Some(page) = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap() {
         pages.push(len(&page));
     }
     let left = usize::try_from(PLACES).unwrap() * EACH - (64 + 128 + 256 + 512) * EACH;
@@ -171,7 +171,7 @@ async fn gaps_side_by_side_are_one_and_the_work_for_a_page_is_bounded() {
     let end = Some(SequenceId(GAPS));
     let reader = follower.replication.reader(strand(0), SequenceId::NONE, end, 6400, reads);
     let (mut reader, mut last) = (reader.unwrap(), 0);
-    while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+    while let Some(page) = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap() {
         let [StrandItem::Gap { from, to, expired: false }] = page.items[..] else {
             panic!("{:?}", page.items)
         };
@@ -194,7 +194,7 @@ async fn gaps(follower: &Follower, after: u64, end: u64) -> Vec<(u64, u64)> {
     let (after, end) = (SequenceId(after), Some(SequenceId(end)));
     let reader = follower.replication.reader(strand(0), after, end, PAGE_MAX, reads.clone());
     let mut reader = reader.unwrap().for_gaps();
-    let page = timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+    let page = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(Some(reader.position()), end, "the end of the answer");
     assert!(reader.next().await.unwrap().is_none(), "one page");
     let gap = |item: &StrandItem<Bytes>| match item {

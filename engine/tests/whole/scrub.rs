@@ -34,7 +34,7 @@ const PLACES: u64 = 90;
 /// The place that is damaged.
 const DAMAGED: u64 = 45;
 /// Longer than anything takes that works, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 /// A strand that a chain orders.
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 
@@ -535,7 +535,7 @@ async fn publish_again(follower: &Follower, text: &str) -> Option<Bytes> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, publish).await.expect("the log is read again")
+    tokio::time::timeout(WAIT_MAX, publish).await.expect("the log is read again")
 }
 
 /// Without receipts a repeat would be charged again.

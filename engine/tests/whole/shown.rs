@@ -12,7 +12,7 @@ use hawser_storage::{EvidenceTime, Misbehavior};
 
 use crate::backlog::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
-use crate::follow::{Follower, PATIENCE, Peer, SOURCE};
+use crate::follow::{Follower, Peer, SOURCE, WAIT_MAX};
 
 /// Keeps what readers are shown from being verified, until the result is dropped.
 #[must_use]
@@ -50,7 +50,7 @@ async fn shown_with_a_changed_place(backlog: &Backlog) -> (Follower, Peer) {
     let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
     let sent_away =
         async { while source.link.command().await.expect("it is connected") != expected {} };
-    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
+    tokio::time::timeout(WAIT_MAX, sent_away).await.expect("it is sent away");
     drop(source);
     let mut source = follower.connect(SOURCE, &[]);
     while source.want(SOURCE).await != (BAD - 1, None) {}
@@ -102,7 +102,7 @@ async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
     assert_eq!(readable(&follower).len() as u64, AHEAD);
     assert!(!sending.is_finished());
     drop(held);
-    let source = tokio::time::timeout(PATIENCE, sending).await.expect("the rest is taken").unwrap();
+    let source = tokio::time::timeout(WAIT_MAX, sending).await.expect("the rest is taken").unwrap();
     follower.wait_for(SOURCE, ALL).await;
     all_verified(&follower).await;
     drop(source);

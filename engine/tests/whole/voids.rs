@@ -17,7 +17,7 @@ use hawser_storage::{Evidence, EvidenceTime, Misbehavior, RoomSettings, Store};
 use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
-use crate::follow::{Follower, OTHER, PATIENCE, Peer, SOURCE, dated, envelope, key, strand};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, WAIT_MAX, dated, envelope, key, strand};
 
 /// The statement of `node` about these places, signed with the key of `by`.
 fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
@@ -276,7 +276,7 @@ async fn a_node_whose_gap_cannot_be_recorded_stops_when_it_is_asked_to() {
     say(&follower, GAP).await;
     follower.until("the gap is not recorded", || !store.has_room()).await;
     drop(other);
-    tokio::time::timeout(PATIENCE, follower.stop()).await.expect("the guard has heard of it");
+    tokio::time::timeout(WAIT_MAX, follower.stop()).await.expect("the guard has heard of it");
     *full.lock() = None;
 }
 

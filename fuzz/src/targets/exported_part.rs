@@ -50,7 +50,7 @@ fn seeds() -> Vec<Vec<u8>> {
     [part, bare, wide, manifest.into_bytes()].into_iter().chain(lines).collect()
 }
 
-/// No input panics or costs what it claims; rows that are read have places.
+/// No input causes a panic, or an allocation of the length that it claims; rows that are read have places.
 fn run(input: &[u8]) {
     if let Ok(reader) = PartReader::from_bytes(Bytes::copy_from_slice(input)) {
         let _ = reader.take_while(Result::is_ok).count();

@@ -244,11 +244,11 @@ impl ChainPath {
 
     /// Looks for payloads that this gateway has put on the chain long ago, and for those that other gateways have put
     /// there, at the ids that these gateways have shared (`shared`). If a node shows such an envelope, requests are
-    /// answered with it. Other payloads are sent like new ones or, if this gateway knows their transactions, are waited
-    /// for. So are those that were not found within [`RECALL_TIMEOUT`].
+    /// answered with it. Other payloads, and those that are not found within [`RECALL_TIMEOUT`], are sent like new
+    /// ones. If this gateway knows their transactions, it waits for these instead.
     ///
-    /// Every reader of a topic can repeat its payloads, and a repetition costs its caller nothing. So few are looked
-    /// for at once, each at one node after another, and not at all nodes.
+    /// Every reader of a topic can repeat its payloads, and a repetition costs its caller nothing. So only a few are
+    /// looked for at once, each at one node after another, and not at all nodes.
     pub(crate) async fn recall(
         &self,
         payloads: Vec<(ChainTopic, &Bytes)>,

@@ -16,12 +16,13 @@ use pb::originator_envelope::Proof;
 /// every synchronised clock, so that only false times are reported. An envelope that is older than this was stored
 /// before the request: a node answers a repeat with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
-/// The most bytes of a statement beside the payer envelope that was sent. A guess: an honest node adds some 60, and the
-/// payer envelope of an earlier request differs by a few.
+/// The maximum number of bytes of a statement beside the payer envelope that was sent. A guess: an honest node adds
+/// some 60, and the payer envelope of an earlier request differs by a few.
 const LEN_MORE_BYTES: usize = 512;
-/// The most bytes of an envelope in a response beside the client's. Calculated: a node adds [`LEN_MORE_BYTES`]; the
-/// payer's layer, and the originator's signature or the transaction hash, take some 200. The rest is a margin. A
-/// response is refused before the publish if it could exceed a message with these, so no node can make it longer.
+/// The maximum number of bytes of an envelope in a response beside the client's. Calculated: a node adds
+/// [`LEN_MORE_BYTES`]; the payer's layer, and the originator's signature or the transaction hash, take some 200. The
+/// rest is a margin. A response is refused before the publish if it could exceed a message with these, so no node can
+/// make it longer.
 pub(crate) const ANSWER_OVERHEAD_BYTES: usize = 1024;
 
 /// The values that a correct answer has to have.
@@ -55,13 +56,13 @@ pub(crate) enum AnswerError {
     /// The answer is longer than one to the request can be.
     #[error("it is longer than {len_bytes_max} bytes")]
     TooLong {
-        /// The most bytes that it can have.
+        /// The maximum number of bytes that it can have.
         len_bytes_max: usize,
     },
     /// The answer has more fields than one to the request can have.
     #[error("it has more than {fields_max} fields")]
     TooManyFields {
-        /// The most fields that it can have.
+        /// The maximum number of fields that it can have.
         fields_max: usize,
     },
     /// The envelope does not parse.

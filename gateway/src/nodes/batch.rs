@@ -136,7 +136,7 @@ struct NodeCaller {
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
     /// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the
-    /// owner of a /48 of IPv6 is 65,536, too many to be refused often each.
+    /// owner of an IPv6 /48 is 65,536, too many to be refused often each.
     suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
@@ -301,9 +301,9 @@ impl NodeCaller {
     }
 
     /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
-    /// bad envelope must not fail the requests of other callers. If it cannot check those that it names, halves the
-    /// others, because it may name one at a time: at most one call for each job. Cancels the call when the attempts of
-    /// all its jobs have ended: it would hold their memory for nothing.
+    /// bad envelope must not fail the requests of other callers. If it names envelopes that it cannot check, halves the
+    /// other jobs, because a node may name one envelope at a time. So there is at most one call for each job. Cancels
+    /// the call when the attempts of all its jobs have ended, to free their memory.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
             // Leaves out jobs whose attempt has ended or whose caller has hung up.

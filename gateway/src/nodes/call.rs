@@ -36,7 +36,7 @@ pub(super) struct ListCall<T> {
     /// The path of the method.
     path: &'static str,
     request: T,
-    /// Most fields of the answer.
+    /// The maximum number of fields of the answer.
     fields_max: usize,
 }
 

@@ -99,9 +99,9 @@ impl NodeLags {
         self.forget_what_is_past();
     }
 
-    /// Returns a place for which this node is to be asked for the first envelope after it: the one at
-    /// which another node has stood for longest, and that this node is past. `None` if there is none
-    /// for which it has not answered since its cursor moved.
+    /// Returns a place behind which to ask this node for the first envelope. It is the place at which another node has
+    /// stood for longest and which this node has passed. Returns `None` if this node has answered for all such places
+    /// since its cursor moved.
     pub(crate) fn question(&self, asked: OriginatorId, now: Instant) -> Option<EnvelopeId> {
         let own = self.cursors.get(&asked)?;
         let suspected = self.places().filter_map(|(_, place)| {

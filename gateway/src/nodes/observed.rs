@@ -20,7 +20,7 @@ use super::answer::ANSWER_OVERHEAD_BYTES;
 const KEPT_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The most bytes of tag and length before an envelope in a message.
+/// The maximum number of bytes of tag and length before an envelope in a message.
 const ENTRY_LEN_BYTES: usize = 6;
 
 /// The envelope that nodes must show for a payload on the chain.

@@ -177,8 +177,8 @@ async fn ask_version(node: &Node, may_have_restarted: bool) {
     }
 }
 
-/// Returns the sequence id of the first envelope that the node shows after an id; `None` if it shows none that `signer`,
-/// the key of the strand's node, has signed. No key signs the envelopes of chains.
+/// Returns the sequence id of the first envelope that the node shows after an id; `None` if it shows none that
+/// `signer`, the key of the strand's node, has signed. No key signs the envelopes of chains.
 async fn first_after(
     node: &Node,
     after: EnvelopeId,

@@ -35,8 +35,8 @@ pub struct PolicyFile {
     /// The networks among them that have several callers, those with the longest prefix first.
     #[serde(skip)]
     networks: Vec<(Cidr, String)>,
-    /// Limits of the callers of one network together, a /24 of IPv4 or a /48 of IPv6, for a minute, an hour and a day;
-    /// the file may have no other rules here. Callers that `callers` names are not counted.
+    /// Limits of the callers of one network together, an IPv4 /24 or an IPv6 /48, for a minute, an hour and a day; the
+    /// file may have no other rules here. Callers that `callers` names are not counted.
     pub network: Policy,
     /// Limits of all callers together, for a minute, an hour and a day; the file may have no other rules here.
     pub total: Policy,

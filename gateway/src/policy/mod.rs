@@ -281,8 +281,7 @@ pub enum PoliciesError {
 }
 
 impl Policies {
-    /// Applies a file with policies. Reads keys from a file now; [`Policies::keep_keys`] fetches those at
-    /// a URL.
+    /// Applies a file with policies. Reads keys from a file; [`Policies::keep_keys`] fetches those at a URL.
     ///
     /// # Errors
     /// [`PoliciesError`] if a file with secrets cannot be used.

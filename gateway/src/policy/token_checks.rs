@@ -1,8 +1,8 @@
 //! Bounds the checks of wrong tokens. Plain values; time is an argument.
 //!
 //! The check of a signature takes a tenth of a millisecond or more, and any client can send tokens: with HTTP/2 a
-//! request with one may have some dozen bytes. A site (an IPv4 address, or a /48 of IPv6, which is 65,536 callers) has
-//! a number of tokens refused after a check. Beyond that tokens that were accepted before are checked, and some of the
+//! request with one may have some dozen bytes. A site (an IPv4 address, or an IPv6 /48, which is 65,536 callers) has a
+//! number of tokens refused after a check. Beyond that tokens that were accepted before are checked, and some of the
 //! others, from a number that all such sites share: a client at a site of a flood is among them when it asks again a
 //! few times.
 
@@ -113,7 +113,7 @@ mod tests {
     /// An address of another site.
     const THERE: ClientAddress = ClientAddress::V6(1 << 16);
 
-    /// Checks without the part that all addresses share, which an enemy has used up.
+    /// Checks without the part that all addresses share, which an attacker has used up.
     fn used_up() -> TokenChecks {
         let mut checks = TokenChecks::default();
         let (flood, far_ms) = (ClientAddress::Invalid, 10 * ACCEPTED_FOR_MS);

@@ -137,14 +137,14 @@ struct Answers<K> {
     /// The answers that admit. They stay here after their end, until newer ones need the room: a question whose last
     /// answer admitted is a renewal.
     admitting: Cache<K, KeptAnswer>,
-    /// All other answers. Apart, so that a flood of strangers removes no admitting answer.
+    /// All other answers. They are apart, so that a flood of strangers evicts no admitting answer.
     refusing: Cache<K, KeptAnswer>,
     /// Turns of renewals.
     renewing: CallerGate,
-    /// Turns of all other questions. Apart, so that a flood of strangers takes no turn of a known caller.
+    /// Turns of all other questions. They are apart, so that a flood of strangers takes no turn from a known caller.
     asking: CallerGate,
-    /// Turns of such questions of callers that were refused within [`REFUSED_FOR`]. Apart, so that each of them takes
-    /// one turn of a new caller, however many questions it has.
+    /// Turns of such questions of callers that were refused within [`REFUSED_FOR`]. They are apart, so that each
+    /// refused caller takes at most one turn from a new caller, however many questions it has.
     asking_again: CallerGate,
     /// The times at which callers were refused, at most [`ANSWERS_MAX`].
     refused_at: Cache<CallerId, Instant>,

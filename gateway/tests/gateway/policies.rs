@@ -362,7 +362,7 @@ async fn gas_is_limited_for_each_caller_and_money_for_all_together() {
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }
 
-/// One host may have a /48 of IPv6, and use up what all callers together may spend.
+/// One host may have an IPv6 /48, and use up what all callers together may spend.
 #[tokio::test]
 async fn the_callers_of_a_network_have_limits_together_except_those_that_the_file_names() {
     let named = "[policies.own]\n[callers]\n\"2001:db8:1:9::/64\" = \"own\"";

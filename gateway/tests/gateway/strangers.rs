@@ -116,7 +116,7 @@ async fn a_caller_pays_for_its_own_questions_to_wallets_and_not_for_those_of_oth
     }
 }
 
-/// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+/// One host may have an IPv6 /48, which is 65,536 addresses of callers.
 #[tokio::test]
 async fn many_payloads_of_one_caller_or_network_for_the_chain_delay_another_by_one_turn() {
     let addresses: [fn(usize) -> String; 2] =
@@ -229,7 +229,7 @@ async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
     assert_eq!(net.chain.count(), 65, "those that were sent, and the one of another caller");
 }
 
-/// One host may have a /48 of IPv6, and send each request from another address of it.
+/// One host may have an IPv6 /48, and send each request from another address of it.
 #[tokio::test]
 async fn the_refused_envelopes_of_one_caller_or_site_cost_others_no_calls() {
     let addresses: [fn(u8) -> String; 2] =

@@ -61,7 +61,7 @@ pub enum IdentityViolation {
     /// The new member has not signed its own addition.
     #[error("The new member identifier does not match the signer")]
     NewMemberNotSigner,
-    /// The update names another inbox than the one that it belongs to.
+    /// The update names an inbox other than its own.
     #[error("Wrong inbox_id specified on association")]
     WrongInboxId,
     /// The signature is of another kind than the signer's.

@@ -67,10 +67,10 @@ pub(super) struct PeerClient {
     tokens: Option<Arc<PeerTokens>>,
 }
 
-/// An answer to the question how far a peer is.
+/// A peer's answer about the heads of its strands.
 #[derive(Debug)]
 pub(super) struct PeerHeads {
-    /// The heads that it holds; `None` if it has no method for this question.
+    /// The heads that it holds; `None` if the peer lacks the method.
     pub(super) heads: Option<Cursor>,
     /// The QUIC address that the peer announces. Not verified.
     pub(super) quic_address: Option<QuicAddress>,
@@ -124,7 +124,7 @@ impl PeerClient {
     /// authority of `url`.
     ///
     /// # Errors
-    /// When the URL is none, or no server answers there, or it floods the connection.
+    /// When the URL is malformed, no server answers there, or the server floods the connection.
     pub(super) async fn connect(
         url: &str,
         addresses: &[SocketAddr],
@@ -332,7 +332,8 @@ impl PeerClient {
 
 /// Connects, and shows the peer the authority of `origin`.
 async fn connect_with(connector: PeerConnector, origin: Uri) -> Result<Channel, PeerCallError> {
-    // The connector has the address, and TLS, of which the library would know no meter.
+    // The connector dials the address and speaks TLS itself, because the library's own TLS would bypass the frame
+    // meter.
     let endpoint = Endpoint::from_static("http://peer")
         .origin(origin)
         .connect_timeout(CONNECT_MAX)

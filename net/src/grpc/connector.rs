@@ -66,7 +66,7 @@ impl PeerConnector {
         tls: Option<ClientConfig>,
         flood: FrameFlood,
     ) -> io::Result<Self> {
-        // An address of IPv6 has brackets in a URL.
+        // An IPv6 address has brackets in a URL.
         let host = target.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let mut http = HttpConnector::new_with_resolver(CheckedAddresses(addresses.to_vec()));

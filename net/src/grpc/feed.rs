@@ -106,7 +106,7 @@ impl WantFeed {
     /// Takes the envelopes of one message; none is a keep-alive. `unix_ns` is the wall clock.
     pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> FeedItems {
         let mut fed = FeedItems::default();
-        if envelopes.is_empty() && !self.keep_alives.allows(now) {
+        if envelopes.is_empty() && !self.keep_alives.take(now) {
             fed.violation = Some(PeerError::KeepAlives);
             return fed;
         }
@@ -139,8 +139,8 @@ impl WantFeed {
         fed
     }
 
-    /// Returns the items for one envelope: the places that the peer has passed over, and itself. None for
-    /// one that came before, unless it is another statement for its place.
+    /// Returns the items for one envelope: the places that the peer has passed over, and the envelope. Returns no items
+    /// for an envelope that came before, unless it is a different statement for its place.
     fn items(
         &mut self,
         unix_ns: i64,
@@ -262,7 +262,8 @@ struct KeepAlives {
 }
 
 impl KeepAlives {
-    fn allows(&mut self, now: Instant) -> bool {
+    /// Takes one keep-alive from the allowance. Returns false if none is left.
+    fn take(&mut self, now: Instant) -> bool {
         while self.left < KEEP_ALIVES_MAX && self.next_at <= now {
             self.left += 1;
             self.next_at += KEEP_ALIVE_EVERY;

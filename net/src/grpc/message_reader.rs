@@ -15,7 +15,7 @@ const HEADER_BYTES: usize = 5;
 
 /// Cuts the bytes of one answer into messages.
 ///
-/// Invariant: holds at most one message, of which no more than the peer has sent, and the rest of one frame of HTTP/2.
+/// Invariant: holds at most one message, of which no more than the peer has sent, and the rest of one HTTP/2 frame.
 #[derive(Debug)]
 pub(super) struct MessageReader {
     /// Longest message that is taken.

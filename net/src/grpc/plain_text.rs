@@ -1,7 +1,7 @@
 //! Peers that are called without TLS.
 //!
-//! An attacker on the way to such a peer reads the node's token, with which a call counts as that of this node, and
-//! everything that the two nodes exchange.
+//! An attacker on the path to such a peer reads all traffic between the two nodes, including this node's token. Calls
+//! with the token count as calls of this node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -114,8 +114,8 @@ impl PeerTokens {
         if is_left_out { None } else { self.token(unix_s) }
     }
 
-    /// Returns the token for a stream. Other calls, of which there is one in a second, find out if a peer that has
-    /// refused one accepts it again.
+    /// Returns the token for a stream. If the peer has refused the token, the other calls, one a second, find out when
+    /// it accepts the token again.
     pub(super) fn token_of_stream(&self, unix_s: u64) -> Option<String> {
         if self.refused().is_some() { None } else { self.token(unix_s) }
     }

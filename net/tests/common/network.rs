@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::envelopes::{NOW_NS, key, message, rates};
 
 /// Longer than anything takes that works, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// An address without a node.
 pub const UNREACHABLE: &str = "127.0.0.1:1";
@@ -138,7 +138,7 @@ impl Network {
     }
 
     fn listen(&self, id: OriginatorId, listen: &str, replication: &Replication) -> Endpoint {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_MAX;
         loop {
             let settings = NetSettings {
                 listen: listen.parse().unwrap(),
@@ -214,7 +214,7 @@ impl Node {
 
 /// Waits for something that will be.
 pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_MAX;
     while !is_so() {
         assert!(Instant::now() < end, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -20,7 +20,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::time::timeout;
 
 use super::envelopes::key;
-use super::network::PATIENCE;
+use super::network::WAIT_MAX;
 
 /// One connection to a node under test.
 pub struct RawPeer {
@@ -131,7 +131,7 @@ impl RawPeer {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return frame;
             }
-            let chunk = timeout(PATIENCE, self.receive.read_chunk(1 << 16, true)).await;
+            let chunk = timeout(WAIT_MAX, self.receive.read_chunk(1 << 16, true)).await;
             let chunk = chunk.expect("the node says something").unwrap().unwrap();
             self.decoder.push(chunk.bytes);
         }
@@ -190,7 +190,7 @@ impl RawPeer {
 
 /// With what the other end closes a connection.
 pub async fn closed(connection: &Connection) -> Option<CloseCode> {
-    match timeout(PATIENCE, connection.closed()).await.expect("the connection is closed") {
+    match timeout(WAIT_MAX, connection.closed()).await.expect("the connection is closed") {
         ConnectionError::ApplicationClosed(close) => {
             CloseCode::from_code(close.error_code.into_inner())
         }

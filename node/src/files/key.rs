@@ -105,7 +105,7 @@ fn check_private(
     Ok(())
 }
 
-/// Returns the id of the user as whom this process reads files.
+/// Returns the id of the user with whose rights this process reads files.
 #[expect(unsafe_code, reason = "the standard library does not tell the user")]
 fn own_user() -> u32 {
     // SAFETY: the call takes nothing, changes nothing and cannot fail.

@@ -1,7 +1,7 @@
 //! Gives the folder of a replica to the node that goes on from it, if the node's key has signed the strand that is
 //! there.
 //!
-//! The enemy is the operator in a hurry: a wrong id or key, the folder of a node, a replica that still runs, or a
+//! The danger is the operator in a hurry: a wrong id or key, the folder of a node, a replica that still runs, or a
 //! process with the key that still signs. Only the last one cannot be noticed here; the promoted folder is in
 //! quarantine.
 

@@ -46,7 +46,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     runtime_of("runtime", RUNTIME_TURN_NS)
 }
 
-/// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
+/// Creates the runtime for connections that publish (`docs/decisions/0017-publishers-go-first.md`). Worker threads have
 /// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
 pub(super) fn publisher_runtime() -> io::Result<Runtime> {
     runtime_of("publishers", PUBLISH_TURN_NS)
@@ -156,16 +156,29 @@ fn cache_of(memory_bytes: Option<u64>) -> usize {
     usize::try_from(part.min(CACHE_BYTES_MAX)).unwrap_or(usize::MAX).max(CACHE_BYTES_MIN)
 }
 
-/// Returns the memory that this process may use, in bytes: that of the machine, or of its container. `None` if
-/// the system does not report it.
+/// Returns the memory that this process may use, in bytes: that of the machine, or the limit of its control group.
+/// `None` if the system does not report it.
 fn memory_bytes() -> Option<u64> {
     let of_machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
     });
-    let of_container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let of_container = of_container.and_then(|text| text.trim().parse::<u64>().ok());
-    of_machine.into_iter().chain(of_container).min()
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of_group = group_memory_bytes(Path::new("/sys/fs/cgroup"), &groups);
+    of_machine.into_iter().chain(of_group).min()
+}
+
+/// Returns the lowest memory limit of a process's control group and of those around it, in bytes; `None` if none has
+/// one. `root` is the hierarchy (version 2), and `groups` the system's list of the process's groups. In a container,
+/// the root is the container's own group; on a host, a unit's group is below it.
+fn group_memory_bytes(root: &Path, groups: &str) -> Option<u64> {
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let folder = root.join(group);
+    let around = folder.ancestors().take_while(|folder| folder.starts_with(root));
+    let limits = around.filter_map(|folder| {
+        std::fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok()
+    });
+    limits.min()
 }
 
 /// Returns the limit of open files; `None` on a system without one.
@@ -432,6 +445,31 @@ mod tests {
         }
         assert_eq!(cache_of(None) >> 20, 64);
         assert!(memory_bytes().is_some_and(|bytes| bytes > 0), "this system says how much it has");
+    }
+
+    #[test]
+    fn the_memory_of_a_unit_is_the_lowest_limit_of_its_control_groups() {
+        let root = tempfile::tempdir().unwrap();
+        let slice = root.path().join("system.slice");
+        let unit = slice.join("hawser.service");
+        std::fs::create_dir_all(&unit).unwrap();
+        let limit = |group: &Path, limit: &str| {
+            std::fs::write(group.join("memory.max"), limit).unwrap();
+        };
+        let groups = "1:name=systemd:/\n0::/system.slice/hawser.service\n";
+        let found = || group_memory_bytes(root.path(), groups);
+        assert_eq!(found(), None);
+        limit(&unit, "2147483648\n");
+        assert_eq!(found(), Some(2 << 30));
+        limit(&slice, "1073741824\n");
+        assert_eq!(found(), Some(1 << 30));
+        limit(&slice, "max\n");
+        assert_eq!(found(), Some(2 << 30));
+        // A container sees its own group as the root.
+        limit(root.path(), "536870912\n");
+        assert_eq!(found(), Some(512 << 20));
+        assert_eq!(group_memory_bytes(root.path(), "0::/\n"), Some(512 << 20));
+        assert_eq!(group_memory_bytes(root.path(), ""), Some(512 << 20));
     }
 
     #[test]

@@ -115,11 +115,12 @@ fn open(state_dir: &Path, path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Returns the name of the record of a key, which may cosign in several networks.
+/// Returns the name of the record of a key, which may cosign in several networks. The witness's name is no part of it:
+/// a cosignature does not contain that, so one that was made under another name is valid under this one, too.
 fn name_of(network: &str, key: &WitnessKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let network: String = network.chars().map(plain).collect();
-    format!("witness-{network}-{}", hex::encode(key.id()))
+    format!("witness-{network}-{}", hex::encode(key.public_key()))
 }
 
 #[cfg(test)]
@@ -161,6 +162,17 @@ mod tests {
             assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
         }
         claim("test", 1, &data, 1).unwrap();
+        // The operator gives the witness another name, and keeps the key.
+        let name = WitnessName::new("w.example/2").unwrap();
+        let renamed = WitnessSigner::new(name, &[1; 32]).key();
+        let folder = WitnessPlace {
+            network: "test",
+            state_dir: &state_dir,
+            data_dir: &copy,
+            incarnation: [2; 16],
+        };
+        let other = WitnessFolder::claim(&folder, &renamed).unwrap_err();
+        assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
 use super::table::{self, Setting, SettingKind, ignored, limits};
 use crate::files::key;
 
-/// The beginnings of names of variables that request a protection, behind `XMTPD_` or `HAWSER_`. A node that does not
-/// know one of them must not start without it, because its operator would rely on it.
+/// The prefixes, after `XMTPD_` or `HAWSER_`, of variables that request a protection. A node that does not know one of
+/// them must not start without it, because its operator would rely on it.
 const PROTECTIONS: [&str; 4] = ["API_REQUIRE_", "RATE_LIMIT_", "STANDBY_", "TLS_"];
 
 /// The given values of all settings. Flags take precedence over variables, variables over the

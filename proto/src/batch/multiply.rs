@@ -21,7 +21,7 @@ const PLACED_MAX: usize = 4_096;
 const COEFFICIENT_BITS: u32 = 129;
 /// The smallest size of a digit that [`bits_for`] returns.
 const BITS_MIN: u32 = 3;
-/// The most digits of a coefficient: those of the smallest size.
+/// The maximum number of digits of a coefficient: those of the smallest size.
 const DIGITS_MAX: usize = digits(BITS_MIN);
 
 /// Returns the number of digits of a coefficient.

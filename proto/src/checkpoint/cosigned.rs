@@ -3,9 +3,9 @@
 use super::statement::{Cosignature, SignedCheckpoint};
 use super::witness::WitnessCosignature;
 
-/// The most nodes that may cosign one checkpoint. A guess: far more nodes than the network has.
+/// The maximum number of nodes that may cosign one checkpoint. A guess: far more nodes than the network has.
 pub const COSIGNATURES_MAX: usize = 256;
-/// The most witnesses that may cosign one checkpoint. A guess: a reader trusts a handful.
+/// The maximum number of witnesses that may cosign one checkpoint. A guess: a reader trusts a handful.
 pub const WITNESSES_MAX: usize = 64;
 
 /// A checkpoint with the cosignatures that this node has received. They need not be verified.

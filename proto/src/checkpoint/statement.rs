@@ -69,7 +69,8 @@ impl Checkpoint {
         SignedCheckpoint { checkpoint: self, signature: key.sign(self.digest()) }
     }
 
-    /// Signs the checkpoint of another node. The caller has checked that it agrees with the last one that it saw.
+    /// Signs the checkpoint of another node. The caller has checked that the checkpoint agrees with the last one that
+    /// it saw of that node.
     #[must_use]
     pub fn cosign(&self, cosigner: OriginatorId, time_ns: u64, key: &SecretKey) -> Cosignature {
         let signature = key.sign(self.cosignature_digest(cosigner, time_ns));

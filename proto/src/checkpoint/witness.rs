@@ -74,6 +74,12 @@ impl WitnessKey {
     pub fn id(&self) -> [u8; 4] {
         key_id(self.name.as_str(), &[TYPE], self.key.as_bytes())
     }
+
+    /// Returns the public key. What it signs does not contain the name, so it is one signer under all its names.
+    #[must_use]
+    pub fn public_key(&self) -> &[u8; 32] {
+        self.key.as_bytes()
+    }
 }
 
 /// The name and the secret key of a witness.

@@ -78,7 +78,7 @@ pub struct WantFrame {
     pub after: SequenceId,
     /// The last wanted sequence id, included. `None` follows the strand without end.
     pub up_to: Option<SequenceId>,
-    /// Most bytes of envelopes in a batch. A larger envelope is sent in a batch of its own.
+    /// The maximum number of bytes of envelopes in a batch. A larger envelope is sent in a batch of its own.
     /// [`GAPS_ALONE`](super::GAPS_ALONE) may ask for no envelopes.
     pub bytes_max: u32,
 }

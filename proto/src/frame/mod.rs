@@ -54,7 +54,7 @@ pub const FEATURE_GAPS_ALONE: u64 = 8;
 /// have set [`FEATURE_GAPS_ALONE`].
 pub const GAPS_ALONE: u32 = 0;
 
-/// Most gaps in the answer to a want for gaps alone. Specified: `docs/protocol/replication.md`.
+/// The maximum number of gaps in the answer to a want for gaps alone. Specified: `docs/protocol/replication.md`.
 pub const MAX_ANSWERED_GAPS: usize = 256;
 
 /// The longest body of a control frame, in bytes. Specified, as the next bounds: `docs/protocol/replication.md`.
@@ -67,13 +67,13 @@ pub const MAX_BATCH_FRAME: u32 = 32 * 1024 * 1024;
 /// Length of the longest envelope that fits a batch, in bytes.
 pub const MAX_ENVELOPE: u32 = MAX_BATCH_FRAME - data::BATCH_HEAD_LEN - data::ENVELOPE_HEAD_LEN;
 
-/// Most envelopes in one batch.
+/// The maximum number of envelopes in one batch.
 pub const MAX_BATCH_ENVELOPES: u32 = 65_536;
 
-/// Most originators in one clock.
+/// The maximum number of originators in one clock.
 pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 
-/// Most versions in one hello.
+/// The maximum number of versions in one hello.
 pub const MAX_VERSIONS: usize = 16;
 
 /// Length of type and body length, before every body.

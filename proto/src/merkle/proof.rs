@@ -3,8 +3,8 @@
 use super::hash::{TreeHash, empty_root, node_hash};
 use super::subtree::{Subtree, subtrees};
 
-/// The most hashes of a proof: the height of a tree of less than 2^63 leaves ([`crate::SequenceId::MAX`]), and one more
-/// for the smaller tree of a consistency proof.
+/// The maximum number of hashes of a proof: the height of a tree of less than 2^63 leaves ([`crate::SequenceId::MAX`]),
+/// and one more for the smaller tree of a consistency proof.
 pub const PROOF_LEN_MAX: usize = 64;
 
 /// The reason a proof is not valid, or cannot be made.

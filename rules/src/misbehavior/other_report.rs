@@ -15,8 +15,8 @@ use crate::envelope::check_statement;
 use crate::payer_report::PayerReport;
 use crate::registry::Registry;
 
-/// Returns the pieces of evidence about a report that this node does not come to: the envelope in which its writer has
-/// signed it, and this node's own report over the range, if there can be one.
+/// Returns the pieces of evidence about a report that differs from this node's own result: the envelope in which its
+/// writer has signed it, and this node's report over the same range, if there can be one.
 #[must_use]
 pub fn other_report_pieces(envelope: Bytes, own: Option<&PayerReport>) -> Vec<Bytes> {
     let own = own.map(|own| Bytes::from(own.to_message().encode_to_vec()));

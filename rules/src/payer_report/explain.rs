@@ -45,7 +45,7 @@ pub enum ReportDifference {
     },
     /// The report is about more payers than this node sums up. Nothing else was compared.
     TooManyPayers {
-        /// The most payers of a report that this node computes.
+        /// The maximum number of payers of a report that this node computes.
         payers_max: usize,
     },
     /// The amounts differ.

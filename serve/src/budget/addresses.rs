@@ -48,7 +48,7 @@ impl AddressShare {
     }
 
     /// Returns the memory that counts as the address's: its own, or that of its whole site if the addresses of the site
-    /// hold less than `little_bytes` on average. The owner of a site of IPv6 has thousands of addresses, and a greedy
+    /// hold less than `little_bytes` on average. The owner of an IPv6 site has thousands of addresses, and a greedy
     /// caller may have neighbours.
     pub(super) fn counted(&self, little_bytes: usize) -> &ShareBytes {
         let Some(site) = &self.site else { return &self.held };
@@ -70,7 +70,7 @@ impl AddressShare {
 pub(super) struct ConsumerAddresses {
     /// Each address with the number of its consumers.
     of_consumers: HashMap<ClientAddress, (Arc<AddressShare>, usize)>,
-    /// The sites of IPv6. An address of another kind is a site of its own.
+    /// The IPv6 sites. An address of another kind is a site of its own.
     sites: HashMap<ClientAddress, Arc<SiteShare>>,
 }
 

@@ -131,7 +131,7 @@ impl ConnectCall {
         answered.unwrap_or_else(|status| self.refuse(&status, share))
     }
 
-    /// Makes a call of gRPC out of a Connect request, and a Connect answer out of its result.
+    /// Makes a gRPC call out of a Connect request, and a Connect answer out of its result.
     async fn call(
         self,
         mut calls: Calls,
@@ -166,8 +166,8 @@ impl ConnectCall {
         }
     }
 
-    /// Waits for the message of a request. Returns the request of gRPC, with the memory that its message takes until
-    /// the call is over.
+    /// Waits for the message of a request. Returns the gRPC request, with the memory that its message takes until the
+    /// call is over.
     async fn arrive(
         self,
         request: Request<Body>,

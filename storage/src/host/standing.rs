@@ -31,7 +31,7 @@ pub enum UnknownFolder {
     DamagedMarker,
     /// This host wrote another folder of this node last.
     OtherFolder,
-    /// The database is in another folder than the one that this host wrote, so it is a copy.
+    /// The database is a copy: its folder is not the one that this host wrote.
     Copied,
     /// The folder has an older state than this host wrote last: a backup was put back.
     Older,

@@ -232,9 +232,9 @@ pub enum Misbehavior {
     /// The node signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and
     /// the leaf of the pruned one, 32 bytes.
     OtherThanPruned,
-    /// The node signed another envelope than the one whose leaf is under a checkpoint of its own strand that it signed.
-    /// Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not show whether
-    /// content or metadata differ.
+    /// The node signed an envelope that differs from the leaf of the same place under a checkpoint that it signed of
+    /// its own strand. Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not
+    /// show whether content or metadata differ.
     OtherLeaf,
     /// The node signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
     Dependency,

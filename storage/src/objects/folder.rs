@@ -21,7 +21,7 @@ const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 /// Bytes that the system may keep while no other work waits for the disk. A guess: a sync costs little beside writing
 /// this much, and a commit that comes waits once, for as long as a disk takes to write it.
 const UNSYNCED_IDLE_BYTES_MAX: usize = 8 << 20;
-/// The most files of a list. A guess: a hundred times those of a large backup.
+/// The maximum number of files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;
 /// The greatest depth of nested folders. A guess: this program makes two.
 const DEPTH_MAX: usize = 8;

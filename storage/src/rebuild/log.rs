@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 /// Largest number of places in a chunk. Measured (`docs/performance.md`, *Signatures in batches*): in a batch of
 /// this size a signature costs a quarter, and hardly less in a larger one.
 pub(super) const CHUNK_PLACES_MAX: usize = 1024;
-/// Bytes of envelopes that close a chunk early, so that it has at most these and one more envelope. A guess: chunks
+/// Bytes of envelopes at which a chunk is closed early. A chunk exceeds them by less than one envelope. A guess: chunks
 /// of messages are half as long.
 pub(super) const CHUNK_LEN_BYTES: usize = 2 << 20;
 

@@ -71,7 +71,7 @@ pub struct Plan {
     pub target: OriginatorId,
     /// Connections, each with one request at a time. Odd ones send batches.
     pub connections: u8,
-    /// Most envelopes of a batch.
+    /// The maximum number of envelopes of a batch.
     pub batch_max: usize,
     /// Lengths of message bodies.
     pub body_len: std::ops::Range<usize>,

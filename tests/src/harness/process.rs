@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use super::wait::{GLANCE, PATIENCE};
+use super::wait::{POLL_EVERY, WAIT_MAX};
 
 /// Bytes from the end of its output that a failing test shows.
 const TAIL_BYTES: usize = 6_000;
@@ -54,12 +54,12 @@ impl Process {
     /// Panics if the process does not end in time.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL_EVERY);
         }
         panic!("{} does not end after SIGTERM", self.name);
     }

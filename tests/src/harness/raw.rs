@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::wait::PATIENCE;
+use super::wait::WAIT_MAX;
 
 /// Time of silence after which an answer that has begun counts as complete.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -177,7 +177,7 @@ async fn converse(port: u16, bytes: &[u8], end: bool) -> Vec<u8> {
     let read = async {
         let mut answer = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
-        let mut wait = PATIENCE;
+        let mut wait = WAIT_MAX;
         while let Ok(Ok(len)) = tokio::time::timeout(wait, reading.read(&mut buffer)).await
             && len > 0
         {

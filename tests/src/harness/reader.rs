@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::client::{Client, Subscription};
 use super::strand::open;
-use super::wait::PATIENCE;
+use super::wait::WAIT_MAX;
 
 /// Kind of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,9 +129,9 @@ impl Reader {
     pub async fn read(&mut self) -> usize {
         self.connect().await.unwrap_or_else(|status| panic!("{:?}: {status}", self.method));
         let stream = self.stream.as_mut().unwrap();
-        let frame = tokio::time::timeout(PATIENCE, stream.next())
+        let frame = tokio::time::timeout(WAIT_MAX, stream.next())
             .await
-            .unwrap_or_else(|_| panic!("{:?}: nothing came for {PATIENCE:?}", self.method))
+            .unwrap_or_else(|_| panic!("{:?}: nothing came for {WAIT_MAX:?}", self.method))
             .unwrap_or_else(|status| panic!("{:?}: ended with {status}", self.method))
             .unwrap_or_else(|| panic!("{:?}: ended by the node", self.method));
         for bytes in &frame.envelopes {

@@ -12,7 +12,7 @@ use super::load::Ledger;
 /// The unit of the gap behind which a node continues after a quarantine: `docs/protocol/replication.md`, A node's own
 /// strand.
 const GAP: u64 = 1_000_000;
-/// The most units of such a gap.
+/// The maximum number of units of such a gap.
 const GAP_UNITS_MAX: u64 = 256;
 
 /// Returns true if a node may leave out so many places after a quarantine. The number of units differs for each folder

@@ -3,43 +3,43 @@
 use std::time::{Duration, Instant};
 
 /// No test waits longer than this for one thing; on a loaded machine everything takes long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
 /// Interval between two checks of a condition.
-pub const GLANCE: Duration = Duration::from_millis(20);
+pub const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Asks until there is an answer.
 ///
 /// # Panics
-/// After [`PATIENCE`], with `what` was waited for.
+/// After [`WAIT_MAX`], with `what` was waited for.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
-        tokio::time::sleep(GLANCE).await;
+        assert!(Instant::now() < deadline, "waited {WAIT_MAX:?} in vain until {what}");
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }
 
 /// Waits until a value equals the wanted one. A failure shows the last value.
 ///
 /// # Panics
-/// After [`PATIENCE`], with the last value and the one wanted.
+/// After [`WAIT_MAX`], with the last value and the one wanted.
 pub async fn until_equal<T: PartialEq + std::fmt::Debug>(
     what: &str,
     wanted: &T,
     mut ask: impl AsyncFnMut() -> Option<T>,
 ) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         let answer = ask().await;
         if answer.as_ref() == Some(wanted) {
             return;
         }
         if Instant::now() >= deadline {
-            panic!("{what}: waited {PATIENCE:?}\n  for {wanted:?}\n  got {answer:?}");
+            panic!("{what}: waited {WAIT_MAX:?}\n  for {wanted:?}\n  got {answer:?}");
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
 }

@@ -189,7 +189,11 @@ impl Sim {
     }
 
     /// The checkpoint of the scripted node as it shows it to one follower: that of the strand which it shows there.
-    fn as_scripted(&self, signed: SignedCheckpoint, follower: OriginatorId) -> SignedCheckpoint {
+    pub(super) fn as_scripted(
+        &self,
+        signed: SignedCheckpoint,
+        follower: OriginatorId,
+    ) -> SignedCheckpoint {
         let Some(script) = &self.script else { return signed };
         let mut checkpoint = signed.checkpoint;
         if checkpoint.originator != LIAR {

@@ -6,6 +6,7 @@
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
 mod apart;
+mod audited;
 mod checkpoints;
 mod departed;
 mod hostile;
@@ -26,6 +27,7 @@ mod strands;
 mod wire;
 mod world;
 
+pub use audited::AuditFindings;
 pub use hostile::Behaviour;
 pub use liveness::LivenessFindings;
 pub use reference::ReferenceHabit;

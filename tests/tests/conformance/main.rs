@@ -21,7 +21,7 @@ use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
 use hawser_tests::harness::files;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::wait::{self, GLANCE};
+use hawser_tests::harness::wait::{self, POLL_EVERY};
 use hawser_tests::harness::xmtpd_database::Certificate;
 use tokio::io::AsyncWriteExt as _;
 
@@ -68,7 +68,7 @@ impl Requests {
                 node.ready().await;
                 std::fs::remove_file(&self.start).unwrap();
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }
@@ -295,7 +295,7 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     assert_eq!(report.counts(None).findings, 2, "{:?}", cases_of(&report, |_| true));
 }
 
-/// A server of HTTP answers for a service that it does not know with status 404 and a page, which gRPC maps to
+/// An HTTP server answers for a service that it does not know with status 404 and a page, which gRPC maps to
 /// UNIMPLEMENTED.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_that_other_software_lacks_neither_pass_nor_fail() {

@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(of_blue, Some(Ok(())));
     }
 
-    /// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+    /// One host may have an IPv6 /48, which is 65,536 addresses of callers.
     #[tokio::test(start_paused = true)]
     async fn many_callers_of_one_network_leave_the_next_question_to_another_network() {
         let turns = Arc::new(PrecheckTurns::new(1));

@@ -1,7 +1,7 @@
 //! The times since which answers of contract wallets have been missing.
 //!
 //! An update whose wallet does not answer counts as invalid only an hour after the first attempt, so a forgotten
-//! attempt prolongs its wait. No cache library: those evict entries in favour of newer ones, and an enemy who keeps
+//! attempt prolongs its wait. No cache library: those evict entries in favour of newer ones, and an attacker who keeps
 //! somewhat more questions open than fit, which costs gas only once, would have all of them forgotten again and again,
 //! and hold every inbox that waits. Here the questions that came first keep their places until they are decided.
 
@@ -24,7 +24,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FirstAttempts {
     state: Mutex<Remembered>,
-    /// The most questions that are remembered.
+    /// The maximum number of questions that are remembered.
     max: usize,
 }
 
@@ -126,7 +126,7 @@ mod tests {
         Digest(bytes)
     }
 
-    /// The enemy has a third more questions open than are remembered, and all of them are asked about in each round.
+    /// The attacker has a third more questions open than are remembered, and all of them are asked about in each round.
     #[test]
     fn a_flood_of_questions_has_no_attempt_forgotten() {
         let (firsts, start) = (FirstAttempts::with_max(30), Instant::now());

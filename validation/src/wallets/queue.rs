@@ -19,8 +19,8 @@ use crate::limits::{
 /// chain. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
 const STILL_REPLIES: u32 = 8;
 
-/// The most questions of a chain that count as its newest ones. A guess: more than blocks of the app chain have of
-/// clients, and few beside all that are queued.
+/// The maximum number of questions of a chain that count as its newest ones. A guess: more than blocks of the app chain
+/// have of clients, and few beside all that are queued.
 const NEWEST_MAX: usize = 100;
 
 /// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].
@@ -42,7 +42,7 @@ struct OpenQuestions {
     /// evict comes last. A full queue evicts at each addition, and many updates are judged and add theirs in a row.
     ranks: BTreeMap<u64, BTreeSet<QuestionRank>>,
     /// The newest questions of each chain: those without a failure whose events are the latest, at most `newest_max`.
-    /// A flood that came before them neither evicts them nor has them wait until it is answered.
+    /// An earlier flood of questions neither evicts nor delays them.
     newest: BTreeMap<u64, BTreeSet<NewestQuestion>>,
     newest_max: usize,
 }

@@ -83,6 +83,11 @@ fn a_verdict_by_other_times_than_those_of_its_chains_says_that_dependencies_are_
     // All have them, and the verdicts on the chain's strand are lost.
     let lost = merge(verdicts(&rows, 2, &whole), None).unwrap();
     assert!(says_dependencies(&lost.unchecked), "{:?}", lost.unchecked);
+    // The first pass has failed and has left an empty file, and the second one lacks the chain's strand, too.
+    let empty = chains_of(Vec::new()).unwrap();
+    let judged = verdicts(&rows, 2, &empty);
+    assert!(says_dependencies(&unchecked(&judged)));
+    assert!(says_dependencies(&merge(judged, None).unwrap().unchecked));
 }
 
 #[test]
@@ -95,10 +100,15 @@ fn a_verdict_on_a_chain_without_its_times_or_with_impossible_ones_is_refused() {
     let without = RangeVerdict::parse(&line.to_string()).unwrap();
     let refused = chains_of(vec![without]).unwrap_err();
     assert_eq!(refused, MergeError::NoTimes { originator_id: CHAIN });
-    for lie in ["[[2,7],[1,8]]", "[[1,8],[2,7]]", "[[1,7],[4,8]]", "[[-1,7]]", "7"] {
+    for lie in ["[[2,7],[1,8]]", "[[1,8],[2,7]]", "[[1,7],[4,8]]", "[[-1,7]]", "[[0,7]]", "7"] {
         line["chain_times"] = serde_json::from_str(lie).unwrap();
         assert!(RangeVerdict::parse(&line.to_string()).is_err(), "{lie}");
     }
+    // Times of places before the range would not ascend once it is joined to the one before it.
+    line["chain_times"] = serde_json::json!([[1, 7]]);
+    assert!(RangeVerdict::parse(&line.to_string()).is_ok());
+    line["from"] = serde_json::json!(2);
+    assert!(RangeVerdict::parse(&line.to_string()).is_err());
     // A node's strand has no times.
     let of_node = verdicts(&rows(&log.node), 1, &ChainsOfLog::default()).remove(0);
     assert!(of_node.chain_times.is_none() && !of_node.to_line().contains("chain_times"));

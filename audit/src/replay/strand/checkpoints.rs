@@ -1,5 +1,4 @@
-//! The checkpoints of a strand: those that are next are read, and each is compared with the tree once that has its
-//! size.
+//! Reads the checkpoints of a strand in ascending order, and compares each with the tree when the tree has its size.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +18,8 @@ impl StrandReplay {
         }
     }
 
-    /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does,
-    /// the newest one up to the head is read too.
+    /// Reads the next checkpoint of a node. If that checkpoint is beyond the head, as the newest one of a running node
+    /// is, also reads the newest one up to the head.
     pub(super) fn load_checkpoint(&mut self, node: OriginatorId, context: &ReplayContext<'_>) {
         let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
         let (reached, head) = (self.tree.size(), context.head.0);
@@ -80,7 +79,7 @@ impl StrandReplay {
             return;
         }
         let (is_own, is_derived) = (of.node == self.originator(), self.tree.root() == of.root);
-        if !self.tree.accepts(of.root) {
+        if !self.tree.match_root(of.root) {
             let text =
                 format!("node {} signed the root {}, and the log has another", of.node, of.root);
             // The strand's node may have shown an observer another history, and a keeper may lie about a leaf.

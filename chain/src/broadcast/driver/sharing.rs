@@ -64,27 +64,27 @@ impl Driver {
         sharing.is_syncing = true;
         let (shared, finished) = (sharing.shared.clone(), std::mem::take(&mut sharing.finished));
         self.requests.spawn(async move {
-            let told = match finished.as_slice() {
+            let reported = match finished.as_slice() {
                 [] => Ok(()),
                 finished => shared.finish(finished).await,
             };
-            match told {
+            match reported {
                 Ok(()) => RequestResult::Synced(Vec::new(), shared.sync(&request).await),
                 Err(error) => RequestResult::Synced(finished, Err(error)),
             }
         });
     }
 
-    /// Applies the result of a sync. `untold` are ended nonces that could not be reported to Redis.
+    /// Applies the result of a sync. `unreported` are ended nonces that could not be reported to Redis.
     pub(super) async fn synced(
         &mut self,
-        untold: Vec<FinishedNonce>,
+        unreported: Vec<FinishedNonce>,
         synced: Result<SyncResponse, RedisLinkError>,
     ) {
         let Some(sharing) = &mut self.sharing else { return };
         sharing.is_syncing = false;
         sharing.sync_at = Instant::now() + BEAT_EVERY;
-        sharing.finished.extend(untold);
+        sharing.finished.extend(unreported);
         let response = match synced {
             Ok(response) => response,
             Err(error) => return self.sharing_failed(&error).await,
@@ -289,8 +289,8 @@ impl Driver {
         }
     }
 
-    /// Records again the transactions that Redis has lost, and those for which it has not
-    /// answered; the latter are then sent.
+    /// Records again the transactions that Redis has lost and those whose recording it has not confirmed. The latter
+    /// are then sent.
     async fn record_again(&mut self, lost: &[u64]) {
         let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
         let Some(sharing) = &mut self.sharing else { return };
@@ -399,7 +399,7 @@ impl Driver {
         }
     }
 
-    /// Announces that this process ends, so that another one takes over its nonces at once.
+    /// Announces that this process ends, so that another process takes over its nonces at once.
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
         if let Err(error) = sharing.shared.leave().await {

@@ -102,7 +102,7 @@ impl AskedChain {
     /// Asks for an event; `None` if the chain does not order its strand, is silent, or does not decide it.
     async fn event(&mut self, (id, transaction): NamedEvent) -> Option<EventAnswer> {
         let (source, address) = self.broadcaster(id.originator)?;
-        if !self.may_ask() {
+        if !self.count_question() {
             return None;
         }
         let answer = match self.reached().await {
@@ -119,7 +119,7 @@ impl AskedChain {
             return Some(*known);
         }
         let (source, address) = self.broadcaster(id.originator)?;
-        if !self.may_ask() {
+        if !self.count_question() {
             return None;
         }
         let answer = match self.reached().await {
@@ -145,8 +145,8 @@ impl AskedChain {
         Some((source, self.contracts.get(contract)?))
     }
 
-    /// Counts a question; false if it must not be asked.
-    fn may_ask(&mut self) -> bool {
+    /// Counts a question. Returns false if it must not be asked.
+    fn count_question(&mut self) -> bool {
         if self.is_silent {
             return false;
         }

@@ -64,7 +64,7 @@ async fn version(connection: &Connection) -> Result<(), Status> {
 }
 
 /// Opens connections one after the other, and measures their steps: the name, TCP, TCP and TLS together, the first call
-/// on a new connection of gRPC with all of that, and the next call on the same one.
+/// on a new gRPC connection with all of that, and the next call on the same one.
 pub(super) async fn connecting(target: &BenchTarget) -> Vec<(&'static str, BenchFigures)> {
     let address = &target.readers[0].address;
     let host = address.host.trim_start_matches('[').trim_end_matches(']');

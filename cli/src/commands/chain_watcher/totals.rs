@@ -32,7 +32,7 @@ pub(super) struct ReportTotals {
 
 #[derive(Debug, Default)]
 struct OriginatorTotals {
-    /// The most reports that a look has shown.
+    /// The maximum number of reports that a look has shown.
     submitted: u64,
     /// The highest end of a last report that a look has shown.
     end_sequence_id: SequenceId,

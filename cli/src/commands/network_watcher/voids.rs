@@ -74,8 +74,8 @@ impl NetworkView {
         self.voids.insert(node, stated);
     }
 
-    /// Returns the number of places of a strand that a node lacks of those that another one claims, without those that
-    /// are declared void.
+    /// Returns the number of places of a strand that one node claims and another node lacks, without places that are
+    /// declared void.
     pub(super) fn lacked(&self, originator: u32, held: u64, claimed: u64) -> u64 {
         let declared = self.voids.get(&originator).into_iter().flatten().copied();
         LackedPlaces::new(SequenceId(held), SequenceId(claimed), declared).count

@@ -35,7 +35,7 @@ pub(crate) struct ReachedNetwork {
 }
 
 impl ReachedNetwork {
-    /// Returns the error of a list of the settlement chain, such as the rates, that the other endpoints show otherwise.
+    /// Returns the error for a list on the settlement chain, such as the rates, that other endpoints contradict.
     pub(crate) fn contradicted(&self, list: &str) -> RunError {
         let endpoint = self.network.settlement.endpoint();
         RunError::failed(format!(

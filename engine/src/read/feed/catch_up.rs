@@ -76,8 +76,8 @@ impl CatchUpProgress {
 pub(super) struct CursorMerger {
     with: Arc<Cursor>,
     last: Option<(Arc<Cursor>, Arc<Cursor>)>,
-    /// The cursors that were ahead, by their memory addresses, with their results. They are kept, so that no other one
-    /// gets the address of one.
+    /// The cursors that were ahead, by their memory addresses, with their results. The map keeps them alive, so that no
+    /// other cursor gets one of these addresses.
     ahead: HashMap<usize, (Arc<Cursor>, Arc<Cursor>)>,
 }
 

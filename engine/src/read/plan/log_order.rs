@@ -34,16 +34,16 @@ const PAGE: BatchLimits =
 /// Places of the log that a turn looks at, of all strands together. A guess: the work of one turn, a few milliseconds.
 const PLACES_PER_TURN: usize = 2048;
 
-/// The most strands that are merged. A guess: more leave too few places for each, and opening them would be the work of
-/// a turn.
+/// The maximum number of strands that are merged. A guess: more leave too few places for each, and opening them would
+/// be the work of a turn.
 const STRANDS_MAX: usize = 32;
 
 /// The plan continues in the order of the log while at least one place in this many has an envelope of the plan. A
 /// guess: a place costs about a microsecond, and the seek for a topic in the index about ten.
 const PLACES_PER_ENVELOPE_MAX: usize = 8;
 
-/// The most entries that are looked up in the cursors of the topics to find the beginning of each strand. A guess: a
-/// few milliseconds.
+/// The maximum number of entries that are looked up in the cursors of the topics to find the beginning of each strand.
+/// A guess: a few milliseconds.
 const CURSOR_ENTRIES_MAX: usize = 100_000;
 
 /// Length of the longest envelope that a page keeps from its pass over the log. Longer ones are read once more, after

@@ -46,7 +46,7 @@ impl PeerProgress {
     /// Notes that a want for missing places is taken back: the rest of the range is asked for later. Nothing else is: a
     /// strand's own node can have such wants taken back at will.
     pub(super) fn note_fill_stopped(&mut self, open: &OpenWant) {
-        for position in [&mut self.fill_position, &mut self.told] {
+        for position in [&mut self.fill_position, &mut self.asked_until] {
             if open.up_to == Some(*position) {
                 *position = open.last;
             }
@@ -116,10 +116,10 @@ impl Follower {
     ) {
         let is_first = self.missing.is_empty();
         for peer in self.peers.values_mut() {
-            let is_told =
+            let was_asked =
                 left_out_by == self.originator || peer.has_answered_for(now, (from, through));
-            if is_told && self.missing.next_after(peer.told).is_none() {
-                peer.told = through;
+            if was_asked && self.missing.next_after(peer.asked_until).is_none() {
+                peer.asked_until = through;
             }
             if self.missing.next_after(peer.fill_position).is_some() {
                 continue;
@@ -193,21 +193,22 @@ impl Follower {
     /// its walk, which comes to all ranges.
     fn owed_range(&self, peer: &PeerProgress) -> Option<Places> {
         let is_walked = self.missing.next_after(peer.fill_position).is_none();
-        let first = self.missing.next_after(peer.told).filter(|_| is_walked);
+        let first = self.missing.next_after(peer.asked_until).filter(|_| is_walked);
         first.filter(|(_, to)| *to <= peer.claimed_head)
     }
 
     /// Notes that a peer is asked for missing places. Returns true if this is no step of its walk.
-    pub(super) fn note_told(&mut self, id: OriginatorId, want: Want) -> bool {
+    pub(super) fn note_fill_want(&mut self, id: OriginatorId, want: Want) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
-        let asked = self.missing.next_after(peer.told).filter(|(_, to)| want.up_to == Some(*to));
+        let asked =
+            self.missing.next_after(peer.asked_until).filter(|(_, to)| want.up_to == Some(*to));
         let Some((_, to)) = asked else { return false };
         let is_owed = self.owed_range(peer).is_some() && id != self.choice.source;
         // A peer that claims nothing may hold everything.
         if (to <= peer.claimed_head || peer.claimed_head == SequenceId::NONE)
             && let Some(peer) = self.peers.get_mut(&id)
         {
-            peer.told = to;
+            peer.asked_until = to;
         }
         is_owed
     }

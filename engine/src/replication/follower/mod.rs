@@ -133,7 +133,7 @@ struct PeerProgress {
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
     /// The peer was asked for the missing ranges up to this place after it had claimed to have passed them.
-    told: SequenceId,
+    asked_until: SequenceId,
     /// The peer is asked for no missing range before this time.
     fill_at: Instant,
     /// The next walk does not begin before this time.
@@ -233,7 +233,7 @@ impl Follower {
             claims: ClaimTimes::begin(now, head),
             answers: RangeAnswers::default(),
             fill_position: SequenceId::NONE,
-            told: SequenceId::NONE,
+            asked_until: SequenceId::NONE,
             fill_at: now,
             walk_at: now,
             is_proven: false,
@@ -559,7 +559,7 @@ impl Follower {
         if id == self.choice.source {
             self.choice.progress_at = now;
         }
-        let is_owed = is_fill && self.note_told(id, want);
+        let is_owed = is_fill && self.note_fill_want(id, want);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let request = self.requests.next();
         peer.note_asked(now, want, is_fill && !is_owed);

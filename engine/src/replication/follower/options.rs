@@ -1,5 +1,5 @@
-//! Followers that are driven beside others, those of strands other than those of registered nodes, and what a follower
-//! shows of its gap searches.
+//! Options of a follower: being driven beside other followers, strands of originators that are no registered nodes, and
+//! the view of its gap searches.
 
 use std::collections::BTreeSet;
 

@@ -83,7 +83,7 @@ impl RangeAnswer {
         Self { through, shown, at, is_given: true }
     }
 
-    /// Returns what counts as the answer of a peer that has sent nothing in its time; `None` if the range is not short.
+    /// Returns the answer to assume for a peer that has sent nothing in its time; `None` if the range is not short.
     pub(super) fn of_silent(after: SequenceId, through: SequenceId, at: Instant) -> Option<Self> {
         let shown = ShownPlaces::of_short(after, through)?;
         Some(Self { through, shown, at, is_given: false })

@@ -176,8 +176,7 @@ impl Follower {
     }
 
     /// Notes that `from` has sent an envelope that was accepted, during the search for what `left_out_by` had left out.
-    /// If that has ended the search, another peer than a relay that left the places out held them: the relay gets a
-    /// pause.
+    /// If that has ended the search, a peer held the places that a relay had left out: the relay gets a pause.
     pub(super) fn note_filled(
         &mut self,
         now: Instant,

@@ -49,8 +49,8 @@ impl Follower {
         self.send_wants(now);
     }
 
-    /// Records that this node has responses of peers that it has not examined yet. Until it has, a peer does not count
-    /// as silent, and no place as missing.
+    /// Records that responses of peers wait to be examined by this node. Until all are examined, no peer counts as
+    /// silent and no place as missing.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
         self.choice.excuse_pace(now, TRIAL);

@@ -357,8 +357,7 @@ impl Follower {
         }
     }
 
-    /// Returns the peer that sends the first part while another peer waits for it, and the time from which on that
-    /// other peer gets it.
+    /// Returns the peer that sends the first part while another peer could take it over, and the time of that takeover.
     fn reassigned_at(&self) -> Option<(Instant, OriginatorId)> {
         let lead = self.split.as_ref()?.parts.front()?;
         let slow = lead.asked?;

@@ -1,4 +1,4 @@
-//! Verification of envelopes from a peer, which is treated as an enemy.
+//! Verification of envelopes from a peer, which is treated as an attacker.
 
 mod read;
 #[cfg(test)]

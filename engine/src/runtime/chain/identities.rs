@@ -29,8 +29,8 @@ const INBOXES_AT_ONCE: usize = 32;
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of waiting updates that are judged while an append has to wait, besides one update of each inbox. A guess:
-/// some 0.4 s of one core. In hours, an enemy can gather hundreds of megabytes of updates behind one that waits for a
-/// contract wallet, which all become due at once.
+/// some 0.4 s of one core. In hours, an attacker can gather hundreds of megabytes of updates behind one that waits for
+/// a contract wallet, which all become due at once.
 const RESOLVED_BYTES_MAX: usize = 1 << 20;
 
 /// Verdicts on identity updates that waited.
@@ -201,10 +201,10 @@ impl WaitingUpdates {
     }
 
     /// Returns the first inboxes of a range with waiting updates, in order.
-    pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> SomeInboxes {
+    pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> UnpreparedInboxes {
         let inboxes = self.by_inbox.range(range).take(INBOXES_AT_ONCE);
         let inboxes = inboxes.map(|(&inbox, _)| inbox).collect();
-        SomeInboxes { inboxes, generation: self.generation }
+        UnpreparedInboxes { inboxes, generation: self.generation }
     }
 
     /// Judges the waiting updates of these inboxes, and commits the verdicts that are known then.
@@ -266,13 +266,13 @@ impl WaitingUpdates {
     }
 }
 
-/// Inboxes with waiting updates.
-pub(super) struct SomeInboxes {
+/// Inboxes with waiting updates whose logs are not read yet.
+pub(super) struct UnpreparedInboxes {
     inboxes: Vec<InboxId>,
     generation: u64,
 }
 
-impl SomeInboxes {
+impl UnpreparedInboxes {
     /// Returns the last one.
     pub(super) fn last(&self) -> Option<InboxId> {
         self.inboxes.last().copied()

@@ -30,7 +30,7 @@ pub(super) use parts::ChainAppenderParts;
 
 /// Bytes of logs of inboxes that one call of [`ChainAppender::judge_waiting`] begins to read. A signature from which
 /// the signer has to be found counts as 2 KiB. A guess: about a second of one core, while such calls are seconds apart.
-/// So an enemy whose inboxes are too large to be remembered delays the updates of those inboxes only.
+/// So an attacker whose inboxes are too large to be remembered delays the updates of those inboxes only.
 pub const ROUND_BYTES_MAX: usize = 32 << 20;
 
 /// Appends events to the two chain strands. Cheap to clone; all clones are the same. Each strand

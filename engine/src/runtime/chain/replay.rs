@@ -23,14 +23,15 @@ const UPDATES_AT_ONCE: usize = 16;
 const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 
 /// The part of it that each inbox has in any case. A guess: logs of honest inboxes have some kilobytes. With all gas of
-/// the chain, an enemy has some 200 such logs read in a second, which takes 0.4 s of one core (`docs/performance.md`).
+/// the chain, an attacker has some 200 such logs read in a second, which takes 0.4 s of one core
+/// (`docs/performance.md`).
 const SMALL_LOG_BYTES: usize = 64 << 10;
 
 /// The cost of a signature from which the judge had to find the signer, in bytes of a log that take as long: some
 /// 50 µs, and 27 ns for a byte (`docs/performance.md`).
 const SIGNER_COST_BYTES: usize = 2 << 10;
 
-/// The most signatures of one action of an update: that of an existing member, and that of the new one.
+/// The maximum number of signatures of one action of an update: that of an existing member, and that of the new one.
 const ACTION_SIGNERS_MAX: usize = 2;
 
 /// An inbox while its next updates are judged, one after the other.
@@ -274,7 +275,8 @@ pub(super) fn resolve_waiting(
     Ok(ResolvedInbox { entries, end: replay.end() })
 }
 
-/// Reads an update that waits; `None` if that fails. It then waits on, and so do those behind it in its inbox.
+/// Reads an update that waits; `None` if that fails. The update then continues to wait, and so do the later updates of
+/// its inbox.
 fn waiting_update(store: &Store, inbox: InboxId, id: EnvelopeId) -> Option<(Bytes, StoredUpdate)> {
     let read = || -> Result<_, ReadError> {
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;

@@ -35,7 +35,7 @@ pub enum ReportStepError {
     /// The payers' deposits, or the settled reports, are being read for the first time, so no balance is known.
     #[error("deposits and settlements on the settlement chain are being read for the first time")]
     NoBalances,
-    /// The chain's storage has another report at this index than its events.
+    /// The chain's storage and its events have different reports at this index.
     #[error(
         "report {index} about {originator} differs between the contract's storage and its events: check the \
         endpoints of the settlement chain"

@@ -18,8 +18,8 @@ use crate::payer_reports::{
 
 impl PayerReporterState {
     /// Judges the reports about an originator that continue those on the chain. Stores the amounts of those that may be
-    /// attested then. An equal report that is shorter than one which can be submitted has to wait: attestations of many
-    /// such reports would push those of the longer one out of the newest ones that nodes read.
+    /// attested then. A correct report that is shorter than one which can be submitted has to wait: nodes read only the
+    /// newest attestations, and those of many short reports would push out those of the longer one.
     pub(super) fn look(
         &self,
         about: OriginatorId,

@@ -12,11 +12,12 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
 use hawser_storage::{CommitError, ReadError, ReportAmounts, Store};
 
-/// The most leaves that are kept, of all reports together, in memory and on disk. A guess: 32 MB, a hundred reports of
-/// 10,000 payers each.
+/// The maximum number of leaves that are kept, of all reports together, in memory and on disk. A guess: 32 MB, a
+/// hundred reports of 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
-/// The most leaves of reports about one originator that are written in an hour. Chosen: as many as are kept. An honest
-/// originator has a report in some hours; a hostile node can write a true one for each minute of a range.
+/// The maximum number of leaves of reports about one originator that are written in an hour. Chosen: as many as are
+/// kept. An honest originator has a report in some hours; a hostile node can write a true one for each minute of a
+/// range.
 const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
 /// The hour that stands for the start, of which the hour is not known. No clock shows it.
 const HOUR_OF_START: u32 = u32::MAX;

@@ -220,8 +220,8 @@ impl PayerReporter {
         Ok(outcomes)
     }
 
-    /// Submits the reports about an originator that continue those on the chain, that this node has attested, and that
-    /// a majority has.
+    /// Submits the reports about an originator that continue those on the chain and that this node and a majority of
+    /// the nodes have attested.
     ///
     /// # Errors
     /// [`ReportStepError`]. The step can be taken again: the contract takes a report once.

@@ -6,7 +6,7 @@ use hawser_rules::payer_report::ReportId;
 
 use crate::payer_reports::UndecidedError;
 
-/// The most reports that are remembered. A guess: many times the number of unsettled reports on the chain.
+/// The maximum number of reports that are remembered. A guess: many times the number of unsettled reports on the chain.
 const SEARCHED_MAX: usize = 4096;
 /// The number of turns after which the log is searched again although the same places are missing: a price may have
 /// changed. A guess: a small part of the cost of a search at each turn.

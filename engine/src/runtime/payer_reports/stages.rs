@@ -66,8 +66,9 @@ impl StageCounts {
 }
 
 impl PayerReporter {
-    /// Counts the reports by stage: the newest ones on the chain, those there that have a leaf left, and those that
-    /// would continue them. Judges none, so it costs reads that are bounded for each pair of nodes. Blocks on the disk.
+    /// Counts the reports by stage: the newest reports on the chain, reports on the chain with unsettled leaves, and
+    /// reports that would continue them. Judges no report, so the number of reads is bounded for each pair of nodes.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`ReportStepError::Unread`] if the reports about an originator cannot be read, or another [`ReportStepError`].

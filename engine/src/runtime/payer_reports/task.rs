@@ -53,8 +53,9 @@ impl PayerReportTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
-        let (told, waits) = (HashMap::new(), HashMap::new());
-        let worker = PayerReportWorker { engine: engine.clone(), reporter, settings, told, waits };
+        let (logged, waits) = (HashMap::new(), HashMap::new());
+        let worker =
+            PayerReportWorker { engine: engine.clone(), reporter, settings, logged, waits };
         Self(StoppableTask::start(|stopped| worker.run(stopped)))
     }
 
@@ -69,7 +70,7 @@ struct PayerReportWorker {
     reporter: PayerReporter,
     settings: PayerReportSettings,
     /// The last error of each step, which is logged once.
-    told: HashMap<(&'static str, OriginatorId), String>,
+    logged: HashMap<(&'static str, OriginatorId), String>,
     /// The minute since which a step has had to wait each time that it was taken.
     waits: HashMap<(&'static str, OriginatorId), u32>,
 }
@@ -188,7 +189,7 @@ impl PayerReportWorker {
     ) {
         let error = match outcome {
             Ok(_) => {
-                self.told.remove(&(step, about));
+                self.logged.remove(&(step, about));
                 self.waits.remove(&(step, about));
                 return;
             }
@@ -199,12 +200,12 @@ impl PayerReportWorker {
             Err(error) => error,
         };
         let text = error.to_string();
-        if self.told.get(&(step, about)) != Some(&text) {
+        if self.logged.get(&(step, about)) != Some(&text) {
             tracing::warn!(
                 code = "payer_report_step_failed", step, originator_id = %about, error = text,
                 "a step of payer reports is tried again later"
             );
-            self.told.insert((step, about), text);
+            self.logged.insert((step, about), text);
         }
     }
 }

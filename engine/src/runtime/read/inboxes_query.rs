@@ -22,7 +22,7 @@ pub struct InboxesQuery {
     seen: usize,
     /// The last inbox that was read of the next address, if a turn has ended there.
     after: Option<InboxId>,
-    /// The inbox that each address has joined last, so far, with the update by which it has.
+    /// For each address, the inbox that it has joined last so far, with the update by which it joined.
     newest: HashMap<Address, Option<(u64, InboxId)>>,
 }
 

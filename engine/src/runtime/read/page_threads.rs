@@ -14,7 +14,7 @@ use crate::runtime::FairQueue;
 /// busy, and queries keep their threads however many streams catch up. Guessed.
 pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
 
-/// The most topics of a small job. A guess: looking at all of them is about the work of one turn.
+/// The maximum number of topics of a small job. A guess: looking at all of them is about the work of one turn.
 const SMALL_TOPICS_MAX: usize = 500;
 
 type PageJob = Box<dyn FnOnce() + Send>;
@@ -160,8 +160,8 @@ impl PageJobs {
         job
     }
 
-    /// Returns the number of a thread that has to be started, because the idle ones have jobs already.
-    fn lacks_thread(&mut self) -> Option<usize> {
+    /// Counts one more thread as started if the idle ones have jobs already. Returns its number; the caller starts it.
+    fn claim_thread(&mut self) -> Option<usize> {
         let index = self.started;
         let lacks = self.len > self.idle && index < STREAM_PAGES_AT_ONCE;
         self.started += usize::from(lacks);
@@ -180,7 +180,7 @@ impl PageThreads {
         let lacking = {
             let mut jobs = queue.jobs.lock();
             jobs.push(reader, size, Box::new(job));
-            jobs.lacks_thread()
+            jobs.claim_thread()
         };
         queue.filled.notify_one();
         if let Some(index) = lacking {
@@ -280,7 +280,7 @@ mod tests {
         assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
     }
 
-    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    /// The owner of an IPv6 /48 has 65,536 addresses.
     #[test]
     fn turns_go_round_between_sites_before_the_addresses_of_each() {
         let mut jobs = PageJobs::default();

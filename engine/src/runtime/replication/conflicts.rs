@@ -1,5 +1,5 @@
-//! Evidence that an originator has signed two statements for one place: this node has one of them, and a peer has sent
-//! the other.
+//! Evidence that an originator has signed two statements for one place: one that this node has, and one that a peer has
+//! sent.
 
 use std::collections::HashMap;
 
@@ -52,8 +52,8 @@ pub(super) fn record_conflicts(
 }
 
 /// Returns the evidence that `from` sent an envelope for a place where this node has another one, or is about to store
-/// `stored_next`. If the disk has damaged the one that this node has, or its reads fail and it is given up, the place's
-/// leaf may still prove it.
+/// `stored_next`. If this node's envelope is damaged on disk, or is given up because it cannot be read, the place's
+/// leaf may still prove the conflict.
 fn conflict(
     state: &ReplicationState,
     from: OriginatorId,
@@ -86,9 +86,9 @@ fn conflict(
     Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
 }
 
-/// Returns the evidence that an envelope is not the one which this node has pruned at its place. The leaf of the pruned
-/// one is left. It is a proof if the originator has signed a checkpoint above it; otherwise only readers who trust this
-/// node believe it.
+/// Returns the evidence that an envelope differs from the one that this node has pruned at its place. Of the pruned
+/// envelope only the leaf is left. The leaf is a proof if the originator has signed a checkpoint above it; otherwise
+/// only readers who trust this node accept it.
 fn conflict_with_pruned(
     state: &ReplicationState,
     from: OriginatorId,
@@ -141,8 +141,9 @@ pub(super) fn record_other_than_shown(
     record(state, evidence.as_slice())
 }
 
-/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it
-/// has signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
+/// Returns the pieces that prove that an originator has signed two envelopes for a place: this one, and one whose leaf
+/// is under its signed checkpoint. Returns `None` if it has signed no checkpoint above that place, or one of a tree
+/// other than the one held here.
 fn other_leaf(
     state: &ReplicationState,
     snapshot: &Snapshot<'_>,

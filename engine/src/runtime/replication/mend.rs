@@ -79,7 +79,7 @@ impl Drop for FetchTurn<'_> {
     }
 }
 
-/// A strand whose follower rests until this is dropped, so that another one may commit to it.
+/// Keeps the follower of a strand at rest until it is dropped, so that another writer may commit to the strand.
 #[must_use = "the follower goes on when it is dropped"]
 pub struct RestingStrand {
     state: Arc<ReplicationState>,

@@ -28,7 +28,7 @@ pub(super) struct PeerKind {
 /// A connection to a peer, as the strands see it.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectedPeer {
-    /// The number of this connection, which no other one of this process has had.
+    /// The number of this connection, unique within this process.
     pub(super) generation: u64,
     /// The kind of the peer.
     pub(super) kind: PeerKind,

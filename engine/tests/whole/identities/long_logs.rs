@@ -72,7 +72,7 @@ async fn an_update_of_so_many_actions_that_its_signers_could_take_long_is_not_re
     assert_eq!(shown(&node, 1), [1, 2]);
 }
 
-/// An enemy who owns many inboxes, too many to be remembered, has the logs of all of them read with one small update
+/// An attacker who owns many inboxes, too many to be remembered, has the logs of all of them read with one small update
 /// for each.
 #[tokio::test]
 async fn a_batch_waits_for_a_bounded_part_of_long_logs_and_for_every_short_one() {
@@ -126,7 +126,7 @@ async fn of_many_inboxes_with_long_logs_each_has_its_turn() {
     assert_eq!((0..24).map(|inbox| shown(&node, inbox).len() as u64).sum::<u64>(), 24 * (each + 1));
 }
 
-/// Behind an update that waits for hours, an enemy can gather more than fits into memory. The others do not wait for
+/// Behind an update that waits for hours, an attacker can gather more than fits into memory. The others do not wait for
 /// the verdicts on all of it.
 #[tokio::test]
 async fn what_has_gathered_behind_a_waiting_update_is_judged_in_parts() {

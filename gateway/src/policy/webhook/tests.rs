@@ -354,7 +354,7 @@ async fn a_caller_with_many_questions_delays_another_by_one() {
     assert_eq!(callers.take(2).collect::<Vec<_>>(), [Some("greedy"), Some("other")]);
 }
 
-/// The owner of a /48 of IPv6 has 65,536 addresses that were never refused.
+/// The owner of an IPv6 /48 has 65,536 addresses that were never refused.
 #[tokio::test]
 async fn a_network_with_many_addresses_delays_a_new_caller_of_another_by_one_question() {
     let service = Service::start().await;

@@ -162,7 +162,7 @@ mod tests {
     use super::super::checked::CheckResult::{self, Doubtful, Failed, Fine};
     use super::*;
 
-    /// Answers each request of HTTP/1.1 with these bytes, as a proxy does that knows no HTTP/2.
+    /// Answers each HTTP/1.1 request with these bytes, as a proxy does that knows no HTTP/2.
     async fn at(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

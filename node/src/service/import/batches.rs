@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::strand::SourceRow;
 
-/// The most batches that threads work on at once, whatever the number of cores. Bounds the memory. A guess: one session
-/// of Postgres delivers fewer rows than eight cores check.
+/// The maximum number of batches that threads work on at once, whatever the number of cores. Bounds the memory. A
+/// guess: one session of Postgres delivers fewer rows than eight cores check.
 const THREADS_MAX: usize = 8;
 
 /// The receiver of a pass over the database: hands each batch of rows to a thread.

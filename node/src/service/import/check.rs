@@ -225,8 +225,8 @@ impl NetworkContracts {
     }
 }
 
-/// Compares the facts with the registry, and with the contracts of the network. `older` is the key that signed
-/// the strands of the older network; without it they are left out. The strands of the nodes `without` are left out, too.
+/// Compares the facts with the registry, and with the contracts of the network. `older` is the key that signed the
+/// strands of the older network; without it they are left out. The strands of the nodes `without` are left out, too.
 pub(super) fn check(
     facts: &SourceFacts,
     own: &NodeRecord,

@@ -79,7 +79,7 @@ pub enum ImportError {
     Many {
         /// The step that failed.
         step: &'static str,
-        /// The most rows that are read.
+        /// The maximum number of rows that are read.
         max: usize,
     },
     /// Postgres does not answer.

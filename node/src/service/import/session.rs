@@ -19,11 +19,12 @@ use super::facts::SCHEMA;
 const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
                         SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
 
-/// The most rows that a query for one row of each strand, or of each contract, may give. Bounds the memory. A guess:
-/// far above the number of nodes and contracts of any network.
+/// The maximum number of rows that a query for one row of each strand, or of each contract, may give. Bounds the
+/// memory. A guess: far above the number of nodes and contracts of any network.
 pub(super) const SCAN_ROWS_MAX: usize = 10_000;
 
-/// The most bytes that these rows may have together. A guess: a thousand for each; a row has a few numbers, or a name.
+/// The maximum number of bytes that these rows may have together. A guess: a thousand for each; a row has a few
+/// numbers, or a name.
 const SCAN_BYTES_MAX: usize = 1000 * SCAN_ROWS_MAX;
 
 /// The time without any traffic after which the system asks whether the server's machine is still there. A guess.

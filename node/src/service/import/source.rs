@@ -24,8 +24,8 @@ const PAGE_ROWS: u32 = 2 * BATCH_ROWS;
 /// The longest envelope, and the longest topic, that is read, in bytes: above the largest request that a node of either
 /// kind takes (25 MiB). Bounds the memory, because a column of an altered database may have a GiB.
 const COLUMN_BYTES_MAX: usize = 32 << 20;
-/// The characters that are read of the address of a payer or of a contract, and the bytes of a node's key: more than an
-/// address (42) or a key (65) has, so that a longer text stays another one than any that is known.
+/// The number of characters that are read of a payer's or contract's address, and of bytes of a node's key. It exceeds
+/// the length of an address (42) and of a key (65), so that a longer text is cut and still equals no known one.
 const NAME_LEN_READ: usize = 80;
 /// The queries for the highest place of each strand that a table besides those of envelopes knows.
 const EVIDENCE: [(TailEvidence, &str); 2] = [
@@ -160,8 +160,9 @@ impl SourceDatabase {
     /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when no results of these
     /// are wanted any more.
     ///
-    /// Reads the places that the table of descriptions has. The table of bytes has as many rows of the strand. So it
-    /// has bytes without a description only if it lacks other bytes, which this notices.
+    /// Reads the places that the table of descriptions has. The table of bytes has as many rows of the strand. So the
+    /// table has bytes without a description only if it also lacks the bytes of a description, which this function
+    /// notices.
     ///
     /// # Errors
     /// Fails when Postgres fails.

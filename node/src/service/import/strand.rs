@@ -98,7 +98,7 @@ impl StrandDigest {
 }
 
 /// The results of a step for rows, each by the sequence id in the row.
-pub(super) type OfRows<T> = Vec<(i64, Result<T, RowError>)>;
+pub(super) type RowResults<T> = Vec<(i64, Result<T, RowError>)>;
 
 /// A row that was found good by itself, without the preceding rows.
 #[derive(Debug)]
@@ -112,7 +112,10 @@ pub(super) struct CheckedRow {
 
 /// Checks rows of one strand, each by itself: both signatures, the rules of the network, and the columns of the tables.
 /// Does no I/O.
-pub(super) fn check_rows(verifier: &EnvelopeVerifier, rows: &[SourceRow]) -> OfRows<CheckedRow> {
+pub(super) fn check_rows(
+    verifier: &EnvelopeVerifier,
+    rows: &[SourceRow],
+) -> RowResults<CheckedRow> {
     let opened: Vec<_> = rows.iter().map(|row| open(verifier.originator, row)).collect();
     let good = || rows.iter().zip(&opened).filter_map(|(row, it)| Some((row, it.as_ref().ok()?)));
     let bytes = good().map(|(_, opened)| opened.bytes.clone()).collect();
@@ -165,7 +168,7 @@ impl StrandImport {
     /// The first bad row, by its sequence id.
     pub(super) fn take(
         &mut self,
-        rows: OfRows<CheckedRow>,
+        rows: RowResults<CheckedRow>,
     ) -> Result<Vec<Change>, (i64, RowError)> {
         let mut changes = Vec::with_capacity(rows.len());
         for (sequence, row) in rows {

@@ -10,7 +10,7 @@ use hawser_storage::{Change, Store};
 use super::batches::{BatchResults, RowBatches, joined};
 use super::error::ImportError;
 use super::source::SourceDatabase;
-use super::strand::{CheckedRow, OfRows, RowError, StrandImport, StrandReport, check_rows};
+use super::strand::{CheckedRow, RowError, RowResults, StrandImport, StrandReport, check_rows};
 use crate::service::blocking;
 use crate::service::strand_faults::StrandFaults;
 
@@ -86,7 +86,7 @@ fn begin(
 /// Takes over checked rows until there are no more.
 async fn write(
     mut strands: BTreeMap<OriginatorId, StrandTransfer>,
-    mut results: BatchResults<OfRows<CheckedRow>>,
+    mut results: BatchResults<RowResults<CheckedRow>>,
     store: Store,
 ) -> Result<Vec<StrandReport>, ImportError> {
     while let Some((originator, rows)) = results.next().await {

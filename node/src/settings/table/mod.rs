@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Flags of the reference implementation that it calls otherwise than their variables.
+    /// Flags of the reference implementation whose names differ from those of their variables.
     const OTHERWISE: &[(&str, &str)] = &[
         ("log.log-level", "XMTPD_LOG_LEVEL"),
         ("log.log-encoding", "XMTPD_LOG_ENCODING"),

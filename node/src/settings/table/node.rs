@@ -1,7 +1,7 @@
 //! The settings of a node, except those of chains and contracts.
 //!
-//! Settings that the reference implementation has too keep its dotted flags and its `XMTPD_*` variables, so that its
-//! environment also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
+//! Settings that exist in the reference implementation keep its dotted flags and `XMTPD_*` variables, so that an
+//! environment made for it also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
 
 use super::setting::{
     DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, place, switch, urls, urls_without_file,

@@ -8,7 +8,7 @@ use super::fault::{AnswerFault, Faults};
 /// connections of the case, and more than other cases open at once.
 const OPEN_MAX: usize = 64;
 
-/// First bytes of a connection that are looked at. A guess: more than the first frames of HTTP/2.
+/// First bytes of a connection that are looked at. A guess: more than the first HTTP/2 frames.
 const FIRST_LEN_BYTES_MAX: usize = 4_096;
 
 /// The head of a RST_STREAM frame of the first stream (RFC 9113 §6.4).

@@ -59,7 +59,7 @@ pub enum AnswerFault {
     Slow,
     /// Calls of the Connect protocol are refused as the network's reference node does.
     RefusesConnect,
-    /// Hawser's extensions, and the services that a node may leave out, are unknown: a page of HTTP with status 404.
+    /// Hawser's extensions, and the services that a node may leave out, are unknown: an HTTP page with status 404.
     MissingServices,
     /// The wave of a Mutate is completed although the Mutate is refused: what was valid of it has been applied.
     AppliesRefused,
@@ -129,7 +129,7 @@ impl Faults {
     }
 }
 
-/// Returns the page of a server of HTTP that does not know the service; `None` for services that every node has.
+/// Returns the page of an HTTP server that does not know the service; `None` for services that every node has.
 pub(super) fn missing(path: &str) -> Option<Response<Bytes>> {
     let optional = ["/hawser.", "/strands/", "/grpc.reflection.", "MisbehaviorApi/"];
     if !optional.iter().any(|name| path.contains(name)) {

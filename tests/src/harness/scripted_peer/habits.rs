@@ -84,7 +84,7 @@ pub struct Habits {
     pub odd_outer_form: bool,
     /// Seconds after which it signs what it has dated, as after an outage. The expiry follows from the later time.
     pub signs_after_s: u64,
-    /// Most bytes of envelopes in one message.
+    /// The maximum number of bytes of envelopes in one message.
     pub frame_bytes_max: usize,
     /// Time that each page takes.
     pub page_takes: Duration,

@@ -22,11 +22,11 @@ pub struct Seen {
     pub refused: u64,
     /// Calls without a node token.
     pub without_token: u64,
-    /// Most bytes of envelopes that it has put into one message.
+    /// The maximum number of bytes of envelopes that it has put into one message.
     pub frame_bytes_max: usize,
-    /// Most pages that it was asked for at a time.
+    /// The maximum number of pages that it was asked for at a time.
     pub pages_max: usize,
-    /// Most bytes at a time of long messages that it never ended, of calls that were open.
+    /// The maximum number of bytes at a time of long messages that it never ended, of calls that were open.
     pub long_bytes_max: usize,
     /// Calls that their caller ended within such a message.
     pub long_stopped: u64,

@@ -1,15 +1,15 @@
 //! A log in a data folder, opened for reading only.
+//!
+//! The tests of simulated networks use this file for the stores of their nodes, so it names nothing of this program.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
-use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     GapReason, LogRows, LogSource, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow,
     StrandRows, Usage,
 };
-use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::void::SignedVoid;
@@ -20,10 +20,8 @@ use hawser_storage::{
     TreeError, Validity,
 };
 
-use super::NEXT_CHECKPOINT;
-
 /// A log in a folder, as of the moment when it was opened.
-pub(in crate::commands) struct FolderLog<'s> {
+pub(crate) struct FolderLog<'s> {
     store: &'s Store,
     snapshot: Snapshot<'s>,
     /// True if the tallies are those of the log: no rebuild and no calculation of amounts is due.
@@ -41,7 +39,7 @@ impl<'s> FolderLog<'s> {
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub(in crate::commands) fn new(store: &'s Store) -> Result<Self, ReadError> {
+    pub(crate) fn new(store: &'s Store) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
         let has_tallies = store.stale_projections().is_empty() && !snapshot.has_unpriced()?;
         let mut in_doubt = BTreeMap::new();
@@ -63,10 +61,7 @@ impl<'s> FolderLog<'s> {
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub(in super::super) fn add_absences(
-        &self,
-        registry: &mut Registry,
-    ) -> Result<bool, ReadError> {
+    pub(crate) fn add_absences(&self, registry: &mut Registry) -> Result<bool, ReadError> {
         let changes = self.snapshot.membership_changes()?;
         let ids: Vec<OriginatorId> = registry.nodes().map(|node| node.id).collect();
         if changes.is_empty() || ids.iter().any(|id| !registry.absences(*id).is_empty()) {
@@ -81,35 +76,6 @@ impl<'s> FolderLog<'s> {
         *registry = registry.clone().with_absences(absences);
         Ok(true)
     }
-}
-
-/// Proves that an envelope is part of its strand, by the newest checkpoint: that of its originator, or else of a node
-/// that observes the strand.
-///
-/// # Errors
-/// When the folder does not hold the envelope, or no checkpoint covers it.
-pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
-    let snapshot = store.snapshot();
-    let envelope = snapshot.get(id).map_err(RunError::failed)?;
-    let envelope = envelope
-        .ok_or_else(|| RunError::not_found(format!("the folder does not have envelope {id}")))?;
-    if snapshot.verified_head(id.originator).map_err(RunError::failed)? < id.sequence {
-        let later = "start the node, which verifies it, and try again";
-        return Err(RunError::not_found(format!("{id} is not verified yet: {later}")));
-    }
-    let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;
-    nodes.sort_by_key(|node| *node != id.originator);
-    for node in nodes {
-        let newest = snapshot.checkpoint(id.originator, node, u64::MAX);
-        let Some(checkpoint) = newest.map_err(RunError::failed)? else { continue };
-        let size = checkpoint.signed.checkpoint.size;
-        if size >= id.sequence.0
-            && let Ok(inclusion) = snapshot.inclusion(id, size)
-        {
-            return Ok(EnvelopeProof { envelope, inclusion, checkpoint });
-        }
-    }
-    Err(RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}")))
 }
 
 impl LogSource for FolderLog<'_> {

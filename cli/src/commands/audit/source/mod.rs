@@ -1,6 +1,7 @@
 //! Sources of logs: the folder of a node, a backup in a folder or bucket, a snapshot, or a running node.
 
 mod folder;
+mod folder_proof;
 mod node;
 mod snapshot;
 mod stored;
@@ -13,7 +14,7 @@ use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 
 pub(in super::super) use folder::FolderLog;
-pub(super) use folder::prove as prove_from_folder;
+pub(super) use folder_proof::prove as prove_from_folder;
 pub(super) use node::NodeLog;
 pub(super) use snapshot::SnapshotLog;
 pub(in super::super) use stored::{StoredLog, UnopenedBackupError};

@@ -49,7 +49,7 @@ pub(in crate::commands) struct NodeLog {
     channel: CheckedChannel,
     /// Nodes whose checkpoints are asked for.
     signers: Vec<OriginatorId>,
-    /// False if pages of HTTP stand in place of a service for checkpoints. Set by the first answer that shows it.
+    /// False if HTTP pages stand in place of a service for checkpoints. Set by the first answer that shows it.
     has_checkpoints: OnceLock<bool>,
 }
 
@@ -57,7 +57,7 @@ fn failed(status: &Status) -> SourceError {
     SourceError(client::failure(status).text)
 }
 
-/// Returns true if a page of HTTP came in place of an answer, and the page says that there is no such method.
+/// Returns true if an HTTP page came in place of an answer, and the page says that there is no such method.
 fn is_page<T>(answer: &Result<T, Status>) -> bool {
     let is_page =
         |status: &Status| status.code() == Code::Unimplemented && CheckedChannel::is_page(status);
@@ -146,9 +146,9 @@ impl NodeLog {
 
     /// Asks for a checkpoint. Returns `None` if the node has none.
     ///
-    /// Software without this service answers with a page of HTTP, and so does a proxy whose node restarts. A page means
-    /// that there is no service only if the node has it again after another call, and has never answered this one. An
-    /// answer such as a 502 of a proxy, or none in time, shows neither.
+    /// Software without this service answers with an HTTP page, and so does a proxy whose node restarts. A page proves
+    /// that the service is missing only if the node answers another call in between and then returns the page again,
+    /// and has never answered this call. A proxy's 502, or no answer in time, proves nothing.
     fn checkpoint(
         &self,
         request: checkpoint_pb::GetCheckpointRequest,

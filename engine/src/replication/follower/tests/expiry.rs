@@ -111,7 +111,7 @@ fn a_node_believes_its_peers_about_its_own_strand_if_they_all_say_the_same() {
     assert_eq!((none.follower.accepted(), none.follower.is_searching()), (SequenceId(1), true));
 }
 
-/// The peers that connect first after a restore may all be enemies.
+/// The peers that connect first after a restore may all be attackers.
 #[test]
 fn a_node_believes_only_most_of_the_others_that_its_own_places_have_expired() {
     let (fourth, fifth) = (OriginatorId(500), OriginatorId(600));

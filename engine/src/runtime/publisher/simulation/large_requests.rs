@@ -56,7 +56,7 @@ fn pieces_of_large_requests_take_turns_and_let_small_requests_pass() {
     assert_eq!(ids(6..10).collect::<Vec<_>>(), [4, 5, 13, 14]);
 }
 
-/// The owner of a /48 of IPv6 sends a large request from each of its addresses.
+/// The owner of an IPv6 /48 sends a large request from each of its addresses.
 #[test]
 fn large_requests_of_all_addresses_of_a_site_do_not_all_go_before_that_of_another() {
     let mut sim = Sim::new(0);
