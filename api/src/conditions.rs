@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
-use crate::views::{
-    BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState, StrandState,
-};
+use crate::views::{BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState};
 
 /// Name of the condition that is never met at a replica, which only reads.
 pub(crate) const READS_ONLY: &str = "reads_only";
@@ -308,15 +306,8 @@ impl NodeChecks {
         let now_ns = self.engine.ports().clock.now_ns();
         let own = self.engine.heads().get();
         let voids = self.engine.store().void_statements().unwrap_or_default();
-        // Other software stores and claims what the strand's node has not signed. No node of this kind can take it, and
-        // a hostile node must not take all of them out of service.
-        let mut strands = self.peers.strands();
-        let gap = |it: &StrandState| Some(EnvelopeId::new(it.originator, it.searched_through?));
-        let searched = strands.iter().filter_map(gap).collect();
-        strands.retain(|it| it.refused_after == Some(own.get(it.originator)));
-        let mut peers = self.peers.peers();
-        peers.retain(|peer| strands.iter().all(|it| it.originator != peer.node));
-        self.behind.note(now_ns, &own, &peers, &voids, &searched).map_or(Ok(()), Err)
+        let (peers, strands) = (self.peers.peers(), self.peers.strands());
+        self.behind.note(now_ns, &own, &peers, &voids, &strands).map_or(Ok(()), Err)
     }
 
     fn registry_record(&self) -> Result<(), String> {

@@ -37,6 +37,11 @@ impl LagTracker {
             strands.entry(held.originator).or_default().note(now_ns, lacked.held, furthest);
         (lacked.count, lag_ns as f64 / 1e9)
     }
+
+    /// Forgets what was claimed of a strand: a later claim begins anew.
+    pub(crate) fn forget(&self, originator: OriginatorId) {
+        self.0.lock().remove(&originator);
+    }
 }
 
 impl StrandLag {

@@ -352,9 +352,8 @@ impl NodeObserver {
                 received: strand.map(|strand| strand.received),
                 searches: strand.map(|strand| strand.searches),
                 refused_after: strand
-                    .and_then(|strand| strand.refused_after)
-                    .filter(|after| *after == held.sequence)
-                    .map(|after| after.0),
+                    .filter(|strand| !strand.refused_behind(held.sequence).is_empty())
+                    .map(|_| held.sequence.0),
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
                 tree_size: snapshot.tree_size(furthest.originator).ok(),

@@ -6,7 +6,7 @@ use hawser_proto::void::SignedVoid;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 
 use crate::lag::LagTracker;
-use crate::views::PeerState;
+use crate::views::{PeerState, StrandState};
 
 /// Seconds for which an envelope may be missing before the node is not ready for reading. A guess: longer than the
 /// minute for which an empty place of a strand is searched, and than peers are usually silent.
@@ -23,22 +23,34 @@ pub(crate) struct StrandsBehind(LagTracker);
 impl StrandsBehind {
     /// Records the positions of this node and its peers at `now_ns`. Returns a sentence about the strand that is
     /// furthest behind, if readers miss envelopes of it for too long. They miss none at places that are declared void.
-    /// `searched` has the ends of gaps behind the heads here: their places are no envelopes, as far as peers show.
+    /// `strands` are those that this node follows. Places of a gap that is searched for are no envelopes, as far as
+    /// peers show.
     ///
     /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
-    /// take others out of service.
+    /// take others out of service. Other software stores and claims what the strand's node has not signed, and no node
+    /// of this kind can take that. So a claim does not count if its peer has sent such an envelope right behind the
+    /// head here. Claims of other peers do, so that no single peer hides what readers miss.
     pub(crate) fn note(
         &self,
         now_ns: i64,
         own: &Cursor,
         peers: &[PeerState],
         voids: &[SignedVoid],
-        searched: &Cursor,
+        strands: &[StrandState],
     ) -> Option<String> {
-        let behind = claimed_by_two(peers).into_iter().filter_map(|(originator, claimed)| {
+        let claimed = claimed_by_two(own, peers, strands).into_iter();
+        let behind = claimed.filter_map(|(originator, claimed)| {
             let held = EnvelopeId::new(originator, own.get(originator));
+            let strand = strands.iter().find(|it| it.originator == originator);
+            let is_refused = strand.is_some_and(|it| !it.refused_behind(held.sequence).is_empty());
+            if is_refused && claimed <= held.sequence {
+                // When the strand goes on, the same claims count from then on.
+                self.0.forget(originator);
+                return None;
+            }
             let (missing, lag_s) = self.0.note(now_ns, held, claimed, voids);
-            let gap = searched.get(originator).0.saturating_sub(held.sequence.0);
+            let gap_end = strand.and_then(|it| it.searched_through);
+            let gap = gap_end.map_or(0, |end| end.0.saturating_sub(held.sequence.0));
             let is_far = missing.saturating_sub(gap) > CATCHING_UP_ENVELOPES;
             let is_late = lag_s > MISSING_S_MAX || (is_far && lag_s > CATCHING_UP_S);
             is_late.then_some((missing, originator, lag_s))
@@ -50,10 +62,20 @@ impl StrandsBehind {
     }
 }
 
-/// Returns the highest sequence id of each peer's strand that two peers claim.
-fn claimed_by_two(peers: &[PeerState]) -> BTreeMap<OriginatorId, SequenceId> {
+/// Returns the highest sequence id of each peer's strand that two peers claim whose claims count.
+fn claimed_by_two(
+    own: &Cursor,
+    peers: &[PeerState],
+    strands: &[StrandState],
+) -> BTreeMap<OriginatorId, SequenceId> {
     let second = |strand: &PeerState| {
-        let mut claims: Vec<_> = peers.iter().map(|peer| peer.clock.get(strand.node)).collect();
+        let state = strands.iter().find(|it| it.originator == strand.node);
+        let refused = state.map_or(&[][..], |it| it.refused_behind(own.get(strand.node)));
+        let claim = |peer: &PeerState| match refused.contains(&peer.node) {
+            true => SequenceId::NONE,
+            false => peer.clock.get(strand.node),
+        };
+        let mut claims: Vec<_> = peers.iter().map(claim).collect();
         claims.sort_unstable();
         let second = claims.len().checked_sub(2).map(|place| claims[place])?;
         Some((strand.node, second))
@@ -88,6 +110,17 @@ mod tests {
         }
     }
 
+    fn followed(node: u32) -> StrandState {
+        StrandState {
+            originator: OriginatorId(node),
+            source: None,
+            received: 0,
+            searches: 0,
+            refused: None,
+            searched_through: None,
+        }
+    }
+
     fn own(sequence: u64) -> Cursor {
         [EnvelopeId::new(OriginatorId(200), SequenceId(sequence))].into_iter().collect()
     }
@@ -96,19 +129,19 @@ mod tests {
     fn readers_miss_what_two_peers_have_held_for_long() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 7)]), peer(300, &[(200, 6)])];
-        assert_eq!(behind.note(0, &own(5), &peers, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(0, &own(5), &peers, &[], &[]), None);
         assert_eq!(
-            behind.note(90 * SECOND, &own(5), &peers, &[], &Cursor::new()),
+            behind.note(90 * SECOND, &own(5), &peers, &[], &[]),
             None,
             "a gap may be searched"
         );
-        let strands = behind.note(91 * SECOND, &own(5), &peers, &[], &Cursor::new()).unwrap();
+        let strands = behind.note(91 * SECOND, &own(5), &peers, &[], &[]).unwrap();
         assert_eq!(
             strands,
             "the strand of node 200 lacks 1 envelopes that two peers have held for 91 s"
         );
         assert_eq!(
-            behind.note(92 * SECOND, &own(6), &peers, &[], &Cursor::new()),
+            behind.note(92 * SECOND, &own(6), &peers, &[], &[]),
             None,
             "one peer is no proof"
         );
@@ -118,11 +151,11 @@ mod tests {
     fn a_node_that_joins_is_behind_until_it_has_caught_up() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 90_000)]), peer(300, &[(200, 90_000)])];
-        assert_eq!(behind.note(0, &own(0), &peers, &[], &Cursor::new()), None);
-        assert!(behind.note(11 * SECOND, &own(0), &peers, &[], &Cursor::new()).is_some());
-        assert!(behind.note(20 * SECOND, &own(80_000), &peers, &[], &Cursor::new()).is_some());
-        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers, &[], &Cursor::new()), None);
-        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(0, &own(0), &peers, &[], &[]), None);
+        assert!(behind.note(11 * SECOND, &own(0), &peers, &[], &[]).is_some());
+        assert!(behind.note(20 * SECOND, &own(80_000), &peers, &[], &[]).is_some());
+        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers, &[], &[]), None);
+        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers, &[], &[]), None);
     }
 
     #[test]
@@ -133,9 +166,8 @@ mod tests {
         let behind = StrandsBehind::default();
         // Another peer has the first envelope behind the gap already, and this node searches for its places.
         let peers = [peer(200, &[(200, 1_000_006)]), peer(300, &[(200, 1_000_006)])];
-        let note = |at: i64, voids: &[SignedVoid]| {
-            behind.note(at * SECOND, &own(5), &peers, voids, &Cursor::new())
-        };
+        let note =
+            |at: i64, voids: &[SignedVoid]| behind.note(at * SECOND, &own(5), &peers, voids, &[]);
         assert_eq!(note(0, &voids), None);
         assert_eq!(note(90, &voids), None);
         assert!(note(91, &voids).unwrap().contains("lacks 1 envelopes"));
@@ -147,14 +179,48 @@ mod tests {
     fn places_of_a_gap_that_is_searched_for_are_no_envelopes() {
         let behind = StrandsBehind::default();
         let peers = [peer(200, &[(200, 1_000_006)]), peer(300, &[(200, 1_000_006)])];
-        let note =
-            |at: i64, searched: &Cursor| behind.note(at * SECOND, &own(5), &peers, &[], searched);
-        let gap = own(1_000_005);
-        assert_eq!(note(0, &gap), None);
-        assert_eq!(note(90, &gap), None);
-        assert!(note(90, &Cursor::new()).is_some(), "no search has begun");
-        assert!(note(90, &own(990_000)).is_some(), "envelopes are missing behind it");
-        assert!(note(91, &gap).is_some(), "readers have missed the envelope behind it for long");
+        let note = |at: i64, through: Option<u64>| {
+            let searched_through = through.map(SequenceId);
+            let strands = [StrandState { searched_through, ..followed(200) }];
+            behind.note(at * SECOND, &own(5), &peers, &[], &strands)
+        };
+        let gap = Some(1_000_005);
+        assert_eq!(note(0, gap), None);
+        assert_eq!(note(90, gap), None);
+        assert!(note(90, None).is_some(), "no search has begun");
+        assert!(note(90, Some(990_000)).is_some(), "envelopes are missing behind it");
+        assert!(note(91, gap).is_some(), "readers have missed the envelope behind it for long");
+    }
+
+    /// A hostile node has other software claim what it has not signed. Or a single liar sends forged envelopes of an
+    /// honest node, so that it is not seen what readers miss.
+    #[test]
+    fn a_claim_counts_for_nothing_if_its_peer_sends_what_no_node_takes() {
+        let behind = StrandsBehind::default();
+        let peers = [200, 300, 400].map(|node| peer(node, &[(200, 8)]));
+        let note = |at: i64, held: u64, after: u64, refused: &[u32]| {
+            let refused = refused.iter().copied().map(OriginatorId).collect();
+            let refused = Some((SequenceId(after), refused));
+            let strands = [StrandState { refused, ..followed(200) }];
+            behind.note(at * SECOND, &own(held), &peers, &[], &strands)
+        };
+        assert_eq!(note(0, 5, 5, &[]), None);
+        assert!(note(91, 5, 5, &[300]).is_some(), "two others claim as much");
+        assert!(note(92, 5, 4, &[300, 400]).is_some(), "that was at an earlier place");
+        assert_eq!(note(93, 5, 5, &[300, 400]), None, "one peer is no proof");
+        assert_eq!(note(94, 6, 5, &[300, 400]), None, "the strand goes on, and they may be right");
+        assert!(note(185, 6, 5, &[300, 400]).is_some());
+    }
+
+    #[test]
+    fn what_a_peer_sends_of_one_strand_says_nothing_about_its_claims_of_another() {
+        let behind = StrandsBehind::default();
+        let peers = [peer(200, &[(200, 8), (300, 8)]), peer(300, &[(200, 8), (300, 8)])];
+        let refused = Some((SequenceId(5), vec![OriginatorId(200), OriginatorId(300)]));
+        let strands = [StrandState { refused, ..followed(200) }, followed(300)];
+        assert_eq!(behind.note(0, &own(5), &peers, &[], &strands), None);
+        let found = behind.note(91 * SECOND, &own(5), &peers, &[], &strands).unwrap();
+        assert!(found.contains("the strand of node 300"), "{found}");
     }
 
     #[test]
@@ -162,11 +228,11 @@ mod tests {
         let late = 1_000_000 * SECOND;
         let behind = StrandsBehind::default();
         let liar = [peer(200, &[(200, u64::MAX)])];
-        assert_eq!(behind.note(0, &own(5), &liar, &[], &Cursor::new()), None);
-        assert_eq!(behind.note(late, &own(5), &liar, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(0, &own(5), &liar, &[], &[]), None);
+        assert_eq!(behind.note(late, &own(5), &liar, &[], &[]), None);
         // Node 400 is not a peer: it has left the registry, so its strand is not followed.
         let both = [peer(200, &[(200, 5), (400, 9)]), peer(300, &[(200, 5), (400, 9)])];
-        assert_eq!(behind.note(0, &own(5), &both, &[], &Cursor::new()), None);
-        assert_eq!(behind.note(late, &own(5), &both, &[], &Cursor::new()), None);
+        assert_eq!(behind.note(0, &own(5), &both, &[], &[]), None);
+        assert_eq!(behind.note(late, &own(5), &both, &[], &[]), None);
     }
 }

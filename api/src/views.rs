@@ -74,7 +74,7 @@ pub struct PeerState {
 }
 
 /// The current state of a followed strand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrandState {
     /// The originator of the strand.
     pub originator: OriginatorId,
@@ -84,10 +84,20 @@ pub struct StrandState {
     pub received: u64,
     /// Searches for places that the strand passed over.
     pub searches: u64,
-    /// The place behind which a peer has last sent an envelope that no node takes.
-    pub refused_after: Option<SequenceId>,
+    /// The place behind which peers have last sent envelopes that no node takes, and these peers.
+    pub refused: Option<(SequenceId, Vec<OriginatorId>)>,
     /// The last place of the gap that holds the strand up; `None` while no search does.
     pub searched_through: Option<SequenceId>,
+}
+
+impl StrandState {
+    /// Returns the peers that have sent an envelope right behind this place that no node takes.
+    pub(crate) fn refused_behind(&self, place: SequenceId) -> &[OriginatorId] {
+        match &self.refused {
+            Some((after, peers)) if *after == place => peers,
+            _ => &[],
+        }
+    }
 }
 
 /// Counts of the transport and of replication since the start. The names in the lists are closed sets,

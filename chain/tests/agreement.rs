@@ -293,6 +293,26 @@ async fn an_endpoint_without_the_block_of_the_last_reading_keeps_no_list_from_be
     assert!(snapshot.error.is_some_and(|error| error.contains("is behind")), "all are");
 }
 
+/// The preferred endpoint is behind for a moment. Another one makes up blocks, and could so have itself read instead,
+/// or its block taken for that of the last reading.
+#[tokio::test]
+async fn an_endpoint_that_makes_up_blocks_is_not_read_instead_of_one_that_is_behind() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let liar = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let urls = [behind.url(), liar.url(), pair.settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    let known = watcher.subscribe().borrow().block;
+    behind.set(|faults| faults.behind = 1);
+    liar.set(|faults| (faults.invents, faults.is_barren) = (Some(known + 1000), true));
+    read_again(&watcher, &heads).await;
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!((snapshot.block, snapshot.error), (known, None));
+}
+
 /// The preferred endpoint answers each call with a word that no function of these contracts returns.
 #[tokio::test]
 async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {

@@ -300,13 +300,13 @@ pub(crate) async fn judge_at_place(
         let judged = judge_with(identity, caller, inbox, log, updates.clone()).await;
         (node.id(), judged.ok().flatten())
     });
-    let mut judged = join_all(judged).await;
-    for (node, checked) in &mut judged {
-        if let Some(Ok(placed)) = checked {
-            *placed = confirmed(nodes, *node, std::mem::take(placed)).await;
-        }
-    }
-    judged
+    // All at once: a node that does not answer must not cost its time for each of the others.
+    let confirming =
+        join_all(judged).await.into_iter().map(async |(node, checked)| match checked {
+            Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),
+            checked => (node, checked),
+        });
+    join_all(confirming).await
 }
 
 /// Validates `updates` in their order after the log. Works in turns on threads that may block, between which other

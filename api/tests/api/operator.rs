@@ -51,7 +51,7 @@ impl PeerView for TwoPeers {
             source: Some(OriginatorId(300)),
             received: 17,
             searches: 2,
-            refused_after: None,
+            refused: None,
             searched_through: None,
         }]
     }
@@ -546,7 +546,7 @@ async fn evidence_against_nodes_is_shown_and_counted() {
     assert!(metrics.contains(line), "{metrics}");
 }
 
-/// Two peers that hold as much of the strand of node 200, and the place behind which no node takes what they send.
+/// Two peers that hold as much of the strand of node 200, and the place behind which no node takes what both send.
 struct TwoWitnesses(Option<u64>);
 
 impl PeerView for TwoWitnesses {
@@ -560,7 +560,8 @@ impl PeerView for TwoWitnesses {
 
     fn strands(&self) -> Vec<StrandState> {
         let mut strands = TwoPeers.strands();
-        strands[0].refused_after = self.0.map(SequenceId);
+        let both = [200, 300].map(OriginatorId).to_vec();
+        strands[0].refused = self.0.map(|after| (SequenceId(after), both));
         strands
     }
 

@@ -210,7 +210,7 @@ impl PeerView for OnePeer {
             source: Some(PEER),
             received: 1,
             searches: 0,
-            refused_after: None,
+            refused: None,
             searched_through: None,
         }]
     }

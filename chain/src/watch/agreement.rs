@@ -148,13 +148,16 @@ where
     }
 }
 
-/// Returns the scheme, host and port of the first endpoint that states this block or a later one for its newest;
-/// `None` if none does. The others are not paused for being behind, because an endpoint may make up a block.
+/// Returns the scheme, host and port of the endpoint whose newest block is this one, or the next later one that an
+/// endpoint states; `None` if none has it. An endpoint may make up a high block, and must not be read instead of an
+/// honest one for that. So the others are not paused for being behind, either.
 async fn with_block(endpoints: &Endpoints, block: u64) -> Option<String> {
     let newest = |chain: Chain| async move { chain.newest_block().await };
     let newest = endpoints.each_within(FIRST_ROUND_MAX, newest).await;
-    let mut stated = newest.into_iter().zip(endpoints.display_urls());
-    stated.find_map(|(newest, host)| newest.is_ok_and(|newest| newest >= block).then_some(host))
+    let stated = newest.into_iter().zip(endpoints.display_urls());
+    let stated = stated.filter_map(|(newest, host)| Some((newest.ok()?, host)));
+    let having = stated.filter(|(newest, _)| *newest >= block);
+    having.min_by_key(|(newest, _)| *newest).map(|(_, host)| host)
 }
 
 /// Reads a value at the newest block of the `preferred` endpoint, named by scheme, host and port, or else of the first

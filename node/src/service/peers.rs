@@ -220,7 +220,7 @@ impl PeerView for PeerStatusView {
             source: counters.source(),
             received: counters.received.get(),
             searches: counters.searches.get(),
-            refused_after: counters.refused_after(),
+            refused: counters.refused(),
             searched_through: counters.searched_through(),
         };
         strands.map(state).collect()

@@ -1,5 +1,7 @@
 //! Counters of replication.
 
+use std::collections::BTreeSet;
+
 use hawser_proto::{OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
@@ -32,7 +34,8 @@ pub struct StrandCounters {
     /// Searches for places that the strand passed over. The first sign of a node that withholds envelopes.
     pub searches: Counter,
     source: Mutex<Option<OriginatorId>>,
-    refused_after: Mutex<Option<SequenceId>>,
+    /// At most one peer for each node of the registry.
+    refused: Mutex<Option<(SequenceId, BTreeSet<OriginatorId>)>>,
     searched_through: Mutex<Option<SequenceId>>,
 }
 
@@ -43,16 +46,23 @@ impl StrandCounters {
         *self.source.lock()
     }
 
-    /// Returns the place behind which a peer has last sent an envelope that no node takes; `None` if none has. While
-    /// the strand ends there, it may be the strand's own node that keeps it from going on.
+    /// Returns the place behind which peers have last sent envelopes that no node takes, and these peers; `None` if
+    /// none has. While the strand ends there, it may be the strand's own node that keeps it from going on.
     #[must_use]
-    pub fn refused_after(&self) -> Option<SequenceId> {
-        *self.refused_after.lock()
+    pub fn refused(&self) -> Option<(SequenceId, Vec<OriginatorId>)> {
+        let refused = self.refused.lock();
+        refused.as_ref().map(|(after, peers)| (*after, peers.iter().copied().collect()))
     }
 
-    /// Notes that a peer has sent such an envelope behind this place.
-    pub(super) fn note_refused(&self, after: SequenceId) {
-        *self.refused_after.lock() = Some(after);
+    /// Notes that this peer has sent such an envelope behind this place.
+    pub(super) fn note_refused(&self, after: SequenceId, peer: OriginatorId) {
+        let mut refused = self.refused.lock();
+        let (place, peers) = refused.get_or_insert_with(|| (after, BTreeSet::new()));
+        if *place != after {
+            *place = after;
+            peers.clear();
+        }
+        peers.insert(peer);
     }
 
     /// Returns the last place of the gap that holds the strand up; `None` while no search does.
@@ -69,5 +79,23 @@ impl StrandCounters {
     /// Notes which peer is asked from now on.
     pub(super) fn show_source(&self, source: Option<OriginatorId>) {
         *self.source.lock() = source;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_that_were_refused_at_an_earlier_place_show_nothing_about_the_next_one() {
+        let counters = StrandCounters::default();
+        let [one, other] = [300, 400].map(OriginatorId);
+        assert_eq!(counters.refused(), None);
+        for peer in [other, one, one] {
+            counters.note_refused(SequenceId(7), peer);
+        }
+        assert_eq!(counters.refused(), Some((SequenceId(7), vec![one, other])));
+        counters.note_refused(SequenceId(8), other);
+        assert_eq!(counters.refused(), Some((SequenceId(8), vec![other])));
     }
 }

@@ -355,9 +355,10 @@ impl StrandTask {
                     is_refused |= result.as_ref().is_err_and(|violation| violation.is_of_maker());
                 }
             }
+            let peer = response.peer;
             self.follower.handle_response(now(), response);
             if is_refused {
-                self.counters.note_refused(self.follower.accepted());
+                self.counters.note_refused(self.follower.accepted(), peer);
             }
         }
     }

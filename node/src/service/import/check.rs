@@ -65,7 +65,8 @@ pub enum ImportPlanError {
     },
     /// The own strand was to be left out.
     #[error(
-        "--leave-out names node {own}, whose database this is: peers may lack the end of its strand. To take all of it          from peers, start with an empty folder (docs/runbooks/replace-xmtpd.md)"
+        "--leave-out names node {own}, whose database this is: peers may lack the end of its strand. To take \
+         all of it from peers, start with an empty folder (docs/runbooks/replace-xmtpd.md)"
     )]
     OwnLeftOut {
         /// The node.
