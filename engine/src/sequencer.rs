@@ -115,9 +115,10 @@ impl Sequencer {
     }
 
     /// Dates the next places after this time, unix nanoseconds: this node's key has signed something of it about the
-    /// strand, which the stored strand may lack.
+    /// strand, which the stored strand may lack. A time after 2116, which only a thief of the key signs, counts as one
+    /// of that year, so that there is always a later one.
     pub fn date_after(&mut self, signed_ns: i64) {
-        self.last_ns = self.last_ns.max(signed_ns);
+        self.last_ns = self.last_ns.max(signed_ns.min(i64::MAX / 2));
     }
 
     /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request.
@@ -323,6 +324,7 @@ mod tests {
         assert_eq!(sequence(i64::MIN), START_NS, "nothing is known");
         assert_eq!(sequence(START_NS + 7_000_000_000), START_NS + 7_000_000_001);
         assert_eq!(sequence(START_NS), START_NS + 7_000_000_002, "times do not go back");
+        assert_eq!(sequence(i64::MAX), i64::MAX / 2 + 1, "a thief of the key stops no process");
     }
 
     #[test]
