@@ -264,6 +264,32 @@ fn money_goes_in_waits_and_comes_out() {
     assert_eq!(functions(&paid), ["finalizeWithdrawalIntoUnderlying"]);
 }
 
+/// A wrong address of a token that the transactions do not need plays a chain that fails behind the receipt. A script
+/// that saw a failure would pay twice.
+#[test]
+fn what_was_paid_is_printed_although_the_balance_cannot_be_read() {
+    let chains = Chains::start();
+    let underlying = "--contracts.settlement-chain.underlying-fee-token-address";
+    let deposit = ["payer", "deposit", "--amount", "25", underlying, OWNER];
+    let unwrap = ["payer", "unwrap", "--amount", "1", underlying, OWNER];
+    for (args, function) in [(deposit, "depositWithPermit"), (unwrap, "withdrawTo")] {
+        let done = chains.json(STRANGER, &args);
+        assert_eq!(functions(&done), [function]);
+        assert!(done["steps"][0]["receipt"].is_object(), "{done}");
+        assert_eq!(done["result"], Value::Null, "{done}");
+        let reason = done["result_error"].as_str().unwrap();
+        assert!(reason.contains("0x74f3"), "{reason}");
+    }
+    let output = chains.run(STRANGER, &deposit);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    assert!(text.contains("note: the transactions are mined, and the result"), "{text}");
+    let shown = chains.json(STRANGER, &["payer", "balance"]);
+    assert_eq!(shown["balance"]["usd"], "50", "each was sent once");
+    let failed = chains.failure(STRANGER, 1, &["payer", "balance", underlying, OWNER]);
+    assert!(failed.contains("0x74f3"), "{failed}");
+}
+
 #[test]
 fn fees_are_shown_and_only_owed_fees_are_paid() {
     let chains = Chains::start();

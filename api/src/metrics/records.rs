@@ -60,13 +60,13 @@ pub(super) fn stored_reports(out: &mut Exposition<'_>, observer: &NodeObserver) 
     )
 }
 
-/// Writes the number of second statements for one place that this node has found since the start. The label is not
-/// called `severity`: each alert has a label of that name, which would replace it.
+/// Writes the number of second statements of nodes that this node has found since the start. The label is not called
+/// `severity`: each alert has a label of that name, which would replace it.
 pub(super) fn second_statements(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let found = observer.engine.counters().second_statements.all();
     out.counters(
         "xmtp_second_statements",
-        "Second statements of nodes for one place that this node has found since the start, by what differs",
+        "Second statements of nodes for one place or tree that this node has found since the start, by what differs",
         found.map(|(difference, count)| ([("difference", difference)], count)),
     )
 }

@@ -96,9 +96,10 @@ async fn another_splitter(args: &TransactionArgs, as_json: bool) -> Result<(), R
     Ok(())
 }
 
-async fn finish(session: OnchainSession, contract: Contract) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, contract: Contract) -> Result<(), RunError> {
     let result = if session.sends() {
-        Some(fields(&installed::get(&session.network, contract).await?))
+        let found = installed::get(&session.network, contract).await;
+        session.seen(found)?.map(|found| fields(&found))
     } else {
         None
     };

@@ -50,14 +50,14 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError
     finish(session, whose).await
 }
 
-async fn finish(session: OnchainSession, whose: Beneficiary) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, whose: Beneficiary) -> Result<(), RunError> {
     let result = if session.sends() {
-        let owed = fees::owed_to(&session.network, whose).await?;
+        let owed = fees::owed_to(&session.network, whose).await;
         let fields = match whose {
             Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id.0),
             Beneficiary::Protocol => ResultFields::default().with("protocol", true),
         };
-        Some(fields.amount("owed", owed))
+        session.seen(owed)?.map(|owed| fields.amount("owed", owed))
     } else {
         None
     };
@@ -69,8 +69,12 @@ async fn excess(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
     let mut session = OnchainSession::open(args, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = fees::send_excess(&session.network).await?;
     session.carry_out(plan).await?;
-    let result =
-        if session.sends() { Some(totals(&fees::owed(&session.network).await?)) } else { None };
+    let result = if session.sends() {
+        let owed = fees::owed(&session.network).await;
+        session.seen(owed)?.map(|owed| totals(&owed))
+    } else {
+        None
+    };
     session.finish(result);
     Ok(())
 }

@@ -109,11 +109,11 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunE
     finish(session, payer).await
 }
 
-async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {
     let result = match payer {
         Some(payer) if session.sends() => {
-            let balance = payers::balance(&session.network, payer).await?;
-            Some(fields(&balance))
+            let balance = payers::balance(&session.network, payer).await;
+            session.seen(balance)?.map(|balance| fields(&balance))
         }
         _ => None,
     };

@@ -3,7 +3,7 @@
 use alloy::primitives::Address;
 use hawser_chain::admin::bridge::Gas;
 use hawser_chain::admin::funding::{self, Funding};
-use hawser_chain::admin::{Account, PaymentToken, WeiPerGas, payers};
+use hawser_chain::admin::{Account, AdminError, Network, PaymentToken, WeiPerGas, payers};
 use hawser_node::error::RunError;
 
 use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
@@ -103,26 +103,31 @@ pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Add
         .ok_or_else(|| RunError::usage("no recipient is named: give --recipient ADDRESS"))
 }
 
-async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
     let result = match account {
         Some(account) if session.sends() => {
-            let balance = payers::balance(&session.network, account).await?;
-            let fields = ResultFields::default()
-                .with("account", account.to_string())
-                .with("registry_microdollars", balance.balance.0.to_string())
-                .amount("fee_tokens", balance.fee_tokens);
-            let fields = match balance.underlying_tokens {
-                Some(tokens) => fields.amount("underlying_tokens", tokens),
-                None => fields,
-            };
-            let app = funding::app_balance(&session.network, account).await?;
-            Some(match app {
-                Some(wei) => fields.with("app_chain_wei", wei.0.to_string()),
-                None => fields,
-            })
+            let balances = balances(&session.network, account).await;
+            session.seen(balances)?
         }
         _ => None,
     };
     session.finish(result);
     Ok(())
+}
+
+/// Reads the balances of an account on both chains.
+async fn balances(network: &Network, account: Address) -> Result<ResultFields, AdminError> {
+    let balance = payers::balance(network, account).await?;
+    let fields = ResultFields::default()
+        .with("account", account.to_string())
+        .with("registry_microdollars", balance.balance.0.to_string())
+        .amount("fee_tokens", balance.fee_tokens);
+    let fields = match balance.underlying_tokens {
+        Some(tokens) => fields.amount("underlying_tokens", tokens),
+        None => fields,
+    };
+    Ok(match funding::app_balance(network, account).await? {
+        Some(wei) => fields.with("app_chain_wei", wei.0.to_string()),
+        None => fields,
+    })
 }

@@ -271,22 +271,34 @@ impl ReportsByKind {
     }
 }
 
-/// Second statements for one place that were found since the start, by the severity of the difference.
+/// The faults of a node that has signed two statements, each with the name of what differs. Of a pruned place only the
+/// leaf is left, and of a tree only its root: an originator that waits for pruning, or shows two trees, is counted too.
+const SECOND_STATEMENTS: [(Misbehavior, &str); 6] = [
+    (Misbehavior::TwoStatements(Severity::Encoding), Severity::Encoding.label()),
+    (Misbehavior::TwoStatements(Severity::Metadata), Severity::Metadata.label()),
+    (Misbehavior::TwoStatements(Severity::Content), Severity::Content.label()),
+    (Misbehavior::OtherLeaf, "leaf"),
+    (Misbehavior::OtherThanPruned, "pruned"),
+    (Misbehavior::TwoCheckpoints, "checkpoint"),
+];
+
+/// Second statements of nodes that were found since the start, by what differs.
 #[derive(Debug, Default)]
-pub struct SecondStatementCounters([Counter; Severity::ALL.len()]);
+pub struct SecondStatementCounters([Counter; SECOND_STATEMENTS.len()]);
 
 impl SecondStatementCounters {
-    /// Counts a fault that was recorded, if it is of two statements.
+    /// Counts a fault that was recorded, if it is a second statement.
     pub(crate) fn count(&self, fault: Misbehavior) {
-        if let Misbehavior::TwoStatements(severity) = fault {
-            self.0[severity as usize].inc();
+        let place = SECOND_STATEMENTS.iter().position(|(counted, _)| *counted == fault);
+        if let Some(place) = place {
+            self.0[place].inc();
         }
     }
 
-    /// Returns the number of faults of each severity, with the name of the severity.
+    /// Returns the number of second statements of each kind, with the name of what differs.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counters = Severity::ALL.into_iter().zip(&self.0);
-        counters.map(|(severity, counter)| (severity.label(), counter.get()))
+        let counters = SECOND_STATEMENTS.iter().zip(&self.0);
+        counters.map(|((_, difference), counter)| (*difference, counter.get()))
     }
 }
 
@@ -336,7 +348,7 @@ pub struct Counters {
     pub checkpoint_exchange: CheckpointExchangeCounters,
     /// Envelopes that the disk has damaged, so that they were compared with no other one and recorded as no evidence.
     pub evidence_unreadable: Counter,
-    /// Second statements for one place, as they are recorded.
+    /// Second statements of nodes, as they are recorded.
     pub second_statements: SecondStatementCounters,
     /// Reports of nodes that do not answer.
     pub liveness: LivenessCounters,
@@ -381,6 +393,32 @@ mod tests {
             ]
         );
         assert_eq!(counted.all().count(), 9);
+    }
+
+    /// An alert names some of the kinds.
+    #[test]
+    fn second_statements_are_counted_by_what_differs_and_other_faults_are_not() {
+        let counted = SecondStatementCounters::default();
+        for fault in [
+            Misbehavior::TwoStatements(Severity::Content),
+            Misbehavior::OtherLeaf,
+            Misbehavior::OtherLeaf,
+            Misbehavior::TwoCheckpoints,
+            Misbehavior::TwoObservations,
+            Misbehavior::OtherTree,
+            Misbehavior::TimeBack,
+        ] {
+            counted.count(fault);
+        }
+        let expected = [
+            ("encoding", 0),
+            ("metadata", 0),
+            ("content", 1),
+            ("leaf", 2),
+            ("pruned", 0),
+            ("checkpoint", 1),
+        ];
+        assert_eq!(counted.all().collect::<Vec<_>>(), expected);
     }
 
     /// A dashboard names bounds, and sums nodes of both kinds bound by bound.

@@ -434,5 +434,10 @@ async fn what_was_shown_is_held_against_its_node_after_a_restart() {
     };
     follower.until("its node is proven to have told two stories", shown).await;
     assert_eq!(all().remove(0).evidence.misbehavior, Misbehavior::TwoCheckpoints);
+    let counted = || {
+        let mut all = follower.engine().counters().second_statements.all();
+        all.any(|found| found == ("checkpoint", 1))
+    };
+    follower.until("it is counted for the alert", counted).await;
     follower.stop().await;
 }

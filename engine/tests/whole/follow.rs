@@ -272,6 +272,12 @@ fn prune(store: &Store) -> usize {
     store.prune(&expired, &derive).unwrap().pruned.len()
 }
 
+/// Returns the counted kinds of second statements, with their numbers.
+fn second_statements(follower: &Follower) -> Vec<(&'static str, u64)> {
+    let all = follower.engine().counters().second_statements.all();
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
 /// A node keeps only the leaf of a pruned place, so another statement for the place is a claim.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
@@ -288,6 +294,8 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
         all.find(|it| it.misbehavior == Misbehavior::OtherThanPruned)
     };
     follower.until("the other one is kept", || kept().is_some()).await;
+    let counted = || second_statements(&follower);
+    follower.until("it is counted", || counted() == [("pruned", 1)]).await;
     let Evidence { at, from, envelopes, .. } = kept().unwrap();
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
     assert_eq!(envelopes[0], envelope(SOURCE, 2, "other"));
@@ -317,6 +325,8 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     third.send([envelope(SOURCE, 2, "other")]).await;
     let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     follower.until("the other one is kept", || !all().is_empty()).await;
+    let counted = || second_statements(&follower);
+    follower.until("it is counted for the alert", || counted() == [("leaf", 1)]).await;
     let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
     assert_eq!((misbehavior, all().len()), (Misbehavior::OtherLeaf, 1));
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));

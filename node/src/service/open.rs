@@ -152,7 +152,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
     // at its ports has then written nothing to the log.
     require_free(config)?;
-    let witness_folder = claim_witness(config, &store)?;
+    let mut witness_folder = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
@@ -167,13 +167,18 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let network = NetworkState::new(own.id, store.clone(), registry, rates);
     let wallets = wallets_of(config);
     let (engine, threads) = start_engine(config, &network, wallets.clone())?;
-    let chain = match read_chain(config, &engine) {
+    // The key of a witness is bound to the folder last: a start that fails before it has cosigned nothing.
+    let ready = read_chain(config, &engine).map_err(OpenNodeError::from).and_then(|chain| {
+        witness_folder.as_mut().map_or(Ok(()), WitnessFolder::note)?;
+        Ok(chain)
+    });
+    let chain = match ready {
         Ok(chain) => chain,
         Err(error) => {
             // The process must not end while a thread is working on the database.
             engine.drain();
             threads.join();
-            return Err(error.into());
+            return Err(error);
         }
     };
     let inputs = StandInReader {
@@ -263,7 +268,7 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
     Ok(store)
 }
 
-/// Claims the key of a witness for the data folder; `None` if the process is no witness.
+/// Claims the key of a witness for this process; `None` if the process is no witness.
 fn claim_witness(
     config: &NodeServiceSettings,
     store: &Store,

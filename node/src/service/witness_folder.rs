@@ -42,7 +42,8 @@ pub enum WitnessFolderError {
     /// The key has cosigned from another folder.
     #[error(
         "this witness key has cosigned from another data folder than {data_dir}, which may lack what it has cosigned: \
-         use a new key, or the other folder. Only if this folder has been moved and nothing was lost, remove {path}"
+         use a new key, or the other folder. Only if this folder has been moved and nothing was lost, or if no witness \
+         with this key has ever started, remove {path}"
     )]
     OtherFolder {
         /// The data folder of this process.
@@ -68,11 +69,15 @@ pub(super) struct WitnessPlace<'a> {
 /// The right of this process to cosign with a key. No other process of this host has it until the value is dropped.
 #[derive(Debug)]
 pub(super) struct WitnessFolder {
-    _locked: File,
+    /// The record of the key, locked.
+    record: File,
+    path: PathBuf,
+    /// The text that the record lacks, as the key has not cosigned yet.
+    unwritten: Option<String>,
 }
 
 impl WitnessFolder {
-    /// Notes that a key cosigns from this folder, or compares the folder with the note.
+    /// Claims a key for this process, and compares the folder with the record of the key.
     ///
     /// # Errors
     /// [`WitnessFolderError`].
@@ -82,7 +87,7 @@ impl WitnessFolder {
     ) -> Result<Self, WitnessFolderError> {
         let path = place.state_dir.join(name_of(place.network, key));
         let unusable = |source| WitnessFolderError::Unusable { path: path.clone(), source };
-        let mut record = open(place.state_dir, &path).map_err(unusable)?;
+        let record = open(place.state_dir, &path).map_err(unusable)?;
         match record.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -95,17 +100,30 @@ impl WitnessFolder {
         let wanted = format!("{TITLE}\nincarnation={incarnation}\ninode={inode}\n");
         let mut found = Vec::new();
         (&record).take(LEN_BYTES_MAX).read_to_end(&mut found).map_err(unusable)?;
-        // A crash before the first write leaves an empty record, and no cosignature.
-        if found.is_empty() {
-            record.write_all(wanted.as_bytes()).map_err(unusable)?;
-            record.sync_all().map_err(unusable)?;
-            let folder = File::open(place.state_dir).map_err(unusable)?;
-            folder.sync_all().map_err(unusable)?;
-        } else if found != wanted.as_bytes() {
+        // A start that ends before the note leaves an empty record, and no cosignature.
+        let is_noted = !found.is_empty();
+        if is_noted && found != wanted.as_bytes() {
             let data_dir = place.data_dir.to_owned();
             return Err(WitnessFolderError::OtherFolder { data_dir, path: path.clone() });
         }
-        Ok(Self { _locked: record })
+        Ok(Self { record, path, unwritten: (!is_noted).then_some(wanted) })
+    }
+
+    /// Notes that the key cosigns from this folder. To be called before the first cosignature.
+    ///
+    /// # Errors
+    /// [`WitnessFolderError::Unusable`].
+    pub(super) fn note(&mut self) -> Result<(), WitnessFolderError> {
+        let Some(text) = &self.unwritten else { return Ok(()) };
+        let write = || -> io::Result<()> {
+            (&self.record).write_all(text.as_bytes())?;
+            self.record.sync_all()?;
+            File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
+        };
+        write()
+            .map_err(|source| WitnessFolderError::Unusable { path: self.path.clone(), source })?;
+        self.unwritten = None;
+        Ok(())
     }
 }
 
@@ -115,11 +133,10 @@ fn open(state_dir: &Path, path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Returns the name of the record of a key, which may cosign in several networks. The witness's name is no part of it:
-/// a cosignature does not contain that, so one that was made under another name is valid under this one, too.
+/// Returns the name of the record of a key, which may cosign in several networks. The settings take only names of
+/// networks that a file may have. The witness's name is no part of it: a cosignature does not contain that, so one that
+/// was made under another name is valid under this one, too.
 fn name_of(network: &str, key: &WitnessKey) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let network: String = network.chars().map(plain).collect();
     format!("witness-{network}-{}", hex::encode(key.public_key()))
 }
 
@@ -133,6 +150,16 @@ mod tests {
         WitnessSigner::new(WitnessName::new("w.example/1").unwrap(), &[seed; 32]).key()
     }
 
+    /// Claims a key, and starts to cosign.
+    fn cosign(
+        place: &WitnessPlace<'_>,
+        key: &WitnessKey,
+    ) -> Result<WitnessFolder, WitnessFolderError> {
+        let mut folder = WitnessFolder::claim(place, key)?;
+        folder.note()?;
+        Ok(folder)
+    }
+
     /// The operator restores the folder from a backup, makes a new one, or runs a copy.
     #[test]
     fn a_key_cosigns_from_one_folder_and_in_one_process() {
@@ -144,10 +171,7 @@ mod tests {
         }
         let claim = |network: &str, seed: u8, data_dir: &Path, incarnation: u8| {
             let (state_dir, incarnation) = (state_dir.as_path(), [incarnation; 16]);
-            WitnessFolder::claim(
-                &WitnessPlace { network, state_dir, data_dir, incarnation },
-                &key(seed),
-            )
+            cosign(&WitnessPlace { network, state_dir, data_dir, incarnation }, &key(seed))
         };
         let held = claim("test", 1, &data, 1).unwrap();
         let second = claim("test", 1, &data, 1).unwrap_err();
@@ -171,8 +195,31 @@ mod tests {
             data_dir: &copy,
             incarnation: [2; 16],
         };
-        let other = WitnessFolder::claim(&folder, &renamed).unwrap_err();
+        let other = cosign(&folder, &renamed).unwrap_err();
         assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
+    }
+
+    /// The start may fail behind the claim: a list cannot be read, or the log cannot be rebuilt.
+    #[test]
+    fn a_start_that_ends_before_it_cosigns_binds_the_key_to_no_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let claim = |incarnation: u8| {
+            let (state_dir, data_dir) = (place.path(), place.path());
+            let incarnation = [incarnation; 16];
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation };
+            WitnessFolder::claim(&place, &key(1))
+        };
+        let first = claim(1).unwrap();
+        let second = claim(2).unwrap_err();
+        assert!(matches!(second, WitnessFolderError::Held { .. }), "it may yet cosign: {second}");
+        drop(first);
+        claim(2).unwrap().note().unwrap();
+        let other = claim(1).unwrap_err();
+        assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
+        let mut again = claim(2).unwrap();
+        again.note().unwrap();
+        drop(again);
+        claim(2).unwrap();
     }
 
     #[test]
@@ -181,12 +228,9 @@ mod tests {
         let claim = || {
             let (state_dir, data_dir) = (place.path(), place.path());
             let incarnation = [1; 16];
-            WitnessFolder::claim(
-                &WitnessPlace { network: "a/b", state_dir, data_dir, incarnation },
-                &key(1),
-            )
+            cosign(&WitnessPlace { network: "test", state_dir, data_dir, incarnation }, &key(1))
         };
-        let path = place.path().join(name_of("a/b", &key(1)));
+        let path = place.path().join(name_of("test", &key(1)));
         fs::write(&path, "").unwrap();
         claim().unwrap();
         let whole = fs::read(&path).unwrap();

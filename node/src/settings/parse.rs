@@ -250,6 +250,7 @@ mod tests {
         assert_eq!(port("0"), None);
         assert_eq!(port("65536"), None);
         assert_eq!(network("a b"), None);
+        assert_eq!(network("a/b"), None, "names of files contain it");
         assert_eq!(network(""), None);
     }
 }

@@ -194,7 +194,7 @@ impl Severity {
 
     /// Returns the name for operators.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Encoding => "encoding",
             Self::Metadata => "metadata",

@@ -76,6 +76,38 @@ struct Senders {
 struct Transcript {
     notes: Vec<String>,
     steps: Vec<Value>,
+    /// The reason for which the result cannot be read, although transactions are mined.
+    result_error: Option<String>,
+}
+
+impl Transcript {
+    /// Returns true if a transaction of the command is mined.
+    fn has_mined(&self) -> bool {
+        self.steps.iter().any(|step| !step["receipt"].is_null())
+    }
+
+    /// Returns what a look at the chain has found. A look that fails after a transaction was mined is noted.
+    fn take_look<T>(&mut self, look: Result<T, RunError>) -> Result<Option<T>, RunError> {
+        match look {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if self.has_mined() => {
+                self.result_error = Some(error.text);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn to_json(&self, mode: Mode, account: &Account, result: &Value) -> Value {
+        json!({
+            "mode": mode.word(),
+            "account": account.address().map(|address| address.to_string()),
+            "notes": self.notes,
+            "steps": self.steps,
+            "result": result,
+            "result_error": self.result_error,
+        })
+    }
 }
 
 impl OnchainSession {
@@ -130,8 +162,7 @@ impl OnchainSession {
     /// the error are printed.
     pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
         let done = self.carry_out_steps(plan).await;
-        let was_sent = |step: &Value| !step["receipt"].is_null();
-        if done.is_err() && self.reporter.as_json && self.transcript.steps.iter().any(was_sent) {
+        if done.is_err() && self.reporter.as_json && self.transcript.has_mined() {
             self.print_json(&Value::Null);
         }
         done
@@ -219,6 +250,24 @@ impl OnchainSession {
         self.reporter.text(text);
     }
 
+    /// Returns what a look at the chain has found after the transactions. If one is mined, a look that fails is a note
+    /// and no failure of the command: a script would send the transactions once more.
+    ///
+    /// # Errors
+    /// The error of the look, if nothing was sent.
+    pub(crate) fn seen<T>(
+        &mut self,
+        look: Result<T, impl Into<RunError>>,
+    ) -> Result<Option<T>, RunError> {
+        let seen = self.transcript.take_look(look.map_err(Into::into))?;
+        if let Some(error) = &self.transcript.result_error {
+            self.say(format_args!(
+                "note: the transactions are mined, and the result cannot be read: {error}"
+            ));
+        }
+        Ok(seen)
+    }
+
     /// Ends the command: prints the result, if anything was sent.
     pub(crate) fn finish(self, result: Option<ResultFields>) {
         match result {
@@ -251,13 +300,7 @@ impl OnchainSession {
     }
 
     fn print_json(&self, result: &Value) {
-        output::line(json!({
-            "mode": self.mode.word(),
-            "account": self.account.address().map(|address| address.to_string()),
-            "notes": self.transcript.notes,
-            "steps": self.transcript.steps,
-            "result": result,
-        }));
+        output::line(self.transcript.to_json(self.mode, &self.account, result));
     }
 }
 
@@ -360,4 +403,30 @@ pub(crate) fn no_key() -> RunError {
 pub(crate) fn confirm(count: usize) -> Result<(), RunError> {
     let question = format!("Send {}?", output::count(count, "transaction"));
     output::confirm(question, "nothing was sent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The endpoint fails between the receipt and the look at the balance. A script that saw a failure would pay twice.
+    #[test]
+    fn a_result_that_cannot_be_read_fails_no_command_that_has_sent() {
+        let mut transcript = Transcript::default();
+        transcript.steps.push(json!({ "function": "deposit" }));
+        let failed = || Err::<u8, _>(RunError::failed("the endpoint is down"));
+        let printed = |transcript: &Transcript| {
+            transcript.to_json(Mode::Send { ask: false }, &Account::Unknown, &Value::Null)
+        };
+        assert_eq!(transcript.take_look(failed()), Err(RunError::failed("the endpoint is down")));
+        assert_eq!(printed(&transcript)["result_error"], Value::Null);
+
+        transcript.steps[0]["receipt"] = json!({ "block": 7 });
+        assert_eq!(transcript.take_look(Ok(1)), Ok(Some(1)));
+        assert_eq!(printed(&transcript)["result_error"], Value::Null);
+        assert_eq!(transcript.take_look(failed()), Ok(None));
+        let printed = printed(&transcript);
+        assert_eq!(printed["result_error"], "the endpoint is down");
+        assert_eq!(printed["steps"][0]["receipt"]["block"], 7, "{printed}");
+    }
 }

@@ -37,7 +37,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
     session.carry_out(plan).await?;
     let result = if session.sends() {
         let found = nodes::with_key(&session.network, &new.signing_public_key).await;
-        found?.map(fields)
+        session.seen(found)?.flatten().map(fields)
     } else {
         None
     };
@@ -218,7 +218,8 @@ pub(super) async fn approve(args: &NodeTokenArgs, as_json: bool) -> Result<(), R
     let plan = nodes::approve(&session.network, OriginatorId(args.node), args.to).await?;
     session.carry_out(plan).await?;
     let result = if session.sends() {
-        Some(with_approved(&session.network, OriginatorId(args.node)).await?)
+        let found = with_approved(&session.network, OriginatorId(args.node)).await;
+        session.seen(found)?
     } else {
         None
     };
@@ -243,9 +244,10 @@ async fn with_approved(network: &Network, node_id: OriginatorId) -> Result<Resul
     Ok(fields(record).with("approved", approved.to_string()))
 }
 
-async fn finish(session: OnchainSession, node_id: OriginatorId) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, node_id: OriginatorId) -> Result<(), RunError> {
     let result = if session.sends() {
-        Some(fields(nodes::get(&session.network, node_id).await?))
+        let found = nodes::get(&session.network, node_id).await;
+        session.seen(found)?.map(fields)
     } else {
         None
     };

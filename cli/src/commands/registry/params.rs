@@ -58,10 +58,10 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
     finish(session, &keys).await
 }
 
-async fn finish(session: OnchainSession, keys: &[String]) -> Result<(), RunError> {
+async fn finish(mut session: OnchainSession, keys: &[String]) -> Result<(), RunError> {
     let result = if session.sends() {
-        let states = parameters::get(&session.network, keys).await?;
-        Some(states.iter().map(fields).collect())
+        let states = parameters::get(&session.network, keys).await;
+        session.seen(states)?.map(|states| states.iter().map(fields).collect())
     } else {
         None
     };

@@ -31,7 +31,8 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
     session.carry_out(plan?).await?;
     let result = if session.sends() {
-        let all = rates::list(&session.network).await?;
+        let all = rates::list(&session.network).await;
+        let all = session.seen(all)?.unwrap_or_default();
         all.last().map(|newest| fields(all.len() - 1, newest))
     } else {
         None
