@@ -108,7 +108,7 @@ fn faults(to: &mut Markup, report: &ReplayReport) {
         to.element("<td>", kind.party(), "</td>");
         to.element("<td class=\"n\">", number(*count), "</td></tr>");
     }
-    to.raw("</table></div><h3>The first of them</h3><div class=\"wide\"><table><tr><th>place</th><th>kind</th><th>fault</th></tr>");
+    to.raw("</table></div><h3>The first of them</h3><div class=\"wide\"><table class=\"faults\"><tr><th>place</th><th>kind</th><th>fault</th></tr>");
     for fault in all.kept().iter().take(FAULTS_MAX) {
         to.element("<tr><td class=\"mono\">", place(fault), "</td>");
         to.element("<td class=\"mono\">", fault.kind.name(), "");
