@@ -535,6 +535,6 @@ fn wrong(field: &'static str, text: &str, expected: &'static str) -> EvidenceFil
 }
 
 /// Returns the beginning of a text, for an error.
-fn beginning(text: &str) -> String {
+pub(crate) fn beginning(text: &str) -> String {
     text.chars().take(60).collect()
 }

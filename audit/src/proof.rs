@@ -17,7 +17,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ENTRIES_MAX, NodeEntry, bounded};
+use crate::file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
 
 /// The schema that this program writes and reads.
 pub const PROOF_SCHEMA: &str = "hawser-proof/1";
@@ -35,7 +35,7 @@ pub enum ProofFileError {
     /// The file is no JSON of this schema.
     #[error("the file is not a proof file: {0}")]
     Json(#[from] serde_json::Error),
-    /// The file is of another schema.
+    /// The file is of another schema, whose name begins with this text.
     #[error(
         "the file has schema {0:?}, and this program reads {PROOF_SCHEMA:?} and {VOID_PROOF_SCHEMA:?}"
     )]
@@ -240,7 +240,7 @@ impl ProofFile {
         if file.schema == PROOF_SCHEMA {
             Ok(file)
         } else {
-            Err(ProofFileError::Schema(file.schema))
+            Err(ProofFileError::Schema(beginning(&file.schema)))
         }
     }
 

@@ -14,7 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ENTRIES_MAX, NodeEntry, bounded};
+use crate::file::{ENTRIES_MAX, NodeEntry, beginning, bounded};
 use crate::proof::{
     PROOF_FILE_LEN_BYTES_MAX, PROOF_SCHEMA, ProofFile, ProofFileError, VOID_PROOF_SCHEMA,
 };
@@ -204,7 +204,7 @@ impl AnyProofFile {
         match &*schema {
             PROOF_SCHEMA => ProofFile::parse(text).map(Self::Envelope),
             VOID_PROOF_SCHEMA => Ok(Self::Void(serde_json::from_str(text)?)),
-            _ => Err(ProofFileError::Schema(schema)),
+            _ => Err(ProofFileError::Schema(beginning(&schema))),
         }
     }
 
@@ -296,6 +296,10 @@ mod tests {
         let whole = text(&with_envelope(50, 50));
         let other = whole.replace(VOID_PROOF_SCHEMA, "hawser-void/2");
         assert!(matches!(AnyProofFile::parse(&other), Err(ProofFileError::Schema(_))), "{other}");
+        // The name of a schema may fill the file.
+        let long = whole.replace(VOID_PROOF_SCHEMA, &"x".repeat(1_000_000));
+        let refused = AnyProofFile::parse(&long).unwrap_err().to_string();
+        assert!(refused.starts_with("the file has schema") && refused.len() < 200, "{refused}");
         assert!(matches!(AnyProofFile::parse("{}"), Err(ProofFileError::Json(_))));
         let long = " ".repeat(PROOF_FILE_LEN_BYTES_MAX + 1);
         assert!(matches!(AnyProofFile::parse(&long), Err(ProofFileError::TooLong(_))));

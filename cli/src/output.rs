@@ -66,20 +66,34 @@ impl Reporter {
     }
 }
 
+/// The longest printed error, in characters. A guess: those of this program alone are far shorter.
+const FAILURE_LEN_MAX: usize = 65_536;
+
 /// Prints an error to the error output, unless its text is empty.
 pub(crate) fn failure(failure: &RunError, as_json: bool) {
     if failure.text.is_empty() {
         return;
     }
+    // A node, a chain or a file may have chosen parts of it.
+    let text = shortened(&failure.text);
     let text = if as_json {
-        let error = json!({ "error": failure.text, "exit_code": exit_code(failure.kind) });
+        let error = json!({ "error": text, "exit_code": exit_code(failure.kind) });
         Escaped(error).to_string()
     } else {
-        // A node, a chain or a file may have chosen parts of it.
-        format!("hawser: {}", plain_lines(&failure.text))
+        format!("hawser: {}", plain_lines(&text))
     };
     // A failing error output cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Returns the text of an error, cut if it is longer than any of this program.
+fn shortened(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut kept: String = chars.by_ref().take(FAILURE_LEN_MAX).collect();
+    if chars.next().is_some() {
+        kept.push('…');
+    }
+    kept
 }
 
 /// Returns the exit code for the reason of a failure.
@@ -217,6 +231,13 @@ mod tests {
         assert_eq!(plain(&"ü".repeat(1000)).chars().count(), PLAIN_LEN_MAX);
         assert_eq!(plain_lines("a\u{1b}[2J\nb\u{9b}c\r"), "a [2J\nb c ");
         assert_eq!(printable("a\u{202e}b\u{2066}c"), "a b c", "they turn the text around");
+    }
+
+    #[test]
+    fn an_error_is_cut_where_none_of_this_program_ends() {
+        let longest = "ü".repeat(FAILURE_LEN_MAX);
+        assert_eq!(shortened(&longest), longest);
+        assert_eq!(shortened(&format!("{longest}x")), format!("{longest}…"));
     }
 
     /// Each command prints its results by it.

@@ -46,6 +46,51 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
 }
 
+/// Their writers aim at a stack overflow, at much memory, or at a terminal that fills.
+#[test]
+fn hostile_proof_files_are_refused_with_a_short_reason() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let file = place.path().join("proof.json");
+    let is_refused = |reason: &str| {
+        let [file, registry] = [&file, &registry].map(|path| path.to_str().unwrap());
+        let verify = ["audit", "verify", file, "--registry", registry];
+        for form in [&["--json"][..], &[]] {
+            let output = run(&[&verify[..], form].concat());
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{reason}: {text:.300}");
+            assert!(text.contains(reason) && text.len() < 100_000, "{reason}: {text:.300}");
+        }
+    };
+    let (long, deep) = ("x".repeat(1_000_000), "[".repeat(1_000_000));
+    let proof = |hashes: Value| {
+        let schema = "hawser-proof/1";
+        let file = serde_json::json!({
+            "schema": schema, "envelope": "", "checkpoint": "", "hashes": hashes,
+        });
+        file.to_string()
+    };
+    let void = |statement: &str| {
+        serde_json::json!({ "schema": "hawser-void/1", "statement": statement }).to_string()
+    };
+    for (text, reason) in [
+        (deep.clone(), "is not a proof file"),
+        (format!("{{\"schema\":\"hawser-proof/1\",\"more\":{deep}"), "is not a proof file"),
+        (serde_json::json!({ "schema": long }).to_string(), "the file has schema"),
+        (proof(long.clone().into()), "is not a proof file"),
+        (proof(vec![""; 1_000_000].into()), "at most 64 entries"),
+        (proof(serde_json::json!(["00"])), "field a hash"),
+        (void("?"), "field the statement"),
+        (void(&long), "the statement is malformed"),
+        (void("AAAA"), "the statement is malformed"),
+    ] {
+        fs::write(&file, text).unwrap();
+        is_refused(reason);
+    }
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    is_refused("the file is too long");
+}
+
 #[test]
 fn the_error_about_a_folder_names_the_source_that_was_meant() {
     let place = tempfile::tempdir().unwrap();

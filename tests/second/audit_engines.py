@@ -103,19 +103,43 @@ def piped(lines, command):
     return lines.rdd.map(lambda row: row.line).pipe(command, checkCode=True).collect()
 
 
-def verdict(partitions, command, log=None, export="export", more=()):
-    log = log or spark.table("log")
-    lines = (
+def in_parts(log, partitions):
+    return (
         log
         .repartitionByRange(partitions, "originator_id", "sequence_id")
         .sortWithinPartitions("originator_id", "sequence_id", f.col("kind") == "leaf")
         .select(f.to_json(f.struct(*log.columns)).alias("line"))
     )
+
+
+def verdict(partitions, command, log=None, export="export", more=()):
+    lines = in_parts(log or spark.table("log"), partitions)
     with open("ranges.jsonl", "w") as file:
         file.writelines(line + "\n" for line in [*piped(lines, command), *more])
     found = sum('"range"' in line for line in open("ranges.jsonl"))
     assert found >= partitions // 2, (found, partitions)
     return hawser_json("audit", "merge", "--json", "--export", export, "ranges.jsonl")
+
+
+def with_chains(partitions, command, log):
+    """Pipes the strands of the chains, and returns the command that judges dependencies by the times of their places."""
+    lines = in_parts(log.where(f.col("originator_id") < 2), partitions)
+    with open("chains.jsonl", "w") as file:
+        file.writelines(line + "\n" for line in piped(lines, command))
+    return f"{command} --chains {os.path.abspath('chains.jsonl')}"
+
+
+killers = tempfile.TemporaryDirectory()
+
+
+def killed_once(command):
+    """Returns a program that runs the command, and the mark that its first start was killed; Spark runs that task again."""
+    place = tempfile.mkdtemp(dir=killers.name)
+    killer, mark = os.path.join(place, "check"), os.path.join(place, "killed")
+    with open(killer, "w") as file:
+        file.write(f'#!/bin/sh\nmkdir {mark} 2>/dev/null && kill -9 $$\nexec {command} "$@"\n')
+    os.chmod(killer, 0o755)
+    return killer, mark
 
 
 command = f"{hawser} audit check-partition --json --threads 1 --registry {registry}"
@@ -132,14 +156,26 @@ other = spark.table("log").withColumn("payer", f.when(f.col("sequence_id") == 7,
 named = [fault["kind"] for fault in verdict(2, command, other)["first_faults"] if fault["kind"] == "column"]
 assert named and "columns" not in str(whole["unchecked"]), (named, whole)
 
-# The first `hawser` that is started is killed; Spark runs its task again.
-with tempfile.TemporaryDirectory() as place:
-    killer = os.path.join(place, "check")
-    with open(killer, "w") as file:
-        file.write(f"#!/bin/sh\nmkdir {place}/killed 2>/dev/null && kill -9 $$\nexec {command}\n")
-    os.chmod(killer, 0o755)
-    assert verdict(8, killer) == whole
-    assert os.path.exists(f"{place}/killed")
+# The first `hawser` that is started is killed.
+killer, mark = killed_once(command)
+assert verdict(8, killer) == whole
+assert os.path.exists(mark)
+
+
+def check_dependency(export, log, command, more):
+    """Judges dependencies on places of chains in both passes, in any number of parts, and with a check killed in each pass."""
+    by_chains = verdict(1, with_chains(1, command, log), log, export, more)
+    assert not any("--chains" in text for text in by_chains["unchecked"]), by_chains
+    for partitions in (2, 8):
+        assert verdict(partitions, with_chains(partitions, command, log), log, export, more) == by_chains
+    first, first_mark = killed_once(command)
+    second, second_mark = killed_once(with_chains(8, first, log))
+    assert verdict(8, second, log, export, more) == by_chains
+    assert os.path.exists(first_mark) and os.path.exists(second_mark)
+    # Without the first pass the rows show no such fault, and the verdict says so.
+    without = verdict(2, command, log, export, more)
+    assert without["first_faults"] == [] and any("--chains" in text for text in without["unchecked"]), without
+    return by_chains
 
 
 def check_void(number, export, case):
@@ -202,10 +238,13 @@ for number in cases:
         more += piped(stated, command)
         check_void(number, export, case)
     late_checkpoints += check_times(export, case)
-    for partitions in (1, 8):
-        merged = verdict(partitions, command, tables["log"], export, more)
+    if os.path.isdir(os.path.join(export, "log", "originator=0")):
+        found = [check_dependency(export, tables["log"], command, more)]
+    else:
+        found = [verdict(partitions, command, tables["log"], export, more) for partitions in (1, 8)]
+    for merged in found:
         named = sorted([fault["kind"], fault["sequence_id"]] for fault in merged["first_faults"])
-        assert named == sorted(case["by_partition"]), (case, partitions, merged)
+        assert named == sorted(case["by_partition"]), (case, merged)
     kinds.update(kind for kind, _ in named)
     # Stored tallies and rates are compared in SQL.
     differing = [row for query in queries[1:4] for row in spark.sql(query).collect()]
@@ -224,6 +263,7 @@ for number in cases:
 assert late_checkpoints == 1, late_checkpoints
 # A signed tree takes three of the eight places from the statements.
 assert (checked_statements["97"], checked_statements["98"]) == (5, 8) and len(checked_statements) == 4, checked_statements
+assert "dependency" in kinds, kinds
 print("planted faults that Spark has named:", sorted(kinds))
 spark.stop()
 print("equal")

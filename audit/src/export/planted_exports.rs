@@ -4,27 +4,39 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::SequenceId;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::RETENTION_INFINITE;
 use serde_json::json;
 
 use super::tests::SETTINGS;
 use super::*;
 use crate::partition::tests::needs_the_strand;
+use crate::replay::dependency_tests::depending_on;
 use crate::replay::planted::{PLANTED, sign_at};
 use crate::replay::testing::{
     MemoryLog, NODE, checkpoint, declared, draft, ns_of, settings as replay_settings,
 };
 use crate::replay::tests::replay;
-use crate::replay::{FaultKind, GapReason, StoredMark, StrandRow};
+use crate::replay::{FaultKind, GapReason, LogSource, StoredMark, StrandRow};
 use crate::{Judged, KnownKeys};
 
 /// A time ahead of any clock: far beyond the time of the log, which clocks of this machine have passed.
 const FAR_AHEAD: u64 = 1_000_000_000;
 
-/// Exports a log, and writes the faults that are to be named beside it.
+/// Exports a log of one strand, and writes the faults that are to be named beside it.
 fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, Option<u8>)]) {
+    write_case(folder, name, log, faults, declared_void(log));
+}
+
+/// Exports a log, and writes beside it the faults that are to be named and the number of places that are declared void.
+fn write_case(
+    folder: &Path,
+    name: &str,
+    log: &dyn LogSource,
+    faults: &[(FaultKind, u64, Option<u8>)],
+    declared_void: u64,
+) {
     let settings = ExportSettings { threads: 1, ..SETTINGS };
     fs::create_dir_all(folder).unwrap();
     export(log, &folder.join("export"), settings, |_| ()).unwrap();
@@ -37,7 +49,7 @@ fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, 
         "name": name,
         "by_partition": named(false),
         "beside": named(true),
-        "declared_void": declared_void(log),
+        "declared_void": declared_void,
     });
     fs::write(folder.join("case.json"), case.to_string()).unwrap();
 }
@@ -87,6 +99,9 @@ fn planted_faults_are_exported_for_other_engines() {
         }
         write(&folder.join(format!("{number:02}")), name, &log, faults);
     }
+    let with_chain = depending_on(OriginatorId::GROUP_MESSAGES.0, 3);
+    let (name, faults) = ("a dependency on a later place", [(FaultKind::Dependency, 12, None)]);
+    write_case(&folder.join("95"), name, &with_chain, &faults, 0);
     let faults = [(FaultKind::UnknownOriginator, 0, None)];
     write(&folder.join("96"), "a node that the registry does not name", &honest, &faults);
     let others = keys.registry.nodes().filter(|record| record.id != NODE).cloned().collect();

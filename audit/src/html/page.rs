@@ -108,7 +108,7 @@ fn faults(to: &mut Markup, report: &ReplayReport) {
         to.element("<td>", kind.party(), "</td>");
         to.element("<td class=\"n\">", number(*count), "</td></tr>");
     }
-    to.raw("</table></div><h3>The first of them</h3><div class=\"wide\"><table><tr><th>place</th><th>kind</th><th>fault</th></tr>");
+    to.raw("</table></div><h3>The first of them</h3><div class=\"wide\"><table class=\"faults\"><tr><th>place</th><th>kind</th><th>fault</th></tr>");
     for fault in all.kept().iter().take(FAULTS_MAX) {
         to.element("<tr><td class=\"mono\">", place(fault), "</td>");
         to.element("<td class=\"mono\">", fault.kind.name(), "");
@@ -162,14 +162,18 @@ fn by_day(
         to.raw("<p>There are no envelopes.</p>");
         return;
     };
-    to.raw("<div class=\"charts\">");
-    for strand in &strands {
+    let spans = |strand: &&ReplayedStrand| {
         let values = strand.figures.days.iter().map(|(day, figures)| (*day, value(figures)));
-        let spans = Spans::new(values, (first, last), join);
-        if spans.max() == 0 {
-            continue; // chains sign no checkpoints
-        }
-        bars(to, &format!("Strand {}", strand.originator_id), &spans, show);
+        (strand.originator_id, Spans::new(values, (first, last), join))
+    };
+    let mut drawn = strands.iter().map(spans).filter(|(_, spans)| spans.max() > 0).peekable();
+    if drawn.peek().is_none() {
+        to.raw("<p>There are none.</p>"); // chains sign no checkpoints
+        return;
+    }
+    to.raw("<div class=\"charts\">");
+    for (originator, spans) in drawn {
+        bars(to, &format!("Strand {originator}"), &spans, show);
     }
     to.raw("</div>");
 }

@@ -6,10 +6,11 @@ use hawser_rules::{PicoDollarPrice, Registry};
 
 use super::markup::{Markup, bytes, dollars, duration, number};
 use super::*;
+use crate::replay::dependency_tests::depending_on;
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, settings};
 use crate::replay::tests::replay;
-use crate::replay::{DayFigures, FaultKind, Gap, GapReason, PayerFigures, ReplaySettings};
+use crate::replay::{DayFigures, FaultKind, Gap, GapReason, PayerFigures, Replay, ReplaySettings};
 
 const FACTS: PageFacts<'_> = PageFacts { keys: "of a file", tool: "hawser", now_ns: 0 };
 
@@ -97,6 +98,31 @@ fn each_planted_fault_is_on_the_page() {
     assert_named(&pruned, &settings(), FaultKind::NotExpired);
     let damaged = MemoryLog { unreadable_from: Some(300), ..honest.clone() };
     assert_named(&damaged, &settings(), FaultKind::Unreadable);
+}
+
+#[test]
+fn a_dependency_on_a_later_place_of_a_chain_is_on_the_page() {
+    let (log, settings) = (depending_on(OriginatorId::GROUP_MESSAGES.0, 3), settings());
+    let mut replay = Replay::new(&log, &settings, None).unwrap();
+    let page = page(&replay.run(|_, _| true).unwrap().unwrap(), FACTS);
+    assert!(page.contains("<td class=\"mono\">100:12</td><td class=\"mono\">dependency</td>"));
+    assert_sound(&page);
+}
+
+#[test]
+fn a_picture_without_values_says_so() {
+    let mut log = MemoryLog::honest(50);
+    let is_said = |log: &MemoryLog| {
+        let page = page(&replay(log, &settings()), FACTS);
+        assert_sound(&page);
+        let (_, lags) = page.split_once("From an envelope to its checkpoint").unwrap();
+        let (lags, _) = lags.split_once("</section>").unwrap();
+        assert_ne!(lags.contains("There are none."), lags.contains("<svg"), "{lags}");
+        lags.contains("There are none.")
+    };
+    assert!(!is_said(&log));
+    log.checkpoints.clear();
+    assert!(is_said(&log));
 }
 
 #[test]

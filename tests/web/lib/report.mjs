@@ -42,6 +42,8 @@ async function look({ hawser, network, browser, folder }, name, keys) {
       assert.ok(width <= size.width, `${name}: ${width} pixels are too wide for a ${window}`);
       const flat = await page.run("[...document.querySelectorAll('svg')].filter((it) => it.clientWidth < 5 || it.clientHeight < 5).length");
       assert.equal(flat, 0, `${name}: pictures that a ${window} does not show`);
+      const cut = await page.run("[...document.querySelectorAll('.faults td')].filter((it) => it.getBoundingClientRect().right > document.documentElement.clientWidth).length");
+      assert.equal(cut, 0, `${name}: texts of faults that end beyond a ${window}`);
       writeFileSync(join(folder, `${name}-${window}.png`), await page.picture());
     }
     assert.deepEqual(page.lines, [], "the page complains of nothing");
