@@ -248,7 +248,8 @@ impl MendSearch {
         }
     }
 
-    /// Ends the connection of the peer that is being asked, or only its want if another node may have made what it sent.
+    /// Ends the connection of the peer that is being asked, or only its want if another node may have made what it
+    /// sent.
     fn refuse(&mut self, violation: PeerViolation) {
         let Some(open) = self.open.take() else { return };
         let peer = open.peer;
