@@ -390,18 +390,18 @@ async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
         ScriptedPeer::start(300, Habits { attack: Some(Attack::Silence), ..Habits::default() });
     peer.originate(3, 60);
     let network = start(&[&peer]).await;
+    // The session that ends is counted. The gauge of connections may rise again at any time.
     wait::until("the peer is left", async || {
-        let connected = network.nodes[0].metrics().await.sum("xmtp_peer_up", &[]);
+        let metrics = network.nodes[0].metrics().await;
+        let left = metrics.sum("xmtp_verify_failures_total", &[r#"kind="silent""#]);
         let asked = peer
             .seen()
             .calls
             .iter()
             .any(|(path, count)| path.ends_with("/SubscribeOriginators") && *count >= 3);
-        (asked && connected == 0.0).then_some(())
+        (asked && left >= 1.0).then_some(())
     })
     .await;
-    let counted = network.nodes[0].metrics().await;
-    assert_eq!(counted.sum("xmtp_verify_failures_total", &[r#"kind="silent""#]), 1.0);
     peer.change(|habits| habits.attack = None);
     assert_follows(&network.nodes[0], &peer).await;
 }

@@ -80,7 +80,7 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
         }
     }
     for (originator, envelopes) in left_out {
-        let reason = reason_left_out(*originator);
+        let reason = reason_left_out(*originator, settings.migrated.is_some());
         output::line(format_args!(
             "originator {originator}: {} left out, {reason}",
             output::count(*envelopes, "envelope")
@@ -105,14 +105,15 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
     ));
 }
 
-/// Returns the reason for which the import has left the strand of an originator out.
-fn reason_left_out(originator: OriginatorId) -> &'static str {
+/// Returns the reason for which the import has left the strand of an originator out. `has_migration_key` says that the
+/// settings name the signer of the older network.
+fn reason_left_out(originator: OriginatorId, has_migration_key: bool) -> &'static str {
     if originator.0 < 2 {
         "the node reads them from the chain"
-    } else if originator.is_migrated() {
+    } else if originator.is_migrated() && !has_migration_key {
         "no --migration-key names who signed them. The node follows them when one does; if no other node has \
          them, import again with it, into an empty folder"
-    } else if originator.is_node() {
+    } else if originator.is_node() || originator.is_migrated() {
         "as --leave-out says: the node takes them from its peers"
     } else {
         "the registry has no key for them"
@@ -129,4 +130,18 @@ fn strand_json(strand: &StrandReport) -> serde_json::Value {
         "rewritten": strand.rewritten,
         "invalid": strand.invalid,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strand_of_the_older_network_is_left_out_for_want_of_a_key_or_as_the_operator_says() {
+        let reason = |id, has_key| reason_left_out(OriginatorId(id), has_key);
+        assert!(reason(10, false).starts_with("no --migration-key"));
+        assert!(reason(10, true).starts_with("as --leave-out says"));
+        assert_eq!(reason(200, false), reason(10, true));
+        assert!(reason(1, true).contains("from the chain"));
+    }
 }

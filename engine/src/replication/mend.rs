@@ -2,7 +2,8 @@
 //!
 //! Peers are asked one after the other, each for all places that are still wanted. A peer may send anything: an
 //! envelope that its originator has not signed ends the connection, and one that is not in the strand's tree is
-//! dropped and ends the question to this peer. The next peer is asked then.
+//! dropped and ends the question to this peer. The next peer is asked then. A peer that has not proved its id may pass
+//! on the strand of another node unchecked, as in the follower (`follower::passed_on`): only its want ends.
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,8 @@ pub struct MendSearch {
     held_bytes: usize,
     /// Peers that have been asked, or that are being asked.
     asked: BTreeSet<OriginatorId>,
+    /// Connected peers that have proved their ids.
+    proven: BTreeSet<OriginatorId>,
     open: Option<OpenMend>,
     /// End of the search; `None` before its begin.
     ends_at: Option<Instant>,
@@ -103,12 +106,18 @@ impl MendSearch {
             found: BTreeMap::new(),
             held_bytes: 0,
             asked: BTreeSet::new(),
+            proven: BTreeSet::new(),
             open: None,
             ends_at: None,
             requests,
             refused: 0,
             effects: Vec::new(),
         }
+    }
+
+    /// Notes the connected peers that have proved their ids. They run this software, and check what they relay.
+    pub fn note_proven(&mut self, proven: BTreeSet<OriginatorId>) {
+        self.proven = proven;
     }
 
     /// Notes the connected peers, with the head of the strand that each claims. Asks one that was not asked before,
@@ -152,11 +161,11 @@ impl MendSearch {
             match item {
                 StrandItem::Envelope(Ok(entry)) => {
                     if entry.id.originator != self.originator {
-                        return self.disconnect(PeerViolation::WrongOriginator);
+                        return self.refuse(PeerViolation::WrongOriginator);
                     }
                     let place = entry.id.sequence;
                     if place <= open.position || place > open.up_to {
-                        return self.disconnect(PeerViolation::OutOfOrder);
+                        return self.refuse(PeerViolation::OutOfOrder);
                     }
                     open.position = place;
                     self.take(place, entry.bytes);
@@ -164,10 +173,10 @@ impl MendSearch {
                         return self.stop();
                     }
                 }
-                StrandItem::Envelope(Err(violation)) => return self.disconnect(violation),
+                StrandItem::Envelope(Err(violation)) => return self.refuse(violation),
                 StrandItem::Gap { from, to, .. } => {
                     if to < from || from <= open.position || from > open.up_to {
-                        return self.disconnect(PeerViolation::OutOfOrder);
+                        return self.refuse(PeerViolation::OutOfOrder);
                     }
                     // It may reach beyond the end of the want: the sender names what its log has.
                     open.position = to.min(open.up_to);
@@ -239,9 +248,19 @@ impl MendSearch {
         }
     }
 
-    fn disconnect(&mut self, violation: PeerViolation) {
-        if let Some(open) = self.open.take() {
-            self.effects.push(MendEffect::Disconnect { peer: open.peer, violation });
-        }
+    /// Ends the connection of the peer that is being asked, or only its want if another node may have made what it
+    /// sent.
+    fn refuse(&mut self, violation: PeerViolation) {
+        let Some(open) = self.open.take() else { return };
+        let peer = open.peer;
+        let is_relay = peer != self.originator && !self.proven.contains(&peer);
+        // The operator may have named another key than that of the older network.
+        let is_other_key =
+            self.originator.is_migrated() && violation == PeerViolation::ForgedSignature;
+        let is_passed_on = violation.is_of_maker() && is_relay;
+        self.effects.push(match is_passed_on || is_other_key {
+            true => MendEffect::Stop { peer },
+            false => MendEffect::Disconnect { peer, violation },
+        });
     }
 }

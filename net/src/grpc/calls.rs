@@ -22,8 +22,9 @@ use crate::counters::{NetCounters, SubscribeRpc};
 /// Envelopes in one page. Guessed: most gaps are shorter, and a page of the longest messages is within the
 /// limit of a message.
 const PAGE_ENVELOPES: u32 = 100;
-/// Longest wait for a page before a stream is opened. A guess: a part of the time for which the follower waits for an
-/// answer, so that a peer whose pages hang is asked for its stream within the same want.
+/// Longest wait for a page, or for shorter ones after it, before a stream is opened. A guess: a part of the time for
+/// which the follower waits for an answer, so that a peer whose pages hang is asked for its stream within the same
+/// want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
 /// The age from which a stream that ends with an error says nothing against its peer. A guess: a proxy in front of a
 /// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
@@ -149,17 +150,17 @@ impl WantCall {
 
     /// Asks for pages, which also have envelopes that a Hawser peer has marked invalid, up to one that is not full.
     /// Returns false when the follower takes no more. A peer that refuses, or whose page takes long, is asked for its
-    /// stream all the same.
+    /// stream all the same. So is one whose first envelope is too long for any page.
     async fn first_pages(&self, feed: &mut WantFeed) -> Result<bool, SessionError> {
         loop {
-            let after = feed.position();
-            let asked = self.client.query(self.want.originator, after, PAGE_ENVELOPES);
+            let (after, mut limit) = (feed.position(), PAGE_ENVELOPES);
+            let asked = self.client.page_that_fits(self.want.originator, after, &mut limit);
             let (page, _memory) = match timeout(FIRST_PAGE_MAX, asked).await {
-                Ok(Ok(page)) => page,
-                Ok(Err(PeerCallError::Peer(error))) => return Err(error.into()),
-                Ok(Err(_)) | Err(_) => return Ok(true),
+                Ok(Ok(Some(page))) => page,
+                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(None)) | Err(_) => return Ok(true),
             };
-            let is_full = u32::try_from(page.len()).is_ok_and(|len| len >= PAGE_ENVELOPES);
+            let is_full = u32::try_from(page.len()).is_ok_and(|len| len >= limit);
             if page.is_empty() {
                 return Ok(true);
             }

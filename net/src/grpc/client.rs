@@ -205,6 +205,34 @@ impl PeerClient {
         Ok((read_list(message)?, answer))
     }
 
+    /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors: a page may be above the limit
+    /// of a message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
+    ///
+    /// # Errors
+    /// When the peer breaks a rule of the protocol.
+    pub(super) async fn page_that_fits(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        limit: &mut u32,
+    ) -> Result<Option<(Vec<Bytes>, Answer)>, PeerError> {
+        loop {
+            match self.query(originator, after, *limit).await {
+                Ok(page) => return Ok(Some(page)),
+                Err(PeerCallError::Peer(error)) => return Err(error),
+                Err(
+                    PeerCallError::Failed(error)
+                    | PeerCallError::Answered(error)
+                    | PeerCallError::Busy(error),
+                ) if *limit > 1 => {
+                    tracing::debug!(error, limit = *limit, "a page is asked for again, shorter");
+                    *limit = limit.div_ceil(10);
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
     /// Opens `SubscribeOriginators` for everything of a strand after `after`, including envelopes
     /// yet to come.
     pub(super) async fn subscribe_originators(

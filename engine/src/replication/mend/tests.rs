@@ -72,6 +72,7 @@ fn a_peer_with_other_bytes_is_passed_over_and_the_next_one_is_asked() {
 #[test]
 fn forgers_lose_their_connection_and_silent_peers_their_turn() {
     let (mut search, now) = (search(4..=4), start());
+    search.note_proven([A].into());
     search.handle_peers(now, &PEERS);
     let asked = request_of(search.poll_effect(), A);
     let violation = PeerViolation::ForgedSignature;
@@ -88,6 +89,32 @@ fn forgers_lose_their_connection_and_silent_peers_their_turn() {
     // A late answer changes nothing.
     send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(4, "right")))]);
     assert!(search.into_found().is_empty());
+}
+
+/// Otherwise a hostile node could have a peer of other software lose its connection whenever a place is mended.
+#[test]
+fn a_relay_that_has_not_checked_what_it_passes_on_loses_its_want_and_not_its_connection() {
+    for violation in
+        [PeerViolation::NotCanonical, PeerViolation::ChainProof, PeerViolation::ForgedSignature]
+    {
+        let now = start();
+        let bad = || vec![StrandItem::Envelope(Err(violation))];
+        let mut relayed = search(4..=4);
+        relayed.handle_peers(now, &PEERS);
+        let asked = request_of(relayed.poll_effect(), A);
+        send(&mut relayed, now, (A, asked), bad());
+        assert_eq!(relayed.poll_effect(), Some(MendEffect::Stop { peer: A }));
+        relayed.handle_peers(now, &PEERS);
+        request_of(relayed.poll_effect(), B);
+
+        // The strand's own node has made what it sends.
+        let mut own = search(4..=4);
+        own.handle_peers(now, &[(STRAND, SequenceId(9))]);
+        let asked = request_of(own.poll_effect(), STRAND);
+        send(&mut own, now, (STRAND, asked), bad());
+        let lost = MendEffect::Disconnect { peer: STRAND, violation };
+        assert_eq!(own.poll_effect(), Some(lost));
+    }
 }
 
 #[test]

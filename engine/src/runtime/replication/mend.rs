@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::evidence::StrandWatch;
+use super::refused::name_refused;
 use super::state::ReplicationState;
 use super::strand_read::read_strand;
 use super::task::StrandTask;
@@ -188,6 +189,8 @@ pub(super) async fn fetch(
     loop {
         let table = peers.borrow_and_update().clone();
         let heads: Vec<_> = table.iter().map(|(id, peer)| (*id, peer.head(originator))).collect();
+        let proven = table.iter().filter(|(_, peer)| peer.kind.is_proven);
+        search.note_proven(proven.map(|(id, _)| *id).collect());
         search.handle_peers(Instant::now().into_std(), &heads);
         while let Some(effect) = search.poll_effect() {
             let (peer, command) = match effect {
@@ -214,6 +217,7 @@ pub(super) async fn fetch(
                 let Some(response) = response else { break };
                 if search.awaits(response.peer, response.request) {
                     let checked = checked(state, check, response).await;
+                    name_refused(state, originator, &table, std::slice::from_ref(&checked));
                     search.handle_response(Instant::now().into_std(), checked);
                 }
             }

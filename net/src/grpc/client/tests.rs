@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::*;
+use crate::grpc::messages::EnvelopeList;
 
 /// A service that answers all its calls alike.
 trait OneAnswer: Clone + Send + Sync + 'static {
@@ -163,6 +164,51 @@ async fn a_peer_that_wants_tokens_and_refuses_them_costs_one_call_more() {
     }
     assert_eq!(*calls.lock(), [true, false, true, true]);
     assert_eq!(client.refused_token(), None, "it is the error of the session");
+}
+
+/// A peer that refuses its first pages with this status, as one does whose pages are above the limit of a message.
+#[derive(Clone)]
+struct RefusesPages {
+    status: Status,
+    refused: usize,
+    calls: Arc<Mutex<usize>>,
+}
+
+impl OneAnswer for RefusesPages {
+    const NAME: &'static str = "xmtp.xmtpv4.message_api.ReplicationApi";
+
+    fn answer(&self) -> Response<Body> {
+        let mut calls = self.calls.lock();
+        *calls += 1;
+        let page = match *calls <= self.refused {
+            true => Err(self.status.clone()),
+            false => Ok(EnvelopeList { envelopes: vec![Bytes::from_static(b"a long one")] }),
+        };
+        let page = tokio_stream::once(page);
+        let body =
+            EncodeBody::new_server(ProstEncoder::default(), page, None, Default::default(), None);
+        let mut response = Response::new(Body::new(body));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        response
+    }
+}
+
+/// A strand's own node can sign an envelope almost as long as a message, which a relay can only send by itself.
+#[tokio::test]
+async fn a_page_that_is_refused_is_asked_for_again_shorter() {
+    for status in [Status::resource_exhausted("long"), Status::out_of_range("long")] {
+        for (refused, last, has_page) in [(0, 100, true), (2, 1, true), (3, 1, false)] {
+            let calls = Arc::<Mutex<usize>>::default();
+            let (status, counted) = (status.clone(), calls.clone());
+            let client = client_of(RefusesPages { status, refused, calls: counted }).await;
+            let mut limit = 100;
+            let asked = client.page_that_fits(OriginatorId(200), SequenceId(7), &mut limit).await;
+            let page = asked.expect("the peer breaks no rule").map(|(page, _)| page.len());
+            assert_eq!((page, limit), (has_page.then_some(1), last), "{refused} are refused");
+            assert_eq!(*calls.lock(), (refused + 1).min(3));
+        }
+    }
 }
 
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {

@@ -252,17 +252,20 @@ pub(super) fn check(
         counter: SequenceId(u64::try_from(facts.counter).unwrap_or_default()),
     };
     for (&originator, strand) in &facts.strands {
-        require_whole(originator, strand, own.id)?;
+        let key = match registry.node(originator) {
+            Some(record) => Some(record.public_key),
+            None => older.filter(|_| originator.is_migrated()),
+        };
+        let is_left_out = key.is_some() && without.contains(&originator);
+        if !is_left_out {
+            require_whole(originator, strand, own.id)?;
+        }
         // Other tables may know a strand of which this database has never held an envelope.
         if (strand.described, strand.recorded_head) == (0, 0) {
             continue;
         }
         let envelopes = u64::try_from(strand.described).unwrap_or_default();
-        let key = match registry.node(originator) {
-            Some(record) => Some(record.public_key),
-            None => older.filter(|_| originator.is_migrated()),
-        };
-        if key.is_some() && without.contains(&originator) {
+        if is_left_out {
             plan.left_out.push((originator, envelopes));
         } else if let Some(key) = key {
             plan.strands.insert(originator, PlannedStrand { key, envelopes });
@@ -404,6 +407,10 @@ mod tests {
         let left_out = [(0, 3), (10, 2), (200, 1)].map(|(id, count)| (OriginatorId(id), count));
         assert_eq!(plan.left_out, left_out);
         assert_eq!(with(&facts(), &[100]), Err(ImportPlanError::OwnLeftOut { own: OWN }));
+        let mut cut = facts();
+        cut.strands.get_mut(&OriginatorId(200)).unwrap().stored -= 1;
+        assert!(matches!(with(&cut, &[]), Err(ImportPlanError::CutOff { .. })));
+        assert_eq!(with(&cut, &[200]).unwrap().left_out, left_out, "none of its rows is read");
         let mut strange = facts();
         strange.strands.insert(OriginatorId(300), whole(4, 4));
         let unknown = ImportPlanError::UnknownOriginator { originator: 300, envelopes: 4 };

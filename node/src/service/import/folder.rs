@@ -403,6 +403,44 @@ mod tests {
         assert!(ImportFolder::claim(folder.path(), "one").unwrap().1);
     }
 
+    /// A run may be killed, refused or ended at any step.
+    #[test]
+    fn a_node_starts_from_a_whole_import_or_an_empty_folder_and_from_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let database = path.join("CURRENT");
+        let refused = || ImportError::Address("refused".to_owned());
+        let claim = || ImportFolder::claim(&path, "one").unwrap();
+        let fill = || fs::write(&database, "MANIFEST-000001").unwrap();
+        // Killed before its first row, and after it.
+        for is_continued in [false, true] {
+            let (_claimed, resumed) = claim();
+            assert_eq!(resumed, is_continued);
+            require_finished(&path).unwrap_err();
+            fill();
+        }
+        let (continued, _) = claim();
+        assert!(matches!(continued.keep(refused()), ImportError::Kept { .. }));
+        assert!(database.exists());
+        require_finished(&path).unwrap_err();
+        // Killed while it removes rows. The next run removes the rest, begins anew, and is refused.
+        fs::write(path.join(UNFINISHED), format!("one{EMPTYING}")).unwrap();
+        require_finished(&path).unwrap_err();
+        let (begun, resumed) = claim();
+        assert!(!resumed && !database.exists());
+        require_finished(&path).unwrap_err();
+        fill();
+        assert!(matches!(begun.clear(refused()), ImportError::Address(_)));
+        require_finished(&path).unwrap();
+        assert!(files(&path).is_empty());
+        let (whole, _) = claim();
+        fill();
+        require_finished(&path).unwrap_err();
+        whole.release().unwrap();
+        require_finished(&path).unwrap();
+        assert_eq!(files(&path), [(database.clone(), "MANIFEST-000001".to_owned())]);
+    }
+
     /// A refused run removes all files of the folder that it has begun.
     #[test]
     fn an_empty_marker_beside_files_begins_no_run() {

@@ -18,6 +18,9 @@
 //!
 //! Invariants: no row is written before it and all earlier rows of its strand were found good. No node starts from the
 //! folder before every row was found good, and database and log were found equal.
+//!
+//! The folder is not written elsewhere and renamed: it may be a mount point, and a node that is started meanwhile would
+//! begin with an empty log.
 
 mod address;
 mod batches;
