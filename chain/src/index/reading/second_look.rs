@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
-use crate::index::look::{Due, MISSED_BLOCKS_MAX};
+use crate::index::look::{MISSED_BLOCKS_MAX, RecheckPage};
 use crate::index::looking::{LookAnswer, LookError, LookOutcome, look};
 
 impl PageReader {
@@ -65,7 +65,7 @@ impl PageReader {
     ///
     /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the
     /// last one of them.
-    fn can_compare(&self, due: &Due) -> bool {
+    fn can_compare(&self, due: &RecheckPage) -> bool {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
         due.known.is_some() || is_stored

@@ -32,7 +32,7 @@ type ReadingFuture = Pin<Box<dyn Future<Output = Result<(PageRead, usize), Query
 
 /// The past envelopes that a wave delivers of its topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum HistoryMode {
     /// The stored envelopes, and live ones after them.
     ThenLive,
     /// The stored envelopes alone. The topics are not in the stream then. The hub does not know them,
@@ -319,14 +319,14 @@ impl Subscription {
     ///
     /// # Panics
     /// If the stream is not one of topics with their own cursors.
-    pub async fn add<A>(&mut self, wave: WaveId, past: Past, adds: A)
+    pub async fn add<A>(&mut self, wave: WaveId, history: HistoryMode, adds: A)
     where
         A: IntoIterator<Item = (Topic, Arc<Cursor>), IntoIter: Send> + Send,
     {
-        let begun = self.changing().begin(wave, past == Past::Only);
+        let begun = self.changing().begin(wave, history == HistoryMode::Only);
         for (place, (topic, from)) in adds.into_iter().enumerate() {
             end_of_turn(place).await;
-            if past == Past::ThenLive && !self.contains(&topic) {
+            if history == HistoryMode::ThenLive && !self.contains(&topic) {
                 self.log.hub.listen(Interest::Topic(topic.clone()), &self.listener);
             }
             self.changing().add_to(begun, topic, from);
