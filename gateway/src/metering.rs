@@ -113,7 +113,7 @@ pub(crate) struct Meter {
     /// The callers that have time series of their own: those that the operator's policies name. Other callers would
     /// create an unbounded number.
     named: BTreeSet<String>,
-    /// The sums since the start: one for each named caller, and one under an empty name for all others.
+    /// The sums since the start: a sum for each named caller, and a sum under an empty name for all other callers.
     totals: Rows,
 }
 

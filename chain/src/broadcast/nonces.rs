@@ -67,7 +67,7 @@ pub(super) struct Nonces {
     is_current: bool,
     /// The lowest unused nonce on the chain.
     mined: u64,
-    /// The latest block: the agreed one, or what one of several endpoints states alone while no other one answers.
+    /// The latest block. Endpoints agree on it, or a single endpoint states it while no other endpoint answers.
     head: u64,
     /// The highest block that two endpoints have stated at once, or the only one.
     agreed_head: u64,
@@ -148,9 +148,9 @@ impl Nonces {
         }
     }
 
-    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of
-    /// their transactions may be out. If two slots have one nonce, the later one holds it: the
-    /// earlier payload had given it up.
+    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of their transactions may
+    /// be out. If two slots have the same nonce, the later slot holds the nonce, because the earlier payload had given
+    /// it up.
     pub(super) fn recover(
         &mut self,
         id: SlotId,
@@ -400,7 +400,7 @@ impl Nonces {
                 slot.accepted();
             }
             SendOutcome::Contested(reason) => {
-                // Nodes that have a transaction mine it only once it is the next one.
+                // A node mines a transaction only once its nonce is the account's next one.
                 let is_next = slot.maybe_out && nonce == self.mined;
                 let gives_up = is_next && slot.count_contested(reason);
                 slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };

@@ -73,8 +73,8 @@ struct EndpointAnswer {
     endpoint: String,
     counts: AccountCounts,
     head: u64,
-    /// The queried nonces that are used by its count, or for which it was asked because another endpoint shows a proof,
-    /// with the proof of the payload if it shows one.
+    /// The queried nonces that are used by this endpoint's count, and those for which another endpoint shows a proof.
+    /// Each has the proof of its payload, if this endpoint shows one.
     uses: HashMap<SlotId, Option<MinedPayload>>,
 }
 

@@ -97,8 +97,8 @@ pub(super) async fn gas_limit(
     }
 }
 
-/// Returns the gas limit on which the endpoints agree that are not paused, each at least `least`: see [`agreed_limit`].
-/// If none of them accepts the call, all are asked, because one of the others may accept it.
+/// Returns the gas limit on which the endpoints without a pause agree, each at least `least`: see [`agreed_limit`]. If
+/// none of these endpoints accepts the call, the paused endpoints are asked too, because one of them may accept it.
 async fn estimated_by_most(
     endpoints: &Endpoints,
     account: Address,
@@ -218,9 +218,10 @@ async fn send_to_first_soon(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
 /// another nonce. An endpoint that lies may have passed the transaction on, and the payload would be paid for twice. So
 /// every endpoint has to say it; one that was not reached does not.
 ///
-/// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
-/// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
-/// its nonce. See [`weighed`] for other answers beside a refusal.
+/// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some endpoints
+/// refuse the transaction and another endpoint accepts none at present, the transaction is sent again. After a number
+/// of such answers a filler with the same nonce takes the payload's place. See [`weighed`] for other answers beside a
+/// refusal.
 pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
     let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
     let all_refuse = each.iter().flatten().all(is_refusal);
@@ -234,9 +235,10 @@ pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) 
     }
 }
 
-/// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. It
-/// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
-/// refuses nothing. The outcome is [`SendOutcome::Later`] if some refuse it and none is known to have it.
+/// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. The
+/// transaction counts as refused only if every endpoint refuses it. An endpoint that refuses it may have passed it on,
+/// and an endpoint that was not reached refuses nothing. The outcome is [`SendOutcome::Later`] if some endpoints refuse
+/// the transaction and none is known to have it.
 pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let first = send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     if first == SendOutcome::Accepted {

@@ -1,9 +1,10 @@
 //! Asks other endpoints about the events of a page before they are stored.
 //!
-//! A page comes from one endpoint, which may make up an event, change one, or state another time for its block. An
-//! event counts if an endpoint with another host or port shows it too, or if another one has its block and a proof by
-//! the block's hash contains it (see [`super::proof`]). So one endpoint that lies about a block of the chain never adds
-//! to an originator's log, and one that denies an event never delays it if any endpoint can prove its block.
+//! A page comes from one endpoint. This endpoint may invent or change an event, or state a wrong time for its block. An
+//! event counts if an endpoint with another host or port shows the event too. It also counts if such an endpoint has
+//! the event's block, and a proof by the block's hash contains the event (see [`super::proof`]). So a single endpoint
+//! that lies about a block of the chain never adds to an originator's log. An endpoint that denies an event never
+//! delays the event if any endpoint can prove its block.
 //!
 //! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
 //! it, nothing is stored. The same holds for blocks above the heads of the others, as long as one of these goes on with
@@ -250,7 +251,7 @@ impl Asked<'_> {
                     BlockVerdict::Open => first_open = first_open.or(Some(number)),
                 }
             }
-            // Others that lack one block mostly lack the later ones too.
+            // An endpoint that lacks a block mostly lacks the later blocks too.
             if first_open.is_some() {
                 return (Confirmation::Unanswered, first_open);
             }
@@ -411,10 +412,10 @@ enum BlockVerdict {
 
 /// Judges the events of a block that no other endpoint shows.
 ///
-/// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only
-/// if another endpoint has the block, because an invented header and receipts match their hash as well. Another block
-/// at that height contradicts, whether or not its endpoint can prove its logs, unless its header does not have its
-/// hash.
+/// A proof that lacks one of the events refutes the events, even if an endpoint that lies gives it. A proof that
+/// contains all of them confirms them only if another endpoint has the block, because an invented header and invented
+/// receipts match their hash as well. Another block at that height contradicts, whether or not its endpoint can prove
+/// its logs, unless its header does not have its hash.
 fn judge(
     events: &[&IndexedEvent],
     block: BlockRef,

@@ -46,9 +46,9 @@ impl Nonces {
         self.find_rival(mined);
     }
 
-    /// Takes note of the latest block. One that a single endpoint of several states counts only until another one
-    /// answers too. Otherwise one endpoint that lies once could have no later block count as new, and transactions
-    /// would be replaced later from then on.
+    /// Takes note of the latest block. If a single endpoint of several states a block, the block counts only until
+    /// another endpoint answers too. Otherwise an endpoint that invents a high block once could keep every later block
+    /// from counting as new. Transactions would then be replaced too late from then on.
     fn note_head(&mut self, state: &AccountState) {
         let is_alone = state.counts.len() == 1 && state.asked > 1;
         if is_alone {

@@ -9,7 +9,7 @@ use crate::index::event::BlockRef;
 use crate::index::fetch;
 use crate::index::lag::NewestBlock;
 
-/// The time limit for one endpoint's answer about a block that another one lacks. Guess.
+/// The time limit for an endpoint's answer about a block that another endpoint lacks. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl PageReader {
@@ -81,8 +81,8 @@ impl PageReader {
     }
 }
 
-/// Returns the head from which the depth of blocks counts, given the announced one, the endpoint's own one if it does
-/// not serve that, and the last block that was read.
+/// Returns the head from which the depth of blocks counts. The arguments are the announced head, the endpoint's own
+/// head if the endpoint does not serve the announced one, and the last block that was read.
 ///
 /// A head that is not served may be invented. Blocks are looked at once, so they must not count as deep before they
 /// are.

@@ -109,7 +109,7 @@ impl Subscription {
     }
 
     /// Has stored envelopes of a single strand come as [`SubscriptionEvent::Entries`], for which each is copied once.
-    /// Live ones, and those of several strands, come one by one. To be called before anything else.
+    /// Live envelopes, and stored envelopes of several strands, come one by one. To be called before anything else.
     #[must_use]
     pub fn in_entries(mut self) -> Self {
         self.in_entries = true;
@@ -398,8 +398,8 @@ impl Subscription {
         }
     }
 
-    /// Works on the feed where that may take a look at each topic. Many topics take a while, which is not this
-    /// thread's to give: its other tasks go to another one meanwhile.
+    /// Works on the feed where that may take a look at each topic. A look at many topics would hold up the other tasks
+    /// of this thread, so these move to another thread meanwhile.
     fn work<T>(&mut self, work: impl FnOnce(&mut Feed) -> T) -> T {
         let many = matches!(&self.feed, Feed::Topics(feed) if feed.held_topics() > TURN_TOPICS);
         let on_many_threads = || {
