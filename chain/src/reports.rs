@@ -34,8 +34,8 @@ use crate::spending::{Spending, SpendingLimits};
 const LEFT_TO_SUBMISSIONS: u128 = 4;
 /// The time limit for an endpoint to show the contract, if several are asked. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// The time limits of such a question. An endpoint that has just failed has the whole time: if it is the only honest
-/// one, its answer decides.
+/// The time limits of such a question. An endpoint that has just failed has the whole time: if no other endpoint is
+/// honest, its answer decides.
 const ANSWER_TIMES: AnswerTimes =
     AnswerTimes { time_max: ANSWER_MAX, paused_max: ANSWER_MAX, grace: prices::GRACE };
 

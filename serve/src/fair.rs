@@ -211,7 +211,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
         Some(next)
     }
 
-    /// Takes a task that gives up, with its caller's turn if it was the last one.
+    /// Takes a task that gives up. If it was its caller's last task, also takes the caller's turn.
     fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K, S>>> {
         let of_caller = self.waiting.get_mut(caller)?;
         let removed = of_caller.tasks.remove(&number);
@@ -223,7 +223,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
         removed
     }
 
-    /// Takes the turn of a caller, and that of its site if it was the last one.
+    /// Takes the turn of a caller. If it was the last turn of the caller's site, also takes the site's turn.
     fn remove_turn(&mut self, site: &S, turn: u64) {
         let Some(of_site) = self.sites.get_mut(site) else { return };
         of_site.callers.remove(&turn);

@@ -9,16 +9,16 @@
 //!
 //! # Why a payload is mined once
 //!
-//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce.
-//! The chain mines at most one transaction per nonce, so at most one of them is mined.
+//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce. The chain mines at
+//! most one transaction per nonce, so it mines at most one transaction of a payload.
 //!
 //! A payload moves to another nonce only on *proof* that another transaction used its own. A missing receipt is not
 //! proof: nodes serve receipts later than counts, and some prune them. If no proof is found, the payload is given up as
 //! unknown and never sent again, because a caller can resolve an unknown payload but not one that was mined twice.
 //!
-//! If nodes refuse a payload again and again while one of them may have it, a filler with the same nonce is sent
-//! instead. The outcome of the payload is known as soon as one of the two is mined. The filler starts at the current
-//! price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
+//! If nodes refuse a payload again and again while a node may have it, a filler with the same nonce is sent instead.
+//! The outcome of the payload is known as soon as either the payload or the filler is mined. The filler starts at the
+//! current price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
 //!
 //! # Why nonces have no gaps
 //!

@@ -62,7 +62,7 @@ pub(super) struct PollResponse {
     pub(super) mined: HashMap<B256, MinedPayload>,
     /// A count above the confirmed one that an endpoint reported and failed to prove.
     pub(super) unproven: Option<u64>,
-    /// A transaction that one endpoint calls mined, and no other one, after all were asked.
+    /// A transaction that a single endpoint calls mined, after all endpoints were asked.
     pub(super) contested: Option<B256>,
     /// Empty unless all endpoints were asked.
     pub(super) heads: Heads,

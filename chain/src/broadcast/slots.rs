@@ -157,7 +157,7 @@ pub(super) enum SendOutcome {
     /// An endpoint lacks transactions with lower nonces, and may accept this one later. Another one refuses it: this is
     /// the outcome once it is the next one to be mined.
     NonceAheadForSome(Box<Self>),
-    /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
+    /// The node has another transaction with this nonce. The price of the sent transaction is too low to replace it.
     Underpriced,
     /// An endpoint answers [`Underpriced`](Self::Underpriced). Another endpoint gives this answer, by which it does not
     /// claim to have the transaction.
@@ -329,7 +329,8 @@ pub(super) struct NonceSlot {
     /// The number of errors with which nodes have refused the slot's transactions since a node last accepted one. They
     /// count while a node may have one of these transactions.
     pub(super) errors: u32,
-    /// Contested answers since one was last accepted without a refusal, while it was the next one to be mined.
+    /// The number of contested answers since a transaction was last accepted without a refusal. Only answers about the
+    /// next transaction to be mined count.
     pub(super) contested: u32,
     /// The number of undecided answers since a transaction was last accepted, or last got a higher price because of
     /// such answers. In each, one endpoint calls the payload too cheap to replace another transaction, and a second
@@ -418,7 +419,7 @@ impl NonceSlot {
         self.phase = if gives_up || raises { Phase::Sign } else { Phase::Send { at } };
     }
 
-    /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.
+    /// Counts an answer in which one endpoint accepts and another endpoint refuses the next transaction to be mined.
     /// Returns true if the payload is to be given up now.
     pub(super) fn count_contested(&mut self, reason: String) -> bool {
         self.contested = self.contested.saturating_add(1);

@@ -133,10 +133,11 @@ async fn estimated_by_most(
 
 /// Returns the gas limit to use of those that endpoints state, each at least `least`; `None` without one.
 ///
-/// A limit that is too low has the transaction fail, and be paid for. One that is too high costs nothing, but counts
-/// for the ceilings and may exceed the balance. So the upper median is used, and at most [`GAS_FACTOR_MAX`] times the
-/// lower one. Of three endpoints, one that lies changes nothing. Of two, one that states too much raises what counts
-/// for the ceilings by that factor, and one that states too little changes nothing.
+/// A limit that is too low has the transaction fail, and be paid for. A limit that is too high costs nothing, but
+/// counts for the ceilings and may exceed the balance. So the upper median is used, and at most [`GAS_FACTOR_MAX`]
+/// times the lower median. With three endpoints, a single lie changes nothing. With two, an endpoint that states too
+/// much raises the amount that counts for the ceilings by at most that factor, and an endpoint that states too little
+/// changes nothing.
 fn agreed_limit(limits: &[u64], least: u64) -> Option<u64> {
     let of_each = limits.iter().map(|limit| u128::from((*limit).max(least)));
     let Medians { lower, upper } = Medians::of(of_each)?;
@@ -329,8 +330,8 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes, is_out: &AtomicBool) 
     }
 }
 
-/// Sends a transaction to every endpoint at once. Once one has accepted it, the others have `grace` left. Returns their
-/// outcomes; `None` for one without a connection.
+/// Sends a transaction to every endpoint at once. Once an endpoint has accepted the transaction, the other endpoints
+/// have `grace` left. Returns their outcomes; `None` for one without a connection.
 async fn send_to_each(
     endpoints: &Endpoints,
     raw: &Bytes,

@@ -206,8 +206,8 @@ impl Witnesses {
         Ok(state.counts.iter().filter(|it| pending(it)).map(|it| it.mined).min())
     }
 
-    /// Asks every endpoint for the account's counts. One whose count is above those of the others, and above
-    /// `known_count`, has to show a transaction of the account as proof.
+    /// Asks every endpoint for the account's counts. An endpoint whose count is above the counts of all others, and
+    /// above `known_count`, has to show a transaction of the account as proof.
     async fn counts(
         &self,
         account: Address,
@@ -265,7 +265,7 @@ impl Witnesses {
         *known = (*known).max(nonce + 1);
     }
 
-    /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
+    /// Sends a transaction to every endpoint, because an endpoint that has the transaction may keep it to itself.
     pub(crate) async fn spread(&self, raw: &Bytes) {
         let sent = submission::send(&self.0.endpoints, raw, Recipients::AllAgain).await;
         tracing::debug!(?sent, "a transaction was sent to every endpoint");

@@ -86,7 +86,7 @@ async fn undone(
 ) -> Result<Vec<Update>, DeployError> {
     let mut left: Vec<Update> = Vec::new();
     for update in updates {
-        // An update that follows another of its contract may depend on that one being mined.
+        // An update that follows an earlier update of its contract may depend on the earlier one being mined.
         let follows = left.last().is_some_and(|last| last.call.to == update.call.to);
         match chain.quote_without_fee(plan.layout.deployer, &update.call).await {
             Ok(_) => left.push(update),

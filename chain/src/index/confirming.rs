@@ -6,10 +6,10 @@
 //! that lies about a block of the chain never adds to an originator's log. An endpoint that denies an event never
 //! delays the event if any endpoint can prove its block.
 //!
-//! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
-//! it, nothing is stored. The same holds for blocks above the heads of the others, as long as one of these goes on with
-//! the chain: the endpoint in use may have made them up. While all others are silent or stand still, reading goes on
-//! after [`WAIT_MAX`] or [`STILL_MAX`].
+//! An endpoint with a branch of its own cannot be refuted if headers prove that branch. While another endpoint
+//! contradicts it, nothing is stored. The same holds for blocks above the heads of all other endpoints, as long as one
+//! of these goes on with the chain: the endpoint in use may have invented the blocks. While all others are silent or
+//! stand still, reading goes on after [`WAIT_MAX`] or [`STILL_MAX`].
 
 mod heads;
 
@@ -106,7 +106,7 @@ pub(super) enum PositionAnswer {
     Differs,
     /// None has the block, and at least one that answers has no block at that height.
     Lacked {
-        /// True if one of them goes on with the chain below it.
+        /// True if one of these endpoints goes on with the chain below the block.
         goes_on: bool,
     },
 }
@@ -362,7 +362,7 @@ fn is_renamed(event: &IndexedEvent, there: Option<&IndexedEvent>) -> bool {
 struct UnshownBlock<'a> {
     block: BlockRef,
     events: Vec<&'a IndexedEvent>,
-    /// The endpoints, by host and port, that show one of them under the name of another transaction.
+    /// The endpoints, by host and port, that show one of the events under the name of another transaction.
     renamed_by: BTreeSet<String>,
 }
 
@@ -431,7 +431,7 @@ fn judge(
         return BlockVerdict::Refuted;
     }
     let others = || answers.iter().filter(|answer| !answer.is_giver);
-    // Receipts do not contain transaction hashes, so one of two that name different ones may lie.
+    // Receipts do not contain transaction hashes. So if two endpoints name different hashes, either may lie.
     let renames = |proof: &ProvenLogs| {
         events.iter().any(|event| transaction_in(proof, event) != Some(event.transaction))
     };

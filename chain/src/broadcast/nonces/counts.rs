@@ -7,9 +7,9 @@ use crate::broadcast::agreement::{KnownCounts, believed, confirmed};
 use crate::broadcast::slots::{AccountState, Phase};
 
 impl Nonces {
-    /// Returns true if only one of several endpoints has answered and it reports a higher count than the known one. The
-    /// others may answer again soon; if they do not within the time limit, its count is used. Notes since when that is
-    /// so.
+    /// Returns true if only one of several endpoints has answered, and reports a higher count than the known count. The
+    /// other endpoints may answer again soon. If none does within the time limit, the reported count is used. Notes the
+    /// time since which that is so.
     pub(super) fn wait_for_others(&mut self, state: &AccountState, now: Duration) -> bool {
         let known = self.known_count();
         let exceeds = match state.counts.as_slice() {

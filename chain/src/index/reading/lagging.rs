@@ -65,8 +65,8 @@ impl PageReader {
         true
     }
 
-    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of one
-    /// that is left because it made up such blocks does not count.
+    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of an
+    /// endpoint that is left because it invented such blocks does not count.
     async fn has_another(&self, index: usize, number: u64) -> bool {
         let answers = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
             fetch::headers(&chain, &[number], None).await

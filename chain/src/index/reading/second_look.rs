@@ -63,8 +63,8 @@ impl PageReader {
 
     /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
     ///
-    /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the
-    /// last one of them.
+    /// After a start a page has to follow the stored blocks first. The stored blocks may have been replaced, which the
+    /// last of them shows.
     fn can_compare(&self, due: &RecheckPage) -> bool {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
