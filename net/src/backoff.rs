@@ -4,8 +4,8 @@
 //! choose it. A pause is half to all of its step, so it never exceeds the last step.
 //!
 //! `hawser-chain` has pauses of its own. The only crate that both could take them from is `hawser-dial`, which has no
-//! source of random numbers. The pauses also differ: those of peers grow by factors that
-//! `docs/protocol/replication.md` specifies, and a time without violations ends them. Those of endpoints count failures.
+//! source of random numbers. The pauses also differ. `docs/protocol/replication.md` specifies how pauses between dials
+//! grow, and that a time without violations ends those after violations. Pauses of endpoints count failures.
 
 use std::time::{Duration, Instant};
 
