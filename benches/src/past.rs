@@ -26,9 +26,9 @@ const PAYLOAD_LEN: usize = 128;
 const BATCH: u64 = 1000;
 const MINUTE_NS: i64 = 60_000_000_000;
 
-/// The extent of the past.
+/// The numbers of envelopes and marks that are written into a stopped node before a scenario begins.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Past {
+pub(crate) struct SeededHistory {
     /// Minutes in which the payer was busy: an envelope, and so a row of usage, in each.
     pub(crate) minutes: u64,
     /// Originators that share topics, with an envelope in each.
@@ -39,7 +39,7 @@ pub(crate) struct Past {
     pub(crate) marks: u64,
 }
 
-impl Past {
+impl SeededHistory {
     /// Envelopes that it adds to the log.
     pub(crate) fn rows(self) -> u64 {
         self.minutes + u64::from(self.crowd) * self.crowded_topics

@@ -3,6 +3,9 @@
 //! `backon` retries a whole future. Here other work happens between two attempts (choosing another endpoint, waiting
 //! for a stop signal), so only its sequence of delays is used. All retry pauses of this crate come from here, except
 //! those of the nonce decisions, which must be deterministic.
+//!
+//! `hawser-net` has pauses of its own, whose random part its callers pass in, because the protocol specifies them and
+//! tests check them exactly. The two crates may not use each other: see `ARCHITECTURE.md`.
 
 use std::time::Duration;
 

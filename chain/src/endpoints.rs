@@ -203,8 +203,8 @@ impl Endpoints {
         self.0.id
     }
 
-    /// Sends a request to the first endpoint that is not paused, then to the next ones, until one answers. An error
-    /// that the chain itself returns, such as a revert, is an answer.
+    /// Sends a request to the first endpoint that is not paused, and then to each further endpoint until an endpoint
+    /// answers. An error that the chain itself returns, such as a revert, is an answer.
     ///
     /// # Errors
     /// The error of the last endpoint.

@@ -2,8 +2,8 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account. A transaction that is not mined, because the price of gas has risen since, is replaced by the next one. One
-//! endpoint of several that denies the contract, or shows another one, stops no call.
+//! account. If a transaction is not mined because the price of gas has risen since, the next transaction replaces it. A
+//! single endpoint of several that denies the contract, or shows another contract, stops no call.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use crate::spending::{Spending, SpendingLimits};
 const LEFT_TO_SUBMISSIONS: u128 = 4;
 /// The time limit for an endpoint to show the contract, if several are asked. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// The time limits of such a question. An endpoint that has just failed has the whole time: if it is the only honest
-/// one, its answer decides.
+/// The time limits of such a question. An endpoint that has just failed has the whole time: if no other endpoint is
+/// honest, its answer decides.
 const ANSWER_TIMES: AnswerTimes =
     AnswerTimes { time_max: ANSWER_MAX, paused_max: ANSWER_MAX, grace: prices::GRACE };
 
@@ -236,8 +236,9 @@ impl ReportManager {
     }
 
     /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
-    /// `hour_max`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
-    /// kept it, and also if it takes the place of an earlier one, of which the part that both cost counts twice.
+    /// `hour_max`. The cost counts for an hour. It also counts if the endpoint refuses the transaction, because the
+    /// endpoint may have kept it. If the transaction takes the place of an earlier one, the part that both cost counts
+    /// twice.
     async fn send(&self, call: &Call, hour_max: Wei) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
         let price_max = self.spending.lock().gas_price_max();

@@ -2,7 +2,8 @@
 //!
 //! **Redis is not trusted.** The client library keeps an answer of any length and makes room for the values of a list
 //! before they come. So this connection reads along, and ends before the library sees an answer that is too long, or
-//! that announces too much.
+//! that announces too much. Two tests try every short sequence of the parts of answers, and every short text however it
+//! is cut; random values would reach fewer of them.
 
 use std::io;
 use std::pin::Pin;
@@ -383,6 +384,64 @@ mod tests {
         for answer in [answers, &string].into_iter().cycle().take(20) {
             scan.read(answer.as_bytes()).unwrap();
             assert_eq!((scan.bytes, scan.values, scan.lists.len()), (0, 0, 0), "{answer}");
+        }
+    }
+
+    /// A part of answers, and the number of values that belong to it and follow it.
+    type AnswerPart = (&'static str, u64);
+
+    /// Parts of every form: values, lists, pairs, and attributes, which stand before a value.
+    const PARTS: [AnswerPart; 8] = [
+        ("+a\r\n", 0),
+        ("$4\r\n\r\n*1\r\n", 0),
+        ("$-1\r\n", 0),
+        ("*0\r\n", 0),
+        ("*1\r\n", 1),
+        ("~2\r\n", 2),
+        ("%1\r\n", 2),
+        ("|1\r\n", 3),
+    ];
+
+    /// Returns every sequence of this length.
+    fn sequences<T: Copy>(of: &[T], len: u32) -> impl Iterator<Item = Vec<T>> {
+        let count = of.len();
+        let item = move |number: usize, at: u32| of[number / count.pow(at) % count];
+        (0..count.pow(len)).map(move |number| (0..len).map(|at| item(number, at)).collect())
+    }
+
+    /// Returns the parts behind the first value; `None` if they end before it does.
+    fn behind_value(parts: &[AnswerPart]) -> Option<&[AnswerPart]> {
+        let ((_, inner), mut rest) = parts.split_first()?;
+        for _ in 0..*inner {
+            rest = behind_value(rest)?;
+        }
+        Some(rest)
+    }
+
+    #[test]
+    fn every_sequence_of_parts_is_counted_up_to_the_end_of_each_answer() {
+        for parts in sequences(&PARTS, 5) {
+            let text: String = parts.iter().map(|part| part.0).collect();
+            let (mut whole, mut cut) = (AnswerScan::new(BYTES_MAX), AnswerScan::new(BYTES_MAX));
+            whole.read(text.as_bytes()).unwrap();
+            text.as_bytes().chunks(1).for_each(|byte| cut.read(byte).unwrap());
+            let mut unfinished = &parts[..];
+            while let Some(rest) = behind_value(unfinished) {
+                unfinished = rest;
+            }
+            let bytes: usize = unfinished.iter().map(|part| part.0.len()).sum();
+            let values: u64 = unfinished.iter().map(|part| part.1).sum();
+            for scan in [whole, cut] {
+                assert_eq!((scan.bytes, scan.values), (bytes, values), "{parts:?}");
+                assert_eq!(scan.lists.is_empty(), unfinished.is_empty(), "{parts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_short_text_is_judged_alike_however_it_is_cut() {
+        for text in sequences(b"*$|1-\r\n", 6) {
+            let _ = scanned(&text);
         }
     }
 

@@ -63,8 +63,8 @@ impl GatewayChecks {
         }
     }
 
-    /// Applies a check to the senders of transactions. With tenants it fails only if it fails for all of them: a
-    /// fault of one tenant must not make the gateway unready for the others.
+    /// Applies a check to the senders of transactions. With tenants the check fails only if it fails for all
+    /// tenants: a fault of one tenant must not make the gateway unready for the others.
     fn sends(&self, fault: impl Fn(&dyn ChainWriter) -> Option<String>) -> Result<(), String> {
         let Some(chain) = &self.chain else { return Ok(()) };
         if self.tenants.is_empty() {

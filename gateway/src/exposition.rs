@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::chain::{GasPrices, SenderFigures};
 use crate::gateway_status::GatewayObserver;
-use crate::metering::Usage;
+use crate::metering::{Usage, UsageTotal};
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{NodeErrorKind, ReportOutcome};
 use crate::policy::PolicyError;
@@ -143,23 +143,17 @@ impl GatewayCollector {
     }
 
     fn usage(&self, out: &mut Exposition<'_>) -> fmt::Result {
-        let usage: Vec<_> = {
-            let meter = self.metrics.meter.lock();
-            let own = |(caller, kind, tenant, usage): (&str, _, &str, _)| {
-                (caller.to_owned(), kind, tenant.to_owned(), usage)
-            };
-            meter.totals().map(own).collect()
-        };
+        let totals: Vec<UsageTotal> = self.metrics.meter.lock().totals().collect();
         let each = |value: fn(&Usage) -> u64| {
-            let labels = move |(caller, kind, tenant, usage): &(String, &str, String, Usage)| {
+            let labels = move |total: &UsageTotal| {
                 let labels = [
-                    ("caller", caller.clone()),
-                    ("kind", (*kind).to_owned()),
-                    ("tenant", tenant.clone()),
+                    ("caller", total.caller.clone()),
+                    ("kind", total.kind.to_owned()),
+                    ("tenant", total.tenant.clone()),
                 ];
-                (labels, value(usage))
+                (labels, value(&total.usage))
             };
-            usage.iter().map(labels).collect::<Vec<_>>()
+            totals.iter().map(labels).collect::<Vec<_>>()
         };
         out.counters(
             "xmtp_gateway_usage_envelopes",

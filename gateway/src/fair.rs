@@ -11,8 +11,8 @@ pub(crate) type FairGate = hawser_serve::fair::FairGate<CallerId>;
 /// A place at such a gate.
 pub(crate) type Pass = hawser_serve::fair::GatePass<CallerId>;
 
-/// A gate at which networks of callers take turns, and so do the callers of each. An owner of many addresses in one
-/// network delays a caller of another one by one turn.
+/// A gate at which networks of callers take turns, and so do the callers of each network. An owner of many addresses in
+/// one network delays a caller of another network by one turn.
 #[derive(Clone)]
 pub(crate) struct CallerGate(NetworkGate<CallerId>);
 /// A place at such a gate.

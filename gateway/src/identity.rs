@@ -46,8 +46,8 @@ const JUDGED_MAX: usize = 16;
 /// Gate for cores: all judgements together work on this many at once, and callers take turns of bounded work. Chosen:
 /// half of the cores, so that the other half is there for all other work.
 static CORES: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(cores_max()));
-/// Largest number of further nodes that are asked to confirm an envelope. A guess: one of them is honest and has
-/// it.
+/// Largest number of further nodes that are asked to confirm an envelope. A guess: among so many nodes, one is honest
+/// and has the envelope.
 const CONFIRMED_BY_MAX: usize = 3;
 /// Inboxes of one request that are judged at once. A guess.
 pub(crate) const INBOXES_AT_ONCE: usize = 16;
@@ -188,10 +188,9 @@ pub(crate) enum JudgeError {
 /// The result of judging updates: those that the log already contains, or the first invalid one.
 pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
 
-/// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie.
-/// So if an update is invalid after its log, or it returns no log, the other usable nodes are asked one after
-/// another, and one log after which all updates are valid suffices. Returns the updates that are on the chain
-/// already.
+/// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie. So
+/// if an update is invalid after the node's log, or if the node returns no log, the other usable nodes are asked in
+/// turn. A single log after which all updates are valid suffices. Returns the updates that are on the chain already.
 ///
 /// # Errors
 /// [`JudgeError`] if no log makes all updates valid, if no node returns a log, or if there are too many updates or
@@ -221,7 +220,7 @@ pub(crate) async fn judge(
         None => None,
     };
     let mut invalid_too = None;
-    // One after another, so that a request holds one log at a time.
+    // Nodes are asked in turn, so that a request holds one log at a time.
     for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
         match judge_at(&node).await? {
             Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
@@ -259,8 +258,8 @@ async fn confirmed(
     join_all(confirmed).await.into_iter().flatten().collect()
 }
 
-/// Asks the contract wallets of all updates, one update after another, so that one request cannot cause many calls
-/// at once. Takes at most [`WALLETS_TIMEOUT`].
+/// Asks the contract wallets of all updates, update by update, so that a request cannot cause many calls at once. Takes
+/// at most [`WALLETS_TIMEOUT`].
 ///
 /// # Errors
 /// The index of the first update whose wallet denies the signature or cannot be asked, with the [`VouchError`].

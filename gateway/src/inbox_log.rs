@@ -26,9 +26,9 @@ pub(crate) struct LogUpdate {
 }
 
 impl LogUpdate {
-    /// Reads an envelope of a log; `None` if it has no update, or is far longer than one of its client envelope. Such
-    /// an envelope would be kept as the answer to requests with the update. `None` also for more actions than fit into
-    /// its length: an empty one has two bytes, and hundreds once it is decoded.
+    /// Reads an envelope of a log; `None` if it has no update, or is far longer than an envelope around its client
+    /// envelope can be. Such an envelope would be kept as the answer to requests with the update. `None` also for more
+    /// actions than fit into its length: an empty one has two bytes, and hundreds once it is decoded.
     pub(crate) fn read(envelope: OriginatorEnvelope) -> Option<Self> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let fields_max = unsigned.len() / FIELD_LEN_BYTES + FIELDS_MORE;

@@ -81,6 +81,26 @@ struct RowPlace {
     key: RowKey,
 }
 
+/// A row of the table in its place.
+#[derive(Debug, Clone, Copy)]
+struct PlacedUsage<'a> {
+    hour: u64,
+    tenant: &'a str,
+    key: &'a RowKey,
+    usage: &'a Usage,
+}
+
+/// A sum of usage since the start.
+#[derive(Debug)]
+pub(crate) struct UsageTotal {
+    /// A caller that the policies name; empty for the sum of all others.
+    pub(crate) caller: String,
+    pub(crate) kind: &'static str,
+    /// Empty without tenants.
+    pub(crate) tenant: String,
+    pub(crate) usage: Usage,
+}
+
 /// The usage of all callers.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -93,7 +113,7 @@ pub(crate) struct Meter {
     /// The callers that have time series of their own: those that the operator's policies name. Other callers would
     /// create an unbounded number.
     named: BTreeSet<String>,
-    /// The sums since the start: one for each named caller, and one under an empty name for all others.
+    /// The sums since the start: a sum for each named caller, and a sum under an empty name for all other callers.
     totals: Rows,
 }
 
@@ -147,18 +167,21 @@ impl Meter {
         TABLE_BYTES_MAX.saturating_sub(others) / HOUR_PART / self.tenants.max(1)
     }
 
-    /// Iterates over the sums since the start: caller, kind, tenant, usage. An empty caller is the sum of all callers
-    /// that the policies do not name.
-    pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, &str, Usage)> {
-        let all = self.totals.iter();
-        all.map(|((caller, kind, tenant), usage)| (&**caller, kind.name(), &**tenant, *usage))
+    /// Iterates over the sums since the start.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = UsageTotal> {
+        self.totals.iter().map(|((caller, kind, tenant), usage)| UsageTotal {
+            caller: caller.to_string(),
+            kind: kind.name(),
+            tenant: tenant.to_string(),
+            usage: *usage,
+        })
     }
 
-    /// Returns the rows after a place, or all of them without one: hour, tenant, caller and kind, usage.
+    /// Returns the rows after a place, or all rows without a place.
     fn rows_after<'a>(
         &'a self,
         after: Option<&'a RowPlace>,
-    ) -> impl Iterator<Item = (u64, &'a str, &'a RowKey, &'a Usage)> {
+    ) -> impl Iterator<Item = PlacedUsage<'a>> {
         let hours = self.hours.range(after.map_or(0, |place| place.hour)..);
         hours.flat_map(move |(hour, tenants)| {
             let begun = after.filter(|place| place.hour == *hour);
@@ -169,7 +192,7 @@ impl Meter {
                 let from = begun.map_or(Bound::Unbounded, |place| Bound::Excluded(&place.key));
                 let bounds: (Bound<&RowKey>, Bound<&RowKey>) = (from, Bound::Unbounded);
                 let rows = rows.usages.range::<RowKey, _>(bounds);
-                rows.map(move |(key, usage)| (*hour, &**tenant, key, usage))
+                rows.map(move |(key, usage)| PlacedUsage { hour: *hour, tenant, key, usage })
             })
         })
     }
@@ -178,16 +201,17 @@ impl Meter {
     /// without further rows.
     fn append(&self, after: Option<&RowPlace>, text: &mut String) -> Option<RowPlace> {
         let mut last = None;
-        for (hour, tenant, key, usage) in self.rows_after(after).take(PIECE_ROWS_MAX) {
+        for row in self.rows_after(after).take(PIECE_ROWS_MAX) {
+            let PlacedUsage { hour, tenant, key: (caller, kind), usage } = row;
             let Usage { envelopes, bytes, picodollars: PicoDollarPrice(picodollars), gas } = usage;
-            let (begin, caller, kind) = (hour_text(hour), quoted(key.0.as_deref()), key.1.name());
+            let (begin, caller, kind) = (hour_text(hour), quoted(caller.as_deref()), kind.name());
             let _ = write!(
                 text,
                 "{begin},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
             );
-            last = Some((hour, tenant, key));
+            last = Some(row);
         }
-        last.map(|(hour, tenant, key)| RowPlace { hour, tenant: tenant.into(), key: key.clone() })
+        last.map(|row| RowPlace { hour: row.hour, tenant: row.tenant.into(), key: row.key.clone() })
     }
 }
 
@@ -380,8 +404,8 @@ mod tests {
         assert_eq!(hour.usages[&row("bob")].envelopes, 1, "the policies name him");
         let totals: Vec<_> = meter.totals().collect();
         assert_eq!(totals.len(), 2);
-        assert_eq!((totals[0].0, totals[0].3.envelopes), ("", STRANGERS));
-        assert_eq!((totals[1].0, totals[1].3.envelopes), ("bob", 1));
+        assert_eq!((&*totals[0].caller, totals[0].usage.envelopes), ("", STRANGERS));
+        assert_eq!((&*totals[1].caller, totals[1].usage.envelopes), ("bob", 1));
         for hour in 0..200 {
             meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
         }

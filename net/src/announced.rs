@@ -23,8 +23,8 @@ struct AnnouncedAddress {
 }
 
 impl AnnouncedAddresses {
-    /// Notes an answer of the API at `by`: the address that it announced, or that it no longer announces one. Returns
-    /// true if that changes anything.
+    /// Notes an answer of the API at `by`: the address that the API announced, or the fact that it announces none any
+    /// more. Returns true if the answer changes anything.
     pub(crate) fn note(
         &mut self,
         peer: OriginatorId,

@@ -2,6 +2,11 @@
 //!
 //! Not `backon`, which draws the random part of a pause itself: here the caller passes the random number, so that tests
 //! choose it. A pause is half to all of its step, so it never exceeds the last step.
+//!
+//! `hawser-chain` has pauses of its own. Of the two crates that both use, `hawser-proto` knows only bytes, and
+//! `hawser-dial` has no source of random numbers. The pauses also differ. `docs/protocol/replication.md` specifies how
+//! pauses between dials grow, and that a time without violations ends those after violations. Pauses of endpoints count
+//! failures.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! The control stream of a session: one frame after another, in both directions.
 //!
-//! A frame costs far more time than its bytes: a peer could have a core work for one megabyte of them in a second, and
-//! frames that have arrived never make a task wait, so that it would keep its thread. So they are read at a pace. A
-//! faster peer is slowed down by its window, and breaks no rule.
+//! A frame costs far more time than its bytes: a peer could have a core work by sending one megabyte of frames in a
+//! second. Frames that have arrived never make the reading task wait, so the task would keep its thread. So frames are
+//! read at a pace. A faster peer is slowed down by its window, and breaks no rule.
 
 use std::io;
 use std::time::Duration;

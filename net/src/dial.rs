@@ -24,7 +24,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Addresses that are tried of a name that a peer has announced. A guess: one for each version of IP. A name that is
 /// not the peer's own has few hosts dialled.
 const TOLD_ADDRESSES_MAX: usize = 2;
-/// Longest wait for one of them, so that both have their turn within [`CONNECT_MAX`].
+/// Longest wait for a single one of two addresses, so that both have their turn within [`CONNECT_MAX`].
 const TOLD_CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// Longest life of a connection without the peer's proof. Specified in `docs/protocol/replication.md`:
 /// a few round trips and two signatures take far less, also on a loaded node.

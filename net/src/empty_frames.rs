@@ -1,9 +1,10 @@
 //! The frames without envelopes that a peer may send on the streams of strands.
 //!
 //! Such a frame, or a stream, costs the peer a few bytes, and this node a message to the task of the strand. A peer
-//! could have a core work for a megabyte of them in a second. An honest peer opens one stream for a want, ends it once,
-//! and puts one gap before an envelope, so its wants and envelopes explain nearly all that it sends. A hostile one is
-//! left. Time is no bound by itself: frames that wait in this node's windows come all at once.
+//! could have a core work for a megabyte of them in a second. An honest peer opens one stream for a want, ends the
+//! stream once, and puts one gap before an envelope. So its wants and envelopes explain nearly all frames that it
+//! sends. The node leaves a peer whose frames they do not explain. Time is no bound by itself: frames that wait in this
+//! node's windows come all at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The wants that were sent to one peer, and the streams that answer them.
 //!
 //! Wants and streams may cross, so a stream may answer a want that was replaced. Its header names the number of its
-//! want: both ends count the wants of a connection. A peer of an older version names only the strand and the place that
-//! the stream begins behind. If two wants have one place, it is then not known which one is answered, and the newer
-//! one is assumed.
+//! want: both ends count the wants of a connection. A peer of an older version names only the strand and the place
+//! behind which the stream begins. If two wants have the same place, this node then cannot know which want the stream
+//! answers, and assumes the newer want.
 
 use std::collections::{HashMap, VecDeque};
 

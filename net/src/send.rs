@@ -250,8 +250,8 @@ impl StrandSender {
         if let Some(frame) = self.batch.finish() {
             self.counters.envelopes_sent.inc_by(envelopes);
             self.counters.bytes_sent.inc_by(frame.len() as u64);
-            // Copied: QUIC's buffers count the bytes that are not acknowledged, and the last ones of a frame of which
-            // they are a part would hold all of it, for as long as a peer acknowledges all the others.
+            // Copied: QUIC's buffers count only the bytes that are not acknowledged. The last bytes of a shared frame
+            // would hold the whole frame, as long as the peer acknowledges all other bytes.
             stream.write_all(&frame).await?;
         }
         Ok(())

@@ -5,9 +5,9 @@
 //! site that has the most: an IPv4 address, or an IPv6 /48. A peer with an honest address proves its id within a few
 //! round trips, before silent connections from other addresses can evict it.
 //!
-//! A handshake takes time of a core, also one that ends at once or whose slot another one takes. So an address may
-//! begin only so many within some seconds, and so may all addresses together. Addresses of nodes of the registry have
-//! slots and handshakes of their own, which no flood from other addresses takes.
+//! A handshake takes time of a core, even if it ends at once or another handshake takes its slot. So an address may
+//! begin only a number of handshakes within some seconds, and so may all addresses together. Addresses of nodes of the
+//! registry have slots and handshakes of their own, which no flood from other addresses takes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;

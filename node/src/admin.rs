@@ -73,13 +73,13 @@ pub enum AdminRequest {
     /// Shows or changes the node's log filter.
     LogLevel(LogRequest),
     /// Shows or changes which peers the node keeps apart from.
-    Apart(ApartRequest),
+    Apart(PartitionRequest),
 }
 
 /// A request about peers that the node keeps apart from. The reply lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum ApartRequest {
+pub enum PartitionRequest {
     /// Changes nothing.
     Show,
     /// Keeps the node apart from these peers for a while: it ends its sessions with them, and neither dials nor admits

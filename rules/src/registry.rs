@@ -143,7 +143,7 @@ impl NodeRecord {
 impl FromIterator<NodeRecord> for Registry {
     /// Collects records; a later record of the same id replaces an earlier one. Of records with one key and an address,
     /// only the one with the lowest id keeps its addresses. A node finds its id by its key, so no node runs with the
-    /// others, and a later record must not displace a running node.
+    /// ids of the other records, and a later record must not displace a running node.
     fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
         let mut nodes: BTreeMap<OriginatorId, NodeRecord> =
             records.into_iter().map(|record| (record.id, record)).collect();

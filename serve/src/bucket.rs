@@ -27,10 +27,10 @@ impl BucketSize {
     }
 }
 
-/// A bucket that refills evenly over its window; full at first. Counts in units × milliseconds of the
-/// window, so that the refill of one millisecond is a whole number. If the clock steps back, the bucket counts on from
-/// the new time, so each millisecond that passes afterwards refills once; one that held on to the old time would refuse
-/// its caller until the clock reaches it again.
+/// A bucket that refills evenly over its window; full at first. Counts in units × milliseconds of the window, so that
+/// the refill of one millisecond is a whole number. If the clock steps back, the bucket counts on from the new time, so
+/// each millisecond that passes afterwards refills once; a bucket that held on to the old time would refuse its caller
+/// until the clock reaches that time again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
     taken: u128,

@@ -1,8 +1,8 @@
 //! One budget for all memory that this process holds for callers.
 //!
-//! Requests while they arrive, wait and are processed, answers while they are built and until their callers have
-//! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection,
-//! its address and its site together. A consumer may hold at most as much memory as is still free, so a greedy one
+//! Requests while they arrive, wait and are processed, answers while they are built and until their callers have read
+//! them, streams and their registrations: each is charged before it is allocated, to the call, its connection, its
+//! address and its site together. A consumer may hold at most as much memory as is still free, so a greedy consumer
 //! always leaves room for others. When little is free, large callers are refused, and connections of the sites that
 //! hold most are closed, see [`shedding`]. A site is an IPv4 address, or an IPv6 /48: the owner of one has thousands of
 //! addresses, which would fill the memory with little for each. The addresses of such a site count together.

@@ -147,8 +147,8 @@ impl Connections {
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
     fn http(&self, share: &ConnectionShare, heads: HeadClock) -> auto::Builder<TurnExecutor> {
         let mut http = auto::Builder::new(TurnExecutor(share.paid_time().clone()));
-        // Errors of one client behind a proxy, and calls that it gives up, must not end the calls of the others. The
-        // meter of frames bounds both.
+        // Errors of one client behind a proxy, and calls that this client gives up, must not end the calls of other
+        // clients. The meter of frames bounds both.
         let is_proxy = share.is_proxy();
         let error_resets_max = (!is_proxy).then_some(ERROR_RESETS_MAX);
         let pending_resets_max = if is_proxy { usize::MAX } else { PENDING_RESETS_MAX };

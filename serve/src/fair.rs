@@ -3,7 +3,7 @@
 //! take turns, and so do the callers of each.
 //!
 //! Not tokio's `Semaphore`: it gives places in the order of arrival, so that the tasks of one caller that has sent many
-//! would all go before the next caller's one.
+//! would all go before the next caller's one. A property test compares the order with its definition.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -211,7 +211,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
         Some(next)
     }
 
-    /// Takes a task that gives up, with its caller's turn if it was the last one.
+    /// Takes a task that gives up. If it was its caller's last task, also takes the caller's turn.
     fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K, S>>> {
         let of_caller = self.waiting.get_mut(caller)?;
         let removed = of_caller.tasks.remove(&number);
@@ -223,7 +223,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
         removed
     }
 
-    /// Takes the turn of a caller, and that of its site if it was the last one.
+    /// Takes the turn of a caller. If it was the last turn of the caller's site, also takes the site's turn.
     fn remove_turn(&mut self, site: &S, turn: u64) {
         let Some(of_site) = self.sites.get_mut(site) else { return };
         of_site.callers.remove(&turn);
@@ -251,10 +251,149 @@ impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> Drop for WaitingAtGate<K, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use futures_util::stream::FuturesUnordered;
     use futures_util::{FutureExt as _, StreamExt as _};
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// The order of turns by its definition: plain lists, which are searched.
+    #[derive(Default)]
+    struct PlainTurns {
+        /// The waiting tasks, oldest first: caller and number. A caller is its site and its name there.
+        tasks: Vec<((u8, u8), usize)>,
+        /// The callers of these tasks and their sites, the next one first.
+        callers: Vec<(u8, u8)>,
+        sites: Vec<u8>,
+    }
+
+    impl PlainTurns {
+        fn push(&mut self, caller: (u8, u8), number: usize) {
+            self.tasks.push((caller, number));
+            self.add_turns(caller);
+        }
+
+        fn add_turns(&mut self, caller: (u8, u8)) {
+            if !self.callers.contains(&caller) {
+                self.callers.push(caller);
+            }
+            if !self.sites.contains(&caller.0) {
+                self.sites.push(caller.0);
+            }
+        }
+
+        fn pop(&mut self) -> Option<usize> {
+            let site = *self.sites.first()?;
+            let caller = *self.callers.iter().find(|caller| caller.0 == site)?;
+            let (_, number) = *self.tasks.iter().find(|task| task.0 == caller)?;
+            self.tasks.retain(|task| task.1 != number);
+            self.sites.retain(|it| *it != site);
+            self.callers.retain(|it| *it != caller);
+            if self.tasks.iter().any(|task| task.0 == caller) {
+                self.add_turns(caller);
+            } else if self.tasks.iter().any(|task| task.0.0 == site) {
+                self.sites.push(site);
+            }
+            Some(number)
+        }
+
+        fn remove(&mut self, number: usize) {
+            self.tasks.retain(|task| task.1 != number);
+            let tasks = &self.tasks;
+            self.callers.retain(|caller| tasks.iter().any(|task| task.0 == *caller));
+            self.sites.retain(|site| tasks.iter().any(|task| task.0.0 == *site));
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum GateStep {
+        Enter {
+            caller: (u8, u8),
+        },
+        /// The waiting task at this index gives up.
+        GiveUp(usize),
+        /// The pass at this index is dropped. This number of tasks give up before they notice that they have its place.
+        Leave {
+            pass: usize,
+            unnoticed: u8,
+        },
+    }
+
+    fn gate_steps() -> impl Strategy<Value = Vec<GateStep>> {
+        let step = prop_oneof![
+            3 => (0..3_u8, 0..3_u8).prop_map(|caller| GateStep::Enter { caller }),
+            1 => any::<usize>().prop_map(GateStep::GiveUp),
+            2 => (any::<usize>(), 0..3_u8)
+                .prop_map(|(pass, unnoticed)| GateStep::Leave { pass, unnoticed }),
+        ];
+        proptest::collection::vec(step, 1..150)
+    }
+
+    /// Returns the key at an index, counted round; `None` for an empty map.
+    fn key_at<V>(map: &BTreeMap<usize, V>, index: usize) -> Option<usize> {
+        map.keys().nth(index.checked_rem(map.len())?).copied()
+    }
+
+    proptest! {
+        /// Tasks get places as the definition of turns says, whatever leaves and gives up. No place is lost or given
+        /// twice, no task waits beside a free place, and at the end the gate holds nothing.
+        #[test]
+        fn tasks_get_places_in_the_defined_order(places in 0_usize..4, steps in gate_steps()) {
+            let gate = FairGate::<(u8, u8), u8>::unbounded_by_site(places);
+            let mut turns = PlainTurns::default();
+            let (mut waiting, mut inside) = (BTreeMap::new(), BTreeMap::new());
+            let mut expected = BTreeSet::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    GateStep::Enter { caller } => {
+                        let gate = gate.clone();
+                        let enters = async move { gate.enter_of(&caller.0, &caller).await };
+                        waiting.insert(number, enters.boxed_local());
+                        if expected.len() < places {
+                            expected.insert(number);
+                        } else {
+                            turns.push(caller, number);
+                        }
+                    }
+                    GateStep::GiveUp(index) => {
+                        if let Some(number) = key_at(&waiting, index) {
+                            waiting.remove(&number);
+                            turns.remove(number);
+                        }
+                    }
+                    GateStep::Leave { pass, mut unnoticed } => {
+                        let Some(left) = key_at(&inside, pass) else { continue };
+                        inside.remove(&left);
+                        expected.remove(&left);
+                        while let Some(next) = turns.pop() {
+                            if unnoticed == 0 {
+                                expected.insert(next);
+                                break;
+                            }
+                            unnoticed -= 1;
+                            waiting.remove(&next);
+                        }
+                    }
+                }
+                let entered: Vec<_> = waiting
+                    .iter_mut()
+                    .filter_map(|(number, waits)| Some((*number, waits.now_or_never()?)))
+                    .collect();
+                for (number, pass) in entered {
+                    waiting.remove(&number);
+                    inside.insert(number, pass.unwrap());
+                }
+                prop_assert!(inside.keys().eq(&expected), "{:?}, not {expected:?}", inside.keys());
+            }
+            drop((waiting, inside));
+            let state = gate.0.lock();
+            prop_assert_eq!(state.free, places);
+            prop_assert!(state.waiting.is_empty() && state.sites.is_empty());
+            prop_assert!(state.turns.is_empty());
+        }
+    }
 
     #[tokio::test]
     async fn a_caller_with_many_tasks_delays_another_by_one() {

@@ -216,7 +216,7 @@ pub use remember::RecentTopicsWalk;
 pub use report_amounts::ReportAmounts;
 pub use reports::{NewReport, StoredReport};
 pub use rollback::{RollbackError, RollbackReport, discard_copies, roll_back};
-pub use room::RoomSettings;
+pub use room::DiskReserveSettings;
 pub use scrub::{Damage, LostPlace, OverwrittenBlock, RepairError, ScrubError, ScrubReport};
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;

@@ -12,16 +12,16 @@ const RESUME_ABOVE_SHARE: u64 = 8;
 
 /// Settings of the free-space watermark.
 #[derive(Clone)]
-pub struct RoomSettings {
+pub struct DiskReserveSettings {
     /// Free bytes on the disk below which nothing is written. 0 for no bound.
     pub free_bytes_min: u64,
     /// Returns the free bytes on the disk of the data folder; `None` if unknown.
     pub free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
-impl std::fmt::Debug for RoomSettings {
+impl std::fmt::Debug for DiskReserveSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RoomSettings")
+        f.debug_struct("DiskReserveSettings")
             .field("free_bytes_min", &self.free_bytes_min)
             .finish_non_exhaustive()
     }
@@ -30,13 +30,13 @@ impl std::fmt::Debug for RoomSettings {
 /// The free-space watermark that all writers share.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    settings: OnceLock<RoomSettings>,
+    settings: OnceLock<DiskReserveSettings>,
     is_low: AtomicBool,
 }
 
 impl Room {
     /// Sets the watermark. Only the first call has an effect.
-    pub(crate) fn keep(&self, settings: RoomSettings) {
+    pub(crate) fn keep(&self, settings: DiskReserveSettings) {
         let _ = self.settings.set(settings);
     }
 
@@ -47,7 +47,7 @@ impl Room {
 
     /// Checks the free space. Costs one system call.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
-        let Some(RoomSettings { free_bytes_min, free_bytes }) = self.settings.get() else {
+        let Some(DiskReserveSettings { free_bytes_min, free_bytes }) = self.settings.get() else {
             return Ok(());
         };
         if *free_bytes_min == 0 {
@@ -75,7 +75,7 @@ mod tests {
         let seen = Arc::clone(&free);
         let room = Room::default();
         assert_eq!(room.check(), Ok(()), "no watermark");
-        room.keep(RoomSettings {
+        room.keep(DiskReserveSettings {
             free_bytes_min: 800,
             free_bytes: Arc::new(move || Some(seen.load(Ordering::SeqCst))),
         });

@@ -15,7 +15,7 @@ use crate::host::{FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::meta::write_generation;
 use crate::opening::Opening;
 use crate::projection::{Projection, ProjectionSet};
-use crate::room::RoomSettings;
+use crate::room::DiskReserveSettings;
 use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
 use crate::unread::UnreadFamily;
@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// Sets the free-space watermark. Only the first call has an effect.
-    pub fn keep_room(&self, settings: RoomSettings) {
+    pub fn keep_room(&self, settings: DiskReserveSettings) {
         self.shared.how.lasting.room.keep(settings);
     }
 

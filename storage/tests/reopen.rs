@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::support::*;
 use hawser_proto::OriginatorId;
 use hawser_storage::{
-    CommitError, FolderStanding, HostSettings, LogItem, OpenError, RoomSettings, Store,
+    CommitError, DiskReserveSettings, FolderStanding, HostSettings, LogItem, OpenError, Store,
     StoreSettings, WriteFault,
 };
 
@@ -180,7 +180,7 @@ fn nothing_is_written_below_the_watermark_and_nothing_has_to_be_read_again() {
         let free = Arc::new(AtomicU64::new(1000));
         let seen = Arc::clone(&free);
         let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
-        store.keep_room(RoomSettings { free_bytes_min: 1000, free_bytes });
+        store.keep_room(DiskReserveSettings { free_bytes_min: 1000, free_bytes });
         extend(store, OWN, 1);
         free.store(999, Ordering::SeqCst);
         let no_room = |result| matches!(result, Err(CommitError::NoRoom { .. }));

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use hawser_engine::read::{QueryError, SubscriptionEvent, WaveId};
-use hawser_engine::runtime::{Past, Reader, Subscription};
+use hawser_engine::runtime::{HistoryMode, Reader, Subscription};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::Version as RequestVersion;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::{
@@ -350,7 +350,8 @@ impl Subscriber {
             let complete = CatchupComplete { mutate_id: wave };
             self.answers.push_back(Frame::CatchupComplete(complete));
         } else {
-            let past = if mutate.history_only { Past::Only } else { Past::ThenLive };
+            let history =
+                if mutate.history_only { HistoryMode::Only } else { HistoryMode::ThenLive };
             let heads = self.reader.heads();
             let mut refused = None;
             self.held.begin(wave, change);
@@ -364,7 +365,7 @@ impl Subscriber {
                     }
                 }
             });
-            self.subscription.add(WaveId(wave), past, adds).await;
+            self.subscription.add(WaveId(wave), history, adds).await;
             if let Some(overloaded) = refused {
                 return Err(into_status(overloaded));
             }

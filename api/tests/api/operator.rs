@@ -15,7 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
-use hawser_storage::RoomSettings;
+use hawser_storage::DiskReserveSettings;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tonic::Code;
@@ -305,7 +305,7 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
     let view = disk.clone();
     let node = node_with(|settings| settings.disk = Some(view), Arc::new(NoPeers)).await;
     let view = disk.clone();
-    node.engine.store().keep_room(RoomSettings {
+    node.engine.store().keep_room(DiskReserveSettings {
         free_bytes_min: 1 << 30,
         free_bytes: Arc::new(move || view.space().map(|space| space.free_bytes)),
     });

@@ -12,7 +12,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::error::BenchError;
 use crate::network::{self, Node};
-use crate::past::Past;
+use crate::past::SeededHistory;
 use crate::rpc::{self, Connection};
 use crate::scenario::fill;
 use crate::stats::{self, Latencies, Quantiles};
@@ -62,7 +62,7 @@ pub(crate) async fn run(
     page: u32,
 ) -> Result<ExpensiveReads, BenchError> {
     let many: Vec<Bytes> = (0..topics.min(TOPICS_MAX)).map(workload::topic).collect();
-    let crowded = (0..crowded_topics.min(TOPICS_MAX)).map(Past::topic);
+    let crowded = (0..crowded_topics.min(TOPICS_MAX)).map(SeededHistory::topic);
     let crowded: Vec<Bytes> = crowded.map(workload::topic).collect();
     let heads = network::cursor(&mut Connection::open(node.api()).await?).await?;
     let below = |id: EnvelopeId| {
@@ -93,7 +93,7 @@ fn page_of(topics: Vec<Bytes>, last_seen: Cursor, limit: u32) -> Bytes {
 
 fn usage_of_busy() -> Result<Bytes, BenchError> {
     let granularity = metadata::PayerInfoGranularity::Day.into();
-    let payer_addresses = vec![Past::payer()?];
+    let payer_addresses = vec![SeededHistory::payer()?];
     Ok(metadata::GetPayerInfoRequest { payer_addresses, granularity }.encode_to_vec().into())
 }
 

@@ -13,7 +13,7 @@ use crate::args::DatabaseCache;
 use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::network::{Network, Node};
-use crate::past::Past;
+use crate::past::SeededHistory;
 use crate::process;
 use crate::rebuild_part::CUT_OFF;
 use crate::scenario::expensive::{self, Expensive, ExpensiveReads};
@@ -90,7 +90,7 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
     // Without peers: a start waits for one that does not answer, which is no cost of the log.
     let network = Network::kept(&plan.hawser, &folder, 1)?;
     let topics = (at / plan.per_topic.max(1)).max(1);
-    let past = Past {
+    let past = SeededHistory {
         minutes: plan.minutes,
         crowd: CROWD,
         crowded_topics: plan.crowded_topics,
@@ -145,7 +145,7 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
 async fn grow(
     plan: &Plan,
     network: &Network,
-    past: Past,
+    past: SeededHistory,
     at: u64,
     topics: u64,
 ) -> Result<Vec<Grown>, BenchError> {

@@ -64,7 +64,7 @@ pub enum Adoption {
 }
 
 /// A parameter's name with its new value.
-pub type Assignment = (String, B256);
+pub type ParameterAssignment = (String, B256);
 
 /// Parses the value of a parameter. A known parameter takes an address, `true` or `false`, or a decimal number, as its
 /// declaration says. Any parameter takes 32 bytes as `0x` and 64 hex digits.
@@ -72,7 +72,7 @@ pub type Assignment = (String, B256);
 /// # Errors
 /// [`AdminError::UnknownParameter`] if the name is not known, [`AdminError::Value`] if the
 /// contract would refuse the value.
-pub fn assignment(key: &str, value: &str) -> Result<Assignment, AdminError> {
+pub fn assignment(key: &str, value: &str) -> Result<ParameterAssignment, AdminError> {
     let word = value.parse::<B256>().ok().filter(|_| value.len() == 66);
     let Some(parameter) = known(key) else {
         let unknown = || AdminError::UnknownParameter { key: key.into(), near: known::near(key) };
@@ -146,12 +146,13 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterSta
 /// Fails when a registry or a contract cannot be read.
 pub async fn set(
     network: &Network,
-    assignments: &[Assignment],
+    assignments: &[ParameterAssignment],
     adoption: Adoption,
 ) -> Result<Plan, AdminError> {
     let keys: Vec<_> = assignments.iter().map(|(key, _)| key.clone()).collect();
     let mut states = get(network, &keys).await?;
-    let is_new = |(state, (_, word)): &(&ParameterState, &Assignment)| state.value != *word;
+    let is_new =
+        |(state, (_, word)): &(&ParameterState, &ParameterAssignment)| state.value != *word;
     let changes: Vec<_> = states
         .iter()
         .zip(assignments)
@@ -183,7 +184,10 @@ pub async fn apply(network: &Network, keys: &[String]) -> Result<Plan, AdminErro
 }
 
 /// Plans one transaction that sets all `changes`; an empty plan if there are none.
-pub(super) fn setting(network: &Network, changes: &[Assignment]) -> Result<Plan, AdminError> {
+pub(super) fn setting(
+    network: &Network,
+    changes: &[ParameterAssignment],
+) -> Result<Plan, AdminError> {
     const REGISTRY: Contract = Contract::SettlementChainParameterRegistry;
     let step = match changes {
         [] => return Ok(Plan::default()),

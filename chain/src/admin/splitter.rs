@@ -1,6 +1,6 @@
-//! Another deposit splitter beside the present one, which has no way to be upgraded: it is a plain contract without a
-//! proxy, a migrator or a parameter. It holds nothing between two calls, so the other one takes its place as soon as
-//! payers name it.
+//! A new deposit splitter beside the present one. A splitter cannot be upgraded: it is a plain contract without a
+//! proxy, a migrator or a parameter. It holds nothing between two calls, so the new splitter takes the place of the
+//! present one as soon as payers name it.
 
 use alloy::primitives::{Address, U256};
 

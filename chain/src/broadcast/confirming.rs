@@ -49,10 +49,10 @@ impl NonceProofs {
 
 /// The other transactions of the account that endpoints show for one nonce, each with its endpoint.
 ///
-/// Such a transaction ends a payload's claim to its nonce, and the payload is sent again with another one. The
-/// signature proves who signed the transaction, and not that it is mined: an endpoint may have kept one that another
-/// replaced. So it counts when two endpoints show it, or if only one is configured. If every other endpoint has
-/// stopped, it does not count, as the proof of a failure does not.
+/// Such a transaction ends a payload's claim to its nonce, and the payload is sent again with another nonce. The
+/// signature proves who signed the transaction, and not that it is mined: an endpoint may have kept a transaction that
+/// another one replaced. So the transaction counts when two endpoints show it, or if only one endpoint is configured.
+/// If every other endpoint has stopped, it does not count, just as the proof of a failure does not.
 #[derive(Debug, Default)]
 pub(super) struct ForeignTransactions(Vec<(String, B256)>);
 

@@ -70,8 +70,8 @@ fn key_of(topic: &PayloadTopic, digest: B256) -> B256 {
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
     by_payload: HashMap<(PayloadTopic, B256), JobId>,
-    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a later one cannot be
-    /// mined before it, even if the first one has to move to a higher nonce.
+    /// The payloads of each topic in the order of the calls. Only the first payload of a topic gets a nonce. So no
+    /// later payload is mined before it, even if the first payload has to move to a higher nonce.
     topics: HashMap<PayloadTopic, VecDeque<JobId>>,
     made: u64,
     recent: RecentResults,

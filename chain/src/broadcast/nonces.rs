@@ -9,16 +9,16 @@
 //!
 //! # Why a payload is mined once
 //!
-//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce.
-//! The chain mines at most one transaction per nonce, so at most one of them is mined.
+//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce. The chain mines at
+//! most one transaction per nonce, so it mines at most one transaction of a payload.
 //!
 //! A payload moves to another nonce only on *proof* that another transaction used its own. A missing receipt is not
 //! proof: nodes serve receipts later than counts, and some prune them. If no proof is found, the payload is given up as
 //! unknown and never sent again, because a caller can resolve an unknown payload but not one that was mined twice.
 //!
-//! If nodes refuse a payload again and again while one of them may have it, a filler with the same nonce is sent
-//! instead. The outcome of the payload is known as soon as one of the two is mined. The filler starts at the current
-//! price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
+//! If nodes refuse a payload again and again while a node may have it, a filler with the same nonce is sent instead.
+//! The outcome of the payload is known as soon as either the payload or the filler is mined. The filler starts at the
+//! current price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
 //!
 //! # Why nonces have no gaps
 //!
@@ -67,7 +67,7 @@ pub(super) struct Nonces {
     is_current: bool,
     /// The lowest unused nonce on the chain.
     mined: u64,
-    /// The latest block: the agreed one, or what one of several endpoints states alone while no other one answers.
+    /// The latest block. Endpoints agree on it, or a single endpoint states it while no other endpoint answers.
     head: u64,
     /// The highest block that two endpoints have stated at once, or the only one.
     agreed_head: u64,
@@ -148,9 +148,9 @@ impl Nonces {
         }
     }
 
-    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of
-    /// their transactions may be out. If two slots have one nonce, the later one holds it: the
-    /// earlier payload had given it up.
+    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of their transactions may
+    /// be out. If two slots have the same nonce, the later slot holds the nonce, because the earlier payload had given
+    /// it up.
     pub(super) fn recover(
         &mut self,
         id: SlotId,
@@ -400,7 +400,7 @@ impl Nonces {
                 slot.accepted();
             }
             SendOutcome::Contested(reason) => {
-                // Nodes that have a transaction mine it only once it is the next one.
+                // A node mines a transaction only once its nonce is the account's next one.
                 let is_next = slot.maybe_out && nonce == self.mined;
                 let gives_up = is_next && slot.count_contested(reason);
                 slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };

@@ -62,7 +62,7 @@ pub(super) struct PollResponse {
     pub(super) mined: HashMap<B256, MinedPayload>,
     /// A count above the confirmed one that an endpoint reported and failed to prove.
     pub(super) unproven: Option<u64>,
-    /// A transaction that one endpoint calls mined, and no other one, after all were asked.
+    /// A transaction that a single endpoint calls mined, after all endpoints were asked.
     pub(super) contested: Option<B256>,
     /// Empty unless all endpoints were asked.
     pub(super) heads: Heads,
@@ -73,8 +73,8 @@ struct EndpointAnswer {
     endpoint: String,
     counts: AccountCounts,
     head: u64,
-    /// The queried nonces that are used by its count, or for which it was asked because another endpoint shows a proof,
-    /// with the proof of the payload if it shows one.
+    /// The queried nonces that are used by this endpoint's count, and those for which another endpoint shows a proof.
+    /// Each has the proof of its payload, if this endpoint shows one.
     uses: HashMap<SlotId, Option<MinedPayload>>,
 }
 

@@ -1,10 +1,10 @@
 //! The current gas price, of which one endpoint of several is not believed: see `crate::prices`.
 //!
-//! A transaction is signed at the lower median of the prices that endpoints state. One that replaces it, because it was
-//! too cheap or is stuck, is signed at the upper median. They differ only if the number of endpoints is even. Of two
-//! endpoints, one that lies therefore delays a transaction and does not keep it from being mined: if its price is too
-//! low, the replacement has that of the other one, and if it is too high, only replacements have it, and only up to the
-//! ceiling.
+//! A transaction is signed at the lower median of the prices that endpoints state. The replacement of a transaction
+//! that was too cheap or is stuck is signed at the upper median. The two medians differ only if the number of endpoints
+//! is even. So with two endpoints a lie delays a transaction, and does not keep it from being mined. If the invented
+//! price is too low, the replacement has the honest endpoint's price. If it is too high, only replacements have it, and
+//! only up to the ceiling.
 //!
 //! A price of the last seconds is used at once and read again in the background, so that an endpoint that hangs delays
 //! no transaction.

@@ -16,12 +16,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The number of errors after which a payload is given up that no node accepts and one may have. A guess: with the
 /// pauses above they take half a minute, longer than a proxy or a node restarts.
 const ERRORS_MAX: u32 = 20;
-/// The number of answers after which a payload is given up that is the next one to be mined, and that an endpoint calls
-/// accepted while another one refuses it. A guess: between two of them are two blocks and two seconds, or ten seconds,
-/// and its price rises with each, so nodes that have it would have mined it.
+/// The number of contested answers after which the next payload to be mined is given up: an endpoint calls the payload
+/// accepted, and another endpoint refuses it. A guess: two such answers are two blocks and two seconds apart, or ten
+/// seconds, and the price rises with each answer. So nodes that have the payload would have mined it by then.
 const CONTESTED_MAX: u32 = 5;
-/// The number of answers after which the next payload to be mined gets a higher price, while one endpoint has another
-/// transaction with its nonce and another one gives no clear answer. A guess: with the pauses, ten seconds.
+/// The number of answers after which the next payload to be mined gets a higher price. In each of these answers an
+/// endpoint has another transaction with the payload's nonce, and a second endpoint gives no clear answer. A guess:
+/// with the pauses, ten seconds.
 const OUTBID_MAX: u32 = 5;
 
 /// The id of a payload to broadcast.
@@ -92,7 +93,7 @@ pub(super) struct DueTransaction {
 /// The endpoints that get a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recipients {
-    /// The preferred one, and every one if it does not accept the transaction soon.
+    /// The preferred endpoint, and every endpoint if the preferred one does not accept the transaction soon.
     First,
     /// Every one, because one may lately have kept a transaction to itself, or was slow.
     All,
@@ -143,8 +144,8 @@ pub(super) enum SendOutcome {
     Accepted,
     /// The response was lost; the node may have the transaction.
     Lost,
-    /// An endpoint says that it has the transaction, and another one refuses it or answers with an unspecific error.
-    /// One of them may lie.
+    /// An endpoint says that it has the transaction. Another endpoint refuses the transaction, or answers with an
+    /// unspecific error. Either endpoint may lie.
     Contested(String),
     /// The node answered with an unspecific error; it may have the transaction. Or an endpoint refuses the transaction,
     /// and another endpoint gives an answer by which it does not claim to have it.
@@ -156,7 +157,7 @@ pub(super) enum SendOutcome {
     /// An endpoint lacks transactions with lower nonces, and may accept this one later. Another one refuses it: this is
     /// the outcome once it is the next one to be mined.
     NonceAheadForSome(Box<Self>),
-    /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
+    /// The node has another transaction with this nonce. The price of the sent transaction is too low to replace it.
     Underpriced,
     /// An endpoint answers [`Underpriced`](Self::Underpriced). Another endpoint gives this answer, by which it does not
     /// claim to have the transaction.
@@ -325,13 +326,15 @@ pub(super) struct NonceSlot {
     pub(super) tries: u32,
     /// Higher prices that were signed since then, because the chain called a transaction too cheap.
     pub(super) raises: u32,
-    /// Errors with which nodes have refused its transactions since one was last accepted,
-    /// while a node may have one of them.
+    /// The number of errors with which nodes have refused the slot's transactions since a node last accepted one. They
+    /// count while a node may have one of these transactions.
     pub(super) errors: u32,
-    /// Contested answers since one was last accepted without a refusal, while it was the next one to be mined.
+    /// The number of contested answers since a transaction was last accepted without a refusal. Only answers about the
+    /// next transaction to be mined count.
     pub(super) contested: u32,
-    /// Answers since one was last accepted, or got a higher price for them, with which one endpoint calls the payload
-    /// too cheap to replace another transaction and another one gives no clear answer.
+    /// The number of undecided answers since a transaction was last accepted, or last got a higher price because of
+    /// such answers. In each, one endpoint calls the payload too cheap to replace another transaction, and a second
+    /// endpoint gives no clear answer.
     pub(super) outbid: u32,
     /// The last of these errors, once the payload is given up and a filler uses the nonce.
     pub(super) given_up: Option<String>,
@@ -368,10 +371,11 @@ impl NonceSlot {
     /// Returns what a response says about the latest transaction. `is_next` is true if it is the next one to be mined,
     /// by the count: no lower nonces are missing.
     ///
-    /// The responses that the next one's nonce is used, or that lower ones are missing, contradict the count: an
-    /// endpoint lies, or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or
-    /// another sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as
-    /// lost responses, after a number of which its price rises.
+    /// Two responses contradict the count of mined nonces: that the next nonce is used, and that lower nonces are
+    /// missing. An endpoint that gives them lies, or is behind. Another endpoint may refuse a filler because it has the
+    /// payload, or another sender's transaction, and the filler is too cheap to replace it. The contradiction outweighs
+    /// such a refusal. So for a filler both responses count as lost. After a number of lost responses the filler's
+    /// price rises.
     ///
     /// [`SendOutcome::UnderpricedForSome`] stays what it is only if the payload is to get a higher price now.
     pub(super) fn said(&mut self, response: SendOutcome, is_next: bool) -> SendOutcome {
@@ -415,7 +419,7 @@ impl NonceSlot {
         self.phase = if gives_up || raises { Phase::Sign } else { Phase::Send { at } };
     }
 
-    /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.
+    /// Counts an answer in which one endpoint accepts and another endpoint refuses the next transaction to be mined.
     /// Returns true if the payload is to be given up now.
     pub(super) fn count_contested(&mut self, reason: String) -> bool {
         self.contested = self.contested.saturating_add(1);

@@ -97,8 +97,8 @@ pub(super) async fn gas_limit(
     }
 }
 
-/// Returns the gas limit on which the endpoints agree that are not paused, each at least `least`: see [`agreed_limit`].
-/// If none of them accepts the call, all are asked, because one of the others may accept it.
+/// Returns the gas limit on which the endpoints without a pause agree, each at least `least`: see [`agreed_limit`]. If
+/// none of these endpoints accepts the call, the paused endpoints are asked too, because one of them may accept it.
 async fn estimated_by_most(
     endpoints: &Endpoints,
     account: Address,
@@ -133,10 +133,11 @@ async fn estimated_by_most(
 
 /// Returns the gas limit to use of those that endpoints state, each at least `least`; `None` without one.
 ///
-/// A limit that is too low has the transaction fail, and be paid for. One that is too high costs nothing, but counts
-/// for the ceilings and may exceed the balance. So the upper median is used, and at most [`GAS_FACTOR_MAX`] times the
-/// lower one. Of three endpoints, one that lies changes nothing. Of two, one that states too much raises what counts
-/// for the ceilings by that factor, and one that states too little changes nothing.
+/// A limit that is too low has the transaction fail, and be paid for. A limit that is too high costs nothing, but
+/// counts for the ceilings and may exceed the balance. So the upper median is used, and at most [`GAS_FACTOR_MAX`]
+/// times the lower median. With three endpoints, a single lie changes nothing. With two, an endpoint that states too
+/// much raises the amount that counts for the ceilings by at most that factor, and an endpoint that states too little
+/// changes nothing.
 fn agreed_limit(limits: &[u64], least: u64) -> Option<u64> {
     let of_each = limits.iter().map(|limit| u128::from((*limit).max(least)));
     let Medians { lower, upper } = Medians::of(of_each)?;
@@ -218,9 +219,10 @@ async fn send_to_first_soon(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
 /// another nonce. An endpoint that lies may have passed the transaction on, and the payload would be paid for twice. So
 /// every endpoint has to say it; one that was not reached does not.
 ///
-/// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
-/// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
-/// its nonce. See [`weighed`] for other answers beside a refusal.
+/// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some endpoints
+/// refuse the transaction and another endpoint accepts none at present, the transaction is sent again. After a number
+/// of such answers a filler with the same nonce takes the payload's place. See [`weighed`] for other answers beside a
+/// refusal.
 pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
     let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
     let all_refuse = each.iter().flatten().all(is_refusal);
@@ -234,9 +236,10 @@ pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) 
     }
 }
 
-/// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. It
-/// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
-/// refuses nothing. The outcome is [`SendOutcome::Later`] if some refuse it and none is known to have it.
+/// Sends a transaction to the first endpoint that answers, and to every endpoint unless the first one accepts it. The
+/// transaction counts as refused only if every endpoint refuses it. An endpoint that refuses it may have passed it on,
+/// and an endpoint that was not reached refuses nothing. The outcome is [`SendOutcome::Later`] if some endpoints refuse
+/// the transaction and none is known to have it.
 pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let first = send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     if first == SendOutcome::Accepted {
@@ -327,8 +330,8 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes, is_out: &AtomicBool) 
     }
 }
 
-/// Sends a transaction to every endpoint at once. Once one has accepted it, the others have `grace` left. Returns their
-/// outcomes; `None` for one without a connection.
+/// Sends a transaction to every endpoint at once. Once an endpoint has accepted the transaction, the other endpoints
+/// have `grace` left. Returns their outcomes; `None` for one without a connection.
 async fn send_to_each(
     endpoints: &Endpoints,
     raw: &Bytes,

@@ -31,7 +31,7 @@ use crate::endpoints::Endpoints;
 use crate::prices;
 use crate::send::{Call, Chain, Quote, RequestError, SendError};
 
-/// The time for which one endpoint may be behind another one. Guess: a few blocks.
+/// The time by which an endpoint may be behind another endpoint. Guess: a few blocks.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 /// The time limit for an endpoint to state its fees. Guess.
 const FEES_MAX: Duration = Duration::from_secs(2);
@@ -206,8 +206,8 @@ impl Witnesses {
         Ok(state.counts.iter().filter(|it| pending(it)).map(|it| it.mined).min())
     }
 
-    /// Asks every endpoint for the account's counts. One whose count is above those of the others, and above
-    /// `known_count`, has to show a transaction of the account as proof.
+    /// Asks every endpoint for the account's counts. An endpoint whose count is above the counts of all others, and
+    /// above `known_count`, has to show a transaction of the account as proof.
     async fn counts(
         &self,
         account: Address,
@@ -223,9 +223,9 @@ impl Witnesses {
         Ok(poll(&self.0.endpoints, account, &request).await?.state)
     }
 
-    /// Hands the account's transaction with this nonce to the first endpoint, and to every one unless the first one
-    /// accepts it. A refusal by only some endpoints does not count: an endpoint that lies may have passed the
-    /// transaction on.
+    /// Hands the account's transaction with this nonce to the first endpoint. If that endpoint does not accept the
+    /// transaction, hands it to every endpoint. A refusal by only some endpoints does not count: an endpoint that lies
+    /// may have passed the transaction on.
     pub(crate) async fn hand_over(
         &self,
         account: Address,
@@ -265,14 +265,14 @@ impl Witnesses {
         *known = (*known).max(nonce + 1);
     }
 
-    /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
+    /// Sends a transaction to every endpoint, because an endpoint that has the transaction may keep it to itself.
     pub(crate) async fn spread(&self, raw: &Bytes) {
         let sent = submission::send(&self.0.endpoints, raw, Recipients::AllAgain).await;
         tracing::debug!(?sent, "a transaction was sent to every endpoint");
     }
 
-    /// Simulates a call at one of the endpoints, `chain`, or at another one if that refuses it. Returns its result and
-    /// its cost at the fees on which all of them agree.
+    /// Simulates a call at the endpoint `chain`, or at another endpoint if `chain` refuses it. Returns the call's
+    /// result, and its cost at the fees on which all endpoints agree.
     ///
     /// # Errors
     /// The errors of [`Chain::quote`].

@@ -64,8 +64,9 @@ pub async fn configuration_left(
     }
     let on_app =
         |Update { name, call }| PlannedCall { chain: ChainRole::App, name: name.to_owned(), call };
-    // The two chains have no order between them, so all remaining calls of one chain come before those of the other.
-    // Prices come last. Any account may make that call, so existing prices do not prove that the rest is done.
+    // The two chains have no order between them, so all remaining calls of the first chain come before those of the
+    // second. The call that sets prices comes last. Any account may make this call, so existing prices do not prove
+    // that the rest is done.
     calls.extend(undone(plan, app, app_updates(plan)).await?.into_iter().map(on_app));
     if calls.is_empty() {
         let prices = undone(plan, settlement, vec![price_update(plan)]).await?;
@@ -85,7 +86,7 @@ async fn undone(
 ) -> Result<Vec<Update>, DeployError> {
     let mut left: Vec<Update> = Vec::new();
     for update in updates {
-        // An update that follows another of its contract may depend on that one being mined.
+        // An update that follows an earlier update of its contract may depend on the earlier one being mined.
         let follows = left.last().is_some_and(|last| last.call.to == update.call.to);
         match chain.quote_without_fee(plan.layout.deployer, &update.call).await {
             Ok(_) => left.push(update),

@@ -1,14 +1,15 @@
 //! Asks other endpoints about the events of a page before they are stored.
 //!
-//! A page comes from one endpoint, which may make up an event, change one, or state another time for its block. An
-//! event counts if an endpoint with another host or port shows it too, or if another one has its block and a proof by
-//! the block's hash contains it (see [`super::proof`]). So one endpoint that lies about a block of the chain never adds
-//! to an originator's log, and one that denies an event never delays it if any endpoint can prove its block.
+//! A page comes from one endpoint. This endpoint may invent or change an event, or state a wrong time for its block. An
+//! event counts if an endpoint with another host or port shows the event too. It also counts if such an endpoint has
+//! the event's block, and a proof by the block's hash contains the event (see [`super::proof`]). So a single endpoint
+//! that lies about a block of the chain never adds to an originator's log. An endpoint that denies an event never
+//! delays the event if any endpoint can prove its block.
 //!
-//! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
-//! it, nothing is stored. The same holds for blocks above the heads of the others, as long as one of these goes on with
-//! the chain: the endpoint in use may have made them up. While all others are silent or stand still, reading goes on
-//! after [`WAIT_MAX`] or [`STILL_MAX`].
+//! An endpoint with a branch of its own cannot be refuted if headers prove that branch. While another endpoint
+//! contradicts it, nothing is stored. The same holds for blocks above the heads of all other endpoints, as long as one
+//! of these goes on with the chain: the endpoint in use may have invented the blocks. While all others are silent or
+//! stand still, reading goes on after [`WAIT_MAX`] or [`STILL_MAX`].
 
 mod heads;
 
@@ -105,7 +106,7 @@ pub(super) enum PositionAnswer {
     Differs,
     /// None has the block, and at least one that answers has no block at that height.
     Lacked {
-        /// True if one of them goes on with the chain below it.
+        /// True if one of these endpoints goes on with the chain below the block.
         goes_on: bool,
     },
 }
@@ -250,7 +251,7 @@ impl Asked<'_> {
                     BlockVerdict::Open => first_open = first_open.or(Some(number)),
                 }
             }
-            // Others that lack one block mostly lack the later ones too.
+            // An endpoint that lacks a block mostly lacks the later blocks too.
             if first_open.is_some() {
                 return (Confirmation::Unanswered, first_open);
             }
@@ -361,7 +362,7 @@ fn is_renamed(event: &IndexedEvent, there: Option<&IndexedEvent>) -> bool {
 struct UnshownBlock<'a> {
     block: BlockRef,
     events: Vec<&'a IndexedEvent>,
-    /// The endpoints, by host and port, that show one of them under the name of another transaction.
+    /// The endpoints, by host and port, that show one of the events under the name of another transaction.
     renamed_by: BTreeSet<String>,
 }
 
@@ -411,10 +412,10 @@ enum BlockVerdict {
 
 /// Judges the events of a block that no other endpoint shows.
 ///
-/// A proof without one of the events refutes them, also if a liar gives it. A proof with all of them confirms them only
-/// if another endpoint has the block, because an invented header and receipts match their hash as well. Another block
-/// at that height contradicts, whether or not its endpoint can prove its logs, unless its header does not have its
-/// hash.
+/// A proof that lacks one of the events refutes the events, even if an endpoint that lies gives it. A proof that
+/// contains all of them confirms them only if another endpoint has the block, because an invented header and invented
+/// receipts match their hash as well. Another block at that height contradicts, whether or not its endpoint can prove
+/// its logs, unless its header does not have its hash.
 fn judge(
     events: &[&IndexedEvent],
     block: BlockRef,
@@ -430,7 +431,7 @@ fn judge(
         return BlockVerdict::Refuted;
     }
     let others = || answers.iter().filter(|answer| !answer.is_giver);
-    // Receipts do not contain transaction hashes, so one of two that name different ones may lie.
+    // Receipts do not contain transaction hashes. So if two endpoints name different hashes, either may lie.
     let renames = |proof: &ProvenLogs| {
         events.iter().any(|event| transaction_in(proof, event) != Some(event.transaction))
     };

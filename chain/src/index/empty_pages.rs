@@ -2,8 +2,9 @@
 //!
 //! Such a page becomes the stored position alone, so an endpoint that makes up blocks above the chain's could have
 //! events of the chain wait until it is as high. Pages are held in memory until one is due for a commit. Then the other
-//! endpoints are asked once about its last block. A page that none of them shows is not committed, and if they go on
-//! below it for [`LACKED_MAX`], all that is not stored is read again from another endpoint.
+//! endpoints are asked once about its last block. A page whose last block no other endpoint has is not committed. If
+//! the other endpoints go on below that block for [`LACKED_MAX`], everything that is not stored yet is read again from
+//! another endpoint.
 
 use std::time::{Duration, Instant};
 

@@ -502,7 +502,7 @@ mod tests {
         log_of(topics, log.inner.data.data.clone())
     }
 
-    /// A contract writes no such log. An endpoint may make one up, and another implementation of a contract may
+    /// A contract writes no such log. An endpoint may invent such a log, and another implementation of a contract may
     /// write one.
     #[test]
     fn a_log_with_a_value_beyond_its_type_is_no_event() {

@@ -20,8 +20,8 @@ use crate::send::{ANSWER_LEN_BYTES_MAX, BLOCK_NUMBER_MAX, Chain, RequestError};
 /// The number of requests in one JSON-RPC batch. A guess: common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
 /// The number of rounds of requests for the logs of one page; a round is one request, or one batch. A guess: enough for
-/// an endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on
-/// purpose.
+/// an endpoint that accepts a thousandth of the blocks that other endpoints accept, and a bound on an endpoint that
+/// refuses on purpose.
 const ROUNDS_MAX: u32 = 40;
 /// The largest weight of the logs of one page, or of the receipts of one block, that come in parts. Neither weighs more
 /// than its text, so what fits into one answer ([`ANSWER_LEN_BYTES_MAX`]) fits in any number of parts.

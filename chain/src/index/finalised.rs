@@ -35,8 +35,8 @@ pub struct FinalChain {
     last: BlockHeader,
     /// The searches that were made for events of unknown transactions.
     searches: AtomicU32,
-    /// The searches that were made for the times of sequence ids. They have a bound of their own, so that many reports
-    /// of one kind leave none of the other kind undecided.
+    /// The searches that were made for the times of sequence ids. These searches have a bound of their own, so that
+    /// many reports of one kind leave no report of the other kind undecided.
     place_searches: AtomicU32,
 }
 
@@ -189,7 +189,7 @@ struct LoggedPayload {
     client: Bytes,
 }
 
-/// Decodes a log of the broadcaster at `address`; `None` if it is another one.
+/// Decodes a log of the broadcaster at `address`; `None` for any other log.
 fn payload_of(source: EventSource, address: Address, log: &Log) -> Option<LoggedPayload> {
     if log.address() != address || log.removed {
         return None;

@@ -112,7 +112,7 @@ impl HeadStatus {
         self.head.filter(|head| is_announced && head.number > newest)
     }
 
-    /// Notes that a WebSocket has ended, and why. One of another chain stays noted until it serves this chain.
+    /// Notes that a WebSocket has ended, and why. A WebSocket of another chain stays noted until it serves this chain.
     fn end_push(&mut self, index: usize, error: &PushError) {
         self.pushed = false;
         if let PushError::WrongChain { found, .. } = error {

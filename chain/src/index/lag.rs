@@ -31,8 +31,8 @@ pub(super) struct EndpointLag {
 pub(super) struct LagReason {
     /// The reason as text, for logs.
     pub(super) text: &'static str,
-    /// The number of a block that the endpoint lacks. The reason counts only if another endpoint has it, because the
-    /// head of the chain is stated by one endpoint alone, which may have invented it.
+    /// The number of a block that the endpoint lacks. The reason counts only if another endpoint has this block. A
+    /// single endpoint states the head of the chain, and may have invented it.
     pub(super) lacks: u64,
     /// True if the endpoint shows no new block, and false if it goes on far behind.
     is_still: bool,

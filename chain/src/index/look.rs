@@ -40,7 +40,7 @@ const PAGES_MAX: usize = 10_000;
 
 /// Blocks that are due for a second look, with the events that are known of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub struct RecheckPage {
     /// The blocks to look at.
     pub blocks: RangeInclusive<u64>,
     /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
@@ -65,7 +65,7 @@ pub struct SecondLook {
     /// The highest block read near the head whose second look is done.
     done: Option<u64>,
     /// The last blocks that were read before the start, and pages read far from the head, ascending.
-    pages: VecDeque<Due>,
+    pages: VecDeque<RecheckPage>,
     /// The number of remembered events of all pages.
     page_events: usize,
     /// True if pages far from the head get no second look.
@@ -92,7 +92,7 @@ impl SecondLook {
             first..=position.number
         });
         let before = before.filter(|blocks| !blocks.is_empty());
-        let pages = before.map(|blocks| Due { blocks, known: None });
+        let pages = before.map(|blocks| RecheckPage { blocks, known: None });
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
@@ -128,7 +128,7 @@ impl SecondLook {
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
             let start = end.saturating_sub(length).max(first);
-            self.pages.push_front(Due { blocks: start..=end - 1, known: None });
+            self.pages.push_front(RecheckPage { blocks: start..=end - 1, known: None });
             end = start;
         }
     }
@@ -168,7 +168,7 @@ impl SecondLook {
         let mut known = EventSet::default();
         events.values().for_each(|events| known.merge(events));
         self.page_events += known.size();
-        self.pages.push_back(Due { blocks: blocks.clone(), known: Some(known) });
+        self.pages.push_back(RecheckPage { blocks: blocks.clone(), known: Some(known) });
         for page in &mut self.pages {
             if self.page_events <= PAGE_EVENTS_MAX {
                 break;
@@ -192,7 +192,7 @@ impl SecondLook {
         }
     }
 
-    fn pop_page(&mut self, pop: impl FnOnce(&mut VecDeque<Due>) -> Option<Due>) {
+    fn pop_page(&mut self, pop: impl FnOnce(&mut VecDeque<RecheckPage>) -> Option<RecheckPage>) {
         let known = pop(&mut self.pages).and_then(|page| page.known);
         self.page_events -= known.map_or(0, |known| known.size());
     }
@@ -211,13 +211,13 @@ impl SecondLook {
     /// Returns the blocks that are due for a second look, given the head and the first unread block. No look may be
     /// running.
     #[must_use]
-    pub fn due(&mut self, head: u64, unread: u64) -> Option<Due> {
+    pub fn due(&mut self, head: u64, unread: u64) -> Option<RecheckPage> {
         self.read_since = None;
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
         if let Some(page) = self.pages.front().filter(|page| is_deep(*page.blocks.end())) {
             let (first, last) = (*page.blocks.start(), *page.blocks.end());
             let last = self.most.map_or(last, |most| last.min(first.saturating_add(most - 1)));
-            return Some(Due { blocks: first..=last, known: page.known.clone() });
+            return Some(RecheckPage { blocks: first..=last, known: page.known.clone() });
         }
         let from = self.done.map_or(0, |done| done + 1);
         let mut open = self.blocks.range(from..).map(|(number, _)| *number);
@@ -236,7 +236,7 @@ impl SecondLook {
         }
         let mut known = EventSet::default();
         self.blocks.values().for_each(|events| known.merge(events));
-        Some(Due { blocks: first..=last, known: Some(known) })
+        Some(RecheckPage { blocks: first..=last, known: Some(known) })
     }
 
     /// Marks the blocks of the last look as verified, unless some of them were read again meanwhile: the look compared
@@ -372,7 +372,7 @@ mod tests {
         let position = BlockRef { number: 200, hash: B256::ZERO };
         let mut look = SecondLook::after(Some(position), 150);
         assert_eq!(look.due(263, 264), None);
-        assert_eq!(look.due(264, 265), Some(Due { blocks: 150..=200, known: None }));
+        assert_eq!(look.due(264, 265), Some(RecheckPage { blocks: 150..=200, known: None }));
         look.end(&(150..=200));
         assert_eq!(look.due(264, 265), None);
     }
@@ -406,7 +406,8 @@ mod tests {
         look.end(&(20_000..=20_136));
         look.go_back_to(20_100, 20_200, 30);
         assert_eq!(look.unlooked(20_200), 20_100);
-        assert_eq!(look.due(20_300, 20_200), Some(Due { blocks: 20_100..=20_106, known: None }));
+        let rest = RecheckPage { blocks: 20_100..=20_106, known: None };
+        assert_eq!(look.due(20_300, 20_200), Some(rest));
         look.go_back_to(1, 20_200, 10_000);
         assert_eq!(look.unlooked(20_200), 10_100);
     }
@@ -479,12 +480,12 @@ mod tests {
         };
         page(&mut look, 0..=99, &[100]);
         page(&mut look, 100..=199, &[]);
-        let first = Due { blocks: 0..=99, known: Some(events(&[100])) };
+        let first = RecheckPage { blocks: 0..=99, known: Some(events(&[100])) };
         assert_eq!(look.due(1000, 200), Some(first));
         page(&mut look, 50..=149, &[200]);
         assert_eq!(blocks(&mut look, 1000, 150), Some(0..=49));
         look.end(&(0..=49));
-        let again = Due { blocks: 50..=149, known: Some(events(&[200])) };
+        let again = RecheckPage { blocks: 50..=149, known: Some(events(&[200])) };
         assert_eq!(look.due(1000, 150), Some(again));
         look.end(&(50..=149));
         assert_eq!(look.due(1000, 150), None);
@@ -577,7 +578,7 @@ mod tests {
         assert_eq!(blocks(&mut look, 1000, 10), Some(page.clone()));
         look.read_page(&page, &BTreeMap::new());
         look.end(&page);
-        let again = Due { blocks: page.clone(), known: Some(EventSet::default()) };
+        let again = RecheckPage { blocks: page.clone(), known: Some(EventSet::default()) };
         assert_eq!(look.due(1000, 10), Some(again));
         look.read_page(&(10..=19), &BTreeMap::new());
         look.end(&page);
@@ -593,7 +594,7 @@ mod tests {
         }
         look.read_page(&(0..=9), &BTreeMap::from([(0, many.clone())]));
         look.read_page(&(10..=19), &BTreeMap::from([(10, many)]));
-        assert_eq!(look.due(1000, 20), Some(Due { blocks: 0..=9, known: None }));
+        assert_eq!(look.due(1000, 20), Some(RecheckPage { blocks: 0..=9, known: None }));
         assert_eq!(look.page_events, 60_000);
     }
 }

@@ -12,7 +12,7 @@ use super::context::blocking;
 use super::event::BlockRef;
 use super::event_set::{EventSet, shown_by_all};
 use super::fetch;
-use super::look::Due;
+use super::look::RecheckPage;
 use super::proof::{self, EndpointAnswers};
 use super::receipts;
 use super::sink::{Sink, SinkError};
@@ -147,7 +147,7 @@ pub(super) async fn look(
     sink: &Arc<dyn Sink>,
     settings: &WalkSettings,
     filter: &Filter,
-    due: &Due,
+    due: &RecheckPage,
     held: &BTreeSet<usize>,
 ) -> Result<(LookOutcome, BTreeSet<String>), LookError> {
     let blocks = &due.blocks;

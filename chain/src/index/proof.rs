@@ -205,9 +205,10 @@ impl<E> EndpointAnswers<'_, E> {
 /// endpoint that names that transaction hides nothing. Besides, a log was not read if more endpoints, each host and
 /// port once, name the claimed hash than a hash with which it was read there.
 ///
-/// The claim is proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that
-/// has it is silent about its logs and their proof, and may have shown the log under another hash before. It is open
-/// while one that is silent about the proof shows the log under a hash with which it was read.
+/// Two cases leave the claim proven and not confirmed. In the first, no endpoint beside the claimant has the block. In
+/// the second, an endpoint that has the block is silent about its logs and their proof, and may have shown the log
+/// under another hash before. The claim is open while an endpoint that is silent about the proof shows the log under a
+/// hash with which it was read.
 #[must_use]
 pub fn judge<E>(
     claim: &Claim,
@@ -555,7 +556,8 @@ mod tests {
         let beside = |logs: Option<&[Log]>| verdict_beside(&renamed, &read, &there, logs, &shown);
         assert_eq!(beside(Some(slice::from_ref(&true_name))), Some(ClaimVerdict::Open));
         assert_eq!(beside(None), Some(ClaimVerdict::Proven), "it is silent about its logs too");
-        // One that shows its logs, and leaves this one out, gave it under no name. It holds nothing up by its silence.
+        // An endpoint that shows the block's logs without this log has never shown it under another hash. Its silence
+        // about the proof holds nothing up.
         assert_eq!(beside(Some(&[])), Some(ClaimVerdict::Confirmed));
         let verdict = verdict_of(&renamed, &read, &there, &[Err(()), Ok(None)]);
         assert_eq!(verdict, Some(ClaimVerdict::Open), "nothing is proven yet");

@@ -65,7 +65,8 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
-    /// The endpoint's own head when it last lacked a block below the announced one, until it has served all of them.
+    /// The endpoint's own head at the time when it last lacked a block below the announced head; `None` once it has
+    /// served all blocks below that head.
     own_head: Option<u64>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,

@@ -70,9 +70,9 @@ fn claimed(
     shown.filter(is_claimed).collect()
 }
 
-/// Returns the logs of a block as proved by the endpoint's header and receipts. Returns `None` if it has no
-/// proof: it lacks the block, keeps no receipts, shows ones that do not match, or serves a chain with
-/// another form of headers or receipts.
+/// Returns the logs of a block as proved by the endpoint's header and receipts. Returns `None` if the endpoint has no
+/// proof: it lacks the block, keeps no receipts, shows receipts that do not match, or serves a chain with another form
+/// of headers or receipts.
 ///
 /// # Errors
 /// Fails when the endpoint does not answer, or refuses for now.

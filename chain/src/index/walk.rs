@@ -368,8 +368,8 @@ impl Walk {
         &mut self.look
     }
 
-    /// Checks that headers, ascending and without equal ones, follow the blocks read so far and one another. Returns
-    /// the outcome if they do not.
+    /// Checks that the headers follow the blocks read so far, and that each header follows the header before it. The
+    /// headers have to ascend without repeats. Returns the outcome if a check fails.
     fn check_links(
         &mut self,
         before: Option<BlockRef>,

@@ -1,4 +1,4 @@
-//! Sends transactions of one account on one chain, one at a time, and waits for their receipts.
+//! Sends the transactions of an account on one chain, one after the other, and waits for each receipt.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -71,7 +71,7 @@ impl BoundedHttp {
         if self.sends_singly() {
             let answers = self.send_singly(requests, None, until).await;
             if answers.is_err() {
-                // One by one they may take too long. The endpoint may take batches again.
+                // The requests may take too long one by one, and the endpoint may take batches again.
                 *self.singly_until.lock() = None;
             }
             return answers;

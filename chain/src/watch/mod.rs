@@ -7,8 +7,8 @@
 //! A reading at a lower block than the last one is refused, if no endpoint has that block. A single endpoint may state
 //! a false block number, so no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
 //!
-//! A reading that changes a list needs more endpoints for it than against it, and one that does not change it must not
-//! have more against it: see `agreement`.
+//! A reading that changes a list needs more endpoints for the change than against it. A reading that changes nothing
+//! must not have more endpoints against it than for it: see `agreement`.
 
 mod agreement;
 mod balances;
@@ -87,7 +87,8 @@ pub enum WatchError {
         /// The violated property.
         reason: String,
     },
-    /// The reading differs from the last one, and other endpoints do not confirm it, or more of them have a newer one.
+    /// The reading differs from the last reading. Other endpoints do not confirm the reading, or more of them have a
+    /// newer one.
     #[error(
         "of the endpoints {for_it} say what was read at block {block}, and {against} say otherwise: an endpoint lies or \
          is behind, so look at each of them"

@@ -31,13 +31,13 @@ impl PartialEq for ReadList {
     }
 }
 
-/// Reads the entries after the known ones, all at one block, and returns them with its number. `known_block` is the
-/// block of the last reading. The contract only appends entries, so the newest known one is compared, and the others
-/// are as known with it. A list without it, as after a reorganisation, is a change like any other: it replaces nothing
-/// if it is of an older block, or if most endpoints contradict it. A list that cannot be read completely is discarded.
-/// The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is complete as
-/// of the block, because this machine's clock may be ahead, and the endpoint behind; at no time if as many endpoints
-/// have another list.
+/// Reads the entries after the known entries, all at one block, and returns them with the block's number. `known_block`
+/// is the block of the last reading. The contract only appends entries. So only the newest known entry is compared: if
+/// it is unchanged, all known entries are. A list without this entry, as after a reorganisation, is a change like any
+/// other. It replaces nothing if it is of an older block, or if most endpoints contradict it. A list that cannot be
+/// read completely is discarded. The table is confirmed as of the time before the reading: a rate may come to the chain
+/// during it. It is complete as of the block, because this machine's clock may be ahead, and the endpoint behind; at no
+/// time if as many endpoints have another list.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,

@@ -1,6 +1,6 @@
 //! `hawser peers`: shows and changes which peers a running node stays apart from.
 
-use hawser_node::admin::{self, AdminRequest, ApartRequest};
+use hawser_node::admin::{self, AdminRequest, PartitionRequest};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -15,9 +15,9 @@ use crate::output;
 pub(super) fn run(args: &PeersArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = asked_node::data_dir(&args.data, None)?;
     let request = match &*args.apart {
-        _ if args.together => ApartRequest::End,
-        [] => ApartRequest::Show,
-        peers => ApartRequest::Keep { peers: peers.to_vec(), for_s: args.lasts.as_secs() },
+        _ if args.together => PartitionRequest::End,
+        [] => PartitionRequest::Show,
+        peers => PartitionRequest::Keep { peers: peers.to_vec(), for_s: args.lasts.as_secs() },
     };
     let done = admin::ask(&data_dir, &AdminRequest::Apart(request), &mut |_| {})?;
     let Some(done) = done else { return Err(super::no_node_on(&data_dir)) };

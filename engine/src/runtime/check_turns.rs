@@ -1,5 +1,6 @@
 //! The turns of submitters at the check of their reports: one report at a time, within the budget of all checks.
-//! Submitters go round, one report each, and those with many waiting ones leave places to the others.
+//! Submitters take turns of one report each. A submitter with many waiting reports gives up places to the other
+//! submitters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,8 +133,8 @@ impl CheckTurns {
 }
 
 impl CheckQueue {
-    /// Makes room for a submission. Returns the one that has lost its place to it, if all were taken; `None` if none
-    /// gives way.
+    /// Makes room for a submission. If all places are taken, returns the submission that has lost its place; `None` if
+    /// no submission gives way.
     fn make_room(&mut self, caller: usize) -> Option<Option<oneshot::Sender<CheckTurn>>> {
         self.forget_gone();
         if self.waiting.len() < WAITING_MAX {

@@ -133,7 +133,7 @@ impl Signer {
         let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
         strands.extend(self.silent(&others));
         for originator in strands {
-            // A row that cannot be read costs one strand its checkpoints, and no other one.
+            // A row that cannot be read costs only its own strand the checkpoints.
             match self.sign(node, originator) {
                 Ok(()) => self.failed.succeeded(originator),
                 Err(error) => self.note_failed(originator, &error),

@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 use super::fair_queue::FairQueue;
 
-/// A queue in which groups take turns, and the keys of each group those of the group. So an owner of many keys in one
-/// group delays another group by one job. Unbounded: its user bounds what is pushed.
+/// A queue in which groups take turns. Within the turns of a group, its keys take turns. So an owner of many keys in
+/// one group delays each other group by one job. The queue is unbounded: its user bounds the jobs that are pushed.
 #[derive(Debug)]
 pub struct GroupedQueue<K, J> {
     /// The groups with jobs, in the order of their turns.
@@ -57,8 +57,8 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
         self.add(group, key, job, GroupJobs::push);
     }
 
-    /// Puts a job before the others of its key. The turn of the key comes after those of the other keys of its group,
-    /// and the turn of the group after those of the other groups.
+    /// Puts a job before the other jobs of its key. The key's turn comes after the turns of all other keys of its
+    /// group. The group's turn comes after the turns of all other groups.
     pub fn put_back(&mut self, group: K, key: K, job: J) {
         self.add(group, key, job, GroupJobs::put_back);
     }

@@ -98,10 +98,10 @@ pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
 pub use read::{
-    InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, Past, ProofAnswer, ProofReader,
-    ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan,
-    UsedAmount, UsedPeriod, WitnessId, WitnessState, at_begin_of_reader_threads,
-    begin_reader_thread,
+    HistoryMode, InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, ProofAnswer,
+    ProofReader, ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription,
+    TopicsQuery, UsageScan, UsedAmount, UsedPeriod, WitnessId, WitnessState,
+    at_begin_of_reader_threads, begin_reader_thread,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{

@@ -41,8 +41,9 @@ impl Drop for RemoveAbandoned<'_> {
 }
 
 impl ReportWrites {
-    /// Writes a report together with others that wait, by one call of `write`, which returns those that were new when
-    /// they are durable. Returns true if this one was new. Dropping the future before the write begins gives it up.
+    /// Writes a report together with all other waiting reports, by one call of `write`. That function returns the new
+    /// reports once they are durable. Returns true if this report was new. Dropping the future before the write begins
+    /// gives the report up.
     ///
     /// # Errors
     /// The error of the write: none of its reports is kept.

@@ -1,4 +1,4 @@
-//! Reports of misbehaviour: those that this node makes of its evidence, and those that callers submit.
+//! Reports of misbehaviour: this node makes reports of its evidence, and callers submit others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,8 +270,8 @@ impl ReportsState {
     }
 
     /// Tells the guard of this node's own strand of an envelope above its end that this node's key has signed: the
-    /// folder lacks it, or another process has the key. The caller may be the only one that holds it. Looks at the
-    /// highest place alone, so that a report of forged ones costs one signature.
+    /// folder lacks it, or another process has the key. The caller may be the only holder of the envelope. Looks at the
+    /// highest place alone, so that a report of forged envelopes costs one check of a signature.
     fn show_own(&self, report: &Report) {
         // Read after the report has come, so that it covers all that this process has shown to readers.
         let Ok(head) = self.store.snapshot().head(self.own) else { return };
@@ -293,9 +293,9 @@ impl ReportsState {
     }
 
     /// Tells the guard of this node's own strand of statements that this folder does not hold, although it holds their
-    /// places. The report is proven, so the key that the registry has for this node has signed them. If one was made
-    /// since the start, another process has the key, and is behind this one: no peer shows its envelopes, because peers
-    /// hold this node's.
+    /// places. The report is proven, so the key that the registry has for this node has signed them. If a statement was
+    /// made since the start, another process has the key, and its strand is behind this node's. No peer shows the
+    /// envelopes of that process, because peers hold this node's.
     fn show_second(&self, report: &Report) {
         let key = self.store.identity().public_key;
         let is_own_key =

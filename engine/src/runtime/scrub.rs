@@ -233,7 +233,7 @@ impl Scrubs {
         done
     }
 
-    /// Makes one in the background; `None` if another one is under way, or an operator wants one.
+    /// Makes a scrub in the background; `None` if another scrub is under way, or an operator wants one.
     fn run_behind(&self, pace: &mut ScrubPace<'_>) -> Option<Result<ScrubDone, ScrubError>> {
         let _working = self.parts.working.try_lock()?;
         let is_wanted = || self.parts.operators.load(Ordering::Acquire) > 0;

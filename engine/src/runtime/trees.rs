@@ -82,8 +82,8 @@ fn leaves_of<'a>(behind: impl Iterator<Item = &'a TreeBehind>) -> u64 {
     behind.map(|it| it.head.0.saturating_sub(it.size)).fold(0, u64::saturating_add)
 }
 
-/// Takes some steps. Returns the trees that are still behind; `None` if one of them cannot be read and others need
-/// further steps, for which no pause is made.
+/// Takes some steps. Returns the trees that are still behind; `None` if a tree cannot be read and other trees need
+/// further steps: these steps follow without a pause.
 ///
 /// # Errors
 /// When a tree cannot be read or extended, and all others are complete.

@@ -96,8 +96,8 @@ pub enum Priority {
     Normal,
     /// Publishes of a caller are checked. Takes turns with those of others, and with [`Self::Normal`] where both wait.
     Caller(PublishCaller),
-    /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
-    /// that it leaves the cores to requests of a few envelopes.
+    /// A large request of a caller is checked. Callers take turns with their large requests, on the threads of
+    /// [`Self::Behind`]. So large requests leave the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Callers take
     /// turns at these, on separate threads: any caller can cause such look-ups, and they must not hold up other checks.
@@ -149,9 +149,9 @@ impl Workers {
         self.spawn_told(priority, move |_| job());
     }
 
-    /// Runs `job` on one of the threads, and tells it the state of the thread before. To threads of a lower priority
-    /// it is always [`WorkerBefore::Worked`], because they are to wait for a core, and so it is to those for look-ups,
-    /// because nearly all of their requests store nothing.
+    /// Runs `job` on one of the threads, and tells it the state of the thread before. Threads of a lower priority
+    /// always get [`WorkerBefore::Worked`], because they are to wait for a core. Threads for look-ups always get it
+    /// too, because nearly all of their requests store nothing.
     pub(super) fn spawn_told(
         &self,
         priority: Priority,
@@ -237,8 +237,7 @@ impl Workers {
 
 impl ThreadsBehind {
     fn start(threads: usize) -> Self {
-        // Unbounded, because each followed strand has one batch and the one after it, and publishes are bounded by the
-        // bytes in flight.
+        // Unbounded: each followed strand has at most two batches here, and the bytes in flight bound publishes.
         let (strands, of_strands) = unbounded::<WorkerJob>();
         let (callers, of_callers) = CallerQueue::<WorkerJob>::new();
         let mut handles = Vec::new();
@@ -384,7 +383,8 @@ mod tests {
         };
         let (go, wait) = bounded::<()>(0);
         workers.spawn(Priority::Urgent, move || (0..2).for_each(|_| wait.recv().unwrap()));
-        // The thread works from here on. Before, it may look for jobs, find none, and take one of those below.
+        // The thread works from here on. Before this, the thread may look for jobs, find none, and take one of the jobs
+        // below.
         go.send(()).unwrap();
         let caller = Priority::Caller(alone(1));
         for priority in [Priority::Urgent, Priority::Normal, caller, Priority::Behind] {

@@ -9,7 +9,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
-    Change, EvidenceTime, LogEntry, Misbehavior, RoomSettings, SkipReason, Store, Validity,
+    Change, DiskReserveSettings, EvidenceTime, LogEntry, Misbehavior, SkipReason, Store, Validity,
     WriteFault,
 };
 use parking_lot::Mutex;
@@ -177,7 +177,7 @@ async fn a_followed_strand_goes_on_after_failed_writes_and_a_full_disk() {
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let seen = Arc::clone(&free);
     let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
-    store.keep_room(RoomSettings { free_bytes_min: 1 << 30, free_bytes });
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1 << 30, free_bytes });
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
     let mut next = 1;

@@ -13,7 +13,7 @@ use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{
     MisbehaviorKind, MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees,
 };
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, RoomSettings, Store};
+use hawser_storage::{DiskReserveSettings, Evidence, EvidenceTime, Misbehavior, Store};
 use parking_lot::Mutex;
 
 use crate::common::{self, NODE, START_NS};
@@ -63,7 +63,7 @@ fn full_behind_a_statement(store: &Store) -> Arc<Mutex<Option<Store>>> {
         let is_full = store.is_some_and(|it| !it.void_statements().unwrap().is_empty());
         Some(if is_full { 0 } else { u64::MAX })
     });
-    store.keep_room(RoomSettings { free_bytes_min: 1 << 30, free_bytes });
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1 << 30, free_bytes });
     full
 }
 

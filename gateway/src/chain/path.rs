@@ -334,9 +334,9 @@ impl ChainPath {
         self.writer.as_ref().map_or(WeiPerGas(0), |writer| writer.gas_price())
     }
 
-    /// Publishes all items and returns one result for each, with its index in the request. Payloads of one topic
-    /// get on the chain in this order; if one does not, later ones of its topic are not sent. If the future is
-    /// dropped, payloads that were not sent yet are cancelled, unless another request waits for them.
+    /// Publishes all items and returns one result for each, with its index in the request. Payloads of one topic get on
+    /// the chain in the order of the request. If a payload fails, the later payloads of its topic are not sent. If the
+    /// future is dropped, payloads that were not sent yet are cancelled, unless another request waits for them.
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
@@ -548,7 +548,7 @@ impl ChainPath {
         // A transaction costs gas once, even if a reorganisation gives its payload another sequence id.
         let is_billed_here =
             before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
-        // If several gateways wait for the same transaction, it is in the bill of the one that shares it first.
+        // If several gateways wait for the same transaction, the gateway that shares it first bills it.
         if is_told || is_billed_here {
             bill.give_back().await;
         } else {

@@ -1,8 +1,8 @@
 //! The payloads that were sent to the chain recently, with their results. A client without an answer repeats its
 //! request with equal bytes. It gets the result of the first attempt, and the payload is not sent twice.
 //!
-//! Plain values; time is an argument. This is no cache library, because entries must leave by age alone. A cache
-//! that ranks entries by use drops the newest ones of a burst first, and these are the ones that clients repeat.
+//! Plain values; time is an argument. This is no cache library, because entries must leave by age alone. A cache that
+//! ranks entries by use drops the newest entries of a burst first, and clients repeat exactly these.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -122,7 +122,7 @@ impl ChainRecord {
         Ok(())
     }
 
-    /// Reads the newest good entries of the file; `None` if its first line is another one.
+    /// Reads the newest good entries of the file; `None` if its first line differs.
     fn newest(&self) -> io::Result<Option<Vec<Entry>>> {
         let bytes = fs::read(&self.path)?;
         let body = match bytes.strip_prefix(self.head.as_bytes()) {

@@ -1,8 +1,8 @@
 //! The turns of callers at a topic of the chain.
 //!
-//! The writer puts the payloads of a topic on the chain one after another, so a second one at the writer only waits
-//! there. A caller with many payloads of one topic would take most places at the writer with them, and a payload of
-//! another caller for this topic would come after all of them. So a payload waits for the turn of its topic before it
+//! The writer puts the payloads of a topic on the chain one after another, so a second payload of the topic only waits
+//! at the writer. A caller with many payloads of one topic would take most places at the writer. A payload of another
+//! caller for this topic would then come after all of them. So a payload waits for the turn of its topic before it
 //! takes a place.
 
 use std::collections::HashMap;

@@ -156,8 +156,8 @@ pub(super) fn verify(
     }
     let payer = statement.payer();
     let is_sent = payer.as_bytes() == expected.payer_envelope;
-    // One that was stored before this request may have another retention, or another signature of the payer. It is
-    // published, so another node would cost the payer a second fee. A node that alters this request is at fault.
+    // An envelope that was stored before this request may have another retention, or another signature of the payer. It
+    // is published, so another node would cost the payer a second fee. A node that alters this request is at fault.
     let is_earlier = statement.originator_ns() < expected.signed_ns;
     if !(is_sent || is_earlier && is_same_order(expected, payer)) {
         return Err(AnswerError::OtherPayerEnvelope);

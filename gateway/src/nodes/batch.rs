@@ -300,10 +300,10 @@ impl NodeCaller {
         }
     }
 
-    /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a
-    /// bad envelope must not fail the requests of other callers. If it names envelopes that it cannot check, halves the
-    /// other jobs, because a node may name one envelope at a time. So there is at most one call for each job. Cancels
-    /// the call when the attempts of all its jobs have ended, to free their memory.
+    /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a bad
+    /// envelope must not fail the requests of other callers. If the node names envelopes that it cannot check, halves
+    /// the other jobs, because a node may name one envelope at a time. So there is at most one call for each job.
+    /// Cancels the call when the attempts of all its jobs have ended, to free their memory.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
             // Leaves out jobs whose attempt has ended or whose caller has hung up.

@@ -236,8 +236,8 @@ impl NodeError {
         text.parse().ok().map(|seconds: u64| seconds.clamp(1, RETRY_AFTER_S_MAX))
     }
 
-    /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
-    /// if it was never called or reached, or has refused them.
+    /// Returns true if the node may have published the envelopes although the attempt failed. The node has certainly
+    /// not published them if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Unable(_) | Self::NotCalled(_) => false,

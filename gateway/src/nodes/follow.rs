@@ -121,8 +121,8 @@ impl ChainStrands {
         self.0.fresh.lock().any_new(ids, Instant::now())
     }
 
-    /// Returns true if a node still lacks one of these places and another node has it. The node may then refuse
-    /// envelopes that depend on the place.
+    /// Returns true if a node still lacks at least one of these places, and another node has it. The node may then
+    /// refuse envelopes that depend on the place.
     pub(crate) fn is_behind(&self, node: OriginatorId, ids: &[EnvelopeId]) -> bool {
         !ids.is_empty() && self.with(|observed| ids.iter().any(|id| observed.is_behind(node, *id)))
     }

@@ -1,11 +1,11 @@
 //! Tracks the lateness of each node: the time since when its readers lack an envelope that readers of two other
 //! nodes get. Plain values; time is an argument.
 //!
-//! The cursors that nodes report only raise a suspicion, because nodes of different kinds count
-//! differently. One counts the places of invalid envelopes, and another only those that it stores. The second
-//! one then stays behind until the next valid envelope, although its readers lack nothing. So the other
-//! nodes are asked for envelopes after the suspect's place. A node is late when two others show an
-//! envelope there. Two are needed because a single lying node must not make all others look late.
+//! The cursors that nodes report only raise a suspicion, because nodes of different kinds count differently. One kind
+//! counts the places of invalid envelopes, and another kind counts only the places that it stores. A node of the second
+//! kind then stays behind until the next valid envelope, although its readers lack nothing. So the other nodes are
+//! asked for envelopes after the suspect's place. A node is late when two others show an envelope there. Two are needed
+//! because a single lying node must not make all others look late.
 //!
 //! Some nodes take a strand only from its originator, and cannot get envelopes that the originator does not send.
 //! So a node does not count as late because of a strand while its originator does not serve, or lacks the envelope
@@ -181,7 +181,7 @@ impl NodeLags {
         heads.iter().find(|(_, head)| *head >= sequence).map(|(at, _)| *at)
     }
 
-    /// Returns each node with the places at which its cursor is behind those of two others.
+    /// Returns each node with the places at which its cursor is behind the cursors of two other nodes.
     fn places(&self) -> impl Iterator<Item = (OriginatorId, EnvelopeId)> {
         self.cursors.iter().flat_map(|(node, cursor)| {
             let behind = self.heads.iter().filter_map(|(originator, heads)| {

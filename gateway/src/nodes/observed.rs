@@ -137,8 +137,8 @@ impl Observations {
         comparison
     }
 
-    /// Returns true if a node is behind another one at this place: it has shown neither the envelope nor a later one of
-    /// the strand, and the other one has shown the envelope.
+    /// Returns true if a node is behind another node at this place. The node has shown neither the envelope nor a later
+    /// envelope of the strand, and the other node has shown the envelope.
     pub(super) fn is_behind(&self, node: OriginatorId, id: EnvelopeId) -> bool {
         let own = self.nodes.get(&node).map_or(SequenceId::NONE, |it| it.cursor.get(id.originator));
         own < id.sequence && self.nodes.values().any(|window| window.envelopes.contains_key(&id))

@@ -105,11 +105,11 @@ impl RegistryFollower {
         if let Some(strands) = &self.setup.chain_strands {
             strands.follow(record.id, node.query_channel.clone(), end.clone());
         }
-        let measure = watch::Measure {
+        let probe = watch::ConnectProbe {
             every: self.setup.connect_time_every,
             timeout: self.setup.connect_timeout,
         };
-        watch::start(self.nodes.clone(), &node, measure, end);
+        watch::start(self.nodes.clone(), &node, probe, end);
         Ok(node)
     }
 }

@@ -1,8 +1,8 @@
 //! Reports wrong answers of nodes to other nodes, if the signed envelope proves the fault.
 //!
-//! Publishing waits for none of this. An answer takes the place of its node and kind of fault, and goes into a
-//! bounded queue. One task judges it as the receiving node will, and submits a report if it is justified. A node
-//! that lies in each answer causes one report an hour for each kind of fault.
+//! Publishing waits for none of this. An answer takes the place of its node and kind of fault, and goes into a bounded
+//! queue. A single task judges the answer as the receiving node will, and submits a report if the answer justifies
+//! one. A node that lies in each answer causes one report an hour for each kind of fault.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -82,8 +82,8 @@ impl Nodes {
         }
     }
 
-    /// Returns the nodes from which clients should read: the usable ones, without those whose recent calls mostly
-    /// failed, unless those of all did.
+    /// Returns the nodes from which clients should read. These are the usable nodes, without the nodes whose recent
+    /// calls mostly failed. If the recent calls of all usable nodes mostly failed, returns all of them.
     pub(crate) fn readable(&self) -> Vec<Arc<Node>> {
         let now = Instant::now();
         let (failing, working): (Vec<_>, Vec<_>) =

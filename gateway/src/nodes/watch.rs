@@ -44,18 +44,18 @@ const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// again, so this only catches a restart that is shorter than a round.
 const VERSION_EVERY: u32 = 600;
 
-/// The measurement of the time to connect.
+/// The interval and the time limit of the connections that a watcher opens to measure the time to connect.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Measure {
+pub(super) struct ConnectProbe {
     /// Interval; `None` for no measurement.
     pub(super) every: Option<Duration>,
     pub(super) timeout: Duration,
 }
 
 /// Starts the task that polls a node until `end`.
-pub(super) fn start(nodes: Nodes, node: &Arc<Node>, measure: Measure, end: CancellationToken) {
+pub(super) fn start(nodes: Nodes, node: &Arc<Node>, probe: ConnectProbe, end: CancellationToken) {
     let node = Arc::downgrade(node);
-    let watcher = Watcher { nodes, node, measure, rounds: 0, measured_at: None };
+    let watcher = Watcher { nodes, node, probe, rounds: 0, measured_at: None };
     tokio::spawn(async move {
         tokio::select! {
             () = end.cancelled() => {}
@@ -68,7 +68,7 @@ struct Watcher {
     nodes: Nodes,
     /// Weak, so that the task does not keep a node that has left the registry.
     node: Weak<Node>,
-    measure: Measure,
+    probe: ConnectProbe,
     rounds: u32,
     measured_at: Option<Instant>,
 }
@@ -148,12 +148,12 @@ impl Watcher {
     }
 
     async fn measure_connect_time(&mut self, node: &Node) {
-        let Some(every) = self.measure.every else { return };
+        let Some(every) = self.probe.every else { return };
         if self.measured_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
         self.measured_at = Some(Instant::now());
-        let time = connect_time(node, self.measure.timeout).await;
+        let time = connect_time(node, self.probe.timeout).await;
         // A node that cannot be reached loses its time, so it is not the closest one. The last node with a time
         // keeps it, so that the strategy still has a closest node.
         let is_last = || {

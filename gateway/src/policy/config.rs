@@ -537,8 +537,8 @@ impl PolicyFile {
         named.and_then(|name| self.policies.get(name)).unwrap_or(&self.default)
     }
 
-    /// Returns the limits that the callers of one network have together, if this caller is one of those; `None` if the
-    /// file names the caller, or sets no such limits.
+    /// Returns the limits that the callers of this caller's network have together; `None` if the file names the caller,
+    /// or sets no such limits.
     #[must_use]
     pub(crate) fn network_limits_of(&self, caller: &str) -> Option<&Policy> {
         if self.network == Policy::default() {

@@ -132,7 +132,7 @@ struct KeptAnswer {
 /// A caller, and the kinds of its envelopes as a bit set.
 type AnswerKey = (Box<str>, u8);
 
-/// The answers to questions of one sort, and the turns of those that wait for one.
+/// The answers to questions of one sort, and the turns of the callers that wait for an answer.
 struct Answers<K> {
     /// The answers that admit. They stay here after their end, until newer ones need the room: a question whose last
     /// answer admitted is a renewal.

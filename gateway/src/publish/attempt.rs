@@ -186,8 +186,8 @@ impl NodeAttempt {
         node.batcher.publish(&caller, clients, held, &self.gone, end).await
     }
 
-    /// Splits the items into those that the node has published although its call failed, and the others. Also returns
-    /// true if the node has answered the queries for them.
+    /// Splits the items into the items that the node has published although its call failed, and all other items. Also
+    /// returns true if the node has answered the queries for them.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,

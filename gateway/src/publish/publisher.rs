@@ -148,8 +148,8 @@ impl NodePublisher {
         places.for_each(|(client, landed)| self.context.published.learn(client, landed.id));
     }
 
-    /// Splits the items into those that were published before, with their envelopes, and the others. An item whose
-    /// originator does not show it any more, or that no node answers for in time, is published like a new one.
+    /// Splits the items into the items that were published before, with their envelopes, and all other items. An item
+    /// whose originator does not show it any more, or that no node answers for in time, is published like a new one.
     async fn find_repeats(
         &self,
         items: Vec<PublishItem>,

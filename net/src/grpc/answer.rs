@@ -39,8 +39,8 @@ const DETAILS: &str = "grpc-status-details-bin";
 
 /// Bounds the long messages that are gathered from one peer.
 ///
-/// A message may have 25 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without
-/// a bound it could send one for each of them, but for the last byte.
+/// A message may have 25 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a
+/// bound the peer could send such a message for each strand, but for the last byte.
 #[derive(Debug, Clone)]
 pub(super) struct LongMessages(Arc<Semaphore>);
 

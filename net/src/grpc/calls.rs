@@ -1,5 +1,5 @@
-//! One want as calls: a stream for a want without an end, pages for one with an end, and pages of several ranges at the
-//! same time for one that asks for their gaps.
+//! A want as calls. A want without an end becomes a stream, and a want with an end becomes pages. A want that asks for
+//! gaps becomes pages of several ranges at the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,9 +1,9 @@
 //! Checkpoints and statements about void places that a peer is asked for. Over QUIC, nodes show theirs without being
 //! asked.
 //!
-//! A peer could show forged ones, those of other strands, or as many as fit an answer. Each answer has at most the
-//! statements that nodes keep of one node, the next one comes after a pause, and signatures are checked behind the
-//! bounded queues of the engine, as over QUIC.
+//! A peer could show forged statements, statements of other strands, or as many as fit an answer. So each answer may
+//! have at most the statements that nodes keep of one node, and the next answer is asked for after a pause. Signatures
+//! are checked behind the bounded queues of the engine, as over QUIC.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -73,7 +73,8 @@ impl CheckpointCalls {
             match self.client.checkpoint(originator).await {
                 Ok(Some(ShownCheckpoint { checkpoint, mut voids })) => {
                     if let Some(checkpoint) = checkpoint {
-                        // A peer may show that of another strand: it is then asked for this one again.
+                        // A peer may show the checkpoint of another strand. The peer is then asked for this strand's
+                        // again.
                         let of = checkpoint.signed.checkpoint;
                         turns.shown(of.originator, of.size);
                         self.sink.note_checkpoint(checkpoint);

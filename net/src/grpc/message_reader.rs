@@ -1,7 +1,7 @@
 //! The messages in the bytes of an answer, by gRPC's framing: a state machine without I/O.
 //!
 //! The transport's own reader gathers a message whose length its caller learns only at the end, and sets memory aside
-//! by the length that the peer claims. This one reports a long message before it takes it.
+//! by the length that the peer claims. This reader reports a long message before it takes the message.
 
 use hawser_proto::Bytes;
 use prost::bytes::Buf as _;

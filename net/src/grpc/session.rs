@@ -306,8 +306,8 @@ impl<'a> GrpcPeerSession<'a> {
     }
 }
 
-/// Returns true if a peer is left that has not answered so many wants for a strand in a row. Of the strand of another
-/// node it may hold what it cannot send, through no fault of its own.
+/// Returns true if a peer is left that has not answered so many wants for a strand in a row. The peer may hold
+/// envelopes of another node's strand that it cannot send, through no fault of its own.
 fn is_left(peer: OriginatorId, strand: OriginatorId, silent: u32) -> bool {
     silent >= SILENT_MAX && strand == peer
 }

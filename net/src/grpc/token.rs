@@ -59,8 +59,8 @@ impl RefusalWarning {
         is_first
     }
 
-    /// Notes an accepted token at `now`. It counts some time after the warning only, so that a peer which accepts one
-    /// and refuses the next one causes few warnings.
+    /// Notes an accepted token at `now`. It counts only some time after the warning, so that a peer which accepts and
+    /// refuses tokens by turns causes few warnings.
     fn note_accepted(&self, now: Instant) {
         let mut warned = self.0.lock();
         if warned.is_some_and(|at| at + REFUSED_FOR <= now) {
@@ -152,8 +152,8 @@ impl PeerTokens {
         is_served
     }
 
-    /// Notes that the peer has accepted a token at `now`. One that accepts some and refuses others, which it does not
-    /// serve without, gains no further calls.
+    /// Notes that the peer has accepted a token at `now`. A peer that accepts some tokens, refuses others, and does not
+    /// serve calls without a token gains no further calls.
     pub(super) fn note_accepted(&self, now: Instant) {
         self.warning.note_accepted(now);
         let mut refusal = self.refusal.lock();

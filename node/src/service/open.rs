@@ -9,7 +9,7 @@ use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
-    HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, RoomSettings, Store,
+    DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store,
     StoreIdentity, StoreSettings,
 };
 use hawser_validation::wallets::Wallets;
@@ -300,7 +300,7 @@ pub(super) fn store_settings(config: &DatabaseSettings, own: &NodeRecord) -> Sto
 /// Lets a store refuse writes while its disk has less free space than the settings ask for.
 pub(super) fn keep_room(store: &Store, config: &DatabaseSettings) {
     let disk = Disk(config.data_dir.clone());
-    store.keep_room(RoomSettings {
+    store.keep_room(DiskReserveSettings {
         free_bytes_min: config.min_free_disk_bytes,
         free_bytes: Arc::new(move || disk.space().map(|space| space.free_bytes)),
     });

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::witnesses::WitnessTasks;
-use crate::admin::ApartRequest;
+use crate::admin::PartitionRequest;
 use crate::error::RunError;
 use crate::settings::WitnessSource;
 
@@ -135,11 +135,11 @@ impl PeerStatusView {
     ///
     /// # Errors
     /// Fails when a peer is not in the registry, or the time cannot be used. Then nothing changes.
-    pub(super) fn apart(&self, request: &ApartRequest) -> Result<Value, RunError> {
+    pub(super) fn apart(&self, request: &PartitionRequest) -> Result<Value, RunError> {
         match request {
-            ApartRequest::Show => {}
-            ApartRequest::Keep { peers, for_s } => self.keep_apart(peers, *for_s)?,
-            ApartRequest::End => self.with_endpoint(|endpoint| {
+            PartitionRequest::Show => {}
+            PartitionRequest::Keep { peers, for_s } => self.keep_apart(peers, *for_s)?,
+            PartitionRequest::End => self.with_endpoint(|endpoint| {
                 for (peer, _) in endpoint.kept_apart() {
                     tracing::info!(node_id = %peer, "the operator lets the node connect to a peer again");
                     endpoint.rejoin(peer);

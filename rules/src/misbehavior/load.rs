@@ -95,7 +95,8 @@ impl StrandLoad {
 }
 
 /// Returns true if an envelope of time `earlier_ns` is older than the five minutes of a later one of time `ns` (both in
-/// unix nanoseconds), by more than times may step back. Then neither it nor one before it in its strand can count.
+/// unix nanoseconds), by more than times may step back. Then neither the older envelope nor an envelope before it in
+/// its strand can count.
 #[must_use]
 pub fn precedes_window(earlier_ns: i64, ns: i64) -> bool {
     let begins = minute_of(ns).saturating_sub(MINUTES_BEFORE);

@@ -418,8 +418,8 @@ impl<'a> OpenedEvidence<'a> {
         Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact("gap", text)))
     }
 
-    /// Returns the second checkpoint. [`Self::of`] has checked that faults about two have it; for others it is the
-    /// first one, which contradicts nothing.
+    /// Returns the second checkpoint. [`Self::of`] has checked that faults about two checkpoints have it. For other
+    /// faults this is the first checkpoint, which contradicts nothing.
     fn second(&self) -> SignedCheckpoint {
         self.second.unwrap_or(self.first)
     }

@@ -94,7 +94,8 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
         );
     }
     if !rates.is_overcharged(last.ns, last.stated, most) {
-        // An honest node may have lost envelopes that it signed, or may have answered before it counted earlier ones.
+        // An honest node may have lost envelopes that it signed, or may have answered before it counted earlier
+        // envelopes.
         let text =
             "the congestion fee is below the one that the envelopes of the five minutes give";
         return FaultJudgement::new(MisbehaviorVerdict::Claim, fact("congestion_too_low", text));

@@ -35,7 +35,7 @@ pub enum AmountCause {
         /// The usage that explains the amount.
         part: AmountPart,
     },
-    /// The report counts usage of one payer for another one.
+    /// The report counts the usage of one payer for another payer.
     OtherPayer {
         /// The payer that has published.
         from: PayerAddress,

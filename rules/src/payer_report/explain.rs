@@ -29,7 +29,7 @@ pub enum ReportDifference {
         /// The last counted envelope of that minute; 0 if there is none.
         held: SequenceId,
     },
-    /// The range covers no minute: the minute after which it begins is its last one, or a later one.
+    /// The range covers no minute: it begins after its last minute, or after a later minute.
     MinutesReversed {
         /// The minute after which the range begins.
         start: u32,

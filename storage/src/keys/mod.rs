@@ -1,5 +1,9 @@
 //! Stored keys, one file each, with the row's value beside it. Integers are big-endian, so that byte
 //! order is the order of scans.
+//!
+//! Keys of several families have the same bytes: those of envelopes, marks, leaves and pruned envelopes are an envelope
+//! id, which [`envelope::EnvelopeKey`] alone encodes. Each family still has a key type of its own, because the type
+//! names the family ([`Key::FAMILY`]): the compiler then refuses a key of another family.
 
 pub(crate) mod amounts_page;
 pub(crate) mod checkpoint;

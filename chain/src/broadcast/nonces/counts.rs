@@ -7,9 +7,9 @@ use crate::broadcast::agreement::{KnownCounts, believed, confirmed};
 use crate::broadcast::slots::{AccountState, Phase};
 
 impl Nonces {
-    /// Returns true if only one of several endpoints has answered and it reports a higher count than the known one. The
-    /// others may answer again soon; if they do not within the time limit, its count is used. Notes since when that is
-    /// so.
+    /// Returns true if only one of several endpoints has answered, and reports a higher count than the known count. The
+    /// other endpoints may answer again soon. If none does within the time limit, the reported count is used. Notes the
+    /// time since which that is so.
     pub(super) fn wait_for_others(&mut self, state: &AccountState, now: Duration) -> bool {
         let known = self.known_count();
         let exceeds = match state.counts.as_slice() {
@@ -46,9 +46,9 @@ impl Nonces {
         self.find_rival(mined);
     }
 
-    /// Takes note of the latest block. One that a single endpoint of several states counts only until another one
-    /// answers too. Otherwise one endpoint that lies once could have no later block count as new, and transactions
-    /// would be replaced later from then on.
+    /// Takes note of the latest block. If a single endpoint of several states a block, the block counts only until
+    /// another endpoint answers too. Otherwise an endpoint that invents a high block once could keep every later block
+    /// from counting as new. Transactions would then be replaced too late from then on.
     fn note_head(&mut self, state: &AccountState) {
         let is_alone = state.counts.len() == 1 && state.asked > 1;
         if is_alone {

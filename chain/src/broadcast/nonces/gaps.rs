@@ -19,10 +19,11 @@ impl Nonces {
     ///
     /// Such a gap arises when nodes drop another sender's pending transaction. It blocks every higher nonce.
     ///
-    /// A gap that every endpoint reports is filled soon. If some do not report it or do not answer, one of them may lie
-    /// or lag behind; the gap is then filled later, and never below an own transaction that was seen mined, or a count
-    /// that two endpoints have stated at once. Fillers of used nonces cost nothing, but would use up those of the hour.
-    /// An endpoint that reports the gap by turns, or answers alone by turns, begins neither of these times anew.
+    /// A gap that every endpoint reports is filled soon. If some endpoints do not report the gap or do not answer, an
+    /// endpoint may lie or lag behind. The gap is then filled later, and never below an own transaction that was seen
+    /// mined, or a count that two endpoints have stated at once. Fillers of used nonces cost nothing, but would use up
+    /// the fillers of the hour. An endpoint that reports the gap by turns, or answers alone by turns, begins neither of
+    /// these times anew.
     pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
         if !state.is_whole() {
             return;

@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// One endpoint refuses everything, and the other one takes no transaction before it has those with lower nonces.
+    /// One endpoint refuses everything. The other endpoint takes no transaction before it has all lower nonces.
     #[test]
     fn what_waits_behind_a_refused_payload_is_not_given_up_with_it() {
         let refused = SendOutcome::Unclear("no".to_owned());
@@ -220,8 +220,8 @@ mod tests {
         }
     }
 
-    /// The outcomes of a filler that one endpoint refuses as too cheap to replace what it has, and about which the
-    /// other one lies in whichever way.
+    /// The outcomes of a filler with two endpoints. One endpoint refuses the filler as too cheap to replace the
+    /// transaction that this endpoint has. The other endpoint lies, in each possible way.
     fn without_taker() -> [SendOutcome; 4] {
         [
             SendOutcome::Unclear("no".to_owned()),

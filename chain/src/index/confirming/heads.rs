@@ -37,7 +37,7 @@ struct OtherHead {
 }
 
 impl OtherHeads {
-    /// Notes the newest blocks that endpoints state now. Those that do not answer keep their last one.
+    /// Notes the newest blocks that endpoints state now. An endpoint that does not answer keeps its last block.
     pub(super) fn note(&mut self, heads: Vec<(String, BlockHeader)>, now: Instant) {
         for (endpoint, BlockHeader { block, time_s, .. }) in heads {
             let before = self.0.get(&endpoint);

@@ -9,7 +9,7 @@ use crate::index::event::BlockRef;
 use crate::index::fetch;
 use crate::index::lag::NewestBlock;
 
-/// The time limit for one endpoint's answer about a block that another one lacks. Guess.
+/// The time limit for an endpoint's answer about a block that another endpoint lacks. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl PageReader {
@@ -65,8 +65,8 @@ impl PageReader {
         true
     }
 
-    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of one
-    /// that is left because it made up such blocks does not count.
+    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of an
+    /// endpoint that is left because it invented such blocks does not count.
     async fn has_another(&self, index: usize, number: u64) -> bool {
         let answers = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
             fetch::headers(&chain, &[number], None).await
@@ -81,8 +81,8 @@ impl PageReader {
     }
 }
 
-/// Returns the head from which the depth of blocks counts, given the announced one, the endpoint's own one if it does
-/// not serve that, and the last block that was read.
+/// Returns the head from which the depth of blocks counts. The arguments are the announced head, the endpoint's own
+/// head if the endpoint does not serve the announced one, and the last block that was read.
 ///
 /// A head that is not served may be invented. Blocks are looked at once, so they must not count as deep before they
 /// are.

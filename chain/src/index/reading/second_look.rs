@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
-use crate::index::look::{Due, MISSED_BLOCKS_MAX};
+use crate::index::look::{MISSED_BLOCKS_MAX, RecheckPage};
 use crate::index::looking::{LookAnswer, LookError, LookOutcome, look};
 
 impl PageReader {
@@ -63,9 +63,9 @@ impl PageReader {
 
     /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
     ///
-    /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the
-    /// last one of them.
-    fn can_compare(&self, due: &Due) -> bool {
+    /// After a start a page has to follow the stored blocks first. The stored blocks may have been replaced, which the
+    /// last of them shows.
+    fn can_compare(&self, due: &RecheckPage) -> bool {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
         due.known.is_some() || is_stored

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use hawser_node::admin::{self, AdminRequest, ApartRequest};
+use hawser_node::admin::{self, AdminRequest, PartitionRequest};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub(super) fn cut(args: &DevPartitionArgs, as_json: bool) -> Result<(), RunError
     let request = |node: &NetworkNode| {
         let is_other = |side: &&Vec<u32>| !side.contains(&node.node_id);
         let peers = sides.iter().filter(is_other).flatten().copied().collect();
-        vec![ApartRequest::End, ApartRequest::Keep { peers, for_s }]
+        vec![PartitionRequest::End, PartitionRequest::Keep { peers, for_s }]
     };
     order(&network, request, as_json)
 }
@@ -37,7 +37,7 @@ pub(super) fn cut(args: &DevPartitionArgs, as_json: bool) -> Result<(), RunError
 /// When no node runs.
 pub(super) fn heal(args: &DevFolderArgs, as_json: bool) -> Result<(), RunError> {
     let network = read(&args.data_dir)?;
-    order(&network, |_| vec![ApartRequest::End], as_json)
+    order(&network, |_| vec![PartitionRequest::End], as_json)
 }
 
 /// Reads the description of the network in a folder.
@@ -79,7 +79,7 @@ fn sides(groups: &[NodeGroup], ids: &[u32]) -> Result<Vec<Vec<u32>>, RunError> {
 /// Gives each node its orders, and prints what it keeps apart from then.
 fn order(
     network: &NetworkFile,
-    orders: impl Fn(&NetworkNode) -> Vec<ApartRequest>,
+    orders: impl Fn(&NetworkNode) -> Vec<PartitionRequest>,
     as_json: bool,
 ) -> Result<(), RunError> {
     let mut nodes = Vec::new();

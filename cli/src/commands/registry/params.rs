@@ -1,7 +1,7 @@
 //! `hawser registry params`.
 
 use hawser_chain::admin::bridge;
-use hawser_chain::admin::parameters::{self, Adoption, Assignment, ParameterState};
+use hawser_chain::admin::parameters::{self, Adoption, ParameterAssignment, ParameterState};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ async fn finish(mut session: OnchainSession, keys: &[String]) -> Result<(), RunE
     Ok(())
 }
 
-fn assignment(text: &str) -> Result<Assignment, RunError> {
+fn assignment(text: &str) -> Result<ParameterAssignment, RunError> {
     let (key, value) = text
         .split_once('=')
         .ok_or_else(|| RunError::usage(format!("{text:?} must be KEY=VALUE")))?;

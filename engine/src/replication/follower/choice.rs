@@ -59,7 +59,7 @@ pub(super) struct Choice {
     pub(super) is_relayed: bool,
     /// The peers that are tried beside the source, at most [`FIRST_TRIALS_MAX`], in the order in which they were asked.
     /// While a slow source continues to send, only one peer is tried.
-    pub(super) trials: Vec<Trial>,
+    pub(super) trials: Vec<SourceTrial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, DoubtedPeer>,
     /// Places accepted some time ago.
@@ -80,7 +80,7 @@ pub(super) struct Choice {
 
 /// A peer that is asked for the strand beside the source.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct SourceTrial {
     pub(super) peer: OriginatorId,
     /// The time at which it began.
     pub(super) since: Instant,
@@ -330,7 +330,7 @@ impl Choice {
 
     /// Notes that the trial of a peer ended because another one sent first. That may be a better link, so it brings no
     /// pause. Silent liars would lead the next search for a source again, so others come before it.
-    pub(super) fn note_outrun(&mut self, now: Instant, trial: &Trial) {
+    pub(super) fn note_outrun(&mut self, now: Instant, trial: &SourceTrial) {
         let doubt = self.doubts.entry(trial.peer).or_insert_with(|| DoubtedPeer::new(now));
         let time = now.duration_since(trial.since);
         doubt.outrun_for = doubt.outrun_for.saturating_add(time);

@@ -21,8 +21,8 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::{
-    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, STORED_WITHIN, SourceRank, TRIAL, TRIALS_MAX,
-    Trial,
+    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, STORED_WITHIN, SourceRank, SourceTrial, TRIAL,
+    TRIALS_MAX,
 };
 use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
@@ -357,7 +357,7 @@ impl Follower {
         // If it sends again, that ends no trial: it could do so just before each answer, and keep its place for ever.
         let beside_slow = is_slow || trials.iter().any(|trial| trial.beside_slow);
         let received = is_slow.then(ReceivedTotal::default);
-        trials.push(Trial { peer, since: now, until, beside_slow, received });
+        trials.push(SourceTrial { peer, since: now, until, beside_slow, received });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;

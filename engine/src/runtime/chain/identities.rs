@@ -44,8 +44,8 @@ pub struct JudgedUpdates {
     pub waiting: u64,
 }
 
-/// Identity updates that wait for their verdict, by inbox. While one waits, all later ones of its
-/// inbox do.
+/// Identity updates that wait for their verdict, by inbox. While an update waits, all later updates of the same inbox
+/// wait too.
 #[derive(Debug, Default)]
 pub(super) struct WaitingUpdates {
     by_inbox: BTreeMap<InboxId, BTreeSet<SequenceId>>,
@@ -90,7 +90,8 @@ struct InboxBatch {
 }
 
 impl WaitingUpdates {
-    /// Reads the updates that wait. Has the judge look ahead for those that wait behind another one of their inbox.
+    /// Reads the updates that wait. Has the judge look ahead for the updates that wait behind an earlier update of
+    /// their inbox.
     pub(super) fn load(
         snapshot: &Snapshot<'_>,
         judge: &dyn IdentityJudge,

@@ -90,9 +90,9 @@ impl DifferingReports {
         report.is_some_and(|report| std::mem::replace(&mut report.is_logged, true))
     }
 
-    /// Returns true if a writer's envelope with a refused report is recorded as evidence, or is known to be none; if it
-    /// is contradicted by another one of the writer, also beside that one. However often that one leaves the newest
-    /// envelopes and comes back, it is weighed once.
+    /// Returns true if a writer's envelope with a refused report is recorded as evidence, or is known to be no
+    /// evidence. If another report of the writer contradicts this report, the pair has to be weighed as well. A
+    /// contradicting report is weighed once, however often it leaves the newest envelopes and comes back.
     pub(super) fn is_weighed(
         &self,
         id: ReportId,
@@ -103,8 +103,8 @@ impl DifferingReports {
         beside.is_some_and(|beside| *beside || !is_contradicted)
     }
 
-    /// Notes that a writer's envelope with a refused report is recorded as evidence, or is none; if it is
-    /// contradicted by another one of the writer, also beside that one.
+    /// Notes that a writer's envelope with a refused report is recorded as evidence, or is no evidence. If another
+    /// report of the writer contradicts this report, also notes the pair.
     pub(super) fn note_weighed(
         &mut self,
         id: ReportId,

@@ -17,9 +17,10 @@ use crate::payer_reports::{
 };
 
 impl PayerReporterState {
-    /// Judges the reports about an originator that continue those on the chain. Stores the amounts of those that may be
-    /// attested then. A correct report that is shorter than one which can be submitted has to wait: nodes read only the
-    /// newest attestations, and those of many short reports would push out those of the longer one.
+    /// Judges the reports about an originator that continue those on the chain. Stores the amounts of the reports that
+    /// may be attested then. A correct report that is shorter than a report which can be submitted has to wait. Nodes
+    /// read only the newest attestations, so the attestations of many short reports would push out those of the longer
+    /// report.
     pub(super) fn look(
         &self,
         about: OriginatorId,

@@ -22,8 +22,9 @@ const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
 /// The hour that stands for the start, of which the hour is not known. No clock shows it.
 const HOUR_OF_START: u32 = u32::MAX;
 
-/// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones:
-/// no originator can push out those of others. A forgotten report is computed again from the log.
+/// The leaves of reports, by report. If there are too many leaves, the originator with the most leaves loses its oldest
+/// reports. So no originator can push out the reports of another originator. A forgotten report is computed again from
+/// the log.
 #[derive(Debug, Default)]
 pub(super) struct KnownLeaves {
     by_report: HashMap<ReportId, KnownReport>,
@@ -57,7 +58,8 @@ struct KnownReport {
 
 impl KnownLeaves {
     /// Begins with the leaves that were stored. Leaves that are damaged are computed again from the log. If the read
-    /// fails for another reason, the first [`save`](Self::save) repeats it, and then one in each hour.
+    /// fails for another reason, the first [`save`](Self::save) reads again, and after that one `save` in each hour
+    /// does.
     pub(super) fn stored_in(store: &Store) -> Self {
         let mut known = Self::default();
         if let Err(error) = known.read(store) {

@@ -95,8 +95,8 @@ pub(super) struct SearchesAbout {
     pub(super) late: VecDeque<LateReport>,
 }
 
-/// The report with which the next look begins. Older ones follow it; newer ones wait for the next round, so that new
-/// reports without end keep no look from the older ones.
+/// The report with which the next look begins. Older reports follow it. Newer reports wait for the next round, so that
+/// an endless row of new reports does not keep the older reports from being looked at.
 #[derive(Debug)]
 pub(super) struct UnfinishedLook {
     /// The index of the report in the contract's list.

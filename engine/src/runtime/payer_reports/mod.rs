@@ -179,8 +179,8 @@ impl PayerReporter {
         Ok(Written::New(id))
     }
 
-    /// Reads all reports about an originator that continue those on the chain, and signs those with the figures that
-    /// this node computes itself. Those with other figures are kept as evidence.
+    /// Reads all reports about an originator that continue the chain's reports. Signs the reports whose figures this
+    /// node computes itself, and keeps the others as evidence.
     ///
     /// # Errors
     /// [`ReportStepError`]. The step can be repeated: signatures that were made stay valid.

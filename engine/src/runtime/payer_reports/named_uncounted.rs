@@ -12,8 +12,8 @@ use crate::payer_reports::UncountedEnvelope;
 pub(super) struct NamedUncounted(BTreeMap<OriginatorId, BTreeSet<EnvelopeId>>);
 
 impl NamedUncounted {
-    /// Takes note of the envelopes that a read of the reports about an originator has met. Returns those that the last
-    /// one had not.
+    /// Takes note of the envelopes that a read of the reports about an originator has met. Returns the envelopes that
+    /// the last read had not met.
     pub(super) fn new_ones<'a>(
         &mut self,
         about: OriginatorId,

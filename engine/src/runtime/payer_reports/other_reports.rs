@@ -1,5 +1,5 @@
-//! Evidence about payer reports that this node does not come to, and about those of one writer that contradict each
-//! other.
+//! Evidence about payer reports whose figures this node does not compute, and about reports of one writer that
+//! contradict each other.
 
 use std::collections::BTreeSet;
 

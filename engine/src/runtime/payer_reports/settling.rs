@@ -147,7 +147,7 @@ impl PayerReporterState {
         None
     }
 
-    /// Computes the leaves of a report on the chain from the log; `None` if it has other ones.
+    /// Computes the leaves of a report on the chain from the log; `None` if the report has other leaves.
     async fn computed_leaves(
         self: &Arc<Self>,
         report: PayerReport,

@@ -15,8 +15,8 @@ use crate::payer_reports::{HeldReport, nodes_of};
 type Submittable = (HeldReport, Result<Majority, String>);
 
 impl PayerReporterState {
-    /// Returns the reports about an originator that continue those on the chain, the longest one first, each with the
-    /// attestations to submit it with, or the reason why it is not submitted now.
+    /// Returns the reports about an originator that continue the chain's reports, the longest report first. Each comes
+    /// with the attestations to submit, or with the reason why it is not submitted now.
     pub(super) fn to_submit(
         &self,
         about: OriginatorId,
@@ -70,8 +70,9 @@ pub(super) fn counted(registry: &Registry, held: &HeldReport) -> Majority {
     majority(held.id, held.report.nodes(), held.attestations.iter().copied(), member)
 }
 
-/// Puts the reports that end last before the others. All begin at one place, and the contract takes one of them, so the
-/// usage behind a shorter one costs all nodes a further submission and further settlements.
+/// Puts the reports that end last before the others. All reports begin at the same place, and the contract takes only
+/// one of them. If it takes a shorter report, the usage behind that report's end costs all nodes a further submission
+/// and further settlements.
 fn longest_first(reports: &mut [HeldReport]) {
     reports.sort_by_key(|held| Reverse(held.report.end().sequence));
 }

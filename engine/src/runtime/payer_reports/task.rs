@@ -210,7 +210,7 @@ impl PayerReportWorker {
     }
 }
 
-/// Puts the originators into the order of an hour: each of them is the first one in one of as many hours.
+/// Puts the originators into the order of an hour. Of n hours in a row, each of n originators comes first in one.
 fn begin_with_next(originators: &mut [OriginatorId], hour: u32) {
     let hour = usize::try_from(hour).unwrap_or_default();
     if let Some(first) = hour.checked_rem(originators.len()) {

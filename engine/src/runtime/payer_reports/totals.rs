@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 pub struct PayerReportTotals {
     /// Reports that this node has attested.
     pub signed: u64,
-    /// Reports that it has refused, because it computes others. Each counts once, however often it is looked at.
+    /// Reports that this node has refused, because it computes other figures. Each counts once, however often it is
+    /// looked at.
     pub refused: u64,
     /// The differences of the refused ones, by [reason](ReportDifference::reason).
     pub differences: BTreeMap<&'static str, u64>,

@@ -1,5 +1,5 @@
-//! Payer reports as an operator sees them: those that nodes have written and those on the chain, and why this
-//! node does not attest one.
+//! Payer reports as an operator sees them: the reports that nodes have written, the reports on the chain, and the
+//! reason why this node does not attest a report.
 
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId, SettledAmount};
@@ -29,7 +29,8 @@ pub struct ReportView {
 /// The reports that a node can read, and the originators about which it cannot.
 #[derive(Debug, Default)]
 pub struct ReportList {
-    /// The reports, by originator: first those on the chain, oldest first, then those that would continue them.
+    /// The reports by originator. The reports on the chain come first, oldest first. The reports that would continue
+    /// them follow.
     pub views: Vec<ReportView>,
     /// The originators about which there may be further reports, which cannot be read or judged now, with the reason.
     pub unread: Vec<(OriginatorId, ReportStepError)>,
@@ -97,9 +98,9 @@ impl ReportExplained {
 }
 
 impl PayerReporter {
-    /// Returns the reports about all originators: of each the newest ones on the chain, and those that would continue
-    /// them. Where reading or judging fails, the list names the originator, and has the reports about the others.
-    /// Blocks on the disk, and while another report is computed.
+    /// Returns the reports about all originators: for each originator the newest reports on the chain, and the reports
+    /// that would continue them. If reading or judging fails for an originator, the list names it, and has the reports
+    /// about all other originators. Blocks on the disk, and while another report is computed.
     ///
     /// # Errors
     /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`] that concerns all
@@ -122,10 +123,10 @@ impl PayerReporter {
         Ok(list)
     }
 
-    /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
-    /// be computed yet; `None` if it is neither among those that [`reports`](Self::reports) returns nor among the
-    /// newest ones of a node. An earlier refusal ends if this node now computes the same amounts. Blocks on the disk,
-    /// and while another report is computed.
+    /// Computes a report again. Returns the report with the differences and their causes, or with the reason why this
+    /// node cannot compute it yet. Returns `None` if the report is neither returned by [`reports`](Self::reports) nor
+    /// among the newest reports of a node. An earlier refusal ends if this node now computes the same amounts. Blocks
+    /// on the disk, and while another report is computed.
     ///
     /// # Errors
     /// [`ReportStepError::Busy`] while another operator is answered, [`ReportStepError::Unread`] if the report may be
@@ -194,7 +195,8 @@ impl PayerReporter {
         Ok(None)
     }
 
-    /// Adds the reports about one originator: those on the chain, oldest first, and those that continue them.
+    /// Adds the reports about one originator: first the reports on the chain, oldest first, then the reports that
+    /// continue them.
     fn reports_about(
         &self,
         about: OriginatorId,

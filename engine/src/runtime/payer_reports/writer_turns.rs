@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use hawser_proto::OriginatorId;
 
-/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
-/// the topic delays the looks at its own.
+/// Reports of one writer that are recomputed in one look. A guess: an honest node has one report that waits. A node
+/// that floods the topic delays the looks at its own reports.
 const COMPUTED_AT_ONCE: usize = 4;
 
 /// The reports that one look has recomputed, by writer.

@@ -1,4 +1,5 @@
-//! Admission of one request: its chunks are checked on all cores, and the last one concludes it.
+//! Admission of one request: all cores check its chunks, and the thread that finishes the last chunk concludes the
+//! request.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -100,7 +101,8 @@ impl AdmissionJob {
             // Workers of a lower priority read the disk in the same turn. Other callers pass between turns.
             return self.look_up(index, admitted);
         }
-        // Any caller can send old envelopes again. The workers go on with new ones while the disk is read for old ones.
+        // Any caller can send old envelopes again. The workers go on with new envelopes while other threads read the
+        // disk for the old ones.
         let job = self.clone();
         let look_up = move || job.look_up(index, admitted);
         state.workers.spawn(Priority::LookUp(self.caller), look_up);
@@ -197,8 +199,9 @@ impl AdmissionJob {
         reply.send(Ok(Published::of(envelopes, 0)));
     }
 
-    /// Looks once more for what was not found, if more groups have been stored since the look-up than stay in memory:
-    /// the sequencing thread would do it one by one. Blocks on the disk then.
+    /// Repeats the look-up for the envelopes that it did not find, if more groups have been stored since then than stay
+    /// in memory. Otherwise the sequencing thread would look for them one by one. A repeated look-up blocks on the
+    /// disk.
     fn renewed(&self, earlier: LookUp, envelopes: &[Admitted]) -> Result<LookUp, PublishError> {
         if !self.state.idempotent || self.state.is_complete(&earlier) {
             return Ok(earlier);

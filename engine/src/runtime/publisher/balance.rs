@@ -106,7 +106,7 @@ impl Balance {
 impl Payers {
     fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> Put {
         let ReadBalance { head, read_ns, .. } = reading;
-        // Another worker may have read it too, and sooner or later than this one.
+        // Another worker may have read the same balance, earlier or later than this worker.
         let charged = match self.known.get_mut(&payer) {
             Some(newer) if newer.reading.head > head => return Put::Known,
             Some(older) => std::mem::take(&mut older.charged),

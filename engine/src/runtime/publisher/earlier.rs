@@ -142,8 +142,8 @@ impl LookUp {
     }
 }
 
-/// The envelopes of the last groups: those on their way to disk, and some of the stored ones, which an earlier look-up
-/// has not seen.
+/// The envelopes of the last groups. Some are on their way to disk. Others are stored, but an earlier look-up has not
+/// seen them.
 ///
 /// Those on their way are bounded by the memory for requests that wait, the others by [`KEPT_MAX`] and
 /// [`KEPT_BYTES_MAX`].

@@ -14,8 +14,8 @@ use super::size::PublishSize;
 use crate::runtime::{GroupedQueue, PublishCaller};
 use crate::sequencer::Admitted;
 
-/// Pieces that have places and are not written yet; the next one waits. A small request waits for the write of as many
-/// at most. Two, so that one is signed while the other one is written.
+/// Pieces that have places and are not written yet; the next one waits. A small request waits for the writes of this
+/// number of pieces at most. Two, so that one piece is signed while the piece before it is written.
 const UNWRITTEN_MAX: usize = 2;
 /// Groups of small requests that go before a piece. A guess: under full load, large requests go on at a tenth of the
 /// pace.

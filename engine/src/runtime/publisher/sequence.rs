@@ -158,7 +158,7 @@ impl SequencerThread {
         self.take(request, size)
     }
 
-    /// Takes a request: it is returned if it is small, and waits for its turns if it is large.
+    /// Takes a request. Returns a small request. A large request waits for its turns.
     pub(super) fn take(&mut self, request: Request, size: &mut PublishSize) -> Option<Request> {
         if request.is_large {
             self.large.push(request);

@@ -34,7 +34,7 @@ async fn history_is_read_once_and_its_topics_are_never_live() {
     node.commit_one(id(200, 1), 1, &[id(0, 1)]);
     let mut stream = node.reader.subscribe_changing();
     let past = vec![(topic(1), Arc::new(cursor(&[(100, 1)])))];
-    stream.add(WaveId(3), Past::Only, past).await;
+    stream.add(WaveId(3), HistoryMode::Only, past).await;
     assert!(stream.reads_history(&topic(1)) && !stream.contains(&topic(1)));
     assert_eq!(stream.remove([topic(1)]).await, 0, "history is not in the stream");
     let mut got = Vec::new();

@@ -52,10 +52,10 @@ struct HubState {
     counters: Arc<StreamCounters>,
 }
 
-/// A topic in its part of the table: a hash with a secret key, a quarter of the size of a topic's handle. Should two
-/// topics of a part ever have the same one, their listeners get envelopes of both, and leave out those that they have
-/// not asked for. A listener of both would lose both with the first that it leaves: among a million topics of one
-/// stream the chance of such a pair is one in two thousand million, and no caller can look for one.
+/// A topic in its part of the table: a hash with a secret key, a quarter of the size of a topic's handle. If two topics
+/// of a part have the same hash, their listeners get the envelopes of both topics, and leave out the envelopes that
+/// they have not asked for. A listener of both topics would lose both when it leaves either. Among a million topics of
+/// one stream the chance of such a pair is one in two thousand million, and no caller can search for a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct TopicKey(u64);
 
@@ -199,9 +199,9 @@ impl Hub {
         self.state.counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX
     }
 
-    /// Makes listeners read from disk that have taken nothing out of their queues since an earlier sweep. Otherwise
-    /// streams that are not read would hold one envelope for as long as they last, and all others would pay for it.
-    /// Costs a visit of each registration.
+    /// Makes listeners read from disk if they have taken nothing out of their queues since an earlier sweep. Otherwise
+    /// each stream whose client does not read would hold an envelope as long as it lasts, in memory that all streams
+    /// share. Costs a visit of each registration.
     pub(crate) fn lose_stuck(&self, sweep: u64) {
         self.for_each(|listener| listener.lose_stuck(sweep));
     }

@@ -65,7 +65,7 @@ struct PageQueue {
     filled: Condvar,
 }
 
-/// Unbounded, because a stream has one job at most and another one when it ends, and streams are charged for.
+/// Unbounded: a stream has at most one job, and one more when it ends, and each stream is charged for.
 #[derive(Default)]
 struct PageJobs {
     /// The sites with jobs, in the order of their turns.
@@ -160,7 +160,8 @@ impl PageJobs {
         job
     }
 
-    /// Counts one more thread as started if the idle ones have jobs already. Returns its number; the caller starts it.
+    /// Counts one more thread as started if all idle threads have jobs already. Returns the thread's number; the caller
+    /// starts it.
     fn claim_thread(&mut self) -> Option<usize> {
         let index = self.started;
         let lacks = self.len > self.idle && index < STREAM_PAGES_AT_ONCE;

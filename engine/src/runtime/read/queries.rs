@@ -440,8 +440,9 @@ impl NewestQuery {
         })
     }
 
-    /// Searches for the newest envelope of a topic again, because the one that was found is not in the log. Within
-    /// one view it must be there, so it was pruned meanwhile. Returns the work done, in rows.
+    /// Searches for the newest envelope of a topic again, because the log does not have the envelope that was found.
+    /// Within one view of the store the log would have it, so the envelope was pruned meanwhile. Returns the work done,
+    /// in rows.
     fn look_again(
         &mut self,
         snapshot: &Snapshot<'_>,

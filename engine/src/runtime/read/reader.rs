@@ -71,8 +71,8 @@ impl Reader {
     /// time, each originator ascending, nothing before the chain envelope it depends on unless
     /// `last_seen` covers that. An originator whose next envelope has to wait stops there.
     ///
-    /// If one node's envelopes fill most of a page, those of other strands that had no room in it get
-    /// half of it, so that a node which dates its envelopes back cannot keep the others away.
+    /// If one node's envelopes fill most of a page, half of the page goes to envelopes of other strands that had no
+    /// room. So a node that dates its envelopes back cannot keep other strands away from readers.
     ///
     /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; an envelope that fits
     /// into no answer is passed over. A query for identity updates only may have as many as there are: clients read the
@@ -281,10 +281,10 @@ impl Reader {
     }
 
     /// Opens a stream of topics as [`subscribe_topics`](Self::subscribe_topics) does, which charges its reader for
-    /// topics and cursors itself. Until its first turn on disk it holds little more than their names, and the hub does
-    /// not know it; turns go round between addresses and their connections. In its first turn it takes the memory of a
-    /// catch-up, if that leaves enough for others, and else it waits on. So any number of streams may be opened at
-    /// once.
+    /// topics and cursors itself. Until its first turn on disk the stream holds little more than the names of its
+    /// topics, and the hub does not know it. Addresses take turns, and so do the connections of each. In its first turn
+    /// the stream takes the memory of a catch-up, if that leaves enough for other streams; otherwise it goes on
+    /// waiting. So any number of streams may be opened at once.
     ///
     /// # Errors
     /// [`QueryError::NoMemory`].

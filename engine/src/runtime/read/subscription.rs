@@ -32,7 +32,7 @@ type ReadingFuture = Pin<Box<dyn Future<Output = Result<(PageRead, usize), Query
 
 /// The past envelopes that a wave delivers of its topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum HistoryMode {
     /// The stored envelopes, and live ones after them.
     ThenLive,
     /// The stored envelopes alone. The topics are not in the stream then. The hub does not know them,
@@ -109,7 +109,7 @@ impl Subscription {
     }
 
     /// Has stored envelopes of a single strand come as [`SubscriptionEvent::Entries`], for which each is copied once.
-    /// Live ones, and those of several strands, come one by one. To be called before anything else.
+    /// Live envelopes, and stored envelopes of several strands, come one by one. To be called before anything else.
     #[must_use]
     pub fn in_entries(mut self) -> Self {
         self.in_entries = true;
@@ -319,14 +319,14 @@ impl Subscription {
     ///
     /// # Panics
     /// If the stream is not one of topics with their own cursors.
-    pub async fn add<A>(&mut self, wave: WaveId, past: Past, adds: A)
+    pub async fn add<A>(&mut self, wave: WaveId, history: HistoryMode, adds: A)
     where
         A: IntoIterator<Item = (Topic, Arc<Cursor>), IntoIter: Send> + Send,
     {
-        let begun = self.changing().begin(wave, past == Past::Only);
+        let begun = self.changing().begin(wave, history == HistoryMode::Only);
         for (place, (topic, from)) in adds.into_iter().enumerate() {
             end_of_turn(place).await;
-            if past == Past::ThenLive && !self.contains(&topic) {
+            if history == HistoryMode::ThenLive && !self.contains(&topic) {
                 self.log.hub.listen(Interest::Topic(topic.clone()), &self.listener);
             }
             self.changing().add_to(begun, topic, from);
@@ -398,8 +398,8 @@ impl Subscription {
         }
     }
 
-    /// Works on the feed where that may take a look at each topic. Many topics take a while, which is not this
-    /// thread's to give: its other tasks go to another one meanwhile.
+    /// Works on the feed where that may take a look at each topic. A look at many topics would hold up the other tasks
+    /// of this thread, so these move to another thread meanwhile.
     fn work<T>(&mut self, work: impl FnOnce(&mut Feed) -> T) -> T {
         let many = matches!(&self.feed, Feed::Topics(feed) if feed.held_topics() > TURN_TOPICS);
         let on_many_threads = || {

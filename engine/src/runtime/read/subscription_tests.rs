@@ -98,7 +98,7 @@ async fn change(
     stream.remove(removes.to_vec()).await;
     let adds: Vec<_> =
         adds.iter().map(|(topic, from)| (topic.clone(), Arc::new(from.clone()))).collect();
-    stream.add(wave, Past::ThenLive, adds).await;
+    stream.add(wave, HistoryMode::ThenLive, adds).await;
 }
 
 /// Returns the envelopes that are there without waiting.

@@ -21,7 +21,7 @@ pub type WitnessId<'a> = (&'a WitnessName, [u8; 4]);
 pub enum WitnessState {
     /// It is cosigned.
     Cosigned(WitnessCosignature),
-    /// The size that was cosigned last is this one, and not the one that the log states.
+    /// This is the size that was cosigned last. The log stated another size.
     OtherSize(u64),
     /// The proof does not lead from the tree that was cosigned last to this one.
     Unproven(ProofError),

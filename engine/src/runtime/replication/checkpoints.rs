@@ -122,7 +122,8 @@ impl CheckpointExchange {
     fn try_round(&mut self) -> Result<(), CommitError> {
         let state = self.state.clone();
         // Before the view of the store: this node's own checkpoints are stored before a peer can hold one, so the view
-        // has each one that is shown back. In an older view it would be one of another process.
+        // has each one that is shown back. In an older view, a checkpoint that this process has just signed would look
+        // like a checkpoint of another process.
         if self.shown.is_empty() {
             self.shown = state.checkpoints.take_shown();
         }
@@ -141,8 +142,8 @@ impl CheckpointExchange {
         Ok(())
     }
 
-    /// Reads the newest stored checkpoint of a pair. Names unreadable rows and passes over them, so that they hold up
-    /// neither this pair nor others.
+    /// Reads the newest stored checkpoint of a pair. Logs unreadable rows and passes over them, so that they hold up
+    /// neither this pair nor another pair.
     fn newest_stored(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -266,8 +267,8 @@ impl CheckpointExchange {
         Ok(())
     }
 
-    /// Returns true if a strand is another node's that signs no checkpoints of it, or no further ones, as far as this
-    /// node was shown.
+    /// Returns true if the strand belongs to another node, and that node signs no checkpoints of it, or no further
+    /// ones, as far as peers have shown.
     fn is_silent(&self, originator: OriginatorId) -> bool {
         let is_unsigned = !self.newest.contains_key(&(originator, originator));
         originator.is_node()

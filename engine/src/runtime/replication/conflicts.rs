@@ -1,5 +1,5 @@
-//! Evidence that an originator has signed two statements for one place: one that this node has, and one that a peer has
-//! sent.
+//! Evidence that an originator has signed two statements for one place. This node has the first statement, and a peer
+//! has sent the second.
 
 use std::collections::HashMap;
 
@@ -141,9 +141,9 @@ pub(super) fn record_other_than_shown(
     record(state, evidence.as_slice())
 }
 
-/// Returns the pieces that prove that an originator has signed two envelopes for a place: this one, and one whose leaf
-/// is under its signed checkpoint. Returns `None` if it has signed no checkpoint above that place, or one of a tree
-/// other than the one held here.
+/// Returns the pieces that prove that an originator has signed two envelopes for a place: this envelope, and a second
+/// envelope whose leaf is under the originator's signed checkpoint. Returns `None` if the originator has signed no
+/// checkpoint above that place, or if its checkpoint is of another tree than this node holds.
 fn other_leaf(
     state: &ReplicationState,
     snapshot: &Snapshot<'_>,

@@ -17,8 +17,8 @@ const OF_ORIGINATOR_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct DoubtedFees {
     waiting: Mutex<WaitingFees>,
-    /// Held while they are written: no older state is written over a newer one, and a task that has added one returns
-    /// only when it is written.
+    /// Held during a write of the places. So no older state is written over a newer state, and a task that has added a
+    /// place returns only after its write.
     writing: Mutex<()>,
 }
 

@@ -193,8 +193,8 @@ fn watch(
     faults
 }
 
-/// Records faults that are not recorded yet. Their envelopes are in the log, or in these changes. One whose envelopes
-/// cannot be read holds up no other one.
+/// Records faults that are not recorded yet. Their envelopes are in the log, or in these changes. A fault whose
+/// envelopes cannot be read holds up no other fault.
 fn record_faults(
     state: &ReplicationState,
     watch: &mut StrandWatch,
@@ -518,7 +518,7 @@ async fn read_suspected(state: &Arc<ReplicationState>) -> Vec<SuspectedDependenc
     })
 }
 
-/// Records the present suspicions if they are others than those that are recorded. Returns the recorded ones.
+/// Records the present suspicions if they differ from the recorded suspicions. Returns the recorded suspicions.
 async fn record_suspected(
     state: &Arc<ReplicationState>,
     recorded: Vec<SuspectedDependency>,

@@ -22,7 +22,8 @@ impl StrandTask {
         tokio::task::spawn_blocking(read)
     }
 
-    /// Passes ranges that were read to the follower. If they could not be read, it asks for them again later.
+    /// Passes the ranges that were read to the follower. If the read failed, the follower asks for the ranges again
+    /// later.
     pub(super) fn take_missing(&mut self, (below, ranges): MissingRead) {
         let now = tokio::time::Instant::now().into_std();
         match ranges {

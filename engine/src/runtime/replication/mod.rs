@@ -221,8 +221,8 @@ impl Replication {
         mend::fetch(&self.state, &check, wanted).await
     }
 
-    /// Pauses the follower of a node's strand until the result is dropped: the caller takes the strand from elsewhere
-    /// than from peers, checks it in the same way, and is the only one who commits to it. Returns `None` if the
+    /// Pauses the follower of a node's strand until the result is dropped. Meanwhile the caller takes the strand from
+    /// elsewhere than from peers, checks it as the follower does, and alone commits to it. Returns `None` if the
     /// follower does not come to rest within half a minute. One call at a time, awaited to its end.
     pub async fn rest(&self, originator: OriginatorId) -> Option<RestingStrand> {
         if originator == self.state.own || !originator.is_node() {
@@ -357,8 +357,8 @@ impl Replication {
         self.state.checkpoints.show(node, checkpoint)
     }
 
-    /// Hands over a checkpoint that a stranger asks this witness to cosign. All submissions have one queue and one
-    /// allowance beside those of the nodes; beyond them it is dropped, and false is returned.
+    /// Hands over a checkpoint that a stranger asks this witness to cosign. All submissions share a queue and an
+    /// allowance, apart from those of the nodes. Returns false if either is used up: the checkpoint is then dropped.
     #[must_use]
     pub fn submit_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
         self.state.checkpoints.submit(checkpoint)

@@ -48,7 +48,7 @@ const GAPS_MAX: usize = MAX_ANSWERED_GAPS;
 /// take less time than a page.
 const GAP_MARKS_MAX: usize = 4 * GAPS_MAX;
 
-/// Bounds the pages that are read for one peer, and with those of all other peers.
+/// Bounds the pages that are read for one peer, and the pages of all peers together.
 ///
 /// The read of a replaced want cannot be taken back from the thread pool, so it keeps its place
 /// until it has run. However often a peer replaces its wants, no more reads than these are queued for it.

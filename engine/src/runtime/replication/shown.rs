@@ -82,7 +82,7 @@ impl StrandTask {
     /// Passes the tree that the strand's node has signed to the exchange of checkpoints, which compares it with the
     /// trees that the node signs for others.
     pub(super) fn hand_over(&mut self) {
-        // Not in that node's own queue, which it could fill to have this one dropped.
+        // Not in that node's own queue: the node could fill its queue, and this checkpoint would be dropped.
         if let Some(signed) = self.ahead.to_hand_over()
             && self.state.checkpoints.show(self.state.own, signed.into())
         {

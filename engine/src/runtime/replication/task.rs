@@ -180,7 +180,7 @@ impl StrandTask {
 
     #[tracing::instrument(level = "debug", skip_all, fields(originator = %self.originator))]
     async fn run(mut self, mut stopped: StopSignal) {
-        // While one batch is on its way to disk, the next one is being checked.
+        // While a batch is on its way to disk, the next batch is being checked.
         let mut jobs = Jobs::default();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -443,8 +443,8 @@ impl StrandTask {
         self.connected = table;
     }
 
-    /// Applies the registry's present record of the strand's node. A node that it no longer names keeps its absences,
-    /// and counts as one that has left.
+    /// Applies the registry's present record of the strand's node. A node that the registry no longer names keeps its
+    /// absences, and counts as a node that has left.
     fn update_membership(&mut self) {
         let registry = self.registry.borrow_and_update().clone();
         self.ahead.note_absences_known();

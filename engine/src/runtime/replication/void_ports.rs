@@ -204,7 +204,8 @@ impl VoidPorts {
         found.into_iter().filter_map(evidence).collect()
     }
 
-    /// Looks at one envelope. Returns the evidence if it is the first one that breaks a statement of its node.
+    /// Compares an envelope with the statements of its node. Returns the evidence if the envelope is the first that
+    /// breaks a statement.
     pub(super) fn look_at_envelope(&self, id: EnvelopeId, bytes: &Bytes) -> Option<Evidence> {
         let mut statements: Vec<SignedVoid> =
             self.book.lock().known.covering(id).copied().collect();

@@ -31,8 +31,8 @@ const LOOKED_AT_MAX: usize = 1_024;
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
 /// `shown_ns` is the latest time of this node's statements that peers have shown since the start.
 ///
-/// The statement is dated behind everything that this node is known to have signed: the clock of a restored machine
-/// may be behind, and an envelope that it had lost must not look like one that it signed afterwards.
+/// The statement is dated behind everything that this node is known to have signed: the clock of a restored machine may
+/// be behind, and an envelope that the machine had lost must not look as if it was signed afterwards.
 pub(super) fn declare(
     state: &ReplicationState,
     from: SequenceId,
@@ -67,8 +67,8 @@ fn newest_own_ns(state: &ReplicationState) -> Result<i64, ReadError> {
     Ok(newest.and_then(|(_, bytes)| stated_ns(&bytes)).unwrap_or(i64::MIN))
 }
 
-/// Returns the statements of this node among those that peers have shown as about it, and records them. After an error
-/// they wait again.
+/// Returns the statements that this node has signed, among those that peers have shown about its strand, and records
+/// them. After an error the statements wait again.
 pub(super) fn take_own(state: &ReplicationState) -> (Vec<VoidStatement>, Result<(), CommitError>) {
     let mut shown = state.voids.take_own_shown();
     let key = state.store.identity().public_key;

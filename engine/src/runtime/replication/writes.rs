@@ -85,8 +85,8 @@ impl SubAssign for Load {
 
 /// Queue of writes that wait for the disk, in order.
 ///
-/// Bounded by its user: while it [is full](Self::is_full), nothing more is checked, so it grows by
-/// the one batch that is being checked at most.
+/// Bounded by its user: while it [is full](Self::is_full), nothing more is checked, so the queue grows at most by the
+/// batch that is being checked.
 #[derive(Debug, Default)]
 pub(super) struct WriteQueue {
     waiting: VecDeque<(StrandWrite, Load)>,

@@ -72,8 +72,8 @@ impl CheckpointExchange {
             return Ok(());
         }
         if of.is_observers() {
-            // A restored folder lacks checkpoints that this node has signed as an observer. It must not sign another
-            // root for the same size, so it keeps those that peers show.
+            // A restored folder lacks checkpoints that this node has signed as an observer. This node must not sign
+            // another root for the same size, so it keeps the checkpoints that peers show.
             self.keep(shown.signed.into());
             return Ok(());
         }
