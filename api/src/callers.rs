@@ -33,8 +33,8 @@ use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, Ver
 /// hour, and verified tokens are cached.
 const CHECKS: BucketSize = BucketSize::per_minute(60);
 /// Token signatures that are verified for all addresses of a site together: an IPv6 /48, whose owner has 65,536
-/// addresses. A guess: half a percent of a core, and as many as a hundred addresses may have, so that some strangers who
-/// rent one each leave checks to a node in the same /48.
+/// addresses. A guess: half a percent of a core, and as many as a hundred addresses may have, so that some strangers
+/// who rent one each leave checks to a node in the same /48.
 const CHECKS_OF_SITE: BucketSize = BucketSize::per_minute(6000);
 /// Largest number of addresses, and of sites, whose checks are counted. A guess.
 const CHECKERS_MAX: usize = 10_000;

@@ -79,8 +79,8 @@ fn transaction_of(exhibit: &Exhibit) -> Result<TransactionHash, Fact> {
     }
 }
 
-/// Compares content only: other implementations put their own clock's time into chain envelopes. Parses no envelope with
-/// other bytes than the event: any reporter can put megabytes of dependencies beside a true transaction.
+/// Compares content only: other implementations put their own clock's time into chain envelopes. Parses no envelope
+/// whose bytes differ from the event: any reporter can put megabytes of dependencies beside a true transaction.
 fn is_of_event(exhibit: &Exhibit, identifier: &Bytes, client: &Bytes) -> bool {
     let payer = pb::PayerEnvelope::decode(exhibit.fields.payer_envelope_bytes.clone());
     if payer.is_ok_and(|payer| payer.unsigned_client_envelope != *client) {
