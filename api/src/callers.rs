@@ -32,7 +32,11 @@ use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, Ver
 /// Token signatures that are verified for an address: one costs about 50 µs. A guess: a node needs one token an
 /// hour, and verified tokens are cached.
 const CHECKS: BucketSize = BucketSize::per_minute(60);
-/// Largest number of addresses whose checks are counted. A guess.
+/// Token signatures that are verified for all addresses of a site together: an IPv6 /48, whose owner has 65,536
+/// addresses. A guess: half a percent of a core, and as many as a hundred addresses may have, so that some strangers
+/// who rent one each leave checks to a node in the same /48.
+const CHECKS_OF_SITE: BucketSize = BucketSize::per_minute(6000);
+/// Largest number of addresses, and of sites, whose checks are counted. A guess.
 const CHECKERS_MAX: usize = 10_000;
 /// Longest wait for the caller's limits in the middle of a call. A guess.
 const PAYING_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -80,6 +84,8 @@ enum Limits {
 struct KnownTokens {
     verified: VerifiedTokens,
     checks: CallerTable<ClientAddress, Bucket>,
+    /// The checks of each site, by its first address.
+    checks_of_sites: CallerTable<ClientAddress, Bucket>,
 }
 
 impl Limits {
@@ -114,14 +120,10 @@ impl Callers {
             Some(limits) => Some(Limits::start(limits, &metrics).await?),
             None => None,
         };
-        let tokens = KnownTokens {
-            verified: VerifiedTokens::default(),
-            checks: CallerTable::new(CHECKERS_MAX),
-        };
         Ok(Self(Arc::new(CallersState {
             engine,
             proxies: settings.trusted_proxies.clone(),
-            tokens: Mutex::new(tokens),
+            tokens: Mutex::new(KnownTokens::new()),
             limits,
             since: Instant::now(),
             metrics,
@@ -290,17 +292,27 @@ impl CallersState {
 }
 
 impl KnownTokens {
-    /// Takes one signature check from the address's limit.
+    fn new() -> Self {
+        let [checks, checks_of_sites] = [CHECKERS_MAX; 2].map(CallerTable::new);
+        Self { verified: VerifiedTokens::default(), checks, checks_of_sites }
+    }
+
+    /// Takes one signature check from the limits of the address and of its site, or from neither.
     fn take_check(&mut self, address: ClientAddress, now_ms: u64) -> Result<(), CallError> {
-        let mut checks = self.checks.get(&address).copied().unwrap_or_default();
-        match checks.wait_ms(CHECKS, 1, now_ms) {
-            Some(0) => {
-                checks.take(CHECKS, 1, now_ms);
-                self.checks.put(address, checks, checks.full_at_ms(CHECKS), now_ms);
-                Ok(())
-            }
-            wait_ms => Err(CallError::TooManyTokens(whole_s(wait_ms.unwrap_or(u64::MAX)))),
+        let site = address.site();
+        let mut of_address = self.checks.get(&address).copied().unwrap_or_default();
+        let mut of_site = self.checks_of_sites.get(&site).copied().unwrap_or_default();
+        let of_address_ms = of_address.wait_ms(CHECKS, 1, now_ms).unwrap_or(u64::MAX);
+        let of_site_ms = of_site.wait_ms(CHECKS_OF_SITE, 1, now_ms).unwrap_or(u64::MAX);
+        let wait_ms = of_address_ms.max(of_site_ms);
+        if wait_ms > 0 {
+            return Err(CallError::TooManyTokens(whole_s(wait_ms)));
         }
+        of_address.take(CHECKS, 1, now_ms);
+        of_site.take(CHECKS_OF_SITE, 1, now_ms);
+        self.checks.put(address, of_address, of_address.full_at_ms(CHECKS), now_ms);
+        self.checks_of_sites.put(site, of_site, of_site.full_at_ms(CHECKS_OF_SITE), now_ms);
+        Ok(())
     }
 }
 
@@ -436,5 +448,29 @@ impl StreamSlot {
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.metrics.stream_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The owner of an IPv6 /48 could otherwise have millions of signatures checked in a minute.
+    #[test]
+    fn all_addresses_of_a_site_together_have_a_number_of_signatures_checked() {
+        let mut known = KnownTokens::new();
+        let mut checked = 0;
+        for subnet in 0..1000 {
+            let mut of_address = 0;
+            while known.take_check(ClientAddress::V6(subnet), 0).is_ok() {
+                of_address += 1;
+            }
+            assert!(of_address <= CHECKS.capacity);
+            checked += of_address;
+        }
+        assert_eq!(checked, CHECKS_OF_SITE.capacity);
+        let refused = known.take_check(ClientAddress::V6(0), 0);
+        assert!(matches!(refused, Err(CallError::TooManyTokens(1))), "{refused:?}");
+        assert!(known.take_check(ClientAddress::V6(1 << 16), 0).is_ok(), "another site");
     }
 }

@@ -23,12 +23,17 @@ use crate::settings::SHUTTING_DOWN;
 
 pub use tonic_reflection::server::Error as SchemaError;
 
+/// Longest request in bytes. The library repeats a request twice in its answer, which waits uncharged until the client
+/// reads it. A guess: the longest name of the schema has a hundred bytes.
+const REQUEST_LEN_BYTES_MAX: usize = 4 * 1024;
+
 /// The names of the services of reflection.
 pub(crate) const REFLECTION: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// Adds reflection of `services`, by their full names, and of itself. Other services of the schema stay hidden. Streams
-/// end with UNAVAILABLE when `stop` is cancelled.
+/// end with UNAVAILABLE when `stop` is cancelled, and without an answer at a request of more than
+/// [`REQUEST_LEN_BYTES_MAX`].
 ///
 /// # Errors
 /// [`SchemaError`] if the built-in descriptors do not decode.
@@ -47,8 +52,10 @@ pub fn reflect(
         let names = services.clone().into_iter().chain(REFLECTION);
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    let present = EndingService { service: builder().build_v1()?, stop: stop.clone() };
-    let older = EndingService { service: builder().build_v1alpha()?, stop: stop.clone() };
+    let present = builder().build_v1()?.max_decoding_message_size(REQUEST_LEN_BYTES_MAX);
+    let older = builder().build_v1alpha()?.max_decoding_message_size(REQUEST_LEN_BYTES_MAX);
+    let present = EndingService { service: present, stop: stop.clone() };
+    let older = EndingService { service: older, stop: stop.clone() };
     routes.add_service(present).add_service(older);
     Ok(())
 }

@@ -115,23 +115,20 @@ impl ValidationService {
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
         caller: &ServiceCaller,
-        mut items: Vec<I>,
+        items: Vec<I>,
         judgement: impl Fn(I) -> O + Copy + Send + 'static,
     ) -> Result<Vec<O>, Status> {
         if items.len() > REQUEST_ITEMS_MAX {
             return Err(too_many("items", REQUEST_ITEMS_MAX));
         }
-        let mut chunks = Vec::new();
-        while !items.is_empty() {
-            let rest = items.split_off(items.len().min(ITEMS_PER_THREAD));
-            let chunk = std::mem::replace(&mut items, rest);
-            let judged = move || chunk.into_iter().map(judgement).collect::<Vec<O>>();
-            chunks.push(self.compute(caller, judged));
-        }
+        // Each part is made when its turn to be judged has come: a request has hundreds of them.
+        let parts = stream::iter(parts_of(items)).map(move |part| {
+            self.compute(caller, move || part.into_iter().map(judgement).collect::<Vec<O>>())
+        });
         let mut outputs = Vec::new();
-        let mut judged = stream::iter(chunks).buffered(self.cores.min(REQUEST_THREADS_MAX));
-        while let Some(chunk) = judged.next().await {
-            outputs.extend(chunk?);
+        let mut judged = parts.buffered(self.cores.min(REQUEST_THREADS_MAX));
+        while let Some(part) = judged.next().await {
+            outputs.extend(part?);
         }
         Ok(outputs)
     }
@@ -270,6 +267,19 @@ impl ValidationService {
         };
         Ok((self.wallets.ask(&question(block_number)).await?, block_number))
     }
+}
+
+/// Returns the items of a request in their order, in parts of [`ITEMS_PER_THREAD`]. A part has room for its own items
+/// alone. One that is cut off the list keeps the room of all items behind it, so the parts of a request of 8 KiB would
+/// take 20 MiB.
+fn parts_of<I>(items: Vec<I>) -> impl Iterator<Item = Vec<I>> {
+    let mut items = items.into_iter();
+    std::iter::from_fn(move || {
+        let len = items.len().min(ITEMS_PER_THREAD);
+        let mut part = Vec::with_capacity(len);
+        part.extend(items.by_ref().take(len));
+        (len > 0).then_some(part)
+    })
 }
 
 /// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
@@ -436,5 +446,23 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             fitting(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
         };
         self.at_place(&caller, answer).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Played by requests of as many empty items as are allowed, of two bytes each.
+    #[test]
+    fn the_parts_of_a_request_have_room_for_their_own_items_alone() {
+        for count in [0, 1, ITEMS_PER_THREAD, REQUEST_ITEMS_MAX - 1, REQUEST_ITEMS_MAX] {
+            let items: Vec<usize> = (0..count).collect();
+            let parts: Vec<_> = parts_of(items.clone()).collect();
+            assert_eq!(parts.len(), count.div_ceil(ITEMS_PER_THREAD));
+            assert_eq!(parts.concat(), items, "each item once, in order");
+            let room: usize = parts.iter().map(Vec::capacity).sum();
+            assert!(room <= 2 * count, "memory in proportion to the request, not {room}");
+        }
     }
 }

@@ -167,6 +167,20 @@ async fn reflection_shows_the_schema_if_configured() {
     assert_ne!(code, Code::Unimplemented);
 }
 
+/// The library repeats a request twice in its answer, and a client that reads none would have it kept uncharged.
+#[tokio::test]
+async fn a_long_request_of_reflection_gets_no_answer() {
+    let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    for (len, is_answered) in [(1000, true), (100_000, false)] {
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        let request = ServerReflectionRequest { host: "x".repeat(len), message_request };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        let answer = answers.into_inner().message().await;
+        assert_eq!(matches!(answer, Ok(Some(_))), is_answered, "{len} bytes: {answer:?}");
+    }
+}
+
 /// `/readyz` states that a node accepts calls, so its port is opened after the API's. If both ports are taken, a
 /// start fails at the API's.
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Faults of chain envelopes: their content differs from the chain's.
 
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, TransactionHash};
+use prost::Message as _;
 
 use super::case::ReportCase;
 use super::chain_record::EventAnswer;
@@ -77,8 +79,13 @@ fn transaction_of(exhibit: &Exhibit) -> Result<TransactionHash, Fact> {
     }
 }
 
-/// Compares content only: other implementations put their own clock's time into chain envelopes.
+/// Compares content only: other implementations put their own clock's time into chain envelopes. Parses no envelope
+/// whose bytes differ from the event: any reporter can put megabytes of dependencies beside a true transaction.
 fn is_of_event(exhibit: &Exhibit, identifier: &Bytes, client: &Bytes) -> bool {
+    let payer = pb::PayerEnvelope::decode(exhibit.fields.payer_envelope_bytes.clone());
+    if payer.is_ok_and(|payer| payer.unsigned_client_envelope != *client) {
+        return false;
+    }
     let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
     parsed.is_ok_and(|statement| {
         let payer: &PayerEnvelope = statement.payer();
