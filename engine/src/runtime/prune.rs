@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
-use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store, StrandPlaces};
+use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store};
 
 use super::Engine;
 use super::pace::ShortTurns;
@@ -263,19 +263,6 @@ impl PruneReport {
             let strand = self.strands.entry(id.originator).or_default();
             *strand.stays.entry(KeepReason::Refused).or_default() += 1;
         }
-    }
-
-    /// Compacts the files that held removed envelopes. Takes as long as reading and writing the rest of these files,
-    /// and cannot be cancelled: a running node leaves it to compactions in the background.
-    pub fn compact(&self, store: &Store) {
-        if self.dry_run || self.pruned() == 0 {
-            return;
-        }
-        let places = self.strands.iter().filter_map(|(&originator, strand)| {
-            let (from, through) = strand.places?;
-            Some(StrandPlaces { originator, from, through })
-        });
-        store.compact_places(&places.collect::<Vec<_>>());
     }
 }
 
