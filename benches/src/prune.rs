@@ -64,7 +64,7 @@ pub(crate) fn run(data_dir: &Path, stored: u64, payload_len: usize) -> Result<()
     rest()?;
     let settled = process::cpu_time(std::process::id())?.saturating_sub(all);
     println!("{:.2} us until the database rests: {} MiB in the folder", each(settled), bytes());
-    report.compact(&store);
+    store.compact_pruned()?;
     let compacted = process::cpu_time(std::process::id())?.saturating_sub(all);
     println!("{:.2} us with all compactions: {} MiB in the folder", each(compacted), bytes());
     // The end of the last report stays.

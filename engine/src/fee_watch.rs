@@ -129,9 +129,9 @@ pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> Str
 mod tests {
     use hawser_proto::{Address, OriginatorId};
     use hawser_rules::{PicoDollarsPerByteDay, Rate};
-    use hawser_storage::Facts;
 
     use super::*;
+    use crate::read::testing;
 
     const SECOND_NS: i64 = 1_000_000_000;
     const START_NS: i64 = 29_166_667 * 60 * SECOND_NS;
@@ -145,17 +145,8 @@ mod tests {
         let payer = Address([7; 20]);
         let stated_picodollars = PicoDollarPrice(stated);
         let charge = Charge { payer, size_bytes: 1, retention_days: 2, stated_picodollars };
-        let facts = Facts {
-            topic: None,
-            originator_ns,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: Some(charge),
-            counts_for_congestion: true,
-            addresses: Vec::new(),
-        };
-        LogEntry::valid(at(sequence), Bytes::new(), facts)
+        let entry = testing::charged(at(sequence), originator_ns, charge);
+        LogEntry { bytes: Bytes::new(), ..entry }
     }
 
     #[test]

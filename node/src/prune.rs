@@ -27,12 +27,15 @@ pub(crate) fn of_engine(
     engine.check_clock().map_err(RunError::refused)?;
     let own_unix_s = unix_s(engine.ports().clock.now_ns());
     let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
+    let before = engine.store().disk_bytes();
     let report = prune(engine.store(), run, Some(ShortTurns::begin(engine.store())), moved)?;
     engine.note_pruned(&report);
-    Ok(json_of(&report))
+    let disk = DiskUse { before, after: engine.store().disk_bytes(), is_compacted: false };
+    Ok(json_of(&report, disk))
 }
 
-/// Removes all expired data from the folder of a stopped node, and compacts its files.
+/// Removes all expired data from the folder of a stopped node, and compacts its files: also those with data that the
+/// node removed while it ran.
 ///
 /// # Errors
 /// Fails when the disk fails.
@@ -42,12 +45,22 @@ pub fn of_stopped(
     moved: &mut PruneProgress<'_>,
 ) -> Result<Value, RunError> {
     let run = PruneRun { own_unix_s: system_unix_s(), places_max: u64::MAX, dry_run };
+    let before = store.disk_bytes();
     let report = prune(store, run, None, moved)?;
-    report.compact(store);
     if !dry_run {
+        store.compact_pruned().map_err(RunError::failed)?;
         store.flush().map_err(RunError::failed)?;
     }
-    Ok(json_of(&report))
+    let disk = DiskUse { before, after: store.disk_bytes(), is_compacted: !dry_run };
+    Ok(json_of(&report, disk))
+}
+
+/// Bytes that a database takes on the disk, before and after a run.
+struct DiskUse {
+    before: u64,
+    after: u64,
+    /// True if its files were compacted before they were measured again.
+    is_compacted: bool,
 }
 
 /// Makes one run over all strands. With `turns` it pauses between writes, for the callers of a running node.
@@ -80,7 +93,7 @@ fn prune(
     }
 }
 
-fn json_of(report: &PruneReport) -> Value {
+fn json_of(report: &PruneReport, disk: DiskUse) -> Value {
     let strands = report.strands.iter().map(|(originator, strand)| {
         let stays: serde_json::Map<String, Value> =
             strand.stays.iter().map(|(why, count)| (why.name().to_owned(), json!(count))).collect();
@@ -101,6 +114,9 @@ fn json_of(report: &PruneReport) -> Value {
         "dry_run": report.dry_run,
         "compared_with_unix_s": report.now_unix_s,
         "pruned": report.pruned(),
+        "disk_bytes_before": disk.before,
+        "disk_bytes": disk.after,
+        "compacted": disk.is_compacted,
         "strands": strands.collect::<Vec<_>>(),
     })
 }

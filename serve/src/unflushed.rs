@@ -59,7 +59,10 @@ struct Heads {
     arrived: usize,
     /// Answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
     answered: Vec<(Arc<ConnectionShare>, usize)>,
-    /// Requests that are answered before their end, and are read on.
+    /// Requests that are answered before their end, and are read on. Until the next flush such a request is also one of
+    /// [`Self::arrived`] or [`Self::answered`], so a stream that begins before it is charged as if there was one more.
+    /// That errs on the safe side, and is bounded by [`Self::streams_max`]. To count each once, every request would
+    /// have to tell which of the two has ended.
     unended: usize,
     /// The maximum number of streams that there were at one time.
     most: usize,

@@ -36,6 +36,14 @@ const TABLE_BYTES: usize = 8 * MIB;
 /// Envelopes of at least this length go to blob files, which compaction does not move. Guessed: RocksDB
 /// recommends blobs from some KiB on, and most envelopes are below.
 pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
+/// Part of the blob files, from the oldest on, out of which compactions move the envelopes that are left. RocksDB's
+/// default.
+pub(crate) const LARGE_AGE_MOVED: f64 = 0.25;
+/// Age in seconds at which the rows of a file are compacted, however few are deletions: a file of topics with all other
+/// ones of that family, and a file of any other family above the lowest level with the levels below it. RocksDB's
+/// default. So the room of a pruned envelope below [`BLOB_LEN_BYTES_MIN`] is free a month later, apart from the time
+/// that compactions take.
+const AGE_MAX_S: u64 = 30 * 24 * 3600;
 /// 2^3 shards of at least 8 MiB. The default shards are so small that a large block finds no room and is read
 /// from disk each time (measured: 3,800 instead of 270,000 lookups per second).
 const BLOCK_CACHE_SHARD_BITS: i32 = 3;
@@ -55,7 +63,7 @@ const DELETIONS: (usize, usize, f64) = (8192, 4096, 0.5);
 /// Window and deletions of the topic family; its share of 0 is not looked at. A file of this family overlaps all of the
 /// next older run, so compacting it rewrites that run, at worst all topics. A guess: the compaction then removes rows
 /// of some 200 MB. Pruning of some strands deletes fewer rows; its files wait until they are merged with others, as all
-/// files of this family do.
+/// files of this family do, or until they are [`AGE_MAX_S`] old.
 const TOPIC_DELETIONS: (usize, usize, f64) = (1 << 19, 1 << 18, 0.0);
 /// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
 pub(crate) const OPEN_FILES_MAX: usize = 512;
@@ -116,6 +124,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(TABLE_BYTES);
+    options.set_ttl(AGE_MAX_S);
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -170,6 +179,7 @@ fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_enable_blob_files(true);
     options.set_min_blob_size(BLOB_LEN_BYTES_MIN);
     options.set_enable_blob_gc(true);
+    options.set_blob_gc_age_cutoff(LARGE_AGE_MOVED);
     blocks.set_block_size(8 << 10);
 }
 
@@ -235,6 +245,30 @@ mod tests {
         assert_eq!(files_of_deleted(Family::Topic), 2, "the run, and the deletions");
         assert_eq!(files_of_deleted(Family::Expiry), 0);
         assert_eq!(files_of_deleted(Family::Log), 0);
+    }
+
+    /// Otherwise some room would never be given back where little is written.
+    #[test]
+    fn rows_of_a_month_are_compacted_however_few_are_deleted() {
+        for (family, name) in [
+            (Family::Topic, "periodic_compaction_seconds"),
+            (Family::Log, "ttl"),
+            (Family::Expiry, "ttl"),
+            (Family::Receipt, "ttl"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = family_options(family, &block_cache(CACHE_BYTES_MIN));
+            options.create_if_missing(true);
+            let _db = DB::open(&options, folder.path()).unwrap();
+            // RocksDB writes down the options that are in force.
+            let in_force = std::fs::read_dir(folder.path()).unwrap().find_map(|file| {
+                let path = file.unwrap().path();
+                let is_it = path.file_name()?.to_str()?.starts_with("OPTIONS-");
+                is_it.then(|| std::fs::read_to_string(&path).unwrap())
+            });
+            let wanted = format!("\n  {name}={AGE_MAX_S}\n");
+            assert!(in_force.unwrap().contains(&wanted), "{}", family.name());
+        }
     }
 
     /// Each memory table that is written out makes a commit wait for four syncs in place of one, beside publishes.

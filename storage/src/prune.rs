@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::MutexGuard;
-use rocksdb::{CompactOptions, ReadOptions};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 
 use crate::change::Validity;
 use crate::database::Database;
@@ -29,6 +29,7 @@ use crate::leaving::{
     DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
     LeavingStrand, tell_unread,
 };
+use crate::options::LARGE_AGE_MOVED;
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
@@ -166,23 +167,38 @@ impl Store {
         self.database().prune_shown(originator, through, now_unix_s, derive)
     }
 
+    /// Compacts everything from which envelopes were pruned, by this run or earlier ones, so that the files shrink.
+    /// Takes as long as reading and writing the rest of these files, and cannot be cancelled: a running node leaves it
+    /// to compactions in the background.
+    ///
+    /// # Errors
+    /// When the heads cannot be read.
+    pub fn compact_pruned(&self) -> Result<(), ReadError> {
+        let up_to_the_last_expired = |behind: &EnvelopeId| StrandPlaces {
+            originator: behind.originator,
+            from: SequenceId(1),
+            through: behind.sequence.previous(),
+        };
+        let places: Vec<_> = self.oldest()?.iter().map(up_to_the_last_expired).collect();
+        if !places.is_empty() {
+            self.compact_places(&places);
+        }
+        Ok(())
+    }
+
     /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
     /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
-    /// later, when it finds that they are mostly deletions.
+    /// later: when it finds that they are mostly deletions, or when they are a month old (`options`).
     pub fn compact_places(&self, places: &[StrandPlaces]) {
         let database = self.database();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
-        let log = database.family(Family::Log);
-        for &StrandPlaces { originator, from, through } in places {
-            let key = |sequence| EnvelopeKey(EnvelopeId::new(originator, sequence)).encode();
-            let (from, end) = (key(from), key(through.next()));
-            database.db.compact_range_cf_opt(log, Some(from), Some(end), &options);
-        }
+        database.compact_log(places, &options);
         for family in [Family::Expiry, Family::Topic] {
             let family = database.family(family);
             database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
         }
+        database.compact_large(places);
     }
 }
 
@@ -193,6 +209,11 @@ const SHOWN_PLACES: u64 = 256;
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.
 const WRITE_PLACES: usize = 32;
+/// Files of large envelopes are written again if more than one of so many of their bytes is unused. A guess: for less,
+/// writing the rest takes longer than it is worth.
+const UNUSED_PART: u64 = 4;
+/// RocksDB's option for [`LARGE_AGE_MOVED`].
+const LARGE_AGE: &str = "blob_garbage_collection_age_cutoff";
 /// Pause between two tries to find no commit, and to lock the head of a strand. A guess: a part of a commit. The system
 /// makes it about twice as long.
 const BUSY_PAUSE: Duration = Duration::from_micros(50);
@@ -381,6 +402,43 @@ impl Database {
 }
 
 impl Database {
+    fn compact_log(&self, places: &[StrandPlaces], options: &CompactOptions) {
+        let log = self.family(Family::Log);
+        for &StrandPlaces { originator, from, through } in places {
+            let key = |sequence| EnvelopeKey(EnvelopeId::new(originator, sequence)).encode();
+            let (from, end) = (key(from), key(through.next()));
+            self.db.compact_range_cf_opt(log, Some(from), Some(end), options);
+        }
+    }
+
+    /// Moves the large envelopes of these places into new files if many of their files' bytes are unused. A file of
+    /// large envelopes stays as a whole while one of them is stored: RocksDB moves those of its oldest files only.
+    fn compact_large(&self, places: &[StrandPlaces]) {
+        let log = self.family(Family::Log);
+        let bytes = |property: &str| self.db.property_int_value_cf(log, property).ok().flatten();
+        let all = bytes("rocksdb.live-blob-file-size").unwrap_or(0);
+        let unused = bytes("rocksdb.live-blob-file-garbage-size").unwrap_or(0);
+        if unused <= all / UNUSED_PART {
+            return;
+        }
+        let move_of_age = |age: f64| {
+            let age = age.to_string();
+            self.db.set_options_cf(log, &[(LARGE_AGE, age.as_str())])
+        };
+        if let Err(error) = move_of_age(1.0) {
+            tracing::warn!(%error, "files of large envelopes keep the room of those that were pruned");
+            return;
+        }
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.compact_log(places, &options);
+        if let Err(error) = move_of_age(LARGE_AGE_MOVED) {
+            // The next opening does it.
+            tracing::warn!(%error, "compactions go on moving large envelopes of all ages");
+        }
+    }
+
     /// Locks the head of a strand while no commit runs. Does not stand in line at first: a thread in line gets the lock
     /// and then the turn to write before it gets a core, and commits would wait for that as well. A commit to another
     /// strand has the turn to write. One that waits for this head has to get a core before it can take it, and pruning
@@ -464,5 +522,42 @@ mod tests {
             assert_eq!(pruning.join().unwrap(), Ok(ControlFlow::Continue(())));
             assert_eq!(are_outside, [true, true]);
         });
+    }
+
+    /// One of ten stays and keeps the whole file, also when compactions in the background have removed all others: a
+    /// node that runs has pruned them, and the command comes later.
+    #[test]
+    fn the_room_of_pruned_large_envelopes_beside_one_that_stays_is_given_back() {
+        const PLACES: u64 = 40;
+        let store = testing::store();
+        let append = |place: u64| {
+            let text = place.to_string().repeat(8192);
+            let bytes = OriginatorEnvelope::encode(text.into(), Proof::Transaction([1; 32]));
+            Change::Append(LogEntry::valid(id(place), bytes, facts(place)))
+        };
+        store.commit(&(1..=PLACES).map(append).collect::<Vec<_>>()).unwrap();
+        store.flush().unwrap();
+        let database = store.database();
+        let large_bytes = || {
+            let log = database.family(Family::Log);
+            let bytes = database.db.property_int_value_cf(log, "rocksdb.live-blob-file-size");
+            bytes.unwrap().unwrap()
+        };
+        let before = large_bytes();
+        assert!(before > PLACES * 8192, "{before}");
+        let expiring =
+            |place| Expiring { expiry_unix_s: place, id: id(place), ..Expiring::default() };
+        let goes = (1..PLACES).filter(|place| !place.is_multiple_of(10));
+        let derive = |id: EnvelopeId, _: &Bytes, _: Validity| Some(facts(id.sequence.0));
+        let pruned = store.prune(&goes.map(expiring).collect::<Vec<_>>(), &derive).unwrap();
+        assert_eq!(pruned.pruned.len(), 36);
+        let all = None::<&[u8]>;
+        database.db.compact_range_cf(database.family(Family::Log), all, all);
+        assert_eq!(large_bytes(), before, "compactions alone give nothing back");
+
+        store.compact_pruned().unwrap();
+        assert!(large_bytes() < before / 4, "{} of {before}", large_bytes());
+        let kept = store.snapshot().get(id(30)).unwrap().unwrap();
+        assert!(kept.len() > 8192);
     }
 }

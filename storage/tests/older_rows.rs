@@ -1,13 +1,14 @@
 //! A folder of an older format is converted in steps, and is readable meanwhile.
 
 use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
-use hawser_storage::{Change, Facts, LogEntry, Store};
+use hawser_storage::{Change, CommitError, Damage, Facts, LogEntry, Store};
 
 /// Names the folder for the process that [`child_works_until_killed`] runs in.
 const CHILD_FOLDER: &str = "HAWSER_TEST_CHILD_FOLDER";
@@ -159,6 +160,36 @@ fn a_folder_serves_and_grows_while_its_rows_are_brought_up() {
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_brought_up(&store, written);
+}
+
+/// The checksum of such a row is right, so only its form shows that it is damaged.
+#[test]
+fn a_row_of_no_known_form_stops_the_steps_and_a_scrub_finds_it() {
+    let folder = older_folder();
+    {
+        let options = rocksdb::Options::default();
+        let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+        let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
+        let topics = db.cf_handle("topic").unwrap();
+        let first = db.iterator_cf(topics, rocksdb::IteratorMode::Start).next();
+        let (key, _) = first.unwrap().unwrap();
+        db.put_cf(topics, key, b"short").unwrap();
+        db.flush_cf(topics).unwrap();
+    }
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert!(
+        matches!(store.bring_up_topic_rows(1), Err(CommitError::Read(error)) if error.is_damage())
+    );
+    let found = || -> Vec<Damage> {
+        let report = store.scrub(&mut |_| ControlFlow::Continue(())).unwrap();
+        report.damages.into_iter().filter(|it| it.family == "topic").collect()
+    };
+    let damages = found();
+    let [damage] = &damages[..] else { panic!("{damages:?}") };
+    assert!(damage.is_of_projection(), "a node makes the rows again: {damage:?}");
+    store.rebuild(&|at, _, _| long_or_short(at).facts, &mut |_| {}).unwrap();
+    assert_eq!(found(), []);
+    assert_brought_up(&store, ENVELOPES);
 }
 
 #[test]

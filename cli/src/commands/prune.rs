@@ -68,6 +68,21 @@ fn show(done: &Value) {
             output::time(i64::try_from(compared_s).unwrap_or(i64::MAX).saturating_mul(SECOND_NS)),
         )),
     }
+    // A node of an earlier version says nothing of its disk.
+    if let (false, Some(before)) = (is_dry, done["disk_bytes_before"].as_u64()) {
+        show_disk(before, number(&done["disk_bytes"]), done["compacted"] == true);
+    }
+}
+
+fn show_disk(before: u64, after: u64, is_compacted: bool) {
+    let (before, after) = (backups::size(before), backups::size(after));
+    output::line(format_args!("the database takes {after} on the disk, and took {before} before"));
+    if !is_compacted {
+        output::line(
+            "its files shrink in the background, the last of them after a month: this command gives the room back \
+            at once when the node is stopped",
+        );
+    }
 }
 
 const SECOND_NS: i64 = 1_000_000_000;

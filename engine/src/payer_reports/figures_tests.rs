@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 
 use hawser_proto::Address;
-use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
-use hawser_storage::{Change, Charge, Facts, LogEntry, Store, Validity};
-use prost::Message as _;
+use hawser_storage::{Change, Charge, Store};
 
 use super::*;
 use crate::price::rate_row;
@@ -20,28 +17,9 @@ const UNBOUNDED: PayersMax = PayersMax { written: usize::MAX, computed: usize::M
 /// Returns the charged envelope at a place.
 fn append(sequence: u64, minute: u32, payer: u8, size_bytes: u64) -> Change {
     let id = EnvelopeId::new(ABOUT, SequenceId(sequence));
-    let originator_ns = i64::from(minute) * 60_000_000_000;
-    let statement = pb::UnsignedOriginatorEnvelope {
-        originator_node_id: ABOUT.0,
-        originator_sequence_id: sequence,
-        originator_ns,
-        ..Default::default()
-    };
-    let proof = Proof::Transaction([1; 32]);
-    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
     let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(0));
     let charge = Charge { payer, size_bytes, retention_days: 2, stated_picodollars };
-    let facts = Facts {
-        topic: None,
-        originator_ns,
-        depends_on: Vec::new(),
-        expiry_unix_s: None,
-        receipt: None,
-        charge: Some(charge),
-        counts_for_congestion: true,
-        addresses: Vec::new(),
-    };
-    Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: Some(facts) })
+    Change::Append(testing::charged(id, i64::from(minute) * 60_000_000_000, charge))
 }
 
 /// Returns a store with a strand of these minutes, counted from the first one, and payers.

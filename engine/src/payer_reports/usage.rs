@@ -71,12 +71,9 @@ pub fn available_of(
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
     use hawser_rules::{PicoDollarsPerByteDay, Rate};
-    use hawser_storage::{Change, Charge, Facts, LogEntry, Validity};
-    use prost::Message as _;
+    use hawser_storage::{Change, Charge};
 
     use super::*;
     use crate::price::rate_row;
@@ -88,27 +85,9 @@ mod tests {
     fn append(sequence: u64) -> Change {
         let id = EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
         let originator_ns = i64::try_from(sequence).unwrap() * 60_000_000_000;
-        let statement = pb::UnsignedOriginatorEnvelope {
-            originator_node_id: id.originator.0,
-            originator_sequence_id: sequence,
-            originator_ns,
-            ..Default::default()
-        };
-        let proof = Proof::Transaction([1; 32]);
-        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
         let stated_picodollars = PicoDollarPrice(0);
         let charge = Charge { payer: PAYER, size_bytes: 1, retention_days: 2, stated_picodollars };
-        let facts = Facts {
-            topic: None,
-            originator_ns,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: Some(charge),
-            counts_for_congestion: true,
-            addresses: Vec::new(),
-        };
-        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: Some(facts) })
+        Change::Append(testing::charged(id, originator_ns, charge))
     }
 
     /// A payer publishes at three nodes or in three minutes for more than 64 bits can say.

@@ -9,7 +9,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
 use hawser_storage::{
-    Change, Facts, InvalidRule, LogEntry, SkipReason, Store, StoreIdentity, TopicRow, Validity,
+    Change, Charge, Facts, InvalidRule, LogEntry, SkipReason, Store, StoreIdentity, TopicRow,
+    Validity,
 };
 use prost::Message as _;
 
@@ -252,6 +253,30 @@ pub(crate) fn append(committed: &Committed) -> Change {
             addresses: Vec::new(),
         }),
     })
+}
+
+/// Returns an envelope for which a payer is charged, and which counts for the congestion of its minute. Its bytes have
+/// its place and time, and nothing that was paid for.
+pub(crate) fn charged(id: EnvelopeId, originator_ns: i64, charge: Charge) -> LogEntry {
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: id.originator.0,
+        originator_sequence_id: id.sequence.0,
+        originator_ns,
+        ..Default::default()
+    };
+    let proof = Proof::Transaction([1; 32]);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    let facts = Facts {
+        topic: None,
+        originator_ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(charge),
+        counts_for_congestion: true,
+        addresses: Vec::new(),
+    };
+    LogEntry::valid(id, bytes, facts)
 }
 
 pub(crate) fn append_invalid(committed: &Committed) -> Change {

@@ -4,7 +4,7 @@
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for events of the chains;
-//! - [`PruneRun`]: removes expired envelopes; [`PruneTask`] does so periodically;
+//! - [`PruneRun`]: removes expired envelopes; [`PruneRounds`]: runs that continue each other; [`PruneTask`] makes them;
 //! - [`Scrubs`]: reads everything back, and repairs rows that the disk has damaged; [`ScrubTask`] does so
 //!   periodically;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: makes the log writable again after the disk has failed;
@@ -93,7 +93,7 @@ pub use payer_reports::{
 };
 pub use ports::Ports;
 pub use prices::PriceTask;
-pub use prune::{PruneReport, PruneRun, PruneSettings, PruneTask, StrandPruned};
+pub use prune::{PruneReport, PruneRounds, PruneRun, PruneSettings, PruneTask, StrandPruned};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };

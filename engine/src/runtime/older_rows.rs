@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use hawser_proto::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_storage::{CommitError, ReadError, RecentTopicsWalk, Store};
+use hawser_storage::{CommitError, Family, ReadError, RecentTopicsWalk, Store};
 use tokio::time::Instant;
 
 use super::Engine;
+use super::scrub::Scrubs;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 
@@ -34,8 +35,8 @@ impl OlderRowsTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let store = engine.store().clone();
-        Self(StoppableTask::start(|stopped| run(store, stopped)))
+        let (store, scrubs) = (engine.store().clone(), engine.scrubs().clone());
+        Self(StoppableTask::start(|stopped| run(store, scrubs, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
@@ -45,7 +46,7 @@ impl OlderRowsTask {
 }
 
 /// Remembers the newest topics, and then converts rows of an older format. Both rest for as long as they have worked.
-async fn run(store: Store, mut stopped: StopSignal) {
+async fn run(store: Store, scrubs: Scrubs, mut stopped: StopSignal) {
     let mut walk = RecentTopicsWalk::default();
     while !stopped.is_stopped() {
         let started = Instant::now();
@@ -59,7 +60,7 @@ async fn run(store: Store, mut stopped: StopSignal) {
         }
         tokio::time::sleep(started.elapsed()).await;
     }
-    let mut logged_at: Option<Instant> = None;
+    let (mut logged_at, mut has_told_damage): (Option<Instant>, bool) = (None, false);
     while let Some(progress) = store.older_topic_rows() {
         if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= TELL_EVERY) {
             logged_at = Some(Instant::now());
@@ -78,6 +79,13 @@ async fn run(store: Store, mut stopped: StopSignal) {
             Ok(false) => started.elapsed(),
             Err(error) => {
                 tracing::error!(code = "older_rows_failed", %error, "rows of an older format cannot be converted, and stay as they are");
+                // Once: if the scrub cannot repair it, another one would not either, and it comes again by itself.
+                if let CommitError::Read(error) = &error
+                    && error.is_damage()
+                    && !std::mem::replace(&mut has_told_damage, true)
+                {
+                    scrubs.note_read(Family::Topic, error);
+                }
                 RETRY_AFTER
             }
         };

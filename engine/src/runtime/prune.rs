@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
-use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store, StrandPlaces};
+use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store};
 
 use super::Engine;
 use super::pace::ShortTurns;
@@ -26,6 +26,11 @@ const FIRST_AFTER: Duration = Duration::from_secs(60);
 /// Time to the next run after one that left envelopes which could be removed. A guess: pruning continues soon, and
 /// other work gets the disk in between.
 const BACKLOG_AFTER: Duration = Duration::from_secs(60);
+/// Runs of a round, at most, while envelopes are left that could be removed. A guess: an hour of runs, after which
+/// what payer reports have held back is judged again.
+const ROUND_RUNS_MAX: u32 = 60;
+/// Rounds in which a strand's refused envelopes are not read again, at most. A guess: a day with the default interval.
+const RESTS_MAX: u64 = 24;
 
 /// Settings of pruning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub struct StrandPruned {
     pub stays: BTreeMap<KeepReason, u64>,
     /// Envelopes that have not expired. Counted in a dry run only.
     pub not_expired: u64,
+    /// The last row of the expiry index up to which every row was judged, and none was left to the next run.
+    judged: Option<Expiring>,
 }
 
 impl StrandPruned {
@@ -119,13 +126,23 @@ impl PruneRun {
         store: &Store,
         pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
     ) -> Result<PruneReport, CommitError> {
+        self.run_behind(&PruneRounds::default(), store, pace)
+    }
+
+    /// Makes a run that passes over what earlier ones have judged.
+    fn run_behind(
+        self,
+        earlier: &PruneRounds,
+        store: &Store,
+        pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
+    ) -> Result<PruneReport, CommitError> {
         let chain = reports_about_strands(store)?;
         let mut rules = PruneRules::new(&chain, self.own_unix_s, self.places_max);
         let (now_unix_s, dry_run) = (rules.now_unix_s(), self.dry_run);
         let mut report = PruneReport { now_unix_s, dry_run, ..PruneReport::default() };
-        let mut after = None;
+        let mut after = earlier.from;
         loop {
-            let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
+            let (goes, next) = self.look(store, (earlier, after), &mut rules, &mut report)?;
             let part_places = if dry_run { DRY_PLACES } else { STEP_VISITS };
             for part in goes.chunks(part_places) {
                 if self.take(store, part, &mut rules, &mut report, pace)?.is_break() {
@@ -150,13 +167,17 @@ impl PruneRun {
     fn look(
         self,
         store: &Store,
-        after: Option<Expiring>,
+        (earlier, after): (&PruneRounds, Option<Expiring>),
         rules: &mut PruneRules,
         report: &mut PruneReport,
     ) -> Result<(Vec<Expiring>, Option<Expiring>), ReadError> {
         let (mut goes, mut going) = (Vec::new(), BTreeSet::new());
         let (mut last, mut broken_off_at) = (after, None);
         let next = store.snapshot().expiring(after, STEP_VISITS, |at| {
+            if earlier.has_judged(at) {
+                last = Some(at);
+                return ControlFlow::Continue(());
+            }
             let verdict = rules.verdict(at);
             if verdict == PruneVerdict::NotExpired && !self.dry_run {
                 return ControlFlow::Break(());
@@ -169,6 +190,10 @@ impl PruneRun {
             }
             last = Some(at);
             let strand = report.strands.entry(at.id.originator).or_default();
+            let is_left = verdict == PruneVerdict::Stays(KeepReason::Later);
+            if !is_left && !strand.stays.contains_key(&KeepReason::Later) {
+                strand.judged = Some(at);
+            }
             match verdict {
                 PruneVerdict::Goes => {
                     going.insert(at.id.originator);
@@ -239,18 +264,86 @@ impl PruneReport {
             *strand.stays.entry(KeepReason::Refused).or_default() += 1;
         }
     }
+}
 
-    /// Compacts the files that held removed envelopes. Takes as long as reading and writing the rest of these files,
-    /// and cannot be cancelled: a running node leaves it to compactions in the background.
-    pub fn compact(&self, store: &Store) {
-        if self.dry_run || self.pruned() == 0 {
-            return;
+/// Runs that continue each other. While envelopes are left that could be removed, the next run passes over what this
+/// round has judged. The end of a round forgets that, so that reports on the chain that have come meanwhile count.
+///
+/// Envelopes that have to stay for their bytes are read before they are refused, and a node may sign any number of
+/// them. So a strand with more of them than a run may remove rests: each round makes up for as many as that, and until
+/// all are made up for, the next rounds look at the strand's later rows only.
+#[derive(Debug, Default)]
+pub struct PruneRounds {
+    strands: BTreeMap<OriginatorId, JudgedStrand>,
+    /// The row behind which the next run of this round begins.
+    from: Option<Expiring>,
+    /// Runs of this round.
+    runs: u32,
+}
+
+/// The part of a strand that earlier runs have judged.
+#[derive(Debug, Default)]
+struct JudgedStrand {
+    /// The last judged row.
+    through: Expiring,
+    /// Refused envelopes that no round has made up for.
+    refused: u64,
+}
+
+impl PruneRounds {
+    /// Makes a run, as [`PruneRun::run`]. Returns its report, and true if the next run of the round should follow soon.
+    /// A dry run removes nothing, so it looks at everything each time.
+    ///
+    /// # Errors
+    /// As [`PruneRun::run`].
+    pub fn run(
+        &mut self,
+        run: PruneRun,
+        store: &Store,
+        pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
+    ) -> Result<(PruneReport, bool), CommitError> {
+        if run.dry_run {
+            return Ok((run.run(store, pace)?, false));
         }
-        let places = self.strands.iter().filter_map(|(&originator, strand)| {
-            let (from, through) = strand.places?;
-            Some(StrandPlaces { originator, from, through })
+        let report = run.run_behind(self, store, pace)?;
+        let goes_on = self.note(&report, run.places_max);
+        Ok((report, goes_on))
+    }
+
+    fn has_judged(&self, at: Expiring) -> bool {
+        self.strands.get(&at.id.originator).is_some_and(|it| at <= it.through)
+    }
+
+    /// Takes over what a run has judged. Returns true if the round goes on soon.
+    fn note(&mut self, report: &PruneReport, places_max: u64) -> bool {
+        let mut from = None;
+        for (&originator, found) in &report.strands {
+            let Some(judged) = found.judged else { continue };
+            let strand = self.strands.entry(originator).or_default();
+            strand.through = strand.through.max(judged);
+            let refused = found.stays.get(&KeepReason::Refused).copied().unwrap_or(0);
+            strand.refused = strand.refused.saturating_add(refused);
+            if found.stays.contains_key(&KeepReason::Later) {
+                from = Some(from.map_or(judged, |first: Expiring| first.min(judged)));
+            }
+        }
+        self.from = from;
+        self.runs += 1;
+        let goes_on = report.backlog() > 0 && report.pruned() > 0;
+        if !goes_on || self.runs >= ROUND_RUNS_MAX {
+            self.end_round(places_max);
+        }
+        goes_on
+    }
+
+    /// Forgets what this round has judged, except for strands that rest.
+    fn end_round(&mut self, places_max: u64) {
+        (self.from, self.runs) = (None, 0);
+        self.strands.retain(|_, strand| {
+            let refused = strand.refused.min(places_max.saturating_mul(RESTS_MAX + 1));
+            strand.refused = refused.saturating_sub(places_max);
+            strand.refused > 0
         });
-        store.compact_places(&places.collect::<Vec<_>>());
     }
 }
 
@@ -286,47 +379,49 @@ impl PruneWorker {
     async fn run(self) {
         let mut stopped = self.stopped.clone();
         let every = self.settings.every;
-        let mut pause = every.min(FIRST_AFTER);
+        let (mut pause, mut rounds) = (every.min(FIRST_AFTER), PruneRounds::default());
         loop {
             tokio::select! {
                 () = stopped.stopped() => return,
                 () = tokio::time::sleep(pause) => {}
             }
             let worker = self.clone();
-            let has_backlog = blocking(move || worker.run_once()).await;
+            let (again, has_backlog) = blocking(move || worker.run_once(rounds)).await;
+            rounds = again;
             pause = if has_backlog { every.min(BACKLOG_AFTER) } else { every };
         }
     }
 
-    /// Makes one run. Returns true if it left envelopes that could be removed.
-    fn run_once(&self) -> bool {
+    /// Makes one run. Gives the rounds back, and returns true if envelopes are left that could be removed.
+    fn run_once(&self, mut rounds: PruneRounds) -> (PruneRounds, bool) {
         let engine = &self.engine;
         // Expiries are compared with no clock that is known to be wrong.
         if let Err(error) = engine.check_clock() {
             tracing::warn!(code = "prune_clock_ahead", %error, "nothing is pruned, because this node's clock cannot be trusted");
-            return false;
+            return (rounds, false);
         }
         let PruneSettings { places_max, dry_run, .. } = self.settings;
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
         let mut turns = ShortTurns::begin(engine.store());
-        let done = run.run(engine.store(), &mut |_| {
+        let done = rounds.run(run, engine.store(), &mut |_| {
             if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
             }
             turns.pause(engine.store());
             ControlFlow::Continue(())
         });
-        match done {
-            Ok(report) => {
+        let has_backlog = match done {
+            Ok((report, goes_on)) => {
                 engine.note_pruned(&report);
-                !dry_run && report.backlog() > 0 && report.pruned() > 0
+                goes_on
             }
             Err(error) => {
                 tracing::error!(code = "prune_failed", %error, "pruning failed: expired envelopes are still stored");
                 false
             }
-        }
+        };
+        (rounds, has_backlog)
     }
 }
 

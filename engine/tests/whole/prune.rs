@@ -13,7 +13,7 @@ use hawser_engine::payer_reports::{
     EXPLAINED_ROWS_MAX, Recomputed, draft, recompute, recompute_explained,
 };
 use hawser_engine::pruning::KeepReason;
-use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
+use hawser_engine::runtime::{PruneReport, PruneRounds, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -292,6 +292,38 @@ fn a_report_says_why_what_stays_stays_and_a_run_keeps_to_its_bound() {
     };
     let stopped = bounded.run(&store, &mut until_one_goes).unwrap();
     assert!(stopped.is_partial && (1..4).contains(&stopped.pruned()), "{stopped:?}");
+}
+
+/// A node may sign any number of envelopes for ever that state an expiry in the past.
+#[test]
+fn what_has_to_stay_is_read_once_in_a_round_and_in_fewer_rounds_where_there_is_much_of_it() {
+    let store = store();
+    let (events, ..) = events(&[(0, 20, true), (0, 15, false)]);
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    let wanted = run(&store, u64::MAX, true).pruned();
+    let bounded = PruneRun { own_unix_s: u64::MAX, places_max: 4, dry_run: false };
+    let mut rounds = PruneRounds::default();
+    // The envelopes that a run has read in vain, and whether the round goes on.
+    let mut read_in_vain = || {
+        let done = rounds.run(bounded, &store, &mut |_| ControlFlow::Continue(()));
+        let (report, goes_on) = done.unwrap();
+        let stays = report.strands.get(&NODES[0]).and_then(|it| it.stays.get(&KeepReason::Refused));
+        (stays.copied().unwrap_or(0), goes_on)
+    };
+    assert_eq!(read_in_vain(), (5, true), "they come first");
+    let mut runs = 1;
+    loop {
+        runs += 1;
+        let (read, goes_on) = read_in_vain();
+        assert_eq!(read, 0, "run {runs}");
+        if !goes_on {
+            break;
+        }
+    }
+    assert!(runs > 2, "{runs}");
+    assert_eq!(gone(&store).len() as u64, wanted);
+    assert_eq!(read_in_vain(), (0, false), "the first round has made up for four of the five");
+    assert_eq!(read_in_vain(), (5, false));
 }
 
 /// An endpoint of the settlement chain can invent reports, and with them a time that has passed.

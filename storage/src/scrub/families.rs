@@ -7,10 +7,11 @@ use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::report::{Damage, Scrub, ScrubError};
 use crate::database::Database;
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
+use crate::keys::topic::{TopicKey, TopicValue};
 use crate::snapshot::Snapshot;
 
 /// Number of places that are tried one by one after a damaged row, before the rest of its file counts as damaged. A
@@ -79,8 +80,14 @@ impl RowRange {
         rows.seek(&self.from);
         // The first key after the rows that were read.
         let mut next = self.from.clone();
+        let mut is_formed = true;
         loop {
             while let Some((key, value)) = rows.item() {
+                if is_formed && !is_well_formed(database, family, key, value) {
+                    // One is enough: all rows of the family are made again.
+                    is_formed = false;
+                    scrub.found(malformed(family, key));
+                }
                 let len = key.len() + value.len();
                 next.clear();
                 next.extend_from_slice(key);
@@ -120,6 +127,19 @@ impl RowRange {
             }
         }
     }
+}
+
+/// Returns false for a row of topics that no program of this format has written, although its checksum is right. Rows
+/// that are to be made again may have another form.
+fn is_well_formed(database: &Database, family: Family, key: &[u8], value: &[u8]) -> bool {
+    family != Family::Topic
+        || (TopicKey::decode(key).is_some() && TopicValue::decode(value).is_some())
+        || !database.stale.is_empty()
+}
+
+fn malformed(family: Family, key: &[u8]) -> Damage {
+    let cause = ReadError::corrupt(family, key).to_string();
+    Damage { family: family.name(), first: None, last: None, file: None, cause }
 }
 
 /// The state of the rows after a damaged one.
