@@ -19,6 +19,7 @@ use hawser_chain::broadcast::{
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
+use hawser_chain::index::ReaderTimes;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
@@ -477,12 +478,39 @@ async fn an_unreachable_endpoint_is_passed_over(kind: ChainBackend) {
     assert!(error.to_string().contains("no contract at"), "{error}");
 }
 
-/// Returns the number of values in a histogram.
-fn count(histogram: &Histogram) -> u64 {
+/// Returns a histogram as a page of metrics shows it.
+fn page(histogram: &Histogram) -> String {
     let (mut registry, mut text) = (Registry::default(), String::new());
     registry.register("times", "Seconds", histogram.clone());
     encode(&mut text, &registry).unwrap();
+    text
+}
+
+/// Returns the number of values in a histogram.
+fn count(histogram: &Histogram) -> u64 {
+    let text = page(histogram);
     text.lines().find_map(|line| line.strip_prefix("times_count ")).unwrap().parse().unwrap()
+}
+
+/// Returns true if a histogram has a bucket for each bound.
+fn has_bounds(histogram: &Histogram, bounds: &[f64]) -> bool {
+    let text = page(histogram);
+    bounds.iter().all(|bound| text.contains(&format!("times_bucket{{le=\"{bound:?}\"}} 0\n")))
+}
+
+/// Dashboards that were made for the reference implementation name its buckets.
+#[test]
+fn durations_have_the_buckets_of_the_reference_implementation() {
+    let steps: Vec<f64> = (1..=18).map(|step| f64::from(step * 5) / 100.0).collect();
+    let steps = [&*steps, &[1.0, 2.5, 5.0, 10.0]].concat();
+    let times = TransactionTimes::default();
+    assert!(times.sent().all(|(_, times)| has_bounds(times, &steps)));
+    assert!(times.waited().all(|(_, times)| has_bounds(times, &steps)));
+    let ReaderTimes { queries_ms, batches_s } = ReaderTimes::default();
+    let usual = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    assert!(has_bounds(&batches_s, &usual));
+    assert!(has_bounds(&queries_ms, &[1.0, 10.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5]));
+    assert!(!has_bounds(&queries_ms, &[2.0]));
 }
 
 async fn times_of_transactions_are_counted_by_kind_and_result(kind: ChainBackend) {

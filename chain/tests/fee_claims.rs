@@ -182,6 +182,7 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
     let balance = payers::balance(&setup.network, payer).await.unwrap().balance;
     assert_eq!(of_few.payers, [(payer, balance)]);
     assert!(of_few.lacks_rates && of_few.rates.is_empty());
+    assert_eq!((seen.app_gas_price.is_some(), of_few.app_gas_price), (true, None));
     let (limits, now) = (WatchLimits::default(), of_few.chain_time);
     let alarms = watcher::judge(&of_few, &limits, &BTreeMap::new(), now);
     assert!(alarms.iter().all(|alarm| alarm.kind != AlarmKind::Rate), "{alarms:?}");

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hawser_node::MetricsFormat;
 use hawser_node::error::RunError;
@@ -88,6 +88,8 @@ pub(crate) async fn start<S: MetricsSource>(
     let listening = listener.local_addr().map_err(RunError::failed)?;
     output::note(format_args!("metrics at http://{listening}/metrics"));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started_unix_s = started.as_secs();
     tokio::spawn(async move {
         loop {
             let place = places.clone().acquire_owned().await.expect("it is never closed");
@@ -96,7 +98,7 @@ pub(crate) async fn start<S: MetricsSource>(
                     let watch = watch.clone();
                     tokio::spawn(async move {
                         // A caller that is slow or disconnects gets no answer.
-                        let _ = timeout(CALL_MAX, answer(stream, &watch)).await;
+                        let _ = timeout(CALL_MAX, answer(stream, &watch, started_unix_s)).await;
                         drop(place);
                     });
                 }
@@ -107,14 +109,18 @@ pub(crate) async fn start<S: MetricsSource>(
     Ok(())
 }
 
-async fn answer<S: MetricsSource>(mut stream: TcpStream, watch: &Mutex<S>) -> std::io::Result<()> {
+async fn answer<S: MetricsSource>(
+    mut stream: TcpStream,
+    watch: &Mutex<S>,
+    started_unix_s: u64,
+) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(1024);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() > HEAD_LEN_BYTES_MAX || stream.read_buf(&mut head).await? == 0 {
             return Ok(());
         }
     }
-    let (status, kind, body) = respond(&head, watch);
+    let (status, kind, body) = respond(&head, watch, started_unix_s);
     let text = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nVary: Accept\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
@@ -127,13 +133,18 @@ async fn answer<S: MetricsSource>(mut stream: TcpStream, watch: &Mutex<S>) -> st
 fn respond<S: MetricsSource>(
     head: &[u8],
     watch: &Mutex<S>,
+    started_unix_s: u64,
 ) -> (&'static str, &'static str, String) {
     let plain = |status, body: &str| (status, "text/plain; charset=utf-8", format!("{body}\n"));
     let path = head.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
     match path {
         Some(b"/metrics") => {
             let format = format_of(head);
-            ("200 OK", format.content_type(), format.from_text(watch.lock().page()))
+            let mut page = MetricsPage { text: watch.lock().page(), name: String::new() };
+            let help = "Start of this process, unix seconds";
+            page.family("xmtp_start_time_seconds", help, "gauge");
+            page.row("", started_unix_s);
+            ("200 OK", format.content_type(), format.from_text(page.into_text()))
         }
         Some(b"/health") if watch.lock().has_looked() => plain("200 OK", "ok"),
         Some(b"/health") => plain("503 Service Unavailable", S::NOT_YET),
@@ -177,17 +188,21 @@ mod tests {
     fn a_scraper_gets_the_format_that_it_asks_for() {
         let watch = Mutex::new(One);
         let asked = |fields: &str| {
-            respond(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n").as_bytes(), &watch)
+            respond(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n").as_bytes(), &watch, 7)
         };
-        let text = "# HELP looks_total Looks\n# TYPE looks_total counter\nlooks_total 3\n";
-        let open = "# HELP looks Looks\n# TYPE looks counter\nlooks_total 3\n# EOF\n";
+        let started = "# HELP xmtp_start_time_seconds Start of this process, unix seconds\n\
+                       # TYPE xmtp_start_time_seconds gauge\nxmtp_start_time_seconds 7\n";
+        let looks = "# HELP looks_total Looks\n# TYPE looks_total counter\nlooks_total 3\n";
+        let text = format!("{looks}{started}");
+        let looks = "# HELP looks Looks\n# TYPE looks counter\nlooks_total 3\n";
+        let open = format!("{looks}{started}# EOF\n");
         for fields in ["", "accept: */*\r\n", "host: application/openmetrics-text\r\n"] {
             let (_, kind, page) = asked(fields);
-            assert_eq!((kind, &*page), ("text/plain; version=0.0.4; charset=utf-8", text));
+            assert_eq!((kind, &*page), ("text/plain; version=0.0.4; charset=utf-8", &*text));
         }
         let (_, kind, page) =
             asked("ACCEPT:application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n");
         let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        assert_eq!((kind, &*page), (expected, open));
+        assert_eq!((kind, &*page), (expected, &*open));
     }
 }

@@ -61,6 +61,21 @@ impl Collector for GatewayCollector {
     }
 }
 
+/// Writes the figures of the nonces in use.
+fn nonces(senders: &[SenderFigures], out: &mut Exposition<'_>) -> fmt::Result {
+    // The reference's metric has no labels, and the nonces of several accounts cannot be compared: with tenants
+    // it is absent.
+    let nonce = if let [sender] = senders { sender.last_nonce } else { None };
+    let help = "Nonce of the transaction that was sent to the app chain last";
+    out.gauge("xmtp_gateway_lru_nonce", help, nonce)?;
+    let longest = senders.iter().map(|it| it.next_waits.unwrap_or_default()).max();
+    out.gauge(
+        "xmtp_gateway_transaction_wait_seconds",
+        "Time for which the next transaction to be mined has been waited for, seconds; 0 if none is",
+        longest.map(|wait| wait.as_secs_f64()),
+    )
+}
+
 impl GatewayCollector {
     fn originators(&self, out: &mut Exposition<'_>) -> fmt::Result {
         let all = self.metrics.originators();
@@ -229,11 +244,7 @@ impl GatewayCollector {
             "The payer's balance in the payer registry, picodollars; negative if it owes more than was deposited",
             deposit,
         )?;
-        // The reference's metric has no labels, and the nonces of several accounts cannot be compared: with tenants
-        // it is absent.
-        let nonce = if let [sender] = &senders[..] { sender.last_nonce } else { None };
-        let help = "Nonce of the transaction that was sent to the app chain last";
-        out.gauge("xmtp_gateway_lru_nonce", help, nonce)
+        nonces(&senders, out)
     }
 
     fn state(&self, out: &mut Exposition<'_>) -> fmt::Result {

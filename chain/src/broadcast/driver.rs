@@ -92,6 +92,8 @@ pub(super) struct Driver {
     estimates: Arc<Semaphore>,
     /// The nonce of the transaction that was sent last.
     last_nonce: Option<u64>,
+    /// The lowest nonce in use, and the time since which it is.
+    lowest: Option<(u64, Instant)>,
     is_sending: bool,
     is_polling: bool,
     /// The time of the next poll, and the pause after it.
@@ -134,6 +136,7 @@ impl Driver {
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
             last_nonce: None,
+            lowest: None,
             is_sending: false,
             is_polling: false,
             poll_at: Instant::now(),
@@ -198,13 +201,19 @@ impl Driver {
         }
     }
 
-    fn update_status(&self) {
-        self.state.status.send_if_modified(|status| {
-            let in_flight = self.nonces.in_flight();
-            let waiting = self.jobs.len().saturating_sub(in_flight);
-            let now = BroadcastStatus { in_flight, waiting, last_nonce: self.last_nonce };
-            std::mem::replace(status, now) != now
-        });
+    fn update_status(&mut self) {
+        let lowest = self.nonces.lowest();
+        if lowest != self.lowest.map(|(nonce, _)| nonce) {
+            self.lowest = lowest.map(|nonce| (nonce, Instant::now()));
+        }
+        let in_flight = self.nonces.in_flight();
+        let now = BroadcastStatus {
+            in_flight,
+            waiting: self.jobs.len().saturating_sub(in_flight),
+            last_nonce: self.last_nonce,
+            lowest_since: self.lowest.map(|(_, since)| since),
+        };
+        self.state.status.send_if_modified(|status| std::mem::replace(status, now) != now);
     }
 
     /// Waits until the next transaction or poll is due.

@@ -250,6 +250,11 @@ impl Nonces {
         self.slots.len()
     }
 
+    /// Returns the lowest nonce in use: the next one to be mined.
+    pub(super) fn lowest(&self) -> Option<u64> {
+        self.slots.first_key_value().map(|(nonce, _)| *nonce)
+    }
+
     /// Returns the latest transaction signed for a payload.
     pub(super) fn latest(&self, job: JobId) -> Option<B256> {
         let slot = self.slots.values().find(|slot| slot.purpose == NoncePurpose::Payload(job))?;

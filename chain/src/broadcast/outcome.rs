@@ -1,5 +1,7 @@
 //! The values that a broadcaster returns to its callers.
 
+use std::time::Instant;
+
 use alloy::primitives::B256;
 use hawser_proto::SequenceId;
 
@@ -41,6 +43,8 @@ pub struct BroadcastStatus {
     /// The nonce of the transaction that was sent last; `None` before the first one since the start. A transaction that
     /// is sent again counts as the last one, so the nonce may be lower than before.
     pub last_nonce: Option<u64>,
+    /// The time since which the lowest nonce in use is the next one to be mined; `None` if none is in use.
+    pub lowest_since: Option<Instant>,
 }
 
 /// A gas price that the chain has stated.

@@ -8,14 +8,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::payload::PayloadTopic;
 use super::slots::SendOutcome;
 
-/// Upper bounds of the time of sending, seconds. Specified: those of the network's reference gateway, in steps of 50
-/// ms.
-const SENT_BOUNDS_S: [f64; 22] = [
+/// Upper bounds of the times, seconds. Specified: those of the network's reference gateway, in steps of 50 ms.
+const BOUNDS_S: [f64; 22] = [
     0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
     0.9, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Upper bounds of the time until an outcome is known, seconds. A guess: from a development chain to a busy rollup.
-const WAITED_BOUNDS_S: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Further bounds of the time until an outcome is known, seconds. A guess: a busy rollup.
+const LONG_BOUNDS_S: [f64; 3] = [30.0, 60.0, 300.0];
 /// The kinds of payloads, with the names that the reference gateway gives them.
 const PAYLOAD_TYPES: [&str; 2] = ["group_message", "identity_update"];
 /// The results of a phase.
@@ -35,8 +34,8 @@ struct Durations {
 
 impl Default for TransactionTimes {
     fn default() -> Self {
-        let sent = |_| Histogram::new(SENT_BOUNDS_S);
-        let waited = |_| Histogram::new(WAITED_BOUNDS_S);
+        let sent = |_| Histogram::new(BOUNDS_S);
+        let waited = |_| Histogram::new(BOUNDS_S.into_iter().chain(LONG_BOUNDS_S));
         Self(Arc::new(Durations {
             sent: std::array::from_fn(|_| std::array::from_fn(sent)),
             waited: std::array::from_fn(waited),

@@ -89,8 +89,8 @@ pub struct ReaderStatus {
     pub times: ReaderTimes,
 }
 
-/// Durations of one contract's reader since the start. The bounds are guesses: from a development chain to a provider's
-/// time limit.
+/// Durations of one contract's reader since the start. The bounds include those of the network's reference node. The
+/// finer ones are guesses, for a development chain.
 #[derive(Debug, Clone)]
 pub struct ReaderTimes {
     /// Log queries, milliseconds.
@@ -102,7 +102,7 @@ pub struct ReaderTimes {
 impl Default for ReaderTimes {
     fn default() -> Self {
         let queries_ms = [1.0, 10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5];
-        let batches_s = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+        let batches_s = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         Self { queries_ms: Histogram::new(queries_ms), batches_s: Histogram::new(batches_s) }
     }
 }

@@ -113,9 +113,12 @@ pub(crate) struct WatchLimitArgs {
     /// The least balance of a sender on the app chain, wei of its native token.
     #[arg(long, value_name = "WEI", default_value_t = 1_000_000_000_000_000_000)]
     pub(crate) app_sender_min: u128,
-    /// The highest gas price, wei.
+    /// The highest gas price of the settlement chain, wei.
     #[arg(long, value_name = "WEI", default_value_t = 100_000_000_000)]
     pub(crate) gas_price_max: u128,
+    /// The highest gas price of the app chain, wei of its native token.
+    #[arg(long, value_name = "WEI", default_value_t = 100_000_000_000)]
+    pub(crate) app_gas_price_max: u128,
     /// The time after the end of a report until the next one is on the chain, and for which a node may have none.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) report_age_max: Duration,

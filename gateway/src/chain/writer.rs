@@ -1,5 +1,7 @@
 //! The interface through which a gateway writes to the app chain.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{Wei, WeiPerGas};
 use hawser_proto::{Bytes, SequenceId, TransactionHash};
@@ -47,6 +49,8 @@ pub struct SenderFigures {
     pub gas_prices: GasPrices,
     /// The nonce of the last transaction that was sent; `None` before the first one.
     pub last_nonce: Option<u64>,
+    /// The time for which the next transaction to be mined has been waited for; `None` if none is.
+    pub next_waits: Option<Duration>,
     /// The account's balance of the chain's native token; `None` before it was read.
     pub balance: Option<Wei>,
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_chain::admin::{Wei, WeiPerGas};
 use hawser_gateway::chain::{ChainWriter, GasPrices, SenderFigures};
@@ -185,12 +186,18 @@ async fn gas_prices_of_tenants_are_one_series_of_their_chain_and_nonces_are_none
     let tenants = Tenants::start().await;
     for (name, at, wei) in [("red", 9, 50), ("blue", 8, 60)] {
         let gas_prices = GasPrices { last: Some((at, WeiPerGas(wei))), read: at, defaults: 1 };
-        let balance = Some(Wei(1));
-        let figures = SenderFigures { chain_id: 7, gas_prices, last_nonce: Some(at), balance };
+        let figures = SenderFigures {
+            chain_id: 7,
+            gas_prices,
+            last_nonce: Some(at),
+            next_waits: Some(Duration::from_secs(at)),
+            balance: Some(Wei(1)),
+        };
         *tenants.chains[name].figures.lock() = figures;
     }
     let page = tenants.net.page("/metrics").await.1;
     for line in [
+        "xmtp_gateway_transaction_wait_seconds 9.0\n",
         "xmtp_blockchain_oracle_gas_price{chain_id=\"7\"} 50\n",
         "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix{chain_id=\"7\"} 9\n",
         "xmtp_blockchain_oracle_gas_price_updates_total{chain_id=\"7\"} 17\n",

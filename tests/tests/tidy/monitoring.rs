@@ -71,6 +71,31 @@ const OF_REFERENCE: &[(&str, &[&str])] = &[
     ("xmtpd_stream_limit_active_streams", &[]),
 ];
 
+/// The families of the reference implementation's watchers, with their labels.
+const OF_REFERENCE_WATCHERS: &[(&str, &[&str])] = &[
+    ("xmtp_chain_report_submitted_total", &["originator_id"]),
+    ("xmtp_chain_report_settled_total", &["originator_id"]),
+    ("xmtp_chain_time_since_last_submission_seconds", &[]),
+    ("xmtp_chain_submission_to_settlement_seconds", &["originator_id"]),
+    ("xmtp_chain_envelope_range_total", &["originator_id"]),
+    ("xmtp_chain_envelope_range_gap", &["originator_id"]),
+    ("xmtp_chain_attesting_node_count", &["originator_id"]),
+    ("xmtp_chain_active_originator_nodes", &[]),
+    ("xmtp_chain_fees_settled_picodollars", &["originator_id"]),
+    ("xmtp_chain_usage_settled_total", &[]),
+    ("xmtp_chain_events_processed_total", &["event_type"]),
+    ("xmtpd_network_watcher_cursor", &["publisher_node_id", "originator_node_id"]),
+    ("xmtpd_network_watcher_cursor_lag", &["publisher_node_id", "originator_node_id"]),
+    ("xmtpd_network_watcher_cursor_divergence", &["originator_node_id"]),
+    ("xmtpd_network_watcher_cursor_max", &["originator_node_id"]),
+    ("xmtpd_network_watcher_node_up", &["publisher_node_id"]),
+    ("xmtpd_network_watcher_node_last_update_seconds", &["publisher_node_id"]),
+    ("xmtpd_network_watcher_node_stream_errors_total", &["publisher_node_id", "reason"]),
+    ("xmtpd_network_watcher_known_nodes", &[]),
+    ("xmtpd_network_watcher_registry_errors_total", &[]),
+    ("xmtpd_network_watcher_build_info", &["version"]),
+];
+
 /// One alert of the rules.
 struct AlertRule {
     name: String,
@@ -245,18 +270,25 @@ fn labels_in(cell: &str) -> BTreeSet<&str> {
 /// exported.
 #[test]
 fn the_families_of_the_reference_node_keep_their_names_and_labels() {
-    let pages = ["metrics", "gateway"].map(|page| read(&format!("docs/{page}.md")));
     let mut broken = Vec::new();
-    for (family, labels) in OF_REFERENCE {
-        let start = format!("| `{family}` |");
-        let row = pages.iter().flat_map(|page| page.lines()).find(|row| row.starts_with(&start));
-        let cell = row.and_then(|row| row.split('|').nth(3)).unwrap_or("no_row");
-        let expected: BTreeSet<&str> = labels.iter().copied().collect();
-        if labels_in(cell) != expected {
-            broken.push(format!("{family}: {cell}"));
+    // The pages of the watchers have no column for the type.
+    for (pages, families, column) in [
+        (["metrics", "gateway"], OF_REFERENCE, 3),
+        (["network-watcher", "chain-watcher"], OF_REFERENCE_WATCHERS, 2),
+    ] {
+        let pages = pages.map(|page| read(&format!("docs/{page}.md")));
+        for (family, labels) in families {
+            let start = format!("| `{family}` |");
+            let mut rows = pages.iter().flat_map(|page| page.lines());
+            let row = rows.find(|row| row.starts_with(&start));
+            let cell = row.and_then(|row| row.split('|').nth(column)).unwrap_or("no_row");
+            let expected: BTreeSet<&str> = labels.iter().copied().collect();
+            if labels_in(cell) != expected {
+                broken.push(format!("{family}: {cell}"));
+            }
         }
     }
-    assert_none(&broken, "families of the reference node have its labels");
+    assert_none(&broken, "families of the reference implementation have its labels");
 }
 
 #[test]

@@ -52,9 +52,8 @@ fn systemd_understands_the_units() {
 fn the_services_may_do_only_what_they_need() {
     let folder = tempfile::tempdir().unwrap();
     let mut units = installed(folder.path());
-    let services = ["hawser", "hawser-gateway", "hawser-chain-watcher", "hawser-network-watcher"];
-    units.retain(|unit| services.iter().any(|it| unit.ends_with(format!("{it}.service"))));
-    assert_eq!(units.len(), services.len());
+    units.retain(|unit| unit.extension().is_some_and(|it| it == "service"));
+    assert!(units.len() >= 5, "{units:?}");
     let threshold = format!("--threshold={EXPOSURE_MAX}");
     let mut exposed = Vec::new();
     for unit in units {

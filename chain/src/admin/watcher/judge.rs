@@ -20,8 +20,10 @@ pub struct WatchLimits {
     pub sender_min: Wei,
     /// The smallest balance of a sender on the app chain without an alarm, of its native token.
     pub app_sender_min: Wei,
-    /// The highest gas price without an alarm.
+    /// The highest gas price of the settlement chain without an alarm.
     pub gas_price_max: WeiPerGas,
+    /// The highest gas price of the app chain without an alarm.
+    pub app_gas_price_max: WeiPerGas,
     /// The age in seconds of the last report's last minute above which the next report is overdue; and the time in
     /// seconds for which a node may have no report.
     pub report_age_s_max: u64,
@@ -35,13 +37,14 @@ pub struct WatchLimits {
 
 impl Default for WatchLimits {
     /// Returns guessed thresholds, except for the ages: a report about another node is due after 12 hours and given up
-    /// after 18, and each step runs once an hour.
+    /// after 18, and each step runs once an hour. The gas prices are those above which nodes and gateways send nothing.
     fn default() -> Self {
         Self {
             payer_min: MicroDollars::new(10 * 1_000_000).expect("ten dollars fit into 96 bits"),
             sender_min: Wei(10_000_000_000_000_000),
             app_sender_min: Wei(1_000_000_000_000_000_000),
             gas_price_max: WeiPerGas(100_000_000_000),
+            app_gas_price_max: WeiPerGas(100_000_000_000),
             report_age_s_max: 24 * 3600,
             settle_age_s_max: 24 * 3600,
             block_age_s_max: 15 * 60,
@@ -59,8 +62,10 @@ pub enum AlarmKind {
     SenderLow,
     /// The native balance of a sending account on the app chain is low.
     AppSenderLow,
-    /// The gas price is high.
+    /// The gas price of the settlement chain is high.
     GasPrice,
+    /// The gas price of the app chain is high.
+    AppGasPrice,
     /// The newest block of the settlement chain is old.
     ChainStopped,
     /// The next report about an originator is overdue.
@@ -79,11 +84,12 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PayerLow,
         Self::SenderLow,
         Self::AppSenderLow,
         Self::GasPrice,
+        Self::AppGasPrice,
         Self::ChainStopped,
         Self::ReportOverdue,
         Self::ReportMissing,
@@ -101,6 +107,7 @@ impl AlarmKind {
             Self::SenderLow => "sender_low",
             Self::AppSenderLow => "app_sender_low",
             Self::GasPrice => "gas_price",
+            Self::AppGasPrice => "app_gas_price",
             Self::ChainStopped => "chain_stopped",
             Self::ReportOverdue => "report_overdue",
             Self::ReportMissing => "report_missing",
@@ -132,12 +139,8 @@ pub fn judge(
 ) -> Vec<Alarm> {
     let mut alarms = Vec::new();
     let mut alarm = |kind, text: String| alarms.push(Alarm { kind, text });
-    let block_age_s = now.saturating_sub(seen.chain_time);
-    if block_age_s > limits.block_age_s_max {
-        alarm(AlarmKind::ChainStopped, format!("the newest block is {block_age_s} s old"));
-    }
-    if seen.gas_price > limits.gas_price_max {
-        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price.0));
+    for (kind, text) in of_chains(seen, limits, now) {
+        alarm(kind, text);
     }
     for (payer, balance) in &seen.payers {
         if *balance < SignedMicroDollars::from(limits.payer_min) {
@@ -183,6 +186,25 @@ pub fn judge(
                 format!("{contract} has the code at {code}, and had {known}"),
             );
         }
+    }
+    alarms
+}
+
+/// Returns the alarms about the newest block and the gas prices.
+fn of_chains(seen: &Observation, limits: &WatchLimits, now: u64) -> Vec<(AlarmKind, String)> {
+    let mut alarms = Vec::new();
+    // Not of the app chain: chains of its kind make blocks for transactions only, so an old one shows nothing.
+    let block_age_s = now.saturating_sub(seen.chain_time);
+    if block_age_s > limits.block_age_s_max {
+        let text = format!("the newest block is {block_age_s} s old");
+        alarms.push((AlarmKind::ChainStopped, text));
+    }
+    if seen.gas_price > limits.gas_price_max {
+        alarms.push((AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price.0)));
+    }
+    if let Some(price) = seen.app_gas_price.filter(|price| *price > limits.app_gas_price_max) {
+        let text = format!("gas costs {} wei on the app chain", price.0);
+        alarms.push((AlarmKind::AppGasPrice, text));
     }
     alarms
 }
@@ -299,6 +321,7 @@ mod tests {
         Observation {
             chain_time: NOW - 5,
             gas_price: WeiPerGas(1),
+            app_gas_price: Some(WeiPerGas(100_000_000_000)),
             payers: vec![(Address::ZERO, SignedMicroDollars(11_000_000))],
             senders: vec![(Address::ZERO, Wei(u128::MAX))],
             app_senders: vec![(Address::ZERO, Wei(u128::MAX))],
@@ -325,11 +348,12 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 11] = [
+        let faults: [(AlarmKind, Fault); 12] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
             (AlarmKind::GasPrice, |it| it.gas_price = WeiPerGas(u128::MAX)),
+            (AlarmKind::AppGasPrice, |it| it.app_gas_price = Some(WeiPerGas(100_000_000_001))),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {
                 _ = it.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]))

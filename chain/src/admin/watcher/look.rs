@@ -35,11 +35,9 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     let lacks_rates = network.contracts.get(Contract::RateRegistry).is_none();
     let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let newest = newest.map_err(|error| settlement.request_error("eth_getBlockByNumber", error))?;
-    let gas_price = settlement.provider().get_gas_price().await;
-    let gas_price = gas_price.map_err(|error| settlement.request_error("eth_gasPrice", error))?;
     let mut seen = Observation {
         chain_time: newest.map_or(0, |block| block.header.timestamp),
-        gas_price: WeiPerGas(gas_price),
+        gas_price: gas_price(settlement).await?,
         rates: if lacks_rates { Vec::new() } else { rates::list(network).await? },
         lacks_rates,
         ..Observation::default()
@@ -48,6 +46,9 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
         seen.payers.push((payer, payers::balance_in_registry(network, payer).await?));
     }
     seen.senders = native_balances(settlement, &watched.senders).await?;
+    if let Ok(app) = network.chain(ChainRole::App) {
+        seen.app_gas_price = Some(gas_price(app).await?);
+    }
     if !watched.app_senders.is_empty() {
         let app = network.chain(ChainRole::App)?;
         seen.app_senders = native_balances(app, &watched.app_senders).await?;
@@ -85,6 +86,13 @@ async fn with_node_registry(network: &Network) -> Result<Cow<'_, Network>, Admin
     let mut network = network.clone();
     network.contracts.set(Contract::NodeRegistry, named);
     Ok(Cow::Owned(network))
+}
+
+/// Returns the gas price that a chain states.
+async fn gas_price(chain: &Chain) -> Result<WeiPerGas, AdminError> {
+    let price = chain.provider().get_gas_price().await;
+    let price = price.map_err(|error| chain.request_error("eth_gasPrice", error))?;
+    Ok(WeiPerGas(price))
 }
 
 /// Returns the accounts' balances of a chain's native token.

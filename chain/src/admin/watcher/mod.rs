@@ -40,6 +40,8 @@ pub struct Observation {
     pub chain_time: u64,
     /// The settlement chain's gas price.
     pub gas_price: WeiPerGas,
+    /// The app chain's gas price; `None` if that chain is not connected.
+    pub app_gas_price: Option<WeiPerGas>,
     /// Balances of payers.
     pub payers: Vec<(Address, SignedMicroDollars)>,
     /// Balances of senders on the settlement chain.

@@ -7,7 +7,7 @@ use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::require_near;
-use super::super::slots::{AccountCounts, AccountState, SlotId};
+use super::super::slots::{AccountCounts, AccountState, NonceUse, SlotId};
 use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
@@ -74,6 +74,34 @@ fn submitted(driver: &mut Driver, group: u8) -> oneshot::Receiver<BroadcastResul
     driver.jobs.tried(job, 100_000);
     driver.submit(job);
     outcome
+}
+
+#[tokio::test]
+async fn a_nonce_is_the_lowest_one_until_it_is_mined_however_often_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
+    let mut driver = driver(record, key, SpendingLimits::default());
+    driver.state.price.set(prices(100, 100));
+    assert_eq!(driver.state.status.borrow().lowest_since, None);
+    let _outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
+    driver.sign().await;
+    driver.update_status();
+    let first = driver.lowest;
+    assert_eq!(first.map(|(nonce, _)| nonce), Some(0));
+    for (nonce, sent) in [(0, SendOutcome::Lost), (1, SendOutcome::Accepted)] {
+        assert!(driver.nonces.sent(nonce, sent, driver.now()).is_none());
+        driver.update_status();
+        assert_eq!(driver.lowest, first);
+    }
+    let query = driver.nonces.queries(driver.now()).remove(0);
+    let used = NonceUse::Mined(query.hashes[0]);
+    let state = AccountState { uses: vec![(query, used)], ..AccountState::default() };
+    assert_eq!(driver.nonces.polled(&state, driver.now()).len(), 1);
+    driver.update_status();
+    assert_eq!(driver.lowest.map(|(nonce, _)| nonce), Some(1));
+    let since = driver.lowest.map(|(_, since)| since);
+    assert_eq!(driver.state.status.borrow().lowest_since, since);
 }
 
 /// One of two endpoints states a price that is far too high.

@@ -68,6 +68,11 @@ impl Watch {
         page.row("", seen.chain_time);
         page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
         page.row("", seen.gas_price.0);
+        let help = "Gas price of the app chain";
+        page.family("xmtp_chain_watcher_app_gas_price_wei", help, "gauge");
+        if let Some(price) = seen.app_gas_price {
+            page.row("", price.0);
+        }
         page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
         for (payer, balance) in &seen.payers {
             page.row(&format!("payer=\"{payer}\""), balance.0);

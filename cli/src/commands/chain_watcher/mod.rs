@@ -144,6 +144,7 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
         sender_min: Wei(limits.sender_min),
         app_sender_min: Wei(limits.app_sender_min),
         gas_price_max: WeiPerGas(limits.gas_price_max),
+        app_gas_price_max: WeiPerGas(limits.app_gas_price_max),
         report_age_s_max: limits.report_age_max.as_secs(),
         settle_age_s_max: limits.settle_age_max.as_secs(),
         block_age_s_max: limits.block_age_max.as_secs(),
@@ -185,6 +186,9 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
         let reports = output::count(*count, "report");
         output::line(format_args!("node {node}: {reports}, {open} not settled{end}"));
     }
+    if let Some(price) = seen.app_gas_price {
+        output::line(format_args!("gas {} wei on the app chain", price.0));
+    }
     let paused = seen.paused.values().filter(|paused| **paused).count();
     output::line(format_args!(
         "gas {} wei, {}, {paused} of {} contracts paused",
@@ -225,6 +229,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
         "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
         "chain_time": seen.chain_time,
         "gas_price_wei": seen.gas_price.0.to_string(),
+        "app_gas_price_wei": seen.app_gas_price.map(|price| price.0.to_string()),
         "payers": balances("microdollars", &seen.payers, |it| it.0.to_string()),
         "senders": balances("wei", &seen.senders, |it| it.0.to_string()),
         "app_senders": balances("wei", &seen.app_senders, |it| it.0.to_string()),
@@ -272,6 +277,7 @@ mod tests {
         let account = Address::repeat_byte(1);
         let seen = Observation {
             gas_price: WeiPerGas(u128::MAX),
+            app_gas_price: Some(WeiPerGas(6)),
             payers: vec![(account, SignedMicroDollars(-5))],
             senders: vec![(account, Wei(7))],
             reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),
@@ -280,6 +286,7 @@ mod tests {
         };
         let line = json_of(&seen, &[]);
         assert_eq!(line["gas_price_wei"], u128::MAX.to_string());
+        assert_eq!(line["app_gas_price_wei"], "6");
         let address = account.to_string();
         assert_eq!(line["payers"], json!([{ "address": address, "microdollars": "-5" }]));
         assert_eq!(line["senders"], json!([{ "address": address, "wei": "7" }]));
@@ -287,6 +294,7 @@ mod tests {
         assert_eq!(line["rates"], 0);
         let unwatched = Observation { lacks_rates: true, ..Observation::default() };
         assert_eq!(json_of(&unwatched, &[])["rates"], Value::Null);
+        assert_eq!(json_of(&unwatched, &[])["app_gas_price_wei"], Value::Null);
         assert_eq!(line["paused"], json!([Contract::PayerRegistry.name()]));
         let originator = &line["originators"][0];
         assert_eq!(originator["originator_id"], 100);

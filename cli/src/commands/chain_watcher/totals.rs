@@ -7,8 +7,11 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use crate::metrics_server::MetricsPage;
 
-/// Bounds of the times from submission to settlement, seconds. A guess: nodes settle once an hour.
-const BOUNDS_S: [u64; 6] = [600, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 24 * 3600];
+/// Bounds of the times from submission to settlement, seconds. Up to two hours they are those of the reference
+/// implementation's watcher, so that queries about its buckets have an answer. The longer ones are a guess: a report
+/// that is not settled for a day is stuck.
+const BOUNDS_S: [u64; 12] =
+    [60, 120, 300, 600, 900, 1800, 3600, 5400, 7200, 6 * 3600, 12 * 3600, 24 * 3600];
 const PICODOLLARS: u128 = 1_000_000;
 /// Reports of an originator that are remembered. A guess: eight times as many as a look shows. Bounds what an endpoint
 /// that makes up reports adds.
@@ -232,6 +235,7 @@ mod tests {
             "xmtp_chain_report_settled_total{originator_id=\"100\"} 2",
             "xmtp_chain_fees_settled_picodollars{originator_id=\"100\"} 12000000",
             "xmtp_chain_submission_to_settlement_seconds_bucket{originator_id=\"100\",le=\"600\"} 0",
+            "xmtp_chain_submission_to_settlement_seconds_bucket{originator_id=\"100\",le=\"900\"} 1",
             "xmtp_chain_submission_to_settlement_seconds_bucket{originator_id=\"100\",le=\"3600\"} 1",
             "xmtp_chain_submission_to_settlement_seconds_sum{originator_id=\"100\"} 700",
             "xmtp_chain_submission_to_settlement_seconds_count{originator_id=\"100\"} 1",
@@ -242,6 +246,22 @@ mod tests {
         totals.note(&look(&[report(0, 5, true), report(1, 0, false)]), 9100);
         totals.note(&settled, 9200);
         assert_eq!(page(&totals), text);
+    }
+
+    /// Dashboards that were made for that watcher name its buckets.
+    #[test]
+    fn settlements_have_the_buckets_of_the_reference_watcher() {
+        let mut totals = ReportTotals::default();
+        totals.note(&look(&[]), 1000);
+        totals.note(&look(&[report(0, 0, false)]), 2000);
+        totals.note(&look(&[report(0, 1, true)]), 2061);
+        let text = page(&totals);
+        for bound in [60, 120, 300, 600, 900, 1800, 3600, 5400, 7200] {
+            let name = "xmtp_chain_submission_to_settlement_seconds_bucket";
+            let within = u8::from(bound > 60);
+            let line = format!("{name}{{originator_id=\"100\",le=\"{bound}\"}} {within}");
+            assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+        }
     }
 
     /// Looks may meet endpoints of which one is behind, and a chain may be reorganised.

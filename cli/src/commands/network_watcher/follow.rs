@@ -94,7 +94,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
     let from = watch.lock().addresses;
     let channel = match client::connect_narrow(address, from).await {
         Ok(channel) => channel,
-        Err(error) => return (StreamFault::Connect, error.text),
+        Err(error) => return (StreamFault::Dial, error.text),
     };
     let mut voids = VoidQuestions::new(channel.clone());
     let mut api = MetadataApiClient::new(channel).max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
@@ -112,7 +112,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
     loop {
         let cursor = match timeout(limit, cursors.message()).await {
             Ok(Ok(Some(message))) => message.latest_sync.unwrap_or_default(),
-            Ok(Ok(None)) => return (StreamFault::Ended, "the node ended the stream".to_owned()),
+            Ok(Ok(None)) => return (StreamFault::Receive, "the node ended the stream".to_owned()),
             // Some servers report this only after the head of an answer.
             Ok(Err(status)) if status.code() == Code::Unimplemented && limit == ANSWER_MAX => {
                 return ask_again_and_again(node, &mut api, watch).await;
@@ -132,12 +132,14 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
 fn fault_of(status: &Status) -> StreamFault {
     match status.code() {
         Code::Unimplemented => StreamFault::Unimplemented,
+        // As in the reference implementation's watcher. Proxies in front of a node that is down answer so.
+        Code::Unavailable => StreamFault::Dial,
         Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => {
             StreamFault::Refused
         }
         // The client itself makes this status, for a message above its limit.
         Code::OutOfRange => StreamFault::TooLarge,
-        _ => StreamFault::Status,
+        _ => StreamFault::Receive,
     }
 }
 
@@ -172,6 +174,17 @@ mod tests {
         }
         assert_eq!(seen, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(pauses.after(pause, seconds(31)), seconds(1));
+    }
+
+    /// Dashboards that were made for the reference implementation's watcher name these two reasons.
+    #[test]
+    fn a_node_that_is_away_and_a_stream_that_breaks_have_the_reference_watchers_reasons() {
+        let reason = |status: &Status| fault_of(status).name();
+        assert_eq!(reason(&Status::unavailable("no upstream")), "dial");
+        for status in [Status::internal("it broke"), Status::unknown(""), Status::cancelled("")] {
+            assert_eq!(reason(&status), "stream_recv");
+        }
+        assert_eq!(reason(&Status::out_of_range("")), "too_large");
     }
 
     #[test]

@@ -32,12 +32,12 @@ pub(super) struct RegistryEntry {
 /// The reason why a stream ended. A closed set: it is a label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StreamFault {
-    /// No connection.
-    Connect,
+    /// No connection, or UNAVAILABLE. Its name is that of the reference implementation's watcher.
+    Dial,
+    /// The node ended the stream, or any other error. Its name is that of the reference implementation's watcher.
+    Receive,
     /// No answer, or none for long.
     Silent,
-    /// The node ended the stream.
-    Ended,
     /// The node does not know the call.
     Unimplemented,
     /// The node refuses the call for now.
@@ -46,32 +46,28 @@ pub(super) enum StreamFault {
     TooLarge,
     /// Cursors come faster than from any honest node.
     Flood,
-    /// Any other error.
-    Status,
 }
 
 impl StreamFault {
-    pub(super) const ALL: [Self; 8] = [
-        Self::Connect,
+    pub(super) const ALL: [Self; 7] = [
+        Self::Dial,
+        Self::Receive,
         Self::Silent,
-        Self::Ended,
         Self::Unimplemented,
         Self::Refused,
         Self::TooLarge,
         Self::Flood,
-        Self::Status,
     ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Connect => "connect",
+            Self::Dial => "dial",
+            Self::Receive => "stream_recv",
             Self::Silent => "silent",
-            Self::Ended => "ended",
             Self::Unimplemented => "unimplemented",
             Self::Refused => "refused",
             Self::TooLarge => "too_large",
             Self::Flood => "flood",
-            Self::Status => "status",
         }
     }
 }
@@ -412,7 +408,7 @@ mod tests {
     fn a_cursor_that_goes_back_is_counted_also_across_streams() {
         let mut view = view(&[100]);
         view.note_cursor(100, &cursor([(0, 5), (100, 9)]), 1);
-        view.note_fault(100, StreamFault::Ended, "it\u{1b}[2J ended");
+        view.note_fault(100, StreamFault::Receive, "it\u{1b}[2J ended");
         assert_eq!(alarms(&view), ["node_down"]);
         assert!(view.judge(1)[0].text.ends_with("it [2J ended"));
         assert_eq!(view.range(100), Some([(100, 9), (100, 9)]), "its last cursor stays");
@@ -456,8 +452,8 @@ mod tests {
         view.note_cursor(400, &cursor([(100, 1_000_000), (5000, 1)]), 1);
         assert!(view.content_plan().iter().all(|it| it.nodes.iter().all(|node| *node < 300)));
         view.note_cursor(400, &cursor([(100, 900_000)]), 1);
-        view.note_fault(300, StreamFault::Connect, "it is off");
-        view.note_fault(400, StreamFault::Ended, "it is off");
+        view.note_fault(300, StreamFault::Dial, "it is off");
+        view.note_fault(400, StreamFault::Receive, "it is off");
         assert!(alarms(&view).is_empty(), "{:?}", view.judge(5000));
         assert_eq!(view.range(100), Some([(200, 6), (100, 7)]));
         assert_eq!(

@@ -124,10 +124,12 @@ impl ChainWriter for BroadcastWriter {
     fn figures(&self) -> SenderFigures {
         let GasPriceReadings { last, read, defaults } = self.broadcaster.gas_price_readings();
         let last = last.map(|last| (last.unix_s, last.price));
+        let status = self.broadcaster.status();
         SenderFigures {
             chain_id: self.endpoints.id(),
             gas_prices: GasPrices { last, read, defaults },
-            last_nonce: self.broadcaster.status().last_nonce,
+            last_nonce: status.last_nonce,
+            next_waits: status.lowest_since.map(|since| since.elapsed()),
             balance: self.balances.reading().balances.map(|it| it.native),
         }
     }
