@@ -1,4 +1,5 @@
-//! Limits on the reports of misbehaviour that each address may submit. Plain values; time is an argument.
+//! Limits on the reports of misbehaviour that each address, and each site, may submit. Plain values; time is an
+//! argument.
 //!
 //! Specified in `docs/protocol/misbehavior.md`, *The API*.
 
@@ -6,36 +7,67 @@ use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
-/// Reports of one address in a minute. Specified.
-const PER_MINUTE: u64 = 10;
-/// Reports of one address in an hour. Specified.
-const PER_HOUR: u64 = 100;
-/// Bytes of reports of one address in a minute. Specified.
-const BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
-/// Largest number of addresses whose usage is kept. A guess: as for queries.
+/// Reports of one address in a minute and in an hour, and their bytes in a minute. Specified.
+const OF_ADDRESS: [BucketSize; 3] = [
+    BucketSize::per_minute(10),
+    BucketSize::per_hour(100),
+    BucketSize::per_minute(3 * 1024 * 1024),
+];
+/// The same of all addresses of a site together: an IPv6 /48, whose owner has 65,536 addresses. Specified. A guess: as
+/// much as ten addresses may submit, so that some strangers who rent one each leave room to others in the same /48; and
+/// a tenth of the bytes that the checks of a node let through. Above the largest report, so that all bytes of each
+/// count.
+const OF_SITE: [BucketSize; 3] = [
+    BucketSize::per_minute(100),
+    BucketSize::per_hour(1000),
+    BucketSize::per_minute(30 * 1024 * 1024),
+];
+/// Largest number of addresses, and of sites, whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;
 
-/// The usage of one address.
+/// The usage of one address or site.
 #[derive(Debug, Clone, Copy, Default)]
-struct SubmissionBuckets {
-    minute: Bucket,
-    hour: Bucket,
-    bytes: Bucket,
-}
+struct SubmissionBuckets([Bucket; 3]);
 
-/// The submissions of each address.
+/// The submissions of each address and of each site.
 #[derive(Debug)]
 pub(crate) struct ReportLimits {
-    callers: CallerTable<ClientAddress, SubmissionBuckets>,
+    addresses: CallerTable<ClientAddress, SubmissionBuckets>,
+    /// The submissions of each site, by its first address.
+    sites: CallerTable<ClientAddress, SubmissionBuckets>,
+}
+
+impl SubmissionBuckets {
+    /// Returns the milliseconds after which a report of `len_bytes` fits into buckets of these sizes.
+    fn wait_ms(&self, sizes: [BucketSize; 3], len_bytes: u64, now_ms: u64) -> u64 {
+        let parts = self.0.iter().zip(sizes).zip(costs(sizes, len_bytes));
+        let waits = parts.map(|((bucket, size), cost)| {
+            // No cost exceeds its capacity, so each wait is known.
+            bucket.wait_ms(size, cost, now_ms).unwrap_or(u64::MAX)
+        });
+        waits.max().unwrap_or(0)
+    }
+
+    /// Takes a report of `len_bytes`, and returns the time at which all buckets are full again.
+    fn take(&mut self, sizes: [BucketSize; 3], len_bytes: u64, now_ms: u64) -> u64 {
+        let mut ends_ms = now_ms;
+        let costs = costs(sizes, len_bytes);
+        for ((bucket, size), cost) in self.0.iter_mut().zip(sizes).zip(costs) {
+            bucket.take(size, cost, now_ms);
+            ends_ms = ends_ms.max(bucket.full_at_ms(size));
+        }
+        ends_ms
+    }
 }
 
 impl ReportLimits {
     pub(crate) fn new() -> Self {
-        Self { callers: CallerTable::new(CALLERS_MAX) }
+        let [addresses, sites] = [CALLERS_MAX; 2].map(CallerTable::new);
+        Self { addresses, sites }
     }
 
-    /// Takes one report of `len_bytes` from all limits of its address, or from none. A report above the bytes of a
-    /// minute takes all of them, so that such a report is rare but possible.
+    /// Takes one report of `len_bytes` from all limits of its address and of its site, or from none. A report above
+    /// the bytes of a minute takes all of them, so that such a report is rare but possible.
     ///
     /// # Errors
     /// The milliseconds after which the same report fits.
@@ -45,31 +77,25 @@ impl ReportLimits {
         len_bytes: usize,
         now_ms: u64,
     ) -> Result<(), u64> {
-        let mut used = self.callers.get(&caller).copied().unwrap_or_default();
-        let sizes = [
-            BucketSize::per_minute(PER_MINUTE),
-            BucketSize::per_hour(PER_HOUR),
-            BucketSize::per_minute(BYTES_PER_MINUTE),
-        ];
-        let costs = [1, 1, (len_bytes as u64).min(BYTES_PER_MINUTE)];
-        let mut ends_ms = now_ms;
-        let buckets = [&mut used.minute, &mut used.hour, &mut used.bytes];
-        let parts = || sizes.into_iter().zip(costs);
-        let wait_ms = buckets.iter().zip(parts()).map(|(bucket, (size, cost))| {
-            // No cost exceeds its capacity, so each wait is known.
-            bucket.wait_ms(size, cost, now_ms).unwrap_or(u64::MAX)
-        });
-        let wait_ms = wait_ms.max().unwrap_or(0);
+        let (site, len_bytes) = (caller.site(), len_bytes as u64);
+        let mut of_address = self.addresses.get(&caller).copied().unwrap_or_default();
+        let mut of_site = self.sites.get(&site).copied().unwrap_or_default();
+        let of_address_ms = of_address.wait_ms(OF_ADDRESS, len_bytes, now_ms);
+        let wait_ms = of_address_ms.max(of_site.wait_ms(OF_SITE, len_bytes, now_ms));
         if wait_ms > 0 {
             return Err(wait_ms);
         }
-        for (bucket, (size, cost)) in buckets.into_iter().zip(parts()) {
-            bucket.take(size, cost, now_ms);
-            ends_ms = ends_ms.max(bucket.full_at_ms(size));
-        }
-        self.callers.put(caller, used, ends_ms, now_ms);
+        let address_ends_ms = of_address.take(OF_ADDRESS, len_bytes, now_ms);
+        let site_ends_ms = of_site.take(OF_SITE, len_bytes, now_ms);
+        self.addresses.put(caller, of_address, address_ends_ms, now_ms);
+        self.sites.put(site, of_site, site_ends_ms, now_ms);
         Ok(())
     }
+}
+
+/// Returns the cost of a report in each of the buckets.
+fn costs([.., bytes]: [BucketSize; 3], len_bytes: u64) -> [u64; 3] {
+    [1, 1, len_bytes.min(bytes.capacity)]
 }
 
 #[cfg(test)]
@@ -100,5 +126,27 @@ mod tests {
             }
         }
         assert!((100..=200).contains(&taken), "a hundred an hour, and a full bucket: {taken}");
+    }
+
+    /// The owner of an IPv6 /48 could otherwise submit 65,536 times as much as an address may.
+    #[test]
+    fn all_addresses_of_a_site_together_submit_so_many_reports_and_bytes() {
+        let mut limits = ReportLimits::new();
+        let taken = |limits: &mut ReportLimits, site: u64, len_bytes: usize| {
+            let mut taken = 0;
+            for subnet in 0..1000 {
+                let address = ClientAddress::V6((site << 16) + subnet);
+                while limits.take(address, len_bytes, 0).is_ok() {
+                    taken += 1;
+                }
+            }
+            taken
+        };
+        assert_eq!(taken(&mut limits, 1, 1), 100);
+        assert_eq!(taken(&mut limits, 2, 3 << 20), 10, "30 MiB");
+        assert_eq!(taken(&mut limits, 3, 8 << 20), 3, "and all bytes of a large report count");
+        assert_eq!(limits.take(ClientAddress::V6(1 << 16), 1, 0), Err(6_000), "its address waits");
+        assert_eq!(limits.take(ClientAddress::V6((1 << 16) + 999), 1, 0), Err(600), "its site");
+        assert_eq!(limits.take(ClientAddress::V6(4 << 16), 1, 0), Ok(()), "another site");
     }
 }

@@ -10,9 +10,18 @@ use crate::keys::fact::{Fact, FactClass};
 
 /// Records of one class about one node that are kept. Specified (`docs/protocol/misbehavior.md`). Further proofs
 /// would prove nothing more, and a node must not fill this one's disk with its own faults.
-pub(crate) const RECORDS_MAX: u64 = 10_000;
+const RECORDS_MAX: u64 = 10_000;
 /// Their bytes. Specified (same page).
-pub(crate) const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Records of one class about one node, and their bytes.
+pub(crate) const CLASS_MAX: Amount = Amount { records: RECORDS_MAX, bytes: LEN_BYTES_MAX };
+/// Records about all nodes together that strangers submitted and that prove nothing, and their bytes. Specified (same
+/// page). A guess: room for four nodes of which each has as much as one may have. Without it, strangers could have a
+/// network of a hundred nodes keep 25 GiB.
+const SUBMITTED_MAX: Amount = Amount { records: 4 * RECORDS_MAX, bytes: 4 * LEN_BYTES_MAX };
+/// Divisor of a bound that is freed when there are too many records: a tenth, so that one search for the oldest ones
+/// serves many new ones. A guess.
+const FREED_PART: u64 = 10;
 /// Unreadable rows that are named and counted. A guess: more lines tell an operator nothing more.
 const UNREADABLE_MAX: usize = 1024;
 
@@ -21,6 +30,19 @@ const UNREADABLE_MAX: usize = 1024;
 pub(crate) struct Amount {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+}
+
+impl Amount {
+    /// Returns true if neither the records nor the bytes exceed those of `bound`.
+    pub(crate) fn is_within(self, bound: Self) -> bool {
+        self.records <= bound.records && self.bytes <= bound.bytes
+    }
+
+    /// Returns the amount that is left of a bound once a part of it is freed.
+    pub(crate) fn after_freeing(self) -> Self {
+        let rest = |bound: u64| bound - bound / FREED_PART;
+        Self { records: rest(self.records), bytes: rest(self.bytes) }
+    }
 }
 
 /// The amounts by node and class, and the key of the last record. Has an entry for each accused node and class, which
@@ -83,6 +105,29 @@ impl<F: Fact> FactIndex<F> {
                 && kept.bytes + added.bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
     }
 
+    /// Returns the nodes about which strangers submitted more than a share, and that share, once there is too much
+    /// about all nodes together. `None` if all fits.
+    ///
+    /// The shares are equal, and nodes with less leave the rest to the others. So a flood about some nodes costs no
+    /// record about a node that has less than its share.
+    pub(crate) fn over_share(&self) -> Option<(Amount, Vec<(OriginatorId, F::Class)>)> {
+        let submitted = || self.amounts.iter().filter(|((_, class), _)| class.is_submitted());
+        let sum = submitted().fold(Amount::default(), |sum, (_, amount)| Amount {
+            records: sum.records.saturating_add(amount.records),
+            bytes: sum.bytes.saturating_add(amount.bytes),
+        });
+        if sum.is_within(SUBMITTED_MAX) {
+            return None;
+        }
+        let room = SUBMITTED_MAX.after_freeing();
+        let share = Amount {
+            records: equal_share(submitted().map(|(_, it)| it.records).collect(), room.records),
+            bytes: equal_share(submitted().map(|(_, it)| it.bytes).collect(), room.bytes),
+        };
+        let over = submitted().filter(|(_, amount)| !amount.is_within(share));
+        Some((share, over.map(|(about, _)| *about).collect()))
+    }
+
     /// Counts a record for which there is no room. Logs only the first one of each node and class, because room for
     /// proofs is never freed.
     pub(crate) fn note_left_out(&mut self, (accused, class): (OriginatorId, F::Class)) {
@@ -128,6 +173,22 @@ impl<F: Fact> FactIndex<F> {
     }
 }
 
+/// Returns the largest share with which amounts fit into `room` when those above the share are cut to it; `u64::MAX` if
+/// all fit as they are.
+fn equal_share(mut amounts: Vec<u64>, room: u64) -> u64 {
+    amounts.sort_unstable();
+    let (mut room, mut left) = (room, amounts.len() as u64);
+    for amount in amounts {
+        let share = room / left;
+        if amount > share {
+            return share;
+        }
+        room -= amount;
+        left -= 1;
+    }
+    u64::MAX
+}
+
 /// The index of the kept records of one kind, and the lock of their writes.
 pub(crate) struct IndexedFacts<F: Fact> {
     /// Never locked during a write: operators count the records, and wait for no disk.
@@ -149,5 +210,23 @@ impl<F: Fact> IndexedFacts<F> {
     /// Waits for other writers of such records, and keeps them waiting until the returned value is dropped.
     pub(crate) fn begin_write(&self) -> MutexGuard<'_, ()> {
         self.writes.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_cuts_only_those_with_more_and_takes_what_the_others_leave() {
+        assert_eq!(equal_share(vec![], 10), u64::MAX);
+        assert_eq!(equal_share(vec![3, 7], 10), u64::MAX, "all fit");
+        assert_eq!(equal_share(vec![10, 10, 10], 10), 3);
+        assert_eq!(
+            equal_share(vec![100, 1, 100, 2], 13),
+            5,
+            "1 and 2 stay, and 10 are left for two"
+        );
+        assert_eq!(equal_share(vec![u64::MAX; 3], 2), 0, "more nodes than room");
     }
 }

@@ -10,7 +10,7 @@ use rocksdb::{DB, DBRawIterator, WriteBatch};
 use crate::behind_damage::key_behind;
 use crate::database::{Database, family_of};
 use crate::error::{CommitError, DatabaseError, ReadError};
-use crate::fact_index::{Amount, FactIndex, IndexedFacts, LEN_BYTES_MAX, RECORDS_MAX};
+use crate::fact_index::{Amount, CLASS_MAX, FactIndex, IndexedFacts};
 use crate::keys::Key;
 use crate::keys::fact::{Fact, FactClass, FactRow, RecordTime};
 use crate::raw_rows::stored;
@@ -18,9 +18,6 @@ use crate::unread::PartRead;
 
 /// Time for which a record is kept that proves nothing. Specified (`docs/protocol/misbehavior.md`): 30 days.
 const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
-/// Divisor of either bound that is freed when there are too many records: a tenth, so that one search for the
-/// oldest ones serves many new ones. A guess.
-const FREED_PART: u64 = 10;
 
 /// A row of an index.
 type StoredFact<F> = (F, FactRow<<F as Fact>::Time>);
@@ -180,7 +177,7 @@ impl<'a, F: Fact> FactBatch<'a, F> {
     }
 
     /// Writes all rows, and returns when they are durable. Then removes the oldest records of classes that have too
-    /// many.
+    /// many, and those that strangers submitted if all nodes together have too many.
     ///
     /// # Errors
     /// When the database fails: the rows are not there, and do not count.
@@ -199,7 +196,7 @@ impl<'a, F: Fact> FactBatch<'a, F> {
         for about in grown.into_keys() {
             database.make_room(now_ns, about, kept)?;
         }
-        Ok(())
+        database.make_submitted_room(now_ns, kept)
     }
 }
 
@@ -220,7 +217,7 @@ impl Database {
         for about in claims {
             self.remove_oldest(now_ns, about, kept, |_| true)?;
         }
-        Ok(())
+        self.make_submitted_room(now_ns, kept)
     }
 
     /// Removes the oldest records of a class about a node once there are too many, and with them those that
@@ -232,14 +229,26 @@ impl Database {
         kept: &IndexedFacts<F>,
     ) -> Result<(), CommitError> {
         let amount = kept.lock().of(about);
-        let is_within = amount.records <= RECORDS_MAX && amount.bytes <= LEN_BYTES_MAX;
-        if about.1.is_proven() || is_within {
+        if about.1.is_proven() || amount.is_within(CLASS_MAX) {
             return Ok(());
         }
-        self.remove_oldest(now_ns, about, kept, |left| {
-            left.records <= RECORDS_MAX - RECORDS_MAX / FREED_PART
-                && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART
-        })
+        let bound = CLASS_MAX.after_freeing();
+        self.remove_oldest(now_ns, about, kept, |left| left.is_within(bound))
+    }
+
+    /// Removes the oldest records that strangers submitted about nodes with more than their share, once there are too
+    /// many about all nodes together. Others stay.
+    fn make_submitted_room<F: Fact>(
+        &self,
+        now_ns: u64,
+        kept: &IndexedFacts<F>,
+    ) -> Result<(), CommitError> {
+        let found = kept.lock().over_share();
+        let Some((share, over)) = found else { return Ok(()) };
+        for about in over {
+            self.remove_oldest(now_ns, about, kept, |left| left.is_within(share))?;
+        }
+        Ok(())
     }
 
     /// Removes the oldest records of a class about a node: those that are too old, and others until the rest fits.

@@ -78,7 +78,8 @@ impl Store {
         Ok(fresh)
     }
 
-    /// Removes claims, as evidence and as reports, that were stored more than 30 days before `now_ns`. Proofs stay.
+    /// Removes claims, as evidence and as reports, that were stored more than 30 days before `now_ns`, and submitted
+    /// ones that exceed their common bound. Proofs stay.
     ///
     /// # Errors
     /// When the database fails, or nothing may be written.

@@ -42,7 +42,8 @@ impl Store {
     ///
     /// Keeps about each node and class up to 10,000 reports and 256 MiB. Proven ones are kept for ever, and
     /// further ones are not stored: they prove nothing more. Others are kept for 30 days, and the oldest
-    /// ones make room.
+    /// ones make room. Submitted ones that prove nothing also share 40,000 reports and 1 GiB: beyond that, the oldest
+    /// about the nodes with most of them make room.
     ///
     /// # Errors
     /// When the database fails. After [`CommitError::Write`] the store is poisoned.

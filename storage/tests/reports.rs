@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::support::*;
 use bytes::Bytes;
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{EvidenceTime, NewReport, ReportClass, ReportFact, Store, StoredReport};
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
@@ -90,6 +90,36 @@ fn a_flood_of_one_class_costs_only_that_class() {
     record(&store, 31 * DAY_NS, many(ReportClass::Foreign, 20_001, 21_001));
     assert_eq!(counted(&store, ReportClass::Foreign), 1_001, "all old ones are gone at once");
     assert_eq!(counted(&store, ReportClass::Proven), 10_000, "and proofs never");
+}
+
+/// Strangers could otherwise have the room of each node of a network filled, and hide what was claimed about others.
+#[test]
+fn a_flood_about_many_nodes_takes_a_common_room_and_none_from_a_node_with_little() {
+    let store = in_memory();
+    let many = |accused: OriginatorId, class, count: u64| -> Vec<NewReport> {
+        let of = |sequence| {
+            let about = report(class, sequence);
+            NewReport { fact: ReportFact { accused, ..about.fact }, ..about }
+        };
+        (1..=count).map(of).collect()
+    };
+    let flooded = [1001, 1002, 1003, 1004, 1005].map(OriginatorId);
+    record(&store, 1, many(PEER, ReportClass::Foreign, 300));
+    record(&store, 1, many(PEER, ReportClass::OwnClaim, 10_000));
+    record(&store, 1, many(flooded[0], ReportClass::OwnLiveness, 20));
+    record(&store, 1, many(flooded[0], ReportClass::Proven, 30));
+    for accused in flooded {
+        assert_eq!(record(&store, 2, many(accused, ReportClass::Foreign, 8_000)), 8_000);
+    }
+    // 40,300 exceed 40,000. Nine tenths of these are left, and 300 of them are no flood.
+    let mut expected = BTreeMap::from([
+        ((PEER, ReportClass::Foreign), 300),
+        ((PEER, ReportClass::OwnClaim), 10_000),
+        ((flooded[0], ReportClass::OwnLiveness), 20),
+        ((flooded[0], ReportClass::Proven), 30),
+    ]);
+    expected.extend(flooded.map(|accused| ((accused, ReportClass::Foreign), 35_700 / 5)));
+    assert_eq!(store.report_counts(), expected);
 }
 
 /// A reporter that fills a class with large reports must not evict all earlier ones.

@@ -22,6 +22,9 @@ pub(crate) trait RecordTime: for<'a> Key<'a> + Default {
 pub(crate) trait FactClass: Copy + Ord + Debug {
     /// Returns true for records that are kept for ever. The others make room for later ones.
     fn is_proven(self) -> bool;
+
+    /// Returns true for records that strangers submit and that prove nothing. Those about all nodes share a bound.
+    fn is_submitted(self) -> bool;
 }
 
 /// A fact about a node, as the key of its row in the index. The value is a [`FactRow`].

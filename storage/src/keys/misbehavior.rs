@@ -175,6 +175,10 @@ impl FactClass for EvidenceShare {
     fn is_proven(self) -> bool {
         self != Self::Claims
     }
+
+    fn is_submitted(self) -> bool {
+        false // a node finds evidence itself
+    }
 }
 
 /// The fields in which two statements for one place differ; greater is worse.

@@ -71,6 +71,10 @@ impl FactClass for ReportClass {
     fn is_proven(self) -> bool {
         Self::is_proven(self)
     }
+
+    fn is_submitted(self) -> bool {
+        self == Self::Foreign
+    }
 }
 
 /// A fact of which one report is kept: the first. Column family `misbehavior_report_fact`:

@@ -21,9 +21,11 @@ use crate::sequencer::Sequenced;
 /// Age of a balance at which it is read again. A guess: payers top up for weeks, and a reading takes
 /// milliseconds.
 const AGE_NS_MAX: i64 = 5_000_000_000;
-/// Payers whose balances are kept; requests of more are refused. A guess: a network has fewer; each takes
-/// some hundred bytes.
+/// Payers whose balances are kept; of more, those with the most money are served. A guess: a network has fewer; each
+/// takes some hundred bytes.
 const PAYERS_MAX: usize = 10_000;
+/// Balances that make room for a payer with more money, so that one search serves many such payers. A guess.
+const DROPPED_AT_ONCE: usize = PAYERS_MAX / 100;
 /// Pause for the payers that do not fit: balances are old by then.
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
@@ -97,22 +99,22 @@ impl Balance {
         self.left = self.left.without(price);
     }
 
-    /// Returns true if a reading at `head` would find all charges in the database.
+    /// Returns true if a reading at `head` would find all charges in the database, also those that are in the reading.
     fn is_stored(&self, head: SequenceId) -> bool {
-        self.charged.back().is_none_or(|(place, _)| *place <= head)
+        self.reading.head <= head && self.charged.back().is_none_or(|(place, _)| *place <= head)
     }
 }
 
 impl Payers {
     fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> Put {
-        let ReadBalance { head, read_ns, .. } = reading;
+        let head = reading.head;
         // Another worker may have read the same balance, earlier or later than this worker.
         let charged = match self.known.get_mut(&payer) {
             Some(newer) if newer.reading.head > head => return Put::Known,
             Some(older) => std::mem::take(&mut older.charged),
             None if head < self.dropped_at => return Put::TooOld,
             None => {
-                if !self.make_room(head, read_ns) {
+                if !self.make_room(reading) {
                     return Put::Full;
                 }
                 VecDeque::new()
@@ -143,17 +145,39 @@ impl Payers {
         }
     }
 
-    /// Makes room if there is none: removes balances that are too old or used up, except those with
-    /// charges that the database does not have at `head`. Returns false if there still is no room.
-    fn make_room(&mut self, head: SequenceId, now_ns: i64) -> bool {
+    /// Makes room for a payer if there is none: removes balances that are too old or used up, and the lowest ones if
+    /// the payer has more. Those with charges that the database does not have yet stay. Returns false if there still is
+    /// no room.
+    ///
+    /// A caller can keep thousands of payers with too little for a single fee in the table, by publishes that are
+    /// refused.
+    fn make_room(&mut self, reading: ReadBalance) -> bool {
+        let ReadBalance { available, head, read_ns } = reading;
         if self.known.len() < PAYERS_MAX {
             return true;
         }
         self.known.retain(|_, balance| {
-            balance.is_fresh(now_ns) && balance.left.0 > 0 || !balance.is_stored(head)
+            balance.is_fresh(read_ns) && balance.left.0 > 0 || !balance.is_stored(head)
         });
+        if self.known.len() >= PAYERS_MAX {
+            self.drop_lower(available, head);
+        }
         self.dropped_at = self.dropped_at.max(head);
         self.known.len() < PAYERS_MAX
+    }
+
+    /// Removes some of the balances below `available`, the lowest first, except those with charges that the database
+    /// does not have at `head`.
+    fn drop_lower(&mut self, available: PicoDollarBalance, head: SequenceId) {
+        let lower = self.known.iter().filter(|(_, it)| it.left < available && it.is_stored(head));
+        let mut lower: Vec<_> = lower.map(|(payer, it)| (it.left, *payer)).collect();
+        if lower.len() > DROPPED_AT_ONCE {
+            lower.select_nth_unstable(DROPPED_AT_ONCE);
+            lower.truncate(DROPPED_AT_ONCE);
+        }
+        for (_, payer) in lower {
+            self.known.remove(&payer);
+        }
     }
 }
 
@@ -171,7 +195,7 @@ impl Balances {
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] when a row cannot be read, the payer registry has not been read to
-    /// the head of its chain, or too many payers publish at once.
+    /// the head of its chain, or too many payers with as much money or more publish at once.
     pub(super) fn refresh(
         &self,
         node: OriginatorId,
@@ -366,5 +390,27 @@ mod tests {
         let mut payers = full(0);
         assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), Put::Known);
         assert_eq!(payers.known.len(), 1);
+    }
+
+    /// Ten thousand payers of a picodollar each, kept fresh by publishes that are refused, would shut out all others.
+    #[test]
+    fn payers_with_less_money_make_room_for_those_with_more() {
+        let mut payers = full(1);
+        assert_eq!(payers.put(payer(0), reading(FUNDED, 4, 0)), Put::Known);
+        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(1));
+        for number in 0..500 {
+            let newcomer = payer(PAYERS_MAX + number);
+            assert_eq!(payers.put(newcomer, reading(FUNDED, 4, SECOND_NS)), Put::Known, "{number}");
+            assert!(payers.known.len() <= PAYERS_MAX);
+        }
+        let stay = [0, 1].into_iter().chain(PAYERS_MAX..PAYERS_MAX + 500);
+        assert!(stay.map(payer).all(|it| payers.known.contains_key(&it)), "richer, or charged");
+        assert_eq!(payers.put(payer(0), reading(FUNDED, 3, SECOND_NS)), Put::Known, "it is known");
+        let mut payers = full(1);
+        let older = reading(FUNDED, 3, SECOND_NS);
+        assert_eq!(payers.put(payer(PAYERS_MAX), older), Put::Full, "a later reading drops them");
+        let mut payers = full(FUNDED);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(1, 4, SECOND_NS)), Put::Full);
+        assert_eq!(payers.known.len(), PAYERS_MAX, "a poor payer drops none");
     }
 }
