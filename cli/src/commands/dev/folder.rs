@@ -203,7 +203,7 @@ impl Folder {
         });
         let mut nodes: Vec<_> = running.iter().cloned().chain(others).collect();
         nodes.sort_by_key(|node| node.node_id);
-        write(&self.registry(), &RegistryFile { nodes, source: None })?;
+        self.write_registry(nodes)?;
         if !self.rates().exists() {
             write(
                 &self.rates(),
@@ -222,6 +222,14 @@ impl Folder {
         let node = nodes.iter_mut().find(|node| node.node_id.0 == node_id);
         let node = node.ok_or_else(|| unknown(node_id))?;
         node.is_canonical = is_canonical;
+        self.write_registry(nodes)
+    }
+
+    /// Replaces the node records.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(super) fn write_registry(&self, nodes: Vec<RegistryFileEntry>) -> Result<(), RunError> {
         write(&self.registry(), &RegistryFile { nodes, source: None })
     }
 
