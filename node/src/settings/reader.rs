@@ -73,7 +73,12 @@ impl<'a> SettingsReader<'a> {
             return Ok(value());
         }
         let unknown = self.sources.notes_of_unknown(&self.errors);
-        Err(SettingsError { faults: self.errors, unknown })
+        let mut faults = self.errors;
+        if self.sources.file_is_unread() {
+            // The file may have what is missing.
+            faults.retain(|fault| fault.given.is_some());
+        }
+        Err(SettingsError { faults, unknown })
     }
 
     /// Reads the address of the operator port; `Some(None)` if it is disabled.
