@@ -73,10 +73,14 @@ impl<'a> SettingsReader<'a> {
             return Ok(value());
         }
         let unknown = self.sources.notes_of_unknown(&self.errors);
-        let mut faults = self.errors;
-        if self.sources.file_is_unread() {
+        let mut faults: Vec<SettingError> = Vec::new();
+        for fault in self.errors {
             // The file may have what is missing.
-            faults.retain(|fault| fault.given.is_some());
+            let may_be_given = fault.given.is_none() && self.sources.file_is_unread();
+            // A setting may be read twice.
+            if !may_be_given && !faults.contains(&fault) {
+                faults.push(fault);
+            }
         }
         Err(SettingsError { faults, unknown })
     }
