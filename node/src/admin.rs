@@ -238,7 +238,9 @@ pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunE
         }
         Err(error) => {
             let advice = match error.kind() {
-                io::ErrorKind::PermissionDenied => ". Run this as the user to whom the folder belongs",
+                io::ErrorKind::PermissionDenied => {
+                    ". Run this as the user to whom the folder belongs"
+                }
                 _ => "",
             };
             let folder = folder.display();
