@@ -90,7 +90,7 @@ fn a_node_is_added_and_removed_while_the_network_runs() {
 fn the_registry_on_the_chain_follows_and_a_command_stops_the_network() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    let dev = Dev::start(folder, free_base(2), &["--nodes", "1"]);
+    let dev = Dev::start(folder, free_base(3), &["--nodes", "1"]);
     let network = folder.join("network.json");
     let registered = || -> Vec<(u64, bool)> {
         let line = ["registry", "node", "list", "--json", "--network", network.to_str().unwrap()];
