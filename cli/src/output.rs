@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -137,6 +138,12 @@ fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     let asked = write!(out, "{} [y/N] ", Escaped(question)).and_then(|()| out.flush());
     asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(RunError::failed)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Returns a path as a value of JSON. Bytes that are not UTF-8 are replaced: `json!` panics at the path itself.
+#[must_use]
+pub(crate) fn shown_path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The longest printed part of a text from outside, in characters. A guess.

@@ -10,8 +10,9 @@ use hawser_proto::sign::originator_digest;
 use hawser_storage::{Change, LogEntry};
 use serde_json::Value;
 
+use crate::support::chains::write_key;
 use crate::support::log_folder::{NODE, entry, folder, open, write_registry};
-use crate::support::{hawser, json, run, stdout};
+use crate::support::{hawser, json, run, stderr, stdout};
 
 fn node_key() -> SecretKey {
     SecretKey::from_bytes(&[2; 32]).unwrap()
@@ -43,6 +44,20 @@ fn back_up(place: &Path, data: &Path) -> (PathBuf, String) {
 fn verdict(args: &[&str]) -> (i32, Value) {
     let output = run(&[&["backup", "verify", "--json"], args].concat());
     (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn a_key_of_another_node_signs_no_backup_and_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let (key, to) = (place.path().join("other.key"), place.path().join("backups"));
+    write_key(key.clone(), &"09".repeat(32));
+    let [to_text, data, key] = [&to, &data, &key].map(|path| path.to_str().unwrap());
+    let output = run(&["backup", "create", "--to", to_text, "--data-dir", data, "--key-file", key]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = stderr(&output);
+    assert!(text.contains(&node_key().public_key().address().to_string()), "{text}");
+    assert!(!to.exists());
 }
 
 #[test]

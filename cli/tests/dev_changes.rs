@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use hawser_devchain::deploy;
 use serde_json::Value;
 
+use crate::support::chains::{confirmed, write_key};
 use crate::support::{self, Dev, VECTORS, free_base, run, stderr};
 
 /// Envelopes for a node in the recorded session.
@@ -22,6 +24,21 @@ fn refused(folder: &Path, what: &[&str]) -> Option<i32> {
     let output = run(&[&["dev"][..], what, &place].concat());
     assert!(!stderr(&output).is_empty(), "{what:?} says why");
     output.status.code()
+}
+
+/// Registers a node with a key that the folder does not have.
+fn register_by_hand(folder: &Path, network: &Path) {
+    let [admin, other] = ["admin.key", "other.key"].map(|name| folder.join(name));
+    let deployer = deploy::deployer();
+    write_key(admin.clone(), &deployer.to_bytes().to_string());
+    let all = [admin.as_path(), other.as_path(), network];
+    let [admin, other, network] = all.map(|path| path.to_str().unwrap());
+    support::json(&["keys", "generate", "--json", "--out", other]);
+    let owner = deployer.address().to_string();
+    let keys = ["--node-key-file", other, "--key-file", admin, "--network", network];
+    let node = ["--owner", owner.as_str(), "--http-address", "http://127.0.0.1:1"];
+    let line = [&["registry", "node", "add", "--json"][..], &node, &keys].concat();
+    support::json(&confirmed(&line));
 }
 
 /// Reads the description of the network again.
@@ -73,7 +90,7 @@ fn a_node_is_added_and_removed_while_the_network_runs() {
 fn the_registry_on_the_chain_follows_and_a_command_stops_the_network() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    let dev = Dev::start(folder, free_base(2), &["--nodes", "1"]);
+    let dev = Dev::start(folder, free_base(3), &["--nodes", "1"]);
     let network = folder.join("network.json");
     let registered = || -> Vec<(u64, bool)> {
         let line = ["registry", "node", "list", "--json", "--network", network.to_str().unwrap()];
@@ -85,8 +102,11 @@ fn the_registry_on_the_chain_follows_and_a_command_stops_the_network() {
     };
     change(folder, &["add-node"]);
     assert_eq!(registered(), [(100, true), (200, true)]);
+    register_by_hand(folder, &network);
+    assert_eq!(refused(folder, &["add-node"]), Some(1), "its id has another key");
+    // What has failed hinders no other change.
     change(folder, &["remove-node", "200"]);
-    assert_eq!(registered(), [(100, true), (200, false)]);
+    assert_eq!(registered(), [(100, true), (200, false), (300, false)]);
     assert_eq!(refused(folder, &["remove-node", "100"]), Some(3), "the last one stays");
     assert_eq!(refused(folder, &["reset", "--yes"]), Some(3), "it runs");
 

@@ -1,10 +1,14 @@
 //! The pages for `man` that `hawser manual` writes.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
-use crate::support::{json, run, stdout};
+use serde_json::Value;
+
+use crate::support::{hawser, json, run, stderr, stdout};
 
 #[test]
 fn each_command_has_a_page_that_man_understands() {
@@ -82,4 +86,15 @@ fn the_command_tree_has_every_command_that_others_rely_on() {
         missing.extend(names.filter(|name| !has_page(name)));
     }
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_shown_as_far_as_it_can_be() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join(OsStr::from_bytes(b"man-\xff"));
+    let output = hawser().args(["manual", "--json"]).arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(written["folder"].as_str().unwrap().ends_with("man-\u{fffd}"), "{written}");
+    assert!(folder.join("hawser.1").is_file());
 }

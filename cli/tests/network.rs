@@ -58,6 +58,14 @@ fn a_network_says_where_everything_is() {
     assert_eq!(dev.network["contracts"]["appChainId"], 31338);
     assert!(gateway_is_ready(&dev));
     assert!(!page(dev.network["gateway"]["metrics"].as_str().unwrap(), "/metrics").is_empty());
+    // A gateway is not taken for a node.
+    let payer = ["payer", "usage", "0x0000000000000000000000000000000000000001"];
+    for command in [&["status"][..], &["misbehavior", "list"], &["report", "list"], &payer] {
+        let output = support::run(&[command, &["--metrics", &at(3)]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        let text = support::stderr(&output);
+        assert!(text.contains("--metrics names the address"), "{command:?}: {text}");
+    }
     // `grpcurl` needs no files of the schema.
     for address in [dev.text(0, "grpc"), at(2)] {
         let answer = health(&address, "grpc.reflection.v1.ServerReflection");

@@ -237,7 +237,16 @@ pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunE
             Ok(None)
         }
         Err(error) => {
-            Err(RunError::failed(format!("cannot connect to the {listener}'s socket: {error}")))
+            let advice = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    ". Run this as the user to whom the folder belongs"
+                }
+                _ => "",
+            };
+            let folder = folder.display();
+            Err(RunError::failed(format!(
+                "cannot connect to the {listener}'s socket in {folder}: {error}{advice}"
+            )))
         }
     }
 }

@@ -36,6 +36,16 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// The folder cannot be listed, so it is not known if it has a database.
+    #[error(
+        "cannot read {path}: {source}. Check owner and mode, and run this as the user of the folder"
+    )]
+    Unreadable {
+        /// The path as given.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
     /// The folder has no database of a node.
     #[error(
         "{path} holds no database of a node: name the data folder of a node that has started before"

@@ -34,6 +34,11 @@ pub(crate) fn no_database(folder: &Path) -> OpenError {
     }
     match require_none(folder) {
         Err(error @ OpenError::Corrupt { .. }) => error,
+        Err(OpenError::Unwritable { path, source })
+            if source.kind() != io::ErrorKind::NotADirectory =>
+        {
+            OpenError::Unreadable { path, source }
+        }
         Ok(()) | Err(_) => OpenError::NotADatabase { path: folder.to_owned() },
     }
 }
@@ -134,6 +139,21 @@ mod tests {
             assert!(!is_of_database(name), "{name}");
         }
         assert!(!is_table("000009.log"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_not_called_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let [absent, file, itself] =
+            ["absent", "file", "loop"].map(|name| folder.path().join(name));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("loop", &itself).unwrap();
+        for path in [absent, file] {
+            let refused = no_database(&path);
+            assert!(matches!(refused, OpenError::NotADatabase { .. }), "{refused:?}");
+        }
+        let refused = no_database(&itself);
+        assert!(matches!(refused, OpenError::Unreadable { .. }), "{refused:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
+use hawser_proto::SecretKey;
 use hawser_storage::{BackupPruneReport, Backups, Objects, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -59,7 +60,17 @@ fn of_stopped(
         None => None,
         Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
     };
-    let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let (store, identity) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
+    if let Some(other) = key.as_ref().map(SecretKey::public_key)
+        && other != identity.public_key
+    {
+        return Err(RunError::refused(format!(
+            "--key-file has the key of {}, and the folder is that of node {} with the key of {}: give the key of this node",
+            other.address(),
+            identity.node,
+            identity.public_key.address()
+        )));
+    }
     let mut is_warned = key.is_some();
     let report = backup::create(&store, open(to)?, &to.to_string(), key.as_ref(), &mut |bytes| {
         // Not earlier: a warning that is followed by a refusal hides the reason.

@@ -72,7 +72,7 @@ fn reset(args: &DevResetArgs, as_json: bool) -> Result<(), RunError> {
     Folder::open(data_dir, true)?;
     Reporter { as_json }.event(
         || format!("{}: keys and data of its network are deleted", data_dir.display()),
-        || json!({ "event": "deleted", "data_dir": data_dir }),
+        || json!({ "event": "deleted", "data_dir": output::shown_path(data_dir) }),
     );
     Ok(())
 }

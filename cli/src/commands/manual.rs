@@ -24,7 +24,7 @@ pub(super) fn run(folder: &Path, as_json: bool) -> Result<(), RunError> {
     }
     if as_json {
         let names: Vec<_> = pages.iter().map(|page| &page.name).collect();
-        output::line(json!({ "folder": folder, "pages": names }));
+        output::line(json!({ "folder": output::shown_path(folder), "pages": names }));
     } else {
         let count = output::count(pages.len(), "page");
         output::line(format_args!("{count} in {}", folder.display()));

@@ -348,6 +348,10 @@ pub(super) async fn ask(
     let answer = client::page(&metrics, &path).await?;
     match answer.status {
         200 => {}
+        // The list of the pages that there are: a gateway or a watcher has no such page.
+        404 if answer.body.starts_with("try /") => {
+            return Err(client::no_page_of_a_node(&metrics, 404));
+        }
         404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.reason()))),
         status @ (400 | 503) => {
             let reason = answer.reason();

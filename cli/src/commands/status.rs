@@ -81,7 +81,18 @@ async fn ask(metrics: &str) -> Result<Value, String> {
     if answer.status != 200 {
         return Err(format!("status {}: {}", answer.status, answer.body.trim()));
     }
-    serde_json::from_str(&answer.body).map_err(|error| format!("no status: {error}"))
+    status_of_node(&answer.body)
+}
+
+/// Reads the status page of a node. That of another program, such as a gateway, has no verdict.
+fn status_of_node(page: &str) -> Result<Value, String> {
+    let status: Value =
+        serde_json::from_str(page).map_err(|error| format!("no status: {error}"))?;
+    if status["verdict"].is_string() {
+        return Ok(status);
+    }
+    Err("the page /status there is that of another program than a node, such as a gateway"
+        .to_owned())
 }
 
 fn as_value(metrics: &str, answer: &Result<Value, String>) -> Value {
@@ -256,6 +267,16 @@ mod tests {
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();
         assert_eq!(nodes(&args).unwrap().nodes, [("node 100".into(), "127.0.0.1:5051".into())]);
+    }
+
+    #[test]
+    fn the_status_of_a_gateway_is_not_taken_for_that_of_a_node() {
+        let of_gateway = r#"{"nodes":[],"payer":"0xabc","ready":true,"version":"0.1.0"}"#;
+        for page in [of_gateway, "[]", "null", ""] {
+            assert!(status_of_node(page).is_err(), "{page:?}");
+        }
+        let of_node = json!({ "verdict": "ok" });
+        assert_eq!(status_of_node(&of_node.to_string()), Ok(of_node));
     }
 
     #[test]

@@ -85,10 +85,16 @@ impl std::fmt::Display for OwnStrandError {
                 let Quarantine { reason, answered, others, .. } = quarantine;
                 write!(f, "this node is in quarantine, because {reason}: ")?;
                 match quarantine.needed() {
-                    Some(needed) => write!(
+                    Some(needed) if answered < needed => write!(
                         f,
                         "{answered} of {others} other nodes have answered, and it publishes when {needed} \
                          have, or after `hawser restore confirm`"
+                    ),
+                    Some(_) => write!(
+                        f,
+                        "{answered} of {others} other nodes have answered, which is enough: it publishes when it \
+                         holds what they have of its strand, at the earliest ten seconds after it began to wait, \
+                         or after `hawser restore confirm`"
                     ),
                     None => write!(f, "it publishes after `hawser restore confirm`"),
                 }
@@ -227,6 +233,20 @@ mod tests {
         let unknown = OwnStrand::new(FolderStanding::Unknown(UnknownFolder::Empty));
         let refused = unknown.check().unwrap_err().to_string();
         assert!(refused.contains("hawser restore confirm"), "{refused}");
+    }
+
+    #[test]
+    fn a_quarantine_with_enough_answers_says_what_it_still_waits_for() {
+        let text = |answered| {
+            let reason = UnknownFolder::Empty;
+            let quarantine = Quarantine { reason, answered, others: 3, needs_confirmation: false };
+            OwnStrandError(OwnStrandStatus::Quarantined(quarantine)).to_string()
+        };
+        let few = text(1);
+        assert!(few.contains("1 of 3 other nodes have answered, and it publishes when 2"), "{few}");
+        let enough = text(2);
+        assert!(enough.contains("enough") && enough.contains("ten seconds"), "{enough}");
+        assert!(!enough.contains("when 2 have"), "{enough}");
     }
 
     #[test]

@@ -228,9 +228,15 @@ pub enum JwtAlgorithm {
 /// The reason for which a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
-    /// The text is not TOML, or not of this form.
-    #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    /// The text is not TOML, or not of this form. It states the number of the line and not its text, which may be a
+    /// secret.
+    #[error("line {line}: {what}")]
+    Form {
+        /// The line, counted from 1.
+        line: usize,
+        /// The mistake.
+        what: String,
+    },
     /// A caller has a policy that the file does not define.
     #[error("caller {caller:?} has the policy {policy:?}, which is not among [policies.…]")]
     UnknownPolicy {
@@ -363,7 +369,12 @@ impl PolicyFile {
     /// # Errors
     /// [`PolicyFileError`] for the first mistake.
     pub fn parse(text: &str) -> Result<Self, PolicyFileError> {
-        let mut file: Self = toml::from_str(text)?;
+        let form = |error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            PolicyFileError::Form { line, what: error.message().to_owned() }
+        };
+        let mut file: Self = toml::from_str(text).map_err(form)?;
         for (caller, policy) in &file.callers {
             if !file.policies.contains_key(policy) {
                 let (caller, policy) = (caller.clone(), policy.clone());

@@ -39,6 +39,11 @@ impl SettingsFile {
         file
     }
 
+    /// Returns true if the file cannot be read, or is no TOML.
+    pub(super) fn is_unread(&self) -> bool {
+        self.errors.iter().any(|error| error.name == names())
+    }
+
     /// Returns the key and the path, so that an operator finds the line.
     pub(super) fn name_of(&self, flag: &str) -> String {
         format!("{flag} in {}", self.path.display())

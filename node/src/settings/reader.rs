@@ -73,7 +73,16 @@ impl<'a> SettingsReader<'a> {
             return Ok(value());
         }
         let unknown = self.sources.notes_of_unknown(&self.errors);
-        Err(SettingsError { faults: self.errors, unknown })
+        let mut faults: Vec<SettingError> = Vec::new();
+        for fault in self.errors {
+            // The file may have what is missing.
+            let may_be_given = fault.given.is_none() && self.sources.file_is_unread();
+            // A setting may be read twice.
+            if !may_be_given && !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        Err(SettingsError { faults, unknown })
     }
 
     /// Reads the address of the operator port; `Some(None)` if it is disabled.

@@ -182,6 +182,11 @@ impl SettingSources {
         flag.or_else(env).or_else(file).is_some_and(allowed)
     }
 
+    /// Returns true if there is a file that cannot be read, so that its settings are not known.
+    pub(super) fn file_is_unread(&self) -> bool {
+        self.file.is_unread()
+    }
+
     /// Returns the errors that do not depend on values: those of the file itself, and secrets on the command
     /// line of settings without effect.
     pub(super) fn placement_errors(&self) -> Vec<SettingError> {

@@ -86,6 +86,10 @@ fn a_replica_reads_no_key_and_follows_over_grpc_what_is_named() {
     assert!(read_replica(&key).is_err(), "a key without a name");
     let short = [&witness[..], &[("witness-key", "09")]].concat();
     assert!(read_replica(&short).is_err());
+    let (_folder, open) = secret_file(0o644, &seed);
+    let readable = [("witness-name", "witness.example/w1"), ("witness-key-file", &*open)];
+    let errors = read_replica(&readable).unwrap_err();
+    assert_eq!(errors.faults.len(), 1, "it is told once: {errors}");
     let node = read(&[("follow", "https://a.example")], &[]).unwrap();
     assert_eq!(node.follow, None, "a node follows its registry");
     assert_eq!(node.notes.len(), 1);
@@ -443,8 +447,11 @@ fn errors_of_the_file_are_reported_with_all_others() {
 
     let (_folder, path) = settings_file(0o644, "config = \"other.toml\"\n");
     assert!(read(&[("config", &path)], &[]).unwrap_err().to_string().contains("config in "));
-    let text = read(&[("config", "nowhere.toml")], &[]).unwrap_err().to_string();
-    assert!(text.contains("--config (HAWSER_CONFIG): nowhere.toml: "), "{text}");
+    let nowhere = SettingSources::new(pairs(&[("config", "nowhere.toml")]), []);
+    let text = NodeServiceSettings::read(&nowhere).unwrap_err().to_string();
+    // What the file may have is not called missing.
+    let begin = "1 fault in the configuration:\n  --config (HAWSER_CONFIG): nowhere.toml: ";
+    assert!(text.starts_with(begin), "{text}");
 }
 
 #[test]

@@ -91,7 +91,14 @@ impl Objects for FolderObjects {
     }
 
     fn has_folder(&self, folder: &str) -> io::Result<bool> {
-        Ok(self.root.join(folder).is_dir())
+        match fs::metadata(self.root.join(folder)) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                Ok(false)
+            }
+            found => Ok(found?.is_dir()),
+        }
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
@@ -345,6 +352,19 @@ mod tests {
         assert!(!elsewhere.exists(), "a link leads to no new file");
         fs::remove_file(folder.path().join(LOCK)).unwrap();
         place.lock().unwrap();
+    }
+
+    /// A place that refuses access, or does not answer, may have all that was written to it.
+    #[test]
+    fn a_folder_that_cannot_be_looked_at_is_not_called_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        fs::write(folder.path().join("file"), "").unwrap();
+        for absent in ["absent", "file", "file/below"] {
+            assert!(!place.has_folder(absent).unwrap(), "{absent}");
+        }
+        symlink("loop", folder.path().join("loop")).unwrap();
+        assert!(place.has_folder("loop").is_err(), "it leads to itself");
     }
 
     #[test]

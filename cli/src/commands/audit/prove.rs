@@ -65,7 +65,10 @@ pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<()
     };
     output_file::write_new(path, text.as_bytes())?;
     match as_json {
-        true => output::line(json!({ "file": path, "size": size, "text": sentence })),
+        true => {
+            let file = output::shown_path(path);
+            output::line(json!({ "file": file, "size": size, "text": sentence }));
+        }
         false => output::line(format_args!("{}: {sentence}", path.display())),
     }
     Ok(())

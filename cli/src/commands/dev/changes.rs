@@ -72,7 +72,12 @@ impl Network {
         ports::require_free(&[ports], None).await?;
         let all: Vec<_> = self.ports.iter().copied().chain([ports]).collect();
         folder.prepare(&all)?;
-        self.register(folder).await?;
+        if let Err(error) = self.register(folder).await {
+            // Later changes and the next start would register the node again, and fail as well. If the registry has
+            // got it nevertheless, the next attempt has the same key, which stays in the folder.
+            folder.write_registry(known)?;
+            return Err(error);
+        }
         self.start_node(folder, ports, "added").await
     }
 

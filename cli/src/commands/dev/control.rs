@@ -163,7 +163,9 @@ pub(super) fn ask(root: &Path, request: DevRequest) -> Result<Value, RunError> {
         Some(DevReply::Failed { error, exit_code }) => {
             Err(RunError { kind: kind_of(exit_code), text: error })
         }
-        None if request == DevRequest::Down => Ok(json!({ "event": "down", "data_dir": root })),
+        None if request == DevRequest::Down => {
+            Ok(json!({ "event": "down", "data_dir": output::shown_path(root) }))
+        }
         None => Err(RunError::failed("the network ended before the command was done")),
     }
 }

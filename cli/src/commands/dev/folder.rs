@@ -56,8 +56,10 @@ impl Folder {
     /// When another process runs a network there, or when `fresh` finds files of other programs.
     pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, RunError> {
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
+        require_utf8(path)?;
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
+        require_utf8(&root)?;
         if fresh && !is_empty(&root).map_err(fail)? && !is_ours(&root) {
             return Err(RunError::refused(format!(
                 "{} holds other files than those of `hawser dev` (it has no {}), so nothing in \
@@ -203,7 +205,7 @@ impl Folder {
         });
         let mut nodes: Vec<_> = running.iter().cloned().chain(others).collect();
         nodes.sort_by_key(|node| node.node_id);
-        write(&self.registry(), &RegistryFile { nodes, source: None })?;
+        self.write_registry(nodes)?;
         if !self.rates().exists() {
             write(
                 &self.rates(),
@@ -222,6 +224,14 @@ impl Folder {
         let node = nodes.iter_mut().find(|node| node.node_id.0 == node_id);
         let node = node.ok_or_else(|| unknown(node_id))?;
         node.is_canonical = is_canonical;
+        self.write_registry(nodes)
+    }
+
+    /// Replaces the node records.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(super) fn write_registry(&self, nodes: Vec<RegistryFileEntry>) -> Result<(), RunError> {
         write(&self.registry(), &RegistryFile { nodes, source: None })
     }
 
@@ -270,6 +280,17 @@ fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a path that is not UTF-8: the command lines of the nodes have it, and `network.json`.
+fn require_utf8(path: &Path) -> Result<(), RunError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(RunError::usage(format!(
+            "{}: the path of the folder is not UTF-8: choose another --data-dir",
+            path.display()
+        ))),
     }
 }
 
@@ -331,6 +352,9 @@ fn write(path: &Path, content: &impl Serialize) -> Result<(), RunError> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
     use hawser_node::error::RunErrorKind;
     use hawser_node::files::registry;
@@ -363,6 +387,15 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let _first = Folder::open(place.path(), false).unwrap();
         assert_eq!(Folder::open(place.path(), true).unwrap_err().kind, RunErrorKind::Refused);
+    }
+
+    /// Neither the command lines of the nodes nor `network.json` could have it.
+    #[test]
+    fn a_path_that_is_not_utf_8_is_refused_and_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(OsStr::from_bytes(b"net-\xff"));
+        assert_eq!(Folder::open(&path, false).unwrap_err().kind, RunErrorKind::Usage);
+        assert!(!path.exists());
     }
 
     #[test]

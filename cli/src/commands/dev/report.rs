@@ -11,7 +11,7 @@ use crate::output::{self, Reporter};
 pub(super) fn starting(reporter: Reporter, nodes: usize, folder: &Path) {
     reporter.event(
         || format!("starting {} in {}", output::count(nodes, "node"), folder.display()),
-        || json!({ "event": "starting", "nodes": nodes, "data_dir": folder }),
+        || json!({ "event": "starting", "nodes": nodes, "data_dir": output::shown_path(folder) }),
     );
 }
 
@@ -25,7 +25,10 @@ pub(super) fn waiting(reporter: Reporter, who: ProcessName, why: &str) {
 pub(super) fn ready(reporter: Reporter, network: &NetworkFile, args: &StartHints<'_>) {
     reporter.event(
         || ready_text(network, args),
-        || json!({ "event": "ready", "network_file": args.network_file, "network": network }),
+        || {
+            let file = output::shown_path(args.network_file);
+            json!({ "event": "ready", "network_file": file, "network": network })
+        },
     );
 }
 

@@ -155,3 +155,17 @@ fn a_limit_that_gateways_cannot_count_together_is_refused_by_its_name() {
     assert!(error.contains("envelopes_per_minute_by_kind"), "{error}");
     assert!(PolicyFile::parse(&format!("[total]\npicodollars_per_day = {largest}")).is_ok());
 }
+
+/// The error of a start is a line of the log.
+#[test]
+fn a_secret_at_a_wrong_key_is_not_shown() {
+    for (text, line, what) in [
+        ("[tenants.a]\npayer_key = \"0x5ec2e7\"", 2, "unknown field `payer_key`"),
+        ("[webhook]\nurl = \"https://a\"\ntoken = \"0x5ec2e7\"", 3, "unknown field `token`"),
+        ("[identity]\nkind = \"none\"\nkey = 0x5ec2e7zz", 3, ""),
+    ] {
+        let error = PolicyFile::parse(text).unwrap_err().to_string();
+        let begins = error.starts_with(&format!("line {line}: {what}"));
+        assert!(begins && !error.contains("5ec2e7") && !error.contains('\n'), "{error}");
+    }
+}

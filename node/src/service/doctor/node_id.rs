@@ -25,6 +25,8 @@ const NAME: &str = "node_id";
 const LIFETIME_S: u64 = 300;
 /// The id of a chain's strand, which no node has.
 const NO_NODE: OriginatorId = OriginatorId(0);
+const REFUSED_REMEDY: &str = "if this node became canonical a moment ago, run this again in some minutes; otherwise correct the name's \
+    record in the DNS, the proxy in front, or the URL: hawser registry node update-http";
 const URL_REMEDY: &str = "correct the name's record in the DNS, the proxy in front, or the URL: hawser registry node update-http";
 
 /// The answer of a server to a call with a token.
@@ -93,9 +95,11 @@ fn judge(url: &str, own: OriginatorId, no_node: TokenAnswer, of_own: TokenAnswer
             DoctorCheck::fine(NAME, format!("the node at {url} is {own}"))
         }
         (TokenAnswer::Refused(_), TokenAnswer::Refused(why)) => {
-            let found =
-                format!("the server at {url} is not node {own}, whose token it refuses: {why}");
-            DoctorCheck::failed(NAME, found, URL_REMEDY)
+            let found = format!(
+                "the server at {url} is not node {own}, or has not read that it is canonical: it refuses the token \
+                 of the node: {why}"
+            );
+            DoctorCheck::failed(NAME, found, REFUSED_REMEDY)
         }
         (TokenAnswer::Accepted, _) => {
             let found = format!(
