@@ -198,7 +198,7 @@ impl Store {
             let family = database.family(family);
             database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
         }
-        database.compact_large(places);
+        database.compact_large();
     }
 }
 
@@ -411,9 +411,10 @@ impl Database {
         }
     }
 
-    /// Moves the large envelopes of these places into new files if many of their files' bytes are unused. A file of
-    /// large envelopes stays as a whole while one of them is stored: RocksDB moves those of its oldest files only.
-    fn compact_large(&self, places: &[StrandPlaces]) {
+    /// Moves the large envelopes of all strands into new files if many of their files' bytes are unused. A file of
+    /// large envelopes has those of all strands that were written at one time, also of strands that are kept for ever.
+    /// It stays as a whole while one of them is stored: RocksDB moves those of its oldest files only.
+    fn compact_large(&self) {
         let log = self.family(Family::Log);
         let bytes = |property: &str| self.db.property_int_value_cf(log, property).ok().flatten();
         let all = bytes("rocksdb.live-blob-file-size").unwrap_or(0);
@@ -432,7 +433,7 @@ impl Database {
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-        self.compact_log(places, &options);
+        self.db.compact_range_cf_opt(log, None::<&[u8]>, None::<&[u8]>, &options);
         if let Err(error) = move_of_age(LARGE_AGE_MOVED) {
             // The next opening does it.
             tracing::warn!(%error, "compactions go on moving large envelopes of all ages");
@@ -524,20 +525,27 @@ mod tests {
         });
     }
 
-    /// One of ten stays and keeps the whole file, also when compactions in the background have removed all others: a
-    /// node that runs has pruned them, and the command comes later.
+    /// One of ten stays, and one of a strand that has nothing to prune. They keep the whole file, also when compactions
+    /// in the background have removed all others: a node that runs has pruned them, and the command comes later.
     #[test]
     fn the_room_of_pruned_large_envelopes_beside_one_that_stays_is_given_back() {
         const PLACES: u64 = 40;
         let store = testing::store();
-        let append = |place: u64| {
-            let text = place.to_string().repeat(8192);
+        let append = |(originator, place, len): (u32, u64, usize)| {
+            let text = format!("{place:len$}");
             let bytes = OriginatorEnvelope::encode(text.into(), Proof::Transaction([1; 32]));
-            Change::Append(LogEntry::valid(id(place), bytes, facts(place)))
+            let id = EnvelopeId::new(OriginatorId(originator), SequenceId(place));
+            Change::Append(LogEntry::valid(id, bytes, facts(place)))
         };
-        store.commit(&(1..=PLACES).map(append).collect::<Vec<_>>()).unwrap();
+        // Small envelopes part the rows of the two strands, so that a compaction puts them into different files.
+        let small = (1..=100).map(|place| (PEER.0 + 1, place, 1000));
+        let others = small.chain([(PEER.0 + 2, 1, 10_000)]);
+        let all = (1..=PLACES).map(|place| (PEER.0, place, 10_000)).chain(others);
+        store.commit(&all.map(append).collect::<Vec<_>>()).unwrap();
         store.flush().unwrap();
         let database = store.database();
+        let short_files = [("target_file_size_base", "16384")];
+        database.db.set_options_cf(database.family(Family::Log), &short_files).unwrap();
         let large_bytes = || {
             let log = database.family(Family::Log);
             let bytes = database.db.property_int_value_cf(log, "rocksdb.live-blob-file-size");

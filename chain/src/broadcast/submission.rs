@@ -98,7 +98,7 @@ pub(super) async fn gas_limit(
 }
 
 /// Returns the gas limit on which the endpoints without a pause agree, each at least `least`: see [`agreed_limit`]. If
-/// none of these endpoints accepts the call, the paused endpoints are asked too, because one of them may accept it.
+/// none of these endpoints accepts the call, all endpoints are asked, because a paused one may accept it.
 async fn estimated_by_most(
     endpoints: &Endpoints,
     account: Address,

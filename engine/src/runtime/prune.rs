@@ -288,6 +288,8 @@ struct JudgedStrand {
     through: Expiring,
     /// Refused envelopes that no round has made up for.
     refused: u64,
+    /// Rounds that have ended since everything was judged.
+    rounds: u64,
 }
 
 impl PruneRounds {
@@ -305,7 +307,9 @@ impl PruneRounds {
         if run.dry_run {
             return Ok((run.run(store, pace)?, false));
         }
-        let report = run.run_behind(self, store, pace)?;
+        // A run that fails ends the round: runs may fail for as long as the disk does, and no round would end by itself.
+        let done = run.run_behind(self, store, pace);
+        let report = done.inspect_err(|_| self.end_round(run.places_max))?;
         let goes_on = self.note(&report, run.places_max);
         Ok((report, goes_on))
     }
@@ -340,9 +344,10 @@ impl PruneRounds {
     fn end_round(&mut self, places_max: u64) {
         (self.from, self.runs) = (None, 0);
         self.strands.retain(|_, strand| {
-            let refused = strand.refused.min(places_max.saturating_mul(RESTS_MAX + 1));
-            strand.refused = refused.saturating_sub(places_max);
-            strand.refused > 0
+            strand.refused = strand.refused.saturating_sub(places_max);
+            strand.rounds += 1;
+            // Also if its node signs more of them in each round than a round makes up for.
+            strand.refused > 0 && strand.rounds <= RESTS_MAX
         });
     }
 }
@@ -440,5 +445,38 @@ impl Engine {
             let (envelopes, dry_run) = (report.pruned(), report.dry_run);
             tracing::info!(envelopes, bytes, dry_run, "pruned expired envelopes");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::EnvelopeId;
+
+    use super::*;
+
+    /// The strand's node signs more of them in each round than a run may remove. What payer reports held back among
+    /// them has to be judged again nevertheless.
+    #[test]
+    fn a_strand_is_judged_again_within_a_day_however_many_envelopes_stay() {
+        const PLACES_MAX: u64 = 10;
+        let node = OriginatorId(200);
+        let at = |place| {
+            let id = EnvelopeId::new(node, SequenceId(place));
+            Expiring { expiry_unix_s: place, id, ..Expiring::default() }
+        };
+        let (mut rounds, mut judged) = (PruneRounds::default(), Vec::new());
+        for place in 1..=60 {
+            if !rounds.has_judged(at(1)) {
+                judged.push(place);
+            }
+            let strand = StrandPruned {
+                stays: [(KeepReason::Refused, 2 * PLACES_MAX)].into(),
+                judged: Some(at(place)),
+                ..StrandPruned::default()
+            };
+            let report = PruneReport { strands: [(node, strand)].into(), ..PruneReport::default() };
+            assert!(!rounds.note(&report, PLACES_MAX));
+        }
+        assert_eq!(judged, [1, 26, 51], "it rests for {RESTS_MAX} rounds");
     }
 }

@@ -326,6 +326,30 @@ fn what_has_to_stay_is_read_once_in_a_round_and_in_fewer_rounds_where_there_is_m
     assert_eq!(read_in_vain(), (5, false));
 }
 
+/// The disk may fail in the middle of a round, and go on failing. What was judged before may be free to go meanwhile.
+#[test]
+fn a_run_that_fails_ends_its_round() {
+    let store = store();
+    let (events, ..) = events(&[(0, 20, true), (0, 15, false)]);
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    let bounded = PruneRun { own_unix_s: u64::MAX, places_max: 5, dry_run: false };
+    let mut rounds = PruneRounds::default();
+    let mut run = || rounds.run(bounded, &store, &mut |_| ControlFlow::Continue(()));
+    let read_in_vain = |report: &PruneReport| {
+        let stays = &report.strands[&NODES[0]].stays;
+        stays.get(&KeepReason::Refused).copied().unwrap_or(0)
+    };
+    let (report, goes_on) = run().unwrap();
+    assert_eq!((read_in_vain(&report), goes_on), (5, true));
+    store.set_write_faults(Some(Arc::new(|| Some(WriteFault::Lost))));
+    run().unwrap_err();
+    store.set_write_faults(None);
+    store.reopen().unwrap();
+    store.accept_writes();
+    let (report, _) = run().unwrap();
+    assert_eq!(read_in_vain(&report), 5, "everything is judged again");
+}
+
 /// An endpoint of the settlement chain can invent reports, and with them a time that has passed.
 #[test]
 fn reports_about_strands_that_a_node_does_not_have_show_no_time() {
