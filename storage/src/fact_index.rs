@@ -45,6 +45,13 @@ impl Amount {
     }
 }
 
+/// The share of a node in a common room, and the nodes that exceed it, each with the class of its records.
+#[derive(Debug)]
+pub(crate) struct OverShare<C> {
+    pub(crate) share: Amount,
+    pub(crate) nodes: Vec<(OriginatorId, C)>,
+}
+
 /// The amounts by node and class, and the key of the last record. Has an entry for each accused node and class, which
 /// the registry bounds.
 #[derive(Debug)]
@@ -105,12 +112,12 @@ impl<F: Fact> FactIndex<F> {
                 && kept.bytes + added.bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
     }
 
-    /// Returns the nodes about which strangers submitted more than a share, and that share, once there is too much
-    /// about all nodes together. `None` if all fits.
+    /// Returns the share of each node in what strangers submitted, with the nodes above it, once there is too much about
+    /// all nodes together. `None` if all fits.
     ///
     /// The shares are equal, and nodes with less leave the rest to the others. So a flood about some nodes costs no
     /// record about a node that has less than its share.
-    pub(crate) fn over_share(&self) -> Option<(Amount, Vec<(OriginatorId, F::Class)>)> {
+    pub(crate) fn over_share(&self) -> Option<OverShare<F::Class>> {
         let submitted = || self.amounts.iter().filter(|((_, class), _)| class.is_submitted());
         let sum = submitted().fold(Amount::default(), |sum, (_, amount)| Amount {
             records: sum.records.saturating_add(amount.records),
@@ -125,7 +132,7 @@ impl<F: Fact> FactIndex<F> {
             bytes: equal_share(submitted().map(|(_, it)| it.bytes).collect(), room.bytes),
         };
         let over = submitted().filter(|(_, amount)| !amount.is_within(share));
-        Some((share, over.map(|(about, _)| *about).collect()))
+        Some(OverShare { share, nodes: over.map(|(about, _)| *about).collect() })
     }
 
     /// Counts a record for which there is no room. Logs only the first one of each node and class, because room for

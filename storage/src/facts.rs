@@ -10,7 +10,7 @@ use rocksdb::{DB, DBRawIterator, WriteBatch};
 use crate::behind_damage::key_behind;
 use crate::database::{Database, family_of};
 use crate::error::{CommitError, DatabaseError, ReadError};
-use crate::fact_index::{Amount, CLASS_MAX, FactIndex, IndexedFacts};
+use crate::fact_index::{Amount, CLASS_MAX, FactIndex, IndexedFacts, OverShare};
 use crate::keys::Key;
 use crate::keys::fact::{Fact, FactClass, FactRow, RecordTime};
 use crate::raw_rows::stored;
@@ -244,8 +244,8 @@ impl Database {
         kept: &IndexedFacts<F>,
     ) -> Result<(), CommitError> {
         let found = kept.lock().over_share();
-        let Some((share, over)) = found else { return Ok(()) };
-        for about in over {
+        let Some(OverShare { share, nodes }) = found else { return Ok(()) };
+        for about in nodes {
             self.remove_oldest(now_ns, about, kept, |left| left.is_within(share))?;
         }
         Ok(())
