@@ -112,8 +112,8 @@ impl<F: Fact> FactIndex<F> {
                 && kept.bytes + added.bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
     }
 
-    /// Returns the share of each node in what strangers submitted, with the nodes above it, once there is too much about
-    /// all nodes together. `None` if all fits.
+    /// Returns the share of each node in what strangers submitted, with the nodes above it, once there is too much
+    /// about all nodes together. `None` if all fits.
     ///
     /// The shares are equal, and nodes with less leave the rest to the others. So a flood about some nodes costs no
     /// record about a node that has less than its share.

@@ -307,7 +307,7 @@ impl PruneRounds {
         if run.dry_run {
             return Ok((run.run(store, pace)?, false));
         }
-        // A run that fails ends the round: runs may fail for as long as the disk does, and no round would end by itself.
+        // A run that fails ends the round: runs may fail for as long as the disk does, and no round would end then.
         let done = run.run_behind(self, store, pace);
         let report = done.inspect_err(|_| self.end_round(run.places_max))?;
         let goes_on = self.note(&report, run.places_max);
