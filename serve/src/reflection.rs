@@ -32,8 +32,7 @@ pub(crate) const REFLECTION: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// Adds reflection of `services`, by their full names, and of itself. Other services of the schema stay hidden. Streams
-/// end with UNAVAILABLE when `stop` is cancelled, and without an answer at a request of more than
-/// [`REQUEST_LEN_BYTES_MAX`].
+/// end with UNAVAILABLE when `stop` is cancelled, and without an answer at a request of more than 4 KiB.
 ///
 /// # Errors
 /// [`SchemaError`] if the built-in descriptors do not decode.
