@@ -8,8 +8,8 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use super::kind::MemberKind;
 use super::member::{Member, MemberIdentifier};
 
-/// The part of the members from which on installations are removed in one pass over all members: a half. A guess: a pass
-/// moves each member that stays.
+/// The part of the members from which on installations are removed in one pass over all members: a half. A guess: a
+/// pass moves each member that stays.
 const SWEEP_PART: usize = 2;
 
 /// The state of an inbox: its members, its recovery identifier and the signatures used so far.
@@ -154,8 +154,8 @@ impl AssociationState {
         }
     }
 
-    /// Removes the installations that a member has added. If these are a large part of the members, one pass over all is
-    /// faster than to find and remove each: an account may leave with a hundred thousand installations.
+    /// Removes the installations that a member has added. If these are a large part of the members, one pass over all
+    /// is faster than to find and remove each: an account may leave with a hundred thousand installations.
     fn sweep(&mut self, adder: &MemberIdentifier) {
         let Some(swept) = self.added.remove(adder) else { return };
         if swept.len() < self.members.len() / SWEEP_PART {

@@ -3,8 +3,8 @@
 //!
 //! The file has a place for each minute of an hour: the number of the minute, counted from 1970, as u64 BE, the cost in
 //! wei as u128 BE, and the first 8 bytes of keccak256 of both. A minute replaces the one of an hour before. The file is
-//! written without waiting for the disk: it survives the end of the process. After a power failure, the last minutes may
-//! be missing.
+//! written without waiting for the disk: it survives the end of the process. After a power failure, the last minutes
+//! may be missing.
 
 use std::fs::File;
 use std::io::{self, Read as _};
