@@ -14,7 +14,7 @@ use super::commit::SignedGroup;
 use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::large::{LargeRequest, LargeRequests};
-use super::own_end::resume;
+use super::own_end::{newest_held, resume};
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
 use super::size::{GROUP_MAX, PublishSize};
@@ -328,8 +328,11 @@ impl SequencerThread {
         if self.written() != self.generation {
             return Err(PublishError::of_disk("earlier publishes are still being written"));
         }
-        let PublisherState { store, node, balances, own_end, .. } = &*self.state;
-        self.sequencer = own_end.note(resume(store, *node))?;
+        let PublisherState { store, node, balances, own_end, own_strand, .. } = &*self.state;
+        let resumed = resume(store, *node).and_then(|it| Ok((it, newest_held(store, *node)?)));
+        let (sequencer, held) = own_end.note(resumed)?;
+        own_strand.note_held(held);
+        self.sequencer = sequencer;
         self.signed = self.sequencer.last();
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
