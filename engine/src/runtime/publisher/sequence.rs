@@ -436,19 +436,25 @@ impl SequencerThread {
     }
 
     /// Returns the result of an earlier publish: still on its way to disk, or stored. Reads the disk only for
-    /// a request that has waited unusually long since its look-up.
+    /// a request that has waited unusually long since its look-up, or whose look-up shows what may not be durable.
     fn earlier(
         &self,
         receipt: &Receipt,
         looked_up: &LookUp,
     ) -> Result<Option<Bytes>, PublishError> {
-        if let Some(bytes) = self.recent.get(receipt).or(looked_up.get(receipt)) {
+        if let Some(bytes) = self.recent.get(receipt) {
             return Ok(Some(bytes.clone()));
         }
-        if self.recent.complete(looked_up) {
-            return Ok(None);
+        match looked_up.get(receipt) {
+            Some(bytes) if looked_up.is_durable() => return Ok(Some(bytes.clone())),
+            None if self.recent.complete(looked_up) => return Ok(None),
+            Some(_) | None => {}
         }
-        self.state.look_up(std::iter::once(*receipt)).map(|again| again.get(receipt).cloned())
+        let again = self.state.look_up(std::iter::once(*receipt))?;
+        if !again.is_durable() {
+            return Err(PublishError::of_disk("the log is being read again after a failed write"));
+        }
+        Ok(again.get(receipt).cloned())
     }
 
     /// Signs the sequenced envelopes on all cores, and puts the answers together.
