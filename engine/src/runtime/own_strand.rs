@@ -24,8 +24,8 @@ const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 pub(super) struct OwnStrand {
     gate: Arc<watch::Sender<Gate>>,
     reports: Arc<watch::Sender<GuardReports>>,
-    /// What this node's key has signed about the strand and this node did not hold when it was shown, from all peers
-    /// together.
+    /// The highest place and the latest time of everything that this node's key has signed about the strand, and that
+    /// this node did not hold when a peer or a client showed it.
     latest: Arc<Mutex<Shown>>,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct GuardTask {
     is_idle: bool,
     /// Missing places of the strand are being looked for, or there are none.
     is_filling: bool,
-    /// What peers have shown of this node's envelopes, checkpoints and statements.
+    /// The highest place and the latest time of this node's envelopes, checkpoints and statements that were shown.
     shown: Shown,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
