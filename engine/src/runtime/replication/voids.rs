@@ -32,9 +32,9 @@ const LOOKED_AT_MAX: usize = 1_024;
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
 /// `shown` stands for everything that this node has signed and that was shown to it since the start.
 ///
-/// The statement is dated behind everything that this node is known to have signed above its newest envelope, and behind
-/// that one: the clock of a restored machine may be behind, and an envelope that the machine had lost must not look as
-/// if it was signed afterwards.
+/// The statement is dated behind this node's newest envelope, and behind everything above it that the node is known to
+/// have signed: the clock of a restored machine may be behind, and an envelope that the machine had lost must not look
+/// as if it was signed afterwards.
 pub(super) fn declare(
     state: &ReplicationState,
     from: SequenceId,
