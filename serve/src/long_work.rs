@@ -27,9 +27,9 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 64 * 1024;
 /// The least charge of a unary answer that is encoded beside the runtime's threads, bytes. A guess: encoding it is a
 /// copy, which takes a millisecond or two.
 pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The largest charge of a request that the runtime's threads work on after a wait, bytes. A guess: some thousand
-/// topics, which take a millisecond at worst.
-const GOES_ON_BYTES_MAX: usize = 1024 * 1024;
+/// The largest charge of a request that the runtime's threads decode and work on, bytes. A guess: some thousand topics,
+/// which take a millisecond at worst. Ten thousand short ones have less than [`AT_ONCE_LEN_BYTES_MAX`].
+const AT_ONCE_BYTES_MAX: usize = 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
@@ -149,6 +149,11 @@ where
 }
 
 impl CallCharge {
+    /// Returns true for a request that the runtime's threads must not decode and work on, however short it is.
+    pub(crate) fn has_large_request(&self) -> bool {
+        self.request_bytes() > AT_ONCE_BYTES_MAX
+    }
+
     /// Goes on with a call that has waited. A request is decoded, and worked on up to the first wait of its handler,
     /// outside of the runtime's threads if it is long. A handler that begins its work on the request behind a wait
     /// calls this, so that the work does not hold up the other calls of a thread. `rest` goes on there up to its next
@@ -160,7 +165,7 @@ impl CallCharge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        if self.request_bytes() <= GOES_ON_BYTES_MAX {
+        if !self.has_large_request() {
             return Ok(rest.await);
         }
         begin_beside(self, rest).await
