@@ -19,7 +19,7 @@ use tracing::Span;
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::fair::{FairGate, GateFullError, GatePass};
-use crate::turns::{PaidTime, without_rest};
+use crate::turns::{PaidTime, thread_time, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -82,6 +82,7 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
 /// address within. If the caller has paid time left, also when it is its turn, the work does not wait for that of
 /// callers without it, and its time is charged, up to 20 ms. So a connection owes at most 20 ms for each of
 /// [`PAID_WORKERS_MAX`] works, besides its turns, and one stored envelope does not pay for any number of works at once.
+/// After other work the caller's address rests while publishers are late, as after the turns of its connections.
 /// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
@@ -100,10 +101,12 @@ pub(crate) async fn beside<T: Send + 'static>(
         None => without_rest(WORKERS.enter_of(&site, &address)).await.map_err(|_| failed())?,
     };
     let work = move || {
-        let began = Instant::now();
+        let (began, worked) = (Instant::now(), thread_time());
         let done = work();
         if is_paid {
             account.spend(began.elapsed());
+        } else {
+            account.rest(thread_time().saturating_sub(worked));
         }
         drop((held, worker));
         done
