@@ -141,9 +141,9 @@ async fn an_address_rests_for_envelopes_that_it_publishes_again() {
     account.begin_rests();
     tokio::time::advance(Duration::from_secs(1)).await;
     let rests = || account.next_turn().unwrap().after(1_000_000_000).is_some();
-    call.repeated(20);
+    call.checked_for_nothing(20);
     assert!(!rests(), "a client has lost an answer");
-    call.repeated(10_000);
+    call.checked_for_nothing(10_000);
     assert!(rests());
 }
 
