@@ -2,8 +2,8 @@
 //!
 //! Publishers wait for each sync, and any stranger may submit reports that have to be kept. One of the submissions that
 //! wait writes all of them. If its caller leaves before that, the next one does, so no task outlives the submissions.
-//! Reports without proof are displaced by later ones, so their number alone would not end the writes: their bytes have a
-//! rate, too.
+//! Reports without proof are displaced by later ones, so their number alone would not end the writes: their bytes have
+//! a rate, too.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ const WRITE_EVERY: Duration = Duration::from_millis(500);
 /// Bytes of reports without proof that may be written at once. Specified (same page). A guess: four of the largest
 /// reports.
 const CLAIMS_BURST_BYTES: u32 = 32 * 1024 * 1024;
-/// Time in which room for one more such byte is free again. Specified (same page): some 64 KiB in a second. A guess: the
-/// dozen small reports that checks let through in a second fit, and the reports that are kept are displaced by a flood
-/// within hours and not within minutes.
+/// Time in which room for one more such byte is free again. Specified (same page): some 64 KiB in a second. A guess:
+/// the dozen small reports that checks let through in a second fit, and the reports that are kept are displaced by a
+/// flood within hours and not within minutes.
 const CLAIM_BYTE_EVERY: Duration = Duration::from_micros(15);
 
 /// The reports that wait to be written. Bounded by the time that checks of reports may take, and by the memory that

@@ -84,8 +84,8 @@ fn envelopes_of_a_page_in_entries_come_once() {
     assert_eq!(feed.poll_event(), None, "it has them");
 }
 
-/// Played by streams that name ten thousand strands, which open and end without a pause. Each registration takes time of
-/// a thread that other tasks need.
+/// Played by streams that name ten thousand strands, which open and end without a pause. Each registration takes time
+/// of a thread that other tasks need.
 #[test]
 fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
     let strands = |count: u32| (100..100 + count).map(OriginatorId).collect::<BTreeSet<_>>();
