@@ -118,11 +118,12 @@ impl WitnessCalls {
         let network = &self.engine.store().identity().network;
         let node = node_of(&old.note, network).ok_or(UNKNOWN)?;
         let registry = self.engine.ports().registry.borrow().clone();
-        let key_of = |node: OriginatorId| registry.node(node).map(|record| record.public_key);
-        let key = key_of(node).ok_or(UNKNOWN)?;
+        let key = registry.node(node).map(|record| record.public_key).ok_or(UNKNOWN)?;
+        // Lines of other nodes are ignored, whatever is in them: the log asks for this witness's line only.
+        let key_of = |signer: OriginatorId| (signer == node).then_some(key);
         let read = CosignedCheckpoint::from_note(&old.note, network, key_of);
         let read = read.map_err(|error| match error {
-            NoteError::Unsigned => UNSIGNED,
+            NoteError::Unsigned | NoteError::OtherForm(_) => UNSIGNED,
             NoteError::OtherNetwork | NoteError::Origin => UNKNOWN,
             _ => MALFORMED,
         })?;
@@ -130,7 +131,6 @@ impl WitnessCalls {
             return Err((StatusCode::BAD_REQUEST, "the old size is above that of the checkpoint"));
         }
         read.signed.verify(&key).map_err(|_| UNSIGNED)?;
-        // Cosignatures of others on the note are ignored: the log asks for this witness's one only.
         Ok(Submitted { read: read.signed.into(), old })
     }
 

@@ -78,7 +78,7 @@ async fn live(
             return Ok(());
         }
     };
-    serve_until_stopped(&mut ends).await;
+    serve_until_stopped(&mut ends, None).await;
     end(gateway, stop, &mut ends).await;
     Ok(())
 }
