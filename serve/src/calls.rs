@@ -110,7 +110,7 @@ impl Service<Request<Body>> for Calls {
             if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
                 return Ok::<_, Infallible>(refused.into_http());
             }
-            let is_long = body.is_long();
+            let is_long = body.is_long() || of_answer.has_large_request();
             let body = if takes_messages {
                 parts.extensions.insert(UntakenBody::new(body));
                 Body::empty()
@@ -153,8 +153,8 @@ impl Service<Request<Body>> for Calls {
     }
 }
 
-/// Lets the service answer a request. One that `is_long` is decoded beside the runtime's threads, and a long answer of
-/// a unary call is encoded there.
+/// Lets the service answer a request. One that `is_long`, on the wire or once it is decoded, is decoded beside the
+/// runtime's threads, and a long answer of a unary call is encoded there.
 ///
 /// # Errors
 /// INTERNAL if that work has failed.
