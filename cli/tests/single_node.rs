@@ -360,6 +360,23 @@ fn the_status_is_asked_for_where_the_settings_say_or_at_the_default_port() {
 }
 
 #[test]
+fn an_empty_file_is_named_with_its_setting() {
+    let single = Single::new();
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let [key, registry, rates] = ["key", "registry.json", "rates.json"].map(file);
+    fs::write(&registry, "").unwrap();
+    fs::write(&rates, "\n").unwrap();
+    let line = ["config", "check", "--signer.private-key-file", &key];
+    let files = ["--registry-file", &registry, "--rates-file", &rates];
+    let output = run(&[line, files].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    for (flag, path) in [("--registry-file", registry), ("--rates-file", rates)] {
+        assert!(text.contains(&format!("{flag}: {path}: the file is empty")), "{text}");
+    }
+}
+
+#[test]
 fn a_database_belongs_to_one_network() {
     let single = Single::with_folder();
     let output = single.command().args(["--network", "other"]).output().unwrap();
