@@ -8,7 +8,7 @@ use hawser_chain::admin::{ChainRole, Contract, Contracts};
 use hawser_validation::wallets::WalletChainList;
 
 use crate::error::{RunError, RunErrorKind};
-use crate::settings::table::chains::{FILE, TEXT, UNSET_CHAIN_ID, flag_of};
+use crate::settings::table::chains::{ENVIRONMENT, FILE, TEXT, UNSET_CHAIN_ID, flag_of};
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings, WalletSettings};
 
 /// Ids of the chains of development networks: those of `hawser dev`, and the one of the reference implementation.
@@ -152,8 +152,9 @@ impl KnownContracts<'_> {
         let missing = match &self.settings.source {
             Some(source) => format!("{keys} missing in {}: add what is missing", shown(source)),
             None => format!(
-                "the addresses of contracts are not given, {keys}: name the file with all addresses (--{})",
-                FILE.flag
+                "the addresses of contracts are not given, {keys}: name the network (--{}), or the file with all \
+                 addresses (--{})",
+                ENVIRONMENT.flag, FILE.flag
             ),
         };
         let flags: Vec<_> = lacking.iter().map(|it| format!("--{}", flag_of(*it))).collect();
