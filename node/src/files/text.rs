@@ -19,10 +19,15 @@ const READ_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the system cannot read the file, when it is not UTF-8, and when no program writes into the pipe.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.file_type().is_fifo() {
-        return read_pipe(path, WRITER_MAX);
-    }
-    fs::read_to_string(path)
+    if is_pipe(path)? { read_pipe(path, WRITER_MAX) } else { fs::read_to_string(path) }
+}
+
+/// Returns true if a path names a pipe, at which opening may wait.
+///
+/// # Errors
+/// When there is no such file, or the system does not tell.
+pub(crate) fn is_pipe(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.file_type().is_fifo())
 }
 
 fn read_pipe(path: &Path, writer_max: Duration) -> io::Result<String> {
