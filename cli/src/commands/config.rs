@@ -116,8 +116,13 @@ pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
 }
 
 fn unreadable(path: &Path) -> Option<String> {
-    let error = std::fs::File::open(path).err()?;
-    Some(format!("--chain-file: {}: {error}", path.display()))
+    let why = match std::fs::metadata(path) {
+        // Opening a pipe would wait for its writer.
+        Ok(found) if !found.is_file() => "it is not a regular file".to_owned(),
+        Ok(_) => std::fs::File::open(path).err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("--chain-file: {}: {why}", path.display()))
 }
 
 async fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
