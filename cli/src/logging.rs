@@ -111,8 +111,8 @@ fn now() -> String {
     output::time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields of the line and of the spans
-/// around it, which [`JsonFields`] has written.
+/// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields of the line and of the
+/// spans around it, which [`JsonFields`] has written.
 struct JsonLines;
 
 impl<S, N> FormatEvent<S, N> for JsonLines
