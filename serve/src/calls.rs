@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -270,11 +271,14 @@ fn charge(
     Ok(charge)
 }
 
-/// The span of a request: its method and the class of the peer's address, never a payload.
+/// The span of a request: its number in this process, its method and the class of the peer's address, never a payload.
+/// Requests are counted only while the log has spans.
 fn span(method: &'static str, request: &Request<Body>) -> Span {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let connection = request.extensions().get::<TcpConnectInfo>();
     let peer = connection.and_then(|it| it.remote_addr).map_or("unknown", |it| class(it.ip()));
-    tracing::debug_span!("request", method, peer)
+    let next = || COUNT.fetch_add(1, Ordering::Relaxed);
+    tracing::debug_span!("request", request_id = next(), method, peer)
 }
 
 /// Returns the class of an address: the only fact about a caller's address that logs contain.
