@@ -234,8 +234,16 @@ fn a_migrator_that_installs_something_else_is_noticed() {
     let hostile = deploy_code(&chains, "GenericEIP1967Migrator", &[nodes.parse().unwrap()]);
     let upgrade = ["contracts", "upgrade", "RateRegistry", "--implementation", &wanted];
     let hostile = hostile.to_string();
-    let text = chains.failure(ADMIN, 1, &[&upgrade[..], &["--migrator", &hostile]].concat());
+    let args = [&upgrade[..], &["--migrator", &hostile, "--json"]].concat();
+    let output = chains.run(ADMIN, &args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&format!("has the code at {nodes} now, and not the one at")), "{text}");
+    // The check behind both plans has failed, and what they have sent is mined.
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(functions(&done), ["set", "migrate"]);
+    assert!((0..2).all(|step| done["steps"][step]["receipt"].is_object()), "{done}");
+    assert_eq!(done["result"], Value::Null, "{done}");
 }
 
 #[test]
