@@ -163,6 +163,11 @@ pub fn judge(
             alarm(kind, text);
         }
     }
+    for (node, older) in &seen.older_open {
+        if let Some(text) = of_older(*node, older, limits, now) {
+            alarm(AlarmKind::ReportStuck, text);
+        }
+    }
     for (node, since) in &seen.unreported_since {
         let age_s = now.saturating_sub(*since);
         if age_s > limits.report_age_s_max {
@@ -217,27 +222,50 @@ fn of_reports(
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
-    let age_s = |report: &OnchainReport| now.saturating_sub(report.stated_end_s());
-    // A report that lies about its end would hide how old it is.
-    let is_old = |report: &OnchainReport, age_s_max: u64| {
-        age_s(report) > age_s_max || !report.has_ended(now)
-    };
     let ended = |report: &OnchainReport| match report.has_ended(now) {
-        true => format!("ended {} h ago", age_s(report) / 3600),
+        true => format!("ended {} h ago", age_s(report, now) / 3600),
         false => "states an end that has not come".to_owned(),
     };
     let stuck = reports.iter().filter(|report| !report.is_settled);
-    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max)).map(|report| {
+    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max, now)).map(|report| {
         let (index, ended) = (report.index, ended(report));
         let text = format!("report {index} about originator {node} {ended} and is not settled");
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max));
+    let overdue =
+        reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max, now));
     let overdue = overdue.map(|last| {
         let text = format!("the last report about originator {node} {}", ended(last));
         (AlarmKind::ReportOverdue, text)
     });
     stuck.chain(overdue).collect()
+}
+
+/// Returns the alarm text about the unsettled reports on one originator that are older than the newest ones; `None` if
+/// none is stuck.
+fn of_older(
+    node: OriginatorId,
+    older: &[OnchainReport],
+    limits: &WatchLimits,
+    now: u64,
+) -> Option<String> {
+    let mut stuck = older.iter().filter(|report| is_old(report, limits.settle_age_s_max, now));
+    let first = stuck.next()?;
+    let others = match stuck.count() {
+        0 => String::new(),
+        more => format!(", nor are later ones: {more}"),
+    };
+    Some(format!("old report {} about originator {node} is not settled{others}", first.index))
+}
+
+/// Returns the seconds since the end that a report states.
+fn age_s(report: &OnchainReport, now: u64) -> u64 {
+    now.saturating_sub(report.stated_end_s())
+}
+
+/// Returns true if a report ended longer ago than this. A report that lies about its end would hide how old it is.
+fn is_old(report: &OnchainReport, age_s_max: u64, now: u64) -> bool {
+    age_s(report, now) > age_s_max || !report.has_ended(now)
 }
 
 /// Returns an alarm text for each rate in force at `now` or later that is out of bounds. Past rates are ignored.
@@ -330,6 +358,7 @@ mod tests {
                 (OriginatorId(200), (0, vec![])),
             ]
             .into(),
+            older_open: BTreeMap::new(),
             left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
@@ -378,6 +407,21 @@ mod tests {
             .reports
             .insert(OriginatorId(300), (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    /// More reports have come since than a look reads.
+    #[test]
+    fn a_report_that_is_not_settled_is_stuck_however_many_newer_ones_there_are() {
+        let mut seen = healthy();
+        let old = |index| report(index, 99_000, false);
+        seen.older_open.insert(OriginatorId(100), vec![old(3), old(5), report(6, 60, false)]);
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
+        assert_eq!(seen.open_reports(OriginatorId(100)), 3);
+        let text = of_older(OriginatorId(100), &[old(3), old(5)], &WatchLimits::default(), NOW);
+        let wanted = "old report 3 about originator 100 is not settled, nor are later ones: 1";
+        assert_eq!(text.as_deref(), Some(wanted));
+        seen.older_open.insert(OriginatorId(100), vec![report(6, 60, false)]);
+        assert_eq!(kinds(&seen), [], "it has time");
     }
 
     /// Nodes of the reference implementation attest any end minute, and write no further report before it is over.
