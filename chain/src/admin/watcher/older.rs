@@ -8,9 +8,9 @@ use crate::admin::error::AdminError;
 use crate::admin::fees::{self, OnchainReport};
 use crate::admin::network::Network;
 
-/// The older reports of an originator that its first look reads. A guess: two months of reports.
-const READ_AT_FIRST: u64 = 256;
-/// The unsettled reports of an originator that are remembered, the newest ones. A guess: as many as a first look finds.
+/// The older reports of an originator that a look reads if none has shown them yet. A guess: two months of reports.
+const UNSEEN_MAX: u64 = 256;
+/// The unsettled reports of an originator that are remembered, the newest ones. A guess: as many as one look finds.
 const OPEN_MAX: usize = 256;
 /// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
 /// makes up nodes adds.
@@ -19,11 +19,21 @@ const ORIGINATORS_MAX: usize = 1024;
 /// The unsettled reports of each originator. Without them, the alarm about a report that is never settled would end as
 /// soon as enough newer reports are on the chain.
 #[derive(Debug, Default)]
-pub struct OlderReports(BTreeMap<OriginatorId, BTreeSet<u64>>);
+pub struct OlderReports(BTreeMap<OriginatorId, SeenReports>);
+
+/// The reports about one originator that looks have shown.
+#[derive(Debug, Default)]
+struct SeenReports {
+    /// The index behind the last one.
+    end: u64,
+    /// The indices of those that were not settled.
+    open: BTreeSet<u64>,
+}
 
 impl OlderReports {
     /// Returns the unsettled reports about an originator that are older than its `newest` ones, in the order of their
-    /// indices: at its first look those among a bounded number, and later those that were unsettled before.
+    /// indices. Reads those that were not settled at the last look, and a bounded number of those that no look has
+    /// shown: at the first look, or if the endpoint of an earlier look was far behind.
     ///
     /// # Errors
     /// Fails when the contract cannot be read.
@@ -41,10 +51,10 @@ impl OlderReports {
     /// Returns the indices of the older reports to read.
     fn wanted(&self, originator: OriginatorId, newest: &[OnchainReport]) -> Vec<u64> {
         let first = newest.first().map_or(0, |report| report.index);
-        match self.0.get(&originator) {
-            None => (first.saturating_sub(READ_AT_FIRST)..first).collect(),
-            Some(open) => open.range(..first).copied().collect(),
-        }
+        let seen = self.0.get(&originator);
+        let unseen = seen.map_or(0, |seen| seen.end).max(first.saturating_sub(UNSEEN_MAX));
+        let open = seen.into_iter().flat_map(|seen| seen.open.range(..first.min(unseen)));
+        open.copied().chain(unseen..first).collect()
     }
 
     /// Remembers the unsettled reports of a look, and returns the older ones among them.
@@ -55,15 +65,19 @@ impl OlderReports {
         mut older: Vec<OnchainReport>,
     ) -> Vec<OnchainReport> {
         older.retain(|report| !report.is_settled);
-        let all = older.iter().chain(newest).filter(|report| !report.is_settled);
-        let mut open: BTreeSet<u64> = all.map(|report| report.index).collect();
-        while open.len() > OPEN_MAX {
-            open.pop_first();
-        }
         if self.0.len() >= ORIGINATORS_MAX && !self.0.contains_key(&originator) {
             self.0.clear();
         }
-        self.0.insert(originator, open);
+        let seen = self.0.entry(originator).or_default();
+        let end = newest.last().map_or(0, |report| report.index + 1);
+        // An endpoint that is behind does not show the later ones.
+        let mut open = seen.open.split_off(&end);
+        let shown = older.iter().chain(newest).filter(|report| !report.is_settled);
+        open.extend(shown.map(|report| report.index));
+        while open.len() > OPEN_MAX {
+            open.pop_first();
+        }
+        *seen = SeenReports { end: seen.end.max(end), open };
         older
     }
 }
@@ -118,6 +132,20 @@ mod tests {
         assert_eq!(look(&mut older, 225, &[]), (vec![], vec![]));
     }
 
+    /// The first endpoint that answered was still reading the chain.
+    #[test]
+    fn reports_that_an_endpoint_far_behind_did_not_show_are_read_later() {
+        let mut older = OlderReports::default();
+        let open = [2, 5, 50];
+        let wanted: Vec<u64> = (0..8).collect();
+        assert_eq!(look(&mut older, 40, &open), (wanted, vec![2, 5]));
+        let wanted: Vec<u64> = [2, 5].into_iter().chain(40..68).collect();
+        assert_eq!(look(&mut older, 100, &open), (wanted, vec![2, 5, 50]));
+        assert_eq!(look(&mut older, 101, &open), (open.to_vec(), open.to_vec()));
+        assert_eq!(look(&mut older, 10, &open), (vec![], vec![]), "it is asked once more");
+        assert_eq!(look(&mut older, 102, &open), (open.to_vec(), open.to_vec()));
+    }
+
     #[test]
     fn a_first_look_reads_a_bounded_number_of_older_reports() {
         let (wanted, found) = look(&mut OlderReports::default(), 1000, &[5, 800]);
@@ -134,7 +162,7 @@ mod tests {
         for count in (0..2000).step_by(16) {
             look(&mut older, count, &all);
         }
-        assert_eq!(older.0[&NODE].len(), OPEN_MAX);
+        assert_eq!(older.0[&NODE].open.len(), OPEN_MAX);
         for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
             older.note(OriginatorId(node), &[], Vec::new());
         }
