@@ -66,15 +66,18 @@ async fn look_forever(
     known: &mut WatcherState,
     as_json: Option<bool>,
 ) -> Result<(), RunError> {
-    let mut network = None;
+    let (mut network, mut turn) = (None, 0_usize);
     let mut events = EventFollower::new(args.deployment_block);
     loop {
         let looked = match &network {
             Some(network) => look_once(network, args, known).await,
-            None => match onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await {
-                Ok(connected) => look_once(network.insert(connected), args, known).await,
-                Err(error) => Err(error),
-            },
+            None => {
+                let needed = ChainsNeeded::AppIfGiven;
+                match onchain::connect_in_turn(args.network(), needed, turn).await {
+                    Ok(connected) => look_once(network.insert(connected), args, known).await,
+                    Err(error) => Err(error),
+                }
+            }
         };
         match looked {
             Ok((seen, alarms)) => {
@@ -91,8 +94,8 @@ async fn look_forever(
                 }
             }
             Err(error) => {
-                // Another endpoint may answer by then.
-                network = None;
+                // Another endpoint may answer by then, and is asked first.
+                (network, turn) = (None, turn.wrapping_add(1));
                 watch.lock().failures += 1;
                 output::note(format_args!("the chains could not be read: {}", error.text));
             }
