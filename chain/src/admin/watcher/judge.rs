@@ -177,7 +177,7 @@ pub fn judge(
         }
     }
     if !seen.lacks_rates {
-        for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
+        for text in of_rates(&seen.rates, seen.rate_to_adopt, limits.rate_factor_max, now) {
             alarm(AlarmKind::Rate, text);
         }
     }
@@ -268,14 +268,28 @@ fn is_old(report: &OnchainReport, age_s_max: u64, now: u64) -> bool {
     age_s(report, now) > age_s_max || !report.has_ended(now)
 }
 
-/// Returns an alarm text for each rate in force at `now` or later that is out of bounds. Past rates are ignored.
-fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
+/// Returns an alarm text for each rate in force at `now` or later that is out of bounds, also of the one that can be
+/// adopted at any time. Past rates are ignored.
+fn of_rates(
+    rates: &[RateEntry],
+    to_adopt: Option<RateEntry>,
+    factor_max: u64,
+    now: u64,
+) -> Vec<String> {
     let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
         return vec!["no rate is in force".to_owned()];
     };
+    let adopted = rates.len();
+    let rates: Vec<RateEntry> = rates.iter().copied().chain(to_adopt).collect();
     let mut wrong = Vec::new();
     for (place, rate) in rates.iter().enumerate().skip(in_force) {
-        let when = if place == in_force { "in force" } else { "announced" };
+        let when = if place == in_force {
+            "in force"
+        } else if place < adopted {
+            "announced"
+        } else {
+            "set and not adopted yet"
+        };
         let start = rate.start_time;
         let prices = rate.prices.numbers();
         let [message_fee, storage_fee, congestion_fee, target_rate] = prices;
@@ -362,6 +376,7 @@ mod tests {
             left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
+            rate_to_adopt: None,
             lacks_rates: false,
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
@@ -377,7 +392,7 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 12] = [
+        let faults: [(AlarmKind, Fault); 13] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
@@ -392,6 +407,7 @@ mod tests {
             }),
             (AlarmKind::Rate, |it| it.rates.push(rate(NOW + 90, 2001))),
             (AlarmKind::Rate, |it| it.rates.clear()),
+            (AlarmKind::Rate, |it| it.rate_to_adopt = Some(rate(NOW - 90, 2001))),
             (AlarmKind::Paused, |it| _ = it.paused.insert(Contract::AppChainGateway, true)),
             (AlarmKind::Upgraded, |it| {
                 it.implementations.insert(Contract::PayerRegistry, Address::repeat_byte(2));
@@ -462,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_judged_from_its_announcement_on_and_not_when_it_is_past() {
-        let of = |rates: &[RateEntry]| of_rates(rates, 10, NOW).len();
+        let of = |rates: &[RateEntry]| of_rates(rates, None, 10, NOW).len();
         assert_eq!(of(&[rate(0, 1), rate(10, 1000), rate(NOW, 1000)]), 0, "the jump is past");
         assert_eq!(of(&[rate(0, 1), rate(NOW, 1000)]), 1, "in force");
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, 1000)]), 1, "announced");

@@ -13,6 +13,7 @@ use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
 use crate::admin::nodes::RegisteredNode;
+use crate::admin::rates::RateEntry;
 use crate::admin::{Wei, WeiPerGas, fees, installed, nodes, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
@@ -47,6 +48,7 @@ pub async fn look(
         lacks_rates,
         ..Observation::default()
     };
+    seen.rate_to_adopt = rate_to_adopt(network, &seen.rates).await?;
     for &payer in &watched.payers {
         seen.payers.push((payer, payers::balance_in_registry(network, payer).await?));
     }
@@ -103,6 +105,19 @@ async fn with_node_registry(network: &Network) -> Result<Cow<'_, Network>, Admin
     let mut network = network.clone();
     network.contracts.set(Contract::NodeRegistry, named);
     Ok(Cow::Owned(network))
+}
+
+/// Returns the rate that can be adopted behind the known ones; `None` also before the first one, and if the address of
+/// the parameter registry is not known.
+async fn rate_to_adopt(
+    network: &Network,
+    known: &[RateEntry],
+) -> Result<Option<RateEntry>, AdminError> {
+    let Some(last) = known.last() else { return Ok(None) };
+    match network.contracts.get(Contract::SettlementChainParameterRegistry) {
+        Some(_) => rates::adoptable(network, last).await,
+        None => Ok(None),
+    }
 }
 
 /// Returns the gas price that a chain states.

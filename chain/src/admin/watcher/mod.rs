@@ -63,6 +63,8 @@ pub struct Observation {
     pub unreported_since: BTreeMap<OriginatorId, u64>,
     /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
+    /// The rate that the parameters make and the registry has not adopted yet. Any account can have it adopted.
+    pub rate_to_adopt: Option<RateEntry>,
     /// True if the address of the rate registry is not known: no rates were read then, and none are judged.
     pub lacks_rates: bool,
     /// True for each pausable contract that is paused.
