@@ -371,7 +371,7 @@ impl ShownStrand {
     }
 
     /// Notes the same, and that the next place has an outer layer that its originator has not signed. Returns the peer
-    /// that sent it, if the peer is known. That peer gets a pause: the follower that asks again would else choose among
+    /// that sent it, if the peer is known. That peer gets a pause: the follower that asks again would otherwise choose
     /// its peers as if it knew none of them.
     #[must_use]
     pub fn note_forged(
