@@ -152,8 +152,8 @@ impl Store {
     /// Removes the next unverified places of a strand that readers get, up to `through` or the head, a few hundred
     /// at a time as one durable write. Their originator does not have them any more, so they cannot be verified.
     /// They are marked as pruned, and no payer is charged; leaves stay. An envelope that has not expired by
-    /// `now_unix_s` ends the range before it, because its node has signed a tree with its statement. Returns the
-    /// last place that is verified or removed afterwards.
+    /// `now_unix_s`, or for which `derive` returns nothing, ends the range before it, because its node has signed a
+    /// tree with its statement. Returns the last place that is verified or removed afterwards.
     ///
     /// # Errors
     /// When rows cannot be read or written.
@@ -286,11 +286,10 @@ impl Database {
         let mut gone = verified;
         for place in verified.0 + 1..=through.0 {
             let id = EnvelopeId::new(originator, SequenceId(place));
-            let bytes = snapshot.get(id)?;
-            let facts = bytes.as_ref().and_then(|bytes| derive(id, bytes, Validity::Valid));
-            let shown = bytes.zip(facts);
             let corrupt = || ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode());
-            let (bytes, facts) = shown.ok_or_else(corrupt)?;
+            let bytes = snapshot.get(id)?.ok_or_else(corrupt)?;
+            // A snapshot may have brought one whose layers cannot be read: it states no time.
+            let Some(facts) = derive(id, &bytes, Validity::Valid) else { break };
             let Some(expiry_unix_s) = facts.expiry_unix_s.filter(|at| *at <= now_unix_s) else {
                 break;
             };
