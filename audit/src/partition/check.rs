@@ -8,6 +8,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
 use super::chains::ChainsOfLog;
+use super::expected::RowsBeside;
 use super::unchecked::UncheckedCounts;
 use super::verdict::{RangeVerdict, other_columns, unknown_originator};
 use crate::export::columns::ColumnJudgement;
@@ -91,6 +92,7 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
         })
     })?;
     (verdict.rows, verdict.checkpoints) = (findings.rows, findings.checkpoints);
+    verdict.beside = findings.beside;
     verdict.add_faults(&findings.faults);
     verdict.unchecked.add(findings.unchecked);
     let is_first = verdict.from == SequenceId(1);
@@ -150,6 +152,7 @@ struct RangeFindings {
     /// Rows of the table `log`.
     rows: u64,
     checkpoints: u64,
+    beside: RowsBeside,
     /// The faults of pruned places, of checkpoints and statements, and of rows without an envelope.
     faults: Faults,
     unchecked: UncheckedCounts,
@@ -198,10 +201,12 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
             };
             if let ExportedRow::Checkpoint(bytes) = row {
                 self.findings.checkpoints += 1;
+                self.findings.beside.add_checkpoint(&bytes);
                 check_checkpoint(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }
             if let ExportedRow::VoidStatement(bytes) = row {
+                self.findings.beside.add_statement(&bytes);
                 check_statement(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }

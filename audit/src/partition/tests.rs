@@ -17,7 +17,7 @@ use super::*;
 use crate::export::columns::read_back;
 use crate::export::{ExportedRow, ReadRow};
 use crate::replay::planted::{PLANTED, PlantedFault};
-use crate::replay::testing::{MemoryLog, NODE, declared, draft, ns_of, settings};
+use crate::replay::testing::{MemoryLog, NODE, declared, draft, key, ns_of, settings};
 use crate::replay::tests::replay;
 use crate::replay::{
     FaultKind, Faults, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow,
@@ -93,8 +93,15 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         let (originator_id, through) = (NODE, SequenceId(500));
         let head = Some(SequenceId(log.head));
         let beyond_head = Some(SequenceId(log.last_held)).filter(|last| last.0 > log.head);
-        let expected =
-            [ExpectedStrand { originator_id, through, rows: rows_of_log, head, beyond_head }];
+        let expected = [ExpectedStrand {
+            originator_id,
+            through,
+            rows: rows_of_log,
+            checkpoints: log.checkpoints.len() as u64,
+            statements: log.voids.len() as u64,
+            head,
+            beyond_head,
+        }];
         let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
         assert_eq!(one, two, "{name}");
         assert_eq!(one, eight, "{name}");
@@ -186,6 +193,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 90,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -212,6 +221,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 89,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -232,6 +243,50 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     .unwrap();
     let mixed = vec![one.clone(), judged[0].clone()];
     assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
+}
+
+/// Checkpoints and statements have no places, so the parts that have them may be alike.
+#[test]
+fn each_part_of_checkpoints_counts_once_and_lost_ones_are_told() {
+    let mut log = MemoryLog::honest(90);
+    log.voids = vec![declared(91, 95, 90, 1), declared(96, 99, 90, 1)];
+    let expected = ExpectedStrand {
+        originator_id: NODE,
+        through: SequenceId(90),
+        rows: 90,
+        checkpoints: 9,
+        statements: 2,
+        head: None,
+        beyond_head: None,
+    };
+    let verdict = |parts: &[&[RangeVerdict]]| {
+        let merged = merge(parts.concat(), Some(&[expected])).unwrap();
+        (merged.verdict, serde_json::to_string(&merged).unwrap())
+    };
+    let parts_of = |log: &MemoryLog| {
+        let all = rows_and_beside(log);
+        let (beside, rows) = all.split_at(11);
+        let parts: Vec<RangeVerdict> = beside.chunks(1).flat_map(check).collect();
+        (check(&all), parts, check(rows))
+    };
+    let (whole, parts, rows) = parts_of(&log);
+    let one = verdict(&[&whole[..]]);
+    assert_eq!((one.0, one.1.contains("looked at")), ("clean", false), "{}", one.1);
+    assert_eq!(verdict(&[&parts[..], &rows[..]]), one);
+    assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "tasks that ran twice");
+    for (lost, text) in [(&parts[1..], "8 of 9 checkpoints"), (&parts[..10], "1 of 2 statements")] {
+        let (found, said) = verdict(&[lost, &rows[..]]);
+        assert_eq!((found, said.contains(text)), ("incomplete", true), "{said}");
+    }
+    let (found, said) = verdict(&[&rows[..]]);
+    assert_eq!((found, said.contains("0 of 9 checkpoints")), ("clean", true), "{said}");
+
+    let of = log.checkpoints[3].signed.checkpoint;
+    log.checkpoints[3].signed = of.sign(&key(5));
+    let (whole, parts, rows) = parts_of(&log);
+    let one = verdict(&[&whole[..]]);
+    assert_eq!(one.0, "faulty");
+    assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "the fault counts once");
 }
 
 /// Writes a row as an engine does that selects some columns alone, and with a decimal that has a fraction.
@@ -447,6 +502,8 @@ fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
         originator_id,
         through: SequenceId(5),
         rows: 0,
+        checkpoints: 0,
+        statements: 0,
         head: Some(SequenceId(5)),
         beyond_head: Some(SequenceId(7)),
     };
