@@ -216,6 +216,7 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
             match row {
                 ExportedRow::Row(row) => return Some(Ok(RangeRow { row, columns })),
                 ExportedRow::VoidLeaf(sequence, leaf) => {
+                    self.findings.beside.add_leaf(sequence);
                     return without(StrandRow::Leaf { sequence, leaf });
                 }
                 ExportedRow::Pruned { sequence, originator_ns, retention_days } => {
@@ -226,9 +227,8 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return without(StrandRow::Gap { from, through, reason });
                 }
-                ExportedRow::Leaf(_)
-                | ExportedRow::Checkpoint(_)
-                | ExportedRow::VoidStatement(_) => {}
+                ExportedRow::Leaf(sequence) => self.findings.beside.add_leaf(sequence),
+                ExportedRow::Checkpoint(_) | ExportedRow::VoidStatement(_) => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The rows that an export should have by its manifest, and those beside the log that a range was given.
+//! The rows that an export should have by its manifest, and those of a range that have no place in it.
 
 use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,8 @@ impl ExpectedStrand {
     }
 }
 
-/// The rows beside the log that a range was given. They have no places, so their number and a digest tell ranges apart.
+/// The rows of a range that have no place in it: checkpoints, statements, and leaves of a gap. Their number and a digest
+/// tell ranges without places apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RowsBeside {
@@ -75,6 +76,11 @@ impl RowsBeside {
     pub(super) fn add_statement(&mut self, bytes: &[u8]) {
         self.statements += 1;
         self.add_digest(bytes);
+    }
+
+    /// Adds a row with the leaf of a place. The row of the gap, which may be in another range, has the place.
+    pub(super) fn add_leaf(&mut self, place: SequenceId) {
+        self.add_digest(&place.0.to_be_bytes());
     }
 
     fn add_digest(&mut self, bytes: &[u8]) {

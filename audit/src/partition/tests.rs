@@ -8,7 +8,7 @@ use std::io::Cursor;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::merkle::TreeHash;
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_rules::Registry;
@@ -287,6 +287,33 @@ fn each_part_of_checkpoints_counts_once_and_lost_ones_are_told() {
     let one = verdict(&[&whole[..]]);
     assert_eq!(one.0, "faulty");
     assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "the fault counts once");
+}
+
+/// The leaves of a long gap may fill whole parts, which have no places then.
+#[test]
+fn parts_of_leaves_alone_count_once_each() {
+    let mut rows = rows(&MemoryLog::honest(4));
+    let (from, through, reason) = (SequenceId(5), SequenceId(12), GapReason::Void);
+    rows.push((NODE, read(StrandRow::Gap { from, through, reason })));
+    let leaf = leaf_hash(LeafData::Void);
+    for place in from.0..=through.0 {
+        let row = ExportedRow::VoidLeaf(SequenceId(place), leaf);
+        rows.push((NODE, ReadRow { row, columns: None }));
+    }
+    let expected = [ExpectedStrand {
+        originator_id: NODE,
+        through,
+        rows: 13,
+        checkpoints: 0,
+        statements: 0,
+        head: None,
+        beyond_head: None,
+    }];
+    for len in 1..=rows.len() {
+        let parts: Vec<RangeVerdict> = rows.chunks(len).flat_map(check).collect();
+        let merged = merge(parts, Some(&expected)).unwrap();
+        assert_eq!((merged.verdict, merged.incomplete), ("clean", Vec::new()), "{len} in a part");
+    }
 }
 
 /// Writes a row as an engine does that selects some columns alone, and with a decimal that has a fraction.
