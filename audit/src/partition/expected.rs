@@ -50,8 +50,8 @@ impl ExpectedStrand {
     }
 }
 
-/// The rows of a range that have no place in it: checkpoints, statements, and leaves of a gap. Their number and a digest
-/// tell ranges without places apart.
+/// The rows of a range that have no place in it: checkpoints, statements, and leaves of a gap. Their number and a
+/// digest tell ranges without places apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RowsBeside {
