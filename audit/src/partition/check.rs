@@ -182,7 +182,9 @@ impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
         let id = EnvelopeId::new(self.originator, place);
         let judged = columns.judge_other(row);
         self.findings.unchecked.add(UncheckedCounts::of_columns(&judged));
-        other_columns(id, &judged).into_iter().for_each(|fault| self.findings.faults.add(fault));
+        other_columns(id, &judged)
+            .into_iter()
+            .for_each(|fault| self.findings.faults.add_in_any_order(fault));
     }
 }
 
@@ -223,7 +225,9 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                     let id = EnvelopeId::new(self.originator, sequence);
                     let fault =
                         not_expired(id, originator_ns, retention_days, self.settings.now_ns);
-                    fault.into_iter().for_each(|fault| self.findings.faults.add(fault));
+                    fault
+                        .into_iter()
+                        .for_each(|fault| self.findings.faults.add_in_any_order(fault));
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return without(StrandRow::Gap { from, through, reason });
                 }
@@ -247,11 +251,14 @@ fn check_checkpoint(
         |text: String| Fault::of_strand(FaultKind::CheckpointSignature, originator, text);
     let cosigned = match CosignedCheckpoint::decode(bytes) {
         Ok(cosigned) => cosigned,
-        Err(error) => return faults.add(of_strand(format!("a checkpoint is none: {error}"))),
+        Err(error) => {
+            return faults.add_in_any_order(of_strand(format!("a checkpoint is none: {error}")));
+        }
     };
     let of = cosigned.signed.checkpoint;
     if of.originator != originator {
-        return faults.add(of_strand(format!("a checkpoint is of strand {}", of.originator)));
+        return faults
+            .add_in_any_order(of_strand(format!("a checkpoint is of strand {}", of.originator)));
     }
     let id = EnvelopeId::new(originator, SequenceId(of.size));
     let witnesses = cosigned.witnesses.len() as u64;
@@ -259,7 +266,7 @@ fn check_checkpoint(
     let unknown = UncheckedCounts { signers: 1, ..UncheckedCounts::default() };
     let Some(record) = registry.node(of.node) else { return findings.unchecked.add(unknown) };
     if let Err(error) = cosigned.signed.verify(&record.public_key) {
-        return faults.add(Fault::at(FaultKind::CheckpointSignature, id, error));
+        return faults.add_in_any_order(Fault::at(FaultKind::CheckpointSignature, id, error));
     }
     for cosignature in &cosigned.cosignatures {
         let Some(record) = registry.node(cosignature.cosigner) else {
@@ -267,7 +274,7 @@ fn check_checkpoint(
             continue;
         };
         if let Err(error) = cosignature.verify(&of, &record.public_key) {
-            faults.add(Fault::at(FaultKind::Cosignature, id, error));
+            faults.add_in_any_order(Fault::at(FaultKind::Cosignature, id, error));
         }
     }
 }
@@ -285,13 +292,16 @@ fn check_statement(
     let signed = match SignedVoid::decode(bytes) {
         Ok(signed) => signed,
         Err(error) => {
-            return faults
-                .add(of_strand(format!("a statement about void places is none: {error}")));
+            return faults.add_in_any_order(of_strand(format!(
+                "a statement about void places is none: {error}"
+            )));
         }
     };
     if signed.statement.node != originator {
         let node = signed.statement.node;
-        return faults.add(of_strand(format!("a statement about void places is of node {node}")));
+        return faults.add_in_any_order(of_strand(format!(
+            "a statement about void places is of node {node}"
+        )));
     }
     let Some(record) = registry.node(originator) else {
         return findings
@@ -299,6 +309,6 @@ fn check_statement(
             .add(UncheckedCounts { signers: 1, ..UncheckedCounts::default() });
     };
     if signed.verify(&record.public_key).is_err() {
-        faults.add(forged_statement(originator, &signed));
+        faults.add_in_any_order(forged_statement(originator, &signed));
     }
 }

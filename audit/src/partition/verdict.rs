@@ -223,7 +223,8 @@ impl RangeVerdict {
     }
 
     pub(super) fn add_faults(&mut self, faults: &Faults) {
-        self.faults.extend(faults);
+        self.faults.join(faults);
+        self.faults.sort();
     }
 
     fn originator(&self) -> OriginatorId {
@@ -386,7 +387,7 @@ impl RangeVerdict {
         self.beside.add(after.beside);
         self.not_shown = self.not_shown.saturating_add(after.not_shown);
         self.unchecked.add(after.unchecked);
-        self.faults.extend(&after.faults);
+        self.faults.join(&after.faults);
         self.times.join(after.times);
         Ok(missing)
     }
