@@ -22,8 +22,8 @@ const GAPS_DRAWN_MAX: usize = 400;
 const GAPS_LISTED_MAX: usize = 12;
 /// Nodes that have a column beside checkpoints.
 const SIGNERS_MAX: usize = 24;
-/// Part of the envelopes, as a divisor, that may be dated outside of the drawn days. A guess: a strand with more of them
-/// has no other picture.
+/// Part of the envelopes, as a divisor, that may be dated outside of the drawn days. A guess: a strand with more of
+/// them has no other picture.
 const OUTSIDE_PART: u64 = 100;
 /// Part of all days, as a divisor, that the drawn ones are at most if others are left out. A guess: bars of a fourth of
 /// the room can still be read.
