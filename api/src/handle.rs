@@ -128,7 +128,8 @@ pub async fn start_on(
         observer.clone(),
         settings.tls,
     );
-    let shown = Arc::new(NodePages::new(page, observer.clone(), settings.payer_reports));
+    let shown = NodePages::new(page, observer.clone(), settings.payer_reports, settings.publishers);
+    let shown = Arc::new(shown);
     let server = match serve {
         Some((serve, listener)) => {
             let address = serve.listen;

@@ -1,20 +1,30 @@
 //! The node's pages on the operators' port: metrics, readiness, status, evidence against nodes, payer reports.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::metrics::MetricsPage;
 use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness, readiness_with_all};
 use hawser_serve::readiness::Purpose;
 use http::StatusCode;
+use tokio::runtime::Handle;
 
 use crate::misbehavior_page::{self, position_of};
 use crate::node_status::NodeObserver;
 use crate::payer_reports_page;
+
+/// The longest time in which the threads for publishers have to take a task, or the process should be started again.
+/// Specified: `docs/operating.md`, Health.
+const TURN_MAX: Duration = Duration::from_secs(10);
 
 /// The pages of a node.
 pub(crate) struct NodePages {
     metrics: MetricsPage,
     observer: NodeObserver,
     payer_reports: Option<PayerReporter>,
+    /// The runtime of publishers' connections; `None` if all connections have one.
+    publishers: Option<Handle>,
 }
 
 impl NodePages {
@@ -22,8 +32,9 @@ impl NodePages {
         metrics: MetricsPage,
         observer: NodeObserver,
         payer_reports: Option<PayerReporter>,
+        publishers: Option<Handle>,
     ) -> Self {
-        Self { metrics, observer, payer_reports }
+        Self { metrics, observer, payer_reports, publishers }
     }
 
     fn misbehavior(&self, query: &str) -> Page {
@@ -63,8 +74,7 @@ impl Pages for NodePages {
     fn show(&self, path: &str, query: &str) -> Page {
         match path {
             "/" | "/metrics" => open_metrics(self.metrics.render()),
-            // A response at all shows that threads and tasks still run.
-            "/livez" => plain(StatusCode::OK, "ok\n"),
+            "/livez" => live(self.publishers.as_ref(), TURN_MAX),
             "/startupz" => self.readiness(Purpose::Start),
             "/readyz" => self.readyz(query),
             "/status" => json(StatusCode::OK, &self.observer.page()),
@@ -76,5 +86,42 @@ impl Pages for NodePages {
                  /payer-reports\n",
             ),
         }
+    }
+}
+
+/// Returns the sign of life. A response at all shows that the threads for this page and its task still run; those for
+/// publishers have to take a task within `turn_max`. Blocks meanwhile.
+fn live(publishers: Option<&Handle>, turn_max: Duration) -> Page {
+    let (turned, turn) = mpsc::channel();
+    if let Some(publishers) = publishers {
+        publishers.spawn(async move {
+            let _ = turned.send(());
+        });
+        // Without a sender the runtime is ending, with the process.
+        if turn.recv_timeout(turn_max) == Err(RecvTimeoutError::Timeout) {
+            let text = "the threads for publishers take no tasks\n";
+            return plain(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+    }
+    plain(StatusCode::OK, "ok\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_node_whose_threads_for_publishers_hang_is_not_alive() {
+        let publishers = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (go_on, held) = mpsc::channel::<()>();
+        publishers.spawn(async move { held.recv() });
+        let of = Some(publishers.handle());
+        let hangs = live(of, Duration::from_millis(20));
+        assert_eq!(hangs.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(go_on);
+        assert_eq!(live(of, Duration::from_secs(120)).status(), StatusCode::OK);
+        assert_eq!(live(None, Duration::ZERO).status(), StatusCode::OK);
     }
 }

@@ -14,7 +14,7 @@ pub const GAS_PRICE_MAX: WeiPerGas = WeiPerGas(100_000_000_000);
 /// some hundred thousand payloads.
 pub const SPEND_PER_HOUR_MAX: Wei = Wei(20 * 10u128.pow(18));
 /// The number of parts into which the last hour is divided. The cost of a part counts until an hour after its start.
-const MINUTES: usize = 60;
+pub(crate) const MINUTES: usize = 60;
 
 /// The cost ceilings. The default is that of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +54,47 @@ pub enum CeilingError {
     },
 }
 
+/// The cost of a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MinuteCost {
+    /// The number of the minute.
+    pub(crate) minute: u64,
+    /// The cost of its transactions.
+    pub(crate) cost: Wei,
+}
+
+impl MinuteCost {
+    /// Returns the index of the minute in its hour, below [`MINUTES`].
+    pub(crate) fn index(self) -> usize {
+        place_of(self.minute)
+    }
+}
+
 /// The cost of the last hour.
 #[derive(Debug)]
 pub(crate) struct Spending {
     limits: SpendingLimits,
+    /// The number of the minute with which times begin.
+    first: u64,
     /// A ring of one entry per minute: the minute's number and its cost.
     minutes: [(u64, Wei); MINUTES],
 }
 
 impl Spending {
     pub(crate) fn new(limits: SpendingLimits) -> Self {
-        Self { limits, minutes: [(0, Wei(0)); MINUTES] }
+        Self { limits, first: 0, minutes: [(0, Wei(0)); MINUTES] }
+    }
+
+    /// Continues with the costs that an earlier process has left. `first` is the number of the present minute. Costs of
+    /// later minutes count to it, because a clock may have been set back.
+    pub(crate) fn resume(limits: SpendingLimits, first: u64, earlier: &[MinuteCost]) -> Self {
+        let mut spending = Self { first, ..Self::new(limits) };
+        for MinuteCost { minute, cost } in earlier {
+            if first.saturating_sub(*minute) < MINUTES as u64 {
+                spending.add(first.min(*minute), *cost);
+            }
+        }
+        spending
     }
 
     /// Adds the cost of a transaction at this price to the last hour.
@@ -100,18 +130,21 @@ impl Spending {
         if spent.plus(cost) > hour_max {
             return Err(CeilingError::Hour { spent, max: hour_max });
         }
-        let minute = minute_of(now);
+        self.add(self.minute_at(now), cost);
+        Ok(())
+    }
+
+    fn add(&mut self, minute: u64, cost: Wei) {
         let (of, sum) = &mut self.minutes[place_of(minute)];
         if *of != minute {
             (*of, *sum) = (minute, Wei(0));
         }
         *sum = sum.plus(cost);
-        Ok(())
     }
 
     /// Subtracts a cost that was added at `taken` and not spent. After an hour there is nothing to subtract.
     pub(crate) fn give_back(&mut self, cost: Wei, taken: Duration) {
-        let minute = minute_of(taken);
+        let minute = self.minute_at(taken);
         let (of, sum) = &mut self.minutes[place_of(minute)];
         if *of == minute {
             *sum = sum.less(cost);
@@ -120,10 +153,21 @@ impl Spending {
 
     /// Returns the cost of the last hour.
     pub(crate) fn spent(&self, now: Duration) -> Wei {
-        let minute = minute_of(now);
+        let minute = self.minute_at(now);
         let is_recent = |(of, _): &&(u64, Wei)| minute.saturating_sub(*of) < MINUTES as u64;
         let recent = self.minutes.iter().filter(is_recent).map(|(_, cost)| *cost);
         recent.fold(Wei(0), Wei::plus)
+    }
+
+    /// Returns the cost of the minute of a time.
+    pub(crate) fn minute(&self, time: Duration) -> MinuteCost {
+        let minute = self.minute_at(time);
+        let (of, sum) = self.minutes[place_of(minute)];
+        MinuteCost { minute, cost: if of == minute { sum } else { Wei(0) } }
+    }
+
+    fn minute_at(&self, time: Duration) -> u64 {
+        self.first.saturating_add(time.as_secs() / 60)
     }
 
     /// Returns the ceiling of the price of gas.
@@ -135,10 +179,6 @@ impl Spending {
     pub(crate) fn per_hour_max(&self) -> Wei {
         self.limits.per_hour_max
     }
-}
-
-fn minute_of(time: Duration) -> u64 {
-    time.as_secs() / 60
 }
 
 fn place_of(minute: u64) -> usize {
@@ -212,6 +252,23 @@ mod tests {
         assert_eq!(spending.take(PRICE, Wei(500), next_hour), Ok(()));
         spending.give_back(Wei(600), Duration::ZERO);
         assert_eq!(spending.spent(next_hour), Wei(900));
+    }
+
+    #[test]
+    fn the_costs_of_an_earlier_process_count_until_their_hour_is_over() {
+        const NOW: u64 = 30_000_000;
+        let of = |minute: u64, cost: u128| MinuteCost { minute, cost: Wei(cost) };
+        let earlier = [of(NOW - 60, 500), of(NOW - 59, 300), of(NOW, 200), of(NOW + 1000, 100)];
+        let mut spending = Spending::resume(LIMITS, NOW, &earlier);
+        let (now, next) = (Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(spending.take(PRICE, Wei(400), now), Ok(()));
+        let reached = spending.take(PRICE, Wei(1), now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent: Wei(1000), max: Wei(1000) });
+        assert_eq!((spending.minute(now), spending.minute(next)), (of(NOW, 700), of(NOW + 1, 0)));
+        assert_eq!(spending.take(PRICE, Wei(300), next), Ok(()), "those of an hour ago are over");
+        assert_eq!(spending.minute(next), of(NOW + 1, 300));
+        assert_eq!(spending.spent(60 * next), Wei(300));
+        assert_eq!(spending.spent(61 * next), Wei(0));
     }
 
     proptest! {

@@ -163,6 +163,37 @@ fn only_installations_leave_with_the_member_that_added_them() {
     assert!(state.member(&second.identifier()).is_some());
 }
 
+/// Installations are removed one by one, or in a pass over all members if at least half of these leave.
+#[test]
+fn many_installations_leave_with_their_adder_as_a_few_do() {
+    let (owner, second) = (wallet(1), wallet(2));
+    let (id, founded) = inbox();
+    let phones = |from: u8, count: u8| (from..from + count).map(installation);
+    // Returns the weight that the inbox loses with the second account and so many installations of it.
+    let weight_of = |of_second: u8, of_owner: u8| {
+        let mut actions = vec![add(&second.identifier(), &owner, &second)];
+        let by_second = |phone: common::Installation| add(&phone.identifier(), &second, &phone);
+        let by_owner = |phone: common::Installation| add(&phone.identifier(), &owner, &phone);
+        actions.extend(phones(10, of_second).map(by_second));
+        actions.extend(phones(100, of_owner).map(by_owner));
+        let before = valid(Some(&founded), &update(&id, actions));
+        let revoked = update(&id, vec![revoke(&second.identifier(), &owner)]);
+        let after = valid(Some(&before), &revoked);
+        let left: Vec<_> = after.members().map(|member| member.identifier.clone()).collect();
+        let owned = phones(100, of_owner).map(|phone| phone.identifier());
+        let mut expected: Vec<_> = owned.chain([owner.identifier()]).collect();
+        expected.sort();
+        assert_eq!(left, expected, "{of_second} and {of_owner}");
+        let all = update(&id, vec![revoke(&owner.identifier(), &owner)]);
+        assert_eq!(valid(Some(&after), &all).members().count(), 0);
+        before.weight() - after.weight()
+    };
+    let of_one = weight_of(2, 30) - weight_of(1, 30);
+    for (more, fewer, of_owner) in [(21, 20, 0), (21, 20, 9), (4, 3, 1), (9, 8, 7)] {
+        assert_eq!(weight_of(more, of_owner) - weight_of(fewer, of_owner), of_one, "{more}");
+    }
+}
+
 #[test]
 fn a_passkey_founds_an_inbox() {
     let key = passkey(9);

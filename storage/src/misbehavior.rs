@@ -50,9 +50,9 @@ impl Store {
     /// durable. A fact (node, kind, place, and the severity of two statements) is stored once: the first
     /// evidence for it stays. Two statements are not stored below a graver pair for the same place.
     ///
-    /// Keeps about each node up to 10,000 equivocations (two statements of different content), 10,000
-    /// other proven facts and 10,000 claims, 256 MiB of each. Proven facts are kept for ever, and further
-    /// ones are not stored; claims are kept for 30 days, and the oldest ones make room.
+    /// Keeps about each node up to 10,000 equivocations (two statements of different content), 10,000 leaves of another
+    /// statement, 10,000 other proven facts and 10,000 claims, 256 MiB of each. Proven facts are kept for ever, and
+    /// further ones are not stored; claims are kept for 30 days, and the oldest ones make room.
     ///
     /// A fact whose row the disk has damaged is stored again, once.
     ///

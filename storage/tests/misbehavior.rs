@@ -211,6 +211,9 @@ fn cheap_faults_leave_room_for_equivocation() {
         assert_eq!(recorded.len(), usize::from(sequence <= 4), "4 times 60 MiB fit");
     }
     assert_eq!(store.record_evidence(2, &[two_statements(1)]).unwrap().len(), 1);
+    let leaf = evidence(Misbehavior::OtherLeaf, 2);
+    assert_eq!(store.record_evidence(2, &[leaf]).unwrap().len(), 1, "operators are alerted to it");
+    assert_eq!(counted(&store, PEER), (6, 0));
     // By their number, with variants that say the same; on a store that has been opened anew.
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hawser_proto::Signature;
 use hawser_proto::checkpoint::{
-    Checkpoint, CheckpointSubmission, CosignedCheckpoint, SUBMISSION_PATH, WitnessName,
-    WitnessSigner, cosignature_lines,
+    Checkpoint, CheckpointSubmission, CosignedCheckpoint, SUBMISSION_PATH, SignedCheckpoint,
+    WitnessName, WitnessSigner, cosignature_lines,
 };
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_tests::harness::load::Plan;
@@ -83,7 +84,7 @@ async fn a_node_shows_the_cosignatures_of_the_witness_that_it_asks() {
 
 /// Asserts the answers of C2SP `tlog-witness`, of a witness that has cosigned `size` places of the node's strand.
 async fn assert_answers_as_specified(witness: &Node, node: &Node, size: u64) {
-    let (_, note) = shown(node.port, node).await.unwrap();
+    let (read, note) = shown(node.port, node).await.unwrap();
     let ask = async |old_size, hashes: usize, note: &str| {
         let proof = ConsistencyProof(vec![TreeHash([1; 32]); hashes]);
         let body = CheckpointSubmission { old_size, proof, note: note.to_owned() }.encode();
@@ -103,6 +104,12 @@ async fn assert_answers_as_specified(witness: &Node, node: &Node, size: u64) {
     assert_eq!(ask(size, 0, &unknown).await.0, 404);
     let altered = note.replacen(&format!("\n{size}\n"), &format!("\n{}\n", size + 1), 1);
     assert_eq!(ask(size, 0, &altered).await.0, 403, "its node has not signed this");
+    let mut bytes = *read.signed.signature.as_bytes();
+    bytes[64] += 2;
+    let signature = Signature::from_bytes(&bytes).unwrap();
+    let other_form = CosignedCheckpoint::from(SignedCheckpoint { signature, ..read.signed });
+    let other_form = other_form.to_note("test", |_| Some(node.key.public_key()));
+    assert_eq!(ask(size, 0, &other_form).await.0, 403, "a signature has one form");
     assert_eq!(ask(size + 1, 0, &note).await.0, 400);
     let post = async |body: &str| raw::post(witness.port, SUBMISSION_PATH, body).await.unwrap().0;
     assert_eq!(post("no submission").await, 400);

@@ -6,8 +6,9 @@ mod sharing;
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
@@ -148,6 +149,7 @@ impl Driver {
             started: Instant::now(),
         };
         if let Some(record) = record {
+            driver.spending = Spending::resume(limits, present_minute(), record.spent_before());
             driver.recover(record.live());
             driver.record = Some(Arc::new(Mutex::new(record)));
         }
@@ -404,14 +406,25 @@ impl Driver {
         entries: Vec<RecordEntry>,
         durable: bool,
     ) -> Result<(), BroadcastError> {
-        let Some(record) = self.record.clone().filter(|_| !entries.is_empty()) else {
+        if entries.is_empty() {
             return Ok(());
-        };
+        }
+        self.with_record(move |record| record.append(&entries, durable)).await
+    }
+
+    /// Runs a task with the record, if there is one, on a thread that may wait for the disk.
+    async fn with_record(
+        &mut self,
+        task: impl FnOnce(&mut NonceRecord) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), BroadcastError> {
+        let Some(record) = self.record.clone() else { return Ok(()) };
         let path = record.lock().path().to_owned();
-        let append = move || record.lock().append(&entries, durable);
         let failed = |reason: String| BroadcastError::Record { path: path.clone(), reason };
-        let written = tokio::task::spawn_blocking(append).await;
-        let written = written.map_err(|error| failed(error.to_string()))?;
+        let written = tokio::task::spawn_blocking(move || {
+            let mut record = record.lock();
+            task(&mut record)
+        });
+        let written = written.await.map_err(|error| failed(error.to_string()))?;
         written.map_err(|error| failed(error.to_string()))
     }
 
@@ -567,6 +580,12 @@ impl Driver {
             RequestResult::Bounds
         });
     }
+}
+
+/// Returns the number of the present minute, counted from 1970.
+fn present_minute() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap_or_default().as_secs() / 60
 }
 
 #[cfg(test)]

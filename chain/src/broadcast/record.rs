@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A torn last entry is cut off at the next start. Its transaction was never sent, because
-//! it is sent only after the sync.
+//! it is sent only after the sync. [`spent`] keeps beside it what the last hour has cost.
+
+mod spent;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -19,9 +21,11 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::{Address, Bytes, keccak256};
 
 use crate::private_file::{self, NameSync};
+use crate::spending::MinuteCost;
 
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
+use spent::SpentFile;
 
 /// The length in bytes of the length field and digest before each body.
 const HEAD_LEN: usize = 12;
@@ -173,6 +177,9 @@ pub(super) struct NonceRecord {
     live: LiveSlots,
     /// True from the start of a write until it succeeds: meanwhile the content of the file's end is unknown.
     is_torn: bool,
+    spent: SpentFile,
+    /// The costs that an earlier process has left.
+    spent_before: Vec<MinuteCost>,
     _lock: File,
 }
 
@@ -211,8 +218,11 @@ impl NonceRecord {
         if !rest.is_empty() {
             tracing::warn!(path = %path.display(), bytes = rest.len(), "a torn entry of the nonce record was cut off");
         }
-        let path = path.to_owned();
-        let mut record = Self { path, head, file, len: 0, live, is_torn: false, _lock: lock };
+        let spent = SpentFile::open(&path.with_added_extension("spent"));
+        let (spent, spent_before) = spent.map_err(failed)?;
+        let (path, len, is_torn) = (path.to_owned(), 0, false);
+        let mut record =
+            Self { path, head, file, len, live, is_torn, spent, spent_before, _lock: lock };
         record.write_anew().map_err(failed)?;
         Ok(record)
     }
@@ -220,6 +230,19 @@ impl NonceRecord {
     /// Returns the slots that have not ended.
     pub(super) fn live(&self) -> &LiveSlots {
         &self.live
+    }
+
+    /// Returns the costs of the last hour that an earlier process has left, and perhaps older ones.
+    pub(super) fn spent_before(&self) -> &[MinuteCost] {
+        &self.spent_before
+    }
+
+    /// Writes down what the transactions of a minute cost.
+    ///
+    /// # Errors
+    /// Fails when the system fails to write.
+    pub(super) fn note_spent(&self, spent: MinuteCost) -> io::Result<()> {
+        self.spent.write(spent)
     }
 
     /// Returns the path of the file.

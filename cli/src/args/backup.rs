@@ -164,7 +164,7 @@ pub(crate) struct PromoteArgs {
     pub(crate) node_id: u32,
     /// Address of the node's key, as `hawser keys show` prints it. The command compares it with the signature of the
     /// node's newest envelope in the folder, and does not read the key.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = signer)]
     pub(crate) signer: Address,
     /// Confirm, without being asked, that every process with the node's key has ended for good. Without a terminal
     /// nothing is changed unless it is given.
@@ -193,7 +193,7 @@ pub(crate) struct RestoreFromArgs {
     pub(crate) node_id: Option<u32>,
     /// Address of the node's key, which must have signed the backup. Needed, unless --any-signer or --unsigned
     /// is given.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = signer)]
     pub(crate) signer: Option<Address>,
     /// Take a backup that any key has signed: trust every writer of the folder. The command may then open files of a
     /// stranger.
@@ -263,4 +263,23 @@ impl DataDirArgs {
 pub(super) fn network_name(text: &str) -> Result<String, String> {
     settings::network(text)
         .ok_or_else(|| "a name of 1 to 64 letters, digits, dots, dashes and underscores".to_owned())
+}
+
+/// Parses the address of a node's key.
+fn signer(text: &str) -> Result<Address, String> {
+    text.parse()
+        .map_err(|_| "expected 0x and 40 hex digits, as `hawser keys show` prints it".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_address_is_told_what_one_is() {
+        for wrong in ["", "0x0", "zz", "node.key"] {
+            assert!(signer(wrong).unwrap_err().contains("40 hex digits"), "{wrong}");
+        }
+        assert!(signer(&format!("0x{}", "a1".repeat(20))).is_ok());
+    }
 }

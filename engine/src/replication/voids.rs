@@ -59,10 +59,11 @@ impl KnownVoids {
         self.of(node).map(|it| it.through).max().unwrap_or_default()
     }
 
-    /// Returns the latest time of a node's statements, unix nanoseconds; `None` if there is none.
+    /// Returns the latest time of a node's statements about places above `held`, unix nanoseconds; `None` if there is
+    /// none.
     #[must_use]
-    pub fn newest_ns(&self, node: OriginatorId) -> Option<u64> {
-        self.of(node).map(|it| it.time_ns).max()
+    pub fn newest_ns(&self, node: OriginatorId, held: SequenceId) -> Option<u64> {
+        self.of(node).filter(|it| it.through > held).map(|it| it.time_ns).max()
     }
 
     /// Returns true if a node has declared all places from one to another void, in one statement or in several.

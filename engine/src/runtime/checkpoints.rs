@@ -122,6 +122,10 @@ impl Signer {
         if self.engine.may_sign().is_err() {
             return;
         }
+        // A checkpoint that is dated ahead dates all later ones of its strand, long after the clock is right.
+        if self.engine.check_clock().is_err() {
+            return;
+        }
         let node = self.engine.store().identity().node;
         if node == OriginatorId::REPLICA {
             return; // it has no key that a reader could know

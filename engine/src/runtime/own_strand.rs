@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::FolderStanding;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::own_strand::{OperatorConfirmation, OwnStrandStatus, Quarantine};
@@ -24,9 +24,9 @@ const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 pub(super) struct OwnStrand {
     gate: Arc<watch::Sender<Gate>>,
     reports: Arc<watch::Sender<GuardReports>>,
-    /// The latest time of what this node's key has signed about the strand and this node did not hold when it was
-    /// shown, unix nanoseconds.
-    shown_ns: Arc<AtomicI64>,
+    /// The highest place and the latest time of everything that this node's key has signed about the strand, and that
+    /// this node did not hold when a peer or a client showed it.
+    latest: Arc<Mutex<Shown>>,
 }
 
 /// The status, and the number of times that signing has begun.
@@ -45,11 +45,25 @@ pub(super) struct GuardReports {
     pub(super) confirmation: Option<OperatorConfirmation>,
 }
 
-/// The highest place and the latest time of the envelopes that a peer has shown.
+/// The highest place and the latest time of the envelopes, or of the statements about them, that were shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Shown {
     pub(super) sequence: SequenceId,
     pub(super) originator_ns: Option<i64>,
+}
+
+impl Shown {
+    /// Adds what was shown of a place.
+    pub(super) fn add(&mut self, sequence: SequenceId, originator_ns: Option<i64>) {
+        self.sequence = self.sequence.max(sequence);
+        self.originator_ns = self.originator_ns.max(originator_ns);
+    }
+
+    /// Returns the latest time while the strand is not held up to the highest place, unix nanoseconds. After that, the
+    /// envelopes themselves give the times: a checkpoint from a wrong clock dates nothing for ever.
+    pub(super) fn ns_above(self, held: SequenceId) -> Option<i64> {
+        self.originator_ns.filter(|_| self.sequence > held)
+    }
 }
 
 /// The reason this node must not assign ids in its own strand.
@@ -129,7 +143,7 @@ impl OwnStrand {
         Self {
             gate: Arc::new(watch::Sender::new(Gate { status, releases: 0 })),
             reports: Arc::default(),
-            shown_ns: Arc::new(AtomicI64::new(i64::MIN)),
+            latest: Arc::default(),
         }
     }
 
@@ -168,27 +182,32 @@ impl OwnStrand {
         if status == OwnStrandStatus::Ready { Ok(releases) } else { Err(OwnStrandError(status)) }
     }
 
-    /// Reports an envelope of the own strand that a peer has shown.
+    /// Reports an envelope of the own strand, or a checkpoint up to it, that a peer has shown.
     pub(super) fn note_shown(
         &self,
         peer: OriginatorId,
         sequence: SequenceId,
         originator_ns: Option<i64>,
     ) {
-        if let Some(ns) = originator_ns {
-            self.shown_ns.fetch_max(ns, Ordering::AcqRel);
-        }
+        self.latest.lock().add(sequence, originator_ns);
         self.reports.send_modify(|reports| {
-            let shown = reports.shown.entry(peer).or_default();
-            shown.sequence = shown.sequence.max(sequence);
-            shown.originator_ns = shown.originator_ns.max(originator_ns);
+            reports.shown.entry(peer).or_default().add(sequence, originator_ns);
         });
     }
 
-    /// Returns the latest time that was reported with a shown envelope, unix nanoseconds: an honest node dates no later
+    /// Returns the latest time that was reported with what was shown, unix nanoseconds: an honest node dates no later
     /// place before it. Without one, a time before all others.
     pub(super) fn shown_ns(&self) -> i64 {
-        self.shown_ns.load(Ordering::Acquire)
+        self.latest.lock().originator_ns.unwrap_or(i64::MIN)
+    }
+
+    /// Notes the newest envelope of the strand that is stored, when the times of the strand were read from the log.
+    /// Forgets what was shown, if it is no higher.
+    pub(super) fn note_held(&self, held: SequenceId) {
+        let mut latest = self.latest.lock();
+        if latest.ns_above(held).is_none() {
+            *latest = Shown::default();
+        }
     }
 
     /// Passes the confirmation of the operator on to the guard.
@@ -263,5 +282,9 @@ mod tests {
         assert_eq!(reports.shown[&a].originator_ns, Some(9));
         assert!(strand.take_reports().shown.is_empty());
         assert_eq!(strand.shown_ns(), 9, "it outlasts the reports");
+        strand.note_held(SequenceId(6));
+        assert_eq!(strand.shown_ns(), 9, "place 7 is not held");
+        strand.note_held(SequenceId(7));
+        assert_eq!(strand.shown_ns(), i64::MIN, "the envelopes up to it give the times");
     }
 }

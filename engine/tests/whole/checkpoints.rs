@@ -1,6 +1,7 @@
 //! Checkpoints of a whole engine: its own strand and those of the chains, and never two stories.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::own_strand::OwnStrandStatus;
@@ -71,6 +72,25 @@ async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() 
     again.engine.publish(vec![message(1, "d")]).await.unwrap();
     signed(&store, NODE, 4).await;
     assert_eq!(again.engine.counters().checkpoints.get(), 1, "what rests is not signed again");
+    task.stop().await;
+}
+
+/// Time moves by itself while the task waits, so it has looked many times.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_far_ahead_dates_no_checkpoint() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let store = store();
+    let node = start(store.clone());
+    node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    let start_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    node.engine.note_block("app", start_s, Instant::now());
+    node.clock.0.store(START_NS + HOUR_NS, Ordering::Relaxed);
+    let task = CheckpointTask::start(&node.engine, node_key());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(latest(&store, NODE), None);
+    node.clock.0.store(START_NS, Ordering::Relaxed);
+    let first = signed(&store, NODE, 1).await;
+    assert!(first.time_ns < u64::try_from(START_NS + HOUR_NS).unwrap());
     task.stop().await;
 }
 

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::runtime::PublishError;
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{EvidenceTime, Misbehavior};
 
-use crate::common::{self, START_NS, message, rate};
-use crate::follow::{Follower, OTHER, Peer, SOURCE, dated};
+use crate::common::{self, NODE, START_NS, message, rate};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, dated, key, strand};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 const MINUTE_NS: i64 = 60_000_000_000;
@@ -88,6 +91,60 @@ async fn a_clock_an_hour_ahead_of_a_chain_dates_nothing() {
     assert!(reason.contains("s ahead of the newest block of the app chain"), "{reason}");
     set(&follower, 1);
     assert_eq!(time(&follower.publish("right").await.unwrap()), 1);
+    follower.stop().await;
+}
+
+/// The statement about a gap is signed before anything is published, and dates every place behind the gap.
+#[tokio::test]
+async fn a_restored_node_declares_no_gap_while_its_clock_is_an_hour_ahead_of_a_chain() {
+    let follower = Follower::start(common::store());
+    let start_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    follower.engine().note_block("app", start_s, Instant::now());
+    set(&follower, HOUR_NS);
+    let mut other = follower.connect(OTHER, &[(NODE, 2)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    other.send(strand(NODE, &[1, 2])).await;
+    follower.wait_for(NODE, 2).await;
+    let status = || follower.engine().own_strand_status();
+    let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
+    follower.until("a peer shows what is not held", is_quarantined).await;
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
+    // The time moves only while the guard waits: it has looked many times.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::resume();
+    let declared = || follower.engine().store().void_statements().unwrap();
+    assert_eq!(declared(), []);
+
+    set(&follower, 0);
+    follower.until("the clock is right", || follower.complaint().is_none()).await;
+    assert_eq!(declared().len(), 1);
+    let published = time(&follower.publish("behind the gap").await.unwrap());
+    assert!(published < MINUTE_NS, "{published}");
+    drop(other);
+    follower.stop().await;
+}
+
+/// The lost machine had started with a clock that was an hour ahead, and its last checkpoint has that time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shown_checkpoint_from_a_wrong_clock_dates_nothing_once_its_places_are_held() {
+    let follower = Follower::start(common::store());
+    let mut other = follower.connect(OTHER, &[(NODE, 2)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    let time_ns = u64::try_from(START_NS + HOUR_NS).unwrap();
+    let root = TreeHash([1; 32]);
+    let checkpoint = Checkpoint { node: NODE, originator: NODE, size: 2, root, time_ns };
+    other.link.note_checkpoint(checkpoint.sign(&key(NODE)).into());
+    let status = || follower.engine().own_strand_status();
+    let is_stopped = || status() == OwnStrandStatus::Stopped;
+    follower.until("it seems to be signed since the start", is_stopped).await;
+    other.send(strand(NODE, &[1, 2])).await;
+    follower.wait_for(NODE, 2).await;
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+    let published = time(&follower.publish("behind the gap").await.unwrap());
+    assert!(published < MINUTE_NS, "{published}");
+    drop(other);
     follower.stop().await;
 }
 

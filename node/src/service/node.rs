@@ -109,8 +109,8 @@ async fn live(
 ) -> Result<(), RunError> {
     let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
-    let Some(node) = start(config, &mut ends, publishers).await? else { return Ok(()) };
-    serve_until_stopped(&mut ends).await;
+    let Some(node) = start(config, &mut ends, publishers.clone()).await? else { return Ok(()) };
+    serve_until_stopped(&mut ends, Some(publishers)).await;
     node.stop(stop, &mut ends).await;
     Ok(())
 }

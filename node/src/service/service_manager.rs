@@ -8,6 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::stop_signal::{StopReason, StopSignals};
 
 /// The additional time that the manager grants a start after each progress message. A guess: the
@@ -53,13 +55,17 @@ impl ServiceManager {
     }
 
     /// Reports readiness, and from then on at intervals that tasks still run, if the manager
-    /// requires it. Needs a tokio runtime.
-    pub(super) fn ready(&self) {
+    /// requires it: on this runtime, and on that of publishers if there is one. Needs a tokio runtime.
+    pub(super) fn ready(&self, publishers: Option<Handle>) {
         self.notify("READY=1");
         let Some(every) = self.0.watchdog else { return };
         let service_manager = self.clone();
         tokio::spawn(async move {
             loop {
+                if let Some(publishers) = &publishers {
+                    // Fails only when that runtime ends, with the process.
+                    let _ = publishers.spawn(std::future::ready(())).await;
+                }
                 service_manager.notify("WATCHDOG=1");
                 tokio::time::sleep(every).await;
             }
@@ -84,10 +90,13 @@ impl ServiceManager {
     }
 }
 
-/// Reports that the process is ready, waits for a reason to stop, and reports that it is stopping.
-pub(super) async fn serve_until_stopped(ends: &mut StopSignals) {
+/// Reports that the process is ready, waits for a reason to stop, and reports that it is stopping. `publishers` is the
+/// runtime of publishers' connections, if the service has one.
+pub(super) async fn serve_until_stopped(ends: &mut StopSignals, publishers: Option<Handle>) {
     let service_manager = ServiceManager::from_env();
-    service_manager.iter().for_each(ServiceManager::ready);
+    if let Some(service_manager) = &service_manager {
+        service_manager.ready(publishers);
+    }
     match ends.next().await {
         StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
         StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
@@ -121,12 +130,33 @@ mod tests {
         let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
         service_manager.working("reading");
         assert_eq!(received(&manager), "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=reading");
-        service_manager.ready();
+        service_manager.ready(None);
         assert_eq!(received(&manager), "READY=1");
         assert_eq!(received(&manager), "WATCHDOG=1");
         assert_eq!(received(&manager), "WATCHDOG=1");
         drop(manager);
         service_manager.stopping(); // without a listener the message is dropped
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn no_sign_of_life_is_sent_while_the_publishers_threads_do_not_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let publishers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
+        let publishers = publishers.unwrap();
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        publishers.spawn(async move { held.recv() });
+        let every = Duration::from_millis(1);
+        let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
+        service_manager.ready(Some(publishers.handle().clone()));
+        assert_eq!(received(&manager), "READY=1");
+        manager.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(manager.recv(&mut [0; 64]).is_err(), "no message while their one thread waits");
+        manager.set_read_timeout(None).unwrap();
+        drop(go_on);
+        assert_eq!(received(&manager), "WATCHDOG=1");
+        publishers.shutdown_background();
     }
 
     #[test]

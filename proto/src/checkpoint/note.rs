@@ -50,6 +50,9 @@ pub enum NoteError {
     /// A signature line is malformed.
     #[error("signature line {0} is malformed")]
     Signature(usize),
+    /// A signature line of a node's key has a signature in another form than the accepted one.
+    #[error("signature line {0} has no signature of its key: it is in another form")]
+    OtherForm(usize),
     /// The key of the node has not signed the note, or has signed it twice.
     #[error("the note must have exactly one signature of its node")]
     Unsigned,
@@ -147,7 +150,7 @@ impl Line<'_> {
     fn node_signature(&self) -> Result<(u64, Signature), NoteError> {
         let signature = Signature::from_bytes(&self.signature);
         let signature = signature.and_then(|it| it.require_canonical().map(|()| it));
-        Ok((self.time, signature.map_err(|_| NoteError::Signature(self.number))?))
+        Ok((self.time, signature.map_err(|_| NoteError::OtherForm(self.number))?))
     }
 
     /// Adds the line if it is a cosignature.

@@ -235,6 +235,17 @@ fn notes_of_another_form_are_refused_by_name() {
     assert_eq!(with("\u{2014} ", "- "), Err(NoteError::Signature(1)));
     assert_eq!(with("100/100\n", "100/200\n"), Err(NoteError::Unsigned));
     assert_eq!(read(&"n".repeat(NOTE_LEN_BYTES_MAX + 1)), Err(NoteError::TooLong(131_073)));
+    let in_another_form = |signature: Signature| {
+        let mut bytes = *signature.as_bytes();
+        bytes[64] += 2;
+        Signature::from_bytes(&bytes).unwrap()
+    };
+    let mut other = cosigned();
+    other.signed.signature = in_another_form(other.signed.signature);
+    assert_eq!(read(&other.to_note(NETWORK, registry)), Err(NoteError::OtherForm(1)));
+    let mut other = cosigned();
+    other.cosignatures[0].signature = in_another_form(other.cosignatures[0].signature);
+    assert_eq!(read(&other.to_note(NETWORK, registry)), Err(NoteError::OtherForm(2)));
     // The key is not the node's.
     let unknown = |node: OriginatorId| registry(OriginatorId(node.0 + 100));
     let error = CosignedCheckpoint::from_note(&note, NETWORK, unknown);

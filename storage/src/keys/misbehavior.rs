@@ -117,9 +117,11 @@ impl Fact for FactKey {
     fn class(self) -> EvidenceShare {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
+        const OTHER_LEAF: u8 = 11;
         match (self.is_claim, self.code) {
             (true, _) => EvidenceShare::Claims,
             (false, EQUIVOCATION | TWO_CHECKPOINTS) => EvidenceShare::Equivocations,
+            (false, OTHER_LEAF) => EvidenceShare::Leaves,
             (false, _) => EvidenceShare::Faults,
         }
     }
@@ -164,9 +166,11 @@ impl Key<'_> for FactKey {
 pub(crate) enum EvidenceShare {
     /// Faults that rest on this node's clock.
     Claims,
-    /// Proven faults other than equivocation, also a leaf of another statement, which does not show how far the two
-    /// differ. A node makes them as cheaply as envelopes.
+    /// Proven faults other than equivocation. A node makes them as cheaply as envelopes.
     Faults,
+    /// Leaves of another statement, which do not show how far the two differ. Operators are alerted to the first one,
+    /// so cheaper faults must leave room for it.
+    Leaves,
     /// Two statements of different content, also when they are roots: the gravest fault.
     Equivocations,
 }
@@ -573,7 +577,7 @@ mod tests {
             (Misbehavior::TwoStatements(Severity::Content), EvidenceShare::Equivocations),
             (Misbehavior::TwoCheckpoints, EvidenceShare::Equivocations),
             (Misbehavior::TwoStatements(Severity::Metadata), EvidenceShare::Faults),
-            (Misbehavior::OtherLeaf, EvidenceShare::Faults),
+            (Misbehavior::OtherLeaf, EvidenceShare::Leaves),
             (Misbehavior::Dependency, EvidenceShare::Faults),
             (Misbehavior::OtherThanPruned, EvidenceShare::Claims),
             (Misbehavior::Overcharge, EvidenceShare::Faults),

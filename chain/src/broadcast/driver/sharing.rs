@@ -227,16 +227,27 @@ impl Driver {
         if self.sharing.is_some() {
             return self.share(signed, costs, taken).await;
         }
+        if signed.is_empty() {
+            return Vec::new();
+        }
         let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
             instead_of: it.instead_of,
             nonce: it.nonce,
             raw: signed.raw.clone(),
         });
-        let written = self.write(entries.collect(), true).await;
+        let (entries, spent) = (entries.collect::<Vec<_>>(), self.spending.minute(taken));
+        let written = self.with_record(move |record| {
+            record.note_spent(spent)?; // first: what is sent is counted after a restart, too
+            record.append(&entries, true)
+        });
+        let written = written.await;
         if written.is_err() {
             // None of them is sent. While a disk is full, repeats would use up the hour's ceiling.
             costs.iter().for_each(|cost| self.spending.give_back(*cost, taken));
+            let spent = self.spending.minute(taken);
+            // If this fails too, a restart counts them until their hour is over.
+            let _ = self.with_record(move |record| record.note_spent(spent)).await;
         }
         vec![written.map_or_else(Recorded::No, |()| Recorded::Yes); signed.len()]
     }

@@ -244,6 +244,49 @@ async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {
     assert!(driver.spending.spent(driver.now()) > Wei(0));
 }
 
+/// A service manager starts the gateway again and again, and an endpoint states too high a price each time.
+#[tokio::test]
+async fn a_restart_does_not_begin_the_ceiling_of_the_hour_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces");
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let mut limits = SpendingLimits::default();
+    for group in 1..=2 {
+        let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+        let mut driver = driver(record, key.clone(), limits);
+        driver.state.price.set(prices(100, 100));
+        let mut outcome = submitted(&mut driver, group);
+        driver.sign().await;
+        let outcome = outcome.try_recv();
+        let is_reached =
+            matches!(outcome, Ok(Err(BroadcastError::Ceiling(CeilingError::Hour { .. }))));
+        assert_eq!(is_reached, group == 2, "{outcome:?}");
+        let Wei(spent) = driver.spending.spent(driver.now());
+        assert!(spent > 0);
+        // The hour has room for the payload, and not for a second one.
+        limits.per_hour_max = Wei(spent + spent / 2);
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_recorded_is_not_counted_after_a_restart_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let path = folder.path().join("nonces");
+    let mut record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+    let blocked = record.block_writes();
+    let mut driver = driver(record, key.clone(), SpendingLimits::default());
+    driver.state.price.set(prices(100, 100));
+    let mut outcome = submitted(&mut driver, 1);
+    driver.sign().await;
+    assert!(matches!(outcome.try_recv(), Ok(Err(BroadcastError::Record { .. }))));
+    drop(driver);
+    std::fs::remove_dir(&blocked).unwrap();
+    let record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+    let costs: Vec<_> = record.spent_before().iter().map(|spent| spent.cost).collect();
+    assert_eq!(costs, [Wei(0)], "the minute was counted, and taken back");
+}
+
 #[tokio::test]
 async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();

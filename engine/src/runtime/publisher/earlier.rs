@@ -128,6 +128,18 @@ impl LookUp {
         self.found.get(receipt)
     }
 
+    /// Returns true if everything that was found is durable. After a failed write, while the database is open for
+    /// reading only, the look may have shown what the disk does not have in the end.
+    pub(super) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    /// An outcome of a database that is open for reading only.
+    #[cfg(test)]
+    pub(super) fn of_read_only(receipt: Receipt, bytes: Bytes) -> Self {
+        Self { found: HashMap::from([(receipt, bytes)]), ..Self::default() }
+    }
+
     /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or
     /// if not all of them are known to be durable and readable, which places up to `head` are.
     pub(super) fn all_stored(

@@ -42,6 +42,15 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     unread.into_inner().map_or(Ok(sequencer), Err)
 }
 
+/// Returns the place of the newest envelope of the strand that is stored. The strand may end later, with a gap.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn newest_held(store: &Store, node: OriginatorId) -> Result<SequenceId, ReadError> {
+    let newest = store.snapshot().last_held(node)?;
+    Ok(newest.map_or(SequenceId::NONE, |(id, _)| id.sequence))
+}
+
 /// Returns the latest time of what this node has signed about places of its own strand above `held`, unix nanoseconds:
 /// its newest checkpoint, and its statements about void places; 0 if there are none. A restored folder may have them
 /// from peers, without the envelopes before them, and its machine's clock may be behind. An envelope that is dated

@@ -14,7 +14,7 @@ use super::commit::SignedGroup;
 use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::large::{LargeRequest, LargeRequests};
-use super::own_end::resume;
+use super::own_end::{newest_held, resume};
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
 use super::size::{GROUP_MAX, PublishSize};
@@ -328,8 +328,11 @@ impl SequencerThread {
         if self.written() != self.generation {
             return Err(PublishError::of_disk("earlier publishes are still being written"));
         }
-        let PublisherState { store, node, balances, own_end, .. } = &*self.state;
-        self.sequencer = own_end.note(resume(store, *node))?;
+        let PublisherState { store, node, balances, own_end, own_strand, .. } = &*self.state;
+        let resumed = resume(store, *node).and_then(|it| Ok((it, newest_held(store, *node)?)));
+        let (sequencer, held) = own_end.note(resumed)?;
+        own_strand.note_held(held);
+        self.sequencer = sequencer;
         self.signed = self.sequencer.last();
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
@@ -433,19 +436,25 @@ impl SequencerThread {
     }
 
     /// Returns the result of an earlier publish: still on its way to disk, or stored. Reads the disk only for
-    /// a request that has waited unusually long since its look-up.
+    /// a request that has waited unusually long since its look-up, or whose look-up shows what may not be durable.
     fn earlier(
         &self,
         receipt: &Receipt,
         looked_up: &LookUp,
     ) -> Result<Option<Bytes>, PublishError> {
-        if let Some(bytes) = self.recent.get(receipt).or(looked_up.get(receipt)) {
+        if let Some(bytes) = self.recent.get(receipt) {
             return Ok(Some(bytes.clone()));
         }
-        if self.recent.complete(looked_up) {
-            return Ok(None);
+        match looked_up.get(receipt) {
+            Some(bytes) if looked_up.is_durable() => return Ok(Some(bytes.clone())),
+            None if self.recent.complete(looked_up) => return Ok(None),
+            Some(_) | None => {}
         }
-        self.state.look_up(std::iter::once(*receipt)).map(|again| again.get(receipt).cloned())
+        let again = self.state.look_up(std::iter::once(*receipt))?;
+        if !again.is_durable() {
+            return Err(PublishError::of_disk("the log is being read again after a failed write"));
+        }
+        Ok(again.get(receipt).cloned())
     }
 
     /// Signs the sequenced envelopes on all cores, and puts the answers together.

@@ -213,7 +213,9 @@ impl ProofReader {
         }
     }
 
-    /// Returns the size that is asked for, or that of the latest checkpoint, with the checkpoint of this size.
+    /// Returns the size that is asked for, or that of the latest checkpoint, with the checkpoint of this size. A
+    /// checkpoint of another tree than the one that is held here was signed before the strand was cut. It stands beside
+    /// no proof: readers would take this node for a liar.
     fn size(
         &self,
         snapshot: &Snapshot<'_>,
@@ -221,11 +223,19 @@ impl ProofReader {
         size: Option<u64>,
     ) -> Result<ProofAnswer<(u64, Option<CosignedCheckpoint>)>, ReadError> {
         let found = self.find(snapshot, originator, None, size.unwrap_or(u64::MAX))?;
-        let latest = found.as_ref().map(|found| found.signed.checkpoint.size);
-        let Some(size) = size.or(latest) else {
+        let latest = found.as_ref().map(|found| found.signed.checkpoint);
+        let Some(wanted) = size.or(latest.map(|latest| latest.size)) else {
             return Ok(Err(NoProofError::NoCheckpoint(originator)));
         };
-        Ok(Ok((size, found.filter(|_| latest == Some(size)))))
+        let Some(signed) = latest.filter(|latest| latest.size == wanted) else {
+            return Ok(Ok((wanted, None)));
+        };
+        Ok(match shown(originator, snapshot.root(originator, wanted))? {
+            Ok(root) if root == signed.root => Ok((wanted, found)),
+            Ok(_) if size.is_some() => Ok((wanted, None)),
+            Ok(_) => Err(NoProofError::OtherTree(originator)),
+            Err(refusal) => Err(refusal),
+        })
     }
 }
 
@@ -241,5 +251,52 @@ fn shown<T>(
             Ok(Err(NoProofError::Beyond { originator, size, held }))
         }
         Err(TreeError::Proof(error)) => Ok(Err(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::{Bytes, SecretKey};
+    use hawser_storage::{Change, InvalidRule, LogEntry};
+
+    use super::*;
+    use crate::read::testing;
+
+    /// The operator has cut a chain's strand below a checkpoint, and the node has read another branch of the chain
+    /// since.
+    #[test]
+    fn a_checkpoint_from_before_a_cut_stands_beside_no_proof() {
+        let store = testing::store();
+        let (own, chain) = (store.identity().node, OriginatorId::GROUP_MESSAGES);
+        let append = |place: u64| {
+            let id = EnvelopeId::new(chain, SequenceId(place));
+            let bytes = Bytes::from_static(b"envelope");
+            Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
+        };
+        store.commit(&[append(1), append(2), append(3)]).unwrap();
+        let root = |size: u64| store.snapshot().root(chain, size).unwrap();
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let sign = |size: u64, root: TreeHash| {
+            let of = Checkpoint { node: own, originator: chain, size, root, time_ns: size };
+            store.put_checkpoint(&of.sign(&key).into()).unwrap();
+        };
+        let reader = ProofReader::new(store.clone());
+        let first = EnvelopeId::new(chain, SequenceId(1));
+        let inclusion = |size: Option<u64>| reader.inclusion(first, size).unwrap();
+        let consistency = |size: Option<u64>| reader.consistency(chain, 1, size).unwrap();
+        sign(2, root(2));
+        assert!(inclusion(None).unwrap().checkpoint.is_some());
+        assert!(consistency(None).unwrap().checkpoint.is_some());
+
+        sign(3, TreeHash([1; 32]));
+        let other = NoProofError::OtherTree(chain);
+        assert_eq!(inclusion(None), Err(other.clone()));
+        assert_eq!(consistency(None), Err(other));
+        let shown = inclusion(Some(3)).unwrap();
+        assert_eq!(shown.proof.verify(shown.leaf, 0, 3, root(3)), Ok(()));
+        assert_eq!(shown.checkpoint, None);
+        assert_eq!(consistency(Some(3)).unwrap().checkpoint, None);
+        assert!(inclusion(Some(2)).unwrap().checkpoint.is_some(), "that is still true");
     }
 }

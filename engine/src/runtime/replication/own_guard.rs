@@ -16,7 +16,7 @@ use super::voids;
 use crate::own_strand::{
     OwnStrandGuard, OwnStrandStatus, Release, StrandObservation, gap_of_start,
 };
-use crate::runtime::own_strand::OwnStrandError;
+use crate::runtime::own_strand::{OwnStrandError, Shown};
 use crate::runtime::stop::{self, StopSender, StopSignal};
 use crate::runtime::stoppable::blocking;
 
@@ -35,8 +35,8 @@ pub(super) struct GuardTask {
     is_idle: bool,
     /// Missing places of the strand are being looked for, or there are none.
     is_filling: bool,
-    /// The latest time of this node's statements that peers have shown, unix nanoseconds.
-    shown_ns: i64,
+    /// The highest place and the latest time of this node's envelopes, checkpoints and statements that were shown.
+    shown: Shown,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
 }
@@ -77,7 +77,7 @@ impl GuardTask {
             fetching: None,
             is_idle: false,
             is_filling: false,
-            shown_ns: i64::MIN,
+            shown: Shown::default(),
             disowning: None,
         };
         task.look();
@@ -160,6 +160,11 @@ impl GuardTask {
         self.show_status();
         self.disown().await;
         if let Some(release) = self.guard.release(Instant::now().into_std()) {
+            if release.skip_through.is_some() && self.is_clock_ahead() {
+                // The statement about the gap would be dated ahead, and every place behind it later. The condition
+                // `clock` tells the operator.
+                return Pause::Event;
+            }
             return if self.carry_out(release).await { Pause::None } else { Pause::Retry };
         }
         if self.guard.status() == OwnStrandStatus::Ready {
@@ -197,7 +202,7 @@ impl GuardTask {
         // every place up to that head.
         let reports = state.own_strand.take_reports();
         for (peer, shown) in reports.shown {
-            self.shown_ns = self.shown_ns.max(shown.originator_ns.unwrap_or(i64::MIN));
+            self.shown.add(shown.sequence, shown.originator_ns);
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
         }
         if let Some(confirmation) = reports.confirmation {
@@ -222,7 +227,7 @@ impl GuardTask {
         let (statements, recorded) = blocking(move || voids::take_own(&state)).await;
         for VoidStatement { through, time_ns, .. } in statements {
             let time_ns = i64::try_from(time_ns).unwrap_or(i64::MAX);
-            self.shown_ns = self.shown_ns.max(time_ns);
+            self.shown.add(through, Some(time_ns));
             self.guard.note_declared(through, time_ns);
         }
         if let Err(error) = &recorded {
@@ -234,6 +239,11 @@ impl GuardTask {
 
     fn held(&self) -> SequenceId {
         self.state.heads.get().get(self.state.own)
+    }
+
+    fn is_clock_ahead(&self) -> bool {
+        let now_ns = self.state.ports.clock.now_ns();
+        self.state.publisher.own_clock().check(now_ns).is_err()
     }
 
     /// Shows the status to publishers and operators. A status that must outlast this process is to go to
@@ -295,14 +305,14 @@ impl GuardTask {
     /// the gate. Returns false if that failed.
     async fn carry_out(&mut self, release: Release) -> bool {
         if let Some(through) = release.skip_through {
-            let (state, from, shown_ns) = (self.state.clone(), self.held().next(), self.shown_ns);
+            let (state, from, shown) = (self.state.clone(), self.held().next(), self.shown);
             // Before the statement: after an error it may be on disk, and peers may have it.
             self.guard.note_declaring(through);
             let left_out = blocking(move || {
                 let (originator, reason) = (state.own, SkipReason::Missing);
                 // The statement first: a crash in between leaves no gap without one, and the next start continues above
                 // the places that it names.
-                voids::declare(&state, from, through, shown_ns)?;
+                voids::declare(&state, from, through, shown)?;
                 tracing::warn!(%from, %through, "places of this node's own strand that no node has shown are recorded as missing");
                 state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
             });

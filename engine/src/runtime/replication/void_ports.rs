@@ -113,9 +113,10 @@ impl VoidPorts {
         self.book.lock().known.through(node)
     }
 
-    /// Returns the latest time of a node's statements, unix nanoseconds; `None` if there is none.
-    pub(super) fn newest_ns(&self, node: OriginatorId) -> Option<u64> {
-        self.book.lock().known.newest_ns(node)
+    /// Returns the latest time of a node's statements about places above `held`, unix nanoseconds; `None` if there is
+    /// none.
+    pub(super) fn newest_ns(&self, node: OriginatorId, held: SequenceId) -> Option<u64> {
+        self.book.lock().known.newest_ns(node, held)
     }
 
     /// Returns true if a node has declared all places from one to another void.

@@ -19,6 +19,7 @@ use super::evidence::record;
 use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
 use crate::misbehavior::{is_ahead, stated_ns};
+use crate::runtime::own_strand::Shown;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
 
@@ -29,21 +30,23 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const LOOKED_AT_MAX: usize = 1_024;
 
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
-/// `shown_ns` is the latest time of this node's statements that peers have shown since the start.
+/// `shown` stands for everything that this node has signed and that was shown to it since the start.
 ///
-/// The statement is dated behind everything that this node is known to have signed: the clock of a restored machine may
-/// be behind, and an envelope that the machine had lost must not look as if it was signed afterwards.
+/// The statement is dated behind this node's newest envelope, and behind everything above it that the node is known to
+/// have signed: the clock of a restored machine may be behind, and an envelope that the machine had lost must not look
+/// as if it was signed afterwards.
 pub(super) fn declare(
     state: &ReplicationState,
     from: SequenceId,
     through: SequenceId,
-    shown_ns: i64,
+    shown: Shown,
 ) -> Result<(), CommitError> {
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
-    let newest_ns = newest_own_ns(state)?;
+    let (held, newest_ns) = newest_own(state)?;
+    let shown_ns = shown.ns_above(held).unwrap_or(i64::MIN);
     let latest_ns = u64::try_from(now_ns.max(newest_ns).max(shown_ns)).ok();
     // Peers do not show a statement again that was recorded in an earlier run.
-    let Some(time_ns) = latest_ns.max(state.voids.newest_ns(state.own)) else {
+    let Some(time_ns) = latest_ns.max(state.voids.newest_ns(state.own, held)) else {
         tracing::warn!(%from, %through, "the clock is before 1970: these places stay missing without a statement");
         return Ok(());
     };
@@ -60,11 +63,12 @@ pub(super) fn declare(
     Ok(())
 }
 
-/// Returns the time of the newest envelope of this node that it holds, unix nanoseconds.
-fn newest_own_ns(state: &ReplicationState) -> Result<i64, ReadError> {
+/// Returns the place of the newest envelope of this node that it holds, and its time, unix nanoseconds.
+fn newest_own(state: &ReplicationState) -> Result<(SequenceId, i64), ReadError> {
     let newest = state.store.snapshot().last_held(state.own)?;
+    let Some((id, bytes)) = newest else { return Ok((SequenceId::NONE, i64::MIN)) };
     // Its layers need not decode: a node of other software may have signed it with this key.
-    Ok(newest.and_then(|(_, bytes)| stated_ns(&bytes)).unwrap_or(i64::MIN))
+    Ok((id.sequence, stated_ns(&bytes).unwrap_or(i64::MIN)))
 }
 
 /// Returns the statements that this node has signed, among those that peers have shown about its strand, and records

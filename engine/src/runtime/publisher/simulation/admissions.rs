@@ -1,21 +1,23 @@
 //! Requests between their checks and the sequencing thread.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use hawser_proto::envelope::PayerEnvelope;
-use hawser_proto::{Bytes, SecretKey};
+use hawser_proto::{Bytes, SecretKey, SequenceId};
 use hawser_storage::ChainPosition;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{CLIENT, NODE, Sim};
+use super::{ADMITTED, CLIENT, NODE, Sim};
 use crate::admission::Writer;
 use crate::runtime::counters::Stopwatch;
 use crate::runtime::publisher::admit::AdmissionJob;
 use crate::runtime::publisher::balance::Balances;
+use crate::runtime::publisher::earlier::LookUp;
 use crate::runtime::publisher::request::{InFlightShare, PendingReply};
 use crate::runtime::publisher::state::PublisherState;
 use crate::runtime::report_history::ReportHistory;
@@ -71,4 +73,19 @@ fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
     go.send(()).unwrap();
     let request = requests.recv_timeout(Duration::from_secs(60)).expect("the request is admitted");
     assert!(state.is_complete(&request.earlier), "the sequencing thread need not look again");
+}
+
+/// A write had failed when the request was looked up. The end of the write-ahead log showed an envelope that was lost
+/// before the log was read again.
+#[test]
+fn a_repeat_of_what_only_a_read_only_database_has_shown_is_looked_up_again() {
+    let mut sim = Sim::new(0);
+    sim.outcomes.lock().fails_one_in = 0;
+    sim.process.request(0, vec![3]);
+    let lost = LookUp::of_read_only(ADMITTED[3].receipt, Bytes::from_static(b"lost"));
+    sim.process.requests[0].earlier = lost;
+    sim.process.sequence(1);
+    sim.process.commit(usize::MAX);
+    sim.take_answers();
+    assert_eq!(sim.ids, HashMap::from([(3, SequenceId(1))]), "it is published anew");
 }
