@@ -186,17 +186,21 @@ impl Store {
         Ok(())
     }
 
-    /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
-    /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
-    /// later: when it finds that they are mostly deletions, or when they are a month old (`options`).
+    /// Compacts the parts of the log with these places, and the indexes if they have deleted rows, so that the files
+    /// shrink. Takes long, and cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB
+    /// compacts the files later: when it finds that they are mostly deletions, or when they are a month old
+    /// (`options`).
     pub fn compact_places(&self, places: &[StrandPlaces]) {
         let database = self.database();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         database.compact_log(places, &options);
         for family in [Family::Expiry, Family::Topic] {
-            let family = database.family(family);
-            database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            // The topics are one run then, which each further compaction would read and write as a whole.
+            if database.has_deletions(family) {
+                let family = database.family(family);
+                database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            }
         }
         database.compact_large();
     }

@@ -2,6 +2,7 @@
 
 mod chains;
 mod columns;
+mod parts;
 
 use std::io::Cursor;
 
@@ -100,8 +101,15 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         let (originator_id, through) = (NODE, SequenceId(500));
         let head = Some(SequenceId(log.head));
         let beyond_head = Some(SequenceId(log.last_held)).filter(|last| last.0 > log.head);
-        let expected =
-            [ExpectedStrand { originator_id, through, rows: rows_of_log, head, beyond_head }];
+        let expected = [ExpectedStrand {
+            originator_id,
+            through,
+            rows: rows_of_log,
+            checkpoints: log.checkpoints.len() as u64,
+            statements: log.voids.len() as u64,
+            head,
+            beyond_head,
+        }];
         let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
         assert_eq!(one, two, "{name}");
         assert_eq!(one, eight, "{name}");
@@ -193,6 +201,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 90,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -219,6 +229,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 89,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -427,6 +439,8 @@ fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
         originator_id,
         through: SequenceId(5),
         rows: 0,
+        checkpoints: 0,
+        statements: 0,
         head: Some(SequenceId(5)),
         beyond_head: Some(SequenceId(7)),
     };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use hawser_audit::replay::{SAMPLE_MAX, SampleSize};
-use hawser_node::settings::SettingSources;
 use hawser_node::settings::table::BACKUP_DIR_ENV;
+use hawser_node::settings::{self, SettingSources};
 use hawser_proto::Address;
 
 use super::{RestoreConfirmArgs, environment};
@@ -157,7 +157,7 @@ pub(crate) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
     /// Network that the replica must be of, as in the settings of the node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub(crate) network: Option<String>,
     /// Id of the node that goes on from the folder.
     #[arg(long, value_name = "ID")]
@@ -186,7 +186,7 @@ pub(crate) struct RestoreFromArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// Network that the backup must be of.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub(crate) network: Option<String>,
     /// Id of the node that the backup must be of.
     #[arg(long, value_name = "ID")]
@@ -257,6 +257,12 @@ impl DataDirArgs {
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
         SettingSources::new(flags.into_iter().flatten(), environment())
     }
+}
+
+/// Parses a name that a network may have.
+pub(super) fn network_name(text: &str) -> Result<String, String> {
+    settings::network(text)
+        .ok_or_else(|| "a name of 1 to 64 letters, digits, dots, dashes and underscores".to_owned())
 }
 
 /// Parses the address of a node's key.
