@@ -10,10 +10,11 @@ use super::{AdminError, Network};
 use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// Time limit of one endpoint for all reports. A guess: some thousand calls at a slow endpoint.
-const READ_MAX: Duration = Duration::from_secs(120);
+/// Time limit of one endpoint for all reports. A guess: many thousand calls at a slow endpoint. Each call has a limit of
+/// its own.
+const READ_MAX: Duration = Duration::from_secs(600);
 /// Time left for the others once more than half have answered. A guess: endpoints differ by less.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(120);
 /// Readings, and the pause between two of them. Guesses: a report may be submitted or settled during one reading, and
 /// seldom during several; an endpoint has a new block some seconds later than another one.
 const READINGS_MAX: u32 = 3;
