@@ -551,6 +551,11 @@ fn a_watcher_leaves_an_endpoint_that_refuses_its_questions() {
         assert!(watcher.end().success());
     };
     look("chain-watcher", &[], "\"alarms\":[]");
+    let once = |watcher| chains.run(ADMIN, &[watcher, "--once", "--rpc-url", &urls]);
+    assert!(once("chain-watcher").status.success(), "{:?}", once("chain-watcher"));
+    // The registry names no node.
+    let verdict = once("network-watcher");
+    assert_eq!(verdict.status.code(), Some(8), "{verdict:?}");
 
     let add = ["registry", "node", "add", "--owner", owner, "--public-key", &key];
     chains.json(ADMIN, &[&add[..], &["--http-address", "http://localhost:5050"]].concat());

@@ -91,7 +91,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
     let mut watcher = Watcher { watch, pauses, tasks: BTreeMap::new(), registry };
     let network = args.network();
     if once {
-        watcher.read_registry(network).await?;
+        watcher.read_registry_in_turns(network).await?;
         return watcher.print_verdict(as_json).await;
     }
     if matches!(watcher.registry, RegistrySource::Chain { .. }) {
@@ -166,6 +166,23 @@ impl Watcher {
             };
             sleep(pause).await;
         }
+    }
+
+    /// Reads the registry at one endpoint after the other, until one has answered.
+    async fn read_registry_in_turns(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
+        let turns = match self.registry {
+            RegistrySource::File(_) => 1,
+            RegistrySource::Chain { .. } => onchain::turns(network)?,
+        };
+        for _ in 1..turns {
+            match self.read_registry(network).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    output::note(format_args!("the registry could not be read: {}", error.text));
+                }
+            }
+        }
+        self.read_registry(network).await
     }
 
     /// Reads the registry, follows nodes that are new or have another address, and stops following nodes that have
