@@ -8,9 +8,10 @@ use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::parameters::{self, Adoption};
 use hawser_chain::admin::watcher::{self, AlarmKind, OlderReports, WatchLimits, Watched};
-use hawser_chain::admin::{Account, AdminError, Contract, Contracts, nodes, payers};
+use hawser_chain::admin::{Account, AdminError, Contract, Contracts, agreed, nodes, payers};
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{PayerReportManager, parameter};
+use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Call;
 use hawser_proto::OriginatorId;
 use serde_json::Value;
@@ -187,4 +188,38 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
     let (limits, now) = (WatchLimits::default(), of_few.chain_time);
     let alarms = watcher::judge(&of_few, &limits, &BTreeMap::new(), now);
     assert!(alarms.iter().all(|alarm| alarm.kind != AlarmKind::Rate), "{alarms:?}");
+}
+
+/// A network with node 100, the only canonical one, and a report about it.
+async fn with_a_report() -> Administration {
+    let setup = Administration::new(ChainBackend::Embedded).await;
+    setup.carry_out(&nodes::add(&setup.network, &new_node(1)).await.unwrap()).await;
+    setup.carry_out(&nodes::add_canonical(&setup.network, NODE).await.unwrap()).await;
+    report(&setup, 100, 0, setup.admin.account(), 0).await;
+    setup
+}
+
+/// Two chains with the same id and the same contracts play one chain behind several endpoints. A payer's bill is judged
+/// by the reports of most of them.
+#[tokio::test]
+async fn a_report_that_one_endpoint_makes_up_is_not_believed_beside_others() {
+    let (liar, honest) = (with_a_report().await, with_a_report().await);
+    let manager = Contract::PayerReportManager;
+    assert_eq!(liar.at(manager), honest.at(manager), "the chains look the same");
+    report(&liar, 100, 1, liar.admin.account(), 0).await;
+    let of_honest = fees::reports(&honest.network, &[]).await.unwrap();
+    assert_eq!(of_honest.len(), 1);
+
+    let url = |setup: &Administration| setup.pair.settlement.endpoint().to_owned();
+    let read = async |urls: Vec<String>| {
+        let endpoints = Endpoints::new("settlement", &urls, pair::SETTLEMENT_ID).unwrap();
+        agreed::reports(&liar.network, &endpoints).await
+    };
+    assert_eq!(read(vec![url(&liar)]).await.unwrap().len(), 2, "a single one is believed");
+    let contradicted = AdminError::ReportsContradicted { endpoints: 2 };
+    let of_two = read(vec![url(&liar), url(&honest)]).await;
+    assert_eq!(of_two, Err(contradicted), "which of the two lies is unknown");
+    // The same host and port would count once.
+    let third = url(&honest).replace("127.0.0.1", "localhost");
+    assert_eq!(read(vec![url(&liar), url(&honest), third]).await, Ok(of_honest));
 }

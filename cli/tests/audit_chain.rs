@@ -348,7 +348,8 @@ fn a_replay_judges_fees_by_the_rates_of_the_settlement_chain_if_a_flag_names_it(
     refused(2, "rates are given twice", &[&known[..], &["--rates", rates]].concat());
 }
 
-/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones.
+/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones, and
+/// an honest bill would differ.
 #[test]
 fn rates_that_another_endpoint_contradicts_judge_no_fee() {
     let (honest, liar) = (Chains::start(), Chains::start());
@@ -360,16 +361,22 @@ fn rates_that_another_endpoint_contradicts_judge_no_fee() {
     let (data, registry) = folder(honest.folder.path(), "data", 1);
     let [data, registry, addresses] =
         [&data, &registry, &addresses].map(|path| path.to_str().unwrap());
-    let replay = |urls: &str| {
-        let audit = ["audit", "replay", "--from", data, "--registry", registry];
-        run(&[&audit[..], &["--rpc-url", urls, "--chain-json", addresses]].concat())
+    let by = |command: &[&str], urls: &str| {
+        run(&[command, &["--rpc-url", urls, "--chain-json", addresses]].concat())
     };
-    let refused = replay(&format!("{},{}", liar.settlement, honest.settlement));
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(refused.stdout.is_empty(), "no verdict: {refused:?}");
-    assert!(stderr(&refused).contains("an endpoint lies or is behind"), "{refused:?}");
-    let alone = replay(&honest.settlement);
-    assert!(stdout(&alone).contains("verdict: "), "{alone:?}");
+    let replay = ["audit", "replay", "--from", data, "--registry", registry];
+    let bill = ["payer", "usage", &honest.accounts[STRANGER], "--verify", "--from", data];
+    let estimate = ["payer", "estimate", "--size", "350"];
+    for command in [&replay[..], &bill, &estimate] {
+        let refused = by(command, &format!("{},{}", liar.settlement, honest.settlement));
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(refused.stdout.is_empty(), "no verdict: {refused:?}");
+        assert!(stderr(&refused).contains("an endpoint lies or is behind"), "{refused:?}");
+    }
+    for command in [&replay[..], &bill] {
+        let alone = by(command, &honest.settlement);
+        assert!(stdout(&alone).contains("verdict: "), "{alone:?}");
+    }
 }
 
 /// An endpoint that answers first has invented a node, whose key would vouch for what no node of the network signed.

@@ -9,6 +9,7 @@ use hawser_chain::contracts::{Factory, FeeToken, artifact};
 use hawser_chain::send::Call;
 use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, SETTLEMENT_ID};
+use hawser_proto::SecretKey;
 use serde_json::{Value, json};
 
 use crate::support::chains::{ADMIN, Chains, STRANGER, functions};
@@ -538,11 +539,28 @@ fn refuse(stream: TcpStream) -> std::io::Result<()> {
 fn a_watcher_leaves_an_endpoint_that_refuses_its_questions() {
     let chains = Chains::start();
     let urls = format!("{},{}", refusing_endpoint(), chains.settlement);
-    let table = ["chain-watcher", "--table", "--json", "--every", "100ms", "--rpc-url", &urls];
-    let mut watcher = Running::start(chains.command(ADMIN, &table), false);
-    watcher.line("look", |line| line.contains("\"alarms\":[]"));
-    signal(watcher.pid(), "TERM");
-    assert!(watcher.end().success());
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap().public_key();
+    let key = format!("0x{}", hex::encode(key.as_bytes()));
+    let owner = chains.accounts[STRANGER].as_str();
+    let look = |watcher: &str, pauses: &[&str], seen: &str| {
+        let table = [watcher, "--table", "--json", "--every", "100ms", "--rpc-url", &urls];
+        let command = chains.command(ADMIN, &[&table[..], pauses].concat());
+        let mut watcher = Running::start(command, false);
+        watcher.line("look", |line| line.contains(seen));
+        signal(watcher.pid(), "TERM");
+        assert!(watcher.end().success());
+    };
+    look("chain-watcher", &[], "\"alarms\":[]");
+    let once = |watcher| chains.run(ADMIN, &[watcher, "--once", "--rpc-url", &urls]);
+    assert!(once("chain-watcher").status.success(), "{:?}", once("chain-watcher"));
+    // The registry names no node.
+    let verdict = once("network-watcher");
+    assert_eq!(verdict.status.code(), Some(8), "{verdict:?}");
+
+    let add = ["registry", "node", "add", "--owner", owner, "--public-key", &key];
+    chains.json(ADMIN, &[&add[..], &["--http-address", "http://localhost:5050"]].concat());
+    let pauses = ["--reconnect-min-backoff", "100ms", "--reconnect-max-backoff", "200ms"];
+    look("network-watcher", &pauses, "\"node_id\":100");
 }
 
 #[test]

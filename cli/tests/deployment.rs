@@ -54,9 +54,14 @@ fn a_network_is_deployed_on_two_empty_chains_and_an_interrupted_run_goes_on() {
     let (code, text, _) = deploy_with(&chains, "poor", &[]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("needs at least") && !file.exists(), "{text}");
-    let (code, text, _) = deploy_with(&chains, "deployer", &[]);
+    let (code, text, begun) = deploy_with(&chains, "deployer", &[]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("the parameters have not arrived on the app chain"), "{text}");
+    let mined = begun["mined"].as_array().unwrap();
+    assert!(mined.len() > 30 && begun["result"].is_null(), "also if it fails: {begun}");
+    assert_eq!(mined[0]["name"], "deploying the factory", "{begun}");
+    assert_eq!(mined[0]["chain_id"], IDS[0], "{begun}");
+    assert_eq!(mined[0]["transaction"].as_str().unwrap().len(), 66, "{begun}");
     let addresses = Addresses::read(&file).unwrap();
     chains.relay(&addresses);
     let (code, text, done) = deploy_with(&chains, "deployer", &[]);
@@ -66,6 +71,8 @@ fn a_network_is_deployed_on_two_empty_chains_and_an_interrupted_run_goes_on() {
     let (code, text, again) = deploy_with(&chains, "deployer", &[]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(again["result"], done["result"]);
+    assert!(!done["mined"].as_array().unwrap().is_empty(), "{done}");
+    assert!(again["mined"].as_array().unwrap().is_empty(), "it was complete: {again}");
 
     assert_eq!(chains.fees_of_complete_network()[0], 100);
 }

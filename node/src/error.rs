@@ -101,6 +101,7 @@ impl From<AdminError> for RunError {
             | AdminError::NotUpgraded { .. }
             | AdminError::Key(_)
             | AdminError::WouldRevert { .. }
+            | AdminError::ReportsContradicted { .. }
             | AdminError::View { .. }
             | AdminError::Rpc(_) => Self::failed(error),
         }

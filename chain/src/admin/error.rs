@@ -167,6 +167,15 @@ pub enum AdminError {
         /// The contract's error.
         revert: Revert,
     },
+    /// The endpoints of the settlement chain show different payer reports, and none of them those of most.
+    #[error(
+        "the {endpoints} endpoints that answer show different payer reports: one lies or is behind, so look at each of \
+         them, and leave that one out"
+    )]
+    ReportsContradicted {
+        /// The number of endpoints that have answered.
+        endpoints: usize,
+    },
     /// A contract could not be read.
     #[error("{contract}: {source}")]
     View {

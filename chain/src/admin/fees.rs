@@ -133,11 +133,10 @@ pub async fn reports(
     network: &Network,
     originators: &[OriginatorId],
 ) -> Result<Vec<OnchainReport>, AdminError> {
-    let mut all = Vec::new();
-    for originator in originators_or_all(network, originators).await? {
-        all.extend(reports_about(network, originator).await?);
-    }
-    Ok(all)
+    let originators = originators_or_all(network, originators).await?;
+    let looks = originators.into_iter().map(|originator| reports_about(network, originator));
+    let all: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
+    Ok(all.into_iter().flatten().collect())
 }
 
 /// Returns all reports about `originators` with their claims. An empty slice selects the same

@@ -17,6 +17,7 @@ mod network;
 mod plan;
 mod tokens;
 
+pub mod agreed;
 pub mod bridge;
 pub mod fees;
 pub mod funding;

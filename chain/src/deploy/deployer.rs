@@ -4,7 +4,7 @@
 //! leaves a complete one unchanged.
 
 use alloy::eips::BlockId;
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
 use tracing::debug;
@@ -66,11 +66,20 @@ pub(super) fn is_no_change(error: &SendError) -> bool {
     error.revert().and_then(|revert| revert.name()) == Some("NoChange")
 }
 
+/// A transaction of a deployment that is mined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MinedStep {
+    /// The step of the deployment.
+    pub what: String,
+    /// The hash of the transaction.
+    pub hash: B256,
+}
+
 /// Sends the transactions of a deployment to one chain.
 #[derive(Debug)]
 pub struct ChainDeployer {
     sender: Sender,
-    transactions: u64,
+    mined: Vec<MinedStep>,
 }
 
 impl ChainDeployer {
@@ -84,7 +93,7 @@ impl ChainDeployer {
         let sender = Sender::new(chain.clone(), deployer.clone());
         let what = "waiting for an earlier run's transactions".to_owned();
         sender.settled().await.map_err(|error| DeployError::Step { what, error })?;
-        Ok(Self { sender, transactions: 0 })
+        Ok(Self { sender, mined: Vec::new() })
     }
 
     /// Returns the chain.
@@ -99,10 +108,10 @@ impl ChainDeployer {
         self.sender.account()
     }
 
-    /// Returns the number of transactions that this value has sent.
+    /// Returns the transactions that this value has sent and that are mined, in their order.
     #[must_use]
-    pub fn transactions(&self) -> u64 {
-        self.transactions
+    pub fn mined(&self) -> &[MinedStep] {
+        &self.mined
     }
 
     /// Sends a call and waits for its receipt. `what` names the step in the error and in the log.
@@ -113,7 +122,7 @@ impl ChainDeployer {
         let sent = self.sender.send(call).await;
         let receipt = sent.map_err(|error| DeployError::Step { what: what.to_owned(), error })?;
         debug!(what, hash = %receipt.transaction_hash, "deployment");
-        self.transactions += 1;
+        self.mined.push(MinedStep { what: what.to_owned(), hash: receipt.transaction_hash });
         Ok(())
     }
 

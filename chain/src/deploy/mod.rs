@@ -22,7 +22,7 @@ mod plan;
 mod update;
 
 pub use creator::CREATE2_DEPLOYER;
-pub use deployer::{ChainDeployer, DeployError};
+pub use deployer::{ChainDeployer, DeployError, MinedStep};
 pub use layout::DeployerAccount;
 pub use left::{ConfigurationLeft, PlannedCall, configuration_left};
 pub use parameters::{

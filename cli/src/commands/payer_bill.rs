@@ -6,13 +6,14 @@ use hawser_audit::replay::{
     BillSettings, BillVerdict, BilledReport, RepeatedCharges, SourceError, StrandBill,
     UnverifiedPart, bill,
 };
-use hawser_chain::admin::fees::{self, OnchainReport};
-use hawser_chain::admin::{nodes, rates};
+use hawser_chain::admin::fees::OnchainReport;
+use hawser_chain::admin::{Contract, agreed};
+use hawser_chain::watch;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files;
-use hawser_proto::{Address, EnvelopeId, PublicKey, SequenceId};
+use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_rules::payer_report::SettledAmount;
-use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable, Registry};
+use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde_json::{Value, json};
 
 use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
@@ -74,23 +75,17 @@ fn source(args: &UsageArgs) -> Result<String, RunError> {
     Ok(format!("http://{}", first.grpc))
 }
 
-/// Reads the chain.
+/// Reads the chain. Of several endpoints, more have to show the same than show otherwise: a false report, rate or key
+/// would make an honest bill differ.
 async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
-    let record = |node: nodes::RegisteredNode| {
-        Some(NodeRecord {
-            id: node.node_id,
-            public_key: PublicKey::from_uncompressed(&node.signing_public_key)?,
-            owner: Address(node.signer.into_array()),
-            http_address: None,
-            quic_address: None,
-            canonical: node.is_canonical,
-        })
-    };
-    let registry = nodes::list(&network).await?.into_iter().filter_map(record).collect();
-    let rates = rates::list(&network).await?.iter().map(rates::RateEntry::rate).collect();
+    let reached = onchain::connect_to_all(&args.network, ChainsNeeded::Settlement).await?;
+    let (network, endpoints) = (&reached.network, reached.settlement.endpoints());
+    let registry = watch::registry_now(endpoints, network.at(Contract::NodeRegistry)?).await;
+    let registry = registry.map_err(RunError::failed)?;
+    let rates = watch::rates_now(endpoints, network.at(Contract::RateRegistry)?).await;
+    let rates = rates.map_err(RunError::failed)?.rates().to_vec();
     let rates = RateTable::new(rates, None).map_err(RunError::failed)?;
-    let reports = fees::reports(&network, &[]).await?;
+    let reports = agreed::reports(network, endpoints).await?;
     Ok(ChainFacts { registry, rates, reports })
 }
 

@@ -1,6 +1,7 @@
 //! `hawser payer usage` and `hawser payer estimate`.
 
-use hawser_chain::admin::rates;
+use hawser_chain::admin::Contract;
+use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{PicoDollars, SettledAmount};
@@ -40,22 +41,25 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
     Ok(())
 }
 
-/// Estimates the cost of envelopes at the rates of the settlement chain, without congestion.
+/// Estimates the cost of envelopes at the rates of the settlement chain, without congestion. Of several endpoints, more
+/// have to show the same rates than show others.
 ///
 /// # Errors
 /// When the rates cannot be read, or give no price.
 pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(args.network(), ChainsNeeded::Settlement).await?;
+    let reached = onchain::connect_to_all(args.network(), ChainsNeeded::Settlement).await?;
+    let registry = reached.network.at(Contract::RateRegistry)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.map_err(RunError::failed)?.as_secs();
-    let all = rates::list(&network).await?;
-    let in_force = all.iter().rev().find(|rate| rate.start_time <= now);
+    let rates = watch::rates_now(reached.settlement.endpoints(), registry).await;
+    let rates = rates.map_err(RunError::failed)?;
+    let in_force = rates.rates().iter().rev().find(|rate| rate.start_unix_s <= now);
     let none = || {
         RunError::not_found(
             "no rate of the rate registry is in force yet: hawser registry rates list shows when they start",
         )
     };
-    let rate = in_force.ok_or_else(none)?.rate();
+    let rate = in_force.ok_or_else(none)?;
     let too_large = || {
         RunError::usage(
             "the fee is larger than any amount can be: give a smaller --count or --size",

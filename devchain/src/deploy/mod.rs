@@ -88,7 +88,7 @@ pub async fn deploy(
         update_app_contracts(&plan, &mut on_app).await?;
         publish_prices(&plan, &mut on_settlement).await?;
     }
-    let transactions = on_settlement.transactions() + on_app.transactions();
+    let transactions = (on_settlement.mined().len() + on_app.mined().len()) as u64;
     Ok(Deployment { addresses: plan.addresses, inbox: plan.inbox, transactions })
 }
 

@@ -41,8 +41,7 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
     }
     let mut known = WatcherState::load(args.state.as_deref())?;
     if args.once {
-        let network = onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await?;
-        let (seen, alarms) = look_once(&network, &args, &mut known).await?;
+        let (seen, alarms) = look_in_turns(&mut args, &mut known).await?;
         return print_verdict(&seen, &alarms, as_json);
     }
     onchain::require_settings(args.network())?;
@@ -55,6 +54,25 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
     tokio::select! {
         _ = ends.next() => Ok(()),
         never = look_forever(&mut args, &watch, &mut known, printed) => never,
+    }
+}
+
+/// Looks at one endpoint after the other, until one has answered all questions.
+async fn look_in_turns(
+    args: &mut ChainWatcherArgs,
+    known: &mut WatcherState,
+) -> Result<(Observation, Vec<Alarm>), RunError> {
+    let (turns, mut turn) = (onchain::turns(args.network())?, 0);
+    loop {
+        let needed = ChainsNeeded::AppIfGiven;
+        let network = onchain::connect_in_turn(args.network(), needed, turn).await?;
+        turn += 1;
+        match look_once(&network, args, known).await {
+            Err(error) if turn < turns => {
+                output::note(format_args!("the chains could not be read: {}", error.text));
+            }
+            looked => return looked,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::Account;
-use hawser_chain::deploy::{self, ChainDeployer, DeployError};
+use hawser_chain::deploy::{self, ChainDeployer, DeployError, MinedStep};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
     let reporter = Reporter { as_json };
     let state = DeployState::look(args, account.required()?).await?;
     state.show(reporter, mode);
+    let mut mined: Vec<Value> = Vec::new();
     let result = match (mode, &account) {
         (Mode::Send { ask }, Account::Key(key)) => {
             state.refuse_without_gas()?;
@@ -39,7 +40,14 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
                 onchain::confirm(state.missing().max(1))?;
             }
             let addresses = state.write_addresses().await?;
-            state.carry_out(key, reporter).await?;
+            let mut deployers = state.deployers(key).await?;
+            let done = state.carry_out(key, &mut deployers, reporter).await;
+            mined = deployers.iter().flat_map(mined_by).collect();
+            // A script that saw nothing could not tell what is mined from what is missing.
+            if as_json && done.is_err() && !mined.is_empty() {
+                output::line(state.json(mode, &mined, &Value::Null));
+            }
+            done?;
             let file = args.out.display().to_string();
             reporter.text(format_args!("the network is complete; its addresses: {file}"));
             json!({ "file": file, "addresses": addresses.to_json() })
@@ -60,30 +68,48 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
         (Mode::Calldata, _) => Value::Null,
     };
     if as_json {
-        output::line(state.json(mode, &result));
+        output::line(state.json(mode, &mined, &result));
     }
     Ok(())
 }
 
+/// Returns the mined transactions of one chain.
+fn mined_by(deployer: &ChainDeployer) -> Vec<Value> {
+    let chain_id = deployer.chain().id();
+    let step = |step: &MinedStep| {
+        let hash = step.hash.to_string();
+        json!({ "chain_id": chain_id, "name": step.what, "transaction": hash })
+    };
+    deployer.mined().iter().map(step).collect()
+}
+
 impl DeployState<'_> {
-    /// Sends the missing transactions, in order.
-    async fn carry_out(&self, key: &PrivateKeySigner, reporter: Reporter) -> Result<(), RunError> {
-        let plan = &self.plan;
+    /// Returns the deployers of the settlement chain and of the app chain. Waits until all transactions of an earlier
+    /// run are mined.
+    async fn deployers(&self, key: &PrivateKeySigner) -> Result<[ChainDeployer; 2], RunError> {
         let new = async |chain| ChainDeployer::new(chain, key).await.map_err(RunError::failed);
-        let (mut settlement, mut app) = (new(&self.settlement).await?, new(&self.app).await?);
-        deploy::deploy_contracts(plan, &mut settlement, &mut app)
-            .await
-            .map_err(RunError::failed)?;
+        Ok([new(&self.settlement).await?, new(&self.app).await?])
+    }
+
+    /// Sends the missing transactions, in order.
+    async fn carry_out(
+        &self,
+        key: &PrivateKeySigner,
+        [settlement, app]: &mut [ChainDeployer; 2],
+        reporter: Reporter,
+    ) -> Result<(), RunError> {
+        let plan = &self.plan;
+        deploy::deploy_contracts(plan, settlement, app).await.map_err(RunError::failed)?;
         reporter.text("all contracts are there");
-        let configured = deploy::configure_settlement(plan, &mut settlement).await;
+        let configured = deploy::configure_settlement(plan, settlement).await;
         configured.map_err(RunError::failed)?;
         reporter.text("the contracts of the settlement chain are configured");
         let have_arrived = deploy::have_parameters_arrived(plan, &self.app).await;
         if !have_arrived.map_err(RunError::failed)? {
-            self.bring_parameters(key, &mut settlement).await?;
+            self.bring_parameters(key, settlement).await?;
         }
-        deploy::update_app_contracts(plan, &mut app).await.map_err(RunError::failed)?;
-        deploy::publish_prices(plan, &mut settlement).await.map_err(RunError::failed)
+        deploy::update_app_contracts(plan, app).await.map_err(RunError::failed)?;
+        deploy::publish_prices(plan, settlement).await.map_err(RunError::failed)
     }
 
     /// Sends the parameters of the app chain over the bridge, and waits for them.

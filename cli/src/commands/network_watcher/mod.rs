@@ -84,17 +84,17 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
     let watch = Arc::new(Mutex::new(page));
     let registry = match args.registry_file.clone() {
         Some(file) => RegistrySource::File(file),
-        None => RegistrySource::Chain(None),
+        None => RegistrySource::Chain { connected: None, failures: 0 },
     };
     let (once, every, compare_every) = (args.once, args.every, args.compare_every);
     let refresh = args.node_registry_refresh_interval;
     let mut watcher = Watcher { watch, pauses, tasks: BTreeMap::new(), registry };
     let network = args.network();
     if once {
-        watcher.read_registry(network).await?;
+        watcher.read_registry_in_turns(network).await?;
         return watcher.print_verdict(as_json).await;
     }
-    if matches!(watcher.registry, RegistrySource::Chain(_)) {
+    if matches!(watcher.registry, RegistrySource::Chain { .. }) {
         onchain::require_settings(network)?;
     }
     let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
@@ -123,8 +123,11 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
 /// The place of the registry.
 enum RegistrySource {
     File(std::path::PathBuf),
-    /// The chain; a connection if there is one.
-    Chain(Option<Network>),
+    /// The chain; a connection if there is one, and the number of failed readings.
+    Chain {
+        connected: Option<Network>,
+        failures: usize,
+    },
 }
 
 /// The tasks that follow the nodes.
@@ -165,6 +168,23 @@ impl Watcher {
         }
     }
 
+    /// Reads the registry at one endpoint after the other, until one has answered.
+    async fn read_registry_in_turns(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
+        let turns = match self.registry {
+            RegistrySource::File(_) => 1,
+            RegistrySource::Chain { .. } => onchain::turns(network)?,
+        };
+        for _ in 1..turns {
+            match self.read_registry(network).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    output::note(format_args!("the registry could not be read: {}", error.text));
+                }
+            }
+        }
+        self.read_registry(network).await
+    }
+
     /// Reads the registry, follows nodes that are new or have another address, and stops following nodes that have
     /// left.
     async fn read_registry(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
@@ -172,10 +192,10 @@ impl Watcher {
         let late = |_| RunError::failed(format!("no answer within {} s", REGISTRY_MAX.as_secs()));
         let entries = read.map_err(late).flatten();
         if entries.is_err()
-            && let RegistrySource::Chain(connected) = &mut self.registry
+            && let RegistrySource::Chain { connected, failures } = &mut self.registry
         {
-            // Another endpoint may answer by then.
-            *connected = None;
+            // Another endpoint may answer by then, and is asked first.
+            (*connected, *failures) = (None, failures.wrapping_add(1));
         }
         let wanted = self.watch.lock().view.set_registry(&entries?);
         self.tasks.retain(|id, task| wanted.get(id) == Some(&task.address));
@@ -213,13 +233,16 @@ impl Watcher {
 
 impl RegistrySource {
     async fn read(&mut self, network: &NetworkArgs) -> Result<Vec<RegistryEntry>, RunError> {
-        let connected = match self {
+        let (connected, failures) = match self {
             Self::File(path) => return of_file(path),
-            Self::Chain(connected) => connected,
+            Self::Chain { connected, failures } => (connected, *failures),
         };
         let network = match connected {
             Some(network) => network,
-            None => connected.insert(onchain::connect(network, ChainsNeeded::Settlement).await?),
+            None => {
+                let needed = ChainsNeeded::Settlement;
+                connected.insert(onchain::connect_in_turn(network, needed, failures).await?)
+            }
         };
         Ok(nodes::places(network).await?.into_iter().map(of_chain).collect())
     }

@@ -66,6 +66,23 @@ pub(crate) async fn connect_in_turn(
     Ok(connect_to(args, args.file().as_deref(), needed, turn).await?.network)
 }
 
+/// Returns the number of turns of [`connect_in_turn`] after which each endpoint of a chain was the first one.
+///
+/// # Errors
+/// Everything that is wrong with the settings, together.
+pub(crate) fn turns(args: &NetworkArgs) -> Result<usize, RunError> {
+    let settings = ContractSettings::read(&sources(args)?).map_err(RunError::usage)?;
+    Ok(settings.settlement.urls.len().max(settings.app.urls.len()))
+}
+
+/// Returns the settings of the network that the arguments name.
+fn sources(args: &NetworkArgs) -> Result<SettingSources, RunError> {
+    Ok(match args.file() {
+        Some(path) => args.sources_beside(described(&path)?),
+        None => args.sources(),
+    })
+}
+
 /// Connects like [`connect`], to the chains of this network file, or by the settings if there is none. For a command
 /// that also asks a node, and has chosen the file with it.
 ///
@@ -114,11 +131,8 @@ async fn connect_to(
 pub(crate) async fn app_chain_to_read(
     args: &NetworkArgs,
 ) -> Result<(Vec<String>, KnownDeployment), RunError> {
-    let sources = match args.file() {
-        Some(path) => args.sources_beside(described(&path)?),
-        None => args.sources(),
-    };
-    let settings = ContractSettings::read_for_app_chain(&sources).map_err(RunError::usage)?;
+    let settings =
+        ContractSettings::read_for_app_chain(&sources(args)?).map_err(RunError::usage)?;
     let needed = [Contract::GroupMessageBroadcaster, Contract::IdentityUpdateBroadcaster];
     let known = KnownDeployment::of(&settings, &needed).await?;
     Ok((settings.app.urls, known))

@@ -209,7 +209,8 @@ impl<'a> DeployState<'a> {
         Ok((has < amount_).then(|| Call::new(token, &mint)))
     }
 
-    pub(super) fn json(&self, mode: Mode, result: &Value) -> Value {
+    /// Returns the whole output. `mined` are the transactions of this run.
+    pub(super) fn json(&self, mode: Mode, mined: &[Value], result: &Value) -> Value {
         let id = |role: ChainRole| match role {
             ChainRole::Settlement => self.settlement.id(),
             ChainRole::App => self.app.id(),
@@ -239,6 +240,7 @@ impl<'a> DeployState<'a> {
             "account": self.deployer.to_string(),
             "steps": self.places.iter().map(step).collect::<Vec<_>>(),
             "chains": self.sides.iter().map(side).collect::<Vec<_>>(),
+            "mined": mined,
             "result": result,
         })
     }
