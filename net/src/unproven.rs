@@ -9,9 +9,9 @@
 //! begin only a number of handshakes within some seconds, and so may all addresses together. Addresses of nodes of the
 //! registry have slots and handshakes of their own, which no flood from other addresses takes.
 //!
-//! QUIC keeps a closed connection for three times the longest delay of the peer's answers (RFC 9000 §10.2), of which the
-//! peer states a part: up to a minute and a half in all. So a slot that is free again does not mean that the memory of
-//! its connection is, and connections that linger are bounded, too.
+//! QUIC keeps a closed connection for three times the longest delay of the peer's answers (RFC 9000 §10.2), of which
+//! the peer states a part: up to a minute and a half in all. So a slot that is free again does not mean that the memory
+//! of its connection is, and connections that linger are bounded, too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
