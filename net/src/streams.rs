@@ -11,8 +11,6 @@ use std::task::{Context, Poll, Waker};
 use hawser_proto::frame::{CloseCode, StreamCode};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 
-use crate::sessions::close_code;
-
 /// A stream from a peer. Dropping it frees what has arrived and was not read.
 #[derive(Debug)]
 pub(crate) struct ReceivedStream(RecvStream);
@@ -81,6 +79,11 @@ impl Drop for SentStream {
     }
 }
 
+/// Converts a close code to QUIC's integer type.
+pub(crate) fn close_code(code: CloseCode) -> VarInt {
+    VarInt::from_u32(code.code())
+}
+
 /// Closes a connection, and frees what has arrived on streams that were not accepted. Does the latter also if the
 /// connection has ended before.
 pub(crate) fn close(connection: &Connection, code: CloseCode) {
@@ -110,12 +113,12 @@ mod tests {
     use crate::transport;
 
     /// One end of a connection, with threads of its own.
-    struct End {
+    struct ThreadedEnd {
         runtime: Runtime,
         endpoint: Endpoint,
     }
 
-    impl End {
+    impl ThreadedEnd {
         fn new(key: u8) -> Self {
             let runtime =
                 Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -136,7 +139,7 @@ mod tests {
     }
 
     /// Returns the connection of a node, and that of the peer, who has dialled it. Both have proved their ids.
-    fn connect(node: &End, peer: &End) -> (Connection, Connection) {
+    fn connect(node: &ThreadedEnd, peer: &ThreadedEnd) -> (Connection, Connection) {
         let accepting = node.endpoint.clone();
         let accepted =
             node.runtime.spawn(async move { accepting.accept().await.unwrap().await.unwrap() });
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_has_not_acknowledged_goes_with_its_connection() {
-        let (node, peer) = (End::new(1), End::new(2));
+        let (node, peer) = (ThreadedEnd::new(1), ThreadedEnd::new(2));
         let (connection, _dialled) = connect(&node, &peer);
         let stream = node.runtime.block_on(connection.open_uni()).unwrap();
         drop(peer.runtime); // from now on it acknowledges nothing
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_was_not_accepted_goes_with_its_connection() {
-        let (node, peer) = (End::new(1), End::new(2));
+        let (node, peer) = (ThreadedEnd::new(1), ThreadedEnd::new(2));
         let (connection, dialled) = connect(&node, &peer);
         let _streams = peer.runtime.block_on(async {
             let streams = [dialled.open_uni().await.unwrap(), dialled.open_uni().await.unwrap()];
