@@ -60,9 +60,9 @@ const ACCEPTED_UNVALIDATED_MAX: usize = 64;
 /// Connections of the endpoint, also closed ones that linger, from which on a site of no node begins few. Specified in
 /// `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6 /48 takes some 30 MiB.
 const OPEN_MAX: usize = 1024;
-/// Connections from which on no address begins one unless it is known as that of a node.
+/// Connections from which on no address begins one unless it is known as that of a node. Specified likewise.
 const OPEN_OF_ANY_MAX: usize = 2 * OPEN_MAX;
-/// Connections from which on no address begins one.
+/// Connections from which on no address begins one. Specified likewise.
 const OPEN_IN_ALL_MAX: usize = 3 * OPEN_MAX;
 /// Connections that a site of no node begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes
 /// behind one address that restart at once, and their second attempts.
@@ -198,11 +198,10 @@ struct LingeringSites(VecDeque<(Instant, AddressBlock)>);
 
 impl LingeringSites {
     /// Returns true if a site may begin a connection beside `open` others.
-    fn has_room(&mut self, now: Instant, site: AddressBlock, open: usize) -> bool {
-        while self.0.front().is_some_and(|(at, _)| *at + LINGERING <= now) {
-            self.0.pop_front();
-        }
-        let of_site = || self.0.iter().filter(|(_, other)| *other == site).count();
+    fn has_room(&self, now: Instant, site: AddressBlock, open: usize) -> bool {
+        let lingers =
+            |(at, other): &&(Instant, AddressBlock)| *other == site && now < *at + LINGERING;
+        let of_site = || self.0.iter().filter(lingers).count();
         open < OPEN_MAX || (open < OPEN_OF_ANY_MAX && of_site() < OF_SITE_WHEN_CROWDED)
     }
 
