@@ -44,10 +44,10 @@ pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
     InvalidRule(rule.0)
 }
 
-/// Returns true if an envelope with this mark is [booked](RuleNumber::is_booked).
+/// Returns true if an envelope with this mark [may be booked](RuleNumber::may_be_booked).
 #[must_use]
-pub fn is_booked(InvalidRule(rule): InvalidRule) -> bool {
-    RuleNumber(rule).is_booked()
+pub fn may_be_booked(InvalidRule(rule): InvalidRule) -> bool {
+    RuleNumber(rule).may_be_booked()
 }
 
 /// Returns true if envelopes with this mark may be booked, and are not in tallies of this older version of storage.

@@ -17,6 +17,7 @@ use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tokio::time::{Instant, sleep_until};
 
 use crate::counters::PeerError;
+use crate::streams::ReceivedStream;
 
 /// A peer that accepts no control frame for this long is given up. Guessed: several round trips on
 /// the worst link, and short enough that a stuck peer frees its session.
@@ -166,14 +167,15 @@ fn as_frames(frame: &ControlFrame) -> u32 {
 
 /// The receiving half of a control stream.
 pub(crate) struct ControlReader {
-    stream: RecvStream,
+    stream: ReceivedStream,
     decoder: ControlDecoder,
     pace: FramePace,
 }
 
 impl ControlReader {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, decoder: ControlDecoder::new(), pace: FramePace::new(Instant::now()) }
+        let (stream, decoder) = (ReceivedStream::new(stream), ControlDecoder::new());
+        Self { stream, decoder, pace: FramePace::new(Instant::now()) }
     }
 
     /// Reads the next frame, at the pace of all frames. Cancel safe.

@@ -29,7 +29,8 @@ use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::private_peers::PrivatePeers;
 use crate::replica_sources::ReplicaSources;
 use crate::session::NetState;
-use crate::sessions::{GrpcSession, Sessions, close_code};
+use crate::sessions::{GrpcSession, Sessions};
+use crate::streams::close_code;
 use crate::tls::PeerTlsError;
 use crate::transport;
 use crate::unproven::{UnprovenConnections, UnprovenSlot};
@@ -344,7 +345,9 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
                     continue;
                 }
                 let is_node = net.node_addresses.has(address, &net.identity.registry.borrow());
-                let Some(slot) = unproven.admit(address, is_node, now) else {
+                let has_room = unproven.has_room(address, is_node, quic.open_connections(), now);
+                let slot = has_room.then(|| unproven.admit(address, is_node, now)).flatten();
+                let Some(slot) = slot else {
                     net.counters.refuse(PeerError::Busy);
                     incoming.refuse(); // before its handshake, so no frame says why
                     continue;

@@ -10,7 +10,7 @@
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
 //!   announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
-//!   peer asks for;
+//!   peer asks for; `streams` frees the buffers of both;
 //! - `empty_frames`: the bound of frames without envelopes;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
@@ -41,6 +41,7 @@ mod replica_sources;
 mod send;
 mod session;
 mod sessions;
+mod streams;
 mod tls;
 mod transport;
 mod unproven;

@@ -16,6 +16,7 @@ use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
 use crate::empty_frames::EmptyFrameAllowance;
 use crate::open_wants::{OpenWants, StreamMatch};
+use crate::streams::ReceivedStream;
 
 /// Bytes of envelopes that a peer is asked to put into one batch at most. Guessed: a few milliseconds
 /// of verification, so that strands take turns.
@@ -72,12 +73,13 @@ pub(crate) struct FrameBounds {
 /// # Errors
 /// When the stream breaks the protocol, answers no want, or the connection fails.
 pub(crate) async fn read(
-    mut stream: RecvStream,
+    stream: RecvStream,
     wants: Arc<OpenWants>,
     sink: ResponseSink,
     counters: Arc<NetCounters>,
     bounds: FrameBounds,
 ) -> Result<(), SessionError> {
+    let mut stream = ReceivedStream::new(stream);
     let (decoder, ahead, turn) = (DataDecoder::new(), None, None);
     let mut receiver = StrandReceiver { decoder, ahead, counters, bounds, turn };
     let header = match receiver.next(&mut stream).await? {

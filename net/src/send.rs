@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::counters::NetCounters;
+use crate::streams::SentStream;
 
 /// Upper bound of a batch in bytes; a peer may request less. A guess: bounds memory per strand and keeps the
 /// overhead of a frame negligible.
@@ -170,7 +171,8 @@ struct StrandSender {
     counters: Arc<NetCounters>,
 }
 
-/// Opens a stream and sends until the strand's wanted end, or until it is stopped.
+/// Opens a stream and sends until the strand's wanted end, or until it is stopped. Returns when the peer has
+/// acknowledged what was sent, or the connection has ended.
 async fn send(
     connection: Connection,
     mut strand: StrandSender,
@@ -181,21 +183,27 @@ async fn send(
         _ = &mut stopped => return,
         stream = connection.open_uni() => stream,
     };
-    let Ok(mut stream) = stream else { return };
+    let Ok(stream) = stream else { return };
+    let mut stream = SentStream::new(stream, connection);
     let code = tokio::select! {
         biased;
-        code = stopped => code.unwrap_or(StreamCode::Stopped),
+        code = stopped => Some(code.unwrap_or(StreamCode::Stopped)),
         sent = strand.send_all(&mut stream) => match sent {
-            Ok(()) | Err(SendError::Write(_)) => return,
+            Ok(()) | Err(SendError::Write(_)) => None,
             Err(error) => {
                 let originator = strand.header.originator;
                 tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, "a strand cannot be sent");
-                StreamCode::Internal
+                Some(StreamCode::Internal)
             }
         },
     };
-    // Without a reset the stream would end as if it were complete. Fails only without a connection.
-    let _ = stream.reset(VarInt::from_u32(code.code()));
+    drop(strand);
+    match code {
+        // Without a reset the stream would end as if it were complete. Fails only without a connection.
+        Some(code) => _ = stream.reset(VarInt::from_u32(code.code())),
+        // Only with its handle are the buffers of a finished stream freed when the connection ends.
+        None => _ = stream.stopped().await,
+    }
 }
 
 impl StrandSender {

@@ -32,7 +32,8 @@ use crate::private_peers::PrivatePeers;
 use crate::receive::{self, FrameBounds, LongFrames};
 use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
-use crate::sessions::{Sessions, close_code};
+use crate::sessions::Sessions;
+use crate::streams;
 
 /// Interval of clock frames while this node's heads move. Specified in
 /// `docs/protocol/replication.md`.
@@ -80,7 +81,7 @@ impl NetState {
             Ok(admitted) => admitted,
             Err(code) => {
                 tracing::debug!(node_id = %peer, ?code, "peer refused before a session");
-                connection.close(close_code(code), b"");
+                streams::close(&connection, code);
                 return;
             }
         };
@@ -127,7 +128,7 @@ impl NetState {
             SessionError::Closed(_) => CloseCode::Shutdown, // any code: the peer is gone already
             SessionError::Lost(_) | SessionError::NotDialled(_) => CloseCode::Internal,
         };
-        connection.close(close_code(code), b"");
+        streams::close(connection, code);
     }
 }
 

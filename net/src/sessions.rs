@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::frame::{CloseCode, FEATURE_GAPS_ALONE};
 use hawser_proto::{OriginatorId, QuicAddress};
-use quinn::{Connection, VarInt};
+use quinn::Connection;
 use tokio::sync::watch;
 
 use crate::announced::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
 use crate::handshake::ProvenConnection;
+use crate::streams::close_code;
 
 /// Two connections that come up within this time count as dialled at once. A later one means that its
 /// dialler has lost the earlier. Guessed: longer than a handshake on the worst link.
@@ -334,11 +335,6 @@ impl ActiveSession {
         let at_once = now.saturating_duration_since(self.since) < AT_ONCE;
         !at_once || dialler <= self.dialler
     }
-}
-
-/// Converts a close code to QUIC's integer type.
-pub(crate) fn close_code(code: CloseCode) -> VarInt {
-    VarInt::from_u32(code.code())
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@
 //! A handshake takes time of a core, even if it ends at once or another handshake takes its slot. So an address may
 //! begin only a number of handshakes within some seconds, and so may all addresses together. Addresses of nodes of the
 //! registry have slots and handshakes of their own, which no flood from other addresses takes.
+//!
+//! QUIC keeps a closed connection for three times the longest delay of the peer's answers (RFC 9000 §10.2), of which
+//! the peer states a part: up to a minute and a half in all. So a slot that is free again does not mean that the memory
+//! of its connection is, and connections that linger are bounded, too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -52,6 +56,20 @@ const ACCEPTED_WHEN_FULL: usize = 2;
 /// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and
 /// nodes of a large network that restart at once wait for one round trip more.
 const ACCEPTED_UNVALIDATED_MAX: usize = 64;
+
+/// Connections of the endpoint, also closed ones that linger, from which on a site of no node begins few. Specified in
+/// `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6 /48 takes some 30 MiB.
+const OPEN_MAX: usize = 1024;
+/// Connections from which on no address begins one unless it is known as that of a node. Specified likewise.
+const OPEN_OF_ANY_MAX: usize = 2 * OPEN_MAX;
+/// Connections from which on no address begins one. Specified likewise.
+const OPEN_IN_ALL_MAX: usize = 3 * OPEN_MAX;
+/// Connections that a site of no node begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes
+/// behind one address that restart at once, and their second attempts.
+const OF_SITE_WHEN_CROWDED: usize = 16;
+/// Time after which no closed connection is left. Calculated: three times the sum of the longest delay that a peer may
+/// state, 16 s, and of a round trip of five seconds with its variation, 15 s. A handshake takes no longer than that.
+const LINGERING: Duration = Duration::from_secs(100);
 
 /// The unproven connections by age.
 #[derive(Debug, Default)]
@@ -174,6 +192,28 @@ impl AcceptedConnections {
     }
 }
 
+/// The sites of the connections that may linger, oldest first, of addresses that are not known as those of nodes.
+#[derive(Debug, Default)]
+struct LingeringSites(VecDeque<(Instant, AddressBlock)>);
+
+impl LingeringSites {
+    /// Returns true if a site may begin a connection beside `open` others.
+    fn has_room(&self, now: Instant, site: AddressBlock, open: usize) -> bool {
+        let lingers =
+            |(at, other): &&(Instant, AddressBlock)| *other == site && now < *at + LINGERING;
+        let of_site = || self.0.iter().filter(lingers).count();
+        open < OPEN_MAX || (open < OPEN_OF_ANY_MAX && of_site() < OF_SITE_WHEN_CROWDED)
+    }
+
+    /// Notes that a site has begun a connection. Forgets the oldest one if more are known than can be open.
+    fn note(&mut self, now: Instant, site: AddressBlock) {
+        if self.0.len() >= OPEN_OF_ANY_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, site));
+    }
+}
+
 /// The unproven connections of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct UnprovenConnections {
@@ -186,6 +226,7 @@ struct UnprovenState {
     /// Connections accepted from addresses that are not known to be of nodes.
     accepted: AcceptedConnections,
     accepted_of_nodes: AcceptedConnections,
+    lingering: LingeringSites,
     /// One sender for the task of each connection. Dropping it ends the connection.
     running: HashMap<u64, oneshot::Sender<()>>,
 }
@@ -212,6 +253,22 @@ impl UnprovenConnections {
             || accepted_of_nodes.has(now, block)
     }
 
+    /// Returns true if an address may begin a connection while the endpoint has `open` others, also closed ones that
+    /// linger. `is_node` as for [`Self::admit`].
+    pub(crate) fn has_room(
+        &self,
+        address: IpAddr,
+        is_node: bool,
+        open: usize,
+        now: Instant,
+    ) -> bool {
+        let site = AddressBlock::of(address).site();
+        if is_node {
+            return open < OPEN_IN_ALL_MAX;
+        }
+        self.state.lock().lingering.has_room(now, site, open)
+    }
+
     /// Gives a connection a slot, if need be that of another one. `is_node`: its address is known as that of a node of
     /// the registry. `None` if its address, or all other addresses together, have begun too many within the last
     /// seconds.
@@ -227,6 +284,9 @@ impl UnprovenConnections {
         let accepted = if is_node { &mut state.accepted_of_nodes } else { &mut state.accepted };
         if !accepted.enter(now, block, is_node) {
             return None;
+        }
+        if !is_node {
+            state.lingering.note(now, block.site());
         }
         let (number, gone) = state.table.admit(block, is_node);
         if let Some(gone) = gone {
@@ -333,6 +393,29 @@ mod tests {
             "a node of the registry has its own"
         );
         assert!(unproven.admit(host(1), false, now).is_some());
+    }
+
+    /// Each connection is closed at once and lingers.
+    #[test]
+    fn closed_connections_of_a_site_leave_memory_and_room_to_others() {
+        let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
+        let mut open = 0;
+        let mut dial = |address: IpAddr| {
+            let is_begun = unproven.has_room(address, false, open, now)
+                && unproven.admit(address, false, now).is_some();
+            open += usize::from(is_begun);
+            is_begun
+        };
+        assert_eq!((0..10_000).filter(|it| dial(of_site(*it))).count(), OPEN_MAX);
+        assert_eq!((0..1_000).filter(|_| dial(host(1))).count(), OF_SITE_WHEN_CROWDED);
+        let of_others = (2..10_000).filter(|it| dial(host(*it))).count();
+        assert_eq!(of_others, OPEN_OF_ANY_MAX - OPEN_MAX - OF_SITE_WHEN_CROWDED);
+        assert_eq!(open, OPEN_OF_ANY_MAX);
+        assert!(unproven.has_room(host(1), true, OPEN_OF_ANY_MAX, now), "that of a node");
+        assert!(!unproven.has_room(host(1), true, OPEN_IN_ALL_MAX, now));
+        assert!(!unproven.has_room(of_site(1), false, OPEN_MAX, now));
+        assert!(unproven.has_room(of_site(1), false, OPEN_MAX - 1, now));
+        assert!(unproven.has_room(of_site(1), false, OPEN_MAX, now + LINGERING));
     }
 
     #[test]

@@ -30,8 +30,9 @@ const NS_PER_S: i128 = 1_000_000_000;
 
 /// The version of the rule that [`Absences::cover`] and [`Absences::judge`] implement. It is raised when the rule
 /// changes, so that strands are judged again. Before version 1 the encoding had no version, and the second of a removal
-/// belonged to the absence. Before version 2 an envelope kept the mark of any other rule.
-const RULE_VERSION: u8 = 2;
+/// belonged to the absence. Before version 2 an envelope kept the mark of any other rule, and before version 3 that of
+/// layers that do not decode.
+const RULE_VERSION: u8 = 3;
 
 impl Absences {
     /// The absences of a node that never left the network: none.
@@ -86,8 +87,8 @@ impl Absences {
     }
 
     /// Combines the verdict of all other rules on an envelope of this time with the rule of absence. A violation whose
-    /// mark leaves the envelope [booked](RuleNumber::is_booked) is replaced by [`Violation::Absent`], whose mark does
-    /// not; any other violation takes precedence over absence.
+    /// mark [may leave the envelope booked](RuleNumber::may_be_booked) is replaced by [`Violation::Absent`], whose mark
+    /// does not; any other violation takes precedence over absence.
     ///
     /// # Errors
     /// [`Violation::Absent`], or the error in `judged`.
@@ -97,8 +98,8 @@ impl Absences {
         judged: Result<(), Violation>,
     ) -> Result<(), Violation> {
         let rule = judged.as_ref().err().map(Violation::rule);
-        let would_be_booked = rule.is_none_or(|rule| rule.is_some_and(RuleNumber::is_booked));
-        match would_be_booked && self.cover(originator_ns) {
+        let may_be_booked = rule.is_none_or(|rule| rule.is_some_and(RuleNumber::may_be_booked));
+        match may_be_booked && self.cover(originator_ns) {
             true => Err(Violation::Absent),
             false => judged,
         }
@@ -124,6 +125,8 @@ impl Absences {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::envelope::LayerError;
+
     use super::*;
 
     fn absence(from_s: u64, until_s: Option<u64>) -> Absence {
@@ -180,8 +183,10 @@ mod tests {
         let away = Absences::new(vec![absence(9, Some(12))]).unwrap();
         let of = |ns: i64, judged| away.judge(ns, judged);
         let (before, within) = (9_000_000_000, 11_000_000_000);
-        for booked in [Violation::TopicMismatch, Violation::ChainBoundMessage, Violation::Expiry(1)]
-        {
+        let odd = Violation::Undecodable(LayerError::PayloadMissing);
+        let booked =
+            [Violation::TopicMismatch, Violation::ChainBoundMessage, Violation::Expiry(1), odd];
+        for booked in booked {
             assert_eq!(of(before, Err(booked.clone())), Err(booked.clone()));
             assert_eq!(of(within, Err(booked)), Err(Violation::Absent));
         }

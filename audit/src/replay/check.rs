@@ -279,10 +279,12 @@ impl Checker {
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
             Err(violation) => {
-                if matches!(violation, Violation::Undecodable(_)) {
+                let is_undecodable = matches!(violation, Violation::Undecodable(_));
+                signed.violation = self.absences.judge(originator_ns, Err(violation)).err();
+                if is_undecodable {
                     self.count_odd(&mut signed, statement);
                 }
-                return Signed { violation: Some(violation), ..signed };
+                return signed;
             }
         };
         let judged = match &self.key {
@@ -339,7 +341,7 @@ impl Checker {
     }
 
     /// Adds the payer, the charge and the count of an envelope whose layers do not decode here, if its payer owes for
-    /// it: other nodes may have read it, so its mark proves nothing.
+    /// it: other nodes may have read it, so its mark proves nothing. A node charges nothing in an absence.
     fn count_odd(&self, signed: &mut Signed, statement: Bytes) {
         let Ok(statement) = OpenedStatement::read(statement) else { return };
         let terms = odd_terms(self.originator, statement.payer_envelope_bytes());
@@ -347,6 +349,9 @@ impl Checker {
         let stated_picodollars = statement.base_fee().plus(statement.congestion_fee());
         signed.is_unproven = true;
         signed.payer = Some(payer);
+        if matches!(signed.violation, Some(Violation::Absent)) {
+            return;
+        }
         signed.payer_digest = Some(digest);
         signed.counts_for_congestion = self.originator.is_node();
         signed.charge = Some(Charge { payer, size_bytes, retention_days, stated_picodollars });

@@ -78,7 +78,7 @@ impl Sim {
             originator,
             rule: ABSENT,
             is_broken_at: &|ns| absences.cover(ns),
-            replaces: &|InvalidRule(rule)| RuleNumber(rule).is_booked(),
+            replaces: &|InvalidRule(rule)| RuleNumber(rule).may_be_booked(),
             judge: &|bytes| judge(originator, id, bytes).expect("it is signed").validity,
             basis: &absences.to_bytes(),
         };

@@ -62,14 +62,15 @@ impl OpenedEnvelope {
     /// long ones are not held, but read again when the envelope has its turn.
     fn parse(self) -> ParsedEnvelope {
         let Self { bytes, statement } = self;
-        let (id, read) = (statement.id(), statement.clone().parse());
+        let (id, originator_ns) = (statement.id(), statement.originator_ns());
+        let read = statement.clone().parse();
         let inner = match read {
             Ok(long) if is_long(&long) => {
                 InnerLayers::Long { claim: payer_claim(long.payer()), statement }
             }
             read => InnerLayers::Held(read),
         };
-        ParsedEnvelope { bytes, id, inner }
+        ParsedEnvelope { bytes, id, originator_ns, inner }
     }
 }
 
@@ -83,6 +84,7 @@ fn is_long(statement: &UnsignedOriginatorEnvelope) -> bool {
 struct ParsedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
+    originator_ns: i64,
     inner: InnerLayers,
 }
 
@@ -245,11 +247,13 @@ impl EnvelopeVerifier {
     }
 
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
-        let ParsedEnvelope { bytes, id, inner } = envelope;
+        let ParsedEnvelope { bytes, id, originator_ns, inner } = envelope;
         let read = check_length(bytes.len()).and_then(|()| Ok(inner.read()?));
         let statement = match read {
             Ok(statement) => statement,
             Err(violation) => {
+                let judged = self.absences.judge(originator_ns, Err(violation));
+                let violation = judged.expect_err("an absence excuses nothing");
                 let entry = LogEntry::invalid(id, bytes, facts::mark_of(rule(&violation)));
                 // Other software may have read it from a payer, who owes for it then.
                 let facts = facts::of_stored(&entry.bytes, entry.validity, self.own);
@@ -257,7 +261,7 @@ impl EnvelopeVerifier {
             }
         };
         let judged = check_statement(&statement, payer.clone(), &self.key);
-        match self.absences.judge(statement.originator_ns(), judged) {
+        match self.absences.judge(originator_ns, judged) {
             Ok(()) => {
                 LogEntry::valid(id, bytes, facts::of_statement(&statement, payer.ok(), self.own))
             }

@@ -26,7 +26,7 @@ impl EnvelopeVerifier {
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
         let (hashed, statement, proof) = HashedEnvelope::open(bytes.clone()).ok()?;
         let (opened, _) = self.opened(bytes, statement, proof).ok()?;
-        let ParsedEnvelope { bytes, id, inner } = opened.parse();
+        let ParsedEnvelope { bytes, id, inner, .. } = opened.parse();
         // Long ones are updates and reports, which are never shown before they are verified.
         let InnerLayers::Held(Ok(statement)) = inner else { return None };
         check_length(bytes.len()).ok()?;

@@ -291,7 +291,7 @@ impl LoadingPage {
 pub struct NewestQuery {
     log: LogAccess,
     topics: Vec<Topic>,
-    horizon_ns: i64,
+    now_ns: i64,
     /// The heads of the first turn.
     heads: Option<Arc<Cursor>>,
     /// The places of the topics, in the order in which they are looked for. The first turn makes it.
@@ -309,12 +309,12 @@ pub struct NewestQuery {
 }
 
 impl NewestQuery {
-    pub(super) fn new(log: LogAccess, topics: Vec<Topic>, horizon_ns: i64) -> Self {
+    pub(super) fn new(log: LogAccess, topics: Vec<Topic>, now_ns: i64) -> Self {
         Self {
             memory: HeldMemory::new(Arc::clone(&log.memory)),
             log,
             topics,
-            horizon_ns,
+            now_ns,
             heads: None,
             order: Vec::new(),
             seen: 0,
@@ -381,7 +381,7 @@ impl NewestQuery {
             let topic = &self.topics[place];
             self.seen += 1;
             if !self.newest.contains_key(topic) {
-                let found = newest_visible(&mut rows, heads, topic, self.horizon_ns)?;
+                let found = newest_visible(&mut rows, heads, topic, self.now_ns)?;
                 self.newest.insert(topic.clone(), found);
             }
         }
@@ -455,7 +455,7 @@ impl NewestQuery {
             return Err(QueryError::Absent(id));
         }
         let mut rows = snapshot.topics();
-        let mut found = newest_visible(&mut rows, heads, topic, self.horizon_ns)?;
+        let mut found = newest_visible(&mut rows, heads, topic, self.now_ns)?;
         let mut spent = rows.looked_at();
         if let Some(row) = &mut found {
             let len_bytes = row.len_bytes as usize;

@@ -22,7 +22,6 @@ use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::memory::ReadMemory;
-use crate::read::newest::FUTURE_NS_MAX;
 use crate::read::plan::Cursors;
 use crate::read::rows::ROWS_PER_SEEK;
 use crate::runtime::Heads;
@@ -163,9 +162,9 @@ impl Reader {
     }
 
     /// Returns the newest envelope of each topic, in the order of the request and as often as
-    /// requested: of each strand the last one whose time has come, of these the one with the highest
-    /// time, ties by envelope id; `None` where there is none. A time has come until 5 minutes after
-    /// this node's clock; the earliest of those that have not comes last of all. Passes over envelopes
+    /// requested: of each strand the last one that is dated at most 5 minutes ahead of this node's clock,
+    /// of these the one whose strand has the highest time that has come, ties by envelope id; `None` where
+    /// there is none. A strand without such a time comes after all others. Passes over envelopes
     /// that depend on a chain envelope which this node does not hold yet.
     ///
     /// The result is exact if, in each strand, the envelopes of the topic that count precede those that do not, or are
@@ -187,8 +186,7 @@ impl Reader {
     /// Begins what [`newest`](Self::newest) does, to be done in turns. Reads nothing yet.
     #[must_use]
     pub fn newest_query(&self, topics: Vec<Topic>) -> NewestQuery {
-        let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
-        NewestQuery::new(self.log.clone(), topics, horizon_ns)
+        NewestQuery::new(self.log.clone(), topics, self.clock.now_ns())
     }
 
     /// Returns the inbox of each address, in the order of the request; of several the one that it

@@ -40,7 +40,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let (store, heads, hub) = (store(), Heads::new(Cursor::new()), Hub::new());
-        let clock = Arc::new(StoppedClock(0));
+        let clock = Arc::new(StoppedClock(1_000_000_000));
         let reader = Reader::new(store.clone(), heads.clone(), hub.clone(), clock);
         Self { store, heads, hub, reader }
     }

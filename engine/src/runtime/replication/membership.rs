@@ -42,7 +42,7 @@ pub(super) fn judge(
         originator,
         rule: facts::mark_of(RuleNumber::ABSENT),
         is_broken_at: &|originator_ns| absences.cover(originator_ns),
-        replaces: &facts::is_booked,
+        replaces: &facts::may_be_booked,
         judge: &|bytes: &Bytes| verifier.validity_of_stored(bytes),
         basis: &absences.to_bytes(),
     };
