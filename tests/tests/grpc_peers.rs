@@ -2,6 +2,7 @@
 //! Hawser nodes without QUIC between them converge.
 
 mod grpc_networks;
+mod grpc_parts;
 mod grpc_relays;
 
 use std::time::Duration;

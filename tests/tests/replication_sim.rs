@@ -2,6 +2,7 @@
 //! peer, logs stay correct, and once the faults end they become equal.
 
 mod audited_liars;
+mod parts_over_grpc;
 mod same_runs;
 mod second_failover;
 

@@ -14,14 +14,12 @@ use super::answer::Answer;
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
+use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
 use super::silence::WantAnswer;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, SubscribeRpc};
 
-/// Envelopes in one page. Guessed: most gaps are shorter, and a page of the longest messages is within the
-/// limit of a message.
-const PAGE_ENVELOPES: u32 = 100;
 /// Longest wait for a page, or for shorter ones after it, before a stream is opened. A guess: a part of the time for
 /// which the follower waits for an answer, so that a peer whose pages hang is asked for its stream within the same
 /// want.
@@ -197,13 +195,15 @@ impl WantCall {
         }
     }
 
-    /// Asks for a range page by page.
+    /// Asks for a range page by page. A stream would show nothing that the peer has marked invalid, and go on behind
+    /// the end. Nodes of other software also keep a stream that its caller has ended until the strand grows.
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
-        let mut limit = PAGE_ENVELOPES;
+        let mut limit = PageLimit::new();
         while !feed.is_over() {
             let Some((page, _memory)) = self.next_page(&feed, &mut limit).await? else {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             };
+            limit.note(&page);
             let before = feed.position();
             if !self.hand_over(&mut feed, page).await? {
                 return Ok(());
@@ -239,7 +239,7 @@ impl WantCall {
         let (originator, now) = (self.want.originator, Instant::now());
         let gaps = RangeGaps::new(originator, range, self.may_expire, now);
         let mut gaps = if self.is_relayed() { gaps.of_relay() } else { gaps };
-        let mut limit = PAGE_ENVELOPES;
+        let mut limit = PageLimit::new();
         while !gaps.is_over() {
             let Some((page, _memory)) = self.next_page(gaps.feed(), &mut limit).await? else {
                 break;
@@ -251,17 +251,18 @@ impl WantCall {
         Ok(gaps.into_items())
     }
 
-    /// Asks for the next page of a range, of at most `limit` envelopes, and for a shorter one if the peer answers with
-    /// an error. Returns `None` if the peer refuses or is busy, or this node has no memory for its page now.
+    /// Asks for the next page of a range, of as many envelopes as `limit` says, and for a shorter one if the peer
+    /// answers with an error. Returns `None` if the peer refuses or is busy, or this node has no memory for its page
+    /// now.
     async fn next_page(
         &self,
         feed: &WantFeed,
-        limit: &mut u32,
+        limit: &mut PageLimit,
     ) -> Result<Option<(Vec<Bytes>, Answer)>, SessionError> {
         loop {
             let began = Instant::now();
             // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
-            let count = (*limit).min(feed.places_left());
+            let count = limit.envelopes().min(feed.places_left());
             let asked = self.client.query(self.want.originator, feed.position(), count).await;
             let is_busy = matches!(&asked, Err(PeerCallError::Busy(_)));
             if is_busy {
@@ -276,7 +277,7 @@ impl WantCall {
                     | PeerCallError::Busy(error),
                 ) if count > 1 => {
                     tracing::debug!(error, count, "a page is asked for again, shorter");
-                    *limit = count.div_ceil(10);
+                    limit.shorten(count);
                 }
                 // The range is asked for again, when the peer may have less to do, or other long messages may be
                 // complete.

@@ -3,7 +3,8 @@
 //! - [`maintain`]: when a peer is dialled over gRPC; `membership`: pauses while registries may differ;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `silence`: when a want without an answer is a peer's fault;
-//! - `calls`: one want as a stream or as pages; `feed`, `range_gaps`: its answers, as state machines without I/O;
+//! - `calls`: one want as a stream or as pages; `page_limit`: the length of these; `feed`, `range_gaps`: its answers.
+//!   These three are state machines without I/O;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
@@ -26,6 +27,7 @@ mod frame_meter;
 mod membership;
 mod message_reader;
 mod messages;
+mod page_limit;
 pub(crate) mod plain_text;
 mod range_gaps;
 mod session;

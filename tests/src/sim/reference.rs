@@ -114,6 +114,11 @@ impl Sim {
         }
     }
 
+    /// Returns true if a node proves its id to its followers. One that is followed over gRPC does not.
+    pub(super) fn proves_its_id(&self, node: OriginatorId) -> bool {
+        !self.reference.contains_key(&node)
+    }
+
     /// Returns what a node orders at a place of its own strand.
     pub(super) fn own_version(&self, node: OriginatorId, place: SequenceId) -> Version {
         if let Some(tens) = self.dated.get(&(node, place)) {

@@ -45,11 +45,14 @@ impl Sim {
         connection.clock_due.clear();
         connection.shown_sizes.clear();
         let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
+        let is_proven = self.proves_its_id(path.server);
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
-            following.follower.handle_proven(now, path.server);
+            if is_proven {
+                following.follower.handle_proven(now, path.server);
+            }
             if names_gaps {
                 following.follower.handle_names_gaps(path.server);
             }

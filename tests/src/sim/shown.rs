@@ -228,9 +228,12 @@ impl Sim {
             }
             self.stop_want(path, originator);
             let head = self.claimed_head(path, originator);
+            let is_proven = self.proves_its_id(path.server);
             let following = self.node(id).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
-            following.follower.handle_proven(now, path.server);
+            if is_proven {
+                following.follower.handle_proven(now, path.server);
+            }
             if names_gaps {
                 following.follower.handle_names_gaps(path.server);
             }

@@ -10,9 +10,11 @@ use hawser_storage::LogEntry;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitLimits {
     /// The least number of places beyond the accepted ones that the source and another peer must claim before a
-    /// backlog is split. A quarter of it is left to the source at the end.
+    /// backlog is split. A quarter of it is left to the source at the end. After a part that no peer sends as a whole,
+    /// the source sends as many places alone.
     pub backlog_min: u64,
-    /// Places of a peer's first part. Each part that it completes doubles the next one.
+    /// Places of a peer's first part. Each part that it completes doubles the next one, or halves it if other peers had
+    /// to wait for it.
     pub first_part_places: u64,
     /// Places of a part, at most.
     pub part_places_max: u64,

@@ -46,8 +46,12 @@ impl Follower {
     }
 
     /// Ends the want of such a peer, which has told all that it can. It would send the same envelope again, so it is
-    /// not asked for everything that follows for a minute, unless it becomes the source anew.
+    /// not asked for everything that follows for a minute, unless it becomes the source anew. A part of a backlog it
+    /// loses like one in which it names a gap.
     fn end_passed_on(&mut self, now: Instant, peer: OriginatorId) {
+        if self.sends_part(peer) {
+            return self.note_left_out(peer);
+        }
         let has_end = self.open_want(peer).is_some_and(|open| open.up_to.is_some());
         self.effects.push_back(Effect::Stop { peer });
         if has_end {

@@ -41,7 +41,7 @@ impl Follower {
         self
     }
 
-    /// Notes that a connected peer has proved its id, and answers wants with an end as fast as any.
+    /// Notes that a connected peer has proved its id. Such a peer checks what it passes on.
     pub fn handle_proven(&mut self, now: Instant, peer: OriginatorId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_proven = true;
@@ -137,6 +137,11 @@ impl Follower {
         let is_done = lead.is_none() && !has_new();
         if self.search.is_some() || is_stuck || is_done || !self.is_sharer_now(self.choice.source) {
             self.end_split();
+        }
+        if is_stuck {
+            // A strand that lacks one place may lack many, and each costs the parts that wait.
+            let behind = self.split_after.0.saturating_add(self.split_limits.backlog_min);
+            self.split_after = SequenceId(behind);
         }
     }
 
@@ -255,8 +260,12 @@ impl Follower {
         self.cancel_want(from);
     }
 
-    /// Notes that a peer has refused a part, or that its stream broke.
+    /// Notes that a peer has refused a part, or that its stream broke. It is not asked for that part again: it may send
+    /// the strand without an end, and nothing else.
     pub(super) fn note_part_closed(&mut self, now: Instant, from: OriginatorId) {
+        if let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) {
+            split.parts[index].avoided.push(from);
+        }
         self.release_part(from);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.open = None;
@@ -288,11 +297,17 @@ impl Follower {
         index: usize,
         writes: &mut PendingWrites,
     ) {
+        // Other peers have waited for it with nothing to send.
+        let was_late = index == 0 && self.reassigned_at().is_some();
+        let places_max = self.split_limits.part_places_max;
         self.release_part(from);
         if let Some(peer) = self.peers.get_mut(&from) {
             // Only the end frame is still to come.
             peer.open = None;
-            peer.part_places = peer.part_places.saturating_mul(2);
+            peer.part_places = match was_late {
+                true => (peer.part_places / 2).max(1),
+                false => peer.part_places.saturating_mul(2).min(places_max),
+            };
         }
         if index > 0 {
             return;
@@ -323,8 +338,8 @@ impl Follower {
         parts.pop_front_if(|part| part.position == part.through)
     }
 
-    /// Ends the split; the waiting places are requested again, without an end, from the source. A part that no peer
-    /// sends as a whole has to be passed before the next split.
+    /// Ends the split; the waiting places are requested again, without an end, from the source. The first part has to
+    /// be passed before the next split.
     fn end_split(&mut self) {
         let Some(split) = self.split.take() else { return };
         if let Some(lead) = split.parts.front() {
@@ -434,10 +449,7 @@ impl Follower {
     /// True if a peer may be asked for parts at all.
     fn is_sharer(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
         let is_left = self.choice.is_relayed && id == self.originator;
-        peer.is_proven
-            && !is_left
-            && !self.choice.is_paused(id)
-            && peer.claimed_head > self.accepted
+        !is_left && !self.choice.is_paused(id) && peer.claimed_head > self.accepted
     }
 
     /// Returns [`is_sharer`](Self::is_sharer) for the peer with this id; false if it is not connected.

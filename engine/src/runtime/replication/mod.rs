@@ -273,9 +273,8 @@ impl Replication {
         Link::new(self.state.clone(), peer, kind, Some(&clock))
     }
 
-    /// Does the same for a peer that only answers at its address in the registry. No backlog is split among such peers.
-    /// `clock` is `None` for a peer that cannot send its heads: it has stated nothing about this node's own strand
-    /// then.
+    /// Does the same for a peer that only answers at its address in the registry. `clock` is `None` for a peer that
+    /// cannot send its heads: it has stated nothing about this node's own strand then.
     #[must_use]
     pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
         let kind = PeerKind { is_proven: false, names_gaps: false };

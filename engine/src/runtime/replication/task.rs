@@ -407,8 +407,10 @@ impl StrandTask {
 
     /// Splits a long backlog among peers while fewer than [`SPLITS_MAX`](super::state::SPLITS_MAX) strands do.
     fn split(&mut self) {
-        // Only envelopes that arrive in order can be shown before they are verified.
-        if self.follower.is_split() || self.ahead.is_on() {
+        // Only envelopes that arrive in order can be shown before they are verified. The sources of a replica are nodes
+        // over gRPC, from which one stream may bring more than parts.
+        let is_replica = self.state.own == OriginatorId::REPLICA;
+        if self.follower.is_split() || self.ahead.is_on() || is_replica {
             return;
         }
         self.split_permit = None;

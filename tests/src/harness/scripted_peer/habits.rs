@@ -74,6 +74,8 @@ pub struct Habits {
     pub greets: bool,
     /// Time of silence before a keep-alive.
     pub keep_alive: Duration,
+    /// Time after each message of a stream with envelopes. The reference implementation waits after those with many.
+    pub stream_pause: Duration,
     /// Envelopes after which each stream ends, and how.
     pub ends_after: Option<(usize, StreamEnd)>,
     /// Sends each envelope twice.
@@ -110,6 +112,7 @@ impl Default for Habits {
             tells_clock: true,
             greets: true,
             keep_alive: Duration::from_secs(1),
+            stream_pause: Duration::ZERO,
             ends_after: None,
             repeats: false,
             tells_two_stories: false,

@@ -164,7 +164,9 @@ fn page(state: &ScriptedPeerState, request: api::QueryEnvelopesRequest) -> Bytes
     }
     let originator = asked(&query.originator_node_ids);
     let after = place(originator, query.last_seen.as_ref());
-    answer::message(answer::page(state, originator, after, limit).0, false)
+    let (page, _) = answer::page(state, originator, after, limit);
+    state.seen.lock().paged += page.len() as u64;
+    answer::message(page, false)
 }
 
 /// The one strand that Hawser asks for in a call.
@@ -287,5 +289,6 @@ async fn stream(
             Some((count, StreamEnd::NoStatus)) if sent >= count => return Ok(()),
             _ => {}
         }
+        tokio::time::sleep(habits.stream_pause).await;
     }
 }

@@ -24,6 +24,8 @@ pub struct Seen {
     pub without_token: u64,
     /// The maximum number of bytes of envelopes that it has put into one message.
     pub frame_bytes_max: usize,
+    /// Envelopes that it has put into pages.
+    pub paged: u64,
     /// The maximum number of pages that it was asked for at a time.
     pub pages_max: usize,
     /// The maximum number of bytes at a time of long messages that it never ended, of calls that were open.

@@ -25,12 +25,19 @@ enum Habit {
 impl Rig {
     /// Holds nothing; three peers have proved their ids and claim `head`.
     fn behind(head: u64) -> Self {
+        Self::behind_peers(head, true)
+    }
+
+    /// Holds nothing; three peers claim `head`. Those over gRPC do not prove their ids.
+    fn behind_peers(head: u64, are_proven: bool) -> Self {
         let mut rig = Self::new(0);
         rig.follower =
             Follower::new(SOURCE, SequenceId::NONE, [], rig.now).with_split_limits(LIMITS);
         for peer in PEERS {
             rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
-            rig.follower.handle_proven(rig.now, peer);
+            if are_proven {
+                rig.follower.handle_proven(rig.now, peer);
+            }
         }
         rig.effects();
         rig
@@ -38,7 +45,12 @@ impl Rig {
 
     /// Holds nothing, and has split the backlog.
     fn split(head: u64) -> Self {
-        let mut rig = Self::behind(head);
+        Self::split_among(head, true)
+    }
+
+    /// Holds nothing, and has split the backlog among peers that have proved their ids or have not.
+    fn split_among(head: u64, are_proven: bool) -> Self {
+        let mut rig = Self::behind_peers(head, are_proven);
         rig.follower.start_split(rig.now);
         rig.effects();
         assert!(rig.follower.is_split());
@@ -101,7 +113,12 @@ fn appended(effects: &[Effect]) -> Vec<u64> {
 
 #[test]
 fn each_peer_sends_another_part_and_the_strand_grows_in_order() {
-    let mut rig = Rig::split(1_000);
+    for are_proven in [true, false] {
+        grows_in_order_from_parts(Rig::split_among(1_000, are_proven));
+    }
+}
+
+fn grows_in_order_from_parts(mut rig: Rig) {
     let asked = PEERS.map(|peer| rig.asks(peer));
     assert_eq!(asked, [(0, Some(10)), (10, Some(20)), (20, Some(30))].map(Some));
     assert_eq!(appended(&rig.send_part(THIRD, 1_000, 10)), Vec::<u64>::new(), "it waits");
@@ -143,7 +160,7 @@ fn the_end_of_the_strand_comes_from_the_source_alone() {
 }
 
 #[test]
-fn a_backlog_is_split_only_among_peers_that_proved_their_ids_and_by_a_claim_of_the_source() {
+fn a_backlog_is_split_only_among_two_peers_or_more_and_by_a_claim_of_the_source() {
     let mut rig = Rig::behind(100);
     assert!(!rig.follower.can_split(), "it is short");
     rig.claims(OTHER, 1 << 60);
@@ -156,21 +173,62 @@ fn a_backlog_is_split_only_among_peers_that_proved_their_ids_and_by_a_claim_of_t
     assert!(rig.follower.can_split());
     let mut rig = Rig::new(0);
     rig.follower = Follower::new(SOURCE, SequenceId::NONE, [], rig.now).with_split_limits(LIMITS);
-    for peer in PEERS {
-        rig.follower.handle_peer_up(rig.now, peer, SequenceId(1_000));
-    }
-    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(1_000));
     assert!(!rig.follower.can_split(), "one peer alone");
-    rig.follower.handle_proven(rig.now, THIRD);
+    rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(100));
+    assert!(!rig.follower.can_split(), "another one that claims less");
+    rig.follower.handle_head(rig.now, THIRD, SequenceId(1_000));
     assert!(rig.follower.can_split());
+}
+
+/// A relay over gRPC does not check what it passes on, and keeps its connection.
+#[test]
+fn a_relay_that_passes_on_a_forged_envelope_in_a_part_loses_the_part_at_once() {
+    let mut rig = Rig::split_among(1_000, false);
+    assert_eq!(rig.asks(OTHER), Some((10, Some(20))));
+    let mut items = envelopes(11..=14);
+    items.push(StrandItem::Envelope(Err(PeerViolation::ForgedSignature)));
+    items.extend(envelopes(15..=20));
+    let effects = rig.answer(OTHER, items);
+    assert!(effects.contains(&Effect::Stop { peer: OTHER }), "{effects:?}");
+    let is_left = |effect: &Effect| matches!(effect, Effect::Disconnect { .. });
+    assert!(!effects.iter().any(is_left), "{effects:?}");
+    assert_eq!(rig.asks(OTHER), Some((30, Some(40))), "another part may be sound");
+    rig.send_part(THIRD, 1_000, 10);
+    assert_eq!(rig.asks(THIRD), Some((14, Some(20))), "the rest of its part");
+    rig.send_part(SOURCE, 1_000, 10);
+    let effects = rig.send_part(THIRD, 1_000, 6);
+    assert_eq!(appended(&effects), (15..=30).collect::<Vec<_>>());
+    rig.send_part(OTHER, 1_000, 10);
+    assert_eq!(rig.asks(OTHER), None, "another peer has sent what it did not");
+    assert_eq!(rig.follower.accepted(), SequenceId(40));
+    assert!(rig.follower.is_split());
+}
+
+/// A node of other software may be too busy for parts, and send its strand all the same.
+#[test]
+fn a_backlog_whose_parts_are_refused_comes_without_parts() {
+    for are_proven in [true, false] {
+        let mut rig = Rig::split_among(1_000, are_proven);
+        for _ in 0..20 {
+            if !rig.follower.is_split() {
+                break;
+            }
+            PEERS.iter().for_each(|peer| drop(rig.do_habit(Habit::Refuses, *peer, 1_000)));
+            rig.wait(RETRY_AFTER);
+        }
+        assert!(!rig.follower.is_split(), "{are_proven}");
+        let source = rig.follower.source().unwrap();
+        assert_eq!(rig.asks(source), Some((0, None)));
+    }
 }
 
 #[test]
 fn a_peer_that_shows_nothing_of_its_part_loses_it_to_another() {
     use Habit::{ClaimsGaps, EndsEarly, Forges, IsSilent, Refuses};
     for habit in [IsSilent, ClaimsGaps, EndsEarly, Refuses, Forges] {
-        for bad in PEERS {
-            let mut rig = Rig::split(10_000);
+        for (bad, are_proven) in PEERS.into_iter().flat_map(|peer| [(peer, true), (peer, false)]) {
+            let mut rig = Rig::split_among(10_000, are_proven);
             let (begin, mut places) = (rig.now, Vec::new());
             while rig.follower.accepted().0 < 9_900 {
                 for peer in PEERS {
@@ -205,6 +263,24 @@ fn a_slow_peer_loses_the_first_part_and_gets_smaller_ones() {
     if let Some((after, up_to)) = rig.asks(SOURCE) {
         assert!(up_to.unwrap() - after <= 10, "{after} {up_to:?}");
     }
+}
+
+/// Otherwise a far peer would hold a near one up with each of its parts.
+#[test]
+fn a_peer_for_which_others_have_waited_gets_a_smaller_part() {
+    let mut rig = Rig::split(1 << 40);
+    rig.send_part(SOURCE, 1 << 40, 9);
+    for _ in 0..100 {
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, 1 << 40, 40);
+        }
+    }
+    assert_eq!([OTHER, THIRD].map(|peer| rig.asks(peer)), [None, None], "they wait");
+    rig.send_part(SOURCE, 1 << 40, 1);
+    assert!(rig.follower.accepted().0 > 100, "{:?}", rig.follower.accepted());
+    let places = |rig: &Rig, peer| rig.asks(peer).and_then(|(after, end)| Some(end? - after));
+    assert_eq!(places(&rig, SOURCE), Some(5), "half of its first part");
+    assert_eq!(places(&rig, OTHER), Some(40));
 }
 
 #[test]
@@ -258,6 +334,9 @@ fn a_gap_that_every_peer_claims_is_searched_for_as_ever_and_the_split_goes_on_be
     let source = rig.follower.source().unwrap();
     rig.answer(source, envelopes(6..=40));
     rig.store_all();
+    assert!(!rig.follower.can_split(), "a strand with many gaps would be split at each of them");
+    rig.answer(source, envelopes(41..=110));
+    rig.store_all();
     assert!(rig.follower.can_split());
 }
 
@@ -266,9 +345,10 @@ proptest! {
     #[test]
     fn a_split_backlog_has_no_gap_and_no_repeat_whatever_peers_do(
         steps in prop::collection::vec((0usize..3, 0u8..9, 1u64..50), 1..300),
+        are_proven in any::<bool>(),
     ) {
         let head = 2_000;
-        let mut rig = Rig::behind(head);
+        let mut rig = Rig::behind_peers(head, are_proven);
         let mut places = Vec::new();
         for (peer, step, count) in steps {
             let peer = PEERS[peer];
@@ -284,7 +364,9 @@ proptest! {
                 7 => {
                     rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
                     rig.asked.remove(&peer);
-                    rig.follower.handle_proven(rig.now, peer);
+                    if are_proven {
+                        rig.follower.handle_proven(rig.now, peer);
+                    }
                     rig.effects()
                 }
                 _ => rig.wait(Duration::from_millis(count * 20)),
