@@ -26,7 +26,7 @@ pub(super) struct ReportContractAt {
     pub(super) address: Address,
 }
 
-/// Creates the worker. `key` signs reports and pays for transactions. The state folder keeps what the last hour has cost.
+/// Creates the worker. `key` signs reports and pays for transactions. The state folder keeps what an hour has cost.
 pub(super) fn reporter(
     engine: &Engine,
     key: &SecretKey,

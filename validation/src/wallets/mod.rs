@@ -31,7 +31,7 @@ use crate::limits::{
     JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX,
 };
 use answer_key::answer_key;
-use firsts::FirstAttempts;
+use firsts::{FirstAttempts, FirstDays};
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
@@ -60,9 +60,10 @@ pub struct Wallets {
     chains: Arc<dyn WalletChains>,
     listed: WalletChainList,
     answers: Cache<Digest, WalletAnswer>,
-    /// The times since which answers have been missing: of the first failed attempt, or, without an endpoint, of the
-    /// first time that the question came up.
+    /// The times since which answers have been missing: of the first failed attempt.
     firsts: FirstAttempts,
+    /// The same for chains without an endpoint: of the first question about an event of the same day.
+    unreached: FirstDays,
     queue: QuestionQueue,
     /// Permits for concurrent questions to each chain that has an endpoint.
     permits: BTreeMap<u64, Semaphore>,
@@ -91,6 +92,7 @@ impl Wallets {
             listed,
             answers: Cache::new(WALLET_ANSWERS_MAX),
             firsts: FirstAttempts::default(),
+            unreached: FirstDays::default(),
             queue: QuestionQueue::default(),
             permits,
             chain_time_s: AtomicU64::new(0),
@@ -132,7 +134,7 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.firsts.asked_for(key, Instant::now()))
+                (known, self.asked_for(key, question.chain_id, event_s))
             }
         };
         let decision = rule::decide(&QuestionFacts {
@@ -148,23 +150,27 @@ impl Wallets {
         decision
     }
 
+    /// Returns the time for which the answer to a question has been missing.
+    fn asked_for(&self, key: Digest, chain_id: u64, event_s: u64) -> Duration {
+        let now = Instant::now();
+        if self.reaches(chain_id) {
+            self.firsts.asked_for(key, now)
+        } else {
+            self.unreached.asked_for(chain_id, event_s, now)
+        }
+    }
+
     /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
     /// others follow when the update is validated again with the answers. A question whose chain has no endpoint is not
-    /// queued; the waiting time of the first one of these starts now, so that it does not block its inbox for ever.
+    /// queued; the waiting time of its day starts now if it has not, so that it does not block its inbox for ever.
     /// `event_s` is the time of the update's event, unix seconds.
     pub fn look_for(&self, open: &[WalletQuestion], event_s: u64) {
-        let mut without_endpoint = None;
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
-            let key = answer_key(question);
             if self.reaches(question.chain_id) {
-                self.queue.add(question, self.firsts.has(key), event_s);
+                self.queue.add(question, self.firsts.has(answer_key(question)), event_s);
             } else {
-                // One without an answer decides the update. The others would only take room from other updates.
-                without_endpoint = without_endpoint.or(Some(key));
+                self.unreached.note(question.chain_id, event_s, Instant::now());
             }
-        }
-        if let Some(key) = without_endpoint {
-            self.firsts.note(key, Instant::now());
         }
     }
 
@@ -250,7 +256,7 @@ impl Wallets {
     }
 
     fn reaches(&self, chain_id: u64) -> bool {
-        self.chains.ids().contains(&chain_id)
+        self.permits.contains_key(&chain_id)
     }
 
     /// Notifies the task of [`start`](Self::start) to validate the waiting updates soon. For updates that wait for
@@ -463,23 +469,24 @@ mod tests {
         assert_eq!(wallets.queue.start_due().0, [many[4].clone()], "the next one follows");
     }
 
-    /// Otherwise a quarter of the updates would be enough to fill the memory of first attempts.
+    /// If each question took a place in the memory of first attempts, a later update would wait while that is full.
     #[tokio::test(start_paused = true)]
-    async fn an_update_takes_one_place_among_the_first_attempts_without_an_endpoint() {
+    async fn a_flood_about_a_chain_without_an_endpoint_prolongs_no_wait() {
         let wallets = over_rpc([]);
-        let many: Vec<_> = (0..4)
-            .map(|block_number| WalletQuestion { block_number, ..question(8453, 7) })
-            .collect();
-        wallets.look_for(&many, 0);
-        let noted = || many.iter().map(|it| wallets.firsts.has(answer_key(it))).collect::<Vec<_>>();
-        assert_eq!(noted(), [true, false, false, false]);
-        tokio::time::advance(WALLET_ASKED_MIN).await;
-        wallets.look_for(&many, 0);
-        assert_eq!(noted(), [true, false, false, false]);
         let event_s = 1_800_000_000;
+        let mut flood = question(8453, 7);
+        for number in 0..crate::limits::WALLET_FIRSTS_MAX as u64 {
+            flood.block_number = number;
+            wallets.look_for(std::slice::from_ref(&flood), event_s);
+        }
+        let late = question(8453, 8);
+        assert_eq!(decide(&wallets, &late, event_s), WalletDecision::Open);
+        tokio::time::advance(WALLET_ASKED_MIN).await;
         wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
         let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
-        assert_eq!(wallets.decide(&many[0], event_s), unanswered, "which decides the update");
+        assert_eq!(wallets.decide(&late, event_s), unanswered);
+        let earlier = wallets.decide(&late, event_s - 86_400);
+        assert_eq!(earlier, WalletDecision::Open, "of another day, about which none was asked");
     }
 
     #[tokio::test]
