@@ -362,9 +362,8 @@ mod tests {
     use std::time::SystemTime;
 
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
-    use hawser_proto::{Bytes, SecretKey};
-
     use hawser_proto::sign::keccak256;
+    use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
     use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S};
