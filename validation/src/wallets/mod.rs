@@ -2,10 +2,11 @@
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
 //! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
-//! replied; `queue` holds the unanswered questions, and `firsts` since when they are; [`rule`] decides what an update's
-//! event and these answers mean.
+//! replied; `queue` holds the unanswered questions, `firsts` since when they are, and `asking` has the task that asks
+//! them; [`rule`] decides what an update's event and these answers mean.
 
 mod answer_key;
+mod asking;
 pub mod client;
 mod few;
 mod firsts;
@@ -20,28 +21,18 @@ use std::time::Duration;
 use hawser_mls::identity::WalletQuestion;
 use hawser_proto::Digest;
 use quick_cache::sync::Cache;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
+pub use asking::WalletTask;
 pub use client::{ChainReply, NewestBlock, WalletChains, WalletError, WalletRpc};
 pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
-use crate::limits::{
-    JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX,
-};
+use crate::limits::{WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX};
 use answer_key::answer_key;
 use firsts::{FirstAttempts, FirstDays};
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
-
-/// Shortest pause between two validations of the waiting updates. Each run validates all of them, so one run for each
-/// reply would cost n² validations for n questions. A guess: a small delay for clients, and little work.
-const JUDGE_PAUSE: Duration = Duration::from_secs(2);
-
-/// The least pause after such a validation, in times of what it took. A guess: validations then take at most a quarter
-/// of the time. The author of tens of thousands of waiting inboxes pays once, and they are validated for hours.
-const JUDGE_PAUSE_TIMES: u32 = 3;
 
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingInboxes: Send + Sync + 'static {
@@ -265,48 +256,6 @@ impl Wallets {
         self.judge_soon.notify_one();
     }
 
-    /// Starts the task that asks queued questions and validates waiting updates again when answers arrive.
-    #[must_use]
-    pub fn start(self: Arc<Self>, updates: Arc<dyn WaitingInboxes>) -> WalletTask {
-        let (stop, stopped) = oneshot::channel();
-        WalletTask { stop, task: tokio::spawn(self.run(updates, stopped)) }
-    }
-
-    async fn run(
-        self: Arc<Self>,
-        updates: Arc<dyn WaitingInboxes>,
-        mut stop: oneshot::Receiver<()>,
-    ) {
-        // Updates that waited when this node last stopped.
-        let mut pause = self.judge_again(&updates).await;
-        let mut judged_at = Instant::now();
-        let mut asked = JoinSet::new();
-        let mut is_news = false;
-        loop {
-            let (due, next) = self.queue.start_due();
-            for question in due {
-                asked.spawn(self.clone().ask_queued(question));
-            }
-            let wake = if is_news { next.min(judged_at + pause) } else { next };
-            is_news |= tokio::select! {
-                _ = &mut stop => return,
-                Some(done) = asked.join_next() => done.expect("a panic ends the process"),
-                () = self.queue.added() => false,
-                () = self.judge_soon.notified() => true,
-                () = sleep_until(wake) => false,
-            };
-            while let Some(done) = asked.try_join_next() {
-                is_news |= done.expect("a panic ends the process");
-            }
-            let since = judged_at.elapsed();
-            let overdue = since >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
-            if (is_news && since >= pause) || overdue {
-                pause = self.judge_again(&updates).await;
-                (judged_at, is_news) = (Instant::now(), false);
-            }
-        }
-    }
-
     /// Asks a queued question. Returns true if the reply may decide a waiting update.
     async fn ask_queued(self: Arc<Self>, question: WalletQuestion) -> bool {
         let is_news = match self.reply(&question).await {
@@ -323,38 +272,6 @@ impl Wallets {
         self.firsts.note(answer_key(&question), Instant::now());
         is_news
     }
-
-    /// Validates the waiting updates. Returns the shortest pause until the next time.
-    async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) -> Duration {
-        self.note_chain_time(updates.chain_time_s());
-        let (updates, began) = (updates.clone(), Instant::now());
-        let judging = tokio::task::spawn_blocking(move || updates.judge_again());
-        judging.await.expect("a panic ends the process");
-        pause_after(began.elapsed())
-    }
-}
-
-/// Returns the pause after a validation of the waiting updates that took so long.
-fn pause_after(took: Duration) -> Duration {
-    took.saturating_mul(JUDGE_PAUSE_TIMES).clamp(JUDGE_PAUSE, JUDGE_AGAIN_EVERY)
-}
-
-/// The running task of [`Wallets::start`].
-#[derive(Debug)]
-pub struct WalletTask {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl WalletTask {
-    /// Stops the task after the running validation.
-    ///
-    /// # Panics
-    /// Panics if the task has panicked.
-    pub async fn stop(self) {
-        drop(self.stop);
-        self.task.await.expect("a panic ends the process");
-    }
 }
 
 #[cfg(test)]
@@ -365,8 +282,11 @@ mod tests {
     use hawser_proto::sign::keccak256;
     use hawser_proto::{Bytes, SecretKey};
 
+    use super::asking::{JUDGE_PAUSE, pause_after};
     use super::*;
-    use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S};
+    use crate::limits::{
+        JUDGE_AGAIN_EVERY, WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S,
+    };
 
     const CHAIN_ID: u64 = 31_338;
 
