@@ -91,10 +91,9 @@ pub(crate) enum CallError {
     /// A report was not taken.
     #[error("{0}")]
     Report(String),
-    /// Checks of reports have used up their share of the machine; holds the seconds until the next check.
-    #[error(
-        "checks of misbehaviour reports have used up their share of this node: try again later"
-    )]
+    /// Checks of reports, or the writes of those without proof, have used up their share of the machine; holds the
+    /// seconds until the next one.
+    #[error("misbehaviour reports have used up their share of this node: try again later")]
     ReportsBusy(u64),
     /// An address has submitted as many reports as it may; holds the seconds until the next one.
     #[error("too many misbehaviour reports were submitted from this address: try again later")]

@@ -254,8 +254,8 @@ const ORIGINATORS_FIELDS: &[FieldCost] = &[FieldCost::each(
 
 /// Memory that an originator of a stream takes until the stream ends, for each byte of its id in the request.
 /// Calculated from the types: its place in the set of the stream, and its entry in the table of registrations, take
-/// some 110 bytes if one other stream has registered it, too, and less otherwise. Only 128 ids have fewer than two
-/// bytes.
+/// some 110 bytes if one other stream has registered it, too, and less otherwise. The engine registers no strand of a
+/// stream with more than 256, which then takes less. Only 128 ids have fewer than two bytes.
 const REGISTERED_BYTES: usize = 64;
 
 /// Identifiers, each with its result.

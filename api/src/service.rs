@@ -1,7 +1,7 @@
 //! The gRPC services of the node: each method calls its handler. A method does the same under each
 //! of its names.
 
-use hawser_engine::runtime::{PublishCaller, PublishError};
+use hawser_engine::runtime::{PublishCaller, PublishError, Published};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
@@ -37,12 +37,13 @@ impl NodeApi {
         charge.take(lengths.sum::<usize>() * COPIES)?;
         let stored = match self.checks.admits_publishes() {
             Ok(()) => {
-                let (engine, held) = (self.engine.clone(), charge.clone());
+                let (engine, held, count) = (self.engine.clone(), charge.clone(), envelopes.len());
                 // A publish continues after its call has ended, and its memory stays charged to the call.
                 let publish = async move {
                     let caller = PublishCaller { site: held.site(), address: held.caller() };
-                    let published = engine.publish_counted(caller, envelopes).await?;
-                    held.repeated(published.envelopes.len().saturating_sub(published.added));
+                    let published = engine.publish_counted(caller, envelopes).await;
+                    held.checked_for_nothing(useless_checks(&published, count));
+                    let published = published?;
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
                     held.stored(published.added, published.thread_wait);
@@ -105,6 +106,16 @@ impl NodeApi {
         let mut response = Response::new(self.topics(method, request));
         self.tell_oldest(from, &mut response).await;
         response
+    }
+}
+
+/// Returns how many of the `count` envelopes of a publish were checked for nothing: they were stored before, or are
+/// refused. A node that takes no publishes may have checked none.
+fn useless_checks(published: &Result<Published, PublishError>, count: usize) -> usize {
+    match published {
+        Ok(published) => published.envelopes.len().saturating_sub(published.added),
+        Err(PublishError::Unavailable { .. }) => 0,
+        Err(_) => count,
     }
 }
 
@@ -263,5 +274,29 @@ impl NotificationApi for NodeApi {
             self.tell_oldest(ReadFrom::Cursor(from), &mut response).await;
         }
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hawser_proto::Bytes;
+
+    use super::*;
+
+    /// Played by strangers whose envelopes the node checks and refuses, without a pause and at no cost.
+    #[test]
+    fn repeats_and_refused_envelopes_are_checked_for_nothing() {
+        let (envelopes, thread_wait) = (vec![Bytes::new(); 5], Duration::ZERO);
+        let stored = |added| Ok(Published { envelopes: envelopes.clone(), added, thread_wait });
+        assert_eq!(useless_checks(&stored(5), 5), 0);
+        assert_eq!(useless_checks(&stored(2), 5), 3);
+        let retry_after = Duration::from_secs(1);
+        for refused in [PublishError::AnswerTooLarge, PublishError::PayerRate { retry_after }] {
+            assert_eq!(useless_checks(&Err(refused), 5), 5);
+        }
+        let unavailable = PublishError::Unavailable { reason: "no room".into(), retry_after };
+        assert_eq!(useless_checks(&Err(unavailable), 5), 0);
     }
 }

@@ -21,7 +21,7 @@ use hawser_serve::public_pages::refusal;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::callers::Callers;
@@ -34,10 +34,10 @@ use crate::witness_context::WitnessContext;
 /// Memory of a submission: its text, the parsed note, and the checkpoint that is held. Calculated: four copies of a
 /// note with the largest number of cosignatures.
 const SUBMISSION_BYTES: usize = 512 * 1024;
-/// Time for the exchange to cosign. A guess: several of its rounds and a write; a log submits again later.
-const COSIGNED_WITHIN: Duration = Duration::from_secs(3);
-/// Pause between two checks for the cosignature. Chosen: the time between two rounds of the exchange.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pauses before the looks for the cosignature, in milliseconds. Chosen: the first is the time between two rounds of
+/// the exchange, and all are three seconds, several of its rounds and a write; a log submits again later. Few, because
+/// each look is a read, and a caller pays for all of them with one token.
+const LOOK_AFTER_MS: [u64; 4] = [250, 500, 1000, 1250];
 /// Seconds after which a log may ask again. A guess: the exchange has had four more rounds by then.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -144,9 +144,8 @@ impl WitnessCalls {
         if !self.context.replication.submit_checkpoint(shown) {
             return Ok(later("too many submissions are waiting: try again later"));
         }
-        let until = Instant::now() + COSIGNED_WITHIN;
-        while Instant::now() < until {
-            sleep(LOOK_EVERY).await;
+        for pause_ms in LOOK_AFTER_MS {
+            sleep(Duration::from_millis(pause_ms)).await;
             let calls = self.clone();
             let look = move || calls.reader.witnessed(&of, calls.context.key.signer());
             if let Some(line) = self.reads.run(charge, look).await? {
@@ -186,6 +185,13 @@ fn conflict(size: u64) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Played by callers who repeat a checkpoint that this process cannot cosign yet.
+    #[test]
+    fn a_submission_is_looked_at_a_few_times_within_three_seconds() {
+        let looks = (LOOK_AFTER_MS.len(), LOOK_AFTER_MS.iter().sum::<u64>());
+        assert_eq!(looks, (4, 3000), "each look is a read in the turns of all queries");
+    }
 
     #[test]
     fn the_first_line_names_the_node() {

@@ -4,6 +4,8 @@
 //! folder has stored. If the caller asks for it, stored trees stand in for rows: a binary search then finds the
 //! smallest size at which their roots differ, and rows are read from there on.
 
+mod checkpoints;
+
 use std::iter::Peekable;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -11,6 +13,8 @@ use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use serde::Serialize;
+
+pub use checkpoints::OtherCheckpoint;
 
 use crate::replay::source::heads_of;
 use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
@@ -124,6 +128,11 @@ pub struct StrandDifference {
     pub other: Vec<OtherPlace>,
     /// Number of places that differ.
     pub other_count: u64,
+    /// The first sizes of which the checkpoints of the strand's node differ. Of two folders or backups alone, and only
+    /// if every row is read.
+    pub other_checkpoints: Vec<OtherCheckpoint>,
+    /// Number of these sizes.
+    pub other_checkpoint_count: u64,
     /// The parts that could not be read, by log: its stored tree, or the first place.
     pub unreadable: Vec<(Side, String)>,
     /// The places that were compared.
@@ -136,7 +145,7 @@ impl StrandDifference {
     pub fn is_equal(&self) -> bool {
         self.heads.0 == self.heads.1
             && self.first_other_leaf.is_none()
-            && self.lacking_count + self.other_count == 0
+            && self.lacking_count + self.other_count + self.other_checkpoint_count == 0
             && self.unreadable.is_empty()
     }
 
@@ -163,6 +172,19 @@ impl StrandDifference {
             let has_room = self.stated_void.len() < KEPT_OF_KIND;
             if is_of_strand && has_room && self.lacking.iter().any(explains) {
                 self.stated_void.push(StatedVoid { kept_by, from, through });
+            }
+        }
+    }
+
+    /// Compares the checkpoints of the strand's node.
+    fn add_checkpoints(&mut self, beside: [&dyn StrandRows; 2]) {
+        match checkpoints::differing(beside, self.originator_id, KEPT_OF_KIND) {
+            Ok((kept, count)) => {
+                (self.other_checkpoints, self.other_checkpoint_count) = (kept, count);
+            }
+            Err((log, error)) => {
+                let side = if log == 0 { Side::First } else { Side::Second };
+                self.unreadable.push((side, error.to_string()));
             }
         }
     }
@@ -243,6 +265,9 @@ fn strand(
     if heads.0 != heads.1 {
         let lacking = if heads.0 < heads.1 { Side::First } else { Side::Second };
         found.add_lacking(lacking, SequenceId(common + 1), heads.0.max(heads.1));
+    }
+    if by == ComparedBy::Rows && originator.is_node() && first.shows_gaps() && second.shows_gaps() {
+        found.add_checkpoints([&*beside.0, &*beside.1]);
     }
     if found.lacking_count > 0 {
         found.add_stated_void(Side::First, &*beside.0);

@@ -310,6 +310,7 @@ mod tests {
     fn a_text_that_is_no_object_is_refused() {
         assert_eq!(Addresses::parse("[]"), Err(AddressesParseError::NoObject));
         assert!(matches!(Addresses::parse("{"), Err(AddressesParseError::Json(_))));
+        assert_eq!(Addresses::parse("\n"), Err(AddressesParseError::Empty));
         assert_eq!(Addresses::parse(&" ".repeat(BYTES_MAX + 1)), Err(AddressesParseError::TooLong));
     }
 

@@ -20,6 +20,7 @@ use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerR
 use parking_lot::Mutex;
 
 use crate::admin::Wei;
+use crate::admin::bridge::Gas;
 use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
@@ -159,7 +160,7 @@ impl ReportManager {
     ) -> Result<SubmitOutcome, ReportManagerError> {
         let submission = submission(report, attestations);
         match self.send(&Call::new(self.address, &submission), Wei(u128::MAX)).await {
-            Ok(()) => Ok(SubmitOutcome::Taken),
+            Ok(_) => Ok(SubmitOutcome::Taken),
             Err(ReportManagerError::Send(error)) => {
                 match error.revert().and_then(|revert| revert.name()) {
                     Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
@@ -220,7 +221,7 @@ impl ReportManager {
         })
     }
 
-    /// Settles the next leaves of a report and returns when the transaction is mined.
+    /// Settles the next leaves of a report and returns when the transaction is mined, with the gas that it took.
     ///
     /// # Errors
     /// [`ReportManagerError`], with the contract's `InvalidProof` if another sender has settled them meanwhile.
@@ -230,7 +231,7 @@ impl ReportManager {
         index: u64,
         leaves: &[[u8; LEAF_LEN_BYTES]],
         proof: &LeafProof,
-    ) -> Result<(), ReportManagerError> {
+    ) -> Result<Gas, ReportManagerError> {
         let settlement = settlement(originator, index, leaves, proof);
         let Wei(all) = self.limits.per_hour_max;
         let hour_max = Wei(all - all / LEFT_TO_SUBMISSIONS);
@@ -240,8 +241,8 @@ impl ReportManager {
     /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
     /// `hour_max`. The cost counts for an hour. It also counts if the endpoint refuses the transaction, because the
     /// endpoint may have kept it. If the transaction takes the place of an earlier one, the part that both cost counts
-    /// twice.
-    async fn send(&self, call: &Call, hour_max: Wei) -> Result<(), ReportManagerError> {
+    /// twice. Returns the gas that the transaction took.
+    async fn send(&self, call: &Call, hour_max: Wei) -> Result<Gas, ReportManagerError> {
         let sender = self.sender().await?;
         let quote = sender.quote_up_to(call, self.limits.gas_price_max).await?;
         let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
@@ -254,8 +255,7 @@ impl ReportManager {
         within?.map_err(SendError::Ceiling)?;
         let sent = sender.send_in_place_of(replaced, call, &quote).await;
         self.note_outcome(&sender, replaced, &quote, &sent).await;
-        sent?;
-        Ok(())
+        Ok(Gas(sent?.gas_used))
     }
 
     /// Returns the nonce that holds up the account, if there is one, and the quote at fees for which nodes let its

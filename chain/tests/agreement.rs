@@ -37,6 +37,18 @@ async fn add_node(pair: &Pair, registry: Address, key: &PrivateKeySigner) {
     sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
 }
 
+/// Returns the endpoints at these URLs, all of the settlement chain of a pair.
+fn settlement(pair: &Pair, urls: &[String]) -> Endpoints {
+    Endpoints::new("settlement", urls, pair.settlement.id()).unwrap()
+}
+
+/// Reads the registry once. The sender has it read again.
+async fn watched(endpoints: Endpoints, registry: Address) -> (ListWatcher<Registry>, Sender<u64>) {
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    (watcher, heads)
+}
+
 fn nodes(watcher: &ListWatcher<Registry>) -> usize {
     watcher.subscribe().borrow().value.nodes().count()
 }
@@ -61,9 +73,8 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     let [first, second] = proxies;
     let (first, second) = (first.await, second.await);
     let urls = [first.url(), second.url()];
-    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&liar, &urls);
+    let (watcher, heads) = watched(endpoints.clone(), registry).await;
     assert_eq!(nodes(&watcher), 0);
 
     add_node(&liar, registry, &keys[3]).await;
@@ -80,7 +91,7 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     );
 
     // A first reading has nothing to keep, and leaves the liar: what the other one says, both have said.
-    let fresh = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
+    let fresh = settlement(&liar, &urls);
     let fresh = watch::registry(fresh, registry, HOUR, heads.subscribe()).await.unwrap();
     assert_eq!(nodes(&fresh), 0, "one of two says so");
 
@@ -107,9 +118,8 @@ async fn a_moment_leaves_no_change_to_a_liar(fail: fn(&mut Faults, bool)) {
     let registry = deployment.addresses.node_registry;
     let second = Proxy::start(honest.settlement.endpoint(), 0).await;
     let urls = [liar.settlement.endpoint().to_owned(), second.url()];
-    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&liar, &urls);
+    let (watcher, heads) = watched(endpoints, registry).await;
     add_node(&liar, registry, &hawser_devchain::deploy::accounts()[3]).await;
     second.set(|faults| fail(faults, true));
     let coming_back = async {
@@ -142,9 +152,8 @@ async fn a_change_is_taken_when_most_endpoints_say_it() {
     // The same host and port would count once.
     let third = url(&honest).replace("127.0.0.1", "localhost");
     let urls = [url(&liar), url(&honest), third];
-    let endpoints = Endpoints::new("settlement", &urls, liar.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&liar, &urls);
+    let (watcher, heads) = watched(endpoints, registry).await;
     add_node(&liar, registry, &hawser_devchain::deploy::accounts()[4]).await;
     read_again(&watcher, &heads).await;
     assert_eq!(nodes(&watcher), 0, "one of three is not believed");
@@ -170,9 +179,8 @@ async fn a_change_that_the_preferred_endpoint_hides_is_taken_when_most_endpoints
     let url = |pair: &Pair| pair.settlement.endpoint().to_owned();
     let third = url(&honest).replace("127.0.0.1", "localhost");
     let urls = [url(&hiding), url(&honest), third];
-    let endpoints = Endpoints::new("settlement", &urls, hiding.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&hiding, &urls);
+    let (watcher, heads) = watched(endpoints, registry).await;
     add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
     read_again(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
@@ -194,7 +202,7 @@ async fn an_old_list_of_an_old_block_is_not_the_present_one_of_a_single_reading(
     let honest = pair.settlement.endpoint().to_owned();
     let also_honest = honest.replace("127.0.0.1", "localhost");
     let urls = [old.url(), honest, also_honest];
-    let of = |urls: &[String]| Endpoints::new("settlement", urls, pair.settlement.id()).unwrap();
+    let of = |urls: &[String]| settlement(&pair, urls);
     add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
     old.set(|faults| faults.behind = 1);
     for urls in [&urls[..], &urls[..2]] {
@@ -217,9 +225,8 @@ async fn an_endpoint_that_is_a_block_behind_a_change_is_read_again_and_not_left(
     let other = pair.settlement.endpoint().to_owned();
     let third = other.replace("127.0.0.1", "localhost");
     let urls = [behind.url(), other, third];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&pair, &urls);
+    let (watcher, heads) = watched(endpoints.clone(), registry).await;
     behind.set(|faults| faults.behind = 1);
     add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
     let before = behind.asked("eth_call");
@@ -243,9 +250,8 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
     let second = Proxy::start(pair.settlement.endpoint(), 0).await;
     let third = Proxy::start(pair.settlement.endpoint(), 0).await;
     let urls = [ahead, second.url(), third.url()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&pair, &urls);
+    let (watcher, heads) = watched(endpoints.clone(), registry).await;
     let others = [&second, &third];
     for other in others {
         other.set(|faults| faults.behind = 1);
@@ -275,9 +281,8 @@ async fn an_endpoint_without_the_block_of_the_last_reading_keeps_no_list_from_be
     let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
     let other = Proxy::start(pair.settlement.endpoint(), 0).await;
     let urls = [behind.url(), other.url()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&pair, &urls);
+    let (watcher, heads) = watched(endpoints.clone(), registry).await;
     let known = watcher.subscribe().borrow().block;
     behind.set(|faults| faults.behind = 1);
     for _ in 0..2 {
@@ -302,9 +307,8 @@ async fn an_endpoint_that_makes_up_blocks_is_not_read_instead_of_one_that_is_beh
     let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
     let liar = Proxy::start(pair.settlement.endpoint(), 0).await;
     let urls = [behind.url(), liar.url(), pair.settlement.endpoint().to_owned()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
-    let (heads, head_changes) = tokio::sync::watch::channel(0);
-    let watcher = watch::registry(endpoints, registry, HOUR, head_changes).await.unwrap();
+    let endpoints = settlement(&pair, &urls);
+    let (watcher, heads) = watched(endpoints, registry).await;
     let known = watcher.subscribe().borrow().block;
     behind.set(|faults| faults.behind = 1);
     liar.set(|faults| (faults.invents, faults.is_barren) = (Some(known + 1000), true));
@@ -322,7 +326,7 @@ async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
     let honest = pair.settlement.endpoint().to_owned();
     let also_honest = honest.replace("127.0.0.1", "localhost");
     let urls = [liar.url(), honest, also_honest];
-    let endpoints = || Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let endpoints = || settlement(&pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let prices = deployment.addresses.rate_registry;
     let prices = watch::rate_table(endpoints(), prices, HOUR, head_changes.clone()).await.unwrap();
@@ -346,7 +350,7 @@ async fn a_price_list_is_confirmed_as_of_the_time_before_its_reading() {
     let second = Proxy::start(pair.settlement.endpoint(), 0).await;
     second.set(|faults| faults.dead = true);
     let urls = [pair.settlement.endpoint().to_owned(), second.url()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let endpoints = settlement(&pair, &urls);
     let (_heads, head_changes) = tokio::sync::watch::channel(0);
     let address = deployment.addresses.rate_registry;
     let reading = watch::rate_table(endpoints, address, HOUR, head_changes);
@@ -391,7 +395,7 @@ async fn a_price_list_to_which_another_endpoint_adds_a_rate_proves_nothing() {
     let honest = Administration::of(Pair::deployed_at(now).await);
     let address = hiding.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [&hiding, &honest].map(|it| it.pair.settlement.endpoint().to_owned());
-    let endpoints = Endpoints::new("settlement", &urls, hiding.pair.settlement.id()).unwrap();
+    let endpoints = settlement(&hiding.pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     let before = Arc::clone(&watcher.subscribe().borrow().value);
@@ -422,7 +426,7 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     liar.carry_out(&rates::add(&liar.network, &prices, None, now).await.unwrap()).await;
     let address = liar.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [&liar, &honest].map(|it| it.pair.settlement.endpoint().to_owned());
-    let endpoints = Endpoints::new("settlement", &urls, liar.pair.settlement.id()).unwrap();
+    let endpoints = settlement(&liar.pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let read = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     assert_eq!(
@@ -432,7 +436,7 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     );
     drop(heads);
 
-    let alone = Endpoints::new("settlement", &urls[..1], liar.pair.settlement.id()).unwrap();
+    let alone = settlement(&liar.pair, &urls[..1]);
     let (_heads, head_changes) = tokio::sync::watch::channel(0);
     let read = watch::rate_table(alone, address, HOUR, head_changes).await.unwrap();
     assert_eq!(read.subscribe().borrow().value.rates().len(), 2, "the only endpoint is believed");
@@ -455,7 +459,7 @@ async fn a_price_list_that_one_endpoint_shortens_stays_as_it_was() {
     let url = |chain: &Administration| chain.pair.settlement.endpoint().to_owned();
     let third = url(&honest).replace("127.0.0.1", "localhost");
     let urls = [url(&shortening), url(&honest), third];
-    let endpoints = Endpoints::new("settlement", &urls, honest.pair.settlement.id()).unwrap();
+    let endpoints = settlement(&honest.pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     let whole = watcher.subscribe().borrow().value.rates().to_vec();
@@ -485,7 +489,7 @@ async fn a_rate_that_the_chain_replaces_is_replaced_in_the_list_that_is_read() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [pair.settlement.endpoint().to_owned()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let endpoints = settlement(pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     let first = rates::list(&chain.network).await.unwrap()[0].prices;
@@ -515,7 +519,7 @@ async fn a_rate_that_the_chain_takes_back_leaves_the_list_that_is_read() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [pair.settlement.endpoint().to_owned()];
-    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let endpoints = settlement(pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
     let snapshot = || watcher.subscribe().borrow().clone();

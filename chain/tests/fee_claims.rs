@@ -7,7 +7,7 @@ use alloy::signers::SignerSync as _;
 use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::parameters::{self, Adoption};
-use hawser_chain::admin::watcher::{self, AlarmKind, WatchLimits, Watched};
+use hawser_chain::admin::watcher::{self, AlarmKind, OlderReports, WatchLimits, Watched};
 use hawser_chain::admin::{Account, AdminError, Contract, Contracts, nodes, payers};
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{PayerReportManager, parameter};
@@ -166,7 +166,8 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
     let places: Vec<_> =
         claims.iter().map(|it| (it.report.originator.0, it.report.index)).collect();
     assert_eq!(places[5..], [(200, 0), (11, 0)]);
-    let seen = watcher::look(&setup.network, &Watched::default()).await.unwrap();
+    let (watched, mut older) = (Watched::default(), OlderReports::default());
+    let seen = watcher::look(&setup.network, &watched, &mut older).await.unwrap();
     assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200].map(OriginatorId));
     assert!(!seen.lacks_rates && !seen.rates.is_empty());
 
@@ -177,7 +178,7 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
         few.contracts.set(contract, setup.network.contracts.get(contract).unwrap());
     }
     let watched = Watched { payers: vec![payer], ..Watched::default() };
-    let of_few = watcher::look(&few, &watched).await.unwrap();
+    let of_few = watcher::look(&few, &watched, &mut older).await.unwrap();
     assert_eq!(of_few.reports, seen.reports);
     let balance = payers::balance(&setup.network, payer).await.unwrap().balance;
     assert_eq!(of_few.payers, [(payer, balance)]);

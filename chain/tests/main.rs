@@ -30,3 +30,4 @@ mod sending;
 mod sharing;
 mod stale_pushes;
 mod walking;
+mod watcher;

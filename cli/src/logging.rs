@@ -16,10 +16,10 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::fmt::format::{self, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::reload;
 
 use crate::output;
@@ -37,7 +37,7 @@ pub(crate) fn install(config: LogSettings) -> LogControl {
     // Fails only if a logger is installed already, as in tests.
     if config.json {
         let lines = CountedLines::new(JsonLines, true);
-        let base = base.event_format(lines).with_filter_reloading();
+        let base = base.fmt_fields(JsonFields::new()).event_format(lines).with_filter_reloading();
         let handle = base.reload_handle();
         let _ = base.try_init();
         control(level, move |filter| handle.reload(filter))
@@ -111,7 +111,8 @@ fn now() -> String {
     output::time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-/// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields.
+/// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields of the line and of the
+/// spans around it, which [`JsonFields`] has written.
 struct JsonLines;
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -121,12 +122,31 @@ where
 {
     fn format_event(
         &self,
-        _context: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writeln!(writer, "{}", json_line(event.metadata(), fields_of(event)))
+        let mut fields = fields_of_spans(context);
+        fields.extend(fields_of(event));
+        writeln!(writer, "{}", json_line(event.metadata(), fields))
     }
+}
+
+/// Returns the fields of the spans around a line, such as `request_id`. An inner span counts before an outer one.
+fn fields_of_spans<S, N>(context: &FmtContext<'_, S, N>) -> Map<String, Value>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let mut fields = Map::new();
+    for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+        let extensions = span.extensions();
+        let written = extensions.get::<FormattedFields<N>>();
+        let read: Option<Map<String, Value>> =
+            written.and_then(|it| serde_json::from_str(&it.fields).ok());
+        fields.extend(read.unwrap_or_default());
+    }
+    fields
 }
 
 /// Returns a line of a place of the code as JSON.
@@ -314,6 +334,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter(LevelFilter::INFO, None))
             .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields::new())
             .event_format(JsonLines)
             .finish();
         tracing::subscriber::with_default(subscriber, log);
@@ -357,6 +378,22 @@ mod tests {
         assert_eq!(shown[1], shown[0]);
         assert_eq!(shown[2], [Value::from("100:5"), 200.into(), Value::Null]);
         assert_eq!(shown[3], [Value::from("none"), Value::Null, Value::Null]);
+    }
+
+    #[test]
+    fn a_json_line_has_the_fields_of_its_request() {
+        let text = json_lines(|| {
+            let _outer =
+                tracing::info_span!("outer", request_id = 6_u64, peer = "public").entered();
+            let _request = tracing::info_span!("request", request_id = 7_u64).entered();
+            tracing::info!(peer = "own", "one");
+            tracing::info!("two");
+        });
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ids: Vec<_> = lines.iter().map(|line| line["request_id"].as_u64()).collect();
+        assert_eq!(ids, [Some(7), Some(7)]);
+        assert_eq!([&lines[0]["peer"], &lines[1]["peer"]], ["own", "public"]);
     }
 
     /// A caller may cause a line for each of its calls, such as those that read a damaged part of the log.

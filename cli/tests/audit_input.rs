@@ -74,6 +74,7 @@ fn hostile_proof_files_are_refused_with_a_short_reason() {
         serde_json::json!({ "schema": "hawser-void/1", "statement": statement }).to_string()
     };
     for (text, reason) in [
+        (String::new(), "the file is empty"),
         (deep.clone(), "is not a proof file"),
         (format!("{{\"schema\":\"hawser-proof/1\",\"more\":{deep}"), "is not a proof file"),
         (serde_json::json!({ "schema": long }).to_string(), "the file has schema"),

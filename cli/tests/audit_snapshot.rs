@@ -125,6 +125,10 @@ fn a_snapshot_of_another_network_than_the_named_one_is_refused() {
         let said = format!("{}{}", stdout(&output), stderr(&output));
         assert!(said.contains("the snapshot is of network"), "{further:?}: {said}");
     }
+    // No network has such a name, so the argument is wrong and not the snapshot.
+    let output = run(&[&verify[..], &["--network", "a/b"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("a name of 1 to 64 letters"), "{output:?}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The commands that pause, upgrade and hand over contracts, through the binary, on chains that `hawser chain dev`
 //! runs.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use alloy::primitives::{Address, Bytes, U256, keccak256};
 use hawser_chain::contracts::{Factory, FeeToken, artifact};
 use hawser_chain::send::Call;
@@ -234,8 +237,16 @@ fn a_migrator_that_installs_something_else_is_noticed() {
     let hostile = deploy_code(&chains, "GenericEIP1967Migrator", &[nodes.parse().unwrap()]);
     let upgrade = ["contracts", "upgrade", "RateRegistry", "--implementation", &wanted];
     let hostile = hostile.to_string();
-    let text = chains.failure(ADMIN, 1, &[&upgrade[..], &["--migrator", &hostile]].concat());
+    let args = [&upgrade[..], &["--migrator", &hostile, "--json"]].concat();
+    let output = chains.run(ADMIN, &args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&format!("has the code at {nodes} now, and not the one at")), "{text}");
+    // The check behind both plans has failed, and what they have sent is mined.
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(functions(&done), ["set", "migrate"]);
+    assert!((0..2).all(|step| done["steps"][step]["receipt"].is_object()), "{done}");
+    assert_eq!(done["result"], Value::Null, "{done}");
 }
 
 #[test]
@@ -477,6 +488,61 @@ fn watchers_take_the_command_lines_of_the_reference() {
     let wrong = watcher("network-watcher", &["--node-registry-address", "moon"]);
     assert_eq!(wrong.status.code(), Some(2), "it is that setting: {wrong:?}");
     assert!(stderr(&wrong).contains("node-registry-address"), "{wrong:?}");
+}
+
+/// Starts an endpoint that names its chain and refuses all other requests, as one does whose account is used up.
+fn refusing_endpoint() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // A caller may hang up.
+            let _ = refuse(stream);
+        }
+    });
+    url
+}
+
+/// Answers one request.
+fn refuse(stream: TcpStream) -> std::io::Result<()> {
+    let (mut reader, mut len) = (BufReader::new(stream), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim().to_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            len = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body)?;
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut answer = json!({ "jsonrpc": "2.0", "id": asked["id"] });
+    if asked["method"] == "eth_chainId" {
+        answer["result"] = json!(format!("0x{SETTLEMENT_ID:x}"));
+    } else {
+        answer["error"] = json!({ "code": -32000, "message": "the account is used up" });
+    }
+    let (answer, head) = (answer.to_string(), "HTTP/1.1 200 OK\r\nconnection: close\r\n");
+    let len = answer.len();
+    write!(
+        reader.get_mut(),
+        "{head}content-type: application/json\r\ncontent-length: {len}\r\n\r\n{answer}"
+    )
+}
+
+#[test]
+fn a_watcher_leaves_an_endpoint_that_refuses_its_questions() {
+    let chains = Chains::start();
+    let urls = format!("{},{}", refusing_endpoint(), chains.settlement);
+    let table = ["chain-watcher", "--table", "--json", "--every", "100ms", "--rpc-url", &urls];
+    let mut watcher = Running::start(chains.command(ADMIN, &table), false);
+    watcher.line("look", |line| line.contains("\"alarms\":[]"));
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
 }
 
 #[test]

@@ -278,7 +278,7 @@ fn a_port_in_use_is_named_before_anything_starts() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains(&format!("{}/tcp (metrics of node 200)", base + 101)), "{text}");
-    assert!(!folder.join("network.json").exists());
+    assert!(!folder.exists(), "no mark of a network, of which --fresh would delete files");
 }
 
 #[test]

@@ -33,7 +33,10 @@ fn each_command_has_a_page_that_man_understands() {
     }
     assert!(text("hawser-node").contains("\\fB\\-\\-data\\-dir\\fR \\fI"), "options are there");
     assert!(!text("hawser-node").contains("exit\\-with\\-parent"), "hidden ones are not");
-    assert!(root.contains(".SH EXIT STATUS\n0 done, 1 failed"), "{root}");
+    for name in ["hawser", "hawser-promote"] {
+        assert!(text(name).contains(".SH EXIT STATUS\n0 done, 1 failed"), "{name}");
+    }
+    assert!(text("hawser-bench").contains(".SH EXIT STATUS\n0 each test had an answer"));
     for name in &names {
         let page = folder.join(format!("{name}.1"));
         let mut groff = Command::new("groff");

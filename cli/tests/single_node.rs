@@ -162,10 +162,10 @@ fn what_a_running_node_logs_is_changed_for_a_while() {
     for (wrong, named) in [
         (&["loud"][..], "is not a level"),
         (&["[a{b=c}]=info"], "is not a logger"),
-        (&["info", "--for", "25h"], "a filter lasts"),
+        (&["info", "--for", "25h"], "from 1s to 24h"),
     ] {
         let output = log_level(wrong);
-        assert_eq!(output.status.code(), Some(3), "{wrong:?}");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).contains(named), "{}", stderr(&output));
     }
     assert_eq!(shown(&[])["filter"], "warn,hawser_engine=debug", "a refusal changes nothing");
@@ -357,6 +357,23 @@ fn the_status_is_asked_for_where_the_settings_say_or_at_the_default_port() {
     let (code, text) = asked(&["status", "--config", "nowhere.toml"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("nowhere.toml"), "{text}");
+}
+
+#[test]
+fn an_empty_file_is_named_with_its_setting() {
+    let single = Single::new();
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let [key, registry, rates] = ["key", "registry.json", "rates.json"].map(file);
+    fs::write(&registry, "").unwrap();
+    fs::write(&rates, "\n").unwrap();
+    let line = ["config", "check", "--signer.private-key-file", &key];
+    let files = ["--registry-file", &registry, "--rates-file", &rates];
+    let output = run(&[line, files].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    for (flag, path) in [("--registry-file", registry), ("--rates-file", rates)] {
+        assert!(text.contains(&format!("{flag}: {path}: the file is empty")), "{text}");
+    }
 }
 
 #[test]

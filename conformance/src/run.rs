@@ -94,7 +94,7 @@ impl SuitePlan {
         for name in &self.only {
             if !cases::all().any(|case| is_named(&case, name)) {
                 return Err(SuiteStartError::Usage(format!(
-                    "{name:?} is neither an area nor a case"
+                    "{name:?} is neither an area nor a case: `hawser conformance --list` names all"
                 )));
             }
         }

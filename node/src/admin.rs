@@ -27,6 +27,9 @@ const PATH_LEN_BYTES_MAX: usize = 100;
 pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 /// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
 const LINE_MAX: Duration = Duration::from_secs(5);
+/// The longest time for which an order about log lines or peers lasts. A guess: an operator looks for one fault. A
+/// forgotten filter would fill the disk of the logs, and a forgotten order would leave a peer's strand to relays.
+pub const ORDER_LASTS_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The pause after a connection could not be accepted. A guess: the usual cause is a lack of file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -34,10 +34,10 @@ const STREAM_BYTES: usize = 5 * 1024;
 const ABANDONED_TIME: Duration = Duration::from_micros(20);
 const ABANDONED_BYTE_TIME: Duration = Duration::from_nanos(2);
 
-/// Time for which an address rests for an envelope that is published again, in multiples of it while publishers are
-/// late. A guess: a little more than recovering its payer and looking it up takes. A client that repeats twenty has no
-/// rest, because some are free.
-const REPEAT_TIME: Duration = Duration::from_micros(100);
+/// Time for which an address rests for an envelope that is published again or refused, in multiples of it while
+/// publishers are late. A guess: a little more than recovering its payer and looking it up takes. A client that repeats
+/// twenty has no rest, because some are free.
+const CHECK_TIME: Duration = Duration::from_micros(100);
 
 /// The memory that one call takes, given back when the last clone is dropped. Clones share state.
 ///
@@ -145,11 +145,11 @@ impl CallCharge {
         }
     }
 
-    /// Records that the call has repeated `envelopes` stored envelopes. Each was checked and looked up for nothing, so
-    /// the caller's address rests for that while publishers are late. To be called before [`stored`](Self::stored).
-    pub fn repeated(&self, envelopes: usize) {
+    /// Records that `envelopes` of the call were checked for nothing: they were stored before, or are refused. The
+    /// caller's address rests for that while publishers are late. To be called before [`stored`](Self::stored).
+    pub fn checked_for_nothing(&self, envelopes: usize) {
         let envelopes = u32::try_from(envelopes).unwrap_or(u32::MAX);
-        self.0.connection.paid_time().rest(REPEAT_TIME.saturating_mul(envelopes));
+        self.0.connection.paid_time().rest(CHECK_TIME.saturating_mul(envelopes));
     }
 
     /// Records that the caller is a node of the network. Its connection never rests while publishers are late: the

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ impl Service<Request<Body>> for Calls {
             if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
                 return Ok::<_, Infallible>(refused.into_http());
             }
-            let is_long = body.is_long();
+            let is_long = body.is_long() || of_answer.has_large_request();
             let body = if takes_messages {
                 parts.extensions.insert(UntakenBody::new(body));
                 Body::empty()
@@ -153,8 +154,8 @@ impl Service<Request<Body>> for Calls {
     }
 }
 
-/// Lets the service answer a request. One that `is_long` is decoded beside the runtime's threads, and a long answer of
-/// a unary call is encoded there.
+/// Lets the service answer a request. One that `is_long`, on the wire or once it is decoded, is decoded beside the
+/// runtime's threads, and a long answer of a unary call is encoded there.
 ///
 /// # Errors
 /// INTERNAL if that work has failed.
@@ -270,11 +271,14 @@ fn charge(
     Ok(charge)
 }
 
-/// The span of a request: its method and the class of the peer's address, never a payload.
+/// The span of a request: its number in this process, its method and the class of the peer's address, never a payload.
+/// Requests are counted only while the log has spans.
 fn span(method: &'static str, request: &Request<Body>) -> Span {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let connection = request.extensions().get::<TcpConnectInfo>();
     let peer = connection.and_then(|it| it.remote_addr).map_or("unknown", |it| class(it.ip()));
-    tracing::debug_span!("request", method, peer)
+    let next = || COUNT.fetch_add(1, Ordering::Relaxed);
+    tracing::debug_span!("request", request_id = next(), method, peer)
 }
 
 /// Returns the class of an address: the only fact about a caller's address that logs contain.

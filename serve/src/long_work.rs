@@ -19,7 +19,7 @@ use tracing::Span;
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::fair::{FairGate, GateFullError, GatePass};
-use crate::turns::{PaidTime, without_rest};
+use crate::turns::{PaidTime, thread_time, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -27,9 +27,9 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 64 * 1024;
 /// The least charge of a unary answer that is encoded beside the runtime's threads, bytes. A guess: encoding it is a
 /// copy, which takes a millisecond or two.
 pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The largest charge of a request that the runtime's threads work on after a wait, bytes. A guess: some thousand
-/// topics, which take a millisecond at worst.
-const GOES_ON_BYTES_MAX: usize = 1024 * 1024;
+/// The largest charge of a request that the runtime's threads decode and work on, bytes. A guess: some thousand topics,
+/// which take a millisecond at worst. Ten thousand short ones have less than [`AT_ONCE_LEN_BYTES_MAX`].
+const AT_ONCE_BYTES_MAX: usize = 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
@@ -82,6 +82,7 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
 /// address within. If the caller has paid time left, also when it is its turn, the work does not wait for that of
 /// callers without it, and its time is charged, up to 20 ms. So a connection owes at most 20 ms for each of
 /// [`PAID_WORKERS_MAX`] works, besides its turns, and one stored envelope does not pay for any number of works at once.
+/// After other work the caller's address rests while publishers are late, as after the turns of its connections.
 /// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
@@ -100,10 +101,12 @@ pub(crate) async fn beside<T: Send + 'static>(
         None => without_rest(WORKERS.enter_of(&site, &address)).await.map_err(|_| failed())?,
     };
     let work = move || {
-        let began = Instant::now();
+        let (began, worked) = (Instant::now(), thread_time());
         let done = work();
         if is_paid {
             account.spend(began.elapsed());
+        } else {
+            account.rest(thread_time().saturating_sub(worked));
         }
         drop((held, worker));
         done
@@ -149,6 +152,11 @@ where
 }
 
 impl CallCharge {
+    /// Returns true for a request that the runtime's threads must not decode and work on, however short it is.
+    pub(crate) fn has_large_request(&self) -> bool {
+        self.request_bytes() > AT_ONCE_BYTES_MAX
+    }
+
     /// Goes on with a call that has waited. A request is decoded, and worked on up to the first wait of its handler,
     /// outside of the runtime's threads if it is long. A handler that begins its work on the request behind a wait
     /// calls this, so that the work does not hold up the other calls of a thread. `rest` goes on there up to its next
@@ -160,7 +168,7 @@ impl CallCharge {
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
-        if self.request_bytes() <= GOES_ON_BYTES_MAX {
+        if !self.has_large_request() {
             return Ok(rest.await);
         }
         begin_beside(self, rest).await

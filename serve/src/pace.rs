@@ -9,7 +9,8 @@
 //! are also late while threads of the service, behind the tasks, wait for a core with a publish ([`THREADS_LATE_NS`]).
 //!
 //! A flood that waits for answers, or whose socket is full, then needs few cores itself. All connections and calls of
-//! an address rest together, so a caller gains nothing by some tens of them, or by connecting again and again. However
+//! an address rest together, so a caller gains nothing by some tens of them, or by connecting again and again. So do
+//! those of an IPv6 /48, whose owner has 65,536 addresses: *address* stands for such a site here. However
 //! late publishers are, an address has a 25th of a core: more than streams, or a few queries, need. It has more if one
 //! turn of each of its connections and calls, in every [`REST_MAX_NS`], takes more: no rest is longer. A caller with
 //! few calls does not notice: up to [`CREDIT_NS`] of rest are free after a pause.
@@ -224,9 +225,9 @@ impl Default for Rests {
 }
 
 impl Rests {
-    /// Returns the place of an address.
+    /// Returns the place of an address, which all addresses of its site have.
     pub(crate) fn place_of(&self, address: ClientAddress) -> usize {
-        usize::try_from(self.keys.hash_one(address) % PLACES as u64).unwrap_or_default()
+        usize::try_from(self.keys.hash_one(address.site()) % PLACES as u64).unwrap_or_default()
     }
 
     /// Returns the next turn at a place; `None` if there is no such place.
@@ -407,6 +408,16 @@ mod tests {
             rests.next_turn(rests.place_of(address(*last))).unwrap().after(100 * MS).is_some()
         });
         assert!((1..10).contains(&resting.count()));
+    }
+
+    /// The owner of an IPv6 /48 could otherwise have the 25th of a core 65,536 times, and 50 ms of credit each time.
+    #[test]
+    fn all_addresses_of_a_site_rest_together() {
+        let rests = Rests::default();
+        let place_of = |site: u64, subnet| rests.place_of(ClientAddress::V6((site << 16) + subnet));
+        assert!((0..=0xffff).all(|subnet| place_of(1, subnet) == place_of(1, 0)));
+        let others = (2..=200).filter(|site| place_of(*site, 0) != place_of(1, 0));
+        assert!(others.count() > 190, "few sites share a place");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::budget::MemoryBudget;
 use crate::call_share::CallCharge;
+use crate::long_work::{self, WorkCaller};
 use crate::pace::{CREDIT_NS, THREADS_LATE_NS};
 use crate::publish_call::finished;
 use parking_lot::Mutex;
@@ -140,9 +141,9 @@ async fn an_address_rests_for_envelopes_that_it_publishes_again() {
     account.begin_rests();
     tokio::time::advance(Duration::from_secs(1)).await;
     let rests = || account.next_turn().unwrap().after(1_000_000_000).is_some();
-    call.repeated(20);
+    call.checked_for_nothing(20);
     assert!(!rests(), "a client has lost an answer");
-    call.repeated(10_000);
+    call.checked_for_nothing(10_000);
     assert!(rests());
 }
 
@@ -213,6 +214,24 @@ async fn an_address_rests_after_the_work_of_other_threads_for_its_calls() {
     assert!((2..=100).contains(&rest.as_millis()), "{rest:?} in virtual time");
     account.earn(1);
     assert_eq!(account.rests_until(), None, "it publishes");
+}
+
+/// Requests of megabytes are scanned and decoded, and long answers encoded, by threads that take the cores for which
+/// publishers wait, too.
+#[tokio::test(start_paused = true)]
+async fn an_address_rests_after_the_work_on_its_long_messages() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let account = connection.paid_time().clone();
+    tokio::time::advance(Duration::from_millis(100)).await;
+    account.begin_rests();
+    let caller = || WorkCaller::of_connection(&connection);
+    long_work::beside(caller(), (), || ()).await.unwrap();
+    assert_eq!(account.rests_until(), None, "that was little");
+    let long = Duration::from_nanos(CREDIT_NS) + Duration::from_millis(2);
+    long_work::beside(caller(), (), move || work_for(long)).await.unwrap();
+    assert!(account.rests_until().is_some());
 }
 
 /// Turns of a flood may be long: only the time in which other threads had the core is not the caller's.

@@ -1,4 +1,4 @@
-//! The span of a request: its method and the class of its peer, never a payload.
+//! The span of a request: its id, its method and the class of its peer, never a payload.
 //!
 //! A separate program, because it captures the log of the whole process.
 
@@ -58,12 +58,17 @@ async fn a_request_has_a_span_without_its_payload() {
 
     let url = format!("http://{}", server.address());
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
-    let request = HealthCheckRequest { service: "a-secret-payload".to_owned() };
-    let refused = HealthClient::new(channel).check(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound);
+    let mut client = HealthClient::new(channel);
+    for _ in 0..2 {
+        let request = HealthCheckRequest { service: "a-secret-payload".to_owned() };
+        assert_eq!(client.check(request).await.unwrap_err().code(), Code::NotFound);
+    }
 
     let text = log.text();
-    let span = r#"request{method="/grpc.health.v1.Health/Check" peer="loopback"}"#;
-    assert!(text.contains(span), "{text}");
+    for id in 0..2 {
+        let fields = r#"method="/grpc.health.v1.Health/Check" peer="loopback""#;
+        let span = format!("request{{request_id={id} {fields}}}");
+        assert!(text.contains(&span), "{text}");
+    }
     assert!(!text.contains("a-secret-payload"), "{text}");
 }

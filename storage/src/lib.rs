@@ -37,6 +37,7 @@
 //! - `progress`: the progress of long work, as it is stored;
 //! - `prune`, `leaving`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, reading them before, the
 //!   marks of their places, reading the records that remain, and the ends of expired ranges;
+//! - `deletions`: the deleted rows that files still have, so that none are written again for nothing;
 //! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;
@@ -68,6 +69,7 @@ mod commit;
 mod compactions;
 mod condemned;
 mod database;
+mod deletions;
 mod digest;
 mod doubted;
 mod emptied;

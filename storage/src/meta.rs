@@ -4,8 +4,7 @@ use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
 
 use crate::database::write_synced;
-use crate::error::DatabaseError;
-use crate::error::ReadError;
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::meta::MetaKey;
 use crate::keys::misbehavior::EvidenceTime;
@@ -74,7 +73,7 @@ pub(crate) fn load(db: &DB) -> Result<StoreHeader, ReadError> {
     Ok(StoreHeader {
         identity: StoreIdentity { network, node, public_key },
         incarnation: required(db, MetaKey::Incarnation, |bytes| bytes.try_into().ok())?,
-        generation: row(db, MetaKey::Generation, decode_u64)?.unwrap_or_default(),
+        generation: generation(db)?,
         highest_sequence: SequenceId(
             row(db, MetaKey::HighestSequence, decode_u64)?.unwrap_or_default(),
         ),
@@ -288,6 +287,21 @@ pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> 
 /// Stages the first block without a second look, in the row of a reader.
 pub(crate) fn put_unlooked(db: &DB, batch: &mut WriteBatch, key: MetaKey, block: u64) {
     put(db, batch, key, &block.to_be_bytes());
+}
+
+/// Returns the number of the last run.
+pub(crate) fn generation(db: &DB) -> Result<u64, ReadError> {
+    Ok(row(db, MetaKey::Generation, decode_u64)?.unwrap_or_default())
+}
+
+/// Counts one more run, durably, and returns its number. Unlike [`write_generation`] it states nothing about places
+/// that the folder may lack.
+pub(crate) fn count_run(db: &DB) -> Result<u64, CommitError> {
+    let run = generation(db)?.saturating_add(1);
+    let mut batch = WriteBatch::default();
+    put(db, &mut batch, MetaKey::Generation, &run.to_be_bytes());
+    write_synced(db, batch).map_err(CommitError::Write)?;
+    Ok(run)
 }
 
 /// Writes the number of the run that is about to sign, durably. From then on it counts as lacking no place.

@@ -152,8 +152,8 @@ impl Store {
     /// Removes the next unverified places of a strand that readers get, up to `through` or the head, a few hundred
     /// at a time as one durable write. Their originator does not have them any more, so they cannot be verified.
     /// They are marked as pruned, and no payer is charged; leaves stay. An envelope that has not expired by
-    /// `now_unix_s` ends the range before it, because its node has signed a tree with its statement. Returns the
-    /// last place that is verified or removed afterwards.
+    /// `now_unix_s`, or for which `derive` returns nothing, ends the range before it, because its node has signed a
+    /// tree with its statement. Returns the last place that is verified or removed afterwards.
     ///
     /// # Errors
     /// When rows cannot be read or written.
@@ -186,17 +186,21 @@ impl Store {
         Ok(())
     }
 
-    /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
-    /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
-    /// later: when it finds that they are mostly deletions, or when they are a month old (`options`).
+    /// Compacts the parts of the log with these places, and the indexes if they have deleted rows, so that the files
+    /// shrink. Takes long, and cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB
+    /// compacts the files later: when it finds that they are mostly deletions, or when they are a month old
+    /// (`options`).
     pub fn compact_places(&self, places: &[StrandPlaces]) {
         let database = self.database();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         database.compact_log(places, &options);
         for family in [Family::Expiry, Family::Topic] {
-            let family = database.family(family);
-            database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            // The topics are one run then, which each further compaction would read and write as a whole.
+            if database.has_deletions(family) {
+                let family = database.family(family);
+                database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            }
         }
         database.compact_large();
     }
@@ -286,11 +290,10 @@ impl Database {
         let mut gone = verified;
         for place in verified.0 + 1..=through.0 {
             let id = EnvelopeId::new(originator, SequenceId(place));
-            let bytes = snapshot.get(id)?;
-            let facts = bytes.as_ref().and_then(|bytes| derive(id, bytes, Validity::Valid));
-            let shown = bytes.zip(facts);
             let corrupt = || ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode());
-            let (bytes, facts) = shown.ok_or_else(corrupt)?;
+            let bytes = snapshot.get(id)?.ok_or_else(corrupt)?;
+            // A snapshot may have brought one whose layers cannot be read: it states no time.
+            let Some(facts) = derive(id, &bytes, Validity::Valid) else { break };
             let Some(expiry_unix_s) = facts.expiry_unix_s.filter(|at| *at <= now_unix_s) else {
                 break;
             };

@@ -9,10 +9,10 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::database::Database;
-use crate::error::{CommitError, DatabaseError};
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::host::{FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
-use crate::meta::write_generation;
+use crate::meta::{self, write_generation};
 use crate::opening::Opening;
 use crate::projection::{Projection, ProjectionSet};
 use crate::room::DiskReserveSettings;
@@ -72,6 +72,25 @@ impl Store {
     #[must_use]
     pub fn incarnation(&self) -> [u8; 16] {
         self.shared.incarnation
+    }
+
+    /// Returns the number of the last run that was counted. A folder that was set back has a lower one than before.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn run_number(&self) -> Result<u64, ReadError> {
+        meta::generation(&self.database().db)
+    }
+
+    /// Counts one more run of a process without a host marker, which counts those of a node. Returns its number, which
+    /// is on the disk then.
+    ///
+    /// # Errors
+    /// When the row cannot be read or written.
+    pub fn count_run(&self) -> Result<u64, CommitError> {
+        let database = self.database();
+        database.poison.check()?;
+        meta::count_run(&database.db)
     }
 
     /// Returns the relation of the folder to the one that this host wrote last. A store that was opened without

@@ -320,3 +320,19 @@ fn a_marker_that_cannot_be_read_or_written_protects_all_the_same() {
 fn head_of(store: &Store) -> u64 {
     store.snapshot().head(OWN).unwrap().0
 }
+
+/// A witness has no host marker. Its record in the state folder has the number.
+#[test]
+fn runs_are_counted_in_the_folder_so_an_older_copy_has_a_lower_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&settings(folder.path())).unwrap();
+    let store = open();
+    assert_eq!(store.run_number().unwrap(), 0);
+    assert_eq!(store.count_run().unwrap(), 1);
+    extend(&store, OWN, 1);
+    drop(store);
+    let store = open();
+    assert_eq!(store.run_number().unwrap(), 1);
+    assert_eq!(store.count_run().unwrap(), 2);
+    assert_eq!(store.run_number().unwrap(), 2);
+}

@@ -291,6 +291,9 @@ fn what_has_not_expired_by_its_own_statement_stays() {
         let snapshot = store.snapshot();
         assert_eq!(snapshot.get(id(PEER, 6)).unwrap(), None);
         assert!(snapshot.get(id(PEER, 7)).unwrap().is_some());
+        let unread = |at: EnvelopeId, b: &Bytes, v| derive(at, b, v).filter(|_| at.sequence.0 != 8);
+        let through = store.prune_shown(PEER, SequenceId(9), NOW_UNIX_S, &unread).unwrap();
+        assert_eq!(through, SequenceId(7), "the next one cannot be read");
     });
 }
 

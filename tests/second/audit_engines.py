@@ -26,7 +26,7 @@ statements = [
     if statement.strip()
 ]
 views, queries = statements[:3], statements[3:9]
-void_view, checkpoint_view, declared_void, void_signed, checkpoint_times = statements[9:]
+void_view, checkpoint_view, declared_void, void_signed, checkpoint_times, rate_view, overcharged = statements[9:]
 
 
 def hawser_json(*arguments):
@@ -215,7 +215,24 @@ def check_times(export, case):
     return len(late)
 
 
-checked_statements, late_checkpoints = {}, 0
+def check_fees(export, case):
+    """Compares the congestion fees that are too high for the envelopes before them with the planted ones; in all three engines if there are any."""
+    high = [(100, place) for kind, place in case["beside"] if kind == "fee"]
+    database = duckdb.connect()
+    for view in (views[0], rate_view):
+        database.execute(view.replace("'export/", f"'{export}/"))
+    found = [database.execute(overcharged).fetchall()]
+    if high:
+        context = datafusion.SessionContext()
+        for table in ("log", "rates"):
+            context.register_parquet(table, f"{export}/{table}/")
+        found.append([tuple(row.values()) for batch in context.sql(overcharged).collect() for row in batch.to_pylist()])
+        found.append([tuple(row) for row in spark.sql(overcharged).collect()])
+    assert all(rows == high for rows in found), (case, found)
+    return len(high)
+
+
+checked_statements, late_checkpoints, high_fees = {}, 0, 0
 
 # Each kind of fault, planted into a log of its own, is named by Spark, and nothing else is.
 cases = sorted(name for name in os.listdir(planted) if os.path.isdir(os.path.join(planted, name)))
@@ -238,6 +255,7 @@ for number in cases:
         more += piped(stated, command)
         check_void(number, export, case)
     late_checkpoints += check_times(export, case)
+    high_fees += check_fees(export, case)
     if os.path.isdir(os.path.join(export, "log", "originator=0")):
         found = [check_dependency(export, tables["log"], command, more)]
     else:
@@ -257,10 +275,10 @@ for number in cases:
             assert len(rates) != len(given), case
         else:
             # What an export does not have, or one partition cannot show: docs/audit-at-scale.md says why.
-            assert kind in ("root", "checkpoint_root", "checkpoint_time", "void_signed"), case
+            assert kind in ("root", "checkpoint_root", "checkpoint_time", "void_signed", "fee"), case
     if not case["by_partition"] and not case["beside"]:
         assert differing == [], (case, differing)
-assert late_checkpoints == 1, late_checkpoints
+assert (late_checkpoints, high_fees) == (1, 1), (late_checkpoints, high_fees)
 # A signed tree takes three of the eight places from the statements.
 assert (checked_statements["97"], checked_statements["98"]) == (5, 8) and len(checked_statements) == 4, checked_statements
 assert "dependency" in kinds, kinds

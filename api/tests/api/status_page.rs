@@ -16,7 +16,7 @@ use hawser_api::{
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::misbehavior::{Evidence, Misbehavior};
 use hawser_engine::runtime::{
-    ContractError, PayerReporter, ReportContract, SettledSoFar, Submitted,
+    ContractError, GasUsed, PayerReporter, ReportContract, SettledSoFar, Submitted,
 };
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -162,7 +162,7 @@ impl ReportContract for NoContract {
         _: u64,
         _: &'a [[u8; LEAF_LEN_BYTES]],
         _: &'a LeafProof,
-    ) -> BoxFuture<'a, Result<(), ContractError>> {
+    ) -> BoxFuture<'a, Result<GasUsed, ContractError>> {
         async { unreachable!("the status settles nothing") }.boxed()
     }
 }

@@ -4,7 +4,9 @@ use super::ComparedBy::{Rows, StoredTrees};
 use super::*;
 use crate::replay::dependency_tests::{LogWithChain, of_chain};
 use crate::replay::planted::PLANTED;
-use crate::replay::testing::{Draft, MemoryLog, NODE, WITNESS, declared, draft, key, ns_of};
+use crate::replay::testing::{
+    Draft, MemoryLog, NODE, WITNESS, checkpoint, declared, draft, key, ns_of,
+};
 use hawser_proto::envelope::UnsealedEnvelope;
 use std::collections::BTreeMap;
 
@@ -137,6 +139,35 @@ fn places_of_planted_faults_are_named_and_no_others() {
         let is_of_envelope = faults.iter().any(|(_, at, _)| expected.contains(at));
         assert_eq!(is_of_envelope, !expected.is_empty(), "{name}");
     }
+}
+
+/// Both keepers have the same envelopes, and the node has signed two trees.
+#[test]
+fn two_roots_of_one_size_are_a_difference_and_checkpoints_of_one_log_alone_are_none() {
+    let honest = MemoryLog::honest(90);
+    let mut fewer = honest.clone();
+    fewer.checkpoints.retain(|it| !it.signed.checkpoint.size.is_multiple_of(20));
+    for (first, second) in [(&honest, &fewer), (&fewer, &honest)] {
+        assert!(only(first, second, Rows).is_equal());
+    }
+    let mut liar = fewer.clone();
+    let root = TreeHash([4; 32]);
+    let at = liar.checkpoints.iter().position(|it| it.signed.checkpoint.size == 50).unwrap();
+    let honest_root = liar.checkpoints[at].signed.checkpoint.root;
+    liar.checkpoints[at] = checkpoint(50, root);
+    for (first, second, roots) in
+        [(&honest, &liar, (honest_root, root)), (&liar, &honest, (root, honest_root))]
+    {
+        let found = only(first, second, Rows);
+        assert!(!found.is_equal() && found.other.is_empty() && found.lacking.is_empty());
+        let roots = (roots.0.to_string(), roots.1.to_string());
+        assert_eq!(found.other_checkpoints, [OtherCheckpoint { size: 50, roots }]);
+        assert_eq!(found.other_checkpoint_count, 1);
+        assert!(only(first, second, StoredTrees).is_equal(), "it reads no checkpoint");
+    }
+    // A node that runs shows the newest one alone.
+    let running = MemoryLog { is_node: true, ..liar };
+    assert_eq!(only(&honest, &running, Rows).other_checkpoints, []);
 }
 
 /// A keeper serves its own envelopes, and stores the leaves and the root of the honest log beside them.

@@ -1,5 +1,6 @@
 //! The manifest of an export: its content, and the digest of each file.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,6 +160,22 @@ impl StrandParts {
 }
 
 impl Manifest {
+    /// Returns the numbers of rows of each strand in the tables `checkpoints` and `void_statements`. Of a file that an
+    /// interrupted run was about to replace, the smaller number of the old and the new one counts.
+    #[must_use]
+    pub fn rows_beside(&self) -> BTreeMap<OriginatorId, [u64; 2]> {
+        let mut all = BTreeMap::<OriginatorId, [u64; 2]>::new();
+        for (table, parts) in [&self.checkpoints, &self.void_statements].into_iter().enumerate() {
+            for TallyPart { originator_id, file, next, .. } in parts {
+                let rows = file.as_ref().map_or(0, |file| file.rows);
+                let next = next.as_ref().map_or(u64::MAX, |file| file.rows);
+                let sum = &mut all.entry(*originator_id).or_default()[table];
+                *sum = sum.saturating_add(rows.min(next));
+            }
+        }
+        all
+    }
+
     /// Makes the manifest of an export without files.
     #[must_use]
     pub fn new(network: String, node: OriginatorId, log: &[u8]) -> Self {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::RETENTION_INFINITE;
-use serde_json::json;
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
+use serde_json::{Value, json};
 
 use super::tests::SETTINGS;
 use super::*;
@@ -15,10 +16,10 @@ use crate::partition::tests::needs_the_strand;
 use crate::replay::dependency_tests::depending_on;
 use crate::replay::planted::{PLANTED, sign_at};
 use crate::replay::testing::{
-    MemoryLog, NODE, checkpoint, declared, draft, ns_of, settings as replay_settings,
+    MemoryLog, NODE, RATE, checkpoint, declared, draft, ns_of, settings as replay_settings,
 };
 use crate::replay::tests::replay;
-use crate::replay::{FaultKind, GapReason, LogSource, StoredMark, StrandRow};
+use crate::replay::{FaultKind, GapReason, LogSource, ReplaySettings, StoredMark, StrandRow};
 use crate::{Judged, KnownKeys};
 
 /// A time ahead of any clock: far beyond the time of the log, which clocks of this machine have passed.
@@ -37,21 +38,47 @@ fn write_case(
     faults: &[(FaultKind, u64, Option<u8>)],
     declared_void: u64,
 ) {
-    let settings = ExportSettings { threads: 1, ..SETTINGS };
-    fs::create_dir_all(folder).unwrap();
-    export(log, &folder.join("export"), settings, |_| ()).unwrap();
     let of = |it: &&(FaultKind, u64, Option<u8>), beside: bool| needs_the_strand(it.0) == beside;
     let named = |beside: bool| {
         let faults = faults.iter().filter(|it| of(it, beside));
         faults.map(|(kind, place, _)| json!([kind.name(), place])).collect::<Vec<_>>()
     };
+    write_named(folder, name, log, [&named(false)[..], &named(true)[..]], declared_void);
+}
+
+/// Exports a log, and writes beside it the faults that partitions name, and those that queries name.
+fn write_named(
+    folder: &Path,
+    name: &str,
+    log: &dyn LogSource,
+    [by_partition, beside]: [&[Value]; 2],
+    declared_void: u64,
+) {
+    let settings = ExportSettings { threads: 1, ..SETTINGS };
+    fs::create_dir_all(folder).unwrap();
+    export(log, &folder.join("export"), settings, |_| ()).unwrap();
     let case = json!({
         "name": name,
-        "by_partition": named(false),
-        "beside": named(true),
+        "by_partition": by_partition,
+        "beside": beside,
         "declared_void": declared_void,
     });
     fs::write(folder.join("case.json"), case.to_string()).unwrap();
+}
+
+/// A rate at which the honest log has congestion in the minutes behind those with nine envelopes: ten units.
+const BUSY: Rate = Rate { congestion_fee: PicoDollarPrice(7), target_rate_per_minute: 8, ..RATE };
+
+/// A log with the fees of ten units of congestion at two places, and of eleven at the place between them.
+fn overcharged() -> MemoryLog {
+    let mut log = MemoryLog::honest(500);
+    for (place, units) in [(150, 10), (301, 11), (302, 10)] {
+        let mut charged = draft(place, ns_of(place));
+        charged.statement.congestion_fee_picodollars = units * BUSY.congestion_fee.0;
+        sign_at(&mut log, place, StoredMark::Valid, &charged);
+    }
+    // Its tallies have no congestion.
+    MemoryLog { rates: vec![BUSY], has_tallies: false, ..log }
 }
 
 /// Returns the number of places that a replay of the log counts as declared void.
@@ -99,6 +126,18 @@ fn planted_faults_are_exported_for_other_engines() {
         }
         write(&folder.join(format!("{number:02}")), name, &log, faults);
     }
+    let log = overcharged();
+    let rates = RateTable::new(vec![BUSY], None).unwrap().confirmed(i64::MAX);
+    let busy = KnownKeys { registry: keys.registry.clone(), rates: Some(rates.clone()) };
+    let judged = replay(&log, &ReplaySettings { rates: Some(rates), ..replay_settings() });
+    let judged = judged.all_faults();
+    let judged: Vec<_> = judged.kept().iter().map(|it| (it.kind, it.sequence_id.0)).collect();
+    assert_eq!(judged, [(FaultKind::Fee, 301)], "as the queries have to name it");
+    let named = [json!([FaultKind::Fee.name(), 301])];
+    let name = "a fee for more congestion than there was";
+    write_named(&folder.join("94"), name, &log, [&[], &named], 0);
+    let file = serde_json::to_string(&Judged::file("test", &[], &[], &busy)).unwrap();
+    fs::write(folder.join("94").join("registry.evidence"), file).unwrap();
     let with_chain = depending_on(OriginatorId::GROUP_MESSAGES.0, 3);
     let (name, faults) = ("a dependency on a later place", [(FaultKind::Dependency, 12, None)]);
     write_case(&folder.join("95"), name, &with_chain, &faults, 0);

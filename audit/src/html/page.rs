@@ -22,6 +22,12 @@ const GAPS_DRAWN_MAX: usize = 400;
 const GAPS_LISTED_MAX: usize = 12;
 /// Nodes that have a column beside checkpoints.
 const SIGNERS_MAX: usize = 24;
+/// Part of the envelopes, as a divisor, that may be dated outside of the drawn days. A guess: a strand with more of
+/// them has no other picture.
+const OUTSIDE_PART: u64 = 100;
+/// Part of all days, as a divisor, that the drawn ones are at most if others are left out. A guess: bars of a fourth of
+/// the room can still be read.
+const SQUEEZED_PART: i64 = 4;
 /// Nanoseconds of a day.
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -148,6 +154,50 @@ fn pictured(report: &ReplayReport) -> Vec<&ReplayedStrand> {
     strands
 }
 
+/// The days that all pictures have.
+struct DrawnDays {
+    first: i64,
+    last: i64,
+    /// Envelopes that are dated on other days.
+    outside: u64,
+}
+
+impl DrawnDays {
+    /// Returns the days from the first to the last one with envelopes. A node may date a few envelopes by centuries
+    /// back or ahead. They would squeeze all others into one bar, so they are left out. `None` without envelopes.
+    fn of(strands: &[&ReplayedStrand]) -> Option<Self> {
+        let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
+        for (day, figures) in strands.iter().flat_map(|it| &it.figures.days) {
+            let sum = sums.entry(*day).or_default();
+            *sum = sum.saturating_add(figures.envelopes);
+        }
+        let days: Vec<(i64, u64)> = sums.into_iter().collect();
+        let all = days.iter().fold(0_u64, |sum, (_, envelopes)| sum.saturating_add(*envelopes));
+        let (mut from, mut through) = (0, days.len().checked_sub(1)?);
+        let whole = Self { first: days[from].0, last: days[through].0, outside: 0 };
+        let mut outside = 0_u64;
+        while from < through {
+            let below = days[from + 1].0 - days[from].0;
+            let above = days[through].0 - days[through - 1].0;
+            // The day that is farther from its neighbour goes first.
+            let end = if below >= above { from } else { through };
+            let more = outside.saturating_add(days[end].1);
+            if below.max(above) == 1 || more > all / OUTSIDE_PART {
+                break;
+            }
+            outside = more;
+            if end == from { from += 1 } else { through -= 1 }
+        }
+        let inner = Self { first: days[from].0, last: days[through].0, outside };
+        let is_squeezed = inner.last - inner.first < (whole.last - whole.first) / SQUEEZED_PART;
+        Some(if is_squeezed { inner } else { whole })
+    }
+
+    fn contains(&self, day: i64) -> bool {
+        (self.first..=self.last).contains(&day)
+    }
+}
+
 /// Draws a picture by day for each strand, all with the same days.
 fn by_day(
     to: &mut Markup,
@@ -157,19 +207,23 @@ fn by_day(
     show: fn(u64) -> String,
 ) {
     let strands = pictured(report);
-    let days = || strands.iter().flat_map(|it| it.figures.days.keys().copied());
-    let (Some(first), Some(last)) = (days().min(), days().max()) else {
+    let Some(days) = DrawnDays::of(&strands) else {
         to.raw("<p>There are no envelopes.</p>");
         return;
     };
     let spans = |strand: &&ReplayedStrand| {
-        let values = strand.figures.days.iter().map(|(day, figures)| (*day, value(figures)));
-        (strand.originator_id, Spans::new(values, (first, last), join))
+        let drawn = strand.figures.days.iter().filter(|(day, _)| days.contains(**day));
+        let values = drawn.map(|(day, figures)| (*day, value(figures)));
+        (strand.originator_id, Spans::new(values, (days.first, days.last), join))
     };
     let mut drawn = strands.iter().map(spans).filter(|(_, spans)| spans.max() > 0).peekable();
     if drawn.peek().is_none() {
         to.raw("<p>There are none.</p>"); // chains sign no checkpoints
         return;
+    }
+    if days.outside > 0 {
+        let text = "<p>Envelopes dated outside of these days, which are not drawn: ";
+        to.element(text, number(days.outside), ".</p>");
     }
     to.raw("<div class=\"charts\">");
     for (originator, spans) in drawn {

@@ -187,6 +187,27 @@ fn a_page_stays_small_whatever_a_log_states() {
     assert_sound(&page);
 }
 
+/// A node dates a few envelopes centuries back or ahead, so that all pictures have one bar.
+#[test]
+fn envelopes_of_far_days_squeeze_no_picture() {
+    let mut report = replay(&MemoryLog::honest(50), &settings());
+    let of = |envelopes| DayFigures { envelopes, bytes: 1, lag_ns_max: 1 };
+    let mut drawn = |days: &[(i64, u64)]| {
+        report.strands[0].figures.days =
+            days.iter().map(|(day, envelopes)| (*day, of(*envelopes))).collect();
+        let page = page(&report, FACTS);
+        assert_sound(&page);
+        (page.contains("at most 100 a day"), page.contains("dated outside of these days"))
+    };
+    let month: Vec<(i64, u64)> = (20_000..20_030).map(|day| (day, 100)).collect();
+    assert_eq!(drawn(&month), (true, false));
+    let far = |envelopes| [&[(0, envelopes)][..], &month[..], &[(93_000, envelopes)][..]].concat();
+    assert_eq!(drawn(&far(1)), (true, true));
+    assert_eq!(drawn(&far(50)), (false, false), "too many to be left out");
+    let years: Vec<(i64, u64)> = (20_000..21_000).step_by(2).map(|day| (day, 100)).collect();
+    assert_eq!(drawn(&years), (false, false), "all days of a long log are drawn");
+}
+
 #[test]
 fn an_empty_log_has_a_page() {
     let mut log = MemoryLog::honest(1);

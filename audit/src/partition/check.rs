@@ -8,6 +8,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
 use super::chains::ChainsOfLog;
+use super::expected::RowsBeside;
 use super::unchecked::UncheckedCounts;
 use super::verdict::{RangeVerdict, other_columns, unknown_originator};
 use crate::export::columns::ColumnJudgement;
@@ -91,6 +92,7 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
         })
     })?;
     (verdict.rows, verdict.checkpoints) = (findings.rows, findings.checkpoints);
+    verdict.beside = findings.beside;
     verdict.add_faults(&findings.faults);
     verdict.unchecked.add(findings.unchecked);
     let is_first = verdict.from == SequenceId(1);
@@ -150,6 +152,7 @@ struct RangeFindings {
     /// Rows of the table `log`.
     rows: u64,
     checkpoints: u64,
+    beside: RowsBeside,
     /// The faults of pruned places, of checkpoints and statements, and of rows without an envelope.
     faults: Faults,
     unchecked: UncheckedCounts,
@@ -179,7 +182,9 @@ impl<I: Iterator<Item = PartitionRow>> Range<'_, I> {
         let id = EnvelopeId::new(self.originator, place);
         let judged = columns.judge_other(row);
         self.findings.unchecked.add(UncheckedCounts::of_columns(&judged));
-        other_columns(id, &judged).into_iter().for_each(|fault| self.findings.faults.add(fault));
+        other_columns(id, &judged)
+            .into_iter()
+            .for_each(|fault| self.findings.faults.add_in_any_order(fault));
     }
 }
 
@@ -198,10 +203,12 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
             };
             if let ExportedRow::Checkpoint(bytes) = row {
                 self.findings.checkpoints += 1;
+                self.findings.beside.add_checkpoint(&bytes);
                 check_checkpoint(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }
             if let ExportedRow::VoidStatement(bytes) = row {
+                self.findings.beside.add_statement(&bytes);
                 check_statement(self.originator, &bytes, &self.settings.registry, self.findings);
                 continue;
             }
@@ -211,19 +218,21 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
             match row {
                 ExportedRow::Row(row) => return Some(Ok(RangeRow { row, columns })),
                 ExportedRow::VoidLeaf(sequence, leaf) => {
+                    self.findings.beside.add_leaf(sequence);
                     return without(StrandRow::Leaf { sequence, leaf });
                 }
                 ExportedRow::Pruned { sequence, originator_ns, retention_days } => {
                     let id = EnvelopeId::new(self.originator, sequence);
                     let fault =
                         not_expired(id, originator_ns, retention_days, self.settings.now_ns);
-                    fault.into_iter().for_each(|fault| self.findings.faults.add(fault));
+                    fault
+                        .into_iter()
+                        .for_each(|fault| self.findings.faults.add_in_any_order(fault));
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return without(StrandRow::Gap { from, through, reason });
                 }
-                ExportedRow::Leaf(_)
-                | ExportedRow::Checkpoint(_)
-                | ExportedRow::VoidStatement(_) => {}
+                ExportedRow::Leaf(sequence) => self.findings.beside.add_leaf(sequence),
+                ExportedRow::Checkpoint(_) | ExportedRow::VoidStatement(_) => {}
             }
         }
     }
@@ -242,11 +251,14 @@ fn check_checkpoint(
         |text: String| Fault::of_strand(FaultKind::CheckpointSignature, originator, text);
     let cosigned = match CosignedCheckpoint::decode(bytes) {
         Ok(cosigned) => cosigned,
-        Err(error) => return faults.add(of_strand(format!("a checkpoint is none: {error}"))),
+        Err(error) => {
+            return faults.add_in_any_order(of_strand(format!("a checkpoint is none: {error}")));
+        }
     };
     let of = cosigned.signed.checkpoint;
     if of.originator != originator {
-        return faults.add(of_strand(format!("a checkpoint is of strand {}", of.originator)));
+        return faults
+            .add_in_any_order(of_strand(format!("a checkpoint is of strand {}", of.originator)));
     }
     let id = EnvelopeId::new(originator, SequenceId(of.size));
     let witnesses = cosigned.witnesses.len() as u64;
@@ -254,7 +266,7 @@ fn check_checkpoint(
     let unknown = UncheckedCounts { signers: 1, ..UncheckedCounts::default() };
     let Some(record) = registry.node(of.node) else { return findings.unchecked.add(unknown) };
     if let Err(error) = cosigned.signed.verify(&record.public_key) {
-        return faults.add(Fault::at(FaultKind::CheckpointSignature, id, error));
+        return faults.add_in_any_order(Fault::at(FaultKind::CheckpointSignature, id, error));
     }
     for cosignature in &cosigned.cosignatures {
         let Some(record) = registry.node(cosignature.cosigner) else {
@@ -262,7 +274,7 @@ fn check_checkpoint(
             continue;
         };
         if let Err(error) = cosignature.verify(&of, &record.public_key) {
-            faults.add(Fault::at(FaultKind::Cosignature, id, error));
+            faults.add_in_any_order(Fault::at(FaultKind::Cosignature, id, error));
         }
     }
 }
@@ -280,13 +292,16 @@ fn check_statement(
     let signed = match SignedVoid::decode(bytes) {
         Ok(signed) => signed,
         Err(error) => {
-            return faults
-                .add(of_strand(format!("a statement about void places is none: {error}")));
+            return faults.add_in_any_order(of_strand(format!(
+                "a statement about void places is none: {error}"
+            )));
         }
     };
     if signed.statement.node != originator {
         let node = signed.statement.node;
-        return faults.add(of_strand(format!("a statement about void places is of node {node}")));
+        return faults.add_in_any_order(of_strand(format!(
+            "a statement about void places is of node {node}"
+        )));
     }
     let Some(record) = registry.node(originator) else {
         return findings
@@ -294,6 +309,6 @@ fn check_statement(
             .add(UncheckedCounts { signers: 1, ..UncheckedCounts::default() });
     };
     if signed.verify(&record.public_key).is_err() {
-        faults.add(forged_statement(originator, &signed));
+        faults.add_in_any_order(forged_statement(originator, &signed));
     }
 }

@@ -2,6 +2,7 @@
 
 mod chains;
 mod columns;
+mod parts;
 
 use std::io::Cursor;
 
@@ -46,8 +47,15 @@ fn rows_and_beside(log: &MemoryLog) -> Rows {
 }
 
 fn check(rows: &[(OriginatorId, ReadRow)]) -> Vec<RangeVerdict> {
-    let rows = rows.iter().cloned().map(Ok::<_, SourceError>);
-    check_partition(rows, &settings(), ExportedPayers::Named, &ChainsOfLog::default()).unwrap()
+    check_by(&settings(), rows.iter().cloned().map(Ok)).unwrap()
+}
+
+/// Checks rows by these settings, with named payers and without chains.
+fn check_by(
+    settings: &ReplaySettings,
+    rows: impl Iterator<Item = Result<(OriginatorId, ReadRow), SourceError>> + Send,
+) -> Result<Vec<RangeVerdict>, SourceError> {
+    check_partition(rows, settings, ExportedPayers::Named, &ChainsOfLog::default())
 }
 
 /// Checks rows in parts that begin at these rows, and joins the verdicts in another order.
@@ -93,8 +101,15 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         let (originator_id, through) = (NODE, SequenceId(500));
         let head = Some(SequenceId(log.head));
         let beyond_head = Some(SequenceId(log.last_held)).filter(|last| last.0 > log.head);
-        let expected =
-            [ExpectedStrand { originator_id, through, rows: rows_of_log, head, beyond_head }];
+        let expected = [ExpectedStrand {
+            originator_id,
+            through,
+            rows: rows_of_log,
+            checkpoints: log.checkpoints.len() as u64,
+            statements: log.voids.len() as u64,
+            head,
+            beyond_head,
+        }];
         let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
         assert_eq!(one, two, "{name}");
         assert_eq!(one, eight, "{name}");
@@ -186,6 +201,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 90,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -212,6 +229,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
         originator_id: NODE,
         through: SequenceId(90),
         rows: 89,
+        checkpoints: 0,
+        statements: 0,
         head: None,
         beyond_head: None,
     }];
@@ -223,13 +242,7 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let overlap = MergeError::Overlap { originator_id: NODE, place: SequenceId(31) };
     assert_eq!(merge(overlapping, None).unwrap_err(), overlap);
     let other = ReplaySettings { rates: None, ..settings() };
-    let judged = check_partition(
-        rows[30..].iter().cloned().map(Ok),
-        &other,
-        ExportedPayers::Named,
-        &ChainsOfLog::default(),
-    )
-    .unwrap();
+    let judged = check_by(&other, rows[30..].iter().cloned().map(Ok)).unwrap();
     let mixed = vec![one.clone(), judged[0].clone()];
     assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
 }
@@ -291,12 +304,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
     let log = MemoryLog::honest(10);
     let mut rows = rows(&log);
     rows.swap(4, 5);
-    let found = check_partition(
-        rows.into_iter().map(Ok),
-        &settings(),
-        ExportedPayers::Named,
-        &ChainsOfLog::default(),
-    );
+    let found = check_by(&settings(), rows.into_iter().map(Ok));
     assert!(found.unwrap_err().0.contains("place 5 after 6"));
     let huge = StrandRow::Gap {
         from: SequenceId(1),
@@ -304,15 +312,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         reason: GapReason::Void,
     };
     let row = (NODE, ReadRow { row: ExportedRow::Row(huge), columns: None });
-    assert!(
-        check_partition(
-            [Ok(row)].into_iter(),
-            &settings(),
-            ExportedPayers::Named,
-            &ChainsOfLog::default()
-        )
-        .is_err()
-    );
+    assert!(check_by(&settings(), [Ok(row)].into_iter()).is_err());
 
     let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
     let line = verdict.to_line();
@@ -401,9 +401,7 @@ fn rows_that_alternate_between_strands_are_refused_before_they_fill_memory() {
         Ok((OriginatorId(100 + at % 2), read(gap)))
     };
     let settings = ReplaySettings { threads: 1, ..settings() };
-    let error =
-        check_partition((0..).map(row), &settings, ExportedPayers::Named, &ChainsOfLog::default())
-            .unwrap_err();
+    let error = check_by(&settings, (0..).map(row)).unwrap_err();
     assert!(error.0.contains("more than 10000 ranges"), "{error}");
 }
 
@@ -412,13 +410,7 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
     let log = MemoryLog::honest(30);
     let rows = rows(&log);
     let unknown = ReplaySettings { registry: Registry::default(), ..settings() };
-    let judged = check_partition(
-        rows[10..].iter().cloned().map(Ok),
-        &unknown,
-        ExportedPayers::Named,
-        &ChainsOfLog::default(),
-    )
-    .unwrap();
+    let judged = check_by(&unknown, rows[10..].iter().cloned().map(Ok)).unwrap();
     assert!(!judged[0].incomplete().is_empty() && !judged[0].signatures_checked);
     let judged = vec![RangeVerdict::parse(&judged[0].to_line()).unwrap()];
     let merged = merge(judged, None).unwrap();
@@ -447,6 +439,8 @@ fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
         originator_id,
         through: SequenceId(5),
         rows: 0,
+        checkpoints: 0,
+        statements: 0,
         head: Some(SequenceId(5)),
         beyond_head: Some(SequenceId(7)),
     };

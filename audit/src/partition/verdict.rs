@@ -9,6 +9,7 @@ use hawser_rules::RateTable;
 use serde::{Deserialize, Serialize};
 
 use super::chains::{ChainsOfLog, MINUTES_OF_RANGE_MAX};
+use super::expected::{ExpectedStrand, RowsBeside};
 use super::times::Times;
 use super::unchecked::UncheckedCounts;
 use crate::export::STRANDS_MAX;
@@ -26,7 +27,7 @@ pub const VERDICT_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The checks that no range allows, for people.
 const LEFT_TO_OTHERS: &str = "trees, the roots and times of checkpoints, congestion fees that are too high for the \
                               envelopes before them, and tallies: a replay of the folder judges them all, and SQL \
-                              over the export times and tallies";
+                              over the export all but trees and roots";
 /// The sentence about dependencies that were not judged, or by other times than those of the chains in these ranges.
 const DEPENDENCIES: &str = "dependencies of envelopes on places of chains: they are judged by verdicts on the strands \
                             of the chains (--chains)";
@@ -53,6 +54,10 @@ pub struct RangeVerdict {
     /// Checkpoints that were read. Programs of earlier versions do not count them.
     #[serde(default)]
     pub checkpoints: u64,
+    /// Statements about void places, and the digest that tells ranges without places apart. Programs of earlier
+    /// versions do not note them.
+    #[serde(default, skip_serializing_if = "RowsBeside::is_none")]
+    pub(super) beside: RowsBeside,
     /// Places that the source of the export did not show. Programs of earlier versions do not count them.
     #[serde(default)]
     pub not_shown: u64,
@@ -137,21 +142,6 @@ pub struct MergedStrand {
     pub envelopes: u64,
 }
 
-/// The range and the rows that a strand should have by the manifest of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpectedStrand {
-    /// The strand.
-    pub originator_id: OriginatorId,
-    /// The last place, included.
-    pub through: SequenceId,
-    /// Rows.
-    pub rows: u64,
-    /// The head, if the source has stated it: the places between the last row and the head are a hole.
-    pub head: Option<SequenceId>,
-    /// The highest place that holds an envelope, if the source has stated that it lies behind the head.
-    pub beyond_head: Option<SequenceId>,
-}
-
 impl RangeVerdict {
     pub(super) fn new(originator: OriginatorId, judged_by: String) -> Self {
         Self {
@@ -164,6 +154,7 @@ impl RangeVerdict {
             envelopes: 0,
             signatures_checked: false,
             checkpoints: 0,
+            beside: RowsBeside::default(),
             not_shown: 0,
             unchecked: UncheckedCounts::default(),
             chain_times: CHAINS.contains(&originator).then(ChainTimes::default),
@@ -232,7 +223,8 @@ impl RangeVerdict {
     }
 
     pub(super) fn add_faults(&mut self, faults: &Faults) {
-        self.faults.extend(faults);
+        self.faults.join(faults);
+        self.faults.sort();
     }
 
     fn originator(&self) -> OriginatorId {
@@ -392,9 +384,10 @@ impl RangeVerdict {
         self.envelopes = self.envelopes.saturating_add(after.envelopes);
         self.signatures_checked &= after.signatures_checked;
         self.checkpoints = self.checkpoints.saturating_add(after.checkpoints);
+        self.beside.add(after.beside);
         self.not_shown = self.not_shown.saturating_add(after.not_shown);
         self.unchecked.add(after.unchecked);
-        self.faults.extend(&after.faults);
+        self.faults.join(&after.faults);
         self.times.join(after.times);
         Ok(missing)
     }
@@ -428,7 +421,7 @@ pub fn merge(
     if ranges.windows(2).any(|pair| pair[0].judged_by != pair[1].judged_by) {
         return Err(MergeError::OtherKeys);
     }
-    ranges.sort_by_key(|range| (range.originator_id, range.from, range.through));
+    ranges.sort_by_key(|it| (it.originator_id, it.from, it.through, it.beside.digest));
     // An engine may run a task twice and give both results.
     ranges.dedup();
     let mut rows: BTreeMap<OriginatorId, u64> = BTreeMap::new();
@@ -465,13 +458,12 @@ pub fn merge(
             incomplete.push(format!("strand {strand}: no range has places 1 to {through}"));
         }
     }
+    let mut left_out = Vec::new();
     for strand in listed {
-        let (id, found) = (strand.originator_id, rows.get(&strand.originator_id).copied());
-        if found.unwrap_or(0) != strand.rows {
-            let found = found.unwrap_or(0);
-            let text = format!("strand {id}: {found} of {} rows were looked at", strand.rows);
-            incomplete.push(text);
-        }
+        let log = rows.get(&strand.originator_id).copied().unwrap_or(0);
+        let range = joined.get(&strand.originator_id);
+        let beside = range.map_or([0; 2], |it| [it.checkpoints, it.beside.statements]);
+        strand.compare(log, beside, &mut incomplete, &mut left_out);
     }
     let known = listed.iter().filter(|it| !is_short(it.originator_id));
     add_holes_at_heads(&mut joined, known);
@@ -482,7 +474,9 @@ pub fn merge(
         incomplete.push("there are no ranges".to_owned());
     }
     let joined: Vec<RangeVerdict> = joined.into_values().collect();
-    Ok(merged(&joined, incomplete, expected.is_some()))
+    let mut merged = merged(&joined, incomplete, expected.is_some());
+    merged.unchecked.extend(left_out);
+    Ok(merged)
 }
 
 /// One range for each strand.

@@ -168,6 +168,13 @@ impl Fault {
         Self::at(kind, EnvelopeId::new(originator, SequenceId::NONE), text)
     }
 
+    /// Compares faults by place and kind. Several of one kind and place, as of one checkpoint, are ordered by their
+    /// text.
+    fn by_place(&self, other: &Self) -> std::cmp::Ordering {
+        let of = |it: &Self| (it.originator_id, it.sequence_id, it.kind);
+        of(self).cmp(&of(other)).then_with(|| self.text.cmp(&other.text))
+    }
+
     /// Makes a fault of the whole log.
     #[must_use]
     pub fn of_log(kind: FaultKind, text: impl fmt::Display) -> Self {
@@ -244,6 +251,29 @@ impl Faults {
         }
     }
 
+    /// Takes a fault of rows that come in any order: of each kind those of the first hundred places are kept.
+    pub(crate) fn add_in_any_order(&mut self, fault: Fault) {
+        let mut one = Self::default();
+        one.add(fault);
+        self.join(&one);
+    }
+
+    /// Takes over the faults of another list: of each kind those of the first hundred places are kept, in whatever
+    /// order lists are joined.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for (&kind, &count) in &other.counts {
+            let mine = self.counts.entry(kind).or_default();
+            *mine = mine.saturating_add(count);
+            let all = std::mem::take(&mut self.kept).into_iter();
+            let (mut kept, others): (Vec<Fault>, Vec<Fault>) = all.partition(|it| it.kind == kind);
+            self.kept = others;
+            kept.extend(other.kept.iter().filter(|it| it.kind == kind).cloned());
+            kept.sort_by(Fault::by_place);
+            kept.truncate(KEPT_OF_KIND);
+            self.kept.append(&mut kept);
+        }
+    }
+
     /// Counts faults that are not kept.
     pub(crate) fn count_more(&mut self, kind: FaultKind, more: u64) {
         if more > 0 {
@@ -254,7 +284,7 @@ impl Faults {
 
     /// Sorts the faults that were kept by place and kind.
     pub(crate) fn sort(&mut self) {
-        self.kept.sort_by_key(|fault| (fault.originator_id, fault.sequence_id, fault.kind));
+        self.kept.sort_by(Fault::by_place);
     }
 
     /// Returns the number of faults.

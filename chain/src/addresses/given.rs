@@ -45,6 +45,9 @@ pub enum AddressesParseError {
     /// The text has more than [`BYTES_MAX`] bytes.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
+    /// The text is empty.
+    #[error("it is empty")]
+    Empty,
     /// The text is not JSON.
     #[error("it is not JSON: {0}")]
     Json(String),
@@ -87,6 +90,9 @@ impl GivenAddresses {
     pub fn parse(text: &str) -> Result<Self, AddressesParseError> {
         if text.len() > BYTES_MAX {
             return Err(AddressesParseError::TooLong);
+        }
+        if text.trim().is_empty() {
+            return Err(AddressesParseError::Empty);
         }
         let value: Value = serde_json::from_str(text)
             .map_err(|error| AddressesParseError::Json(error.to_string()))?;

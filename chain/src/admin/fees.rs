@@ -16,7 +16,7 @@ use crate::contracts::payer_report_manager::IPayerReportManager;
 use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
 
 /// Reports read per call. Guess.
-const PAGE: u64 = 50;
+const PAGE: usize = 50;
 /// Concurrent requests. Guess.
 const ASKED_AT_ONCE: usize = 16;
 /// The largest number of reports about one originator that is counted. A guess: thousands of years of reports. It
@@ -413,19 +413,35 @@ async fn reports_about(
 async fn reports_of(
     network: &Network,
     originator: OriginatorId,
-    mut from: u64,
+    from: u64,
     count: u64,
 ) -> Result<Vec<OnchainReport>, AdminError> {
+    let (mut all, mut left) = (Vec::new(), from..count);
+    while !left.is_empty() {
+        let some: Vec<u64> = left.by_ref().take(PAGE).collect();
+        all.extend(reports_at(network, originator, &some).await?);
+    }
+    Ok(all)
+}
+
+/// Returns the reports about an originator at these indices, in their order. The contract refuses an index without a
+/// report.
+///
+/// # Errors
+/// Fails when the contract cannot be read.
+pub(crate) async fn reports_at(
+    network: &Network,
+    originator: OriginatorId,
+    indices: &[u64],
+) -> Result<Vec<OnchainReport>, AdminError> {
     let mut all = Vec::new();
-    while from < count {
-        let to = count.min(from + PAGE);
+    for some in indices.chunks(PAGE) {
         let page = PayerReportManager::getPayerReportsCall {
-            originatorNodeIds_: (from..to).map(|_| originator.0).collect(),
-            payerReportIndices_: (from..to).map(U256::from).collect(),
+            originatorNodeIds_: vec![originator.0; some.len()],
+            payerReportIndices_: some.iter().copied().map(U256::from).collect(),
         };
         let page = network.view(Contract::PayerReportManager, &page).await?;
-        all.extend((from..to).zip(page).map(|(index, report)| read(originator, index, report)));
-        from = to;
+        all.extend(some.iter().zip(page).map(|(index, report)| read(originator, *index, report)));
     }
     Ok(all)
 }

@@ -161,6 +161,38 @@ pub async fn add(
     Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
 }
 
+/// Returns the entry that any account can have the registry add behind `last`, by the parameters as they are set; `None`
+/// if the registry would refuse it.
+///
+/// # Errors
+/// Fails when the parameter registry cannot be read.
+pub(super) async fn adoptable(
+    network: &Network,
+    last: &RateEntry,
+) -> Result<Option<RateEntry>, AdminError> {
+    Ok(adoptable_of(&parameters::values(network, &names_of_all()).await?, last))
+}
+
+/// Returns the entry that these parameters make; `None` if its prices are the last ones, it does not start after them,
+/// or a number is too large.
+fn adoptable_of(set: &[B256], last: &RateEntry) -> Option<RateEntry> {
+    let number = |word: &B256| u64::try_from(U256::from_be_bytes(word.0)).ok();
+    let numbers: Vec<u64> = set.iter().map(number).collect::<Option<_>>()?;
+    let [message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time] =
+        numbers[..]
+    else {
+        return None;
+    };
+    let prices = Prices {
+        message_fee: PicoDollarPrice(message_fee),
+        storage_fee: PicoDollarsPerByteDay(storage_fee),
+        congestion_fee: PicoDollarPrice(congestion_fee),
+        target_rate_per_minute,
+    };
+    let is_next = prices != last.prices && start_time > last.start_time;
+    is_next.then_some(RateEntry { prices, start_time })
+}
+
 /// Returns the start time that an interrupted run has set together with the same prices.
 fn pending_start(prices: &Prices, set: &[B256], last: Option<u64>, now: u64) -> Option<u64> {
     let start: u64 = U256::from_be_bytes(set.last()?.0).try_into().ok()?;
@@ -263,6 +295,20 @@ mod tests {
         assert_eq!(pending_start(&PRICES, &set, Some(400), 501), None, "it is past");
         let other = Prices { message_fee: PicoDollarPrice(9), ..PRICES };
         assert_eq!(pending_start(&other, &set, Some(400), 450), None, "other prices were meant");
+    }
+
+    #[test]
+    fn parameters_make_an_entry_that_the_registry_would_take() {
+        let other = Prices { message_fee: PicoDollarPrice(9), ..PRICES };
+        let last = RateEntry { prices: other, start_time: 400 };
+        let entry = RateEntry { prices: PRICES, start_time: 401 };
+        assert_eq!(adoptable_of(&words(&PRICES, 401), &last), Some(entry));
+        assert_eq!(adoptable_of(&words(&PRICES, 400), &last), None, "it is not after the last");
+        assert_eq!(adoptable_of(&words(&other, 401), &last), None, "a new time alone is no change");
+        let mut set = words(&PRICES, 401);
+        set[0] = B256::repeat_byte(1);
+        assert_eq!(adoptable_of(&set, &last), None, "the registry takes 64 bits");
+        assert_eq!(adoptable_of(&set[1..], &last), None, "an endpoint leaves one out");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub enum BroadcastStartError {
     #[error("the Redis that shares nonces cannot be used: {0}")]
     Redis(#[from] RedisLinkError),
     /// Another process uses the record.
-    #[error("{path} is used by another process: only one may send with a record")]
+    #[error("{path} is in use by another process: stop it first, only one may send with a record")]
     RecordInUse {
         /// The file.
         path: PathBuf,

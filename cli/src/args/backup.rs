@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use hawser_audit::replay::{SAMPLE_MAX, SampleSize};
-use hawser_node::settings::SettingSources;
 use hawser_node::settings::table::BACKUP_DIR_ENV;
+use hawser_node::settings::{self, SettingSources};
 use hawser_proto::Address;
 
 use super::{RestoreConfirmArgs, environment};
@@ -157,14 +157,14 @@ pub(crate) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
     /// Network that the replica must be of, as in the settings of the node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub(crate) network: Option<String>,
     /// Id of the node that goes on from the folder.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: u32,
     /// Address of the node's key, as `hawser keys show` prints it. The command compares it with the signature of the
     /// node's newest envelope in the folder, and does not read the key.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = signer)]
     pub(crate) signer: Address,
     /// Confirm, without being asked, that every process with the node's key has ended for good. Without a terminal
     /// nothing is changed unless it is given.
@@ -186,14 +186,14 @@ pub(crate) struct RestoreFromArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// Network that the backup must be of.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub(crate) network: Option<String>,
     /// Id of the node that the backup must be of.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: Option<u32>,
     /// Address of the node's key, which must have signed the backup. Needed, unless --any-signer or --unsigned
     /// is given.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = signer)]
     pub(crate) signer: Option<Address>,
     /// Take a backup that any key has signed: trust every writer of the folder. The command may then open files of a
     /// stranger.
@@ -256,5 +256,30 @@ impl DataDirArgs {
         let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
         SettingSources::new(flags.into_iter().flatten(), environment())
+    }
+}
+
+/// Parses a name that a network may have.
+pub(super) fn network_name(text: &str) -> Result<String, String> {
+    settings::network(text)
+        .ok_or_else(|| "a name of 1 to 64 letters, digits, dots, dashes and underscores".to_owned())
+}
+
+/// Parses the address of a node's key.
+fn signer(text: &str) -> Result<Address, String> {
+    text.parse()
+        .map_err(|_| "expected 0x and 40 hex digits, as `hawser keys show` prints it".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_address_is_told_what_one_is() {
+        for wrong in ["", "0x0", "zz", "node.key"] {
+            assert!(signer(wrong).unwrap_err().contains("40 hex digits"), "{wrong}");
+        }
+        assert!(signer(&format!("0x{}", "a1".repeat(20))).is_ok());
     }
 }

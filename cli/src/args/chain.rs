@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 
 use hawser_node::settings::duration;
 
+use super::onchain::address;
+
 /// `hawser chain`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChainCommand {
@@ -49,10 +51,10 @@ pub(crate) struct ChainDevArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) register_nodes: Option<PathBuf>,
     /// Owner of the registered nodes [default: the account that deploys].
-    #[arg(long, value_name = "ADDRESS", requires = "register_nodes")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "register_nodes")]
     pub(crate) node_owner: Option<Address>,
     /// Fund this account for publishing: native tokens, and a balance in the payer registry.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) fund_payer: Option<Address>,
     /// Run the chains with anvil instead of this program [default: the one that HAWSER_ANVIL names,
     /// or that scripts/contract-tools has installed, or that PATH has].

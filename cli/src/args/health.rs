@@ -7,6 +7,7 @@ use super::environment;
 
 /// `hawser health`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 the node is ready, 1 it is not or cannot be asked, 2 usage.")]
 pub(crate) struct HealthArgs {
     /// Purpose of the readiness.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]

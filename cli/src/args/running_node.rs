@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use hawser_node::admin::ORDER_LASTS_MAX;
+use hawser_node::log_control::LogFilter;
 use hawser_node::settings;
 
 use super::backup::DataDirArgs;
@@ -24,7 +26,7 @@ pub(crate) struct PruneArgs {
 pub(crate) struct LogLevelArgs {
     /// Level for all loggers (off, error, warn, info, debug, trace), or levels of single loggers, or both:
     /// info,hawser_net=debug [default: print the filter in force].
-    #[arg(value_name = "FILTER")]
+    #[arg(value_name = "FILTER", value_parser = filter)]
     pub(crate) filter: Option<String>,
     /// Time after which the level of the settings returns; at most 24h.
     #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = time)]
@@ -55,6 +57,39 @@ pub(crate) struct PeersArgs {
     pub(crate) data: DataDirArgs,
 }
 
+/// Parses the time for which an order to a running node lasts.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
-    settings::duration(text).ok_or_else(|| "a duration, such as 90s or 10m".to_owned())
+    let time =
+        settings::duration(text).filter(|time| time.as_secs() > 0 && *time <= ORDER_LASTS_MAX);
+    time.ok_or_else(|| "a duration from 1s to 24h, such as 90s or 10m".to_owned())
+}
+
+/// Checks a log filter. The node parses the text again.
+fn filter(text: &str) -> Result<String, String> {
+    LogFilter::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_lasts_from_a_second_to_a_day() {
+        let seconds = |text| time(text).map(|time| time.as_secs());
+        assert_eq!(
+            [seconds("1s"), seconds("1h30m"), seconds("24h")],
+            [Ok(1), Ok(5400), Ok(86_400)]
+        );
+        for wrong in ["", "0", "0s", "999ms", "24h1s", "100h", "10", "ten"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_no_node_reads_is_a_wrong_argument() {
+        assert_eq!(filter("info,hawser_net=debug"), Ok("info,hawser_net=debug".to_owned()));
+        for wrong in ["", "loud", "[a{b=c}]=info", "info,debug"] {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
+    }
 }

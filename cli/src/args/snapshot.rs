@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::NodeArgs;
-use super::backup::DataDirArgs;
+use super::backup::{DataDirArgs, network_name};
 
 /// `hawser snapshot`.
 #[derive(Debug, Subcommand)]
@@ -66,7 +66,7 @@ pub(crate) struct SnapshotVerifyArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
     /// Network that the snapshots must be of, as in the settings of a node [default: any].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub(crate) network: Option<String>,
     /// Keys of the nodes: a registry file, a `network.json`, or an evidence file. Without it no signature is checked,
     /// and the exit code is 6 if the rest is right.

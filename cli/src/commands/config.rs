@@ -99,7 +99,7 @@ pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
     let mut errors = Vec::new();
     match registry.as_ref().map(|path| (path, files::read(path, registry::parse))) {
         None => {}
-        Some((_, Err(error))) => errors.push(error.to_string()),
+        Some((_, Err(error))) => errors.push(format!("--registry-file: {error}")),
         Some((path, Ok(records))) => {
             let key = config.signer.public_key();
             if records.running_with(&key).is_none() {
@@ -109,15 +109,20 @@ pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
         }
     }
     let rates = rates.as_ref().and_then(|path| files::read(path, rates::parse).err());
-    errors.extend(rates.map(|error| error.to_string()));
+    errors.extend(rates.map(|error| format!("--rates-file: {error}")));
     errors.extend(chain.as_deref().and_then(unreadable));
     errors.extend(config.api.check_certificate().err());
     errors
 }
 
 fn unreadable(path: &Path) -> Option<String> {
-    let error = std::fs::File::open(path).err()?;
-    Some(format!("{}: {error}", path.display()))
+    let why = match std::fs::metadata(path) {
+        // Opening a pipe would wait for its writer.
+        Ok(found) if !found.is_file() => "it is not a regular file".to_owned(),
+        Ok(_) => std::fs::File::open(path).err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("--chain-file: {}: {why}", path.display()))
 }
 
 async fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {

@@ -84,8 +84,14 @@ async fn run_network(args: DevNetworkArgs, as_json: bool) -> Result<(), RunError
         None => NetworkSource::Chains,
     };
     let anvil = args.anvil.then(|| chain::dev::anvil(None)).transpose()?;
+    if !folder::is_of_network(&args.data_dir) {
+        // The lock marks the folder as that of a network, of which `--fresh` deletes files. A network that cannot start
+        // must not leave that mark.
+        let (ports, shared) = choose_ports(&args, &[])?;
+        ports::require_free(&ports, Some(shared)).await?;
+    }
     let folder = Folder::open(&args.data_dir, args.fresh)?;
-    let (ports, shared) = choose_ports(&args, &folder)?;
+    let (ports, shared) = choose_ports(&args, &folder.known_nodes()?)?;
     ports::require_free(&ports, Some(shared)).await?;
     folder.prepare(&ports)?;
     folder.retract()?;
@@ -126,13 +132,12 @@ fn existing(path: &Path) -> Result<PathBuf, RunError> {
         .map_err(|error| RunError::not_found(format!("--chain-file {}: {error}", path.display())))
 }
 
-/// Returns the ports that were given, or else those of the folder, or else the defaults. A node that was removed keeps
-/// its id and does not run.
+/// Returns the ports that were given, or else those of the known nodes, or else the defaults. A node that was removed
+/// keeps its id and does not run.
 fn choose_ports(
     args: &DevNetworkArgs,
-    folder: &Folder,
+    known: &[RegistryFileEntry],
 ) -> Result<(Vec<DevPorts>, SharedPorts), RunError> {
-    let known = folder.known_nodes()?;
     let is_removed =
         |id: &u32| known.iter().any(|node| node.node_id.0 == *id && !node.is_canonical);
     let members = known.iter().filter(|node| node.is_canonical).count();

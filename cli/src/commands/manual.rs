@@ -44,9 +44,10 @@ fn pages() -> Vec<ManualPage> {
     let mut root = Cli::command();
     // Gives the subcommands the options that all commands have.
     root.build();
-    let exit_codes = root.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let after = root.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (_, exit_codes) = notes_and_codes(&after);
     let mut pages = Vec::new();
-    add_pages(&root, "hawser", &exit_codes, &mut pages);
+    add_pages(&root, "hawser", exit_codes.unwrap_or_default(), &mut pages);
     pages
 }
 
@@ -80,7 +81,12 @@ fn page(command: &Command, name: &str, exit_codes: &str) -> String {
         let between = if number == 0 { "" } else { ".br\n" };
         let _ = writeln!(text, "{between}{}", escaped(line.trim()));
     }
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let (notes, own_codes) = notes_and_codes(&after);
     let _ = write!(text, ".SH DESCRIPTION\n{}", paragraphs(&long, ".PP"));
+    if !notes.is_empty() {
+        let _ = write!(text, ".PP\n{}", paragraphs(notes, ".PP"));
+    }
     let shown = |arg: &&Arg| !arg.is_hide_set();
     let (arguments, options): (Vec<_>, Vec<_>) =
         command.get_arguments().filter(shown).partition(|arg| arg.is_positional());
@@ -99,16 +105,17 @@ fn page(command: &Command, name: &str, exit_codes: &str) -> String {
         let name = escaped(&format!("{name}-{}", subcommand.get_name()));
         let _ = write!(text, ".TP\n.BR {name} (1)\n{}", paragraphs(&about, ".IP"));
     }
-    let after = command.get_after_help().map(ToString::to_string);
-    let _ = write!(
-        text,
-        ".SH EXIT STATUS\n{}",
-        paragraphs(
-            after.as_deref().unwrap_or(exit_codes).trim_start_matches("Exit codes: "),
-            ".PP"
-        )
-    );
+    let codes = own_codes.unwrap_or(exit_codes);
+    let _ = write!(text, ".SH EXIT STATUS\n{}", paragraphs(codes, ".PP"));
     text
+}
+
+/// Returns the parts of the text below the help of a command: its notes, and its exit codes if it has codes of its own.
+fn notes_and_codes(after: &str) -> (&str, Option<&str>) {
+    match after.split_once("Exit codes: ") {
+        Some((notes, codes)) => (notes.trim(), Some(codes)),
+        None => (after.trim(), None),
+    }
 }
 
 /// Returns the entry of an argument or an option: its forms, and below them its help.
@@ -160,6 +167,14 @@ fn escaped(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_exit_code_belongs_to_the_description() {
+        assert_eq!(notes_and_codes("Exit codes: 0 done."), ("", Some("0 done.")));
+        assert_eq!(notes_and_codes("Stop it.\n\nExit codes: 0."), ("Stop it.", Some("0.")));
+        assert_eq!(notes_and_codes("Stop it first."), ("Stop it first.", None));
+        assert_eq!(notes_and_codes(""), ("", None));
+    }
 
     #[test]
     fn a_text_is_no_macro() {

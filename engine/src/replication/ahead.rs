@@ -371,12 +371,22 @@ impl ShownStrand {
     }
 
     /// Notes the same, and that the next place has an outer layer that its originator has not signed. Returns the peer
-    /// that sent it, if the peer is known.
+    /// that sent it, if the peer is known. That peer gets a pause: the follower that asks again would otherwise choose
+    /// its peers as if it knew none of them.
     #[must_use]
-    pub fn note_forged(&mut self, through: SequenceId) -> Option<OriginatorId> {
+    pub fn note_forged(
+        &mut self,
+        now: Instant,
+        follower: &mut Follower,
+        through: SequenceId,
+    ) -> Option<OriginatorId> {
         self.note_verified(through);
         self.asks_again = true;
-        self.runs.sender_of(through.next())
+        let sender = self.runs.sender_of(through.next());
+        if let Some(peer) = sender {
+            follower.note_forged(now, peer);
+        }
+        sender
     }
 
     /// Returns the places in which envelopes that break a rule are to be withdrawn from readers: after the first place,

@@ -86,7 +86,7 @@ pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
 pub use pace::ShortTurns;
 pub use payer_reports::{
-    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReportTotals,
+    Attested, ContractError, GasUsed, PayerReportSettings, PayerReportTask, PayerReportTotals,
     PayerReporter, ReportContract, ReportExplained, ReportList, ReportStage, ReportState,
     ReportStep, ReportStepError, ReportView, SettledPart, SettledSoFar, StageCount, StageCounts,
     StepOutcome, StepState, Submitted, Turns, Written,

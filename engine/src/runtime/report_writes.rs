@@ -2,10 +2,12 @@
 //!
 //! Publishers wait for each sync, and any stranger may submit reports that have to be kept. One of the submissions that
 //! wait writes all of them. If its caller leaves before that, the next one does, so no task outlives the submissions.
+//! Reports without proof are displaced by later ones, so their number alone would not end the writes: their bytes have
+//! a rate, too.
 
 use std::time::Duration;
 
-use hawser_storage::{CommitError, NewReport, StoredReport};
+use hawser_storage::{CommitError, NewReport, ReportClass, StoredReport};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -15,14 +17,61 @@ use super::stoppable::blocking;
 /// Least time between two writes. Specified (`docs/protocol/misbehavior.md`). A guess: two syncs in a second are few
 /// beside those of a publisher, and a submitter does not notice the wait.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
+/// Bytes of reports without proof that may be written at once. Specified (same page). A guess: four of the largest
+/// reports.
+const CLAIMS_BURST_BYTES: u32 = 32 * 1024 * 1024;
+/// Time in which room for one more such byte is free again. Specified (same page): some 64 KiB in a second. A guess:
+/// the dozen small reports that checks let through in a second fit, and the reports that are kept are displaced by a
+/// flood within hours and not within minutes.
+const CLAIM_BYTE_EVERY: Duration = Duration::from_micros(15);
 
 /// The reports that wait to be written. Bounded by the time that checks of reports may take, and by the memory that
 /// their callers are charged.
 #[derive(Default)]
 pub(super) struct ReportWrites {
     waiting: Mutex<Vec<WaitingReport>>,
+    claims: Mutex<ClaimAllowance>,
     /// The time of the last write, locked by the submission that makes the next one.
     last: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// The reason a report is not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReportWriteError {
+    /// Reports without proof have used up what may be written of them.
+    #[error("too many bytes of reports without proof: try again in {retry_after_s} s")]
+    ClaimsBusy {
+        /// Whole seconds, at least 1.
+        retry_after_s: u64,
+    },
+    /// The write has failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// The bytes of reports without proof that may be written now. A plain value.
+#[derive(Debug, Clone, Copy, Default)]
+struct ClaimAllowance {
+    /// The time at which all of [`CLAIMS_BURST_BYTES`] may be written again; `None` before the first report.
+    whole_at: Option<Instant>,
+}
+
+impl ClaimAllowance {
+    /// Takes a report of `len_bytes`, or nothing.
+    ///
+    /// # Errors
+    /// The time after which the report fits.
+    fn take(&mut self, len_bytes: usize, now: Instant) -> Result<(), Duration> {
+        let bytes = u32::try_from(len_bytes).unwrap_or(u32::MAX).min(CLAIMS_BURST_BYTES);
+        let whole_at = self.whole_at.map_or(now, |at| at.max(now)) + CLAIM_BYTE_EVERY * bytes;
+        let owed = whole_at.saturating_duration_since(now);
+        let wait = owed.saturating_sub(CLAIM_BYTE_EVERY * CLAIMS_BURST_BYTES);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.whole_at = Some(whole_at);
+        Ok(())
+    }
 }
 
 struct WaitingReport {
@@ -46,12 +95,14 @@ impl ReportWrites {
     /// gives the report up.
     ///
     /// # Errors
-    /// The error of the write: none of its reports is kept.
+    /// The error of the write: none of its reports is kept. Before it, [`ReportWriteError::ClaimsBusy`] for a report
+    /// without proof.
     pub(super) async fn store(
         &self,
         report: NewReport,
         write: impl FnOnce(Vec<NewReport>) -> Result<Vec<StoredReport>, CommitError> + Send + 'static,
-    ) -> Result<bool, CommitError> {
+    ) -> Result<bool, ReportWriteError> {
+        self.admit(&report)?;
         // Dropped after the receiver, so that it finds this submission gone.
         let _forget = RemoveAbandoned(&self.waiting);
         let (sender, mut stored) = oneshot::channel();
@@ -77,6 +128,15 @@ impl ReportWrites {
         drop(last);
         outcome_of(stored.await)
     }
+
+    /// Takes the bytes of a report that proves nothing from what may be written of such reports.
+    fn admit(&self, report: &NewReport) -> Result<(), ReportWriteError> {
+        if report.fact.class != ReportClass::Foreign {
+            return Ok(());
+        }
+        let taken = self.claims.lock().take(report.report.len(), Instant::now());
+        taken.map_err(|wait| ReportWriteError::ClaimsBusy { retry_after_s: wait.as_secs() + 1 })
+    }
 }
 
 /// Writes all reports, and tells each submission its outcome.
@@ -99,10 +159,10 @@ fn write_all(
 
 fn outcome_of(
     outcome: Result<Result<bool, CommitError>, oneshot::error::RecvError>,
-) -> Result<bool, CommitError> {
+) -> Result<bool, ReportWriteError> {
     // Without an outcome the write has panicked.
     let failed = |_| Err(CommitError::Poisoned { cause: "the write of reports has failed".into() });
-    outcome.unwrap_or_else(failed)
+    outcome.unwrap_or_else(failed).map_err(ReportWriteError::from)
 }
 
 #[cfg(test)]
@@ -112,7 +172,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use futures_util::future::join_all;
     use hawser_proto::{Bytes, OriginatorId, SequenceId};
-    use hawser_storage::{KeptReport, ReportClass, ReportFact};
+    use hawser_storage::{KeptReport, ReportFact};
 
     use super::*;
 
@@ -133,7 +193,15 @@ mod tests {
     struct Disk(Arc<Mutex<Vec<usize>>>);
 
     impl Disk {
-        async fn store(&self, writes: &ReportWrites, number: u8) -> Result<bool, CommitError> {
+        async fn store(&self, writes: &ReportWrites, number: u8) -> Result<bool, ReportWriteError> {
+            self.store_this(writes, report(number)).await
+        }
+
+        async fn store_this(
+            &self,
+            writes: &ReportWrites,
+            report: NewReport,
+        ) -> Result<bool, ReportWriteError> {
             let lengths = self.0.clone();
             let write = move |reports: Vec<NewReport>| {
                 lengths.lock().push(reports.len());
@@ -148,7 +216,7 @@ mod tests {
                 let fresh = reports.into_iter().filter(|it| it.report[0].is_multiple_of(2));
                 Ok(fresh.map(kept).collect())
             };
-            writes.store(report(number), write).await
+            writes.store(report, write).await
         }
 
         /// Returns the number of reports in each write.
@@ -177,7 +245,7 @@ mod tests {
         let error = || CommitError::NoRoom { free: 1, wanted: 2 };
         let fail = move |_: Vec<NewReport>| Err::<Vec<StoredReport>, _>(error());
         let failed = join_all((1..=3).map(|number| writes.store(report(number), fail))).await;
-        assert_eq!(failed, [Err::<bool, _>(error()), Err(error()), Err(error())]);
+        assert_eq!(failed, [(); 3].map(|()| Err::<bool, _>(ReportWriteError::Commit(error()))));
         assert_eq!(disk.store(&writes, 4).await, Ok(true));
         assert_eq!(disk.writes(), [1]);
     }
@@ -198,5 +266,39 @@ mod tests {
         drop(writer);
         assert_eq!(other.await, Ok(true));
         assert_eq!(disk.writes(), [1, 1]);
+    }
+
+    /// Played by strangers of many sites whose large reports prove nothing and displace each other.
+    #[test]
+    fn reports_without_proof_are_written_at_a_bounded_rate() {
+        const LEN_BYTES: usize = 3 * 1024 * 1024;
+        let (began, mut allowance, mut written) = (Instant::now(), ClaimAllowance::default(), 0);
+        let mut now = began;
+        while now < began + Duration::from_secs(3600) {
+            match allowance.take(LEN_BYTES, now) {
+                Ok(()) => written += LEN_BYTES,
+                Err(wait) => now += wait,
+            }
+        }
+        assert!((200 << 20..280 << 20).contains(&written), "32 MiB and an hour: {written}");
+        let mut whole = ClaimAllowance::default();
+        assert_eq!(whole.take(usize::MAX, began), Ok(()), "whatever its length, it fits once");
+        assert_eq!(whole.take(4_000, began), Err(Duration::from_millis(60)), "a small one soon");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_claims_keeps_no_proof_out() {
+        let (writes, disk) = (ReportWrites::default(), Disk::default());
+        let claim = NewReport { report: Bytes::from(vec![2; 8 << 20]), ..report(2) };
+        for _ in 0..4 {
+            assert_eq!(disk.store_this(&writes, claim.clone()).await, Ok(true));
+        }
+        let refused = disk.store_this(&writes, claim.clone()).await;
+        assert!(matches!(refused, Err(ReportWriteError::ClaimsBusy { retry_after_s: 100.. })));
+        assert_eq!(disk.writes(), [1; 4], "it was not written");
+        let fact = ReportFact { class: ReportClass::Proven, ..claim.fact };
+        let proof = NewReport { fact, ..claim };
+        assert_eq!(disk.store_this(&writes, proof).await, Ok(true));
+        assert_eq!(disk.store(&writes, 4).await, Ok(true), "nor a claim of a byte");
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::check_turns::CheckTurns;
 use super::counters::{Counters, ReportsByKind};
 use super::own_strand::OwnStrand;
-use super::report_writes::ReportWrites;
+use super::report_writes::{ReportWriteError, ReportWrites};
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
@@ -46,10 +46,8 @@ pub enum SubmitError {
     #[error(transparent)]
     Refused(#[from] ReportSubmissionError),
     /// Checks take their share of the machine, and the submission has no place among those that wait, or has waited
-    /// 30 s.
-    #[error(
-        "checks of misbehaviour reports have used up their share of this node: try again later"
-    )]
+    /// 30 s; or it proves nothing, and such reports have used up what may be written of them.
+    #[error("misbehaviour reports have used up their share of this node: try again later")]
     Busy {
         /// Whole seconds, at least 1.
         retry_after_s: u64,
@@ -57,6 +55,15 @@ pub enum SubmitError {
     /// The report cannot be stored now.
     #[error(transparent)]
     Store(#[from] CommitError),
+}
+
+impl From<ReportWriteError> for SubmitError {
+    fn from(error: ReportWriteError) -> Self {
+        match error {
+            ReportWriteError::ClaimsBusy { retry_after_s } => Self::Busy { retry_after_s },
+            ReportWriteError::Commit(error) => Self::Store(error),
+        }
+    }
 }
 
 /// The reports of this node. Cheap to clone.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_engine::runtime::{ContractError, ReportContract, SettledSoFar, Submitted};
+use hawser_engine::runtime::{ContractError, GasUsed, ReportContract, SettledSoFar, Submitted};
 use hawser_proto::{OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
@@ -259,11 +259,11 @@ impl ReportContract for TestContract {
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a LeafProof,
-    ) -> BoxFuture<'a, Result<(), ContractError>> {
+    ) -> BoxFuture<'a, Result<GasUsed, ContractError>> {
         async move {
             let mut chain = self.0.lock();
             chain.settle(originator, index, leaves, proof)?;
-            chain.answer(())
+            chain.answer(GasUsed(30_000 * leaves.len() as u64))
         }
         .boxed()
     }

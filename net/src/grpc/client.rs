@@ -37,6 +37,10 @@ use crate::counters::PeerError;
 /// on the worst link, and a page that is read from a cold disk.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the head of a stream. Some servers send it with the first message, which is a keep-alive if the
+/// strand has no news. A guess: twice the 30 s after which nodes of the network send one. Specified in
+/// `docs/protocol/replication.md`, section *Over gRPC*.
+const HEAD_MAX: Duration = Duration::from_secs(60);
 /// Largest vector clock: as many entries as over QUIC, of 19 bytes each at most. The rest is for further fields. Each
 /// entry of each clock is looked up, so one of a megabyte would keep a thread of the runtime busy for long.
 const CLOCK_BYTES_MAX: usize = 20 * MAX_CLOCK_ENTRIES;
@@ -316,7 +320,7 @@ impl PeerClient {
     ) -> Result<EnvelopeStream, PeerCallError> {
         let token = self.tokens.as_ref().and_then(|it| it.token_of_stream(unix_s()));
         let call = self.call(path, request, MESSAGE_BYTES_MAX, None, token);
-        let answer = within(CALL_MAX, call).await;
+        let answer = within(HEAD_MAX, call).await;
         let answer = answer.map_err(|error| self.flood.named(error).into_failure())?.into_stream();
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }

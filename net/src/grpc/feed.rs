@@ -19,8 +19,9 @@ const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Shortest retention that a payer can ask for, nanoseconds: places that are older may have expired at their
 /// own node. Specified in `docs/protocol/rules.md`.
 const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
-/// Repeated envelopes after which a peer counts as out of order. A guess: a page, which a peer may
-/// repeat between its reads from disk and its live envelopes.
+/// Repeated envelopes, beyond one for each new one, after which a peer counts as out of order. A guess: a page, which a
+/// peer may repeat between its reads from disk and its live envelopes. Specified in `docs/protocol/replication.md`,
+/// section *Over gRPC*.
 const REPEATS_MAX: u32 = 1000;
 /// The last envelopes of an answer with which repeated ones are compared. A guess: a page, in 4 kB for each want.
 const TAKEN_MAX: usize = 100;
@@ -46,6 +47,7 @@ pub(super) struct WantFeed {
     may_expire: bool,
     /// The peer passes on the strand of another node.
     is_relay: bool,
+    /// Repeated envelopes for which no new one has made up.
     repeats: u32,
     taken: AnsweredPlaces,
     keep_alives: KeepAlives,
@@ -165,6 +167,7 @@ impl WantFeed {
             let second = is_second.then(|| Bytes::copy_from_slice(&outer.bytes));
             return Ok(second.map(StrandItem::Second).into_iter().collect());
         }
+        self.repeats = self.repeats.saturating_sub(1);
         let next = self.position.next();
         self.position = id.sequence;
         let mut items = Vec::with_capacity(2);
@@ -346,6 +349,9 @@ pub(super) mod tests {
         assert_eq!((fed.batches, fed.violation), (vec![vec![item(3), item(4)]], None));
         let fed = take(&mut feed, vec![envelope(4); 1000]);
         assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
+        let twice = (1..=1100).map(envelope).flat_map(|it| [it.clone(), it]).collect();
+        let fed = take(&mut self::feed(0, None), twice);
+        assert_eq!(fed.violation, None, "it may send each envelope twice for ever");
     }
 
     fn other(sequence: u64) -> Bytes {

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hawser_engine::chain_strand::ChainEvent;
@@ -28,6 +28,9 @@ const LINE_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The number of bytes before the read position that are compared when the file has changed. A guess: enough to notice
 /// a replaced file, and cheap to read.
 const ANCHOR_LEN_BYTES: usize = 64 * 1024;
+
+/// The error about a pipe, a folder or a device in the place of a file.
+const NOT_REGULAR: &str = "it is not a regular file: name one to which lines are appended";
 
 /// Error of reading a chain file.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +147,11 @@ impl ChainFile {
     /// Returns an error once for each change that makes the file invalid. No part of such a change is accepted, and
     /// reading continues at the same position when the file changes again.
     pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
-        let file = File::open(&self.path)?;
+        // Without this flag the system waits for a program that writes into a pipe.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other(NOT_REGULAR).into());
+        }
         let stamp = Stamp::of(&file)?;
         if self.seen == Some(stamp) {
             return Ok(ChainEvents::default());
@@ -394,9 +401,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_an_error() {
+    fn a_missing_file_is_an_error_and_so_is_a_pipe() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = ChainFile::new(&folder.path().join("none"));
         assert!(matches!(file.poll(), Err(ChainFileError::Read(_))));
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for not_regular in [folder.path(), pipe.as_path()] {
+            let error = ChainFile::new(not_regular).poll().unwrap_err();
+            assert!(error.to_string().contains("regular file"), "{error}");
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! The addresses of the contracts of both chains: from a file, its text, the name of a deployed
 //! network, and individual settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hawser_chain::addresses::{Addresses, AddressesError, GivenAddresses};
 use hawser_chain::admin::{ChainRole, Contract, Contracts};
 use hawser_validation::wallets::WalletChainList;
 
+use super::text;
 use crate::error::{RunError, RunErrorKind};
-use crate::settings::table::chains::{FILE, TEXT, UNSET_CHAIN_ID, flag_of};
+use crate::settings::table::chains::{ENVIRONMENT, FILE, TEXT, UNSET_CHAIN_ID, flag_of};
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings, WalletSettings};
 
 /// Ids of the chains of development networks: those of `hawser dev`, and the one of the reference implementation.
@@ -152,8 +153,9 @@ impl KnownContracts<'_> {
         let missing = match &self.settings.source {
             Some(source) => format!("{keys} missing in {}: add what is missing", shown(source)),
             None => format!(
-                "the addresses of contracts are not given, {keys}: name the file with all addresses (--{})",
-                FILE.flag
+                "the addresses of contracts are not given, {keys}: name the network (--{}), or the file with all \
+                 addresses (--{})",
+                ENVIRONMENT.flag, FILE.flag
             ),
         };
         let flags: Vec<_> = lacking.iter().map(|it| format!("--{}", flag_of(*it))).collect();
@@ -194,9 +196,18 @@ async fn at_place(place: &str) -> Result<GivenAddresses, RunError> {
     let read = if place.starts_with("http://") || place.starts_with("https://") {
         GivenAddresses::fetch(place).await
     } else {
-        GivenAddresses::read(&path_of(place))
+        in_file(&path_of(place))
     };
     read.map_err(|error| RunError { kind: reason(&error), text: error.to_string() })
+}
+
+fn in_file(path: &Path) -> Result<GivenAddresses, AddressesError> {
+    let failed = |source| AddressesError::Read { path: path.to_owned(), source };
+    if !text::is_pipe(path).map_err(failed)? {
+        return GivenAddresses::read(path);
+    }
+    GivenAddresses::parse(&text::read_text(path).map_err(failed)?)
+        .map_err(|source| AddressesError::Content { path: path.to_owned(), source })
 }
 
 /// Returns the path of a file, which may be given as a `file://` URL.
@@ -226,8 +237,6 @@ fn of_environment(name: &str) -> Result<GivenAddresses, RunError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::settings::SettingSources;
 
@@ -349,9 +358,11 @@ mod tests {
         );
         // Without a source the chains are those of a development network, and only addresses are missing.
         let error = read(&[], &NEEDED).await.unwrap_err();
-        for part in
-            ["not given, `nodeRegistry`, `rateRegistry`, `groupM", "--contracts.config-file-path"]
-        {
+        for part in [
+            "not given, `nodeRegistry`, `rateRegistry`, `groupM",
+            "--contracts.environment",
+            "--contracts.config-file-path",
+        ] {
             assert!(error.text.contains(part), "{part} is not in {error}");
         }
         assert_eq!(read(&[], &[]).await.unwrap().app_id, UNSET_CHAIN_ID);

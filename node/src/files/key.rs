@@ -26,6 +26,9 @@ pub enum SecretFileError {
     /// The path names a folder.
     #[error("it is a folder; name the file with the secret")]
     IsFolder,
+    /// The file has no content but white space.
+    #[error("the file is empty")]
+    Empty,
     /// Other users may read or write the file, so its content may no longer be secret.
     #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
     Exposed {
@@ -58,7 +61,7 @@ impl SecretFileError {
                 RunError::not_found(text)
             }
             Self::Exposed { .. } | Self::OfOther { .. } => RunError::refused(text),
-            Self::Read(_) | Self::IsFolder | Self::NoKey(_) => RunError::failed(text),
+            Self::Read(_) | Self::IsFolder | Self::Empty | Self::NoKey(_) => RunError::failed(text),
         }
     }
 }
@@ -75,7 +78,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     }
     let is_credential = is_in(path, std::env::var_os(CREDENTIALS).as_deref());
     check_private(found.mode() & 0o7777, found.uid(), own_user(), is_credential)?;
-    let text = Zeroizing::new(std::fs::read_to_string(path)?);
+    let text = Zeroizing::new(super::text::read_text(path)?);
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
@@ -117,7 +120,11 @@ fn own_user() -> u32 {
 /// # Errors
 /// The errors of [`read_secret`], and an error if the text is not a key.
 pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
-    Ok(SecretKey::from_hex(&read_secret(path)?)?)
+    let text = read_secret(path)?;
+    if text.is_empty() {
+        return Err(SecretFileError::Empty);
+    }
+    Ok(SecretKey::from_hex(&text)?)
 }
 
 /// Writes a new secret key file, mode 0600. Never replaces a file.
@@ -228,6 +235,9 @@ mod tests {
         write_new(&path, &generate()).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(reason(), RunErrorKind::Refused);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "\n").unwrap();
+        assert!(matches!(read(&path), Err(SecretFileError::Empty)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`registry`] and [`rates`]: the nodes of the network, and the rates;
 //! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and chain strands made of them;
 //! - [`deployment`]: addresses of the contracts;
-//! - [`key`]: secret keys.
+//! - [`key`]: secret keys; `text`: the text of a file or a pipe.
 
 pub mod chain;
 pub mod deployment;
@@ -11,6 +11,7 @@ pub mod key;
 pub mod lines;
 pub mod rates;
 pub mod registry;
+pub(crate) mod text;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,12 @@ pub enum FileError<E> {
         /// The error in the content.
         error: E,
     },
+    /// The file has no content but white space, and its format has no empty form.
+    #[error("{path}: the file is empty")]
+    Empty {
+        /// Path of the file.
+        path: PathBuf,
+    },
 }
 
 impl<E: std::fmt::Display> From<FileError<E>> for RunError {
@@ -46,12 +53,13 @@ impl<E: std::fmt::Display> From<FileError<E>> for RunError {
         let text = match error {
             FileError::Read { path, source } => format!("{}: {source}", path.display()),
             FileError::Content { path, error } => format!("{}: {error}", path.display()),
+            FileError::Empty { path } => format!("{}: the file is empty", path.display()),
         };
         if absent { Self::not_found(text) } else { Self::failed(text) }
     }
 }
 
-/// Reads and parses a text file.
+/// Reads and parses a text file, or a pipe in its place.
 ///
 /// # Errors
 /// Fails when the file cannot be read or parsed; the error names the file.
@@ -59,9 +67,12 @@ pub fn read<T, E>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, FileError<E>> {
-    let text = std::fs::read_to_string(path)
+    let text = text::read_text(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|error| FileError::Content { path: path.to_owned(), error })
+    parse(&text).map_err(|error| match text.trim().is_empty() {
+        true => FileError::Empty { path: path.to_owned() },
+        false => FileError::Content { path: path.to_owned(), error },
+    })
 }
 
 /// Replaces a file atomically: readers find the old or the new content, never a part.
@@ -89,6 +100,22 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_file_is_told_from_a_wrong_one() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        let error = |content: &str| {
+            std::fs::write(&file, content).unwrap();
+            read(&file, registry::parse).unwrap_err().to_string()
+        };
+        for empty in ["", " \n"] {
+            assert!(error(empty).ends_with("file: the file is empty"), "{}", error(empty));
+        }
+        assert!(error("{").contains("EOF while parsing"), "{}", error("{"));
+        std::fs::write(&file, "").unwrap();
+        assert!(read(&file, lines::parse).is_ok(), "a format with an empty form");
+    }
 
     #[test]
     fn a_file_that_cannot_be_put_in_place_leaves_no_part_beside_it() {

@@ -9,13 +9,9 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::admin::LogRequest;
+use crate::admin::{LogRequest, ORDER_LASTS_MAX};
 use crate::error::RunError;
 use crate::log_control::{LogControl, LogFilter};
-
-/// The longest time for which a filter is in force. A guess: an operator looks for one fault. A forgotten filter would
-/// fill the disk of the logs.
-pub(super) const FOR_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The log filter of this process.
 pub(super) struct LogLevels {
@@ -70,8 +66,8 @@ impl LogLevels {
         let filter =
             LogFilter::parse(text).map_err(|error| RunError::refused(error.to_string()))?;
         let lasts = Duration::from_secs(for_s);
-        if lasts.is_zero() || lasts > FOR_MAX {
-            let max_s = FOR_MAX.as_secs();
+        if lasts.is_zero() || lasts > ORDER_LASTS_MAX {
+            let max_s = ORDER_LASTS_MAX.as_secs();
             return Err(RunError::refused(format!(
                 "{for_s} s: a filter lasts from 1 to {max_s} s"
             )));

@@ -407,6 +407,9 @@ impl InnerParts {
         steps.add("looking after the disk", self.disk.stop());
         let witness_folder = self.witness_folder;
         let end = move || {
+            if let Some(folder) = &witness_folder {
+                leave(folder, &engine);
+            }
             close(&engine);
             drop(witness_folder);
         };
@@ -463,6 +466,15 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
         name: "xmtp.mls_validation.v1.ValidationApi",
         methods: ITEMS.into_iter().map(items).chain([asking_wallets, state]).collect(),
         routes: Routes::new(service),
+    }
+}
+
+/// Notes the end of a witness's run, so that copies of its files from this run are older than the folder.
+fn leave(folder: &WitnessFolder, engine: &Engine) {
+    let run = engine.store().count_run().map_err(|error| error.to_string());
+    let noted = run.and_then(|run| folder.note(run).map_err(|error| error.to_string()));
+    if let Err(error) = noted {
+        tracing::warn!(%error, "an older copy of this witness's folder might not be noticed");
     }
 }
 

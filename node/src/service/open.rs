@@ -9,8 +9,8 @@ use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
-    DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store,
-    StoreIdentity, StoreSettings,
+    CommitError, DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError,
+    RebuildError, Store, StoreIdentity, StoreSettings,
 };
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
@@ -85,6 +85,11 @@ pub enum OpenNodeError {
     /// The key of the witness may have cosigned what the data folder lacks.
     #[error(transparent)]
     Witness(#[from] WitnessFolderError),
+    /// The start of a witness cannot be counted in its folder.
+    #[error(
+        "the number of this run, by which a witness notices a folder that was set back, cannot be written: {0}"
+    )]
+    Run(#[from] CommitError),
 }
 
 impl From<OpenNodeError> for RunError {
@@ -106,7 +111,9 @@ impl From<OpenNodeError> for RunError {
                 | OpenError::OtherNode { .. },
             )
             | OpenNodeError::Witness(
-                WitnessFolderError::Held { .. } | WitnessFolderError::OtherFolder { .. },
+                WitnessFolderError::Held { .. }
+                | WitnessFolderError::OtherFolder { .. }
+                | WitnessFolderError::SetBack { .. },
             )
             | OpenNodeError::Import(_) => Self::refused(error),
             _ => Self::failed(error),
@@ -152,7 +159,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
     // at its ports has then written nothing to the log.
     require_free(config)?;
-    let mut witness_folder = claim_witness(config, &store)?;
+    let witness_folder = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
@@ -169,7 +176,10 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let (engine, threads) = start_engine(config, &network, wallets.clone())?;
     // The key of a witness is bound to the folder last: a start that fails before it has cosigned nothing.
     let ready = read_chain(config, &engine).map_err(OpenNodeError::from).and_then(|chain| {
-        witness_folder.as_mut().map_or(Ok(()), WitnessFolder::note)?;
+        if let Some(folder) = &witness_folder {
+            // The folder has the number before the record has it.
+            folder.note(store.count_run()?)?;
+        }
         Ok(chain)
     });
     let chain = match ready {
@@ -272,12 +282,12 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
 fn claim_witness(
     config: &NodeServiceSettings,
     store: &Store,
-) -> Result<Option<WitnessFolder>, WitnessFolderError> {
+) -> Result<Option<WitnessFolder>, OpenNodeError> {
+    let Some(signer) = &config.witness else { return Ok(None) };
     let DatabaseSettings { network, state_dir, data_dir, .. } = &config.store;
-    let incarnation = store.incarnation();
-    let place = WitnessPlace { network, state_dir, data_dir, incarnation };
-    let signer = config.witness.as_ref();
-    signer.map(|signer| WitnessFolder::claim(&place, &signer.key())).transpose()
+    let (incarnation, run) = (store.incarnation(), store.run_number()?);
+    let place = WitnessPlace { network, state_dir, data_dir, incarnation, run };
+    Ok(Some(WitnessFolder::claim(&place, &signer.key())?))
 }
 
 /// Returns the settings of the database of `own`, which is opened without a check against the host marker.

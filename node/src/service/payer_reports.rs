@@ -13,7 +13,8 @@ use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
-    ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
+    ContractError, GasUsed, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar,
+    Submitted,
 };
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
@@ -97,9 +98,12 @@ impl ReportContract for Contract {
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a LeafProof,
-    ) -> BoxFuture<'a, Result<(), ContractError>> {
-        async move { self.0.settle(originator, index, leaves, proof).await.map_err(contract_error) }
-            .boxed()
+    ) -> BoxFuture<'a, Result<GasUsed, ContractError>> {
+        async move {
+            let settled = self.0.settle(originator, index, leaves, proof).await;
+            Ok(GasUsed(settled.map_err(contract_error)?.0))
+        }
+        .boxed()
     }
 }
 

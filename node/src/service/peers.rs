@@ -17,13 +17,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::witnesses::WitnessTasks;
-use crate::admin::PartitionRequest;
+use crate::admin::{ORDER_LASTS_MAX, PartitionRequest};
 use crate::error::RunError;
 use crate::settings::WitnessSource;
-
-/// The longest time for which a node stays apart from a peer. A guess: an operator examines one fault. A forgotten
-/// order would leave the peer's strand to relays for ever.
-const APART_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The peer transport and its tasks.
 pub(super) struct Peers {
@@ -153,8 +149,8 @@ impl PeerStatusView {
 
     fn keep_apart(&self, peers: &[u32], for_s: u64) -> Result<(), RunError> {
         let lasts = Duration::from_secs(for_s);
-        if lasts.is_zero() || lasts > APART_MAX {
-            let max_s = APART_MAX.as_secs();
+        if lasts.is_zero() || lasts > ORDER_LASTS_MAX {
+            let max_s = ORDER_LASTS_MAX.as_secs();
             return Err(RunError::refused(format!(
                 "{for_s} s: a node stays apart from 1 to {max_s} s"
             )));

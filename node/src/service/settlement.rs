@@ -36,8 +36,8 @@ pub enum ChainSetupError {
     Url(#[from] ConnectError),
     /// The address of a contract is missing.
     #[error(
-        "the address of {contract} is not given: name the file with all addresses \
-         (--contracts.config-file-path), or give --{}", flag_of(*.contract)
+        "the address of {contract} is not given: name the network (--contracts.environment) or the file with all \
+         addresses (--contracts.config-file-path), or give --{}", flag_of(*.contract)
     )]
     NoAddress {
         /// The contract.

@@ -1,19 +1,26 @@
 //! The record of the data folder from which a witness's key cosigns.
 //!
 //! A witness never cosigns a tree that contradicts an earlier one, and its data folder has the earlier ones. A folder
-//! that is new, restored or copied lacks some of them: with it an honest witness would cosign the second story of a
-//! node that lies. So the state folder of this host notes the one folder of each key, and a process with another folder
-//! does not start.
+//! that is new, restored, copied or set back lacks some of them: with it an honest witness would cosign the second
+//! story of a node that lies. So the state folder of this host notes the one folder of each key and its last run, and a
+//! process with another folder, or with one that lacks this run, does not start.
+//!
+//! A run is counted in the folder first, and then in the record: so a folder with a lower number is an older state of
+//! itself. It is counted at the start, and again at the end, because the folder may be copied meanwhile.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use hawser_proto::checkpoint::WitnessKey;
 
 /// The first line of a record.
 const TITLE: &str = "hawser witness key 1: do not copy, do not back up";
+/// Start of the line with the last run.
+const RUN: &str = "run=";
+/// Digits of that number, so that it can be overwritten in place.
+const RUN_DIGITS: usize = 20;
 /// The longest record that is read, in bytes. A guess: records have some hundred bytes.
 const LEN_BYTES_MAX: u64 = 4096;
 
@@ -37,6 +44,17 @@ pub enum WitnessFolderError {
     )]
     Held {
         /// The locked record.
+        path: PathBuf,
+    },
+    /// The folder is an older state of the one that the key has cosigned from.
+    #[error(
+        "{data_dir} has an older state than it had when a witness with this key last ran: it may lack what the key has \
+         cosigned since. Use a new key. Only if nothing was lost, remove {path}"
+    )]
+    SetBack {
+        /// The data folder of this process.
+        data_dir: PathBuf,
+        /// The record.
         path: PathBuf,
     },
     /// The key has cosigned from another folder.
@@ -64,6 +82,8 @@ pub(super) struct WitnessPlace<'a> {
     pub(super) data_dir: &'a Path,
     /// The incarnation of the database in it.
     pub(super) incarnation: [u8; 16],
+    /// The last run that the database has counted.
+    pub(super) run: u64,
 }
 
 /// The right of this process to cosign with a key. No other process of this host has it until the value is dropped.
@@ -72,8 +92,8 @@ pub(super) struct WitnessFolder {
     /// The record of the key, locked.
     record: File,
     path: PathBuf,
-    /// The text that the record lacks, as the key has not cosigned yet.
-    unwritten: Option<String>,
+    /// The lines about the folder.
+    folder: String,
 }
 
 impl WitnessFolder {
@@ -101,30 +121,44 @@ impl WitnessFolder {
         let mut found = Vec::new();
         (&record).take(LEN_BYTES_MAX).read_to_end(&mut found).map_err(unusable)?;
         // A start that ends before the note leaves an empty record, and no cosignature.
-        let is_noted = !found.is_empty();
-        if is_noted && found != wanted.as_bytes() {
+        if !found.is_empty() {
+            let run = found.strip_prefix(wanted.as_bytes()).and_then(run_of);
             let data_dir = place.data_dir.to_owned();
-            return Err(WitnessFolderError::OtherFolder { data_dir, path: path.clone() });
+            match run {
+                None => return Err(WitnessFolderError::OtherFolder { data_dir, path }),
+                Some(run) if place.run < run => {
+                    return Err(WitnessFolderError::SetBack { data_dir, path });
+                }
+                Some(_) => {}
+            }
         }
-        Ok(Self { record, path, unwritten: (!is_noted).then_some(wanted) })
+        Ok(Self { record, path, folder: wanted })
     }
 
-    /// Notes that the key cosigns from this folder. To be called before the first cosignature.
+    /// Notes that the key cosigns from this folder, and the run that the folder has counted durably. To be called
+    /// before the first cosignature, and after the last one.
     ///
     /// # Errors
     /// [`WitnessFolderError::Unusable`].
-    pub(super) fn note(&mut self) -> Result<(), WitnessFolderError> {
-        let Some(text) = &self.unwritten else { return Ok(()) };
+    pub(super) fn note(&self, run: u64) -> Result<(), WitnessFolderError> {
+        let text = format!("{}{RUN}{run:0width$}\n", self.folder, width = RUN_DIGITS);
         let write = || -> io::Result<()> {
-            (&self.record).write_all(text.as_bytes())?;
+            self.record.write_all_at(text.as_bytes(), 0)?;
             self.record.sync_all()?;
             File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
         };
-        write()
-            .map_err(|source| WitnessFolderError::Unusable { path: self.path.clone(), source })?;
-        self.unwritten = None;
-        Ok(())
+        write().map_err(|source| WitnessFolderError::Unusable { path: self.path.clone(), source })
     }
+}
+
+/// Reads the last run from the end of a record; 0 if an earlier version has written it, which did not note any.
+fn run_of(line: &[u8]) -> Option<u64> {
+    if line.is_empty() {
+        return Some(0);
+    }
+    let digits = std::str::from_utf8(line).ok()?.strip_prefix(RUN)?.strip_suffix('\n')?;
+    let is_number = digits.len() == RUN_DIGITS && digits.bytes().all(|it| it.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }
 
 /// Opens a record, and creates it if there is none.
@@ -155,8 +189,8 @@ mod tests {
         place: &WitnessPlace<'_>,
         key: &WitnessKey,
     ) -> Result<WitnessFolder, WitnessFolderError> {
-        let mut folder = WitnessFolder::claim(place, key)?;
-        folder.note()?;
+        let folder = WitnessFolder::claim(place, key)?;
+        folder.note(place.run)?;
         Ok(folder)
     }
 
@@ -171,7 +205,8 @@ mod tests {
         }
         let claim = |network: &str, seed: u8, data_dir: &Path, incarnation: u8| {
             let (state_dir, incarnation) = (state_dir.as_path(), [incarnation; 16]);
-            cosign(&WitnessPlace { network, state_dir, data_dir, incarnation }, &key(seed))
+            let place = WitnessPlace { network, state_dir, data_dir, incarnation, run: 1 };
+            cosign(&place, &key(seed))
         };
         let held = claim("test", 1, &data, 1).unwrap();
         let second = claim("test", 1, &data, 1).unwrap_err();
@@ -194,6 +229,7 @@ mod tests {
             state_dir: &state_dir,
             data_dir: &copy,
             incarnation: [2; 16],
+            run: 1,
         };
         let other = cosign(&folder, &renamed).unwrap_err();
         assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
@@ -206,20 +242,64 @@ mod tests {
         let claim = |incarnation: u8| {
             let (state_dir, data_dir) = (place.path(), place.path());
             let incarnation = [incarnation; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation };
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run: 1 };
             WitnessFolder::claim(&place, &key(1))
         };
         let first = claim(1).unwrap();
         let second = claim(2).unwrap_err();
         assert!(matches!(second, WitnessFolderError::Held { .. }), "it may yet cosign: {second}");
         drop(first);
-        claim(2).unwrap().note().unwrap();
+        claim(2).unwrap().note(1).unwrap();
         let other = claim(1).unwrap_err();
         assert!(matches!(other, WitnessFolderError::OtherFolder { .. }), "{other}");
-        let mut again = claim(2).unwrap();
-        again.note().unwrap();
+        let again = claim(2).unwrap();
+        again.note(1).unwrap();
         drop(again);
         claim(2).unwrap();
+    }
+
+    /// The operator puts an older copy of the files into the same folder.
+    #[test]
+    fn a_folder_that_was_set_back_in_place_does_not_cosign() {
+        let place = tempfile::tempdir().unwrap();
+        let claim = |run: u64| {
+            let (state_dir, data_dir) = (place.path(), place.path());
+            let incarnation = [1; 16];
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
+            WitnessFolder::claim(&place, &key(1))
+        };
+        let first = claim(0).unwrap();
+        first.note(1).unwrap();
+        first.note(2).unwrap();
+        drop(first);
+        // Run 1 is the state in the middle of the first run.
+        for run in [0, 1] {
+            let older = claim(run).unwrap_err();
+            assert!(matches!(older, WitnessFolderError::SetBack { .. }), "{older}");
+        }
+        claim(2).unwrap();
+        // A kill between the two notes leaves the folder ahead.
+        claim(3).unwrap().note(u64::MAX).unwrap();
+        let older = claim(u64::MAX - 1).unwrap_err();
+        assert!(matches!(older, WitnessFolderError::SetBack { .. }), "{older}");
+        claim(u64::MAX).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_has_no_run_and_gets_one() {
+        let place = tempfile::tempdir().unwrap();
+        let claim = |run: u64| {
+            let (state_dir, data_dir) = (place.path(), place.path());
+            let incarnation = [1; 16];
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
+            WitnessFolder::claim(&place, &key(1))
+        };
+        claim(0).unwrap().note(7).unwrap();
+        let path = place.path().join(name_of("test", &key(1)));
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &whole[..whole.find(RUN).unwrap()]).unwrap();
+        claim(0).unwrap().note(1).unwrap();
+        assert!(matches!(claim(0).unwrap_err(), WitnessFolderError::SetBack { .. }));
     }
 
     #[test]
@@ -228,7 +308,8 @@ mod tests {
         let claim = || {
             let (state_dir, data_dir) = (place.path(), place.path());
             let incarnation = [1; 16];
-            cosign(&WitnessPlace { network: "test", state_dir, data_dir, incarnation }, &key(1))
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run: 1 };
+            cosign(&place, &key(1))
         };
         let path = place.path().join(name_of("test", &key(1)));
         fs::write(&path, "").unwrap();

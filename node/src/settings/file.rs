@@ -12,6 +12,7 @@ use super::error::SettingError;
 use super::nearest::nearest;
 use super::table;
 use super::table::node::CONFIG_FILE;
+use crate::files::text::read_text;
 
 /// The unchecked values of a file by flag name.
 #[derive(Default)]
@@ -118,7 +119,7 @@ fn names() -> String {
 
 /// Parses the file. The error states the line number but not its text, which may be a secret.
 fn read_table(path: &Path) -> Result<Table, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = read_text(path).map_err(|error| error.to_string())?;
     let text = Zeroizing::new(text);
     toml::from_str(&text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

@@ -102,6 +102,7 @@ impl GatewayServiceSettings {
         let listen = reader.ip(&node::LISTEN_ADDRESS);
         let port = reader.get(&node::API_PORT, parse::port);
         let metrics = reader.metrics();
+        reader.require_two_ports(listen.zip(port).map(SocketAddr::from), metrics);
         let memory_limit_bytes = reader.memory_limit();
         let connections = reader.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
         let connections = connections.and_then(|number| usize::try_from(number).ok());

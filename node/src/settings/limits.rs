@@ -35,6 +35,14 @@ impl SettingsReader<'_> {
             self.get(&limits::PUBLISHES_PER_PAYER, |text| text.parse::<u32>().ok());
         let enable = self.switch(&limits::ENABLE);
         let rates = self.rate_limits();
+        if enable == Some(true)
+            && let Some(redis) = rates.as_ref().and_then(|rates| rates.redis.as_ref())
+            && redis.stream_refresh_interval >= redis.stream_ttl
+        {
+            let given = "a time that is not below rate-limit.stream-ttl, so that places would become free while their \
+                         streams are open";
+            self.error(&limits::STREAM_REFRESH, Some(given.to_owned()));
+        }
         let trusted_proxies = self.trusted_proxies();
         let connections = self.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
         let streams = self.above_zero(&limits::STREAMS_PER_CONNECTION);

@@ -40,7 +40,7 @@ pub use node::{
     DatabaseSettings, NodeApiSettings, NodeServiceSettings, StandInFiles, data_dir,
     metrics_address, state_dir,
 };
-pub use parse::duration;
+pub use parse::{duration, network};
 pub use prune::prune_dry_run;
 pub use reader::{LogSettings, StopSettings};
 pub use sources::{SettingOrigin, SettingSources};

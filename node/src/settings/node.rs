@@ -197,7 +197,7 @@ impl NodeServiceSettings {
         let mut reader = SettingsReader::of_server(sources).in_role(is_replica);
         // Every part is read before any is returned, so that all errors are found.
         let (wallets, plain_text_peers) = (reader.wallets(), reader.plain_text_peers());
-        let (api, metrics) = (reader.api(), reader.metrics());
+        let (api, metrics) = reader.listeners();
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
         let signer = reader.signer(is_replica);
@@ -401,6 +401,14 @@ impl SettingsReader<'_> {
 
     fn follow(&mut self) -> Option<Vec<String>> {
         self.unless_default(&node::FOLLOW, parse::web_urls)
+    }
+
+    /// Reads the settings of the API and the address of the operator port.
+    fn listeners(&mut self) -> (Option<NodeApiSettings>, Option<Option<SocketAddr>>) {
+        let (api, metrics) = (self.api(), self.metrics());
+        let served = api.as_ref().filter(|api| api.enable).map(|api| api.address);
+        self.require_two_ports(served, metrics);
+        (api, metrics)
     }
 
     fn api(&mut self) -> Option<NodeApiSettings> {

@@ -58,8 +58,9 @@ pub(super) fn level(text: &str) -> Option<Level> {
     })
 }
 
-/// Parses the name of a network.
-pub(super) fn network(text: &str) -> Option<String> {
+/// Parses the name of a network: up to 64 letters, digits, dots, dashes and underscores.
+#[must_use]
+pub fn network(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     ((1..=64).contains(&text.len()) && text.chars().all(allowed)).then(|| text.to_owned())
 }

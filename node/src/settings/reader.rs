@@ -94,6 +94,20 @@ impl<'a> SettingsReader<'a> {
         Some(enable?.then_some(address))
     }
 
+    /// Refuses a port of the metrics that is that of the API, if both listen at the same address.
+    pub(super) fn require_two_ports(
+        &mut self,
+        api: Option<SocketAddr>,
+        metrics: Option<Option<SocketAddr>>,
+    ) {
+        let Some((api, metrics)) = api.zip(metrics.flatten()) else { return };
+        if api.port() == metrics.port() && share_an_address(api.ip(), metrics.ip()) {
+            let (port, flag) = (metrics.port(), node::API_PORT.flag);
+            let given = format!("{port}, which is the port of the API (--{flag})");
+            self.error(&node::METRICS_PORT, Some(given));
+        }
+    }
+
     /// Reads the settings of contract wallets. There are no endpoints by default, because contract wallets are rare. An
     /// endpoint of a chain that the network does not know is an error, because it would never be used.
     pub(super) fn wallets(&mut self) -> Option<WalletSettings> {
@@ -195,6 +209,7 @@ impl<'a> SettingsReader<'a> {
             Some(text) => format!("{text:?}"),
             None => "(secret, not shown)".to_owned(),
         };
+        let given = self.sources.placed(given, self.origin(setting));
         self.error(setting, Some(given));
     }
 
@@ -232,5 +247,55 @@ impl<'a> SettingsReader<'a> {
             example: setting.example.into(),
         };
         self.errors.push(error);
+    }
+}
+
+/// Returns true if listeners on these addresses cannot have one port.
+fn share_an_address(one: IpAddr, other: IpAddr) -> bool {
+    // A listener on all IPv6 addresses takes IPv4 as well.
+    let takes = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one == other || takes(one, other) || takes(other, one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::read;
+
+    #[test]
+    fn two_listeners_do_not_get_one_port() {
+        let same = ("api.port", "8008");
+        let text = read(&[same], &[]).unwrap_err().to_string();
+        assert!(text.contains("--metrics.metrics-port"), "{text}");
+        assert!(text.contains("8008, which is the port of the API (--api.port)"), "{text}");
+        for apart in [
+            ("metrics.enable", "false"),
+            ("api.enable", "false"),
+            ("metrics.metrics-address", "::1"),
+        ] {
+            assert!(read(&[same, apart], &[]).is_ok(), "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_shares_each_of_its_kind() {
+        let share = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse().unwrap());
+            share_an_address(one, other)
+        };
+        assert!(share("127.0.0.1", "127.0.0.1") && share("0.0.0.0", "127.0.0.1"));
+        assert!(share("127.0.0.1", "::") && share("::", "::1"));
+        assert!(!share("127.0.0.1", "127.0.0.2") && !share("0.0.0.0", "::1"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_shown_with_the_file_that_has_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[api]\nport = \"a\"\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let text = read(&[("config", path)], &[]).unwrap_err().to_string();
+        assert!(text.contains(&format!("\"a\" in {path}; expected a port")), "{text}");
+        let text = read(&[("config", path), ("api.port", "b")], &[]).unwrap_err().to_string();
+        assert!(text.contains("\"b\"; expected a port"), "the flag goes before: {text}");
     }
 }

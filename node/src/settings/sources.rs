@@ -187,6 +187,15 @@ impl SettingSources {
         self.file.is_unread()
     }
 
+    /// Returns a wrong value as an error shows it: with the file, if it is from there. The error has the names of flag
+    /// and variable.
+    pub(super) fn placed(&self, given: String, origin: SettingOrigin) -> String {
+        match origin {
+            SettingOrigin::File => self.file.name_of(&given),
+            SettingOrigin::Flag | SettingOrigin::Environment | SettingOrigin::Default => given,
+        }
+    }
+
     /// Returns the errors that do not depend on values: those of the file itself, and secrets on the command
     /// line of settings without effect.
     pub(super) fn placement_errors(&self) -> Vec<SettingError> {

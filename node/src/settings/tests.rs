@@ -337,6 +337,18 @@ fn ignored_and_unknown_settings_are_named() {
     assert!(!notes.contains("secret") && !notes.contains("PATH"), "{notes}");
 }
 
+/// A place in Redis that ends before it is renewed would bound no streams.
+#[test]
+fn places_of_streams_are_renewed_before_they_end() {
+    let redis = ("XMTPD_REDIS_URL", "redis://10.0.0.1:6379/1");
+    let limited =
+        |ttl| [("XMTPD_RATE_LIMIT_ENABLE", "true"), redis, ("XMTPD_RATE_LIMIT_STREAM_TTL", ttl)];
+    let refused = read(&[], &limited("5m")).unwrap_err().to_string();
+    assert!(refused.contains("--rate-limit.stream-refresh-interval"), "{refused}");
+    assert!(read(&[], &limited("301s")).is_ok());
+    assert!(read(&[], &limited("5m")[1..]).is_ok(), "nothing is limited");
+}
+
 #[test]
 fn limits_on_callers_are_read() {
     let limits = read(&[], &[]).unwrap().limits;

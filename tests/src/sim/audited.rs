@@ -194,6 +194,8 @@ impl Sim {
             originator_id: parts.originator_id,
             through: parts.through(),
             rows: parts.rows(),
+            checkpoints: 0,
+            statements: 0,
             head: parts.head,
             beyond_head: parts.beyond_head,
         };

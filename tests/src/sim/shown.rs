@@ -168,7 +168,7 @@ impl Sim {
         (after, through): (SequenceId, SequenceId),
     ) {
         let few = self.rng.random_range(1..6);
-        let now_ns = self.now_ns();
+        let (now, now_ns) = (self.now, self.now_ns());
         let node = &self.nodes[&id];
         let absences = node.absences_of(originator);
         let shown =
@@ -190,7 +190,9 @@ impl Sim {
         following.is_verifying = false;
         if is_whole {
             following.ahead.note_verified(verified);
-        } else if let Some(sender) = following.ahead.note_forged(verified) {
+        } else if let Some(sender) =
+            following.ahead.note_forged(now, &mut following.follower, verified)
+        {
             self.send_away(id, sender, PeerViolation::ForgedSignature);
         }
         self.look_at_checkpoints(id, originator);

@@ -404,6 +404,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
+    use crate::wallets::{WalletChainList, Wallets};
 
     fn question(signature_len_bytes: usize) -> WalletQuestion {
         WalletQuestion {
@@ -427,6 +428,19 @@ mod tests {
             hex::encode(Sha256::digest(&*UNIVERSAL_VALIDATOR)),
             "ee4f10dc27735f5f8fd686ddf765fe4f124a45dd339581347f53a1b0c8dfe24c"
         );
+    }
+
+    /// Played by requests of megabytes to the validation service. To hash them would take a thread of the runtime for
+    /// tens of milliseconds, each time.
+    #[tokio::test]
+    async fn a_signature_that_no_chain_takes_is_refused_without_being_hashed() {
+        let wallets = Wallets::over_rpc([], WalletChainList::default());
+        let (short, long) = (question(65), question(8 << 20));
+        assert_eq!((wallets.known(&short), wallets.known(&long)), (None, Some(false)));
+        assert_eq!(wallets.ask(&long).await, Ok(false), "no endpoint is needed");
+        assert_eq!(wallets.ask(&short).await, Err(WalletError::NoEndpoint(1)));
+        let unlisted = WalletQuestion { chain_id: 84_532, ..long };
+        assert_eq!(wallets.ask(&unlisted).await, Err(WalletError::UnknownChain(84_532)));
     }
 
     #[test]

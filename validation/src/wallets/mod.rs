@@ -171,10 +171,10 @@ impl Wallets {
     }
 
     /// Returns the answer of a wallet if it is known without its chain: the cached one, or false for a wallet of a
-    /// chain that the network does not support.
+    /// chain that the network does not support, or for a signature that is too long for every chain.
     #[must_use]
     pub fn known(&self, question: &WalletQuestion) -> Option<bool> {
-        if !self.listed.contains(question.chain_id) {
+        if !self.listed.contains(question.chain_id) || client::is_too_long(question) {
             return Some(false);
         }
         self.answers.get(&answer_key(question)).map(|answer| answer.agrees)
@@ -196,6 +196,10 @@ impl Wallets {
     }
 
     async fn reply(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+        if client::is_too_long(question) && self.listed.contains(question.chain_id) {
+            // No chain has to be asked, and nothing is hashed.
+            return Ok(ChainReply::Answer { agrees: false, block_time_s: 0 });
+        }
         let key = answer_key(question);
         if let Some(WalletAnswer { agrees, block_time_s }) = self.answers.get(&key) {
             // A concurrent decision may have queued the question again just before the answer was cached.

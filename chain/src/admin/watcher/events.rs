@@ -144,6 +144,8 @@ impl EventFollower {
             reports: known(Contract::PayerReportManager)?,
             payers: known(Contract::PayerRegistry)?,
         };
+        // Earlier pages may have been refused for another reason than their size.
+        self.page_blocks = self.page_blocks.saturating_mul(2).min(PAGE_BLOCKS);
         let newest = network.settlement.newest_block().await?;
         let mut next = *self.next.get_or_insert(newest.saturating_add(1));
         self.counts.last_block.get_or_insert(next.saturating_sub(1));

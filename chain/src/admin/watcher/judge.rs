@@ -163,6 +163,11 @@ pub fn judge(
             alarm(kind, text);
         }
     }
+    for (node, older) in &seen.older_open {
+        if let Some(text) = of_older(*node, older, limits, now) {
+            alarm(AlarmKind::ReportStuck, text);
+        }
+    }
     for (node, since) in &seen.unreported_since {
         let age_s = now.saturating_sub(*since);
         if age_s > limits.report_age_s_max {
@@ -172,7 +177,7 @@ pub fn judge(
         }
     }
     if !seen.lacks_rates {
-        for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
+        for text in of_rates(&seen.rates, seen.rate_to_adopt, limits.rate_factor_max, now) {
             alarm(AlarmKind::Rate, text);
         }
     }
@@ -217,22 +222,18 @@ fn of_reports(
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
-    let age_s = |report: &OnchainReport| now.saturating_sub(report.stated_end_s());
-    // A report that lies about its end would hide how old it is.
-    let is_old = |report: &OnchainReport, age_s_max: u64| {
-        age_s(report) > age_s_max || !report.has_ended(now)
-    };
     let ended = |report: &OnchainReport| match report.has_ended(now) {
-        true => format!("ended {} h ago", age_s(report) / 3600),
+        true => format!("ended {} h ago", age_s(report, now) / 3600),
         false => "states an end that has not come".to_owned(),
     };
     let stuck = reports.iter().filter(|report| !report.is_settled);
-    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max)).map(|report| {
+    let stuck = stuck.filter(|report| is_old(report, limits.settle_age_s_max, now)).map(|report| {
         let (index, ended) = (report.index, ended(report));
         let text = format!("report {index} about originator {node} {ended} and is not settled");
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max));
+    let overdue =
+        reports.last().filter(|last| is_due && is_old(last, limits.report_age_s_max, now));
     let overdue = overdue.map(|last| {
         let text = format!("the last report about originator {node} {}", ended(last));
         (AlarmKind::ReportOverdue, text)
@@ -240,14 +241,55 @@ fn of_reports(
     stuck.chain(overdue).collect()
 }
 
-/// Returns an alarm text for each rate in force at `now` or later that is out of bounds. Past rates are ignored.
-fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
+/// Returns the alarm text about the unsettled reports on one originator that are older than the newest ones; `None` if
+/// none is stuck.
+fn of_older(
+    node: OriginatorId,
+    older: &[OnchainReport],
+    limits: &WatchLimits,
+    now: u64,
+) -> Option<String> {
+    let mut stuck = older.iter().filter(|report| is_old(report, limits.settle_age_s_max, now));
+    let first = stuck.next()?;
+    let others = match stuck.count() {
+        0 => String::new(),
+        more => format!(", nor are later ones: {more}"),
+    };
+    Some(format!("old report {} about originator {node} is not settled{others}", first.index))
+}
+
+/// Returns the seconds since the end that a report states.
+fn age_s(report: &OnchainReport, now: u64) -> u64 {
+    now.saturating_sub(report.stated_end_s())
+}
+
+/// Returns true if a report ended longer ago than this. A report that lies about its end would hide how old it is.
+fn is_old(report: &OnchainReport, age_s_max: u64, now: u64) -> bool {
+    age_s(report, now) > age_s_max || !report.has_ended(now)
+}
+
+/// Returns an alarm text for each rate in force at `now` or later that is out of bounds, also of the one that can be
+/// adopted at any time. Past rates are ignored.
+fn of_rates(
+    rates: &[RateEntry],
+    to_adopt: Option<RateEntry>,
+    factor_max: u64,
+    now: u64,
+) -> Vec<String> {
     let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
         return vec!["no rate is in force".to_owned()];
     };
+    let adopted = rates.len();
+    let rates: Vec<RateEntry> = rates.iter().copied().chain(to_adopt).collect();
     let mut wrong = Vec::new();
     for (place, rate) in rates.iter().enumerate().skip(in_force) {
-        let when = if place == in_force { "in force" } else { "announced" };
+        let when = if place == in_force {
+            "in force"
+        } else if place < adopted {
+            "announced"
+        } else {
+            "set and not adopted yet"
+        };
         let start = rate.start_time;
         let prices = rate.prices.numbers();
         let [message_fee, storage_fee, congestion_fee, target_rate] = prices;
@@ -330,9 +372,11 @@ mod tests {
                 (OriginatorId(200), (0, vec![])),
             ]
             .into(),
+            older_open: BTreeMap::new(),
             left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
+            rate_to_adopt: None,
             lacks_rates: false,
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
@@ -348,7 +392,7 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 12] = [
+        let faults: [(AlarmKind, Fault); 13] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
@@ -363,6 +407,7 @@ mod tests {
             }),
             (AlarmKind::Rate, |it| it.rates.push(rate(NOW + 90, 2001))),
             (AlarmKind::Rate, |it| it.rates.clear()),
+            (AlarmKind::Rate, |it| it.rate_to_adopt = Some(rate(NOW - 90, 2001))),
             (AlarmKind::Paused, |it| _ = it.paused.insert(Contract::AppChainGateway, true)),
             (AlarmKind::Upgraded, |it| {
                 it.implementations.insert(Contract::PayerRegistry, Address::repeat_byte(2));
@@ -378,6 +423,21 @@ mod tests {
             .reports
             .insert(OriginatorId(300), (2, vec![report(0, 99_000, false), report(1, 60, false)]));
         assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    /// More reports have come since than a look reads.
+    #[test]
+    fn a_report_that_is_not_settled_is_stuck_however_many_newer_ones_there_are() {
+        let mut seen = healthy();
+        let old = |index| report(index, 99_000, false);
+        seen.older_open.insert(OriginatorId(100), vec![old(3), old(5), report(6, 60, false)]);
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
+        assert_eq!(seen.open_reports(OriginatorId(100)), 3);
+        let text = of_older(OriginatorId(100), &[old(3), old(5)], &WatchLimits::default(), NOW);
+        let wanted = "old report 3 about originator 100 is not settled, nor are later ones: 1";
+        assert_eq!(text.as_deref(), Some(wanted));
+        seen.older_open.insert(OriginatorId(100), vec![report(6, 60, false)]);
+        assert_eq!(kinds(&seen), [], "it has time");
     }
 
     /// Nodes of the reference implementation attest any end minute, and write no further report before it is over.
@@ -418,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_judged_from_its_announcement_on_and_not_when_it_is_past() {
-        let of = |rates: &[RateEntry]| of_rates(rates, 10, NOW).len();
+        let of = |rates: &[RateEntry]| of_rates(rates, None, 10, NOW).len();
         assert_eq!(of(&[rate(0, 1), rate(10, 1000), rate(NOW, 1000)]), 0, "the jump is past");
         assert_eq!(of(&[rate(0, 1), rate(NOW, 1000)]), 1, "in force");
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, 1000)]), 1, "announced");

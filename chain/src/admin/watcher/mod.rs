@@ -7,6 +7,7 @@
 mod events;
 mod judge;
 mod look;
+mod older;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ use super::{SignedMicroDollars, Wei, WeiPerGas};
 pub use events::{EventCounts, EventFollower, WatchedEvent};
 pub use judge::{Alarm, AlarmKind, WatchLimits, judge};
 pub use look::{REPORTS_LOOKED_AT, look};
+pub use older::OlderReports;
 
 /// The accounts whose balances are watched.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +53,9 @@ pub struct Observation {
     /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
+    /// The unsettled reports by originator that are older than those, in ascending index order, as far as they are
+    /// known.
+    pub older_open: BTreeMap<OriginatorId, Vec<OnchainReport>>,
     /// The nodes of `reports` that are not in the canonical network: no further report about them is due.
     pub left: BTreeSet<OriginatorId>,
     /// The time since which each node without any report is known to have none, unix seconds. Not read: the caller
@@ -58,6 +63,8 @@ pub struct Observation {
     pub unreported_since: BTreeMap<OriginatorId, u64>,
     /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
+    /// The rate that the parameters make and the registry has not adopted yet. Any account can have it adopted.
+    pub rate_to_adopt: Option<RateEntry>,
     /// True if the address of the rate registry is not known: no rates were read then, and none are judged.
     pub lacks_rates: bool,
     /// True for each pausable contract that is paused.
@@ -72,5 +79,13 @@ impl Observation {
     #[must_use]
     pub fn is_report_due(&self, originator: OriginatorId) -> bool {
         originator.is_node() && !self.left.contains(&originator)
+    }
+
+    /// Returns the number of known reports about an originator that are not settled.
+    #[must_use]
+    pub fn open_reports(&self, originator: OriginatorId) -> usize {
+        let newest = self.reports.get(&originator).into_iter().flat_map(|(_, newest)| newest);
+        let older = self.older_open.get(&originator).map_or(0, Vec::len);
+        newest.filter(|report| !report.is_settled).count() + older
     }
 }

@@ -119,6 +119,13 @@ fn print(found: &StrandDifference, first: &str, second: &str) {
         let (place, what, text) = (other.sequence_id, other.what, &other.text);
         output::line(format_args!("{strand}:{place}  other {what}: {text}"));
     }
+    for it in &found.other_checkpoints {
+        let ((mine, other), size) = (&it.roots, it.size);
+        output::line(format_args!(
+            "strand {strand}: two roots of {size} places that its node has signed, {mine} in {first} and {other} in \
+             {second}; neither signature was checked (audit replay)"
+        ));
+    }
     let (lacking, other) = (output::count(found.lacking_count, "place"), found.other_count);
     output::line(format_args!("strand {strand}: {lacking} in one log only, {other} different"));
     for (side, error) in &found.unreadable {

@@ -208,7 +208,7 @@ fn source_of(network: &NetworkFile) -> Option<RegistrySource> {
 /// Reads a text file of the length that evidence may have.
 ///
 /// # Errors
-/// When there is no such file, it is too long or not text, or a pipe or device has the name.
+/// When there is no such file, it is empty, too long or not text, or a pipe or device has the name.
 pub(crate) fn read(path: &Path) -> Result<String, RunError> {
     read_text(path, FILE_LEN_BYTES_MAX as u64)
 }
@@ -216,9 +216,13 @@ pub(crate) fn read(path: &Path) -> Result<String, RunError> {
 /// Reads a text file of up to `len_bytes_max` bytes.
 ///
 /// # Errors
-/// See [`read`].
+/// See [`read`]; and when the file is empty.
 pub(super) fn read_text(path: &Path, len_bytes_max: u64) -> Result<String, RunError> {
-    plain_file::read_text(path, len_bytes_max).map_err(|error| unread(path, &error))
+    let text = plain_file::read_text(path, len_bytes_max).map_err(|error| unread(path, &error))?;
+    if text.trim().is_empty() {
+        return Err(RunError::failed(format!("{}: the file is empty", path.display())));
+    }
+    Ok(text)
 }
 
 /// Returns the error of a file that was not read.

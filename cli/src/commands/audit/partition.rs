@@ -140,14 +140,22 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
     let manifest = Manifest::read(folder).map_err(RunError::failed)?;
     let missing =
         || RunError::not_found(format!("{}: the folder does not hold an export", folder.display()));
-    let strand = |strand: &hawser_audit::export::StrandParts| ExpectedStrand {
-        originator_id: strand.originator_id,
-        through: strand.through(),
-        rows: strand.rows(),
-        head: strand.head,
-        beyond_head: strand.beyond_head,
+    let manifest = manifest.ok_or_else(missing)?;
+    let beside = manifest.rows_beside();
+    let strand = |strand: &hawser_audit::export::StrandParts| {
+        let [checkpoints, statements] =
+            beside.get(&strand.originator_id).copied().unwrap_or_default();
+        ExpectedStrand {
+            originator_id: strand.originator_id,
+            through: strand.through(),
+            rows: strand.rows(),
+            checkpoints,
+            statements,
+            head: strand.head,
+            beyond_head: strand.beyond_head,
+        }
     };
-    Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
+    Ok(manifest.strands.iter().map(strand).collect())
 }
 
 /// Reads the summaries in a file.

@@ -91,9 +91,9 @@ impl Watch {
     fn reports(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
         let of = |node: &OriginatorId| format!("originator_id=\"{node}\"");
-        page.family("xmtp_chain_watcher_reports_open", "Newest reports not settled", "gauge");
-        for (node, (_, newest)) in all {
-            page.row(&of(node), newest.iter().filter(|report| !report.is_settled).count());
+        page.family("xmtp_chain_watcher_reports_open", "Reports not settled", "gauge");
+        for node in all.keys() {
+            page.row(&of(node), self.seen.open_reports(*node));
         }
         let now = self.looked_at;
         // The end of a report that lies about it would hide how old the last report is.

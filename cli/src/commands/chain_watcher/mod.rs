@@ -66,15 +66,18 @@ async fn look_forever(
     known: &mut WatcherState,
     as_json: Option<bool>,
 ) -> Result<(), RunError> {
-    let mut network = None;
+    let (mut network, mut turn) = (None, 0_usize);
     let mut events = EventFollower::new(args.deployment_block);
     loop {
         let looked = match &network {
             Some(network) => look_once(network, args, known).await,
-            None => match onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await {
-                Ok(connected) => look_once(network.insert(connected), args, known).await,
-                Err(error) => Err(error),
-            },
+            None => {
+                let needed = ChainsNeeded::AppIfGiven;
+                match onchain::connect_in_turn(args.network(), needed, turn).await {
+                    Ok(connected) => look_once(network.insert(connected), args, known).await,
+                    Err(error) => Err(error),
+                }
+            }
         };
         match looked {
             Ok((seen, alarms)) => {
@@ -91,8 +94,8 @@ async fn look_forever(
                 }
             }
             Err(error) => {
-                // Another endpoint may answer by then.
-                network = None;
+                // Another endpoint may answer by then, and is asked first.
+                (network, turn) = (None, turn.wrapping_add(1));
                 watch.lock().failures += 1;
                 output::note(format_args!("the chains could not be read: {}", error.text));
             }
@@ -127,7 +130,7 @@ async fn look_once(
         senders: args.senders.clone(),
         app_senders: args.app_senders.clone(),
     };
-    let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched)).await;
+    let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched, &mut known.older)).await;
     let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
     let mut seen = looked.map_err(late)??;
     let now = now_s();
@@ -179,7 +182,7 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
         output::line(format_args!("sender {sender}  {wei} wei on the app chain"));
     }
     for (node, (count, newest)) in &seen.reports {
-        let open = newest.iter().filter(|report| !report.is_settled).count();
+        let open = seen.open_reports(*node);
         let end = newest.last().map_or_else(String::new, |last| {
             format!(", the last one to {} at {}", last.end_sequence_id.0, time(last.end_minute))
         });
@@ -219,7 +222,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
         json!({
             "originator_id": originator.0,
             "reports": count,
-            "open": newest.iter().filter(|report| !report.is_settled).count(),
+            "open": seen.open_reports(*originator),
             "last_end_sequence_id": last.map(|last| last.end_sequence_id.0),
             "last_end_minute": last.map(|last| last.end_minute),
             "has_left": seen.left.contains(originator),
@@ -259,7 +262,9 @@ fn time(minute: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hawser_chain::admin::{Contract, SignedMicroDollars};
+    use hawser_chain::admin::fees::OnchainReport;
+    use hawser_chain::admin::{Contract, MicroDollars, SignedMicroDollars};
+    use hawser_proto::{OriginatorId, SequenceId};
 
     use super::*;
 
@@ -275,12 +280,25 @@ mod tests {
     #[test]
     fn a_line_of_json_has_what_the_table_shows() {
         let account = Address::repeat_byte(1);
+        let old = OnchainReport {
+            originator: OriginatorId(100),
+            index: 0,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(9),
+            end_minute: 2,
+            root: [1; 32],
+            fees_settled: MicroDollars::default(),
+            is_settled: false,
+            protocol_fee_rate: 0,
+            node_ids: vec![OriginatorId(100)],
+        };
         let seen = Observation {
             gas_price: WeiPerGas(u128::MAX),
             app_gas_price: Some(WeiPerGas(6)),
             payers: vec![(account, SignedMicroDollars(-5))],
             senders: vec![(account, Wei(7))],
-            reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),
+            reports: [(OriginatorId(100), (0, Vec::new()))].into(),
+            older_open: [(OriginatorId(100), vec![old])].into(),
             paused: [(Contract::PayerRegistry, true), (Contract::NodeRegistry, false)].into(),
             ..Observation::default()
         };
@@ -298,7 +316,7 @@ mod tests {
         assert_eq!(line["paused"], json!([Contract::PayerRegistry.name()]));
         let originator = &line["originators"][0];
         assert_eq!(originator["originator_id"], 100);
-        assert_eq!((&originator["reports"], &originator["open"]), (&json!(0), &json!(0)));
+        assert_eq!((&originator["reports"], &originator["open"]), (&json!(0), &json!(1)));
         assert_eq!(originator["last_end_minute"], Value::Null);
     }
 }

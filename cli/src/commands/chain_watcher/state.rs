@@ -1,5 +1,5 @@
 //! The state that the watcher keeps between two looks: the code behind the contracts, as the operator has accepted it,
-//! and the time since which nodes have no report.
+//! the time since which nodes have no report, and the reports that are not settled.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use alloy::primitives::Address;
 use hawser_audit::plain_file;
 use hawser_chain::admin::Contract;
 use hawser_chain::admin::fees::OnchainReport;
+use hawser_chain::admin::watcher::OlderReports;
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ pub(super) struct WatcherState {
     accepted: Option<BTreeMap<Contract, Address>>,
     /// The time since which each node without any report is known to have none, unix seconds.
     unreported_since: BTreeMap<OriginatorId, u64>,
+    /// The reports that are not settled. Not in the file: a new process reads the older ones again.
+    pub(super) older: OlderReports,
 }
 
 impl WatcherState {
@@ -116,6 +119,7 @@ fn parse(text: &str) -> Option<WatcherState> {
         file: None,
         accepted: Some(accepted.collect::<Option<_>>()?),
         unreported_since: unreported.collect::<Option<_>>()?,
+        older: OlderReports::default(),
     })
 }
 

@@ -60,7 +60,7 @@ impl Folder {
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
         require_utf8(&root)?;
-        if fresh && !is_empty(&root).map_err(fail)? && !is_ours(&root) {
+        if fresh && !is_empty(&root).map_err(fail)? && !is_of_network(&root) {
             return Err(RunError::refused(format!(
                 "{} holds other files than those of `hawser dev` (it has no {}), so nothing in \
                  it is deleted: choose another --data-dir, or empty it yourself",
@@ -298,7 +298,8 @@ fn is_empty(root: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(root)?.next().is_none())
 }
 
-fn is_ours(root: &Path) -> bool {
+/// Returns true if a network of `hawser dev` has been started in a folder.
+pub(super) fn is_of_network(root: &Path) -> bool {
     root.join(network_file::FILE_NAME).is_file() || root.join(LOCK).is_file()
 }
 

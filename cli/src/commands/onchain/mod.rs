@@ -14,8 +14,8 @@ mod show;
 pub(super) use bridging::{bring, wait_until_arrived};
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
 pub(super) use network::{
-    ChainsNeeded, ReachedNetwork, app_chain_to_read, connect, connect_beside_node, connect_to_all,
-    reach, require_settings,
+    ChainsNeeded, ReachedNetwork, app_chain_to_read, connect, connect_beside_node, connect_in_turn,
+    connect_to_all, reach, require_settings,
 };
 pub(super) use session::{Mode, OnchainSession, account, confirm, no_key};
 pub(super) use show::ResultFields;

@@ -53,6 +53,19 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
     Ok(connect_to_all(args, needed).await?.network)
 }
 
+/// Connects like [`connect`], for a command that connects again after each failure. `turn` is the number of failures:
+/// in each turn another endpoint of a chain is the first one, because one may answer and refuse all questions.
+///
+/// # Errors
+/// The errors of [`connect`].
+pub(crate) async fn connect_in_turn(
+    args: &NetworkArgs,
+    needed: ChainsNeeded,
+    turn: usize,
+) -> Result<Network, RunError> {
+    Ok(connect_to(args, args.file().as_deref(), needed, turn).await?.network)
+}
+
 /// Connects like [`connect`], to the chains of this network file, or by the settings if there is none. For a command
 /// that also asks a node, and has chosen the file with it.
 ///
@@ -63,7 +76,7 @@ pub(crate) async fn connect_beside_node(
     file: Option<&Path>,
     needed: ChainsNeeded,
 ) -> Result<Network, RunError> {
-    Ok(connect_to(args, file, needed).await?.network)
+    Ok(connect_to(args, file, needed, 0).await?.network)
 }
 
 /// Connects like [`connect`], for a command that sends transactions.
@@ -74,20 +87,21 @@ pub(crate) async fn connect_to_all(
     args: &NetworkArgs,
     needed: ChainsNeeded,
 ) -> Result<ReachedNetwork, RunError> {
-    connect_to(args, args.file().as_deref(), needed).await
+    connect_to(args, args.file().as_deref(), needed, 0).await
 }
 
 async fn connect_to(
     args: &NetworkArgs,
     file: Option<&Path>,
     needed: ChainsNeeded,
+    turn: usize,
 ) -> Result<ReachedNetwork, RunError> {
     let Some(path) = file else {
-        return connect_by(&args.sources(), needed).await;
+        return connect_by(&args.sources(), needed, turn).await;
     };
     let sources = args.sources_beside(described(path)?);
     // The file outlives its network, so the user has to know where the addresses are from.
-    let connected = connect_by(&sources, needed).await;
+    let connected = connect_by(&sources, needed, turn).await;
     connected.map_err(|error| {
         error.while_doing(format_args!("connecting to the network of {}", path.display()))
     })
@@ -140,14 +154,16 @@ fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
 async fn connect_by(
     sources: &SettingSources,
     needed: ChainsNeeded,
+    turn: usize,
 ) -> Result<ReachedNetwork, RunError> {
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, settlement_first_block, app_id, contracts, .. } =
         KnownDeployment::of(&config, &[]).await?;
-    let settlement = reach(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
+    let urls = in_turn(&config.settlement.urls, turn);
+    let settlement = reach(&urls, settlement_id, ChainRole::Settlement).await?;
     let app = match needed {
         ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {
-            Some(reach(&config.app.urls, app_id, ChainRole::App).await?)
+            Some(reach(&in_turn(&config.app.urls, turn), app_id, ChainRole::App).await?)
         }
         ChainsNeeded::AppIfGiven | ChainsNeeded::Settlement => None,
     };
@@ -163,6 +179,15 @@ async fn connect_by(
         network: Network { settlement, app, app_id, contracts },
         settlement_first_block,
     })
+}
+
+/// Returns the URLs in the order of a turn.
+fn in_turn(urls: &[String], turn: usize) -> Vec<String> {
+    let mut urls = urls.to_vec();
+    if let Some(first) = turn.checked_rem(urls.len()) {
+        urls.rotate_left(first);
+    }
+    urls
 }
 
 /// Connects to the first URL that answers. A wrong chain id is a mistake in the settings, so that the

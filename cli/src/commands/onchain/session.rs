@@ -50,7 +50,8 @@ impl Mode {
     }
 }
 
-/// A command that changes contracts.
+/// A command that changes contracts. If it ends without a result after a transaction was mined, JSON output prints the
+/// steps all the same: a script that saw nothing would send them once more.
 pub(crate) struct OnchainSession {
     /// Chains and contracts.
     pub(crate) network: Network,
@@ -63,6 +64,8 @@ pub(crate) struct OnchainSession {
     timeout: Duration,
     reporter: Reporter,
     transcript: Transcript,
+    /// True if the steps are printed as JSON.
+    is_printed: bool,
 }
 
 /// Senders of the account, one for each chain.
@@ -142,6 +145,7 @@ impl OnchainSession {
             timeout,
             reporter,
             transcript: Transcript::default(),
+            is_printed: false,
         })
     }
 
@@ -158,17 +162,8 @@ impl OnchainSession {
     /// Shows the plan, and sends it if the mode is to send.
     ///
     /// # Errors
-    /// When a step would fail or has failed, or the user does not confirm. Steps that were sent before
-    /// the error are printed.
+    /// When a step would fail or has failed, or the user does not confirm.
     pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
-        let done = self.carry_out_steps(plan).await;
-        if done.is_err() && self.reporter.as_json && self.transcript.has_mined() {
-            self.print_json(&Value::Null);
-        }
-        done
-    }
-
-    async fn carry_out_steps(&mut self, plan: Plan) -> Result<(), RunError> {
         let (first, count) = (self.transcript.steps.len(), plan.steps.len());
         for (index, step) in plan.steps.iter().enumerate() {
             self.transcript.steps.push(show::step_json(&self.network, step));
@@ -269,7 +264,7 @@ impl OnchainSession {
     }
 
     /// Ends the command: prints the result, if anything was sent.
-    pub(crate) fn finish(self, result: Option<ResultFields>) {
+    pub(crate) fn finish(mut self, result: Option<ResultFields>) {
         match result {
             result if self.reporter.as_json => {
                 self.print_json(&result.map_or(Value::Null, ResultFields::into_json));
@@ -280,7 +275,7 @@ impl OnchainSession {
     }
 
     /// Ends the command: prints a list of results, if anything was sent.
-    pub(crate) fn finish_list(self, results: Option<Vec<ResultFields>>) {
+    pub(crate) fn finish_list(mut self, results: Option<Vec<ResultFields>>) {
         match results {
             results if self.reporter.as_json => {
                 let list = |results: Vec<ResultFields>| {
@@ -299,8 +294,17 @@ impl OnchainSession {
         }
     }
 
-    fn print_json(&self, result: &Value) {
+    fn print_json(&mut self, result: &Value) {
+        self.is_printed = true;
         output::line(self.transcript.to_json(self.mode, &self.account, result));
+    }
+}
+
+impl Drop for OnchainSession {
+    fn drop(&mut self) {
+        if self.reporter.as_json && !self.is_printed && self.transcript.has_mined() {
+            self.print_json(&Value::Null);
+        }
     }
 }
 

@@ -11,6 +11,12 @@ use super::{Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
 use crate::read::log_page::{LogPage, LogRange};
 
+/// Largest number of strands that the hub routes to a stream one by one. A stream of more gets all envelopes and leaves
+/// out what it does not want: ten thousand registrations would take milliseconds of a thread that other tasks need, at
+/// the stream's beginning and again at its end. A guess: a network has fewer originators, so an honest stream names
+/// fewer.
+const ROUTED_STRANDS_MAX: usize = 256;
+
 /// Everything that a stream of strands still owes its reader.
 ///
 /// Invariant: everything at or below `delivered` has been delivered or left out.
@@ -46,9 +52,13 @@ impl LogFeed {
         }
     }
 
-    /// Returns the wanted originators; `None` for all.
-    pub(crate) fn wanted(&self) -> Option<&BTreeSet<OriginatorId>> {
-        self.wanted.as_ref()
+    /// Returns the originators whose strands the hub routes to this feed; `None` for all.
+    pub(super) fn routed(&self) -> Option<&BTreeSet<OriginatorId>> {
+        self.wanted.as_ref().filter(|wanted| wanted.len() <= ROUTED_STRANDS_MAX)
+    }
+
+    fn wants(&self, originator: OriginatorId) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&originator))
     }
 
     pub(super) fn skip_to(&mut self, heads: &Cursor) {
@@ -116,6 +126,9 @@ impl LogFeed {
 
     pub(super) fn handle_live(&mut self, items: &[Arc<Committed>]) {
         for item in items {
+            if !self.wants(item.id.originator) {
+                continue;
+            }
             match &mut self.catch_up {
                 None => self.deliver(None, item),
                 Some(LogCatchUp { ceiling: Some(ceiling), tail }) if !ceiling.covers(item.id) => {

@@ -2,6 +2,7 @@
 
 use hawser_storage::Store;
 
+use super::super::{Feed, Interest};
 use super::*;
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::LogFilling;
@@ -81,4 +82,34 @@ fn envelopes_of_a_page_in_entries_come_once() {
     assert_eq!(ids_of(&live), [id(100, 5)]);
     feed.handle_live(&all);
     assert_eq!(feed.poll_event(), None, "it has them");
+}
+
+/// Played by streams that name ten thousand strands, which open and end without a pause. Each registration takes time
+/// of a thread that other tasks need.
+#[test]
+fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
+    let strands = |count: u32| (100..100 + count).map(OriginatorId).collect::<BTreeSet<_>>();
+    let live = |count: u32| {
+        let mut feed = Feed::Log(LogFeed::new(Some(strands(count)), Cursor::new()));
+        feed.skip_to(&Arc::default());
+        feed
+    };
+    let many = 10_000;
+    let some = u32::try_from(ROUTED_STRANDS_MAX).unwrap();
+    assert_eq!(live(many).interests(), [Interest::Everything]);
+    assert_eq!(live(some + 1).interests(), [Interest::Everything]);
+    let each: Vec<_> = strands(some).into_iter().map(Interest::Originator).collect();
+    assert_eq!(live(some).interests(), each);
+
+    // The hub hands it the envelopes of all strands.
+    let mut feed = live(many);
+    let of = |originator| Arc::new(committed(id(originator, 1), topic(1), 1, Vec::new()));
+    feed.handle_live(&[0, 99, 100, 10_099, 10_100].map(of));
+    let mut got = Vec::new();
+    while let Some(event) = feed.poll_event() {
+        if let SubscriptionEvent::Envelopes { envelopes, .. } = event {
+            got.extend(ids_of(&envelopes));
+        }
+    }
+    assert_eq!(got, [id(100, 1), id(10_099, 1)]);
 }

@@ -95,6 +95,11 @@ impl Rig {
         self.ahead.take(&self.follower, response, true)
     }
 
+    /// Everything up to a place is verified, and the next one has a changed outer layer. Returns the peer that sent it.
+    fn forged(&mut self, through: u64) -> Option<OriginatorId> {
+        self.ahead.note_forged(self.now, &mut self.follower, SequenceId(through))
+    }
+
     /// Returns the places to verify while pages are on their way to the log.
     fn beside_pages(&self) -> Option<(u64, u64)> {
         self.next_behind(false)
@@ -169,7 +174,7 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
     let mut rig = Rig::new(AHEAD_MAX);
     (0..5).for_each(|_| rig.page());
     assert_eq!(rig.withdrawal(), None, "it is verified first");
-    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
+    assert_eq!(rig.forged(1), Some(STRAND));
     let (verified, head) = (SequenceId(1), SequenceId(5));
     let again = rig.ahead.settle(rig.now, &rig.follower);
     assert_eq!(again, Some(AskAgain { verified: Some(verified), head }));
@@ -195,7 +200,7 @@ fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
     let mut rig = Rig::new(AHEAD_MAX);
     rig.ahead = rig.ahead.asking_again_for(2);
     (0..5).for_each(|_| rig.page());
-    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
+    assert_eq!(rig.forged(1), Some(STRAND));
     let (verified, head) = (SequenceId(1), SequenceId(5));
     assert!(rig.ahead.settle(rig.now, &rig.follower).is_some());
     rig.follower = rig.ahead.ask_again(rig.now, &rig.follower, verified, head);
@@ -210,7 +215,7 @@ fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
     assert_eq!(rig.next_behind(true), Some((3, 5)));
     rig.now += WITHDRAW_AFTER;
     assert_eq!(rig.withdrawal(), None, "it is verified first");
-    assert_eq!(rig.ahead.note_forged(SequenceId(3)), Some(STRAND), "who has sent it is known");
+    assert_eq!(rig.forged(3), Some(STRAND), "who has sent it is known");
     assert!(rig.ahead.settle(rig.now, &rig.follower).is_some());
     rig.follower = rig.ahead.ask_again(rig.now, &rig.follower, SequenceId(3), head);
     assert_eq!(rig.withdrawal(), Some((3, 5)), "its time has begun with the first request");
@@ -251,5 +256,21 @@ fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away
     rig.connect();
     rig.page();
     assert_eq!(rig.next_behind(true), Some((0, 2)));
-    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
+    assert_eq!(rig.forged(1), Some(STRAND));
+}
+
+/// Otherwise it would be chosen again while its connection ends, and each time that it is back.
+#[test]
+fn a_peer_that_has_sent_a_changed_outer_layer_comes_behind_others() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    rig.page();
+    rig.page();
+    let (liar, honest, head) = (STRAND, OriginatorId(300), SequenceId(2));
+    assert_eq!(rig.forged(0), Some(liar));
+    let again = rig.ahead.settle(rig.now, &rig.follower);
+    assert_eq!(again, Some(AskAgain { verified: Some(SequenceId::NONE), head }));
+    let mut again = rig.ahead.ask_again(rig.now, &rig.follower, SequenceId::NONE, head);
+    again.handle_peer_up(rig.now, liar, SequenceId(9));
+    again.handle_peer_up(rig.now, honest, head);
+    assert_eq!(again.source(), Some(honest));
 }

@@ -33,6 +33,12 @@ impl Follower {
         self.effects.push_back(Effect::Disconnect { peer, violation });
     }
 
+    /// Notes that a peer has sent an envelope that readers were shown, with an outer layer that its originator has not
+    /// signed. The peer gets a pause, as for each rule that it breaks.
+    pub fn note_forged(&mut self, now: Instant, peer: OriginatorId) {
+        self.choice.doubt(now, peer);
+    }
+
     /// True if the peer may have got what it has sent from another node.
     fn may_be_passed_on(&self, id: OriginatorId, violation: PeerViolation) -> bool {
         let is_unproven = self.peers.get(&id).is_some_and(|peer| !peer.is_proven);

@@ -17,9 +17,9 @@ pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
 /// out, unless the strand's own node has answered. Specified (same page): each of them may first have to search for
 /// places further down itself.
 pub(super) const RELAYED_FOR: Duration = Duration::from_secs(120);
-/// Pause before a peer that did not have the missing range is asked again, and the shortest rest of a search after
-/// this node was too busy to check the answers of peers, or after a peer has come or gone. A guess: several attempts
-/// fit into one search.
+/// Pause before a peer that did not have the missing range is asked again, and the shortest search for a long range.
+/// Also the shortest rest of a search after this node was too busy to check the answers of peers, or after a peer has
+/// come or gone. A guess: several attempts fit into one search.
 pub(super) const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Shortest time between two searches that ask all peers at once. A search that begins sooner asks the peers beside the
 /// source later. Specified (same page).

@@ -11,10 +11,11 @@
 //! missing: one envelope behind a backlog must not have all of them send it.
 //!
 //! Other software leaves ids unused, and its callers can make it leave many. If each of these gaps held the strand up
-//! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
-//! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
-//! because each connected one has time to answer first. One that has just lost its connection has ten seconds to come
-//! back if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
+//! for a minute of its own, the strand would fall behind without a bound. So the minute of a gap counts from the first
+//! claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them, because
+//! each connected one has time to answer first. One that has just lost its connection has ten seconds to come back if
+//! the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has. A long gap
+//! has ten seconds of its own, and a minute if a relay has passed it over.
 //!
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
 //! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
@@ -81,11 +82,15 @@ impl Follower {
         behind: &LogEntry,
     ) -> PlaceSearch {
         let through = behind.id.sequence.previous();
+        let is_own = from == self.originator;
         let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-        let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
+        // A relay may leave out a backlog that others hold.
+        let claims = self.peers.get(&from).filter(|_| is_own || !is_long).map(|peer| &peer.claims);
         let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
         let claimed_until = claimed_at.unwrap_or(now) + SEARCH_FOR;
-        let settles_for = if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
+        // A search for a long range costs a peer a whole page, so there are few in a minute.
+        let pace = if is_long { SEARCH_AGAIN_AFTER } else { Duration::ZERO };
+        let settles_for = if is_own { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
         // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
         let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
         let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
@@ -99,7 +104,7 @@ impl Follower {
             behind_bytes: behind.bytes.len(),
             left_out_by: from,
             until: now + rest.max(SEARCH_FOR),
-            due: settled_at.into_iter().fold(claimed_until.max(now + rest), Instant::max),
+            due: settled_at.into_iter().fold(claimed_until.max(now + rest.max(pace)), Instant::max),
             settles_for,
             alone_until: now + self.rest_for_peers(from, behind, limit),
             has_own_answer: false,

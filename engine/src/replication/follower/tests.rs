@@ -11,6 +11,7 @@ use super::*;
 mod answers;
 mod expiry;
 mod filling;
+mod long_gaps;
 mod passed_on;
 mod search;
 mod second;

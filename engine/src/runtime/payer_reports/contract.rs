@@ -43,6 +43,10 @@ pub struct SettledSoFar {
     pub is_settled: bool,
 }
 
+/// The gas that a transaction took, as its receipt says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GasUsed(pub u64);
+
 /// The contract of payer reports. Its calls may be repeated: a report is taken once, and each leaf settled once.
 pub trait ReportContract: Send + Sync + 'static {
     /// Submits a report with its attestations, which are verified, sorted by node, and enough.
@@ -61,12 +65,12 @@ pub trait ReportContract: Send + Sync + 'static {
         known: SettledSoFar,
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>>;
 
-    /// Settles the next leaves of a report, and returns when the chain has done so.
+    /// Settles the next leaves of a report, and returns when the chain has done so, with the gas that it took.
     fn settle<'a>(
         &'a self,
         originator: OriginatorId,
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a LeafProof,
-    ) -> BoxFuture<'a, Result<(), ContractError>>;
+    ) -> BoxFuture<'a, Result<GasUsed, ContractError>>;
 }

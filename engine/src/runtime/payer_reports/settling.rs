@@ -6,12 +6,18 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
 
-use super::{PayerReporterState, ReportStepError, SettledSoFar, blocking};
+use super::{GasUsed, PayerReporterState, ReportStepError, SettledSoFar, blocking};
 use crate::payer_reports::{ChainReport, Recomputed, UndecidedError, recompute_on_chain};
 
-/// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
-/// quarter to spare: a leaf of a new payer takes 30,000 (`contracts/README.md`, *Gas*).
+/// The gas of a settlement, at most, as far as the node knows it before. Chosen: the 16,777,216 of a transaction
+/// (EIP-7825) with a quarter to spare.
+const GAS_AT_ONCE: u64 = 12_000_000;
+/// Leaves that are settled by one transaction while the gas of a leaf is not known. Calculated: a leaf of a new payer
+/// takes 30,000 (`contracts/README.md`, *Gas*).
 const LEAVES_AT_ONCE: usize = 400;
+/// The largest number of leaves that are settled by one transaction. Calculated: each has 128 bytes in the call, and
+/// sequencers of rollups take transactions of up to 95,000 bytes.
+const LEAVES_AT_ONCE_MAX: usize = 700;
 /// Times that the leaves of a transaction are halved when the contract does not take them. A guess: blocks of
 /// development chains have room for a quarter.
 const HALVINGS_MAX: u32 = 2;
@@ -33,6 +39,45 @@ impl SettledPart {
         self.leaves += other.leaves;
         self.transactions += other.transactions;
         self.is_left |= other.is_left;
+    }
+}
+
+/// The number of leaves that the next transaction settles.
+#[derive(Debug)]
+struct SettlementSize {
+    leaves: usize,
+    halvings: u32,
+    /// True until the contract has refused a number of leaves.
+    may_grow: bool,
+}
+
+impl SettlementSize {
+    fn new() -> Self {
+        Self { leaves: LEAVES_AT_ONCE, halvings: 0, may_grow: true }
+    }
+
+    /// Takes note of a transaction that has settled this number of leaves. A leaf of a payer with a balance takes less
+    /// than half the gas of a new one, so that more of them fit.
+    fn note_settled(&mut self, leaves: usize, gas: GasUsed) {
+        let fitting = GAS_AT_ONCE.saturating_mul(leaves as u64) / gas.0.max(1);
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).min(LEAVES_AT_ONCE_MAX);
+        if self.may_grow {
+            self.leaves = self.leaves.max(fitting);
+        }
+    }
+
+    /// Takes note that the contract does not take this number of leaves. Returns false if no smaller one is tried.
+    fn note_refused(&mut self, leaves: usize) -> bool {
+        self.may_grow = false;
+        if leaves > LEAVES_AT_ONCE {
+            self.leaves = LEAVES_AT_ONCE;
+            return true;
+        }
+        let may_halve = leaves > 1 && self.halvings < HALVINGS_MAX;
+        if may_halve {
+            (self.leaves, self.halvings) = (leaves / 2, self.halvings + 1);
+        }
+        may_halve
     }
 }
 
@@ -65,23 +110,20 @@ impl PayerReporterState {
         let of_tree = leaves.clone();
         let tree = blocking(move || of_tree.tree()).await;
         let payers = leaves.payers();
-        let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
-        let mut transactions = 0;
+        let (mut place, mut size, mut transactions) = (first, SettlementSize::new(), 0);
         while place < payers.len() && transactions < transactions_max {
-            let end = payers.len().min(place + at_once);
+            let end = payers.len().min(place + size.leaves);
             let proof = tree.proof(place..end);
             let encoded: Vec<_> = payers[place..end].iter().map(|leaf| leaf.leaf()).collect();
             match self.contract.settle(originator, index, &encoded, &proof).await {
-                Ok(()) => {
+                Ok(gas) => {
                     self.totals.note_settled(&payers[place..end]);
+                    size.note_settled(end - place, gas);
                     (place, transactions) = (end, transactions + 1);
                 }
                 // A block of this chain may have too little room.
-                Err(error)
-                    if error.may_be_too_large && end - place > 1 && halvings < HALVINGS_MAX =>
-                {
+                Err(error) if error.may_be_too_large && size.note_refused(end - place) => {
                     tracing::debug!(leaves = end - place, %error, "fewer leaves are settled at once");
-                    (at_once, halvings) = ((end - place) / 2, halvings + 1);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -174,5 +216,55 @@ impl PayerReporterState {
             Ok(Some(leaves))
         };
         blocking(compute).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settles the leaves of payers by a contract whose transactions take so much gas at most. Returns the transactions,
+    /// and those that it refused before.
+    fn settle(gas_max: u64, gas_of_leaves: &[u64]) -> (usize, usize) {
+        let (mut place, mut size, mut counts) = (0, SettlementSize::new(), (0, 0));
+        while place < gas_of_leaves.len() {
+            let end = gas_of_leaves.len().min(place + size.leaves);
+            let gas: u64 = gas_of_leaves[place..end].iter().sum();
+            if gas > gas_max {
+                counts.1 += 1;
+                assert!(size.note_refused(end - place), "{place}..{end}");
+            } else {
+                counts.0 += 1;
+                size.note_settled(end - place, GasUsed(gas));
+                place = end;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn as_many_leaves_are_settled_at_once_as_the_gas_of_a_transaction_permits() {
+        const NEW: u64 = 30_000;
+        const KNOWN: u64 = 12_800;
+        let gas_max = 16_777_216;
+        assert_eq!(settle(gas_max, &vec![NEW; 10_000]), (25, 0));
+        let known = vec![KNOWN; 10_000];
+        assert_eq!(settle(gas_max, &known), (15, 0), "the length of the call is a bound");
+        let mixed = [vec![KNOWN; 400], vec![NEW; 9_600]].concat();
+        assert_eq!(settle(gas_max, &mixed), (25, 1), "as if it had never tried more");
+        assert_eq!(settle(100 * NEW, &vec![NEW; 1_000]), (10, 2), "a block has room for a quarter");
+    }
+
+    #[test]
+    fn a_contract_that_takes_not_even_a_quarter_is_not_asked_again() {
+        let mut size = SettlementSize::new();
+        assert!(size.note_refused(400) && size.note_refused(200) && !size.note_refused(100));
+        assert!(!SettlementSize::new().note_refused(1));
+        // An endpoint may state any gas.
+        for (gas, leaves) in [(0, LEAVES_AT_ONCE_MAX), (u64::MAX, LEAVES_AT_ONCE)] {
+            let mut size = SettlementSize::new();
+            size.note_settled(usize::MAX, GasUsed(gas));
+            assert_eq!(size.leaves, leaves, "{gas}");
+        }
     }
 }

@@ -41,6 +41,38 @@ impl ReadMemory for BoundedMemory {
     }
 }
 
+/// Memory that counts how often other threads have worked for its reader.
+#[derive(Debug, Default)]
+struct CountedWork(AtomicUsize);
+
+impl ReadMemory for CountedWork {
+    fn take(&self, _: usize) -> bool {
+        true
+    }
+
+    fn give_back(&self, _: usize) {}
+
+    fn end_work(&self, _: std::time::Duration) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Played by a client that opens streams of thousands of topics and ends them at once.
+#[tokio::test]
+async fn the_reader_is_told_of_the_work_to_leave_thousands_of_topics() {
+    let (node, work) = (Node::new(), Arc::new(CountedWork::default()));
+    let many = u16::try_from(TURN_TOPICS).unwrap() + 1;
+    let topics = (0..many).map(|n| (name(0, n), Cursor::new()));
+    let stream = node.reader.charged_to(work.clone()).subscribe_topics(topics);
+    assert_eq!(node.hub.registrations(), usize::from(many));
+    drop(stream);
+    // The job ends with what it is charged to.
+    while Arc::strong_count(&work) > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((node.hub.registrations(), work.0.load(Ordering::SeqCst)), (0, 1));
+}
+
 fn name(stream: u16, n: u16) -> Topic {
     let number = u32::from(stream) * u32::from(TOPICS) + u32::from(n);
     Topic::parse([&[0][..], &number.to_be_bytes(), &[7; 28]].concat().into()).unwrap()

@@ -470,8 +470,13 @@ impl Drop for Subscription {
         self.listener.end();
         // A million topics take a while, which is not this thread's to give. Callers may end any number of such streams
         // at once, so few threads do that, in the callers' turns.
-        let (reader, size) = (self.log.memory.reader(), JobSize::of_topics(topics));
-        self.log.page_threads.run(reader, size, move || leaving.leave());
+        let memory = Arc::clone(&self.log.memory);
+        let (reader, size) = (memory.reader(), JobSize::of_topics(topics));
+        self.log.page_threads.run(reader, size, move || {
+            let began = memory.begin_work();
+            leaving.leave();
+            memory.end_work(began);
+        });
     }
 }
 

@@ -157,7 +157,7 @@ impl StrandTask {
     /// originator has not signed.
     fn send_away(&mut self, verified: SequenceId) {
         self.state.counters.forged.inc();
-        let sender = self.ahead.note_forged(verified);
+        let sender = self.ahead.note_forged(now(), &mut self.follower, verified);
         tracing::warn!(
             code = "shown_envelope_forged",
             originator_id = %self.originator,

@@ -269,6 +269,29 @@ async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left(
     }
 }
 
+/// The head of its answer comes with the first message. While a strand has no news, its session ended otherwise.
+#[tokio::test]
+async fn the_head_of_a_stream_may_take_longer_than_other_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = format!("http://{address}");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    });
+    let client = PeerClient::connect(&url, &[address], None).await.unwrap();
+    tokio::time::pause();
+    for (waited, has_ended) in [(2 * CALL_MAX, false), (2 * HEAD_MAX, true)] {
+        let opened = client.subscribe_originators(OriginatorId(200), SequenceId(7));
+        match tokio::time::timeout(waited, opened).await {
+            Err(_) if !has_ended => {}
+            Ok(Err(PeerCallError::Failed(_))) if has_ended => {}
+            other => panic!("{waited:?}: {other:?}"),
+        }
+    }
+}
+
 /// A server whose clock has this number of entries, each as long as an entry can be.
 #[derive(Clone)]
 struct LongClock(u32);

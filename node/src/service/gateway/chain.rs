@@ -9,8 +9,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{AdminError, Contract, WeiPerGas};
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastSettings, Broadcaster, GasPriceReadings, IN_FLIGHT, TransactionTimes,
-    WAIT_MAX,
+    BroadcastError, BroadcastSettings, BroadcastStartError, Broadcaster, GasPriceReadings,
+    IN_FLIGHT, TransactionTimes, WAIT_MAX,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
@@ -80,10 +80,20 @@ pub(super) async fn writer(
         stand_back: Some(STAND_BACK + stand_back_more()),
         times: times.clone(),
     };
-    let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
+    let broadcaster = Broadcaster::start(settings, key).await.map_err(not_started)?;
     let account = WatchedAccount { address, fee_token: None };
     let balances = BalanceWatcher::start(endpoints.clone(), account);
     Ok(Arc::new(BroadcastWriter { broadcaster, endpoints, balances }))
+}
+
+/// Converts the error of a start. As with a data folder, a record of another process or account is a refusal.
+fn not_started(error: BroadcastStartError) -> RunError {
+    match error {
+        BroadcastStartError::RecordInUse { .. } | BroadcastStartError::OtherRecord { .. } => {
+            RunError::refused(error)
+        }
+        _ => RunError::failed(error),
+    }
 }
 
 impl ChainWriter for BroadcastWriter {
@@ -170,5 +180,21 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
         BroadcastError::Unknown { hash } => {
             ChainPublishError::Unknown { hash: TransactionHash(hash.0), reason }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RunErrorKind;
+
+    #[test]
+    fn a_record_of_another_process_is_refused_as_a_data_folder_is() {
+        let kind = |error| not_started(error).kind;
+        let path = PathBuf::from("nonces");
+        let in_use = BroadcastStartError::RecordInUse { path: path.clone() };
+        assert_eq!(kind(in_use), RunErrorKind::Refused);
+        let ahead = BroadcastStartError::RecordAhead { path, nonce: 7, next: 3 };
+        assert_eq!(kind(ahead), RunErrorKind::Failed);
     }
 }

@@ -37,9 +37,9 @@ pub async fn check_settings(config: &GatewayServiceSettings) -> Vec<String> {
     let mut errors = Vec::new();
     errors.extend(usable_policies(config).err().map(|error| error.text));
     let registry = config.registry_file.as_ref().map(|path| files::read(path, registry::parse));
-    errors.extend(registry.and_then(Result::err).map(|error| error.to_string()));
+    errors.extend(registry.and_then(Result::err).map(|error| format!("--registry-file: {error}")));
     let rates = config.rates_file.as_ref().map(|path| files::read(path, rates::parse));
-    errors.extend(rates.and_then(Result::err).map(|error| error.to_string()));
+    errors.extend(rates.and_then(Result::err).map(|error| format!("--rates-file: {error}")));
     errors.extend(tls::load(config.tls.as_ref()).err().map(|error| error.to_string()));
     if !config.chains.contracts.is_read_from_the_web() {
         errors.extend(given::deployment(config).await.err().map(|error| error.text));

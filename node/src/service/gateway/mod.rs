@@ -18,7 +18,7 @@ use hawser_chain::broadcast::TransactionTimes;
 use hawser_chain::index::ChainReader;
 use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
-use hawser_gateway::chain::{ChainRecordPlace, ChainWriter};
+use hawser_gateway::chain::{ChainRecordError, ChainRecordPlace, ChainWriter};
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{
     GatewayHandle, GatewayPorts, GatewaySettings, REDIS_ANSWER_LEN_BYTES_MAX, StartError,
@@ -145,6 +145,7 @@ fn not_started(error: StartError) -> RunError {
         }
         // Wrong policies stay wrong: with this kind, the unit of systemd does not start the gateway again.
         StartError::Policies(_) | StartError::NoTenantKey(_) => RunError::usage(&error),
+        StartError::ChainRecord(ChainRecordError::Other { .. }) => RunError::refused(&error),
         _ => RunError::failed(&error),
     }
 }

@@ -67,7 +67,7 @@ pub const TEXT: Setting = value(
     "{\"nodeRegistry\":\"0x…\", …}",
     "All addresses as JSON: the content of the file that config-file-path would name",
 );
-pub(in crate::settings) const ENVIRONMENT: Setting = value(
+pub(crate) const ENVIRONMENT: Setting = value(
     "contracts.environment",
     "XMTPD_CONTRACTS_ENVIRONMENT",
     None,

@@ -158,7 +158,7 @@ const LONG_AGO_NS: i64 = NOW_NS - 2 * MINUTE_NS;
 
 /// Lets the source pass over the place before `place`, up to the end of the search for it. The envelope at `place` is
 /// two minutes old.
-fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
+pub(super) fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
     let source = rig.follower.source().unwrap();
     rig.follower.note_wall(NOW_NS);
     rig.answer(source, vec![dated(place, LONG_AGO_NS)]);

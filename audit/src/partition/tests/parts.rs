@@ -1,0 +1,100 @@
+//! Rows without places in a range: each part with them counts once, and the kept faults do not depend on the parts.
+
+use hawser_proto::merkle::{LeafData, leaf_hash};
+
+use super::*;
+use crate::replay::testing::{checkpoint, key};
+
+/// Checkpoints and statements have no places, so the parts that have them may be alike.
+#[test]
+fn each_part_of_checkpoints_counts_once_and_lost_ones_are_told() {
+    let mut log = MemoryLog::honest(90);
+    log.voids = vec![declared(91, 95, 90, 1), declared(96, 99, 90, 1)];
+    let expected = ExpectedStrand {
+        originator_id: NODE,
+        through: SequenceId(90),
+        rows: 90,
+        checkpoints: 9,
+        statements: 2,
+        head: None,
+        beyond_head: None,
+    };
+    let verdict = |parts: &[&[RangeVerdict]]| {
+        let merged = merge(parts.concat(), Some(&[expected])).unwrap();
+        (merged.verdict, serde_json::to_string(&merged).unwrap())
+    };
+    let parts_of = |log: &MemoryLog| {
+        let all = rows_and_beside(log);
+        let (beside, rows) = all.split_at(11);
+        let parts: Vec<RangeVerdict> = beside.chunks(1).flat_map(check).collect();
+        (check(&all), parts, check(rows))
+    };
+    let (whole, parts, rows) = parts_of(&log);
+    let one = verdict(&[&whole[..]]);
+    assert_eq!((one.0, one.1.contains("looked at")), ("clean", false), "{}", one.1);
+    assert_eq!(verdict(&[&parts[..], &rows[..]]), one);
+    assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "tasks that ran twice");
+    for (lost, text) in [(&parts[1..], "8 of 9 checkpoints"), (&parts[..10], "1 of 2 statements")] {
+        let (found, said) = verdict(&[lost, &rows[..]]);
+        assert_eq!((found, said.contains(text)), ("incomplete", true), "{said}");
+    }
+    let (found, said) = verdict(&[&rows[..]]);
+    assert_eq!((found, said.contains("0 of 9 checkpoints")), ("clean", true), "{said}");
+
+    let of = log.checkpoints[3].signed.checkpoint;
+    log.checkpoints[3].signed = of.sign(&key(5));
+    let (whole, parts, rows) = parts_of(&log);
+    let one = verdict(&[&whole[..]]);
+    assert_eq!(one.0, "faulty");
+    assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "the fault counts once");
+}
+
+/// The leaves of a long gap may fill whole parts, which have no places then.
+#[test]
+fn parts_of_leaves_alone_count_once_each() {
+    let mut rows = rows(&MemoryLog::honest(4));
+    let (from, through, reason) = (SequenceId(5), SequenceId(12), GapReason::Void);
+    rows.push((NODE, read(StrandRow::Gap { from, through, reason })));
+    let leaf = leaf_hash(LeafData::Void);
+    for place in from.0..=through.0 {
+        let row = ExportedRow::VoidLeaf(SequenceId(place), leaf);
+        rows.push((NODE, ReadRow { row, columns: None }));
+    }
+    let expected = [ExpectedStrand {
+        originator_id: NODE,
+        through,
+        rows: 13,
+        checkpoints: 0,
+        statements: 0,
+        head: None,
+        beyond_head: None,
+    }];
+    for len in 1..=rows.len() {
+        let parts: Vec<RangeVerdict> = rows.chunks(len).flat_map(check).collect();
+        let merged = merge(parts, Some(&expected)).unwrap();
+        assert_eq!((merged.verdict, merged.incomplete), ("clean", Vec::new()), "{len} in a part");
+    }
+}
+
+/// A hundred faults of a kind are kept, and engines give checkpoints in any order.
+#[test]
+fn the_kept_faults_of_checkpoints_are_the_same_in_any_parts() {
+    let mut log = MemoryLog::honest(1);
+    let forged = |size| {
+        let mut cosigned = checkpoint(size, TreeHash([4; 32]));
+        cosigned.signed = cosigned.signed.checkpoint.sign(&key(5));
+        cosigned
+    };
+    log.checkpoints = (1..=150).rev().map(forged).collect();
+    let rows = rows_and_beside(&log);
+    let whole = merge(check(&rows), None).unwrap();
+    let places: Vec<u64> = whole.faults.kept().iter().map(|it| it.sequence_id.0).collect();
+    let first: Vec<u64> = (1..=100).collect();
+    assert_eq!((places, whole.faults.count()), (first, 150));
+    let text = |merged: &MergedVerdict| serde_json::to_string(merged).unwrap();
+    for len in [1, 7, 75, 149] {
+        let parts: Vec<RangeVerdict> = rows.chunks(len).flat_map(check).collect();
+        let merged = merge(parts, None).unwrap();
+        assert_eq!(text(&merged), text(&whole), "{len} rows in a part");
+    }
+}

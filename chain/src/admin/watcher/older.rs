@@ -1,0 +1,171 @@
+//! The unsettled reports behind the newest ones, from one look to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::OriginatorId;
+
+use crate::admin::error::AdminError;
+use crate::admin::fees::{self, OnchainReport};
+use crate::admin::network::Network;
+
+/// The older reports of an originator that a look reads if none has shown them yet. A guess: two months of reports.
+const UNSEEN_MAX: u64 = 256;
+/// The unsettled reports of an originator that are remembered, the newest ones. A guess: as many as one look finds.
+const OPEN_MAX: usize = 256;
+/// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
+/// makes up nodes adds.
+const ORIGINATORS_MAX: usize = 1024;
+
+/// The unsettled reports of each originator. Without them, the alarm about a report that is never settled would end as
+/// soon as enough newer reports are on the chain.
+#[derive(Debug, Default)]
+pub struct OlderReports(BTreeMap<OriginatorId, SeenReports>);
+
+/// The reports about one originator that looks have shown.
+#[derive(Debug, Default)]
+struct SeenReports {
+    /// The index behind the last one.
+    end: u64,
+    /// The indices of those that were not settled.
+    open: BTreeSet<u64>,
+}
+
+impl OlderReports {
+    /// Returns the unsettled reports about an originator that are older than its `newest` ones, in the order of their
+    /// indices. Reads those that were not settled at the last look, and a bounded number of those that no look has
+    /// shown: at the first look, or if the endpoint of an earlier look was far behind.
+    ///
+    /// # Errors
+    /// Fails when the contract cannot be read.
+    pub(super) async fn read(
+        &mut self,
+        network: &Network,
+        originator: OriginatorId,
+        newest: &[OnchainReport],
+    ) -> Result<Vec<OnchainReport>, AdminError> {
+        let wanted = self.wanted(originator, newest);
+        let older = fees::reports_at(network, originator, &wanted).await?;
+        Ok(self.note(originator, newest, older))
+    }
+
+    /// Returns the indices of the older reports to read.
+    fn wanted(&self, originator: OriginatorId, newest: &[OnchainReport]) -> Vec<u64> {
+        let first = newest.first().map_or(0, |report| report.index);
+        let seen = self.0.get(&originator);
+        let unseen = seen.map_or(0, |seen| seen.end).max(first.saturating_sub(UNSEEN_MAX));
+        let open = seen.into_iter().flat_map(|seen| seen.open.range(..first.min(unseen)));
+        open.copied().chain(unseen..first).collect()
+    }
+
+    /// Remembers the unsettled reports of a look, and returns the older ones among them.
+    fn note(
+        &mut self,
+        originator: OriginatorId,
+        newest: &[OnchainReport],
+        mut older: Vec<OnchainReport>,
+    ) -> Vec<OnchainReport> {
+        older.retain(|report| !report.is_settled);
+        if self.0.len() >= ORIGINATORS_MAX && !self.0.contains_key(&originator) {
+            self.0.clear();
+        }
+        let seen = self.0.entry(originator).or_default();
+        let end = newest.last().map_or(0, |report| report.index + 1);
+        // An endpoint that is behind does not show the later ones.
+        let mut open = seen.open.split_off(&end);
+        let shown = older.iter().chain(newest).filter(|report| !report.is_settled);
+        open.extend(shown.map(|report| report.index));
+        while open.len() > OPEN_MAX {
+            open.pop_first();
+        }
+        *seen = SeenReports { end: seen.end.max(end), open };
+        older
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+
+    use super::*;
+    use crate::admin::MicroDollars;
+    use crate::admin::watcher::REPORTS_LOOKED_AT;
+
+    const NODE: OriginatorId = OriginatorId(100);
+
+    fn report(index: u64, is_settled: bool) -> OnchainReport {
+        OnchainReport {
+            originator: NODE,
+            index,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(1),
+            end_minute: 1,
+            root: [0; 32],
+            fees_settled: MicroDollars::default(),
+            is_settled,
+            protocol_fee_rate: 0,
+            node_ids: vec![NODE],
+        }
+    }
+
+    /// Looks once at a contract with this number of reports, of which those at `open` are not settled. Returns the
+    /// indices that are read beside the newest ones, and those of the reports that are found.
+    fn look(older: &mut OlderReports, count: u64, open: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let at = |index| report(index, !open.contains(&index));
+        let newest: Vec<_> = (count.saturating_sub(REPORTS_LOOKED_AT)..count).map(at).collect();
+        let wanted = older.wanted(NODE, &newest);
+        let found = older.note(NODE, &newest, wanted.iter().copied().map(at).collect());
+        (wanted, found.iter().map(|report| report.index).collect())
+    }
+
+    #[test]
+    fn a_report_that_is_not_settled_is_found_however_many_newer_ones_there_are() {
+        let mut older = OlderReports::default();
+        assert_eq!(look(&mut older, 0, &[]), (vec![], vec![]));
+        assert_eq!(look(&mut older, 32, &[3]), (vec![], vec![]), "among the newest");
+        for count in 36..200 {
+            assert_eq!(look(&mut older, count, &[3]), (vec![3], vec![3]), "{count}");
+        }
+        assert_eq!(look(&mut older, 200, &[3, 190]), (vec![3], vec![3]));
+        assert_eq!(look(&mut older, 222, &[3, 190]), (vec![3], vec![3]));
+        assert_eq!(look(&mut older, 223, &[190]), (vec![3, 190], vec![190]), "one was settled");
+        assert_eq!(look(&mut older, 224, &[]), (vec![190], vec![]));
+        assert_eq!(look(&mut older, 225, &[]), (vec![], vec![]));
+    }
+
+    /// The first endpoint that answered was still reading the chain.
+    #[test]
+    fn reports_that_an_endpoint_far_behind_did_not_show_are_read_later() {
+        let mut older = OlderReports::default();
+        let open = [2, 5, 50];
+        let wanted: Vec<u64> = (0..8).collect();
+        assert_eq!(look(&mut older, 40, &open), (wanted, vec![2, 5]));
+        let wanted: Vec<u64> = [2, 5].into_iter().chain(40..68).collect();
+        assert_eq!(look(&mut older, 100, &open), (wanted, vec![2, 5, 50]));
+        assert_eq!(look(&mut older, 101, &open), (open.to_vec(), open.to_vec()));
+        assert_eq!(look(&mut older, 10, &open), (vec![], vec![]), "it is asked once more");
+        assert_eq!(look(&mut older, 102, &open), (open.to_vec(), open.to_vec()));
+    }
+
+    #[test]
+    fn a_first_look_reads_a_bounded_number_of_older_reports() {
+        let (wanted, found) = look(&mut OlderReports::default(), 1000, &[5, 800]);
+        assert_eq!((wanted.len(), wanted[0], wanted[255]), (256, 712, 967));
+        assert_eq!(found, [800]);
+        let (wanted, found) = look(&mut OlderReports::default(), 40, &[0, 7, 8]);
+        assert_eq!((wanted.len(), found), (8, vec![0, 7]));
+    }
+
+    #[test]
+    fn an_endpoint_that_invents_reports_and_nodes_fills_no_memory() {
+        let mut older = OlderReports::default();
+        let all: Vec<u64> = (0..2000).collect();
+        for count in (0..2000).step_by(16) {
+            look(&mut older, count, &all);
+        }
+        assert_eq!(older.0[&NODE].open.len(), OPEN_MAX);
+        for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
+            older.note(OriginatorId(node), &[], Vec::new());
+        }
+        assert!(older.0.len() <= ORIGINATORS_MAX);
+    }
+}
