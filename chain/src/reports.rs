@@ -6,8 +6,9 @@
 //! single endpoint of several that denies the contract, or shows another contract, stops no call.
 
 use std::cmp::Reverse;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
@@ -28,7 +29,7 @@ use crate::prices;
 use crate::send::{
     Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
 };
-use crate::spending::{Spending, SpendingLimits};
+use crate::spending::{KeptSpending, SpendingLimits, SpentFileError};
 
 /// The divisor of the part of the hour's ceiling that settlements leave to submissions. Chosen: a quarter. Payers need
 /// no deposit, so reports may have any number of leaves, and a report that no node submits within hours is given up.
@@ -49,6 +50,9 @@ pub enum ReportManagerError {
     /// The transaction was not sent, or it failed.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The cost of the hour is not kept, so nothing was sent.
+    #[error(transparent)]
+    Spent(#[from] SpentFileError),
     /// The endpoint's contract has another EIP-712 domain, so attestations of this node would not be valid there.
     #[error(
         "{endpoint} has another contract than the payer report manager at {address} (its domain separator is \
@@ -100,16 +104,16 @@ pub struct ReportManager {
     witnesses: Witnesses,
     /// Computed and not requested, so that an endpoint cannot make a node sign for another contract.
     domain: DomainSeparator,
+    limits: SpendingLimits,
     /// Shared by the clones, which use the same account.
-    spending: Arc<Mutex<Spending>>,
+    spending: Arc<Mutex<KeptSpending>>,
     /// The nonce that holds up the account, if a transaction was not mined in time. Shared by the clones.
     stuck: Arc<Mutex<Option<StuckNonce>>>,
     receipt_max: Duration,
-    started: Instant,
 }
 
 impl ReportManager {
-    /// Creates a client whose transactions cost at most `limits`. Sends no request yet.
+    /// Creates a client whose transactions cost at most `limits`, since its creation. Sends no request yet.
     #[must_use]
     pub fn new(
         endpoints: Endpoints,
@@ -118,20 +122,18 @@ impl ReportManager {
         limits: SpendingLimits,
     ) -> Self {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
-        let spending = Arc::new(Mutex::new(Spending::new(limits)));
-        let (witnesses, started) = (Witnesses::new(endpoints.clone()), Instant::now());
+        let spending = Arc::new(Mutex::new(KeptSpending::new(limits, None)));
+        let witnesses = Witnesses::new(endpoints.clone());
         let (stuck, receipt_max) = (Arc::default(), RECEIPT_MAX);
-        Self {
-            endpoints,
-            address,
-            signer,
-            witnesses,
-            domain,
-            spending,
-            stuck,
-            receipt_max,
-            started,
-        }
+        Self { endpoints, address, signer, witnesses, domain, limits, spending, stuck, receipt_max }
+    }
+
+    /// Keeps what the last hour has cost in this file, so that a restart does not begin the hour anew. One process at a
+    /// time may use the file. Nothing is sent while it cannot be written.
+    #[must_use]
+    pub fn keeping_costs(self, path: PathBuf) -> Self {
+        let spending = Arc::new(Mutex::new(KeptSpending::new(self.limits, Some(path))));
+        Self { spending, ..self }
     }
 
     /// Sets the time limit for a receipt.
@@ -231,7 +233,7 @@ impl ReportManager {
         proof: &LeafProof,
     ) -> Result<Gas, ReportManagerError> {
         let settlement = settlement(originator, index, leaves, proof);
-        let Wei(all) = self.spending.lock().per_hour_max();
+        let Wei(all) = self.limits.per_hour_max;
         let hour_max = Wei(all - all / LEFT_TO_SUBMISSIONS);
         self.send(&Call::new(self.address, &settlement), hour_max).await
     }
@@ -242,14 +244,15 @@ impl ReportManager {
     /// twice. Returns the gas that the transaction took.
     async fn send(&self, call: &Call, hour_max: Wei) -> Result<Gas, ReportManagerError> {
         let sender = self.sender().await?;
-        let price_max = self.spending.lock().gas_price_max();
-        let quote = sender.quote_up_to(call, price_max).await?;
+        let quote = sender.quote_up_to(call, self.limits.gas_price_max).await?;
         let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
         // Endpoints may state any price.
         let (price, cost) = (quote.max_fee_per_gas, Wei::of_chain(quote.fee_max()));
-        let now = self.started.elapsed();
-        let within = self.spending.lock().take_up_to(hour_max, price, cost, now);
-        within.map_err(SendError::Ceiling)?;
+        let spending = self.spending.clone();
+        let taking =
+            tokio::task::spawn_blocking(move || spending.lock().take_up_to(hour_max, price, cost));
+        let within = taking.await.expect("a panic ends the process");
+        within?.map_err(SendError::Ceiling)?;
         let sent = sender.send_in_place_of(replaced, call, &quote).await;
         self.note_outcome(&sender, replaced, &quote, &sent).await;
         Ok(Gas(sent?.gas_used))

@@ -1,12 +1,19 @@
 //! The cost ceilings of an account's gas: per unit of gas, and per hour. They are absolute, so an endpoint that lies
-//! about prices cannot drain the account. A plain value; time is an argument.
+//! about prices cannot drain the account. `Spending` is a plain value; time is an argument.
 //!
 //! Processes that share an account through Redis sum the hourly cost there, and each process also counts its own cost
 //! here. If Redis is emptied, each still has its own count.
 
-use std::time::Duration;
+mod file;
+mod kept;
+
+use std::time::{Duration, SystemTime};
 
 use crate::admin::{Wei, WeiPerGas};
+
+pub(crate) use file::SpentFile;
+pub(crate) use kept::KeptSpending;
+pub use kept::SpentFileError;
 
 /// Default of the highest gas price of a gateway. A guess: a thousand times the usual price of the rollups in use.
 pub const GAS_PRICE_MAX: WeiPerGas = WeiPerGas(100_000_000_000);
@@ -179,6 +186,12 @@ impl Spending {
     pub(crate) fn per_hour_max(&self) -> Wei {
         self.limits.per_hour_max
     }
+}
+
+/// Returns the number of the present minute, counted from 1970.
+pub(crate) fn present_minute() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap_or_default().as_secs() / 60
 }
 
 fn place_of(minute: u64) -> usize {

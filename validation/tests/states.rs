@@ -2,6 +2,7 @@
 //! cached, evicted, rewound or never committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_mls::identity::{
     MemberIdentifier, UpdateJudgement, WalletQuestion, fold_trusted, judge,
@@ -11,7 +12,8 @@ use hawser_proto::{Address, Bytes, Digest, InboxId, SequenceId};
 use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
 use hawser_validation::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN};
 use hawser_validation::wallets::{
-    ChainReply, NewestBlock, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
+    ChainReply, NewestBlock, WaitingInboxes, WalletChainList, WalletChains, WalletDecision,
+    WalletError, Wallets,
 };
 use prost::Message as _;
 
@@ -244,10 +246,44 @@ fn a_remembered_state_is_advanced_and_nothing_is_read() {
     assert_eq!(open(&validator, &inbox).1, 5, "what was not kept is forgotten");
 }
 
+/// Chain 8453, which does not answer.
+struct SilentChain;
+
+#[tonic::async_trait]
+impl WalletChains for SilentChain {
+    fn ids(&self) -> Vec<u64> {
+        vec![CHAIN_ID]
+    }
+
+    async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
+        Err(WalletError::NoEndpoint(chain_id))
+    }
+
+    async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+        Err(WalletError::NoEndpoint(question.chain_id))
+    }
+}
+
+/// No inbox, so that only the test has updates validated.
+struct NoInboxes;
+
+impl WaitingInboxes for NoInboxes {
+    fn inboxes_waiting(&self) -> u64 {
+        0
+    }
+
+    fn chain_time_s(&self) -> u64 {
+        0
+    }
+
+    fn judge_again(&self) {}
+}
+
 /// Otherwise some updates in a row, whose wallets cannot be asked, would hold their inbox for as many hours.
 #[tokio::test(start_paused = true)]
 async fn the_time_for_an_update_behind_a_waiting_one_begins_at_once() {
-    let wallets = Arc::new(Wallets::over_rpc([], WalletChainList::default()));
+    let wallets = Arc::new(Wallets::new(Arc::new(SilentChain), WalletChainList::default()));
+    let asking = wallets.clone().start(Arc::new(NoInboxes));
     let validator = IdentityValidator::new(wallets.clone());
     let account = MemberIdentifier::Ethereum(format!("0x{:040x}", 7));
     let founding = |block: u64| {
@@ -261,6 +297,7 @@ async fn the_time_for_an_update_behind_a_waiting_one_begins_at_once() {
     let mut verdict = |at, update| name(&opened.validate(SequenceId(at), update, EVENT_S));
     assert_eq!(verdict(1, &first), "waiting");
     validator.look_ahead(&second, EVENT_S);
+    tokio::time::sleep(Duration::from_secs(1)).await; // both are asked
     tokio::time::advance(WALLET_ASKED_MIN).await;
     // The event of another update shows that six hours have passed on the app chain.
     let later = WalletQuestion {
@@ -274,4 +311,5 @@ async fn the_time_for_an_update_behind_a_waiting_one_begins_at_once() {
     assert_eq!(verdict(1, &first), "unanswered");
     assert_eq!(verdict(2, &second), "unanswered");
     assert_eq!(verdict(3, &third), "waiting", "its time begins now");
+    asking.stop().await;
 }

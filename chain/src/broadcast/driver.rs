@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
@@ -37,7 +37,7 @@ use super::submission;
 use crate::admin::{Wei, WeiPerGas};
 use crate::redis_link::RedisLinkError;
 use crate::send::RequestError;
-use crate::spending::{CeilingError, Spending, SpendingLimits};
+use crate::spending::{CeilingError, Spending, SpendingLimits, present_minute};
 
 /// The number of payloads whose gas is estimated concurrently. Guess.
 const ESTIMATES_MAX: usize = 32;
@@ -580,12 +580,6 @@ impl Driver {
             RequestResult::Bounds
         });
     }
-}
-
-/// Returns the number of the present minute, counted from 1970.
-fn present_minute() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.unwrap_or_default().as_secs() / 60
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@
 //! ```
 //!
 //! A torn last entry is cut off at the next start. Its transaction was never sent, because
-//! it is sent only after the sync. [`spent`] keeps beside it what the last hour has cost.
-
-mod spent;
+//! it is sent only after the sync. A [`SpentFile`] keeps beside it what the last hour has cost.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -21,11 +19,10 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::{Address, Bytes, keccak256};
 
 use crate::private_file::{self, NameSync};
-use crate::spending::MinuteCost;
+use crate::spending::{MinuteCost, SpentFile};
 
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
-use spent::SpentFile;
 
 /// The length in bytes of the length field and digest before each body.
 const HEAD_LEN: usize = 12;

@@ -367,7 +367,7 @@ struct UnshownBlock<'a> {
 }
 
 /// Decodes a contract's events by place. Logs without a place or time are left out.
-fn events_of(
+pub(super) fn events_of(
     shown: PageResponse,
     source: EventSource,
     address: Address,

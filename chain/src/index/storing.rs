@@ -1,20 +1,21 @@
 //! The storing half of a contract's reader.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use alloy::rpc::types::{Filter, Log};
+use alloy::primitives::Address;
+use alloy::rpc::types::Filter;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use super::confirming::events_of;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
 use super::sink::SinkError;
 use super::status::ReaderState;
-use super::walk::{BlockHeader, EventBatch, WalkSettings};
+use super::walk::{EventBatch, PageResponse, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 
@@ -29,6 +30,7 @@ pub(super) struct BatchWriter {
     noted: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
+    address: Address,
     filter: Filter,
     /// Pauses after batches on which endpoints disagree.
     contradictions: Pauses,
@@ -48,6 +50,7 @@ impl BatchWriter {
             noted: None,
             endpoints,
             source: settings.source,
+            address: settings.address,
             filter: settings.source.filter(settings.address),
             contradictions: Pauses::new(RETRY_MIN, RETRY_MAX),
         }
@@ -167,35 +170,18 @@ impl BatchWriter {
     }
 
     /// Asks every endpoint for the blocks of a batch that contradicts the stored events. Returns the reason
-    /// not to halt: an endpoint did not answer, or it has another last block or other events there, so one
-    /// endpoint lies or lags behind. Returns `None` if all endpoints confirm the batch, because the chain
+    /// not to halt: an endpoint did not answer, or it has another last block, other events there or other times of
+    /// these, so one endpoint lies or lags behind. Returns `None` if all endpoints confirm the batch, because the chain
     /// then contradicts the stored log.
     async fn doubt(&self, batch: &EventBatch) -> Option<String> {
-        let (blocks, filter) = (batch.from_block..=batch.position.number, &self.filter);
-        let last = [batch.position.number];
-        let (blocks, last) = (&blocks, &last);
-        let answers = self.endpoints.each(|chain| async move {
-            let headers = fetch::headers(&chain, last, None).await?;
-            Ok((headers, fetch::logs(&chain, filter, blocks).await?))
-        });
-        let event_of = |log: &Log| {
-            let place = (log.block_hash?, log.log_index?, log.transaction_hash?);
-            Some((place, plain(self.source.decode(log).filter(|_| !log.removed)?)))
-        };
-        let expected: BTreeMap<_, _> = batch
-            .events
-            .iter()
-            .map(|event| {
-                let place = (event.block.hash, event.log_index, event.transaction);
-                (place, plain(event.decoded.clone()))
-            })
-            .collect();
-        let is_equal = |(headers, logs): (Vec<BlockHeader>, Vec<Log>)| {
-            let logs: BTreeMap<_, _> = logs.iter().filter_map(event_of).collect();
-            headers.first().is_some_and(|header| header.block == batch.position) && logs == expected
-        };
-        let answers: Vec<_> =
-            answers.await.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
+        let (blocks, filter) = (&(batch.from_block..=batch.position.number), &self.filter);
+        let last = &[batch.position.number];
+        let answers = self
+            .endpoints
+            .each(|chain| async move { fetch::page(&chain, filter, blocks, last).await })
+            .await;
+        let is_equal = |shown| is_shown(batch, shown, self.source, self.address);
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
         let names = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
         doubt_of(&answers, names)
     }
@@ -223,9 +209,22 @@ fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -
         .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
 }
 
-/// Returns the event without the fields that are not part of its log.
-fn plain(mut event: ContractEvent) -> ContractEvent {
-    if let ContractEvent::Payload { bootstrapped, .. } = &mut event {
+/// Returns true if an endpoint shows the last block of a batch, and in its blocks the same events at the same times.
+fn is_shown(
+    batch: &EventBatch,
+    shown: PageResponse,
+    source: EventSource,
+    address: Address,
+) -> bool {
+    let has_last = shown.headers.iter().any(|header| header.block == batch.position);
+    let there = events_of(shown, source, address).into_values().map(plain);
+    let expected = batch.events.iter().cloned().map(plain);
+    has_last && there.eq(expected)
+}
+
+/// Returns the event without the field that is not part of its log.
+fn plain(mut event: IndexedEvent) -> IndexedEvent {
+    if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
         *bootstrapped = false;
     }
     event
@@ -243,7 +242,55 @@ fn payload_bytes(event: &IndexedEvent) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::{B256, Bytes};
+    use alloy::rpc::types::Log;
+    use alloy::sol_types::SolEvent as _;
+    use hawser_proto::SequenceId;
+
+    use super::super::event::BlockRef;
+    use super::super::walk::BlockHeader;
     use super::*;
+    use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
+
+    /// An endpoint that lies about a block's time has the sink refuse what the strand has, while others are silent. They
+    /// answer a moment later, and show the same log at another time.
+    #[test]
+    fn a_batch_is_shown_only_with_its_events_at_their_times() {
+        let (address, source) = (Address::repeat_byte(7), EventSource::GroupMessages);
+        let position = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+        let sent = MessageSent {
+            groupId: [3; 16].into(),
+            message: Bytes::from_static(b"payload"),
+            sequenceId: 5,
+        };
+        let log = |time_s| Log {
+            inner: alloy::primitives::Log { address, data: sent.encode_log_data() },
+            block_hash: Some(position.hash),
+            block_number: Some(position.number),
+            block_timestamp: Some(time_s),
+            transaction_hash: Some(B256::repeat_byte(1)),
+            log_index: Some(0),
+            ..Log::default()
+        };
+        let header =
+            |block| BlockHeader { block, parent: B256::ZERO, time_s: 100, may_have_logs: true };
+        let shown = |block, logs| PageResponse { logs, headers: vec![header(block)] };
+        let mut events: Vec<_> =
+            events_of(shown(position, vec![log(100)]), source, address).into_values().collect();
+        let ContractEvent::Payload { sequence_id, bootstrapped, .. } = &mut events[0].decoded
+        else {
+            panic!("a payload")
+        };
+        assert_eq!(*sequence_id, SequenceId(5));
+        *bootstrapped = true;
+        let batch = EventBatch { from_block: 8, events, position, is_at_head: false };
+        let is_shown = |shown| is_shown(&batch, shown, source, address);
+        assert!(is_shown(shown(position, vec![log(100)])));
+        assert!(!is_shown(shown(position, vec![log(101)])), "at another time");
+        assert!(!is_shown(shown(position, vec![])), "without the event");
+        let other = BlockRef { hash: B256::repeat_byte(8), ..position };
+        assert!(!is_shown(shown(other, vec![log(100)])), "with another last block");
+    }
 
     #[test]
     fn a_strand_halts_only_if_every_endpoint_answers_and_tells_the_same() {

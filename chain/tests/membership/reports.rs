@@ -270,6 +270,32 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
 }
 
+/// A service manager starts the node again and again, and each start could spend the ceiling of the hour.
+#[tokio::test]
+async fn a_restart_does_not_begin_the_ceiling_of_a_nodes_hour_anew() {
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/costs");
+    let leaves = Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]);
+    let first = report(0, 9, &leaves);
+    let manager = chain.manager.clone().keeping_costs(path.clone());
+    let submitted = manager.submit(&first, &chain.attested(&first)).await.unwrap();
+    assert_eq!(submitted, SubmitOutcome::Taken);
+
+    let address = chain.network.at(Contract::PayerReportManager).unwrap();
+    let account = deploy::accounts().swap_remove(1);
+    let limits = SpendingLimits { per_hour_max: Wei(1), ..SpendingLimits::default() };
+    let manager = ReportManager::new(chain.endpoints.clone(), address, account, limits);
+    let manager = manager.keeping_costs(path);
+    let proof = leaves.tree().proof(0..1);
+    let refused = manager.settle(NODE, 0, &leaves.encoded(), &proof).await.unwrap_err();
+    let ReportManagerError::Send(SendError::Ceiling(CeilingError::Hour { spent, .. })) = refused
+    else {
+        panic!("{refused}")
+    };
+    assert!(spent > Wei(0), "the transaction of the earlier process counts");
+}
+
 fn gone() -> RequestError {
     RequestError::Unreachable { endpoint: String::new(), reason: "gone".into() }
 }

@@ -147,8 +147,9 @@ impl PayerReports {
     /// Starts worker and task; `None` if payer reports are disabled, or there is no contract.
     fn start(engine: &Engine, chains: &Chains, config: &NodeServiceSettings) -> Option<Self> {
         let (at, settings) = (chains.report_contract.clone()?, config.payer_reports?);
+        let (spending, state_dir) = (config.report_spending, &config.store.state_dir);
         let reporter =
-            payer_reports::reporter(engine, &config.signer, at, settings, config.report_spending);
+            payer_reports::reporter(engine, &config.signer, at, settings, spending, state_dir);
         let task = PayerReportTask::start(engine, reporter.clone(), settings);
         Some(Self { reporter, task })
     }

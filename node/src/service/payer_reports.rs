@@ -1,5 +1,7 @@
 //! The payer report worker with this node's access to its contract.
 
+use std::path::Path;
+
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
@@ -25,17 +27,21 @@ pub(super) struct ReportContractAt {
     pub(super) address: Address,
 }
 
-/// Creates the worker. `key` signs reports and pays for transactions.
+/// Creates the worker. `key` signs reports and pays for transactions. The state folder keeps what an hour has cost.
 pub(super) fn reporter(
     engine: &Engine,
     key: &SecretKey,
     at: ReportContractAt,
     settings: PayerReportSettings,
     spending: SpendingLimits,
+    state_dir: &Path,
 ) -> PayerReporter {
     let signer = PrivateKeySigner::from_slice(&key.to_bytes());
     let signer = signer.expect("a key of the same curve");
-    let manager = ReportManager::new(at.endpoints, at.address, signer, spending);
+    // The folder may have those of several nodes.
+    let costs = format!("report-costs-{}-{}", at.endpoints.id(), signer.address());
+    let manager = ReportManager::new(at.endpoints, at.address, signer, spending)
+        .keeping_costs(state_dir.join(costs));
     let domain = manager.domain();
     let contract = std::sync::Arc::new(Contract(manager));
     PayerReporter::new(engine, key.clone(), domain, settings.periods, contract)

@@ -4,8 +4,12 @@
 //! attempt prolongs its wait. No cache library: those evict entries in favour of newer ones, and an attacker who keeps
 //! somewhat more questions open than fit, which costs gas only once, would have all of them forgotten again and again,
 //! and hold every inbox that waits. Here the questions that came first keep their places until they are decided.
+//!
+//! Questions about chains without an endpoint need no place of their own: none of them is ever asked, so those of a day
+//! share one time ([`FirstDays`]). Otherwise an attacker could fill the memory with them, and no attempt would have to
+//! be made first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hawser_proto::Digest;
@@ -113,6 +117,35 @@ impl Remembered {
     }
 }
 
+/// Seconds of a day.
+const DAY_S: u64 = 86_400;
+/// The maximum number of days of chains that are remembered. Calculated: the eleven chains of the network's list have
+/// fewer in 20 years. Endpoints that lie may state any times.
+const DAYS_MAX: usize = 100_000;
+
+/// The times since which answers of chains without an endpoint have been missing, by chain and day of the events.
+#[derive(Debug, Default)]
+pub(super) struct FirstDays(Mutex<BTreeMap<(u64, u64), Instant>>);
+
+impl FirstDays {
+    /// Returns the time for which a question of this chain about an event of the same day has been missing its answer
+    /// at `now`: zero if there was none. `event_s` is the time of the event, unix seconds.
+    pub(super) fn asked_for(&self, chain_id: u64, event_s: u64, now: Instant) -> Duration {
+        let days = self.0.lock();
+        days.get(&(chain_id, event_s / DAY_S)).map_or(Duration::ZERO, |at| now.duration_since(*at))
+    }
+
+    /// Records that the answer to a question of this chain about an event of this day is missing since `now`, unless an
+    /// earlier time is recorded. Beyond [`DAYS_MAX`] the earliest day of the first chain is forgotten.
+    pub(super) fn note(&self, chain_id: u64, event_s: u64, now: Instant) {
+        let mut days = self.0.lock();
+        days.entry((chain_id, event_s / DAY_S)).or_insert(now);
+        if days.len() > DAYS_MAX {
+            days.pop_first();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +181,23 @@ mod tests {
         (30..40).for_each(|number| firsts.note(key(number), now));
         let later = now + WALLET_ASKED_MIN;
         assert!((30..40).all(|number| firsts.asked_for(key(number), later) >= WALLET_ASKED_MIN));
+    }
+
+    #[test]
+    fn the_questions_of_a_day_share_their_first_attempt_and_those_of_another_chain_do_not() {
+        let (days, start) = (FirstDays::default(), Instant::now());
+        days.note(1, DAY_S, start);
+        days.note(1, 2 * DAY_S - 1, start + MINUTE);
+        let now = start + 2 * MINUTE;
+        assert_eq!(days.asked_for(1, DAY_S + 7, now), 2 * MINUTE);
+        for (chain_id, event_s) in [(1, DAY_S - 1), (1, 2 * DAY_S), (2, DAY_S)] {
+            assert_eq!(days.asked_for(chain_id, event_s, now), Duration::ZERO);
+        }
+        for day in 0..DAYS_MAX as u64 {
+            days.note(10, day.saturating_mul(DAY_S), now);
+        }
+        assert_eq!(days.0.lock().len(), DAYS_MAX);
+        assert_eq!(days.asked_for(1, DAY_S, now), Duration::ZERO, "it is forgotten");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
 //! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
-//! replied; `queue` holds the unanswered questions, and `firsts` since when they are; [`rule`] decides what an update's
-//! event and these answers mean.
+//! replied; `queue` holds the unanswered questions, `firsts` since when they are, and `asking` has the task that asks
+//! them; [`rule`] decides what an update's event and these answers mean.
 
 mod answer_key;
+mod asking;
 pub mod client;
 mod few;
 mod firsts;
@@ -20,28 +21,18 @@ use std::time::Duration;
 use hawser_mls::identity::WalletQuestion;
 use hawser_proto::Digest;
 use quick_cache::sync::Cache;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
+pub use asking::WalletTask;
 pub use client::{ChainReply, NewestBlock, WalletChains, WalletError, WalletRpc};
 pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
-use crate::limits::{
-    JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX,
-};
+use crate::limits::{WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX};
 use answer_key::answer_key;
-use firsts::FirstAttempts;
+use firsts::{FirstAttempts, FirstDays};
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
-
-/// Shortest pause between two validations of the waiting updates. Each run validates all of them, so one run for each
-/// reply would cost n² validations for n questions. A guess: a small delay for clients, and little work.
-const JUDGE_PAUSE: Duration = Duration::from_secs(2);
-
-/// The least pause after such a validation, in times of what it took. A guess: validations then take at most a quarter
-/// of the time. The author of tens of thousands of waiting inboxes pays once, and they are validated for hours.
-const JUDGE_PAUSE_TIMES: u32 = 3;
 
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingInboxes: Send + Sync + 'static {
@@ -60,9 +51,10 @@ pub struct Wallets {
     chains: Arc<dyn WalletChains>,
     listed: WalletChainList,
     answers: Cache<Digest, WalletAnswer>,
-    /// The times since which answers have been missing: of the first failed attempt, or, without an endpoint, of the
-    /// first time that the question came up.
+    /// The times since which answers have been missing: of the first failed attempt.
     firsts: FirstAttempts,
+    /// The same for chains without an endpoint: of the first question about an event of the same day.
+    unreached: FirstDays,
     queue: QuestionQueue,
     /// Permits for concurrent questions to each chain that has an endpoint.
     permits: BTreeMap<u64, Semaphore>,
@@ -91,6 +83,7 @@ impl Wallets {
             listed,
             answers: Cache::new(WALLET_ANSWERS_MAX),
             firsts: FirstAttempts::default(),
+            unreached: FirstDays::default(),
             queue: QuestionQueue::default(),
             permits,
             chain_time_s: AtomicU64::new(0),
@@ -132,7 +125,7 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.firsts.asked_for(key, Instant::now()))
+                (known, self.asked_for(key, question.chain_id, event_s))
             }
         };
         let decision = rule::decide(&QuestionFacts {
@@ -148,23 +141,27 @@ impl Wallets {
         decision
     }
 
+    /// Returns the time for which the answer to a question has been missing.
+    fn asked_for(&self, key: Digest, chain_id: u64, event_s: u64) -> Duration {
+        let now = Instant::now();
+        if self.reaches(chain_id) {
+            self.firsts.asked_for(key, now)
+        } else {
+            self.unreached.asked_for(chain_id, event_s, now)
+        }
+    }
+
     /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
     /// others follow when the update is validated again with the answers. A question whose chain has no endpoint is not
-    /// queued; the waiting time of the first one of these starts now, so that it does not block its inbox for ever.
+    /// queued; the waiting time of its day starts now if it has not, so that it does not block its inbox for ever.
     /// `event_s` is the time of the update's event, unix seconds.
     pub fn look_for(&self, open: &[WalletQuestion], event_s: u64) {
-        let mut without_endpoint = None;
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
-            let key = answer_key(question);
             if self.reaches(question.chain_id) {
-                self.queue.add(question, self.firsts.has(key), event_s);
+                self.queue.add(question, self.firsts.has(answer_key(question)), event_s);
             } else {
-                // One without an answer decides the update. The others would only take room from other updates.
-                without_endpoint = without_endpoint.or(Some(key));
+                self.unreached.note(question.chain_id, event_s, Instant::now());
             }
-        }
-        if let Some(key) = without_endpoint {
-            self.firsts.note(key, Instant::now());
         }
     }
 
@@ -254,55 +251,13 @@ impl Wallets {
     }
 
     fn reaches(&self, chain_id: u64) -> bool {
-        self.chains.ids().contains(&chain_id)
+        self.permits.contains_key(&chain_id)
     }
 
     /// Notifies the task of [`start`](Self::start) to validate the waiting updates soon. For updates that wait for
     /// something other than a wallet.
     pub fn judge_soon(&self) {
         self.judge_soon.notify_one();
-    }
-
-    /// Starts the task that asks queued questions and validates waiting updates again when answers arrive.
-    #[must_use]
-    pub fn start(self: Arc<Self>, updates: Arc<dyn WaitingInboxes>) -> WalletTask {
-        let (stop, stopped) = oneshot::channel();
-        WalletTask { stop, task: tokio::spawn(self.run(updates, stopped)) }
-    }
-
-    async fn run(
-        self: Arc<Self>,
-        updates: Arc<dyn WaitingInboxes>,
-        mut stop: oneshot::Receiver<()>,
-    ) {
-        // Updates that waited when this node last stopped.
-        let mut pause = self.judge_again(&updates).await;
-        let mut judged_at = Instant::now();
-        let mut asked = JoinSet::new();
-        let mut is_news = false;
-        loop {
-            let (due, next) = self.queue.start_due();
-            for question in due {
-                asked.spawn(self.clone().ask_queued(question));
-            }
-            let wake = if is_news { next.min(judged_at + pause) } else { next };
-            is_news |= tokio::select! {
-                _ = &mut stop => return,
-                Some(done) = asked.join_next() => done.expect("a panic ends the process"),
-                () = self.queue.added() => false,
-                () = self.judge_soon.notified() => true,
-                () = sleep_until(wake) => false,
-            };
-            while let Some(done) = asked.try_join_next() {
-                is_news |= done.expect("a panic ends the process");
-            }
-            let since = judged_at.elapsed();
-            let overdue = since >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
-            if (is_news && since >= pause) || overdue {
-                pause = self.judge_again(&updates).await;
-                (judged_at, is_news) = (Instant::now(), false);
-            }
-        }
     }
 
     /// Asks a queued question. Returns true if the reply may decide a waiting update.
@@ -321,38 +276,6 @@ impl Wallets {
         self.firsts.note(answer_key(&question), Instant::now());
         is_news
     }
-
-    /// Validates the waiting updates. Returns the shortest pause until the next time.
-    async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) -> Duration {
-        self.note_chain_time(updates.chain_time_s());
-        let (updates, began) = (updates.clone(), Instant::now());
-        let judging = tokio::task::spawn_blocking(move || updates.judge_again());
-        judging.await.expect("a panic ends the process");
-        pause_after(began.elapsed())
-    }
-}
-
-/// Returns the pause after a validation of the waiting updates that took so long.
-fn pause_after(took: Duration) -> Duration {
-    took.saturating_mul(JUDGE_PAUSE_TIMES).clamp(JUDGE_PAUSE, JUDGE_AGAIN_EVERY)
-}
-
-/// The running task of [`Wallets::start`].
-#[derive(Debug)]
-pub struct WalletTask {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl WalletTask {
-    /// Stops the task after the running validation.
-    ///
-    /// # Panics
-    /// Panics if the task has panicked.
-    pub async fn stop(self) {
-        drop(self.stop);
-        self.task.await.expect("a panic ends the process");
-    }
 }
 
 #[cfg(test)]
@@ -360,12 +283,14 @@ mod tests {
     use std::time::SystemTime;
 
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
+    use hawser_proto::sign::keccak256;
     use hawser_proto::{Bytes, SecretKey};
 
-    use hawser_proto::sign::keccak256;
-
+    use super::asking::{JUDGE_PAUSE, pause_after};
     use super::*;
-    use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S};
+    use crate::limits::{
+        JUDGE_AGAIN_EVERY, WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S,
+    };
 
     const CHAIN_ID: u64 = 31_338;
 
@@ -467,23 +392,24 @@ mod tests {
         assert_eq!(wallets.queue.start_due().0, [many[4].clone()], "the next one follows");
     }
 
-    /// Otherwise a quarter of the updates would be enough to fill the memory of first attempts.
+    /// If each question took a place in the memory of first attempts, a later update would wait while that is full.
     #[tokio::test(start_paused = true)]
-    async fn an_update_takes_one_place_among_the_first_attempts_without_an_endpoint() {
+    async fn a_flood_about_a_chain_without_an_endpoint_prolongs_no_wait() {
         let wallets = over_rpc([]);
-        let many: Vec<_> = (0..4)
-            .map(|block_number| WalletQuestion { block_number, ..question(8453, 7) })
-            .collect();
-        wallets.look_for(&many, 0);
-        let noted = || many.iter().map(|it| wallets.firsts.has(answer_key(it))).collect::<Vec<_>>();
-        assert_eq!(noted(), [true, false, false, false]);
-        tokio::time::advance(WALLET_ASKED_MIN).await;
-        wallets.look_for(&many, 0);
-        assert_eq!(noted(), [true, false, false, false]);
         let event_s = 1_800_000_000;
+        let mut flood = question(8453, 7);
+        for number in 0..crate::limits::WALLET_FIRSTS_MAX as u64 {
+            flood.block_number = number;
+            wallets.look_for(std::slice::from_ref(&flood), event_s);
+        }
+        let late = question(8453, 8);
+        assert_eq!(decide(&wallets, &late, event_s), WalletDecision::Open);
+        tokio::time::advance(WALLET_ASKED_MIN).await;
         wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
         let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
-        assert_eq!(wallets.decide(&many[0], event_s), unanswered, "which decides the update");
+        assert_eq!(wallets.decide(&late, event_s), unanswered);
+        let earlier = wallets.decide(&late, event_s - 86_400);
+        assert_eq!(earlier, WalletDecision::Open, "of another day, about which none was asked");
     }
 
     #[tokio::test]

@@ -185,6 +185,8 @@ struct Attempts {
     running: bool,
     /// The question has its chain's place for the newest one.
     as_newest: bool,
+    /// The question has its chain's place for the one that was due longest.
+    as_longest: bool,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,
     /// The number of such replies since that time last grew.
@@ -209,6 +211,7 @@ impl Attempts {
             ranked: (failures, due),
             running: false,
             as_newest: false,
+            as_longest: false,
             newest_time_s: None,
             still: 0,
         }
@@ -216,7 +219,7 @@ impl Attempts {
 
     fn fail(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        (self.running, self.as_newest) = (false, false);
+        (self.running, self.as_newest, self.as_longest) = (false, false, false);
         self.due = Instant::now() + self.pauses.next().unwrap_or(WALLET_PAUSE_MAX);
         self.ranked = (self.failures, self.due);
     }
@@ -297,17 +300,17 @@ impl QuestionQueue {
     /// [`WALLETS_PER_CHAIN_MAX`] of a chain run at once. Those with the fewest failures go first, and among those the
     /// one that is due longest. An account with many failing questions thus delays its own ones and not those of
     /// others. One of the places of a chain is for the newest question, which thus does not wait for all that a flood
-    /// has asked before.
+    /// has asked before. One is for the question that is due longest, however often it has failed: a flood of new ones
+    /// does not keep it from being asked again.
     pub(super) fn start_due(&self) -> (Vec<WalletQuestion>, Instant) {
         let (mut open, now) = (self.open.lock(), Instant::now());
         let OpenQuestions { attempts: all, newest, .. } = &mut *open;
         let mut running: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut with_newest = BTreeSet::new();
+        let (mut with_newest, mut with_longest) = (BTreeSet::new(), BTreeSet::new());
         for (question, attempts) in all.iter().filter(|(_, it)| it.running) {
             *running.entry(question.chain_id).or_default() += 1;
-            if attempts.as_newest {
-                with_newest.insert(question.chain_id);
-            }
+            with_newest.extend(attempts.as_newest.then_some(question.chain_id));
+            with_longest.extend(attempts.as_longest.then_some(question.chain_id));
         }
         let mut due = Vec::new();
         for (chain_id, of_chain) in newest.iter().filter(|(id, _)| !with_newest.contains(*id)) {
@@ -324,6 +327,16 @@ impl QuestionQueue {
                 (attempts.running, attempts.as_newest) = (true, true);
                 *running += 1;
                 due.push(question.clone());
+            }
+        }
+        for question in longest_due(all, &with_longest, now) {
+            let running = running.entry(question.chain_id).or_default();
+            if *running < WALLETS_PER_CHAIN_MAX
+                && let Some(attempts) = all.get_mut(&question)
+            {
+                (attempts.running, attempts.as_longest) = (true, true);
+                *running += 1;
+                due.push(question);
             }
         }
         let idle = all.iter_mut().filter(|(_, attempts)| !attempts.running);
@@ -345,6 +358,24 @@ impl QuestionQueue {
         }
         (due, next)
     }
+}
+
+/// Returns the question of each chain that is due longest at `now` and not running. Leaves out `taken` chains.
+fn longest_due(
+    all: &BTreeMap<WalletQuestion, Attempts>,
+    taken: &BTreeSet<u64>,
+    now: Instant,
+) -> Vec<WalletQuestion> {
+    let mut longest: BTreeMap<u64, (Instant, &WalletQuestion)> = BTreeMap::new();
+    for (question, attempts) in all {
+        if attempts.running || attempts.due > now || taken.contains(&question.chain_id) {
+            continue;
+        }
+        let found = (attempts.due, question);
+        let first = longest.entry(question.chain_id).or_insert(found);
+        *first = found.min(*first);
+    }
+    longest.into_values().map(|(_, question)| question.clone()).collect()
 }
 
 #[cfg(test)]
@@ -390,6 +421,26 @@ mod tests {
         let (next, _) = queue.start_due();
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]), "{next:?}");
+    }
+
+    /// Two new questions come for each that is answered, as from updates with hundreds of wallets that agree at once.
+    #[test]
+    fn a_question_that_has_failed_is_asked_again_however_many_new_ones_come() {
+        let queue = QuestionQueue::default();
+        let failed = question(1, 1);
+        queue.add(&failed, false, 0);
+        assert_eq!(queue.start_due().0, std::slice::from_ref(&failed));
+        queue.failed(&failed, &failure());
+        queue.open.lock().attempts.get_mut(&failed).unwrap().due = Instant::now();
+        let new = |number: u64| WalletQuestion { block_number: number, ..question(1, 9) };
+        let is_asked = (0..100).any(|round| {
+            (8 * round..8 * (round + 1)).for_each(|number| queue.add(&new(number), false, number));
+            let (asked, _) = queue.start_due();
+            assert_eq!(asked.len(), WALLETS_PER_CHAIN_MAX);
+            asked.iter().for_each(|question| queue.remove(question));
+            asked.contains(&failed)
+        });
+        assert!(is_asked);
     }
 
     /// Long signatures of a hostile account take bounded memory, and questions of usual length stay queued.

@@ -278,7 +278,8 @@ if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 
 return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 ";
 
-/// Ends the use of nonces. Nonces of other processes are left unchanged.
+/// Ends the use of nonces. Nonces of other processes are left unchanged, and so is the result of a payload that another
+/// process knows to be mined, if this one knows of no outcome.
 ///
 /// Arguments: the process; the highest count of its own calls; the lifetime of results in ms; for each nonce its
 /// number, the digest (may be empty), and the result: empty if the nonce is free again, `x` if it is free because its
@@ -306,7 +307,11 @@ for i = 4, #ARGV, 3 do
       redis.call('HSET', KEYS[1], 'used', string.format('%.0f', math.max(used, tonumber(nonce) + 1)))
     end
   end
-  if #result > 1 then redis.call('SET', KEYS[k], result, 'PX', ARGV[3]) end
+  if string.sub(result, 1, 1) == 'm' then
+    redis.call('SET', KEYS[k], result, 'PX', ARGV[3])
+  elseif #result > 1 then
+    redis.call('SET', KEYS[k], result, 'PX', ARGV[3], 'NX')
+  end
   k = k + 1
 end
 local calls = tonumber(redis.call('HGET', KEYS[1], 'n:' .. me) or '0')
@@ -336,3 +341,53 @@ redis.call('HDEL', KEYS[6], ARGV[1])
 redis.call('HDEL', KEYS[1], 'n:' .. ARGV[1], 'p:' .. ARGV[1])
 return 0
 ";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use alloy::primitives::{Address, B256};
+
+    use super::super::redis_process::RedisServer;
+    use super::super::{FinishedNonce, JobId, Share, SharedEnd, SharedNonces, SyncRequest};
+    use crate::redis_link::RedisAccess;
+
+    /// A process that was stopped for minutes gives up a payload, which another one has seen mined meanwhile.
+    #[tokio::test]
+    async fn a_process_that_knows_of_no_outcome_takes_none_back() {
+        let redis = RedisServer::start();
+        let access = RedisAccess {
+            url: redis.url(),
+            key_prefix: "test:".into(),
+            connect_timeout: Duration::from_secs(60),
+        };
+        let process = SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap();
+        let [given_up, mined] = [1, 2].map(B256::repeat_byte);
+        let payload = B256::repeat_byte(3);
+        let request = SyncRequest { wanted: vec![(JobId(1), payload)], ..SyncRequest::default() };
+        for (end, known) in [
+            (SharedEnd::Unknown(given_up), Share::Unknown(given_up)),
+            (SharedEnd::Mined(mined), Share::Mined(mined)),
+            (SharedEnd::Unknown(given_up), Share::Mined(mined)),
+        ] {
+            let finished = [FinishedNonce { nonce: 5, payload: Some(payload), end }];
+            assert_eq!(given(&process, &finished, &request).await, [(JobId(1), known)]);
+        }
+    }
+
+    /// Reports an outcome and returns what Redis then tells. Repeats both calls while Redis is too busy to answer.
+    async fn given(
+        process: &SharedNonces,
+        finished: &[FinishedNonce],
+        request: &SyncRequest,
+    ) -> Vec<(JobId, Share)> {
+        for _ in 0..60 {
+            if process.finish(finished).await.is_ok()
+                && let Ok(response) = process.sync(request).await
+            {
+                return response.given;
+            }
+        }
+        panic!("Redis never answers")
+    }
+}

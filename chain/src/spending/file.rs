@@ -1,5 +1,5 @@
-//! The cost of the last hour's transactions, in a file beside the record: a process that ends and starts again, however
-//! often, spends no more in an hour than the ceiling allows.
+//! The cost of the last hour's transactions, in a file: a process that ends and starts again, however often, spends no
+//! more in an hour than the ceiling allows.
 //!
 //! The file has a place for each minute of an hour: the number of the minute, counted from 1970, as u64 BE, the cost in
 //! wei as u128 BE, and the first 8 bytes of keccak256 of both. A minute replaces the one of an hour before. The file is
@@ -13,9 +13,9 @@ use std::path::Path;
 
 use alloy::primitives::keccak256;
 
+use super::{MINUTES, MinuteCost};
 use crate::admin::Wei;
 use crate::private_file;
-use crate::spending::{MINUTES, MinuteCost};
 
 /// The length of the numbers of a place.
 const BODY_LEN_BYTES: usize = 24;
@@ -24,14 +24,14 @@ const PLACE_LEN_BYTES: usize = BODY_LEN_BYTES + 8;
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct SpentFile(File);
+pub(crate) struct SpentFile(File);
 
 impl SpentFile {
     /// Opens the file, or creates it, and returns the costs in it. Leaves out what is no whole place.
     ///
     /// # Errors
     /// Error of the operating system.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<MinuteCost>)> {
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Vec<MinuteCost>)> {
         let file = private_file::open(path)?;
         let mut bytes = Vec::new();
         (&file).take((MINUTES * PLACE_LEN_BYTES) as u64).read_to_end(&mut bytes)?;
@@ -43,8 +43,14 @@ impl SpentFile {
     ///
     /// # Errors
     /// Error of the operating system. The file may then have neither cost of the minute.
-    pub(super) fn write(&self, spent: MinuteCost) -> io::Result<()> {
+    pub(crate) fn write(&self, spent: MinuteCost) -> io::Result<()> {
         self.0.write_all_at(&place_of(spent), (spent.index() * PLACE_LEN_BYTES) as u64)
+    }
+
+    /// Takes this file for the costs.
+    #[cfg(test)]
+    pub(super) fn of(file: File) -> Self {
+        Self(file)
     }
 }
 
