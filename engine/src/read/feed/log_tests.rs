@@ -113,3 +113,17 @@ fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
     }
     assert_eq!(got, [id(100, 1), id(10_099, 1)]);
 }
+
+#[test]
+fn what_is_kept_while_a_page_is_read_is_within_the_bounds_of_the_stream() {
+    let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));
+    let all: Vec<_> = (1..=20).map(envelope).collect();
+    let queue = BatchLimits::queue(3 * crate::read::wire_len_bytes(all[0].bytes.len()) + 16);
+    let mut feed = LogFeed::new(None, Cursor::new());
+    feed.bound_tails(queue);
+    assert!(feed.poll_read(&Arc::default()).is_some(), "it catches up");
+    for item in all {
+        feed.handle_live(&[item]);
+        assert!(feed.kept_bytes() <= queue.len_bytes, "{} bytes", feed.kept_bytes());
+    }
+}

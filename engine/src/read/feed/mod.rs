@@ -30,6 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
+use super::limits::BatchLimits;
 use super::log_page::{EnvelopeEntries, LogPage, LogRange};
 use super::page::PageRow;
 use super::plan::PagePlan;
@@ -153,6 +154,14 @@ impl Feed {
                 Some(routed) => routed.iter().copied().map(Interest::Originator).for_each(each),
                 None => each(Interest::Everything),
             },
+        }
+    }
+
+    /// Bounds what is kept of committed envelopes while pages are read. To be called before anything is kept.
+    pub(crate) fn bound_tails(&mut self, queue: BatchLimits) {
+        match self {
+            Self::Topics(feed) => feed.bound_tails(queue),
+            Self::Log(feed) => feed.bound_tails(queue),
         }
     }
 

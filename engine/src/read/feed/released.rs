@@ -14,6 +14,7 @@ use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::tail::Tail;
 use crate::committed::Committed;
+use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
@@ -114,6 +115,7 @@ impl ReleasedLanes {
         lane: HeldLane,
         item: &Arc<Committed>,
         kept_bytes: usize,
+        limits: BatchLimits,
         known: impl Fn(EnvelopeId) -> bool,
         has_come: impl Fn(EnvelopeId) -> bool,
     ) {
@@ -124,7 +126,7 @@ impl ReleasedLanes {
             return;
         }
         match first_unsatisfied(item.id, &item.depends_on, known) {
-            None => read.tail.push(item, kept_bytes),
+            None => read.tail.push(item, kept_bytes, limits),
             Some(on) if has_come(on) => read.tail.lose(),
             Some(on) => read.tail.hold(lane, item, on),
         }

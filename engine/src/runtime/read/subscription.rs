@@ -79,8 +79,9 @@ enum Wakeup {
 
 impl Subscription {
     /// Creates a stream that the hub knows from now on.
-    pub(super) fn listening(log: LogAccess, feed: Feed) -> Self {
-        let listener = log.hub.listener();
+    pub(super) fn listening(log: LogAccess, mut feed: Feed) -> Self {
+        let listener = log.hub.listener_within(log.queue);
+        feed.bound_tails(log.queue);
         feed.for_each_interest(|interest| log.hub.listen(interest, &listener));
         let reread = HeldMemory::lasting(Arc::clone(&log.memory));
         Self {
