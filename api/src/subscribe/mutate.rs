@@ -37,8 +37,9 @@ impl StreamTopics for Subscription {
     }
 }
 
-/// Checks a Mutate against the topics of its stream, of which there may be `topics_max`, and its `waves` in flight. Keeps only the adds that change
-/// something, in their order. Yields to other tasks at intervals, because a large Mutate takes long.
+/// Checks a Mutate against the topics of its stream, of which there may be `topics_max`, and its `waves` in flight.
+/// Keeps only the adds that change something, in their order. Yields to other tasks at intervals, because a large
+/// Mutate takes long.
 ///
 /// # Errors
 /// The first check that fails. Nothing was applied; the Mutate must not be used any more.
