@@ -4,8 +4,8 @@
 //! request that finds too little waits for a moment before it is refused. It has arrived to its last byte by then:
 //! the memory that it holds is charged, and its peer can send nothing more on it. Newcomers ask once before they wait,
 //! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
-//! waits, so that what its peer sends meanwhile is charged, too. Decision 83 (`docs/decisions`) says
-//! why requests wait.
+//! waits, so that what its peer sends meanwhile is charged, too. The reasons are in
+//! `docs/decisions/0083-a-request-waits-before-it-is-refused.md`.
 //!
 //! A change of an open stream also waits for memory that stays spare for the stream's state, and for other changes of
 //! its address that are [under way](crate::budget::changes). Such memory becomes free later than the memory of a
