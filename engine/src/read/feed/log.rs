@@ -157,16 +157,22 @@ impl LogFeed {
     }
 
     /// Returns the bytes kept in memory until pages have come, as on the wire.
-    #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         self.catch_up.as_ref().map_or(0, |catch_up| catch_up.tail.len_bytes())
     }
 
     pub(super) fn handle_overflow(&mut self) {
-        match &mut self.catch_up {
-            Some(catch_up) if catch_up.ceiling.is_some() => catch_up.tail.lose(),
-            Some(_) => {}
-            None => self.catch_up = Some(LogCatchUp::default()),
+        if self.catch_up.is_some() {
+            self.lose_tails();
+        } else {
+            self.catch_up = Some(LogCatchUp::default());
+        }
+    }
+
+    /// Drops what is kept until pages have come. It is read from disk.
+    pub(super) fn lose_tails(&mut self) {
+        if let Some(LogCatchUp { ceiling: Some(_), tail }) = &mut self.catch_up {
+            tail.lose();
         }
     }
 }

@@ -165,6 +165,22 @@ impl Feed {
         }
     }
 
+    /// Returns the bytes of committed envelopes that are kept until pages have come, as on the wire.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Topics(feed) => feed.kept_bytes(),
+            Self::Log(feed) => feed.kept_bytes(),
+        }
+    }
+
+    /// Drops these envelopes, because there is no memory for them. They are read from disk.
+    pub(crate) fn lose_tails(&mut self) {
+        match self {
+            Self::Topics(feed) => feed.lose_tails(),
+            Self::Log(feed) => feed.lose_tails(),
+        }
+    }
+
     /// Begins at `heads` instead of reading from disk. To be called before anything else.
     pub(crate) fn skip_to(&mut self, heads: &Arc<Cursor>) {
         match self {

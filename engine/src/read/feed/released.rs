@@ -190,6 +190,13 @@ impl ReleasedLanes {
         self.reading = None;
     }
 
+    /// Drops what is kept for the lanes that are being read. They are read on from disk.
+    pub(super) fn lose_tail(&mut self) {
+        if let Some(read) = &mut self.reading {
+            read.tail.lose();
+        }
+    }
+
     /// Forgets the lanes of a topic that has left the stream.
     pub(super) fn remove(&mut self, topic: &Topic) {
         let first = (Some(topic.clone()), OriginatorId(0));

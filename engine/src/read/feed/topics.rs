@@ -502,12 +502,18 @@ impl TopicFeed {
         }
     }
 
-    pub(super) fn handle_overflow(&mut self) {
+    /// Drops what is kept until pages have come. It is read from disk.
+    pub(super) fn lose_tails(&mut self) {
         for catch_up in self.catch_ups.values_mut() {
             if catch_up.reading.ceiling().is_some() && !catch_up.is_history() {
                 catch_up.tail.lose();
             }
         }
+        self.released.lose_tail();
+    }
+
+    pub(super) fn handle_overflow(&mut self) {
+        self.lose_tails();
         self.released.cancel();
         let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
         let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();
