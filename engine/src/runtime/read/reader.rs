@@ -21,6 +21,7 @@ use crate::ports::Clock;
 use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
+use crate::read::limits::BatchLimits;
 use crate::read::memory::ReadMemory;
 use crate::read::plan::Cursors;
 use crate::read::rows::ROWS_PER_SEEK;
@@ -55,6 +56,14 @@ impl Reader {
     #[must_use]
     pub fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
         Self { log: self.log.charged_to(memory), clock: Arc::clone(&self.clock) }
+    }
+
+    /// Returns the same reader, whose streams hold up to `len_bytes` in each of their two queues. A stream that is
+    /// slower continues from disk. Without this call they hold up to
+    /// [`QUEUE_LEN_BYTES_MAX`](crate::read::QUEUE_LEN_BYTES_MAX).
+    #[must_use]
+    pub fn queueing(self, len_bytes: usize) -> Self {
+        Self { log: self.log.queueing(BatchLimits::queue(len_bytes)), ..self }
     }
 
     /// Returns a reader over a store that nothing commits to while it is read, as of now.
