@@ -221,7 +221,7 @@ mod tests {
         let requests = (0..50_usize).map(|number| {
             let (share, served) = (&share, &served);
             async move {
-                take(share, 64 * KIB).await.expect("it waits for those before it");
+                take(wait_end(), share, 64 * KIB).await.expect("it waits for those before it");
                 served.lock().push(number);
                 sleep(Duration::from_millis(1)).await;
                 share.give_back(64 * KIB);

@@ -90,7 +90,7 @@ fn envelopes_of_a_page_in_entries_come_once() {
 fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
     let strands = |count: u32| (100..100 + count).map(OriginatorId).collect::<BTreeSet<_>>();
     let live = |count: u32| {
-        let mut feed = Feed::Log(LogFeed::new(Some(strands(count)), Cursor::new()));
+        let mut feed = Feed::Log(Box::new(LogFeed::new(Some(strands(count)), Cursor::new())));
         feed.skip_to(&Arc::default());
         feed
     };

@@ -134,7 +134,7 @@ pub(crate) enum Interest {
 #[derive(Debug)]
 pub(crate) enum Feed {
     Topics(Box<TopicFeed>),
-    Log(LogFeed),
+    Log(Box<LogFeed>),
 }
 
 impl Feed {

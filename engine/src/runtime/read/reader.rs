@@ -334,21 +334,21 @@ impl Reader {
         let from_disk = last_seen.is_some();
         let feed =
             LogFeed::new(Some(originators.into_iter().collect()), last_seen.unwrap_or_default());
-        self.subscription(Feed::Log(feed), from_disk)
+        self.subscription(Feed::Log(Box::new(feed)), from_disk)
     }
 
     /// Opens a stream of every valid envelope that is verified from now on. Nothing waits for a
     /// dependency.
     #[must_use]
     pub fn subscribe_all(&self) -> Subscription {
-        self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
+        self.subscription(Feed::Log(Box::new(LogFeed::new(None, Cursor::new()))), false)
     }
 
     /// Opens a stream of every valid and verified envelope behind `last_seen`; of an originator that it does not name,
     /// from the beginning. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_all_after(&self, last_seen: Cursor) -> Subscription {
-        self.subscription(Feed::Log(LogFeed::new(None, last_seen)), true)
+        self.subscription(Feed::Log(Box::new(LogFeed::new(None, last_seen))), true)
     }
 
     /// Returns the durable heads of all strands.
