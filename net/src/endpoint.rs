@@ -33,7 +33,7 @@ use crate::sessions::{GrpcSession, Sessions};
 use crate::streams::close_code;
 use crate::tls::PeerTlsError;
 use crate::transport;
-use crate::unproven::{UnprovenConnections, UnprovenSlot};
+use crate::unproven::{UnprovenConnections, UnprovenSlot, is_crowded};
 
 /// Longest wait at shutdown for peers to receive the close. Guessed: less than a supervisor waits.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -339,19 +339,25 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
             incoming = quic.accept() => {
                 let Some(incoming) = incoming else { return };
                 let (address, now) = (incoming.remote_address().ip(), Instant::now());
-                if unproven.needs_validation(address, now) && !incoming.remote_address_validated() {
+                let (open, is_proved) =
+                    (quic.open_connections(), incoming.remote_address_validated());
+                let has_to = || is_crowded(open) || unproven.needs_validation(address, now);
+                if !is_proved && has_to() {
                     // Stateless and cheap; a dialler with a forged address never receives the answer.
                     let _ = incoming.retry();
                     continue;
                 }
                 let is_node = net.node_addresses.has(address, &net.identity.registry.borrow());
-                let has_room = unproven.has_room(address, is_node, quic.open_connections(), now);
+                let has_room = unproven.has_room(address, is_node, open, now);
                 let slot = has_room.then(|| unproven.admit(address, is_node, now)).flatten();
                 let Some(slot) = slot else {
                     net.counters.refuse(PeerError::Busy);
                     incoming.refuse(); // before its handshake, so no frame says why
                     continue;
                 };
+                if is_proved {
+                    unproven.note_begun(address, now);
+                }
                 connections.spawn(receive(net.clone(), slot, incoming));
             }
             Some(ended) = connections.join_next() => {

@@ -57,15 +57,16 @@ const ACCEPTED_WHEN_FULL: usize = 2;
 /// nodes of a large network that restart at once wait for one round trip more.
 const ACCEPTED_UNVALIDATED_MAX: usize = 64;
 
-/// Connections of the endpoint, also closed ones that linger, from which on a site of no node begins few. Specified in
-/// `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6 /48 takes some 30 MiB.
+/// Connections of the endpoint, also closed ones that linger, from which on a site begins few, and every dialler has to
+/// prove its address. Specified in `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6
+/// /48 takes some 30 MiB.
 const OPEN_MAX: usize = 1024;
 /// Connections from which on no address begins one unless it is known as that of a node. Specified likewise.
 const OPEN_OF_ANY_MAX: usize = 2 * OPEN_MAX;
 /// Connections from which on no address begins one. Specified likewise.
 const OPEN_IN_ALL_MAX: usize = 3 * OPEN_MAX;
-/// Connections that a site of no node begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes
-/// behind one address that restart at once, and their second attempts.
+/// Connections that a site begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes behind one
+/// address that restart at once, and their second attempts.
 const OF_SITE_WHEN_CROWDED: usize = 16;
 /// Time after which no closed connection is left. Calculated: three times the sum of the longest delay that a peer may
 /// state, 16 s, and of a round trip of five seconds with its variation, 15 s. A handshake takes no longer than that.
@@ -192,26 +193,35 @@ impl AcceptedConnections {
     }
 }
 
-/// The sites of the connections that may linger, oldest first, of addresses that are not known as those of nodes.
+/// The sites of the connections that may linger, oldest first. A site is known by addresses that have been proved, so
+/// that a host that forges the address of another one uses up nothing of it.
 #[derive(Debug, Default)]
 struct LingeringSites(VecDeque<(Instant, AddressBlock)>);
 
 impl LingeringSites {
-    /// Returns true if a site may begin a connection beside `open` others.
-    fn has_room(&self, now: Instant, site: AddressBlock, open: usize) -> bool {
+    /// Returns true if a site may begin a connection beside `open` others. Sites of nodes have a bound, too: the nodes
+    /// of the registry share the last places, and one of them could keep out all others.
+    fn has_room(&self, now: Instant, site: AddressBlock, is_node: bool, open: usize) -> bool {
         let lingers =
             |(at, other): &&(Instant, AddressBlock)| *other == site && now < *at + LINGERING;
         let of_site = || self.0.iter().filter(lingers).count();
-        open < OPEN_MAX || (open < OPEN_OF_ANY_MAX && of_site() < OF_SITE_WHEN_CROWDED)
+        let most = if is_node { OPEN_IN_ALL_MAX } else { OPEN_OF_ANY_MAX };
+        !is_crowded(open) || (open < most && of_site() < OF_SITE_WHEN_CROWDED)
     }
 
     /// Notes that a site has begun a connection. Forgets the oldest one if more are known than can be open.
     fn note(&mut self, now: Instant, site: AddressBlock) {
-        if self.0.len() >= OPEN_OF_ANY_MAX {
+        if self.0.len() >= OPEN_IN_ALL_MAX {
             self.0.pop_front();
         }
         self.0.push_back((now, site));
     }
+}
+
+/// Returns true if an endpoint has so many connections, also closed ones that linger, that every dialler has to prove
+/// its address: a host that forges addresses must not fill the rest.
+pub(crate) fn is_crowded(open: usize) -> bool {
+    open >= OPEN_MAX
 }
 
 /// The unproven connections of an endpoint.
@@ -263,10 +273,12 @@ impl UnprovenConnections {
         now: Instant,
     ) -> bool {
         let site = AddressBlock::of(address).site();
-        if is_node {
-            return open < OPEN_IN_ALL_MAX;
-        }
-        self.state.lock().lingering.has_room(now, site, open)
+        self.state.lock().lingering.has_room(now, site, is_node, open)
+    }
+
+    /// Notes that an address, which has been proved, has begun a connection.
+    pub(crate) fn note_begun(&self, address: IpAddr, now: Instant) {
+        self.state.lock().lingering.note(now, AddressBlock::of(address).site());
     }
 
     /// Gives a connection a slot, if need be that of another one. `is_node`: its address is known as that of a node of
@@ -284,9 +296,6 @@ impl UnprovenConnections {
         let accepted = if is_node { &mut state.accepted_of_nodes } else { &mut state.accepted };
         if !accepted.enter(now, block, is_node) {
             return None;
-        }
-        if !is_node {
-            state.lingering.note(now, block.site());
         }
         let (number, gone) = state.table.admit(block, is_node);
         if let Some(gone) = gone {
@@ -403,7 +412,10 @@ mod tests {
         let mut dial = |address: IpAddr| {
             let is_begun = unproven.has_room(address, false, open, now)
                 && unproven.admit(address, false, now).is_some();
-            open += usize::from(is_begun);
+            if is_begun {
+                unproven.note_begun(address, now);
+                open += 1;
+            }
             is_begun
         };
         assert_eq!((0..10_000).filter(|it| dial(of_site(*it))).count(), OPEN_MAX);
@@ -411,11 +423,31 @@ mod tests {
         let of_others = (2..10_000).filter(|it| dial(host(*it))).count();
         assert_eq!(of_others, OPEN_OF_ANY_MAX - OPEN_MAX - OF_SITE_WHEN_CROWDED);
         assert_eq!(open, OPEN_OF_ANY_MAX);
-        assert!(unproven.has_room(host(1), true, OPEN_OF_ANY_MAX, now), "that of a node");
-        assert!(!unproven.has_room(host(1), true, OPEN_IN_ALL_MAX, now));
+        assert!(unproven.has_room(host(0), true, OPEN_OF_ANY_MAX, now), "that of a node");
         assert!(!unproven.has_room(of_site(1), false, OPEN_MAX, now));
         assert!(unproven.has_room(of_site(1), false, OPEN_MAX - 1, now));
         assert!(unproven.has_room(of_site(1), false, OPEN_MAX, now + LINGERING));
+    }
+
+    /// Played by a registered node that dials without end from all addresses by which it is known. Each of its
+    /// connections is closed at once and lingers.
+    #[test]
+    fn closed_connections_of_one_node_leave_room_to_other_nodes() {
+        let (unproven, now) = (UnprovenConnections::default(), Instant::now());
+        let mut open = 0;
+        let mut dial = |address: IpAddr| {
+            let has_room = unproven.has_room(address, true, open, now);
+            if has_room {
+                unproven.note_begun(address, now);
+                open += 1;
+            }
+            has_room
+        };
+        assert_eq!((0..10_000).filter(|it| dial(host(it % 5))).count(), OPEN_MAX);
+        assert_eq!((0..1_000).filter(|_| dial(host(7))).count(), OF_SITE_WHEN_CROWDED);
+        assert!(unproven.has_room(host(8), true, OPEN_IN_ALL_MAX - 1, now));
+        assert!(!unproven.has_room(host(8), true, OPEN_IN_ALL_MAX, now), "there is a bound in all");
+        assert!(unproven.has_room(host(0), true, OPEN_IN_ALL_MAX - 1, now + LINGERING));
     }
 
     #[test]
