@@ -106,6 +106,8 @@ pub struct Follower {
     split_limits: SplitLimits,
     /// The place to reach before a backlog is split again.
     split_after: SequenceId,
+    /// Places that the source has sent alone, or is to send, after the last part that no peer sent; 0 before it.
+    split_alone: u64,
     /// Places below `accepted` that are marked missing: all, or a window of them.
     missing: Ranges,
     /// The time at which the next window of them is read; `None` if these are all.
@@ -185,6 +187,7 @@ impl Follower {
             split: None,
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
+            split_alone: 0,
             missing: missing.into_iter().collect(),
             window_at: None,
             requests: RequestIds::default(),

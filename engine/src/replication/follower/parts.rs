@@ -11,7 +11,7 @@ use hawser_storage::LogEntry;
 pub struct SplitLimits {
     /// The least number of places beyond the accepted ones that the source and another peer must claim before a
     /// backlog is split. A quarter of it is left to the source at the end. After a part that no peer sends as a whole,
-    /// the source sends as many places alone.
+    /// the source sends as many places alone, or more after several in a row.
     pub backlog_min: u64,
     /// Places of a peer's first part. Each part that it completes doubles the next one, or halves it if other peers had
     /// to wait for it.
@@ -41,6 +41,8 @@ impl Default for SplitLimits {
 pub(super) struct Split {
     /// At most `PARTS_MAX` parts, in the order of their places.
     pub(super) parts: VecDeque<BacklogPart>,
+    /// The last place that had been accepted when it began.
+    pub(super) began: SequenceId,
     /// The last place that belongs to a part, or was accepted.
     pub(super) assigned: SequenceId,
     /// Bytes of all entries that wait; at most [`SplitLimits::held_bytes_max`].

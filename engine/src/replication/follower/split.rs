@@ -22,6 +22,9 @@ const PARTS_MAX: usize = 16;
 /// Bytes of a part, by the mean length of the envelopes so far. Guessed: several round trips' worth for a fast link,
 /// and asked again in a short time if a peer stalls.
 const PART_BYTES: u64 = 2 * 1024 * 1024;
+/// Places that the source sends alone after a part that no peer sends, at most, as a multiple of
+/// [`SplitLimits::backlog_min`]. Specified in `docs/protocol/replication.md`, *Parts*: a million places.
+const ALONE_MAX: u64 = 64;
 /// Memory for an entry beside its bytes. A guess, by the size of the type and its facts.
 const ENTRY_BYTES: usize = 512;
 
@@ -102,6 +105,7 @@ impl Follower {
         tried.into_iter().chain([self.choice.source]).for_each(|peer| self.cancel_want(peer));
         self.split = Some(Split {
             parts: VecDeque::new(),
+            began: self.accepted,
             assigned: self.accepted,
             held_bytes: 0,
             received: ReceivedTotal::default(),
@@ -131,7 +135,7 @@ impl Follower {
     /// Ends the split when no place is left to request.
     pub(super) fn judge_split(&mut self) {
         let Some(split) = &self.split else { return };
-        let lead = split.parts.front();
+        let (lead, began) = (split.parts.front(), split.began);
         let is_stuck = lead.is_some_and(|lead| lead.asked.is_none() && !self.is_served(lead));
         let has_new = || self.peers.iter().any(|(id, peer)| self.new_part(*id, peer).is_some());
         let is_done = lead.is_none() && !has_new();
@@ -139,10 +143,20 @@ impl Follower {
             self.end_split();
         }
         if is_stuck {
-            // A strand that lacks one place may lack many, and each costs the parts that wait.
-            let behind = self.split_after.0.saturating_add(self.split_limits.backlog_min);
-            self.split_after = SequenceId(behind);
+            self.leave_alone(self.accepted.0.saturating_sub(began.0));
         }
+    }
+
+    /// Puts the next split off after one that has ended at a part that no peer sends, and has brought `came` places
+    /// before. A strand that lacks one place may lack many. Each costs the parts that wait, and a stream of the source,
+    /// which nodes of other software keep.
+    fn leave_alone(&mut self, came: u64) {
+        let least = self.split_limits.backlog_min;
+        self.split_alone = match came >= self.split_alone {
+            true => least,
+            false => self.split_alone.saturating_mul(2).min(least.saturating_mul(ALONE_MAX)),
+        };
+        self.split_after = SequenceId(self.split_after.0.saturating_add(self.split_alone));
     }
 
     /// Returns the next time at which [`take_parts`](Self::take_parts) can change something without an event.

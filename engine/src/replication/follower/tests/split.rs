@@ -94,6 +94,29 @@ impl Rig {
         self.deliver(peer, request, items)
     }
 
+    /// Splits the backlog, and lets each peer end each part early. Returns the number of places that the source sends
+    /// alone until the backlog can be split again.
+    fn places_alone(&mut self, head: u64) -> u64 {
+        self.follower.start_split(self.now);
+        self.effects();
+        self.end_parts_early(head)
+    }
+
+    /// Does the same with a backlog that is split.
+    fn end_parts_early(&mut self, head: u64) -> u64 {
+        while self.follower.is_split() {
+            PEERS.iter().for_each(|peer| drop(self.do_habit(Habit::EndsEarly, *peer, head)));
+            self.wait(Duration::from_millis(10));
+        }
+        let (source, before) = (self.follower.source().unwrap(), self.follower.accepted().0);
+        while !self.follower.can_split() {
+            let next = self.follower.accepted().0 + 1;
+            self.answer(source, envelopes(next..next + 10));
+            self.store_all();
+        }
+        self.follower.accepted().0 - before
+    }
+
     fn store_all(&mut self) {
         let accepted = self.follower.accepted();
         self.follower.handle_durable(accepted);
@@ -338,6 +361,28 @@ fn a_gap_that_every_peer_claims_is_searched_for_as_ever_and_the_split_goes_on_be
     rig.answer(source, envelopes(41..=110));
     rig.store_all();
     assert!(rig.follower.can_split());
+}
+
+/// Each split that ends so has cost a stream of the source, and parts that waited.
+#[test]
+fn after_several_such_parts_in_a_row_the_source_sends_more_and_more_places_alone() {
+    let head = 1 << 40;
+    let mut rig = Rig::behind(head);
+    for doublings in (0..=6).chain([6]) {
+        let (least, sent) = (LIMITS.backlog_min << doublings, rig.places_alone(head));
+        assert!((least..=least + 50).contains(&sent), "{sent} places, at least {least}");
+    }
+    // A split that brings as many places begins anew.
+    rig.follower.start_split(rig.now);
+    rig.effects();
+    let begun = rig.follower.accepted().0;
+    while rig.follower.accepted().0 < begun + (LIMITS.backlog_min << 6) {
+        PEERS.iter().for_each(|peer| drop(rig.send_part(*peer, head, 40)));
+        rig.store_all();
+    }
+    assert!(rig.follower.is_split());
+    let sent = rig.end_parts_early(head);
+    assert!((100..=200).contains(&sent), "{sent} places");
 }
 
 proptest! {
