@@ -199,7 +199,7 @@ impl PagePlan {
     }
 
     /// Records that envelopes go out.
-    pub(crate) fn goes_out(&mut self) {
+    pub(crate) fn note_going_out(&mut self) {
         self.refusals = 0;
     }
 

@@ -132,7 +132,7 @@ impl Follower {
 
     /// Records that a peer ended an open want and sent none of the envelopes that it claims.
     pub(super) fn note_refusal(&mut self, now: Instant, peer: OriginatorId) {
-        if self.ends_unmet(peer) {
+        if self.end_unmet(peer) {
             self.choice.doubt(now, peer);
         }
     }
@@ -140,14 +140,14 @@ impl Follower {
     /// Notes that the connection of a peer has ended. A peer could end it shortly before the end of each trial, and
     /// several such peers would keep all others out.
     pub(super) fn note_lost(&mut self, now: Instant, peer: OriginatorId) {
-        if self.ends_unmet(peer) {
+        if self.end_unmet(peer) {
             self.choice.doubt_shortly(now, peer);
         }
     }
 
     /// Ends the trial of a peer. Returns true if the peer was tried, or is a relay that is the source and claims more
     /// than was accepted.
-    fn ends_unmet(&mut self, peer: OriginatorId) -> bool {
+    fn end_unmet(&mut self, peer: OriginatorId) -> bool {
         if self.choice.is_fixed {
             return false;
         }
