@@ -13,12 +13,12 @@ use crate::judged::Judged;
 /// Findings about one node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeFindings {
-    /// Proven faults, each once: the first report of it, and of two statements for one place the first one of those
-    /// that differ most.
+    /// Proven faults. Each is listed once, by the first report of it. If several reports show two statements for one
+    /// place, the first of those counts whose statements differ most.
     pub proven: Vec<Judged>,
     /// Reports that prove nothing, by kind: their number, and the hosts that keep them.
     pub claims: BTreeMap<i32, (usize, BTreeSet<OriginatorId>)>,
-    /// Hours in which most others did not reach it.
+    /// Hours in which more than half of the other nodes reported that they did not reach it.
     pub outages: Vec<Outage>,
 }
 

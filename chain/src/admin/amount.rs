@@ -107,8 +107,8 @@ impl MicroDollars {
 }
 
 impl SignedMicroDollars {
-    /// Returns the balance without its sign. One above 96 bits, of which the registry has 104, becomes the largest
-    /// representable amount.
+    /// Returns the balance without its sign. The registry stores balances in 104 bits; one above 96 bits becomes the
+    /// largest representable amount.
     #[must_use]
     pub fn magnitude(self) -> MicroDollars {
         MicroDollars(self.0.unsigned_abs().min(MAX))

@@ -23,7 +23,7 @@ use crate::limits::{
 pub struct PrecheckCaller<'a> {
     /// The name of the tenant; empty without tenants.
     pub tenant: &'a str,
-    /// The name of its network, in which all callers may have one owner.
+    /// The name of its network. One person may own all callers of a network.
     pub network: &'a str,
     /// The name of the caller within the tenant.
     pub name: &'a str,

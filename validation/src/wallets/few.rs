@@ -31,7 +31,8 @@ pub(super) struct ReplyCounts {
     pub(super) hosts: usize,
 }
 
-/// Records of chains of which at most half of the endpoints answer, and of questions to which at most half reply.
+/// Records of chains for which at most half of the endpoints answer, and of questions that at most half of them reply
+/// to.
 ///
 /// Each question has a record of its own, because an endpoint without old state replies only to some of them. Holds at
 /// most [`WALLET_FEW_REPLIES_MAX`] questions: the one that was asked longest ago is forgotten first.
