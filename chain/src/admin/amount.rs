@@ -6,9 +6,10 @@ use std::str::FromStr;
 use alloy::primitives::U256;
 use alloy::primitives::aliases::U96;
 
-/// Microdollars per dollar.
+/// Microdollars per dollar, and their decimal digits: the fee token has six decimals.
 const PER_DOLLAR: u128 = 1_000_000;
 const DECIMALS: usize = 6;
+/// The largest number of the contracts' type `uint96`.
 const MAX: u128 = (1 << 96) - 1;
 
 /// An amount in microdollars, the unit of the fee token: at most 96 bits, as in the contracts.
