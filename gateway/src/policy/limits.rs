@@ -262,6 +262,7 @@ impl CallerUsage {
                 let Some(most) = most else { continue };
                 let sum = used.saturating_add(cost);
                 if sum.saturating_add(held) > most {
+                    // It may fit as soon as a request under way ends below its most, or else in the next period.
                     let retry_after_s = match sum <= most {
                         true => Some(HELD_FOR_S),
                         false => (cost <= most).then_some(next_s),

@@ -353,6 +353,7 @@ fn add_updates(
                 return Ok(());
             }
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
+            // The number of signers is known after the work is done, so the most that it can cost has to fit before.
             let cost_of = |signers: usize| {
                 len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES))
             };
