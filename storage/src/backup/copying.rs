@@ -27,8 +27,8 @@ const WORKERS: usize = 4;
 /// Steps that workers may be ahead of the caller's pace, besides one of each worker. Chosen: the caller is woken up
 /// late when all cores are busy.
 const STEPS_AHEAD: usize = WORKERS;
-/// Time without a commit after which a node counts as idle. A guess: a publisher that comes after it waits once, for
-/// what is not synced then.
+/// Time without a commit after which a node counts as idle. A guess: the first publisher after that time waits once,
+/// until the bytes of the backup that are not on disk yet are synced.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The caller wants a slower backup if its calls take one of this many parts of the time. A guess: calls without pauses
 /// take much less, also when the cores are busy.

@@ -297,8 +297,8 @@ impl Follower {
         (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 
-    /// Returns a peer beside the source that claims more than was accepted: the one with the best
-    /// [record](super::choice::Choice::record), and then the one that claims most.
+    /// Returns a peer beside the source that claims more than was accepted. Of several, it is the peer with the best
+    /// [record](super::choice::Choice::record), and of equal ones the peer that claims most.
     pub(super) fn rival(&self) -> Option<OriginatorId> {
         let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
             let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);

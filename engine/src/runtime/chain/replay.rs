@@ -151,7 +151,8 @@ impl<'a> InboxReplay<'a> {
     }
 }
 
-/// Begins to look for what the verdict on an update needs that waits behind another one of its inbox.
+/// Begins to look up the data that the verdict on an update needs while the update waits behind another one of its
+/// inbox.
 pub(super) fn look_ahead(
     judge: &dyn IdentityJudge,
     inbox: InboxId,
