@@ -443,7 +443,7 @@ mod tests {
             }
             has_room
         };
-        assert_eq!((0..10_000).filter(|it| dial(host(it % 5))).count(), OPEN_MAX);
+        assert_eq!((0..10_000).filter(|it| dial(host(*it % 5))).count(), OPEN_MAX);
         assert_eq!((0..1_000).filter(|_| dial(host(7))).count(), OF_SITE_WHEN_CROWDED);
         assert!(unproven.has_room(host(8), true, OPEN_IN_ALL_MAX - 1, now));
         assert!(!unproven.has_room(host(8), true, OPEN_IN_ALL_MAX, now), "there is a bound in all");
