@@ -109,6 +109,8 @@ pub async fn start_on(
         reads: ReadWorkers::start(settings.read_threads),
         oldest: OldestReads::default(),
         keepalive_interval: settings.keepalive_interval,
+        topics_per_stream_max: settings.topics_per_stream_max,
+        queue_per_stream_bytes: settings.queue_per_stream_bytes,
         stop: stop.clone(),
     };
     let pages = public_pages(&settings, &api);
@@ -314,7 +316,7 @@ fn routes(
         callers: api.callers.clone(),
         reads: api.reads.clone(),
     };
-    let reports = MisbehaviorService::new(api.clone(), readiness.clone(), settings.misbehavior_api);
+    let reports = MisbehaviorService::new(api.clone(), readiness.clone(), settings);
     let reports = MisbehaviorApiServer::new(reports)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);

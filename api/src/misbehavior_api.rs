@@ -19,10 +19,11 @@ use tonic::{Request, Response, Status};
 use crate::callers::caller_of;
 use crate::error::{CallError, into_status};
 use crate::methods::SUBMIT_REPORT;
-use crate::metrics::LimitedCall;
+use crate::metrics::{LimitOutcome, LimitedCall};
 use crate::node_api::{NodeApi, charged};
 use crate::rate_limits::CallCost;
 use crate::report_limits::ReportLimits;
+use crate::settings::ApiSettings;
 
 /// Largest number of reports in an answer. Specified (`docs/protocol/misbehavior.md`).
 const REPORTS_MAX: usize = 1_000;
@@ -46,8 +47,9 @@ pub(crate) struct MisbehaviorService {
 }
 
 impl MisbehaviorService {
-    pub(crate) fn new(api: NodeApi, readiness: Readiness, is_served: bool) -> Self {
-        let limits = Arc::new(Mutex::new(ReportLimits::new()));
+    pub(crate) fn new(api: NodeApi, readiness: Readiness, settings: &ApiSettings) -> Self {
+        let limits = ReportLimits::new(settings.misbehavior_reports_per_minute);
+        let (limits, is_served) = (Arc::new(Mutex::new(limits)), settings.misbehavior_api);
         Self { api, readiness, is_served, limits, since: Instant::now() }
     }
 
@@ -70,6 +72,9 @@ impl MisbehaviorService {
         let len_bytes = message.encoded_len();
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
+        let outcome = if taken.is_ok() { LimitOutcome::Allowed } else { LimitOutcome::Denied };
+        let metrics = self.api.callers.metrics();
+        metrics.decided(LimitedCall::Submission, caller.is_node(), outcome);
         taken.map_err(|wait_ms| CallError::TooManyReports(wait_ms.div_ceil(1000)))?;
         charge.take(len_bytes * COPIES)?;
         let report =

@@ -55,6 +55,10 @@ pub(crate) struct NodeApi {
     pub(crate) oldest: OldestReads,
     /// Silence after which a stream sends a sign of life.
     pub(crate) keepalive_interval: Duration,
+    /// Largest number of topics of a stream whose client changes them.
+    pub(crate) topics_per_stream_max: usize,
+    /// Largest number of bytes in each of the two queues of a stream.
+    pub(crate) queue_per_stream_bytes: usize,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
 }
@@ -62,7 +66,8 @@ pub(crate) struct NodeApi {
 impl NodeApi {
     /// Returns a reader whose answers are charged to a call before they are read.
     pub(crate) fn reader(&self, charge: &CallCharge) -> Reader {
-        self.engine.reader().charged_to(Arc::new(CallMemory(charge.clone())))
+        let memory = Arc::new(CallMemory(charge.clone()));
+        self.engine.reader().charged_to(memory).queueing(self.queue_per_stream_bytes)
     }
 }
 

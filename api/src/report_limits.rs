@@ -7,21 +7,17 @@ use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
-/// Reports of one address in a minute and in an hour, and their bytes in a minute. Specified.
-const OF_ADDRESS: [BucketSize; 3] = [
-    BucketSize::per_minute(10),
-    BucketSize::per_hour(100),
-    BucketSize::per_minute(3 * 1024 * 1024),
-];
-/// The same of all addresses of a site together: an IPv6 /48, whose owner has 65,536 addresses. Specified. A guess: as
-/// much as ten addresses may submit, so that some strangers who rent one each leave room to others in the same /48; and
-/// a tenth of the bytes that the checks of a node let through. Above the largest report, so that all bytes of each
-/// count.
-const OF_SITE: [BucketSize; 3] = [
-    BucketSize::per_minute(100),
-    BucketSize::per_hour(1000),
-    BucketSize::per_minute(30 * 1024 * 1024),
-];
+/// Reports of one address in a minute, unless the operator sets another number. Specified.
+pub(crate) const REPORTS_PER_MINUTE: u32 = 10;
+/// Reports of one address in an hour, as a multiple of those in a minute. Specified.
+const FULL_MINUTES_PER_HOUR: u64 = 10;
+/// Bytes of the reports of one address in a minute. Specified.
+const LEN_BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
+/// What all addresses of a site may submit together, as a multiple of what one may: a site is an IPv6 /48, whose owner
+/// has 65,536 addresses. Specified. A guess: some strangers who rent one address each leave room to others in the same
+/// /48, and the site submits a tenth of the bytes that the checks of a node let through. Its bytes are above those of
+/// the largest report, so that all bytes of each count.
+const ADDRESSES_PER_SITE: u64 = 10;
 /// Largest number of addresses, and of sites, whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;
 
@@ -32,6 +28,10 @@ struct SubmissionBuckets([Bucket; 3]);
 /// The submissions of each address and of each site.
 #[derive(Debug)]
 pub(crate) struct ReportLimits {
+    /// Reports of one address in a minute and in an hour, and their bytes in a minute.
+    of_address: [BucketSize; 3],
+    /// The same of all addresses of a site together.
+    of_site: [BucketSize; 3],
     addresses: CallerTable<ClientAddress, SubmissionBuckets>,
     /// The submissions of each site, by its first address.
     sites: CallerTable<ClientAddress, SubmissionBuckets>,
@@ -61,9 +61,18 @@ impl SubmissionBuckets {
 }
 
 impl ReportLimits {
-    pub(crate) fn new() -> Self {
+    /// Creates limits without usage: an address may submit `per_minute` reports in a minute.
+    pub(crate) fn new(per_minute: u32) -> Self {
+        let per_minute = u64::from(per_minute);
+        let of_address = [
+            BucketSize::per_minute(per_minute),
+            BucketSize::per_hour(per_minute * FULL_MINUTES_PER_HOUR),
+            BucketSize::per_minute(LEN_BYTES_PER_MINUTE),
+        ];
+        let of_site = of_address
+            .map(|size| BucketSize { capacity: size.capacity * ADDRESSES_PER_SITE, ..size });
         let [addresses, sites] = [CALLERS_MAX; 2].map(CallerTable::new);
-        Self { addresses, sites }
+        Self { of_address, of_site, addresses, sites }
     }
 
     /// Takes one report of `len_bytes` from all limits of its address and of its site, or from none. A report above
@@ -80,13 +89,13 @@ impl ReportLimits {
         let (site, len_bytes) = (caller.site(), len_bytes as u64);
         let mut of_address = self.addresses.get(&caller).copied().unwrap_or_default();
         let mut of_site = self.sites.get(&site).copied().unwrap_or_default();
-        let of_address_ms = of_address.wait_ms(OF_ADDRESS, len_bytes, now_ms);
-        let wait_ms = of_address_ms.max(of_site.wait_ms(OF_SITE, len_bytes, now_ms));
+        let of_address_ms = of_address.wait_ms(self.of_address, len_bytes, now_ms);
+        let wait_ms = of_address_ms.max(of_site.wait_ms(self.of_site, len_bytes, now_ms));
         if wait_ms > 0 {
             return Err(wait_ms);
         }
-        let address_ends_ms = of_address.take(OF_ADDRESS, len_bytes, now_ms);
-        let site_ends_ms = of_site.take(OF_SITE, len_bytes, now_ms);
+        let address_ends_ms = of_address.take(self.of_address, len_bytes, now_ms);
+        let site_ends_ms = of_site.take(self.of_site, len_bytes, now_ms);
         self.addresses.put(caller, of_address, address_ends_ms, now_ms);
         self.sites.put(site, of_site, site_ends_ms, now_ms);
         Ok(())
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_address_submits_so_many_reports_and_bytes() {
-        let mut limits = ReportLimits::new();
+        let mut limits = ReportLimits::new(REPORTS_PER_MINUTE);
         for _ in 0..10 {
             assert_eq!(limits.take(caller(1), 1000, 0), Ok(()));
         }
@@ -128,10 +137,33 @@ mod tests {
         assert!((100..=200).contains(&taken), "a hundred an hour, and a full bucket: {taken}");
     }
 
+    #[test]
+    fn an_operator_may_take_fewer_or_more_reports_of_an_address() {
+        for per_minute in [1, 3, 50] {
+            let mut limits = ReportLimits::new(per_minute);
+            for _ in 0..per_minute {
+                assert_eq!(limits.take(caller(1), 1000, 0), Ok(()));
+            }
+            assert_eq!(
+                limits.take(caller(1), 1000, 0),
+                Err(u64::from(60_000_u32.div_ceil(per_minute)))
+            );
+            let (mut taken, mut now_ms) = (0, 0);
+            while now_ms < 3_600_000 {
+                match limits.take(caller(2), 1, now_ms) {
+                    Ok(()) => taken += 1,
+                    Err(wait_ms) => now_ms += wait_ms,
+                }
+            }
+            let in_an_hour = 10 * per_minute;
+            assert!((in_an_hour..=2 * in_an_hour).contains(&taken), "{taken} of {in_an_hour}");
+        }
+    }
+
     /// The owner of an IPv6 /48 could otherwise submit 65,536 times as much as an address may.
     #[test]
     fn all_addresses_of_a_site_together_submit_so_many_reports_and_bytes() {
-        let mut limits = ReportLimits::new();
+        let mut limits = ReportLimits::new(REPORTS_PER_MINUTE);
         let taken = |limits: &mut ReportLimits, site: u64, len_bytes: usize| {
             let mut taken = 0;
             for subnet in 0..1000 {

@@ -7,8 +7,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
+use crate::report_limits::REPORTS_PER_MINUTE;
+use crate::stream_error::TOPICS_MAX;
 use crate::views::{BackupsView, ChainsView, DiskView, FillingView, SnapshotsView};
 use crate::witness_context::WitnessContext;
+use hawser_engine::read::QUEUE_LEN_BYTES_MAX;
 use hawser_engine::runtime::PayerReporter;
 use hawser_proto::QuicAddress;
 use hawser_serve::address::TrustedProxies;
@@ -69,6 +72,13 @@ pub struct ApiSettings {
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once. Default: 1000.
     pub streams_per_connection_max: u32,
+    /// Topics that a stream may have whose client changes them. Default: 1,000,000.
+    pub topics_per_stream_max: usize,
+    /// Bytes in each of the two queues of a stream. A stream that is slower continues from disk. Default: 4 MiB.
+    pub queue_per_stream_bytes: usize,
+    /// Reports of misbehaviour that one address may submit in a minute; above 0. Ten times as many in an hour. Default:
+    /// 10.
+    pub misbehavior_reports_per_minute: u32,
     /// The runtime for connections that publish; `None`: that of all others, too. Default: none.
     pub publishers: Option<Handle>,
     /// Limits on the calls of each address; `None`: no limits, the default.
@@ -187,6 +197,9 @@ impl Default for ApiSettings {
             connections_max: usize::MAX,
             connections_per_address_max: 256,
             streams_per_connection_max: 1000,
+            topics_per_stream_max: TOPICS_MAX,
+            queue_per_stream_bytes: QUEUE_LEN_BYTES_MAX,
+            misbehavior_reports_per_minute: REPORTS_PER_MINUTE,
             publishers: None,
             rate_limits: None,
             require_node_auth: false,

@@ -6,7 +6,7 @@ use hawser_proto::{TOPIC_LEN_BYTES_MAX, Topic};
 use hawser_serve::{StatusDetails, WrongField};
 use tonic::Code;
 
-/// Largest number of topics of a stream. Specified: `docs/protocol/api.md`.
+/// Largest number of topics of a stream, unless the operator allows fewer. Specified: `docs/protocol/api.md`.
 pub(crate) const TOPICS_MAX: usize = 1_000_000;
 /// Largest number of adds in a Mutate, repeated topics included. Specified there.
 pub(crate) const ADDS_MAX: usize = 100_000;
@@ -89,8 +89,9 @@ pub(crate) enum MutateError {
     HistoryInFlight(usize, Topic),
     #[error("add: cursor entry {1}:{2} is out of range")]
     CursorEntry(usize, u32, u64),
-    #[error("too many topics: {0}, at most {TOPICS_MAX} are allowed on one stream")]
-    TooManyTopics(usize),
+    // The second number is the largest one that this node allows.
+    #[error("too many topics: {0}, at most {1} are allowed on one stream")]
+    TooManyTopics(usize, usize),
     #[error("too many waves: {WAVES_MAX} are in flight")]
     TooManyWaves,
 }
@@ -119,7 +120,7 @@ impl MutateError {
             Self::Subscribed(..) => "HISTORY_OF_SUBSCRIBED",
             Self::HistoryInFlight(..) => "HISTORY_IN_FLIGHT",
             Self::CursorEntry(..) => "CURSOR_RANGE",
-            Self::TooManyTopics(_) => "TOO_MANY_TOPICS",
+            Self::TooManyTopics(..) => "TOO_MANY_TOPICS",
             Self::TooManyWaves => "TOO_MANY_WAVES",
         }
     }
@@ -136,7 +137,7 @@ impl MutateError {
             | Self::IdInUse(_)
             | Self::TooManyAdds(_)
             | Self::TooManyCursorEntries(_)
-            | Self::TooManyTopics(_)
+            | Self::TooManyTopics(..)
             | Self::TooManyWaves => return None,
         };
         Some(WrongField { field, description: self.to_string(), reason: self.name().into() })
@@ -148,7 +149,7 @@ impl MutateError {
             self,
             Self::TooManyAdds(_)
                 | Self::TooManyCursorEntries(_)
-                | Self::TooManyTopics(_)
+                | Self::TooManyTopics(..)
                 | Self::TooManyWaves
         )
     }

@@ -91,7 +91,7 @@ impl ChainEntry {
         Self::Envelope(Box::new(ChainEnvelope {
             id,
             bytes: encode(id, originator_ns, event),
-            facts: facts::of_chain_event(&client, originator_ns),
+            facts: facts::of_chain_event(originator, &client, originator_ns),
             inbox,
         }))
     }
@@ -192,6 +192,23 @@ mod tests {
         assert_eq!(envelope.unsigned().payer().client().as_bytes(), &client);
         assert_eq!(envelope.unsigned().expiry_unix_s(), 0);
         assert_eq!(made.id, envelope.id());
+        let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
+        assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
+    }
+
+    /// Any account may write such a commit, and members of its group would wait for a place that their topic lacks.
+    #[test]
+    fn a_commit_that_depends_on_nodes_depends_on_a_place_that_never_comes() {
+        let mut client = pb::ClientEnvelope::decode(vector("chain:group")).unwrap();
+        let named = [(0, 2), (100, 0), (200, 7), (300, 9)].into();
+        let named = pb::Cursor { node_id_to_sequence_id: named };
+        client.aad.as_mut().unwrap().depends_on = Some(named);
+        let event = event(client.encode_to_vec().into());
+        let entry = ChainEntry::from_event(OriginatorId::GROUP_MESSAGES, &event);
+        let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
+        let of_chain = |sequence| EnvelopeId::new(OriginatorId::GROUP_MESSAGES, sequence);
+        let expected = [of_chain(SequenceId(2)), of_chain(SequenceId::MAX)];
+        assert_eq!(made.facts.depends_on, expected);
         let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
     }

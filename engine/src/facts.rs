@@ -103,7 +103,7 @@ impl FactTerms {
             originator: statement.id().originator,
             topic: client.topic().clone(),
             originator_ns: statement.originator_ns(),
-            depends_on: chain_dependencies(client.depends_on()),
+            depends_on: chain_dependencies(statement.id().originator, client.depends_on()),
             expiry_unix_s: statement.expiry_unix_s(),
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
@@ -116,7 +116,7 @@ impl FactTerms {
             originator: terms.id.originator,
             topic: terms.topic,
             originator_ns: terms.originator_ns,
-            depends_on: chain_dependencies(&terms.depends_on),
+            depends_on: chain_dependencies(terms.id.originator, &terms.depends_on),
             expiry_unix_s: terms.expiry_unix_s,
             size_bytes: terms.size_bytes,
             retention_days: terms.retention_days,
@@ -194,14 +194,18 @@ fn of_undecodable(bytes: &Bytes, validity: Validity) -> Option<Facts> {
     matches!(proof, Proof::Signature(_)).then(|| of_odd(&statement)).flatten()
 }
 
-/// Returns the facts of a chain's event from its parsed client envelope. A chain's envelope has no
+/// Returns the facts of an event of a chain's strand from its parsed client envelope. A chain's envelope has no
 /// payer, no price and no expiry.
 #[must_use]
-pub(crate) fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
+pub(crate) fn of_chain_event(
+    originator: OriginatorId,
+    client: &ClientEnvelope,
+    originator_ns: i64,
+) -> Facts {
     Facts {
         topic: Some(client.topic().clone()),
         originator_ns,
-        depends_on: chain_dependencies(client.depends_on()),
+        depends_on: chain_dependencies(originator, client.depends_on()),
         expiry_unix_s: None,
         receipt: None,
         charge: None,
@@ -335,14 +339,24 @@ fn tallied(bytes: &Bytes, validity: Validity) -> Option<TalliedEnvelope> {
     Some(TalliedEnvelope { envelope, broken })
 }
 
-/// Returns the dependencies that readers wait for: real places of chain strands.
+/// A place that no chain gives away: a commit that depends on a node's strand depends on it.
+const NEVER: EnvelopeId =
+    EnvelopeId { originator: OriginatorId::GROUP_MESSAGES, sequence: SequenceId::MAX };
+
+/// Returns the dependencies of an envelope of `originator` that readers wait for: real places of chain strands.
+///
+/// Envelopes of nodes that name a place of a node break a rule, and readers do not get them. A commit may name
+/// thousands of such places, so one entry stands for all of them.
 #[must_use]
-pub(crate) fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
-    named
-        .iter()
-        .filter(|id| !id.originator.is_node() && id.sequence > SequenceId::NONE)
-        .copied()
-        .collect()
+pub(crate) fn chain_dependencies(
+    originator: OriginatorId,
+    named: &[EnvelopeId],
+) -> Vec<EnvelopeId> {
+    let real = || named.iter().filter(|id| id.sequence > SequenceId::NONE);
+    let of_chains = real().filter(|id| !id.originator.is_node()).copied();
+    let is_commit = originator == OriginatorId::GROUP_MESSAGES;
+    let never = (is_commit && real().any(|id| id.originator.is_node())).then_some(NEVER);
+    of_chains.chain(never).collect()
 }
 
 /// Returns the Ethereum addresses that an identity update adds to or removes from its inbox. The

@@ -273,17 +273,18 @@ impl CallCharge {
     }
 
     /// Takes the memory for decoding a request that has arrived: `buffer_bytes` of the call itself, and `request_bytes`
-    /// for the decoded form. Waits a moment for it if the caller's share is used up.
+    /// for the decoded form. Waits for it until `wait_end` if the caller's share is used up.
     ///
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
     pub(crate) async fn take_for_decoding(
         &self,
+        wait_end: Instant,
         buffer_bytes: usize,
         request_bytes: usize,
     ) -> Result<(), OverloadedError> {
         let bytes = buffer_bytes.saturating_add(request_bytes);
-        waiting::take(&self.0.connection, bytes).await?;
+        waiting::take(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_call(buffer_bytes);

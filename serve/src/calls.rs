@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Body as _;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
@@ -32,6 +32,7 @@ use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::{correct, status_of};
+use crate::waiting;
 
 /// The headers about the compression of messages: the used and the accepted compressions. Specified: gRPC over
 /// HTTP/2, Message-Encoding and Message-Accept-Encoding.
@@ -98,13 +99,13 @@ impl Service<Request<Body>> for Calls {
                 return Box::pin(async move { Ok(refused.into_http()) });
             }
         };
-        let mut late = deadline(request.headers()).map(|it| Box::pin(tokio::time::sleep(it)));
-        let version = request.version();
+        let (wait_end, mut late) = time_limits(request.headers());
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
         let packed = self.packed.clone();
         let (mut parts, body) = request.into_parts();
-        let body = RequestBody::new(body, version, metrics, of_request, timeout);
+        let body = RequestBody::new(body, parts.version, metrics, of_request, timeout);
+        let body = body.waiting_until(wait_end);
         let mut body = if packing.requests { body.unpacking() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
         let answered = async move {
@@ -292,6 +293,14 @@ fn class(address: IpAddr) -> &'static str {
         (false, true) => "private",
         (false, false) => "public",
     }
+}
+
+/// Returns the latest end of the waits of a call, and the time until its deadline. `None` for both if its caller names
+/// no time limit.
+fn time_limits(headers: &HeaderMap) -> (Option<Instant>, Option<Pin<Box<Sleep>>>) {
+    let limit = deadline(headers);
+    let late = limit.map(|it| Box::pin(tokio::time::sleep(it)));
+    (limit.and_then(waiting::wait_end_within), late)
 }
 
 /// Returns the caller's deadline; `None` without a valid one.

@@ -62,6 +62,8 @@ pub(crate) struct RequestBody {
     scan: Option<CostScan>,
     /// The end of the wait for that memory, while whole messages of a stream of requests wait for it.
     wait_end: Option<Instant>,
+    /// The latest end of the wait of a request of one message; `None` without one.
+    wait_end_max: Option<Instant>,
     /// Bytes that came while messages waited for memory or their handler, and the end of the body, if it came then.
     ahead: HeldPieces,
     ahead_end: Option<Result<(), Status>>,
@@ -103,6 +105,7 @@ impl RequestBody {
             uncharged_bytes: 0,
             scan: None,
             wait_end: None,
+            wait_end_max: None,
             ahead: HeldPieces::default(),
             ahead_end: None,
             unpacker: None,
@@ -120,6 +123,12 @@ impl RequestBody {
     /// Decompresses messages whose flag says that they are compressed.
     pub(crate) fn unpacking(mut self) -> Self {
         self.unpacker = Some(Unpacker::default());
+        self
+    }
+
+    /// Ends the wait for memory, if it is of one message, at this time at the latest.
+    pub(crate) fn waiting_until(mut self, latest: Option<Instant>) -> Self {
+        self.wait_end_max = latest;
         self
     }
 
@@ -202,7 +211,10 @@ impl RequestBody {
     async fn take_for_decoding(&mut self, buffer_bytes: usize) -> Result<(), Status> {
         poll_fn(|cx| self.poll_scan(cx)).await?;
         let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
-        self.charge.take_for_decoding(buffer_bytes, cost_bytes).await.map_err(Status::from)
+        let wait_end = waiting::wait_end();
+        let wait_end = self.wait_end_max.map_or(wait_end, |latest| latest.min(wait_end));
+        let taken = self.charge.take_for_decoding(wait_end, buffer_bytes, cost_bytes).await;
+        taken.map_err(Status::from)
     }
 
     /// Waits for the next whole messages of a stream of requests and for the memory to decode them, and appends them to

@@ -387,3 +387,19 @@ async fn a_request_that_finds_no_memory_is_refused_after_its_wait() {
     drop(body);
     assert_eq!(budget.used_bytes(), before_bytes, "given back");
 }
+
+/// Played by open streams that hold all memory, while another client waits that names the time for which it does.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_memory_is_refused_before_its_client_gives_up() {
+    let (_budget, connection, _open) = with_open_streams();
+    for (limit_ms, waits_ms) in [(1000, 500), (100_000, 5000)] {
+        let began = Instant::now();
+        let latest = waiting::wait_end_within(Duration::from_millis(limit_ms));
+        let mut body = arriving(elements(), true, &connection).waiting_until(latest);
+        let refused = body.receive(8 * 1024).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.metadata().contains_key("retry-after"));
+        let waited_ms = began.elapsed().as_millis();
+        assert!((waits_ms..waits_ms + 10).contains(&waited_ms), "{waited_ms} of {limit_ms} ms");
+    }
+}

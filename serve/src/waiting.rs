@@ -4,7 +4,8 @@
 //! request that finds too little waits for a moment before it is refused. It has arrived to its last byte by then:
 //! the memory that it holds is charged, and its peer can send nothing more on it. Newcomers ask once before they wait,
 //! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
-//! waits, so that what its peer sends meanwhile is charged, too.
+//! waits, so that what its peer sends meanwhile is charged, too. The reasons are in
+//! `docs/decisions/0083-a-request-waits-before-it-is-refused.md`.
 //!
 //! A change of an open stream also waits for memory that stays spare for the stream's state, and for other changes of
 //! its address that are [under way](crate::budget::changes). Such memory becomes free later than the memory of a
@@ -51,13 +52,10 @@ pub(crate) fn wait_end() -> Instant {
     Instant::now() + WAIT_MAX
 }
 
-/// Takes `bytes` for decoding a request. If they do not fit now, waits for them, behind earlier requests of the same
-/// connection that wait. Dropping the future ends the wait.
-///
-/// # Errors
-/// [`OverloadedError`]: nothing was taken, and the caller must be refused.
-pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), OverloadedError> {
-    take_until(wait_end(), share, bytes).await
+/// Returns the end of the waits of a call that begins now, if its caller waits for its answer no longer than
+/// `time_limit`: half of that time. So a refusal comes in time, and the caller may try again elsewhere.
+pub(crate) fn wait_end_within(time_limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time_limit / 2)
 }
 
 /// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of the decoded messages, and
@@ -75,7 +73,7 @@ pub(crate) async fn take_for_change(
 ) -> Result<Option<ChangeUnderWay>, OverloadedError> {
     let usual = CHANGE_BYTES_MIN..share.limit_bytes() / CHANGE_DIVISOR;
     if !usual.contains(&bytes) {
-        return take_until(end, share, bytes).await.map(|()| None);
+        return take(end, share, bytes).await.map(|()| None);
     }
     if let Some(begun) = try_change(share, bytes) {
         return Ok(Some(begun));
@@ -89,7 +87,7 @@ pub(crate) async fn take_for_change(
     if begun.is_none() {
         begun = wait(end + TURN_WAIT_MAX, &share.waiting_changes, begin).await;
     }
-    take_until(end, share, bytes).await.map(|()| begun)
+    take(end, share, bytes).await.map(|()| begun)
 }
 
 /// Begins a change, and takes `bytes` for decoding it, if there is room for its state too. Returns `None`, and takes
@@ -100,7 +98,12 @@ fn try_change(share: &ConnectionShare, bytes: usize) -> Option<ChangeUnderWay> {
     (has_spare(share, state_bytes) && share.try_take(bytes, 0)).then_some(begun)
 }
 
-async fn take_until(
+/// Takes `bytes` for decoding a request. If they do not fit now, waits for them until `end`, behind earlier requests of
+/// the same connection that wait. Dropping the future ends the wait.
+///
+/// # Errors
+/// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+pub(crate) async fn take(
     end: Instant,
     share: &ConnectionShare,
     bytes: usize,
@@ -188,7 +191,7 @@ mod tests {
             assert_eq!(budget.used_bytes(), before, "a request that waits takes nothing");
             share.give_back(MIB);
         };
-        let (taken, ()) = tokio::join!(take(&share, 100 * KIB), giving);
+        let (taken, ()) = tokio::join!(take(wait_end(), &share, 100 * KIB), giving);
         assert_eq!(taken, Ok(()));
         assert_eq!(budget.used_bytes(), before - MIB + 100 * KIB);
     }
@@ -200,9 +203,9 @@ mod tests {
         fill(&share);
         let before = budget.used_bytes();
         let began = Instant::now();
-        assert_eq!(take(&share, 2 * MIB).await, Err(OverloadedError));
+        assert_eq!(take(wait_end(), &share, 2 * MIB).await, Err(OverloadedError));
         assert_eq!(began.elapsed(), Duration::ZERO, "a large one is refused at once");
-        assert_eq!(take(&share, 100 * KIB).await, Err(OverloadedError));
+        assert_eq!(take(wait_end(), &share, 100 * KIB).await, Err(OverloadedError));
         assert!(began.elapsed() >= WAIT_MAX && began.elapsed() < 2 * WAIT_MAX);
         assert_eq!(budget.used_bytes(), before, "nothing was taken");
     }
@@ -218,7 +221,7 @@ mod tests {
         let requests = (0..50_usize).map(|number| {
             let (share, served) = (&share, &served);
             async move {
-                take(share, 64 * KIB).await.expect("it waits for those before it");
+                take(wait_end(), share, 64 * KIB).await.expect("it waits for those before it");
                 served.lock().push(number);
                 sleep(Duration::from_millis(1)).await;
                 share.give_back(64 * KIB);
@@ -287,7 +290,7 @@ mod tests {
         assert_eq!(share.take_spare(4 * KIB), None, "nothing can be lent");
         let mut change = std::pin::pin!(take_for_change(wait_end(), &share, 32 * KIB));
         assert!(change.as_mut().now_or_never().is_none(), "it waits");
-        let mut request = std::pin::pin!(take(&share, 100 * KIB));
+        let mut request = std::pin::pin!(take(wait_end(), &share, 100 * KIB));
         assert!(request.as_mut().now_or_never().is_none(), "it waits, too");
         share.give_back(256 * KIB);
         let first = tokio::select! {
@@ -366,7 +369,7 @@ mod tests {
         let other = budget.connection([127, 0, 1, 1].into(), budget.account(None)).unwrap();
         other.take(LIMIT / 4).unwrap();
         assert!(try_change(&other, 32 * KIB).is_some(), "others do not wait behind it");
-        assert!(take(&same, 32 * KIB).await.is_ok(), "nor do its own requests");
+        assert!(take(wait_end(), &same, 32 * KIB).await.is_ok(), "nor do its own requests");
         let ping = take_for_change(wait_end(), &same, KIB);
         assert!(ping.now_or_never().is_some_and(|taken| taken.is_ok()), "nor its pings");
         under_way.pop();
@@ -407,9 +410,9 @@ mod tests {
         let share = connection(&budget);
         fill(&share);
         share.give_back(256 * KIB);
-        let mut large = std::pin::pin!(take(&share, MIB));
+        let mut large = std::pin::pin!(take(wait_end(), &share, MIB));
         assert!(large.as_mut().now_or_never().is_none(), "it waits");
-        assert_eq!(take(&share, 16 * KIB).now_or_never(), Some(Ok(())));
+        assert_eq!(take(wait_end(), &share, 16 * KIB).now_or_never(), Some(Ok(())));
         share.give_back(2 * MIB);
         assert_eq!(large.await, Ok(()));
     }
@@ -419,10 +422,10 @@ mod tests {
         let budget = MemoryBudget::new(LIMIT);
         let share = connection(&budget);
         fill(&share);
-        let first = timeout(Duration::from_millis(50), take(&share, 512 * KIB));
+        let first = timeout(Duration::from_millis(50), take(wait_end(), &share, 512 * KIB));
         let second = async {
             sleep(Duration::from_millis(10)).await;
-            take(&share, 64 * KIB).await
+            take(wait_end(), &share, 64 * KIB).await
         };
         let giving = async {
             sleep(Duration::from_millis(100)).await;

@@ -53,7 +53,7 @@ async fn a_node_that_joins_late_takes_parts_of_a_backlog_from_two_peers_over_grp
 /// Other software checks no signature of the strands that it passes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_relay_over_grpc_has_not_checked_in_its_parts_comes_from_another_peer() {
-    let peers = slow_peers();
+    let mut peers = slow_peers();
     let forged: Vec<_> = (1..=LAST).step_by(64).collect();
     peers[1].take_over(300, &forged, &SecretKey::from_bytes(&[0x24; 32]).unwrap(), 1);
     let network = join_late(&peers).await;

@@ -23,10 +23,12 @@ pub(crate) enum LimitedCall {
     QueryTopics,
     ReplicationTopics,
     Proof,
+    /// A report of misbehaviour. Its limit holds for nodes too, and without `rate_limits`.
+    Submission,
 }
 
 impl LimitedCall {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Query,
         Self::Newest,
         Self::Inboxes,
@@ -34,6 +36,7 @@ impl LimitedCall {
         Self::QueryTopics,
         Self::ReplicationTopics,
         Self::Proof,
+        Self::Submission,
     ];
 
     /// Returns true if nodes pay for the call, too.
@@ -44,7 +47,12 @@ impl LimitedCall {
     /// Returns the text for a caller that is refused.
     pub(crate) fn refusal(self) -> &'static str {
         match self {
-            Self::Query | Self::Newest | Self::Inboxes | Self::Usage | Self::Proof => REFUSED,
+            Self::Query
+            | Self::Newest
+            | Self::Inboxes
+            | Self::Usage
+            | Self::Proof
+            | Self::Submission => REFUSED,
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
             }
@@ -60,6 +68,7 @@ impl LimitedCall {
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),
             Self::Proof => ("CheckpointApi", "all"),
+            Self::Submission => ("MisbehaviorApi", "SubmitMisbehaviorReport"),
         };
         [("service", service), ("method", method)]
     }

@@ -51,6 +51,7 @@ pub(crate) struct HandlerMetrics {
     answer_too_large: Counter,
     no_balance: Counter,
     payer_rate: Counter,
+    topics_refused: Counter,
     unavailable: Counter,
     pages: [Counter; PAGE_STATUSES.len()],
 }
@@ -70,6 +71,11 @@ impl HandlerMetrics {
             PublishError::PayerRate { .. } => self.payer_rate.inc(),
             PublishError::Unavailable { .. } => self.unavailable.inc(),
         };
+    }
+
+    /// Counts a stream that ends because its client asked for more topics than it may have.
+    pub(crate) fn topics_refused(&self) {
+        self.topics_refused.inc();
     }
 
     /// Counts a page for a caller.
@@ -134,6 +140,11 @@ impl Collector for HandlerCollector {
             "xmtp_subscribers",
             "Streams of envelopes that are open",
             Some(metrics.open_streams.get()),
+        )?;
+        out.counter(
+            "xmtp_subscriber_topics_refused",
+            "Streams that ended because their client asked for more topics than a stream may have",
+            metrics.topics_refused.get(),
         )?;
         out.counters(
             "xmtp_api_pages",

@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::Mutate;
 use hawser_proto::{Bytes, Topic};
 
 use super::mutate::{StreamTopics, check};
+use crate::stream_error::TOPICS_MAX;
 
 /// The topics and waves of a stream without a log: its caller decides when a wave has caught up.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +61,7 @@ impl CheckedStream {
         let waves = std::mem::take(&mut self.waves);
         let in_flight = |wave: u64| waves.contains(&wave);
         let checked = {
-            let mut checking = pin!(check(mutate, &in_flight, waves.len(), self));
+            let mut checking = pin!(check(mutate, &in_flight, waves.len(), TOPICS_MAX, self));
             // It waits for nothing: it only lets other tasks run between its turns.
             let mut context = Context::from_waker(Waker::noop());
             loop {

@@ -44,7 +44,7 @@ use crate::error::{CallError, into_status};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
 use crate::node_api::{MessageStream, NodeApi, rendered};
-use crate::stream_error::StreamError;
+use crate::stream_error::{MutateError, StreamError};
 pub use checked_stream::CheckedStream;
 use held::HeldBytes;
 use timers::{StreamTimers, TimerEvent};
@@ -88,6 +88,7 @@ impl NodeApi {
             refused: None,
             half_closed: false,
             unread_bytes: 0,
+            topics_max: self.topics_per_stream_max,
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
             _open: self.metrics.stream_opened(),
@@ -139,6 +140,8 @@ struct Subscriber {
     half_closed: bool,
     /// Charge for requests that wait in the connection.
     unread_bytes: usize,
+    /// Largest number of topics that the stream may have.
+    topics_max: usize,
     metrics: Arc<HandlerMetrics>,
     stop: CancellationToken,
     _open: OpenStream,
@@ -341,9 +344,16 @@ impl Subscriber {
         let Some((mut mutate, change)) = self.mutate.take() else { return Ok(()) };
         let wave = mutate.mutate_id;
         let in_flight = |wave| self.held.has_wave(wave);
-        mutate::check(&mut mutate, &in_flight, self.held.waves(), &mut self.subscription)
-            .await
-            .map_err(|error| into_status(StreamError::Mutate(error)))?;
+        let waves_len = self.held.waves();
+        let stream = &mut self.subscription;
+        mutate::check(&mut mutate, &in_flight, waves_len, self.topics_max, stream).await.map_err(
+            |error| {
+                if matches!(error, MutateError::TooManyTopics(..)) {
+                    self.metrics.topics_refused();
+                }
+                into_status(StreamError::Mutate(error))
+            },
+        )?;
         let removes = std::mem::take(&mut mutate.removes).into_iter();
         self.subscription.remove(removes.filter_map(|name| Topic::parse(name).ok())).await;
         if mutate.adds.is_empty() {

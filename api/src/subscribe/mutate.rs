@@ -6,7 +6,7 @@ use hawser_engine::runtime::Subscription;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::Mutate;
 use hawser_proto::{Bytes, SequenceId, Topic};
 
-use crate::stream_error::{ADDS_MAX, CURSOR_ENTRIES_MAX, MutateError, TOPICS_MAX, WAVES_MAX};
+use crate::stream_error::{ADDS_MAX, CURSOR_ENTRIES_MAX, MutateError, WAVES_MAX};
 
 /// The highest id of an originator that a cursor may name. Specified: `docs/protocol/api.md`.
 const ORIGINATOR_MAX: u32 = i32::MAX as u32;
@@ -37,8 +37,9 @@ impl StreamTopics for Subscription {
     }
 }
 
-/// Checks a Mutate against the topics of its stream and its `waves` in flight. Keeps only the adds that change
-/// something, in their order. Yields to other tasks at intervals, because a large Mutate takes long.
+/// Checks a Mutate against the topics of its stream, of which there may be `topics_max`, and its `waves` in flight.
+/// Keeps only the adds that change something, in their order. Yields to other tasks at intervals, because a large
+/// Mutate takes long.
 ///
 /// # Errors
 /// The first check that fails. Nothing was applied; the Mutate must not be used any more.
@@ -46,6 +47,7 @@ pub(super) async fn check<T: StreamTopics + Send>(
     mutate: &mut Mutate,
     waves: &(impl Fn(u64) -> bool + Sync),
     waves_len: usize,
+    topics_max: usize,
     stream: &mut T,
 ) -> Result<(), MutateError> {
     if !mutate.adds.is_empty() && mutate.mutate_id == 0 {
@@ -75,8 +77,8 @@ pub(super) async fn check<T: StreamTopics + Send>(
     reduce_adds(mutate, &removes, stream).await?;
     if !mutate.history_only {
         let topics = stream.len() - removed + mutate.adds.len();
-        if topics > TOPICS_MAX {
-            return Err(MutateError::TooManyTopics(topics));
+        if topics > topics_max {
+            return Err(MutateError::TooManyTopics(topics, topics_max));
         }
     }
     if !mutate.adds.is_empty() && waves_len >= WAVES_MAX {

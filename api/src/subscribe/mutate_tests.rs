@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
+use crate::stream_error::TOPICS_MAX;
 
 /// The topics of a stream: live ones, ones with history, and a number of others.
 #[derive(Default)]
@@ -57,7 +58,8 @@ async fn checked_among(
     others: usize,
 ) -> Result<(), MutateError> {
     let (live, history) = ([name(1), name(2)].into(), [name(3)].into());
-    check(mutate, &|wave| wave == 7, waves, &mut Topics { live, history, others }).await
+    let mut topics = Topics { live, history, others };
+    check(mutate, &|wave| wave == 7, waves, TOPICS_MAX, &mut topics).await
 }
 
 async fn refused(mut mutate: Mutate) -> MutateError {
@@ -159,7 +161,8 @@ async fn the_stream_may_be_full_of_topics_and_of_waves() {
     let others = TOPICS_MAX - 3;
     checked_among(&mut adds(8, &[9]), 1, others).await.unwrap();
     let error = checked_among(&mut adds(8, &[9, 8]), WAVES_MAX, others).await.unwrap_err();
-    assert_eq!(error, MutateError::TooManyTopics(TOPICS_MAX + 1), "before the number of waves");
+    let too_many = MutateError::TooManyTopics(TOPICS_MAX + 1, TOPICS_MAX);
+    assert_eq!(error, too_many, "before the number of waves");
     let mut moved = Mutate { removes: vec![name(1), name(1), name(4)], ..adds(8, &[9, 8]) };
     checked_among(&mut moved, 1, others).await.expect("one leaves");
     let mut history = Mutate { history_only: true, ..adds(8, &[9, 8]) };
@@ -168,6 +171,17 @@ async fn the_stream_may_be_full_of_topics_and_of_waves() {
     assert_eq!(full, MutateError::TooManyWaves);
     assert!(full.is_limit());
     checked_among(&mut adds(8, &[1]), WAVES_MAX, 0).await.expect("nothing to read");
+}
+
+#[tokio::test]
+async fn an_operator_may_allow_fewer_topics() {
+    let mut stream = Topics { others: 8, ..Topics::default() };
+    check(&mut adds(8, &[1, 2]), &|_| false, 0, 10, &mut stream).await.unwrap();
+    let checked = check(&mut adds(8, &[1, 2, 3]), &|_| false, 0, 10, &mut stream).await;
+    let error = checked.unwrap_err();
+    assert_eq!(error, MutateError::TooManyTopics(11, 10));
+    assert!(error.is_limit());
+    assert_eq!(error.to_string(), "too many topics: 11, at most 10 are allowed on one stream");
 }
 
 /// Applies the checks as the specification states them, one pass for each. Returns the adds that are left, or the

@@ -101,6 +101,14 @@ async fn counted(node: &Node, kind: &str, direction: &str) -> Option<f64> {
     node.sample(&format!("xmtp_misbehavior_reports_total{{{labels}}}")).await
 }
 
+/// Returns the number of submissions for which the limit of their address has decided so.
+async fn decided(node: &Node, outcome: &str) -> f64 {
+    let labels = format!(
+        r#"service="MisbehaviorApi",method="SubmitMisbehaviorReport",tier="2",outcome="{outcome}""#
+    );
+    node.sample(&format!("xmtpd_rate_limit_decisions_total{{{labels}}}")).await.unwrap()
+}
+
 /// Judges a report with the registry's keys only, as any reader can.
 fn judge(report: &pb::MisbehaviorReport) -> Judgement {
     let registry = registry();
@@ -245,6 +253,20 @@ async fn a_flood_of_reports_from_one_address_is_bounded() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.metadata().contains_key("retry-after"));
     assert_eq!(stranger.query(0).await.len(), 10, "ten of a minute are kept");
+    assert_eq!([decided(&node, "allowed").await, decided(&node, "denied").await], [10.0, 1.0]);
+}
+
+#[tokio::test]
+async fn an_address_submits_as_many_reports_as_the_operator_allows() {
+    let few = |settings: &mut ApiSettings| settings.misbehavior_reports_per_minute = 2;
+    let node = node_with(few, Arc::new(NoPeers)).await;
+    let mut stranger = Stranger::of(&node).await;
+    for sequence in 1..=2 {
+        stranger.submit(two_statements(sequence)).await.unwrap();
+    }
+    let status = stranger.submit(two_statements(3)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!([decided(&node, "allowed").await, decided(&node, "denied").await], [2.0, 1.0]);
 }
 
 /// A caller goes on after it has sent as many reports as it may. A refusal holds for a second.

@@ -577,3 +577,16 @@ async fn a_hundred_thousand_topics_are_added_at_once() {
     node.publish(vec![message(1, "b")]).await;
     talk.expect(&["0: 100:2"]).await;
 }
+
+#[tokio::test]
+async fn a_stream_has_no_more_topics_than_its_node_allows() {
+    let few = |settings: &mut ApiSettings| settings.topics_per_stream_max = 2;
+    let node = node_with(few, Arc::new(NoPeers)).await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[1, 2])).await;
+    talk.mutate(adds(2, &[3])).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "too many topics: 3, at most 2 are allowed on one stream");
+    assert_eq!(node.sample("xmtp_subscriber_topics_refused_total").await, Some(1.0));
+}

@@ -1,6 +1,6 @@
 //! The events that are read from a contract: their filters and their decoding.
 
-use alloy::primitives::{Address, B256, Bytes, Keccak256, U256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
 use hawser_proto::{OriginatorId, SequenceId};
@@ -319,45 +319,47 @@ pub struct SubmittedReport {
 }
 
 impl ContractEvent {
-    /// Returns a digest of the transaction and the log's content. Two events of one transaction have the same
-    /// digest if their content is equal.
+    /// Returns a BLAKE3 digest of the transaction and the log's content. Two events of one transaction have the same
+    /// digest if their content is equal. No file or message has it.
     #[must_use]
     pub fn digest(&self, transaction: B256) -> B256 {
-        let mut digest = Keccak256::new();
-        digest.update(transaction);
+        let mut digest = blake3::Hasher::new();
+        digest.update(&transaction[..]);
         match self {
             Self::Payload { identifier, sequence_id, payload, bootstrapped: _ } => {
-                digest.update(sequence_id.0.to_be_bytes());
-                digest.update((identifier.len() as u64).to_be_bytes());
+                digest.update(&sequence_id.0.to_be_bytes());
+                digest.update(&(identifier.len() as u64).to_be_bytes());
                 digest.update(identifier);
                 digest.update(payload);
             }
             Self::BalanceChanged { kind, payer, amount } => {
-                digest.update([*kind as u8]);
-                digest.update(payer);
-                digest.update(amount.get().to_be_bytes());
+                digest.update(&[*kind as u8]);
+                digest.update(payer.as_slice());
+                digest.update(&amount.get().to_be_bytes());
             }
             Self::MembershipChanged { node_id, is_member } => {
-                digest.update(node_id.0.to_be_bytes());
-                digest.update([u8::from(*is_member)]);
+                digest.update(&node_id.0.to_be_bytes());
+                digest.update(&[u8::from(*is_member)]);
             }
             Self::ReportSubmitted(report) => {
-                digest.update(report.originator.0.to_be_bytes());
-                digest.update(report.index.to_be_bytes());
-                digest.update(report.start.0.to_be_bytes());
-                digest.update(report.end.0.to_be_bytes());
-                digest.update(report.end_minute.to_be_bytes());
-                digest.update(report.root);
-                report.nodes.iter().for_each(|node| digest.update(node.0.to_be_bytes()));
+                digest.update(&report.originator.0.to_be_bytes());
+                digest.update(&report.index.to_be_bytes());
+                digest.update(&report.start.0.to_be_bytes());
+                digest.update(&report.end.0.to_be_bytes());
+                digest.update(&report.end_minute.to_be_bytes());
+                digest.update(report.root.as_slice());
+                for node in &report.nodes {
+                    digest.update(&node.0.to_be_bytes());
+                }
             }
             Self::ReportSettled { originator, index, leaves, left, settled } => {
-                digest.update(originator.0.to_be_bytes());
+                digest.update(&originator.0.to_be_bytes());
                 for number in [index, leaves, left, &settled.0] {
-                    digest.update(number.to_be_bytes());
+                    digest.update(&number.to_be_bytes());
                 }
             }
         }
-        digest.finalize()
+        B256::from(*digest.finalize().as_bytes())
     }
 }
 

@@ -10,6 +10,9 @@ const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 /// is a single envelope. 1 KiB is left for the fields around the envelopes.
 pub const PAGE_LEN_BYTES_MAX: usize = MESSAGE_LEN_BYTES_MAX - 1024;
 
+/// The maximum number of bytes in each of the two queues of a stream, unless its reader sets another number. Guessed.
+pub const QUEUE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes around an envelope that is alone in a message, besides its tag and length: at most 10 in
 /// today's schema, and room to spare.
 const WRAPPING_LEN_BYTES: usize = 16;
@@ -48,8 +51,8 @@ impl BatchLimits {
 
     /// Bounds of each of the two queues of a stream: the hub's, and the one for topics that are
     /// being read from disk. Worst-case memory of a stream is twice this and one page, or two pages for a stream of
-    /// strands. Guessed.
-    pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: 4 * 1024 * 1024 };
+    /// strands. The number of envelopes is a guess. [`queue`](Self::queue) has other bounds on bytes.
+    pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: QUEUE_LEN_BYTES_MAX };
 
     /// Bounds of the queue between commits and all streams. Guessed: seconds of work for a fast disk.
     pub(crate) const BACKLOG: Self = Self { envelopes: 65_536, len_bytes: 32 * 1024 * 1024 };
@@ -62,6 +65,11 @@ impl BatchLimits {
     /// Bounds of a query for the whole logs of inboxes: bytes only. Several logs are not cut: the query fails instead.
     pub(crate) const WHOLE_LOGS: Self =
         Self { envelopes: usize::MAX, len_bytes: PAGE_LEN_BYTES_MAX };
+
+    /// Returns the bounds of the queues of a stream that hold `len_bytes` each.
+    pub(crate) fn queue(len_bytes: usize) -> Self {
+        Self { len_bytes, ..Self::QUEUE }
+    }
 
     /// Returns the bounds of half a page, at least one envelope.
     pub(crate) fn half(self) -> Self {

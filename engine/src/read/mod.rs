@@ -43,7 +43,9 @@ pub(crate) mod testing;
 
 pub use error::QueryError;
 pub use feed::{SubscriptionEvent, WaveId};
-pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, is_deliverable, wire_len_bytes};
+pub use limits::{
+    PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, QUEUE_LEN_BYTES_MAX, is_deliverable, wire_len_bytes,
+};
 pub use log_page::EnvelopeEntries;
 pub use memory::{ReadMemory, ReaderId, Unlimited};
 pub use packed::PackedTopics;

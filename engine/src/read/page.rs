@@ -36,7 +36,7 @@ pub(crate) struct PlannedPage {
     pub(crate) rows: Vec<PageRow>,
     /// The envelopes that came with their rows, in the same order. The others are in the log.
     pub(crate) envelopes: Vec<Option<Bytes>>,
-    /// The chain envelopes that envelopes of nodes depend on, by the places of these in `rows`.
+    /// The chain envelopes that commits and envelopes of nodes depend on, by the places of these in `rows`.
     pub(super) depends_on: Vec<(usize, EnvelopeId)>,
     /// Bytes of the envelopes on the wire, or more if envelopes were removed.
     pub(crate) len_bytes: usize,
@@ -118,7 +118,8 @@ impl Filling {
 
     /// Adds the next row, which has been counted already.
     pub(super) fn push(&mut self, topic: usize, row: TopicRow) {
-        if row.id.originator.is_node() {
+        let originator = row.id.originator;
+        if originator.is_node() || originator == OriginatorId::GROUP_MESSAGES {
             let place = self.rows.len();
             let chains = row.depends_on.iter().filter(|on| !on.originator.is_node());
             self.depends_on.extend(chains.map(|&on| (place, on)));

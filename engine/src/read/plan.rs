@@ -4,7 +4,7 @@ mod log_order;
 mod strays;
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
@@ -39,6 +39,8 @@ const LATER_LANES: usize = 7;
 /// to spare.
 const TOPIC_BYTES: usize = 160;
 const LANE_BYTES: usize = 256;
+/// Memory that a plan takes for a commit that it leaves out, in bytes. Counted from the types, with room to spare.
+const LEFT_OUT_BYTES: usize = 96;
 
 /// Form of the reader's position. Decides which lanes stop at an envelope that has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub(crate) struct PagePlan {
     lanes: LaneTable,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
+    /// The commits that a query does not show, each with the place of its topic in the plan.
+    left_out: BTreeSet<(usize, EnvelopeId)>,
     /// The charge for its lanes, if the reader is charged for them between turns.
     charge: Option<HeldMemory>,
     /// The number of times that a charge was refused since envelopes went out.
@@ -149,6 +153,7 @@ impl PagePlan {
             lanes: LaneTable::new(usize::MAX),
             strands: BTreeMap::new(),
             held: Vec::new(),
+            left_out: BTreeSet::new(),
             charge: None,
             refusals: 0,
         }
@@ -205,7 +210,9 @@ impl PagePlan {
 
     /// Returns an estimate of the plan's memory, in bytes, without the envelopes that came with its rows.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.topics.len() * TOPIC_BYTES + self.lanes.len() * LANE_BYTES
+        self.topics.len() * TOPIC_BYTES
+            + self.lanes.len() * LANE_BYTES
+            + self.left_out.len() * LEFT_OUT_BYTES
     }
 
     /// Returns the bytes of the envelopes that came with its rows.

@@ -146,7 +146,6 @@ impl Queue {
     }
 
     /// Returns the length of the waiting envelopes on the wire, in bytes.
-    #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.size.len_bytes()
     }

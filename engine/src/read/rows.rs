@@ -106,7 +106,8 @@ pub(crate) fn is_commit_read(place: EnvelopeId, commits: SequenceId) -> bool {
 ///
 /// Only envelopes of nodes wait, and only for chain strands. Envelopes of a chain are shown in the chain's order,
 /// independently of their claimed dependencies. Any account may write to the contract, and one dependency that
-/// never arrives would stop the group for all its members.
+/// never arrives would stop the group for all its members. Queries leave such an envelope out instead
+/// ([strays](crate::read::plan)).
 pub(crate) fn first_unsatisfied(
     id: EnvelopeId,
     depends_on: &[EnvelopeId],

@@ -88,6 +88,17 @@ impl NodeErrorKind {
 }
 
 impl NodeError {
+    /// Returns the error of a call that a node has answered with a status, or not within the time for it.
+    pub(super) fn of_status(status: Status, waited: Duration) -> Self {
+        match status.code() {
+            // These codes are about the envelopes or the payer: another node would answer the same.
+            Code::InvalidArgument => Self::of_invalid(status),
+            Code::FailedPrecondition | Code::OutOfRange => Self::Refused(status),
+            Code::DeadlineExceeded => Self::Timeout(waited),
+            _ => Self::Failed(status),
+        }
+    }
+
     /// Returns the error of a node that calls the request invalid. Nodes of the reference implementation say so as well
     /// if their validation service does not answer, or if they cannot read the rates.
     pub(super) fn of_invalid(status: Status) -> Self {
@@ -353,6 +364,18 @@ mod tests {
     }
 
     /// Two refusals are final, and two nodes may have the same validation service.
+    #[test]
+    fn only_refusals_for_a_rule_are_final() {
+        let wait = Duration::from_secs(1);
+        let kind = |status| NodeError::of_status(status, wait).kind();
+        assert_eq!(kind(Status::invalid_argument("")), NodeErrorKind::Refused);
+        let unpriced = "error processing payer envelopes:could not calculate congestion fee for envelope 0: no";
+        assert_eq!(kind(Status::invalid_argument(unpriced)), NodeErrorKind::Failed);
+        assert_eq!(kind(Status::unavailable("")), NodeErrorKind::Failed);
+        assert_eq!(kind(Status::resource_exhausted("")), NodeErrorKind::Failed);
+        assert_eq!(kind(Status::deadline_exceeded("")), NodeErrorKind::Timeout);
+    }
+
     #[test]
     fn a_node_whose_validation_service_is_silent_refuses_nothing() {
         let kind = |lines: &str| {

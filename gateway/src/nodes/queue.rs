@@ -89,6 +89,14 @@ impl<T> JobTaker<T> {
         }
     }
 
+    /// Waits until this many jobs are in the queue. Takes none out: each can still be withdrawn. The future may be
+    /// dropped.
+    pub(super) async fn wait_for(&mut self, jobs: usize) {
+        while self.0.waiting.lock().jobs.len() < jobs {
+            self.0.come.notified().await;
+        }
+    }
+
     /// Takes the first job out, if there is one and `fits` returns true for it.
     pub(super) fn next_if(&mut self, fits: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut waiting = self.0.waiting.lock();
@@ -173,6 +181,19 @@ mod tests {
         tokio::task::yield_now().await; // it waits by now, on the one thread of the test
         let _waiting = queue.put(Arc::new(7)).await.unwrap();
         assert_eq!(taking.await.unwrap(), 7);
+    }
+
+    #[test]
+    fn jobs_that_wait_for_others_can_be_withdrawn() {
+        let (queue, mut taker) = job_queue(10);
+        let waiting = [put(&queue, 1), put(&queue, 2)];
+        assert!(taker.wait_for(3).now_or_never().is_none());
+        assert!(taker.wait_for(2).now_or_never().is_some());
+        assert!(waiting[0].give_up());
+        assert!(taker.wait_for(2).now_or_never().is_none(), "one has gone");
+        let _third = put(&queue, 3);
+        assert!(taker.wait_for(2).now_or_never().is_some());
+        assert_eq!(taker.next().now_or_never().as_deref(), Some(&2));
     }
 
     #[test]

@@ -32,18 +32,25 @@ use crate::sharing::TopicKey;
 /// 100 ms; the rest is a guess.
 const CATCH_UP_TRIES: usize = 5;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
+/// Time that the attempts of a request may take together before later ones are cut short. Chosen: clients give up a
+/// call that has no answer for two minutes, and begin anew with the same nodes.
+const ATTEMPTS_TIME: Duration = Duration::from_secs(105);
+/// Time for a call of an attempt that begins after that. A guess: nodes that work answer within a second.
+const LATE_CALL_TIME: Duration = Duration::from_secs(5);
 
 /// A request that nodes are being asked to publish.
 pub(super) struct RequestInProgress {
     pub(super) retry: Mutex<RetryState>,
+    /// The time at which the request came.
+    since: Instant,
     /// The request's place at the gate. Its attempts keep it after the caller has hung up.
     _pass: CallerPass,
 }
 
 impl RequestInProgress {
-    /// Starts a request. `pass` is its place at the gate of requests.
-    pub(super) fn new(retry: RetryState, pass: CallerPass) -> Self {
-        Self { retry: Mutex::new(retry), _pass: pass }
+    /// Starts a request that came at `since`. `pass` is its place at the gate of requests.
+    pub(super) fn new(retry: RetryState, since: Instant, pass: CallerPass) -> Self {
+        Self { retry: Mutex::new(retry), since, _pass: pass }
     }
 }
 
@@ -164,7 +171,8 @@ impl NodeAttempt {
         items: &[PublishItem],
         clients: Vec<WantedEnvelope>,
     ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
-        let (node, timeout) = (&self.node, self.context.timeout);
+        let timeout = call_time(self.context.timeout, self.request.since.elapsed());
+        let node = &self.node;
         let caller = self.request.retry.lock().caller().clone();
         let mut health = node.health.subscribe();
         health.mark_unchanged();
@@ -268,6 +276,12 @@ impl NodeAttempt {
     }
 }
 
+/// Returns the time for a call to a node whose request came `elapsed` ago: `timeout`, or less if the attempts before it
+/// have taken so long that the client would give up before the last one.
+fn call_time(timeout: Duration, elapsed: Duration) -> Duration {
+    timeout.min(ATTEMPTS_TIME.saturating_sub(elapsed).max(LATE_CALL_TIME))
+}
+
 fn indexed(placed: Vec<(PublishItem, PlacedEnvelope)>) -> Vec<(usize, PlacedEnvelope)> {
     placed.into_iter().map(|(item, placed)| (item.index, placed)).collect()
 }
@@ -323,6 +337,19 @@ mod tests {
         fn enter(&self, _: &Id) {}
 
         fn exit(&self, _: &Id) {}
+    }
+
+    /// Four nodes take calls and answer none, as with a database that hangs.
+    #[test]
+    fn the_fifth_node_is_called_before_the_client_gives_up() {
+        let [timeout, search, client] = [30, 2, 120].map(Duration::from_secs);
+        let mut elapsed = Duration::ZERO;
+        for _ in 0..4 {
+            elapsed += call_time(timeout, elapsed) + search;
+        }
+        assert!(elapsed + call_time(timeout, elapsed) < client, "{elapsed:?}");
+        assert_eq!(call_time(timeout, Duration::ZERO), timeout);
+        assert_eq!(call_time(Duration::from_secs(1), client), Duration::from_secs(1));
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl NodePublisher {
         if items.is_empty() {
             return Vec::new();
         }
+        let since = std::time::Instant::now();
         let Ok(pass) = self.gate.enter(caller).await else {
             let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
             return items.into_iter().map(refused).collect();
@@ -124,7 +125,7 @@ impl NodePublisher {
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
-            let request = Arc::new(RequestInProgress::new(retry, pass));
+            let request = Arc::new(RequestInProgress::new(retry, since, pass));
             results.extend(self.place(new, request, BTreeMap::new()).await);
         }
         results

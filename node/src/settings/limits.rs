@@ -1,12 +1,24 @@
 //! Typed settings of the limits on a node's callers.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use hawser_api::{RateLimitSettings, RedisSettings};
 use hawser_serve::address::{Cidr, TrustedProxies};
 
+use super::parse;
 use super::reader::SettingsReader;
 use super::table::{Setting, limits};
+
+/// Topics that the operator may allow a stream. A client that follows as many topics as one `SubscribeTopics` may name
+/// must find room on a stream of `Subscribe`, too; and the protocol permits a million (`docs/protocol/api.md`).
+const TOPICS_PER_STREAM: RangeInclusive<usize> = 10_000..=1_000_000;
+/// Bytes that the operator may allow in a queue. A guess: with less, a burst of usual messages would send each stream
+/// to the disk; with more, two streams that are not read would fill what all queues may hold together (32 MiB).
+const QUEUE_PER_STREAM_BYTES: RangeInclusive<usize> = 256 << 10..=16 << 20;
+/// Reports of misbehaviour that the operator may allow an address in a minute. Without any, the API is better switched
+/// off. A guess: the node checks some seven hundred reports of one envelope in a minute.
+const REPORTS_PER_ADDRESS: RangeInclusive<u32> = 1..=1000;
 
 /// The limits on a node's callers.
 #[derive(Debug, Clone)]
@@ -25,6 +37,12 @@ pub struct CallerLimitSettings {
     pub connections_per_address: usize,
     /// The largest number of open calls per connection.
     pub streams_per_connection: u32,
+    /// The largest number of topics of a stream.
+    pub topics_per_stream: usize,
+    /// The largest number of bytes in a queue of a stream.
+    pub queue_per_stream_bytes: usize,
+    /// The largest number of reports of misbehaviour per address and minute.
+    pub misbehavior_reports_per_address: u32,
 }
 
 impl SettingsReader<'_> {
@@ -46,6 +64,15 @@ impl SettingsReader<'_> {
         let trusted_proxies = self.trusted_proxies();
         let connections = self.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
         let streams = self.above_zero(&limits::STREAMS_PER_CONNECTION);
+        let topics = self.get(&limits::TOPICS_PER_STREAM, |text| {
+            text.parse::<usize>().ok().filter(|topics| TOPICS_PER_STREAM.contains(topics))
+        });
+        let queue = self.get(&limits::QUEUE_PER_STREAM, |text| {
+            parse::size(text).filter(|bytes| QUEUE_PER_STREAM_BYTES.contains(bytes))
+        });
+        let reports = self.get(&limits::MISBEHAVIOR_REPORTS_PER_ADDRESS, |text| {
+            text.parse::<u32>().ok().filter(|reports| REPORTS_PER_ADDRESS.contains(reports))
+        });
         Some(CallerLimitSettings {
             require_node_auth: require_node_auth?,
             require_balance: require_balance?,
@@ -54,6 +81,9 @@ impl SettingsReader<'_> {
             trusted_proxies: trusted_proxies?,
             connections_per_address: usize::try_from(connections?).ok()?,
             streams_per_connection: streams?,
+            topics_per_stream: topics?,
+            queue_per_stream_bytes: queue?,
+            misbehavior_reports_per_address: reports?,
         })
     }
 
@@ -125,5 +155,32 @@ impl SettingsReader<'_> {
 
     pub(super) fn above_zero(&mut self, setting: &Setting) -> Option<u32> {
         self.get(setting, |text| text.parse::<NonZeroU32>().ok().map(NonZeroU32::get))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::tests::read;
+
+    /// Clients would fail at a node whose operator has set such a limit, so the node does not start.
+    #[test]
+    fn limits_with_which_clients_would_fail_are_refused() {
+        let limits = read(&[], &[]).unwrap().limits;
+        assert_eq!((limits.topics_per_stream, limits.queue_per_stream_bytes), (1_000_000, 4 << 20));
+        assert_eq!(limits.misbehavior_reports_per_address, 10);
+        let env = [("HAWSER_TOPICS_PER_STREAM", "10000"), ("HAWSER_QUEUE_PER_STREAM", "256KiB")];
+        let limits = read(&[("misbehavior-reports-per-address", "1000")], &env).unwrap().limits;
+        assert_eq!((limits.topics_per_stream, limits.queue_per_stream_bytes), (10_000, 256 << 10));
+        assert_eq!(limits.misbehavior_reports_per_address, 1000);
+        for (flag, wrong) in [
+            ("topics-per-stream", ["0", "9999", "1000001", "many"]),
+            ("queue-per-stream", ["0", "255KiB", "17MiB", "4194304"]),
+            ("misbehavior-reports-per-address", ["0", "-1", "1001", "1.5"]),
+        ] {
+            for text in wrong {
+                let refused = read(&[(flag, text)], &[]).unwrap_err().to_string();
+                assert!(refused.starts_with("1 fault ") && refused.contains(flag), "{refused}");
+            }
+        }
     }
 }

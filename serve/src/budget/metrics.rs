@@ -14,12 +14,12 @@ impl Collector for MemoryBudget {
         let gauge = |bytes: usize| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
         out.gauge(
             "xmtp_api_memory_bytes",
-            "Memory charged to callers now: requests, answers, streams",
+            "Memory charged to callers now, bytes: requests, answers, streams",
             gauge(self.used_bytes()),
         )?;
         out.gauge(
             "xmtp_api_memory_limit_bytes",
-            "The most memory that is charged to callers",
+            "The most memory that is charged to callers, bytes",
             gauge(self.0.limit_bytes),
         )?;
         out.counter(

@@ -64,24 +64,26 @@ impl Watch {
 
     fn accounts(&self, page: &mut MetricsPage) {
         let seen = &self.seen;
-        page.family("xmtp_chain_watcher_block_time_seconds", "Time of the newest block", "gauge");
+        let help = "Time of the newest block, unix seconds";
+        page.family("xmtp_chain_watcher_block_time_seconds", help, "gauge");
         page.row("", seen.chain_time);
-        page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
+        page.family("xmtp_chain_watcher_gas_price_wei", "Gas price, wei", "gauge");
         page.row("", seen.gas_price.0);
-        let help = "Gas price of the app chain";
+        let help = "Gas price of the app chain, wei";
         page.family("xmtp_chain_watcher_app_gas_price_wei", help, "gauge");
         if let Some(price) = seen.app_gas_price {
             page.row("", price.0);
         }
-        page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
+        let help = "Balance of a payer, millionths of a dollar";
+        page.family("xmtp_chain_watcher_payer_microdollars", help, "gauge");
         for (payer, balance) in &seen.payers {
             page.row(&format!("payer=\"{payer}\""), balance.0);
         }
-        page.family("xmtp_chain_watcher_sender_wei", "Balance of a sender", "gauge");
+        page.family("xmtp_chain_watcher_sender_wei", "Balance of a sender, wei", "gauge");
         for (sender, wei) in &seen.senders {
             page.row(&format!("sender=\"{sender}\""), wei.0);
         }
-        let help = "Balance of a sender on the app chain";
+        let help = "Balance of a sender on the app chain, wei";
         page.family("xmtp_chain_watcher_app_sender_wei", help, "gauge");
         for (sender, wei) in &seen.app_senders {
             page.row(&format!("sender=\"{sender}\""), wei.0);
@@ -100,14 +102,14 @@ impl Watch {
         let last_end_s = |newest: &[OnchainReport]| {
             newest.iter().rfind(|it| it.has_ended(now)).map(OnchainReport::stated_end_s)
         };
-        let help = "End of the last report's range, if a further one is due";
+        let help = "End of the last report's range, if a further one is due, unix seconds";
         page.family("xmtp_chain_watcher_report_end_seconds", help, "gauge");
         for (node, (_, newest)) in all {
             // Otherwise an alert on its age would last for ever.
             let last = last_end_s(newest).filter(|_| self.seen.is_report_due(*node));
             page.row(&of(node), last.unwrap_or(0));
         }
-        let help = "Fees settled of the newest reports";
+        let help = "Fees settled of the newest reports, millionths of a dollar";
         page.family("xmtp_chain_watcher_settled_microdollars", help, "gauge");
         for (node, (_, newest)) in all {
             page.row(&of(node), newest.iter().map(|it| it.fees_settled.get()).sum::<u128>());
@@ -121,7 +123,7 @@ impl Watch {
         self.totals.write_to(page);
         let submitted = self.totals.last_submission_s();
         let latest = submitted.or(all.values().filter_map(|(_, it)| last_end_s(it)).max());
-        let help = "Time since the last report came to the chain";
+        let help = "Time since the last report came to the chain, seconds";
         page.family("xmtp_chain_time_since_last_submission_seconds", help, "gauge");
         if let Some(latest) = latest {
             page.row("", now.saturating_sub(latest));
@@ -159,7 +161,8 @@ impl MetricsSource for Watch {
 
     fn page(&self) -> String {
         let mut page = MetricsPage::default();
-        page.family("xmtp_chain_watcher_last_look_seconds", "Unix time of the last look", "gauge");
+        let help = "Time of the last look, unix seconds";
+        page.family("xmtp_chain_watcher_last_look_seconds", help, "gauge");
         page.row("", self.looked_at);
         page.family("xmtp_chain_watcher_look_failures_total", "Looks that failed", "counter");
         page.row("", self.failures);
@@ -200,7 +203,14 @@ mod tests {
         watch.note(Observation::default(), Vec::new(), 1000);
         // Before events were read, there are no families of theirs.
         watch.events.last_block = Some(1);
-        assert_eq!(of("# TYPE xmtp_chain_", ' ', &watch.page()), documented);
+        let page = watch.page();
+        assert_eq!(of("# TYPE xmtp_chain_", ' ', &page), documented);
+        for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = line.split_once(' ').unwrap();
+            let units = [("_seconds", "seconds"), ("_wei", "wei"), ("dollars", "dollar")];
+            let mut of_name = units.into_iter().filter(|(ending, _)| name.ends_with(*ending));
+            assert!(of_name.all(|(_, unit)| help.contains(unit)), "{name} has no unit: {help}");
+        }
     }
 
     #[test]

@@ -108,9 +108,10 @@ impl ReportTotals {
         all.iter().for_each(|(id, it)| page.row(&of(id), it.end_sequence_id));
         page.family("xmtp_chain_report_settled_total", "Reports settled", "counter");
         all.iter().for_each(|(id, it)| page.row(&of(id), it.settled));
-        page.family("xmtp_chain_fees_settled_picodollars", "Fees settled", "counter");
+        let help = "Fees settled, 10^-12 dollars";
+        page.family("xmtp_chain_fees_settled_picodollars", help, "counter");
         all.iter().for_each(|(id, it)| page.row(&of(id), it.fees_picodollars));
-        let help = "Time from submission to settlement";
+        let help = "Time from submission to settlement, seconds";
         page.family("xmtp_chain_submission_to_settlement_seconds", help, "histogram");
         for (id, it) in all {
             for (bound, within) in BOUNDS_S.iter().zip(it.within) {

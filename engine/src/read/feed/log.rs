@@ -9,6 +9,7 @@ use super::outbox::Outbox;
 use super::tail::Tail;
 use super::{Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
+use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogPage, LogRange};
 
 /// Largest number of strands that the hub routes to a stream one by one. A stream of more gets all envelopes and leaves
@@ -30,6 +31,8 @@ pub(crate) struct LogFeed {
     /// True until the reader has received the event that it has caught up.
     first: bool,
     outbox: Outbox,
+    /// Bounds of the tail.
+    queue: BatchLimits,
 }
 
 /// A catch-up from disk, up to the heads at its start.
@@ -49,7 +52,13 @@ impl LogFeed {
             catch_up: Some(LogCatchUp::default()),
             first: true,
             outbox: Outbox::default(),
+            queue: BatchLimits::QUEUE,
         }
+    }
+
+    /// Bounds the tail.
+    pub(super) fn bound_tails(&mut self, queue: BatchLimits) {
+        self.queue = queue;
     }
 
     /// Returns the originators whose strands the hub routes to this feed; `None` for all.
@@ -132,7 +141,7 @@ impl LogFeed {
             match &mut self.catch_up {
                 None => self.deliver(None, item),
                 Some(LogCatchUp { ceiling: Some(ceiling), tail }) if !ceiling.covers(item.id) => {
-                    tail.push(item, tail.len_bytes());
+                    tail.push(item, tail.len_bytes(), self.queue);
                 }
                 // The page that is being read, or the next one, has it.
                 Some(_) => {}
@@ -148,16 +157,22 @@ impl LogFeed {
     }
 
     /// Returns the bytes kept in memory until pages have come, as on the wire.
-    #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         self.catch_up.as_ref().map_or(0, |catch_up| catch_up.tail.len_bytes())
     }
 
     pub(super) fn handle_overflow(&mut self) {
-        match &mut self.catch_up {
-            Some(catch_up) if catch_up.ceiling.is_some() => catch_up.tail.lose(),
-            Some(_) => {}
-            None => self.catch_up = Some(LogCatchUp::default()),
+        if self.catch_up.is_some() {
+            self.lose_tails();
+        } else {
+            self.catch_up = Some(LogCatchUp::default());
+        }
+    }
+
+    /// Drops what is kept until pages have come. It is read from disk.
+    pub(super) fn lose_tails(&mut self) {
+        if let Some(LogCatchUp { ceiling: Some(_), tail }) = &mut self.catch_up {
+            tail.lose();
         }
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::LogFilling;
 use crate::read::memory::{PageMemory, Unlimited};
-use crate::read::testing::{append, append_invalid, committed, id, ids_of, store, topic};
+use crate::read::testing::{append, append_invalid, committed, cursor, id, ids_of, store, topic};
 
 /// Reads a page of one envelope, and returns it with the number of turns of this work.
 fn page(store: &Store, ranges: Vec<LogRange>, work: usize) -> (LogPage, usize) {
@@ -90,7 +90,7 @@ fn envelopes_of_a_page_in_entries_come_once() {
 fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
     let strands = |count: u32| (100..100 + count).map(OriginatorId).collect::<BTreeSet<_>>();
     let live = |count: u32| {
-        let mut feed = Feed::Log(LogFeed::new(Some(strands(count)), Cursor::new()));
+        let mut feed = Feed::Log(Box::new(LogFeed::new(Some(strands(count)), Cursor::new())));
         feed.skip_to(&Arc::default());
         feed
     };
@@ -112,4 +112,46 @@ fn a_stream_of_very_many_strands_is_one_registration_and_brings_only_its_own() {
         }
     }
     assert_eq!(got, [id(100, 1), id(10_099, 1)]);
+}
+
+#[test]
+fn what_is_kept_while_a_page_is_read_is_within_the_bounds_of_the_stream() {
+    let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));
+    let all: Vec<_> = (1..=20).map(envelope).collect();
+    let queue = BatchLimits::queue(3 * crate::read::wire_len_bytes(all[0].bytes.len()) + 16);
+    let mut feed = LogFeed::new(None, Cursor::new());
+    feed.bound_tails(queue);
+    assert!(feed.poll_read(&Arc::default()).is_some(), "it catches up");
+    for item in all {
+        feed.handle_live(&[item]);
+        assert!(feed.kept_bytes() <= queue.len_bytes, "{} bytes", feed.kept_bytes());
+    }
+}
+
+/// The reader of the stream has no memory for envelopes that come while pages are read.
+#[test]
+fn what_is_dropped_instead_of_kept_is_read_from_disk() {
+    let store = store();
+    let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));
+    let all: Vec<_> = (1..=3).map(envelope).collect();
+    store.commit(&all.iter().map(|it| append(it)).collect::<Vec<_>>()).unwrap();
+    let heads = Arc::new(store.snapshot().heads().unwrap());
+    let mut feed = LogFeed::new(None, Cursor::new());
+    let mut next = feed.poll_read(&Arc::new(cursor(&[(100, 1)])));
+    feed.handle_live(&all[1..]);
+    assert!(feed.kept_bytes() > 0);
+    feed.lose_tails();
+    assert_eq!(feed.kept_bytes(), 0);
+    let mut got = Vec::new();
+    while let Some(Read::Log(ranges)) = next {
+        let (read, _) = page(&store, ranges, 100);
+        feed.handle_page(read);
+        while let Some(event) = feed.poll_event() {
+            if let SubscriptionEvent::Envelopes { envelopes, .. } = event {
+                got.extend(ids_of(&envelopes));
+            }
+        }
+        next = feed.poll_read(&heads);
+    }
+    assert_eq!(got, [1, 2, 3].map(|at| id(100, at)));
 }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
+use super::limits::BatchLimits;
 use super::log_page::{EnvelopeEntries, LogPage, LogRange};
 use super::page::PageRow;
 use super::plan::PagePlan;
@@ -133,7 +134,7 @@ pub(crate) enum Interest {
 #[derive(Debug)]
 pub(crate) enum Feed {
     Topics(Box<TopicFeed>),
-    Log(LogFeed),
+    Log(Box<LogFeed>),
 }
 
 impl Feed {
@@ -153,6 +154,30 @@ impl Feed {
                 Some(routed) => routed.iter().copied().map(Interest::Originator).for_each(each),
                 None => each(Interest::Everything),
             },
+        }
+    }
+
+    /// Bounds what is kept of committed envelopes while pages are read. To be called before anything is kept.
+    pub(crate) fn bound_tails(&mut self, queue: BatchLimits) {
+        match self {
+            Self::Topics(feed) => feed.bound_tails(queue),
+            Self::Log(feed) => feed.bound_tails(queue),
+        }
+    }
+
+    /// Returns the bytes of committed envelopes that are kept until pages have come, as on the wire.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Topics(feed) => feed.kept_bytes(),
+            Self::Log(feed) => feed.kept_bytes(),
+        }
+    }
+
+    /// Drops these envelopes, because there is no memory for them. They are read from disk.
+    pub(crate) fn lose_tails(&mut self) {
+        match self {
+            Self::Topics(feed) => feed.lose_tails(),
+            Self::Log(feed) => feed.lose_tails(),
         }
     }
 

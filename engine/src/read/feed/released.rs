@@ -14,6 +14,7 @@ use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::tail::Tail;
 use crate::committed::Committed;
+use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
@@ -114,6 +115,7 @@ impl ReleasedLanes {
         lane: HeldLane,
         item: &Arc<Committed>,
         kept_bytes: usize,
+        limits: BatchLimits,
         known: impl Fn(EnvelopeId) -> bool,
         has_come: impl Fn(EnvelopeId) -> bool,
     ) {
@@ -124,7 +126,7 @@ impl ReleasedLanes {
             return;
         }
         match first_unsatisfied(item.id, &item.depends_on, known) {
-            None => read.tail.push(item, kept_bytes),
+            None => read.tail.push(item, kept_bytes, limits),
             Some(on) if has_come(on) => read.tail.lose(),
             Some(on) => read.tail.hold(lane, item, on),
         }
@@ -186,6 +188,13 @@ impl ReleasedLanes {
     pub(super) fn cancel(&mut self) {
         self.ready.clear();
         self.reading = None;
+    }
+
+    /// Drops what is kept for the lanes that are being read. They are read on from disk.
+    pub(super) fn lose_tail(&mut self) {
+        if let Some(read) = &mut self.reading {
+            read.tail.lose();
+        }
     }
 
     /// Forgets the lanes of a topic that has left the stream.

@@ -260,7 +260,7 @@ impl Stream {
                 Feed::Topics(Box::new(feed))
             }
             Kind::Log(wanted, from) => {
-                Feed::Log(LogFeed::new(wanted.clone(), from.clone().unwrap_or_default()))
+                Feed::Log(Box::new(LogFeed::new(wanted.clone(), from.clone().unwrap_or_default())))
             }
         };
         let listener = node.hub.listener();

@@ -20,19 +20,19 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Keeps an envelope for later. All tails of a stream share one bound on bytes, and keep
+    /// Keeps an envelope for later. All tails of a stream share the bound of `limits` on bytes, and keep
     /// `kept_bytes` now; a single envelope always fits.
-    pub(super) fn push(&mut self, item: &Arc<Committed>, kept_bytes: usize) {
+    pub(super) fn push(&mut self, item: &Arc<Committed>, kept_bytes: usize, limits: BatchLimits) {
         let len_bytes = wire_len_bytes(item.bytes.len());
-        let fits = kept_bytes == 0 || kept_bytes + len_bytes <= BatchLimits::QUEUE.len_bytes;
-        if !fits || self.items.len() >= BatchLimits::QUEUE.envelopes {
+        let fits = kept_bytes == 0 || kept_bytes + len_bytes <= limits.len_bytes;
+        if !fits || self.items.len() >= limits.envelopes {
             self.lose();
         }
         if !self.lost {
             self.items.push(Arc::clone(item));
             self.len_bytes += len_bytes;
         }
-        debug_assert!(self.items.len() <= BatchLimits::QUEUE.envelopes, "tails are bounded");
+        debug_assert!(self.items.len() <= limits.envelopes, "tails are bounded");
     }
 
     /// Notes that a lane stops at `item`: everything in it from there on is left out.

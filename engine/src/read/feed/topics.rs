@@ -19,6 +19,7 @@ use super::released::{ReleasedLanes, holds_of};
 use super::tail::Tail;
 use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
+use crate::read::limits::BatchLimits;
 use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
@@ -53,6 +54,8 @@ pub(crate) struct TopicFeed {
     /// The catch-up that was read last: catch-ups take turns, page by page.
     turn: CatchUpId,
     outbox: Outbox,
+    /// Bounds of all tails together in bytes, and of each one in envelopes.
+    queue: BatchLimits,
 }
 
 /// State of one topic of the stream.
@@ -125,7 +128,13 @@ impl TopicFeed {
             last_catch_up: CatchUpId::BEGIN,
             turn: CatchUpId::BEGIN,
             outbox: Outbox::default(),
+            queue: BatchLimits::QUEUE,
         }
+    }
+
+    /// Bounds the tails.
+    pub(super) fn bound_tails(&mut self, queue: BatchLimits) {
+        self.queue = queue;
     }
 
     /// Returns the topics of the stream, without topics that are read for their history only.
@@ -473,7 +482,7 @@ impl TopicFeed {
         let Some(state) = self.topics.get(&item.topic) else { return };
         let Some(id) = state.catch_up else { return self.handle_item_of_live(item) };
         let lane = self.lane(item);
-        let kept_bytes = self.kept_bytes();
+        let (kept_bytes, queue) = (self.kept_bytes(), self.queue);
         let catch_up =
             self.catch_ups.get_mut(&id).expect("a catch-up lasts as long as its topics are in it");
         let Some(ceiling) = catch_up.reading.ceiling().filter(|_| !catch_up.is_history()) else {
@@ -488,17 +497,23 @@ impl TopicFeed {
         let has_come = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
         // Only after the last page is it known which envelopes the reader has by then.
         match first_unsatisfied(item.id, &item.depends_on, has_come) {
-            None => catch_up.tail.push(item, kept_bytes),
+            None => catch_up.tail.push(item, kept_bytes, queue),
             Some(on) => catch_up.tail.hold(lane, item, on),
         }
     }
 
-    pub(super) fn handle_overflow(&mut self) {
+    /// Drops what is kept until pages have come. It is read from disk.
+    pub(super) fn lose_tails(&mut self) {
         for catch_up in self.catch_ups.values_mut() {
             if catch_up.reading.ceiling().is_some() && !catch_up.is_history() {
                 catch_up.tail.lose();
             }
         }
+        self.released.lose_tail();
+    }
+
+    pub(super) fn handle_overflow(&mut self) {
+        self.lose_tails();
         self.released.cancel();
         let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
         let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();

@@ -215,3 +215,17 @@ fn what_comes_while_a_lane_is_read_follows_it() {
         assert_eq!(got, expected, "{cursors:?}");
     }
 }
+
+#[test]
+fn what_is_kept_of_topics_that_are_being_read_is_within_the_bounds_of_the_stream() {
+    let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));
+    let all: Vec<_> = (1..=20).map(envelope).collect();
+    let queue = BatchLimits::queue(3 * crate::read::wire_len_bytes(all[0].bytes.len()) + 16);
+    let mut feed = TopicFeed::new(Cursors::PerTopic, [(topic(1), Arc::default())]);
+    feed.bound_tails(queue);
+    assert!(feed.poll_read(&Arc::default()).is_some(), "it catches up");
+    for item in all {
+        feed.handle_live(&[item]);
+        assert!(feed.kept_bytes() <= queue.len_bytes, "{} bytes", feed.kept_bytes());
+    }
+}

@@ -182,7 +182,7 @@ impl PagePlan {
             id,
             originator_ns: place.originator_ns,
             len_bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            depends_on: chain_dependencies(&place.depends_on),
+            depends_on: chain_dependencies(id.originator, &place.depends_on),
             envelope: kept,
         };
         Ok(Some((topic, row)))

@@ -1,4 +1,4 @@
-//! Envelopes of nodes that readers of topics are not shown: strays.
+//! Envelopes that readers of topics are not shown: strays.
 //!
 //! A member of a group names the last commit of that group which it has applied. Any payer may publish into the topic
 //! of a group, and name a place of a chain that is no commit of it. Clients wait two minutes for such a commit, which
@@ -6,6 +6,10 @@
 //! node has the place, and the place certainly is no envelope of the topic. Envelopes behind it are shown.
 //!
 //! A place without an envelope here may have had one of the topic. Envelopes that depend on it are shown.
+//!
+//! Any account may have the chain order a commit that names such a place, or one that the commit itself comes before.
+//! Clients wait for it in queries alone: what waits on a stream they put aside at once. So queries leave such commits
+//! out, with what depends on them, and streams show all commits.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -24,6 +28,11 @@ impl PlanTopic {
             None => self.from.covers(place),
             Some(commits) => is_commit_read(place, commits),
         }
+    }
+
+    /// Returns true if a query reads the topic, and no stream.
+    fn is_of_query(&self) -> bool {
+        self.commits.is_none()
     }
 }
 
@@ -44,19 +53,26 @@ impl PagePlan {
         let mut depends_on = std::mem::take(&mut page.depends_on).into_iter().peekable();
         for (place, row) in page.rows.iter().enumerate() {
             let planned = &self.topics[row.topic];
+            let is_commit = row.id.originator == OriginatorId::GROUP_MESSAGES;
+            let may_be_stray = !is_commit || planned.is_of_query();
             while let Some((_, on)) = depends_on.next_if(|(at, _)| *at == place) {
                 let in_page = commits.get(&row.topic).copied().unwrap_or_default();
-                if planned.is_read(on) || is_commit_read(on, in_page) {
+                if !may_be_stray || planned.is_read(on) || is_commit_read(on, in_page) {
                     continue;
                 }
-                let is_stray = match known.entry((row.topic, on)) {
-                    Entry::Occupied(entry) => *entry.get(),
-                    Entry::Vacant(entry) => *entry.insert(is_elsewhere(&planned.topic, on)?),
-                };
+                let is_never_before = is_commit && !is_commit_read(on, row.id.sequence.previous());
+                let is_stray = is_never_before
+                    || self.left_out.contains(&(row.topic, on))
+                    || match known.entry((row.topic, on)) {
+                        Entry::Occupied(entry) => *entry.get(),
+                        Entry::Vacant(entry) => *entry.insert(is_elsewhere(&planned.topic, on)?),
+                    };
                 stays[place] &= !is_stray;
             }
-            if row.id.originator == OriginatorId::GROUP_MESSAGES {
+            if is_commit && stays[place] {
                 commits.insert(row.topic, row.id.sequence);
+            } else if is_commit {
+                self.left_out.insert((row.topic, row.id));
             }
         }
         for (topic, last) in commits {

@@ -531,7 +531,7 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
     let facts = Facts {
         topic: Some(client.topic().clone()),
         originator_ns: place.originator_ns,
-        depends_on: facts::chain_dependencies(client.depends_on()),
+        depends_on: facts::chain_dependencies(node, client.depends_on()),
         expiry_unix_s: Some(place.expiry_unix_s).filter(|&expiry| expiry < EXPIRY_NEVER),
         receipt: Some(admitted.receipt),
         charge: counted.then(|| Charge {

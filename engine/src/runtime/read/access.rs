@@ -9,6 +9,7 @@ use hawser_storage::{Snapshot, Store};
 use super::hub::Hub;
 use super::page_threads::PageThreads;
 use crate::read::feed::Feed;
+use crate::read::limits::BatchLimits;
 use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
 use crate::runtime::counters::ReadCounters;
@@ -19,6 +20,8 @@ pub(super) struct LogAccess {
     parts: Arc<LogParts>,
     /// The memory that answers are read into.
     pub(super) memory: Arc<dyn ReadMemory>,
+    /// The bounds of each of the two queues of a stream.
+    pub(super) queue: BatchLimits,
 }
 
 /// The parts that all readers of a log share.
@@ -52,7 +55,7 @@ impl LogAccess {
             page_threads: PageThreads::new(),
             counters: Arc::default(),
         };
-        Self { parts: Arc::new(parts), memory: Arc::new(Unlimited) }
+        Self { parts: Arc::new(parts), memory: Arc::new(Unlimited), queue: BatchLimits::QUEUE }
     }
 
     /// Returns the same access with these verified heads.
@@ -63,7 +66,12 @@ impl LogAccess {
 
     /// Returns the same access for a caller whose answers take `memory`.
     pub(super) fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
-        Self { parts: Arc::clone(&self.parts), memory }
+        Self { parts: Arc::clone(&self.parts), memory, queue: self.queue }
+    }
+
+    /// Returns the same access, whose streams have queues with these bounds.
+    pub(super) fn queueing(self, queue: BatchLimits) -> Self {
+        Self { queue, ..self }
     }
 
     /// Returns the heads as announced, and a view that has every place up to them.

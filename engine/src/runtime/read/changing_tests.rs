@@ -87,3 +87,27 @@ async fn the_topics_of_a_wave_are_named_in_their_order_without_those_that_left()
     }
     assert!(!stream.has_events());
 }
+
+/// Played by a client that reads nothing, at a node whose operator gives streams little room.
+#[tokio::test]
+async fn the_queue_of_a_stream_holds_what_its_reader_allows_and_the_stream_misses_nothing() {
+    let node = Node::new();
+    let one = committed(id(100, 1), topic(1), 1, Vec::new());
+    let queue_bytes = 3 * crate::read::wire_len_bytes(one.bytes.len()) + 16;
+    let open = |reader: &Reader| reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let (mut little, mut usual) =
+        (open(&node.reader.clone().queueing(queue_bytes)), open(&node.reader));
+    for stream in [&mut little, &mut usual] {
+        caught_up(stream, WaveId::INITIAL).await;
+    }
+    for sequence in 1..=20 {
+        node.commit_one(id(100, sequence), 1, &[]);
+        assert!(little.listener.len_bytes() <= queue_bytes);
+    }
+    assert!(usual.listener.len_bytes() > queue_bytes, "others have their room");
+    assert_eq!(node.hub.counters().demotions.get(), 1);
+    let all: Vec<EnvelopeId> = (1..=20).map(|sequence| id(100, sequence)).collect();
+    for stream in [&mut little, &mut usual] {
+        assert_eq!(take(stream, all.len()).await, all);
+    }
+}

@@ -256,9 +256,15 @@ impl Hub {
         }
     }
 
-    /// Creates a listener that hears nothing yet.
+    /// Creates a listener that hears nothing yet, with the default bounds.
+    #[cfg(test)]
     pub(crate) fn listener(&self) -> Arc<Listener> {
-        Arc::new(Listener::new(BatchLimits::QUEUE, self.state.counters.clone()))
+        self.listener_within(BatchLimits::QUEUE)
+    }
+
+    /// Creates a listener that hears nothing yet. Its queue holds no more than `limits`.
+    pub(crate) fn listener_within(&self, limits: BatchLimits) -> Arc<Listener> {
+        Arc::new(Listener::new(limits, self.state.counters.clone()))
     }
 
     /// Returns the counters of all listeners.

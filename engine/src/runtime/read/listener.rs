@@ -151,7 +151,6 @@ impl Listener {
     }
 
     /// Returns the length of the waiting envelopes on the wire, in bytes.
-    #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.queue.lock().len_bytes()
     }

@@ -277,3 +277,35 @@ async fn a_stream_without_memory_waits_for_a_minute_and_says_why_it_ends() {
     assert!(matches!(refused, Err(QueryError::NoMemory(_))));
     assert_eq!(few.held.load(Ordering::SeqCst), 0);
 }
+
+/// Played by clients that read slowly on purpose: each stream would hold a part of all envelopes since it was opened.
+#[tokio::test]
+async fn live_envelopes_are_charged_until_they_are_delivered() {
+    const COUNT: u64 = 300;
+    let node = Node::new();
+    let memory = BoundedMemory::of(16 << 20);
+    let held = || memory.held.load(Ordering::SeqCst);
+    let reader = node.reader.charged_to(memory.clone());
+    let mut stream = reader.subscribe_topics([(topic(1), Cursor::new())]);
+    assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, []);
+    assert!(is_silent(&mut stream).await);
+    let before = held();
+    let item = |sequence| committed(id(100, sequence), topic(1), 0, vec![]);
+    let len_bytes = item(1).bytes.len();
+    let all = |first: u64| (first..first + COUNT).map(|sequence| id(100, sequence));
+
+    node.commit((1..=COUNT).map(item).collect());
+    assert!(all(1).eq(take(&mut stream, 1).await));
+    assert!(held() >= before + 300 * len_bytes, "its client has not read the next event");
+    assert!(is_silent(&mut stream).await);
+    assert_eq!(held(), before);
+
+    // Others hold everything: the stream goes on with a few at a time.
+    assert!(memory.take(memory.bound - before));
+    node.commit((COUNT + 1..=2 * COUNT).map(item).collect());
+    let got = take(&mut stream, 1).await;
+    assert!(got.len() * len_bytes <= UNCHARGED_BYTES, "{} envelopes", got.len());
+    let more = take(&mut stream, 300 - got.len()).await;
+    assert!(all(COUNT + 1).eq([got, more].concat()));
+    assert_eq!(held(), memory.bound);
+}

@@ -21,6 +21,7 @@ use crate::ports::Clock;
 use crate::read::PackedTopics;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
+use crate::read::limits::BatchLimits;
 use crate::read::memory::ReadMemory;
 use crate::read::plan::Cursors;
 use crate::read::rows::ROWS_PER_SEEK;
@@ -55,6 +56,14 @@ impl Reader {
     #[must_use]
     pub fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
         Self { log: self.log.charged_to(memory), clock: Arc::clone(&self.clock) }
+    }
+
+    /// Returns the same reader, whose streams hold up to `len_bytes` in each of their two queues. A stream that is
+    /// slower continues from disk. Without this call they hold up to
+    /// [`QUEUE_LEN_BYTES_MAX`](crate::read::QUEUE_LEN_BYTES_MAX).
+    #[must_use]
+    pub fn queueing(self, len_bytes: usize) -> Self {
+        Self { log: self.log.queueing(BatchLimits::queue(len_bytes)), ..self }
     }
 
     /// Returns a reader over a store that nothing commits to while it is read, as of now.
@@ -325,21 +334,21 @@ impl Reader {
         let from_disk = last_seen.is_some();
         let feed =
             LogFeed::new(Some(originators.into_iter().collect()), last_seen.unwrap_or_default());
-        self.subscription(Feed::Log(feed), from_disk)
+        self.subscription(Feed::Log(Box::new(feed)), from_disk)
     }
 
     /// Opens a stream of every valid envelope that is verified from now on. Nothing waits for a
     /// dependency.
     #[must_use]
     pub fn subscribe_all(&self) -> Subscription {
-        self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
+        self.subscription(Feed::Log(Box::new(LogFeed::new(None, Cursor::new()))), false)
     }
 
     /// Opens a stream of every valid and verified envelope behind `last_seen`; of an originator that it does not name,
     /// from the beginning. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_all_after(&self, last_seen: Cursor) -> Subscription {
-        self.subscription(Feed::Log(LogFeed::new(None, last_seen)), true)
+        self.subscription(Feed::Log(Box::new(LogFeed::new(None, last_seen))), true)
     }
 
     /// Returns the durable heads of all strands.

@@ -1,5 +1,5 @@
 //! A payer who is no member of a group publishes into its topic, and names places of the chain that are none of its
-//! commits.
+//! commits. Another one has the chain order commits that name such places.
 
 use hawser_proto::SequenceId;
 use hawser_storage::{Change, Family, SkipReason};
@@ -78,6 +78,64 @@ fn pages_of_strays_alone_are_passed_over() {
     for limit in [1, 2, 50, 51, 0] {
         assert_eq!(ask(limit), [id(200, 51)], "{limit}");
     }
+}
+
+/// Commits of a group, and messages that depend on commits, by their ids: each with what it depends on.
+fn attacked_by_commits() -> (Node, BTreeMap<EnvelopeId, Option<EnvelopeId>>) {
+    let node = Node::new();
+    node.commit_one(id(0, 1), 1, &[]);
+    node.commit_one(id(0, 2), 2, &[]);
+    let mut placed = BTreeMap::from([(id(0, 1), None)]);
+    let mut add = |of: EnvelopeId, on: EnvelopeId| {
+        node.commit_one(of, 1, &[on]);
+        placed.insert(of, Some(on));
+    };
+    // Another group's commit, itself, what never comes, a place of another chain, and one that is left out itself.
+    add(id(0, 3), id(0, 2));
+    add(id(0, 4), id(0, 4));
+    add(id(0, 5), id(0, 1 << 40));
+    add(id(0, 6), id(1, 7));
+    add(id(0, 7), id(0, 3));
+    // A member's.
+    add(id(0, 8), id(0, 1));
+    add(id(100, 1), id(0, 3));
+    add(id(100, 2), id(0, 8));
+    (node, placed)
+}
+
+/// Any account may have the chain order a commit in the topic of a group. In a query, a client waits two minutes for
+/// what it depends on.
+#[tokio::test]
+async fn queries_leave_out_commits_that_depend_on_no_earlier_one_of_their_topic() {
+    let (node, placed) = attacked_by_commits();
+    let ask =
+        |from: &Cursor, limit| ids_of(&node.reader.query_topics(&[topic(1)], from, limit).unwrap());
+    assert_eq!(ask(&Cursor::new(), 0), [id(0, 1), id(0, 8), id(100, 2)]);
+    let covered = [id(100, 1), id(0, 7), id(0, 8), id(100, 2)];
+    assert_eq!(ask(&cursor(&[(0, 5)]), 0), covered, "the reader has their places");
+    for limit in 1..=9 {
+        let (mut from, mut all) = (Cursor::new(), BTreeSet::new());
+        loop {
+            let page = ask(&from, limit);
+            if page.is_empty() {
+                break;
+            }
+            for shown in page {
+                let on = placed[&shown];
+                assert!(on.is_none_or(|on| from.covers(on)), "{shown} in pages of {limit}");
+                from.advance(shown);
+                all.insert(shown);
+            }
+        }
+        assert!(all.contains(&id(0, 8)) && all.contains(&id(100, 2)), "{limit}: {all:?}");
+    }
+    let strand = node.reader.query_originators(&[OriginatorId(0)], &Cursor::new(), 0).unwrap();
+    assert_eq!(ids_of(&strand).len(), 8, "strands are whole");
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let streamed: BTreeSet<EnvelopeId> =
+        caught_up(&mut stream, WaveId::INITIAL).await.into_iter().collect();
+    let all: BTreeSet<EnvelopeId> = placed.into_keys().collect();
+    assert_eq!(streamed, all, "a client puts them aside at once");
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@ use crate::read::queue::PopOutcome;
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
 const TURN_TOPICS: usize = 1024;
 
+/// Bytes of live envelopes that a stream holds without a charge, so that it goes on while its reader has no memory. A
+/// guess: a few messages, as many as its queue may hold in any case.
+const UNCHARGED_BYTES: usize = 4 * 1024;
+
 /// A stream that waits for its first turn.
 pub(super) type Opening =
     Pin<Box<dyn Future<Output = Result<Box<Subscription>, QueryError>> + Send>>;
@@ -62,6 +66,8 @@ pub struct Subscription {
     held: Option<HeldMemory>,
     /// The charge of a user that has ended the stream.
     users: Option<Box<dyn Send>>,
+    /// The charge for envelopes that were taken out of the queue, until they are delivered or pages have come.
+    kept: HeldMemory,
     /// The charge for live topics while they are read again after an overflow.
     reread: HeldMemory,
     /// The retry of that charge while there is no memory for it. Nothing is read before.
@@ -79,10 +85,11 @@ enum Wakeup {
 
 impl Subscription {
     /// Creates a stream that the hub knows from now on.
-    pub(super) fn listening(log: LogAccess, feed: Feed) -> Self {
-        let listener = log.hub.listener();
+    pub(super) fn listening(log: LogAccess, mut feed: Feed) -> Self {
+        let listener = log.hub.listener_within(log.queue);
+        feed.bound_tails(log.queue);
         feed.for_each_interest(|interest| log.hub.listen(interest, &listener));
-        let reread = HeldMemory::lasting(Arc::clone(&log.memory));
+        let [kept, reread] = [(); 2].map(|()| HeldMemory::lasting(Arc::clone(&log.memory)));
         Self {
             log,
             listener,
@@ -94,6 +101,7 @@ impl Subscription {
             taken_bytes: 0,
             held: None,
             users: None,
+            kept,
             reread,
             uncharged: None,
             failed: None,
@@ -186,6 +194,7 @@ impl Subscription {
             }
             // The reader asks for more, and nothing is left: it has what was read.
             self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
+            self.kept.shrink(self.feed.kept_bytes());
             self.awaited.update(&self.feed, &self.log.hub, &self.listener);
             match self.charge_reread() {
                 Ok(true) => self.start_reading(),
@@ -213,7 +222,7 @@ impl Subscription {
                     self.failed = Some(error);
                 }
                 Wakeup::Retry => {}
-                Wakeup::Filled => match self.listener.pop(BatchLimits::STREAM) {
+                Wakeup::Filled => match self.pop() {
                     PopOutcome::Items(items, reached) => {
                         self.feed.handle_live(&items);
                         reached.into_iter().for_each(|place| self.feed.handle_reached(place));
@@ -365,6 +374,21 @@ impl Subscription {
             self.uncharged = None;
         }
         Ok(is_charged)
+    }
+
+    /// Takes envelopes out of the queue, as many as the reader may hold until they are delivered, or until pages have
+    /// come. If it may hold no more, takes a few, and drops those that are kept for pages. Otherwise clients that read
+    /// slowly on purpose would have memory without a charge: each stream a part of all envelopes since it was opened.
+    fn pop(&mut self) -> PopOutcome {
+        let waiting_bytes = self.listener.len_bytes().min(BatchLimits::STREAM.len_bytes);
+        let bytes = self.feed.kept_bytes() + waiting_bytes;
+        let may_hold = bytes <= UNCHARGED_BYTES || self.kept.hold_spare(bytes).is_ok();
+        if !may_hold {
+            self.feed.lose_tails();
+            self.kept.shrink(0);
+        }
+        let len_bytes = if may_hold { waiting_bytes } else { UNCHARGED_BYTES };
+        self.listener.pop(BatchLimits { len_bytes, ..BatchLimits::STREAM })
     }
 
     fn start_reading(&mut self) {

@@ -465,7 +465,9 @@ fn write(node: &Node, strand: u32, count: u64) {
             // The last commit of the group, or the next one.
             let near = chain + dice.below(4);
             let on = id(0, near.saturating_sub((near + 3 - sequence % 3) % 3));
-            let depends_on = if dice.chance(4) && chain > 3 { vec![on] } else { vec![] };
+            // Queries leave out commits that name no earlier one, and streams show them.
+            let may_depend = strand != 0 && chain > 3;
+            let depends_on = if may_depend && dice.chance(4) { vec![on] } else { vec![] };
             let (id, at) = (id(strand, sequence), i64::try_from(sequence).unwrap());
             group.push(committed(id, topic_of(id), at, depends_on));
         }

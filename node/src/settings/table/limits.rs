@@ -143,7 +143,30 @@ pub(in crate::settings) const STREAMS_PER_CONNECTION: Setting = value(
     "1000",
     "Calls that one connection may have open at once",
 );
-
+pub(in crate::settings) const TOPICS_PER_STREAM: Setting = value(
+    "topics-per-stream",
+    "HAWSER_TOPICS_PER_STREAM",
+    Some("1000000"),
+    "a whole number from 10000 to 1000000",
+    "100000",
+    "Topics that one stream of Subscribe may have",
+);
+pub(in crate::settings) const QUEUE_PER_STREAM: Setting = value(
+    "queue-per-stream",
+    "HAWSER_QUEUE_PER_STREAM",
+    Some("4MiB"),
+    "a size from 256KiB to 16MiB, such as 512KiB or 4MiB",
+    "4MiB",
+    "Bytes that wait in memory for one stream; one that is slower continues from disk",
+);
+pub(in crate::settings) const MISBEHAVIOR_REPORTS_PER_ADDRESS: Setting = value(
+    "misbehavior-reports-per-address",
+    "HAWSER_MISBEHAVIOR_REPORTS_PER_ADDRESS",
+    Some("10"),
+    "a whole number from 1 to 1000",
+    "10",
+    "Reports of misbehaviour that one client address may submit in a minute; ten times as many in an hour",
+);
 pub(in crate::settings) const PUBLISHES_PER_PAYER: Setting = value(
     "publishes-per-payer",
     "HAWSER_PUBLISHES_PER_PAYER",
@@ -202,7 +225,7 @@ pub(in crate::settings) const OF_RATES: [&Setting; 10] = [
 ];
 
 /// All settings of this file in the order of the help text.
-pub(super) const ALL: [&Setting; 24] = [
+pub(super) const ALL: [&Setting; 27] = [
     &REQUIRE_NODE_AUTH,
     &REQUIRE_BALANCE,
     &ENABLE,
@@ -221,6 +244,9 @@ pub(super) const ALL: [&Setting; 24] = [
     &REDIS_CONNECT_TIMEOUT,
     &CONNECTIONS_PER_ADDRESS,
     &STREAMS_PER_CONNECTION,
+    &TOPICS_PER_STREAM,
+    &QUEUE_PER_STREAM,
+    &MISBEHAVIOR_REPORTS_PER_ADDRESS,
     &PUBLISHES_PER_PAYER,
     &VALIDATION_API,
     &MIGRATION_SERVER,

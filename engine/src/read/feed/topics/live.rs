@@ -25,7 +25,7 @@ impl TopicFeed {
         let known = |on| is_commit_read(on, commits);
         let has_come = |on| self.popped.covers(on) || state.floor.covers(on);
         if self.holds.note(&lane, &item.topic) {
-            return self.released.keep(lane, item, kept_bytes, known, has_come);
+            return self.released.keep(lane, item, kept_bytes, self.queue, known, has_come);
         }
         match first_unsatisfied(item.id, &item.depends_on, known) {
             None => {
