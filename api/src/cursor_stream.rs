@@ -71,7 +71,7 @@ impl CursorFollower {
         if let Some((sent_at, sent)) = &self.sent {
             tokio::select! {
                 () = sleep(CURSOR_REPEATED_AFTER) => {}
-                () = has_moved(&mut self.moves, &self.heads, *sent_at, sent) => {}
+                () = wait_for_move(&mut self.moves, &self.heads, *sent_at, sent) => {}
                 () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
             }
         }
@@ -106,8 +106,8 @@ fn pause_for(streams: usize) -> Duration {
     CURSOR_SENT_EVERY.max(CURSOR_COSTS.saturating_mul(streams))
 }
 
-/// Returns once the cursor differs from `sent` and the least time since `sent` has passed.
-async fn has_moved(
+/// Waits until the cursor differs from `sent` and the least time since `sent` has passed.
+async fn wait_for_move(
     moves: &mut watch::Receiver<()>,
     heads: &Heads,
     sent_at: Instant,

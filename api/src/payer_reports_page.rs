@@ -116,16 +116,17 @@ fn listed(list: ReportList) -> Vec<serde_json::Value> {
     views.chain(unread).collect()
 }
 
-type Shown = Result<Page, hawser_engine::runtime::ReportStepError>;
+/// A page, or the error with which the reporter could not make one.
+type ReportPageResult = Result<Page, hawser_engine::runtime::ReportStepError>;
 
-fn explained(reporter: &PayerReporter, id: &str) -> Shown {
+fn explained(reporter: &PayerReporter, id: &str) -> ReportPageResult {
     let Some(explained) = reporter.explain(id)? else {
         return Ok(plain(StatusCode::NOT_FOUND, "there is no such report here\n"));
     };
     Ok(json(StatusCode::OK, &ExplainedPage::of(explained)))
 }
 
-fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
+fn usage(reporter: &PayerReporter, payer: PayerAddress) -> ReportPageResult {
     let usage = reporter.usage_of(payer)?;
     let page = UsagePage {
         payer: payer.to_string(),

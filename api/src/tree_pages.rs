@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_engine::Engine;
 use hawser_engine::runtime::{NoProofError, ProofAnswer, ProofReader};
-use hawser_proto::checkpoint::{SUBMISSION_LEN_BYTES_MAX, SUBMISSION_PATH, log_of_path};
+use hawser_proto::checkpoint::{LogPath, SUBMISSION_LEN_BYTES_MAX, SUBMISSION_PATH, log_of_path};
 use hawser_proto::merkle::{TILE_WIDTH, Tile};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_serve::CallCharge;
@@ -76,7 +76,7 @@ enum Part {
 
 impl PagePath {
     fn parse(path: &str) -> Option<Self> {
-        let (originator, node, rest) = log_of_path(path.strip_prefix(PREFIX)?)?;
+        let LogPath { originator, node, rest } = log_of_path(path.strip_prefix(PREFIX)?)?;
         let part = match rest.strip_prefix("tile/") {
             Some(tile) => Part::Tile(Tile::of_path(tile)?),
             None if rest == "checkpoint" => Part::Checkpoint,

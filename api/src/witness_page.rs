@@ -160,7 +160,7 @@ impl WitnessCalls {
 fn node_of(note: &str, network: &str) -> Option<OriginatorId> {
     let origin = note.split('\n').next()?;
     let log = origin.strip_prefix(network)?.strip_prefix("/strands/")?;
-    log_of_path(&format!("{log}/")).filter(|(_, _, rest)| rest.is_empty()).map(|(_, node, _)| node)
+    log_of_path(&format!("{log}/")).filter(|it| it.rest.is_empty()).map(|it| it.node)
 }
 
 fn uncached(mut page: Page) -> Page {

@@ -40,4 +40,4 @@ pub mod void_proof;
 
 pub use file::{EvidenceFile, EvidenceFileError, KnownKeys, UnknownTreeFault};
 pub use judged::{Judged, JudgedTrees};
-pub use network::{NetworkAudit, NodeFindings};
+pub use network::{ClaimCount, NetworkAudit, NodeFindings};

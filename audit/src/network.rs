@@ -13,13 +13,22 @@ use crate::judged::Judged;
 /// Findings about one node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeFindings {
-    /// Proven faults, each once: the first report of it, and of two statements for one place the first one of those
-    /// that differ most.
+    /// Proven faults. Each is listed once, by the first report of it. If several reports show two statements for one
+    /// place, the first of those counts whose statements differ most.
     pub proven: Vec<Judged>,
-    /// Reports that prove nothing, by kind: their number, and the hosts that keep them.
-    pub claims: BTreeMap<i32, (usize, BTreeSet<OriginatorId>)>,
-    /// Hours in which most others did not reach it.
+    /// Reports that prove nothing, by kind.
+    pub claims: BTreeMap<i32, ClaimCount>,
+    /// Hours in which more than half of the other nodes reported that they did not reach it.
     pub outages: Vec<Outage>,
+}
+
+/// The reports of one kind about a node that prove nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClaimCount {
+    /// Their number.
+    pub reports: usize,
+    /// The hosts that keep them.
+    pub hosts: BTreeSet<OriginatorId>,
 }
 
 /// A proven fault, without the envelopes of its report.
@@ -67,9 +76,9 @@ impl NetworkAudit {
             MisbehaviorVerdict::Proven => self.add_proven(accused, number, judged),
             MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => {
                 let claims = &mut self.findings.entry(accused).or_default().claims;
-                let (count, hosts) = claims.entry(number).or_default();
-                *count += 1;
-                hosts.extend(host);
+                let claims = claims.entry(number).or_default();
+                claims.reports += 1;
+                claims.hosts.extend(host);
             }
         }
     }

@@ -20,7 +20,9 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::file::{FiledRate, FiledReport, SCHEMA};
-use crate::{EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit};
+use crate::{
+    ClaimCount, EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit,
+};
 
 const NOW_NS: i64 = 1_750_000_000_000_000_000;
 const ACCUSED: OriginatorId = OriginatorId(300);
@@ -273,7 +275,7 @@ fn each_fact_of_a_network_counts_once_and_refuted_ones_count_against_no_node() {
     let found = &findings[&ACCUSED];
     assert_eq!(found.proven.len(), 2, "places 7 and 8");
     let hosts = [OriginatorId(100), OriginatorId(200)].into_iter().collect();
-    assert_eq!(found.claims[&4], (2, hosts));
+    assert_eq!(found.claims[&4], ClaimCount { reports: 2, hosts });
     assert!(found.outages.is_empty());
     assert_eq!(refuted.values().sum::<usize>(), 1);
 }

@@ -103,6 +103,8 @@ impl SilentStrands {
                 self.unsigned.remove(&originator);
                 continue;
             }
+            // The time counts for one size until the node signs it. If it began anew with each envelope, a strand that
+            // grows all the time would never be due.
             let unsigned = self.unsigned.entry(originator).or_insert((size, now));
             if signed >= unsigned.0 {
                 *unsigned = (size, now);

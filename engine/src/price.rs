@@ -6,8 +6,8 @@ use hawser_storage::{PricedEnvelope, RateRow};
 
 /// Returns base fee and congestion fee of an envelope by the recorded rates; a [`PriceFn`](hawser_storage::PriceFn).
 ///
-/// An envelope without a price costs 0: one that is older than the first rate, or one whose fee leaves
-/// the range of amounts, which no honest node signs.
+/// An envelope without a price costs 0. It has no price if it is older than the first rate, or if its fee leaves the
+/// range of amounts; no honest node signs such a fee.
 #[must_use]
 pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let PricedEnvelope { originator_ns, size_bytes, retention_days, earlier } = *envelope;

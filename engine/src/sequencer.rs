@@ -114,9 +114,9 @@ impl Sequencer {
         self.last_ns
     }
 
-    /// Dates the next places after this time, unix nanoseconds: this node's key has signed something of it about the
-    /// strand, which the stored strand may lack. A time after 2116, which only a thief of the key signs, counts as one
-    /// of that year, so that there is always a later one.
+    /// Dates the next places after this time, unix nanoseconds. This node's key has signed something with this time
+    /// about the strand, which the stored strand may lack. A time after 2116, which only a thief of the key signs,
+    /// counts as one of that year, so that there is always a later time.
     pub fn date_after(&mut self, signed_ns: i64) {
         self.last_ns = self.last_ns.max(signed_ns.min(i64::MAX / 2));
     }

@@ -160,7 +160,7 @@ pub async fn start(
     let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let strands = ChainStrands::default();
     let (reporter, report_task) = reporter(metrics.clone());
-    let common = Common { settings: &settings, ports: &ports, metrics: &metrics, reporter };
+    let common = GatewayParts { settings: &settings, ports: &ports, metrics: &metrics, reporter };
     let nodes = common.nodes(&settings.payer, &strands, share, end.clone());
     report_task.start(nodes.clone(), ports.registry.clone(), ports.rates.clone(), end.clone());
     let checks = Arc::new(checks(&settings, &ports, &nodes, &policies));
@@ -263,11 +263,11 @@ fn observer(
 
 /// Starts the parts that each tenant has of its own: its policies, its connections to nodes, its way to the chain.
 fn tenants(
-    common: &Common<'_>,
+    common: &GatewayParts<'_>,
     running: &RunningTasks,
     end: &CancellationToken,
 ) -> Result<BTreeMap<String, Arc<PublishService>>, StartError> {
-    let Common { settings, ports, metrics, .. } = *common;
+    let GatewayParts { settings, ports, metrics, .. } = *common;
     let mut services = BTreeMap::new();
     for (name, tenant) in &settings.policies.tenants {
         let Some(payer) = settings.tenant_payers.get(name) else {
@@ -395,14 +395,14 @@ impl GatewayHandle {
 }
 
 /// The values that the gateway and all its tenants use.
-struct Common<'a> {
+struct GatewayParts<'a> {
     settings: &'a GatewaySettings,
     ports: &'a GatewayPorts,
     metrics: &'a Arc<GatewayMetrics>,
     reporter: Reporter,
 }
 
-impl Common<'_> {
+impl GatewayParts<'_> {
     /// Starts the connections to all nodes for one payer.
     fn nodes(
         &self,

@@ -308,9 +308,9 @@ pub(crate) async fn judge_at_place(
     join_all(confirming).await
 }
 
-/// Validates `updates` in their order after the log. Works in turns on threads that may block, between which other
-/// callers have the core: each update may have thousands of signatures. Returns `None` if the updates of the log are
-/// not those of an inbox: another node has to be asked.
+/// Validates `updates` in their order after the log. Works in turns on threads that may block, because each update may
+/// have thousands of signatures; between two turns other callers have the core. Returns `None` if the updates of the
+/// log are not those of an inbox: another node has to be asked.
 ///
 /// # Errors
 /// [`GateFullError`] if too many tasks of the caller wait for a core.

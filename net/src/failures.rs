@@ -67,14 +67,14 @@ impl FailureLog {
     /// was connected in between.
     pub(crate) fn warn_not_dialled(&self, peer: OriginatorId, why: &SessionError) {
         if let SessionError::NotDialled(why) = why
-            && self.is_new(peer, why, Instant::now())
+            && self.note_reason(peer, why, Instant::now())
         {
             tracing::warn!(code = "peer_not_dialled", node_id = %peer, why, "this node does not dial an address of a peer");
         }
     }
 
-    /// Returns true if a reason for which the peer is not dialled has to be named, and notes that it is.
-    fn is_new(&self, peer: OriginatorId, why: &str, now: Instant) -> bool {
+    /// Notes a reason for which the peer is not dialled. Returns true if it has to be logged now.
+    fn note_reason(&self, peer: OriginatorId, why: &str, now: Instant) -> bool {
         let mut named = self.named.lock();
         let known = named.entry(peer).or_insert_with(|| NamedPeer::new(now));
         let is_old = now.saturating_duration_since(known.since) >= NAMED_AGAIN_AFTER;
@@ -134,17 +134,17 @@ mod tests {
     fn a_peer_that_is_not_dialled_is_named_for_each_reason_and_again_after_it_was_connected() {
         let (log, start) = (FailureLog::default(), Instant::now());
         let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        assert!(log.is_new(PEER, "it is private", start));
-        assert!(!log.is_new(PEER, "it is private", after(60)), "it was not connected");
-        assert!(log.is_new(PEER, "no node can be there", after(60)), "another reason");
-        assert!(log.is_new(OriginatorId(300), "it is private", after(60)), "another peer");
+        assert!(log.note_reason(PEER, "it is private", start));
+        assert!(!log.note_reason(PEER, "it is private", after(60)), "it was not connected");
+        assert!(log.note_reason(PEER, "no node can be there", after(60)), "another reason");
+        assert!(log.note_reason(OriginatorId(300), "it is private", after(60)), "another peer");
         log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
-        assert!(log.is_new(PEER, "it is private", after(60)));
+        assert!(log.note_reason(PEER, "it is private", after(60)));
         log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
-        assert!(!log.is_new(PEER, "it is private", after(69)), "such peers fill no log");
-        assert!(log.is_new(PEER, "it is private", after(70)), "it lasts");
+        assert!(!log.note_reason(PEER, "it is private", after(69)), "such peers fill no log");
+        assert!(log.note_reason(PEER, "it is private", after(70)), "it lasts");
         // A name that resolves to another address each time.
-        let named = (0..100).filter(|it| log.is_new(PEER, &it.to_string(), after(70)));
+        let named = (0..100).filter(|it| log.note_reason(PEER, &it.to_string(), after(70)));
         assert_eq!(named.count(), REASONS_MAX - 1);
     }
 }

@@ -108,7 +108,7 @@ impl RestoreFolder {
         Self(host_dir.to_owned())
     }
 
-    /// Returns the questions of all nodes of this host. One that cannot be read keeps none of the others.
+    /// Returns the questions of all nodes of this host. A question that cannot be read does not hide the others.
     ///
     /// # Errors
     /// Fails when the state folder cannot be read. A missing folder has no questions.

@@ -207,6 +207,7 @@ impl SignerGuess {
         if self.signer(start).is_none() {
             return start + 1;
         }
+        // `last` is in the run and `behind` is not: first a claim outside is looked for, then the end between both.
         let (mut last, mut probe, mut step) = (start, (start + length).min(end) - 1, 1);
         let mut behind = loop {
             if !self.sample_run(start, probe) {

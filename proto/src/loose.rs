@@ -1,4 +1,4 @@
-//! Payer envelopes as software reads them that keeps what it does not expect.
+//! Payer envelopes as they are read by software that keeps fields which it does not expect.
 //!
 //! Decoders of protobuf differ. The one of the reference implementation passes over a known field that has another wire
 //! type, over groups that are nested ten thousand deep, and in groups over numbers of fields that no message can have.

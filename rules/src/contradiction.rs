@@ -1,4 +1,4 @@
-//! Contradictions: two checkpoints of one node about one strand of which at most one can be true.
+//! Contradictions: two checkpoints of one node about one strand that cannot both be true.
 //!
 //! About the node's own strand they prove that the node has lied. About another strand they are only a claim, because
 //! an observer may have been shown two histories and may have lost the first one.

@@ -123,8 +123,8 @@ impl Registry {
         self.nodes.values()
     }
 
-    /// Returns the record of the node that runs with a key: of several records with this key the one with addresses,
-    /// and without any the first.
+    /// Returns the record of the node that runs with a key. If several records have this key, it is the record with
+    /// addresses, or the first one if none has any.
     #[must_use]
     pub fn running_with(&self, key: &PublicKey) -> Option<&NodeRecord> {
         // The first of equal ones is the minimum.

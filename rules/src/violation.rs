@@ -44,8 +44,8 @@ impl RuleNumber {
         matches!(self.0, 4 | 6 | 7 | 9 | 14)
     }
 
-    /// Returns true if some envelopes with this mark are booked: those of [`Self::is_booked`], and those that do not
-    /// decode here and may elsewhere, of which the bytes decide ([`odd_terms`](crate::odd_terms)).
+    /// Returns true if some envelopes with this mark are booked: those of [`Self::is_booked`], and some of those that
+    /// do not decode here but may decode elsewhere. Their bytes decide ([`odd_terms`](crate::odd_terms)).
     #[must_use]
     pub fn may_be_booked(self) -> bool {
         self.is_booked() || self == Self::UNDECODABLE

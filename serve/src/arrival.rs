@@ -59,8 +59,8 @@ impl From<NoSlotError> for ConnectionRefusedError {
     }
 }
 
-/// The pauses between two looks at first bytes of which some are still to come. Each is twice as long as the one before
-/// it, so that thousands of connections which send one byte take no core.
+/// The pauses between two looks at the first bytes of a connection, while some of them are still to come. Each is twice
+/// as long as the one before it, so that thousands of connections which send one byte take no core.
 // Not `backon`: nothing is drawn at random here, and each connection would hold a random generator.
 #[derive(Debug)]
 pub(crate) struct PeekPauses(Duration);

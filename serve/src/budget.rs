@@ -547,7 +547,7 @@ impl ConnectionShare {
         let mut seen = self.progress();
         loop {
             tokio::time::sleep(limit).await;
-            if self.is_unread_since(&mut seen) {
+            if self.note_unread(&mut seen) {
                 return;
             }
         }
@@ -557,9 +557,9 @@ impl ConnectionShare {
         self.writing.progress()
     }
 
-    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the current progress.
-    fn is_unread_since(&self, seen: &mut usize) -> bool {
-        self.writing.is_unread_since(seen)
+    /// Sets `seen` to the current progress. Returns true if answers wait and the progress was the same before.
+    fn note_unread(&self, seen: &mut usize) -> bool {
+        self.writing.note_unread(seen)
     }
 }
 

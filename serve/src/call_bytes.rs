@@ -83,8 +83,8 @@ impl CallBytes {
         std::mem::replace(&mut self.call, bytes)
     }
 
-    /// Takes up to `bytes` away: those that the connection is charged for first, and of these the ones that are not
-    /// lent first.
+    /// Takes up to `bytes` away. Bytes that the connection is charged for go first, and among these the bytes that are
+    /// not lent.
     pub(crate) fn give_back(&mut self, bytes: usize) -> ReturnedBytes {
         let held = bytes.min(self.held);
         let address_only = (bytes - held).min(self.address_only);

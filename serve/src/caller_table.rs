@@ -11,8 +11,8 @@ use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-/// Largest number of expired callers that a new entry removes. More than one, so that the table shrinks after a
-/// flood.
+/// Largest number of expired callers that a new entry removes. A guess: more than one, so that the table shrinks after
+/// a flood, and few, so that no entry takes long.
 const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
 /// The usage of each caller.

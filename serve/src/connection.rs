@@ -38,6 +38,7 @@ use crate::head_timer::{HeadClock, HeadTimer};
 use crate::overloaded::OverloadedError;
 use crate::request_head::head_bytes;
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
+use crate::short_writes::ShortWrites;
 use crate::socket::{Place, Socket};
 use crate::task_threads::{self, TurnExecutor};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
@@ -370,7 +371,8 @@ impl Connections {
         let Conversation { arrived, share, activity, .. } = talk;
         let service = service_fn(|request| self.answer(request, talk));
         let http = self.http(share, heads);
-        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let stream = TokioIo::new(ShortWrites::new(stream));
+        let connection = http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut unread = pin!(share.unread_for(self.settings.write_timeout));
         tokio::select! {

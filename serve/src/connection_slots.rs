@@ -193,8 +193,8 @@ impl TakenSlots {
         Some(end)
     }
 
-    /// Asks a connection to close for a newcomer, of an address that is known unless it is a proxy's. Returns false if
-    /// there is none that may be closed for it.
+    /// Asks a connection to close for a newcomer. The newcomer's address is unknown if it is a proxy. Returns false if
+    /// no connection may be closed for it.
     fn end_one(&mut self, newcomer: Option<ClientAddress>) -> bool {
         let Some((address, number)) = self.first_to_end(newcomer) else { return false };
         let Some(end) = self.remove(address, number) else { return false };

@@ -95,6 +95,7 @@ mod request_messages;
 mod response;
 mod settings;
 mod shedding;
+mod short_writes;
 mod socket;
 mod status_headers;
 mod task_threads;

@@ -8,8 +8,9 @@
 //! systems both have the same turns.
 //!
 //! A connection begins on the runtime of all connections. Its task moves when the connection becomes a publisher's, and
-//! back when it is none any more. Its socket moves with it (`socket`), because each runtime waits for its own sockets.
-//! A task of one call stays where it began, except that it leaves the publishers' threads when its connection does.
+//! moves back when the connection no longer is one. Its socket moves with it (`socket`), because each runtime waits for
+//! its own sockets. A task of one call stays where it began, except that it leaves the publishers' threads when its
+//! connection does.
 
 use std::panic::resume_unwind;
 use std::pin::Pin;

@@ -5,9 +5,9 @@
 //! before unread bytes is reset. Over HTTP/2 the library resets the stream behind the answer (RFC 9113 §8.1), and some
 //! clients then show nothing.
 //!
-//! So the answer is given at once, and a task reads on in the body beside it and drops what comes, within bounds. A
-//! caller may send bodies that never end: each takes what a call without a message takes, is charged so, and counts as
-//! a stream of its connection, which may have a bounded number.
+//! So the answer is given at once, and a task beside it reads the body on and drops the bytes, within bounds. A caller
+//! may send bodies that never end. Each takes the memory of a call without a message, and is charged for it. It also
+//! counts as one of the streams of its connection, whose number is bounded.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[error("malformed base64 request")]
 struct MalformedTextError;
 
-/// The decoder of a text in base64 that comes in pieces. Where the text is cut does not change what it becomes.
+/// The decoder of a text in base64 that comes in pieces. The decoded bytes do not depend on where the text is cut.
 ///
 /// Between two pieces it holds at most a group of characters, and no part of the memory of a piece.
 #[derive(Debug, Default)]

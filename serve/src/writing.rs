@@ -34,8 +34,8 @@ impl Writing {
         self.progress.load(Relaxed)
     }
 
-    /// Returns true if answers wait and no byte was written since `seen`, and sets `seen` to the current progress.
-    pub(crate) fn is_unread_since(&self, seen: &mut usize) -> bool {
+    /// Sets `seen` to the current progress. Returns true if answers wait and the progress was the same before.
+    pub(crate) fn note_unread(&self, seen: &mut usize) -> bool {
         let before = std::mem::replace(seen, self.progress());
         self.unwritten_bytes.load(Relaxed) > 0 && before == *seen
     }

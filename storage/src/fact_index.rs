@@ -16,8 +16,8 @@ const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Records of one class about one node, and their bytes.
 pub(crate) const CLASS_MAX: Amount = Amount { records: RECORDS_MAX, bytes: LEN_BYTES_MAX };
 /// Records about all nodes together that strangers submitted and that prove nothing, and their bytes. Specified (same
-/// page). A guess: room for four nodes of which each has as much as one may have. Without it, strangers could have a
-/// network of a hundred nodes keep 25 GiB.
+/// page). A guess: four times the bound of a single node. Without it, strangers could make a node keep 25 GiB about a
+/// network of a hundred nodes.
 const SUBMITTED_MAX: Amount = Amount { records: 4 * RECORDS_MAX, bytes: 4 * LEN_BYTES_MAX };
 /// Divisor of a bound that is freed when there are too many records: a tenth, so that one search for the oldest ones
 /// serves many new ones. A guess.

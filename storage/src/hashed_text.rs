@@ -1,4 +1,4 @@
-//! Texts of lines, the last of which is the hash of those before it: manifests of backups and of snapshots.
+//! Manifests of backups and of snapshots: texts whose last line is the hash of all lines before it.
 
 /// Appends the line with the hash to lines.
 pub(crate) fn with_hash(lines: &[u8]) -> Vec<u8> {

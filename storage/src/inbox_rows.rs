@@ -23,8 +23,8 @@ impl Snapshot<'_> {
     }
 
     /// Calls `each` with at most `rows_max` inboxes that an Ethereum address has been in, ascending after `after`, and
-    /// with the update by which it has become a member; `None` if it is none. Returns the last inbox if `rows_max` rows
-    /// were read, since there may be more.
+    /// with the update by which it has become a member; `None` if it is no longer a member. Returns the last inbox if
+    /// `rows_max` rows were read, since there may be more.
     ///
     /// # Errors
     /// When a row cannot be read.

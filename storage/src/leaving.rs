@@ -201,7 +201,7 @@ impl<'a> LeavingStrand<'a> {
     }
 }
 
-/// Says that expired envelopes, the first of which is named, or rows beside them cannot be read.
+/// Logs that expired envelopes, or rows beside them, cannot be read. `envelope` is the first of them.
 pub(crate) fn tell_unread(envelope: EnvelopeId, error: &impl std::fmt::Display) {
     tracing::error!(
         code = "prune_unreadable",

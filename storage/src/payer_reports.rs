@@ -65,8 +65,7 @@ impl NewReportEvents<'_> {
 impl Store {
     /// Returns the events that were recorded after `read`, with a snapshot; all events if `read` is `None`, or if that
     /// part was replaced. Waits for no write: while rows are being replaced, it returns none to a reader that has read
-    /// since the last replacement. Such a write may hang, and the reader goes on with what it has, as if it had come
-    /// before.
+    /// since the last replacement. Such a write may hang, so the reader goes on with the events that it has already.
     #[must_use]
     pub fn new_report_events(&self, read: Option<ReportEventsRead>) -> NewReportEvents<'_> {
         let lasting = self.shared.how.lasting.clone();

@@ -260,6 +260,7 @@ impl RecentState {
             let part = (entries.len() / FORGOTTEN_PART).max(1);
             for (hash, sequence) in entries.drain(..part.min(self.len - envelopes_max)) {
                 self.len -= 1;
+                // From here on the memory is certain only about later places, so readers below it search on disk.
                 if let Some(known) = self.known.get_mut(originator) {
                     known.after = known.after.max(sequence);
                 }

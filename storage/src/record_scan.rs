@@ -1,4 +1,5 @@
-//! Scans past what the disk has damaged: of evidence and of reports in the order of their times, and of topics.
+//! Scans that pass over rows which the disk has damaged: scans of evidence and of reports in the order of their times,
+//! and of topics.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

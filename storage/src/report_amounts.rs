@@ -255,7 +255,7 @@ impl Store {
     }
 }
 
-/// Stages the removal of the rows from the first one of these keys up to the last one, which has no row.
+/// Stages the removal of the rows from `from`, included, to `to`, excluded.
 fn stage_removal(database: &Database, batch: &mut WriteBatch, [from, to]: [AmountsPageKey; 2]) {
     let family = database.family(AmountsPageKey::FAMILY);
     batch.delete_range_cf(family, &from.encode()[..], &to.encode()[..]);

@@ -375,8 +375,8 @@ impl Snapshot<'_> {
         Ok(true)
     }
 
-    /// Calls `each` with the payers of one minute with booked usage, from the one of a key on, ascending, until it
-    /// returns false.
+    /// Calls `each` with the payers who have booked usage in the minute of `from`, ascending from the payer of `from`,
+    /// until it returns false.
     fn payers_from(
         &self,
         from: UsageKey,

@@ -39,7 +39,7 @@ const LOG: &str = "log.sst";
 /// Name of the file with rows of topics.
 const TOPICS: &str = "topics.sst";
 
-/// Held while a folder of files is made or removed inside the one that all of them share.
+/// Held while a folder of files is made or removed inside the folder that all of these share.
 static FOLDERS: Mutex<()> = Mutex::new(());
 
 /// The next changes of one strand, with table files of the rows that have their envelopes. The files are not part of

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 /// A caller of the service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceCaller {
-    /// The name of its network, in which all callers may have one owner.
+    /// The name of its network. One person may own all callers of a network.
     pub network: Arc<str>,
     /// The name of the caller. Requests of one name share the turns of one caller.
     pub name: Arc<str>,

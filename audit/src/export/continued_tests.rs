@@ -12,7 +12,7 @@ use super::tests::{SETTINGS, content, shown_by_node};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE, draft, ns_of, settings};
 use crate::replay::{
-    GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+    GapReason, LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
 };
 
 /// The last place of the first run.
@@ -34,7 +34,7 @@ impl<'a> Hostile<'a> {
 }
 
 impl LogSource for Hostile<'_> {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         self.log.identity()
     }
 

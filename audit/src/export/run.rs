@@ -26,7 +26,9 @@ use super::voids;
 use crate::replay::check::Checker;
 use crate::replay::pipeline;
 use crate::replay::run::unchecked_strands;
-use crate::replay::{GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow};
+use crate::replay::{
+    GapReason, LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow,
+};
 
 /// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.
 const PART_ROWS: u64 = 1_000_000;
@@ -138,7 +140,7 @@ pub fn export(
 
 /// Opens the export in a folder, or begins one.
 fn open(source: &dyn LogSource, folder: &Path) -> Result<Manifest, ExportError> {
-    let (network, node, log) = source.identity();
+    let LogIdentity { network, node, log } = source.identity();
     let fresh = Manifest::new(network, node, &log);
     let Some(mut manifest) = Manifest::read(folder)? else {
         let entries = fs::read_dir(folder).map_err(ExportError::io(folder))?;

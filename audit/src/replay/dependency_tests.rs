@@ -61,7 +61,7 @@ pub(crate) fn of_chain(sequence: u64, ns: i64, transaction: u8) -> Bytes {
 }
 
 impl LogSource for LogWithChain {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         self.node.identity()
     }
 

@@ -114,6 +114,8 @@ impl ReportRanges {
         if self.ends.len() == self.reports.len() {
             return FeePart::AfterLast;
         }
+        // No end of this minute or a later one has been read. Fees are kept by minute, because that end will decide to
+        // which report they belong.
         match &mut self.joined {
             Some((newest, sums)) if minute <= *newest => add(sums, payer, fee),
             _ => add(self.open.entry(minute).or_default(), payer, fee),

@@ -16,7 +16,7 @@ use super::judge::beyond_head;
 use super::judged_nodes::JudgedNodes;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
-use super::source::{LogSource, heads_of};
+use super::source::{LogIdentity, LogSource, heads_of};
 use super::strand::{ReplayContext, ReplayedStrand, StrandReplay};
 use super::void::only_stated;
 
@@ -184,7 +184,7 @@ impl ReplayState {
         booked: &[Rate],
         booked_until_ns: Option<i64>,
     ) -> Self {
-        let (network, node, log) = source.identity();
+        let LogIdentity { network, node, log } = source.identity();
         Self {
             schema: STATE_SCHEMA.to_owned(),
             network,
@@ -475,7 +475,7 @@ impl<'a> Replay<'a> {
     }
 
     fn report(&self) -> ReplayReport {
-        let (network, node, _) = self.source.identity();
+        let LogIdentity { network, node, .. } = self.source.identity();
         let strands: Vec<ReplayedStrand> = self.done.values().cloned().collect();
         let mut unchecked = self.unchecked(&strands);
         unchecked.extend(self.not_compared.iter().cloned());

@@ -15,7 +15,7 @@ use hawser_rules::{Rate, Registry};
 
 use super::checkpoint_list::CheckpointList;
 use super::item::{SourceError, StrandRows, Usage};
-use super::source::{LogRows, LogSource, heads_of};
+use super::source::{LogIdentity, LogRows, LogSource, heads_of};
 use super::void::newest_checkpoint;
 
 /// The newest checkpoint of each strand and node that a second source shows, and beside it the newest one up to the end
@@ -120,7 +120,7 @@ impl<'a> LogWithSecond<'a> {
 }
 
 impl LogSource for LogWithSecond<'_> {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         self.log.identity()
     }
 

@@ -12,10 +12,21 @@ pub(crate) const STRANDS_MAX: usize = 10_000;
 /// The rows of a strand.
 pub type LogRows<'a> = Box<dyn Iterator<Item = Result<StrandRow, SourceError>> + Send + 'a>;
 
+/// The names by which an export, or the state of a replay, recognises its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// The name of the network. A source that is a node states its address instead.
+    pub network: String,
+    /// The node whose folder this is; 0 for every other source.
+    pub node: OriginatorId,
+    /// Bytes that no other log has.
+    pub log: Vec<u8>,
+}
+
 /// A log: a folder, or a node that answers.
 pub trait LogSource {
-    /// Returns the name of the network, the node, and bytes that no other log has.
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>);
+    /// Returns the names of the log.
+    fn identity(&self) -> LogIdentity;
 
     /// Returns the head of each strand.
     ///
@@ -64,7 +75,7 @@ pub trait LogSource {
 }
 
 impl<T: LogSource + ?Sized> LogSource for &T {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         (**self).identity()
     }
 
@@ -131,8 +142,8 @@ mod tests {
     struct StrandList(u32);
 
     impl LogSource for StrandList {
-        fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
-            ("testnet".to_owned(), OriginatorId(100), Vec::new())
+        fn identity(&self) -> LogIdentity {
+            LogIdentity { network: "testnet".to_owned(), node: OriginatorId(100), log: Vec::new() }
         }
 
         fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

@@ -36,7 +36,7 @@ impl TakenOver {
 }
 
 impl LogSource for TakenOver {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         self.0.identity()
     }
 

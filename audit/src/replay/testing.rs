@@ -247,8 +247,8 @@ pub(crate) fn checkpoint(size: u64, root: TreeHash) -> CosignedCheckpoint {
 }
 
 impl LogSource for MemoryLog {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
-        ("testnet".to_owned(), NODE, vec![7; 16])
+    fn identity(&self) -> LogIdentity {
+        LogIdentity { network: "testnet".to_owned(), node: NODE, log: vec![7; 16] }
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

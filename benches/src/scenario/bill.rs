@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use hawser_audit::replay::{
-    BillSettings, BilledReport, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
-    bill,
+    BillSettings, BilledReport, LogIdentity, LogRows, LogSource, SourceError, StoredMark,
+    StrandRow, StrandRows, bill,
 };
 use hawser_engine::price;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -24,9 +24,13 @@ struct StoppedLog<'s> {
 }
 
 impl LogSource for StoppedLog<'_> {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         let identity = self.store.identity();
-        (identity.network.clone(), identity.node, self.store.incarnation().to_vec())
+        LogIdentity {
+            network: identity.network.clone(),
+            node: identity.node,
+            log: self.store.incarnation().to_vec(),
+        }
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

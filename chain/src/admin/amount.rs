@@ -6,9 +6,10 @@ use std::str::FromStr;
 use alloy::primitives::U256;
 use alloy::primitives::aliases::U96;
 
-/// Microdollars per dollar.
+/// Microdollars per dollar, and their decimal digits: the fee token has six decimals.
 const PER_DOLLAR: u128 = 1_000_000;
 const DECIMALS: usize = 6;
+/// The largest number of the contracts' type `uint96`.
 const MAX: u128 = (1 << 96) - 1;
 
 /// An amount in microdollars, the unit of the fee token: at most 96 bits, as in the contracts.
@@ -107,8 +108,8 @@ impl MicroDollars {
 }
 
 impl SignedMicroDollars {
-    /// Returns the balance without its sign. One above 96 bits, of which the registry has 104, becomes the largest
-    /// representable amount.
+    /// Returns the balance without its sign. The registry stores balances in 104 bits; one above 96 bits becomes the
+    /// largest representable amount.
     #[must_use]
     pub fn magnitude(self) -> MicroDollars {
         MicroDollars(self.0.unsigned_abs().min(MAX))

@@ -84,8 +84,8 @@ pub async fn changes(
     Ok(changes)
 }
 
-/// Returns the change of an event that was asked for, with the event's place. Ignores any other one, which an endpoint
-/// may send all the same.
+/// Returns the change of an event that was asked for, with the event's place; `None` for any other event, which an
+/// endpoint may send although it was not asked for.
 fn change(
     log: &Log,
     registry: Address,

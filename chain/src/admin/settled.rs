@@ -81,8 +81,8 @@ pub async fn leaves_of(
     }
 }
 
-/// Returns the leaf of an event that was asked for, with the event's place. Ignores any other one, which an endpoint
-/// may send all the same.
+/// Returns the leaf of an event that was asked for, with the event's place; `None` for any other event, which an
+/// endpoint may send although it was not asked for.
 fn leaf(
     log: &Log,
     registry: Address,

@@ -327,7 +327,7 @@ fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> 
     response(request, counts, asked, head, shown_proofs)
 }
 
-/// Returns the response of which the uses are those on which the endpoints agree.
+/// Returns the response. It states the use of a nonce only if the endpoints agree on it, and else that it is unknown.
 fn response(
     request: &PollRequest,
     counts: Vec<AccountCounts>,

@@ -1,4 +1,4 @@
-//! The current gas price, of which one endpoint of several is not believed: see `crate::prices`.
+//! The current gas price. If several endpoints state one, no single endpoint decides it: see `crate::prices`.
 //!
 //! A transaction is signed at the lower median of the prices that endpoints state. The replacement of a transaction
 //! that was too cheap or is stuck is signed at the upper median. The two medians differ only if the number of endpoints

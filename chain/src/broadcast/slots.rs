@@ -402,7 +402,7 @@ impl NonceSlot {
     /// payload is to be given up now.
     pub(super) fn count_error(&mut self, reason: String) -> bool {
         self.errors = self.errors.saturating_add(1);
-        self.gives_up(self.errors >= ERRORS_MAX, reason)
+        self.give_up_if(self.errors >= ERRORS_MAX, reason)
     }
 
     /// Notes an error after which the transaction is sent again, unless the payload is given up now. A filler gets a
@@ -423,10 +423,11 @@ impl NonceSlot {
     /// Returns true if the payload is to be given up now.
     pub(super) fn count_contested(&mut self, reason: String) -> bool {
         self.contested = self.contested.saturating_add(1);
-        self.gives_up(self.contested >= CONTESTED_MAX, reason)
+        self.give_up_if(self.contested >= CONTESTED_MAX, reason)
     }
 
-    fn gives_up(&mut self, is_enough: bool, reason: String) -> bool {
+    /// Gives the payload up if it is enough. Returns true if that happens now; fillers are never given up.
+    fn give_up_if(&mut self, is_enough: bool, reason: String) -> bool {
         let gives_up = is_enough
             && self.given_up.is_none()
             && matches!(self.purpose, NoncePurpose::Payload(_));

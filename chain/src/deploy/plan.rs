@@ -230,7 +230,7 @@ impl DeploymentPlan {
         let splitter = on.plain("DepositSplitter", &(token, payers, gateway, U256::from(app_id)));
         let settlement = on.pieces;
 
-        let (app, groups, identities) = app_pieces(&layout, registry, gateway);
+        let AppPlan { pieces: app, groups, identities } = app_plan(&layout, registry, gateway);
 
         let addresses = Addresses {
             app_chain_id: app_id,
@@ -258,11 +258,16 @@ impl DeploymentPlan {
         Self { layout, settlement, app, addresses, inbox, is_for_development }
     }
 
-    /// Returns the address of the factory, and that of its first creation, on both chains. The addresses of
-    /// all proxies depend on the latter.
+    /// Returns the address of the factory, on both chains.
     #[must_use]
-    pub fn factory(&self) -> (Address, Address) {
-        (self.layout.factory, self.layout.initializable)
+    pub fn factory(&self) -> Address {
+        self.layout.factory
+    }
+
+    /// Returns the address of the factory's first creation, on both chains. The addresses of all proxies depend on it.
+    #[must_use]
+    pub fn initializable(&self) -> Address {
+        self.layout.initializable
     }
 
     /// Returns all contracts in the order of their creation: the settlement chain's, then the app chain's.
@@ -295,13 +300,17 @@ impl DeploymentPlan {
     }
 }
 
-/// Plans the contracts of the app chain. Returns them with the addresses of the broadcasters of group
-/// messages and of identity updates.
-fn app_pieces(
-    layout: &Layout,
-    registry: Address,
-    gateway: Address,
-) -> (Vec<PlannedContract>, Address, Address) {
+/// The contracts of the app chain.
+struct AppPlan {
+    pieces: Vec<PlannedContract>,
+    /// The broadcaster of group messages.
+    groups: Address,
+    /// The broadcaster of identity updates.
+    identities: Address,
+}
+
+/// Plans the contracts of the app chain.
+fn app_plan(layout: &Layout, registry: Address, gateway: Address) -> AppPlan {
     let mut on = PlanBuilder::new(layout);
     let admins = AppChainParameterRegistry::initializeCall { admins_: vec![gateway] };
     let front = on.front(REGISTRY, admins.abi_encode().into());
@@ -312,7 +321,7 @@ fn app_pieces(
     let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
     let name = "AppChainGateway";
     on.push(name, contract(name).init_code(&(registry, gateway)), Some(front));
-    (on.pieces, groups, identities)
+    AppPlan { pieces: on.pieces, groups, identities }
 }
 
 /// Returns a lower bound of the gas of a creation: the transaction (EIP-2028), the creation, and the deployed code

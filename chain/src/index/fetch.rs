@@ -207,7 +207,8 @@ pub(super) fn weight_of(log: &Log) -> usize {
 }
 
 /// Covers ranges of blocks, ascending, as far as they are not below `from`, by at most `count` ranges of at most
-/// `longest` blocks. One may cover several of them.
+/// `longest` blocks. A range of the result may cover several of the wanted ones. Block numbers are at most
+/// [`BLOCK_NUMBER_MAX`], so none of the sums overflows.
 fn parts(
     wanted: &[RangeInclusive<u64>],
     from: u64,
@@ -218,6 +219,7 @@ fn parts(
     for range in wanted {
         let (mut next, end) = (from.max(*range.start()), *range.end());
         if let Some(part) = parts.last_mut() {
+            // The part then covers the blocks between both ranges, too: their logs cost less than a request more.
             let reaches = part.start().saturating_add(longest - 1);
             if next <= reaches && next <= end {
                 *part = *part.start()..=end.min(reaches);

@@ -63,11 +63,11 @@ impl EndpointLag {
     ) -> Option<LagReason> {
         let behind = head.saturating_sub(newest.number);
         if behind == 0 {
-            self.goes_on();
+            self.note_going_on();
             return None;
         }
         if self.stands.is_some_and(|(before, _)| before.endpoint != newest.endpoint) {
-            self.goes_on();
+            self.note_going_on();
         }
         self.far_since = self.far_since.or(Some(now)).filter(|_| behind > BEHIND_BLOCKS_MAX);
         let is_no_higher = |(before, _): &(NewestBlock, Instant)| newest.number <= before.number;
@@ -93,7 +93,7 @@ impl EndpointLag {
     }
 
     /// Notes that the endpoint in use has blocks that are not read yet.
-    pub(super) fn goes_on(&mut self) {
+    pub(super) fn note_going_on(&mut self) {
         (self.far_since, self.stands) = (None, None);
     }
 

@@ -306,7 +306,7 @@ impl PageReader {
         // The endpoint's own head, while it does not serve the announced one, is not the chain's.
         batch.is_at_head &= self.served.is_none();
         if self.served.is_none() {
-            self.lag.goes_on();
+            self.lag.note_going_on();
         }
         self.own_head = self.own_head.filter(|_| !batch.is_at_head);
         self.context.status.lock().read = Some(batch.position.number);

@@ -272,6 +272,8 @@ impl Walk {
         }
         self.end = end;
         let last = end.min(self.next.saturating_add(self.page - 1));
+        // Blocks near the head may still be replaced, so every header there is kept to find the fork. Far from it, the
+        // headers at both ends of the page are enough, and a page never reaches into the near part.
         let far = head.number.saturating_sub(NEAR);
         if self.next > far {
             self.wanted = (self.next..=last).collect();

@@ -211,7 +211,7 @@ impl ChainContract {
     }
 }
 
-/// Returns the error of endpoints that do not answer, or of which one contradicts another. Removed envelopes leave the
+/// Returns the error for endpoints that do not answer or contradict each other. The command removes envelopes from the
 /// log, so all endpoints that answer have to agree.
 fn not_agreed(error: AgreementError) -> RunError {
     match error {

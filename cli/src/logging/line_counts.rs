@@ -10,7 +10,8 @@ use tracing::Metadata;
 /// Lines of one place of the code that are written in a window. A guess: more than the notes about settings with which
 /// a node starts, and so few that all places together do not fill a disk.
 const LINES_MAX: u32 = 100;
-/// The time in which lines are counted together.
+/// The time in which lines are counted together. A guess: a place of the code that fails without end is still seen each
+/// minute.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
 /// The lines of each place of the code that logs. Bounded by the number of these places in the program.

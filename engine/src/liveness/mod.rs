@@ -31,8 +31,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 const LAG_MAX: Duration = Duration::from_secs(10);
 /// Time for which the lag is above that, after which the node is slow. Specified (same page).
 const SLOW_AFTER: Duration = Duration::from_secs(60);
-/// Time after a fault of this node itself, or after it has disconnected another node or kept it apart, in which silence
-/// proves nothing. Equal to the longest pause between two attempts to reach a peer.
+/// Time for which the silence of another node proves nothing after this node had a fault itself, disconnected the other
+/// node, or kept it apart. Equal to the longest pause between two attempts to reach a peer.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Pause between two looks that shows that this node has slept. Equal to the silence that is a fault of others.
 const SLEPT_AFTER: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub struct OtherNode {
     pub sent_away_at: Option<Instant>,
     /// The last time that it had claimed envelopes of its strand, was asked for them, and had sent nothing.
     pub stalled_at: Option<Instant>,
-    /// The time until which this node's operator keeps it apart from the other one, if one was given.
+    /// The time until which the operator keeps this node apart from the other one, if the operator named a time.
     pub apart_until: Option<Instant>,
     /// The last request that ended with an error: when, and after which time.
     pub failed: Option<(Instant, Duration)>,

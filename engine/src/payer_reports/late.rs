@@ -184,6 +184,7 @@ pub(crate) fn late_places(
     let from = scan.next.unwrap_or_default().max((first, PayerAddress::default()));
     let (mut late, mut rows, mut next) = (scan.late, 0, None);
     let mut unread = None;
+    // `late` is ordered by bytes. A mark is read only for a row that would get a place, because that read is a seek.
     snapshot.usage_from(about, from, last_minute, |minute, payer, row| {
         if rows == rows_max {
             next = Some((minute, payer));

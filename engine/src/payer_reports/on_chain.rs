@@ -82,7 +82,7 @@ struct ReportsAbout {
     kept: BTreeMap<u64, ChainReport>,
     /// Reports below this index are not kept.
     forgotten: u64,
-    /// The minute in which the last one of those ends. All minutes up to it are settled but those of `open` and
+    /// The minute in which the last forgotten report ends. All minutes up to it are settled, except those of `open` and
     /// `merged`.
     forgotten_through: Option<u32>,
     /// The minutes of unsettled reports that are no longer kept, by index.

@@ -69,8 +69,8 @@ pub(crate) struct PlanTopic {
 /// An originator whose next envelope has to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldOriginator {
-    /// The topics, by their places in the plan, in which it has envelopes that wait. Where each topic
-    /// has its own cursor this is one, and where they share one the originator stops in all of them.
+    /// The topics whose envelopes wait, as places in the plan. This is one topic if each topic has its own cursor. If
+    /// topics share a cursor, the originator stops in all of them.
     pub(crate) topics: Vec<usize>,
     /// The last place that has been delivered or left out.
     pub(crate) after: EnvelopeId,
@@ -204,7 +204,7 @@ impl PagePlan {
     }
 
     /// Records that envelopes go out.
-    pub(crate) fn goes_out(&mut self) {
+    pub(crate) fn note_going_out(&mut self) {
         self.refusals = 0;
     }
 

@@ -4,6 +4,7 @@
 //! receiver takes, so that bursts after a stall are not lost.
 //!
 //! No library of rate limits: one checkpoint may cost a sender more than it has left, which the next ones wait for.
+//! A property test checks the bound on what a receiver takes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -133,6 +133,7 @@ impl MendSearch {
         else {
             return;
         };
+        // From the first call with something wanted on: peers that come and go do not prolong the search.
         let search_ends_at = *self.ends_at.get_or_insert(now + SEARCH_WITHIN);
         if self.open.is_some() || search_ends_at <= now {
             return;

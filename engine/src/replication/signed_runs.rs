@@ -26,8 +26,18 @@ pub struct SignedRuns {
     edge: Option<CompactRange>,
     /// The last proof that was verified, with the signature of its checkpoint.
     trusted: Option<SignedPrefix>,
-    /// The first and the last place of consecutive runs, and the peer that sent them.
-    senders: Vec<(SequenceId, SequenceId, OriginatorId)>,
+    /// The senders of unverified places, ascending.
+    senders: Vec<RunSender>,
+}
+
+/// The peer that sent consecutive runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RunSender {
+    /// The first place of the runs.
+    from: SequenceId,
+    /// Their last place.
+    through: SequenceId,
+    peer: OriginatorId,
 }
 
 /// A run of envelopes that a tree signed by their originator contains. Their own signatures are not checked.
@@ -77,14 +87,14 @@ impl SignedRuns {
     }
 
     /// Takes over a run whose places are on their way to readers. Returns its entries.
-    pub fn note(&mut self, from: OriginatorId, run: AcceptedRun) -> Vec<LogEntry> {
+    pub fn note(&mut self, peer: OriginatorId, run: AcceptedRun) -> Vec<LogEntry> {
         let AcceptedRun { entries, edge, prefix } = run;
         let last = SequenceId(edge.size());
         match self.senders.last_mut() {
-            Some((_, through, sender)) if *sender == from => *through = last,
+            Some(sender) if sender.peer == peer => sender.through = last,
             _ => {
-                let first = entries.first().map_or(last, |entry| entry.id.sequence);
-                self.senders.push((first, last, from));
+                let from = entries.first().map_or(last, |entry| entry.id.sequence);
+                self.senders.push(RunSender { from, through: last, peer });
             }
         }
         if self.senders.len() > SENDERS_MAX {
@@ -103,14 +113,13 @@ impl SignedRuns {
     /// Returns the peer that has sent an unverified place, if it is known.
     #[must_use]
     pub fn sender_of(&self, place: SequenceId) -> Option<OriginatorId> {
-        let mut senders = self.senders.iter();
-        let has = |(first, through, _): &&_| (*first..=*through).contains(&place);
-        senders.find(has).map(|(_, _, sender)| *sender)
+        let has = |it: &&RunSender| (it.from..=it.through).contains(&place);
+        self.senders.iter().find(has).map(|it| it.peer)
     }
 
     /// Forgets the senders of envelopes that are now verified.
     pub fn note_verified(&mut self, verified: SequenceId) {
-        self.senders.retain(|(_, through, _)| *through > verified);
+        self.senders.retain(|it| it.through > verified);
     }
 
     /// Forgets all runs: their places are verified.

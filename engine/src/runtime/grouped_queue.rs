@@ -1,4 +1,5 @@
-//! A queue in which groups take turns, and the keys of each group take those of the group.
+//! A queue in which groups take turns, and the keys of each group take those of the group. Not taken from a library,
+//! for the reason in `fair_queue`.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

@@ -25,11 +25,12 @@ struct ReportHistoryState {
     store: Store,
     clock: Arc<dyn Clock>,
     registry: watch::Receiver<Arc<Registry>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptHistory>,
 }
 
+/// The reports on the chain as of the last reading, and the state of that reading.
 #[derive(Default)]
-struct Kept {
+struct KeptHistory {
     reports: Arc<ChainReports>,
     /// The originators whose events are kept. An endpoint could make up events of others without end.
     of: BTreeSet<OriginatorId>,
@@ -65,7 +66,7 @@ impl ReportHistory {
         let mut kept = self.0.kept.lock();
         if !of.is_subset(&kept.of) {
             // Its events were passed over.
-            *kept = Kept { of, ..Kept::default() };
+            *kept = KeptHistory { of, ..KeptHistory::default() };
         }
         let new = self.0.store.new_report_events(kept.read.take());
         if new.is_anew {
@@ -74,7 +75,7 @@ impl ReportHistory {
             kept.waiting.clear();
         }
         let booked_through = booked_through(&new.snapshot)?;
-        let Kept { reports, of, read, waiting, looked_at } = &mut *kept;
+        let KeptHistory { reports, of, read, waiting, looked_at } = &mut *kept;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
         let (booked, later): (Vec<_>, Vec<_>) =
             std::mem::take(waiting).into_iter().partition(|event| event.block <= booked_through);

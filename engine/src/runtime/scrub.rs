@@ -198,9 +198,9 @@ impl Scrubs {
         self.parts.store.note_read_damage();
     }
 
-    /// Returns true while damage prevents a part of this node's work: the end of a strand cannot be read, or
-    /// projections have to be rebuilt.
-    fn is_hindered(&self) -> bool {
+    /// Reads the ends of strands that could not be read before, and forgets those that can be read now. Returns true
+    /// while damage prevents a part of this node's work: such an end is left, or projections have to be rebuilt.
+    fn look_for_hindrance(&self) -> bool {
         let ScrubParts { store, unread_ends, publisher, .. } = &*self.parts;
         let mut ends = unread_ends.lock();
         ends.retain(|end| store.snapshot().get(*end).is_err());
@@ -304,7 +304,7 @@ impl Scrubs {
         done: &mut ScrubDone,
         pace: &mut ScrubPace<'_>,
     ) -> Result<(), ScrubError> {
-        if !self.is_hindered() {
+        if !self.look_for_hindrance() {
             return Ok(());
         }
         let ends = self.parts.unread_ends.lock().clone();
@@ -525,7 +525,7 @@ impl ScrubWorker {
     async fn run(self) {
         let mut stopped = self.stopped.clone();
         let scrubs = self.scrubs.clone();
-        let is_hindered = blocking(move || scrubs.is_hindered()).await;
+        let is_hindered = blocking(move || scrubs.look_for_hindrance()).await;
         let first_after = if is_hindered { HINDERED_FIRST_AFTER } else { FIRST_AFTER };
         let mut pause = self.settings.every.min(first_after);
         loop {
@@ -554,7 +554,7 @@ impl ScrubWorker {
         match done {
             None => every.min(BUSY_AFTER),
             Some(Ok(done)) => {
-                if self.scrubs.is_hindered() {
+                if self.scrubs.look_for_hindrance() {
                     every.min(HINDERED_AFTER)
                 } else if done.report.damages.is_empty() {
                     every

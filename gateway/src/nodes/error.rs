@@ -184,9 +184,9 @@ impl NodeError {
         each.collect()
     }
 
-    /// Returns the errors of requests that a node cannot check now, by the numbers of envelopes that each of them had
-    /// in one call. `None` for a request of which the node names no envelope: without the others it may be published.
-    /// All requests have this error if the node names none of them.
+    /// Returns the errors of requests that a node cannot check now. `counts` are the numbers of envelopes that the
+    /// requests had in one call. `None` for a request whose envelopes the node does not name: it may be published
+    /// without the others. All requests have this error if the node names no envelope.
     pub(super) fn of_requests(&self, counts: &[usize]) -> Vec<Option<Self>> {
         let named = self.of_unable();
         let mut next = 0;

@@ -196,8 +196,9 @@ async fn first_after(
     first_of(page.envelopes, after, signer)
 }
 
-/// Returns the lowest sequence id after `after` of the envelopes that a node shows. Nodes of other software store what
-/// the strand's node has not signed, and show it: other nodes do not miss that, and take none of it.
+/// Returns the lowest sequence id after `after` of the envelopes that a node shows. Nodes of other software
+/// also store and show envelopes that the strand's node has not signed. Other nodes never take these, so they do not
+/// count.
 fn first_of(
     envelopes: Vec<Bytes>,
     after: EnvelopeId,

@@ -9,7 +9,7 @@ use hawser_validation::precheck::PrecheckCaller;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CallerId {
     pub(super) name: Arc<str>,
-    /// The network of an address, in which all callers may have one owner.
+    /// The network of an address. One person may own all addresses of a network.
     network: Option<Arc<str>>,
 }
 

@@ -1,8 +1,8 @@
 //! Applies the limits of its policy to each caller's usage. Plain values; time is an argument.
 //!
 //! A request takes its cost from two token buckets and from the budgets of an hour and a day: from all of them or
-//! from none. A refused request gets the exact time after which it fits, or a second if it fits but for what is held
-//! back. A property test below checks the bound.
+//! from none. A refused request gets the exact time after which it fits, or `HELD_FOR_S` if it would fit without the
+//! amounts that are held back for requests under way. A property test below checks the bound.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::sharing::{SharedCost, SharedLimitError, SharedLimits};
 const CALLERS_MAX: usize = 200_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
-/// The time after which a request is worth another try that fits but for what is held back, seconds. A guess: nodes
-/// answer within a second.
+/// Seconds after which a caller may try again if only the amounts held back for requests under way were in its way. A
+/// guess: nodes answer within a second.
 const HELD_FOR_S: u64 = 1;
 
 /// The cost of a request.
@@ -262,6 +262,7 @@ impl CallerUsage {
                 let Some(most) = most else { continue };
                 let sum = used.saturating_add(cost);
                 if sum.saturating_add(held) > most {
+                    // It may fit as soon as a request under way ends below its most, or else in the next period.
                     let retry_after_s = match sum <= most {
                         true => Some(HELD_FOR_S),
                         false => (cost <= most).then_some(next_s),

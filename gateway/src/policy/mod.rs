@@ -315,8 +315,8 @@ impl Policies {
         })
     }
 
-    /// Returns the network of a caller, with the limits that the callers of a network have together; `None` if this
-    /// caller is none of those.
+    /// Returns the network of a caller, with the limits that its callers have together; `None` if these limits do not
+    /// concern this caller.
     fn network_of<'a>(&'a self, caller: &'a CallerId) -> Option<(&'a str, &'a Policy)> {
         Some((caller.network()?, self.file.network_limits_of(&caller.name)?))
     }

@@ -189,8 +189,8 @@ async fn newest_of(
     each
 }
 
-/// Asks a node for the newest envelopes of the topics of some items, in their order. Keeps nothing of the answer but
-/// what is the items'. Returns `None` without a usable answer.
+/// Asks a node for the newest envelopes of the topics of some items, in their order. Keeps only
+/// the parts of the answer that belong to the items. Returns `None` without a usable answer.
 async fn newest(
     asked: &Node,
     originator: &Node,

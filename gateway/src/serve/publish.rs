@@ -222,8 +222,8 @@ impl PublishService {
         self.policies.retention_days(caller).unwrap_or(self.retention_days)
     }
 
-    /// Returns the cost of an envelope: the base fee of a node, or gas at the current price. What congestion may cost
-    /// is the largest fee of the rate, and no more than the caller's largest price leaves.
+    /// Returns the cost of an envelope: the base fee of a node, or gas at the current price. For congestion it counts
+    /// the largest fee of the rate, but at most the part of the caller's largest price that the base fee leaves.
     fn price(
         &self,
         envelope: &Routed,

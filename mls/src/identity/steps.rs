@@ -57,8 +57,8 @@ impl<U: Borrow<pb::IdentityUpdate>> UpdateCheck<U> {
         Ok(self.verified.len() - first)
     }
 
-    /// Verifies what is left, and checks the update against the state of its inbox before it, except for the answers
-    /// of contract wallets.
+    /// Verifies the remaining signatures, and checks the update against the state of its inbox before the update.
+    /// Leaves out the answers of contract wallets.
     ///
     /// # Errors
     /// Returns an error if the update is invalid, independently of contract wallets' answers.

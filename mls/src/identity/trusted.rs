@@ -63,8 +63,8 @@ impl<U: Borrow<pb::IdentityUpdate>> TrustedUpdate<U> {
         Ok(self.applied - first)
     }
 
-    /// Applies what is left, and advances `state`, the one before the update. Returns the number of accounts that were
-    /// recovered from signatures in all steps.
+    /// Applies the remaining actions, and advances `state`, which is the state before the update. Returns the number of
+    /// accounts that were recovered from signatures in all steps.
     ///
     /// # Errors
     /// Returns an error if the update cannot have been valid in this place. `state` is then unchanged.

@@ -40,7 +40,7 @@ const DETAILS: &str = "grpc-status-details-bin";
 /// Bounds the long messages that are gathered from one peer.
 ///
 /// A message may have 25 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a
-/// bound the peer could send such a message for each strand, but for the last byte.
+/// bound the peer could make this node hold such a message for each strand, by never sending the last byte.
 #[derive(Debug, Clone)]
 pub(super) struct LongMessages(Arc<Semaphore>);
 

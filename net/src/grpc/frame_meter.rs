@@ -36,7 +36,7 @@ const PIECE_LEN_BYTES_MIN: usize = 64;
 /// ten milliseconds, and thousands of idle streams have their keep-alives.
 const FRAMES_MAX: u32 = 10_000;
 const FRAME_EVERY: Duration = Duration::from_millis(1);
-/// Pings and settings, each of which the library answers, that may come at once, and the time after which one more may.
+/// Pings and settings that may come at once, and the time after which one more may. The library answers each of them.
 /// Guesses, as for callers.
 const ANSWERED_FRAMES_MAX: u32 = 250;
 const ANSWERED_FRAME_EVERY: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ const HEADER_BYTES: usize = 5;
 
 /// Cuts the bytes of one answer into messages.
 ///
-/// Invariant: holds at most one message, of which no more than the peer has sent, and the rest of one HTTP/2 frame.
+/// Invariant: holds at most one message and the rest of one HTTP/2 frame. It holds only bytes that the peer has sent.
 #[derive(Debug)]
 pub(super) struct MessageReader {
     /// Longest message that is taken.

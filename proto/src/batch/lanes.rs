@@ -194,8 +194,8 @@ pub(super) fn difference(a: &Lanes, b: &Lanes) -> Lanes {
     carried(made)
 }
 
-/// Carries what limbs have above 52 bits into the next one, and what the last one has above 2²⁵⁶ into the first one.
-/// Each limb is below 2⁵⁵.
+/// Carries the bits of each limb above its lowest 52 into the next limb, and the part of the number above 2²⁵⁶ into the
+/// first limb. Each limb is below 2⁵⁵.
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 fn carried(mut lanes: Lanes) -> Lanes {

@@ -22,8 +22,8 @@ mod witness;
 pub use codec::{CHECKPOINT_LEN, CODEC_LEN_BYTES_MAX, CheckpointCodecError};
 pub use cosigned::{COSIGNATURES_MAX, CosignedCheckpoint, WITNESSES_MAX};
 pub use names::{
-    NETWORK_LEN_MAX, WITNESS_NAME_LEN_MAX, WitnessName, cosigner_name, log_of_path, note_text,
-    origin,
+    LogPath, NETWORK_LEN_MAX, WITNESS_NAME_LEN_MAX, WitnessName, cosigner_name, log_of_path,
+    note_text, origin,
 };
 pub use note::{NOTE_LEN_BYTES_MAX, NoteError};
 pub use prefix::{PREFIX_LEN_MAX, SignedPrefix};

@@ -39,13 +39,24 @@ pub fn origin(network: &str, originator: OriginatorId, node: OriginatorId) -> St
     format!("{network}/strands/{originator}/{node}")
 }
 
-/// Reads the beginning of a path, `ORIGINATOR/NODE/`, which is the end of an [`origin`]. Returns both ids and the rest.
+/// A path that begins with the end of an [`origin`]: `ORIGINATOR/NODE/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPath<'a> {
+    /// The strand.
+    pub originator: OriginatorId,
+    /// The node that observes the strand.
+    pub node: OriginatorId,
+    /// The path below the log; empty for the log itself.
+    pub rest: &'a str,
+}
+
+/// Reads the path of a log, or of something below it. `None` if it does not begin with two ids.
 #[must_use]
-pub fn log_of_path(path: &str) -> Option<(OriginatorId, OriginatorId, &str)> {
+pub fn log_of_path(path: &str) -> Option<LogPath<'_>> {
     let (originator, rest) = path.split_once('/')?;
     let (node, rest) = rest.split_once('/')?;
     let id = |text| decimal(text).and_then(|id| u32::try_from(id).ok()).map(OriginatorId);
-    Some((id(originator)?, id(node)?, rest))
+    Some(LogPath { originator: id(originator)?, node: id(node)?, rest })
 }
 
 /// Returns the name of a node's key in notes that it cosigns.

@@ -59,7 +59,7 @@ pub(super) fn judge(
 /// Returns the transaction that a chain envelope names.
 ///
 /// # Errors
-/// The fact because of which the envelope is not that of a chain.
+/// The fact that shows that the envelope is not one of a chain.
 fn transaction_of(exhibit: &Exhibit) -> Result<TransactionHash, Fact> {
     let fact = |name, text: &str| Err(Fact::new(name, text).at(exhibit.id));
     match exhibit.origin {

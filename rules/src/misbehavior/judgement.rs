@@ -180,7 +180,7 @@ pub struct Judgement {
     pub place: SequenceId,
     /// The findings; the first decides the verdict.
     pub facts: Vec<Fact>,
-    /// Data that would decide what the verdict leaves open; empty unless it is inconclusive or a claim.
+    /// The data that is missing for a final verdict; empty unless the verdict is inconclusive or a claim.
     pub missing: Vec<Missing>,
     /// The host of the report.
     pub host: Host,

@@ -41,10 +41,11 @@ pub struct Tls(Arc<TlsState>);
 
 struct TlsState {
     files: TlsFiles,
-    current: RwLock<Current>,
+    current: RwLock<LoadedTls>,
 }
 
-struct Current {
+/// The certificate and key in use, and the files as they were last seen.
+struct LoadedTls {
     config: Arc<ServerConfig>,
     expires_unix_s: i64,
     /// The files at the last check, usable or not.
@@ -68,7 +69,7 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Self, TlsFilesError> {
         let stamps = files.stamps();
         let LoadedCertificate { config, expires_unix_s } = files.load()?;
-        let current = Current { config, expires_unix_s, stamps, fault: None };
+        let current = LoadedTls { config, expires_unix_s, stamps, fault: None };
         Ok(Self(Arc::new(TlsState { files, current: RwLock::new(current) })))
     }
 

@@ -27,8 +27,8 @@ const WORKERS: usize = 4;
 /// Steps that workers may be ahead of the caller's pace, besides one of each worker. Chosen: the caller is woken up
 /// late when all cores are busy.
 const STEPS_AHEAD: usize = WORKERS;
-/// Time without a commit after which a node counts as idle. A guess: a publisher that comes after it waits once, for
-/// what is not synced then.
+/// Time without a commit after which a node counts as idle. A guess: the first publisher after that time waits once,
+/// until the bytes of the backup that are not on disk yet are synced.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The caller wants a slower backup if its calls take one of this many parts of the time. A guess: calls without pauses
 /// take much less, also when the cores are busy.
@@ -262,7 +262,7 @@ impl Copying<'_> {
         let (hash, len_bytes) = files::hash(&from, pace)?;
         let file = BackupFile { name, len_bytes, hash };
         // An object with another length or other bytes is replaced.
-        let is_new = !self.is_there(&file)? || !self.is_whole(&file, pace)?;
+        let is_new = !self.is_there(&file)? || !self.check_whole(&file, pace)?;
         if is_new {
             let objects = &*self.backups.objects;
             let tag = files::store(objects, &from, &file, &|| self.is_idle(), pace)?;
@@ -289,7 +289,7 @@ impl Copying<'_> {
         let copy = files::copy(objects, from, &|| self.is_idle(), pace)?;
         let file = BackupFile { name, len_bytes: copy.len_bytes, hash: copy.hash };
         // Another worker may have stored the same bytes meanwhile.
-        let is_new = !self.is_there(&file)? || !self.is_whole(&file, pace)?;
+        let is_new = !self.is_there(&file)? || !self.check_whole(&file, pace)?;
         if is_new {
             let tag = copy.finish(objects)?;
             self.seen.lock().note(&files::object_name(file.hash), tag);
@@ -310,9 +310,9 @@ impl Copying<'_> {
         }
     }
 
-    /// Returns true if an object has the bytes of a file. Reads it, unless this process has already read this version
-    /// of the object.
-    fn is_whole(&self, file: &BackupFile, pace: &mut Pace<'_>) -> Result<bool, BackupError> {
+    /// Compares an object with a file. Returns true if they have the same bytes, and remembers this version of the
+    /// object as read. Reads no version twice.
+    fn check_whole(&self, file: &BackupFile, pace: &mut Pace<'_>) -> Result<bool, BackupError> {
         let objects = &*self.backups.objects;
         let object = files::object_name(file.hash);
         let location = objects.location(&object);

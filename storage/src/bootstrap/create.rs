@@ -276,8 +276,8 @@ fn strands_of(
     copied.map(strand).collect()
 }
 
-/// Returns the most useful checkpoints of a strand: first those of its node, then those of observers. Of its node they
-/// are the newest one that is cosigned, and the one that most nodes have cosigned, by which a new node may take the
+/// Returns the most useful checkpoints of a strand: first those of its node, then those of observers. Those of its node
+/// are the newest one with a cosignature, and the one with the most cosignatures, by which a new node may take the
 /// strand. For a chain's strand they are those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,

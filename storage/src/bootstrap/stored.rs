@@ -261,7 +261,7 @@ impl Bootstraps {
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // An object of another length is an incomplete write.
         let found = self.objects.find(&object).map_err(at(&location))?;
-        if found == FoundObject::Plain(len_bytes) && self.is_whole(&object, bytes, seen)? {
+        if found == FoundObject::Plain(len_bytes) && self.check_whole(&object, bytes, seen)? {
             return Ok(false);
         }
         let tag = self.put(&object, bytes).map_err(at(&location))?;
@@ -269,9 +269,9 @@ impl Bootstraps {
         Ok(true)
     }
 
-    /// Returns true if an object has these bytes: the disk or another writer may have changed them since. Reads it,
-    /// unless this process has already read this version of the object.
-    fn is_whole(
+    /// Compares an object with these bytes: the disk or another writer may have changed it since. Returns true if they
+    /// are the same, and remembers this version of the object as read. Reads no version twice.
+    fn check_whole(
         &self,
         object: &str,
         bytes: &[u8],

@@ -1,4 +1,5 @@
-//! Common traits of the keys of evidence and of reports: records about nodes of which one is kept for each fact.
+//! Common traits of the keys of evidence and of reports. Both are records about nodes, and one record is kept for each
+//! fact.
 //!
 //! Each kind of record has two families: the records by their time, and an index of facts that names the record of
 //! each.

@@ -77,7 +77,7 @@ impl FactClass for ReportClass {
     }
 }
 
-/// A fact of which one report is kept: the first. Column family `misbehavior_report_fact`:
+/// The fact that a report states. Only the first report of each fact is kept. Column family `misbehavior_report_fact`:
 /// `[accused u32 BE][class u8][kind u8][detail u8][sequence u64 BE][digest 16]` → time of the report
 /// `u64 BE` and its length `u32 BE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -154,7 +154,7 @@ impl Objects for FolderObjects {
     }
 }
 
-/// Returns the name of the object that a file which was not finished would have been, or `None` for another file.
+/// Returns the object that an unfinished file would have become; `None` if the name is not that of an unfinished file.
 pub(crate) fn object_of_unfinished(name: &str) -> Option<&str> {
     let part = name.strip_suffix(UNFINISHED)?;
     let is_writer = |it: &str| {

@@ -13,8 +13,8 @@ use hawser_audit::partition::{
     ChainsOfLog, ExpectedStrand, ExportedPayers, RangeVerdict, check_partition, merge,
 };
 use hawser_audit::replay::{
-    CheckpointList, FaultKind, Faults, LogRows, LogSource, LogWithSecond, Replay, ReplayReport,
-    ReplaySettings, SecondCheckpoints, SourceError, StrandRows,
+    CheckpointList, FaultKind, Faults, LogIdentity, LogRows, LogSource, LogWithSecond, Replay,
+    ReplayReport, ReplaySettings, SecondCheckpoints, SourceError, StrandRows,
 };
 use hawser_engine::price::recorded_rate;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
@@ -265,7 +265,7 @@ fn fault_of(version: Version) -> Option<(FaultKind, Option<u8>)> {
 struct OneCheckpointLog(CosignedCheckpoint);
 
 impl LogSource for OneCheckpointLog {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         unreachable!("only its checkpoints are read")
     }
 

@@ -278,6 +278,22 @@ fn a_function_whose_name_asks_changes_nothing() {
     assert_none(&broken, "a name that asks takes `&self`: give a function that acts a verb");
 }
 
+/// Helpers of tests may poll what they are given.
+#[test]
+fn a_function_whose_name_asks_changes_no_argument() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]).into_iter().filter(|(path, _)| !is_test(path)) {
+        for declared in code_of(&text).split("fn ").skip(1) {
+            let head = declared.split(['{', ';']).next().unwrap_or(declared);
+            let name = head.split(['(', '<']).next().unwrap_or(head);
+            if ASKS.iter().any(|asks| name.starts_with(asks)) && head.contains(": &mut ") {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert_none(&broken, "a name that asks takes no `&mut`: give a function that acts a verb");
+}
+
 /// Packages that only use others, and the program: their types are seen by no other crate.
 const USERS: [&str; 5] = ["cli", "examples", "tests", "benches", "fuzz"];
 

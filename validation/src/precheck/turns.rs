@@ -23,7 +23,7 @@ use crate::limits::{
 pub struct PrecheckCaller<'a> {
     /// The name of the tenant; empty without tenants.
     pub tenant: &'a str,
-    /// The name of its network, in which all callers may have one owner.
+    /// The name of its network. One person may own all callers of a network.
     pub network: &'a str,
     /// The name of the caller within the tenant.
     pub name: &'a str,
@@ -70,7 +70,7 @@ struct AskedLately {
 }
 
 impl PrecheckTurns {
-    /// Creates the turns for this number of tenants, of which each has an equal share of the questions.
+    /// Creates the turns for this number of tenants. Each tenant has an equal share of the questions.
     pub(super) fn new(tenants: usize) -> Self {
         let for_all = PRECHECK_WALLETS_PER_TURN_MAX - PRECHECK_WALLETS_RESERVED;
         let of_each = |places: usize| (places / tenants.max(1)).max(1);

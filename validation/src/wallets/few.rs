@@ -31,7 +31,8 @@ pub(super) struct ReplyCounts {
     pub(super) hosts: usize,
 }
 
-/// Records of chains of which at most half of the endpoints answer, and of questions to which at most half reply.
+/// Records of chains for which at most half of the endpoints answer, and of questions that at most half of them reply
+/// to.
 ///
 /// Each question has a record of its own, because an endpoint without old state replies only to some of them. Holds at
 /// most [`WALLET_FEW_REPLIES_MAX`] questions: the one that was asked longest ago is forgotten first.
@@ -70,7 +71,7 @@ impl FewReplies {
             chains.remove(&chain_id);
             false
         } else {
-            is_long(chains, chain_id, CHAIN_PAUSE_MAX, now)
+            note_silence(chains, chain_id, CHAIN_PAUSE_MAX, now)
         };
         if is_most(counts.replied) {
             questions.remove(&question);
@@ -82,7 +83,7 @@ impl FewReplies {
                 questions.remove(&oldest);
             }
         }
-        is_long(questions, question, QUESTION_PAUSE_MAX, now) || is_chain_silent
+        note_silence(questions, question, QUESTION_PAUSE_MAX, now) || is_chain_silent
     }
 
     /// Notes the number of a chain's `hosts` that stated their newest block at `now`. Returns true if they suffice:
@@ -102,14 +103,14 @@ impl FewReplies {
             return true;
         }
         // The questions that follow do not wait again.
-        let is_chain_silent = is_long(chains, chain_id, CHAIN_PAUSE_MAX, now);
-        is_long(heads, chain_id, CHAIN_PAUSE_MAX, now) || is_chain_silent
+        let is_chain_silent = note_silence(chains, chain_id, CHAIN_PAUSE_MAX, now);
+        note_silence(heads, chain_id, CHAIN_PAUSE_MAX, now) || is_chain_silent
     }
 }
 
 /// Extends a silence to `now`, or begins it anew after more than `pause_max`. Returns true if it has lasted for
 /// [`FEW_AFTER`].
-fn is_long<K: Ord>(
+fn note_silence<K: Ord>(
     silences: &mut BTreeMap<K, Silence>,
     key: K,
     pause_max: Duration,

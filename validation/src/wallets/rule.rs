@@ -162,7 +162,7 @@ mod tests {
         assert!(WalletChainList::with([31_337]).contains(31_337));
     }
 
-    /// All nodes have this list, so a chain is added to it only with a block from which on it is known.
+    /// All nodes have this list, so a chain is added to it only together with the block at which the list changes.
     #[test]
     fn the_networks_list_is_the_one_that_the_protocol_names() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol/contract-wallets.md");

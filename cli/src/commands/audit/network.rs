@@ -1,6 +1,6 @@
 //! `hawser audit network`: the reports of all nodes, each fact once.
 
-use hawser_audit::{Judged, NetworkAudit, NodeFindings};
+use hawser_audit::{ClaimCount, Judged, NetworkAudit, NodeFindings};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
@@ -135,10 +135,9 @@ fn print_summary(
 }
 
 fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {
-    let claim = |(kind, (count, hosts)): (&i32, &(usize, _))| {
-        let hosts: &std::collections::BTreeSet<OriginatorId> = hosts;
-        let hosts: Vec<u32> = hosts.iter().map(|host| host.0).collect();
-        json!({ "kind": kind, "reports": count, "hosts": hosts })
+    let claim = |(kind, it): (&i32, &ClaimCount)| {
+        let hosts: Vec<u32> = it.hosts.iter().map(|host| host.0).collect();
+        json!({ "kind": kind, "reports": it.reports, "hosts": hosts })
     };
     json!({
         "node_id": node.0,
@@ -150,7 +149,7 @@ fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {
 
 fn print_node(node: OriginatorId, found: &NodeFindings) {
     let (proven, outages) = (found.proven.len(), found.outages.len());
-    let claims: usize = found.claims.values().map(|(count, _)| count).sum();
+    let claims: usize = found.claims.values().map(|it| it.reports).sum();
     output::line(format_args!(
         "node {node}: {}, {}, {}",
         output::count(proven, "proven fault"),

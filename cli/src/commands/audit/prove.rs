@@ -100,7 +100,7 @@ fn of_void(log: &OpenLog, proof: &VoidProof, registry: &Registry) -> Result<Made
     let proven = proof.verify(registry).map_err(refuted)?;
     let network = match log {
         OpenLog::Node(_) => String::new(), // it names none, and its address may have a key
-        OpenLog::Folder(_) | OpenLog::Snapshot(_) => log.view()?.identity().0,
+        OpenLog::Folder(_) | OpenLog::Snapshot(_) => log.view()?.identity().network,
     };
     let file = VoidProofFile::new(TOOL, &network, proof, registry);
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;

@@ -129,7 +129,7 @@ impl Holds {
         self.lanes.range(first..=last).map(|(lane, _)| lane.clone()).collect()
     }
 
-    /// Begins the read of a lane. Returns the place after which it is read, and the topics in which envelopes wait.
+    /// Begins the read of a lane. Returns the place after which the read begins, and the topics whose envelopes wait.
     /// Envelopes that are noted from now on are in none of its pages.
     pub(super) fn begin(&mut self, lane: &HeldLane) -> Option<(EnvelopeId, BTreeSet<Topic>)> {
         let hold = self.lanes.get_mut(lane)?;

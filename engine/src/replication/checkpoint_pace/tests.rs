@@ -3,6 +3,7 @@
 use hawser_proto::SecretKey;
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::TreeHash;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -45,6 +46,30 @@ fn a_flood_is_dropped_and_the_pace_of_an_honest_peer_is_not() {
     assert!(allowance.take(later, &long), "256 signatures a second");
     assert!(!allowance.take(later, &one));
     assert!(!allowance.take(start, &one), "time that steps back gives nothing");
+}
+
+proptest! {
+    /// At most a full allowance passes, and the signatures that it has been given since.
+    #[test]
+    fn an_allowance_takes_no_more_than_its_pace(
+        steps in proptest::collection::vec((0_u64..3_000, 0_usize..3), 1..100),
+    ) {
+        let (start, mut passed_ms, mut taken) = (start(), 0, 0);
+        let costs = [1_u64, 41, 201];
+        let checkpoints = [checkpoint(100, 1, 0), checkpoint(100, 1, 40), checkpoint(100, 1, 200)];
+        let mut allowance = CheckpointAllowance::new(start);
+        for (pause_ms, which) in steps {
+            passed_ms += pause_ms;
+            let now = start + Duration::from_millis(passed_ms);
+            if allowance.take(now, &checkpoints[which]) {
+                taken += costs[which];
+            }
+            // One more for the rounding of floats.
+            prop_assert!(taken * 1000 <= (1024 + 1) * 1000 + 256 * passed_ms);
+        }
+        let end = start + Duration::from_millis(passed_ms);
+        prop_assert!(allowance.is_full(end + Duration::from_secs(4)), "1024 at 256 a second");
+    }
 }
 
 #[test]

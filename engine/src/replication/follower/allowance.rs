@@ -26,7 +26,8 @@ use super::search::{SEARCH_AGAIN_AFTER, SEARCH_FOR};
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The largest allowance. Specified (same page): a search takes as long.
 const ALLOWANCE_MAX: Duration = SEARCH_FOR;
-/// Time in which one unit of time is given back, to all peers together. Specified (same page): a minute in ten.
+/// The divisor of the rate at which allowances are refilled, for all peers together. Specified (same page): ten minutes
+/// give back one minute.
 const GIVEN_BACK_PER: u32 = 10;
 
 /// The allowances of the peers that have been connected.
@@ -184,8 +185,8 @@ impl WaitAllowance {
         until
     }
 
-    /// Returns the time up to which a search rests for the peer, which has so much left, and what of that is not paid
-    /// for yet.
+    /// Returns the time up to which a search rests for the peer, and the part of that rest that is not paid for yet.
+    /// `left` is what the peer has left of its allowance.
     fn settling(&self, now: Instant, settles_for: Duration, left: Duration) -> (Instant, Duration) {
         let end = self.changed_at + settles_for;
         let from = self.settles_until.max(now);

@@ -2,9 +2,9 @@
 //!
 //! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
 //! as many round trips, one a second. So a search asks for the gaps that are known to follow, too (`asked_ranges`), and
-//! remembers what each peer holds of them. A peer that can is asked to name the gaps that follow (`further`). A gap of
-//! which every peer has said a moment ago that it does not hold the places, and for which no search would have to wait,
-//! is passed over without one.
+//! remembers what each peer holds of them. A peer that can is asked to name the gaps that follow (`further`). A gap is
+//! passed over without a search of its own if every peer has just said that it does not hold the places, and if no
+//! search would have to wait for the gap.
 
 use std::time::Instant;
 

@@ -42,7 +42,7 @@ const DOUBLINGS_MAX: u32 = 3;
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 5;
-/// Time after a pause in which a peer that gives no new reason for one is trusted again. A guess.
+/// Time after a pause until the peer is trusted again, if it gives no reason for another pause meanwhile. A guess.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Age of the head that a peer has to claim to be current. Guessed: twice the interval of clocks over gRPC, so
 /// that a peer which is up to date does not look behind because its clock is on its way.

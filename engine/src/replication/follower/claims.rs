@@ -1,8 +1,8 @@
 //! The times at which a peer has claimed the places of a strand.
 //!
-//! A peer that leaves a place out has left it out before it claims the place behind it. So the time in which other
-//! peers may send the missing place counts from that claim, and not only from the moment at which this node reaches
-//! the gap.
+//! A peer sends places in their order, so it has left a place out by the time that it claims the place behind. The time
+//! that other peers have to send the missing place therefore counts from that claim. It does not count from the moment
+//! at which this node reaches the gap, which may be later.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

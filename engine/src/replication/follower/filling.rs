@@ -183,7 +183,7 @@ impl Follower {
         Some((peer.walk_at.max(peer.fill_at), first))
     }
 
-    /// Returns the next range that a peer beside the source is asked for, and the time from which on it may be.
+    /// Returns the next range to ask a peer beside the source for, and the earliest time at which it may be asked.
     pub(super) fn next_beside(&self, peer: &PeerProgress) -> Option<(Instant, Places)> {
         let owed = self.owed_range(peer).map(|range| (peer.fill_at, range));
         owed.or_else(|| self.next_range(peer))

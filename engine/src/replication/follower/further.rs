@@ -4,8 +4,8 @@
 //! further range after the other, or, if it answers such wants, once for the gaps behind and for no envelopes: then
 //! neither the bytes between the gaps nor the number that this node knows of bound how many are searched for together.
 //! Over gRPC each range is a call, and calls need not wait for each other: one want asks for the gaps of a few ranges.
-//! Only the gap of the search decides when that may end: for the answers about what is behind it, it is put off by a
-//! second at most, in which no other search could ask all peers anyway.
+//! Only the gap of the search decides when the search may end. It waits at most one more second for answers about the
+//! ranges behind that gap. This delays nothing, because no other search could ask all peers within that second.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -62,8 +62,8 @@ enum FurtherWant {
 }
 
 impl FurtherRanges {
-    /// Returns these ranges, of which no peer has been asked for one. The source has claimed or shown the strand up
-    /// to `claimed`.
+    /// Returns these ranges as ranges that no peer has been asked for yet. The source has claimed or shown the strand
+    /// up to `claimed`.
     pub(super) fn new(ranges: Vec<Places>, claimed: SequenceId) -> Self {
         Self { ranges, claimed: claimed.min(SequenceId::MAX), steps: BTreeMap::new() }
     }

@@ -48,7 +48,7 @@ impl ShownPlaces {
         }
     }
 
-    /// True if none of these places was added.
+    /// Returns true if none of these places was added.
     fn has_none(&self, from: SequenceId, through: SequenceId) -> bool {
         !(from.0..=through.0).any(|place| self.has(SequenceId(place)))
     }

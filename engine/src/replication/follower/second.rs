@@ -5,7 +5,7 @@ use hawser_storage::LogEntry;
 use super::{Follower, PendingWrites};
 
 impl Follower {
-    /// Has a signed envelope compared with what is held at its place, which the same answer has taken before. Two
+    /// Has a signed envelope compared with the one that the same answer has put at its place before. Two
     /// statements of a registered node for one place are evidence against it. The strands of the older network have no
     /// such node, and nothing of this node's own strand may be found without its guard.
     pub(super) fn compare_second(&self, entry: LogEntry, writes: &mut PendingWrites) {

@@ -132,7 +132,7 @@ impl Follower {
 
     /// Records that a peer ended an open want and sent none of the envelopes that it claims.
     pub(super) fn note_refusal(&mut self, now: Instant, peer: OriginatorId) {
-        if self.ends_unmet(peer) {
+        if self.end_unmet(peer) {
             self.choice.doubt(now, peer);
         }
     }
@@ -140,14 +140,14 @@ impl Follower {
     /// Notes that the connection of a peer has ended. A peer could end it shortly before the end of each trial, and
     /// several such peers would keep all others out.
     pub(super) fn note_lost(&mut self, now: Instant, peer: OriginatorId) {
-        if self.ends_unmet(peer) {
+        if self.end_unmet(peer) {
             self.choice.doubt_shortly(now, peer);
         }
     }
 
     /// Ends the trial of a peer. Returns true if the peer was tried, or is a relay that is the source and claims more
     /// than was accepted.
-    fn ends_unmet(&mut self, peer: OriginatorId) -> bool {
+    fn end_unmet(&mut self, peer: OriginatorId) -> bool {
         if self.choice.is_fixed {
             return false;
         }
@@ -297,8 +297,8 @@ impl Follower {
         (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 
-    /// Returns a peer beside the source that claims more than was accepted: the one with the best
-    /// [record](super::choice::Choice::record), and then the one that claims most.
+    /// Returns a peer beside the source that claims more than was accepted. Of several, it is the peer with the best
+    /// [record](super::choice::Choice::record), and of equal ones the peer that claims most.
     pub(super) fn rival(&self) -> Option<OriginatorId> {
         let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
             let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);

@@ -32,7 +32,7 @@ impl Follower {
         self.search.as_ref().is_some_and(|search| search.passed_by.contains(&peer))
     }
 
-    /// Returns the time from which on the search could end without the answer of a peer.
+    /// Returns the earliest time at which the search could end without the answer of a peer.
     fn waits_since(&self, peer: OriginatorId) -> Option<Instant> {
         let search = self.search.as_ref()?;
         let asked_at = search.asked_at.get(&peer)?;

@@ -151,7 +151,8 @@ impl<'a> InboxReplay<'a> {
     }
 }
 
-/// Begins to look for what the verdict on an update needs that waits behind another one of its inbox.
+/// Begins to look up the data that the verdict on an update needs while the update waits behind another one of its
+/// inbox.
 pub(super) fn look_ahead(
     judge: &dyn IdentityJudge,
     inbox: InboxId,
@@ -353,6 +354,7 @@ fn add_updates(
                 return Ok(());
             }
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
+            // The number of signers is known after the work is done, so the most that it can cost has to fit before.
             let cost_of = |signers: usize| {
                 len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES))
             };

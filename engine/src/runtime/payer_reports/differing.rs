@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{ReportDifference, ReportId};
 
-/// Differing reports that are remembered, so that none is recomputed at every look. A guess: many times what nodes
-/// write in the time in which a report can be submitted.
+/// Differing reports that are remembered, so that none is recomputed at every look. A guess: many times the number of
+/// reports that nodes write while one of them can still be submitted.
 const DIFFERING_MAX: usize = 4096;
 /// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part
 /// of the cost of judging at each.

@@ -19,7 +19,7 @@ const LEAVES_MAX: usize = 1_000_000;
 /// kept. An honest originator has a report in some hours; a hostile node can write a true one for each minute of a
 /// range.
 const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
-/// The hour that stands for the start, of which the hour is not known. No clock shows it.
+/// The value that stands for the hour of the start, which is not known. No clock shows this hour.
 const HOUR_OF_START: u32 = u32::MAX;
 
 /// The leaves of reports, by report. If there are too many leaves, the originator with the most leaves loses its oldest

@@ -16,8 +16,8 @@ use crate::payer_reports::{
     ChainReport, LateMinutes, LateScan, SkippedRead, attestations_behind, late_places,
 };
 
-/// The newest reports about an originator of which all minutes are looked at. A guess: what falls between two reports
-/// comes with the envelopes of the next one. Of older ones the last two minutes are.
+/// The newest reports about an originator whose minutes are all looked at. Of older reports only the last two minutes
+/// are. A guess: envelopes that fall between two reports come with those of the next one.
 const REPORTS_WHOLE: usize = 2;
 
 /// The most work of one look at an originator, however many of its reports have late envelopes. The next look goes on

@@ -40,8 +40,8 @@ impl ReportStage {
 pub struct StageCount {
     /// Their number.
     pub reports: u64,
-    /// The earliest minute in which one of them ends, since 1970; `None` without reports. If no node has
-    /// attested the report, the minute is an unproven statement of its writer.
+    /// The earliest end of these reports, in minutes since 1970; `None` without reports. If no node has attested the
+    /// report, the minute is an unproven statement of its writer.
     pub oldest_end_minute: Option<u32>,
 }
 

@@ -37,7 +37,7 @@ pub enum StepState {
     Failed,
 }
 
-/// The outcome of a step for one report, or for an originator about which there is none.
+/// The outcome of a step for one report, or for an originator without a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepOutcome {
     /// The originator that the report is about.

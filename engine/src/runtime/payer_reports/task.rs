@@ -173,8 +173,8 @@ impl PayerReportWorker {
         }
     }
 
-    /// Returns true if a step that has to wait has done so for long.
-    fn waits_too_long(&mut self, step: &'static str, about: OriginatorId) -> bool {
+    /// Notes that a step has to wait. Returns true if it has done so for [`WAIT_MINUTES_MAX`].
+    fn note_wait(&mut self, step: &'static str, about: OriginatorId) -> bool {
         let now = self.now_minute();
         let since = *self.waits.entry((step, about)).or_insert(now);
         now.saturating_sub(since) >= WAIT_MINUTES_MAX
@@ -193,7 +193,7 @@ impl PayerReportWorker {
                 self.waits.remove(&(step, about));
                 return;
             }
-            Err(error) if error.is_awaited() && !self.waits_too_long(step, about) => {
+            Err(error) if error.is_awaited() && !self.note_wait(step, about) => {
                 tracing::debug!(step, originator_id = %about, %error, "a step of payer reports has to wait");
                 return;
             }

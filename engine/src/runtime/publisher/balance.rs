@@ -72,9 +72,9 @@ pub(super) struct CheckedPayer<'a> {
     payer: PayerAddress,
 }
 
-/// The outcome of a reading.
+/// The outcome of keeping a reading.
 #[derive(Debug, PartialEq, Eq)]
-enum Put {
+enum PutOutcome {
     Known,
     /// The balance is older than charges that are already forgotten.
     TooOld,
@@ -106,23 +106,23 @@ impl Balance {
 }
 
 impl Payers {
-    fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> Put {
+    fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> PutOutcome {
         let head = reading.head;
         // Another worker may have read the same balance, earlier or later than this worker.
         let charged = match self.known.get_mut(&payer) {
-            Some(newer) if newer.reading.head > head => return Put::Known,
+            Some(newer) if newer.reading.head > head => return PutOutcome::Known,
             Some(older) => std::mem::take(&mut older.charged),
-            None if head < self.dropped_at => return Put::TooOld,
+            None if head < self.dropped_at => return PutOutcome::TooOld,
             None => {
                 if !self.make_room(reading) {
-                    return Put::Full;
+                    return PutOutcome::Full;
                 }
                 VecDeque::new()
             }
         };
         let charged = charged.into_iter().filter(|(place, _)| *place > head).collect();
         self.known.insert(payer, Balance::new(reading, charged));
-        Put::Known
+        PutOutcome::Known
     }
 
     /// Checks that a payer can pay these prices, as [`Balances::check`] does. The price that is told saturates; the
@@ -217,9 +217,9 @@ impl Balances {
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
             match self.lock().put(payer, reading) {
-                Put::Known => return Ok(()),
-                Put::TooOld => {} // the next reading is at the head of the last dropping or later
-                Put::Full => {
+                PutOutcome::Known => return Ok(()),
+                PutOutcome::TooOld => {} // the next reading is at the head of the last dropping or later
+                PutOutcome::Full => {
                     let reason = "too many payers publish at once".into();
                     return Err(PublishError::Unavailable { reason, retry_after: RETRY_FULL });
                 }
@@ -324,7 +324,7 @@ mod tests {
     fn full(available: i128) -> Payers {
         let mut payers = Payers::default();
         for number in 0..PAYERS_MAX {
-            assert_eq!(payers.put(payer(number), reading(available, 4, 0)), Put::Known);
+            assert_eq!(payers.put(payer(number), reading(available, 4, 0)), PutOutcome::Known);
         }
         payers
     }
@@ -350,7 +350,7 @@ mod tests {
         let most = i128::from(u64::MAX);
         for (available, index) in [(most, Some(2)), (2 * most - 1, Some(2)), (2 * most, None)] {
             let mut payers = Payers::default();
-            assert_eq!(payers.put(payer(1), reading(available, 4, 0)), Put::Known);
+            assert_eq!(payers.put(payer(1), reading(available, 4, 0)), PutOutcome::Known);
             let checked = payers.check(payer(1), &prices_of(&[u64::MAX, u64::MAX]));
             let (price, left) = (PicoDollarPrice(u64::MAX), PicoDollarBalance(available));
             let refused = index.map(|index| PublishError::Balance { price, left, index });
@@ -363,11 +363,11 @@ mod tests {
         let mut payers = full(FUNDED);
         payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(70));
         let late_ns = 60 * SECOND_NS;
-        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), Put::Known);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), PutOutcome::Known);
         assert_eq!(payers.known.len(), 2, "the others are read again when they publish");
-        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, late_ns)), Put::Known);
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, late_ns)), PutOutcome::Known);
         assert_eq!(payers.known[&payer(1)].left, PicoDollarBalance(30));
-        assert_eq!(payers.put(payer(1), reading(30, 5, late_ns)), Put::Known);
+        assert_eq!(payers.put(payer(1), reading(30, 5, late_ns)), PutOutcome::Known);
         assert_eq!(payers.known[&payer(1)].left, PicoDollarBalance(30), "the database has it now");
     }
 
@@ -377,18 +377,18 @@ mod tests {
         payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(70));
         payers.put(payer(PAYERS_MAX), reading(FUNDED, 5, 60 * SECOND_NS));
         assert!(!payers.known.contains_key(&payer(1)));
-        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, 60 * SECOND_NS)), Put::TooOld);
-        assert_eq!(payers.put(payer(1), reading(30, 5, 60 * SECOND_NS)), Put::Known);
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, 60 * SECOND_NS)), PutOutcome::TooOld);
+        assert_eq!(payers.put(payer(1), reading(30, 5, 60 * SECOND_NS)), PutOutcome::Known);
     }
 
     #[test]
     fn more_payers_than_fit_are_refused_and_those_who_cannot_pay_make_room() {
         let mut payers = full(FUNDED);
-        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), Put::Full);
-        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, SECOND_NS)), Put::Known);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), PutOutcome::Full);
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, SECOND_NS)), PutOutcome::Known);
         assert_eq!(payers.known.len(), PAYERS_MAX);
         let mut payers = full(0);
-        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), Put::Known);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), PutOutcome::Known);
         assert_eq!(payers.known.len(), 1);
     }
 
@@ -396,21 +396,33 @@ mod tests {
     #[test]
     fn payers_with_less_money_make_room_for_those_with_more() {
         let mut payers = full(1);
-        assert_eq!(payers.put(payer(0), reading(FUNDED, 4, 0)), Put::Known);
+        assert_eq!(payers.put(payer(0), reading(FUNDED, 4, 0)), PutOutcome::Known);
         payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), PicoDollarPrice(1));
         for number in 0..500 {
             let newcomer = payer(PAYERS_MAX + number);
-            assert_eq!(payers.put(newcomer, reading(FUNDED, 4, SECOND_NS)), Put::Known, "{number}");
+            assert_eq!(
+                payers.put(newcomer, reading(FUNDED, 4, SECOND_NS)),
+                PutOutcome::Known,
+                "{number}"
+            );
             assert!(payers.known.len() <= PAYERS_MAX);
         }
         let stay = [0, 1].into_iter().chain(PAYERS_MAX..PAYERS_MAX + 500);
         assert!(stay.map(payer).all(|it| payers.known.contains_key(&it)), "richer, or charged");
-        assert_eq!(payers.put(payer(0), reading(FUNDED, 3, SECOND_NS)), Put::Known, "it is known");
+        assert_eq!(
+            payers.put(payer(0), reading(FUNDED, 3, SECOND_NS)),
+            PutOutcome::Known,
+            "it is known"
+        );
         let mut payers = full(1);
         let older = reading(FUNDED, 3, SECOND_NS);
-        assert_eq!(payers.put(payer(PAYERS_MAX), older), Put::Full, "a later reading drops them");
+        assert_eq!(
+            payers.put(payer(PAYERS_MAX), older),
+            PutOutcome::Full,
+            "a later reading drops them"
+        );
         let mut payers = full(FUNDED);
-        assert_eq!(payers.put(payer(PAYERS_MAX), reading(1, 4, SECOND_NS)), Put::Full);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(1, 4, SECOND_NS)), PutOutcome::Full);
         assert_eq!(payers.known.len(), PAYERS_MAX, "a poor payer drops none");
     }
 }

@@ -126,7 +126,7 @@ impl TopicsRead {
         }
         let Self { catch_up, mut plan, .. } = self;
         if bytes > 0 {
-            plan.goes_out();
+            plan.note_going_out();
         }
         let finished = page.finished;
         // The plan may know a row from an earlier view, and its envelope has expired since.

@@ -21,21 +21,21 @@ impl<'a> DependencyWatch<'a> {
         Self { state, snapshot: OnceCell::new() }
     }
 
-    /// Returns true if an envelope depends on a place that its chain did not have yet at the envelope's time, and the
-    /// log shows that by now. Notes a suspicion if the chain has yet to show it.
-    pub(super) fn has_fault(
+    /// Looks at all dependencies of an envelope. Returns true if one is a place that its chain did not have yet at the
+    /// envelope's time, and the log shows that by now. Notes a suspicion if the chain has yet to show it.
+    pub(super) fn find_fault(
         &self,
         known: &mut KnownPlaces,
         at: EnvelopeId,
         originator_ns: i64,
         depends_on: &[EnvelopeId],
     ) -> bool {
-        depends_on.iter().any(|&needed| self.is_fault(known, at, originator_ns, needed))
+        depends_on.iter().any(|&needed| self.find_fault_of(known, at, originator_ns, needed))
     }
 
-    /// Returns true if an envelope names a place that its chain did not have at the envelope's time. Most calls are
+    /// Looks at one dependency. Returns true if its chain did not have the place at the envelope's time. Most calls are
     /// answered from memory; a place whose time this node does not know yet is suspected, and judged later.
-    fn is_fault(
+    fn find_fault_of(
         &self,
         known: &mut KnownPlaces,
         at: EnvelopeId,

@@ -185,7 +185,7 @@ fn watch(
         // A time in the future is a fault by itself, and no chain reaches it.
         if let Some(facts) = shown.filter(|it| !is_ahead(it.originator_ns, now_ns)) {
             let places = &mut watched.chain_places;
-            if dependencies.has_fault(places, *id, facts.originator_ns, &facts.depends_on) {
+            if dependencies.find_fault(places, *id, facts.originator_ns, &facts.depends_on) {
                 faults.push((*id, StrandFault::Dependency));
             }
         }

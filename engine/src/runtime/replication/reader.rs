@@ -18,8 +18,8 @@ use crate::runtime::stoppable::blocking;
 /// Pages that are read at a time for one peer. A guess: a page is a MiB and takes a millisecond, and a
 /// second read under way keeps the connection busy.
 const SESSION_READS_MAX: usize = 4;
-/// Pages that are read at a time for all peers. A guess: a small part of tokio's blocking threads, of which
-/// there are 512, so that other work finds one free.
+/// Pages that are read at a time for all peers. A guess: a small part of tokio's 512 blocking threads, so that other
+/// work finds a free one.
 const READS_MAX: usize = 16;
 /// Bytes of pages that are read for one peer and not yet written to it, of all its strands together. Calculated: the
 /// window of a connection, which seven strands whose windows of 4 MiB are full leave open for the others. Beside a page

@@ -6,8 +6,8 @@ use super::peers::PeerTable;
 use super::state::ReplicationState;
 use crate::replication::{PeerViolation, StrandItem, VerifyResult, WantResponse};
 
-/// Logs what is refused in checked responses of a strand, if the end of the peer's connection does not show it. `peers`
-/// are those that are connected.
+/// Logs refused items of checked responses of a strand, unless the end of the peer's connection shows them. `peers` are
+/// the connected peers.
 pub(super) fn name_refused(
     state: &ReplicationState,
     originator: OriginatorId,

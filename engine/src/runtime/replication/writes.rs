@@ -25,7 +25,7 @@ const BEHIND_ENVELOPES_MAX: usize = 4096;
 /// Bytes at which a commit, and a batch to be checked, stops growing. Guessed, as above.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Comparisons that fail in a row because the disk cannot read something, until they go on without it. A guess: with
-/// the pauses between them seven seconds, in which a bus that is being reset answers again.
+/// the pauses between them that is seven seconds, and a bus that is being reset answers again within that time.
 const COMPARISONS_MAX: u32 = 4;
 
 /// Number and size of some envelopes.

@@ -261,8 +261,8 @@ impl FetchJob {
     ) -> Result<FetchedStrands, BootstrapFetchError> {
         let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, self.own);
         for stated in &self.manifest.strands {
-            // An earlier run may have been killed within a write. This one may write other rows in its place, and what
-            // is left of those is below the head then.
+            // An earlier run may have been killed within a write. If this run writes other rows in their place, the
+            // rest of the earlier rows would then lie below the head.
             self.store.remove_above_head(stated.originator, &derive)?;
         }
         let total = self.manifest.len_bytes();

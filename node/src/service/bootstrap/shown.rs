@@ -32,8 +32,8 @@ use crate::service::strand_faults::StrandFaults;
 /// A strand is verified first if its signed tree leaves out more than this part of the places before the tree's end.
 /// A guess: peers bring an eighth of a strand in less time than it takes to verify all of it.
 const LEFT_OUT_PART: u64 = 8;
-/// The number of envelopes that are read together. They are read again one by one if one of them must not be shown
-/// first. A guess: few enough that an hourly payer report costs little.
+/// The number of envelopes that are read together. If any of them must not be shown before it is verified, they are
+/// read again one by one. A guess: few enough that an hourly payer report costs little.
 const READ_TOGETHER: usize = 256;
 
 /// A strand with a tree that its node and most others have signed.

@@ -157,8 +157,8 @@ impl PostgresSession {
         within(step, self.limits.count, row).await?.try_get(0).map_err(failed(step))
     }
 
-    /// Checks that no other session has the database open. A node keeps its sessions while it runs, so others that end
-    /// within two seconds are none of a running node.
+    /// Checks that no other session has the database open. A node keeps its sessions while it runs, so a session that
+    /// ends within two seconds does not belong to a running node.
     ///
     /// # Errors
     /// Fails if there are more than `own` sessions, or on a standby.

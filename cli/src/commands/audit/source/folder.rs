@@ -7,8 +7,8 @@ use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
 use hawser_audit::replay::{
-    GapReason, LogRows, LogSource, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow,
-    StrandRows, Usage,
+    GapReason, LogIdentity, LogRows, LogSource, PrunedCharge, PrunedRecord, SourceError,
+    StoredMark, StrandRow, StrandRows, Usage,
 };
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
@@ -79,9 +79,13 @@ impl<'s> FolderLog<'s> {
 }
 
 impl LogSource for FolderLog<'_> {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+    fn identity(&self) -> LogIdentity {
         let identity = self.store.identity();
-        (identity.network.clone(), identity.node, self.store.incarnation().to_vec())
+        LogIdentity {
+            network: identity.network.clone(),
+            node: identity.node,
+            log: self.store.incarnation().to_vec(),
+        }
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

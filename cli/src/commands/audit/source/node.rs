@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::OnceLock;
 
 use hawser_audit::proof::EnvelopeProof;
-use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
+use hawser_audit::replay::{
+    LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+};
 use hawser_node::CheckedChannel;
 use hawser_node::bucket::BucketSettings;
 use hawser_node::error::RunError;
@@ -233,8 +235,12 @@ impl NodeLog {
 }
 
 impl LogSource for NodeLog {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
-        (self.address.clone(), OriginatorId(0), self.address.clone().into_bytes())
+    fn identity(&self) -> LogIdentity {
+        LogIdentity {
+            network: self.address.clone(),
+            node: OriginatorId(0),
+            log: self.address.clone().into_bytes(),
+        }
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

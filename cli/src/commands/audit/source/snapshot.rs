@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hawser_audit::replay::{
-    CheckpointList, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+    CheckpointList, LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
 };
 use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::run_error;
@@ -63,9 +63,12 @@ impl SnapshotLog {
 }
 
 impl LogSource for SnapshotLog {
-    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
-        let network = self.manifest.network.clone();
-        (network, OriginatorId(0), self.location.clone().into_bytes())
+    fn identity(&self) -> LogIdentity {
+        LogIdentity {
+            network: self.manifest.network.clone(),
+            node: OriginatorId(0),
+            log: self.location.clone().into_bytes(),
+        }
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {

@@ -252,7 +252,7 @@ async fn require_whole_factories(
     plan: &DeploymentPlan,
     chains: [&Chain; 2],
 ) -> Result<(), RunError> {
-    let (factory, first) = plan.factory();
+    let (factory, first) = (plan.factory(), plan.initializable());
     for chain in chains {
         let has_code = async |at| chain.has_code(at).await.map_err(RunError::failed);
         if has_code(factory).await? && !has_code(first).await? {

@@ -96,14 +96,14 @@ impl CallRecorder {
     }
 
     /// Counts the bytes of a call. Returns false if the bound is exceeded.
-    fn takes(&mut self, bytes: usize) -> bool {
+    fn count_bytes(&mut self, bytes: usize) -> bool {
         self.recorded_bytes = self.recorded_bytes.saturating_add(bytes).saturating_add(FRAME_BYTES);
         !self.is_full()
     }
 
     fn end(&mut self, result: &InterpreterResult, created: Option<Address>) {
         let Some(mut frame) = self.open.pop() else { return };
-        let takes = self.takes(result.output.len());
+        let takes = self.count_bytes(result.output.len());
         frame.gas_used = U64::from(result.gas.total_gas_spent());
         frame.to = frame.to.or(created);
         if takes {
@@ -124,7 +124,7 @@ impl CallRecorder {
 
 impl<C: ContextTr> Inspector<C> for CallRecorder {
     fn call(&mut self, context: &mut C, inputs: &mut CallInputs) -> Option<CallOutcome> {
-        let takes = self.takes(inputs.input.len());
+        let takes = self.count_bytes(inputs.input.len());
         let input = if takes { inputs.input.bytes(context) } else { Bytes::new() };
         let (kind, from) = match inputs.scheme {
             CallScheme::Call => ("CALL", inputs.caller),
@@ -151,7 +151,7 @@ impl<C: ContextTr> Inspector<C> for CallRecorder {
     }
 
     fn create(&mut self, _: &mut C, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
-        let takes = self.takes(inputs.init_code().len());
+        let takes = self.count_bytes(inputs.init_code().len());
         self.open.push(CallFrame {
             kind: match inputs.scheme() {
                 CreateScheme::Create2 { .. } => "CREATE2",
@@ -174,7 +174,7 @@ impl<C: ContextTr> Inspector<C> for CallRecorder {
     }
 
     fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
-        if !self.takes(0) {
+        if !self.count_bytes(0) {
             return;
         }
         self.keep(CallFrame {
