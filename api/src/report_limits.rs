@@ -13,10 +13,10 @@ pub(crate) const REPORTS_PER_MINUTE: u32 = 10;
 const FULL_MINUTES_PER_HOUR: u64 = 10;
 /// Bytes of the reports of one address in a minute. Specified.
 const LEN_BYTES_PER_MINUTE: u64 = 3 * 1024 * 1024;
-/// What all addresses of a site may submit together, as a multiple of what one may: a site is an IPv6 /48, whose owner
-/// has 65,536 addresses. Specified. A guess: some strangers who rent one address each leave room to others in the same
-/// /48, and the site submits a tenth of the bytes that the checks of a node let through. Its bytes are above those of
-/// the largest report, so that all bytes of each count.
+/// Share of a site, for all of its addresses together, as a multiple of that of one address: a site is an IPv6 /48,
+/// whose owner has 65,536 addresses. Specified. A guess: some strangers who rent one address each leave room to others
+/// in the same /48, and the site submits a tenth of the bytes that the checks of a node let through. Its bytes are
+/// above those of the largest report, so that all bytes of each count.
 const ADDRESSES_PER_SITE: u64 = 10;
 /// Largest number of addresses, and of sites, whose usage is kept. A guess: as for queries.
 const CALLERS_MAX: usize = 100_000;

@@ -20,6 +20,7 @@ use crate::administration::{
     Administration, FEE_TOKEN, NODE, UNDERLYING, functions, key, new_node, usd,
 };
 use crate::pair::{self, ChainBackend};
+use crate::proxy::Proxy;
 
 crate::on_both_kinds_of_chain! {
     fees_are_claimed_once_and_paid_out
@@ -221,5 +222,12 @@ async fn a_report_that_one_endpoint_makes_up_is_not_believed_beside_others() {
     assert_eq!(of_two, Err(contradicted), "which of the two lies is unknown");
     // The same host and port would count once.
     let third = url(&honest).replace("127.0.0.1", "localhost");
-    assert_eq!(read(vec![url(&liar), url(&honest), third]).await, Ok(of_honest));
+    let of_three = read(vec![url(&liar), url(&honest), third]).await;
+    assert_eq!(of_three.as_ref(), Ok(&of_honest));
+
+    let silent = Proxy::start(honest.pair.settlement.endpoint(), 0).await;
+    silent.set(|faults| faults.dead = true);
+    let beside_it = read(vec![silent.url(), url(&honest)]).await;
+    assert_eq!(beside_it, Ok(of_honest), "half of them are silent, and are asked three times");
+    assert!(read(vec![silent.url()]).await.is_err(), "none answers");
 }

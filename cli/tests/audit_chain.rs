@@ -348,8 +348,8 @@ fn a_replay_judges_fees_by_the_rates_of_the_settlement_chain_if_a_flag_names_it(
     refused(2, "rates are given twice", &[&known[..], &["--rates", rates]].concat());
 }
 
-/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones, and
-/// an honest bill would differ.
+/// An endpoint that answers first has invented a rate. By its list alone, honest fees would be judged as wrong ones,
+/// and an honest bill would differ.
 #[test]
 fn rates_that_another_endpoint_contradicts_judge_no_fee() {
     let (honest, liar) = (Chains::start(), Chains::start());

@@ -10,8 +10,8 @@ use super::{AdminError, Network};
 use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// Time limit of one endpoint for all reports. A guess: many thousand calls at a slow endpoint. Each call has a limit of
-/// its own.
+/// Time limit of one endpoint for all reports. A guess: many thousand calls at a slow endpoint. Each call has a limit
+/// of its own.
 const READ_MAX: Duration = Duration::from_secs(600);
 /// Time left for the others once more than half have answered. A guess: endpoints differ by less.
 const GRACE: Duration = Duration::from_secs(120);

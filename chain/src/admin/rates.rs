@@ -161,8 +161,8 @@ pub async fn add(
     Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
 }
 
-/// Returns the entry that any account can have the registry add behind `last`, by the parameters as they are set; `None`
-/// if the registry would refuse it.
+/// Returns the entry that any account can have the registry add behind `last`, by the parameters as they are set;
+/// `None` if the registry would refuse it.
 ///
 /// # Errors
 /// Fails when the parameter registry cannot be read.

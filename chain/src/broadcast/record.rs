@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::{Address, Bytes, keccak256};
 
 use crate::private_file::{self, NameSync};
-use crate::spending::{MinuteCost, SpentFile};
+use crate::spending::{MinuteCost, SpentFile, present_minute};
 
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
@@ -215,8 +215,9 @@ impl NonceRecord {
         if !rest.is_empty() {
             tracing::warn!(path = %path.display(), bytes = rest.len(), "a torn entry of the nonce record was cut off");
         }
-        let spent = SpentFile::open(&path.with_added_extension("spent"));
-        let (spent, spent_before) = spent.map_err(failed)?;
+        let beside = path.with_added_extension("spent");
+        let (spent, spent_before) = SpentFile::open(&beside, present_minute())
+            .map_err(|source| BroadcastStartError::Record { path: beside, source })?;
         let (path, len, is_torn) = (path.to_owned(), 0, false);
         let mut record =
             Self { path, head, file, len, live, is_torn, spent, spent_before, _lock: lock };
@@ -344,6 +345,15 @@ mod tests {
 
     fn open(path: &Path) -> NonceRecord {
         NonceRecord::open(path, CHAIN, Address::repeat_byte(1)).unwrap()
+    }
+
+    #[test]
+    fn a_file_of_costs_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        fs::create_dir(path.with_added_extension("spent")).unwrap();
+        let error = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1)).unwrap_err();
+        assert!(error.to_string().contains("nonces.spent: "), "{error}");
     }
 
     #[test]

@@ -252,8 +252,8 @@ mod tests {
     use super::*;
     use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
 
-    /// An endpoint that lies about a block's time has the sink refuse what the strand has, while others are silent. They
-    /// answer a moment later, and show the same log at another time.
+    /// An endpoint that lies about a block's time has the sink refuse what the strand has, while others are silent.
+    /// They answer a moment later, and show the same log at another time.
     #[test]
     fn a_batch_is_shown_only_with_its_events_at_their_times() {
         let (address, source) = (Address::repeat_byte(7), EventSource::GroupMessages);

@@ -52,8 +52,9 @@ impl KeptSpending {
         };
         let failed = |source| SpentFileError { path: path.clone(), source };
         if self.file.is_none() {
-            let (file, earlier) = SpentFile::open(path).map_err(failed)?;
-            self.hour = Spending::resume(self.limits, present_minute(), &earlier);
+            let present = present_minute();
+            let (file, earlier) = SpentFile::open(path, present).map_err(failed)?;
+            self.hour = Spending::resume(self.limits, present, &earlier);
             (self.file, self.since) = (Some(file), Instant::now());
         }
         let now = self.since.elapsed();

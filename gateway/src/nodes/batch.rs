@@ -2,8 +2,9 @@
 //!
 //! A call starts as soon as a request waits and fewer than [`PROMPT_CALLS_MAX`] calls are under way. Beside these, up
 //! to [`CALLS_MAX`], it waits up to [`GATHER_MAX`] for others to share it. So a busy gateway needs few calls: a call of
-//! one envelope costs a node as much as two envelopes of a large one, and signatures are checked together from 12 on. A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot
-//! check some envelopes now, it names them, and the other requests are sent again, in halves too.
+//! one envelope costs a node as much as two envelopes of a large one, and signatures are checked together from 12 on.
+//! A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot check some
+//! envelopes now, it names them, and the other requests are sent again, in halves too.
 
 use std::future::Future;
 use std::pin::pin;

@@ -363,7 +363,6 @@ mod tests {
         assert_eq!(texts(failed, 2), ["InvalidArgument: index 1: fault 1"; 2]);
     }
 
-    /// Two refusals are final, and two nodes may have the same validation service.
     #[test]
     fn only_refusals_for_a_rule_are_final() {
         let wait = Duration::from_secs(1);
@@ -376,6 +375,7 @@ mod tests {
         assert_eq!(kind(Status::deadline_exceeded("")), NodeErrorKind::Timeout);
     }
 
+    /// Two refusals are final, and two nodes may have the same validation service.
     #[test]
     fn a_node_whose_validation_service_is_silent_refuses_nothing() {
         let kind = |lines: &str| {

@@ -44,7 +44,7 @@ use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
-use super::witness_folder::WitnessFolder;
+use super::witness_folder::{COUNT_EVERY, WitnessFolder, WitnessRun};
 use super::{blocking, free_ports, tls};
 use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
@@ -190,7 +190,7 @@ struct InnerParts {
     payer_reports: Option<PayerReports>,
     disk: DiskTask,
     /// The right to cosign, of a replica that is a witness.
-    witness_folder: Option<WitnessFolder>,
+    witness: Option<WitnessRun>,
 }
 
 impl Node {
@@ -241,7 +241,7 @@ impl Node {
             reports: ReportTask::start(&engine),
             payer_reports,
             disk: DiskTask::start(&engine),
-            witness_folder,
+            witness: witness_folder.map(|folder| keep_counting(folder, &engine)),
             engine,
             threads,
             publishers,
@@ -408,13 +408,11 @@ impl InnerParts {
             steps.add("files", blocking(move || files.stop()));
         }
         steps.add("looking after the disk", self.disk.stop());
-        let witness_folder = self.witness_folder;
+        let witness = self.witness;
         let end = move || {
-            if let Some(folder) = &witness_folder {
-                leave(folder, &engine);
-            }
+            let folder = witness.map(WitnessRun::stop);
             close(&engine);
-            drop(witness_folder);
+            drop(folder);
         };
         steps.add("database", blocking(end));
     }
@@ -472,13 +470,17 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
     }
 }
 
-/// Notes the end of a witness's run, so that copies of its files from this run are older than the folder.
-fn leave(folder: &WitnessFolder, engine: &Engine) {
-    let run = engine.store().count_run().map_err(|error| error.to_string());
-    let noted = run.and_then(|run| folder.note(run).map_err(|error| error.to_string()));
-    if let Err(error) = noted {
-        tracing::warn!(%error, "an older copy of this witness's folder might not be noticed");
-    }
+/// Counts a witness's run from time to time and at its end, so that earlier copies of its files are older than the
+/// folder.
+fn keep_counting(folder: WitnessFolder, engine: &Engine) -> WitnessRun {
+    let engine = engine.clone();
+    WitnessRun::start(folder, COUNT_EVERY, move |folder| {
+        let run = engine.store().count_run().map_err(|error| error.to_string());
+        let noted = run.and_then(|run| folder.note(run).map_err(|error| error.to_string()));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "an older copy of this witness's folder might not be noticed");
+        }
+    })
 }
 
 /// Flushes the database, so that the next start need not replay the write-ahead log. A failure only costs that time.

@@ -6,12 +6,15 @@
 //! process with another folder, or with one that lacks this run, does not start.
 //!
 //! A run is counted in the folder first, and then in the record: so a folder with a lower number is an older state of
-//! itself. It is counted at the start, and again at the end, because the folder may be copied meanwhile.
+//! itself. It is counted at the start, each hour, and at the end, because the folder may be copied meanwhile.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use hawser_proto::checkpoint::WitnessKey;
 
@@ -21,6 +24,9 @@ const TITLE: &str = "hawser witness key 1: do not copy, do not back up";
 const RUN: &str = "run=";
 /// Digits of that number, so that it can be overwritten in place.
 const RUN_DIGITS: usize = 20;
+/// Interval at which a run that goes on is counted again. A guess: two syncs are nothing in an hour, and copies that
+/// are put back after a crash are usually older.
+pub(super) const COUNT_EVERY: Duration = Duration::from_secs(3600);
 /// The longest record that is read, in bytes. A guess: records have some hundred bytes.
 const LEN_BYTES_MAX: u64 = 4096;
 
@@ -148,6 +154,39 @@ impl WitnessFolder {
             File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
         };
         write().map_err(|source| WitnessFolderError::Unusable { path: self.path.clone(), source })
+    }
+}
+
+/// A run of a witness that goes on. A thread counts it again and again: the process may be killed, and an older copy of
+/// its folder put in place.
+#[derive(Debug)]
+pub(super) struct WitnessRun {
+    stop: mpsc::Sender<()>,
+    thread: thread::JoinHandle<WitnessFolder>,
+}
+
+impl WitnessRun {
+    /// Starts the thread, which calls `count` every so often and at the end.
+    pub(super) fn start(
+        folder: WitnessFolder,
+        every: Duration,
+        count: impl Fn(&WitnessFolder) + Send + 'static,
+    ) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                count(&folder);
+            }
+            count(&folder);
+            folder
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends the run, and returns the right to cosign with its key. Blocks on the disk.
+    pub(super) fn stop(self) -> WitnessFolder {
+        drop(self.stop);
+        self.thread.join().expect("a panic ends the process")
     }
 }
 
@@ -283,6 +322,36 @@ mod tests {
         let older = claim(u64::MAX - 1).unwrap_err();
         assert!(matches!(older, WitnessFolderError::SetBack { .. }), "{older}");
         claim(u64::MAX).unwrap();
+    }
+
+    /// The process is killed some time after the files were copied.
+    #[test]
+    fn a_run_that_goes_on_is_counted_again() {
+        let place = tempfile::tempdir().unwrap();
+        let claim = |run: u64| {
+            let (state_dir, data_dir) = (place.path(), place.path());
+            let incarnation = [1; 16];
+            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
+            WitnessFolder::claim(&place, &key(1))
+        };
+        let folder = claim(0).unwrap();
+        folder.note(1).unwrap();
+        let (tell, told) = mpsc::channel();
+        let runs = std::sync::atomic::AtomicU64::new(2);
+        let run = WitnessRun::start(folder, Duration::from_millis(1), move |folder| {
+            let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            folder.note(run).unwrap();
+            let _ = tell.send(run);
+        });
+        for counted in 2..5 {
+            assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(counted), "it goes on");
+        }
+        let last = {
+            drop(run.stop());
+            told.into_iter().last().unwrap()
+        };
+        assert!(matches!(claim(4).unwrap_err(), WitnessFolderError::SetBack { .. }));
+        claim(last).unwrap();
     }
 
     #[test]

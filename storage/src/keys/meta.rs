@@ -12,7 +12,7 @@ pub(crate) enum MetaKey {
     DoubtedFees,
     /// `u32 BE`: the format of all other rows. Its key never changes.
     Format,
-    /// `u64 BE`: number of the last run that was about to sign, see `host`; of a witness, of the last start or end.
+    /// `u64 BE`: number of the last run that was about to sign, see `host`; of a witness, the last count of its runs.
     Generation,
     /// `u64 BE`: head of the own strand, written with every commit to it.
     HighestSequence,

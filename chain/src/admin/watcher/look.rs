@@ -1,11 +1,12 @@
 //! Reads an [`Observation`] from the chains.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::OriginatorId;
 
 use super::{Observation, OlderReports, Watched};
@@ -24,6 +25,9 @@ pub const REPORTS_LOOKED_AT: u64 = 32;
 /// The largest number of nodes whose reports are read. A guess far above a network's size. It bounds the work
 /// if a lying endpoint invents nodes.
 pub(super) const NODES_MAX: usize = 256;
+/// Originators whose newest reports are read at once. To count those of one takes some twenty questions in a row. A
+/// guess: as many questions as public endpoints answer at once.
+const READ_AT_ONCE: usize = 4;
 
 /// Reads the state of the contracts. Those of the app chain are left out if it is not connected, and so are the rates
 /// if the address of their registry is not known. `older` is what the looks before have found.
@@ -60,38 +64,36 @@ pub async fn look(
         let app = network.chain(ChainRole::App)?;
         seen.app_senders = native_balances(app, &watched.app_senders).await?;
     }
-    for node in looked_at(nodes::list(network).await?) {
-        let newest = fees::newest_reports(network, node.node_id, REPORTS_LOOKED_AT).await?;
-        if !node.is_canonical {
+    let (canonical, originators) = looked_at(nodes::list(network).await?);
+    let looks = originators.iter().copied();
+    let looks = looks.map(|it| fees::newest_reports(network, it, REPORTS_LOOKED_AT));
+    let newest: Vec<_> = stream::iter(looks).buffered(READ_AT_ONCE).try_collect().await?;
+    for (originator, newest) in originators.into_iter().zip(newest) {
+        if !canonical.contains(&originator) {
+            // No further report is due, and a network without migrated logs has none about them.
             if newest.0 == 0 {
                 continue;
             }
-            seen.left.insert(node.node_id);
+            seen.left.extend(originator.is_node().then_some(originator));
         }
-        let open = older.read(network, node.node_id, &newest.1).await?;
-        seen.older_open.insert(node.node_id, open);
-        seen.reports.insert(node.node_id, newest);
-    }
-    for migrated in OriginatorId::MIGRATED {
-        let newest = fees::newest_reports(network, migrated, REPORTS_LOOKED_AT).await?;
-        // A network without migrated logs has no reports about them.
-        if newest.0 > 0 {
-            let open = older.read(network, migrated, &newest.1).await?;
-            seen.older_open.insert(migrated, open);
-            seen.reports.insert(migrated, newest);
-        }
+        let open = older.read(network, originator, &newest.1).await?;
+        seen.older_open.insert(originator, open);
+        seen.reports.insert(originator, newest);
     }
     seen.paused = paused(network).await?;
     seen.implementations = implementations(network).await?;
     Ok(seen)
 }
 
-/// Returns the nodes whose reports are read: of too many, those of the canonical network first. Records stay in the
-/// registry when their nodes have left.
-fn looked_at(mut registered: Vec<RegisteredNode>) -> Vec<RegisteredNode> {
+/// Returns the nodes of the canonical network, and all originators whose reports are read: of too many nodes, those of
+/// the canonical network first. Records stay in the registry when their nodes have left.
+fn looked_at(mut registered: Vec<RegisteredNode>) -> (BTreeSet<OriginatorId>, Vec<OriginatorId>) {
     registered.sort_by_key(|node| !node.is_canonical);
     registered.truncate(NODES_MAX);
-    registered
+    let canonical = registered.iter().filter(|node| node.is_canonical);
+    let canonical = canonical.map(|node| node.node_id).collect();
+    let nodes = registered.iter().map(|node| node.node_id);
+    (canonical, nodes.chain(OriginatorId::MIGRATED).collect())
 }
 
 /// Returns the network with the node registry that the payer report manager names, if the address is not given: the
@@ -187,9 +189,9 @@ mod tests {
             http_address: String::new(),
         };
         let nodes = (0..300).map(|id| node(100 * id, id >= 290)).collect();
-        let looked_at = looked_at(nodes);
-        assert_eq!(looked_at.len(), NODES_MAX);
-        let canonical: Vec<_> = looked_at.iter().filter(|it| it.is_canonical).collect();
-        assert_eq!((canonical.len(), canonical[0].node_id), (10, OriginatorId(29_000)));
+        let (canonical, originators) = looked_at(nodes);
+        assert_eq!(originators.len(), NODES_MAX + OriginatorId::MIGRATED.len());
+        assert_eq!((canonical.len(), canonical.first()), (10, Some(&OriginatorId(29_000))));
+        assert!(canonical.iter().all(|it| originators.contains(it)));
     }
 }

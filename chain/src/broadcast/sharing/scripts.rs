@@ -307,10 +307,11 @@ for i = 4, #ARGV, 3 do
       redis.call('HSET', KEYS[1], 'used', string.format('%.0f', math.max(used, tonumber(nonce) + 1)))
     end
   end
-  if string.sub(result, 1, 1) == 'm' then
-    redis.call('SET', KEYS[k], result, 'PX', ARGV[3])
-  elseif #result > 1 then
-    redis.call('SET', KEYS[k], result, 'PX', ARGV[3], 'NX')
+  if #result > 1 then
+    local known = redis.call('GET', KEYS[k]) or ''
+    if string.sub(result, 1, 1) == 'm' or string.sub(known, 1, 1) ~= 'm' then
+      redis.call('SET', KEYS[k], result, 'PX', ARGV[3])
+    end
   end
   k = k + 1
 end
@@ -362,11 +363,12 @@ mod tests {
             connect_timeout: Duration::from_secs(60),
         };
         let process = SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap();
-        let [given_up, mined] = [1, 2].map(B256::repeat_byte);
+        let [given_up, later, mined] = [1, 2, 4].map(B256::repeat_byte);
         let payload = B256::repeat_byte(3);
         let request = SyncRequest { wanted: vec![(JobId(1), payload)], ..SyncRequest::default() };
         for (end, known) in [
             (SharedEnd::Unknown(given_up), Share::Unknown(given_up)),
+            (SharedEnd::Unknown(later), Share::Unknown(later)),
             (SharedEnd::Mined(mined), Share::Mined(mined)),
             (SharedEnd::Unknown(given_up), Share::Mined(mined)),
         ] {

@@ -62,9 +62,9 @@ async fn look_in_turns(
     args: &mut ChainWatcherArgs,
     known: &mut WatcherState,
 ) -> Result<(Observation, Vec<Alarm>), RunError> {
-    let (turns, mut turn) = (onchain::turns(args.network())?, 0);
+    let needed = ChainsNeeded::AppIfGiven;
+    let (turns, mut turn) = (onchain::turns(args.network(), needed)?, 0);
     loop {
-        let needed = ChainsNeeded::AppIfGiven;
         let network = onchain::connect_in_turn(args.network(), needed, turn).await?;
         turn += 1;
         match look_once(&network, args, known).await {

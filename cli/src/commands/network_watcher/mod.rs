@@ -172,7 +172,7 @@ impl Watcher {
     async fn read_registry_in_turns(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
         let turns = match self.registry {
             RegistrySource::File(_) => 1,
-            RegistrySource::Chain { .. } => onchain::turns(network)?,
+            RegistrySource::Chain { .. } => onchain::turns(network, ChainsNeeded::Settlement)?,
         };
         for _ in 1..turns {
             match self.read_registry(network).await {

@@ -54,7 +54,8 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
 }
 
 /// Connects like [`connect`], for a command that connects again after each failure. `turn` is the number of failures:
-/// in each turn another endpoint of a chain is the first one, because one may answer and refuse all questions.
+/// in each turn another endpoint of a chain is the first one, because one may answer and refuse all questions. In
+/// [`turns`] turns, each endpoint of one chain has been the first one beside each of the other chain.
 ///
 /// # Errors
 /// The errors of [`connect`].
@@ -66,13 +67,17 @@ pub(crate) async fn connect_in_turn(
     Ok(connect_to(args, args.file().as_deref(), needed, turn).await?.network)
 }
 
-/// Returns the number of turns of [`connect_in_turn`] after which each endpoint of a chain was the first one.
+/// Returns the number of different turns of [`connect_in_turn`].
 ///
 /// # Errors
 /// Everything that is wrong with the settings, together.
-pub(crate) fn turns(args: &NetworkArgs) -> Result<usize, RunError> {
+pub(crate) fn turns(args: &NetworkArgs, needed: ChainsNeeded) -> Result<usize, RunError> {
     let settings = ContractSettings::read(&sources(args)?).map_err(RunError::usage)?;
-    Ok(settings.settlement.urls.len().max(settings.app.urls.len()))
+    let settlement = settings.settlement.urls.len();
+    Ok(match needed {
+        ChainsNeeded::Settlement => settlement,
+        ChainsNeeded::AppIfGiven => settlement * settings.app.urls.len().max(1),
+    })
 }
 
 /// Returns the settings of the network that the arguments name.
@@ -173,11 +178,11 @@ async fn connect_by(
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, settlement_first_block, app_id, contracts, .. } =
         KnownDeployment::of(&config, &[]).await?;
-    let urls = in_turn(&config.settlement.urls, turn);
-    let settlement = reach(&urls, settlement_id, ChainRole::Settlement).await?;
+    let [settlement_urls, app_urls] = both_in_turn(&config.settlement.urls, &config.app.urls, turn);
+    let settlement = reach(&settlement_urls, settlement_id, ChainRole::Settlement).await?;
     let app = match needed {
-        ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {
-            Some(reach(&in_turn(&config.app.urls, turn), app_id, ChainRole::App).await?)
+        ChainsNeeded::AppIfGiven if !app_urls.is_empty() => {
+            Some(reach(&app_urls, app_id, ChainRole::App).await?)
         }
         ChainsNeeded::AppIfGiven | ChainsNeeded::Settlement => None,
     };
@@ -195,7 +200,13 @@ async fn connect_by(
     })
 }
 
-/// Returns the URLs in the order of a turn.
+/// Returns the URLs of both chains in the order of a turn. Those of the app chain come round more slowly: otherwise a
+/// good endpoint of one chain could always meet a bad one of the other.
+fn both_in_turn(settlement: &[String], app: &[String], turn: usize) -> [Vec<String>; 2] {
+    [in_turn(settlement, turn), in_turn(app, turn / settlement.len().max(1))]
+}
+
+/// Returns the URLs of a chain in the order of its turn.
 fn in_turn(urls: &[String], turn: usize) -> Vec<String> {
     let mut urls = urls.to_vec();
     if let Some(first) = turn.checked_rem(urls.len()) {
@@ -224,4 +235,25 @@ pub(crate) async fn reach(urls: &[String], id: u64, side: ChainRole) -> Result<C
         }
     }
     Err(RunError::failed(format!("{side}: {}", failures.join("; "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// One endpoint of each chain answers and refuses all questions.
+    #[test]
+    fn each_endpoint_of_a_chain_is_the_first_one_beside_each_of_the_other() {
+        let urls = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (settlement, app) = (urls(&["a", "b"]), urls(&["c", "d", "e"]));
+        let firsts = |turn| both_in_turn(&settlement, &app, turn).map(|order| order[0].clone());
+        assert_eq!((0..6).map(firsts).collect::<BTreeSet<_>>().len(), 6);
+        assert_eq!(firsts(6), firsts(0));
+        let whole = both_in_turn(&settlement, &app, 3);
+        assert_eq!(whole, [urls(&["b", "a"]), urls(&["d", "e", "c"])]);
+        assert_eq!(both_in_turn(&settlement, &[], 1), [urls(&["b", "a"]), Vec::new()]);
+        assert_eq!(both_in_turn(&[], &[], usize::MAX), [Vec::new(), Vec::<String>::new()]);
+    }
 }

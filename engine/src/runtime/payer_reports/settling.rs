@@ -223,8 +223,8 @@ impl PayerReporterState {
 mod tests {
     use super::*;
 
-    /// Settles the leaves of payers by a contract whose transactions take so much gas at most. Returns the transactions,
-    /// and those that it refused before.
+    /// Settles the leaves of payers by a contract whose transactions take so much gas at most. Returns the
+    /// transactions, and those that it refused before.
     fn settle(gas_max: u64, gas_of_leaves: &[u64]) -> (usize, usize) {
         let (mut place, mut size, mut counts) = (0, SettlementSize::new(), (0, 0));
         while place < gas_of_leaves.len() {

@@ -47,8 +47,7 @@ impl Node {
 
     /// Commits as the committing thread does: makes durable, announces, publishes.
     fn commit(&self, group: Vec<Committed>) {
-        let changes: Vec<_> = group.iter().map(append).collect();
-        self.store.commit(&changes).unwrap();
+        self.store.commit(&group.iter().map(append).collect::<Vec<_>>()).unwrap();
         group.iter().for_each(|committed| self.heads.announce(committed.id));
         let ends = group.iter().map(|committed| committed.id).collect();
         self.hub.publish(&group.into_iter().map(Arc::new).collect::<Vec<_>>(), &ends);
