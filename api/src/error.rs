@@ -122,6 +122,8 @@ const PAYER_BALANCE: &str = "PAYER_BALANCE";
 const RETRY_AFTER_DISK_S: u64 = 30;
 /// Seconds after which a caller may have ended one of its streams of all envelopes. A guess: only the caller knows.
 const RETRY_AFTER_STREAM_S: u64 = 60;
+/// Seconds after which a publish may find room in flight. A guess: as for memory.
+const RETRY_AFTER_BUSY_S: u64 = 1;
 /// Seconds after which an index may have been rebuilt. A guess: a rebuild takes seconds to minutes, in proportion
 /// to the log.
 const RETRY_AFTER_REBUILD_S: u64 = 30;
@@ -170,6 +172,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             limited(&text, "PAYER_RATE", whole_s)
         }
+        CallError::Publish(PublishError::Busy) => limited(&text, "OVERLOADED", RETRY_AFTER_BUSY_S),
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }
@@ -262,6 +265,14 @@ mod tests {
             assert!(details.contains(part), "{part} in {details:?}");
         }
         assert_eq!(details.matches("PAYER_BALANCE").count(), 2, "{details:?}");
+    }
+
+    #[test]
+    fn a_publish_that_has_waited_for_room_in_vain_may_come_again() {
+        let status = into_status(PublishError::Busy);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.metadata().contains_key("retry-after"), "{status:?}");
+        assert!(String::from_utf8_lossy(status.details()).contains("OVERLOADED"), "{status:?}");
     }
 
     #[test]

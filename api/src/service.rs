@@ -114,7 +114,7 @@ impl NodeApi {
 fn useless_checks(published: &Result<Published, PublishError>, count: usize) -> usize {
     match published {
         Ok(published) => published.envelopes.len().saturating_sub(published.added),
-        Err(PublishError::Unavailable { .. }) => 0,
+        Err(PublishError::Unavailable { .. } | PublishError::Busy) => 0,
         Err(_) => count,
     }
 }
@@ -298,5 +298,6 @@ mod tests {
         }
         let unavailable = PublishError::Unavailable { reason: "no room".into(), retry_after };
         assert_eq!(useless_checks(&Err(unavailable), 5), 0);
+        assert_eq!(useless_checks(&Err(PublishError::Busy), 5), 0);
     }
 }

@@ -21,6 +21,7 @@ impl Pages for GatewayPages {
     fn show(&self, path: &str, _: &str) -> Page {
         match path {
             "/" | "/metrics" => open_metrics(self.metrics.render()),
+            // An answer at all shows that the threads of the only runtime, which also serve the callers, take tasks.
             "/livez" | "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" | "/startupz" => readiness(self.observer.readiness.evaluate(), None),
             "/status" => json(StatusCode::OK, &self.observer.status()),

@@ -88,9 +88,7 @@ impl IdentityValidator {
             if open.len() == WALLETS_PER_UPDATE_MAX {
                 break;
             }
-            if !open.contains(&question)
-                && wallets.decide(&question, event_s) == WalletDecision::Open
-            {
+            if !open.contains(&question) && wallets.is_open(&question, event_s) {
                 open.push(question);
             }
         }

@@ -19,7 +19,7 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_serve::fair::GateFullError;
 use hawser_serve::network_gate::NetworkGate;
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, StatusDetails};
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use prost::Message;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -45,6 +45,34 @@ const RETRY_AFTER_SILENCE_S: u64 = 5;
 
 /// Names the caller of a request by its metadata and the other end of its connection.
 pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> ServiceCaller + Send + Sync;
+
+/// The account of the work of threads for a call.
+trait CallWork: Send + Sync {
+    /// Returns the time that the calling thread has worked in all.
+    fn begin(&self) -> Duration;
+
+    /// Records the work of the calling thread since `began`, which [`begin`](Self::begin) has returned.
+    fn end(&self, began: Duration);
+}
+
+/// The caller's address rests for the work while publishers are late.
+impl CallWork for CallCharge {
+    fn begin(&self) -> Duration {
+        self.begin_work()
+    }
+
+    fn end(&self, began: Duration) {
+        self.end_work(began);
+    }
+}
+
+/// The caller of a request.
+#[derive(Clone)]
+struct RequestCaller {
+    name: ServiceCaller,
+    /// `None` if the request has come through no listener.
+    work: Option<Arc<dyn CallWork>>,
+}
 
 /// The validation service. Clones share everything.
 #[derive(Clone)]
@@ -74,8 +102,10 @@ impl ValidationService {
         Self { wallets, now_unix_s, caller_name, cores, core_turns, question_turns, places }
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> ServiceCaller {
-        (self.caller_name)(request.metadata(), request.remote_addr())
+    fn caller<T>(&self, request: &Request<T>) -> RequestCaller {
+        let name = (self.caller_name)(request.metadata(), request.remote_addr());
+        let charge = request.extensions().get::<CallCharge>().cloned();
+        RequestCaller { name, work: charge.map(|charge| Arc::new(charge) as Arc<dyn CallWork>) }
     }
 
     /// Does the `work` of a caller's request in one of the [`REQUESTS_MAX`] places. The work ends at its next pause if
@@ -96,17 +126,23 @@ impl ValidationService {
         }
     }
 
-    /// Runs `judgement` on a thread that may block, when it is the caller's turn at a core.
+    /// Runs `judgement` on a thread that may block, when it is the caller's turn at a core. Counts it as work for the
+    /// caller.
     async fn compute<T: Send + 'static>(
         &self,
-        caller: &ServiceCaller,
+        caller: &RequestCaller,
         judgement: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let core =
-            self.core_turns.enter(&caller.network, &caller.name).await.map_err(too_many_wait)?;
+        let ServiceCaller { network, name } = &caller.name;
+        let core = self.core_turns.enter(network, name).await.map_err(too_many_wait)?;
+        let work = caller.work.clone();
         let judged = tokio::task::spawn_blocking(move || {
             let _core = core;
-            judgement()
+            let Some(work) = work else { return judgement() };
+            let began = work.begin();
+            let judged = judgement();
+            work.end(began);
+            judged
         });
         judged.await.map_err(|_| Status::internal("the check failed inside this service"))
     }
@@ -114,7 +150,7 @@ impl ValidationService {
     /// Validates every item independently on all cores and returns the answers in the order of the items.
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
-        caller: &ServiceCaller,
+        caller: &RequestCaller,
         items: Vec<I>,
         judgement: impl Fn(I) -> O + Copy + Send + 'static,
     ) -> Result<Vec<O>, Status> {
@@ -187,7 +223,7 @@ impl ValidationService {
         let granted = budget.take(open.len());
         let is_whole = granted == open.len();
         open.truncate(granted);
-        let caller = &budget.caller;
+        let caller = &budget.caller.name;
         let asked = stream::iter(open).map(|question| async move {
             let turn = self.question_turns.wait(caller, question.chain_id).await;
             let _turn = turn.map_err(too_many_wait)?;
@@ -288,14 +324,13 @@ fn parts_of<I>(items: Vec<I>) -> impl Iterator<Item = Vec<I>> {
 
 /// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
 struct WalletBudget {
-    /// The request's caller.
-    caller: ServiceCaller,
+    caller: RequestCaller,
     left: usize,
     time: Duration,
 }
 
 impl WalletBudget {
-    fn new(caller: &ServiceCaller) -> Self {
+    fn new(caller: &RequestCaller) -> Self {
         let (left, time) = (REQUEST_WALLETS_MAX, REQUEST_WALLETS_TIMEOUT);
         Self { caller: caller.clone(), left, time }
     }
@@ -373,7 +408,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         });
         let answer =
             async { fitting(api::ValidateGroupMessagesResponse { responses: responses.await? }) };
-        self.at_place(&caller, answer).await
+        self.at_place(&caller.name, answer).await
     }
 
     async fn get_association_state(
@@ -403,7 +438,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             };
             self.compute(&caller, answer).await?
         };
-        self.at_place(&caller, answer).await
+        self.at_place(&caller.name, answer).await
     }
 
     async fn validate_inbox_id_key_packages(
@@ -430,7 +465,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         let answer = async {
             fitting(api::ValidateInboxIdKeyPackagesResponse { responses: responses.await? })
         };
-        self.at_place(&caller, answer).await
+        self.at_place(&caller.name, answer).await
     }
 
     async fn verify_smart_contract_wallet_signatures(
@@ -443,19 +478,59 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
         let until = Instant::now() + REQUEST_WALLETS_TIMEOUT;
-        let asked =
-            stream::iter(signatures).map(|signature| self.verify_wallet(&caller, signature, until));
+        let asked = stream::iter(signatures)
+            .map(|signature| self.verify_wallet(&caller.name, signature, until));
         let answer = async {
             let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
             fitting(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
         };
-        self.at_place(&caller, answer).await
+        self.at_place(&caller.name, answer).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread::{self, ThreadId};
+
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::wallets::WalletChainList;
+
+    /// The threads that have begun and ended work.
+    #[derive(Default)]
+    struct RecordedWork(Mutex<Vec<(&'static str, ThreadId)>>);
+
+    const BEGAN: Duration = Duration::from_secs(7);
+
+    impl CallWork for RecordedWork {
+        fn begin(&self) -> Duration {
+            self.0.lock().push(("begun", thread::current().id()));
+            BEGAN
+        }
+
+        fn end(&self, began: Duration) {
+            assert_eq!(began, BEGAN);
+            self.0.lock().push(("ended", thread::current().id()));
+        }
+    }
+
+    /// Strangers have one log after the other judged while publishers wait for the cores.
+    #[tokio::test]
+    async fn the_address_of_a_caller_rests_for_what_is_computed_for_it() {
+        let name = |_: &MetadataMap, _: Option<SocketAddr>| ServiceCaller {
+            network: "network".into(),
+            name: "name".into(),
+        };
+        let wallets = Wallets::over_rpc([], WalletChainList::default());
+        let (wallets, clock) = (Arc::new(wallets), Arc::new(|| 0_u64));
+        let service = ValidationService::new(wallets, clock, Arc::new(name), 1);
+        let work = Arc::new(RecordedWork::default());
+        let caller = service.caller(&Request::new(()));
+        let caller = RequestCaller { work: Some(work.clone()), ..caller };
+        let thread = service.compute(&caller, || thread::current().id()).await.unwrap();
+        assert_eq!(*work.0.lock(), [("begun", thread), ("ended", thread)]);
+    }
 
     /// Played by requests of as many empty items as are allowed, of two bytes each.
     #[test]

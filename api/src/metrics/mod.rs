@@ -51,6 +51,7 @@ pub(crate) struct HandlerMetrics {
     answer_too_large: Counter,
     no_balance: Counter,
     payer_rate: Counter,
+    busy: Counter,
     topics_refused: Counter,
     unavailable: Counter,
     pages: [Counter; PAGE_STATUSES.len()],
@@ -69,6 +70,7 @@ impl HandlerMetrics {
             PublishError::AnswerTooLarge => self.answer_too_large.inc(),
             PublishError::Balance { .. } => self.no_balance.inc(),
             PublishError::PayerRate { .. } => self.payer_rate.inc(),
+            PublishError::Busy => self.busy.inc(),
             PublishError::Unavailable { .. } => self.unavailable.inc(),
         };
     }
@@ -164,6 +166,7 @@ impl Collector for HandlerCollector {
                 rejected("resource_exhausted", "answer_too_large", &metrics.answer_too_large),
                 rejected("failed_precondition", "balance", &metrics.no_balance),
                 rejected("resource_exhausted", "payer_rate", &metrics.payer_rate),
+                rejected("resource_exhausted", "busy", &metrics.busy),
                 rejected("unavailable", "node_state", &metrics.unavailable),
             ],
         )

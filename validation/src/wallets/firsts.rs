@@ -56,7 +56,8 @@ impl Default for FirstAttempts {
 }
 
 impl FirstAttempts {
-    fn with_max(max: usize) -> Self {
+    /// Creates a memory for `max` questions.
+    pub(super) fn with_max(max: usize) -> Self {
         let state = Remembered { firsts: HashMap::new(), cleaned_at: None };
         Self { state: Mutex::new(state), max }
     }

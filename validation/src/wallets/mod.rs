@@ -110,8 +110,24 @@ impl Wallets {
     /// answers. Does not ask for a missing answer: see [`look_for`](Self::look_for).
     #[must_use]
     pub fn decide(&self, question: &WalletQuestion, event_s: u64) -> WalletDecision {
-        self.note_chain_time(event_s);
         let key = answer_key(question);
+        let decision = self.decision(question, key, event_s);
+        if decision == WalletDecision::Refused(WalletRefusal::Unanswered) {
+            self.firsts.note_decided(key); // the verdict on the update is final
+        }
+        decision
+    }
+
+    /// Returns true if an update whose event has this time, unix seconds, has to wait for the answer to this question.
+    /// Decides about no update, so the question keeps its place among the first attempts.
+    #[must_use]
+    pub fn is_open(&self, question: &WalletQuestion, event_s: u64) -> bool {
+        self.decision(question, answer_key(question), event_s) == WalletDecision::Open
+    }
+
+    /// Returns the decision about a question with this key, from cached answers.
+    fn decision(&self, question: &WalletQuestion, key: Digest, event_s: u64) -> WalletDecision {
+        self.note_chain_time(event_s);
         let (known, asked_for) = match self.answers.get(&key) {
             // Decided without the chain, which cannot answer such a question.
             _ if client::is_too_long(question) => {
@@ -128,17 +144,13 @@ impl Wallets {
                 (known, self.asked_for(key, question.chain_id, event_s))
             }
         };
-        let decision = rule::decide(&QuestionFacts {
+        rule::decide(&QuestionFacts {
             is_listed: self.listed.contains(question.chain_id),
             event_s,
             chain_now_s: self.chain_time_s.load(Ordering::Relaxed),
             asked_for,
             known,
-        });
-        if decision == WalletDecision::Refused(WalletRefusal::Unanswered) {
-            self.firsts.note_decided(key); // the verdict on the update is final
-        }
-        decision
+        })
     }
 
     /// Returns the time for which the answer to a question has been missing.
@@ -283,11 +295,16 @@ mod tests {
     use std::time::SystemTime;
 
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
+    use hawser_mls::identity::{MemberIdentifier, wallet_questions};
+    use hawser_proto::pb::xmtp::identity::associations as pb;
     use hawser_proto::sign::keccak256;
     use hawser_proto::{Bytes, SecretKey};
+    use pb::identity_action::Kind;
+    use pb::signature::Signature as Signed;
 
     use super::asking::{JUDGE_PAUSE, pause_after};
     use super::*;
+    use crate::identity::IdentityValidator;
     use crate::limits::{
         JUDGE_AGAIN_EVERY, WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S,
     };
@@ -520,5 +537,52 @@ mod tests {
         assert_eq!(decide(), WalletDecision::Open, "it was just asked");
         tokio::time::advance(WALLET_ASKED_MIN).await;
         assert_eq!(decide(), WalletDecision::Refused(WalletRefusal::Unanswered));
+    }
+
+    /// An update by which a contract wallet of chain 8453 founds an inbox.
+    fn founding() -> pb::IdentityUpdate {
+        let owner = MemberIdentifier::Ethereum(format!("0x{:040x}", 1));
+        let signed = pb::SmartContractWalletSignature {
+            account_id: format!("eip155:8453:{owner}"),
+            block_number: 7,
+            signature: Bytes::from_static(&[1]),
+        };
+        let signature = pb::Signature { signature: Some(Signed::Erc6492(signed)) };
+        let kind = Kind::CreateInbox(pb::CreateInbox {
+            initial_identifier: owner.to_string(),
+            nonce: 1,
+            initial_identifier_signature: Some(signature),
+            ..pb::CreateInbox::default()
+        });
+        pb::IdentityUpdate {
+            actions: vec![pb::IdentityAction { kind: Some(kind) }],
+            client_timestamp_ns: 1,
+            inbox_id: owner.inbox_id(1),
+        }
+    }
+
+    /// A flood of questions fills the memory of first attempts, in which decided ones give way.
+    #[tokio::test(start_paused = true)]
+    async fn an_update_behind_another_one_keeps_its_first_attempt_until_it_is_decided() {
+        let chains = Arc::new(OneReply(Err(WalletError::NoEndpoint(8453))));
+        let mut wallets = Wallets::new(chains, WalletChainList::default());
+        wallets.firsts = FirstAttempts::with_max(1);
+        let wallets = Arc::new(wallets);
+        let (validator, update) = (IdentityValidator::new(wallets.clone()), founding());
+        let (event_s, asked) = (1_800_000_000, wallet_questions(&update).unwrap());
+        assert_eq!(asked.len(), 1);
+        validator.look_ahead(&update, event_s);
+        assert_eq!(ask_all(&wallets).await, [false]);
+        wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
+        tokio::time::advance(WALLET_ASKED_MIN).await;
+        validator.look_ahead(&update, event_s);
+        let (flood, now) = (answer_key(&question(8453, 9)), Instant::now());
+        wallets.firsts.note(flood, now);
+        assert!(!wallets.firsts.has(flood), "the update still waits");
+        let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
+        assert_eq!(wallets.decide(&asked[0], event_s), unanswered);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        wallets.firsts.note(flood, Instant::now());
+        assert!(wallets.firsts.has(flood), "the update is decided");
     }
 }

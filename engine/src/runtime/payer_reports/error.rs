@@ -116,7 +116,8 @@ impl ReportStepError {
     /// Returns true if the worker waits without a warning at first: if [waiting is enough](Self::passes_by_itself), and
     /// while this node takes no publish, as before it is canonical. The node's status names that condition.
     pub(super) fn is_awaited(&self) -> bool {
-        let is_unready = matches!(self, Self::Publish(PublishError::Unavailable { .. }));
+        let is_unready =
+            matches!(self, Self::Publish(PublishError::Unavailable { .. } | PublishError::Busy));
         is_unready || self.passes_by_itself()
     }
 }

@@ -56,6 +56,10 @@ pub enum PublishError {
         /// Time after which another try succeeds, unless it publishes more meanwhile.
         retry_after: Duration,
     },
+    /// The node has so many publishes in flight that the request has waited for too long, or may not wait. It was not
+    /// looked at.
+    #[error("this node has too many publishes in flight: try again later, or another node")]
+    Busy,
     /// The node takes no publish now, whatever the request contains.
     #[error("{reason}")]
     Unavailable {

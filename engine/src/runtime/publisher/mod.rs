@@ -19,6 +19,7 @@ mod settings;
 mod simulation;
 mod size;
 mod state;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -48,12 +49,13 @@ use request::{InFlightShare, PendingReply};
 use sequence::SequencerThread;
 use size::PIECE_MAX;
 use state::PublisherState;
+use waiting::WaitingLine;
 
 pub use error::{ANSWER_LEN_BYTES_MAX, PublishError};
 pub use request::Published;
 pub use settings::PublishSettings;
 
-/// Payer bytes between arrival and answer, over all requests, in KiB; later requests wait. This
+/// Payer bytes between arrival and answer, over all requests, in KiB; later requests wait in a [`WaitingLine`]. This
 /// bounds every queue of the path. Guessed: seconds of work for a fast disk.
 const IN_FLIGHT_KIB_MAX: u32 = 256 * 1024;
 
@@ -128,6 +130,7 @@ impl Publisher {
             chain_clock: parts.chain_clock,
             counters: parts.counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
+            line: Arc::<WaitingLine>::default(),
             own_strand,
             own_clock: OwnClock::default(),
             own_end,
@@ -192,7 +195,7 @@ impl Publisher {
         let answer = self.submit(writer, caller, envelopes, watch).await;
         match &answer {
             Ok(_) => watch.lap(&self.state.counters.publish_seconds),
-            Err(PublishError::Unavailable { .. }) => {
+            Err(PublishError::Unavailable { .. } | PublishError::Busy) => {
                 self.state.counters.unavailable.inc();
             }
             Err(_) => {
@@ -240,7 +243,7 @@ impl Publisher {
         own_end.look_again(store, *node)
     }
 
-    /// Waits until every request that was taken by now has been answered.
+    /// Waits until every request that was taken by now has been answered. One that waits for room is not taken.
     pub(super) async fn idle(&self) {
         let all = self.state.in_flight.acquire_many(IN_FLIGHT_KIB_MAX).await;
         drop(all.expect("the semaphore is never closed"));
@@ -261,9 +264,12 @@ impl Publisher {
         let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
         let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
         // A request larger than the bound takes all of it: it is refused later, by its rules.
-        let in_flight = self.state.in_flight.clone();
-        let permit = in_flight.acquire_many_owned(kib.min(IN_FLIGHT_KIB_MAX)).await;
-        let permit = permit.expect("the semaphore is never closed");
+        let (kib, in_flight) = (kib.min(IN_FLIGHT_KIB_MAX), &self.state.in_flight);
+        let permit = match in_flight.clone().try_acquire_many_owned(kib) {
+            Ok(permit) => permit,
+            // Boxed, so that a publish that need not wait keeps no memory for the wait.
+            Err(_) => Box::pin(self.state.line.wait(in_flight, caller, kib)).await?,
+        };
         let (sender, answer) = oneshot::channel();
         let in_flight = Arc::new(InFlightShare::of(permit));
         let reply = PendingReply::new(sender, in_flight, watch);

@@ -162,6 +162,7 @@ impl Process {
             chain_clock,
             counters,
             in_flight: in_flight.clone(),
+            line: Arc::default(),
             own_strand: OwnStrand::new(store.standing()),
             own_clock: OwnClock::default(),
             own_end: OwnEnd::default(),

@@ -15,6 +15,7 @@ use super::error::PublishError;
 use super::own_end::OwnEnd;
 use super::payer_rate::PayerRates;
 use super::request::Request;
+use super::waiting::WaitingLine;
 use crate::readiness;
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
@@ -33,6 +34,8 @@ pub(super) struct PublisherState {
     pub(super) counters: Arc<Counters>,
     /// Bounds the bytes in flight; one permit is one KiB.
     pub(super) in_flight: Arc<Semaphore>,
+    /// The requests that wait for permits.
+    pub(super) line: Arc<WaitingLine>,
     /// True if a repeated publish gets the answer of the first one.
     pub(super) idempotent: bool,
     pub(super) own_strand: OwnStrand,

@@ -1,4 +1,4 @@
-//! Requests between their checks and the sequencing thread.
+//! Requests between their arrival and the sequencing thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use hawser_storage::ChainPosition;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{ADMITTED, CLIENT, NODE, Sim};
+use super::{ADMITTED, CLIENT, IN_FLIGHT, NODE, Sim};
 use crate::admission::Writer;
 use crate::runtime::counters::Stopwatch;
 use crate::runtime::publisher::admit::AdmissionJob;
@@ -20,6 +20,7 @@ use crate::runtime::publisher::balance::Balances;
 use crate::runtime::publisher::earlier::LookUp;
 use crate::runtime::publisher::request::{InFlightShare, PendingReply};
 use crate::runtime::publisher::state::PublisherState;
+use crate::runtime::publisher::{PublishError, Publisher};
 use crate::runtime::report_history::ReportHistory;
 use crate::runtime::{Priority, PublishCaller, Workers};
 
@@ -35,6 +36,24 @@ fn with_balances(sim: Sim) -> PublisherState {
     let (clock, registry) = (state.ports.clock.clone(), state.ports.registry.clone());
     let history = ReportHistory::new(state.store.clone(), clock, registry);
     PublisherState { balances: Some(Balances::new(history)), ..state }
+}
+
+/// The disk hangs, so what is in flight stays there.
+#[test]
+fn a_request_that_finds_no_room_is_refused_after_a_while() {
+    let sim = Sim::new(0);
+    let state = sim.process.state.clone();
+    let all = u32::try_from(IN_FLIGHT).unwrap();
+    let _all = state.in_flight.clone().try_acquire_many_owned(all).unwrap();
+    let publisher = Publisher { state };
+    let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let client = Bytes::from(hex::decode(CLIENT).unwrap());
+    let envelopes = vec![PayerEnvelope::sign(client, NODE, 30, &payer)];
+    let caller = PublishCaller::default();
+    let answer = publisher.submit(Writer::Payer, caller, envelopes, Stopwatch::start());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    assert_eq!(runtime.block_on(answer), Err(PublishError::Busy));
 }
 
 /// Any caller can publish with payers whose balances have to be read. The sequencing thread, behind which all
