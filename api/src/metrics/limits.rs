@@ -23,12 +23,14 @@ pub(crate) enum LimitedCall {
     QueryTopics,
     ReplicationTopics,
     Proof,
+    /// A query for reports of misbehaviour.
+    Reports,
     /// A report of misbehaviour. Its limit holds for nodes too, and without `rate_limits`.
     Submission,
 }
 
 impl LimitedCall {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Query,
         Self::Newest,
         Self::Inboxes,
@@ -36,6 +38,7 @@ impl LimitedCall {
         Self::QueryTopics,
         Self::ReplicationTopics,
         Self::Proof,
+        Self::Reports,
         Self::Submission,
     ];
 
@@ -52,6 +55,7 @@ impl LimitedCall {
             | Self::Inboxes
             | Self::Usage
             | Self::Proof
+            | Self::Reports
             | Self::Submission => REFUSED,
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
@@ -68,6 +72,7 @@ impl LimitedCall {
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),
             Self::Proof => ("CheckpointApi", "all"),
+            Self::Reports => ("MisbehaviorApi", "QueryMisbehaviorReports"),
             Self::Submission => ("MisbehaviorApi", "SubmitMisbehaviorReport"),
         };
         [("service", service), ("method", method)]
