@@ -19,6 +19,9 @@ pub(crate) enum LimitedCall {
     Query,
     Newest,
     Inboxes,
+    ReplicationQuery,
+    ReplicationNewest,
+    ReplicationInboxes,
     Usage,
     QueryTopics,
     ReplicationTopics,
@@ -30,10 +33,13 @@ pub(crate) enum LimitedCall {
 }
 
 impl LimitedCall {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Query,
         Self::Newest,
         Self::Inboxes,
+        Self::ReplicationQuery,
+        Self::ReplicationNewest,
+        Self::ReplicationInboxes,
         Self::Usage,
         Self::QueryTopics,
         Self::ReplicationTopics,
@@ -53,6 +59,9 @@ impl LimitedCall {
             Self::Query
             | Self::Newest
             | Self::Inboxes
+            | Self::ReplicationQuery
+            | Self::ReplicationNewest
+            | Self::ReplicationInboxes
             | Self::Usage
             | Self::Proof
             | Self::Reports
@@ -68,6 +77,9 @@ impl LimitedCall {
             Self::Query => ("QueryApi", "QueryEnvelopes"),
             Self::Newest => ("QueryApi", "GetNewestEnvelope"),
             Self::Inboxes => ("QueryApi", "GetInboxIds"),
+            Self::ReplicationQuery => ("ReplicationApi", "QueryEnvelopes"),
+            Self::ReplicationNewest => ("ReplicationApi", "GetNewestEnvelope"),
+            Self::ReplicationInboxes => ("ReplicationApi", "GetInboxIds"),
             Self::Usage => ("MetadataApi", "GetPayerInfo"),
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),

@@ -184,7 +184,7 @@ mod tests {
             ("[::1]", "::1"),
             ("[::]", "::"),
         ] {
-            assert_eq!(ip(text), Some(read.parse().unwrap()), "{text}");
+            assert_eq!(ip(text), Some(read.parse::<IpAddr>().unwrap()), "{text}");
         }
         for wrong in ["", "[", "[]", "[::1", "::1]", "[127.0.0.1]", "localhost.", "node.example"] {
             assert_eq!(ip(wrong), None, "{wrong}");
