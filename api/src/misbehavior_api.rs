@@ -105,7 +105,7 @@ impl MisbehaviorService {
     ) -> Result<pb::QueryMisbehaviorReportsResponse, CallError> {
         let reports = self.check_served()?.clone();
         let caller = caller_of(&request);
-        self.api.callers.charge(caller, LimitedCall::Query, CallCost::of_topics(1)).await?;
+        self.api.callers.charge(caller, LimitedCall::Reports, CallCost::of_topics(1)).await?;
         let (charge, request) = charged(request);
         charge.take(COPIES_OF_READ * LEN_BYTES_MAX)?;
         let of_read = charge.clone();

@@ -83,7 +83,11 @@ impl NodeApi {
             page.map(|page| Ok((page, reader.oldest()?))).transpose()
         };
         let paid = paid_turns(method, topics);
-        let turns = self.callers.turns(caller, LimitedCall::Query, paid, &self.stop);
+        let call = match method {
+            EnvelopeMethod::Query => LimitedCall::Query,
+            _ => LimitedCall::ReplicationQuery,
+        };
+        let turns = self.callers.turns(caller, call, paid, &self.stop);
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine keeps pages below the limit; only a single large envelope can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
@@ -106,7 +110,11 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
         let topics: Vec<_> = requested.iter().flatten().cloned().collect();
-        let turns = self.callers.turns(caller, LimitedCall::Newest, FIRST_TURN, &self.stop);
+        let call = match method {
+            EnvelopeMethod::QueryNewest => LimitedCall::Newest,
+            _ => LimitedCall::ReplicationNewest,
+        };
+        let turns = self.callers.turns(caller, call, FIRST_TURN, &self.stop);
         let mut query = self.reader(&charge).newest_query(topics);
         let found = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let mut found = found.into_iter();
@@ -120,20 +128,21 @@ impl NodeApi {
     }
 
     /// Returns the inbox of each identifier, in the order of the request. Identifiers come back as
-    /// they were written, because callers find their results by them.
+    /// they were written, because callers find their results by them. Its turns are charged to `call`.
     ///
     /// # Errors
     /// A limit that the request breaks, a log that cannot be read, or an answer that is too large for a message: it
     /// repeats the identifiers, which may have any length.
     pub(crate) async fn inbox_ids(
         &self,
+        call: LimitedCall,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Result<pb::GetInboxIdsResponse, CallError> {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let identifiers = identifiers(request).map_err(CallError::Request)?;
         let addresses = identifiers.iter().map(|text| inbox::member_address(text)).collect();
-        let turns = self.callers.turns(caller, LimitedCall::Inboxes, FIRST_TURN, &self.stop);
+        let turns = self.callers.turns(caller, call, FIRST_TURN, &self.stop);
         let mut query = self.engine.reader().inboxes_query(addresses);
         let inboxes = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let responses = identifiers

@@ -183,7 +183,7 @@ impl ReplicationApi for NodeApi {
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
-        answer(self.inbox_ids(request).await)
+        answer(self.inbox_ids(LimitedCall::ReplicationInboxes, request).await)
     }
 
     async fn get_newest_envelope(
@@ -234,7 +234,7 @@ impl QueryApi for NodeApi {
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
         self.charge(&request, LimitedCall::Inboxes, CallCost::of_topics(1)).await?;
-        answer(self.inbox_ids(request).await)
+        answer(self.inbox_ids(LimitedCall::Inboxes, request).await)
     }
 
     async fn get_newest_envelope(

@@ -19,23 +19,32 @@ pub(crate) enum LimitedCall {
     Query,
     Newest,
     Inboxes,
+    ReplicationQuery,
+    ReplicationNewest,
+    ReplicationInboxes,
     Usage,
     QueryTopics,
     ReplicationTopics,
     Proof,
+    /// A query for reports of misbehaviour.
+    Reports,
     /// A report of misbehaviour. Its limit holds for nodes too, and without `rate_limits`.
     Submission,
 }
 
 impl LimitedCall {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
         Self::Query,
         Self::Newest,
         Self::Inboxes,
+        Self::ReplicationQuery,
+        Self::ReplicationNewest,
+        Self::ReplicationInboxes,
         Self::Usage,
         Self::QueryTopics,
         Self::ReplicationTopics,
         Self::Proof,
+        Self::Reports,
         Self::Submission,
     ];
 
@@ -50,8 +59,12 @@ impl LimitedCall {
             Self::Query
             | Self::Newest
             | Self::Inboxes
+            | Self::ReplicationQuery
+            | Self::ReplicationNewest
+            | Self::ReplicationInboxes
             | Self::Usage
             | Self::Proof
+            | Self::Reports
             | Self::Submission => REFUSED,
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
@@ -64,10 +77,14 @@ impl LimitedCall {
             Self::Query => ("QueryApi", "QueryEnvelopes"),
             Self::Newest => ("QueryApi", "GetNewestEnvelope"),
             Self::Inboxes => ("QueryApi", "GetInboxIds"),
+            Self::ReplicationQuery => ("ReplicationApi", "QueryEnvelopes"),
+            Self::ReplicationNewest => ("ReplicationApi", "GetNewestEnvelope"),
+            Self::ReplicationInboxes => ("ReplicationApi", "GetInboxIds"),
             Self::Usage => ("MetadataApi", "GetPayerInfo"),
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),
             Self::Proof => ("CheckpointApi", "all"),
+            Self::Reports => ("MisbehaviorApi", "QueryMisbehaviorReports"),
             Self::Submission => ("MisbehaviorApi", "SubmitMisbehaviorReport"),
         };
         [("service", service), ("method", method)]

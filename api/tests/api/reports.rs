@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hawser_api::{ApiSettings, NoPeers};
+use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
 use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
@@ -103,9 +103,13 @@ async fn counted(node: &Node, kind: &str, direction: &str) -> Option<f64> {
 
 /// Returns the number of submissions for which the limit of their address has decided so.
 async fn decided(node: &Node, outcome: &str) -> f64 {
-    let labels = format!(
-        r#"service="MisbehaviorApi",method="SubmitMisbehaviorReport",tier="2",outcome="{outcome}""#
-    );
+    decided_on(node, "MisbehaviorApi", "SubmitMisbehaviorReport", outcome).await
+}
+
+/// Returns the number of calls of strangers for which limits have decided so.
+async fn decided_on(node: &Node, service: &str, method: &str, outcome: &str) -> f64 {
+    let call = format!(r#"service="{service}",method="{method}""#);
+    let labels = format!(r#"{call},tier="2",outcome="{outcome}""#);
     node.sample(&format!("xmtpd_rate_limit_decisions_total{{{labels}}}")).await.unwrap()
 }
 
@@ -292,6 +296,27 @@ async fn further_reports_of_an_address_above_its_limit_are_refused_before_they_a
     let status = other.0.submit_misbehavior_report(nothing()).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "another connection");
     assert_eq!(stranger.query(0).await, [], "another method");
+}
+
+/// Tokens come back within half an hour, so none does during the test.
+#[tokio::test]
+async fn a_query_for_reports_takes_a_token_and_counts_as_itself() {
+    let few = |settings: &mut ApiSettings| {
+        settings.rate_limits = Some(RateLimitSettings { per_hour: 2, ..Default::default() });
+    };
+    let node = node_with(few, Arc::new(NoPeers)).await;
+    let mut stranger = Stranger::of(&node).await;
+    for _ in 0..2 {
+        assert_eq!(stranger.query(0).await, []);
+    }
+    let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
+    let status = stranger.0.query_misbehavior_reports(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let of = async |outcome: &str| {
+        decided_on(&node, "MisbehaviorApi", "QueryMisbehaviorReports", outcome).await
+    };
+    let of_queries = decided_on(&node, "QueryApi", "QueryEnvelopes", "allowed").await;
+    assert_eq!([of("allowed").await, of("denied").await, of_queries], [2.0, 1.0, 0.0]);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! notation (`1.5h`, `.5s`, `2m0.25s`, `µs`), which `humantime` refuses, while it accepts forms that Go refuses
 //! (`5min`, `1d`, `1 s`). A property test checks the parser.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hawser_chain::admin::Wei;
@@ -21,6 +22,18 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 /// Parses a port above 0.
 pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
+}
+
+/// Parses an address to listen at: an IP address, one of IPv6 in brackets, or `localhost`, which means 127.0.0.1. The
+/// reference implementation takes the last two as well, and no address of IPv6 without brackets.
+pub(super) fn ip(text: &str) -> Option<IpAddr> {
+    if text == "localhost" {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => text.parse().ok(),
+    }
 }
 
 /// Parses a size in bytes: an integer and a unit, `KiB`, `MiB` or `GiB`.
@@ -162,6 +175,23 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_read_in_the_forms_of_the_reference_as_well() {
+        for (text, read) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0"),
+            ("localhost", "127.0.0.1"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[::]", "::"),
+        ] {
+            assert_eq!(ip(text), Some(read.parse::<IpAddr>().unwrap()), "{text}");
+        }
+        for wrong in ["", "[", "[]", "[::1", "::1]", "[127.0.0.1]", "localhost.", "node.example"] {
+            assert_eq!(ip(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn durations_read_as_go_reads_them() {
         let cases = [
             ("0", 0),
@@ -216,7 +246,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_parsers_panic(text in "\\PC*", near in "[0-9.]{0,40}(h|m|s|ms)?") {
             let _ = (duration(&text), duration(&near), port(&text), level(&text), network(&text));
-            let _ = (chain_urls(&text), chain_urls(&near));
+            let _ = (chain_urls(&text), chain_urls(&near), ip(&text), ip(&near));
         }
     }
 

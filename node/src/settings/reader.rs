@@ -168,7 +168,7 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn ip(&mut self, setting: &Setting) -> Option<IpAddr> {
-        self.get(setting, |text| text.parse().ok())
+        self.get(setting, parse::ip)
     }
 
     pub(super) fn path(&mut self, setting: &Setting) -> Option<PathBuf> {

@@ -71,6 +71,9 @@ const OF_REFERENCE: &[(&str, &[&str])] = &[
     ("xmtpd_stream_limit_active_streams", &[]),
 ];
 
+/// The beginnings of the names of its families that no process of this repository exports.
+const ABSENT: [&str; 3] = ["go_", "grpc_client_", "xmtp_migrator_"];
+
 /// The families of the reference implementation's watchers, with their labels.
 const OF_REFERENCE_WATCHERS: &[(&str, &[&str])] = &[
     ("xmtp_chain_report_submitted_total", &["originator_id"]),
@@ -289,6 +292,20 @@ fn the_families_of_the_reference_node_keep_their_names_and_labels() {
         }
     }
     assert_none(&broken, "families of the reference implementation have its labels");
+}
+
+/// An alert on such a family stays silent for ever, so its operator has to find it on the page.
+#[test]
+fn absent_families_of_the_reference_node_are_named() {
+    let page = read("docs/metrics.md");
+    let (_, section) = page.split_once("\n## Beside the reference node\n").expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let unnamed = ABSENT.iter().filter(|begin| !section.contains(&format!("`{begin}*`")));
+    let mut broken: Vec<String> = unnamed.map(|begin| format!("{begin}* is not named")).collect();
+    let exported = documented_samples();
+    let is_absent = |name: &&String| ABSENT.iter().any(|begin| name.starts_with(begin));
+    broken.extend(exported.iter().filter(is_absent).map(|name| format!("{name} has a row")));
+    assert_none(&broken, "the page names exactly the families that are absent");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub async fn examine(
     all.extend(seen.checks);
     if let Some((own, url)) = seen.own {
         let node = own.id;
-        all.push(public::dns(&url).await);
+        all.push(public::dns(&url, config.api.address).await);
         // Otherwise there is no node that could answer, or another one answers.
         if let Some(process) = running {
             all.push(public::browsers(&url).await);

@@ -1,6 +1,6 @@
 //! Checks of the node's public address: its DNS name, and the headers that browsers need.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use hawser_proto::{one_line, root_cause};
@@ -28,8 +28,8 @@ pub(super) const ASK_ELSEWHERE: &str =
 /// The origin in the preflight request. The response does not depend on it.
 const PAGE: &str = "https://hawser-doctor.example";
 
-/// Checks that the host of the registered URL has addresses, and shows them.
-pub(super) async fn dns(url: &str) -> DoctorCheck {
+/// Checks that the host of the registered URL has addresses, and shows them. `listen` is the address of the API.
+pub(super) async fn dns(url: &str, listen: SocketAddr) -> DoctorCheck {
     const NAME: &str = "dns";
     const REMEDY: &str =
         "correct the name's record in the DNS, or the URL: hawser registry node update-http";
@@ -48,16 +48,20 @@ pub(super) async fn dns(url: &str) -> DoctorCheck {
             return DoctorCheck::failed(NAME, found, "check this machine's resolver");
         }
     };
-    judge_addresses(&host, &addresses, is_of_this_machine)
+    judge_addresses(&host, &addresses, listen, is_of_this_machine)
 }
 
-/// Judges the addresses of a host. `is_own` returns true for an address of this machine.
+/// Judges the addresses of a host, for an API that listens at `listen`. `is_own` returns true for an address of this
+/// machine.
 fn judge_addresses(
     host: &str,
     addresses: &[SocketAddr],
+    listen: SocketAddr,
     is_own: impl Fn(IpAddr) -> bool,
 ) -> DoctorCheck {
     const NAME: &str = "dns";
+    const LISTEN_REMEDY: &str =
+        "listen over IPv6 too (--listen-address ::), or remove that address from the name's record";
     const REMEDY: &str =
         "register a name that others can reach, unless this is a network on one machine";
     let resolved = addresses.iter().take(ADDRESSES_SHOWN_MAX).map(|it| it.ip().to_string());
@@ -77,6 +81,13 @@ fn judge_addresses(
             format!("{host} is {resolved}: {} is not reached from the internet", inner.ip());
         return DoctorCheck::doubtful(NAME, found, REMEDY);
     }
+    if let Some(unheard) = addresses.iter().find(|it| is_unheard(**it, listen) && is_own(it.ip())) {
+        let (ip, listen) = (unheard.ip(), listen.ip());
+        let found = format!(
+            "{host} is {resolved}: {ip} is of this machine, and a node at {listen} listens over IPv4 alone"
+        );
+        return DoctorCheck::doubtful(NAME, found, LISTEN_REMEDY);
+    }
     match addresses.iter().find(|it| is_own(it.ip())) {
         Some(own) => DoctorCheck::fine(
             NAME,
@@ -88,6 +99,13 @@ fn judge_addresses(
             DoctorCheck::fine(NAME, found)
         }
     }
+}
+
+/// Returns true if an API that listens at all addresses of IPv4 does not hear callers of this address of its machine.
+/// Callers of a port that is not the API's are those of a proxy.
+fn is_unheard(address: SocketAddr, listen: SocketAddr) -> bool {
+    let is_of_ipv4 = listen.ip() == Ipv4Addr::UNSPECIFIED;
+    is_of_ipv4 && address.port() == listen.port() && address.ip().to_canonical().is_ipv6()
 }
 
 /// Returns true for an address that always leads to the machine that uses it.
@@ -192,12 +210,40 @@ mod tests {
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
 
+    /// Returns the address of an API that takes callers over IPv4 and IPv6.
+    fn everywhere() -> SocketAddr {
+        "[::]:443".parse().unwrap()
+    }
+
+    /// An environment of the reference node, which listens over both, has no other address.
+    #[test]
+    fn a_node_that_does_not_listen_over_ipv6_is_told_of_its_address_there() {
+        let judged = |listen: &str, own: &str| {
+            let addresses: [SocketAddr; 2] =
+                ["203.0.113.7:5050", "[2001:db8::7]:5050"].map(|it| it.parse().unwrap());
+            judge_addresses("node.example", &addresses, listen.parse().unwrap(), |ip| {
+                ip.to_string() == own
+            })
+        };
+        let unheard = judged("0.0.0.0:5050", "2001:db8::7");
+        assert!(unheard.result == Doubtful && unheard.found.contains("IPv4 alone"), "{unheard:?}");
+        assert!(unheard.remedy.as_ref().is_some_and(|it| it.contains("--listen-address ::")));
+        for (listen, own) in [
+            ("[::]:5050", "2001:db8::7"),
+            ("0.0.0.0:5050", "203.0.113.7"),
+            ("0.0.0.0:5051", "2001:db8::7"), // a proxy has the port of the URL
+            ("127.0.0.1:5050", "2001:db8::7"),
+        ] {
+            assert_eq!(judged(listen, own).result, Fine, "{listen} {own}");
+        }
+    }
+
     #[test]
     fn addresses_are_told_and_judged_by_who_reaches_them() {
         let judged = |addresses: &[&str], own: &str| {
             let addresses: Vec<_> =
                 addresses.iter().map(|it| SocketAddr::new(it.parse().unwrap(), 443)).collect();
-            judge_addresses("node.example", &addresses, |ip| ip.to_string() == own)
+            judge_addresses("node.example", &addresses, everywhere(), |ip| ip.to_string() == own)
         };
         let own = judged(&["203.0.113.7", "2001:db8::7"], "2001:db8::7");
         assert_eq!(own.result, Fine);
@@ -242,10 +288,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_there_is_not_fails() {
-        assert_eq!(dns("https://node.invalid:5050").await.result, Failed, "RFC 6761 §6.4");
-        assert_eq!(dns("http://127.0.0.1:5050").await.result, Doubtful);
-        assert_eq!(dns("http://[::1]").await.result, Doubtful);
-        assert_eq!(dns("no url").await.result, Failed);
+        let of = async |url: &str| dns(url, everywhere()).await.result;
+        assert_eq!(of("https://node.invalid:5050").await, Failed, "RFC 6761 §6.4");
+        assert_eq!(of("http://127.0.0.1:5050").await, Doubtful);
+        assert_eq!(of("http://[::1]").await, Doubtful);
+        assert_eq!(of("no url").await, Failed);
     }
 
     /// Answers one connection with these bytes, or never.

@@ -176,7 +176,7 @@ pub(in crate::settings) const METRICS_ADDRESS: Setting = value(
     "metrics.metrics-address",
     "XMTPD_METRICS_METRICS_ADDRESS",
     Some("127.0.0.1"),
-    "an IP address of this machine",
+    "an IP address of this machine, or localhost",
     "127.0.0.1",
     "Address of metrics, health and status",
 );
@@ -310,7 +310,7 @@ pub(in crate::settings) const LISTEN_ADDRESS: Setting = value(
     "listen-address",
     "HAWSER_LISTEN_ADDRESS",
     Some("0.0.0.0"),
-    "an IP address of this machine",
+    "an IP address of this machine, or localhost",
     "0.0.0.0",
     "IP address of API and QUIC",
 );
