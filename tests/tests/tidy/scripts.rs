@@ -33,3 +33,11 @@ fn without_rust_setup_ends_its_script_and_no_shell_that_has_sourced_it() {
         assert_eq!(ended.status.code(), Some(1), "{line}");
     }
 }
+
+/// An empty bill, beside a package or an image, would look like that of a program without libraries.
+#[test]
+fn a_bill_of_materials_is_whole_or_there_is_none() {
+    let mut bill = Command::new(root().join("scripts/bill-of-materials"));
+    let output = bill.env("CARGO", "/bin/false").output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
