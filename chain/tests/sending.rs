@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use alloy::eips::BlockId;
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::future::join_all;
 use hawser_chain::broadcast::Witnesses;
+use hawser_chain::contracts::{PayerRegistry, SettlementChainParameterRegistry, parameter};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::{Call, Chain, SendError, Sender};
 use hawser_devchain::deploy;
+use tokio::time::{sleep, timeout};
 
 use serde_json::{Value, json};
 
-use crate::pair::{ChainBackend, Pair, native_balance};
+use crate::pair::{self, ChainBackend, Pair, native_balance};
 use crate::proxy::{Faults, Proxy};
 
 crate::on_both_kinds_of_chain! {
@@ -291,4 +294,42 @@ async fn one_endpoint_of_three_does_not_set_the_price_of_gas() {
         }
         it.proxies[liar].set(|faults| *faults = Faults::NONE);
     }
+}
+
+/// Two callers that race make the same call in one block. The second one fails only behind the first one, so that
+/// neither the state before the block nor a simulation shows why.
+#[tokio::test]
+async fn a_call_that_fails_behind_another_one_of_its_block_is_told_with_the_contracts_error() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (chain, addresses) = (&pair.settlement, &deployment.addresses);
+    let sender = pair::sender(chain, 0);
+    let set = SettlementChainParameterRegistry::set_0Call {
+        key_: parameter::PAYER_REGISTRY_PAUSED.into(),
+        value_: parameter::of_uint(1_u8),
+    };
+    let set = Call::new(addresses.settlement_chain_parameter_registry, &set);
+    sender.send(&set).await.unwrap();
+
+    let pause = Call::new(addresses.payer_registry, &PayerRegistry::updatePauseStatusCall {});
+    let quote = sender.quote(&pause).await.unwrap();
+    let count = async |at| chain.transaction_count(sender.account(), at).await.unwrap();
+    let before = count(BlockId::latest()).await;
+    rpc(chain, "evm_setAutomine", json!([false])).await;
+    let mine_both = async {
+        while count(BlockId::pending()).await < before + 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        rpc(chain, "evm_mine", json!([])).await;
+    };
+    let (first, second, mined) = tokio::join!(
+        sender.send_quoted(&pause, &quote),
+        sender.send_quoted(&pause, &quote),
+        timeout(Duration::from_secs(60), mine_both),
+    );
+    mined.expect("both wait for a block");
+    assert!(first.unwrap().status());
+    let second = second.unwrap_err();
+    assert!(matches!(second, SendError::Reverted { .. }), "{second}");
+    let name = second.revert().and_then(|revert| revert.name());
+    assert_eq!(name, Some("NoChange"), "{second}");
 }

@@ -165,6 +165,7 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
             let words = words.take_while(|word| !["#", "|", ">", ">>", "help"].contains(word));
             let words = words.filter(|word| *word != "…");
             let words = words.map(|word| match word {
+                "FILTER" => "debug",
                 "0x…" | "ADDRESS" => "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
                 "ID" | "N" | "IDS…" | "$users" => "1",
                 "FILTER" => "debug",

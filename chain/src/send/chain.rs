@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy::eips::BlockId;
 use alloy::eips::eip1559::Eip1559Estimation;
-use alloy::primitives::{Address, Bytes, U256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::utils::{Eip1559Estimator, eip1559_default_estimator};
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder};
 use alloy::rpc::client::RpcClient;
@@ -15,6 +15,8 @@ use alloy::sol_types::SolCall;
 use alloy::sol_types::abi::AbiDecoderConfig;
 use alloy::transports::TransportError;
 use alloy::transports::utils::guess_local_url;
+use serde::Deserialize;
+use serde_json::json;
 
 use super::call::{Call, Quote};
 use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
@@ -311,7 +313,8 @@ impl Chain {
         fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }
 
-    /// Returns the error of a mined transaction that failed, found by running its call again at the preceding block.
+    /// Returns the error of a mined transaction that failed, found by running its call again at the preceding block, or
+    /// by a trace of the transaction.
     pub async fn reverted(
         &self,
         from: Address,
@@ -331,14 +334,30 @@ impl Chain {
         receipt: &TransactionReceipt,
     ) -> (String, Option<Revert>) {
         let before = receipt.block_number.unwrap_or_default().saturating_sub(1);
-        match self.call(call.request(from), BlockId::number(before)).await {
-            Err(EthCallError::Reverted(revert)) => (revert.to_string(), Some(revert)),
-            Ok(_) => (
-                "it failed on the state between other transactions, or ran out of gas".to_owned(),
-                None,
-            ),
-            Err(EthCallError::Rpc(error)) => (format!("the reason is not known ({error})"), None),
+        let called = match self.call(call.request(from), BlockId::number(before)).await {
+            Err(EthCallError::Reverted(revert)) => return (revert.to_string(), Some(revert)),
+            Ok(_) => {
+                "it failed on the state between other transactions, or ran out of gas".to_owned()
+            }
+            Err(EthCallError::Rpc(error)) => format!("the reason is not known ({error})"),
+        };
+        // The call may fail only behind the transactions that are before it in its block.
+        match self.traced_revert(receipt.transaction_hash).await {
+            Some(revert) => (revert.to_string(), Some(revert)),
+            None => (called, None),
         }
+    }
+
+    /// Returns the contract's error with which a mined transaction failed, by a trace of it. `None` if it succeeded or
+    /// returned nothing, and if the endpoint serves no traces.
+    async fn traced_revert(&self, transaction: B256) -> Option<Revert> {
+        const METHOD: &str = "debug_traceTransaction";
+        let options = json!({ "tracer": "callTracer", "tracerConfig": { "onlyTopCall": true } });
+        let client = self.provider.client();
+        let traced = client.request::<_, TracedTransaction>(METHOD, (transaction, options)).await;
+        let TracedTransaction { error, output } = traced.ok()?;
+        let data = output.filter(|data| !data.is_empty())?;
+        error.is_some().then(|| Revert::decode(&data))
     }
 
     /// Simulates a call at the state of a block.
@@ -353,6 +372,15 @@ impl Chain {
             None => EthCallError::Rpc(self.request_error(method, error)),
         }
     }
+}
+
+/// The outermost call of a traced transaction. Other fields are ignored.
+#[derive(Debug, Deserialize)]
+struct TracedTransaction {
+    /// The failure; `None` after a success.
+    error: Option<String>,
+    /// The returned data, or the contract's error.
+    output: Option<Bytes>,
 }
 
 /// Error of a simulated call.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, U256, utils::format_ether};
+use alloy::primitives::{Address, B256, Bytes, U256, utils::format_ether};
+use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 use hawser_proto::{one_line, root_cause};
+use serde_json::Value;
 
 use crate::contracts::revert::Revert;
 use crate::spending::CeilingError;
@@ -156,9 +158,9 @@ pub enum SendError {
     Reverted {
         /// The transaction.
         hash: B256,
-        /// The reason, found by running the call again.
+        /// The reason, found by running the call again, or by a trace.
         reason: String,
-        /// The contract's error, if the call reverted again.
+        /// The contract's error, if either shows it.
         revert: Option<Revert>,
     },
     /// Another transaction of the account with the same nonce was mined, so this one never will be.
@@ -293,12 +295,49 @@ pub(crate) fn revert_of(error: &TransportError) -> Option<Revert> {
     const REVERTED: i64 = 3;
     let RpcError::ErrorResp(payload) = error else { return None };
     let said = payload.message.contains("revert") || payload.code == REVERTED;
-    said.then(|| Revert::decode(&payload.as_revert_data().unwrap_or_default()))
+    said.then(|| Revert::decode(&revert_data(payload)))
+}
+
+/// Returns the data that a refused call was reverted with; empty if the endpoint does not show it. It may be the data
+/// of the error, a value of an object there, or among the words of either text.
+fn revert_data(payload: &ErrorPayload) -> Bytes {
+    let shown = payload.try_data_as::<Value>().and_then(Result::ok);
+    let shown = shown.as_ref().and_then(data_in);
+    shown.or_else(|| data_among_words(&payload.message)).unwrap_or_default()
+}
+
+fn data_in(value: &Value) -> Option<Bytes> {
+    match value {
+        Value::String(text) => {
+            let data = text.parse::<Bytes>().ok().filter(|data| !data.is_empty());
+            data.or_else(|| data_among_words(text))
+        }
+        // The parser bounds how deep objects are nested.
+        Value::Object(values) => values.values().find_map(data_in),
+        _ => None,
+    }
+}
+
+/// Returns the first hex number in a text that is as long as an encoded error: four bytes, and any number of words of
+/// 32 bytes.
+fn data_among_words(text: &str) -> Option<Bytes> {
+    const SELECTOR_DIGITS: usize = 8;
+    const WORD_DIGITS: usize = 64;
+    text.split("0x").skip(1).find_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        let arguments = end.checked_sub(SELECTOR_DIGITS)?;
+        let is_error = arguments.is_multiple_of(WORD_DIGITS);
+        is_error.then(|| rest[..end].parse::<Bytes>().ok()).flatten()
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy::sol_types::SolError as _;
+    use serde_json::json;
+
     use super::*;
+    use crate::contracts::PayerReportManager;
 
     #[test]
     fn the_cause_of_a_failed_request_is_short_and_moves_no_cursor() {
@@ -307,5 +346,52 @@ mod tests {
         let text = RequestError::new("http://a.example", "eth_call", error).to_string();
         assert!(text.contains("[2J xxx"), "{text}");
         assert!(!text.contains(char::is_control) && text.len() < 500, "{text:?}");
+    }
+
+    fn refusal(code: i64, message: &str, data: &Value) -> TransportError {
+        let payload = json!({ "code": code, "message": message, "data": data });
+        RpcError::ErrorResp(serde_json::from_str(&payload.to_string()).unwrap())
+    }
+
+    fn name_of(error: &TransportError) -> Option<String> {
+        revert_of(error)?.name().map(str::to_owned)
+    }
+
+    /// Endpoints show the same revert in many forms, and a node decides by its name if a report was submitted before.
+    #[test]
+    fn a_contracts_error_is_read_wherever_an_endpoint_shows_it() {
+        // `InvalidStartSequenceId(7, 9)`.
+        let error =
+            PayerReportManager::InvalidStartSequenceId { startSequenceId: 7, lastSequenceId: 9 };
+        let data = Bytes::from(error.abi_encode()).to_string();
+        let said = "execution reverted";
+        let hash = B256::repeat_byte(0xee).to_string();
+        let in_words = format!("{said} in transaction {hash}: {data}");
+        for error in [
+            refusal(3, said, &json!(data)),
+            refusal(-32000, said, &json!(data)),
+            refusal(3, "the call failed", &json!(data)),
+            refusal(-32000, said, &json!({ "message": said, "result": data })),
+            refusal(-32015, "VM error: revert", &json!(format!("Reverted {data}"))),
+            refusal(-32000, &in_words, &Value::Null),
+            refusal(3, &in_words, &json!("0x")),
+        ] {
+            let name = name_of(&error);
+            assert_eq!(name.as_deref(), Some("InvalidStartSequenceId"), "{error:?}");
+        }
+        let selector = "execution reverted: custom error 0x82b42900";
+        let unnamed = revert_of(&refusal(-32000, selector, &Value::Null)).unwrap();
+        assert_eq!(unnamed.data.to_string(), "0x82b42900");
+    }
+
+    #[test]
+    fn numbers_of_other_lengths_are_no_error_of_a_contract() {
+        let address = Address::repeat_byte(0x11);
+        for words in ["", "0x", "0x1234567", "0x123456789", "deadbeef", "0xä2b42900"] {
+            let text = format!("execution reverted by {address}: {words}");
+            let revert = revert_of(&refusal(3, &text, &Value::Null)).unwrap();
+            assert_eq!(revert.data.len(), 0, "{text}");
+        }
+        assert_eq!(revert_of(&refusal(-32000, "nonce too low: 0x82b42900", &Value::Null)), None);
     }
 }
