@@ -168,7 +168,6 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
                 "FILTER" => "debug",
                 "0x…" | "ADDRESS" => "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
                 "ID" | "N" | "IDS…" | "$users" => "1",
-                "FILTER" => "debug",
                 own => own,
             });
             let words: Vec<_> = words.chain(["--help"]).collect();
