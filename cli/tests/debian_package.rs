@@ -1,6 +1,7 @@
 //! The package for Debian that `scripts/debian-package` makes: what is in it, and the program in it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +14,19 @@ fn make(out: &Path) {
         Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/debian-package"));
     script.args(["--program", env!("CARGO_BIN_EXE_hawser"), "--out"]).arg(out);
     succeed(script.env("SOURCE_DATE_EPOCH", "1750000000"));
+}
+
+/// Runs the script that follows an installation where its programs only print their arguments. Systemd need not run: a
+/// machine whose image is being made has no other moment at which its users are made.
+fn assert_users_are_made(postinst: &Path, place: &Path) {
+    let programs = place.join("programs");
+    fs::create_dir(&programs).unwrap();
+    for program in ["systemd-sysusers", "install", "systemctl"] {
+        symlink("/bin/echo", programs.join(program)).unwrap();
+    }
+    let mut script = Command::new("/bin/sh");
+    let printed = succeed(script.arg(postinst).arg("configure").env("PATH", &programs));
+    assert!(printed.starts_with("hawser.conf\n"), "{printed}");
 }
 
 #[test]
@@ -79,9 +93,8 @@ fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
         !root.join("usr/lib/tmpfiles.d").exists(),
         "folders that an operator gave away stay so"
     );
-    for script in ["postinst", "prerm"] {
-        succeed(Command::new("sh").arg("-n").arg(root.join("DEBIAN").join(script)));
-    }
-    let mut check = Command::new("md5sum");
-    succeed(check.args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(&root));
+    succeed(Command::new("sh").arg("-n").arg(root.join("DEBIAN/prerm")));
+    assert_users_are_made(&root.join("DEBIAN/postinst"), place.path());
+    let check = ["--check", "--quiet", "DEBIAN/md5sums"];
+    succeed(Command::new("md5sum").args(check).current_dir(&root));
 }

@@ -138,7 +138,18 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
     let (mut seen, mut broken) = (0, Vec::new());
     let others = [
         "README.md",
+        "docs/administration.md",
+        "docs/bench.md",
+        "docs/beside-xmtpd.md",
+        "docs/chain-watcher.md",
+        "docs/clients.md",
+        "docs/conformance.md",
+        "docs/development.md",
+        "docs/gateway.md",
+        "docs/network-watcher.md",
         "docs/operating.md",
+        "docs/performance.md",
+        "docs/proxies.md",
         "docs/auditing.md",
         "docs/audit-export.md",
         "docs/audit-at-scale.md",
@@ -151,12 +162,12 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
         for command in all_commands(&fs::read_to_string(&page).unwrap()) {
             // A remark or another program may follow.
             let words = command.split_whitespace().skip(1);
-            let words = words.take_while(|word| !["#", "|", ">", "help"].contains(word));
+            let words = words.take_while(|word| !["#", "|", ">", ">>", "help"].contains(word));
             let words = words.filter(|word| *word != "…");
             let words = words.map(|word| match word {
                 "FILTER" => "debug",
                 "0x…" | "ADDRESS" => "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
-                "ID" | "N" => "1",
+                "ID" | "N" | "IDS…" | "$users" => "1",
                 own => own,
             });
             let words: Vec<_> = words.chain(["--help"]).collect();

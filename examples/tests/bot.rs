@@ -72,3 +72,15 @@ fn a_bot_that_pays_for_itself_echoes_through_another_node() {
     assert!(bot.status.success(), "{text}{}", String::from_utf8_lossy(&bot.stderr));
     assert_eq!(text.matches("asker heard: you said: is the bot there?").count(), 5, "{text}");
 }
+
+#[test]
+fn a_bot_ends_at_a_network_whose_nodes_read_no_chain() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("network.json");
+    // The bot connects to none of these: it would wait for ever for what the chain has.
+    let network = r#"{"nodes":[{"node_id":100,"grpc":"127.0.0.1:1"}],"payer_key_file":"none"}"#;
+    std::fs::write(&file, network).unwrap();
+    let bot = Command::new(BOT).arg("--network").arg(&file).output().unwrap();
+    let errors = String::from_utf8_lossy(&bot.stderr);
+    assert!(!bot.status.success() && errors.contains("without --chain-file"), "{errors}");
+}

@@ -11,6 +11,7 @@ mod faults;
 mod language;
 mod monitoring;
 mod refusals;
+mod scripts;
 mod threats;
 mod units;
 

@@ -7,6 +7,8 @@
 //! bot --network hawser-dev/network.json
 //! ```
 //!
+//! The payer is the one of the network's gateway, which then sends nothing to the app chain for a minute or two.
+//!
 //! Two installations run in this process, each with an inbox of its own. The asker makes a group, adds the bot, and
 //! sends messages; the bot echoes them. The two communicate only through the network.
 //!

@@ -49,6 +49,10 @@ impl Network {
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("not a network.json");
         let nodes = described["nodes"].as_array().filter(|nodes| !nodes.is_empty());
         let nodes = nodes.ok_or("the network has no nodes")?;
+        // With `--chain-file` there is no gateway, and the nodes would never show what is sent to the chain.
+        if described["gateway"].is_null() {
+            return Err("its nodes read no chain: start the network without --chain-file".into());
+        }
         let node = &nodes[index.min(nodes.len() - 1)];
         let key = std::fs::read_to_string(text(&described["payer_key_file"])?)?;
         let payer = SecretKey::from_hex(key.trim())?;

@@ -71,6 +71,19 @@ fn a_whole_file_is_read() {
     assert!(!file.policy_of("bob").allows(PayloadClass::Commit));
 }
 
+/// An operator copies the example and puts hashes of keys in place of the shortened ones.
+#[test]
+fn the_example_of_the_page_is_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gateway.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let mut examples = page.split("```toml\n").skip(1).filter_map(|it| it.split("```").next());
+    let example = examples.find(|it| it.starts_with("[identity]\nkind = \"address\"")).unwrap();
+    let whole = |text: String, hash: &str| text.replace(&format!("{hash}…"), &hash.repeat(16));
+    let example = ["0d9b", "77c1", "e05a"].into_iter().fold(example.to_owned(), whole);
+    let file = PolicyFile::parse(&example).unwrap();
+    assert!(file.policies.contains_key("plenty"));
+}
+
 #[test]
 fn mistakes_are_reported() {
     let error = |text: &str| PolicyFile::parse(text).unwrap_err().to_string();
