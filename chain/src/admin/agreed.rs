@@ -15,8 +15,8 @@ use super::{AdminError, Network};
 use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// Time limits of one endpoint: for the originators, for the numbers of reports, and for all reports. Guesses: one call;
-/// some dozen calls for each originator; many thousand calls at a slow endpoint. Each call has a limit of its own.
+/// Time limits of one endpoint: for the originators, for the numbers of reports, and for all reports. Guesses: one
+/// call; some dozen calls for each originator; many thousand calls at a slow endpoint. Each call has its own limit.
 const LIST_MAX: Duration = Duration::from_secs(30);
 const COUNTS_MAX: Duration = Duration::from_secs(150);
 const READ_MAX: Duration = Duration::from_secs(420);
@@ -28,9 +28,10 @@ const GRACE_PART: u32 = 5;
 const READINGS_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Returns all reports, as [`super::fees::reports`] reads them, if more than half of the endpoints that answer show the same
-/// ones. Those with the same host and port count once, and a single one is believed. If half or fewer answer, those
-/// that do are believed after some attempts. Contracts are those of `network`, whose own endpoint is not preferred.
+/// Returns all reports, as [`super::fees::reports`] reads them, if more than half of the endpoints that answer show the
+/// same ones. Those with the same host and port count once, and a single one is believed. If half or fewer answer,
+/// those that do are believed after some attempts. Contracts are those of `network`, whose own endpoint is not
+/// preferred.
 ///
 /// An endpoint that shows something else is logged. It is asked for no more reports than the others show.
 ///
