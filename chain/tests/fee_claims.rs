@@ -217,8 +217,11 @@ async fn a_report_that_one_endpoint_makes_up_is_not_believed_beside_others() {
         agreed::reports(&liar.network, &endpoints).await
     };
     assert_eq!(read(vec![url(&liar)]).await.unwrap().len(), 2, "a single one is believed");
-    let contradicted = AdminError::ReportsContradicted { endpoints: 2 };
+    let counts = [(&liar, 2), (&honest, 1)];
+    let mut shown = counts.map(|(setup, count)| format!("{}: reports: {count}", url(setup)));
+    shown.sort();
     let of_two = read(vec![url(&liar), url(&honest)]).await;
+    let contradicted = AdminError::ReportsContradicted { shown: shown.into() };
     assert_eq!(of_two, Err(contradicted), "which of the two lies is unknown");
     // The same host and port would count once.
     let third = url(&honest).replace("127.0.0.1", "localhost");
@@ -230,4 +233,21 @@ async fn a_report_that_one_endpoint_makes_up_is_not_believed_beside_others() {
     let beside_it = read(vec![silent.url(), url(&honest)]).await;
     assert_eq!(beside_it, Ok(of_honest), "half of them are silent, and are asked three times");
     assert!(read(vec![silent.url()]).await.is_err(), "none answers");
+}
+
+/// An endpoint that makes up reports without end would have a command read and hold all of them.
+#[tokio::test]
+async fn no_more_reports_are_read_at_an_endpoint_than_most_of_them_show() {
+    let (liar, honest) = (with_a_report().await, with_a_report().await);
+    report(&liar, 100, 1, liar.admin.account(), 0).await;
+    let lying = Proxy::start(liar.pair.settlement.endpoint(), 0).await;
+    let other = Proxy::start(honest.pair.settlement.endpoint(), 0).await;
+    let third = honest.pair.settlement.endpoint().replace("127.0.0.1", "localhost");
+    let urls = [lying.url(), other.url(), third];
+    let endpoints = Endpoints::new("settlement", &urls, pair::SETTLEMENT_ID).unwrap();
+    let agreed = agreed::reports(&liar.network, &endpoints).await.unwrap();
+    assert_eq!(agreed.len(), 1);
+    // The longest call is the one that names the reports to read.
+    assert!(other.longest_call() > 0);
+    assert_eq!(lying.longest_call(), other.longest_call());
 }

@@ -32,6 +32,7 @@
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand; [`CheckedChannel`]: calls to servers that are not trusted;
 //! - [`reflect`]: gRPC reflection of the services that are served;
+//! - [`named_file`]: files that an operator names, and pipes in their places, for every service;
 //! - [`public_pages`]: pages for callers, on the listener of calls;
 //! - [`pages`]: the operators' HTTP port; `operator_places`: bounds on its connections; [`BuildInfo`],
 //!   [`ChainListStatus`]: content that both services show there.
@@ -75,6 +76,7 @@ mod long_work;
 mod method;
 pub mod metrics;
 mod metrics_format;
+pub mod named_file;
 pub mod network_gate;
 mod operator_places;
 mod overloaded;

@@ -301,6 +301,8 @@ async fn a_start_names_the_file_that_cannot_be_used() {
     assert!(no_key.unwrap_err().contains("no secret key"));
     let pair = loaded(TlsFiles { cert: files.path("other.pem"), ..names.clone() });
     assert!(pair.unwrap_err().contains("key.pem"));
+    let device = loaded(TlsFiles { key: "/dev/null".into(), ..names.clone() });
+    assert!(device.unwrap_err().contains("/dev/null: it is neither a file nor a pipe"));
     let clients = loaded(TlsFiles { client_ca: Some(names.key.clone()), ..names });
     assert!(clients.unwrap_err().contains("no certificate"));
 }

@@ -1,28 +1,39 @@
 //! Payer reports on which the endpoints of the settlement chain agree.
 //!
 //! The attacker is an endpoint of the right chain that makes up a report, hides one, or states another root or end: a
-//! payer's honest bill, which is judged by them, would differ.
+//! payer's honest bill, which is judged by them, would differ. It may also make up any number of reports, so that they
+//! take memory and time. So the endpoints first agree on the originators, then on the number of reports about each, and
+//! each endpoint is asked for these reports alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::fees::{self, OnchainReport};
+use hawser_proto::OriginatorId;
+
+use super::fees::{OnchainReport, all_originators};
+use super::onchain_reports::{counted_reports, counts};
 use super::{AdminError, Network};
 use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// Time limit of one endpoint for all reports. A guess: many thousand calls at a slow endpoint. Each call has a limit
-/// of its own.
-const READ_MAX: Duration = Duration::from_secs(600);
-/// Time left for the others once more than half have answered. A guess: endpoints differ by less.
-const GRACE: Duration = Duration::from_secs(120);
+/// Time limits of one endpoint: for the originators, for the numbers of reports, and for all reports. Guesses: one
+/// call; some dozen calls for each originator; many thousand calls at a slow endpoint. Each call has its own limit.
+const LIST_MAX: Duration = Duration::from_secs(30);
+const COUNTS_MAX: Duration = Duration::from_secs(150);
+const READ_MAX: Duration = Duration::from_secs(420);
+/// The part of a limit that is left for the others once more than half have answered: one of this number. A guess:
+/// endpoints differ by less.
+const GRACE_PART: u32 = 5;
 /// Readings, and the pause between two of them. Guesses: a report may be submitted or settled during one reading, and
 /// seldom during several; an endpoint has a new block some seconds later than another one.
 const READINGS_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Returns all reports, as [`fees::reports`] reads them, if more than half of the endpoints that answer show the same
-/// ones. Those with the same host and port count once, and a single one is believed. If half or fewer answer, those
-/// that do are believed after some attempts. Contracts are those of `network`, whose own endpoint is not preferred.
+/// Returns all reports, as [`super::fees::reports`] reads them, if more than half of the endpoints that answer show the
+/// same ones. Those with the same host and port count once, and a single one is believed. If half or fewer answer,
+/// those that do are believed after some attempts. Contracts are those of `network`, whose own endpoint is not
+/// preferred.
+///
+/// An endpoint that shows something else is logged. It is asked for no more reports than the others show.
 ///
 /// # Errors
 /// [`AdminError::ReportsContradicted`]; the error of the contracts that most endpoints show; or the error of the last
@@ -31,30 +42,90 @@ pub async fn reports(
     network: &Network,
     endpoints: &Endpoints,
 ) -> Result<Vec<OnchainReport>, AdminError> {
-    let times = AnswerTimes { time_max: READ_MAX, paused_max: READ_MAX, grace: GRACE };
-    let mut left = READINGS_MAX;
+    let ask = |settlement| {
+        let network = at(network, settlement);
+        async move { all_originators(&network).await }
+    };
+    let described = |all: &Vec<OriginatorId>| format!("originators: {}", all.len());
+    let originators = agree(endpoints, LIST_MAX, ask, described).await?;
+
+    let ask = |settlement| {
+        let (network, originators) = (at(network, settlement), originators.clone());
+        async move { counts(&network, &originators).await }
+    };
+    let described = |all: &Vec<(OriginatorId, u64)>| {
+        let sum = all.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
+        format!("reports: {sum}")
+    };
+    let agreed = agree(endpoints, COUNTS_MAX, ask, described).await?;
+
+    let ask = |settlement| {
+        let (network, agreed) = (at(network, settlement), agreed.clone());
+        async move { counted_reports(&network, &agreed).await }
+    };
+    let described = |all: &Vec<OnchainReport>| {
+        let settled = all.iter().filter(|report| report.is_settled).count();
+        format!("reports: {}, settled: {settled}", all.len())
+    };
+    agree(endpoints, READ_MAX, ask, described).await
+}
+
+/// Returns the network with another endpoint of the settlement chain.
+fn at(network: &Network, settlement: Chain) -> Network {
+    Network { settlement, ..network.clone() }
+}
+
+/// Returns the answer that most of the endpoints give, and logs those that give another one. A reading is repeated
+/// within `time_max`, which is also the limit of one endpoint.
+async fn agree<T, F, Fut>(
+    endpoints: &Endpoints,
+    time_max: Duration,
+    ask: F,
+    described: fn(&T) -> String,
+) -> Result<T, AdminError>
+where
+    T: PartialEq,
+    F: Fn(Chain) -> Fut,
+    Fut: Future<Output = Result<T, AdminError>>,
+{
+    let times = AnswerTimes { time_max, paused_max: time_max, grace: time_max / GRACE_PART };
+    let (mut left, began) = (READINGS_MAX, Instant::now());
     loop {
         left -= 1;
-        let ask = |settlement| read(network, settlement);
-        let answers = endpoints.each_soon_even_paused(times, ask).await?;
-        let (count, needs_more) = (answers.len(), answers.len() <= endpoints.hosts() / 2);
+        let named = |chain: Chain| {
+            let (endpoint, answer) = (chain.endpoint().to_owned(), ask(chain));
+            async move { Ok::<_, RequestError>((endpoint, answered(answer.await)?)) }
+        };
+        let answers = endpoints.each_soon_even_paused(times, named).await?;
+        let is_last = left == 0 || began.elapsed() >= time_max;
+        let needs_more = answers.len() <= endpoints.hosts() / 2;
         match of_most(answers) {
-            Some(_) if needs_more && left > 0 => {}
-            Some(agreed) => return agreed,
-            None if left > 0 => {}
-            None => return Err(AdminError::ReportsContradicted { endpoints: count }),
+            Ok((agreed, others)) if is_last || !needs_more => {
+                for (endpoint, other) in &others {
+                    let shows = text_of(other, described);
+                    tracing::warn!(
+                        endpoint,
+                        shows,
+                        "an endpoint of the settlement chain shows other payer reports than most: they do not count"
+                    );
+                }
+                return agreed;
+            }
+            Err(all) if is_last => {
+                let shown = all.iter().map(|(endpoint, answer)| {
+                    let text = text_of(answer, described);
+                    format!("{endpoint}: {text}")
+                });
+                return Err(AdminError::ReportsContradicted { shown: shown.collect() });
+            }
+            _ => tokio::time::sleep(PAUSE).await,
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Reads all reports at one endpoint. An error of a contract is an answer like any other.
-async fn read(
-    network: &Network,
-    settlement: Chain,
-) -> Result<Result<Vec<OnchainReport>, AdminError>, RequestError> {
-    let network = Network { settlement, ..network.clone() };
-    match fees::reports(&network, &[]).await {
+/// Returns the answer of one endpoint. An error of a contract is an answer like any other.
+fn answered<T>(answer: Result<T, AdminError>) -> Result<Result<T, AdminError>, RequestError> {
+    match answer {
         Err(AdminError::Rpc(error) | AdminError::View { source: ViewError::Rpc(error), .. }) => {
             Err(error)
         }
@@ -62,11 +133,28 @@ async fn read(
     }
 }
 
-/// Returns the answer that more than half of all answers equal; `None` if there is none.
-fn of_most<T: PartialEq>(mut answers: Vec<T>) -> Option<T> {
-    let equal = |one: &T| answers.iter().filter(|it| *it == one).count();
-    let place = answers.iter().position(|it| 2 * equal(it) > answers.len())?;
-    Some(answers.swap_remove(place))
+fn text_of<T>(answer: &Result<T, AdminError>, described: fn(&T) -> String) -> String {
+    match answer {
+        Ok(answer) => described(answer),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// An answer with the endpoint that gives it.
+type NamedAnswer<T> = (String, T);
+
+/// Returns the answer that more than half of all answers equal, and the ones that differ from it; all of them as an
+/// error if there is none.
+fn of_most<T: PartialEq>(
+    mut answers: Vec<NamedAnswer<T>>,
+) -> Result<(T, Vec<NamedAnswer<T>>), Vec<NamedAnswer<T>>> {
+    let equal = |one: &T| answers.iter().filter(|(_, it)| it == one).count();
+    let Some(place) = answers.iter().position(|(_, it)| 2 * equal(it) > answers.len()) else {
+        return Err(answers);
+    };
+    let (_, agreed) = answers.swap_remove(place);
+    answers.retain(|(_, it)| *it != agreed);
+    Ok((agreed, answers))
 }
 
 #[cfg(test)]
@@ -74,11 +162,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_of_more_than_half_counts() {
-        assert_eq!(of_most::<u8>(Vec::new()), None);
-        assert_eq!(of_most(vec![1]), Some(1));
-        assert_eq!(of_most(vec![1, 2]), None);
-        assert_eq!(of_most(vec![1, 2, 2]), Some(2));
-        assert_eq!(of_most(vec![1, 1, 2, 2]), None);
+    fn only_an_answer_of_more_than_half_counts_and_others_are_named() {
+        let named = |answers: &[u8]| -> Vec<_> {
+            let place = |(place, answer): (usize, &u8)| (place.to_string(), *answer);
+            answers.iter().enumerate().map(place).collect()
+        };
+        let of_most = |answers: &[u8]| {
+            let other = |(name, _): NamedAnswer<u8>| name;
+            of_most(named(answers))
+                .map(|(agreed, others)| (agreed, others.into_iter().map(other).collect::<Vec<_>>()))
+                .map_err(|all| all.len())
+        };
+        assert_eq!(of_most(&[]), Err(0));
+        assert_eq!(of_most(&[1]), Ok((1, vec![])));
+        assert_eq!(of_most(&[1, 2]), Err(2));
+        assert_eq!(of_most(&[1, 2, 2]), Ok((2, vec!["0".to_owned()])));
+        assert_eq!(of_most(&[1, 1, 2, 2]), Err(4));
     }
 }

@@ -169,12 +169,12 @@ pub enum AdminError {
     },
     /// The endpoints of the settlement chain show different payer reports, and none of them those of most.
     #[error(
-        "the {endpoints} endpoints that answer show different payer reports: one lies or is behind, so look at each of \
-         them, and leave that one out"
+        "the endpoints that answer show different payer reports ({}): one lies or is behind, so leave that one out",
+        shown.join("; ")
     )]
     ReportsContradicted {
-        /// The number of endpoints that have answered.
-        endpoints: usize,
+        /// Each endpoint that has answered, with what it shows.
+        shown: Vec<String>,
     },
     /// A contract could not be read.
     #[error("{contract}: {source}")]

@@ -7,28 +7,18 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, U256};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::OriginatorId;
 
+use super::onchain_reports::{ASKED_AT_ONCE, counted_reports, counts};
 use super::{
     AdminError, Contract, MicroDollars, Network, PaymentToken, Plan, PlanStep, nodes, tokens,
 };
-use crate::contracts::payer_report_manager::IPayerReportManager;
-use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
+use crate::contracts::{DistributionManager, PayerRegistry};
 
-/// Reports read per call. Guess.
-const PAGE: usize = 50;
-/// Concurrent requests. Guess.
-const ASKED_AT_ONCE: usize = 16;
-/// The largest number of reports about one originator that is counted. A guess: thousands of years of reports. It
-/// bounds the search if a lying endpoint reports one at every index.
-const REPORTS_MAX: u64 = 1 << 24;
+pub use super::onchain_reports::OnchainReport;
+
 /// Reports claimed per transaction, which costs some 3 million gas. Guess.
 const CLAIMED_AT_ONCE: usize = 50;
-/// The denominator of fee rates, which are in hundredths of a percent.
-const HUNDRED_PERCENT: u128 = 10_000;
-/// The seconds by which the end that a report states may be ahead of a reader's clock. A guess: clocks differ by less.
-const END_AHEAD_S_MAX: u64 = 3600;
-
 const MANAGER: Contract = Contract::DistributionManager;
 
 /// The beneficiary of a claim or a withdrawal.
@@ -38,64 +28,6 @@ pub enum Beneficiary {
     Node(OriginatorId),
     /// The protocol's recipient. Any account may claim and withdraw for it.
     Protocol,
-}
-
-/// A payer report on the chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnchainReport {
-    /// The originator whose usage it covers.
-    pub originator: OriginatorId,
-    /// The index in the originator's list, from 0.
-    pub index: u64,
-    /// The start of the covered range, exclusive.
-    pub start_sequence_id: SequenceId,
-    /// The last covered sequence id.
-    pub end_sequence_id: SequenceId,
-    /// The last covered minute as the report states it, in minutes since the unix epoch. The contract takes any, and
-    /// nodes of the reference implementation attest any.
-    pub end_minute: u32,
-    /// The Merkle root over the amounts per payer.
-    pub root: [u8; 32],
-    /// The fees settled so far.
-    pub fees_settled: MicroDollars,
-    /// True if the report is settled completely, so that its shares can be claimed.
-    pub is_settled: bool,
-    /// The protocol's share, in hundredths of a percent.
-    pub protocol_fee_rate: u16,
-    /// The nodes that share the remaining fees equally.
-    pub node_ids: Vec<OriginatorId>,
-}
-
-impl OnchainReport {
-    /// Returns the end that the report states, unix seconds.
-    #[must_use]
-    pub fn stated_end_s(&self) -> u64 {
-        u64::from(self.end_minute) * 60
-    }
-
-    /// Returns true if the stated end is reached at `now`, unix seconds, give or take the difference of two clocks. A
-    /// report that states a later end is false.
-    #[must_use]
-    pub fn has_ended(&self, now: u64) -> bool {
-        self.stated_end_s() <= now.saturating_add(END_AHEAD_S_MAX)
-    }
-
-    /// Returns the share of each listed node.
-    #[must_use]
-    pub fn share_of_node(&self) -> MicroDollars {
-        let nodes = self.node_ids.len() as u128;
-        let rest = HUNDRED_PERCENT.saturating_sub(self.protocol_fee_rate.into());
-        let share = (self.fees_settled.get() * rest / HUNDRED_PERCENT).checked_div(nodes);
-        MicroDollars::new(share.unwrap_or_default()).expect("a part is not more than the whole")
-    }
-
-    /// Returns the share of the protocol, including the remainder of an uneven division.
-    #[must_use]
-    pub fn share_of_protocol(&self) -> MicroDollars {
-        let nodes = self.share_of_node().get() * self.node_ids.len() as u128;
-        MicroDollars::new(self.fees_settled.get() - nodes)
-            .expect("a part is not more than the whole")
-    }
 }
 
 /// A report with the beneficiaries that have claimed their shares.
@@ -134,9 +66,8 @@ pub async fn reports(
     originators: &[OriginatorId],
 ) -> Result<Vec<OnchainReport>, AdminError> {
     let originators = originators_or_all(network, originators).await?;
-    let looks = originators.into_iter().map(|originator| reports_about(network, originator));
-    let all: Vec<_> = stream::iter(looks).buffered(ASKED_AT_ONCE).try_collect().await?;
-    Ok(all.into_iter().flatten().collect())
+    let counts = counts(network, &originators).await?;
+    counted_reports(network, &counts).await
 }
 
 /// Returns all reports about `originators` with their claims. An empty slice selects the same
@@ -392,130 +323,26 @@ async fn originators_or_all(
         // The contract refuses to pay for one originator twice.
         return Ok(named.iter().copied().collect::<BTreeSet<_>>().into_iter().collect());
     }
+    all_originators(network).await
+}
+
+/// Returns all nodes, and the originators migrated from the older network.
+///
+/// # Errors
+/// Fails when the registry cannot be read.
+pub(super) async fn all_originators(network: &Network) -> Result<Vec<OriginatorId>, AdminError> {
     Ok(registered(network).await?.into_iter().chain(OriginatorId::MIGRATED).collect())
 }
 
 async fn registered(network: &Network) -> Result<Vec<OriginatorId>, AdminError> {
-    let nodes = nodes::list(network).await?;
+    let nodes = nodes::places(network).await?;
     Ok(nodes.into_iter().map(|node| node.node_id).collect())
-}
-
-async fn reports_about(
-    network: &Network,
-    originator: OriginatorId,
-) -> Result<Vec<OnchainReport>, AdminError> {
-    let count = count(network, originator).await?;
-    reports_of(network, originator, 0, count).await
-}
-
-/// Returns the reports from one index, inclusive, to another, exclusive.
-async fn reports_of(
-    network: &Network,
-    originator: OriginatorId,
-    from: u64,
-    count: u64,
-) -> Result<Vec<OnchainReport>, AdminError> {
-    let (mut all, mut left) = (Vec::new(), from..count);
-    while !left.is_empty() {
-        let some: Vec<u64> = left.by_ref().take(PAGE).collect();
-        all.extend(reports_at(network, originator, &some).await?);
-    }
-    Ok(all)
-}
-
-/// Returns the reports about an originator at these indices, in their order. The contract refuses an index without a
-/// report.
-///
-/// # Errors
-/// Fails when the contract cannot be read.
-pub(crate) async fn reports_at(
-    network: &Network,
-    originator: OriginatorId,
-    indices: &[u64],
-) -> Result<Vec<OnchainReport>, AdminError> {
-    let mut all = Vec::new();
-    for some in indices.chunks(PAGE) {
-        let page = PayerReportManager::getPayerReportsCall {
-            originatorNodeIds_: vec![originator.0; some.len()],
-            payerReportIndices_: some.iter().copied().map(U256::from).collect(),
-        };
-        let page = network.view(Contract::PayerReportManager, &page).await?;
-        all.extend(some.iter().zip(page).map(|(index, report)| read(originator, *index, report)));
-    }
-    Ok(all)
-}
-
-/// Returns the newest reports about an originator, at most `most`, in ascending index order,
-/// after the count of all its reports.
-///
-/// # Errors
-/// Fails when the contract cannot be read.
-pub(crate) async fn newest_reports(
-    network: &Network,
-    originator: OriginatorId,
-    most: u64,
-) -> Result<(u64, Vec<OnchainReport>), AdminError> {
-    let count = count(network, originator).await?;
-    let newest = reports_of(network, originator, count.saturating_sub(most), count).await?;
-    Ok((count, newest))
-}
-
-/// Returns the number of reports about an originator, at most [`REPORTS_MAX`]. The contract has no function for it, so
-/// the first index without a report is found by doubling and then bisection.
-async fn count(network: &Network, originator: OriginatorId) -> Result<u64, AdminError> {
-    if !exists(network, originator, 0).await? {
-        return Ok(0);
-    }
-    let mut known = 0;
-    let mut absent = 1;
-    while absent < REPORTS_MAX && exists(network, originator, absent).await? {
-        known = absent;
-        absent *= 2;
-    }
-    while known + 1 < absent {
-        let middle = known + (absent - known) / 2;
-        if exists(network, originator, middle).await? {
-            known = middle;
-        } else {
-            absent = middle;
-        }
-    }
-    Ok(absent)
-}
-
-async fn exists(
-    network: &Network,
-    originator: OriginatorId,
-    index: u64,
-) -> Result<bool, AdminError> {
-    let report = PayerReportManager::getPayerReportCall {
-        originatorNodeId_: originator.0,
-        payerReportIndex_: U256::from(index),
-    };
-    Ok(network.try_view(Contract::PayerReportManager, &report).await?.is_some())
-}
-
-fn read(
-    originator: OriginatorId,
-    index: u64,
-    report: IPayerReportManager::PayerReport,
-) -> OnchainReport {
-    OnchainReport {
-        originator,
-        index,
-        start_sequence_id: SequenceId(report.startSequenceId),
-        end_sequence_id: SequenceId(report.endSequenceId),
-        end_minute: report.endMinuteSinceEpoch,
-        root: report.payersMerkleRoot.0,
-        fees_settled: report.feesSettled.into(),
-        is_settled: report.isSettled,
-        protocol_fee_rate: report.protocolFeeRate,
-        node_ids: report.nodeIds.into_iter().map(OriginatorId).collect(),
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::SequenceId;
+
     use super::*;
 
     #[test]

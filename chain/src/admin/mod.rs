@@ -14,6 +14,7 @@ mod amount;
 mod contract;
 mod error;
 mod network;
+mod onchain_reports;
 mod plan;
 mod tokens;
 

@@ -28,6 +28,8 @@ pub struct SettledLeaves {
     pub leaves: Vec<(Address, MicroDollars)>,
     /// The first block that was searched.
     pub first_block: u64,
+    /// Scheme, host and port of the endpoint that shows them. It may lie about the payers of a sum.
+    pub endpoint: String,
 }
 
 /// The place of an event on the chain: its block, and its index there.
@@ -75,7 +77,9 @@ pub async fn leaves_of(
             Err(error) => return Err(error.into()),
         }
         if first == lowest || found.len() as u64 >= wanted {
-            return Ok(SettledLeaves { leaves: found.into_values().collect(), first_block: first });
+            let endpoint = network.settlement.endpoint().to_owned();
+            let leaves = found.into_values().collect();
+            return Ok(SettledLeaves { leaves, first_block: first, endpoint });
         }
         last = first - 1;
     }

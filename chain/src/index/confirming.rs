@@ -26,6 +26,7 @@ use heads::{OtherHeads, Progress, STILL_MAX};
 use tokio::time::sleep;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
+use super::event_time::event_time_s;
 use super::fetch;
 use super::proof::ProvenLogs;
 use super::receipts;
@@ -378,7 +379,7 @@ pub(super) fn events_of(
         let header = headers.iter().find(|header| header.block == block);
         let event = IndexedEvent {
             block,
-            block_time_s: log.block_timestamp.or(header.map(|header| header.time_s))?,
+            block_time_s: event_time_s(header.map(|header| header.time_s), log)?,
             log_index: log.log_index?,
             transaction: log.transaction_hash?,
             decoded: source.decode(log)?,

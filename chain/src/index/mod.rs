@@ -3,7 +3,7 @@
 //!
 //! In reading order:
 //!
-//! - [`event`]: the contracts, their filters and their events;
+//! - [`event`]: the contracts, their filters and their events; `event_time`: the times of these;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
 //! - [`look`]: the second look at blocks that were read; [`event_set`]: the events that it compares; [`claim`]: events
@@ -29,6 +29,7 @@ mod disputes;
 mod empty_pages;
 pub mod event;
 pub mod event_set;
+mod event_time;
 mod fetch;
 pub mod finalised;
 mod gap_search;

@@ -15,7 +15,7 @@ use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
 use super::sink::SinkError;
 use super::status::ReaderState;
-use super::walk::{EventBatch, PageResponse, WalkSettings};
+use super::walk::{EventBatch, NEAR, PageResponse, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 
@@ -175,10 +175,10 @@ impl BatchWriter {
     /// then contradicts the stored log.
     async fn doubt(&self, batch: &EventBatch) -> Option<String> {
         let (blocks, filter) = (&(batch.from_block..=batch.position.number), &self.filter);
-        let last = &[batch.position.number];
+        let headers = &timed_blocks(batch);
         let answers = self
             .endpoints
-            .each(|chain| async move { fetch::page(&chain, filter, blocks, last).await })
+            .each(|chain| async move { fetch::page(&chain, filter, blocks, headers).await })
             .await;
         let is_equal = |shown| is_shown(batch, shown, self.source, self.address);
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
@@ -207,6 +207,15 @@ fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -
     let silent: Vec<_> = answers.iter().zip(names).filter_map(is_silent).collect();
     (!silent.is_empty())
         .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
+}
+
+/// Returns the blocks of a batch whose headers are fetched for the times of its events, as when the batch was read: all
+/// of them near the head, where a page has at most [`NEAR`] blocks, and the last one of a longer page.
+fn timed_blocks(batch: &EventBatch) -> Vec<u64> {
+    let last = batch.position.number;
+    let is_near = last.saturating_sub(batch.from_block) < NEAR;
+    let first = if is_near { batch.from_block } else { last };
+    (first..=last).collect()
 }
 
 /// Returns true if an endpoint shows the last block of a batch, and in its blocks the same events at the same times.
@@ -248,48 +257,89 @@ mod tests {
     use hawser_proto::SequenceId;
 
     use super::super::event::BlockRef;
-    use super::super::walk::BlockHeader;
+    use super::super::walk::{BlockHeader, PageOutcome, Walk, WalkAction};
     use super::*;
     use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
 
-    /// An endpoint that lies about a block's time has the sink refuse what the strand has, while others are silent.
-    /// They answer a moment later, and show the same log at another time.
-    #[test]
-    fn a_batch_is_shown_only_with_its_events_at_their_times() {
-        let (address, source) = (Address::repeat_byte(7), EventSource::GroupMessages);
-        let position = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+    const ADDRESS: Address = Address::repeat_byte(7);
+    const SOURCE: EventSource = EventSource::GroupMessages;
+    const POSITION: BlockRef = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+
+    /// Returns the log of an event in the last block, which carries this time.
+    fn log(time_s: u64) -> Log {
         let sent = MessageSent {
             groupId: [3; 16].into(),
             message: Bytes::from_static(b"payload"),
             sequenceId: 5,
         };
-        let log = |time_s| Log {
-            inner: alloy::primitives::Log { address, data: sent.encode_log_data() },
-            block_hash: Some(position.hash),
-            block_number: Some(position.number),
+        Log {
+            inner: alloy::primitives::Log { address: ADDRESS, data: sent.encode_log_data() },
+            block_hash: Some(POSITION.hash),
+            block_number: Some(POSITION.number),
             block_timestamp: Some(time_s),
             transaction_hash: Some(B256::repeat_byte(1)),
             log_index: Some(0),
             ..Log::default()
-        };
-        let header =
-            |block| BlockHeader { block, parent: B256::ZERO, time_s: 100, may_have_logs: true };
-        let shown = |block, logs| PageResponse { logs, headers: vec![header(block)] };
-        let mut events: Vec<_> =
-            events_of(shown(position, vec![log(100)]), source, address).into_values().collect();
+        }
+    }
+
+    /// Returns an answer with the header of a block at this time.
+    fn shown(block: BlockRef, time_s: u64, logs: Vec<Log>) -> PageResponse {
+        let header = BlockHeader { block, parent: B256::ZERO, time_s, may_have_logs: true };
+        PageResponse { logs, headers: vec![header] }
+    }
+
+    /// An endpoint that lies about a block's time has the sink refuse what the strand has, while others are silent.
+    /// They answer a moment later, and show the same log at another time.
+    #[test]
+    fn a_batch_is_shown_only_with_its_events_at_their_times() {
+        let answer = shown(POSITION, 100, vec![log(100)]);
+        let mut events: Vec<_> = events_of(answer, SOURCE, ADDRESS).into_values().collect();
         let ContractEvent::Payload { sequence_id, bootstrapped, .. } = &mut events[0].decoded
         else {
             panic!("a payload")
         };
         assert_eq!(*sequence_id, SequenceId(5));
         *bootstrapped = true;
-        let batch = EventBatch { from_block: 8, events, position, is_at_head: false };
-        let is_shown = |shown| is_shown(&batch, shown, source, address);
-        assert!(is_shown(shown(position, vec![log(100)])));
-        assert!(!is_shown(shown(position, vec![log(101)])), "at another time");
-        assert!(!is_shown(shown(position, vec![])), "without the event");
-        let other = BlockRef { hash: B256::repeat_byte(8), ..position };
-        assert!(!is_shown(shown(other, vec![log(100)])), "with another last block");
+        let batch = EventBatch { from_block: 8, events, position: POSITION, is_at_head: false };
+        let is_shown = |shown| is_shown(&batch, shown, SOURCE, ADDRESS);
+        assert!(is_shown(shown(POSITION, 100, vec![log(100)])));
+        assert!(!is_shown(shown(POSITION, 101, vec![log(101)])), "at another time");
+        assert!(!is_shown(shown(POSITION, 100, vec![])), "without the event");
+        let other = BlockRef { hash: B256::repeat_byte(8), ..POSITION };
+        assert!(!is_shown(shown(other, 100, vec![log(100)])), "with another last block");
+    }
+
+    /// Such an endpoint would contradict its own batch for ever, and the strand would never halt.
+    #[test]
+    fn a_batch_of_an_endpoint_with_two_times_is_shown_by_that_endpoint() {
+        let settings = WalkSettings {
+            source: SOURCE,
+            address: ADDRESS,
+            first_block: POSITION.number,
+            page_blocks: 1,
+            confirmations: 0,
+        };
+        let mut walk = Walk::new(settings, None);
+        let WalkAction::Page { blocks, headers } = walk.next(POSITION) else { panic!("a page") };
+        let answer = || shown(POSITION, 100, vec![log(101)]);
+        let PageOutcome::Accepted(batch) = walk.answered(&blocks, answer()) else {
+            panic!("accepted")
+        };
+        assert_eq!(batch.events[0].block_time_s, 100);
+        assert_eq!(timed_blocks(&batch), headers, "the same headers decide");
+        assert!(is_shown(&batch, answer(), SOURCE, ADDRESS));
+    }
+
+    #[test]
+    fn a_batch_is_compared_by_few_headers_however_long_it_is() {
+        let of_blocks = |from_block, last| {
+            let position = BlockRef { number: last, ..POSITION };
+            timed_blocks(&EventBatch { from_block, events: vec![], position, is_at_head: true })
+        };
+        assert_eq!(of_blocks(8, 10), [8, 9, 10]);
+        assert_eq!(of_blocks(1, NEAR).len() as u64, NEAR);
+        assert_eq!(of_blocks(0, NEAR), [NEAR]);
     }
 
     #[test]

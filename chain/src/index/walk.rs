@@ -13,11 +13,12 @@ use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::event_set::EventSet;
+use super::event_time::event_time_s;
 use super::look::SecondLook;
 
 /// The distance from the head, in blocks, within which all headers are fetched: two epochs of Ethereum,
 /// after which its blocks are final.
-const NEAR: u64 = 64;
+pub(super) const NEAR: u64 = 64;
 /// The number of blocks that are remembered to find the fork point of a reorganisation. Guess: four times [`NEAR`].
 const BLOCKS_MAX: usize = 256;
 /// The number of blocks that are read again when no remembered block shows the fork point.
@@ -450,7 +451,7 @@ impl Walk {
             if header.is_some_and(|header| header.block != block) {
                 return Err("a log belongs to another block than the chain has at its height");
             }
-            let time_s = header.map(|header| header.time_s).or(log.block_timestamp);
+            let time_s = event_time_s(header.map(|header| header.time_s), &log);
             let Some(block_time_s) = time_s else {
                 return Err("the timestamp of a block with logs is missing");
             };

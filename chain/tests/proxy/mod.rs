@@ -45,6 +45,8 @@ struct ProxyFaults {
     random: StdRng,
     spoilt: u64,
     asked: BTreeMap<String, u64>,
+    /// The length of the longest call of a contract, in characters of JSON.
+    longest_call: usize,
     /// The times at which the proxy first saw logs of each block.
     seen: BTreeMap<u64, Instant>,
 }
@@ -60,6 +62,7 @@ impl Proxy {
             random,
             spoilt: 0,
             asked: BTreeMap::new(),
+            longest_call: 0,
             seen: BTreeMap::new(),
         };
         let client = hawser_chain::send::http_client().unwrap();
@@ -97,6 +100,11 @@ impl Proxy {
     /// Returns the number of requests of a method.
     pub(crate) fn asked(&self, method: &str) -> u64 {
         self.shared.state.lock().asked.get(method).copied().unwrap_or_default()
+    }
+
+    /// Returns the length of the longest call of a contract, in characters of JSON.
+    pub(crate) fn longest_call(&self) -> usize {
+        self.shared.state.lock().longest_call
     }
 }
 
@@ -251,6 +259,9 @@ impl ProxyState {
         let state = &mut *self.state.lock();
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;
+        if method == "eth_call" {
+            state.longest_call = state.longest_call.max(asked["params"][0].to_string().len());
+        }
         let faults = state.faults;
         if let Some(block) = answer.get_mut("result").filter(|_| method == "eth_getBlockByNumber") {
             state.spoilt += misstate(faults, &asked["params"][0], block);

@@ -225,6 +225,7 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             "leaves_settled": wanted,
             "leaves_found": found.leaves.len(),
             "first_block": found.first_block,
+            "endpoint": found.endpoint,
             "payers": rows.iter().map(row).collect::<Vec<_>>(),
         }));
     } else {
@@ -233,6 +234,7 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             let own = own.map(|own| format!(", {own} µ$ by this node's figures"));
             output::line(format_args!("{payer}: {taken} µ$ taken{}", own.unwrap_or_default()));
         }
+        output::line(format_args!("by the settlements that {} alone shows", found.endpoint));
     }
     settled_verdict(&report, &found, own.is_some(), &rows)
 }
@@ -293,8 +295,9 @@ fn settled_verdict(
     let is_saturated = known == i128::from(u64::MAX);
     if leaves > wanted || (i128::try_from(sum) != Ok(known) && !is_saturated) {
         return Err(incomplete(format!(
-            "the endpoint names {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check the \
-             endpoint, or wait until the node has read the newest settlement"
+            "{} names {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check the endpoint, or \
+             wait until the node has read the newest settlement",
+            found.endpoint
         )));
     }
     if !is_computed {
@@ -305,8 +308,10 @@ fn settled_verdict(
     match rows.iter().filter(|row| row.differs()).count() {
         0 => Ok(()),
         differing => Err(RunError::refused(format!(
-            "{} with other amounts in the report than by this node's figures",
-            output::count(differing, "payer")
+            "{} with other amounts in the report than by this node's figures, as {} alone shows its settlements: ask \
+             another endpoint (--settlement-chain.rpc-url), as one may lie about the payers of a sum",
+            output::count(differing, "payer"),
+            found.endpoint
         ))),
     }
 }
@@ -467,6 +472,7 @@ mod tests {
         let found = |leaves: &[(u8, u128)]| SettledLeaves {
             leaves: leaves.iter().map(|(of, amount)| (payer(*of), micro(*amount))).collect(),
             first_block: 1,
+            endpoint: "http://a:1".to_owned(),
         };
         let own = |amounts: &[(u8, u64)]| {
             let row = |(of, amount): &(u8, u64)| {
@@ -501,5 +507,25 @@ mod tests {
         let mut cut = equal.clone();
         cut["payers_total"] = json!(3);
         assert_eq!(judged(&[(1, 5), (2, 7)], &cut), (unknown, vec![]), "the node shows a part");
+    }
+
+    /// It may have moved an amount from one payer to another one, so that an honest node seems to have lied.
+    #[test]
+    fn amounts_that_differ_are_told_with_the_endpoint_that_alone_shows_them() {
+        let found = SettledLeaves {
+            leaves: vec![(Address::repeat_byte(1), MicroDollars::new(6).unwrap())],
+            first_block: 1,
+            endpoint: "http://a:1".to_owned(),
+        };
+        let row = |own| TakenFromPayer { payer: Address::repeat_byte(1), taken: 6, own: Some(own) };
+        let verdict = |sum: &str, own| {
+            let report = json!({ "leaves_settled": 1, "settled_microdollars": sum });
+            settled_verdict(&report, &found, true, &[row(own)]).map_err(|error| error.text)
+        };
+        assert_eq!(verdict("6", 6), Ok(()));
+        for (sum, own) in [("6", 5), ("7", 6)] {
+            let text = verdict(sum, own).unwrap_err();
+            assert!(text.contains("http://a:1"), "{text}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hawser_serve::named_file::read_text;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
@@ -97,7 +98,7 @@ impl TokenKeys {
     /// # Errors
     /// [`KeysError`] if the file cannot be read or has no key for the algorithm.
     pub(crate) fn read(path: &Path, kind: JwtAlgorithm) -> Result<Self, KeysError> {
-        let read = std::fs::read_to_string(path);
+        let read = read_text(path);
         let text = read.map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, kind)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hawser_chain::send::{http_client, read_body};
 use hawser_proto::one_line;
+use hawser_serve::named_file::read_text;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -219,7 +220,7 @@ impl Webhook {
         let authorization = match &settings.token_file {
             None => None,
             Some(path) => {
-                let read = std::fs::read_to_string(path);
+                let read = read_text(path);
                 let token =
                     read.map_err(|source| WebhookStartError::Token { path: path.clone(), source })?;
                 let value = http::HeaderValue::from_str(&format!("Bearer {}", token.trim()));

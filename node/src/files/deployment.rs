@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hawser_chain::addresses::{Addresses, AddressesError, GivenAddresses};
 use hawser_chain::admin::{ChainRole, Contract, Contracts};
+use hawser_serve::named_file;
 use hawser_validation::wallets::WalletChainList;
 
-use super::text;
 use crate::error::{RunError, RunErrorKind};
 use crate::settings::table::chains::{ENVIRONMENT, FILE, TEXT, UNSET_CHAIN_ID, flag_of};
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings, WalletSettings};
@@ -203,10 +203,10 @@ async fn at_place(place: &str) -> Result<GivenAddresses, RunError> {
 
 fn in_file(path: &Path) -> Result<GivenAddresses, AddressesError> {
     let failed = |source| AddressesError::Read { path: path.to_owned(), source };
-    if !text::is_pipe(path).map_err(failed)? {
+    if !named_file::is_pipe(path).map_err(failed)? {
         return GivenAddresses::read(path);
     }
-    GivenAddresses::parse(&text::read_text(path).map_err(failed)?)
+    GivenAddresses::parse(&named_file::read_text(path).map_err(failed)?)
         .map_err(|source| AddressesError::Content { path: path.to_owned(), source })
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use hawser_proto::SecretKey;
 use hawser_proto::sign::SecretKeyError;
+use hawser_serve::named_file::read_text;
 use zeroize::Zeroizing;
 
 use crate::error::RunError;
@@ -78,7 +79,7 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     }
     let is_credential = is_in(path, std::env::var_os(CREDENTIALS).as_deref());
     check_private(found.mode() & 0o7777, found.uid(), own_user(), is_credential)?;
-    let text = Zeroizing::new(super::text::read_text(path)?);
+    let text = Zeroizing::new(read_text(path)?);
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 

@@ -3,7 +3,7 @@
 //! - [`registry`] and [`rates`]: the nodes of the network, and the rates;
 //! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and chain strands made of them;
 //! - [`deployment`]: addresses of the contracts;
-//! - [`key`]: secret keys; `text`: the text of a file or a pipe.
+//! - [`key`]: secret keys.
 
 pub mod chain;
 pub mod deployment;
@@ -11,10 +11,11 @@ pub mod key;
 pub mod lines;
 pub mod rates;
 pub mod registry;
-pub(crate) mod text;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use hawser_serve::named_file::read_text;
 
 use crate::error::RunError;
 
@@ -67,8 +68,8 @@ pub fn read<T, E>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, FileError<E>> {
-    let text = text::read_text(path)
-        .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let text =
+        read_text(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     parse(&text).map_err(|error| match text.trim().is_empty() {
         true => FileError::Empty { path: path.to_owned() },
         false => FileError::Content { path: path.to_owned(), error },

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use hawser_serve::named_file::read_text;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
@@ -12,7 +13,6 @@ use super::error::SettingError;
 use super::nearest::nearest;
 use super::table;
 use super::table::node::CONFIG_FILE;
-use crate::files::text::read_text;
 
 /// The unchecked values of a file by flag name.
 #[derive(Default)]

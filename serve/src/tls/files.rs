@@ -11,6 +11,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::der;
+use crate::named_file::read_bytes;
 
 /// Protocols that the listener speaks, the preferred one first (RFC 7301).
 pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -125,10 +126,11 @@ fn content(path: &Path, reason: impl ToString) -> TlsFilesError {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsFilesError> {
     let failed = |source| TlsFilesError::Read { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
+    let bytes = read_bytes(path, FILE_BYTES_MAX + 1).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(content(path, "longer than any certificate"));
     }
-    fs::read(path).map_err(failed)
+    Ok(bytes)
 }
 
 /// Reads the certificates of a file, of which there is at least one.

@@ -15,7 +15,7 @@ use crate::admin::error::AdminError;
 use crate::admin::network::Network;
 use crate::admin::nodes::RegisteredNode;
 use crate::admin::rates::RateEntry;
-use crate::admin::{Wei, WeiPerGas, fees, installed, nodes, payers, rates};
+use crate::admin::{Wei, WeiPerGas, installed, nodes, onchain_reports, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
@@ -66,7 +66,7 @@ pub async fn look(
     }
     let (canonical, originators) = looked_at(nodes::list(network).await?);
     let looks = originators.iter().copied();
-    let looks = looks.map(|it| fees::newest_reports(network, it, REPORTS_LOOKED_AT));
+    let looks = looks.map(|it| onchain_reports::newest_reports(network, it, REPORTS_LOOKED_AT));
     let newest: Vec<_> = stream::iter(looks).buffered(READ_AT_ONCE).try_collect().await?;
     for (originator, newest) in originators.into_iter().zip(newest) {
         if !canonical.contains(&originator) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::OriginatorId;
 
 use crate::admin::error::AdminError;
-use crate::admin::fees::{self, OnchainReport};
 use crate::admin::network::Network;
+use crate::admin::onchain_reports::{OnchainReport, reports_at};
 
 /// The older reports of an originator that a look reads if none has shown them yet. A guess: two months of reports.
 const UNSEEN_MAX: u64 = 256;
@@ -44,7 +44,7 @@ impl OlderReports {
         newest: &[OnchainReport],
     ) -> Result<Vec<OnchainReport>, AdminError> {
         let wanted = self.wanted(originator, newest);
-        let older = fees::reports_at(network, originator, &wanted).await?;
+        let older = reports_at(network, originator, &wanted).await?;
         Ok(self.note(originator, newest, older))
     }
 

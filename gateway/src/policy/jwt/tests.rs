@@ -138,3 +138,10 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
     let keys = TokenKeys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
     assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());
 }
+
+/// A device may have no end, and a pipe no writer: `named_file` bounds both.
+#[test]
+fn a_device_in_the_place_of_the_keys_is_refused() {
+    let error = TokenKeys::read(Path::new("/dev/null"), JwtAlgorithm::HS256).err().unwrap();
+    assert!(matches!(error, KeysError::Read { .. }), "{error}");
+}

@@ -68,21 +68,25 @@ impl Service {
     }
 
     fn webhook(&self, adjust: impl FnOnce(&mut WebhookSettings)) -> Webhook {
-        let mut settings = WebhookSettings {
-            url: self.url.clone(),
-            timeout_ms: 5_000,
-            cache_s: 0,
-            token_file: None,
-            allow_without_answer: false,
-            names_tenant: false,
-            tenant: None,
-        };
+        let mut settings = settings(&self.url);
         adjust(&mut settings);
         Webhook::new(settings).unwrap()
     }
 
     fn asked(&self) -> usize {
         self.asked.lock().len()
+    }
+}
+
+fn settings(url: &str) -> WebhookSettings {
+    WebhookSettings {
+        url: url.to_owned(),
+        timeout_ms: 5_000,
+        cache_s: 0,
+        token_file: None,
+        allow_without_answer: false,
+        names_tenant: false,
+        tenant: None,
     }
 }
 
@@ -452,4 +456,13 @@ async fn no_question_goes_to_a_host_that_a_redirect_names() {
     let asked = webhook.ask(&named("alice"), &[]).await;
     assert_eq!(asked, Err(WebhookError::NoAnswer));
     assert_eq!(other.asked(), 0);
+}
+
+/// A device may have no end, and a pipe no writer: `named_file` bounds both.
+#[test]
+fn a_device_in_the_place_of_the_token_is_refused() {
+    let token_file = Some("/dev/null".into());
+    let with_token = WebhookSettings { token_file, ..settings("http://127.0.0.1:1") };
+    let error = Webhook::new(with_token).err().unwrap();
+    assert!(matches!(error, WebhookStartError::Token { .. }), "{error}");
 }
