@@ -23,12 +23,13 @@ pub struct SplitLimits {
 }
 
 impl Default for SplitLimits {
-    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second.
+    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second. Four pages of a peer over gRPC
+    /// have the places of a part.
     fn default() -> Self {
         Self {
             backlog_min: 16_384,
             first_part_places: 256,
-            part_places_max: 4_096,
+            part_places_max: 4_000,
             held_bytes_max: 16 * 1024 * 1024,
         }
     }
