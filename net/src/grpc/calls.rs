@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
+use super::arrival::{ArrivedBytes, TOLD_EVERY};
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
@@ -35,6 +36,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
     pub(super) client: PeerClient,
+    /// The bytes of answers to this want.
+    pub(super) arrived: ArrivedBytes,
     pub(super) sink: ResponseSink,
     pub(super) counters: Arc<NetCounters>,
     pub(super) request: RequestId,
@@ -202,7 +205,8 @@ impl WantCall {
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = self.limit.lock().of_next_range();
         while !feed.is_over() {
-            let Some((page, _memory, took)) = self.next_page(&feed, &mut limit).await? else {
+            let asked = self.next_page(&feed, &mut limit);
+            let Some((page, _memory, took)) = self.told_of(asked).await? else {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             };
             limit.note(&page, took);
@@ -216,6 +220,26 @@ impl WantCall {
             }
         }
         self.deliver(vec![StrandItem::End]).await.map(drop)
+    }
+
+    /// Waits for a page, and tells the follower meanwhile when more bytes have arrived: over a slow link, a page of long
+    /// envelopes takes longer than a peer may show nothing. An answer without items tells it.
+    async fn told_of<T>(&self, page: impl Future<Output = T>) -> T {
+        let tell = async {
+            loop {
+                sleep(TOLD_EVERY).await;
+                if self.arrived.take_enough() && !matches!(self.pass_on(Vec::new()).await, Ok(true))
+                {
+                    break; // the follower takes no more
+                }
+            }
+        };
+        tokio::pin!(page);
+        tokio::select! {
+            biased;
+            page = &mut page => page,
+            () = tell => page.await,
+        }
     }
 
     /// Asks for all ranges of a want at the same time, and names the places that the peer does not hold.

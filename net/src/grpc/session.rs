@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
+use super::arrival::ArrivedBytes;
 use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
@@ -302,9 +303,10 @@ impl<'a> GrpcPeerSession<'a> {
     }
 
     fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
-        let answer = Arc::<Mutex<WantAnswer>>::default();
+        let (answer, arrived) = (Arc::<Mutex<WantAnswer>>::default(), ArrivedBytes::default());
         let call = WantCall {
-            client: self.client.clone(),
+            client: self.client.counted_in(arrived.clone()),
+            arrived,
             sink: self.link.sink().clone(),
             counters: self.net.counters.clone(),
             request,

@@ -264,6 +264,14 @@ impl Follower {
         }
     }
 
+    /// Notes that bytes of an answer have arrived, of which nothing is whole yet. Over a slow link, a page of long
+    /// envelopes takes longer than a peer may show nothing. It may still not hold others up.
+    pub(super) fn note_arrival(&mut self, now: Instant, from: OriginatorId) {
+        if let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) {
+            split.parts[index].moved_at = now;
+        }
+    }
+
     /// Notes that a peer does not send all of its part.
     pub(super) fn note_left_out(&mut self, from: OriginatorId) {
         if let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) {

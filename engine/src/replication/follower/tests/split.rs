@@ -1,7 +1,7 @@
 //! A long backlog that several peers send at once.
 
 use super::*;
-use crate::replication::follower::choice::STALL_TIMEOUT;
+use crate::replication::follower::choice::{STALL_TIMEOUT, TRIAL};
 
 const LIMITS: SplitLimits = SplitLimits {
     backlog_min: 100,
@@ -286,6 +286,38 @@ fn a_slow_peer_loses_the_first_part_and_gets_smaller_ones() {
     if let Some((after, up_to)) = rig.asks(SOURCE) {
         assert!(up_to.unwrap() - after <= 10, "{after} {up_to:?}");
     }
+}
+
+/// Over a slow link, a page of long envelopes takes longer than a trial. Such peers would all get pauses, and the split
+/// would end.
+#[test]
+fn a_peer_keeps_its_part_while_bytes_of_it_arrive_and_no_other_peer_waits() {
+    let mut rig = Rig::split(1_000);
+    let asked = PEERS.map(|peer| rig.asks(peer));
+    for _ in 0..40 {
+        for peer in PEERS {
+            rig.answer(peer, Vec::new());
+        }
+        rig.wait(TRIAL / 4);
+        assert_eq!(PEERS.map(|peer| rig.asks(peer)), asked);
+    }
+    rig.wait(TRIAL);
+    assert!(!rig.follower.is_split(), "they have shown nothing for the time of a trial");
+
+    let head = 1 << 40;
+    let mut rig = Rig::split(head);
+    for _ in 0..100 {
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, head, 40);
+        }
+    }
+    assert_eq!([OTHER, THIRD].map(|peer| rig.asks(peer)), [None, None], "they wait");
+    for _ in 0..3 {
+        rig.answer(SOURCE, Vec::new());
+        rig.wait(TRIAL / 4);
+    }
+    let lead = Some((0, Some(10)));
+    assert!([OTHER, THIRD].map(|peer| rig.asks(peer)).contains(&lead), "it has held them up");
 }
 
 /// Otherwise a far peer would hold a near one up with each of its parts.
