@@ -338,6 +338,51 @@ fn a_peer_for_which_others_have_waited_gets_a_smaller_part() {
     assert_eq!(places(&rig, OTHER), Some(40));
 }
 
+/// The near one is a peer over QUIC that sends without a pause, and the far one sends a page in each round trip, as over
+/// gRPC.
+#[test]
+fn a_far_peer_makes_a_near_one_hardly_slower() {
+    const HEAD: u64 = 60_000;
+    /// Places that the near one sends in a millisecond: about 14 MB/s.
+    const RATE: u64 = 20;
+    const PAGE: u64 = 748;
+    for (round_trip_ms, tenths) in [(100, 10), (200, 11), (400, 11), (800, 11)] {
+        let mut rig = Rig::new(0);
+        rig.follower = Follower::new(SOURCE, SequenceId::NONE, [], rig.now);
+        for peer in [SOURCE, OTHER] {
+            rig.follower.handle_peer_up(rig.now, peer, SequenceId(HEAD));
+        }
+        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.follower.start_split(rig.now);
+        rig.effects();
+        let (begin, round_trip) = (rig.now, Duration::from_millis(round_trip_ms));
+        let mut page: Option<(RequestId, Instant)> = None;
+        while rig.follower.is_split() {
+            let mut left = RATE;
+            while let Some((after, up_to)) = rig.asks(SOURCE).filter(|_| left > 0) {
+                let count = left.min(up_to.unwrap_or(HEAD) - after);
+                rig.send_part(SOURCE, HEAD, count);
+                left -= count;
+            }
+            let asked = rig.asked.get(&OTHER).map(|(request, _)| *request);
+            page = match (asked, page) {
+                (Some(request), Some((of, at))) if request == of && at <= rig.now => {
+                    rig.send_part(OTHER, HEAD, PAGE);
+                    Some((of, rig.now + round_trip))
+                }
+                (Some(request), Some((of, at))) if request == of => Some((of, at)),
+                (asked, _) => asked.map(|request| (request, rig.now + round_trip)),
+            };
+            rig.store_all();
+            rig.wait(Duration::from_millis(1));
+        }
+        let (took, places) = (rig.now - begin, rig.follower.accepted().0);
+        assert!(places >= HEAD - 4_096, "the split has ended at {places}");
+        let alone = Duration::from_millis(places / RATE);
+        assert!(took * 10 <= alone * tenths, "{round_trip:?}: {took:?}, and {alone:?} alone");
+    }
+}
+
 #[test]
 fn what_waits_is_bounded_by_bytes() {
     let mut rig = Rig::split(1 << 40);
