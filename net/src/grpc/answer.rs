@@ -16,9 +16,9 @@ use tonic::codegen::Body as _;
 use tonic::codegen::http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 
-use super::arrival::ArrivedBytes;
 use super::call_error::PeerCallError;
 use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
+use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Largest message: the network's limit of 25 MiB, with room for the message around the envelopes. Specified in

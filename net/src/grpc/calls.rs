@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
-use super::arrival::{ArrivedBytes, TOLD_EVERY};
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
 use super::silence::WantAnswer;
+use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError, SubscribeRpc};
 
@@ -205,8 +205,10 @@ impl WantCall {
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = self.limit.lock().of_next_range();
         while !feed.is_over() {
+            let want = (self.want.originator, self.request);
             let asked = self.next_page(&feed, &mut limit);
-            let Some((page, _memory, took)) = self.told_of(asked).await? else {
+            let asked = self.arrived.told_to(&self.sink, want, asked).await?;
+            let Some((page, _memory, took)) = asked else {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             };
             limit.note(&page, took);
@@ -220,26 +222,6 @@ impl WantCall {
             }
         }
         self.deliver(vec![StrandItem::End]).await.map(drop)
-    }
-
-    /// Waits for a page, and tells the follower meanwhile when more bytes have arrived: over a slow link, a page of long
-    /// envelopes takes longer than a peer may show nothing. An answer without items tells it.
-    async fn told_of<T>(&self, page: impl Future<Output = T>) -> T {
-        let tell = async {
-            loop {
-                sleep(TOLD_EVERY).await;
-                if self.arrived.take_enough() && !matches!(self.pass_on(Vec::new()).await, Ok(true))
-                {
-                    break; // the follower takes no more
-                }
-            }
-        };
-        tokio::pin!(page);
-        tokio::select! {
-            biased;
-            page = &mut page => page,
-            () = tell => page.await,
-        }
     }
 
     /// Asks for all ranges of a want at the same time, and names the places that the peer does not hold.

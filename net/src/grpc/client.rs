@@ -25,13 +25,13 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstEncoder;
 
 use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
-use super::arrival::ArrivedBytes;
 use super::authorities::tls_config;
 use super::call_error::{PeerCallError, within};
 use super::connector::PeerConnector;
 use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::token::{PeerTokens, TOKEN_HEADER};
+use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips

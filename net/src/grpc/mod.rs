@@ -5,7 +5,6 @@
 //! - `silence`: when a want without an answer is a peer's fault;
 //! - `calls`: one want as a stream or as pages; `page_limit`: the length of these; `feed`, `range_gaps`: its answers.
 //!   These three are state machines without I/O;
-//! - `arrival`: bytes of answers that are not whole yet;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
@@ -16,7 +15,6 @@
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
 mod answer;
-mod arrival;
 mod authorities;
 mod call_error;
 mod calls;

@@ -15,7 +15,6 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
-use super::arrival::ArrivedBytes;
 use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
@@ -24,6 +23,7 @@ use super::page_limit::PageLimit;
 use super::plain_text::PlainTextPeers;
 use super::silence::{WantAnswer, WantSilence};
 use super::token::{PeerTokens, RefusalWarning};
+use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::session::NetState;

@@ -91,6 +91,8 @@ pub(super) struct BacklogPart {
     pub(super) asked_at: Instant,
     /// The last time that the peer has shown something.
     pub(super) moved_at: Instant,
+    /// The last time that the peer was asked or has shown an envelope.
+    pub(super) shown_at: Instant,
     /// Peers that are not asked for this part again.
     pub(super) avoided: Vec<OriginatorId>,
     /// The avoided peers that left out a place of this part.
@@ -108,6 +110,7 @@ impl BacklogPart {
             asked: None,
             asked_at: now,
             moved_at: now,
+            shown_at: now,
             avoided: Vec::new(),
             left_out_by: Vec::new(),
         }
