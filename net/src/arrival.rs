@@ -35,8 +35,8 @@ impl ArrivedBytes {
         is_enough
     }
 
-    /// Waits for a page, and tells the follower meanwhile when more bytes have arrived: over a slow link, a page of long
-    /// envelopes takes longer than a peer may show nothing. A response without items tells it.
+    /// Waits for a page, and tells the follower meanwhile when more bytes have arrived: over a slow link, a page of
+    /// long envelopes takes longer than a peer may show nothing. A response without items tells it.
     pub(crate) async fn told_to<T>(
         &self,
         sink: &ResponseSink,

@@ -345,8 +345,8 @@ fn a_peer_for_which_others_have_waited_gets_a_smaller_part() {
     assert_eq!(places(&rig, OTHER), Some(40));
 }
 
-/// The near one is a peer over QUIC that sends without a pause, and the far one sends a page in each round trip, as over
-/// gRPC.
+/// The near one is a peer over QUIC that sends without a pause, and the far one sends a page in each round trip, as
+/// over gRPC.
 #[test]
 fn a_far_peer_makes_a_near_one_hardly_slower() {
     const HEAD: u64 = 60_000;
