@@ -353,7 +353,7 @@ fn a_far_peer_makes_a_near_one_hardly_slower() {
     /// Places that the near one sends in a millisecond: about 14 MB/s.
     const RATE: u64 = 20;
     const PAGE: u64 = 748;
-    for (round_trip_ms, tenths) in [(100, 10), (200, 11), (400, 11), (800, 11)] {
+    for (round_trip_ms, tenths) in [(100, 10), (200, 11), (400, 11), (800, 13)] {
         let mut rig = Rig::new(0);
         rig.follower = Follower::new(SOURCE, SequenceId::NONE, [], rig.now);
         for peer in [SOURCE, OTHER] {
