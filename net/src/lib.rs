@@ -11,7 +11,7 @@
 //!   announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for; `streams` frees the buffers of both;
-//! - `empty_frames`: the bound of frames without envelopes;
+//! - `empty_frames`: the bound of frames without envelopes; `arrival`: answers that are not whole yet;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
@@ -23,6 +23,7 @@
 
 mod address;
 mod announced;
+mod arrival;
 mod backoff;
 mod control;
 pub mod counters;

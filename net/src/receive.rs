@@ -12,6 +12,7 @@ use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::arrival::{ArrivedBytes, TOLD_EVERY};
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
 use crate::empty_frames::EmptyFrameAllowance;
@@ -81,10 +82,11 @@ pub(crate) async fn read(
 ) -> Result<(), SessionError> {
     let mut stream = ReceivedStream::new(stream);
     let (decoder, ahead, turn) = (DataDecoder::new(), None, None);
-    let mut receiver = StrandReceiver { decoder, ahead, counters, bounds, turn };
+    let (arrived, told_at) = (ArrivedBytes::default(), Instant::now());
+    let mut receiver = StrandReceiver { decoder, ahead, counters, bounds, turn, arrived, told_at };
     let header = match receiver.next(&mut stream).await? {
         StreamEvent::Frame(DataFrame::Header(header)) => header,
-        StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
+        StreamEvent::Frame(_) | StreamEvent::More => return Err(PeerError::Protocol.into()),
         // The want was taken back before the stream began.
         StreamEvent::Finished | StreamEvent::Reset => return Ok(()),
     };
@@ -106,6 +108,8 @@ pub(crate) async fn read(
 /// The next event of a stream.
 enum StreamEvent {
     Frame(DataFrame),
+    /// Bytes of a frame that is not whole.
+    More,
     Finished,
     Reset,
 }
@@ -119,6 +123,9 @@ struct StrandReceiver {
     bounds: FrameBounds,
     /// Held while a long frame is gathered, and until it is delivered.
     turn: Option<OwnedSemaphorePermit>,
+    /// The bytes that have arrived since the follower was told of some.
+    arrived: ArrivedBytes,
+    told_at: Instant,
 }
 
 impl StrandReceiver {
@@ -131,6 +138,9 @@ impl StrandReceiver {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(StreamEvent::Frame(frame));
+            }
+            if self.has_news(Instant::now()) {
+                return Ok(StreamEvent::More);
             }
             if self.decoder.held_bytes() < LONG_BYTES {
                 self.turn = None;
@@ -146,6 +156,7 @@ impl StrandReceiver {
                 Ok(Some(count)) => {
                     for chunk in chunks.into_iter().take(count) {
                         self.counters.bytes_received.inc_by(chunk.len() as u64);
+                        self.arrived.add(chunk.len());
                         self.decoder.push(chunk);
                     }
                 }
@@ -157,6 +168,15 @@ impl StrandReceiver {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Returns true if the follower is to be told now that more bytes have arrived.
+    fn has_news(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.told_at + TOLD_EVERY && self.arrived.take_enough();
+        if is_due {
+            self.told_at = now;
+        }
+        is_due
     }
 
     /// Returns the items of a batch or a gap, and of the short ones behind it that have arrived: a peer sends each gap
@@ -215,6 +235,7 @@ impl StrandReceiver {
         let (mut is_whole, mut prefix) = (false, None);
         loop {
             let items = match self.next(stream).await? {
+                StreamEvent::More => Vec::new(),
                 // A prefix belongs to the batch behind it: the decoder accepts no other frame there.
                 StreamEvent::Frame(DataFrame::Prefix(shown)) if self.bounds.takes_prefixes => {
                     prefix = Some(StrandItem::Prefix(shown));
@@ -323,7 +344,8 @@ mod tests {
         let empty = EmptyFrames::default().of(PEER, Instant::now());
         let bounds = FrameBounds { long: LongFrames::new(), empty, takes_prefixes: false };
         let counters = Arc::new(NetCounters::default());
-        StrandReceiver { decoder, ahead: None, counters, bounds, turn: None }
+        let (arrived, told_at) = (ArrivedBytes::default(), Instant::now());
+        StrandReceiver { decoder, ahead: None, counters, bounds, turn: None, arrived, told_at }
     }
 
     /// Returns the lengths of the envelopes that are delivered next; 0 stands for a gap.
@@ -352,6 +374,21 @@ mod tests {
         assert_eq!(together(&mut long), [0, 9]);
         let mut flood = receiver((0..300).map(|_| gap()));
         assert_eq!(together(&mut flood).len(), TOGETHER_FRAMES_MAX);
+    }
+
+    /// A batch of long envelopes over a slow link takes longer than a peer may show nothing.
+    #[test]
+    fn the_follower_is_told_now_and_then_that_much_of_a_frame_has_arrived() {
+        let mut receiver = receiver(Vec::new());
+        let due = receiver.told_at + TOLD_EVERY;
+        receiver.arrived.add(100);
+        assert!(!receiver.has_news(due));
+        receiver.arrived.add(64 * KIB);
+        assert!(!receiver.has_news(due - Duration::from_millis(1)));
+        assert!(receiver.has_news(due));
+        receiver.arrived.add(64 * KIB);
+        assert!(!receiver.has_news(due), "it was told just now");
+        assert!(receiver.has_news(due + TOLD_EVERY));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::assert_follows;
 
 /// The last place of the strand: it stays long enough to be split while streams show up to three messages of it.
 const LAST: u64 = 20_000;
-/// Envelopes in the first page of a part.
+/// Envelopes in the first page of a strand.
 const FIRST_PAGE: u64 = 100;
 
 /// Two peers whose streams show the next part of a backlog after a long time. The second one passes on the strand of
@@ -47,7 +47,20 @@ async fn join_late(peers: &[ScriptedPeer; 2]) -> Network {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_joins_late_takes_parts_of_a_backlog_from_two_peers_over_grpc_at_once() {
-    join_late(&slow_peers()).await;
+    let peers = slow_peers();
+    join_late(&peers).await;
+    // Each page costs a round trip to a far peer, so later parts begin with longer ones.
+    let longest = peers.iter().map(|peer| peer.seen().first_page_max as u64).max();
+    assert!(longest > Some(FIRST_PAGE), "{longest:?}");
+}
+
+/// Such a peer has shorter envelopes before, and does not cut its pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_is_too_long_for_a_message_is_asked_for_shorter_and_the_session_goes_on() {
+    let peers = slow_peers();
+    peers.iter().for_each(|peer| peer.change(|habits| habits.page_rows_max = 300));
+    join_late(&peers).await;
+    assert!(peers.iter().any(|peer| peer.seen().long_pages > 0));
 }
 
 /// Other software checks no signature of the strands that it passes on.

@@ -258,6 +258,8 @@ impl ShownStrand {
         let is_run = self.is_run(&response) && !follower.is_searching();
         let goes_on = self.runs.end_at(follower.accepted());
         match self.stage {
+            // It only says that more arrives, and no part of a backlog is under way.
+            ShownStage::Shown { .. } if response.items.is_empty() => None,
             // What follows is verified from the log, once these places are written.
             ShownStage::AskedAgain { head } if self.has_again(follower.accepted(), head) => None,
             ShownStage::AskedAgain { .. } => Some(Incoming::Verify(response)),

@@ -175,7 +175,7 @@ pub struct WantResponse<E> {
     pub peer: OriginatorId,
     /// The want that it answers.
     pub request: RequestId,
-    /// Items in the order of the stream.
+    /// Items in the order of the stream. None says that bytes of the next one have arrived.
     pub items: Vec<StrandItem<E>>,
 }
 

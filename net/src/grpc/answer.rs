@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 
 use super::call_error::PeerCallError;
 use super::message_reader::{LONG_BYTES, MessageReader, ReadStep};
+use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Largest message: the network's limit of 25 MiB, with room for the message around the envelopes. Specified in
@@ -74,6 +75,8 @@ pub(super) struct Answer {
     is_stream: bool,
     /// True once the first message has come.
     has_begun: bool,
+    /// Counts the bytes that arrive.
+    arrived: ArrivedBytes,
 }
 
 impl Answer {
@@ -97,14 +100,19 @@ impl Answer {
         }
         let reader = MessageReader::new(bytes_max);
         let (is_stream, has_begun) = (false, false);
-        let (headers, permit) = (parts.headers, None);
-        Ok(Self { headers, body, reader, long, permit, status, is_stream, has_begun })
+        let (headers, permit, arrived) = (parts.headers, None, ArrivedBytes::default());
+        Ok(Self { headers, body, reader, long, permit, status, is_stream, has_begun, arrived })
     }
 
     /// Returns the answer as a stream: behind its first message, an end without a status is one in good order. A server
     /// that stops may end its streams so.
     pub(super) fn into_stream(self) -> Self {
         Self { is_stream: true, ..self }
+    }
+
+    /// Returns the answer with its bytes counted here as they arrive.
+    pub(super) fn counted_in(self, arrived: ArrivedBytes) -> Self {
+        Self { arrived, ..self }
     }
 
     /// Returns a header of the answer.
@@ -134,7 +142,10 @@ impl Answer {
             let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
             let Some(frame) = frame else { return self.end().map(|()| None) };
             match frame?.into_data() {
-                Ok(data) => self.reader.push(data),
+                Ok(data) => {
+                    self.arrived.add(data.len());
+                    self.reader.push(data);
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().ok();
                     self.status = trailers.and_then(|it| status_in(&it)).or(self.status.take());
@@ -235,6 +246,17 @@ mod tests {
         }
         drop(middle);
         assert_eq!(long.0.available_permits(), LONG_BYTES_MAX / PERMIT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_an_answer_are_counted() {
+        let arrived = ArrivedBytes::default();
+        for (len, is_enough) in [(100, false), (100_000, true)] {
+            let mut page = answer(len, &LongMessages::new()).counted_in(arrived.clone());
+            assert!(!arrived.take_enough(), "{len}");
+            assert!(page.only().await.is_ok());
+            assert_eq!(arrived.take_enough(), is_enough, "{len}");
+        }
     }
 
     #[tokio::test]

@@ -17,8 +17,9 @@ use super::feed::{FeedItems, WantFeed};
 use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
 use super::silence::WantAnswer;
+use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
-use crate::counters::{NetCounters, SubscribeRpc};
+use crate::counters::{NetCounters, PeerError, SubscribeRpc};
 
 /// Longest wait for a page, or for shorter ones after it, before a stream is opened. A guess: a part of the time for
 /// which the follower waits for an answer, so that a peer whose pages hang is asked for its stream within the same
@@ -35,6 +36,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
     pub(super) client: PeerClient,
+    /// The bytes of answers to this want.
+    pub(super) arrived: ArrivedBytes,
     pub(super) sink: ResponseSink,
     pub(super) counters: Arc<NetCounters>,
     pub(super) request: RequestId,
@@ -47,6 +50,8 @@ pub(super) struct WantCall {
     pub(super) was_silent: bool,
     /// The answer so far.
     pub(super) answer: Arc<Mutex<WantAnswer>>,
+    /// The length of pages of this strand, by those that the peer has sent in this session.
+    pub(super) limit: Arc<Mutex<PageLimit>>,
 }
 
 impl WantCall {
@@ -198,12 +203,16 @@ impl WantCall {
     /// Asks for a range page by page. A stream would show nothing that the peer has marked invalid, and go on behind
     /// the end. Nodes of other software also keep a stream that its caller has ended until the strand grows.
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
-        let mut limit = PageLimit::new();
+        let mut limit = self.limit.lock().of_next_range();
         while !feed.is_over() {
-            let Some((page, _memory)) = self.next_page(&feed, &mut limit).await? else {
+            let want = (self.want.originator, self.request);
+            let asked = self.next_page(&feed, &mut limit);
+            let asked = self.arrived.told_to(&self.sink, want, asked).await?;
+            let Some((page, _memory, took)) = asked else {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             };
-            limit.note(&page);
+            limit.note(&page, took);
+            *self.limit.lock() = limit;
             let before = feed.position();
             if !self.hand_over(&mut feed, page).await? {
                 return Ok(());
@@ -239,9 +248,9 @@ impl WantCall {
         let (originator, now) = (self.want.originator, Instant::now());
         let gaps = RangeGaps::new(originator, range, self.may_expire, now);
         let mut gaps = if self.is_relayed() { gaps.of_relay() } else { gaps };
-        let mut limit = PageLimit::new();
+        let mut limit = PageLimit::default();
         while !gaps.is_over() {
-            let Some((page, _memory)) = self.next_page(gaps.feed(), &mut limit).await? else {
+            let Some((page, _memory, _)) = self.next_page(gaps.feed(), &mut limit).await? else {
                 break;
             };
             self.count_bytes(&page);
@@ -252,24 +261,25 @@ impl WantCall {
     }
 
     /// Asks for the next page of a range, of as many envelopes as `limit` says, and for a shorter one if the peer
-    /// answers with an error. Returns `None` if the peer refuses or is busy, or this node has no memory for its page
-    /// now.
+    /// answers with an error. Returns it with the time that it took. Returns `None` if the peer refuses or is busy, or
+    /// this node has no memory for its page now.
     async fn next_page(
         &self,
         feed: &WantFeed,
         limit: &mut PageLimit,
-    ) -> Result<Option<(Vec<Bytes>, Answer)>, SessionError> {
+    ) -> Result<Option<(Vec<Bytes>, Answer, Duration)>, SessionError> {
         loop {
             let began = Instant::now();
             // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
-            let count = limit.envelopes().min(feed.places_left());
+            let count = limit.envelopes(feed.places_left());
             let asked = self.client.query(self.want.originator, feed.position(), count).await;
+            let took = began.elapsed();
             let is_busy = matches!(&asked, Err(PeerCallError::Busy(_)));
             if is_busy {
                 sleep(BUSY_PAUSE).await;
             }
             match asked {
-                Ok(page) => return Ok(Some(page)),
+                Ok((page, memory)) => return Ok(Some((page, memory, took))),
                 // The page may be above the limit of a message.
                 Err(
                     PeerCallError::Failed(error)
@@ -277,6 +287,11 @@ impl WantCall {
                     | PeerCallError::Busy(error),
                 ) if count > 1 => {
                     tracing::debug!(error, count, "a page is asked for again, shorter");
+                    limit.shorten(count);
+                }
+                // The envelopes are longer than those before, and a peer need not cut its pages.
+                Err(PeerCallError::Peer(PeerError::Oversized)) if count > 1 => {
+                    tracing::debug!(count, "a page is too long, and is asked for again, shorter");
                     limit.shorten(count);
                 }
                 // The range is asked for again, when the peer may have less to do, or other long messages may be

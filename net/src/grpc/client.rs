@@ -31,6 +31,7 @@ use super::connector::PeerConnector;
 use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::token::{PeerTokens, TOKEN_HEADER};
+use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips
@@ -69,6 +70,8 @@ pub(super) struct PeerClient {
     long: LongMessages,
     /// `None` for a replica, which is no node.
     tokens: Option<Arc<PeerTokens>>,
+    /// Counts the bytes of answers as they arrive.
+    arrived: ArrivedBytes,
 }
 
 /// A peer's answer about the heads of its strands.
@@ -141,7 +144,13 @@ impl PeerClient {
         let connector = connector.map_err(|error| failed(&error))?;
         let channel = within(CONNECT_MAX, connect_with(connector, origin)).await;
         let channel = channel.map_err(|error| flood.named(error))?;
-        Ok(Self { channel, flood, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
+        let (long, arrived) = (LongMessages::new(), ArrivedBytes::default());
+        Ok(Self { channel, flood, long, tokens: tokens.map(Arc::new), arrived })
+    }
+
+    /// Returns the same connection with the bytes of its answers counted here as they arrive.
+    pub(super) fn counted_in(&self, arrived: ArrivedBytes) -> Self {
+        Self { arrived, ..self.clone() }
     }
 
     /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything.
@@ -358,7 +367,8 @@ impl PeerClient {
         poll_fn(|context| channel.poll_ready(context)).await?;
         let response = channel.call(request).await;
         let response = response.map_err(|error| Status::from_error(error.into()))?;
-        Answer::new(response, bytes_max, self.long.clone())
+        let answer = Answer::new(response, bytes_max, self.long.clone())?;
+        Ok(answer.counted_in(self.arrived.clone()))
     }
 }
 

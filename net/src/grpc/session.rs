@@ -19,9 +19,11 @@ use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
 use super::client::{PeerClient, PeerHeads, is_tls};
+use super::page_limit::PageLimit;
 use super::plain_text::PlainTextPeers;
 use super::silence::{WantAnswer, WantSilence};
 use super::token::{PeerTokens, RefusalWarning};
+use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::session::NetState;
@@ -58,6 +60,8 @@ struct GrpcPeerSession<'a> {
     calls: JoinSet<Result<(), SessionError>>,
     /// The call in force for each strand.
     wants: HashMap<OriginatorId, OpenCall>,
+    /// The length of pages of each strand that was asked for.
+    limits: HashMap<OriginatorId, Arc<Mutex<PageLimit>>>,
     /// The heads that the peer has sent last.
     heads: watch::Receiver<Cursor>,
     stated_heads: watch::Sender<Cursor>,
@@ -185,10 +189,22 @@ impl<'a> GrpcPeerSession<'a> {
             })
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
         guard.note_answer(round_trip, quic_address, client.refused_token());
-        let (calls, wants) = (JoinSet::new(), HashMap::new());
+        let (calls, wants, limits) = (JoinSet::new(), HashMap::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
         let (stated_heads, heads) = watch::channel(heads.unwrap_or_default());
-        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants, heads, stated_heads })
+        Ok(Self {
+            net,
+            peer,
+            client,
+            link,
+            guard,
+            is_tls,
+            calls,
+            wants,
+            limits,
+            heads,
+            stated_heads,
+        })
     }
 
     /// Serves the session until an error ends it. The clock of the peer is asked beside its calls, so that a silent
@@ -287,9 +303,10 @@ impl<'a> GrpcPeerSession<'a> {
     }
 
     fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
-        let answer = Arc::<Mutex<WantAnswer>>::default();
+        let (answer, arrived) = (Arc::<Mutex<WantAnswer>>::default(), ArrivedBytes::default());
         let call = WantCall {
-            client: self.client.clone(),
+            client: self.client.counted_in(arrived.clone()),
+            arrived,
             sink: self.link.sink().clone(),
             counters: self.net.counters.clone(),
             request,
@@ -298,6 +315,7 @@ impl<'a> GrpcPeerSession<'a> {
             may_expire: self.is_tls && want.originator == self.peer,
             was_silent: silent > 0,
             answer: answer.clone(),
+            limit: self.limits.entry(want.originator).or_default().clone(),
         };
         let task = self.calls.spawn(call.run().in_current_span());
         let claimed = self.heads.borrow().get(want.originator);

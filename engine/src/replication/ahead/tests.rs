@@ -243,6 +243,15 @@ fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
     assert!(effects.any(is_asked));
 }
 
+/// It only says that more of an answer has arrived.
+#[test]
+fn an_answer_without_items_is_not_put_aside() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    rig.page();
+    assert!(rig.answer().is_none());
+    assert!(!rig.ahead.is_waiting(), "pages are taken on");
+}
+
 #[test]
 fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away() {
     let mut rig = Rig::new(AHEAD_MAX);

@@ -281,8 +281,11 @@ impl Follower {
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
         let WantResponse { peer, request, items } = response;
         let mut writes = PendingWrites::default();
-        let mut items = items.into_iter();
         let mut is_sound = self.awaits(peer, request);
+        if is_sound && items.is_empty() {
+            self.note_arrival(now, peer);
+        }
+        let mut items = items.into_iter();
         while let Some(item) = items.next() {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {

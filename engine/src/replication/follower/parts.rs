@@ -23,12 +23,13 @@ pub struct SplitLimits {
 }
 
 impl Default for SplitLimits {
-    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second.
+    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second. Four pages of a peer over gRPC
+    /// have the places of a part.
     fn default() -> Self {
         Self {
             backlog_min: 16_384,
             first_part_places: 256,
-            part_places_max: 4_096,
+            part_places_max: 4_000,
             held_bytes_max: 16 * 1024 * 1024,
         }
     }
@@ -90,6 +91,8 @@ pub(super) struct BacklogPart {
     pub(super) asked_at: Instant,
     /// The last time that the peer has shown something.
     pub(super) moved_at: Instant,
+    /// The last time that the peer was asked or has shown an envelope.
+    pub(super) shown_at: Instant,
     /// Peers that are not asked for this part again.
     pub(super) avoided: Vec<OriginatorId>,
     /// The avoided peers that left out a place of this part.
@@ -107,6 +110,7 @@ impl BacklogPart {
             asked: None,
             asked_at: now,
             moved_at: now,
+            shown_at: now,
             avoided: Vec::new(),
             left_out_by: Vec::new(),
         }

@@ -6,7 +6,7 @@
 //! either.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry};
@@ -27,6 +27,10 @@ const PART_BYTES: u64 = 2 * 1024 * 1024;
 const ALONE_MAX: u64 = 64;
 /// Memory for an entry beside its bytes. A guess, by the size of the type and its facts.
 const ENTRY_BYTES: usize = 512;
+
+/// Time for which bytes count as something that a peer shows of its part, until it shows an envelope. A guess: a batch
+/// and a page take less over a link of 64 KiB/s, also if the first page has run into the time limit of its call.
+const ARRIVES_FOR: Duration = Duration::from_secs(30);
 
 /// Work for an idle peer.
 enum PartShare {
@@ -172,7 +176,7 @@ impl Follower {
     /// not count.
     pub(super) fn excuse_parts(&mut self, now: Instant) {
         for part in self.split.iter_mut().flat_map(|split| &mut split.parts) {
-            (part.asked_at, part.moved_at) = (now, now);
+            (part.asked_at, part.moved_at, part.shown_at) = (now, now, now);
         }
     }
 
@@ -222,6 +226,7 @@ impl Follower {
         };
         let part = &mut split.parts[index];
         (part.asked, part.asked_at, part.moved_at) = (Some(id), now, now);
+        part.shown_at = now;
     }
 
     /// True if the open want of a peer is a part.
@@ -249,7 +254,7 @@ impl Follower {
             part.is_heavy = true;
             return self.cancel_want(from);
         }
-        (part.position, part.moved_at) = (sequence, now);
+        (part.position, part.moved_at, part.shown_at) = (sequence, now, now);
         let is_complete = sequence == part.through;
         split.received.add(len);
         if index > 0 {
@@ -261,6 +266,15 @@ impl Follower {
         }
         if is_complete {
             self.complete_part(now, from, index, writes);
+        }
+    }
+
+    /// Notes that bytes of an answer have arrived, of which nothing is whole yet. Over a slow link, a page of long
+    /// envelopes takes longer than a peer may show nothing. It may still not hold others up, nor send bytes for ever.
+    pub(super) fn note_arrival(&mut self, now: Instant, from: OriginatorId) {
+        if let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) {
+            let part = &mut split.parts[index];
+            part.moved_at = part.moved_at.max(now.min(part.shown_at + ARRIVES_FOR));
         }
     }
 

@@ -30,6 +30,8 @@ const QUEUE: usize = 4;
 const ROWS: usize = 1000;
 /// Bytes of a long message that are sent at a time.
 const LONG_PIECE_BYTES: usize = 64 * 1024;
+/// The head of a message of 32 MiB.
+const TOO_LONG: [u8; 5] = [0, 2, 0, 0, 0];
 const PERMISSION_DENIED: &str = "7";
 const RESOURCE_EXHAUSTED: &str = "8";
 const UNIMPLEMENTED: &str = "12";
@@ -87,7 +89,8 @@ async fn answer(
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
-    let Habits { methods, tells_clock, page_takes, is_busy, .. } = state.habits.lock().clone();
+    let Habits { methods, tells_clock, page_rows_max, page_takes, is_busy, .. } =
+        state.habits.lock().clone();
     let (to, frames) = mpsc::channel(QUEUE);
     if has_token && state.habits.lock().refuses_tokens {
         send(&to, vec![trailers(UNAUTHENTICATED)]);
@@ -102,7 +105,12 @@ async fn answer(
             let request = api::QueryEnvelopesRequest::decode(message).unwrap();
             let _open = OpenPage::begin(&state);
             tokio::time::sleep(page_takes).await;
-            let page = page(&state, request);
+            let is_long = usize::try_from(request.limit).unwrap() > page_rows_max;
+            state.seen.lock().long_pages += u64::from(is_long);
+            let page = match is_long {
+                true => Bytes::from_static(&TOO_LONG),
+                false => page(&state, request),
+            };
             send(&to, vec![Frame::data(page), trailers("0")]);
         }
         "SubscribeOriginators" if methods == Methods::Both => {
@@ -164,8 +172,14 @@ fn page(state: &ScriptedPeerState, request: api::QueryEnvelopesRequest) -> Bytes
     }
     let originator = asked(&query.originator_node_ids);
     let after = place(originator, query.last_seen.as_ref());
-    let (page, _) = answer::page(state, originator, after, limit);
-    state.seen.lock().paged += page.len() as u64;
+    let (page, last) = answer::page(state, originator, after, limit);
+    {
+        let mut seen = state.seen.lock();
+        seen.paged += page.len() as u64;
+        if seen.page_ends.insert(originator, last) != Some(after) {
+            seen.first_page_max = seen.first_page_max.max(limit);
+        }
+    }
     answer::message(page, false)
 }
 

@@ -26,6 +26,12 @@ pub struct Seen {
     pub frame_bytes_max: usize,
     /// Envelopes that it has put into pages.
     pub paged: u64,
+    /// Pages that claimed to be longer than messages may be.
+    pub long_pages: u64,
+    /// The maximum number of envelopes that it was asked for in a page that did not follow the one before.
+    pub first_page_max: usize,
+    /// The last place of the last page of each strand.
+    pub(super) page_ends: BTreeMap<OriginatorId, u64>,
     /// The maximum number of pages that it was asked for at a time.
     pub pages_max: usize,
     /// The maximum number of bytes at a time of long messages that it never ended, of calls that were open.

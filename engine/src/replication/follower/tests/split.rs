@@ -1,7 +1,7 @@
 //! A long backlog that several peers send at once.
 
 use super::*;
-use crate::replication::follower::choice::STALL_TIMEOUT;
+use crate::replication::follower::choice::{STALL_TIMEOUT, TRIAL};
 
 const LIMITS: SplitLimits = SplitLimits {
     backlog_min: 100,
@@ -288,6 +288,45 @@ fn a_slow_peer_loses_the_first_part_and_gets_smaller_ones() {
     }
 }
 
+/// Over a slow link, a page of long envelopes takes longer than a trial. Such peers would all get pauses, and the split
+/// would end.
+#[test]
+fn a_peer_keeps_its_part_while_bytes_of_it_arrive_and_no_other_peer_waits() {
+    let mut rig = Rig::split(1_000);
+    let asked = PEERS.map(|peer| rig.asks(peer));
+    for _ in 0..40 {
+        for peer in PEERS {
+            rig.answer(peer, Vec::new());
+        }
+        rig.wait(TRIAL / 4);
+        assert_eq!(PEERS.map(|peer| rig.asks(peer)), asked);
+    }
+    for _ in 0..100 {
+        for peer in PEERS {
+            if rig.asked.contains_key(&peer) {
+                rig.answer(peer, Vec::new());
+            }
+        }
+        rig.wait(TRIAL / 4);
+    }
+    assert!(!rig.follower.is_split(), "no envelope has come for half a minute");
+
+    let head = 1 << 40;
+    let mut rig = Rig::split(head);
+    for _ in 0..100 {
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, head, 40);
+        }
+    }
+    assert_eq!([OTHER, THIRD].map(|peer| rig.asks(peer)), [None, None], "they wait");
+    for _ in 0..3 {
+        rig.answer(SOURCE, Vec::new());
+        rig.wait(TRIAL / 4);
+    }
+    let lead = Some((0, Some(10)));
+    assert!([OTHER, THIRD].map(|peer| rig.asks(peer)).contains(&lead), "it has held them up");
+}
+
 /// Otherwise a far peer would hold a near one up with each of its parts.
 #[test]
 fn a_peer_for_which_others_have_waited_gets_a_smaller_part() {
@@ -304,6 +343,51 @@ fn a_peer_for_which_others_have_waited_gets_a_smaller_part() {
     let places = |rig: &Rig, peer| rig.asks(peer).and_then(|(after, end)| Some(end? - after));
     assert_eq!(places(&rig, SOURCE), Some(5), "half of its first part");
     assert_eq!(places(&rig, OTHER), Some(40));
+}
+
+/// The near one is a peer over QUIC that sends without a pause, and the far one sends a page in each round trip, as
+/// over gRPC.
+#[test]
+fn a_far_peer_makes_a_near_one_hardly_slower() {
+    const HEAD: u64 = 60_000;
+    /// Places that the near one sends in a millisecond: about 14 MB/s.
+    const RATE: u64 = 20;
+    const PAGE: u64 = 748;
+    for (round_trip_ms, tenths) in [(100, 10), (200, 11), (400, 11), (800, 13)] {
+        let mut rig = Rig::new(0);
+        rig.follower = Follower::new(SOURCE, SequenceId::NONE, [], rig.now);
+        for peer in [SOURCE, OTHER] {
+            rig.follower.handle_peer_up(rig.now, peer, SequenceId(HEAD));
+        }
+        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.follower.start_split(rig.now);
+        rig.effects();
+        let (begin, round_trip) = (rig.now, Duration::from_millis(round_trip_ms));
+        let mut page: Option<(RequestId, Instant)> = None;
+        while rig.follower.is_split() {
+            let mut left = RATE;
+            while let Some((after, up_to)) = rig.asks(SOURCE).filter(|_| left > 0) {
+                let count = left.min(up_to.unwrap_or(HEAD) - after);
+                rig.send_part(SOURCE, HEAD, count);
+                left -= count;
+            }
+            let asked = rig.asked.get(&OTHER).map(|(request, _)| *request);
+            page = match (asked, page) {
+                (Some(request), Some((of, at))) if request == of && at <= rig.now => {
+                    rig.send_part(OTHER, HEAD, PAGE);
+                    Some((of, rig.now + round_trip))
+                }
+                (Some(request), Some((of, at))) if request == of => Some((of, at)),
+                (asked, _) => asked.map(|request| (request, rig.now + round_trip)),
+            };
+            rig.store_all();
+            rig.wait(Duration::from_millis(1));
+        }
+        let (took, places) = (rig.now - begin, rig.follower.accepted().0);
+        assert!(places >= HEAD - 4_096, "the split has ended at {places}");
+        let alone = Duration::from_millis(places / RATE);
+        assert!(took * 10 <= alone * tenths, "{round_trip:?}: {took:?}, and {alone:?} alone");
+    }
 }
 
 #[test]
