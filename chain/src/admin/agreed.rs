@@ -142,12 +142,14 @@ fn text_of<T>(answer: &Result<T, AdminError>, described: fn(&T) -> String) -> St
 
 /// An answer with the endpoint that gives it.
 type NamedAnswer<T> = (String, T);
+/// Answers of several endpoints.
+type NamedAnswers<T> = Vec<NamedAnswer<T>>;
 
 /// Returns the answer that more than half of all answers equal, and the ones that differ from it; all of them as an
 /// error if there is none.
 fn of_most<T: PartialEq>(
-    mut answers: Vec<NamedAnswer<T>>,
-) -> Result<(T, Vec<NamedAnswer<T>>), Vec<NamedAnswer<T>>> {
+    mut answers: NamedAnswers<T>,
+) -> Result<(T, NamedAnswers<T>), NamedAnswers<T>> {
     let equal = |one: &T| answers.iter().filter(|(_, it)| it == one).count();
     let Some(place) = answers.iter().position(|(_, it)| 2 * equal(it) > answers.len()) else {
         return Err(answers);
