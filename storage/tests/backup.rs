@@ -184,6 +184,10 @@ fn a_backup_on_the_disk_of_the_data_stops_at_the_watermark_and_a_later_one_is_wh
     });
     assert!(matches!(full, Err(BackupError::NoRoom { .. })), "{full:?}");
     assert!(place.backups().names().unwrap().is_empty());
+    // Otherwise its files would keep the node below the watermark.
+    let of_hashes = fs::read_dir(to.join("files")).into_iter().flatten();
+    let files = of_hashes.flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
+    assert_eq!(files.count(), 0);
     let copies: Arc<dyn Objects> = Arc::new(FolderObjects::new(&place.path("copies")));
     let refused = store.copy_for_new_nodes(Arc::clone(&copies), 5, &mut go_on);
     assert!(matches!(refused, Err(BootstrapError::NoRoom { .. })), "{refused:?}");

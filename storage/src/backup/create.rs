@@ -64,7 +64,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BackupError`]. Earlier backups stay complete. [`BackupError::NoRoom`] below the watermark of the disk, if the
-    /// backups are on that of the data folder.
+    /// backups are on that of the data folder; files that no backup needs are removed then.
     pub fn backup(
         &self,
         new: &NewBackup<'_>,
@@ -107,10 +107,11 @@ impl Store {
         });
         // If this fails, the next backup fails with the error, because the folder exists.
         let _ = remove_checkpoint(data);
-        match room.refused() {
-            Some(reason) => Err(BackupError::NoRoom { reason }),
-            None => done,
-        }
+        let Some(reason) = room.refused() else { return done };
+        // What this backup has written would keep the node from writing. If this fails, an operator has to remove it.
+        drop(held);
+        let _ = backups.prune(usize::MAX, new.now_unix_s);
+        Err(BackupError::NoRoom { reason })
     }
 
     /// Creates a folder of hard links to the current files of the database.
