@@ -5,22 +5,30 @@
 //! smallest size at which their roots differ, and rows are read from there on.
 
 mod checkpoints;
+mod rates;
+mod tallies;
 
 use std::iter::Peekable;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::void::VoidStatement;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use serde::Serialize;
 
-pub use checkpoints::OtherCheckpoint;
+pub use checkpoints::{OtherCheckpoint, SignedAgain};
+pub use rates::{OtherRate, other_rates};
+use tallies::OtherMinutes;
+pub use tallies::OtherTally;
 
 use crate::replay::source::heads_of;
 use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
 
 /// Differences of one strand and kind that are kept. A guess: as for faults.
 const KEPT_OF_KIND: usize = 100;
+
+/// The error of one of the logs, with its index.
+type LogError = (usize, SourceError);
 
 /// The part of two logs that a comparison reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -133,6 +141,19 @@ pub struct StrandDifference {
     pub other_checkpoints: Vec<OtherCheckpoint>,
     /// Number of these sizes.
     pub other_checkpoint_count: u64,
+    /// The first checkpoints of the strand's node that have one root in both logs, and another time, signature or
+    /// cosignature. A node may sign a tree again, so another time makes no logs unequal.
+    pub signed_again: Vec<SignedAgain>,
+    /// Number of these.
+    pub signed_again_count: u64,
+    /// Number of those among them in which one statement has two signatures.
+    pub other_signature_count: u64,
+    /// The first tallies that differ although the envelopes of their minutes do not.
+    pub other_tallies: Vec<OtherTally>,
+    /// Number of these.
+    pub other_tally_count: u64,
+    /// Number of tallies of the first log that were compared.
+    pub compared_tallies: u64,
     /// The parts that could not be read, by log: its stored tree, or the first place.
     pub unreadable: Vec<(Side, String)>,
     /// The places that were compared.
@@ -146,6 +167,7 @@ impl StrandDifference {
         self.heads.0 == self.heads.1
             && self.first_other_leaf.is_none()
             && self.lacking_count + self.other_count + self.other_checkpoint_count == 0
+            && self.other_signature_count + self.other_tally_count == 0
             && self.unreadable.is_empty()
     }
 
@@ -179,14 +201,32 @@ impl StrandDifference {
     /// Compares the checkpoints of the strand's node.
     fn add_checkpoints(&mut self, beside: [&dyn StrandRows; 2]) {
         match checkpoints::differing(beside, self.originator_id, KEPT_OF_KIND) {
-            Ok((kept, count)) => {
-                (self.other_checkpoints, self.other_checkpoint_count) = (kept, count);
+            Ok(found) => {
+                (self.other_checkpoints, self.other_checkpoint_count) = found.roots;
+                (self.signed_again, self.signed_again_count) = found.again;
+                self.other_signature_count = found.other_signatures;
             }
-            Err((log, error)) => {
-                let side = if log == 0 { Side::First } else { Side::Second };
-                self.unreadable.push((side, error.to_string()));
-            }
+            Err(error) => self.add_unreadable(error),
         }
+    }
+
+    /// Compares the tallies, if every row could be read.
+    fn add_tallies(&mut self, beside: [&dyn StrandRows; 2], others: &OtherMinutes) {
+        if !self.unreadable.is_empty() {
+            return;
+        }
+        match tallies::differing(beside, self.heads, others, KEPT_OF_KIND) {
+            Ok(found) => {
+                (self.other_tallies, self.other_tally_count) = (found.first, found.count);
+                self.compared_tallies = found.compared;
+            }
+            Err(error) => self.add_unreadable(error),
+        }
+    }
+
+    fn add_unreadable(&mut self, (log, error): LogError) {
+        let side = if log == 0 { Side::First } else { Side::Second };
+        self.unreadable.push((side, error.to_string()));
     }
 
     fn add_other(&mut self, sequence: SequenceId, what: &'static str, text: String) {
@@ -252,6 +292,7 @@ fn strand(
     };
     found.compared.by_stored_trees = after;
     let (from, end) = (EnvelopeId::new(originator, SequenceId(after)), SequenceId(common));
+    let mut others = OtherMinutes::default();
     if after < common {
         let rows = (first.rows(from, end), second.rows(from, end));
         let marks = first.shows_gaps() && second.shows_gaps();
@@ -259,7 +300,9 @@ fn strand(
         let is_chain = !originator.is_node() && !originator.is_migrated();
         let by_blocks = first.dates_chains_by_blocks() && second.dates_chains_by_blocks();
         let by_content = is_chain && !by_blocks;
-        Walk { rows, next, common, marks, by_content, has_ended: false }.run(&mut found);
+        let has_ended = false;
+        Walk { rows, next, common, marks, by_content, has_ended, others: &mut others }
+            .run(&mut found);
     }
     // Nothing is read behind the lower head: the heads state which places the longer log has there.
     if heads.0 != heads.1 {
@@ -268,6 +311,9 @@ fn strand(
     }
     if by == ComparedBy::Rows && originator.is_node() && first.shows_gaps() && second.shows_gaps() {
         found.add_checkpoints([&*beside.0, &*beside.1]);
+    }
+    if by == ComparedBy::Rows {
+        found.add_tallies([&*beside.0, &*beside.1], &others);
     }
     if found.lacking_count > 0 {
         found.add_stated_void(Side::First, &*beside.0);
@@ -314,8 +360,30 @@ fn largest<E>(max: u64, mut holds: impl FnMut(u64) -> Result<bool, E>) -> Result
 /// The content of a place in one log.
 enum PlaceContent {
     Envelope(Bytes, StoredMark),
-    /// The stored leaf of a place whose envelope is gone, or was never there.
+    /// The stored leaf of a place whose envelope was pruned, and the minute that its record states.
+    Pruned {
+        leaf: Option<TreeHash>,
+        minute: u32,
+    },
+    /// The stored leaf of a place whose envelope was never there.
     Leaf(TreeHash),
+}
+
+impl PlaceContent {
+    fn leaf(&self) -> Option<TreeHash> {
+        match self {
+            Self::Envelope(..) => None,
+            Self::Pruned { leaf, .. } => *leaf,
+            Self::Leaf(leaf) => Some(*leaf),
+        }
+    }
+
+    fn pruned_minute(&self) -> Option<u32> {
+        match self {
+            Self::Pruned { minute, .. } => Some(*minute),
+            Self::Envelope(..) | Self::Leaf(_) => None,
+        }
+    }
 }
 
 type HeldAt = (SequenceId, PlaceContent);
@@ -335,11 +403,14 @@ impl SideRows<'_> {
                 Some(StrandRow::Envelope { sequence, bytes, mark, .. }) => {
                     return Ok(Some((sequence, PlaceContent::Envelope(bytes, mark))));
                 }
-                Some(
-                    StrandRow::Pruned { sequence, leaf: Some(leaf), .. }
-                    | StrandRow::Leaf { sequence, leaf },
-                ) => return Ok(Some((sequence, PlaceContent::Leaf(leaf)))),
-                Some(StrandRow::Gap { .. } | StrandRow::Pruned { .. }) => {}
+                Some(StrandRow::Pruned { sequence, record, leaf }) => {
+                    let minute = minute_of(record.originator_ns);
+                    return Ok(Some((sequence, PlaceContent::Pruned { leaf, minute })));
+                }
+                Some(StrandRow::Leaf { sequence, leaf }) => {
+                    return Ok(Some((sequence, PlaceContent::Leaf(leaf))));
+                }
+                Some(StrandRow::Gap { .. }) => {}
                 None => return Ok(None),
             }
         }
@@ -359,6 +430,8 @@ struct Walk<'a> {
     by_content: bool,
     /// True after a row that could not be read.
     has_ended: bool,
+    /// The minutes of the envelopes that differ.
+    others: &'a mut OtherMinutes,
 }
 
 impl Walk<'_> {
@@ -404,7 +477,7 @@ impl Walk<'_> {
 
     /// Compares what both logs have at a place.
     fn place(
-        &self,
+        &mut self,
         at: SequenceId,
         mine: Option<PlaceContent>,
         other: Option<PlaceContent>,
@@ -415,28 +488,60 @@ impl Walk<'_> {
                 found.compared.envelopes += 1;
                 self.envelopes(at, (&a, mark_a), (&b, mark_b), found);
             }
-            (Some(PlaceContent::Leaf(a)), Some(PlaceContent::Leaf(b))) => {
-                found.compared.stored_leaves += 1;
-                if a != b {
-                    let text = "the leaves that the logs have stored differ".to_owned();
-                    found.add_other(at, "leaf", text);
-                }
+            (Some(PlaceContent::Envelope(bytes, _)), held) => {
+                self.lacking(at, Side::Second, &bytes, held, found);
             }
-            (Some(PlaceContent::Envelope(bytes, _)), leaf) => {
-                lacking(at, Side::Second, &bytes, leaf, found);
+            (held, Some(PlaceContent::Envelope(bytes, _))) => {
+                self.lacking(at, Side::First, &bytes, held, found);
             }
-            (leaf, Some(PlaceContent::Envelope(bytes, _))) => {
-                lacking(at, Side::First, &bytes, leaf, found);
-            }
-            // One log has stored no leaf for a place without an envelope: its tree may be behind.
-            (Some(PlaceContent::Leaf(_)), None)
-            | (None, Some(PlaceContent::Leaf(_)))
-            | (None, None) => {}
+            (mine, other) => self.no_envelopes(at, [mine, other], found),
+        }
+    }
+
+    /// Compares a place without an envelope in either log.
+    fn no_envelopes(
+        &mut self,
+        at: SequenceId,
+        both: [Option<PlaceContent>; 2],
+        found: &mut StrandDifference,
+    ) {
+        let minutes = both.each_ref().map(|it| it.as_ref().and_then(PlaceContent::pruned_minute));
+        if minutes[0] != minutes[1] {
+            minutes.into_iter().flatten().for_each(|minute| self.others.add(minute));
+        }
+        // If one log has stored no leaf, its tree may be behind.
+        let [Some(a), Some(b)] = both.map(|it| it.and_then(|it| it.leaf())) else { return };
+        found.compared.stored_leaves += 1;
+        if a != b {
+            let text = "the leaves that the logs have stored differ".to_owned();
+            found.add_other(at, "leaf", text);
+        }
+    }
+
+    /// Notes an envelope that one log lacks. A leaf that this log has stored for the place must be that of the
+    /// envelope, and a log that has pruned it has counted it.
+    fn lacking(
+        &mut self,
+        at: SequenceId,
+        side: Side,
+        bytes: &Bytes,
+        held: Option<PlaceContent>,
+        found: &mut StrandDifference,
+    ) {
+        found.add_lacking(side, at, at);
+        if held.as_ref().and_then(PlaceContent::pruned_minute).is_none() {
+            self.others.add_envelope(bytes);
+        }
+        if let Some(leaf) = held.and_then(|it| it.leaf())
+            && envelope_leaf(bytes) != Some(leaf)
+        {
+            let text = "the leaf that one log has stored is not that of the other's envelope";
+            found.add_other(at, "leaf", text.to_owned());
         }
     }
 
     fn envelopes(
-        &self,
+        &mut self,
         at: SequenceId,
         (a, mark_a): (&Bytes, StoredMark),
         (b, mark_b): (&Bytes, StoredMark),
@@ -447,27 +552,14 @@ impl Walk<'_> {
         } else if a != b {
             let (what, text) = difference(a, b);
             found.add_other(at, what, text);
+            [a, b].into_iter().for_each(|bytes| self.others.add_envelope(bytes));
         } else if self.marks && mark_a != mark_b {
             let text = format!("the marks are {mark_a:?} and {mark_b:?}");
             found.add_other(at, "mark", text);
+            self.others.add_envelope(a);
+        } else {
+            self.others.pass(a);
         }
-    }
-}
-
-/// Notes an envelope that one log lacks. A leaf that this log has stored for the place must be that of the envelope.
-fn lacking(
-    at: SequenceId,
-    side: Side,
-    bytes: &Bytes,
-    stored: Option<PlaceContent>,
-    found: &mut StrandDifference,
-) {
-    found.add_lacking(side, at, at);
-    if let Some(PlaceContent::Leaf(leaf)) = stored
-        && envelope_leaf(bytes) != Some(leaf)
-    {
-        let text = "the leaf that one log has stored is not that of the other's envelope";
-        found.add_other(at, "leaf", text.to_owned());
     }
 }
 

@@ -234,7 +234,7 @@ pub(crate) fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
 #[must_use]
 pub fn run_error(error: &BackupError) -> RunError {
     use BackupError::{
-        Busy, InMemory, Inside, MountPoint, NoBackup, NotBackups, OtherKey, OtherNetwork,
+        Busy, InMemory, Inside, MountPoint, NoBackup, NoRoom, NotBackups, OtherKey, OtherNetwork,
         OtherNode, Restoring, Stopped, TargetInUse, Unsigned,
     };
     match error {
@@ -243,6 +243,7 @@ pub fn run_error(error: &BackupError) -> RunError {
         | InMemory
         | Inside { .. }
         | MountPoint { .. }
+        | NoRoom { .. }
         | OtherKey { .. }
         | OtherNetwork { .. }
         | OtherNode { .. }

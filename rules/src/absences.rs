@@ -34,6 +34,9 @@ const NS_PER_S: i128 = 1_000_000_000;
 /// layers that do not decode.
 const RULE_VERSION: u8 = 3;
 
+/// The encoded length of an absence.
+const ABSENCE_LEN_BYTES: usize = 16;
+
 impl Absences {
     /// The absences of a node that never left the network: none.
     pub const NONE: Self = Self(Vec::new());
@@ -123,6 +126,61 @@ impl Absences {
     }
 }
 
+/// The absences by which a node has set the marks of a strand, and the version of the rule: what
+/// [`Absences::to_bytes`] gave then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedAbsences {
+    version: u8,
+    absences: Absences,
+}
+
+impl JudgedAbsences {
+    /// Decodes the bytes of this version or of an earlier one; `None` for others.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (version, periods) = match bytes.len() % ABSENCE_LEN_BYTES {
+            0 => (0, bytes),
+            1 => (bytes[0], &bytes[1..]),
+            _ => return None,
+        };
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+        let absence = |bytes: &[u8]| {
+            let (from_s, until_s) = bytes.split_at(ABSENCE_LEN_BYTES / 2);
+            let until_s = number(until_s)?;
+            let until_s = (until_s != u64::MAX).then_some(until_s);
+            Some(Absence { from_s: number(from_s)?, until_s })
+        };
+        let periods: Option<Vec<Absence>> =
+            periods.chunks_exact(ABSENCE_LEN_BYTES).map(absence).collect();
+        let absences = Absences::new(periods?).ok()?;
+        (version <= RULE_VERSION).then_some(Self { version, absences })
+    }
+
+    /// Returns true if these are the given absences, judged by the rule of today.
+    #[must_use]
+    pub fn is_of(&self, given: &Absences) -> bool {
+        let is_of_today = self.version == RULE_VERSION || given.is_empty();
+        is_of_today && self.absences == *given
+    }
+
+    /// Combines the verdict of all other rules with the rule of absence as the node did. Version 0 is judged as
+    /// version 1, so the second of a removal does not belong to the absence.
+    ///
+    /// # Errors
+    /// [`Violation::Absent`], or the error in `judged`.
+    pub fn judge(
+        &self,
+        originator_ns: i64,
+        judged: Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let is_kept = matches!(
+            (&judged, self.version),
+            (Err(_), 0 | 1) | (Err(Violation::Undecodable(_)), 2)
+        );
+        if is_kept { judged } else { self.absences.judge(originator_ns, judged) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hawser_proto::envelope::LayerError;
@@ -203,5 +261,37 @@ mod tests {
         let earlier = [9u64.to_be_bytes(), 12u64.to_be_bytes()].concat();
         assert_eq!(away.to_bytes(), [&[RULE_VERSION][..], &earlier].concat());
         assert!(Absences::NONE.to_bytes().is_empty());
+    }
+
+    #[test]
+    fn recorded_absences_judge_as_the_version_of_their_rule_did() {
+        let away = Absences::new(vec![absence(9, Some(12)), absence(20, None)]).unwrap();
+        let of_version = |version: u8| {
+            let bytes = [&[version][..], &away.to_bytes()[1..]].concat();
+            JudgedAbsences::from_bytes(&bytes).unwrap()
+        };
+        let unversioned = JudgedAbsences::from_bytes(&away.to_bytes()[1..]).unwrap();
+        assert_eq!(unversioned, of_version(0));
+        let within = 11_000_000_000;
+        let odd = || Err(Violation::Undecodable(LayerError::PayloadMissing));
+        for (recorded, of_expiry, of_odd) in [
+            (of_version(0), Err(Violation::Expiry(1)), odd()),
+            (of_version(1), Err(Violation::Expiry(1)), odd()),
+            (of_version(2), Err(Violation::Absent), odd()),
+            (of_version(3), Err(Violation::Absent), Err(Violation::Absent)),
+        ] {
+            assert_eq!(recorded.judge(within, Ok(())), Err(Violation::Absent));
+            assert_eq!(recorded.judge(within, Err(Violation::Expiry(1))), of_expiry);
+            assert_eq!(recorded.judge(within, odd()), of_odd);
+            assert_eq!(recorded.judge(9_000_000_000, Ok(())), Ok(()));
+            assert_eq!(recorded.is_of(&away), recorded.version == RULE_VERSION);
+            assert!(!recorded.is_of(&Absences::NONE));
+        }
+        let none = JudgedAbsences::from_bytes(&[]).unwrap();
+        assert!(none.is_of(&Absences::NONE) && !none.is_of(&away));
+        let of_later = [&[RULE_VERSION + 1][..], &away.to_bytes()[1..]].concat();
+        for malformed in [vec![3_u8; 2], vec![3; 15], vec![0; 17], of_later] {
+            assert_eq!(JudgedAbsences::from_bytes(&malformed), None, "{malformed:?}");
+        }
     }
 }

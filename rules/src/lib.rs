@@ -30,7 +30,7 @@ pub mod registry;
 pub mod retention;
 pub mod violation;
 
-pub use absences::{Absence, Absences, AbsencesError};
+pub use absences::{Absence, Absences, AbsencesError, JudgedAbsences};
 pub use contradiction::{Contradiction, NoContradictionError};
 pub use elsewhere::is_taken_elsewhere;
 pub use envelope::{

@@ -1,5 +1,9 @@
 //! The watermark below which nothing is written, so that the disk never becomes full.
 
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +64,41 @@ impl Room {
         let is_low = free < wanted;
         self.is_low.store(is_low, Ordering::Release);
         if is_low { Err(CommitError::NoRoom { free, wanted }) } else { Ok(()) }
+    }
+}
+
+/// The watermark for files that are written beside the data folder: backups and copies for new nodes. It counts if they
+/// are on the same disk: on another one, or in a bucket, they take no room that the log needs.
+#[derive(Debug)]
+pub(crate) struct RoomBeside<'a> {
+    /// The watermark; `None` on another disk.
+    room: Option<&'a Room>,
+    /// The refusal, for people.
+    refused: Option<String>,
+}
+
+impl<'a> RoomBeside<'a> {
+    /// Finds out if two existing folders are on one disk: that of the files, and the data folder.
+    pub(crate) fn new(room: &'a Room, folders: Option<(&Path, &Path)>) -> Self {
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+        let is_one = |(to, data)| device(to).is_some_and(|it| device(data) == Some(it));
+        Self { room: folders.is_some_and(is_one).then_some(room), refused: None }
+    }
+
+    /// Returns `Break` if nothing more may be written.
+    pub(crate) fn check(&mut self) -> ControlFlow<()> {
+        match self.room.map_or(Ok(()), Room::check) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.refused = Some(error.to_string());
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Returns the reason if [`Self::check`] has refused.
+    pub(crate) fn refused(self) -> Option<String> {
+        self.refused
     }
 }
 

@@ -12,13 +12,15 @@ use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::*;
 use hawser_storage::{
-    BackupError, BackupFile, Backups, FolderObjects, FolderStanding, HostSettings, LogItem,
-    ManifestError, NewBackup, Store, StoreSettings, UnknownFolder, WantedBackup,
+    BackupError, BackupFile, Backups, BootstrapError, Bootstraps, DiskReserveSettings,
+    FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects, Store,
+    StoreSettings, UnknownFolder, WantedBackup,
 };
 use place::{Defective, Place, folder, lines_of};
 
@@ -160,6 +162,40 @@ fn stop_a_backup(place: &Place, store: &Store, stop_after: i32) {
     });
     assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
     assert!(place.backups().names().unwrap().is_empty());
+}
+
+/// A backup on the disk of the data folder must not take the room that the log needs.
+#[test]
+fn a_backup_on_the_disk_of_the_data_stops_at_the_watermark_and_a_later_one_is_whole() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let free = Arc::new(AtomicU64::new(999));
+    let seen = Arc::clone(&free);
+    let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1000, free_bytes });
+    let refused = place.try_backup(&store, 5);
+    assert!(matches!(refused, Err(BackupError::NoRoom { .. })), "{refused:?}");
+    free.store(1125, Ordering::SeqCst);
+    let (to, key) = (place.path("backups"), key(1));
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
+    let full = store.backup(&new, &mut |_| {
+        free.store(999, Ordering::SeqCst);
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(full, Err(BackupError::NoRoom { .. })), "{full:?}");
+    assert!(place.backups().names().unwrap().is_empty());
+    // Otherwise its files would keep the node below the watermark.
+    let of_hashes = fs::read_dir(to.join("files")).into_iter().flatten();
+    let files = of_hashes.flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
+    assert_eq!(files.count(), 0);
+    let copies: Arc<dyn Objects> = Arc::new(FolderObjects::new(&place.path("copies")));
+    let refused = store.copy_for_new_nodes(Arc::clone(&copies), 5, &mut go_on);
+    assert!(matches!(refused, Err(BootstrapError::NoRoom { .. })), "{refused:?}");
+    assert!(Bootstraps::new(Arc::clone(&copies)).names().unwrap().is_empty());
+    free.store(1125, Ordering::SeqCst);
+    let backup = place.back_up(&store, 6);
+    place.backups().verify(&backup.name, &mut go_on).unwrap();
+    store.copy_for_new_nodes(copies, 6, &mut go_on).unwrap();
 }
 
 #[test]

@@ -5,13 +5,16 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, Damage, Family, LogEntry, RepairError, ScrubError, ScrubReport, Store,
+    Change, CommitError, Damage, DiskReserveSettings, Family, LogEntry, RepairError, ScrubError,
+    ScrubReport, Store,
 };
 
 fn go_on(_: u64) -> ControlFlow<()> {
@@ -441,4 +444,24 @@ fn damage_of_other_rows_is_left_with_a_reason() {
     let damage = found(&store);
     let refused = store.lost_places(&damage);
     assert!(matches!(refused, Err(RepairError::NotOfPlaces { family: "receipt" })), "{refused:?}");
+}
+
+/// Bytes that are overwritten in a file take no room; rows that are written again do.
+#[test]
+fn rows_are_written_again_above_the_watermark_of_the_disk_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_at(folder.path());
+    let free = Arc::new(AtomicU64::new(999));
+    let seen = Arc::clone(&free);
+    let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1000, free_bytes });
+    let at = Some(id(PEER, 3));
+    let cause = "the envelope is not that of its leaf".to_owned();
+    let damage = Damage { family: Family::Log.name(), first: at, last: at, file: None, cause };
+    let refused = store.put_back(&damage, &BTreeMap::new());
+    let no_room = matches!(refused, Err(RepairError::Commit(CommitError::NoRoom { .. })));
+    assert!(no_room, "{refused:?}");
+    free.store(1125, Ordering::SeqCst);
+    let written = store.put_back(&damage, &BTreeMap::new());
+    assert!(matches!(written, Ok(None)), "{written:?}");
 }

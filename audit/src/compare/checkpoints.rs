@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 
 use hawser_proto::OriginatorId;
-use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use serde::Serialize;
 
-use crate::replay::{SourceError, StrandRows};
+use super::LogError;
+use crate::replay::StrandRows;
 
 /// A size of which the logs keep two roots that the strand's node has signed, as they say. A comparison has no keys, so
 /// it verifies neither: a replay of each log does that.
@@ -18,11 +19,70 @@ pub struct OtherCheckpoint {
     pub roots: (String, String),
 }
 
-/// The error of one of the logs, with its index.
-type LogError = (usize, SourceError);
+/// A checkpoint that both logs keep with one root, and that is not the same in both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignedAgain {
+    /// Leaves of the tree.
+    pub size: u64,
+    /// The node that has signed, or cosigned, as the logs say.
+    pub signer: OriginatorId,
+    /// The part that differs: `time`, `signature`, `cosignature_time` or `cosignature`. Of the parts `signature` and
+    /// `cosignature` one statement has two signatures, and at most one of them is the signer's.
+    pub what: &'static str,
+}
 
-/// Returns the first `kept` sizes of which the checkpoints in both logs have different roots, and the number of all.
-/// Sizes that one log alone has are no difference: nodes do not keep the same ones.
+/// The checkpoints that differ.
+#[derive(Debug, Default)]
+pub(super) struct DifferingCheckpoints {
+    /// The first sizes with two roots, and their number.
+    pub(super) roots: (Vec<OtherCheckpoint>, u64),
+    /// The first ones with one root that differ, and their number.
+    pub(super) again: (Vec<SignedAgain>, u64),
+    /// The number of those in which one statement has two signatures.
+    pub(super) other_signatures: u64,
+}
+
+impl DifferingCheckpoints {
+    fn add(&mut self, a: &CosignedCheckpoint, b: &CosignedCheckpoint, kept: usize) {
+        let (mine, other) = (a.signed.checkpoint, b.signed.checkpoint);
+        let size = mine.size;
+        if mine.root != other.root {
+            self.roots.1 += 1;
+            if self.roots.0.len() < kept {
+                let roots = (mine.root.to_string(), other.root.to_string());
+                self.roots.0.push(OtherCheckpoint { size, roots });
+            }
+            return;
+        }
+        let mut note = |signer: OriginatorId, what: &'static str| {
+            self.again.1 += 1;
+            self.other_signatures += u64::from(matches!(what, "signature" | "cosignature"));
+            if self.again.0.len() < kept {
+                self.again.0.push(SignedAgain { size, signer, what });
+            }
+        };
+        if mine.time_ns != other.time_ns {
+            note(mine.node, "time");
+            return; // cosignatures cover the time
+        }
+        if a.signed.signature != b.signed.signature {
+            note(mine.node, "signature");
+        }
+        for one in &a.cosignatures {
+            let Some(two) = b.cosignatures.iter().find(|it| it.cosigner == one.cosigner) else {
+                continue;
+            };
+            if one.time_ns != two.time_ns {
+                note(one.cosigner, "cosignature_time");
+            } else if one.signature != two.signature {
+                note(one.cosigner, "cosignature");
+            }
+        }
+    }
+}
+
+/// Returns the checkpoints of which the logs keep different ones of a size, the first `kept` of each kind. Sizes and
+/// cosignatures that one log alone has are no difference: nodes do not keep the same ones.
 ///
 /// # Errors
 /// When a checkpoint cannot be read.
@@ -30,30 +90,25 @@ pub(super) fn differing(
     logs: [&dyn StrandRows; 2],
     node: OriginatorId,
     kept: usize,
-) -> Result<(Vec<OtherCheckpoint>, u64), LogError> {
-    let next = |log: usize, size: u64| -> Result<Option<Checkpoint>, LogError> {
+) -> Result<DifferingCheckpoints, LogError> {
+    let next = |log: usize, size: u64| -> Result<Option<CosignedCheckpoint>, LogError> {
         let next = logs[log].checkpoint_after(node, size).map_err(|error| (log, error))?;
         // Without this check, the comparison would never end with a source that goes backwards.
         let is_next = |it: &Checkpoint| it.size > size && (it.node, it.originator) == (node, node);
-        Ok(next.map(|it| it.signed.checkpoint).filter(is_next))
+        Ok(next.filter(|it| is_next(&it.signed.checkpoint)))
     };
-    let (mut first, mut count) = (Vec::new(), 0);
+    let mut found = DifferingCheckpoints::default();
     let (mut mine, mut other) = (next(0, 0)?, next(1, 0)?);
-    while let (Some(a), Some(b)) = (mine, other) {
-        match a.size.cmp(&b.size) {
-            Ordering::Less => mine = next(0, b.size - 1)?,
-            Ordering::Greater => other = next(1, a.size - 1)?,
+    while let (Some(a), Some(b)) = (&mine, &other) {
+        let sizes = (a.signed.checkpoint.size, b.signed.checkpoint.size);
+        match sizes.0.cmp(&sizes.1) {
+            Ordering::Less => mine = next(0, sizes.1 - 1)?,
+            Ordering::Greater => other = next(1, sizes.0 - 1)?,
             Ordering::Equal => {
-                if a.root != b.root {
-                    count += 1;
-                    if first.len() < kept {
-                        let roots = (a.root.to_string(), b.root.to_string());
-                        first.push(OtherCheckpoint { size: a.size, roots });
-                    }
-                }
-                (mine, other) = (next(0, a.size)?, next(1, b.size)?);
+                found.add(a, b, kept);
+                (mine, other) = (next(0, sizes.0)?, next(1, sizes.1)?);
             }
         }
     }
-    Ok((first, count))
+    Ok(found)
 }

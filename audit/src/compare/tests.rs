@@ -7,6 +7,8 @@ use crate::replay::planted::PLANTED;
 use crate::replay::testing::{
     Draft, MemoryLog, NODE, WITNESS, checkpoint, declared, draft, key, ns_of,
 };
+use crate::replay::{FaultKind, Usage};
+use hawser_proto::Address;
 use hawser_proto::envelope::UnsealedEnvelope;
 use std::collections::BTreeMap;
 
@@ -138,6 +140,102 @@ fn places_of_planted_faults_are_named_and_no_others() {
         // One fault of an envelope, of its mark, or of no envelope at all.
         let is_of_envelope = faults.iter().any(|(_, at, _)| expected.contains(at));
         assert_eq!(is_of_envelope, !expected.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn planted_faults_beside_the_envelopes_are_named_and_no_others() {
+    let honest = MemoryLog::honest(500);
+    for (name, plant, faults) in PLANTED {
+        let mut log = honest.clone();
+        plant(&mut log);
+        let kind = faults[0].0;
+        let (tallies, again): (Vec<&str>, Vec<(u64, OriginatorId, &str)>) = match kind {
+            FaultKind::Usage => (vec!["usage"], vec![]),
+            FaultKind::Congestion => (vec!["congestion"], vec![]),
+            FaultKind::CheckpointTime => (vec![], vec![(40, NODE, "time")]),
+            FaultKind::CheckpointSignature => (vec![], vec![(40, NODE, "signature")]),
+            FaultKind::Cosignature => (vec![], vec![(40, WITNESS, "cosignature_time")]),
+            _ => (vec![], vec![]),
+        };
+        for (first, second) in [(&honest, &log), (&log, &honest)] {
+            let found = only(first, second, Rows);
+            let told: Vec<_> = found.other_tallies.iter().map(|it| it.what).collect();
+            assert_eq!(told, tallies, "{name}: {:?}", found.other_tallies);
+            let told: Vec<_> =
+                found.signed_again.iter().map(|it| (it.size, it.signer, it.what)).collect();
+            assert_eq!(told, again, "{name}");
+            let (rates, count) = other_rates(first, second).unwrap();
+            let expected = u64::from(kind == FaultKind::Rates);
+            assert_eq!((rates.len() as u64, count), (expected, expected), "{name}");
+            let is_told = matches!(
+                kind,
+                FaultKind::Usage | FaultKind::Congestion | FaultKind::CheckpointSignature
+            );
+            assert!(!(is_told && found.is_equal()), "{name}");
+            // A node that runs shows none of it.
+            let running = MemoryLog { is_node: true, ..second.clone() };
+            let found = only(first, &running, Rows);
+            assert_eq!((found.compared_tallies, found.signed_again.len()), (0, 0), "{name}");
+        }
+    }
+}
+
+#[test]
+fn tallies_are_compared_up_to_the_lower_head_and_not_near_places_that_differ() {
+    let honest = MemoryLog::honest(300);
+    let shorter = MemoryLog::honest(280);
+    let told = |first: &MemoryLog, second: &MemoryLog| {
+        let found = only(first, second, Rows);
+        assert!(found.compared_tallies > 0, "{found:?}");
+        let turned = only(second, first, Rows);
+        assert_eq!(found.other_tally_count, turned.other_tally_count);
+        found.other_tallies.iter().map(|it| it.what).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&honest, &honest), Vec::<&str>::new());
+    assert_eq!(told(&honest, &shorter), Vec::<&str>::new());
+    let with_liar = |log: &MemoryLog| {
+        let mut liar = log.clone();
+        liar.usage.values_mut().next().unwrap().messages += 1;
+        *liar.congestion.values_mut().next().unwrap() += 1;
+        liar
+    };
+    assert_eq!(told(&honest, &with_liar(&shorter)), ["usage", "congestion"]);
+    // The keeper of the shorter log claims a place behind its head.
+    let mut liar = shorter.clone();
+    liar.usage.values_mut().next().unwrap().last_sequence = SequenceId(281);
+    assert_eq!(told(&honest, &liar), ["usage"]);
+    // Of a log that lacks an envelope the correct tallies are not known; of one that has pruned it they are.
+    let mut lacking = with_liar(&honest);
+    lacking.rows.remove(1);
+    assert_eq!(told(&honest, &lacking), Vec::<&str>::new());
+    lacking.usage.values_mut().next_back().unwrap().messages += 1;
+    assert_eq!(told(&honest, &lacking), ["usage"]);
+    let mut pruned = with_liar(&honest);
+    pruned.prune(2);
+    assert_eq!(told(&honest, &pruned), ["usage", "congestion"]);
+    // The record of the one keeper is all that is left of the envelope, and the other one never had it.
+    let mut never = honest.clone();
+    never.rows.remove(1);
+    assert_eq!(told(&pruned, &never), Vec::<&str>::new());
+}
+
+#[test]
+fn single_tallies_that_differ_are_found_among_many() {
+    let mut log = MemoryLog::honest(20);
+    let usage = Usage { messages: 1, last_sequence: SequenceId(3), ..Usage::default() };
+    let key = |minute: u32| (minute, Address([5; 20]));
+    log.usage.extend((1..=12_000).map(|minute| (key(minute), usage)));
+    let mut liar = log.clone();
+    for minute in [1, 7_000, 12_000] {
+        liar.usage.insert(key(minute), Usage { bytes: 1, ..usage });
+    }
+    liar.usage.insert(key(4_000_000_000), usage);
+    for (first, second) in [(&log, &liar), (&liar, &log)] {
+        let found = only(first, second, Rows);
+        let minutes: Vec<u32> = found.other_tallies.iter().map(|it| it.minute).collect();
+        assert_eq!(minutes, [1, 7_000, 12_000, 4_000_000_000_u32]);
+        assert_eq!(found.other_tally_count, 4);
     }
 }
 

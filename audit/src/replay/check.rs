@@ -12,9 +12,9 @@ use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, Sequence
 use hawser_rules::fees::PicoDollarPrice;
 use hawser_rules::retention::was_marked_as_late;
 use hawser_rules::{
-    Absences, OddTerms, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, is_taken_elsewhere, odd_terms,
-    payer_claims,
+    Absences, JudgedAbsences, OddTerms, RateTable, Registry, Violation, check_charges_by_former,
+    check_length, check_no_charges, check_statement, is_free, is_owed, is_taken_elsewhere,
+    odd_terms, payer_claims,
 };
 
 use super::dependencies::CHAINS;
@@ -30,6 +30,8 @@ pub(crate) struct Checker {
     pub(crate) key: Option<PublicKey>,
     /// The times in which the node was not in the network.
     pub(crate) absences: Absences,
+    /// The absences by which the keeper has set the marks; `None` if the log does not show them.
+    pub(crate) judged_by: Option<JudgedAbsences>,
     /// The history of rates that fees have to follow; `None` leaves fees unchecked.
     pub(crate) rates: Option<RateTable>,
     /// The fault of fees that these rates do not explain.
@@ -113,7 +115,42 @@ impl Checker {
     ) -> Self {
         let key = registry.node(originator).map(|record| record.public_key);
         let absences = registry.absences(originator).clone();
-        Self { originator, key, absences, rates, wrong_fee: FaultKind::Fee }
+        Self { originator, key, absences, judged_by: None, rates, wrong_fee: FaultKind::Fee }
+    }
+
+    /// Returns a sentence if the keeper has set the marks by other absences than those of the registry, or by an
+    /// earlier version of their rule.
+    pub(crate) fn other_absences(&self) -> Option<String> {
+        let is_other = self.judged_by.as_ref().is_some_and(|it| !it.is_of(&self.absences));
+        is_other.then(|| {
+            format!(
+                "strand {}: marks of envelopes from absences: its keeper has set them by other absences than the \
+                 given ones, or by an earlier version of their rule, and sets them anew when it runs",
+                self.originator
+            )
+        })
+    }
+
+    /// Combines the verdict of all other rules with the rule of absence. A stored mark of an envelope from an absence
+    /// may also be the one that follows from the absences by which the keeper has judged: it was right then.
+    fn by_absence(
+        &self,
+        originator_ns: i64,
+        mark: StoredMark,
+        judged: Result<(), Violation>,
+    ) -> Option<Violation> {
+        let given = self.absences.judge(originator_ns, judged.clone()).err();
+        let (Some(Violation::Absent), Some(judged_by)) = (&given, &self.judged_by) else {
+            return given;
+        };
+        let recorded = judged_by.judge(originator_ns, judged).err();
+        let rule = recorded.as_ref().and_then(Violation::rule).map(|rule| rule.0);
+        let is_stored = match mark {
+            StoredMark::Valid => recorded.is_none(),
+            StoredMark::Invalid(stored) => rule == Some(stored),
+            StoredMark::Waiting | StoredMark::Unknown => false,
+        };
+        if is_stored { recorded } else { given }
     }
 
     /// Checks rows and returns the results in their order. Costs up to two signature recoveries for each envelope;
@@ -133,7 +170,7 @@ impl Checker {
             };
             let found = opened.map(|opened| {
                 let payer = payers.next().expect("one for each opened envelope");
-                self.judge(opened, payer, bytes.len())
+                self.judge(opened, payer, *mark, bytes.len())
             });
             let (len_bytes, mark) = (bytes.len(), *mark);
             let (sequence, stored_leaf) = (*sequence, *leaf);
@@ -248,7 +285,13 @@ impl Checker {
 
     /// Judges an envelope with a signed outer layer by the rules. Repeats the steps of a follower, so that both come to
     /// the same marks and charges.
-    fn judge(&self, opened: UnjudgedEnvelope, payer: RecoveredPayer, len_bytes: usize) -> Signed {
+    fn judge(
+        &self,
+        opened: UnjudgedEnvelope,
+        payer: RecoveredPayer,
+        mark: StoredMark,
+        len_bytes: usize,
+    ) -> Signed {
         let UnjudgedEnvelope { statement, proof, inner, originator_ns } = opened;
         let data = match &proof {
             Proof::Signature(_) => LeafData::Signed(&statement),
@@ -280,7 +323,7 @@ impl Checker {
             Ok(parsed) => parsed,
             Err(violation) => {
                 let is_undecodable = matches!(violation, Violation::Undecodable(_));
-                signed.violation = self.absences.judge(originator_ns, Err(violation)).err();
+                signed.violation = self.by_absence(originator_ns, mark, Err(violation));
                 if is_undecodable {
                     self.count_odd(&mut signed, statement);
                 }
@@ -298,7 +341,7 @@ impl Checker {
             }
             Err(_) => false,
         };
-        signed.violation = self.absences.judge(originator_ns, judged).err();
+        signed.violation = self.by_absence(originator_ns, mark, judged);
         signed.is_unproven = is_innocent && signed.violation.is_some();
         let days = parsed.payer().retention_days();
         signed.was_marked_as_late = signed.violation.is_none()

@@ -211,6 +211,15 @@ pub trait StrandRows {
         Ok(())
     }
 
+    /// Returns the encoded absences by which the keeper has set the strand's marks, with the version of the rule; `None`
+    /// if the source does not show them.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    fn judged_by(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        Ok(None)
+    }
+
     /// Returns the stored root of the tree of `size` leaves; `None` if the source has no such tree.
     ///
     /// # Errors

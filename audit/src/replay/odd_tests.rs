@@ -2,6 +2,7 @@
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_rules::{Absence, Absences};
 use prost::Message as _;
 
 use super::testing::{Draft, MemoryLog, NODE, RATE, draft, key, ns_of, settings};
@@ -107,4 +108,33 @@ fn what_no_software_takes_from_a_payer_is_not_booked() {
     assert_eq!(booked(|payer| payer.target_originator = 200), all - 1);
     assert_eq!(booked(|payer| payer.message_retention_days = 1), all - 1);
     assert_eq!(booked(|payer| payer.payer_signature = None), all - 1);
+}
+
+/// Earlier versions kept the mark and the charge of such envelopes also in an absence of their node.
+#[test]
+fn marks_of_an_absence_are_judged_by_the_version_of_the_rule_that_the_folder_records() {
+    let second = |at: u64| ns_of(at).unsigned_abs() / 1_000_000_000;
+    let last = FIRST + fields().len() as u64 - 1;
+    let away = Absence { from_s: second(FIRST - 1), until_s: Some(second(last + 1)) };
+    let away = Absences::new(vec![away]).unwrap();
+    let mut settings = settings();
+    settings.registry = settings.registry.with_absences([(NODE, away.clone())]);
+    let [_, mut log] = logs();
+    let mut named_of = |judged_by: Option<Vec<u8>>| {
+        log.judged_by = judged_by;
+        let report = replay(&log, &settings);
+        let is_told = report.unchecked.join("; ").contains("marks of envelopes from absences");
+        (named(&report), is_told)
+    };
+    let of_version = |version: u8| Some([&[version][..], &away.to_bytes()[1..]].concat());
+    for version in [1, 2] {
+        assert_eq!(named_of(of_version(version)), (Vec::new(), true), "{version}");
+    }
+    for of_today in [Some(away.to_bytes()), None] {
+        let (mut found, is_told) = named_of(of_today);
+        found.retain(|(kind, ..)| *kind == FaultKind::WrongMark);
+        let places: Vec<u64> = found.iter().map(|it| it.1).collect();
+        assert_eq!(places, (FIRST..=last).collect::<Vec<_>>());
+        assert!(!is_told);
+    }
 }

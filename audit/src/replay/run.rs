@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::fees::complete_until_ns;
-use hawser_rules::{Rate, RateTable, Registry};
+use hawser_rules::{JudgedAbsences, Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::Checker;
@@ -390,7 +390,7 @@ impl<'a> Replay<'a> {
         progress: &mut dyn FnMut(&ReplayState, ReplayProgress) -> bool,
     ) -> Result<bool, SourceError> {
         let EnvelopeId { originator, sequence: end } = head;
-        let checker = self.checker(originator);
+        let checker = self.checker(originator)?;
         let (beside, chains) = (self.source.beside(originator), self.chain_times(originator));
         let context = ReplayContext {
             registry: &self.settings.registry,
@@ -463,15 +463,18 @@ impl<'a> Replay<'a> {
         strands.map(|it| (it.originator(), it.chain_times().clone())).collect()
     }
 
-    fn checker(&self, originator: OriginatorId) -> Checker {
+    fn checker(&self, originator: OriginatorId) -> Result<Checker, SourceError> {
         let registry = &self.settings.registry;
+        let recorded = self.source.beside(originator).judged_by()?;
+        let judged_by = recorded.and_then(|bytes| JudgedAbsences::from_bytes(&bytes));
         if let Some(given) = &self.settings.rates {
-            return Checker::new(originator, registry, Some(given.clone()));
+            let checker = Checker::new(originator, registry, Some(given.clone()));
+            return Ok(Checker { judged_by, ..checker });
         }
         // A keeper that makes up a list could name the nodes that it likes: none is accountable by it alone.
         let recorded = RateTable::new(self.booked.clone(), self.booked_until_ns).ok();
         let wrong_fee = FaultKind::FeeByRecord;
-        Checker { wrong_fee, ..Checker::new(originator, registry, recorded) }
+        Ok(Checker { wrong_fee, judged_by, ..Checker::new(originator, registry, recorded) })
     }
 
     fn report(&self) -> ReplayReport {
@@ -524,6 +527,8 @@ impl<'a> Replay<'a> {
         let mut unchecked = self.source.unchecked();
         let ids = strands.iter().map(|strand| strand.originator_id);
         unchecked.extend(unchecked_strands(&ids.collect::<Vec<_>>()));
+        let checkers = strands.iter().filter_map(|strand| self.checker(strand.originator_id).ok());
+        unchecked.extend(checkers.filter_map(|checker| checker.other_absences()));
         let mut note = |is_so: bool, text: &str| {
             if is_so {
                 unchecked.push(text.to_owned());

@@ -202,6 +202,10 @@ impl StrandRows for RowsWithSecond<'_> {
         self.rows.congestion(minutes, each)
     }
 
+    fn judged_by(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        self.rows.judged_by()
+    }
+
     fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
         self.rows.root(size)
     }

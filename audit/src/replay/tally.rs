@@ -18,7 +18,7 @@ use super::item::{SourceError, StrandRows, Usage};
 /// Minutes that decide about congestion: an envelope's own and four before it. Specified (`docs/protocol/fees.md`).
 const CONGESTION_MINUTES: usize = 5;
 /// Minutes after which a minute is compared. A guess: times that go back do so by little.
-pub(super) const OPEN_MINUTES: u32 = 10;
+pub(crate) const OPEN_MINUTES: u32 = 10;
 /// Minutes whose messages are kept for prices. A guess: two days, for times that go back far.
 pub(crate) const COUNTED_MINUTES: usize = 2 * 24 * 60;
 /// Ranges of minutes with envelopes that could not be read. A guess. Above it the last one grows.

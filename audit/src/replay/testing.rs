@@ -116,6 +116,8 @@ pub(crate) struct MemoryLog {
     pub(crate) rates: Vec<Rate>,
     /// The keeper's note about the time up to which these are complete, unix nanoseconds.
     pub(crate) rates_until_ns: Option<i64>,
+    /// The absences by which the keeper has judged, encoded.
+    pub(crate) judged_by: Option<Vec<u8>>,
     /// True for the view of a node's API, which shows neither gaps nor tallies nor trees.
     pub(crate) is_node: bool,
     /// False for a folder that has to rebuild its tallies.
@@ -170,6 +172,7 @@ impl MemoryLog {
             last_held,
             rates,
             rates_until_ns: None,
+            judged_by: None,
             is_node,
             has_tallies,
             has_unreadable_tree,
@@ -323,6 +326,10 @@ impl StrandRows for MemoryLog {
     ) -> Result<(), SourceError> {
         self.congestion.range(minutes).for_each(|(&minute, &messages)| each(minute, messages));
         Ok(())
+    }
+
+    fn judged_by(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        Ok(self.judged_by.clone())
     }
 
     fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {

@@ -45,6 +45,24 @@ fn envelopes_from_an_absence_are_no_fault_of_their_node_unless_they_break_anothe
     assert_eq!(found, [(FaultKind::BrokenRule, 16, Some(17)), (FaultKind::Fee, 15, None)]);
 }
 
+/// A keeper that has not read the chain up to the removal gives readers what the node still signs.
+#[test]
+fn marks_that_a_keeper_set_before_it_knew_of_an_absence_are_no_fault() {
+    let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };
+    let mut settings = settings();
+    let absences = Absences::new(vec![away]).unwrap();
+    settings.registry = settings.registry.with_absences([(NODE, absences.clone())]);
+    let behind = MemoryLog { judged_by: Some(Vec::new()), ..MemoryLog::honest(30) };
+    let report = replay(&behind, &settings);
+    assert_eq!((named(&report), report.verdict()), (Vec::new(), "clean"));
+    assert!(report.unchecked.join("; ").contains("marks of envelopes from absences"), "{report:?}");
+    // It knows of the absence, and lets the envelopes pass all the same.
+    let liar = MemoryLog { judged_by: Some(absences.to_bytes()), ..behind };
+    let mut found = named(&replay(&liar, &settings));
+    found.retain(|(kind, ..)| *kind == FaultKind::WrongMark);
+    assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), (11..=30).collect::<Vec<_>>());
+}
+
 /// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.
 #[test]
 fn an_envelope_that_expires_late_is_no_fault_of_its_node_unless_its_fees_are() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -19,6 +20,7 @@ use super::wanted::WantedBackup;
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
 use crate::objects::{Objects, SEEN_IN_BACKUPS, SeenObjects};
+use crate::room::RoomBeside;
 use crate::store::Store;
 
 /// Settings of one backup.
@@ -61,7 +63,8 @@ impl Store {
     /// of a store is created at a time.
     ///
     /// # Errors
-    /// [`BackupError`]. Earlier backups stay complete.
+    /// [`BackupError`]. Earlier backups stay complete. [`BackupError::NoRoom`] below the watermark of the disk, if the
+    /// backups are on that of the data folder; files that no backup needs are removed then.
     pub fn backup(
         &self,
         new: &NewBackup<'_>,
@@ -77,11 +80,22 @@ impl Store {
         let backups = Backups::make(new.to.clone())?;
         let mut held = backups.lock()?;
         remove_checkpoint(data).map_err(at(&checkpoint))?;
-        let done = self.take(&checkpoint).and_then(|()| {
+        let room = &self.shared.how.lasting.room;
+        let mut room = RoomBeside::new(room, new.to.folder().map(|folder| (folder, data)));
+        let begun = match room.check() {
+            ControlFlow::Continue(()) => self.take(&checkpoint),
+            ControlFlow::Break(()) => Err(BackupError::Stopped),
+        };
+        let done = begun.and_then(|()| {
+            let mut paced = |bytes: u64| match room.check() {
+                ControlFlow::Continue(()) => pace(bytes),
+                ControlFlow::Break(()) => ControlFlow::Break(()),
+            };
             let read = || Contents::of_folder(&checkpoint, self.shared.how.price);
             let store_all = || {
                 let mut seen = SeenObjects::read(Some(data), SEEN_IN_BACKUPS, &*new.to);
-                let files = store_files(self, &backups, (&mut held, &mut seen), &checkpoint, pace);
+                let at = (&mut held, &mut seen);
+                let files = store_files(self, &backups, at, &checkpoint, &mut paced);
                 seen.write(files.is_ok());
                 files
             };
@@ -93,7 +107,11 @@ impl Store {
         });
         // If this fails, the next backup fails with the error, because the folder exists.
         let _ = remove_checkpoint(data);
-        done
+        let Some(reason) = room.refused() else { return done };
+        // What this backup has written would keep the node from writing. If this fails, an operator has to remove it.
+        drop(held);
+        let _ = backups.prune(usize::MAX, new.now_unix_s);
+        Err(BackupError::NoRoom { reason })
     }
 
     /// Creates a folder of hard links to the current files of the database.

@@ -93,6 +93,12 @@ pub enum BackupError {
         /// Hash of the file's content.
         hash: FileHash,
     },
+    /// The backups are on the disk of the data folder, which is nearly full.
+    #[error("the backup was stopped, because it is on the disk of the data folder: {reason}")]
+    NoRoom {
+        /// The free bytes, for people.
+        reason: String,
+    },
     /// The caller has cancelled the work.
     #[error("the backup, check or restore was stopped before it was done")]
     Stopped,

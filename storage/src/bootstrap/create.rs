@@ -1,6 +1,8 @@
 //! Creates a copy of the strands of an open database. While chunks are hashed, written and synced, the next one is
 //! read.
 
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -21,6 +23,7 @@ use crate::backup::{FileHash, IDLE_AFTER, Pace};
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
 use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
+use crate::room::RoomBeside;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -97,7 +100,8 @@ impl Store {
     /// with the number of bytes read.
     ///
     /// # Errors
-    /// [`BootstrapError`]. Earlier copies stay complete.
+    /// [`BootstrapError`]. Earlier copies stay complete. [`BootstrapError::NoRoom`] below the watermark of the disk, if
+    /// the copies are on that of the data folder.
     pub fn copy_for_new_nodes(
         &self,
         to: Arc<dyn Objects>,
@@ -105,11 +109,21 @@ impl Store {
         pace: &mut Pace<'_>,
     ) -> Result<BootstrapReport, BootstrapError> {
         let mut seen = SeenObjects::read(self.path(), SEEN_IN_SNAPSHOTS, &*to);
+        let folder = to.folder().map(Path::to_owned);
         let place = Bootstraps::new(to);
         place.make()?;
-        let made = self.put_copy(&place, &mut seen, now_unix_s, pace);
+        let room = &self.shared.how.lasting.room;
+        let mut room = RoomBeside::new(room, folder.as_deref().zip(self.path()));
+        let mut paced = |bytes: u64| match room.check() {
+            ControlFlow::Continue(()) => pace(bytes),
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+        };
+        let made = self.put_copy(&place, &mut seen, now_unix_s, &mut paced);
         seen.write(made.is_ok());
-        made
+        match room.refused() {
+            Some(reason) => Err(BootstrapError::NoRoom { reason }),
+            None => made,
+        }
     }
 
     /// Writes the chunks of all strands, and then the manifest that names them.
@@ -314,7 +328,6 @@ fn checkpoints_of(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::ops::ControlFlow;
 
     use super::*;
 

@@ -81,6 +81,12 @@ pub enum BootstrapError {
         /// The fault.
         error: ChunkError,
     },
+    /// The copies are on the disk of the data folder, which is nearly full.
+    #[error("the snapshot was stopped, because it is on the disk of the data folder: {reason}")]
+    NoRoom {
+        /// The free bytes, for people.
+        reason: String,
+    },
     /// The caller has cancelled the work.
     #[error("the snapshot was stopped before it was done")]
     Stopped,

@@ -217,6 +217,8 @@ impl Store {
             let rows: Vec<_> = envelopes.into_iter().map(log_row).collect();
             return mend_file(folder, damage, &rows);
         }
+        // Bytes that are overwritten in a file take no room; rows that are written again do.
+        database.check_writable()?;
         let mut batch = WriteBatch::default();
         for (id, bytes) in &envelopes {
             batch.put_cf(database.family(Family::Log), EnvelopeKey(*id).encode(), bytes);

@@ -1,8 +1,12 @@
 //! `hawser audit compare`: the places at which logs differ, and the differences.
 
-use hawser_audit::compare::{ComparedBy, ComparedPlaces, Side, StrandDifference, compare};
+use hawser_audit::compare::{
+    ComparedBy, ComparedPlaces, OtherRate, Side, SignedAgain, StrandDifference, compare,
+    other_rates,
+};
+use hawser_audit::replay::{LogSource, SourceError};
 use hawser_node::error::{RunError, RunErrorKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::source::{self, OpenLog};
@@ -26,39 +30,18 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     let by = if args.quick { ComparedBy::StoredTrees } else { ComparedBy::Rows };
     let (mut are_equal, mut not_compared) = (true, None);
     for (other, view) in others.iter().zip(&views[1..]) {
-        let found = compare(&*views[0], &**view, by)
-            .map_err(|error| RunError::failed(format!("{first} and {other}: {error}")))?;
-        let is_equal = found.iter().all(StrandDifference::is_equal);
-        are_equal &= is_equal;
-        let mut compared = ComparedPlaces::default();
-        found.iter().for_each(|strand| compared.add(strand.compared));
-        // Two nodes that show nothing are not equal for that.
-        let is_nothing = is_equal && compared == ComparedPlaces::default();
-        if is_nothing {
+        let compared =
+            LogComparison::of((first.as_str(), &*views[0]), (other.as_str(), &**view), by)
+                .map_err(|error| RunError::failed(format!("{first} and {other}: {error}")))?;
+        are_equal &= compared.is_equal();
+        if compared.is_nothing() {
             not_compared = not_compared.or(Some(other));
         }
         if as_json {
-            let differing: Vec<_> = found.iter().filter(|it| !it.is_equal()).collect();
-            output::line(json!({
-                "first": first,
-                "second": other,
-                "equal": is_equal && !is_nothing,
-                "compared_by": by,
-                "compared": compared,
-                "strands": found.len(),
-                "differing": differing,
-            }));
-            continue;
+            output::line(compared.to_json());
+        } else {
+            compared.print();
         }
-        found.iter().filter(|it| !it.is_equal()).for_each(|it| print(it, first, other));
-        let strands = output::count(found.len(), "strand");
-        let verdict = match (is_equal, is_nothing) {
-            (false, _) => "different",
-            (true, false) => "equal",
-            (true, true) => "not compared",
-        };
-        let evidence = evidence(compared);
-        output::line(format_args!("{first} and {other}: {strands}, {verdict}: {evidence}"));
     }
     let (code, text) = match (are_equal, not_compared) {
         (true, None) => return Ok(()),
@@ -70,8 +53,97 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     Err(RunError { kind: RunErrorKind::Answer(code), text })
 }
 
+/// The comparison of two logs.
+struct LogComparison<'a> {
+    first: &'a str,
+    second: &'a str,
+    by: ComparedBy,
+    strands: Vec<StrandDifference>,
+    /// The first rates that differ, and their number.
+    rates: (Vec<OtherRate>, u64),
+    places: ComparedPlaces,
+    tallies: u64,
+}
+
+impl<'a> LogComparison<'a> {
+    fn of(
+        (first, log): (&'a str, &dyn LogSource),
+        (second, other): (&'a str, &dyn LogSource),
+        by: ComparedBy,
+    ) -> Result<Self, SourceError> {
+        let strands = compare(log, other, by)?;
+        let rates = match by {
+            ComparedBy::Rows => other_rates(log, other)?,
+            ComparedBy::StoredTrees => (Vec::new(), 0),
+        };
+        let mut places = ComparedPlaces::default();
+        strands.iter().for_each(|strand| places.add(strand.compared));
+        let tallies: u64 = strands.iter().map(|strand| strand.compared_tallies).sum();
+        Ok(Self { first, second, by, strands, rates, places, tallies })
+    }
+
+    fn is_equal(&self) -> bool {
+        self.strands.iter().all(StrandDifference::is_equal) && self.rates.1 == 0
+    }
+
+    /// Returns true if nothing was there to be compared. Two nodes that show nothing are not equal for that.
+    fn is_nothing(&self) -> bool {
+        self.is_equal() && self.places == ComparedPlaces::default()
+    }
+
+    fn to_json(&self) -> Value {
+        let differing: Vec<_> = self.strands.iter().filter(|it| !it.is_equal()).collect();
+        let of_equal = self.strands.iter().filter(|it| it.is_equal() && it.signed_again_count > 0);
+        let signed_again: Vec<Value> = of_equal
+            .map(|it| {
+                json!({
+                    "originator_id": it.originator_id,
+                    "signed_again": it.signed_again,
+                    "signed_again_count": it.signed_again_count,
+                })
+            })
+            .collect();
+        json!({
+            "first": self.first,
+            "second": self.second,
+            "equal": self.is_equal() && !self.is_nothing(),
+            "compared_by": self.by,
+            "compared": self.places,
+            "compared_tallies": self.tallies,
+            "strands": self.strands.len(),
+            "differing": differing,
+            "signed_again": signed_again,
+            "other_rates": self.rates.0,
+            "other_rate_count": self.rates.1,
+        })
+    }
+
+    fn print(&self) {
+        let (first, second) = (self.first, self.second);
+        for strand in &self.strands {
+            if !strand.is_equal() {
+                print(strand, first, second);
+            }
+            print_signed_again(strand);
+        }
+        for OtherRate { start_unix_s, text } in &self.rates.0 {
+            output::line(format_args!(
+                "the rates from unix second {start_unix_s} in {first} and {second}: {text}"
+            ));
+        }
+        let strands = output::count(self.strands.len(), "strand");
+        let verdict = match (self.is_equal(), self.is_nothing()) {
+            (false, _) => "different",
+            (true, false) => "equal",
+            (true, true) => "not compared",
+        };
+        let evidence = evidence(self.places, self.tallies);
+        output::line(format_args!("{first} and {second}: {strands}, {verdict}: {evidence}"));
+    }
+}
+
 /// Returns the basis of a verdict, for people.
-fn evidence(compared: ComparedPlaces) -> String {
+fn evidence(compared: ComparedPlaces, tallies: u64) -> String {
     let ComparedPlaces { envelopes, stored_leaves, by_stored_trees, dated_otherwise } = compared;
     let count =
         |number: u64, thing| output::count(usize::try_from(number).unwrap_or(usize::MAX), thing);
@@ -90,6 +162,9 @@ fn evidence(compared: ComparedPlaces) -> String {
         text += &format!(
             ", {places} by stored trees alone, which need not be those of the envelopes (--quick)"
         );
+    }
+    if tallies > 0 {
+        text += &format!(", tallies: {tallies}");
     }
     text
 }
@@ -126,9 +201,29 @@ fn print(found: &StrandDifference, first: &str, second: &str) {
              {second}; neither signature was checked (audit replay)"
         ));
     }
+    for it in &found.other_tallies {
+        let (minute, what, text) = (it.minute, it.what, &it.text);
+        output::line(format_args!("strand {strand}: other {what} in minute {minute}: {text}"));
+    }
     let (lacking, other) = (output::count(found.lacking_count, "place"), found.other_count);
     output::line(format_args!("strand {strand}: {lacking} in one log only, {other} different"));
     for (side, error) in &found.unreadable {
         output::line(format_args!("strand {strand} in {}: {error}", name(*side)));
+    }
+}
+
+fn print_signed_again(found: &StrandDifference) {
+    let strand = found.originator_id;
+    for SignedAgain { size, signer, what } in &found.signed_again {
+        let what = match *what {
+            "time" => "times of the checkpoint",
+            "cosignature_time" => "times of the cosignature",
+            "signature" => "signatures of one checkpoint",
+            _ => "cosignatures of one time",
+        };
+        output::line(format_args!(
+            "strand {strand}: two {what} of node {signer} for {size} places; neither signature was checked \
+             (audit replay)"
+        ));
     }
 }

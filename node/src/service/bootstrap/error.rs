@@ -301,7 +301,7 @@ pub fn run_error(error: &BootstrapError) -> RunError {
         BootstrapError::None { .. }
         | BootstrapError::OtherNetworks { .. }
         | BootstrapError::NotFound { .. } => RunError::not_found(error),
-        BootstrapError::Stopped => RunError::refused(error),
+        BootstrapError::NoRoom { .. } | BootstrapError::Stopped => RunError::refused(error),
         _ => RunError::failed(error),
     }
 }

@@ -265,6 +265,10 @@ impl StrandRows for FolderBeside<'_, '_> {
         self.log.snapshot.congestion_rows(self.originator, minutes, each).map_err(failed)
     }
 
+    fn judged_by(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        self.log.snapshot.judged_by(self.originator).map(Some).map_err(failed)
+    }
+
     fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
         match self.log.snapshot.root(self.originator, size) {
             Ok(root) => Ok(Some(root)),
