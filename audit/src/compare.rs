@@ -5,6 +5,7 @@
 //! smallest size at which their roots differ, and rows are read from there on.
 
 mod checkpoints;
+mod log_error;
 mod rates;
 mod tallies;
 
@@ -17,6 +18,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use serde::Serialize;
 
 pub use checkpoints::{OtherCheckpoint, SignedAgain};
+use log_error::LogError;
 pub use rates::{OtherRate, other_rates};
 use tallies::OtherMinutes;
 pub use tallies::OtherTally;
@@ -26,9 +28,6 @@ use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, Stra
 
 /// Differences of one strand and kind that are kept. A guess: as for faults.
 const KEPT_OF_KIND: usize = 100;
-
-/// The error of one of the logs, with its index.
-type LogError = (usize, SourceError);
 
 /// The part of two logs that a comparison reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -139,7 +139,7 @@ impl StrandReceiver {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(StreamEvent::Frame(frame));
             }
-            if self.has_news(Instant::now()) {
+            if self.take_news(Instant::now()) {
                 return Ok(StreamEvent::More);
             }
             if self.decoder.held_bytes() < LONG_BYTES {
@@ -171,7 +171,7 @@ impl StrandReceiver {
     }
 
     /// Returns true if the follower is to be told now that more bytes have arrived.
-    fn has_news(&mut self, now: Instant) -> bool {
+    fn take_news(&mut self, now: Instant) -> bool {
         let is_due = now >= self.told_at + TOLD_EVERY && self.arrived.take_enough();
         if is_due {
             self.told_at = now;
@@ -382,13 +382,13 @@ mod tests {
         let mut receiver = receiver(Vec::new());
         let due = receiver.told_at + TOLD_EVERY;
         receiver.arrived.add(100);
-        assert!(!receiver.has_news(due));
+        assert!(!receiver.take_news(due));
         receiver.arrived.add(64 * KIB);
-        assert!(!receiver.has_news(due - Duration::from_millis(1)));
-        assert!(receiver.has_news(due));
+        assert!(!receiver.take_news(due - Duration::from_millis(1)));
+        assert!(receiver.take_news(due));
         receiver.arrived.add(64 * KIB);
-        assert!(!receiver.has_news(due), "it was told just now");
-        assert!(receiver.has_news(due + TOLD_EVERY));
+        assert!(!receiver.take_news(due), "it was told just now");
+        assert!(receiver.take_news(due + TOLD_EVERY));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use serde::Serialize;
 
-use super::LogError;
+use super::log_error::LogError;
 use crate::replay::StrandRows;
 
 /// A size of which the logs keep two roots that the strand's node has signed, as they say. A comparison has no keys, so

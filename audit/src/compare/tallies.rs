@@ -12,7 +12,7 @@ use hawser_proto::{Address, Bytes, SequenceId, minute_of};
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use serde::Serialize;
 
-use super::LogError;
+use super::log_error::LogError;
 use crate::replay::tally::OPEN_MINUTES;
 use crate::replay::{SourceError, StrandRows, Usage};
 

@@ -211,8 +211,8 @@ pub trait StrandRows {
         Ok(())
     }
 
-    /// Returns the encoded absences by which the keeper has set the strand's marks, with the version of the rule; `None`
-    /// if the source does not show them.
+    /// Returns the encoded absences by which the keeper has set the strand's marks, with the version of the rule;
+    /// `None` if the source does not show them.
     ///
     /// # Errors
     /// When the row cannot be read.

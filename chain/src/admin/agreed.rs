@@ -111,7 +111,7 @@ where
                 }
                 return agreed;
             }
-            Err(all) if is_last => {
+            Err(NoMajorityError(all)) if is_last => {
                 let shown = all.iter().map(|(endpoint, answer)| {
                     let text = text_of(answer, described);
                     format!("{endpoint}: {text}")
@@ -142,17 +142,17 @@ fn text_of<T>(answer: &Result<T, AdminError>, described: fn(&T) -> String) -> St
 
 /// An answer with the endpoint that gives it.
 type NamedAnswer<T> = (String, T);
-/// Answers of several endpoints.
-type NamedAnswers<T> = Vec<NamedAnswer<T>>;
+/// The answers of several endpoints, none of which more than half of them give.
+struct NoMajorityError<T>(Vec<NamedAnswer<T>>);
 
 /// Returns the answer that more than half of all answers equal, and the ones that differ from it; all of them as an
 /// error if there is none.
 fn of_most<T: PartialEq>(
-    mut answers: NamedAnswers<T>,
-) -> Result<(T, NamedAnswers<T>), NamedAnswers<T>> {
+    mut answers: Vec<NamedAnswer<T>>,
+) -> Result<(T, Vec<NamedAnswer<T>>), NoMajorityError<T>> {
     let equal = |one: &T| answers.iter().filter(|(_, it)| it == one).count();
     let Some(place) = answers.iter().position(|(_, it)| 2 * equal(it) > answers.len()) else {
-        return Err(answers);
+        return Err(NoMajorityError(answers));
     };
     let (_, agreed) = answers.swap_remove(place);
     answers.retain(|(_, it)| *it != agreed);
@@ -173,7 +173,7 @@ mod tests {
             let other = |(name, _): NamedAnswer<u8>| name;
             of_most(named(answers))
                 .map(|(agreed, others)| (agreed, others.into_iter().map(other).collect::<Vec<_>>()))
-                .map_err(|all| all.len())
+                .map_err(|NoMajorityError(all)| all.len())
         };
         assert_eq!(of_most(&[]), Err(0));
         assert_eq!(of_most(&[1]), Ok((1, vec![])));

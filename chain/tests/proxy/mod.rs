@@ -295,11 +295,7 @@ impl ProxyState {
                 let receipts = answer["result"].as_array_mut();
                 receipts.into_iter().flatten().for_each(|receipt| receipt["logs"] = json!([]));
             }
-            "eth_getTransactionCount" if faults.miscounts != 0 => {
-                let Some(count) = number(&answer["result"]) else { return };
-                answer["result"] =
-                    json!(format!("0x{:x}", count.saturating_add_signed(faults.miscounts)));
-            }
+            "eth_getTransactionCount" if faults.miscounts != 0 => miscount(faults, answer),
             "eth_call" if faults.feigns || faults.claims_pause.is_some() => {
                 let value =
                     if faults.feigns { 9 } else { u8::from(faults.claims_pause == Some(true)) };
@@ -326,6 +322,14 @@ impl ProxyState {
             _ => return,
         }
         state.spoilt += 1;
+    }
+}
+
+/// Adds the fault's number to a count of transactions.
+fn miscount(faults: Faults, answer: &mut Value) {
+    if let Some(count) = number(&answer["result"]) {
+        let count = count.saturating_add_signed(faults.miscounts);
+        answer["result"] = json!(format!("0x{count:x}"));
     }
 }
 
