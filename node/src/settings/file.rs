@@ -14,6 +14,10 @@ use super::nearest::nearest;
 use super::table;
 use super::table::node::CONFIG_FILE;
 
+/// The device that stands for a file without settings. Operators name it where the environment names a file that is not
+/// to be read.
+const NO_SETTINGS: &str = "/dev/null";
+
 /// The unchecked values of a file by flag name.
 #[derive(Default)]
 pub(super) struct SettingsFile {
@@ -119,6 +123,9 @@ fn names() -> String {
 
 /// Parses the file. The error states the line number but not its text, which may be a secret.
 fn read_table(path: &Path) -> Result<Table, String> {
+    if path == Path::new(NO_SETTINGS) {
+        return Ok(Table::new());
+    }
     let text = read_text(path).map_err(|error| error.to_string())?;
     let text = Zeroizing::new(text);
     toml::from_str(&text).map_err(|error| {
@@ -140,5 +147,17 @@ fn text_of(value: &Value) -> Option<String> {
             Some(texts?.join(","))
         }
         Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_null_device_is_a_file_without_settings_and_no_other_device_is_read() {
+        let file = SettingsFile::read(Path::new(NO_SETTINGS));
+        assert!(file.values.is_empty() && file.errors.is_empty());
+        assert!(SettingsFile::read(Path::new("/dev/zero")).is_unread());
     }
 }
