@@ -39,30 +39,16 @@ mod tests {
 
     use bytes::Bytes;
     use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-    use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
+    use hawser_proto::{EnvelopeId, Topic};
 
     use super::*;
     use crate::change::{Change, Facts, LogEntry, Validity};
     use crate::leaving::Expiring;
-    use crate::testing;
-
-    const PEER: OriginatorId = OriginatorId(200);
-
-    fn id(place: u64) -> EnvelopeId {
-        EnvelopeId::new(PEER, SequenceId(place))
-    }
+    use crate::testing::{self, expiring, id};
 
     fn facts(place: u64) -> Facts {
-        Facts {
-            topic: Some(Topic::parse(Bytes::from_static(&[1, 7])).unwrap()),
-            originator_ns: 40_000_000_000,
-            depends_on: Vec::new(),
-            expiry_unix_s: Some(place),
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        }
+        let topic = Some(Topic::parse(Bytes::from_static(&[1, 7])).unwrap());
+        Facts { topic, ..testing::facts(place) }
     }
 
     #[test]
@@ -84,8 +70,6 @@ mod tests {
         };
         store.commit(&(1..=100).map(append).collect::<Vec<_>>()).unwrap();
         store.flush().unwrap();
-        let expiring =
-            |place| Expiring { expiry_unix_s: place, id: id(place), ..Expiring::default() };
         let derive = |id: EnvelopeId, _: &Bytes, _: Validity| Some(facts(id.sequence.0));
         let prune = |places: std::ops::Range<u64>| {
             let expired: Vec<Expiring> = places.map(expiring).collect();

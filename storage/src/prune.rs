@@ -474,26 +474,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Change, Facts, LogEntry};
-    use crate::testing;
-
-    const PEER: OriginatorId = OriginatorId(200);
-
-    fn id(place: u64) -> EnvelopeId {
-        EnvelopeId::new(PEER, SequenceId(place))
-    }
-
-    fn facts(place: u64) -> Facts {
-        Facts {
-            topic: None,
-            originator_ns: 40_000_000_000,
-            depends_on: Vec::new(),
-            expiry_unix_s: Some(place),
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        }
-    }
+    use crate::testing::{self, PEER, expiring, facts, id};
 
     /// A thread that waits to have the gate alone keeps all commits waiting, for as long as a slow disk reads.
     #[test]
@@ -505,8 +486,6 @@ mod tests {
             Change::Append(LogEntry::valid(id(place), bytes, facts(place)))
         };
         store.commit(&(1..=600).map(append).collect::<Vec<_>>()).unwrap();
-        let expiring =
-            |place| Expiring { expiry_unix_s: place, id: id(place), ..Expiring::default() };
         let expired: Vec<Expiring> = (1..600).map(expiring).collect();
         let database = store.database();
         let head = database.strands.head(PEER);
@@ -556,8 +535,6 @@ mod tests {
         };
         let before = large_bytes();
         assert!(before > PLACES * 8192, "{before}");
-        let expiring =
-            |place| Expiring { expiry_unix_s: place, id: id(place), ..Expiring::default() };
         let goes = (1..PLACES).filter(|place| !place.is_multiple_of(10));
         let derive = |id: EnvelopeId, _: &Bytes, _: Validity| Some(facts(id.sequence.0));
         let pruned = store.prune(&goes.map(expiring).collect::<Vec<_>>(), &derive).unwrap();

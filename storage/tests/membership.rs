@@ -1,6 +1,7 @@
 //! Marks that follow a rule about times, and their effect on rows. Functions of the place stand in for the engine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -153,6 +154,7 @@ fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
     on_each(|store| {
         store.commit(&(1..=LONG).map(in_one_minute).collect::<Vec<_>>()).unwrap();
         let (derived, begun) = (AtomicU64::new(0), AtomicBool::new(false));
+        let committed = AtomicBool::new(false);
         let is_absent = |_: i64| true;
         std::thread::scope(|scope| {
             let counting = |at: EnvelopeId, bytes: &Bytes, validity| {
@@ -160,10 +162,16 @@ fn a_strand_in_one_minute_is_judged_in_steps_and_counted_once() {
                     scope.spawn(|| {
                         begun.store(true, Ordering::Release);
                         store.commit(&[in_one_minute(LONG + 1)]).unwrap();
+                        committed.store(true, Ordering::Release);
                     });
                     while !begun.load(Ordering::Acquire) {
                         std::thread::yield_now();
                     }
+                }
+                // The commit needs a core to come to the lock, which is free between two steps.
+                let is_pause = derived.load(Ordering::Relaxed).is_multiple_of(100);
+                if is_pause && !committed.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(20));
                 }
                 if derived.load(Ordering::Relaxed) > LONG / 2 && store.has_unpriced() {
                     // Half of the strand is judged, so its amounts are wrong and have to stay marked.

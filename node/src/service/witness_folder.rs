@@ -223,6 +223,12 @@ mod tests {
         WitnessSigner::new(WitnessName::new("w.example/1").unwrap(), &[seed; 32]).key()
     }
 
+    /// Returns a place of the network `test` whose state and data are in one folder.
+    fn place_in(folder: &Path, incarnation: u8, run: u64) -> WitnessPlace<'_> {
+        let incarnation = [incarnation; 16];
+        WitnessPlace { network: "test", state_dir: folder, data_dir: folder, incarnation, run }
+    }
+
     /// Claims a key, and starts to cosign.
     fn cosign(
         place: &WitnessPlace<'_>,
@@ -278,12 +284,8 @@ mod tests {
     #[test]
     fn a_start_that_ends_before_it_cosigns_binds_the_key_to_no_folder() {
         let place = tempfile::tempdir().unwrap();
-        let claim = |incarnation: u8| {
-            let (state_dir, data_dir) = (place.path(), place.path());
-            let incarnation = [incarnation; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run: 1 };
-            WitnessFolder::claim(&place, &key(1))
-        };
+        let claim =
+            |incarnation| WitnessFolder::claim(&place_in(place.path(), incarnation, 1), &key(1));
         let first = claim(1).unwrap();
         let second = claim(2).unwrap_err();
         assert!(matches!(second, WitnessFolderError::Held { .. }), "it may yet cosign: {second}");
@@ -301,12 +303,7 @@ mod tests {
     #[test]
     fn a_folder_that_was_set_back_in_place_does_not_cosign() {
         let place = tempfile::tempdir().unwrap();
-        let claim = |run: u64| {
-            let (state_dir, data_dir) = (place.path(), place.path());
-            let incarnation = [1; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
-            WitnessFolder::claim(&place, &key(1))
-        };
+        let claim = |run| WitnessFolder::claim(&place_in(place.path(), 1, run), &key(1));
         let first = claim(0).unwrap();
         first.note(1).unwrap();
         first.note(2).unwrap();
@@ -328,12 +325,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_is_counted_again() {
         let place = tempfile::tempdir().unwrap();
-        let claim = |run: u64| {
-            let (state_dir, data_dir) = (place.path(), place.path());
-            let incarnation = [1; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
-            WitnessFolder::claim(&place, &key(1))
-        };
+        let claim = |run| WitnessFolder::claim(&place_in(place.path(), 1, run), &key(1));
         let folder = claim(0).unwrap();
         folder.note(1).unwrap();
         let (tell, told) = mpsc::channel();
@@ -357,12 +349,7 @@ mod tests {
     #[test]
     fn a_record_of_an_earlier_version_has_no_run_and_gets_one() {
         let place = tempfile::tempdir().unwrap();
-        let claim = |run: u64| {
-            let (state_dir, data_dir) = (place.path(), place.path());
-            let incarnation = [1; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run };
-            WitnessFolder::claim(&place, &key(1))
-        };
+        let claim = |run| WitnessFolder::claim(&place_in(place.path(), 1, run), &key(1));
         claim(0).unwrap().note(7).unwrap();
         let path = place.path().join(name_of("test", &key(1)));
         let whole = fs::read_to_string(&path).unwrap();
@@ -374,12 +361,7 @@ mod tests {
     #[test]
     fn an_empty_record_is_none_and_a_damaged_one_is_of_another_folder() {
         let place = tempfile::tempdir().unwrap();
-        let claim = || {
-            let (state_dir, data_dir) = (place.path(), place.path());
-            let incarnation = [1; 16];
-            let place = WitnessPlace { network: "test", state_dir, data_dir, incarnation, run: 1 };
-            cosign(&place, &key(1))
-        };
+        let claim = || cosign(&place_in(place.path(), 1, 1), &key(1));
         let path = place.path().join(name_of("test", &key(1)));
         fs::write(&path, "").unwrap();
         claim().unwrap();
