@@ -93,6 +93,18 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
         self.len = self.jobs.values().map(VecDeque::len).sum();
     }
 
+    /// Removes the jobs of a key for which `keep` returns false. Looks at all jobs of the key.
+    pub fn retain_of(&mut self, key: K, keep: impl FnMut(&J) -> bool) {
+        let Some(jobs) = self.jobs.get_mut(&key) else { return };
+        let before = jobs.len();
+        jobs.retain(keep);
+        self.len -= before - jobs.len();
+        if jobs.is_empty() {
+            self.jobs.remove(&key);
+            self.turns.retain(|turn| *turn != key);
+        }
+    }
+
     /// Takes the last job of the key with the most jobs; `None` if that has fewer than `jobs_min`. Looks at all keys.
     pub fn pop_of_longest(&mut self, jobs_min: usize) -> Option<J> {
         let longest = self.jobs.iter().max_by_key(|(_, jobs)| jobs.len());

@@ -111,6 +111,18 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
         self.len -= 1;
         Some(job)
     }
+
+    /// Removes the jobs of a key for which `keep` returns false. Looks at all jobs of the key.
+    pub fn retain_of(&mut self, group: K, key: K, keep: impl FnMut(&J) -> bool) {
+        let Some(jobs) = self.groups.get_mut(&group) else { return };
+        let before = jobs.len();
+        jobs.retain_of(key, keep);
+        self.len -= before - jobs.len();
+        if jobs.is_empty() {
+            self.groups.remove(&group);
+            self.turns.retain(|turn| *turn != group);
+        }
+    }
 }
 
 impl<K: Copy + Eq + Hash, J> GroupJobs<K, J> {
@@ -158,6 +170,14 @@ impl<K: Copy + Eq + Hash, J> GroupJobs<K, J> {
         match self {
             Self::OfOne(_, jobs) => jobs.pop_front(),
             Self::OfSeveral(jobs) => jobs.pop(),
+        }
+    }
+
+    fn retain_of(&mut self, key: K, keep: impl FnMut(&J) -> bool) {
+        match self {
+            Self::OfOne(only, jobs) if *only == key => jobs.retain(keep),
+            Self::OfOne(..) => {}
+            Self::OfSeveral(jobs) => jobs.retain_of(key, keep),
         }
     }
 
@@ -248,6 +268,23 @@ mod tests {
         while queue.pop_for("c", "ca").is_some() {}
         assert_eq!(queue.len(), 2, "one of each");
         while queue.pop().is_some() {}
+        assert!(is_empty(&queue));
+    }
+
+    #[test]
+    fn jobs_of_a_key_that_are_removed_take_the_turn_of_a_key_or_group_without_others() {
+        let mut queue = queue(&["aa1", "aa2", "ab1", "ba1", "ca1"]);
+        queue.retain_of("a", "ac", |_| false);
+        queue.retain_of("d", "da", |_| false);
+        queue.retain_of("b", "bb", |_| false);
+        assert_eq!(queue.len(), 5, "they have no jobs");
+        queue.retain_of("a", "aa", |job| *job == "aa2");
+        queue.retain_of("a", "ab", |_| false);
+        queue.retain_of("b", "ba", |_| false);
+        assert_eq!((queue.len(), queue.len_of("a", "aa"), queue.len_of("b", "ba")), (2, 1, 0));
+        queue.push("b", "ba", "ba2");
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["aa2", "ca1", "ba2"]);
         assert!(is_empty(&queue));
     }
 

@@ -32,12 +32,21 @@ pub(super) struct WaitingLine(Mutex<LineState>);
 struct LineState {
     /// A publish waits at the semaphore, or has been told to.
     has_first: bool,
-    /// The publishes behind it, also those that have given up since.
+    /// The publishes behind it.
     behind: GroupedQueue<usize, oneshot::Sender<FirstInLine>>,
 }
 
 /// The right to wait at the semaphore. Dropping it passes the right on.
 struct FirstInLine(Arc<WaitingLine>);
+
+/// A publish that stands in the line. Dropping it frees its place, so callers that have gone hold none.
+struct InLine<'a> {
+    line: &'a WaitingLine,
+    caller: PublishCaller,
+    turn: oneshot::Receiver<FirstInLine>,
+    /// The publish has had its turn, or another one has taken its place.
+    has_left: bool,
+}
 
 impl WaitingLine {
     /// Waits for `permits` of the semaphore.
@@ -62,8 +71,9 @@ impl WaitingLine {
         permits: u32,
     ) -> Result<OwnedSemaphorePermit, PublishError> {
         let turn = self.stand(caller)?;
+        let standing = InLine { line: self, caller, turn, has_left: false };
         // The sender is dropped if another publish takes the place.
-        let _first = turn.await.map_err(|_| PublishError::Busy)?;
+        let _first = standing.turn().await.map_err(|_| PublishError::Busy)?;
         let permit = in_flight.clone().acquire_many_owned(permits).await;
         Ok(permit.expect("the semaphore is never closed"))
     }
@@ -106,6 +116,30 @@ impl LineState {
         let next = std::iter::from_fn(|| self.behind.pop()).find(|it| !it.is_closed());
         self.has_first = next.is_some();
         next
+    }
+}
+
+impl InLine<'_> {
+    /// Waits for the turn of the publish.
+    ///
+    /// # Errors
+    /// If another publish takes the place.
+    async fn turn(mut self) -> Result<FirstInLine, oneshot::error::RecvError> {
+        let turn = (&mut self.turn).await;
+        self.has_left = true;
+        turn
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if self.has_left {
+            return;
+        }
+        self.turn.close();
+        let PublishCaller { site, address } = self.caller;
+        self.line.0.lock().behind.retain_of(site, address, |publish| !publish.is_closed());
+        // The right of a turn that came meanwhile is dropped with its receiver, and passed on.
     }
 }
 
@@ -176,6 +210,34 @@ mod tests {
         drop(permit);
         assert_eq!(in_flight.available_permits(), 1);
         assert!(wait(3).now_or_never().is_some_and(|waited| waited.is_ok()));
+    }
+
+    /// A caller opens publishes and hangs up, again and again, while a disk hangs: nothing would leave the line.
+    #[tokio::test]
+    async fn a_publish_whose_caller_has_gone_keeps_no_place() {
+        let (line, (in_flight, permit)) = (Arc::<WaitingLine>::default(), full());
+        let wait = |address| Box::pin(line.wait(&in_flight, caller(1, address), 1));
+        let mut waiting: Vec<_> = [1, 1, 1, 2].into_iter().map(wait).collect();
+        for publish in &mut waiting {
+            assert!(publish.now_or_never().is_none());
+        }
+        let len = || line.0.lock().behind.len();
+        assert_eq!(len(), 3, "the first one waits at the semaphore");
+        let mut stays = waiting.remove(1);
+        drop(waiting.pop());
+        drop(waiting.pop());
+        assert_eq!(len(), 1);
+        for _ in 0..2 * LINE_OF_ADDRESS_MAX {
+            let mut goes = wait(1);
+            assert!((&mut goes).now_or_never().is_none());
+        }
+        assert_eq!(len(), 1);
+        drop(waiting);
+        assert_eq!(len(), 0, "the right is passed on");
+        drop(permit);
+        assert!((&mut stays).now_or_never().is_some_and(|waited| waited.is_ok()));
+        drop(stays);
+        assert!(!line.0.lock().has_first);
     }
 
     #[test]
