@@ -209,8 +209,8 @@ fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -
         .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
 }
 
-/// Returns the blocks of a batch whose headers are fetched for the times of its events, as when the batch was read: all
-/// of them near the head, where a page has at most [`NEAR`] blocks, and the last one of a longer page.
+/// Returns the blocks of a batch whose headers are fetched for the times of its events: all of them if there are at
+/// most [`NEAR`], as in a page near the head, and the last one of a longer page.
 fn timed_blocks(batch: &EventBatch) -> Vec<u64> {
     let last = batch.position.number;
     let is_near = last.saturating_sub(batch.from_block) < NEAR;
@@ -219,6 +219,9 @@ fn timed_blocks(batch: &EventBatch) -> Vec<u64> {
 }
 
 /// Returns true if an endpoint shows the last block of a batch, and in its blocks the same events at the same times.
+///
+/// A time is that of a header or that of the log itself: the batch may have been read with fewer headers, or may be a
+/// part of its page. An endpoint that gives two times would otherwise contradict what it has shown itself.
 fn is_shown(
     batch: &EventBatch,
     shown: PageResponse,
@@ -226,9 +229,16 @@ fn is_shown(
     address: Address,
 ) -> bool {
     let has_last = shown.headers.iter().any(|header| header.block == batch.position);
-    let there = events_of(shown, source, address).into_values().map(plain);
-    let expected = batch.events.iter().cloned().map(plain);
-    has_last && there.eq(expected)
+    let logs_alone = PageResponse { logs: shown.logs.clone(), headers: Vec::new() };
+    let by_log = events_of(logs_alone, source, address);
+    let by_header = events_of(shown, source, address);
+    let is_there = |event: &IndexedEvent| {
+        let (place, expected) = ((event.block, event.log_index), plain(event.clone()));
+        let shown = [&by_header, &by_log].into_iter().filter_map(|events| events.get(&place));
+        shown.cloned().any(|event| plain(event) == expected)
+    };
+    // No two events of a batch have one place.
+    has_last && by_header.len() == batch.events.len() && batch.events.iter().all(is_there)
 }
 
 /// Returns the event without the field that is not part of its log.
@@ -329,6 +339,48 @@ mod tests {
         assert_eq!(batch.events[0].block_time_s, 100);
         assert_eq!(timed_blocks(&batch), headers, "the same headers decide");
         assert!(is_shown(&batch, answer(), SOURCE, ADDRESS));
+    }
+
+    /// A page far from the head is read with the header of its last block alone, and may be stored in parts.
+    #[test]
+    fn a_far_batch_of_an_endpoint_with_two_times_is_shown_by_that_endpoint() {
+        let earlier = BlockRef { number: POSITION.number - 1, hash: B256::repeat_byte(8) };
+        let header = |block, time_s| BlockHeader {
+            block,
+            parent: B256::ZERO,
+            time_s,
+            may_have_logs: block == earlier,
+        };
+        let of_earlier = |time_s| Log {
+            block_hash: Some(earlier.hash),
+            block_number: Some(earlier.number),
+            ..log(time_s)
+        };
+        let answer = |time_s, headers| PageResponse { logs: vec![of_earlier(time_s)], headers };
+        let settings = WalkSettings {
+            source: SOURCE,
+            address: ADDRESS,
+            first_block: earlier.number,
+            page_blocks: 2,
+            confirmations: 0,
+        };
+        let mut walk = Walk::new(settings, None);
+        let head = BlockRef { number: POSITION.number + NEAR, ..POSITION };
+        let WalkAction::Page { blocks, headers } = walk.next(head) else { panic!("a page") };
+        assert_eq!((blocks.clone(), headers), (earlier.number..=POSITION.number, vec![9]));
+        let first = answer(101, vec![header(POSITION, 102)]);
+        let PageOutcome::Accepted(mut batch) = walk.answered(&blocks, first) else {
+            panic!("accepted")
+        };
+        assert_eq!(batch.events[0].block_time_s, 101, "the log's");
+        assert_eq!(timed_blocks(&batch), [8, 9]);
+        let again = |time_s| answer(time_s, vec![header(earlier, 99), header(POSITION, 102)]);
+        assert!(is_shown(&batch, again(101), SOURCE, ADDRESS));
+        assert!(!is_shown(&batch, again(100), SOURCE, ADDRESS), "at neither time");
+        assert!(batch.split_after(earlier).is_some());
+        assert_eq!(timed_blocks(&batch), [8]);
+        let part = answer(101, vec![header(earlier, 99)]);
+        assert!(is_shown(&batch, part, SOURCE, ADDRESS));
     }
 
     #[test]
