@@ -198,6 +198,21 @@ fn a_backup_on_the_disk_of_the_data_stops_at_the_watermark_and_a_later_one_is_wh
     store.copy_for_new_nodes(copies, 6, &mut go_on).unwrap();
 }
 
+/// Files that are needed are unknown while a manifest cannot be read, so what such a backup has written stays.
+#[test]
+fn a_backup_that_stops_at_the_watermark_tells_that_its_files_could_not_be_removed() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let backup = place.back_up(&store, 5);
+    fs::write(place.manifest(&backup.name), "noise").unwrap();
+    let free_bytes = Arc::new(|| Some(999_u64));
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1000, free_bytes });
+    let error = place.try_backup(&store, 6).unwrap_err();
+    assert!(matches!(error, BackupError::NoRoom { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("were not removed: ") && text.contains(&backup.name), "{text}");
+}
+
 #[test]
 fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
     let place = Place::new();

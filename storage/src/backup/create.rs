@@ -64,7 +64,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BackupError`]. Earlier backups stay complete. [`BackupError::NoRoom`] below the watermark of the disk, if the
-    /// backups are on that of the data folder; files that no backup needs are removed then.
+    /// backups are on that of the data folder; files that no backup needs are removed then, or the error says why not.
     pub fn backup(
         &self,
         new: &NewBackup<'_>,
@@ -107,10 +107,12 @@ impl Store {
         });
         // If this fails, the next backup fails with the error, because the folder exists.
         let _ = remove_checkpoint(data);
-        let Some(reason) = room.refused() else { return done };
+        let Some(mut reason) = room.refused() else { return done };
         // What this backup has written would keep the node from writing. If this fails, an operator has to remove it.
         drop(held);
-        let _ = backups.prune(usize::MAX, new.now_unix_s);
+        if let Err(error) = backups.prune(usize::MAX, new.now_unix_s) {
+            reason = format!("{reason}; files that no backup needs were not removed: {error}");
+        }
         Err(BackupError::NoRoom { reason })
     }
 
