@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub use checkpoints::{OtherCheckpoint, SignedAgain};
 use log_error::LogError;
-pub use rates::{OtherRate, other_rates};
+pub use rates::{OtherRate, OtherRates, other_rates};
 use tallies::OtherMinutes;
 pub use tallies::OtherTally;
 

@@ -5,11 +5,12 @@ use super::*;
 use crate::replay::dependency_tests::{LogWithChain, of_chain};
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{
-    Draft, MemoryLog, NODE, WITNESS, checkpoint, declared, draft, key, ns_of,
+    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, declared, draft, key, ns_of,
 };
 use crate::replay::{FaultKind, Usage};
 use hawser_proto::Address;
 use hawser_proto::envelope::UnsealedEnvelope;
+use hawser_rules::Rate;
 use std::collections::BTreeMap;
 
 fn only(first: &MemoryLog, second: &MemoryLog, by: ComparedBy) -> StrandDifference {
@@ -165,9 +166,11 @@ fn planted_faults_beside_the_envelopes_are_named_and_no_others() {
             let told: Vec<_> =
                 found.signed_again.iter().map(|it| (it.size, it.signer, it.what)).collect();
             assert_eq!(told, again, "{name}");
-            let (rates, count) = other_rates(first, second).unwrap();
-            let expected = u64::from(kind == FaultKind::Rates);
-            assert_eq!((rates.len() as u64, count), (expected, expected), "{name}");
+            let rates = other_rates(first, second).unwrap();
+            // A replay finds that the chain does not have it.
+            let unread = u64::from(kind == FaultKind::Rates);
+            let expected = OtherRates { unread, ..OtherRates::default() };
+            assert_eq!(rates, expected, "{name}");
             let is_told = matches!(
                 kind,
                 FaultKind::Usage | FaultKind::Congestion | FaultKind::CheckpointSignature
@@ -179,6 +182,35 @@ fn planted_faults_beside_the_envelopes_are_named_and_no_others() {
             assert_eq!((found.compared_tallies, found.signed_again.len()), (0, 0), "{name}");
         }
     }
+}
+
+/// One keeper reads a new rate from the chain before the other one does, and a liar leaves one out.
+#[test]
+fn a_rate_that_one_keeper_has_not_read_yet_is_no_difference_and_one_that_is_left_out_is() {
+    let rate = |after_s| Rate { start_unix_s: RATE.start_unix_s + after_s, ..RATE };
+    let of = |rates: &[Rate], until_s: Option<u64>| {
+        let rates_until_ns = until_s.map(|until_s| i64::try_from(until_s).unwrap() * 1_000_000_000);
+        MemoryLog { rates: rates.to_vec(), rates_until_ns, ..MemoryLog::honest(20) }
+    };
+    let told = |first: &MemoryLog, second: &MemoryLog| {
+        let found = other_rates(first, second).unwrap();
+        let turned = other_rates(second, first).unwrap();
+        assert_eq!((found.count, found.unread), (turned.count, turned.unread));
+        let after_s = |it: &OtherRate| it.start_unix_s - RATE.start_unix_s;
+        (found.first.iter().map(after_s).collect::<Vec<u64>>(), found.unread)
+    };
+    let all = of(&[RATE, rate(1000), rate(2000)], None);
+    let start_s = RATE.start_unix_s;
+    for until_s in [None, Some(start_s), Some(start_s + 999)] {
+        assert_eq!(told(&all, &of(&[RATE], until_s)), (vec![], 2), "{until_s:?}");
+    }
+    // Its keeper says that these are all up to here.
+    assert_eq!(told(&all, &of(&[RATE], Some(start_s + 1000))), (vec![1000], 1));
+    // It has read the rate behind.
+    assert_eq!(told(&all, &of(&[RATE, rate(2000)], None)), (vec![1000], 0));
+    let other = Rate { target_rate_per_minute: RATE.target_rate_per_minute + 1, ..rate(2000) };
+    assert_eq!(told(&all, &of(&[RATE, rate(1000), other], None)), (vec![2000], 0));
+    assert_eq!(told(&all, &of(&[], None)), (vec![], 0), "it shows none");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `hawser audit compare`: the places at which logs differ, and the differences.
 
 use hawser_audit::compare::{
-    ComparedBy, ComparedPlaces, OtherRate, Side, SignedAgain, StrandDifference, compare,
-    other_rates,
+    ComparedBy, ComparedPlaces, OtherRate, OtherRates, Side, SignedAgain, StrandDifference,
+    compare, other_rates,
 };
 use hawser_audit::replay::{LogSource, SourceError};
 use hawser_node::error::{RunError, RunErrorKind};
@@ -59,8 +59,7 @@ struct LogComparison<'a> {
     second: &'a str,
     by: ComparedBy,
     strands: Vec<StrandDifference>,
-    /// The first rates that differ, and their number.
-    rates: (Vec<OtherRate>, u64),
+    rates: OtherRates,
     places: ComparedPlaces,
     tallies: u64,
 }
@@ -74,7 +73,7 @@ impl<'a> LogComparison<'a> {
         let strands = compare(log, other, by)?;
         let rates = match by {
             ComparedBy::Rows => other_rates(log, other)?,
-            ComparedBy::StoredTrees => (Vec::new(), 0),
+            ComparedBy::StoredTrees => OtherRates::default(),
         };
         let mut places = ComparedPlaces::default();
         strands.iter().for_each(|strand| places.add(strand.compared));
@@ -83,7 +82,7 @@ impl<'a> LogComparison<'a> {
     }
 
     fn is_equal(&self) -> bool {
-        self.strands.iter().all(StrandDifference::is_equal) && self.rates.1 == 0
+        self.strands.iter().all(StrandDifference::is_equal) && self.rates.count == 0
     }
 
     /// Returns true if nothing was there to be compared. Two nodes that show nothing are not equal for that.
@@ -113,8 +112,9 @@ impl<'a> LogComparison<'a> {
             "strands": self.strands.len(),
             "differing": differing,
             "signed_again": signed_again,
-            "other_rates": self.rates.0,
-            "other_rate_count": self.rates.1,
+            "other_rates": self.rates.first,
+            "other_rate_count": self.rates.count,
+            "unread_rates": self.rates.unread,
         })
     }
 
@@ -126,9 +126,16 @@ impl<'a> LogComparison<'a> {
             }
             print_signed_again(strand);
         }
-        for OtherRate { start_unix_s, text } in &self.rates.0 {
+        for OtherRate { start_unix_s, text } in &self.rates.first {
             output::line(format_args!(
                 "the rates from unix second {start_unix_s} in {first} and {second}: {text}"
+            ));
+        }
+        if self.rates.unread > 0 {
+            let rates = usize::try_from(self.rates.unread).unwrap_or(usize::MAX);
+            let rates = output::count(rates, "newer rate");
+            output::line(format_args!(
+                "{first} and {second}: {rates} in one of them, which the other keeper may not have read yet"
             ));
         }
         let strands = output::count(self.strands.len(), "strand");
