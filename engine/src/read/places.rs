@@ -6,31 +6,43 @@ use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Validity};
 use super::error::QueryError;
 use super::limits::is_deliverable;
 
-/// Returns true if a place of a chain, which this view has, certainly is no envelope that readers of `topic` get: it is
-/// one of another topic, or one that breaks a rule, or the chain's rules leave the place empty.
+/// The owner of a place of a chain, as the readers of a topic see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlaceOwner {
+    /// The topic has an envelope there that its readers get.
+    Topic,
+    /// The place certainly is no envelope that they get: it is one of another topic, or one that breaks a rule, or the
+    /// chain's rules leave the place empty.
+    Elsewhere,
+    /// Neither is certain.
+    Unknown,
+}
+
+/// Returns the owner of a place of a chain, which this view has, for the readers of `topic`.
 ///
 /// A place that cannot be read in the log is not certain. Any payer can name it in any topic, and its readers must not
 /// fail with it.
 ///
 /// Costs a seek, and two more if the topic has no such envelope.
-pub(crate) fn is_elsewhere(
+pub(crate) fn owner_of(
     snapshot: &Snapshot<'_>,
     topic: &Topic,
     place: EnvelopeId,
-) -> Result<bool, QueryError> {
+) -> Result<PlaceOwner, QueryError> {
     let row = match snapshot.topics().seek(topic.as_bytes(), place) {
         Ok(row) => row,
         // The log tells the place, and not its topic.
-        Err(ReadError::Rebuilding { .. }) => return Ok(false),
+        Err(ReadError::Rebuilding { .. }) => return Ok(PlaceOwner::Unknown),
         Err(error) => return Err(error.into()),
     };
     if row.is_some_and(|row| row.id == place && is_deliverable(row.len_bytes as usize)) {
-        return Ok(false);
+        return Ok(PlaceOwner::Topic);
     }
     let after = EnvelopeId { sequence: place.sequence.previous(), ..place };
-    Ok(match snapshot.log(after, place.sequence).next() {
+    let is_elsewhere = match snapshot.log(after, place.sequence).next() {
         Some(Ok(LogItem::Envelope { validity, .. })) => validity != Validity::Waiting,
         Some(Ok(LogItem::Skipped { reason, .. })) => reason == SkipReason::Void,
         Some(Err(_)) | None => false,
-    })
+    };
+    Ok(if is_elsewhere { PlaceOwner::Elsewhere } else { PlaceOwner::Unknown })
 }

@@ -118,7 +118,7 @@ pub(crate) struct PagePlan {
     lanes: LaneTable,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
-    /// The commits that a query does not show, each with the place of its topic in the plan.
+    /// The commits of the present page that a query does not show, each with the place of its topic in the plan.
     left_out: BTreeSet<(usize, EnvelopeId)>,
     /// The charge for its lanes, if the reader is charged for them between turns.
     charge: Option<HeldMemory>,

@@ -15,6 +15,7 @@ use hawser_storage::{
 use prost::Message as _;
 
 use super::error::QueryError;
+use super::places::PlaceOwner;
 use super::rows::{ROWS_PER_SEEK, Rows};
 use crate::committed::Committed;
 use crate::ports::Clock;
@@ -49,9 +50,13 @@ impl MemoryRows {
         self.rows.iter().map(|((topic, _), row)| (topic, row))
     }
 
-    /// Returns true if `place` has an envelope, and that is of another topic.
-    pub(crate) fn is_elsewhere(&self, topic: &Topic, place: EnvelopeId) -> bool {
-        self.rows.keys().any(|(other, id)| *id == place && other != topic)
+    /// Returns the owner of a place for the readers of a topic.
+    pub(crate) fn owner_of(&self, topic: &Topic, place: EnvelopeId) -> PlaceOwner {
+        match self.rows.keys().find(|(_, id)| *id == place) {
+            Some((owner, _)) if owner == topic => PlaceOwner::Topic,
+            Some(_) => PlaceOwner::Elsewhere,
+            None => PlaceOwner::Unknown,
+        }
     }
 
     fn step(&mut self, topic: &Topic, from: Bound<EnvelopeId>) -> Option<TopicRow> {

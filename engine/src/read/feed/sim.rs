@@ -371,7 +371,7 @@ impl Stream {
                 let topics = 1 + dice.index(3);
                 let page = plan.next_turn(&mut node.rows, limits, topics);
                 let mut page = page.expect("memory does not fail");
-                plan.leave_out_strays(&mut page, |of, at| Ok(node.rows.is_elsewhere(of, at)))
+                plan.leave_out_strays(&mut page, |of, at| Ok(node.rows.owner_of(of, at)))
                     .expect("memory does not fail");
                 let bytes = |id| {
                     let found = node.by_offset.iter().find(|item| item.id == id);

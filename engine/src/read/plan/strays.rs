@@ -19,6 +19,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use super::{PagePlan, PlanTopic};
 use crate::read::error::QueryError;
 use crate::read::page::PlannedPage;
+use crate::read::places::PlaceOwner;
 use crate::read::rows::is_commit_read;
 
 impl PlanTopic {
@@ -38,16 +39,16 @@ impl PlanTopic {
 
 impl PagePlan {
     /// Removes strays from the next page of this plan. An envelope is none if its reader has a commit of the place on
-    /// which it depends, or a later one: also one that stands before it in the page. `is_elsewhere` is asked about
-    /// other places, at most once for each topic and place. Returns the number of these questions.
+    /// which it depends, or a later one: also one that stands before it in the page. `owner_of` is asked about other
+    /// places, at most once for each topic and place. Returns the number of these questions.
     ///
     /// The page may be empty then, also if it is not finished.
     pub(crate) fn leave_out_strays(
         &mut self,
         page: &mut PlannedPage,
-        mut is_elsewhere: impl FnMut(&Topic, EnvelopeId) -> Result<bool, QueryError>,
+        mut owner_of: impl FnMut(&Topic, EnvelopeId) -> Result<PlaceOwner, QueryError>,
     ) -> Result<usize, QueryError> {
-        let mut known: BTreeMap<(usize, EnvelopeId), bool> = BTreeMap::new();
+        let mut known: BTreeMap<(usize, EnvelopeId), PlaceOwner> = BTreeMap::new();
         let mut commits: BTreeMap<usize, SequenceId> = BTreeMap::new();
         let mut stays = vec![true; page.rows.len()];
         let mut depends_on = std::mem::take(&mut page.depends_on).into_iter().peekable();
@@ -61,13 +62,21 @@ impl PagePlan {
                     continue;
                 }
                 let is_never_before = is_commit && !is_commit_read(on, row.id.sequence.previous());
-                let is_stray = is_never_before
-                    || self.left_out.contains(&(row.topic, on))
-                    || match known.entry((row.topic, on)) {
-                        Entry::Occupied(entry) => *entry.get(),
-                        Entry::Vacant(entry) => *entry.insert(is_elsewhere(&planned.topic, on)?),
-                    };
-                stays[place] &= !is_stray;
+                if is_never_before || self.left_out.contains(&(row.topic, on)) {
+                    stays[place] = false;
+                    continue;
+                }
+                let owner = match known.entry((row.topic, on)) {
+                    Entry::Occupied(entry) => *entry.get(),
+                    Entry::Vacant(entry) => *entry.insert(owner_of(&planned.topic, on)?),
+                };
+                // A query that has started over has shown nothing up to there.
+                let is_passed = planned.is_of_query() && self.out.covers(on);
+                stays[place] &= match owner {
+                    PlaceOwner::Topic => !is_passed,
+                    PlaceOwner::Elsewhere => false,
+                    PlaceOwner::Unknown => true,
+                };
             }
             if is_commit && stays[place] {
                 commits.insert(row.topic, row.id.sequence);
@@ -92,6 +101,7 @@ impl PagePlan {
     /// Starts over behind `reached`: everything up to there has gone out, or is not shown.
     pub(crate) fn restart_after(&mut self, reached: &Cursor) {
         self.out.merge(reached);
+        self.left_out.clear();
         self.restart();
     }
 }

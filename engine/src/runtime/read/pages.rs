@@ -17,7 +17,7 @@ use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogFilling, LogPage, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
 use crate::read::page::{PageRow, PlannedPage};
-use crate::read::places::is_elsewhere;
+use crate::read::places::owner_of;
 use crate::read::plan::PagePlan;
 
 /// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
@@ -116,8 +116,7 @@ impl TopicsRead {
                 page
             }
         };
-        self.plan
-            .leave_out_strays(&mut page, |topic, place| is_elsewhere(&snapshot, topic, place))?;
+        self.plan.leave_out_strays(&mut page, |topic, place| owner_of(&snapshot, topic, place))?;
         let bytes = answer_bytes(page.rows.len(), page.len_bytes);
         if bytes > 0 && !log.memory.take(bytes) {
             page.drop_envelopes();

@@ -17,7 +17,7 @@ use crate::read::limits::{BatchLimits, wire_len_bytes};
 use crate::read::memory::{HeldMemory, PageMemory};
 use crate::read::newest::newest_visible;
 use crate::read::page::{Filling, PlannedPage};
-use crate::read::places::is_elsewhere;
+use crate::read::places::owner_of;
 use crate::read::plan::{PagePlan, PlanTopic, SORTED_TOPICS_MIN, in_index};
 use crate::read::rows::{BYTES_PER_ROW, ROWS_PER_SEEK, Rows as _};
 use crate::runtime::ANSWER_LEN_BYTES_MAX;
@@ -172,8 +172,8 @@ impl TopicsQuery {
                 return Ok(spent);
             }
             let reached: Cursor = page.rows.iter().map(|row| row.id).collect();
-            let asked = plan
-                .leave_out_strays(&mut page, |topic, place| is_elsewhere(snapshot, topic, place))?;
+            let asked =
+                plan.leave_out_strays(&mut page, |topic, place| owner_of(snapshot, topic, place))?;
             spent += asked * ROWS_PER_PLACE;
             if page.rows.is_empty() && !page.finished {
                 // An empty page would say that there is no more.

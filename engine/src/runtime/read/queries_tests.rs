@@ -504,3 +504,29 @@ fn a_view_has_every_place_up_to_its_heads_while_the_log_grows() {
     });
     assert_eq!(log.heads_and_view().0.get(OriginatorId(100)).0, 3000);
 }
+
+/// Any account may have the chain order thousands of such commits before the first one of a group.
+#[test]
+fn commits_that_a_query_leaves_out_take_memory_for_one_page_alone() {
+    const STRAYS: u64 = 2_000;
+    let store = store();
+    let at = |sequence: u64| i64::try_from(sequence).unwrap();
+    let elsewhere = id(0, 1);
+    let mut changes = vec![append(&committed(elsewhere, name(2), 1, Vec::new()))];
+    changes.extend((2..2 + STRAYS).map(|sequence| {
+        append(&committed(id(0, sequence), name(1), at(sequence), vec![elsewhere]))
+    }));
+    let on_stray = committed(id(100, 1), name(1), at(2 * STRAYS), vec![id(0, 2)]);
+    let on_nothing = committed(id(100, 2), name(1), at(3 * STRAYS), Vec::new());
+    changes.extend([append(&on_stray), append(&on_nothing)]);
+    store.commit(&changes).unwrap();
+    let mut query = reader(&store).topics_query(vec![name(1)], &Cursor::new(), 1);
+    let mut most_bytes = 0;
+    let (page, turns) = in_turns(|| {
+        let answer = query.turn();
+        most_bytes = query.plan.as_ref().map_or(0, PagePlan::held_bytes).max(most_bytes);
+        answer
+    });
+    assert_eq!(ids_of(&page), [id(100, 2)]);
+    assert!(turns > 2 && most_bytes < 2048, "{turns} turns, {most_bytes} bytes");
+}
