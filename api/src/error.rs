@@ -172,7 +172,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             limited(&text, "PAYER_RATE", whole_s)
         }
-        CallError::Publish(PublishError::Busy) => limited(&text, "OVERLOADED", RETRY_AFTER_BUSY_S),
+        CallError::Publish(PublishError::Busy) => busy(&text),
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }
@@ -241,6 +241,12 @@ fn unpaid(index: usize, text: &str) -> Status {
     details.into_status(Code::FailedPrecondition, text)
 }
 
+/// Renders the refusal of a publish that found no room. Its reason is not that of a connection which is closed: the
+/// publishes of such a connection go on, and nothing of this one was taken.
+fn busy(text: &str) -> Status {
+    limited(text, "PUBLISHES_IN_FLIGHT", RETRY_AFTER_BUSY_S)
+}
+
 fn unavailable(text: String, retry_after_s: u64) -> Status {
     let retry_after_s = Some(retry_after_s);
     let details = StatusDetails { retry_after_s, ..StatusDetails::of("UNAVAILABLE") };
@@ -272,7 +278,8 @@ mod tests {
         let status = into_status(PublishError::Busy);
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.metadata().contains_key("retry-after"), "{status:?}");
-        assert!(String::from_utf8_lossy(status.details()).contains("OVERLOADED"), "{status:?}");
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        assert!(details.contains("PUBLISHES_IN_FLIGHT"), "{status:?}");
     }
 
     #[test]

@@ -23,6 +23,9 @@ const RETRY_AFTER_UNABLE_S: u64 = 5;
 const REFUSED_LINES: &str = "error processing payer envelopes:";
 /// The beginning of such a line about a key package, in front of its place.
 const KEY_PACKAGE: &str = "could not validate key package. index ";
+/// The reasons with which a node turns a publish away without taking anything of it. A node that closes a connection
+/// names another one (`OVERLOADED`), because the publish goes on.
+const TURNED_AWAY: [&str; 2] = ["PAYER_RATE", "PUBLISHES_IN_FLIGHT"];
 /// The text of an envelope that a node refuses for others of the same call.
 const WITH_OTHERS: &str = "it is refused with other envelopes of the request, which the node names";
 
@@ -248,11 +251,11 @@ impl NodeError {
     }
 
     /// Returns true if the node may have published the envelopes although the attempt failed. The node has certainly
-    /// not published them if it was never called or reached, or has refused them.
+    /// not published them if it was never called or reached, or has refused them or turned them away.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Unable(_) | Self::NotCalled(_) => false,
-            Self::Failed(status) => !never_connected(status),
+            Self::Failed(status) => !never_connected(status) && !turns_away(status),
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
         }
     }
@@ -303,6 +306,13 @@ fn details_of(status: &Status, reason: Cow<'static, str>) -> Bytes {
 /// write. A status of a broken connection, or of a proxy before the node, does not say it.
 fn names_next_try(status: &Status) -> bool {
     status.metadata().contains_key(RETRY_AFTER)
+}
+
+/// Returns true if a node turns a publish away for one of [`TURNED_AWAY`].
+fn turns_away(status: &Status) -> bool {
+    let reason = StatusDetails::reason_of(status);
+    status.code() == Code::ResourceExhausted
+        && reason.is_some_and(|reason| TURNED_AWAY.contains(&reason.as_str()))
 }
 
 fn never_connected(status: &Status) -> bool {
@@ -443,6 +453,24 @@ mod tests {
         assert_eq!(refused.is_of_node(), Some(false));
         let failed = NodeError::Failed(Status::internal("a disk"));
         assert_eq!([timeout, failed].map(|error| error.is_of_node()), [Some(true); 2]);
+    }
+
+    /// Otherwise a caller's budget pays for envelopes that a busy node has not looked at.
+    #[test]
+    fn a_node_that_turns_a_publish_away_has_not_published_it() {
+        let of = |reason: &'static str, code| {
+            let status = StatusDetails::of(reason).into_status(code, "later");
+            NodeError::Failed(status).may_be_published()
+        };
+        for reason in TURNED_AWAY {
+            assert!(!of(reason, Code::ResourceExhausted), "{reason}");
+            assert!(of(reason, Code::Unavailable), "{reason}");
+        }
+        for reason in ["OVERLOADED", "ANSWER_TOO_LARGE"] {
+            assert!(of(reason, Code::ResourceExhausted), "{reason}");
+        }
+        let untold = NodeError::Failed(Status::resource_exhausted("later"));
+        assert!(untold.may_be_published());
     }
 
     #[test]
