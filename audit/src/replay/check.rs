@@ -125,14 +125,16 @@ impl Checker {
         is_other.then(|| {
             format!(
                 "strand {}: marks of envelopes from absences: its keeper has set them by other absences than the \
-                 given ones, or by an earlier version of their rule, and sets them anew when it runs",
+                 given ones, or by an earlier version of their rule, and sets them anew when it runs; if marks of the \
+                 strand are named, read the registry again, because an older one lacks the newest absences",
                 self.originator
             )
         })
     }
 
     /// Combines the verdict of all other rules with the rule of absence. A stored mark of an envelope from an absence
-    /// may also be the one that follows from the absences by which the keeper has judged: it was right then.
+    /// may also be the one that follows from the absences by which the keeper has judged: it was right then. Not the
+    /// mark of an absence that the registry lacks: a keeper could make one up, and hide envelopes by it.
     fn by_absence(
         &self,
         originator_ns: i64,

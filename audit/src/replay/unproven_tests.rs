@@ -63,6 +63,29 @@ fn marks_that_a_keeper_set_before_it_knew_of_an_absence_are_no_fault() {
     assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), (11..=30).collect::<Vec<_>>());
 }
 
+/// A keeper that makes an absence up hides envelopes from its readers. Only the chain tells it from a keeper that has read
+/// more of the chain than the given registry has.
+#[test]
+fn marks_of_an_absence_that_the_registry_lacks_are_named_and_a_newer_registry_decides() {
+    let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };
+    let absences = Absences::new(vec![away]).unwrap();
+    let mut log = MemoryLog::honest(30);
+    for at in 11..=30 {
+        sign_at(&mut log, at, StoredMark::Invalid(17), &draft(at, ns_of(at)));
+    }
+    log.judged_by = Some(absences.to_bytes());
+    let mut settings = settings();
+    let report = replay(&log, &settings);
+    let mut found = named(&report);
+    found.retain(|(kind, ..)| *kind == FaultKind::WrongMark);
+    assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), (11..=30).collect::<Vec<_>>());
+    assert!(report.unchecked.join("; ").contains("read the registry again"), "{report:?}");
+    settings.registry = settings.registry.with_absences([(NODE, absences)]);
+    let report = replay(&log, &settings);
+    assert_eq!((named(&report), report.verdict()), (Vec::new(), "clean"));
+    assert!(!report.unchecked.join("; ").contains("read the registry again"), "{report:?}");
+}
+
 /// A node of other software computes the expiry when it signs, which may be long after it dated the envelope.
 #[test]
 fn an_envelope_that_expires_late_is_no_fault_of_its_node_unless_its_fees_are() {
