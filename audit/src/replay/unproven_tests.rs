@@ -63,8 +63,8 @@ fn marks_that_a_keeper_set_before_it_knew_of_an_absence_are_no_fault() {
     assert_eq!(found.iter().map(|it| it.1).collect::<Vec<_>>(), (11..=30).collect::<Vec<_>>());
 }
 
-/// A keeper that makes an absence up hides envelopes from its readers. Only the chain tells it from a keeper that has read
-/// more of the chain than the given registry has.
+/// A keeper that makes an absence up hides envelopes from its readers. Only the chain tells it from a keeper that has
+/// read more of the chain than the given registry has.
 #[test]
 fn marks_of_an_absence_that_the_registry_lacks_are_named_and_a_newer_registry_decides() {
     let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };
