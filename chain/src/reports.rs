@@ -2,8 +2,8 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account. If a transaction is not mined because the price of gas has risen since, the next transaction replaces it. If
-//! every endpoint refuses its fees, it is sent again with higher ones. A single endpoint of several that denies the
+//! account. If a transaction is not mined because the price of gas has risen since, the next transaction replaces it.
+//! If every endpoint refuses its fees, it is sent again with higher ones. A single endpoint of several that denies the
 //! contract, or shows another contract, stops no call.
 
 use std::cmp::Reverse;

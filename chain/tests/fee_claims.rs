@@ -26,7 +26,8 @@ crate::on_both_kinds_of_chain! {
     fees_are_claimed_once_and_paid_out
 }
 
-/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node. Returns its id.
+/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node. Returns its
+/// id.
 async fn report(
     setup: &Administration,
     originator: u32,

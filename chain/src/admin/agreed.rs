@@ -75,7 +75,7 @@ pub async fn reports(
     Ok(reports)
 }
 
-/// Settled leaves, which are equal if their payers and amounts are: each endpoint is searched from its own newest block.
+/// Settled leaves, which are equal if their payers and amounts are. Each endpoint is searched from its newest block.
 struct ShownLeaves(SettledLeaves);
 
 impl PartialEq for ShownLeaves {
@@ -118,8 +118,8 @@ fn at(network: &Network, settlement: Chain) -> Network {
     Network { settlement, ..network.clone() }
 }
 
-/// Returns the answer that most of the endpoints give, and their number, and logs those that give another one. A reading
-/// is repeated within `time_max`, which is also the limit of one endpoint.
+/// Returns the answer that most of the endpoints give, and their number, and logs those that give another one. A
+/// reading is repeated within `time_max`, which is also the limit of one endpoint.
 async fn agree<T, F, Fut>(
     endpoints: &Endpoints,
     time_max: Duration,

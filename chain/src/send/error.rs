@@ -216,8 +216,8 @@ pub enum SendError {
         /// The message of one endpoint.
         said: String,
     },
-    /// Every endpoint refuses the transaction because of its fees. A lying endpoint may have kept it, so it may still be
-    /// mined. Until then another attempt has the same nonce.
+    /// Every endpoint refuses the transaction because of its fees. A lying endpoint may have kept it, so it may still
+    /// be mined. Until then another attempt has the same nonce.
     #[error(
         "every endpoint refuses the fees of transaction {hash}: {said}. If one of them lies, it has the transaction \
          nevertheless: look for it before trying again"
