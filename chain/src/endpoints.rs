@@ -430,7 +430,8 @@ pub(crate) fn is_endpoints_fault(error: &RequestError) -> bool {
 }
 
 /// Returns true if an endpoint refuses because of too many requests.
-pub(crate) fn is_rate_limit(error: &RequestError) -> bool {
+#[must_use]
+pub fn is_rate_limit(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
     *code == 429 || names_rate_limit(message)
 }

@@ -2,8 +2,9 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account. If a transaction is not mined because the price of gas has risen since, the next transaction replaces it. A
-//! single endpoint of several that denies the contract, or shows another contract, stops no call.
+//! account. If a transaction is not mined because the price of gas has risen since, the next transaction replaces it.
+//! If every endpoint refuses its fees, it is sent again with higher ones. A single endpoint of several that denies the
+//! contract, or shows another contract, stops no call.
 
 use std::cmp::Reverse;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::prices;
 use crate::send::{
     Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
+    with_doubled_fees,
 };
 use crate::spending::{KeptSpending, SpendingLimits, SpentFileError};
 
@@ -242,20 +244,49 @@ impl ReportManager {
     /// `hour_max`. The cost counts for an hour. It also counts if the endpoint refuses the transaction, because the
     /// endpoint may have kept it. If the transaction takes the place of an earlier one, the part that both cost counts
     /// twice. Returns the gas that the transaction took.
+    ///
+    /// If every endpoint refuses the fees, the call is sent again with higher ones, up to a bound. The nonce stays: an
+    /// endpoint may have kept the first transaction, and one of the two is mined.
     async fn send(&self, call: &Call, hour_max: Wei) -> Result<Gas, ReportManagerError> {
         let sender = self.sender().await?;
         let quote = sender.quote_up_to(call, self.limits.gas_price_max).await?;
-        let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
-        // Endpoints may state any price.
+        let present = quote.max_fee_per_gas;
+        let (mut quote, mut replaced) = self.in_place_of_stuck(&sender, quote).await?;
+        loop {
+            self.take_cost(&quote, hour_max).await?;
+            let sent = sender.send_in_place_of(replaced, call, &quote).await;
+            self.note_outcome(&sender, replaced, &quote, &sent).await;
+            match sent {
+                Err(SendError::TooCheap { hash, nonce, said }) => {
+                    let Some(raised) = with_doubled_fees(&quote, present) else {
+                        return Err(SendError::TooCheap { hash, nonce, said }.into());
+                    };
+                    let price_wei = raised.max_fee_per_gas.0;
+                    tracing::info!(
+                        nonce,
+                        price_wei,
+                        said,
+                        "raises fees that every endpoint refuses"
+                    );
+                    (quote, replaced) = (raised, Some(nonce));
+                }
+                sent => return Ok(Gas(sent?.gas_used)),
+            }
+        }
+    }
+
+    /// Adds the highest cost of a transaction with this quote to the cost of the hour.
+    ///
+    /// # Errors
+    /// The ceiling that it would exceed: endpoints may state any price.
+    async fn take_cost(&self, quote: &Quote, hour_max: Wei) -> Result<(), ReportManagerError> {
         let (price, cost) = (quote.max_fee_per_gas, Wei::of_chain(quote.fee_max()));
         let spending = self.spending.clone();
         let taking =
             tokio::task::spawn_blocking(move || spending.lock().take_up_to(hour_max, price, cost));
         let within = taking.await.expect("a panic ends the process");
         within?.map_err(SendError::Ceiling)?;
-        let sent = sender.send_in_place_of(replaced, call, &quote).await;
-        self.note_outcome(&sender, replaced, &quote, &sent).await;
-        Ok(Gas(sent?.gas_used))
+        Ok(())
     }
 
     /// Returns the nonce that holds up the account, if there is one, and the quote at fees for which nodes let its

@@ -26,14 +26,15 @@ crate::on_both_kinds_of_chain! {
     fees_are_claimed_once_and_paid_out
 }
 
-/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node.
+/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node. Returns its
+/// id.
 async fn report(
     setup: &Administration,
     originator: u32,
     index: u64,
     payer: Address,
     picodollars: u128,
-) {
+) -> B256 {
     let node_ids = vec![100];
     let leaf = (payer, U256::from(picodollars)).abi_encode();
     let hashed = |parts: &[&[u8]]| keccak256(parts.concat());
@@ -73,6 +74,7 @@ async fn report(
         };
         setup.admin.send(&Call::new(manager, &settle)).await.unwrap();
     }
+    digest
 }
 
 /// Gives the protocol a share of 1 %, which `recipient` gets.
@@ -250,4 +252,30 @@ async fn no_more_reports_are_read_at_an_endpoint_than_most_of_them_show() {
     // The longest call is the one that names the reports to read.
     assert!(other.longest_call() > 0);
     assert_eq!(lying.longest_call(), other.longest_call());
+}
+
+/// A node seems to have lied if the chain took other amounts for its report than the endpoint in use shows.
+#[tokio::test]
+async fn amounts_that_one_endpoint_hides_are_those_that_most_endpoints_show() {
+    let setup = Administration::new(ChainBackend::Embedded).await;
+    setup.carry_out(&nodes::add(&setup.network, &new_node(1)).await.unwrap()).await;
+    setup.carry_out(&nodes::add_canonical(&setup.network, NODE).await.unwrap()).await;
+    let payer = setup.admin.account();
+    let id = report(&setup, 100, 0, payer, 1_000_000_000_000).await;
+
+    let direct = setup.pair.settlement.endpoint().to_owned();
+    let (lying, honest) = (Proxy::start(&direct, 0).await, Proxy::start(&direct, 0).await);
+    lying.set(|faults| faults.forked_at = Some(0));
+    let read = async |urls: Vec<String>| {
+        let endpoints = Endpoints::new("settlement", &urls, pair::SETTLEMENT_ID).unwrap();
+        agreed::settled_leaves(&setup.network, &endpoints, id.0, 1, 1_000_000).await
+    };
+    let taken = vec![(payer, usd("1"))];
+    let of_three = read(vec![lying.url(), honest.url(), direct.clone()]).await.unwrap();
+    assert_eq!((&of_three.leaves, of_three.shown_by), (&taken, 2));
+    assert!(lying.spoilt() > 0, "it was asked, too");
+    let alone = read(vec![direct.clone()]).await.unwrap();
+    assert_eq!((&alone.leaves, alone.shown_by), (&taken, 1), "a single one is believed");
+    let of_two = read(vec![lying.url(), direct]).await;
+    assert!(matches!(of_two, Err(AdminError::ReportsContradicted { .. })), "{of_two:?}");
 }

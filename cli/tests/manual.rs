@@ -21,6 +21,13 @@ fn each_command_has_a_page_that_man_understands() {
         assert!(names.contains(&name), "{name} has no page");
     }
     let text = |name: &str| fs::read_to_string(folder.join(format!("{name}.1"))).unwrap();
+    for (first, other) in [
+        ("hawser-truncate-strand", "hawser-recut"),
+        ("hawser-audit-report", "hawser-audit-verify-evidence"),
+        ("hawser-import-xmtpd", "hawser-import-xmtpd-postgres"),
+    ] {
+        assert_eq!(text(other), text(first), "the page of another name");
+    }
     let root = text("hawser");
     for line in stdout(&run(&["--help"])).lines().filter_map(|line| line.strip_prefix("  ")) {
         let command = line.split_whitespace().next().unwrap_or_default();

@@ -1,9 +1,10 @@
-//! Payer reports on which the endpoints of the settlement chain agree.
+//! Payer reports, and the amounts of their settlements, on which the endpoints of the settlement chain agree.
 //!
 //! The attacker is an endpoint of the right chain that makes up a report, hides one, or states another root or end: a
 //! payer's honest bill, which is judged by them, would differ. It may also make up any number of reports, so that they
 //! take memory and time. So the endpoints first agree on the originators, then on the number of reports about each, and
-//! each endpoint is asked for these reports alone.
+//! each endpoint is asked for these reports alone. Or it moves an amount from one payer of a settlement to another one,
+//! so that an honest node seems to have lied.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,18 @@ use hawser_proto::OriginatorId;
 
 use super::fees::{OnchainReport, all_originators};
 use super::onchain_reports::{counted_reports, counts};
+use super::settled::{SettledLeaves, leaves_of};
 use super::{AdminError, Network};
 use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::send::{Chain, RequestError, ViewError};
 
-/// Time limits of one endpoint: for the originators, for the numbers of reports, and for all reports. Guesses: one
-/// call; some dozen calls for each originator; many thousand calls at a slow endpoint. Each call has its own limit.
+/// Time limits of one endpoint: for the originators, for the numbers of reports, for all reports, and for the
+/// settlements of one. Guesses: one call; some dozen calls for each originator; many thousand calls at a slow endpoint;
+/// some thousand searches. Each call has its own limit.
 const LIST_MAX: Duration = Duration::from_secs(30);
 const COUNTS_MAX: Duration = Duration::from_secs(150);
 const READ_MAX: Duration = Duration::from_secs(420);
+const SEARCH_MAX: Duration = Duration::from_secs(900);
 /// The part of a limit that is left for the others once more than half have answered: one of this number. A guess:
 /// endpoints differ by less.
 const GRACE_PART: u32 = 5;
@@ -47,7 +51,7 @@ pub async fn reports(
         async move { all_originators(&network).await }
     };
     let described = |all: &Vec<OriginatorId>| format!("originators: {}", all.len());
-    let originators = agree(endpoints, LIST_MAX, ask, described).await?;
+    let (originators, _) = agree(endpoints, LIST_MAX, ask, described).await?;
 
     let ask = |settlement| {
         let (network, originators) = (at(network, settlement), originators.clone());
@@ -57,7 +61,7 @@ pub async fn reports(
         let sum = all.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
         format!("reports: {sum}")
     };
-    let agreed = agree(endpoints, COUNTS_MAX, ask, described).await?;
+    let (agreed, _) = agree(endpoints, COUNTS_MAX, ask, described).await?;
 
     let ask = |settlement| {
         let (network, agreed) = (at(network, settlement), agreed.clone());
@@ -67,7 +71,46 @@ pub async fn reports(
         let settled = all.iter().filter(|report| report.is_settled).count();
         format!("reports: {}, settled: {settled}", all.len())
     };
-    agree(endpoints, READ_MAX, ask, described).await
+    let (reports, _) = agree(endpoints, READ_MAX, ask, described).await?;
+    Ok(reports)
+}
+
+/// Settled leaves, which are equal if their payers and amounts are. Each endpoint is searched from its newest block.
+struct ShownLeaves(SettledLeaves);
+
+impl PartialEq for ShownLeaves {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.leaves == other.0.leaves
+    }
+}
+
+/// Returns the settled leaves of a report by its id, if more than half of the endpoints that answer show the same ones:
+/// see [`reports`]. Searches the newest `blocks_max` blocks, the last ones first, until `wanted` leaves are found.
+/// Compare their sum with what is known of the report, because a single endpoint is believed.
+///
+/// # Errors
+/// [`AdminError::ReportsContradicted`]; [`AdminError::NoAddress`] if the payer registry is not known; or the error of
+/// the last endpoint, if none answers.
+pub async fn settled_leaves(
+    network: &Network,
+    endpoints: &Endpoints,
+    report: [u8; 32],
+    wanted: u64,
+    blocks_max: u64,
+) -> Result<SettledLeaves, AdminError> {
+    if endpoints.hosts() < 2 {
+        return leaves_of(network, report, wanted, blocks_max).await;
+    }
+    let ask = |settlement| {
+        let network = at(network, settlement);
+        async move { leaves_of(&network, report, wanted, blocks_max).await.map(ShownLeaves) }
+    };
+    let described = |shown: &ShownLeaves| {
+        let sum: u128 = shown.0.leaves.iter().map(|(_, amount)| amount.get()).sum();
+        format!("settled leaves: {} of {sum} µ$", shown.0.leaves.len())
+    };
+    let (ShownLeaves(shown), shown_by) = agree(endpoints, SEARCH_MAX, ask, described).await?;
+    Ok(SettledLeaves { shown_by, ..shown })
 }
 
 /// Returns the network with another endpoint of the settlement chain.
@@ -75,14 +118,14 @@ fn at(network: &Network, settlement: Chain) -> Network {
     Network { settlement, ..network.clone() }
 }
 
-/// Returns the answer that most of the endpoints give, and logs those that give another one. A reading is repeated
-/// within `time_max`, which is also the limit of one endpoint.
+/// Returns the answer that most of the endpoints give, and their number, and logs those that give another one. A
+/// reading is repeated within `time_max`, which is also the limit of one endpoint.
 async fn agree<T, F, Fut>(
     endpoints: &Endpoints,
     time_max: Duration,
     ask: F,
     described: fn(&T) -> String,
-) -> Result<T, AdminError>
+) -> Result<(T, usize), AdminError>
 where
     T: PartialEq,
     F: Fn(Chain) -> Fut,
@@ -98,7 +141,8 @@ where
         };
         let answers = endpoints.each_soon_even_paused(times, named).await?;
         let is_last = left == 0 || began.elapsed() >= time_max;
-        let needs_more = answers.len() <= endpoints.hosts() / 2;
+        let answered_by = answers.len();
+        let needs_more = answered_by <= endpoints.hosts() / 2;
         match of_most(answers) {
             Ok((agreed, others)) if is_last || !needs_more => {
                 for (endpoint, other) in &others {
@@ -109,7 +153,7 @@ where
                         "an endpoint of the settlement chain shows other payer reports than most: they do not count"
                     );
                 }
-                return agreed;
+                return agreed.map(|agreed| (agreed, answered_by - others.len()));
             }
             Err(NoMajorityError(all)) if is_last => {
                 let shown = all.iter().map(|(endpoint, answer)| {

@@ -28,19 +28,21 @@ pub struct SettledLeaves {
     pub leaves: Vec<(Address, MicroDollars)>,
     /// The first block that was searched.
     pub first_block: u64,
-    /// Scheme, host and port of the endpoint that shows them. It may lie about the payers of a sum.
+    /// Scheme, host and port of an endpoint that shows them.
     pub endpoint: String,
+    /// The number of endpoints that show them. One alone may lie about the payers of a sum.
+    pub shown_by: usize,
 }
 
 /// The place of an event on the chain: its block, and its index there.
 pub(super) type EventPlace = (u64, u64);
 
 /// Returns the settled leaves of a report by its id. Searches the newest `blocks_max` blocks, the last ones first,
-/// until `wanted` leaves are found. Events of one endpoint: compare their sum with what is known of the report.
+/// until `wanted` leaves are found. They are the events of one endpoint.
 ///
 /// # Errors
 /// [`AdminError`] if the payer registry is not known, or the chain does not answer.
-pub async fn leaves_of(
+pub(super) async fn leaves_of(
     network: &Network,
     report: [u8; 32],
     wanted: u64,
@@ -79,7 +81,7 @@ pub async fn leaves_of(
         if first == lowest || found.len() as u64 >= wanted {
             let endpoint = network.settlement.endpoint().to_owned();
             let leaves = found.into_values().collect();
-            return Ok(SettledLeaves { leaves, first_block: first, endpoint });
+            return Ok(SettledLeaves { leaves, first_block: first, endpoint, shown_by: 1 });
         }
         last = first - 1;
     }

@@ -69,6 +69,7 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
+pub(crate) use submission::is_too_cheap;
 pub use times::TransactionTimes;
 pub use witnesses::Witnesses;
 pub(crate) use witnesses::{TransmitOutcome, WitnessedOutcome};

@@ -406,6 +406,15 @@ const FINAL: [&str; 14] = [
     "only replay-protected",
 ];
 
+/// Parts of error messages with which nodes refuse a transaction because of its fees.
+const TOO_CHEAP: [&str; 4] =
+    ["underpriced", "less than block base fee", "gas price too low", "gas price below minimum"];
+
+/// Returns true if a node refuses a transaction with this message because of its fees.
+pub(crate) fn is_too_cheap(message: &str) -> bool {
+    matches!(classify(message.to_owned()), SendOutcome::TooCheap(_))
+}
+
 /// Classifies a node's error message. JSON-RPC has no codes for these cases; the wordings are those
 /// of go-ethereum, which other nodes follow.
 ///
@@ -423,7 +432,7 @@ fn classify(message: String) -> SendOutcome {
         SendOutcome::Underpriced
     } else if has(&["nonce too high", "nonce gap"]) {
         SendOutcome::NonceAhead
-    } else if has(&["underpriced", "less than block base fee", "gas price too low"]) {
+    } else if has(&TOO_CHEAP) {
         SendOutcome::TooCheap(message)
     } else if has(&FINAL) {
         SendOutcome::Refused(message)

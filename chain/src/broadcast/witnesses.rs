@@ -60,8 +60,13 @@ pub(crate) enum TransmitOutcome {
     Unsure,
     /// An endpoint says that the nonce is used, perhaps by this transaction.
     NonceUsed,
+    /// An endpoint says that another transaction of the account has the nonce, and that these fees do not suffice to
+    /// replace it. No endpoint is known to have this one.
+    Outbid,
     /// An endpoint lacks transactions with lower nonces.
     NonceAhead,
+    /// Every endpoint refuses the transaction because of its fees. Holds the message of one.
+    TooCheap(String),
     /// Every endpoint refuses the transaction. Holds the message of one.
     Refused(String),
 }
@@ -248,13 +253,13 @@ impl Witnesses {
                 TransmitOutcome::Unsure
             }
             SendOutcome::Later => TransmitOutcome::Unsure,
-            SendOutcome::NonceUsed | SendOutcome::Underpriced => TransmitOutcome::NonceUsed,
+            SendOutcome::NonceUsed => TransmitOutcome::NonceUsed,
+            SendOutcome::Underpriced => TransmitOutcome::Outbid,
             SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => {
                 TransmitOutcome::NonceAhead
             }
-            SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
-                TransmitOutcome::Refused(reason)
-            }
+            SendOutcome::TooCheap(reason) => TransmitOutcome::TooCheap(reason),
+            SendOutcome::Refused(reason) => TransmitOutcome::Refused(reason),
         }
     }
 

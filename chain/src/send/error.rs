@@ -216,6 +216,20 @@ pub enum SendError {
         /// The message of one endpoint.
         said: String,
     },
+    /// Every endpoint refuses the transaction because of its fees. A lying endpoint may have kept it, so it may still
+    /// be mined. Until then another attempt has the same nonce.
+    #[error(
+        "every endpoint refuses the fees of transaction {hash}: {said}. If one of them lies, it has the transaction \
+         nevertheless: look for it before trying again"
+    )]
+    TooCheap {
+        /// The transaction.
+        hash: B256,
+        /// The nonce.
+        nonce: u64,
+        /// The message of one endpoint.
+        said: String,
+    },
     /// Earlier transactions of the account are still pending.
     #[error(
         "transactions of {account} on chain {chain_id} wait to be mined, from nonce {nonce} on: \

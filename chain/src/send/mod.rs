@@ -26,5 +26,5 @@ pub use chain::{Chain, REQUEST_MAX, http_client};
 pub(crate) use error::revert_of;
 pub use error::{ConnectError, RequestError, SendError, ViewError};
 pub use sender::{RECEIPT_MAX, Sender};
-pub(crate) use stuck::StuckNonce;
+pub(crate) use stuck::{StuckNonce, with_doubled_fees};
 pub(crate) use transport::ANSWER_LEN_BYTES_MAX;

@@ -9,6 +9,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
 use alloy::signers::local::PrivateKeySigner;
+use hawser_proto::one_line;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -17,7 +18,7 @@ use super::chain::Chain;
 use super::error::{RequestError, SendError};
 use crate::admin::WeiPerGas;
 use crate::backoff::Pauses;
-use crate::broadcast::{TransmitOutcome, WitnessedOutcome, Witnesses};
+use crate::broadcast::{TransmitOutcome, WitnessedOutcome, Witnesses, is_too_cheap};
 
 /// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -142,7 +143,8 @@ impl Sender {
     }
 
     /// Sends a call like [`send_quoted`](Self::send_quoted), with the nonce `replaced` if there is one. Of the
-    /// transactions with that nonce one is mined; if it is not this one, the error is [`SendError::NonceTaken`].
+    /// transactions with that nonce one is mined; if it is not this one, the error is [`SendError::NonceTaken`]. If the
+    /// fees do not suffice to replace the transaction that has the nonce, the error is [`SendError::TooCheap`].
     ///
     /// # Errors
     /// See [`send`](Self::send).
@@ -156,7 +158,7 @@ impl Sender {
             witnesses.begin().await;
         }
         let signed = match replaced {
-            Some(nonce) => self.submit_at(nonce, call, quote).await?.0,
+            Some(nonce) => self.submit_at(nonce, call, quote, true).await?.0,
             None => self.submit(call, quote).await?,
         };
         let receipt = match &self.witnesses {
@@ -177,7 +179,7 @@ impl Sender {
         // Another process may have used the account since.
         let pending = self.pending_nonce().await?;
         let nonce = next.take().map_or(pending, |next| next.max(pending));
-        let (signed, is_accepted) = self.submit_at(nonce, call, quote).await?;
+        let (signed, is_accepted) = self.submit_at(nonce, call, quote, false).await?;
         // Otherwise the next call asks for its nonce: a gap would hold up all that follow.
         *next = is_accepted.then_some(nonce + 1);
         Ok(signed)
@@ -187,19 +189,31 @@ impl Sender {
     ///
     /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile
     /// node keeps it. Another one with the next nonce would make the payment a second time, so only the receipt
-    /// decides. The same holds if one node refuses the transaction and others do not: it may have passed it on.
+    /// decides. The same holds if one node refuses the transaction and others do not: it may have passed it on. Of a
+    /// replacement, on the other hand, it is certain that another transaction has the nonce.
     async fn submit_at(
         &self,
         nonce: u64,
         call: &Call,
         quote: &Quote,
+        is_replacement: bool,
     ) -> Result<(Signed, bool), SendError> {
         let signed = self.sign(call, quote, nonce).await?;
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
                 TransmitOutcome::Accepted => return Ok((signed, true)),
-                TransmitOutcome::NonceUsed | TransmitOutcome::Unsure => return Ok((signed, false)),
+                TransmitOutcome::Outbid if is_replacement => {
+                    let said = "they do not suffice to replace the transaction with its nonce";
+                    let (hash, said) = (signed.hash, said.to_owned());
+                    return Err(SendError::TooCheap { hash, nonce, said });
+                }
+                TransmitOutcome::NonceUsed | TransmitOutcome::Outbid | TransmitOutcome::Unsure => {
+                    return Ok((signed, false));
+                }
                 TransmitOutcome::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
+                TransmitOutcome::TooCheap(said) => {
+                    return Err(SendError::TooCheap { hash: signed.hash, nonce, said });
+                }
                 TransmitOutcome::Refused(said) => {
                     return Err(SendError::RefusedByAll { hash: signed.hash, said });
                 }
@@ -296,13 +310,14 @@ impl Sender {
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
             Ok(TransmitOutcome::Accepted)
-        } else if is("nonce too low")
-            || is("replacement transaction underpriced")
-            || is("nonce has already been used")
-        {
+        } else if is("nonce too low") || is("nonce has already been used") {
             Ok(TransmitOutcome::NonceUsed)
+        } else if is("replacement transaction underpriced") || is("replacement fee too low") {
+            Ok(TransmitOutcome::Outbid)
         } else if is("nonce too high") {
             Ok(TransmitOutcome::NonceAhead)
+        } else if is_too_cheap(&said) {
+            Ok(TransmitOutcome::TooCheap(one_line(&payload.message)))
         } else {
             Err(self.chain.request_error("eth_sendRawTransaction", error).into())
         }

@@ -52,6 +52,20 @@ impl StuckNonce {
     }
 }
 
+/// Doubles the fees of a quote, for a transaction that every endpoint refuses because of its fees. The tip becomes a
+/// quarter of the price at least, because nodes refuse tips below a bound of their own, however low other tips are.
+/// Returns `None` if the price would exceed [`PRICE_FACTOR_MAX`] times the `present` one.
+pub(crate) fn with_doubled_fees(quote: &Quote, present: WeiPerGas) -> Option<Quote> {
+    let fee = quote.max_fee_per_gas.times(2);
+    let is_sane = fee > quote.max_fee_per_gas && fee <= present.times(PRICE_FACTOR_MAX);
+    let tip = quote.max_priority_fee_per_gas.times(2).max(WeiPerGas(fee.0 / 4));
+    is_sane.then(|| Quote {
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: tip.min(fee),
+        ..quote.clone()
+    })
+}
+
 fn fees_of(quote: &Quote) -> PaidFees {
     PaidFees { fee: quote.max_fee_per_gas, tip: quote.max_priority_fee_per_gas }
 }
@@ -82,6 +96,21 @@ mod tests {
         let most = StuckNonce::new(3, Some(3), &quote(u128::MAX, u128::MAX));
         assert_eq!(most.outbid(quote(7, 7)), None);
         assert_eq!(most.outbid(quote(u128::MAX, 1)), Some(quote(u128::MAX, u128::MAX)));
+    }
+
+    #[test]
+    fn refused_fees_are_doubled_up_to_eight_times_the_present_price() {
+        let present = WeiPerGas(100);
+        let mut all = vec![quote(100, 1)];
+        while let Some(next) = with_doubled_fees(&all[all.len() - 1], present) {
+            all.push(next);
+        }
+        assert_eq!(all[1..], [quote(200, 50), quote(400, 100), quote(800, 200)]);
+        assert_eq!(with_doubled_fees(&quote(100, 90), present), Some(quote(200, 180)));
+        // An endpoint may have stated any fees.
+        let most = WeiPerGas(u128::MAX);
+        assert_eq!(with_doubled_fees(&quote(u128::MAX, 1), most), None);
+        assert_eq!(with_doubled_fees(&quote(0, 0), most), None);
     }
 
     /// Otherwise, after a short rise of the price, nothing would be sent until the price is that high again.

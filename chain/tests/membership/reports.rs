@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::eips::{BlockId, BlockNumberOrTag};
+use alloy::primitives::{Bytes, U256};
 use alloy::providers::Provider as _;
 use hawser_chain::admin::nodes::{self, NewNode};
 use hawser_chain::admin::{Contract, Contracts, Network, Wei, WeiPerGas, fees, payers};
@@ -14,7 +15,7 @@ use hawser_chain::index::{
     WalkSettings,
 };
 use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
-use hawser_chain::send::{RequestError, SendError};
+use hawser_chain::send::{Call, RequestError, SendError, Sender};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
@@ -268,6 +269,45 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert_eq!(chain.manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
     assert_eq!(count(BlockId::latest()).await, before + 1, "with the same nonce");
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
+}
+
+/// Endpoints whose pools take no tip as low as those of the last blocks. A single one is believed.
+#[tokio::test]
+async fn fees_that_every_endpoint_refuses_are_raised_up_to_a_bound() {
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    let settlement = &chain.network.settlement;
+    let account = deploy::accounts().swap_remove(1);
+    let of_node = Sender::new(settlement.clone(), account.clone());
+    let nothing = Call { to: Some(account.address()), data: Bytes::new(), value: U256::ZERO };
+    let count =
+        async || settlement.transaction_count(account.address(), BlockId::latest()).await.unwrap();
+    let accept_from = |tip_min_wei: u128| {
+        let faults = Faults { tip_min_wei: Some(tip_min_wei), ..Faults::NONE };
+        chain.proxies.iter().for_each(|proxy| proxy.set(|it| *it = faults));
+    };
+    let address = chain.network.at(Contract::PayerReportManager).unwrap();
+    let leaves = Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]);
+    let urls = [chain.proxies[0].url(), chain.proxies[1].url()];
+    for (urls, start) in [(&urls[..1], 0), (&urls[..], 9)] {
+        let endpoints = Endpoints::new("settlement", urls, SETTLEMENT_ID).unwrap();
+        let limits = SpendingLimits::default();
+        let manager = ReportManager::new(endpoints, address, account.clone(), limits);
+        let report = report(start, start + 9, &leaves);
+        let attested = chain.attested(&report);
+        let before = count().await;
+        accept_from(u128::MAX);
+        let refused = manager.submit(&report, &attested).await.unwrap_err();
+        let ReportManagerError::Send(SendError::TooCheap { nonce, .. }) = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(nonce, before);
+
+        let tip = of_node.quote(&nothing).await.unwrap().max_priority_fee_per_gas;
+        accept_from(tip.0 + 1);
+        let submitted = manager.submit(&report, &attested).await.unwrap();
+        assert_eq!(submitted, SubmitOutcome::Taken, "{} endpoints", urls.len());
+        assert_eq!(count().await, before + 1, "one of the attempts is mined");
+    }
 }
 
 /// A service manager starts the node again and again, and each start could spend the ceiling of the hour.

@@ -79,6 +79,8 @@ pub(crate) struct Faults {
     pub(crate) mutes: bool,
     /// Refuses every transaction because of missing funds.
     pub(crate) refuses: bool,
+    /// The lowest tip in wei of the transactions that it accepts.
+    pub(crate) tip_min_wei: Option<u128>,
     /// Passes transactions on, and says that their nonce was used already.
     pub(crate) says_used: bool,
     /// Passes transactions on, and refuses them because of missing funds.
@@ -144,6 +146,7 @@ impl Faults {
         swallows: false,
         mutes: false,
         refuses: false,
+        tip_min_wei: None,
         says_used: false,
         says_refused: false,
         reverts: false,

@@ -10,6 +10,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy::consensus::{Transaction as _, TxEnvelope};
+use alloy::eips::eip2718::Decodable2718 as _;
 pub(crate) use faults::Faults;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -236,12 +238,18 @@ impl ProxyState {
     /// Returns the proxy's own answer to a transaction that it does not pass on.
     fn kept_back(&self, asked: &Value) -> Option<Value> {
         let mut state = self.state.lock();
-        let Faults { swallows, refuses, .. } = state.faults;
+        let Faults { swallows, refuses, tip_min_wei, .. } = state.faults;
         let method = asked["method"].as_str()?;
         let answer = match method {
             "eth_sendRawTransaction" if swallows => {
                 let raw = asked["params"][0].as_str()?.parse::<alloy::primitives::Bytes>().ok()?;
                 json!({ "result": alloy::primitives::keccak256(raw) })
+            }
+            "eth_sendRawTransaction"
+                if tip_min_wei.is_some_and(|min| tip_of(asked) < Some(min)) =>
+            {
+                let message = "transaction underpriced: gas tip cap below the minimum";
+                json!({ "error": { "code": -32000, "message": message } })
             }
             "eth_sendRawTransaction" | "eth_estimateGas" if refuses => {
                 let message = "insufficient funds for gas * price + value";
@@ -323,6 +331,12 @@ impl ProxyState {
         }
         state.spoilt += 1;
     }
+}
+
+/// Returns the tip of a transaction that is to be sent, in wei.
+fn tip_of(asked: &Value) -> Option<u128> {
+    let raw = asked["params"][0].as_str()?.parse::<alloy::primitives::Bytes>().ok()?;
+    TxEnvelope::decode_2718_exact(&raw).ok()?.max_priority_fee_per_gas()
 }
 
 /// Adds the fault's number to a count of transactions.

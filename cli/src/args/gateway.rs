@@ -25,9 +25,8 @@ impl GatewayArgs {
 impl Args for GatewayArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
         let own = gateway::ALL.into_iter().flat_map(of_setting).map(|arg| {
-            // The files of all other secrets have the name of their flag with `-file` behind it.
-            let is_payers_key = arg.get_id().as_str() == "payer.key-file";
-            if is_payers_key { arg.alias("payer.private-key-file") } else { arg }
+            let (alias, flag) = gateway::PAYER_KEY_FILE_ALIAS;
+            if arg.get_id().as_str() == flag { arg.alias(alias) } else { arg }
         });
         let command = command.args(own);
         let chains = table::of_gateway_chains().flat_map(|setting| {

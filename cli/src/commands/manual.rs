@@ -39,7 +39,7 @@ struct ManualPage {
     text: String,
 }
 
-/// Returns the pages of all commands that help shows.
+/// Returns the pages of all commands that help shows, under each name of a command.
 fn pages() -> Vec<ManualPage> {
     let mut root = Cli::command();
     // Gives the subcommands the options that all commands have.
@@ -54,8 +54,14 @@ fn pages() -> Vec<ManualPage> {
 fn add_pages(command: &Command, name: &str, exit_codes: &str, pages: &mut Vec<ManualPage>) {
     pages.push(ManualPage { name: name.to_owned(), text: page(command, name, exit_codes) });
     for subcommand in shown_subcommands(command) {
-        let name = format!("{name}-{}", subcommand.get_name());
-        add_pages(subcommand, &name, exit_codes, pages);
+        let named = |own: &str| format!("{name}-{own}");
+        let first = named(subcommand.get_name());
+        add_pages(subcommand, &first, exit_codes, pages);
+        // The title of the page is the first name, whichever name was asked for.
+        for alias in subcommand.get_all_aliases() {
+            let text = page(subcommand, &first, exit_codes);
+            pages.push(ManualPage { name: named(alias), text });
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
-use hawser_chain::admin::settled::{self, SettledLeaves};
+use hawser_chain::admin::agreed;
+use hawser_chain::admin::settled::SettledLeaves;
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_rules::payer_report::ReportId;
@@ -205,9 +206,10 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
     // The chain of another network would have none of the node's reports.
     let chains = if args.node.metrics.is_some() { args.network.file() } else { file };
     let settlement = ChainsNeeded::Settlement;
-    let network =
+    let reached =
         onchain::connect_beside_node(&args.network, chains.as_deref(), settlement).await?;
-    let found = settled::leaves_of(&network, id.0, wanted, args.blocks).await?;
+    let (network, endpoints) = (&reached.network, reached.settlement.endpoints());
+    let found = agreed::settled_leaves(network, endpoints, id.0, wanted, args.blocks).await?;
     let is_whole = report["state"] == "settled" && found.leaves.len() as u64 == wanted;
     let own = own_amounts(&report);
     let rows = taken_from_payers(&found, own.as_ref(), is_whole);
@@ -226,6 +228,7 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             "leaves_found": found.leaves.len(),
             "first_block": found.first_block,
             "endpoint": found.endpoint,
+            "endpoints": found.shown_by,
             "payers": rows.iter().map(row).collect::<Vec<_>>(),
         }));
     } else {
@@ -234,9 +237,17 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             let own = own.map(|own| format!(", {own} µ$ by this node's figures"));
             output::line(format_args!("{payer}: {taken} µ$ taken{}", own.unwrap_or_default()));
         }
-        output::line(format_args!("by the settlements that {} alone shows", found.endpoint));
+        output::line(format_args!("by the settlements that {}", shown_by(&found)));
     }
     settled_verdict(&report, &found, own.is_some(), &rows)
+}
+
+/// Returns the words for the endpoints that show settlements.
+fn shown_by(found: &SettledLeaves) -> String {
+    match found.shown_by {
+        0 | 1 => format!("{} alone shows", found.endpoint),
+        several => format!("{} show", output::count(several, "endpoint")),
+    }
 }
 
 /// Returns a node's own amounts of a report, microdollars; `None` if it does not know or show all of them.
@@ -295,9 +306,9 @@ fn settled_verdict(
     let is_saturated = known == i128::from(u64::MAX);
     if leaves > wanted || (i128::try_from(sum) != Ok(known) && !is_saturated) {
         return Err(incomplete(format!(
-            "{} names {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check the endpoint, or \
-             wait until the node has read the newest settlement",
-            found.endpoint
+            "the settlements that {} have {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check \
+             the endpoint, or wait until the node has read the newest settlement",
+            shown_by(found)
         )));
     }
     if !is_computed {
@@ -307,12 +318,19 @@ fn settled_verdict(
     }
     match rows.iter().filter(|row| row.differs()).count() {
         0 => Ok(()),
-        differing => Err(RunError::refused(format!(
-            "{} with other amounts in the report than by this node's figures, as {} alone shows its settlements: ask \
-             another endpoint (--settlement-chain.rpc-url), as one may lie about the payers of a sum",
-            output::count(differing, "payer"),
-            found.endpoint
-        ))),
+        differing => {
+            let advice = match found.shown_by {
+                0 | 1 => {
+                    ": name more endpoints (--rpc-url URL,URL,URL), as one may lie about the payers of a sum"
+                }
+                _ => "",
+            };
+            Err(RunError::refused(format!(
+                "{} with other amounts in the report than by this node's figures, by the settlements that {}{advice}",
+                output::count(differing, "payer"),
+                shown_by(found)
+            )))
+        }
     }
 }
 
@@ -473,6 +491,7 @@ mod tests {
             leaves: leaves.iter().map(|(of, amount)| (payer(*of), micro(*amount))).collect(),
             first_block: 1,
             endpoint: "http://a:1".to_owned(),
+            shown_by: 1,
         };
         let own = |amounts: &[(u8, u64)]| {
             let row = |(of, amount): &(u8, u64)| {
@@ -516,6 +535,7 @@ mod tests {
             leaves: vec![(Address::repeat_byte(1), MicroDollars::new(6).unwrap())],
             first_block: 1,
             endpoint: "http://a:1".to_owned(),
+            shown_by: 1,
         };
         let row = |own| TakenFromPayer { payer: Address::repeat_byte(1), taken: 6, own: Some(own) };
         let verdict = |sum: &str, own| {
@@ -527,5 +547,9 @@ mod tests {
             let text = verdict(sum, own).unwrap_err();
             assert!(text.contains("http://a:1"), "{text}");
         }
+        let found = SettledLeaves { shown_by: 2, ..found.clone() };
+        let report = json!({ "leaves_settled": 1, "settled_microdollars": "6" });
+        let text = settled_verdict(&report, &found, true, &[row(5)]).unwrap_err().text;
+        assert!(text.contains("2 endpoints show") && !text.contains("http://a:1"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::contracts::revert::RevertReason;
-use hawser_chain::endpoints::Endpoints;
+use hawser_chain::endpoints::{Endpoints, is_rate_limit};
 use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
@@ -111,9 +111,11 @@ fn contract_error(error: ReportManagerError) -> ContractError {
     // Nothing was sent in this case. After any other error, a transaction may be in flight, or a
     // smaller one would fail as well.
     let may_be_too_large = match &error {
-        ReportManagerError::Send(
-            SendError::Rpc(RequestError::Refused { .. }) | SendError::RefusedByAll { .. },
-        ) => true,
+        // An endpoint without time for one more request has none for two smaller ones.
+        ReportManagerError::Send(SendError::Rpc(error @ RequestError::Refused { .. })) => {
+            !is_rate_limit(error)
+        }
+        ReportManagerError::Send(SendError::RefusedByAll { .. }) => true,
         // The contracts are behind proxies: in a simulation, an inner call without enough gas reverts without data.
         ReportManagerError::Send(SendError::WouldRevert(revert)) => {
             revert.reason == RevertReason::Nothing
@@ -142,6 +144,19 @@ mod tests {
         assert!(may_be_too_large(RevertReason::Nothing));
         assert!(!may_be_too_large(RevertReason::Text("paused".into())));
         assert!(!may_be_too_large(RevertReason::Unknown));
+    }
+
+    #[test]
+    fn a_refusal_for_too_many_requests_is_not_about_the_size_and_another_one_may_be() {
+        let refused = |code, message: &str| {
+            let (endpoint, message) = (String::new(), message.to_owned());
+            let method = "eth_estimateGas";
+            let error = RequestError::Refused { endpoint, method, code, message };
+            contract_error(ReportManagerError::Send(SendError::Rpc(error))).may_be_too_large
+        };
+        assert!(!refused(429, "HTTP status 429: too many requests"));
+        assert!(!refused(-32005, "daily request limit reached"));
+        assert!(refused(-32000, "gas required exceeds allowance (30000000)"));
     }
 
     #[test]

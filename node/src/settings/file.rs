@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::error::SettingError;
 use super::nearest::nearest;
 use super::table;
+use super::table::gateway::PAYER_KEY_FILE_ALIAS;
 use super::table::node::CONFIG_FILE;
 
 /// The device that stands for a file without settings. Operators name it where the environment names a file that is not
@@ -65,7 +66,9 @@ impl SettingsFile {
     }
 
     /// Takes over one value of the file, or records the error in it.
-    fn take_value(&mut self, flag: String, value: &Value) {
+    fn take_value(&mut self, key: String, value: &Value) {
+        let (alias, aliased) = PAYER_KEY_FILE_ALIAS;
+        let flag = if key == alias { aliased.to_owned() } else { key.clone() };
         let known = table::file_keys();
         if !known.contains(&flag.as_str()) {
             let near = nearest(&flag, &known).unwrap_or_default();
@@ -79,15 +82,24 @@ impl SettingsFile {
             return;
         }
         match text_of(value) {
+            Some(_) if self.values.contains_key(&flag) => {
+                let error = SettingError {
+                    name: self.name_of(&key),
+                    given: Some("a second value of one setting".into()),
+                    expected: "one value of each setting".into(),
+                    example: format!("{flag} = \"…\""),
+                };
+                self.errors.push(error);
+            }
             Some(text) => {
                 self.values.insert(flag, Zeroizing::new(text));
             }
             None => {
                 let error = SettingError {
-                    name: self.name_of(&flag),
+                    name: self.name_of(&key),
                     given: Some(format!("a TOML {}", value.type_str())),
                     expected: "text, a whole number, true or false, or a list of these".into(),
-                    example: format!("{flag} = \"…\""),
+                    example: format!("{key} = \"…\""),
                 };
                 self.errors.push(error);
             }

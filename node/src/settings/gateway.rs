@@ -347,6 +347,24 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_file_names_the_file_of_the_payers_key_as_a_flag_does() {
+        use crate::settings::tests::secret_file;
+        let (_keys, key_path) = secret_file(0o600, KEY);
+        let files = "registry-file = \"registry.json\"\nrates-file = \"rates.json\"\n[payer]\n";
+        let payer = |keys: &str| {
+            let (_folder, path) = secret_file(0o644, &format!("{files}{keys}"));
+            read(&[("config", &path)], &[]).map(|config| config.payer.public_key())
+        };
+        let known = SecretKey::from_hex(KEY).unwrap().public_key();
+        let (short, long) =
+            (format!("key-file = {key_path:?}\n"), format!("private-key-file = {key_path:?}\n"));
+        assert_eq!(payer(&short), Ok(known));
+        assert_eq!(payer(&long), Ok(known));
+        let both = payer(&(short + &long)).unwrap_err();
+        assert!(both.contains("payer.private-key-file in ") && both.contains("second value"));
+    }
+
+    #[test]
     fn a_certificate_needs_its_key_and_clients_certificates_need_both() {
         let files = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let env = [("XMTPD_PAYER_PRIVATE_KEY", KEY)];

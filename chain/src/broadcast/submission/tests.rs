@@ -40,7 +40,11 @@ fn messages_of_nodes_are_classified() {
     ] {
         assert_eq!(classify(message.to_owned()), meant, "{message}");
     }
-    for message in ["transaction underpriced", "max fee per gas less than block base fee: …"] {
+    for message in [
+        "transaction underpriced: gas tip cap 1, minimum needed 1000000",
+        "transaction gas price below minimum: gas tip cap 1, minimum needed 1000000",
+        "max fee per gas less than block base fee: …",
+    ] {
         assert_eq!(classify(message.to_owned()), SendOutcome::TooCheap(message.to_owned()));
     }
     for message in [

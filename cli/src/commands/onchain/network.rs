@@ -97,8 +97,8 @@ pub(crate) async fn connect_beside_node(
     args: &NetworkArgs,
     file: Option<&Path>,
     needed: ChainsNeeded,
-) -> Result<Network, RunError> {
-    Ok(connect_to(args, file, needed, 0).await?.network)
+) -> Result<ReachedNetwork, RunError> {
+    connect_to(args, file, needed, 0).await
 }
 
 /// Connects like [`connect`], for a command that sends transactions.

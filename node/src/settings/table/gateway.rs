@@ -17,6 +17,9 @@ pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
     example: "--payer.key-file payer.key",
     help: "The secret key of the account that pays the nodes from its balance, and the gas of the app chain",
 };
+/// A second name of the flag for the file of the payer's key, formed like those for the files of all other secrets, and
+/// the flag.
+pub const PAYER_KEY_FILE_ALIAS: (&str, &str) = ("payer.private-key-file", "payer.key-file");
 pub(in crate::settings) const STRATEGY: Setting = value(
     "payer.node-selector-strategy",
     "XMTPD_PAYER_NODE_SELECTOR_STRATEGY",
