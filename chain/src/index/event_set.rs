@@ -19,6 +19,16 @@ pub struct EventSet {
     counts: BTreeMap<B256, u32>,
 }
 
+/// Blocks that are due for a second look, with the events that are known of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecheckPage {
+    /// The blocks to look at.
+    pub blocks: RangeInclusive<u64>,
+    /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
+    /// has to be asked.
+    pub known: Option<EventSet>,
+}
+
 impl EventSet {
     /// Adds an event at a place, once. Returns the number of its places.
     pub fn add(&mut self, place: (u64, u64), transaction: B256, event: &ContractEvent) -> u32 {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use super::event::BlockRef;
-use super::event_set::EventSet;
+use super::event_set::{EventSet, RecheckPage};
 
 /// The depth below the head, in blocks, from which a block gets its second look: the same as the near part
 /// of [`Walk`](super::walk::Walk).
@@ -37,16 +37,6 @@ const PAGE_EVENTS_MAX: usize = 100_000;
 pub(super) const MISSED_BLOCKS_MAX: u64 = 10_000;
 /// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
-
-/// Blocks that are due for a second look, with the events that are known of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecheckPage {
-    /// The blocks to look at.
-    pub blocks: RangeInclusive<u64>,
-    /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
-    /// has to be asked.
-    pub known: Option<EventSet>,
-}
 
 /// Blocks that get no second look for now, because endpoints refuse it and none answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +145,14 @@ impl SecondLook {
         self.cut_pages(number);
     }
 
-    /// Adds a page that was read far from the head, with the events of its blocks. Discards later pages.
+    /// Returns true if [`read_page`](Self::read_page) uses the events of these blocks: the page gets a second look, or
+    /// some of its blocks were read near the head before.
+    pub(crate) fn compares_page(&self, blocks: &RangeInclusive<u64>) -> bool {
+        !self.skips_pages || self.blocks.range(blocks.clone()).next().is_some()
+    }
+
+    /// Adds a page that was read far from the head, with the events of its blocks, which may be left out if they are
+    /// [not compared](Self::compares_page). Discards later pages.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
         self.note_read(*blocks.start());
         for (number, known) in self.blocks.range_mut(blocks.clone()) {
@@ -465,6 +462,8 @@ mod tests {
             look.read(number, EventSet::default());
         }
         assert_eq!(blocks(&mut look, 98, 7), Some(0..=6), "only what is read");
+        assert!(look.compares_page(&(39..=80)), "block 39 was read near the head");
+        assert!(!look.compares_page(&(40..=80)), "there is no other endpoint");
         look.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
         assert_eq!(look.due(98, 40).unwrap().known, Some(events(&[100])));
         let looks = (1..).take_while(|_| look.found()).count();

@@ -11,7 +11,8 @@ use tokio::time::sleep;
 use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
-use crate::index::look::{MISSED_BLOCKS_MAX, RecheckPage};
+use crate::index::event_set::RecheckPage;
+use crate::index::look::MISSED_BLOCKS_MAX;
 use crate::index::looking::{LookAnswer, LookError, LookOutcome, look};
 
 impl PageReader {
