@@ -20,6 +20,9 @@ use hawser_storage::{
 pub(crate) const OWN: OriginatorId = OriginatorId(100);
 /// Another node.
 pub(crate) const PEER: OriginatorId = OriginatorId(200);
+/// Families that are derived from the log.
+pub(crate) const PROJECTIONS: [&str; 7] =
+    ["congestion", "expiry", "inbox", "receipt", "topic", "usage", "usage_by_payer"];
 
 pub(crate) fn identity() -> StoreIdentity {
     StoreIdentity { network: "testnet".to_owned(), node: OWN, public_key: key(1).public_key() }
