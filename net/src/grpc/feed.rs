@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hawser_engine::replication::{PeerViolation, StrandItem, Want};
+use hawser_engine::replication::{PeerViolation, StrandItem, Want, can_have_expired};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -17,9 +17,6 @@ use crate::counters::PeerError;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// Shortest retention that a payer can ask for, nanoseconds: places that are older may have expired at their
-/// own node. Specified in `docs/protocol/rules.md`.
-const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
 /// Repeated envelopes, beyond one for each new one, after which a peer counts as out of order. A guess: a page, which a
 /// peer may repeat between its reads from disk and its live envelopes. Specified in `docs/protocol/replication.md`,
 /// section *Over gRPC*.
@@ -163,8 +160,8 @@ impl WantFeed {
         let is_beyond = self.up_to.is_some_and(|up_to| id.sequence > up_to);
         if next < id.sequence {
             // Times ascend within a strand, so a skipped place is at least as old as the envelope after it.
-            let expired = self.asked == AskedPeer::OwnNode
-                && originator_ns <= unix_ns.saturating_sub(RETENTION_NS_MIN);
+            let expired =
+                self.asked == AskedPeer::OwnNode && can_have_expired(originator_ns, unix_ns);
             items.push(StrandItem::Gap { from: next, to: id.sequence.previous(), expired });
         }
         if is_beyond {
@@ -449,7 +446,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_old_places_of_the_strands_own_node_may_have_expired() {
-        let old = NOW_NS - RETENTION_NS_MIN;
+        let old = NOW_NS - 2 * 24 * 3600 * 1_000_000_000; // the shortest retention
         for (asked, originator_ns, expired) in [
             (AskedPeer::OwnNode, old, true),
             (AskedPeer::OwnNode, old + 1, false),

@@ -38,7 +38,7 @@ mod waiting;
 mod wants;
 
 pub use effect::{Effect, StrandWrite};
-pub(crate) use expiry::can_have_expired;
+pub use expiry::can_have_expired;
 pub use parts::SplitLimits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
