@@ -73,13 +73,6 @@ pub(crate) fn is_late(envelope: &Bytes) -> bool {
     statement.is_ok_and(|it| expires_late(&it))
 }
 
-/// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.
-#[must_use]
-pub fn stated_ns(envelope: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(envelope.clone()).ok()?;
-    Some(OriginatorEnvelope::statement(statement).ok()?.1)
-}
-
 /// Returns true if a time is further ahead of this node's clock than honest clocks can differ. Such a time decides
 /// nothing here until the clock reaches it.
 #[must_use]
