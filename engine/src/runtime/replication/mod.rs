@@ -72,8 +72,10 @@ use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
 use liveness_notes::LivenessNotes;
+use mend::MendCheck;
 use own_guard::GuardTask;
 use peers::{ConnectedPeers, PeerKind};
+use reader::PageProof;
 use state::ReplicationState;
 use suspected::SuspectedDependencies;
 use unreadable::UnreadablePlaces;
@@ -82,8 +84,6 @@ use void_ports::VoidPorts;
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
-use mend::MendCheck;
-
 pub use mend::RestingStrand;
 pub use reader::{PageReads, StrandPage, StrandReadError, StrandReader};
 
@@ -319,9 +319,8 @@ impl Replication {
             page_bytes: StrandReader::first_page_bytes(bytes_max),
             counters: self.state.engine_counters.clone(),
             reads,
-            proves: false,
+            proof: PageProof::None,
             is_for_gaps: false,
-            is_in_backlog: false,
         })
     }
 
