@@ -98,7 +98,7 @@ impl Sessions {
             // Linked under the table's lock, so that the engine sees links in the order of admission.
             admitted = table.admit(proven, now).map(|serial| {
                 let guard = SessionGuard { sessions: self.clone(), peer: proven.peer, serial };
-                let names_gaps = proven.features & FEATURE_GAPS_ALONE != 0;
+                let names_gaps = proven.features.has(FEATURE_GAPS_ALONE);
                 (guard, replication.connect_with(proven.peer, proven.clock.clone(), names_gaps))
             });
         });
