@@ -32,6 +32,13 @@ pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
+/// Opens a database below the crate, to read it, or to make it into one that the crate did not write.
+pub(crate) fn raw(path: &std::path::Path) -> rocksdb::DB {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, path).unwrap();
+    rocksdb::DB::open_cf(&options, path, names).unwrap()
+}
+
 pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
     let durability = Durability::Fsync;
     StoreSettings {
