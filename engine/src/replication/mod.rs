@@ -39,7 +39,8 @@ pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite, can_have_expired};
 pub use link::{
-    GapRanges, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse,
+    GapRanges, GapWants, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want,
+    WantResponse,
 };
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;

@@ -67,7 +67,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
+use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, GapWants, WITHDRAW_AFTER};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
@@ -263,13 +263,13 @@ impl Replication {
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        self.connect_with(peer, clock, false)
+        self.connect_with(peer, clock, GapWants::None)
     }
 
-    /// Does the same. `names_gaps` says that the peer answers wants for gaps alone.
+    /// Does the same for a peer that answers these wants for gaps alone.
     #[must_use]
-    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, names_gaps: bool) -> Link {
-        let kind = PeerKind { is_proven: true, names_gaps };
+    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, gap_wants: GapWants) -> Link {
+        let kind = PeerKind { is_proven: true, gap_wants };
         Link::new(self.state.clone(), peer, kind, Some(&clock))
     }
 
@@ -277,7 +277,7 @@ impl Replication {
     /// cannot send its heads: it has stated nothing about this node's own strand then.
     #[must_use]
     pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
-        let kind = PeerKind { is_proven: false, names_gaps: false };
+        let kind = PeerKind { is_proven: false, gap_wants: GapWants::Ranges };
         Link::new(self.state.clone(), peer, kind, clock.as_ref())
     }
 
