@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt as _};
 use hawser_engine::Engine;
-use hawser_engine::read::{EnvelopeEntries, wire_len_bytes};
+use hawser_engine::read::{EnvelopeEntries, is_deliverable};
 use hawser_engine::runtime::Reader;
 use hawser_proto::Bytes;
 use hawser_proto::envelope;
@@ -24,10 +24,6 @@ use crate::methods::EnvelopeMethod;
 use crate::metrics::HandlerMetrics;
 use crate::oldest_reads::OldestReads;
 use crate::read_workers::{CallMemory, ReadWorkers};
-
-/// Bytes around an envelope in a message or a result, besides its own tag and length: tags and lengths of the
-/// enclosing messages, at most 10 bytes in the current schema, with room to spare.
-const WRAPPING_LEN_BYTES: usize = 16;
 
 /// The response of a streaming method.
 pub(crate) type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -144,21 +140,11 @@ pub(crate) fn rendered(
     mut stored: Vec<Bytes>,
 ) -> Vec<Bytes> {
     let len = stored.len();
-    stored.retain(is_sendable);
+    stored.retain(|envelope| is_deliverable(envelope.len()));
     if stored.len() < len {
         let left_out = len - stored.len();
         tracing::warn!(left_out, "envelopes fit into no message and were left out");
     }
     count_delivered(metrics, method, &stored);
     stored
-}
-
-/// Returns the most bytes that an envelope takes in a response.
-pub(crate) fn wrapped_len_bytes(envelope: &Bytes) -> usize {
-    wire_len_bytes(envelope.len()) + WRAPPING_LEN_BYTES
-}
-
-/// Returns true if a message with only this envelope can be sent.
-fn is_sendable(envelope: &Bytes) -> bool {
-    wrapped_len_bytes(envelope) <= MESSAGE_LEN_BYTES_MAX
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_engine::Engine;
-use hawser_engine::misbehavior::{is_ahead, stated_ns};
+use hawser_engine::misbehavior::is_ahead;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::BuildInfo;
@@ -477,7 +478,7 @@ impl NewestTimes {
         let entry = known.entry(head.originator.0).or_default();
         if entry.0 != head.sequence {
             let read = engine.store().snapshot().get(head).ok().flatten();
-            let time = read.and_then(|stored| stated_ns(&stored));
+            let time = read.and_then(|stored| OriginatorEnvelope::stated_ns(&stored));
             let time = time.filter(|&ns| !is_ahead(ns, now_ns));
             *entry = (head.sequence, time.or(entry.1));
         }

@@ -2,7 +2,7 @@
 
 use hawser_proto::envelope::{OpenedStatement, OriginatorEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::{Bytes, EnvelopeId};
-use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
+use hawser_rules::misbehavior::{self, StatementDifference, TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 use hawser_rules::{
     Contradiction, RateTable, RuleNumber, check_charges_by_former, expires_late, is_free,
     is_read_elsewhere, is_taken_elsewhere,
@@ -12,9 +12,6 @@ use hawser_storage::InvalidRule;
 use hawser_storage::faults::{self, SeededFault};
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
-
-/// Lead over this node's clock from which on a time is in the future. Specified (same page).
-const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Returns the severity of the difference between the statements of two envelopes for one place. `None` if they
 /// state the same: equal bytes that are signed twice are one statement.
@@ -76,13 +73,6 @@ pub(crate) fn is_late(envelope: &Bytes) -> bool {
     statement.is_ok_and(|it| expires_late(&it))
 }
 
-/// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.
-#[must_use]
-pub fn stated_ns(envelope: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(envelope.clone()).ok()?;
-    Some(OriginatorEnvelope::statement(statement).ok()?.1)
-}
-
 /// Returns true if a time is further ahead of this node's clock than honest clocks can differ. Such a time decides
 /// nothing here until the clock reaches it.
 #[must_use]
@@ -91,7 +81,7 @@ pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
     if faults::is_on(SeededFault::ForgottenLead) {
         return originator_ns > now_ns;
     }
-    originator_ns > now_ns.saturating_add(LEAD_NS_MAX)
+    originator_ns > now_ns.saturating_add(TIME_LEAD_NS_MAX)
 }
 
 /// The verdict on the fees that an envelope states.

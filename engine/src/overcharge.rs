@@ -10,8 +10,6 @@ use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_M
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
 use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError};
 
-use crate::misbehavior::stated_ns;
-
 /// Bytes of envelopes for which a report has room. Calculated: up to six bytes before each of 1,000 envelopes, and some
 /// for the fields beside them.
 const ENVELOPES_LEN_BYTES_MAX: usize = REPORT_LEN_BYTES_MAX - 16 * 1024;
@@ -70,7 +68,7 @@ fn window(
             Err(error) => return Err(error),
         };
         let Some(earlier) = earlier else { return Ok(None) };
-        let Some(earlier_ns) = stated_ns(&earlier) else { return Ok(None) };
+        let Some(earlier_ns) = OriginatorEnvelope::stated_ns(&earlier) else { return Ok(None) };
         (earliest_ns, len_bytes) = (earlier_ns, len_bytes + earlier.len());
         envelopes.push(earlier);
         if envelopes.len() > WINDOW_ENVELOPES_MAX || len_bytes > ENVELOPES_LEN_BYTES_MAX {

@@ -33,13 +33,27 @@ pub(crate) struct LocalIdentity {
     pub(crate) takes_prefixes: bool,
 }
 
+/// The optional features that a peer has and this node knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerFeatures(u64);
+
+impl PeerFeatures {
+    fn of(hello: &Hello) -> Self {
+        Self(hello.features & FEATURES)
+    }
+
+    /// Returns true if the peer has the feature with this bit.
+    pub(crate) fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+}
+
 /// A connection whose peer has proved its id.
 pub(crate) struct ProvenConnection {
     pub(crate) connection: Connection,
     pub(crate) peer: OriginatorId,
     pub(crate) dialler: OriginatorId,
-    /// The optional features that the peer has and this node knows.
-    pub(crate) features: u64,
+    pub(crate) features: PeerFeatures,
     /// The durable heads that the peer claims.
     pub(crate) clock: Cursor,
     pub(crate) reader: ControlReader,
@@ -76,7 +90,7 @@ impl LocalIdentity {
         )?;
         writer.send(self.proof(Role::Dialler, peer, &exporter)).await?;
         transport::open_up(&connection);
-        let features = hello.features & FEATURES;
+        let features = PeerFeatures::of(&hello);
         let (dialler, clock) = (self.own, hello.clock);
         Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
     }
@@ -103,7 +117,7 @@ impl LocalIdentity {
         writer.send(self.proof(Role::Acceptor, peer, &exporter)).await?;
         check_proof(read_proof(&mut reader).await?, key, Role::Dialler, peer, self.own, &exporter)?;
         transport::open_up(&connection);
-        let features = hello.features & FEATURES;
+        let features = PeerFeatures::of(&hello);
         let (dialler, clock) = (peer, hello.clock);
         Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
     }

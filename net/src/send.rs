@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::counters::NetCounters;
+use crate::handshake::PeerFeatures;
 use crate::streams::SentStream;
 
 /// Upper bound of a batch in bytes; a peer may request less. A guess: bounds memory per strand and keeps the
@@ -34,12 +35,7 @@ pub(crate) struct StrandSenders {
     replication: Replication,
     /// Bounds the reads for this peer, also those whose want has been replaced.
     reads: PageReads,
-    /// The peer takes signed prefixes.
-    proves: bool,
-    /// The peer takes the numbers of its wants.
-    numbers: bool,
-    /// The peer may want gaps alone.
-    names_gaps: bool,
+    features: PeerFeatures,
     /// Wants that the peer has sent, refused ones among them. Both ends count them.
     wants: u64,
     counters: Arc<NetCounters>,
@@ -55,18 +51,16 @@ struct SenderHandle {
 }
 
 impl StrandSenders {
-    /// Begins without wants, for a peer that has these optional features.
+    /// Begins without wants, for a peer with these features.
     pub(crate) fn new(
         connection: Connection,
         replication: Replication,
         counters: Arc<NetCounters>,
-        features: u64,
+        features: PeerFeatures,
     ) -> Self {
         Self {
             connection,
-            proves: features & FEATURE_PREFIXES != 0,
-            numbers: features & FEATURE_WANT_NUMBERS != 0,
-            names_gaps: features & FEATURE_GAPS_ALONE != 0,
+            features,
             wants: 0,
             reads: replication.page_reads(),
             replication,
@@ -88,7 +82,9 @@ impl StrandSenders {
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefusalReason::Busy);
         }
-        let is_for_gaps = self.names_gaps && want.bytes_max == GAPS_ALONE && want.up_to.is_some();
+        let is_for_gaps = self.features.has(FEATURE_GAPS_ALONE)
+            && want.bytes_max == GAPS_ALONE
+            && want.up_to.is_some();
         let bytes_max = want.bytes_max.clamp(1, BATCH_BYTES_MAX);
         let reader = self.replication.reader(
             want.originator,
@@ -99,7 +95,7 @@ impl StrandSenders {
         )?;
         let reader = if is_for_gaps {
             reader.for_gaps()
-        } else if self.proves {
+        } else if self.features.has(FEATURE_PREFIXES) {
             reader.proving()
         } else {
             reader
@@ -112,7 +108,8 @@ impl StrandSenders {
             header: StreamHeader {
                 originator: want.originator,
                 after: want.after,
-                want: NonZeroU64::new(self.wants).filter(|_| self.numbers),
+                want: NonZeroU64::new(self.wants)
+                    .filter(|_| self.features.has(FEATURE_WANT_NUMBERS)),
             },
             has_end: want.up_to.is_some(),
             batch: BatchBuilder::new(bytes_max),

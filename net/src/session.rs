@@ -164,7 +164,7 @@ struct QuicSession<'a> {
 impl<'a> QuicSession<'a> {
     fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
         let ProvenConnection { connection, peer, features, reader, writer, .. } = proven;
-        let takes_checkpoints = features & FEATURE_CHECKPOINTS != 0;
+        let takes_checkpoints = features.has(FEATURE_CHECKPOINTS);
         let (replication, counters) = (net.replication.clone(), net.counters.clone());
         let senders = StrandSenders::new(connection.clone(), replication, counters, features);
         Self {

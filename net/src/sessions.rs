@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_engine::replication::GapWants;
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::frame::{CloseCode, FEATURE_GAPS_ALONE};
 use hawser_proto::{OriginatorId, QuicAddress};
@@ -98,8 +99,11 @@ impl Sessions {
             // Linked under the table's lock, so that the engine sees links in the order of admission.
             admitted = table.admit(proven, now).map(|serial| {
                 let guard = SessionGuard { sessions: self.clone(), peer: proven.peer, serial };
-                let names_gaps = proven.features & FEATURE_GAPS_ALONE != 0;
-                (guard, replication.connect_with(proven.peer, proven.clock.clone(), names_gaps))
+                let gap_wants = match proven.features.has(FEATURE_GAPS_ALONE) {
+                    true => GapWants::All,
+                    false => GapWants::None,
+                };
+                (guard, replication.connect_with(proven.peer, proven.clock.clone(), gap_wants))
             });
         });
         admitted

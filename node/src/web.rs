@@ -50,7 +50,9 @@ pub enum WebError {
         reason: &'static str,
     },
     /// The HTTP client cannot be created. Holds the reason.
-    #[error("the client of the web server: {0}")]
+    #[error(
+        "no HTTP client can be created: {0}. If certificates are missing, install those of the system (ca-certificates)"
+    )]
     Client(String),
 }
 

@@ -39,9 +39,6 @@ pub struct Rate {
 /// Error of computing a fee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FeeError {
-    /// There are no rates.
-    #[error("no rates are known")]
-    NoRates,
     /// The time is before the first rate.
     #[error("the time precedes the first rate")]
     BeforeFirstRate,

@@ -19,32 +19,20 @@ const CONDEMNED: &str =
     "projections are damaged: their files are dropped when the log is read again";
 
 impl Store {
-    /// Marks all projections to be dropped with their files when the log is read again: by [`Store::reopen`], which
-    /// this makes necessary, or at the next start. From now on none of them can be read until [`Store::rebuild`]
-    /// has ended. Log, marks and records stay.
+    /// Marks the projections in these column families, and those that are built together with them (usage and
+    /// message counts), to be dropped with their files when the log is read again: by [`Store::reopen`], which this
+    /// makes necessary, or at the next start. From now on none of them can be read until [`Store::rebuild`] has ended.
+    /// The other projections stay readable. Log, marks and records stay.
     ///
     /// # Errors
     /// An error if the disk refuses the write: nothing is dropped then.
-    pub fn condemn_projections(&self) -> Result<(), CommitError> {
-        self.condemn(ProjectionSet::all())
-    }
-
-    /// Like [`condemn_projections`](Self::condemn_projections), for the projections in these column families and
-    /// those that are built together with them (usage and message counts). The others stay readable.
-    ///
-    /// # Errors
-    /// The errors of [`Store::condemn_projections`].
     pub fn condemn_damaged(&self, families: &[&str]) -> Result<(), CommitError> {
-        let damaged = Projection::ALL.into_iter().filter(|it| families.contains(&it.name()));
-        self.condemn(ProjectionSet::of(damaged).with_companions())
-    }
-
-    fn condemn(&self, set: ProjectionSet) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
         let _no_commits = database.gate_for_a_step()?;
+        let damaged = Projection::ALL.into_iter().filter(|it| families.contains(&it.name()));
         // Projections that another rebuild has not finished, or that this version has to rebuild, are incomplete too.
-        let set = set.or(ProjectionSet::of(database.stale.list())).with_companions();
+        let set = ProjectionSet::of(damaged.chain(database.stale.list())).with_companions();
         let mut batch = WriteBatch::default();
         meta::put_condemned(&database.db, &mut batch, set);
         database.stale.add(set);

@@ -290,7 +290,7 @@ impl Snapshot<'_> {
             if !is_judged {
                 continue;
             }
-            let Some(originator_ns) = time_of(&bytes) else { continue };
+            let Some(originator_ns) = OriginatorEnvelope::stated_ns(&bytes) else { continue };
             let is_broken = (rule.is_broken_at)(originator_ns);
             if is_broken != is_marked {
                 let otherwise = if is_marked { (rule.judge)(&bytes) } else { validity };
@@ -411,10 +411,4 @@ impl Rejudging<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns the time that an envelope states, unix nanoseconds.
-fn time_of(bytes: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
-    Some(OriginatorEnvelope::statement(statement).ok()?.1)
 }

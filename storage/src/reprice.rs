@@ -428,7 +428,7 @@ fn counted_in(
     validity: Validity,
     derive: &Derive<'_>,
 ) -> Option<TalliedFacts> {
-    if age_of(bytes, at).is_none() && time_of(bytes).is_some() {
+    if age_of(bytes, at).is_none() && OriginatorEnvelope::stated_ns(bytes).is_some() {
         return None; // most of the cost is deriving: the payer is recovered from a signature
     }
     let facts = derive(id, bytes, validity)?;
@@ -443,12 +443,7 @@ fn age(minute: u32, at: CongestionKey) -> Option<usize> {
 
 /// Like `age`, for an envelope by the time in it.
 fn age_of(bytes: &Bytes, at: CongestionKey) -> Option<usize> {
-    age(minute_of(time_of(bytes)?), at)
-}
-
-fn time_of(bytes: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
-    Some(OriginatorEnvelope::statement(statement).ok()?.1)
+    age(minute_of(OriginatorEnvelope::stated_ns(bytes)?), at)
 }
 
 #[cfg(test)]

@@ -16,9 +16,6 @@ use hawser_storage::{
 };
 use tempfile::TempDir;
 
-/// Families that are derived from the log.
-const PROJECTIONS: [&str; 7] =
-    ["congestion", "expiry", "inbox", "receipt", "topic", "usage", "usage_by_payer"];
 /// Families without which a start cannot interpret the folder.
 const NEEDED: [&str; 3] = ["cursor", "meta", "rate"];
 
@@ -143,9 +140,9 @@ fn scrub(store: &Store) -> ScrubReport {
 }
 
 fn condemn(store: &Store) {
-    if store.condemn_projections().is_err() {
+    if store.condemn_damaged(&PROJECTIONS).is_err() {
         reopen(store);
-        store.condemn_projections().unwrap();
+        store.condemn_damaged(&PROJECTIONS).unwrap();
     }
 }
 
@@ -534,7 +531,7 @@ fn commits_between_the_drop_and_the_rebuild_are_counted_once() {
     on_each(|store| {
         let expected = in_memory();
         [store, &expected].into_iter().for_each(fill);
-        store.condemn_projections().unwrap();
+        store.condemn_damaged(&PROJECTIONS).unwrap();
         assert!(store.commit(&[append(OWN, 301)]).is_err(), "nothing is written before");
         reopen(store);
         for store in [store, &expected] {

@@ -25,7 +25,7 @@ fn expected() -> BTreeMap<&'static str, [u8; 32]> {
 fn drop_only(path: &Path) {
     let store = Store::open(&settings(path)).unwrap();
     extend(&store, OWN, 30);
-    store.condemn_projections().unwrap();
+    store.condemn_damaged(&PROJECTIONS).unwrap();
     store.set_write_faults(Some(Arc::new(|| Some(WriteFault::Lost))));
     let refused = store.reopen();
     assert!(matches!(refused, Err(OpenError::Database(_))), "{refused:?}");

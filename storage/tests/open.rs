@@ -128,13 +128,6 @@ fn a_folder_that_cannot_be_written_is_refused() {
     assert!(matches!(refused, Err(OpenError::Unwritable { .. })), "{refused:?}");
 }
 
-/// Opens a database below the crate, to make it into one that the crate did not write.
-fn raw(path: &std::path::Path) -> rocksdb::DB {
-    let options = rocksdb::Options::default();
-    let names = rocksdb::DB::list_cf(&options, path).unwrap();
-    rocksdb::DB::open_cf(&options, path, names).unwrap()
-}
-
 #[test]
 fn a_newer_format_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

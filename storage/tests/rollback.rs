@@ -10,14 +10,7 @@ use hawser_storage::{
     kept_format, roll_back,
 };
 
-use crate::support::{OWN, extend, price, settings};
-
-/// Opens a database below the crate.
-fn raw(path: &Path) -> rocksdb::DB {
-    let options = rocksdb::Options::default();
-    let names = rocksdb::DB::list_cf(&options, path).unwrap();
-    rocksdb::DB::open_cf(&options, path, names).unwrap()
-}
+use crate::support::{OWN, extend, price, raw, settings};
 
 fn format_of(path: &Path) -> u32 {
     let db = raw(path);

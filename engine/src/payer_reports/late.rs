@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
@@ -16,7 +17,7 @@ use hawser_storage::{
 };
 
 use super::not_yet::UndecidedError;
-use super::times::{minute_at, stated_ns};
+use super::times::minute_at;
 use crate::facts;
 use crate::price::price;
 
@@ -471,7 +472,7 @@ pub(super) fn len_of(place: &LogPlace) -> usize {
 
 fn stated_ns_of(place: &LogPlace) -> Option<i64> {
     match place {
-        LogPlace::Held { bytes, .. } => stated_ns(bytes),
+        LogPlace::Held { bytes, .. } => OriginatorEnvelope::stated_ns(bytes),
         LogPlace::Pruned { envelope, .. } => Some(envelope.originator_ns),
         LogPlace::Empty { .. } => None,
     }

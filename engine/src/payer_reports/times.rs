@@ -1,7 +1,7 @@
 //! The times of places in a strand.
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, minute_of};
+use hawser_proto::{EnvelopeId, minute_of};
 use hawser_storage::{Mark, ReadError, Snapshot};
 
 /// Returns the minute of an envelope, also of one that this node has pruned; `None` if it was never held.
@@ -10,17 +10,11 @@ use hawser_storage::{Mark, ReadError, Snapshot};
 /// the end of a later report.
 pub(crate) fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
     if let Some(bytes) = snapshot.get(at)? {
-        return Ok(stated_ns(&bytes).map(minute_of));
+        return Ok(OriginatorEnvelope::stated_ns(&bytes).map(minute_of));
     }
     if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
         return Ok(None);
     }
     let record = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     Ok(record.map(|(_, it)| minute_of(it.originator_ns)))
-}
-
-/// Returns the time that a stored envelope states, without reading its inner layers.
-pub(super) fn stated_ns(bytes: &Bytes) -> Option<i64> {
-    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
-    OriginatorEnvelope::statement(statement).ok().map(|(_, originator_ns)| originator_ns)
 }

@@ -106,6 +106,17 @@ impl GapRanges {
     }
 }
 
+/// The wants for gaps alone that a peer answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapWants {
+    /// The peer answers none: its version is older than such wants.
+    None,
+    /// The peer answers wants about a few ranges, over gRPC, where each range is a call of its own.
+    Ranges,
+    /// The peer answers wants about all places between two, over QUIC.
+    All,
+}
+
 /// A command from the engine to the connection with one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkCommand {

@@ -37,10 +37,10 @@ pub use ahead::{
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
-pub(crate) use follower::can_have_expired;
-pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
+pub use follower::{Effect, Follower, SplitLimits, StrandWrite, can_have_expired};
 pub use link::{
-    GapRanges, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse,
+    GapRanges, GapWants, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want,
+    WantResponse,
 };
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;

@@ -82,9 +82,7 @@ impl ChainClock {
 
     fn time_ns(&self, id: EnvelopeId) -> Result<Option<i64>, ReadError> {
         let stored = self.store.snapshot().get(id)?;
-        let statement = stored.and_then(|bytes| OriginatorEnvelope::open(bytes).ok());
-        let read = statement.and_then(|(bytes, _)| OriginatorEnvelope::statement(bytes).ok());
-        Ok(read.map(|(_, originator_ns)| originator_ns))
+        Ok(stored.and_then(|bytes| OriginatorEnvelope::stated_ns(&bytes)))
     }
 }
 

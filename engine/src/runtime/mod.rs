@@ -32,7 +32,6 @@ mod checkpoints;
 mod committer;
 pub mod counters;
 mod disk;
-mod doubts;
 mod fair_queue;
 mod grouped_queue;
 mod heads;
@@ -53,6 +52,7 @@ mod report_history;
 mod report_writes;
 mod reports;
 mod scrub;
+mod start_damage;
 mod stop;
 mod stoppable;
 mod trees;
@@ -193,7 +193,7 @@ impl Engine {
             counters: counters.clone(),
         };
         let (publisher, threads) = Publisher::start(settings.publish, parts);
-        let met = doubts::at_start(&store, &heads.get(), &chain_clock, &publisher);
+        let met = start_damage::at_start(&store, &heads.get(), &chain_clock, &publisher);
         scrubs.note_start(met, publisher.clone());
         let own_strand = publisher.own_strand().clone();
         let reports =

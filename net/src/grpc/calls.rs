@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, SequenceId};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
+use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
@@ -42,10 +43,7 @@ pub(super) struct WantCall {
     pub(super) counters: Arc<NetCounters>,
     pub(super) request: RequestId,
     pub(super) want: Want,
-    /// The peer that is asked.
-    pub(super) peer: OriginatorId,
-    /// The peer speaks for the strand: [`WantFeed::new`].
-    pub(super) may_expire: bool,
+    pub(super) asked: AskedPeer,
     /// The peer did not answer the want before this one: it may hold only envelopes that streams do not show.
     pub(super) was_silent: bool,
     /// The answer so far.
@@ -61,18 +59,12 @@ impl WantCall {
     /// # Errors
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
-        let feed = WantFeed::new(self.want, self.may_expire, Instant::now());
-        let feed = if self.is_relayed() { feed.of_relay() } else { feed };
+        let feed = WantFeed::new(self.want, self.asked, Instant::now());
         match self.want.up_to {
             None => self.stream(feed).await,
             Some(_) if self.want.gaps_only => self.gaps().await,
             Some(_) => self.pages(feed).await,
         }
-    }
-
-    /// True if the peer passes on the strand of another node.
-    fn is_relayed(&self) -> bool {
-        self.want.originator != self.peer
     }
 
     /// Follows the strand over a stream that does not end, from the position of `feed` on.
@@ -91,7 +83,7 @@ impl WantCall {
                 PeerCallError::Failed(error)
                 | PeerCallError::Answered(error)
                 | PeerCallError::Busy(error),
-            ) if self.want.originator != self.peer => {
+            ) if self.asked == AskedPeer::Relay => {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // fails, too.
                 tracing::debug!(error, originator_id = %self.want.originator, "a strand is refused");
@@ -112,7 +104,7 @@ impl WantCall {
                     PeerCallError::Failed(error)
                     | PeerCallError::Answered(error)
                     | PeerCallError::Busy(error),
-                ) if is_asked_again(&self.want, self.peer, feed.position(), opened.elapsed()) => {
+                ) if is_asked_again(self.asked, &self.want, feed.position(), opened.elapsed()) => {
                     // If the whole connection has failed, the next call fails, too.
                     tracing::debug!(error, "a stream ended");
                     None
@@ -134,7 +126,7 @@ impl WantCall {
         let closed = vec![StrandItem::Closed];
         let is_new =
             feed.position() > self.want.after || *self.answer.lock() != WantAnswer::Nothing;
-        if self.is_relayed() || is_new {
+        if self.asked == AskedPeer::Relay || is_new {
             return self.deliver(closed).await.map(drop);
         }
         *self.answer.lock() = WantAnswer::EmptyEnd;
@@ -145,7 +137,7 @@ impl WantCall {
     /// end of a running stream does not count, because a node that stops ends its streams this way.
     fn note_answer(&self, error: &PeerCallError, began: Instant) {
         if let PeerCallError::Answered(_) | PeerCallError::Unimplemented = error
-            && self.want.originator == self.peer
+            && self.asked != AskedPeer::Relay
         {
             self.sink.note_failed_request(began.elapsed());
         }
@@ -246,8 +238,7 @@ impl WantCall {
     ) -> Result<Vec<StrandItem<Bytes>>, SessionError> {
         let Some(range) = range else { return Ok(Vec::new()) };
         let (originator, now) = (self.want.originator, Instant::now());
-        let gaps = RangeGaps::new(originator, range, self.may_expire, now);
-        let mut gaps = if self.is_relayed() { gaps.of_relay() } else { gaps };
+        let mut gaps = RangeGaps::new(originator, range, self.asked, now);
         let mut limit = PageLimit::default();
         while !gaps.is_over() {
             let Some((page, _memory, _)) = self.next_page(gaps.feed(), &mut limit).await? else {
@@ -299,7 +290,7 @@ impl WantCall {
                 Err(PeerCallError::Busy(_) | PeerCallError::TooManyLong) => return Ok(None),
                 // A relay may refuse the strand of another node, and keeps its session.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
-                    if self.want.originator != self.peer =>
+                    if self.asked == AskedPeer::Relay =>
                 {
                     tracing::debug!(error, originator_id = %self.want.originator, "pages are refused");
                     return Ok(None);
@@ -347,8 +338,8 @@ impl WantCall {
 
 /// Returns true if a peer's stream that fails at this position and age is opened again in the same session. In the
 /// peer's own strand, the error of a young stream without a new envelope says that the peer does not serve it.
-fn is_asked_again(want: &Want, peer: OriginatorId, position: SequenceId, age: Duration) -> bool {
-    want.originator != peer || position > want.after || age >= SETTLED_AFTER
+fn is_asked_again(asked: AskedPeer, want: &Want, position: SequenceId, age: Duration) -> bool {
+    asked == AskedPeer::Relay || position > want.after || age >= SETTLED_AFTER
 }
 
 fn unix_ns() -> i64 {
@@ -358,23 +349,25 @@ fn unix_ns() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::OriginatorId;
+
     use super::*;
 
     /// The session would end as often, with a growing pause after each.
     #[test]
     fn a_proxy_that_cuts_idle_streams_ends_no_session() {
-        let (peer, other) = (OriginatorId(300), OriginatorId(400));
         let young = SETTLED_AFTER - Duration::from_millis(1);
         let (start, moved) = (SequenceId(7), SequenceId(8));
-        for (strand, position, age, is_again) in [
-            (peer, start, young, false),
-            (peer, start, SETTLED_AFTER, true),
-            (peer, moved, Duration::ZERO, true),
-            (other, start, Duration::ZERO, true),
+        let want = Want::envelopes(OriginatorId(300), start, None);
+        for (asked, position, age, is_again) in [
+            (AskedPeer::OwnNode, start, young, false),
+            (AskedPeer::OwnNodeUnprotected, start, young, false),
+            (AskedPeer::OwnNode, start, SETTLED_AFTER, true),
+            (AskedPeer::OwnNode, moved, Duration::ZERO, true),
+            (AskedPeer::Relay, start, Duration::ZERO, true),
         ] {
-            let want = Want::envelopes(strand, start, None);
-            let asked = is_asked_again(&want, peer, position, age);
-            assert_eq!(asked, is_again, "{strand} at {position} after {age:?}");
+            let found = is_asked_again(asked, &want, position, age);
+            assert_eq!(found, is_again, "{asked:?} at {position} after {age:?}");
         }
     }
 }

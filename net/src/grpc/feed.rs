@@ -6,19 +6,17 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hawser_engine::replication::{PeerViolation, StrandItem, Want};
+use hawser_engine::replication::{PeerViolation, StrandItem, Want, can_have_expired};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 
+use super::asked_peer::AskedPeer;
 use super::canonical::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// Shortest retention that a payer can ask for, nanoseconds: places that are older may have expired at their
-/// own node. Specified in `docs/protocol/rules.md`.
-const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
 /// Repeated envelopes, beyond one for each new one, after which a peer counts as out of order. A guess: a page, which a
 /// peer may repeat between its reads from disk and its live envelopes. Specified in `docs/protocol/replication.md`,
 /// section *Over gRPC*.
@@ -43,10 +41,7 @@ pub(super) struct WantFeed {
     /// The last place that the items cover.
     position: SequenceId,
     up_to: Option<SequenceId>,
-    /// The peer is the strand's own node, and no other peer can speak for it.
-    may_expire: bool,
-    /// The peer passes on the strand of another node.
-    is_relay: bool,
+    asked: AskedPeer,
     /// Repeated envelopes for which no new one has made up.
     repeats: u32,
     taken: AnsweredPlaces,
@@ -66,27 +61,18 @@ pub(super) struct FeedItems {
 }
 
 impl WantFeed {
-    /// Creates the feed of one want. `may_expire` says that the peer speaks for the strand: it is the strand's own
-    /// node, reached over TLS or another way on which its answers cannot be changed.
-    pub(super) fn new(want: Want, may_expire: bool, now: Instant) -> Self {
+    /// Creates the feed of one want, without answers.
+    pub(super) fn new(want: Want, asked: AskedPeer, now: Instant) -> Self {
         Self {
             originator: want.originator,
             position: want.after,
             up_to: want.up_to,
-            may_expire,
-            is_relay: false,
+            asked,
             repeats: 0,
             taken: AnsweredPlaces::of(want.originator),
             keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
             is_over: false,
         }
-    }
-
-    /// Takes the answers of a peer that passes on the strand of another node, and may not have checked it. Bytes that
-    /// are no envelope are then no fault of the peer: the follower gets and refuses them, and nothing behind them
-    /// counts.
-    pub(super) fn of_relay(self) -> Self {
-        Self { is_relay: true, ..self }
     }
 
     /// Returns the last place that the items cover.
@@ -175,7 +161,7 @@ impl WantFeed {
         if next < id.sequence {
             // Times ascend within a strand, so a skipped place is at least as old as the envelope after it.
             let expired =
-                self.may_expire && originator_ns <= unix_ns.saturating_sub(RETENTION_NS_MIN);
+                self.asked == AskedPeer::OwnNode && can_have_expired(originator_ns, unix_ns);
             items.push(StrandItem::Gap { from: next, to: id.sequence.previous(), expired });
         }
         if is_beyond {
@@ -190,9 +176,10 @@ impl WantFeed {
         Ok(items)
     }
 
-    /// Returns bytes that are no envelope as the last item if another node may have made them.
+    /// Takes bytes that are no envelope. They are no fault of a relay, which may not have checked them: the follower
+    /// gets and refuses them, and nothing behind them counts.
     fn refuse(&mut self, bytes: &Bytes) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
-        if !self.is_relay {
+        if self.asked != AskedPeer::Relay {
             return Err(PeerViolation::NotCanonical.into());
         }
         self.is_over = true;
@@ -318,7 +305,11 @@ pub(super) mod tests {
     }
 
     fn feed(after: u64, up_to: Option<u64>) -> WantFeed {
-        WantFeed::new(want(after, up_to), false, Instant::now())
+        feed_of(AskedPeer::OwnNodeUnprotected, after, up_to)
+    }
+
+    fn feed_of(asked: AskedPeer, after: u64, up_to: Option<u64>) -> WantFeed {
+        WantFeed::new(want(after, up_to), asked, Instant::now())
     }
 
     fn take(feed: &mut WantFeed, envelopes: Vec<Bytes>) -> FeedItems {
@@ -429,7 +420,7 @@ pub(super) mod tests {
         let older = OriginatorId::MIGRATED[1];
         let row = |originator_ns| envelope_at(older, 1, originator_ns);
         let want = Want::envelopes(older, SequenceId::NONE, None);
-        let mut feed = WantFeed::new(want, false, Instant::now());
+        let mut feed = WantFeed::new(want, AskedPeer::OwnNodeUnprotected, Instant::now());
         let fed = take(&mut feed, vec![row(NOW_NS), row(NOW_NS + 1)]);
         assert_eq!(fed.batches, [[StrandItem::Envelope(row(NOW_NS))]]);
     }
@@ -455,13 +446,16 @@ pub(super) mod tests {
 
     #[test]
     fn only_old_places_of_the_strands_own_node_may_have_expired() {
-        let old = NOW_NS - RETENTION_NS_MIN;
-        for (may_expire, originator_ns, expired) in
-            [(true, old, true), (true, old + 1, false), (false, old, false)]
-        {
-            let mut feed = WantFeed::new(want(0, None), may_expire, Instant::now());
+        let old = NOW_NS - 2 * 24 * 3600 * 1_000_000_000; // the shortest retention
+        for (asked, originator_ns, expired) in [
+            (AskedPeer::OwnNode, old, true),
+            (AskedPeer::OwnNode, old + 1, false),
+            (AskedPeer::OwnNodeUnprotected, old, false),
+            (AskedPeer::Relay, old, false),
+        ] {
+            let mut feed = feed_of(asked, 0, None);
             let fed = take(&mut feed, vec![envelope_at(NODE, 5, originator_ns)]);
-            assert_eq!(fed.batches[0][0], gap(1, 4, expired), "{may_expire} {originator_ns}");
+            assert_eq!(fed.batches[0][0], gap(1, 4, expired), "{asked:?} {originator_ns}");
         }
     }
 
@@ -490,7 +484,7 @@ pub(super) mod tests {
     fn what_a_relay_passes_on_that_is_no_envelope_goes_to_the_follower_and_ends_the_want() {
         for bad in [Bytes::from_static(b"no envelope"), Bytes::new()] {
             for up_to in [None, Some(9)] {
-                let mut feed = feed(2, up_to).of_relay();
+                let mut feed = feed_of(AskedPeer::Relay, 2, up_to);
                 let fed = take(&mut feed, vec![envelope(3), bad.clone(), envelope(4)]);
                 let expected = vec![item(3), StrandItem::Envelope(bad.clone())];
                 assert_eq!((fed.batches, fed.violation), (vec![expected], None));
@@ -503,7 +497,7 @@ pub(super) mod tests {
         for (bad, violation) in
             [(foreign, PeerViolation::WrongOriginator), (envelope(0), PeerViolation::OutOfOrder)]
         {
-            let fed = take(&mut feed(2, None).of_relay(), vec![bad]);
+            let fed = take(&mut feed_of(AskedPeer::Relay, 2, None), vec![bad]);
             assert_eq!(fed.violation, Some(violation.into()));
         }
     }
@@ -520,7 +514,7 @@ pub(super) mod tests {
     #[test]
     fn keep_alives_are_free_as_long_as_they_are_rare() {
         let start = Instant::now();
-        let mut feed = WantFeed::new(want(0, None), false, start);
+        let mut feed = WantFeed::new(want(0, None), AskedPeer::OwnNodeUnprotected, start);
         let mut at = |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             feed.take(now, NOW_NS, Vec::new()).violation

@@ -4,7 +4,7 @@
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `silence`: when a want without an answer is a peer's fault;
 //! - `calls`: one want as a stream or as pages; `page_limit`: the length of these; `feed`, `range_gaps`: its answers.
-//!   These three are state machines without I/O;
+//!   These three are state machines without I/O; `asked_peer`: what the answers of a peer can say about a strand;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
@@ -15,6 +15,7 @@
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
 mod answer;
+mod asked_peer;
 mod authorities;
 mod call_error;
 mod calls;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use hawser_engine::replication::{StrandItem, Want};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
+use super::asked_peer::AskedPeer;
 use super::feed::{FeedItems, WantFeed};
 use crate::counters::PeerError;
 
@@ -23,20 +24,15 @@ pub(super) struct RangeGaps {
 }
 
 impl RangeGaps {
-    /// Begins with a range, both ends included. `may_expire` says the same as for [`WantFeed::new`].
+    /// Begins with a range, both ends included.
     pub(super) fn new(
         originator: OriginatorId,
         (first, last): (SequenceId, SequenceId),
-        may_expire: bool,
+        asked: AskedPeer,
         now: Instant,
     ) -> Self {
         let want = Want::envelopes(originator, first.previous(), Some(last));
-        Self { feed: WantFeed::new(want, may_expire, now), last, gaps: Vec::new(), is_over: false }
-    }
-
-    /// Takes the pages of a peer that passes on the strand of another node, as [`WantFeed::of_relay`] does.
-    pub(super) fn of_relay(self) -> Self {
-        Self { feed: self.feed.of_relay(), ..self }
+        Self { feed: WantFeed::new(want, asked, now), last, gaps: Vec::new(), is_over: false }
     }
 
     /// Returns the feed of the pages, which says from where on the next one is asked for.
@@ -101,7 +97,7 @@ mod tests {
 
     /// Takes pages with envelopes at these places until no further one is needed. Returns the gaps between 11 and 19.
     fn gaps(pages: &[&[u64]]) -> Vec<(u64, u64)> {
-        let mut gaps = RangeGaps::new(NODE, places(11, 19), true, Instant::now());
+        let mut gaps = RangeGaps::new(NODE, places(11, 19), AskedPeer::OwnNode, Instant::now());
         for page in pages {
             assert!(!gaps.is_over(), "{page:?}");
             let page = page.iter().map(|place| envelope_at(NODE, *place, NOW_NS)).collect();
@@ -109,6 +105,11 @@ mod tests {
         }
         assert!(gaps.is_over());
         named(gaps)
+    }
+
+    /// Begins with the places 11 to 17.
+    fn gaps_of(asked: AskedPeer) -> RangeGaps {
+        RangeGaps::new(NODE, places(11, 17), asked, Instant::now())
     }
 
     fn places(first: u64, last: u64) -> (SequenceId, SequenceId) {
@@ -143,10 +144,10 @@ mod tests {
     #[test]
     fn places_that_may_have_expired_are_not_named() {
         let old = vec![envelope_at(NODE, 15, NOW_NS - LONG_NS), envelope_at(NODE, 17, NOW_NS)];
-        let mut gaps = RangeGaps::new(NODE, places(11, 17), true, Instant::now());
+        let mut gaps = gaps_of(AskedPeer::OwnNode);
         assert_eq!(gaps.take(Instant::now(), NOW_NS, old.clone()), Ok(0));
         assert_eq!(named(gaps), [(16, 16)]);
-        let mut of_relay = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
+        let mut of_relay = gaps_of(AskedPeer::Relay);
         assert_eq!(of_relay.take(Instant::now(), NOW_NS, old), Ok(0));
         assert_eq!(named(of_relay), [(11, 14), (16, 16)], "only its own node can say so");
     }
@@ -158,8 +159,7 @@ mod tests {
             (vec![garbage.clone()], vec![]),
             (vec![envelope_at(NODE, 13, NOW_NS), garbage], vec![(11, 12)]),
         ] {
-            let gaps = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
-            let mut gaps = gaps.of_relay();
+            let mut gaps = gaps_of(AskedPeer::Relay);
             assert_eq!(gaps.take(Instant::now(), NOW_NS, page), Ok(0));
             assert!(gaps.is_over());
             assert_eq!(named(gaps), expected);
@@ -173,7 +173,7 @@ mod tests {
             (envelope_at(OriginatorId(400), 12, NOW_NS), PeerViolation::WrongOriginator),
             (envelope_at(NODE, 1 << 63, NOW_NS), PeerViolation::OutOfOrder),
         ] {
-            let mut gaps = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
+            let mut gaps = gaps_of(AskedPeer::OwnNodeUnprotected);
             let taken = gaps.take(Instant::now(), NOW_NS, vec![page]);
             assert_eq!(taken, Err(PeerError::Envelope(violation)));
         }

@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
+use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
 use super::calls::WantCall;
 use super::checkpoints::{CheckpointCalls, statements_about};
@@ -311,8 +312,7 @@ impl<'a> GrpcPeerSession<'a> {
             counters: self.net.counters.clone(),
             request,
             want,
-            peer: self.peer,
-            may_expire: self.is_tls && want.originator == self.peer,
+            asked: AskedPeer::of(self.peer, want.originator, self.is_tls),
             was_silent: silent > 0,
             answer: answer.clone(),
             limit: self.limits.entry(want.originator).or_default().clone(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use hawser_engine::replication::{StrandItem, Want};
 use hawser_proto::Bytes;
 
+use super::asked_peer::AskedPeer;
 use super::feed::WantFeed;
 use super::message_reader::{MessageReader, ReadStep};
 use super::messages::read_frame;
@@ -39,7 +40,7 @@ pub fn read_strand(
     unix_ns: i64,
     messages: impl IntoIterator<Item = Bytes>,
 ) -> (Vec<StrandItem<Bytes>>, Result<(), PeerError>) {
-    let mut feed = WantFeed::new(want, false, now);
+    let mut feed = WantFeed::new(want, AskedPeer::OwnNodeUnprotected, now);
     let mut items = Vec::new();
     for message in messages {
         let envelopes = match read_frame(message) {

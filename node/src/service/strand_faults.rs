@@ -10,8 +10,9 @@
 //! all envelopes of the five minutes.
 
 use hawser_engine::fee_watch::{FeeLook, FeeWatch, load_at};
-use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, is_evidence, judge_fees, stated_ns};
+use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, is_evidence, judge_fees};
 use hawser_engine::overcharge::overcharge;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
@@ -74,7 +75,7 @@ impl StrandFaults {
     ) -> Result<Self, StrandFaultsError> {
         let snapshot = store.snapshot();
         let last = snapshot.last_held_through(end)?;
-        let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
+        let last = last.and_then(|(id, bytes)| Some((OriginatorEnvelope::stated_ns(&bytes)?, id)));
         let end_ns = last.filter(|(_, id)| *id == end).map(|(ns, _)| ns);
         let (times, fees) =
             (StrandTimes::after(last), FeeWatch::new(load_at(&snapshot, end, end_ns)));
@@ -112,7 +113,8 @@ impl StrandFaults {
                 continue;
             };
             let LogEntry { id, bytes, validity, facts } = entry;
-            let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
+            let of_facts = facts.as_ref().map(|facts| facts.originator_ns);
+            let ns = of_facts.or_else(|| OriginatorEnvelope::stated_ns(bytes));
             part.pieces.extend(self.wrong_fee(&snapshot, changes, entry, ns)?);
             let mut found = |misbehavior, envelopes| {
                 part.pieces.push(Evidence { misbehavior, at: *id, from: None, envelopes });

@@ -231,6 +231,14 @@ impl OriginatorEnvelope {
         Ok((statement.id(), statement.originator_ns()))
     }
 
+    /// Returns the time that an envelope states, unix nanoseconds, without parsing the payer envelope. `None` if the
+    /// outer layers are malformed or not canonical.
+    #[must_use]
+    pub fn stated_ns(bytes: &Bytes) -> Option<i64> {
+        let (statement, _) = Self::open(bytes.clone()).ok()?;
+        Some(Self::statement(statement).ok()?.1)
+    }
+
     /// Reads the time of an envelope whose form was checked before it was stored. The form is not checked again, which
     /// would cost more than the rest of reading it.
     ///

@@ -20,6 +20,9 @@ use hawser_storage::{
 pub(crate) const OWN: OriginatorId = OriginatorId(100);
 /// Another node.
 pub(crate) const PEER: OriginatorId = OriginatorId(200);
+/// Families that are derived from the log.
+pub(crate) const PROJECTIONS: [&str; 7] =
+    ["congestion", "expiry", "inbox", "receipt", "topic", "usage", "usage_by_payer"];
 
 pub(crate) fn identity() -> StoreIdentity {
     StoreIdentity { network: "testnet".to_owned(), node: OWN, public_key: key(1).public_key() }
@@ -27,6 +30,13 @@ pub(crate) fn identity() -> StoreIdentity {
 
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
+}
+
+/// Opens a database below the crate, to read it, or to make it into one that the crate did not write.
+pub(crate) fn raw(path: &std::path::Path) -> rocksdb::DB {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, path).unwrap();
+    rocksdb::DB::open_cf(&options, path, names).unwrap()
 }
 
 pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {

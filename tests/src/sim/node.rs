@@ -7,13 +7,14 @@ use bytes::Bytes;
 use hawser_engine::facts;
 use hawser_engine::liveness::LivenessWatch;
 use hawser_engine::misbehavior::{
-    Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
+    Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees,
 };
 use hawser_engine::overcharge::overcharge;
 use hawser_engine::replication::{
     CheckpointWatch, Follower, PeerClock, ShownStage, ShownStrand, SplitLimits, StrandWrite,
     WantResponse,
 };
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable};
 use hawser_storage::{Change, CommitError, LogEntry, LogItem, SkipReason, Validity};
@@ -343,7 +344,7 @@ impl Node {
         for change in changes {
             let Change::Append(entry) = change else { continue };
             let Some(following) = self.following.get_mut(&entry.id.originator) else { continue };
-            let ns = stated_ns(&entry.bytes).unwrap();
+            let ns = OriginatorEnvelope::stated_ns(&entry.bytes).unwrap();
             for fault in following.times.next(entry.id, ns, now_ns) {
                 let (misbehavior, before) = match fault {
                     TimeFault::Back { earlier } => (Misbehavior::TimeBack, Some(earlier)),

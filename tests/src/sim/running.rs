@@ -44,7 +44,7 @@ impl Sim {
         connection.last_control = now;
         connection.clock_due.clear();
         connection.shown_sizes.clear();
-        let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
+        let gap_wants = self.gap_wants;
         let is_proven = self.proves_its_id(path.server);
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
@@ -53,12 +53,7 @@ impl Sim {
             if is_proven {
                 following.follower.handle_proven(now, path.server);
             }
-            if names_gaps {
-                following.follower.handle_names_gaps(path.server);
-            }
-            if takes_ranges {
-                following.follower.handle_takes_ranges(path.server);
-            }
+            following.follower.handle_gap_wants(path.server, gap_wants);
             self.route_effects(path.follower, originator);
         }
     }

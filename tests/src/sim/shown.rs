@@ -221,7 +221,7 @@ impl Sim {
             .with_split_limits(SPLIT_LIMITS);
         follower.handle_membership(now, true);
         following.follower = follower;
-        let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
+        let gap_wants = self.gap_wants;
         for path in self.paths().into_iter().filter(|path| path.follower == id) {
             if !self.connections[&path].is_up {
                 continue;
@@ -234,12 +234,7 @@ impl Sim {
             if is_proven {
                 following.follower.handle_proven(now, path.server);
             }
-            if names_gaps {
-                following.follower.handle_names_gaps(path.server);
-            }
-            if takes_ranges {
-                following.follower.handle_takes_ranges(path.server);
-            }
+            following.follower.handle_gap_wants(path.server, gap_wants);
         }
         self.route_effects(id, originator);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hawser_engine::replication::GapWants;
 use hawser_proto::{OriginatorId, SequenceId};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -90,10 +91,8 @@ pub struct Sim {
     pub(super) sharers: BTreeMap<OriginatorId, BTreeSet<OriginatorId>>,
     /// The number of searches that each node has begun in each strand.
     pub(super) begun_searches: BTreeMap<(OriginatorId, OriginatorId), usize>,
-    /// Nodes answer wants for gaps alone.
-    pub(super) names_gaps: bool,
-    /// Nodes answer wants for the gaps of some ranges, as a follower over gRPC has them answered.
-    pub(super) takes_ranges: bool,
+    /// The wants for gaps alone that nodes answer.
+    pub(super) gap_wants: GapWants,
     /// Nodes that claim all places of others' strands, and send nothing of them.
     pub(super) mute: BTreeSet<OriginatorId>,
 }
@@ -121,7 +120,7 @@ impl Sim {
     #[must_use]
     pub fn five_that_name_gaps(seed: u64, faults: Faults) -> Self {
         let mut sim = Self::five(seed, faults);
-        sim.names_gaps = true;
+        sim.gap_wants = GapWants::All;
         sim
     }
 
@@ -129,7 +128,7 @@ impl Sim {
     #[must_use]
     pub fn five_that_take_ranges(seed: u64, faults: Faults) -> Self {
         let mut sim = Self::five(seed, faults);
-        sim.takes_ranges = true;
+        sim.gap_wants = GapWants::Ranges;
         sim
     }
 
@@ -195,8 +194,7 @@ impl Sim {
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),
             begun_searches: BTreeMap::new(),
-            names_gaps: false,
-            takes_ranges: false,
+            gap_wants: GapWants::None,
             mute: BTreeSet::new(),
         };
         for &id in &members {

@@ -6,17 +6,19 @@
 use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::retention::RETENTION_DAYS_MIN;
 use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::effect::Effect;
 use super::{Follower, PendingWrites};
 
-/// Age below which nothing can have expired, nanoseconds. Specified (`docs/protocol/rules.md`, rule 8).
-const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
+/// The age below which nothing can have expired, in nanoseconds: the shortest retention that a payer can ask for.
+const RETENTION_NS_MIN: i64 = RETENTION_DAYS_MIN as i64 * 24 * 3600 * 1_000_000_000;
 
 /// Returns true if an envelope of this time is old enough that places before it can have expired. Both are unix
 /// nanoseconds.
-pub(crate) fn can_have_expired(at_ns: i64, now_ns: i64) -> bool {
+#[must_use]
+pub fn can_have_expired(at_ns: i64, now_ns: i64) -> bool {
     at_ns <= now_ns.saturating_sub(RETENTION_NS_MIN)
 }
 

@@ -38,7 +38,7 @@ mod waiting;
 mod wants;
 
 pub use effect::{Effect, StrandWrite};
-pub(crate) use expiry::can_have_expired;
+pub use expiry::can_have_expired;
 pub use parts::SplitLimits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,7 +49,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
-use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
+use super::link::{GapWants, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use allowance::WaitAllowances;
@@ -142,10 +142,7 @@ struct PeerProgress {
     walk_at: Instant,
     /// The peer has proved its id.
     is_proven: bool,
-    /// The peer answers wants for gaps alone.
-    names_gaps: bool,
-    /// The peer answers wants for the gaps of some ranges.
-    takes_ranges: bool,
+    gap_wants: GapWants,
     /// The peer is asked for no part before this time.
     part_at: Instant,
     /// Places of the next part that it is asked for, at most.
@@ -240,8 +237,7 @@ impl Follower {
             fill_at: now,
             walk_at: now,
             is_proven: false,
-            names_gaps: false,
-            takes_ranges: false,
+            gap_wants: GapWants::None,
             part_at: now,
             part_places: self.split_limits.first_part_places,
         };

@@ -30,6 +30,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, SequenceId};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
@@ -42,7 +43,6 @@ use super::search::{
     SearchTurns,
 };
 use super::{Follower, PendingWrites};
-use crate::misbehavior::stated_ns;
 
 impl Follower {
     /// Searches for the places before `behind`, a signed envelope. `from` has sent it, and not these places.
@@ -128,7 +128,7 @@ impl Follower {
         }
         let of_facts = behind.facts.as_ref().map(|facts| facts.originator_ns);
         // Most envelopes that break a rule have no facts.
-        let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
+        let signed_ns = of_facts.or_else(|| OriginatorEnvelope::stated_ns(&behind.bytes));
         let Some((now_ns, signed_ns)) = self.wall_ns.zip(signed_ns) else { return SEARCH_FOR };
         let age_ns = now_ns.saturating_sub(signed_ns);
         limit.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))

@@ -14,7 +14,7 @@ use hawser_storage::{Change, LogEntry};
 use super::choice::STALL_TIMEOUT;
 use super::parts::{BacklogPart, ReceivedTotal, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
-use crate::replication::link::Want;
+use crate::replication::link::{GapWants, Want};
 
 /// Largest number of parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one
 /// holds the others up late.
@@ -57,17 +57,10 @@ impl Follower {
         self.send_wants(now);
     }
 
-    /// Notes that a connected peer answers wants for gaps alone.
-    pub fn handle_names_gaps(&mut self, peer: OriginatorId) {
+    /// Notes which wants for gaps alone a connected peer answers.
+    pub fn handle_gap_wants(&mut self, peer: OriginatorId, answered: GapWants) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.names_gaps = true;
-        }
-    }
-
-    /// Notes that a connected peer answers wants for the gaps of some ranges.
-    pub fn handle_takes_ranges(&mut self, peer: OriginatorId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.takes_ranges = true;
+            peer.gap_wants = answered;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The time for which a search waits for the answer of a peer, by the allowance of that.
+//! The time for which a search waits for the answer of a peer, by the peer's allowance.
 
 use std::time::Instant;
 

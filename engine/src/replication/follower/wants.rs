@@ -9,6 +9,7 @@ use super::further::FurtherForm;
 use super::open_want::OpenWant;
 use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, RETRY_AFTER};
+use crate::replication::link::GapWants;
 
 impl Follower {
     /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
@@ -25,12 +26,14 @@ impl Follower {
         let search = self.search.as_mut().filter(|_| is_answered);
         let goes_on = search.is_some_and(|search| {
             let asked_through = search.asked_through_of(id);
-            let form = match peer.names_gaps {
-                false if peer.takes_ranges => FurtherForm::Several,
-                false => FurtherForm::Single,
+            let form = match peer.gap_wants {
+                GapWants::None => FurtherForm::Single,
+                GapWants::Ranges => FurtherForm::Several,
                 // A relay can claim places that the node has yet to sign. It would say that it lacks them.
-                true if is_own && search.left_out_by != id => FurtherForm::Gaps(peer.claimed_head),
-                true => FurtherForm::Gaps(SequenceId::MAX),
+                GapWants::All if is_own && search.left_out_by != id => {
+                    FurtherForm::Gaps(peer.claimed_head)
+                }
+                GapWants::All => FurtherForm::Gaps(SequenceId::MAX),
             };
             search.further.note_answered(now, id, asked_through, form)
         });

@@ -114,11 +114,11 @@ impl<'a> InboxReplay<'a> {
         if self.judge.is_none() {
             let judge = self.judge.insert(self.parts.judge.open(self.inbox));
             let read = catch_up(self.parts.store, self.inbox, &mut **judge, self.limit)?;
-            if !read.is_whole {
+            if read.end != CatchUpEnd::Whole {
                 let inbox = self.inbox;
                 tracing::info!(envelope = %id, %inbox, "an identity update waits until the log of its inbox is read");
                 // A log that cannot be read now is read again in a later round, without haste.
-                (self.waits, self.is_behind) = (true, !read.is_unreadable);
+                (self.waits, self.is_behind) = (true, read.end == CatchUpEnd::Limit);
                 return Ok(Validity::Waiting);
             }
         }
@@ -222,7 +222,7 @@ pub(super) fn prepare(
     let mut judge = parts.judge.open(inbox);
     let read = catch_up(parts.store, inbox, &mut *judge, ReadLimit::Whole)?;
     budget.take(read.cost);
-    if read.is_unreadable {
+    if read.end == CatchUpEnd::Unreadable {
         judge.keep(); // the part below the damage is not read in each round
         return Ok(Preparation::Unreadable);
     }
@@ -317,41 +317,40 @@ fn catch_up(
             row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
         }
     }
-    let mut read = CaughtUp { cost: 0, is_whole: true, is_unreadable: false };
     let (mut ids, mut len_bytes_all) = (Vec::new(), 0_usize);
     while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
         let len_bytes = usize::try_from(found.len_bytes).unwrap_or(usize::MAX);
         len_bytes_all = len_bytes_all.saturating_add(len_bytes);
         // Neither the other rows nor any envelope of a log that is too long need be read.
         if !limit.allows(len_bytes_all) {
-            return Ok(CaughtUp { is_whole: false, ..read });
+            return Ok(CaughtUp { cost: 0, end: CatchUpEnd::Limit });
         }
         ids.push(found.id);
         row = rows.next_row()?;
     }
     assert!(ids.is_sorted(), "rows of a topic ascend within their strand");
-    if let Err(error) = add_updates(&snapshot, &ids, judge, limit, &mut read) {
+    let mut cost = 0;
+    let end = add_updates(&snapshot, &ids, judge, limit, &mut cost).unwrap_or_else(|error| {
         tell_unreadable(inbox, &error);
-        (read.is_whole, read.is_unreadable) = (false, true);
-    }
-    Ok(read)
+        CatchUpEnd::Unreadable
+    });
+    Ok(CaughtUp { cost, end })
 }
 
-/// Adds these updates of the log in order, as far as `limit` allows, and counts them in `read`.
+/// Adds these updates of the log in order, as far as `limit` allows, and counts them in `cost`.
 fn add_updates(
     snapshot: &Snapshot<'_>,
     ids: &[EnvelopeId],
     judge: &mut dyn InboxJudge,
     limit: ReadLimit<'_>,
-    read: &mut CaughtUp,
-) -> Result<(), ReadError> {
+    cost: &mut usize,
+) -> Result<CatchUpEnd, ReadError> {
     for ids in ids.chunks(UPDATES_AT_ONCE) {
         for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
             let bytes = bytes.ok_or_else(|| unreadable(id))?;
             let len_bytes = bytes.len();
-            if !limit.allows(read.cost.saturating_add(len_bytes)) {
-                read.is_whole = false;
-                return Ok(());
+            if !limit.allows(cost.saturating_add(len_bytes)) {
+                return Ok(CatchUpEnd::Limit);
             }
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
             // The number of signers is known after the work is done, so the most that it can cost has to fit before.
@@ -359,26 +358,33 @@ fn add_updates(
                 len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES))
             };
             let most = cost_of(stored.update.actions.len().saturating_mul(ACTION_SIGNERS_MAX));
-            if !limit.allows(read.cost.saturating_add(most)) {
-                read.is_whole = false;
-                return Ok(());
+            if !limit.allows(cost.saturating_add(most)) {
+                return Ok(CatchUpEnd::Limit);
             }
-            let cost = cost_of(judge.add(id.sequence, &stored.update));
-            read.cost = read.cost.saturating_add(cost);
-            limit.pay(cost, read.cost);
+            let update = cost_of(judge.add(id.sequence, &stored.update));
+            *cost = cost.saturating_add(update);
+            limit.pay(update, *cost);
         }
     }
-    Ok(())
+    Ok(CatchUpEnd::Whole)
 }
 
 /// The part of an inbox's log that was read.
 struct CaughtUp {
     /// Its cost in bytes, as [`ReadBudget`] counts it.
     cost: usize,
-    /// False if the judge knows a part of the log only.
-    is_whole: bool,
-    /// The log cannot be read behind that part.
-    is_unreadable: bool,
+    end: CatchUpEnd,
+}
+
+/// The reason why a read of an inbox's log ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CatchUpEnd {
+    /// The judge knows the whole log.
+    Whole,
+    /// The limit allows no more.
+    Limit,
+    /// The next update of the log cannot be read.
+    Unreadable,
 }
 
 /// An update as it is stored.

@@ -19,8 +19,6 @@ const LEAVES_MAX: usize = 1_000_000;
 /// kept. An honest originator has a report in some hours; a hostile node can write a true one for each minute of a
 /// range.
 const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
-/// The value that stands for the hour of the start, which is not known. No clock shows this hour.
-const HOUR_OF_START: u32 = u32::MAX;
 
 /// The leaves of reports, by report. If there are too many leaves, the originator with the most leaves loses its oldest
 /// reports. So no originator can push out the reports of another originator. A forgotten report is computed again from
@@ -40,12 +38,21 @@ pub(super) struct KnownLeaves {
     stored: HashSet<ReportId>,
     /// The hour in which leaves were written last, and how many in it, by originator.
     written: HashMap<OriginatorId, (u32, usize)>,
-    /// The hour of the last read of the stored rows, if it failed without damage: some of them may not be in memory.
-    unread: Option<u32>,
+    /// The last read of the stored rows, if it failed without damage: some of them may not be in memory.
+    unread: Option<FailedRead>,
     /// True if rows are on disk that cannot be used.
     has_damage: bool,
     /// True if there is a row of an older version.
     has_older: bool,
+}
+
+/// The time of a read that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailedRead {
+    /// The read at the start, when no hour is known.
+    AtStart,
+    /// A read in this hour.
+    InHour(u32),
 }
 
 #[derive(Debug)]
@@ -63,7 +70,7 @@ impl KnownLeaves {
     pub(super) fn stored_in(store: &Store) -> Self {
         let mut known = Self::default();
         if let Err(error) = known.read(store) {
-            known.unread = Some(HOUR_OF_START);
+            known.unread = Some(FailedRead::AtStart);
             tracing::error!(
                 code = "report_amounts_unreadable", %error,
                 "the amounts of attested payer reports cannot be read yet: the read is repeated"
@@ -133,12 +140,12 @@ impl KnownLeaves {
     /// # Errors
     /// When they cannot be stored. The next call goes on.
     pub(super) fn save(&mut self, store: &Store, hour: u32) -> Result<(), CommitError> {
-        if self.unread.is_some_and(|last| last != hour) {
+        if self.unread.is_some_and(|last| last != FailedRead::InHour(hour)) {
             let read = self.read(store);
             if let Err(error) = &read {
                 tracing::debug!(%error, "stored amounts of payer reports cannot be read yet");
             }
-            self.unread = read.is_err().then_some(hour);
+            self.unread = read.is_err().then_some(FailedRead::InHour(hour));
         }
         if self.has_damage {
             store.forget_all_report_amounts()?;
@@ -412,7 +419,8 @@ mod tests {
         known.keep(id(1), &report(200, 4), leaves(3));
         known.keep(id(2), &report(200, 5), leaves(2));
         known.save(&store, 1).unwrap();
-        let mut unread = KnownLeaves { unread: Some(HOUR_OF_START), ..KnownLeaves::default() };
+        let failed = Some(FailedRead::AtStart);
+        let mut unread = KnownLeaves { unread: failed, ..KnownLeaves::default() };
         unread.keep(id(3), &report(200, 6), leaves(1));
         unread.save(&store, 1).unwrap();
         assert!(unread.unread.is_none() && unread.unsaved.is_empty());
@@ -432,10 +440,11 @@ mod tests {
         let mut known = KnownLeaves::stored_in(&store);
         known.keep(id(1), &report(200, 4), leaves(3));
         known.save(&store, 1).unwrap();
-        let mut unread = KnownLeaves { unread: Some(7), ..KnownLeaves::default() };
+        let failed = Some(FailedRead::InHour(7));
+        let mut unread = KnownLeaves { unread: failed, ..KnownLeaves::default() };
         unread.keep(id(2), &report(200, 5), leaves(1));
         unread.save(&store, 7).unwrap();
-        assert_eq!((unread.of(id(1)), unread.unread), (None, Some(7)), "it was tried in this hour");
+        assert_eq!((unread.of(id(1)), unread.unread), (None, failed), "it was tried in this hour");
         assert!(unread.unsaved.is_empty(), "new amounts are written meanwhile");
         unread.save(&store, 8).unwrap();
         assert_eq!((unread.of(id(1)), unread.unread), (known.of(id(1)), None));

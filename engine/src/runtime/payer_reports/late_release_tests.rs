@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
+use hawser_proto::minute::MINUTE_NS;
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
@@ -26,7 +27,6 @@ use crate::read::testing;
 use crate::runtime::payer_reports::late_searches::LateSearches;
 
 const NODE: OriginatorId = OriginatorId(200);
-const MINUTE_NS: i64 = 60_000_000_000;
 /// The minute with which the first report ends. The others end ten minutes after one another.
 const FIRST_MINUTE: u32 = 29_166_667;
 const REPORTS: u64 = 6;

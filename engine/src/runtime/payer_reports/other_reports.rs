@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use hawser_proto::EnvelopeId;
+use hawser_proto::minute::MINUTE_NS;
 use hawser_rules::misbehavior::other_report_pieces;
 use hawser_rules::payer_report::{PayerReport, RangeEnd, ReportDifference};
 use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
@@ -12,8 +13,6 @@ use super::PayerReporterState;
 use super::verdict::PayerReportVerdict;
 use super::writer_turns::WriterTurns;
 use crate::payer_reports::{FiguresError, HeldReport, Recomputed, recompute};
-
-const MINUTE_NS: i64 = 60_000_000_000;
 
 /// A node that wrote a refused report.
 struct AccusedWriter {

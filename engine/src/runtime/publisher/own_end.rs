@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{ReadError, Store};
 use parking_lot::Mutex;
 
 use super::error::PublishError;
-use crate::misbehavior;
 use crate::sequencer::Sequencer;
 
 /// Returns the sequencer as the stored strand left it.
@@ -24,9 +24,8 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     let held = newest.as_ref().map_or(SequenceId::NONE, |(id, _)| id.sequence);
     let last_ns = match newest {
         None => 0,
-        Some((id, bytes)) => {
-            misbehavior::stated_ns(&bytes).ok_or_else(|| ReadError::unreadable_envelope(id))?
-        }
+        Some((id, bytes)) => OriginatorEnvelope::stated_ns(&bytes)
+            .ok_or_else(|| ReadError::unreadable_envelope(id))?,
     };
     let last_ns = last_ns.max(stated_ns(store, node, held)?);
     // With a count that cannot be read, this node would sign fees that the strand does not explain.

@@ -21,9 +21,7 @@ use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
 use crate::fee_watch::{FeeLook, FeeWatch};
-use crate::misbehavior::{
-    FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees, stated_ns,
-};
+use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees};
 use crate::overcharge::overcharge;
 use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
@@ -169,7 +167,8 @@ fn watch(
         {
             faults.push((*id, StrandFault::Invalid(*rule)));
         }
-        let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
+        let of_facts = facts.as_ref().map(|facts| facts.originator_ns);
+        let ns = of_facts.or_else(|| hawser_proto::envelope::OriginatorEnvelope::stated_ns(bytes));
         let found = ns.map(|ns| watched.times.next(*id, ns, now_ns)).unwrap_or_default();
         faults.extend(found.into_iter().map(|fault| (*id, StrandFault::Time(fault))));
         match watched.fees.look_at(entry, ns, &rates) {
@@ -433,7 +432,8 @@ fn judge_fee(
         let evidence = Evidence { misbehavior, at, from: None, envelopes };
         return Ok(JudgedFee::Decided(Some(evidence)));
     }
-    if stated_ns(&bytes).is_some_and(|ns| !rates.is_complete_at(ns)) {
+    let stated_ns = hawser_proto::envelope::OriginatorEnvelope::stated_ns(&bytes);
+    if stated_ns.is_some_and(|ns| !rates.is_complete_at(ns)) {
         // A time in the future is evidence by itself.
         let is_ahead = is_ahead_of(state, &bytes);
         return Ok(if is_ahead { JudgedFee::Decided(None) } else { JudgedFee::Waits });
@@ -592,7 +592,8 @@ fn latest_ns(state: &ReplicationState) -> i64 {
 }
 
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
-    stated_ns(bytes).is_some_and(|ns| is_ahead(ns, latest_ns(state)))
+    hawser_proto::envelope::OriginatorEnvelope::stated_ns(bytes)
+        .is_some_and(|ns| is_ahead(ns, latest_ns(state)))
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! The strand's own node may lie. It harms its own strand alone, and only places that are old enough: before, other
 //! peers were asked for them for two days.
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{CommitError, Mark, Snapshot};
 
 use super::state::ReplicationState;
 use super::strand_read::StrandRange;
 use super::task::StrandTask;
-use crate::misbehavior::stated_ns;
 use crate::replication::{RANGES_MAX, can_have_expired};
 
 impl StrandTask {
@@ -77,7 +77,9 @@ fn expire_range(
     };
     let behind = EnvelopeId { sequence: end.next(), ..from };
     let is_old = match snapshot.get(behind)? {
-        Some(envelope) => stated_ns(&envelope).is_some_and(|ns| can_have_expired(ns, now_ns)),
+        Some(envelope) => {
+            OriginatorEnvelope::stated_ns(&envelope).is_some_and(|ns| can_have_expired(ns, now_ns))
+        }
         // A place that has expired itself is not younger.
         None => {
             let mark = snapshot.mark(behind)?;

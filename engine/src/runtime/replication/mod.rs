@@ -67,13 +67,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
+use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, GapWants, WITHDRAW_AFTER};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
 use liveness_notes::LivenessNotes;
+use mend::MendCheck;
 use own_guard::GuardTask;
 use peers::{ConnectedPeers, PeerKind};
+use reader::PageProof;
 use state::ReplicationState;
 use suspected::SuspectedDependencies;
 use unreadable::UnreadablePlaces;
@@ -82,8 +84,6 @@ use void_ports::VoidPorts;
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
-use mend::MendCheck;
-
 pub use mend::RestingStrand;
 pub use reader::{PageReads, StrandPage, StrandReadError, StrandReader};
 
@@ -263,13 +263,13 @@ impl Replication {
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        self.connect_with(peer, clock, false)
+        self.connect_with(peer, clock, GapWants::None)
     }
 
-    /// Does the same. `names_gaps` says that the peer answers wants for gaps alone.
+    /// Does the same for a peer that answers these wants for gaps alone.
     #[must_use]
-    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, names_gaps: bool) -> Link {
-        let kind = PeerKind { is_proven: true, names_gaps };
+    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, gap_wants: GapWants) -> Link {
+        let kind = PeerKind { is_proven: true, gap_wants };
         Link::new(self.state.clone(), peer, kind, Some(&clock))
     }
 
@@ -277,7 +277,7 @@ impl Replication {
     /// cannot send its heads: it has stated nothing about this node's own strand then.
     #[must_use]
     pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
-        let kind = PeerKind { is_proven: false, names_gaps: false };
+        let kind = PeerKind { is_proven: false, gap_wants: GapWants::Ranges };
         Link::new(self.state.clone(), peer, kind, clock.as_ref())
     }
 
@@ -319,9 +319,8 @@ impl Replication {
             page_bytes: StrandReader::first_page_bytes(bytes_max),
             counters: self.state.engine_counters.clone(),
             reads,
-            proves: false,
+            proof: PageProof::None,
             is_for_gaps: false,
-            is_in_backlog: false,
         })
     }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::replication::{LinkCommand, PeerClock};
+use crate::replication::{GapWants, LinkCommand, PeerClock};
 
 /// Time after which a peer that has sent no clock counts as having shown what it shows first: older versions send none
 /// while they hold nothing. Specified in `docs/protocol/replication.md`.
@@ -21,8 +21,7 @@ const SETTLES_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct PeerKind {
     /// The peer has proved its id.
     pub(super) is_proven: bool,
-    /// The peer answers wants for gaps alone.
-    pub(super) names_gaps: bool,
+    pub(super) gap_wants: GapWants,
 }
 
 /// A connection to a peer, as the strands see it.
@@ -169,7 +168,7 @@ mod tests {
     const PEER: OriginatorId = OriginatorId(200);
 
     fn enter(peers: &ConnectedPeers) -> u64 {
-        let kind = PeerKind { is_proven: true, names_gaps: false };
+        let kind = PeerKind { is_proven: true, gap_wants: GapWants::None };
         peers.insert(PEER, kind, mpsc::channel(1).0, PeerClock::default())
     }
 
@@ -215,7 +214,7 @@ mod tests {
     fn a_peer_has_settled_with_its_first_clock_and_one_without_proof_at_once() {
         let peers = ConnectedPeers::default();
         let generation = enter(&peers);
-        let kind = PeerKind { is_proven: false, names_gaps: false };
+        let kind = PeerKind { is_proven: false, gap_wants: GapWants::Ranges };
         peers.insert(OriginatorId(300), kind, mpsc::channel(1).0, PeerClock::default());
         assert_eq!(peers.unsettled(), BTreeSet::from([PEER]));
         peers.merge_clock(PEER, generation, &Cursor::new(), |_| true);

@@ -172,12 +172,10 @@ pub struct StrandReader {
     pub(super) page_bytes: usize,
     pub(super) counters: Arc<Counters>,
     pub(super) reads: PageReads,
-    /// Pages of a backlog come with the proof that their end is that of a signed beginning of the strand.
-    pub(super) proves: bool,
+    /// The proof with which the next page comes.
+    pub(super) proof: PageProof,
     /// The answer names gaps and has no envelopes.
     pub(super) is_for_gaps: bool,
-    /// The last page was full, so the next one belongs to the same backlog.
-    pub(super) is_in_backlog: bool,
 }
 
 impl StrandReader {
@@ -189,7 +187,7 @@ impl StrandReader {
     /// Makes the pages of a backlog begin with a [`StrandItem::Prefix`], where the log can prove one.
     #[must_use]
     pub fn proving(mut self) -> Self {
-        self.proves = true;
+        self.proof = PageProof::IfFull;
         self
     }
 
@@ -225,7 +223,7 @@ impl StrandReader {
                 let (page, room) = self.read(through).await?;
                 // A page that did not move on would be read for ever.
                 assert!(page.position > self.position, "a page holds at least one place");
-                (self.position, self.is_in_backlog) = (page.position, page.is_full);
+                (self.position, self.proof) = (page.position, self.proof.after(page.is_full));
                 self.page_bytes = self.page_bytes.saturating_mul(2).min(self.bytes_max);
                 return Ok(Some(StrandPage { items: page.items, _room: room }));
             }
@@ -263,11 +261,7 @@ impl StrandReader {
 
     /// Reads the next page, at most up to `through`, when this want has room in memory for it.
     async fn read(&self, through: SequenceId) -> Result<(SendPage, PageRoom), ReadError> {
-        let proof = match (self.proves, self.is_in_backlog) {
-            (false, _) => PageProof::None,
-            (true, false) => PageProof::IfFull,
-            (true, true) => PageProof::Always,
-        };
+        let proof = self.proof;
         let (mut room, after) = (self.reads.room(self.page_bytes).await, self.position);
         loop {
             let (store, counters) = (self.store.clone(), self.counters.clone());
@@ -300,14 +294,29 @@ impl StrandReader {
     }
 }
 
-/// The pages that come with a proof, where the log can prove one.
+/// The condition on which a page comes with the proof that its end is that of a signed beginning of the strand, where
+/// the log can prove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PageProof {
+pub(super) enum PageProof {
+    /// The peer takes no proofs.
     None,
-    /// Proofs for full pages only. A backlog of one page gains nothing, because it is verified just as fast.
+    /// The page may begin a backlog, and does if it is full. A backlog of one page gains nothing, because it is
+    /// verified just as fast.
     IfFull,
-    /// Proofs also for the last page of a backlog, which would otherwise wait until everything before it is verified.
+    /// The page before was full, so this one belongs to the same backlog. The last one would otherwise wait until
+    /// everything before it is verified.
     Always,
+}
+
+impl PageProof {
+    /// Returns the condition for the page after one that was full or not.
+    fn after(self, is_full: bool) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::IfFull | Self::Always if is_full => Self::Always,
+            Self::IfFull | Self::Always => Self::IfFull,
+        }
+    }
 }
 
 /// A part of a strand.

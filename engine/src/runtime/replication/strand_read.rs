@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use hawser_proto::checkpoint::SignedPrefix;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::StrandLoad;
 use hawser_storage::ReadError;
 
 use super::state::ReplicationState;
 use crate::fee_watch::load_at;
-use crate::misbehavior::{StrandTimes, stated_ns};
+use crate::misbehavior::StrandTimes;
 use crate::pauses::RetryPauses;
 use crate::replication::RANGES_MAX;
 use crate::runtime::stoppable::blocking;
@@ -66,7 +67,7 @@ fn read_once(
     let verified = snapshot.verified_head(originator)?;
     let end = EnvelopeId::new(originator, verified);
     let last = or_nothing(snapshot.get(end), is_last, originator)?;
-    let last = last.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
+    let last = last.and_then(|bytes| Some((OriginatorEnvelope::stated_ns(&bytes)?, end)));
     let missing = or_nothing(snapshot.last_missing(originator, RANGES_MAX), is_last, originator)?;
     // Without this record the strand is still followed, and less is known about its node.
     let shown_by = snapshot.shown_by(originator).ok().flatten();

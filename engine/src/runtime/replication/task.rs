@@ -434,13 +434,8 @@ impl StrandTask {
             self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
             if peer.kind.is_proven {
                 self.follower.handle_proven(now(), *id);
-            } else {
-                // A peer over gRPC.
-                self.follower.handle_takes_ranges(*id);
             }
-            if peer.kind.names_gaps {
-                self.follower.handle_names_gaps(*id);
-            }
+            self.follower.handle_gap_wants(*id, peer.kind.gap_wants);
         }
         self.connected = table;
     }

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, Evidence, Misbehavior, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::misbehavior::stated_ns;
 use crate::replication::KnownVoids;
 
 /// The largest number of a peer's statements about this node that wait for a check, and the largest number of those
@@ -214,7 +214,7 @@ impl VoidPorts {
             return None;
         }
         // The layers inside need not decode: their node has signed the statement around them.
-        let originator_ns = stated_ns(bytes)?;
+        let originator_ns = OriginatorEnvelope::stated_ns(bytes)?;
         statements.retain(|of| self.log_contradiction(&of.statement, id, originator_ns));
         let broken = statements.iter().find(|of| of.statement.is_broken_by(originator_ns))?;
         let envelopes = vec![Bytes::copy_from_slice(&broken.encode()), bytes.clone()];

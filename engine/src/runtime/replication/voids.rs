@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{CommitError, LogItem, ReadError};
@@ -18,7 +19,7 @@ use tokio::time::sleep;
 use super::evidence::record;
 use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
-use crate::misbehavior::{is_ahead, stated_ns};
+use crate::misbehavior::is_ahead;
 use crate::runtime::own_strand::Shown;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
@@ -68,7 +69,7 @@ fn newest_own(state: &ReplicationState) -> Result<(SequenceId, i64), ReadError> 
     let newest = state.store.snapshot().last_held(state.own)?;
     let Some((id, bytes)) = newest else { return Ok((SequenceId::NONE, i64::MIN)) };
     // Its layers need not decode: a node of other software may have signed it with this key.
-    Ok((id.sequence, stated_ns(&bytes).unwrap_or(i64::MIN)))
+    Ok((id.sequence, OriginatorEnvelope::stated_ns(&bytes).unwrap_or(i64::MIN)))
 }
 
 /// Returns the statements that this node has signed, among those that peers have shown about its strand, and records

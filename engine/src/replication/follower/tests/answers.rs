@@ -279,7 +279,9 @@ fn a_peer_without_time_left_that_answers_is_asked_for_no_gap_twice() {
 /// A search for sixteen gaps that lie apart, beside peers over gRPC. Both have answered about the first gap.
 fn over_grpc() -> Rig {
     let mut rig = behind(SOURCE, OTHER);
-    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_takes_ranges(peer));
+    [SOURCE, OTHER]
+        .into_iter()
+        .for_each(|peer| rig.follower.handle_gap_wants(peer, GapWants::Ranges));
     rig.answer(SOURCE, far_apart(3, 33));
     for peer in [SOURCE, OTHER] {
         assert_eq!(rig.asks(peer), Some((1, Some(2))));
@@ -391,7 +393,7 @@ fn names_gaps_but(held: Option<u64>) -> Vec<StrandItem<VerifyResult>> {
 fn asking_for_gaps() -> Rig {
     let mut rig = behind(SOURCE, OTHER);
     for peer in [SOURCE, OTHER] {
-        rig.follower.handle_names_gaps(peer);
+        rig.follower.handle_gap_wants(peer, GapWants::All);
     }
     rig.answer(SOURCE, vec![long(3)]);
     for peer in [SOURCE, OTHER] {
@@ -473,7 +475,7 @@ fn the_strands_own_node_is_asked_for_gaps_up_to_its_own_claim_behind_what_a_rela
     let mut rig = Rig::connected(0);
     rig.follower.note_wall(NOW_NS);
     rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(99));
-    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_gap_wants(peer, GapWants::All));
     rig.effects();
     rig.wait(2 * STALL_TIMEOUT);
     rig.answer(OTHER, vec![long(1), long(3), long(5)]);
@@ -491,7 +493,7 @@ fn the_strands_own_node_is_asked_for_gaps_up_to_its_own_claim_behind_what_a_rela
 fn a_relay_has_no_young_place_passed_over_by_the_gaps_that_peers_have_named() {
     let mut rig = behind(OTHER, THIRD);
     for peer in [OTHER, THIRD] {
-        rig.follower.handle_names_gaps(peer);
+        rig.follower.handle_gap_wants(peer, GapWants::All);
     }
     rig.answer(OTHER, vec![long(3)]);
     for peer in [OTHER, THIRD] {
@@ -531,7 +533,7 @@ fn a_want_for_gaps_alone_puts_the_end_of_a_search_off_by_a_second() {
 #[test]
 fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
     let mut rig = behind(SOURCE, OTHER);
-    rig.follower.handle_names_gaps(SOURCE);
+    rig.follower.handle_gap_wants(SOURCE, GapWants::All);
     rig.answer(SOURCE, far_apart(3, 5));
     for peer in [SOURCE, OTHER] {
         rig.answer(peer, vec![StrandItem::End]);
@@ -550,7 +552,7 @@ fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
 fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_gap_wants(peer, GapWants::All));
     rig.answer(SOURCE, envelopes([2]));
     for peer in [SOURCE, OTHER] {
         assert_eq!(rig.asks(peer), Some((0, Some(1))));
@@ -564,7 +566,7 @@ fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
 fn gaps_are_asked_for_up_to_what_the_source_has_shown_if_it_claims_less() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.follower.handle_names_gaps(OTHER);
+    rig.follower.handle_gap_wants(OTHER, GapWants::All);
     rig.answer(SOURCE, far_apart(3, 9));
     assert_eq!(rig.asks(OTHER), Some((0, Some(2))));
     rig.answer(OTHER, vec![StrandItem::End]);

@@ -1,6 +1,7 @@
 //! Searches for places that a peer has left out: when they end, and when they go on.
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::minute::MINUTE_NS;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use prost::Message as _;
 
@@ -152,7 +153,6 @@ fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
     }
 }
 
-const MINUTE_NS: i64 = 60_000_000_000;
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 2 * MINUTE_NS;
 

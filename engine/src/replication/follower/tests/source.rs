@@ -25,7 +25,7 @@ impl Rig {
     }
 
     /// Everything that was accepted is on disk.
-    fn store(&mut self) {
+    pub(super) fn store(&mut self) {
         let accepted = self.follower.accepted();
         self.follower.handle_durable(accepted);
     }

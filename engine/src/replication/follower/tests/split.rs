@@ -112,14 +112,9 @@ impl Rig {
         while !self.follower.can_split() {
             let next = self.follower.accepted().0 + 1;
             self.answer(source, envelopes(next..next + 10));
-            self.store_all();
+            self.store();
         }
         self.follower.accepted().0 - before
-    }
-
-    fn store_all(&mut self) {
-        let accepted = self.follower.accepted();
-        self.follower.handle_durable(accepted);
     }
 }
 
@@ -166,7 +161,7 @@ fn the_end_of_the_strand_comes_from_the_source_alone() {
     for _ in 0..200 {
         for peer in PEERS {
             places.extend(appended(&rig.send_part(peer, 1_000, 40)));
-            rig.store_all();
+            rig.store();
         }
         rig.wait(Duration::from_millis(1));
         if !rig.follower.is_split() {
@@ -258,7 +253,7 @@ fn a_peer_that_shows_nothing_of_its_part_loses_it_to_another() {
                     let habit = if peer == bad { habit } else { Habit::Sends };
                     places.extend(appended(&rig.do_habit(habit, peer, 10_000)));
                 }
-                rig.store_all();
+                rig.store();
                 places.extend(appended(&rig.wait(Duration::from_millis(10))));
                 let waited = rig.now - begin;
                 assert!(waited < Duration::from_secs(60), "{habit:?} {bad}: {:?}", rig.follower);
@@ -277,7 +272,7 @@ fn a_slow_peer_loses_the_first_part_and_gets_smaller_ones() {
         for peer in [OTHER, THIRD] {
             rig.send_part(peer, 100_000, 40);
         }
-        rig.store_all();
+        rig.store();
         rig.wait(Duration::from_millis(100));
         // 70 s is what the fast ones need alone; the slow one would need 2000 s.
         assert!(rig.now - begin < Duration::from_secs(70), "{:?}", rig.follower.accepted());
@@ -380,7 +375,7 @@ fn a_far_peer_makes_a_near_one_hardly_slower() {
                 (Some(request), Some((of, at))) if request == of => Some((of, at)),
                 (asked, _) => asked.map(|request| (request, rig.now + round_trip)),
             };
-            rig.store_all();
+            rig.store();
             rig.wait(Duration::from_millis(1));
         }
         let (took, places) = (rig.now - begin, rig.follower.accepted().0);
@@ -408,7 +403,7 @@ fn what_waits_is_bounded_by_bytes() {
         for peer in [OTHER, THIRD] {
             rig.send_part(peer, 1 << 40, 40);
         }
-        rig.store_all();
+        rig.store();
         rig.wait(STALL_TIMEOUT);
         assert!(rig.follower.held_bytes() <= LIMITS.held_bytes_max);
     }
@@ -440,10 +435,10 @@ fn a_gap_that_every_peer_claims_is_searched_for_as_ever_and_the_split_goes_on_be
     assert_eq!(rig.follower.accepted(), SequenceId(5), "marked missing");
     let source = rig.follower.source().unwrap();
     rig.answer(source, envelopes(6..=40));
-    rig.store_all();
+    rig.store();
     assert!(!rig.follower.can_split(), "a strand with many gaps would be split at each of them");
     rig.answer(source, envelopes(41..=110));
-    rig.store_all();
+    rig.store();
     assert!(rig.follower.can_split());
 }
 
@@ -462,7 +457,7 @@ fn after_several_such_parts_in_a_row_the_source_sends_more_and_more_places_alone
     let begun = rig.follower.accepted().0;
     while rig.follower.accepted().0 < begun + (LIMITS.backlog_min << 6) {
         PEERS.iter().for_each(|peer| drop(rig.send_part(*peer, head, 40)));
-        rig.store_all();
+        rig.store();
     }
     assert!(rig.follower.is_split());
     let sent = rig.end_parts_early(head);
@@ -501,14 +496,14 @@ proptest! {
                 _ => rig.wait(Duration::from_millis(count * 20)),
             };
             places.extend(appended(&effects));
-            rig.store_all();
+            rig.store();
         }
         rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(head));
         rig.asked.remove(&THIRD);
         rig.effects();
         for _ in 0..1_000 {
             places.extend(appended(&rig.send_part(THIRD, head, 50)));
-            rig.store_all();
+            rig.store();
             places.extend(appended(&rig.wait(Duration::from_millis(200))));
         }
         prop_assert!(places.iter().copied().eq(1..=head), "{:?}", rig.follower);
