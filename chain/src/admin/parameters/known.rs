@@ -394,11 +394,7 @@ mod tests {
             (number(0, PAYLOAD_MAX), "262144", "40000"),
             (number(1, U32_MAX), "4294967295", "ffffffff"),
             (U64, "18446744073709551615", "ffffffffffffffff"),
-            (
-                number(1, (1 << 96) - 1),
-                "79228162514264337593543950335",
-                "ffffffffffffffffffffffff",
-            ),
+            (number(1, (1 << 96) - 1), "79228162514264337593543950335", "ffffffffffffffffffffffff"),
             (U64, "00", "0"),
             (ParameterKind::Admin, "true", "1"),
             (ACCOUNT_OR_NONE, "0x0000000000000000000000000000000000000000", "0"),
