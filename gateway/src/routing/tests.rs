@@ -77,6 +77,21 @@ fn content_type_decides_between_node_and_chain() {
     assert_eq!(kind(3), PayloadClass::Commit);
 }
 
+/// Returns the shortest public message of a member, whose content begins with its type.
+fn public_frame(content: &[u8]) -> Vec<u8> {
+    let (group, epoch, sender) = ([0xaa; 16], [0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0]);
+    [&[0, 1, 0, 1, 16][..], &group, &epoch, &sender, &[0], content, &[0]].concat()
+}
+
+/// The captured messages are all private.
+#[test]
+fn content_type_decides_for_public_messages_too() {
+    let kind = |content: &[u8]| route(vec![group(16, public_frame(content))], 0).unwrap()[0].kind;
+    assert_eq!(kind(&[1, 0, 0]), PayloadClass::Message);
+    assert_eq!(kind(&[2, 0, 3, 0, 0, 0, 7, 0]), PayloadClass::Commit, "a proposal to remove");
+    assert_eq!(kind(&[3, 0, 0, 0, 0]), PayloadClass::Commit);
+}
+
 #[test]
 fn an_mls_message_is_read_to_its_last_byte() {
     let mut long = frame(1);
