@@ -409,7 +409,7 @@ mod tests {
     /// Keccak-256 over the elements of the proofs of all ranges, which another program computed from the specification.
     #[test]
     fn proofs_of_all_ranges_of_small_trees_are_those_that_another_program_computes() {
-        let mut elements = Vec::new();
+        let mut elements: Vec<[u8; 32]> = Vec::new();
         for count in 1..18 {
             let tree = Tree::new((0..count).map(made));
             for start in 0..count {
