@@ -343,6 +343,21 @@ mod tests {
         assert!(!cases.is_empty());
     }
 
+    #[test]
+    fn codes_of_kinds_are_those_of_other_implementations() {
+        let text = include_str!("../../tests/vectors/contracts/ledger_event_ids.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for (name, kind) in [
+            ("deposit", LedgerKind::Deposit),
+            ("withdrawal_requested", LedgerKind::WithdrawalRequested),
+            ("usage_settled", LedgerKind::UsageSettled),
+            ("withdrawal_cancelled", LedgerKind::WithdrawalCancelled),
+            ("reorg_reversal_unused", LedgerKind::Reversal),
+        ] {
+            assert_eq!(vectors["event_types"][name], kind as u8, "{name}");
+        }
+    }
+
     /// Computed by another program from the specification.
     #[test]
     fn ids_have_their_parts_in_the_order_and_with_the_ends_that_are_specified() {

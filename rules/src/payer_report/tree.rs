@@ -348,6 +348,11 @@ mod tests {
             let tree = Tree::new(&leaves);
             assert_eq!(tree.root(), golden(&case["root"]), "{count} leaves");
             assert_eq!(root_of(&leaves), golden(&case["root"]), "{count} leaves");
+            let top = tree.levels.last().map(|top| top[0]);
+            let subroot = case["subroot"].as_str().map(|_| golden(&case["subroot"]));
+            assert_eq!(top, subroot, "{count} leaves");
+            let width = if count == 0 { 0 } else { 1_u64 << depth(count as u64) };
+            assert_eq!(width, number(&case["balanced_leaf_count"]), "{count} leaves");
             for proof in case["proofs"].as_array().unwrap() {
                 let start = usize::try_from(number(&proof["start"])).unwrap();
                 let range = start..start + usize::try_from(number(&proof["count"])).unwrap();
