@@ -344,6 +344,41 @@ mod tests {
     }
 
     #[test]
+    fn codes_of_kinds_are_those_of_other_implementations() {
+        let text = include_str!("../../tests/vectors/contracts/ledger_event_ids.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for (name, kind) in [
+            ("deposit", LedgerKind::Deposit),
+            ("withdrawal_requested", LedgerKind::WithdrawalRequested),
+            ("usage_settled", LedgerKind::UsageSettled),
+            ("withdrawal_cancelled", LedgerKind::WithdrawalCancelled),
+            ("reorg_reversal_unused", LedgerKind::Reversal),
+        ] {
+            assert_eq!(vectors["event_types"][name], kind as u8, "{name}");
+        }
+    }
+
+    /// Computed by another program from the specification.
+    #[test]
+    fn ids_have_their_parts_in_the_order_and_with_the_ends_that_are_specified() {
+        for (transaction, block, index, id) in [
+            (0, 0, 0, "1751ac12e70e15b4f76c16775cd329ae55973b612521dab2de828a5cdb6c8ab3"),
+            (0x11, 0x22, 255, "6bad75441c448655be22de6dd6b6333580a8f607fbe310c5ff1dc7d85f9f0fd1"),
+            (0x22, 0x11, 255, "05cae0ebe6d653883c76da3c32ebcf47333c91a3ac6952166a3525dbf9dc9b04"),
+            (
+                0xff,
+                0xff,
+                1 << 24,
+                "00f60df3d95c3457cd0227d93fbc60166202983dc3c7a1e4186db21c16ccb098",
+            ),
+            (1, 2, 1 << 31, "54b5f9583dace7d319ff8f8ed0e9611924bc1afef71826d4b7e93dac945bc9b8"),
+        ] {
+            let computed = event_id([transaction; 32], [block; 32], index).0;
+            assert_eq!(hex::encode(computed), id, "{transaction} {block} {index}");
+        }
+    }
+
+    #[test]
     fn an_event_is_not_known_by_the_id_of_another_one() {
         let mut entries = Vec::new();
         let events = [event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, CANCEL)];

@@ -468,6 +468,65 @@ mod tests {
         }
     }
 
+    /// Returns base fee and congestion fee of each envelope, with the nanoseconds from `from_ns` to its time.
+    fn charged(
+        sequencer: &mut Sequencer,
+        (now_ns, from_ns): (i64, i64),
+        table: &RateTable,
+    ) -> Vec<(i64, u64, u64)> {
+        let request = [admitted(60), admitted(60), admitted(60)];
+        let sequenced = sequencer.sequence(now_ns, table, &request).unwrap();
+        let fees = sequenced.into_iter().map(|sequenced| {
+            let envelope = open(sequenced);
+            let statement = envelope.unsigned();
+            let fees = (statement.base_fee().0, statement.congestion_fee().0);
+            (statement.originator_ns() - from_ns, fees.0, fees.1)
+        });
+        fees.collect()
+    }
+
+    /// The envelopes have 135 bytes. Three are in the minute, in which fees and target change.
+    #[test]
+    fn a_rate_that_starts_within_a_minute_and_a_batch_counts_from_its_first_nanosecond_on() {
+        let old = Rate {
+            start_unix_s: 0,
+            message_fee: PicoDollarPrice(100),
+            storage_fee: PicoDollarsPerByteDay(200),
+            congestion_fee: PicoDollarPrice(300),
+            target_rate_per_minute: 2,
+        };
+        let new = Rate {
+            start_unix_s: 1_700_000_000,
+            message_fee: PicoDollarPrice(7),
+            storage_fee: PicoDollarsPerByteDay(1),
+            congestion_fee: PicoDollarPrice(11),
+            target_rate_per_minute: 4,
+        };
+        let table = RateTable::new(vec![old, new], None).unwrap();
+        let now = minute_of(START_NS);
+        let count = move |minute| if minute == now { 3 } else { 0 };
+        let mut sequencer = Sequencer::new(NODE, SequenceId(3), START_NS - 9, count);
+        let fees = charged(&mut sequencer, (START_NS - 1, START_NS), &table);
+        // 3 of 2 are 100 units, 4 of 4 are none, and 5 of 4 are 26.
+        assert_eq!(fees, [(-1, 1_620_100, 30_000), (0, 8107, 0), (1, 8107, 286)]);
+    }
+
+    #[test]
+    fn a_batch_over_the_end_of_a_minute_counts_in_both_minutes() {
+        const END_NS: i64 = 1_700_000_040_000_000_000;
+        let busy = rates(Rate {
+            congestion_fee: PicoDollarPrice(10),
+            target_rate_per_minute: 4,
+            ..plain().rates()[0]
+        });
+        let now = minute_of(START_NS);
+        let count = move |minute| if minute == now { 5 } else { 0 };
+        let mut sequencer = Sequencer::new(NODE, SequenceId(5), START_NS, count);
+        let fees = charged(&mut sequencer, (END_NS - 1, END_NS), &busy);
+        // 5 of 4 are 26 units, and the 6 of the minute before are 100.
+        assert_eq!(fees, [(-1, 25_300, 260), (0, 25_300, 1000), (1, 25_300, 1000)]);
+    }
+
     proptest! {
         /// Any clock and any chain: ids are contiguous, times strictly increase, and the price is
         /// that of the time which the statement says.

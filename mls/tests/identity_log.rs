@@ -25,7 +25,7 @@ fn captured_updates() -> Vec<pb::IdentityUpdate> {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert!(updates.len() > 5);
+    assert!(!updates.is_empty());
     updates
 }
 

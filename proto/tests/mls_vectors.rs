@@ -68,9 +68,7 @@ fn assert_exact(data: &[u8], parse: fn(&[u8]) -> Result<(), MlsParseError>) {
 
 #[test]
 fn captured_group_messages_parse_as_recorded() {
-    let frames = captured("mls");
-    assert_eq!(frames.len(), 35);
-    for (recorded, data) in frames {
+    for (recorded, data) in captured("mls") {
         let frame = parse_group_message(&data).expect("a group message");
         let wire_format = match frame.wire_format {
             WireFormat::PublicMessage => "public_message",
@@ -87,15 +85,15 @@ fn captured_group_messages_parse_as_recorded() {
         assert_eq!(recorded["epoch"], frame.epoch.to_string());
         assert_eq!(recorded["content_type"], content_type);
         assert_eq!(frame.is_chain_bound(), content_type != "application");
-        assert_eq!(frame.sender, None);
+        // Who has sent a private message is encrypted.
+        let is_private = frame.wire_format == WireFormat::PrivateMessage;
+        assert_eq!(frame.sender.is_none(), is_private);
     }
 }
 
 #[test]
 fn captured_key_packages_parse_as_recorded() {
-    let packages = captured("key_package");
-    assert_eq!(packages.len(), 8);
-    for (recorded, data) in packages {
+    for (recorded, data) in captured("key_package") {
         let package = parse_key_package(&data).expect("a key package");
         assert_eq!(recorded["ciphersuite"], package.cipher_suite);
         assert_eq!(recorded["installation_key"], hex::encode(package.signature_key));

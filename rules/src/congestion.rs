@@ -121,6 +121,44 @@ mod tests {
         }
     }
 
+    /// Computed by another program from the curve as it is specified, with 60 decimal digits.
+    #[test]
+    fn the_units_of_other_targets_equal_those_of_an_exact_computation() {
+        const MOST: u64 = 0x7fff_ffff;
+        for (target, counts, units) in [
+            (1, [1, 0, 0, 0, 0], 0),
+            (1, [2, 0, 0, 0, 0], 100),
+            (1, [0, 0, 0, 0, 19], 0),
+            (1, [0, 0, 0, 0, 20], 100),
+            (2, [2, 2, 0, 0, 0], 0),
+            (2, [3, 0, 0, 0, 0], 100),
+            (3, [4, 0, 0, 0, 0], 43),
+            (3, [0, 4, 0, 0, 0], 43),
+            (3, [0, 0, 0, 0, 39], 0),
+            (3, [0, 0, 0, 0, 40], 43),
+            (3, [0, 0, 7, 7, 5], 43),
+            (7, [8, 0, 0, 0, 0], 12),
+            (7, [9, 0, 0, 0, 0], 33),
+            (7, [10, 0, 0, 0, 0], 71),
+            (60, [61, 0, 0, 0, 0], 1),
+            (60, [89, 0, 0, 0, 0], 92),
+            (60, [60, 60, 200, 60, 0], 100),
+            (60, [0, 60, 160, 60, 0], 61),
+            (1000, [1015, 0, 0, 0, 0], 0),
+            (1000, [1016, 0, 0, 0, 0], 1),
+            (1000, [1499, 0, 0, 0, 0], 99),
+            (6000, [6000, 6000, 12_000, 6000, 6000], 36),
+            (6000, [0, 0, 0, 0, 65_000], 6),
+            (MOST, [MOST + 1, 0, 0, 0, 0], 0),
+            (MOST, [0xa000_0000, 0, 0, 0, 0], 26),
+            (MOST, [0xbfff_fffe, 0, 0, 0, 0], 99),
+            (MOST, [0xbfff_ffff, 0, 0, 0, 0], 100),
+            ((1 << 32) + 7, [9, 0, 0, 0, 0], 33),
+        ] {
+            assert_eq!(congestion_units(counts, target), units, "{counts:?} of {target}");
+        }
+    }
+
     #[test]
     fn a_negative_or_absent_target_means_no_congestion() {
         // The upper 32 bits do not count.

@@ -277,9 +277,10 @@ async fn no_answer_shows_a_message_before_its_commit_even_when_the_chain_is_late
     }
     network.start_all().await;
     let [first, second] = [&network.nodes[0], &network.nodes[1]];
+    let commits = capture.of(Route::ChainGroup).count() as u64;
     wait::until("the first node has read the chain", async || {
         let cursor = first.client().cursor().await.ok()?;
-        (cursor.get(OriginatorId::GROUP_MESSAGES).0 == 24).then_some(())
+        (cursor.get(OriginatorId::GROUP_MESSAGES).0 == commits).then_some(())
     })
     .await;
 

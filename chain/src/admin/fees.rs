@@ -345,6 +345,42 @@ mod tests {
 
     use super::*;
 
+    fn settled_report(fees: u128, protocol_fee_rate: u16, nodes: u32) -> OnchainReport {
+        OnchainReport {
+            originator: OriginatorId(100),
+            index: 0,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(1),
+            end_minute: 1,
+            root: [0; 32],
+            fees_settled: MicroDollars::new(fees).unwrap(),
+            is_settled: true,
+            protocol_fee_rate,
+            node_ids: (1..=nodes).map(|node| OriginatorId(100 * node)).collect(),
+        }
+    }
+
+    /// Computed by another program from the specification.
+    #[test]
+    fn shares_of_the_smallest_and_the_largest_fees_are_those_that_another_program_computes() {
+        const MOST: u128 = (1 << 96) - 1;
+        for (fees, rate, nodes, of_protocol, of_node) in [
+            (2, 0, 3, 2, 0),
+            (3, 1, 3, 3, 0),
+            (9999, 1, 2, 1, 4999),
+            (10_001, 9999, 1, 10_000, 1),
+            (MOST, 0, 255, 0, 310_698_676_526_526_814_092_329_217),
+            (MOST, 1, 2, 7_922_816_251_426_433_759_354_397, 39_610_119_849_006_455_579_892_297_969),
+            (MOST, 10_000, 5, MOST, 0),
+            (MOST, 100, 0, MOST, 0),
+        ] {
+            let report = settled_report(fees, rate, nodes);
+            let shares = [report.share_of_protocol(), report.share_of_node()];
+            let computed = [of_protocol, of_node].map(|share| MicroDollars::new(share).unwrap());
+            assert_eq!(shares, computed, "{fees} at {rate} for {nodes} nodes");
+        }
+    }
+
     #[test]
     fn shares_are_those_of_the_vectors() {
         let text = include_str!("../../../tests/vectors/contracts/fees.json");
@@ -352,23 +388,11 @@ mod tests {
         let cases = vectors["protocol_fee_split"].as_array().unwrap();
         assert!(!cases.is_empty());
         for case in cases {
-            let amount = |field: &str| {
-                let number = case[field].as_str().unwrap().parse().unwrap();
-                MicroDollars::new(number).unwrap()
-            };
+            let number = |field: &str| case[field].as_str().unwrap().parse::<u128>().unwrap();
+            let amount = |field: &str| MicroDollars::new(number(field)).unwrap();
             let nodes = u32::try_from(case["node_count"].as_u64().unwrap()).unwrap();
-            let report = OnchainReport {
-                originator: OriginatorId(100),
-                index: 0,
-                start_sequence_id: SequenceId::NONE,
-                end_sequence_id: SequenceId(1),
-                end_minute: 1,
-                root: [0; 32],
-                fees_settled: amount("fees_settled"),
-                is_settled: true,
-                protocol_fee_rate: u16::try_from(case["rate_bps"].as_u64().unwrap()).unwrap(),
-                node_ids: (1..=nodes).map(|node| OriginatorId(100 * node)).collect(),
-            };
+            let rate = u16::try_from(case["rate_bps"].as_u64().unwrap()).unwrap();
+            let report = settled_report(number("fees_settled"), rate, nodes);
             assert_eq!(report.share_of_node(), amount("per_node"), "{case}");
             assert_eq!(report.share_of_protocol(), amount("protocol_fees"), "{case}");
         }

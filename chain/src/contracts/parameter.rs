@@ -145,11 +145,14 @@ mod tests {
     #[test]
     fn names_with_a_part_are_built_as_the_contracts_build_them() {
         for case in vectors()["key_building"].as_array().unwrap() {
+            let key = case["key"].as_str().unwrap();
             let built = match case["kind"].as_str().unwrap() {
+                // Nothing here builds a name of the app chain's registry.
+                "admin" if key.starts_with("xmtp.appChain") => continue,
                 "admin" => settlement_admin(case["account"].as_str().unwrap().parse().unwrap()),
                 _ => inbox(case["chain_id"].as_u64().unwrap()),
             };
-            assert_eq!(built, case["key"].as_str().unwrap());
+            assert_eq!(built, key);
         }
     }
 
@@ -161,7 +164,8 @@ mod tests {
                 (_, serde_json::Value::Null) => continue,
                 ("address", value) => of_address(value.as_str().unwrap().parse().unwrap()),
                 ("bool", value) => of_bool(value.as_bool().unwrap()),
-                (_, value) => of_uint(value.as_str().unwrap().parse::<u128>().unwrap()),
+                (_, serde_json::Value::String(digits)) => of_uint(digits.parse::<u128>().unwrap()),
+                (_, number) => of_uint(number.as_u64().unwrap()),
             };
             assert_eq!(value, case["bytes32"].as_str().unwrap().parse::<B256>().unwrap());
             seen += 1;

@@ -432,16 +432,20 @@ mod tests {
             payer: values["payer"].as_str().unwrap().parse().unwrap(),
             amount: MicroDollars::new(number).unwrap(),
         };
+        let paid = |kind| change(kind, amount("amount"));
         let originator = || OriginatorId(small("originatorNodeId"));
         match signature {
             MessageSent::SIGNATURE_HASH => payload("groupId", "message"),
             IdentityUpdateCreated::SIGNATURE_HASH => payload("inboxId", "update"),
-            Deposit::SIGNATURE_HASH => change(BalanceChange::Deposit, amount("amount")),
-            WithdrawalRequested::SIGNATURE_HASH => {
-                change(BalanceChange::WithdrawalRequested, amount("amount"))
-            }
+            Deposit::SIGNATURE_HASH => paid(BalanceChange::Deposit),
+            WithdrawalRequested::SIGNATURE_HASH => paid(BalanceChange::WithdrawalRequested),
             WithdrawalCancelled::SIGNATURE_HASH => change(BalanceChange::WithdrawalCancelled, 0),
-            UsageSettled::SIGNATURE_HASH => change(BalanceChange::UsageSettled, amount("amount")),
+            UsageSettled::SIGNATURE_HASH => paid(BalanceChange::UsageSettled),
+            NodeAddedToCanonicalNetwork::SIGNATURE_HASH
+            | NodeRemovedFromCanonicalNetwork::SIGNATURE_HASH => ContractEvent::MembershipChanged {
+                node_id: OriginatorId(small("nodeId")),
+                is_member: signature == NodeAddedToCanonicalNetwork::SIGNATURE_HASH,
+            },
             PayerReportSubmitted::SIGNATURE_HASH => {
                 let nodes = values["nodeIds"].as_array().unwrap().iter();
                 let node = |id: &Value| OriginatorId(u32::try_from(id.as_u64().unwrap()).unwrap());

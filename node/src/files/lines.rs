@@ -207,7 +207,8 @@ pub(crate) mod tests {
     fn the_payload_tells_the_same_route_as_the_vectors() {
         let text = std::fs::read_to_string(VECTORS).unwrap();
         let lines = parse(&text).unwrap();
-        assert_eq!(lines.len(), 67);
+        assert!(!lines.is_empty());
+        assert_eq!(lines.len(), text.lines().count());
         for line in lines {
             let client = ClientEnvelope::parse(line.client_bytes).unwrap();
             assert_eq!(route_of(&client), line.route, "line {}", line.number);

@@ -195,6 +195,30 @@ fn points_that_cancel_or_repeat_get_their_own_results() {
     assert_eq!(recover_batch(&claims), singly(&claims));
 }
 
+/// A signer may choose its point so that r is the x coordinate without the group order, as a v of 2 or 3 says. All four
+/// values of v are then valid, each for its own key.
+#[test]
+fn a_valid_claim_with_any_recovery_id_gets_its_own_result() {
+    let digest = keccak256(&[b"xmtp vector high r"]);
+    let signed = |v: u8| {
+        let mut bytes = [0; 65];
+        (bytes[31], bytes[63], bytes[64]) = (2, 7, v);
+        let signature = Signature::from_bytes(&bytes).unwrap();
+        SignatureClaim { digest, signature, expected: None }
+    };
+    for v in 0..4 {
+        let key = signed(v).recover().unwrap();
+        for expected in (0..4).map(|other| signed(other).recover().unwrap()) {
+            let odd = SignatureClaim { expected: Some(expected), ..signed(v) };
+            let mut claims: Vec<_> = (0..64).map(|text| claim(0, text)).collect();
+            claims[37] = odd;
+            let signers = recover_batch(&claims);
+            assert_eq!((signers[37], signers[38]), (Ok(key), Ok(secret(0).public_key())), "v {v}");
+            assert!(recover_batch(&[odd; 64]).iter().all(|it| *it == Ok(key)), "v {v}");
+        }
+    }
+}
+
 #[test]
 fn coefficients_follow_every_byte_of_every_claim() {
     let claims: Vec<_> = (0..4).map(|text| claim(0, text)).collect();

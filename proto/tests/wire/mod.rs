@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::{DecodeError, Message, Name};
 use serde::de::DeserializeOwned;
 
@@ -24,10 +26,109 @@ fn recode<M: Message + Default>(bytes: Bytes) -> Result<Vec<u8>, DecodeError> {
     Ok(M::decode(bytes)?.encode_to_vec())
 }
 
+/// Every generated message, by the full name that it gives itself.
+pub(crate) fn table() -> BTreeMap<String, Recode> {
+    let mut table = generated();
+    for (name, function) in with_envelopes() {
+        assert!(table.insert(name, function).is_some());
+    }
+    table
+}
+
+/// Decodes and encodes a message in which envelopes are bytes. Its readers decode them next, so that one which does not
+/// decode counts as an error here.
+fn recode_with<M: Message + Default>(
+    bytes: Bytes,
+    inside: fn(&mut M) -> Result<(), DecodeError>,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut message = M::decode(bytes)?;
+    inside(&mut message)?;
+    Ok(message.encode_to_vec())
+}
+
+fn recode_all(envelopes: &mut [Bytes]) -> Result<(), DecodeError> {
+    for envelope in envelopes {
+        *envelope = recode::<OriginatorEnvelope>(envelope.clone())?.into();
+    }
+    Ok(())
+}
+
+fn recode_list(bytes: Bytes) -> Result<Vec<u8>, DecodeError> {
+    recode_with::<api::subscribe_originators_response::Envelopes>(bytes, |message| {
+        recode_all(&mut message.envelopes)
+    })
+}
+
+fn recode_in_topics(message: &mut api::SubscribeTopicsResponse) -> Result<(), DecodeError> {
+    match &mut message.response {
+        Some(api::subscribe_topics_response::Response::Envelopes(list)) => {
+            recode_all(&mut list.envelopes)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn recode_in_frame(message: &mut api::subscribe_response::V1) -> Result<(), DecodeError> {
+    match &mut message.response {
+        Some(api::subscribe_response::v1::Response::Envelopes(list)) => {
+            recode_all(&mut list.envelopes)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The messages in which the generated types have envelopes as bytes, and those around them.
+fn with_envelopes() -> [(String, Recode); 9] {
+    use api::{subscribe_originators_response, subscribe_response, subscribe_topics_response};
+
+    fn named<M: Name>(recode: Recode) -> (String, Recode) {
+        (M::full_name(), recode)
+    }
+    [
+        named::<api::QueryEnvelopesResponse>(|bytes| {
+            recode_with::<api::QueryEnvelopesResponse>(bytes, |it| recode_all(&mut it.envelopes))
+        }),
+        named::<api::SubscribeEnvelopesResponse>(|bytes| {
+            recode_with::<api::SubscribeEnvelopesResponse>(bytes, |it| {
+                recode_all(&mut it.envelopes)
+            })
+        }),
+        named::<subscribe_originators_response::Envelopes>(recode_list),
+        named::<api::SubscribeOriginatorsResponse>(|bytes| {
+            recode_with::<api::SubscribeOriginatorsResponse>(bytes, |it| {
+                let Some(subscribe_originators_response::Response::Envelopes(list)) =
+                    &mut it.response
+                else {
+                    return Ok(());
+                };
+                *list = recode_list(list.clone())?.into();
+                Ok(())
+            })
+        }),
+        named::<subscribe_topics_response::Envelopes>(|bytes| {
+            recode_with::<subscribe_topics_response::Envelopes>(bytes, |it| {
+                recode_all(&mut it.envelopes)
+            })
+        }),
+        named::<api::SubscribeTopicsResponse>(|bytes| recode_with(bytes, recode_in_topics)),
+        named::<subscribe_response::v1::Envelopes>(|bytes| {
+            recode_with::<subscribe_response::v1::Envelopes>(bytes, |it| {
+                recode_all(&mut it.envelopes)
+            })
+        }),
+        named::<subscribe_response::V1>(|bytes| recode_with(bytes, recode_in_frame)),
+        named::<api::SubscribeResponse>(|bytes| {
+            recode_with::<api::SubscribeResponse>(bytes, |it| match &mut it.version {
+                Some(subscribe_response::Version::V1(frame)) => recode_in_frame(frame),
+                None => Ok(()),
+            })
+        }),
+    ]
+}
+
 macro_rules! table {
     ($($($package:ident)::+ { $($($message:ident)::+,)+ })+) => {
-        /// Every generated message, by the full name that it gives itself.
-        pub(crate) fn table() -> BTreeMap<String, Recode> {
+        fn generated() -> BTreeMap<String, Recode> {
             let mut table = BTreeMap::new();
             $({
                 use $($package)::+ as package;

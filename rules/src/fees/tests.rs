@@ -33,6 +33,32 @@ fn base_fees_equal_the_golden_ones() {
     }
 }
 
+/// Each product and the sum may be as large as a signed 64-bit number, and no larger.
+#[test]
+fn base_fees_reach_up_to_the_signed_range() {
+    const MAX: u64 = i64::MAX.unsigned_abs();
+    for (message_fee, storage_fee, size, days, golden) in [
+        (0, MAX, 1, 1, Some(MAX)),
+        (1, MAX, 1, 1, None),
+        (MAX, 0, 1, 1, Some(MAX)),
+        (MAX, 0, MAX, u32::MAX, Some(MAX)),
+        (MAX - 730, 1, 2, 365, Some(MAX)),
+        (MAX - 729, 1, 2, 365, None),
+        (0, 1 << 62, 1, 2, None),
+        (0, 1 << 62, 2, 1, None),
+        (7, 1 << 32, 1 << 30, 1, Some((1 << 62) + 7)),
+        (0, 1, 1, u32::MAX, Some(4_294_967_295)),
+        // 92,737 is a factor of 2^63 − 1.
+        (0, 92_737, 99_457_304_386_111, 1, Some(9_223_372_036_854_775_807)),
+        (1 << 63, 0, 1, 1, None),
+        (u64::MAX, u64::MAX, u64::MAX, u32::MAX, None),
+    ] {
+        let fee = rate(message_fee, storage_fee).base_fee(size, days);
+        let golden = golden.map(PicoDollarPrice).ok_or(FeeError::Overflow);
+        assert_eq!(fee, golden, "{message_fee} + {storage_fee} × {size} × {days}");
+    }
+}
+
 #[test]
 fn fees_whose_sum_is_out_of_range_are_refused() {
     const MAX: u64 = i64::MAX.unsigned_abs();

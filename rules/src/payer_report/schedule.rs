@@ -140,6 +140,30 @@ mod tests {
         }
     }
 
+    /// Computed by another program from the specification: ids at powers of two, and minutes beyond the full hour.
+    #[test]
+    fn minutes_of_other_nodes_are_those_that_another_program_computes() {
+        for (node, minutes) in [
+            (1, [3, 8, 13]),
+            (2, [50, 55, 0]),
+            (12, [49, 54, 59]),
+            (14, [40, 45, 50]),
+            (99, [28, 33, 38]),
+            (1200, [54, 59, 4]),
+            (1300, [9, 14, 19]),
+            (25_500, [37, 42, 47]),
+            (65_535, [25, 30, 35]),
+            (65_536, [13, 18, 23]),
+            (0x7fff_ffff, [20, 25, 30]),
+            (0x8000_0000, [8, 13, 18]),
+            (4_294_967_200, [26, 31, 36]),
+        ] {
+            let tasks = [HourlyTask::Generate, HourlyTask::Submit, HourlyTask::Settle];
+            let computed = tasks.map(|task| minute_of_hour(OriginatorId(node), task));
+            assert_eq!(computed, minutes, "node {node}");
+        }
+    }
+
     #[test]
     fn a_report_ends_with_the_second_newest_minute() {
         assert_eq!(end_of_range(0, []), None);

@@ -348,6 +348,11 @@ mod tests {
             let tree = Tree::new(&leaves);
             assert_eq!(tree.root(), golden(&case["root"]), "{count} leaves");
             assert_eq!(root_of(&leaves), golden(&case["root"]), "{count} leaves");
+            let top = tree.levels.last().map(|top| top[0]);
+            let subroot = case["subroot"].as_str().map(|_| golden(&case["subroot"]));
+            assert_eq!(top, subroot, "{count} leaves");
+            let width = if count == 0 { 0 } else { 1_u64 << depth(count as u64) };
+            assert_eq!(width, number(&case["balanced_leaf_count"]), "{count} leaves");
             for proof in case["proofs"].as_array().unwrap() {
                 let start = usize::try_from(number(&proof["start"])).unwrap();
                 let range = start..start + usize::try_from(number(&proof["count"])).unwrap();
@@ -382,6 +387,45 @@ mod tests {
         for count in 0..=leaves.len() {
             assert_eq!(root_of(&leaves[..count]), Tree::new(&leaves[..count]).root(), "{count}");
         }
+    }
+
+    /// The vectors have no trees of these sizes. Another program computed the roots from the specification.
+    #[test]
+    fn roots_of_other_sizes_are_those_that_another_program_computes() {
+        for (count, root) in [
+            (4, "5f5d5d0cd5fa334ed4e2ee7b08e0be226d5aca24942d1864f0b3959c9bd904e1"),
+            (6, "7d47a4a65aa4061131408a3ce43551bc341aed7e78f165012a22993fe506f4a9"),
+            (7, "b2f9f62ffbdce23ba129464ed001a69805fdd7f0b4e0e2e1905b9b33cbe4668d"),
+            (9, "024032ef7c8e38bc06e2bda025597fb9ffbd74ea365fcd6a70e200b29ebf55f9"),
+            (16, "6a65694ecf793ff5f24ff2de87a5906558acf20ff3c232f23255ddc453183005"),
+            (17, "307237fbbb24919f08a8c9f13e7d7ce02252b9a404b445e0ab6a98bdc5a5080c"),
+            (33, "9dcaa5a2000448afff22a26c526b6f56c97a9b4484b090bd61307848c098e0cd"),
+            (64, "9aa303f2807b8c5826a01a3d88bc27a5e67d0d9458a57834eeca3250a9e87874"),
+            (65, "aaf184b6fb3a2cc456dc3df73852f440000778a7f01ff30bf2404e74255e36ce"),
+        ] {
+            assert_eq!(hex::encode(root_of((0..count).map(made))), root, "{count} leaves");
+        }
+        // Leaves of any length: two of no bytes, and one of 65.
+        let odd = [vec![], vec![], vec![b'a'; 65]];
+        let root = "d60c1cb1ff8f797a4a21d072a09df8186380994d84c8f20ec1c41490b507eadb";
+        assert_eq!(hex::encode(root_of(&odd)), root);
+    }
+
+    /// Keccak-256 over the elements of the proofs of all ranges, which another program computed from the specification.
+    #[test]
+    fn proofs_of_all_ranges_of_small_trees_are_those_that_another_program_computes() {
+        let mut elements: Vec<[u8; 32]> = Vec::new();
+        for count in 1..18 {
+            let tree = Tree::new((0..count).map(made));
+            for start in 0..count {
+                for end in start + 1..=count {
+                    elements.extend(tree.proof(start..end).0);
+                }
+            }
+        }
+        let digest = "ba414a3b7de9b57c94b0fd0ded3e3978625b8e539f6fcb8f971fecb97afc53b6";
+        assert_eq!(elements.len(), 3894);
+        assert_eq!(hex::encode(keccak256(&[elements.as_flattened()]).0), digest);
     }
 
     #[test]

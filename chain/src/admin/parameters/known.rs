@@ -378,7 +378,49 @@ mod tests {
                 other => other.to_string(),
             };
             assert_eq!(kind.read(&text), Some(word), "{case}");
-            assert_eq!(kind.show(word), text, "{case}");
+            // An address is shown with its checksum, however it was written.
+            assert!(kind.show(word).eq_ignore_ascii_case(&text), "{case}");
+        }
+    }
+
+    /// The contract's words, by hand: the last value of each type, and an address in each letter case.
+    #[test]
+    fn values_at_the_ends_of_their_types_stand_at_the_end_of_their_word() {
+        let word = |last: &str| format!("{last:0>64}").parse::<B256>().unwrap();
+        for (kind, text, last) in [
+            (number(0, 255), "255", "ff"),
+            (number(0, HUNDRED_PERCENT), "10000", "2710"),
+            (number(0, WEEK_SECONDS), "604800", "93a80"),
+            (number(0, PAYLOAD_MAX), "262144", "40000"),
+            (number(1, U32_MAX), "4294967295", "ffffffff"),
+            (U64, "18446744073709551615", "ffffffffffffffff"),
+            (number(1, (1 << 96) - 1), "79228162514264337593543950335", "ffffffffffffffffffffffff"),
+            (U64, "00", "0"),
+            (ParameterKind::Admin, "true", "1"),
+            (ACCOUNT_OR_NONE, "0x0000000000000000000000000000000000000000", "0"),
+            (
+                ACCOUNT,
+                "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
+                "74f3cc12197b6aa1cb71844e98922db008e4c1ef",
+            ),
+            (
+                ACCOUNT,
+                "0x74f3cc12197b6aa1cb71844e98922db008e4c1ef",
+                "74f3cc12197b6aa1cb71844e98922db008e4c1ef",
+            ),
+        ] {
+            assert_eq!(kind.read(text), Some(word(last)), "{kind:?} {text}");
+        }
+        for (kind, text) in [
+            (number(0, HUNDRED_PERCENT), "10001"),
+            (number(0, WEEK_SECONDS), "604801"),
+            (number(0, PAYLOAD_MAX), "262145"),
+            (number(1, U32_MAX), "4294967296"),
+            (U64, "18446744073709551616"),
+            (number(1, (1 << 96) - 1), "79228162514264337593543950336"),
+            (ACCOUNT, "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef00"),
+        ] {
+            assert_eq!(kind.read(text), None, "{kind:?} {text}");
         }
     }
 

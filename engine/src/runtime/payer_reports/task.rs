@@ -241,6 +241,8 @@ mod tests {
         assert!(!has_come(31, 91, 91), "no minute has passed");
         assert!(has_come(31, 90, 91));
         assert!(!has_come(31, 91, 92), "it was taken");
+        assert!(has_come(0, 119, 120) && !has_come(0, 120, 179), "the first minute of an hour");
+        assert!(has_come(59, 118, 119) && !has_come(59, 119, 178), "the last minute of an hour");
         assert!(has_come(31, 0, 1000), "after a long pause it comes at once");
         assert!(!has_come(31, 95, 91), "the clock went back");
     }
