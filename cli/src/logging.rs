@@ -6,7 +6,7 @@ mod line_counts;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use hawser_node::log_control::{LogControl, LogFilter};
 use hawser_node::settings::LogSettings;
@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFi
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::reload;
 
-use crate::output;
+use crate::{clock, output};
 use line_counts::{LeftOutLines, LineCounts, LineDecision, WINDOW};
 
 /// Starts logging to the error output. Must be called once. Returns the control of the log filter.
@@ -107,8 +107,7 @@ impl FormatTime for Utc {
 }
 
 fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    output::time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    output::time(clock::now_ns())
 }
 
 /// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields of the line and of the

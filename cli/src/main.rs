@@ -3,7 +3,7 @@
 //! - [`args`]: the command tree; [`commands`]: one file per command;
 //! - [`logging`]: the log lines of `hawser node` and `hawser gateway`;
 //! - [`output`]: what commands print; [`render`]: one envelope as text or JSON;
-//! - [`client`]: calls to a running node; [`network_file`]: the network that `hawser dev` runs;
+//! - [`client`]: calls to a running node; [`network_file`]: the network that `hawser dev` runs; [`clock`]: the time;
 //! - [`metrics_server`]: the page of metrics of a watcher.
 //!
 //! Settings, start and stop order are in `hawser-node`. Without the default feature `dev` the
@@ -11,6 +11,7 @@
 
 mod args;
 mod client;
+mod clock;
 mod commands;
 mod logging;
 mod metrics_server;

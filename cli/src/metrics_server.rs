@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hawser_node::MetricsFormat;
 use hawser_node::error::RunError;
@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// Connections that are answered at once; others wait to be taken. A guess: one scraper has one.
@@ -88,8 +89,7 @@ pub(crate) async fn start<S: MetricsSource>(
     let listening = listener.local_addr().map_err(RunError::failed)?;
     output::note(format_args!("metrics at http://{listening}/metrics"));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let started_unix_s = started.as_secs();
+    let started_unix_s = now_unix_s();
     tokio::spawn(async move {
         loop {
             let place = places.clone().acquire_owned().await.expect("it is never closed");

@@ -207,6 +207,12 @@ where
     format!("{number} {thing}{plural}")
 }
 
+/// Formats a number of bytes for people, such as `3.25 MiB`.
+#[must_use]
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
 /// Formats a time in unix nanoseconds as RFC 3339, UTC.
 #[must_use]
 pub(crate) fn time(unix_ns: i64) -> String {

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::rebuild;
 use crate::args::backup::{BackupCreateArgs, BackupListArgs, BackupPruneArgs};
+use crate::clock::now_unix_s;
 use crate::output;
 
 const MIB: u64 = 1 << 20;
@@ -42,9 +42,9 @@ pub(super) fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunEr
         "backup {}: {}, {}; {}, {} of them new",
         done.get("backup").and_then(Value::as_str).unwrap_or_default(),
         output::count(number("files"), "file"),
-        size(number("bytes")),
+        output::size(number("bytes")),
         output::count(number("files_copied"), "file"),
-        size(number("bytes_copied")),
+        output::size(number("bytes_copied")),
     ));
     Ok(())
 }
@@ -127,7 +127,7 @@ pub(super) fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunErro
         "{verb}: {}, {}, {}",
         output::count(removed.len(), "backup"),
         output::count(files, "file"),
-        size(bytes)
+        output::size(bytes)
     ));
     Ok(())
 }
@@ -183,7 +183,7 @@ pub(super) fn show(name: &str, read: &ReadManifest, found: Option<&CheckedBackup
         time.get(..19).unwrap_or(&time),
         identity.node,
         identity.network,
-        size(manifest.len_bytes()),
+        output::size(manifest.len_bytes()),
     ));
     rest.unwrap_or_default().iter().for_each(output::line);
 }
@@ -221,11 +221,6 @@ pub(crate) fn open(place: &ObjectsAt) -> Result<Arc<dyn Objects>, RunError> {
     place.open(Arc::new(|| false))
 }
 
-/// Returns the time, unix seconds.
-pub(super) fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// Returns a bar that counts bytes, on the error output if that is a terminal.
 pub(super) fn bar(word: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {spinner} {bytes} {bytes_per_sec}")
@@ -250,9 +245,4 @@ pub(super) fn node_or(
     };
     bar.finish_and_clear();
     Ok(done)
-}
-
-/// Writes a number of bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    indicatif::HumanBytes(bytes).to_string()
 }

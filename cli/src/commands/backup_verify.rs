@@ -13,6 +13,7 @@ use hawser_storage::{BackupError, Backups, Objects, ReadManifest};
 use super::backup;
 use super::backup_signatures::SignatureCheck;
 use crate::args::backup::BackupVerifyArgs;
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// The exit code of a check of a place that does not answer.
@@ -204,8 +205,7 @@ impl ChecksOfNode {
     fn note(self, data_dir: &Path) {
         let Some((backup, whole)) = self.newest else { return };
         let (checked, damaged) = (self.checked, self.damaged);
-        let note =
-            VerifiedNote { backup, verified_unix_s: backup::now_unix_s(), whole, checked, damaged };
+        let note = VerifiedNote { backup, verified_unix_s: now_unix_s(), whole, checked, damaged };
         if let Err(error) = backup_notes::note_verified(data_dir, &note) {
             output::note(format_args!(
                 "hawser: the result of the check cannot be recorded in {}: {error}",

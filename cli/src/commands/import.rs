@@ -8,8 +8,8 @@ use hawser_proto::OriginatorId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::backup;
 use crate::args::import::{ImportCommand, ImportXmtpdArgs};
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// Runs the command.
@@ -34,7 +34,7 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
         bar.set_length(progress.total.max(progress.done));
         bar.set_position(progress.done);
     };
-    let (name, now_unix_s) = (database.as_deref(), backup::now_unix_s());
+    let (name, now_unix_s) = (database.as_deref(), now_unix_s());
     let without = args.leave_out.iter().copied().map(OriginatorId).collect();
     let report = import::run(&settings, &postgres, name, &without, now_unix_s, &mut show).await;
     bar.finish_and_clear();

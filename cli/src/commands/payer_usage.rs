@@ -8,6 +8,7 @@ use hawser_rules::payer_report::{PicoDollars, SettledAmount};
 use serde_json::json;
 
 use crate::args::payer::{EstimateArgs, UsageArgs};
+use crate::clock::now_unix_s;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::report;
 use crate::output;
@@ -49,8 +50,7 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
 pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<(), RunError> {
     let reached = onchain::connect_to_all(args.network(), ChainsNeeded::Settlement).await?;
     let registry = reached.network.at(Contract::RateRegistry)?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_err(RunError::failed)?.as_secs();
+    let now = now_unix_s();
     let rates = watch::rates_now(reached.settlement.endpoints(), registry).await;
     let rates = rates.map_err(RunError::failed)?;
     let in_force = rates.rates().iter().rev().find(|rate| rate.start_unix_s <= now);

@@ -48,7 +48,7 @@ fn show(done: &Value) {
             "strand {}: {} {verb}, {}",
             number(&strand["originator"]),
             output::count(number(&strand["pruned"]), "envelope"),
-            backups::size(number(&strand["bytes"])),
+            output::size(number(&strand["bytes"])),
         ));
         for (why, count) in strand["stays"].as_object().into_iter().flatten() {
             output::line(format_args!("  {} stay: {}", number(count), reason(why)));
@@ -75,7 +75,7 @@ fn show(done: &Value) {
 }
 
 fn show_disk(before: u64, after: u64, is_compacted: bool) {
-    let (before, after) = (backups::size(before), backups::size(after));
+    let (before, after) = (output::size(before), output::size(after));
     output::line(format_args!("the database takes {after} on the disk, and took {before} before"));
     if !is_compacted {
         output::line(

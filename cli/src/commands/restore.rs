@@ -18,6 +18,7 @@ use serde_json::json;
 use super::backup as backups;
 use crate::args::RestoreConfirmArgs;
 use crate::args::backup::{RestoreArgs, RestoreCommand, RestoreFromArgs};
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// The longest wait for the node to take the answer. A guess: the node checks twice a second, and may first finish the
@@ -58,7 +59,7 @@ fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
     let refused = |error| backup::run_error(&error);
     let name = match args.backup {
         Some(name) => name,
-        None => folder.newest(&wanted, backups::now_unix_s()).map_err(refused)?,
+        None => folder.newest(&wanted, now_unix_s()).map_err(refused)?,
     };
     let bar = backups::bar("restore");
     let done = backup::restore(&folder, &name, &wanted, &data_dir, &mut |bytes| {
@@ -82,7 +83,7 @@ fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
     }
     output::line(format_args!(
         "restored {name}, {}: node {} of network {:?}, key {}",
-        backups::size(manifest.len_bytes()),
+        output::size(manifest.len_bytes()),
         identity.node,
         identity.network,
         identity.public_key.address(),

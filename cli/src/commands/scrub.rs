@@ -78,7 +78,7 @@ fn show(done: &Value) {
         ));
     }
     let (rows, bytes) = (number(done, "rows"), number(done, "bytes"));
-    let size = backups::size(bytes.unwrap_or_default());
+    let size = output::size(bytes.unwrap_or_default());
     let repaired = number(done, "repaired");
     let repaired = repaired.map(|it| format!(", put back {}", output::count(it, "damaged part")));
     let (rows, repaired) = (rows.unwrap_or_default(), repaired.unwrap_or_default());

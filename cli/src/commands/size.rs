@@ -3,7 +3,6 @@
 use hawser_rules::retention::RETENTION_INFINITE;
 use serde_json::json;
 
-use super::backup;
 use crate::args::size::SizeArgs;
 use crate::output;
 
@@ -31,11 +30,11 @@ pub(super) fn run(args: &SizeArgs, as_json: bool) {
         }));
         return;
     }
-    let (rate, a_day) = (output::count(args.rate, "envelope"), backup::size(a_day));
+    let (rate, a_day) = (output::count(args.rate, "envelope"), output::size(a_day));
     output::line(format_args!("{rate} a day: {a_day} a day, {each} bytes for each"));
     match days.zip(all) {
         Some((days, all)) => {
-            let all = backup::size(all);
+            let all = output::size(all);
             output::line(format_args!("kept for {days} days: {all}"));
         }
         None => output::line("nothing expires: the disk fills for ever"),

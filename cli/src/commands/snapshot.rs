@@ -26,6 +26,7 @@ use crate::args::snapshot::{
     SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotFromArgs, SnapshotListArgs,
     SnapshotVerifyArgs,
 };
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// Runs the command.
@@ -63,9 +64,9 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
         "snapshot {}: {}, {}; {}, {} of them new",
         done.get("snapshot").and_then(Value::as_str).unwrap_or_default(),
         output::count(number("chunks"), "chunk"),
-        backups::size(number("bytes")),
+        output::size(number("bytes")),
         output::count(number("chunks_new"), "chunk"),
-        backups::size(number("bytes_new")),
+        output::size(number("bytes_new")),
     ));
     Ok(())
 }
@@ -191,7 +192,7 @@ async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
         progress_bar.set_length(progress.total);
         progress_bar.set_position(progress.done);
     });
-    let fetched = bootstrap::fetch(&settings, from, wanted, backups::now_unix_s(), tell).await;
+    let fetched = bootstrap::fetch(&settings, from, wanted, now_unix_s(), tell).await;
     bar.finish_and_clear();
     tell_fetched(&fetched?, &settings, as_json);
     Ok(())
@@ -335,7 +336,7 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
         "{name}  network {:?}  {}  {}",
         manifest.network,
         output::count(manifest.strands.len(), "strand"),
-        backups::size(manifest.len_bytes()),
+        output::size(manifest.len_bytes()),
     ));
     for strand in verified {
         let signed = if strand.is_signed {

@@ -5,8 +5,8 @@ use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
 use super::asked_node;
-use super::backup::now_unix_s;
 use crate::args::StatusArgs;
+use crate::clock::now_unix_s;
 use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
 

@@ -22,6 +22,7 @@ use serde_json::json;
 
 use super::rebuild;
 use crate::args::{ChainStrand, TruncateStrandArgs};
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// Runs the command.
@@ -230,9 +231,7 @@ fn unreadable(error: ReadError) -> RunError {
 }
 
 fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_or(0, |time| time.as_secs());
-    let name = format!("recut-{}-{}-{now}.jsonl", from.originator, from.sequence);
+    let name = format!("recut-{}-{}-{}.jsonl", from.originator, from.sequence, now_unix_s());
     data_dir.join("evidence").join(name)
 }
 

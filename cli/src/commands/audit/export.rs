@@ -14,10 +14,11 @@ use serde_json::json;
 use super::keys::{self, LoadedKeys};
 use super::progress::StrandProgressBar;
 use super::publish::publish;
-use super::replay::{now_ns, threads_or_cores};
+use super::replay::threads_or_cores;
 use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::args::environment;
+use crate::clock::now_ns;
 use crate::commands::backup as backups;
 use crate::output;
 
@@ -160,7 +161,7 @@ fn print_report(
     output::line(format_args!("rows: {rows}, in {}", output::count(*parts, "new file")));
     output::line(format_args!("files of tallies that are new or others: {tally_files}"));
     if let Some((files, bytes)) = brought {
-        let (files, bytes) = (output::count(files, "file"), backups::size(bytes));
+        let (files, bytes) = (output::count(files, "file"), output::size(bytes));
         output::line(format_args!("brought to the bucket: {files}, {bytes}"));
     }
     notes.iter().for_each(|note| output::line(format_args!("not exported: {note}")));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hawser_audit::html;
 use hawser_audit::plain_file;
@@ -21,6 +21,7 @@ use super::source::{
     FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup, folder_for_copy, open_with_signers,
 };
 use crate::args::audit::AuditReplayArgs;
+use crate::clock::now_ns;
 use crate::{output, output_file};
 
 /// Exit code of a log with faults.
@@ -68,15 +69,8 @@ pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(),
 /// Writes the report as a page.
 fn write_page(path: &Path, report: &ReplayReport, keys: &str) -> Result<(), RunError> {
     let tool = concat!("hawser ", env!("HAWSER_VERSION"));
-    let now_ns = now_ns();
-    let page = html::page(report, html::PageFacts { keys, tool, now_ns });
+    let page = html::page(report, html::PageFacts { keys, tool, now_ns: now_ns() });
     output_file::write(path, page.as_bytes())
-}
-
-/// Returns the auditor's time, unix nanoseconds.
-pub(super) fn now_ns() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Returns the given number of threads, or that of the cores.

@@ -6,7 +6,7 @@ mod totals;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use alloy::primitives::Address;
 use hawser_chain::admin::watcher::{
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::audit::FAULTS_EXIT_CODE;
 use crate::args::watcher::ChainWatcherArgs;
+use crate::clock::now_unix_s;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
 use metrics::Watch;
@@ -106,7 +107,7 @@ async fn look_forever(
                     }
                     print(&seen, &alarms, as_json);
                 }
-                watch.lock().note(seen, alarms, now_s());
+                watch.lock().note(seen, alarms, now_unix_s());
                 if let Some(network) = &network {
                     count_events(network, &mut events, watch).await;
                 }
@@ -151,7 +152,7 @@ async fn look_once(
     let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched, &mut known.older)).await;
     let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
     let mut seen = looked.map_err(late)??;
-    let now = now_s();
+    let now = now_unix_s();
     known.note(&seen.implementations, &seen.reports, now)?;
     seen.unreported_since.clone_from(known.unreported_since());
     let alarms = judge(&seen, &limits(args), &known.accepted(), now);
@@ -171,10 +172,6 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
         block_age_s_max: limits.block_age_max.as_secs(),
         rate_factor_max: limits.rate_factor_max,
     }
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn print_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<(), RunError> {

@@ -15,7 +15,7 @@ use super::page::WatcherPage;
 use super::state::StreamFault;
 use super::voids::VoidQuestions;
 use crate::client;
-use crate::commands::backup::now_unix_s;
+use crate::clock::now_unix_s;
 
 /// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
 const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;

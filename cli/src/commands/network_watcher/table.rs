@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::finding::{ContentFinding, ContentSide};
 use super::page::WatcherPage;
 use super::state::NodeView;
-use crate::commands::backup::now_unix_s;
+use crate::clock::now_unix_s;
 use crate::output;
 
 /// Prints the state of the nodes, and returns the number of alarms.

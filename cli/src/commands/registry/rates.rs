@@ -11,7 +11,7 @@ use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
-use crate::commands::backup::now_unix_s;
+use crate::clock::now_unix_s;
 use crate::commands::onchain::{
     self, ChainsNeeded, OnchainSession, ReachedNetwork, ResultFields, SENDER,
 };
@@ -26,7 +26,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
     };
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
-    // Nodes price by their clocks, not by the chain's.
+    // Nodes price by their clocks, not by the chain's. A clock before 1970 must not choose a start of prices.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(RunError::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
     session.carry_out(plan?).await?;

@@ -16,6 +16,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps, Objects};
 
+use crate::clock::now_unix_s;
 use crate::commands::backup;
 
 /// Begins the name of a source that is a snapshot: an address of the web may be that of a node, too.
@@ -49,7 +50,7 @@ impl SnapshotLog {
         let place = Bootstraps::new(objects);
         let manifest = match named {
             Some(name) => place.manifest(name),
-            None => place.newest_of_all(backup::now_unix_s()).map(|(_, manifest)| manifest),
+            None => place.newest_of_all(now_unix_s()).map(|(_, manifest)| manifest),
         };
         let manifest = manifest.map_err(|error| run_error(&error))?;
         Ok(Self { place, location, manifest })

@@ -15,6 +15,7 @@ use hawser_storage::{
     BackupError, Backups, FolderObjects, OpenError, Pace, ReadManifest, Store, WantedBackup,
 };
 
+use crate::clock::now_unix_s;
 use crate::commands::backup;
 use crate::commands::rebuild::refusal;
 use crate::output;
@@ -108,7 +109,7 @@ fn wanted(kept: &Backups, named: Option<&str>) -> Result<String, RunError> {
     let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
     match named {
         Some(name) => Ok(name.to_owned()),
-        None => kept.newest(&any, backup::now_unix_s()).map_err(|it| backups::run_error(&it)),
+        None => kept.newest(&any, now_unix_s()).map_err(|it| backups::run_error(&it)),
     }
 }
 
