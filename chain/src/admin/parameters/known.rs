@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn names_with_a_part_are_known_as_the_contracts_build_them() {
+        let vectors = vectors();
+        for case in vectors["key_building"].as_array().unwrap() {
+            let parameter = known(case["key"].as_str().unwrap()).unwrap();
+            match case["kind"].as_str().unwrap() {
+                "admin" => {
+                    assert_eq!(
+                        (parameter.reader, parameter.kind),
+                        (Registry, ParameterKind::Admin)
+                    );
+                }
+                _ => assert_eq!(parameter.argument, case["chain_id"].as_u64().map(U256::from)),
+            }
+        }
+    }
+
+    #[test]
     fn values_are_read_and_shown_as_the_contracts_decode_them() {
         let kind_of = |name: &str| match name {
             "address" => ACCOUNT_OR_NONE,
