@@ -106,7 +106,7 @@ impl Service<Request<Body>> for Calls {
         let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, parts.version, metrics, of_request, timeout);
         let body = body.waiting_until(wait_end);
-        let mut body = if packing.requests { body.unpacking() } else { body };
+        let mut body = if packing.unpacks_request() { body.unpacking() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
         let answered = async move {
             if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
@@ -193,12 +193,20 @@ async fn ended(connection: &ConnectionShare, late: &mut Option<Pin<Box<Sleep>>>)
 /// The compression of a call's messages (gRPC over HTTP/2, Message-Encoding).
 #[derive(Debug, Clone, Copy)]
 struct Packing {
-    /// Messages of the request may be compressed with gzip.
-    requests: bool,
-    /// The request uses an unsupported compression.
-    is_unknown: bool,
+    request: RequestPacking,
     /// The caller accepts answers that are compressed with gzip.
     answers: bool,
+}
+
+/// The compression that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RequestPacking {
+    /// No message is compressed.
+    None,
+    /// Messages may be compressed with gzip.
+    Gzip,
+    /// Messages may be compressed in a way that is not supported.
+    Unknown,
 }
 
 impl Packing {
@@ -206,18 +214,26 @@ impl Packing {
     /// names their compression is removed.
     fn of(headers: &mut HeaderMap) -> Self {
         let answers = pack::is_wanted(headers);
-        let named = headers.get(ENCODING).map(HeaderValue::as_bytes);
-        let requests = named == Some(GZIP.as_bytes());
-        let is_unknown = !requests && named.is_some_and(|name| name != b"identity");
-        if requests {
+        let request = match headers.get(ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => RequestPacking::None,
+            Some(name) if name == GZIP.as_bytes() => RequestPacking::Gzip,
+            Some(_) => RequestPacking::Unknown,
+        };
+        let packing = Self { request, answers };
+        if packing.unpacks_request() {
             headers.remove(ENCODING);
         }
-        Self { requests, is_unknown, answers }
+        packing
+    }
+
+    /// Returns true if messages of the request may have to be decompressed.
+    fn unpacks_request(self) -> bool {
+        self.request == RequestPacking::Gzip
     }
 
     /// Adds the headers about the compression of an answer. `ended` is set if the answer is a status alone.
     fn add_headers(self, headers: &mut HeaderMap, ended: Option<Code>) {
-        if self.is_unknown {
+        if self.request == RequestPacking::Unknown {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));
         }
         if self.answers && ended.is_none() {
