@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod http2_frames;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,20 +22,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use http2_frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, request_of,
+};
+
 /// Time after which a test counts as hung and fails. Generous, for busy machines.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 struct Listener {
     server: Server,
@@ -76,11 +73,6 @@ impl Listener {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
-}
-
 /// The header block of a gRPC call (RFC 7541): indexed names, plain values.
 fn call() -> Vec<u8> {
     call_of("/a.B/C")
@@ -88,13 +80,6 @@ fn call() -> Vec<u8> {
 
 fn call_of(path: &str) -> Vec<u8> {
     request_of(path, "application/grpc")
-}
-
-/// The header block of a `POST`.
-fn request_of(path: &str, content_type: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [&[0x83, 0x86, 0x04][..], &text(path), &[0x01], &text("x"), &[0x0f, 0x10], &text(content_type)]
-        .concat()
 }
 
 /// Reads everything in the background until the other end closes, and returns the frames' kinds.

@@ -17,6 +17,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::http2_frames::{PREFACE, frame};
+
 async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     adjust(&mut settings);
@@ -139,7 +141,6 @@ async fn without_services_everything_is_unimplemented() {
     server.close().await;
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A health check in HTTP/1.1 that asks for HTTP/2 (RFC 7540 §3.2), without its body.
@@ -150,11 +151,6 @@ fn asking(content_length: usize) -> Vec<u8> {
          content-length: {content_length}\r\n\r\n"
     )
     .into_bytes()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// Reads the frames of a connection up to the first that carries data of this stream.

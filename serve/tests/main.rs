@@ -4,6 +4,7 @@
 
 mod arrivals;
 mod compression;
+mod http2_frames;
 mod listener;
 mod publishers;
 mod refusals;

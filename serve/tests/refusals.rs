@@ -19,19 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 
+use super::http2_frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, request_of,
+};
+
 /// Time after which a test counts as hung and fails. Generous, for busy machines.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const MIB: usize = 1024 * 1024;
 /// The longest frame without a setting that allows more (RFC 9113 §6.5.2).
 const FRAME_LEN_BYTES: usize = 16 * 1024;
@@ -147,18 +142,6 @@ async fn a_request_that_is_hidden_in_a_refused_body_is_not_answered() {
         let behind = String::from_utf8_lossy(&behind);
         assert!(!behind.contains("HTTP/1.1"), "{expect}: {behind}");
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The header block of a `POST` (RFC 7541): indexed names, plain values.
-fn request_of(path: &str, content_type: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [&[0x83, 0x86, 0x04][..], &text(path), &[0x01], &text("x"), &[0x0f, 0x10], &text(content_type)]
-        .concat()
 }
 
 /// A frame that was read.
