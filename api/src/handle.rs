@@ -360,7 +360,7 @@ fn routes(
         .add_service(checked.named_layer(reports))
         .add_service(health);
     if settings.reflection {
-        let names = named.into_iter().map(|(name, _)| name).chain([methods::HEALTH]);
+        let names = named.into_iter().map(|(name, _)| name).chain([HealthService::NAME]);
         reflect(&mut routes, names, &stop)?;
     }
     Ok(routes.routes())

@@ -21,9 +21,6 @@ const CHECKPOINT: &str = "hawser.checkpoint_api.CheckpointApi";
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 const MISBEHAVIOR: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 
-/// The service of health checks, which reflection lists, too.
-pub(crate) const HEALTH: &str = "grpc.health.v1.Health";
-
 /// The services with their purposes, as [`services`] returns them.
 const SERVICES: [(&str, Purpose); 7] = [
     (QUERY, Purpose::Read),

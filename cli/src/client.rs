@@ -17,6 +17,12 @@ use crate::output;
 /// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
 /// and room for framing.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// Length of the longest answer with a cursor, in bytes. A guess: room for some three thousand originators of 19 bytes.
+pub(crate) const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Length of the longest answer with a checkpoint, in bytes. Calculated: one with all the cosignatures and all the
+/// statements about void places that it may have takes less. An empty statement takes two bytes on the wire and 32 in
+/// memory.
+pub(crate) const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Time limit of connecting. A guess: far more than a connection around the planet takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a narrow connection accepts before they are read. The initial window of HTTP/2 (RFC 9113 §6.9.2).

@@ -447,7 +447,7 @@ fn routes(
         .add_service(wire::GatewayMethods::<wire::Gateway>::new(service))
         .add_service(health);
     if reflection {
-        let services = wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]);
+        let services = wire::SERVICES.into_iter().chain([HealthService::NAME]);
         reflect(&mut routes, services, stop)?;
     }
     Ok(routes.routes())

@@ -20,7 +20,7 @@ use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
 
 /// The name of the socket in the data folder.
-const SOCKET: &str = "admin.sock";
+pub const SOCKET: &str = "admin.sock";
 /// The longest socket path that every system accepts, in bytes.
 const PATH_LEN_BYTES_MAX: usize = 100;
 /// The longest line in either direction, in bytes. A guess: lines have some hundred.

@@ -7,7 +7,7 @@
 pub const CONGESTION_UNITS_MAX: u64 = 100;
 
 /// The number of minutes in the congestion window: the current one and the four before it. Specified.
-const WINDOW_MINUTES: usize = 5;
+pub const WINDOW_MINUTES: usize = 5;
 
 /// Returns the target of a rate as every implementation reads it: as a signed 32-bit number. `None` if it switches
 /// congestion off, because it is 0 or negative.

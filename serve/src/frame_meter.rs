@@ -33,18 +33,18 @@ use crate::unflushed::UnflushedHeads;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Length of a frame's head, the place of the flags in it, types of frames and two flags (RFC 9113 §4.1, §6).
-const HEAD_LEN_BYTES: usize = 9;
+/// Length of a frame's head, the place of the flags in it, types of frames and their flags (RFC 9113 §4.1, §6).
+pub(crate) const HEAD_LEN_BYTES: usize = 9;
 const FLAGS_AT: usize = 4;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 /// A data frame below this length counts as useless, unless it ends its request. A guess: the head of a message
 /// alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;

@@ -15,9 +15,6 @@ use crate::readiness::{Purpose, Readiness, ReadyPurposes};
 use crate::reflection::REFLECTION;
 use crate::settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
-/// The name of this service.
-const HEALTH: &str = "grpc.health.v1.Health";
-
 /// Answers health checks from the process's readiness.
 #[derive(Clone)]
 pub struct HealthService {
@@ -27,6 +24,9 @@ pub struct HealthService {
 }
 
 impl HealthService {
+    /// The full name of the service.
+    pub const NAME: &'static str = "grpc.health.v1.Health";
+
     /// Serves `services` by their full names, each SERVING while the process is ready for its
     /// purpose. The empty name, the name of this service, and those of reflection if it is served mean
     /// [`Purpose::Read`].
@@ -49,7 +49,7 @@ impl HealthService {
 
     /// Returns the purpose of a service; `None` if it is not served.
     fn purpose_of(&self, service: &str) -> Option<Purpose> {
-        if service.is_empty() || service == HEALTH {
+        if service.is_empty() || service == Self::NAME {
             return Some(Purpose::Read);
         }
         let known = self.services.iter().find(|(name, _)| *name == service);

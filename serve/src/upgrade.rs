@@ -32,7 +32,10 @@ use tonic::body::Body;
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 use crate::filtered::{Filtered, ReadFilter};
-use crate::frame_meter::{HTTP2_PREFACE, Metered};
+use crate::frame_meter::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD_LEN_BYTES, HEADERS, HTTP2_PREFACE,
+    Metered, SETTINGS,
+};
 use crate::unflushed::UnflushedHeads;
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -45,15 +48,6 @@ const SETTINGS_MAX: usize = 32;
 const BODY_LEN_BYTES_MAX: usize = 65_535;
 /// The longest frame without a setting that allows more (RFC 9113 §6.5.2).
 const FRAME_LEN_BYTES_MAX: usize = 16_384;
-const HEAD_LEN_BYTES: usize = 9;
-/// Types and flags of frames (RFC 9113 §6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// The upgrade request of a connection, if there was one. Cheap to clone; clones share state.
 #[derive(Clone, Default)]

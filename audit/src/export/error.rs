@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use hawser_proto::{EnvelopeId, OriginatorId};
 use parquet::errors::ParquetError;
 
-pub(crate) use crate::replay::source::STRANDS_MAX;
-use crate::replay::{FaultKind, SourceError};
+use crate::replay::{FaultKind, STRANDS_MAX, SourceError};
 
 /// The reason why an export cannot be made, continued or read. With such an error nothing is overwritten.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,9 @@ use std::thread;
 use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
-use super::error::{ExportError, STRANDS_MAX};
+use super::error::ExportError;
 use super::part::{FileDigest, digest_of, open_plain, verify, write_whole};
+use crate::replay::STRANDS_MAX;
 
 /// The schema of manifests.
 const SCHEMA: &str = "hawser-export/1";

@@ -50,7 +50,6 @@ mod voids;
 
 pub use columns::{ExportedRow, LogColumns, ReadRow};
 pub use error::ExportError;
-pub(crate) use error::STRANDS_MAX;
 pub use manifest::{
     LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path,
 };

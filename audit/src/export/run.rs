@@ -13,7 +13,7 @@ use super::columns::{ExportedRow, ReadRow};
 use super::continued::require_same_strands;
 use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
-use super::error::{ExportError, STRANDS_MAX};
+use super::error::ExportError;
 use super::manifest::{
     LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
 };
@@ -27,7 +27,7 @@ use crate::replay::check::Checker;
 use crate::replay::pipeline;
 use crate::replay::run::unchecked_strands;
 use crate::replay::{
-    GapReason, LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow,
+    GapReason, LogIdentity, LogRows, LogSource, STRANDS_MAX, SourceError, StoredMark, StrandRow,
 };
 
 /// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.

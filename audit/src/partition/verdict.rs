@@ -12,12 +12,13 @@ use super::chains::{ChainsOfLog, MINUTES_OF_RANGE_MAX};
 use super::expected::{ExpectedStrand, RowsBeside};
 use super::times::Times;
 use super::unchecked::UncheckedCounts;
-use crate::export::STRANDS_MAX;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
-use crate::replay::{Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow};
+use crate::replay::{
+    Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
+};
 
 /// The schema of verdicts.
 const SCHEMA: &str = "hawser-range/1";

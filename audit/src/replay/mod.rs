@@ -73,6 +73,6 @@ pub use run::{
 };
 pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
 pub use second::{LogWithSecond, SecondCheckpoints};
-pub use source::{LogIdentity, LogRows, LogSource};
+pub use source::{LogIdentity, LogRows, LogSource, STRANDS_MAX};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
 pub use strand::{ReplayedStrand, StrandReplay};

@@ -7,7 +7,7 @@ use super::item::{SourceError, StrandRow, StrandRows};
 
 /// The maximum number of strands of a log that are read. A guess: networks have far fewer. The time and the threads
 /// that a log takes grow with their number, some steps with its square.
-pub(crate) const STRANDS_MAX: usize = 10_000;
+pub const STRANDS_MAX: usize = 10_000;
 
 /// The rows of a strand.
 pub type LogRows<'a> = Box<dyn Iterator<Item = Result<StrandRow, SourceError>> + Send + 'a>;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use hawser_proto::{Address, SequenceId, minute_of};
+use hawser_rules::congestion::WINDOW_MINUTES;
 use hawser_rules::fees::has_started;
 use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,6 @@ use serde::{Deserialize, Serialize};
 use super::check::Charge;
 use super::item::{SourceError, StrandRows, Usage};
 
-/// Minutes that decide about congestion: an envelope's own and four before it. Specified (`docs/protocol/fees.md`).
-const CONGESTION_MINUTES: usize = 5;
 /// Minutes after which a minute is compared. A guess: times that go back do so by little.
 pub(crate) const OPEN_MINUTES: u32 = 10;
 /// Minutes whose messages are kept for prices. A guess: two days, for times that go back far.
@@ -217,7 +216,7 @@ impl Tallies {
         Ok((faults, self.not_kept))
     }
 
-    fn earlier(&self, minute: u32) -> [u64; CONGESTION_MINUTES] {
+    fn earlier(&self, minute: u32) -> [u64; WINDOW_MINUTES] {
         let count = |age| minute.checked_sub(age).and_then(|at| self.counts.get(&at)).copied();
         [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0))
     }
@@ -347,7 +346,7 @@ pub(crate) fn price(
     rates: &[Rate],
     originator_ns: i64,
     charge: &Charge,
-    earlier: [u64; 5],
+    earlier: [u64; WINDOW_MINUTES],
 ) -> PicoDollarPrice {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));

@@ -17,6 +17,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hawser_node::admin::SOCKET;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
@@ -28,8 +29,6 @@ use super::ports::DevPorts;
 use crate::network_file::{self, NetworkFile};
 
 const LOCK: &str = "dev.lock";
-/// The name that `hawser_node::admin` gives to a socket in a folder.
-const SOCKET: &str = "admin.sock";
 const NODE_PREFIX: &str = "node-";
 
 /// The folder, locked for this process as long as this value lives.

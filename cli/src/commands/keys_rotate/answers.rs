@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey};
 use tonic::Code;
 
-use crate::client::AddressFrom;
+use crate::client::{AddressFrom, CHECKPOINT_LEN_BYTES_MAX, CURSOR_LEN_BYTES_MAX};
 use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.
@@ -24,10 +24,6 @@ const BEHIND_MAX: u64 = 100;
 const ASKED: usize = 8;
 /// Time for a node's answers about its cursor and its identity. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
-const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
-/// Length of a checkpoint's message in bytes. Calculated: one with all the cosignatures that it may have takes less.
-const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The node behind an address, by the checkpoints that it has signed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,11 +14,9 @@ use tonic::{Code, Status};
 use super::page::WatcherPage;
 use super::state::StreamFault;
 use super::voids::VoidQuestions;
-use crate::client;
+use crate::client::{self, CURSOR_LEN_BYTES_MAX};
 use crate::clock::now_unix_s;
 
-/// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
-const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Time for the first cursor. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Time without a cursor after which a node counts as silent. Nodes repeat their cursor every 30 s: three are missing.

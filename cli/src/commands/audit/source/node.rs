@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
-    LogIdentity, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+    LogIdentity, LogRows, LogSource, STRANDS_MAX, SourceError, StoredMark, StrandRow, StrandRows,
 };
 use hawser_node::CheckedChannel;
 use hawser_node::bucket::BucketSettings;
@@ -30,18 +30,13 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status};
 
 use super::NEXT_CHECKPOINT;
-use crate::client;
+use crate::client::{self, CHECKPOINT_LEN_BYTES_MAX};
 
-/// Strands of one node that are read. A guess: far more than a network has.
-const STRANDS_MAX: usize = 10_000;
 /// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
 const PAGE_ENVELOPES: u32 = 1_000;
 /// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later
 /// versions of the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
 const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
-/// Length of an answer with a checkpoint in bytes. Calculated: one with all the cosignatures and all the statements
-/// about void places that it may have takes less. An empty statement takes two bytes on the wire and 32 in memory.
-const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 
 /// A node that is asked for its log.
