@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use calls::REDIS_ANSWER_LEN_BYTES_MAX;
 use calls::{OpAnswer, SharedCalls, SharedOp, read};
 use count::bounded;
-pub(crate) use count::{SharedCost, SharedCount};
+pub(crate) use count::{DAY_MS, HOUR_MS, SharedCost, SharedCount};
 use hawser_chain::redis_link::{RedisLink, number};
 use hawser_proto::{Address, EnvelopeId, OriginatorId};
 use hawser_rules::PayloadClass;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use prost::Message as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::nodes::{
-    ChainStrands, Comparison, ExpectedEnvelope, Node, NodeErrorKind, Nodes, query_place,
+    ChainStrands, Comparison, ExpectedEnvelope, LoggedEnvelope, Node, NodeErrorKind, Nodes,
+    query_place,
 };
 
 /// Time without an envelope from the streams after which nodes are queried. A guess: streams deliver within a few
@@ -21,8 +21,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the other usable nodes to show the envelope after the first one does. Clients may read from any of
 /// them. A guess.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
-/// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
-const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 
 /// Waits until a node shows the expected envelope, and then at most [`OTHERS_TIMEOUT`] for the other usable nodes.
 /// Ignores and reports nodes that show another envelope at its id. Returns `None` if no node shows it before
@@ -94,15 +92,14 @@ fn report(
         if let Some(node) = nodes.get(*node) {
             node.metrics.count_error(NodeErrorKind::WrongChainEnvelope);
         }
-        let evidence = envelope.encode_to_vec();
-        let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
+        let evidence = LoggedEnvelope::of(envelope);
         tracing::error!(
             code = "chain_envelope_differs",
             node_id = node.0,
             envelope = %expected.id,
             transaction = %expected.transaction_hash,
-            evidence = hex::encode(shown),
-            evidence_bytes = evidence.len(),
+            evidence = evidence.hex,
+            evidence_bytes = evidence.len_bytes,
             "a node returns an envelope that differs from the one on the chain"
         );
     }

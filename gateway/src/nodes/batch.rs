@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, len_bytes_max, verify};
 use super::call::publish;
 use super::error::NodeError;
+use super::logged_envelope::LoggedEnvelope;
 use super::observed::with_own_buffers;
 use super::queue::{JobQueue, JobTaker, QueueClosedError, job_queue};
 use super::report_count::ReportCount;
@@ -67,8 +68,6 @@ const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 const INLINE_ENVELOPES_MAX: usize = 4;
 /// Time to wait for a newer price list when an answer has an unknown price. A guess: one read of the rates.
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
-const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 
 /// The payer's key, and the terms on which it publishes.
 pub(crate) struct PayerSettings {
@@ -509,14 +508,13 @@ impl NodeCaller {
     fn report(&self, error: &AnswerError, envelope: Option<&pb::OriginatorEnvelope>) {
         self.reporter.offer(self.record.id, error, envelope);
         let Some(left_out) = self.reports.lock().note(Instant::now()) else { return };
-        let evidence = envelope.map(pb::OriginatorEnvelope::encode_to_vec).unwrap_or_default();
-        let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
+        let evidence = envelope.map(LoggedEnvelope::of).unwrap_or_default();
         tracing::error!(
             code = "node_answered_wrongly",
             node_id = self.record.id.0,
             fault = %error,
-            evidence = hex::encode(shown),
-            evidence_bytes = evidence.len(),
+            evidence = evidence.hex,
+            evidence_bytes = evidence.len_bytes,
             left_out,
             "a node's answer does not match the request"
         );

@@ -3,8 +3,9 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
 //! - `call`: calls whose answers have bounds; `batch`: sends the envelopes of several requests in one call; `queue`:
-//!   the requests that wait for a call; `answer`: verifies the answer; `report_count`: limits the log lines about
-//!   wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other nodes;
+//!   the requests that wait for a call; `answer`: verifies the answer; `report_count`, `logged_envelope`: the log lines
+//!   about wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other
+//!   nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
@@ -21,6 +22,7 @@ mod error;
 mod follow;
 mod fresh;
 mod lag;
+mod logged_envelope;
 mod node;
 mod observed;
 mod placement;
@@ -43,6 +45,7 @@ pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
+pub(crate) use logged_envelope::LoggedEnvelope;
 pub use node::node_channel;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
 pub(crate) use observed::{Comparison, ExpectedEnvelope, is_padded, with_own_buffers};

@@ -11,13 +11,11 @@ use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
 use super::config::Policy;
-use crate::sharing::{SharedCost, SharedLimitError, SharedLimits};
+use crate::sharing::{DAY_MS, HOUR_MS, SharedCost, SharedLimitError, SharedLimits};
 
 /// Largest number of callers whose usage is kept. A guess: 200,000 take about 60 MB. Beyond it, the caller whose
 /// usage expires first is removed.
 const CALLERS_MAX: usize = 200_000;
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
 /// Seconds after which a caller may try again if only the amounts held back for requests under way were in its way. A
 /// guess: nodes answer within a second.
 const HELD_FOR_S: u64 = 1;

@@ -16,8 +16,9 @@ use super::calls::{SharedCalls, SharedOp};
 /// Upper bound of each part of a cost. A price comes from an endpoint, which may answer any number. Chosen: about a
 /// thousand dollars, far above any price, and Lua's doubles add several of them exactly.
 const COST_MAX: u64 = 1 << 50;
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
+/// Time after which a budget begins anew, ms: an hour or a day of UTC.
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+pub(crate) const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// A cost: envelopes, picodollars, gas.
 pub(crate) type SharedCost = [u64; 3];
