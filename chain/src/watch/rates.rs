@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
-use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
+use hawser_rules::{Rate, RateTable};
 
 use super::{WatchError, agreement};
+use crate::admin::rates::RateEntry;
 use crate::contracts::RateRegistry;
-use crate::contracts::rate_registry::RateRegistry::Rates;
 use crate::endpoints::Endpoints;
 use crate::send::Chain;
 
@@ -134,14 +134,7 @@ async fn entries_at(
         let reason = format!("answers {} entries instead of {count}", entries.len());
         return Err(WatchError::Rates { address, reason });
     }
-    let rate = |entry: Rates| Rate {
-        start_unix_s: entry.startTime,
-        message_fee: PicoDollarPrice(entry.messageFee),
-        storage_fee: PicoDollarsPerByteDay(entry.storageFee),
-        congestion_fee: PicoDollarPrice(entry.congestionFee),
-        target_rate_per_minute: entry.targetRatePerMinute,
-    };
-    Ok(entries.into_iter().map(rate).collect())
+    Ok(entries.into_iter().map(|entry| RateEntry::from(entry).rate()).collect())
 }
 
 fn unix_ns(time: SystemTime) -> i64 {
