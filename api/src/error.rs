@@ -3,6 +3,7 @@
 use hawser_engine::admission::AdmissionError;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{NoProofError, PublishError, SubmitError};
+use hawser_proto::NODE_TOKEN_HEADER;
 use hawser_serve::{
     MESSAGE_LEN_BYTES_MAX, OverloadedError, SHUTTING_DOWN, StatusDetails, WrongField,
 };
@@ -12,7 +13,7 @@ use crate::limit_status::{REFUSED, limited};
 use crate::limits::LimitError;
 use crate::metrics::LimitedCall;
 use crate::stream_error::StreamError;
-use crate::tokens::{NodeTokenError, TOKEN_HEADER};
+use crate::tokens::NodeTokenError;
 
 /// The error of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,7 @@ pub(crate) enum CallError {
     )]
     TooManyTokens(u64),
     /// Only nodes may call this service.
-    #[error("this service is for nodes: the header {TOKEN_HEADER} is missing")]
+    #[error("this service is for nodes: the header {NODE_TOKEN_HEADER} is missing")]
     NodesOnly,
     /// A call exceeds the limits of its caller.
     #[error("{}", call.refusal())]

@@ -53,7 +53,7 @@ pub use failures::PeerFailures;
 pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::PlainTextPeers;
 pub use grpc::strand::{cut_messages, read_strand};
-pub use grpc::token::{TOKEN_HEADER as NODE_TOKEN_HEADER, node_token};
+pub use grpc::token::node_token;
 pub use hawser_dial::is_public;
 pub use peer_transport::{PeerTransport, SessionTransport};
 pub use private_peers::PrivatePeers;

@@ -55,6 +55,8 @@ pub mod void;
 /// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
 /// program: nodes of the reference implementation accept 1.1.0 and everything above it, below 2.0.0.
 pub const NETWORK_VERSION: &str = "1.3.0";
+/// Header of a call with a token by which a node proves its id. Specified in `docs/protocol/api.md`.
+pub const NODE_TOKEN_HEADER: &str = "node-authorization";
 /// Metadata with which a follower asks `ReplicationApi.QueryEnvelopes` also for envelopes that the node has marked
 /// invalid. Specified in `docs/protocol/api.md`.
 pub const MARKED_HEADER: &str = "hawser-marked";

@@ -57,6 +57,13 @@ pub fn originator_digest(unsigned_originator_envelope: &[u8]) -> Digest {
     keccak256(&[ORIGINATOR_LABEL, unsigned_originator_envelope])
 }
 
+/// Returns the digest that a node signs in a token: of its header and claims as they are sent, with the dot between
+/// them.
+#[must_use]
+pub fn node_token_digest(signing_input: &str) -> Digest {
+    keccak256(&[b"jwt|", signing_input.as_bytes()])
+}
+
 /// The reason a signature was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
@@ -410,7 +417,8 @@ mod tests {
         assert_eq!(key.public_key().address().to_string(), vectors["address"].as_str().unwrap());
         let payer = vectors["payer"].as_array().unwrap();
         let originator = vectors["originator"].as_array().unwrap();
-        assert!(!payer.is_empty() && !originator.is_empty());
+        let tokens = vectors["jwt"].as_array().unwrap();
+        assert!(!payer.is_empty() && !originator.is_empty() && !tokens.is_empty());
         for case in payer {
             let target = u32::try_from(case["target_originator"].as_u64().unwrap()).unwrap();
             let client = unhex(&case["unsigned_client_envelope"]);
@@ -418,6 +426,9 @@ mod tests {
         }
         for case in originator {
             check(&key, originator_digest(&unhex(&case["unsigned_originator_envelope"])), case);
+        }
+        for case in tokens {
+            check(&key, node_token_digest(case["text"].as_str().unwrap()), case);
         }
     }
 

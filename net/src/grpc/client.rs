@@ -12,7 +12,8 @@ use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
 use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{
-    Bytes, Cursor, EnvelopeId, MARKED_HEADER, OriginatorId, QuicAddress, SequenceId,
+    Bytes, Cursor, EnvelopeId, MARKED_HEADER, NODE_TOKEN_HEADER, OriginatorId, QuicAddress,
+    SequenceId,
 };
 use prost::Message;
 use tonic::Status;
@@ -30,7 +31,7 @@ use super::call_error::{PeerCallError, within};
 use super::connector::PeerConnector;
 use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
-use super::token::{PeerTokens, TOKEN_HEADER};
+use super::token::PeerTokens;
 use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 
@@ -358,7 +359,7 @@ impl PeerClient {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Some(token) = token {
-            headers.insert(TOKEN_HEADER, token.parse().expect("a token is ASCII"));
+            headers.insert(NODE_TOKEN_HEADER, token.parse().expect("a token is ASCII"));
         }
         if let Some(flag) = flag {
             headers.insert(flag, HeaderValue::from_static("1"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_engine::ports::Registry;
-use hawser_proto::sign::keccak256;
+use hawser_proto::sign::node_token_digest;
 use hawser_proto::{NETWORK_VERSION, OriginatorId, SecretKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,8 +17,6 @@ use tokio::sync::watch;
 use super::call_error::PeerCallError;
 use crate::handshake::LocalIdentity;
 
-/// The header that carries a node token.
-pub const TOKEN_HEADER: &str = "node-authorization";
 /// Validity of a token. Specified in `docs/protocol/api.md`.
 const LIFETIME_S: u64 = 3600;
 /// A token with less remaining validity than this is renewed. Specified in `docs/protocol/api.md`.
@@ -201,7 +199,7 @@ pub fn node_token(
     );
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", part(HEADER), part(&claims));
-    let signature = key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+    let signature = key.sign(node_token_digest(&signed));
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
 }
 

@@ -122,7 +122,7 @@ impl Service<Request<Body>> for RefusesTokens {
     }
 
     fn call(&mut self, call: Request<Body>) -> Self::Future {
-        let has_token = call.headers().contains_key(TOKEN_HEADER);
+        let has_token = call.headers().contains_key(NODE_TOKEN_HEADER);
         self.calls.lock().push(has_token);
         let status = match has_token || self.wants {
             true => Status::unauthenticated(format!("no: {has_token}")),

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_net::{NODE_TOKEN_HEADER, PlainTextPeers, node_token};
+use hawser_net::{PlainTextPeers, node_token};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{OriginatorId, SecretKey, one_line, root_cause};
+use hawser_proto::{NODE_TOKEN_HEADER, OriginatorId, SecretKey, one_line, root_cause};
 use hawser_rules::NodeRecord;
 use hawser_serve::CheckedChannel;
 use tokio::time::timeout;
