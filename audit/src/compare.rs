@@ -5,11 +5,9 @@
 //! smallest size at which their roots differ, and rows are read from there on.
 
 mod checkpoints;
-mod log_error;
 mod rates;
+mod side;
 mod tallies;
-
-use std::iter::Peekable;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
@@ -18,8 +16,9 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use serde::Serialize;
 
 pub use checkpoints::{OtherCheckpoint, SignedAgain};
-use log_error::LogError;
 pub use rates::{OtherRate, OtherRates, other_rates};
+pub use side::Side;
+use side::SideError;
 use tallies::OtherMinutes;
 pub use tallies::OtherTally;
 
@@ -67,16 +66,6 @@ impl ComparedPlaces {
         self.by_stored_trees += other.by_stored_trees;
         self.dated_otherwise += other.dated_otherwise;
     }
-}
-
-/// One of the two logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// The log that the other one is compared with.
-    First,
-    /// The other log.
-    Second,
 }
 
 /// Places that only one of two logs has.
@@ -223,8 +212,7 @@ impl StrandDifference {
         }
     }
 
-    fn add_unreadable(&mut self, (log, error): LogError) {
-        let side = if log == 0 { Side::First } else { Side::Second };
+    fn add_unreadable(&mut self, SideError { side, error }: SideError) {
         self.unreadable.push((side, error.to_string()));
     }
 
@@ -280,8 +268,8 @@ fn strand(
             found.first_other_leaf = (equal < compared).then_some(SequenceId(equal + 1));
             equal
         }
-        Err((side, error)) => {
-            found.unreadable.push((side, error.to_string()));
+        Err(error) => {
+            found.add_unreadable(error);
             0
         }
     };
@@ -295,7 +283,7 @@ fn strand(
     if after < common {
         let rows = (first.rows(from, end), second.rows(from, end));
         let marks = first.shows_gaps() && second.shows_gaps();
-        let (rows, next) = ((side(rows.0), side(rows.1)), after + 1);
+        let (rows, next) = ((SideRows(rows.0), SideRows(rows.1)), after + 1);
         let is_chain = !originator.is_node() && !originator.is_migrated();
         let by_blocks = first.dates_chains_by_blocks() && second.dates_chains_by_blocks();
         let by_content = is_chain && !by_blocks;
@@ -328,10 +316,11 @@ type Beside<'a> = &'a dyn StrandRows;
 fn equal_size(
     (first, second): (Beside<'_>, Beside<'_>),
     common: u64,
-) -> Result<Option<(u64, u64)>, (Side, SourceError)> {
-    let roots = |size| {
-        let first = first.root(size).map_err(|error| (Side::First, error))?;
-        let second = second.root(size).map_err(|error| (Side::Second, error))?;
+) -> Result<Option<(u64, u64)>, SideError> {
+    let roots = |size| -> Result<_, SideError> {
+        let of = |side, error| SideError { side, error };
+        let first = first.root(size).map_err(|error| of(Side::First, error))?;
+        let second = second.root(size).map_err(|error| of(Side::Second, error))?;
         Ok(first.zip(second))
     };
     // Both trees have all sizes up to some size, and none above it.
@@ -388,11 +377,7 @@ impl PlaceContent {
 type HeldAt = (SequenceId, PlaceContent);
 
 /// The rows of one log that have something to compare.
-struct SideRows<'a>(Peekable<LogRows<'a>>);
-
-fn side(rows: LogRows<'_>) -> SideRows<'_> {
-    SideRows(rows.peekable())
-}
+struct SideRows<'a>(LogRows<'a>);
 
 impl SideRows<'_> {
     /// Returns the next envelope or leaf; `None` at the end.

@@ -6,7 +6,7 @@ use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use serde::Serialize;
 
-use super::log_error::LogError;
+use super::side::{Side, SideError};
 use crate::replay::StrandRows;
 
 /// A size of which the logs keep two roots that the strand's node has signed, as they say. A comparison has no keys, so
@@ -90,23 +90,24 @@ pub(super) fn differing(
     logs: [&dyn StrandRows; 2],
     node: OriginatorId,
     kept: usize,
-) -> Result<DifferingCheckpoints, LogError> {
-    let next = |log: usize, size: u64| -> Result<Option<CosignedCheckpoint>, LogError> {
-        let next = logs[log].checkpoint_after(node, size).map_err(|error| (log, error))?;
+) -> Result<DifferingCheckpoints, SideError> {
+    let next = |side: Side, size: u64| -> Result<Option<CosignedCheckpoint>, SideError> {
+        let next = logs[side.index()].checkpoint_after(node, size);
+        let next = next.map_err(|error| SideError { side, error })?;
         // Without this check, the comparison would never end with a source that goes backwards.
         let is_next = |it: &Checkpoint| it.size > size && (it.node, it.originator) == (node, node);
         Ok(next.filter(|it| is_next(&it.signed.checkpoint)))
     };
     let mut found = DifferingCheckpoints::default();
-    let (mut mine, mut other) = (next(0, 0)?, next(1, 0)?);
+    let (mut mine, mut other) = (next(Side::First, 0)?, next(Side::Second, 0)?);
     while let (Some(a), Some(b)) = (&mine, &other) {
         let sizes = (a.signed.checkpoint.size, b.signed.checkpoint.size);
         match sizes.0.cmp(&sizes.1) {
-            Ordering::Less => mine = next(0, sizes.1 - 1)?,
-            Ordering::Greater => other = next(1, sizes.0 - 1)?,
+            Ordering::Less => mine = next(Side::First, sizes.1 - 1)?,
+            Ordering::Greater => other = next(Side::Second, sizes.0 - 1)?,
             Ordering::Equal => {
                 found.add(a, b, kept);
-                (mine, other) = (next(0, sizes.0)?, next(1, sizes.1)?);
+                (mine, other) = (next(Side::First, sizes.0)?, next(Side::Second, sizes.1)?);
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Digests of ranges of minutes find the tallies that differ, so equal ones are read once and none are kept.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use hawser_proto::{Address, Bytes, SequenceId, minute_of};
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use serde::Serialize;
 
-use super::log_error::LogError;
+use super::side::{Side, SideError};
 use crate::replay::tally::OPEN_MINUTES;
 use crate::replay::{SourceError, StrandRows, Usage};
 
@@ -118,9 +119,9 @@ struct RangeDigest {
 struct TallyWalk<'a> {
     logs: [&'a dyn StrandRows; 2],
     others: &'a OtherMinutes,
-    /// The lower head, and the index of the log that is longer, if one is.
+    /// The lower head, and the log that is longer, if one is.
     common: SequenceId,
-    longer: Option<usize>,
+    longer: Option<Side>,
     /// The first minute whose congestion is not compared; `None` if all are.
     end: Option<u32>,
     /// A keeper that knew the keys of the hash could make different tallies look equal.
@@ -139,11 +140,15 @@ pub(super) fn differing(
     heads: (SequenceId, SequenceId),
     others: &OtherMinutes,
     kept: usize,
-) -> Result<ComparedTallies, LogError> {
+) -> Result<ComparedTallies, SideError> {
     if others.is_full || !logs.iter().all(|log| log.has_tallies()) {
         return Ok(ComparedTallies::default());
     }
-    let longer = (heads.0 != heads.1).then_some(usize::from(heads.0 < heads.1));
+    let longer = match heads.0.cmp(&heads.1) {
+        Ordering::Less => Some(Side::Second),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(Side::First),
+    };
     let end = longer.map(|_| others.end());
     let (common, keys, found) =
         (heads.0.min(heads.1), RandomState::new(), ComparedTallies::default());
@@ -155,9 +160,9 @@ pub(super) fn differing(
 
 impl TallyWalk<'_> {
     /// Compares a range of minutes, and its halves if it is long and differs.
-    fn range(&mut self, kind: TallyKind, minutes: RangeInclusive<u32>) -> Result<(), LogError> {
-        let (mine, other) =
-            (self.digest(kind, 0, minutes.clone())?, self.digest(kind, 1, minutes)?);
+    fn range(&mut self, kind: TallyKind, minutes: RangeInclusive<u32>) -> Result<(), SideError> {
+        let mine = self.digest(kind, Side::First, minutes.clone())?;
+        let other = self.digest(kind, Side::Second, minutes)?;
         if (mine.hash, mine.rows) == (other.hash, other.rows) {
             self.found.compared += mine.rows;
             return Ok(());
@@ -176,12 +181,12 @@ impl TallyWalk<'_> {
     fn digest(
         &self,
         kind: TallyKind,
-        log: usize,
+        side: Side,
         minutes: RangeInclusive<u32>,
-    ) -> Result<RangeDigest, LogError> {
+    ) -> Result<RangeDigest, SideError> {
         let mut hasher = self.keys.build_hasher();
         let (mut rows, mut bounds) = (0, None);
-        self.each(kind, log, minutes, &mut |key, tally| {
+        self.each(kind, side, minutes, &mut |key, tally| {
             let Usage { picodollars, messages, bytes, last_sequence, stated_picodollars } = tally;
             let sums = (picodollars.0, messages, bytes, last_sequence.0, stated_picodollars.0);
             (key, sums).hash(&mut hasher);
@@ -193,13 +198,13 @@ impl TallyWalk<'_> {
     }
 
     /// Compares the tallies of a range one by one.
-    fn rows(&mut self, kind: TallyKind, minutes: RangeInclusive<u32>) -> Result<(), LogError> {
+    fn rows(&mut self, kind: TallyKind, minutes: RangeInclusive<u32>) -> Result<(), SideError> {
         let mut rows: BTreeMap<TallyKey, [Usage; 2]> = BTreeMap::new();
-        for log in [0, 1] {
+        for side in Side::BOTH {
             let mut is_full = false;
-            self.each(kind, log, minutes.clone(), &mut |key, tally| {
+            self.each(kind, side, minutes.clone(), &mut |key, tally| {
                 if rows.len() < ROWS_OF_MINUTE_MAX || rows.contains_key(&key) {
-                    rows.entry(key).or_default()[log] = tally;
+                    rows.entry(key).or_default()[side.index()] = tally;
                 } else {
                     is_full = true;
                 }
@@ -207,11 +212,11 @@ impl TallyWalk<'_> {
             if is_full {
                 let (minute, most) = (minutes.start(), ROWS_OF_MINUTE_MAX);
                 let text = format!("minute {minute} has more than {most} tallies");
-                return Err((log, SourceError(text)));
+                return Err(SideError { side, error: SourceError(text) });
             }
         }
         for (key, both) in rows {
-            let is_longer = |log: usize| both[log].last_sequence > self.common;
+            let is_longer = |side: Side| both[side.index()].last_sequence > self.common;
             if self.longer.is_some_and(is_longer) {
                 continue;
             }
@@ -230,11 +235,11 @@ impl TallyWalk<'_> {
     fn each(
         &self,
         kind: TallyKind,
-        log: usize,
+        side: Side,
         minutes: RangeInclusive<u32>,
         each: &mut dyn FnMut(TallyKey, Usage),
-    ) -> Result<(), LogError> {
-        let rows = self.logs[log];
+    ) -> Result<(), SideError> {
+        let rows = self.logs[side.index()];
         let read = match kind {
             TallyKind::Usage => rows.usage(minutes, &mut |minute, payer, tally| {
                 if tally != Usage::default() && !self.others.cover(minute) {
@@ -248,7 +253,7 @@ impl TallyWalk<'_> {
                 }
             }),
         };
-        read.map_err(|error| (log, error))
+        read.map_err(|error| SideError { side, error })
     }
 }
 
