@@ -336,7 +336,7 @@ impl MisbehaviorListArgs {
     /// Returns the settings in the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        SettingSources::new([], environment())
+        sources_of([])
     }
 }
 
@@ -344,8 +344,7 @@ impl StatusArgs {
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        let file = self.config.clone().map(|path| ("config".to_owned(), path));
-        SettingSources::new(file, environment())
+        sources_of([("config", &self.config)])
     }
 }
 
@@ -374,9 +373,7 @@ impl RestoreConfirmArgs {
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
-        let flags = [flag("state-dir", &self.state_dir), flag("config", &self.config)];
-        SettingSources::new(flags.into_iter().flatten(), environment())
+        sources_of([("state-dir", &self.state_dir), ("config", &self.config)])
     }
 }
 
@@ -423,6 +420,12 @@ impl NodeArgs {
     pub(crate) fn sources(self) -> SettingSources {
         SettingSources::new(self.flags, environment())
     }
+}
+
+/// Returns the flags that have a value together with the environment.
+pub(crate) fn sources_of<const N: usize>(flags: [(&str, &Option<String>); N]) -> SettingSources {
+    let given = |(name, value): (&str, &Option<String>)| Some((name.to_owned(), value.clone()?));
+    SettingSources::new(flags.into_iter().filter_map(given), environment())
 }
 
 /// Refuses an environment variable with a setting that is not UTF-8. [`environment`] would leave it out, and

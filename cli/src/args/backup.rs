@@ -9,7 +9,7 @@ use hawser_node::settings::table::BACKUP_DIR_ENV;
 use hawser_node::settings::{self, SettingSources};
 use hawser_proto::Address;
 
-use super::{RestoreConfirmArgs, environment};
+use super::{RestoreConfirmArgs, sources_of};
 
 /// `hawser backup`.
 #[derive(Debug, Subcommand)]
@@ -253,9 +253,7 @@ impl DataDirArgs {
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
-        let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
-        SettingSources::new(flags.into_iter().flatten(), environment())
+        sources_of([("data-dir", &self.data_dir), ("config", &self.config)])
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use hawser_node::settings::SettingSources;
 
-use super::environment;
+use super::sources_of;
 
 /// `hawser health`.
 #[derive(Debug, Args)]
@@ -55,7 +55,6 @@ impl HealthArgs {
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        let file = self.config.clone().map(|path| ("config".to_owned(), path));
-        SettingSources::new(file, environment())
+        sources_of([("config", &self.config)])
     }
 }

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use hawser_node::settings::SettingSources;
 
 use super::backup::DataDirArgs;
-use super::environment;
 use super::onchain::NetworkArgs;
+use super::sources_of;
 
 /// `hawser report`.
 #[derive(Debug, Subcommand)]
@@ -65,7 +65,7 @@ impl ReportNodeArgs {
     /// Returns the settings in the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
-        SettingSources::new([], environment())
+        sources_of([])
     }
 }
 

@@ -7,7 +7,7 @@ use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSett
 use hawser_audit::replay::LogSource;
 use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
-use hawser_node::settings::{self, SettingSources};
+use hawser_node::settings;
 use hawser_rules::RateTable;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::publish::publish;
 use super::replay::threads_or_cores;
 use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup};
 use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
-use crate::args::environment;
+use crate::args::sources_of;
 use crate::clock::now_ns;
 use crate::commands::backup as backups;
 use crate::output;
@@ -78,7 +78,7 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
 
 /// Returns the folder in which an export to this place is made, if none is named.
 fn usual_work(place: &str) -> Result<PathBuf, RunError> {
-    let sources = SettingSources::new([], environment());
+    let sources = sources_of([]);
     let state = settings::state_dir(&sources).map_err(|error| {
         RunError::usage(format!(
             "an export to a bucket is made in a folder, which the next run extends: give --work DIR ({error})"
