@@ -40,17 +40,26 @@ impl fmt::Debug for RedisAccess {
 #[error("Redis: {reason}")]
 pub struct RedisLinkError {
     reason: String,
-    is_answer: bool,
-    /// True if Redis has no script with this digest, because it was restarted or its scripts were flushed, or because
-    /// this user may not call scripts by digest. Nothing was run.
-    wants_text: bool,
+    reply: RedisReply,
+}
+
+/// The reply to a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RedisReply {
+    /// None, or one that no Redis sends.
+    None,
+    /// Redis has no script with this digest, because it was restarted or its scripts were flushed, or this user may not
+    /// call scripts by digest. Nothing was run.
+    WantsText,
+    /// Another error of Redis.
+    Error,
 }
 
 impl RedisLinkError {
     /// Returns true if Redis itself returned this error, so it is reachable and the script is at fault.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        self.is_answer
+        self.reply != RedisReply::None
     }
 }
 
@@ -176,7 +185,7 @@ impl RedisLink {
         if let Some(Some(digest)) = &known {
             let call = call("EVALSHA", digest, keys, arguments);
             match connection.ask(&call).await.map_err(link_error) {
-                Err(error) if error.wants_text => {} // the text gives it to Redis again
+                Err(error) if error.reply == RedisReply::WantsText => {} // the text gives it to Redis again
                 answer => return answer,
             }
         }
@@ -251,17 +260,16 @@ fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> red
 }
 
 fn late() -> RedisLinkError {
-    RedisLinkError {
-        reason: "Redis did not answer in time".into(),
-        is_answer: false,
-        wants_text: false,
-    }
+    RedisLinkError { reason: "Redis did not answer in time".into(), reply: RedisReply::None }
 }
 
 fn link_error(error: redis::RedisError) -> RedisLinkError {
-    let code = error.code();
-    let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
-    RedisLinkError { reason: one_line(&error.to_string()), is_answer: code.is_some(), wants_text }
+    let reply = match error.code() {
+        None => RedisReply::None,
+        Some("NOSCRIPT" | "NOPERM") => RedisReply::WantsText,
+        Some(_) => RedisReply::Error,
+    };
+    RedisLinkError { reason: one_line(&error.to_string()), reply }
 }
 
 /// Encodes a number as an argument of a script.

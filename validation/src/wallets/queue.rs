@@ -171,6 +171,15 @@ impl OpenQuestions {
     }
 }
 
+/// A place for a running attempt, of the [`WALLETS_PER_CHAIN_MAX`] that a chain has: the one for its newest question,
+/// the one for the question that is due longest, or another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AttemptPlace {
+    Newest,
+    DueLongest,
+    Other,
+}
+
 /// The attempts at one question.
 #[derive(Debug)]
 struct Attempts {
@@ -181,12 +190,8 @@ struct Attempts {
     due: Instant,
     /// The failures and the time of the next attempt by which the queue has ranked the question.
     ranked: (u32, Instant),
-    /// An attempt is under way.
-    running: bool,
-    /// The question has its chain's place for the newest one.
-    as_newest: bool,
-    /// The question has its chain's place for the one that was due longest.
-    as_longest: bool,
+    /// The place that the attempt under way has among those of its chain; `None` without one.
+    running: Option<AttemptPlace>,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,
     /// The number of such replies since that time last grew.
@@ -209,9 +214,7 @@ impl Attempts {
             pauses,
             due,
             ranked: (failures, due),
-            running: false,
-            as_newest: false,
-            as_longest: false,
+            running: None,
             newest_time_s: None,
             still: 0,
         }
@@ -219,7 +222,7 @@ impl Attempts {
 
     fn fail(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        (self.running, self.as_newest, self.as_longest) = (false, false, false);
+        self.running = None;
         self.due = Instant::now() + self.pauses.next().unwrap_or(WALLET_PAUSE_MAX);
         self.ranked = (self.failures, self.due);
     }
@@ -307,10 +310,11 @@ impl QuestionQueue {
         let OpenQuestions { attempts: all, newest, .. } = &mut *open;
         let mut running: BTreeMap<u64, usize> = BTreeMap::new();
         let (mut with_newest, mut with_longest) = (BTreeSet::new(), BTreeSet::new());
-        for (question, attempts) in all.iter().filter(|(_, it)| it.running) {
+        for (question, attempts) in all.iter() {
+            let Some(place) = attempts.running else { continue };
             *running.entry(question.chain_id).or_default() += 1;
-            with_newest.extend(attempts.as_newest.then_some(question.chain_id));
-            with_longest.extend(attempts.as_longest.then_some(question.chain_id));
+            with_newest.extend((place == AttemptPlace::Newest).then_some(question.chain_id));
+            with_longest.extend((place == AttemptPlace::DueLongest).then_some(question.chain_id));
         }
         let mut due = Vec::new();
         for (chain_id, of_chain) in newest.iter().filter(|(id, _)| !with_newest.contains(*id)) {
@@ -318,13 +322,12 @@ impl QuestionQueue {
             if *running >= WALLETS_PER_CHAIN_MAX {
                 continue;
             }
-            let is_idle =
-                |question: &WalletQuestion| all.get(question).is_some_and(|it| !it.running);
+            let is_idle = |it: &WalletQuestion| all.get(it).is_some_and(|it| it.running.is_none());
             let question = of_chain.iter().rev().map(|(_, it)| it).find(|it| is_idle(it));
             if let Some(question) = question
                 && let Some(attempts) = all.get_mut(question)
             {
-                (attempts.running, attempts.as_newest) = (true, true);
+                attempts.running = Some(AttemptPlace::Newest);
                 *running += 1;
                 due.push(question.clone());
             }
@@ -334,13 +337,12 @@ impl QuestionQueue {
             if *running < WALLETS_PER_CHAIN_MAX
                 && let Some(attempts) = all.get_mut(&question)
             {
-                (attempts.running, attempts.as_longest) = (true, true);
+                attempts.running = Some(AttemptPlace::DueLongest);
                 *running += 1;
                 due.push(question);
             }
         }
-        let idle = all.iter_mut().filter(|(_, attempts)| !attempts.running);
-        let mut idle: Vec<_> = idle.collect();
+        let mut idle: Vec<_> = all.iter_mut().filter(|(_, it)| it.running.is_none()).collect();
         idle.sort_by_key(|(_, attempts)| (attempts.failures, attempts.due));
         let mut next = now + JUDGE_AGAIN_EVERY;
         for (question, attempts) in idle {
@@ -353,7 +355,7 @@ impl QuestionQueue {
                 continue;
             }
             *of_chain += 1;
-            attempts.running = true;
+            attempts.running = Some(AttemptPlace::Other);
             due.push(question.clone());
         }
         (due, next)
@@ -368,7 +370,7 @@ fn longest_due(
 ) -> Vec<WalletQuestion> {
     let mut longest: BTreeMap<u64, (Instant, &WalletQuestion)> = BTreeMap::new();
     for (question, attempts) in all {
-        if attempts.running || attempts.due > now || taken.contains(&question.chain_id) {
+        if attempts.running.is_some() || attempts.due > now || taken.contains(&question.chain_id) {
             continue;
         }
         let found = (attempts.due, question);
