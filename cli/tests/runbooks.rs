@@ -34,10 +34,7 @@ fn publish(dev: &Dev, place: &Path) {
 
 /// The reports about the first node, as it sees them.
 fn reports(dev: &Dev) -> Vec<Value> {
-    let output = support::run(&["report", "list", "--json", "--metrics", &dev.text(0, "metrics")]);
-    let lines = support::stdout(&output);
-    let reports = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    reports.filter(|report| report["originator_id"] == 100).collect()
+    support::reports(&dev.text(0, "metrics"), 100)
 }
 
 /// Settles a report about the first node, and returns its id. The nodes' own workers may take any step first, so all

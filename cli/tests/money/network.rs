@@ -381,10 +381,7 @@ impl MoneyNetwork {
 
     /// The reports about an originator as a node sees them.
     pub fn reports(&self, at: usize, about: u32) -> Vec<Value> {
-        let output = support::run(&["report", "list", "--json", "--metrics", &self.metrics(at)]);
-        let lines = support::stdout(&output);
-        let reports = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        reports.filter(|report| report["originator_id"] == about).collect()
+        support::reports(&self.metrics(at), about)
     }
 
     pub fn api(&self, at: usize) -> String {

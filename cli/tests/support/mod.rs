@@ -59,6 +59,14 @@ pub fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Returns the payer reports about an originator, as the node with these metrics sees them.
+pub fn reports(metrics: &str, about: u32) -> Vec<Value> {
+    let output = run(&["report", "list", "--json", "--metrics", metrics]);
+    let lines = stdout(&output);
+    let reports = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    reports.filter(|report| report["originator_id"] == about).collect()
+}
+
 /// Returns a port that is free together with those that `hawser dev` assigns from it for `nodes` nodes; with 0, one
 /// free port. No other process of tests gets them.
 pub fn free_base(nodes: u16) -> u16 {
