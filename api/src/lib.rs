@@ -5,20 +5,22 @@
 //! and never names a database. The listener is [`hawser_serve`]'s. In reading order:
 //!
 //! - `methods`: services and methods by name;
-//! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
+//! - `node_api`, `service`, `query`, `streams`, `subscribe`, `cursor_stream`, `metadata`, `misbehavior_api`: the
+//!   handlers;
 //! - `oldest`: names the oldest available places to readers of expired envelopes, which `oldest_reads` reads;
 //! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: the
-//!   requests of logs to a witness;
+//!   requests of logs to a witness; `snapshot_pages`: snapshots that new nodes download;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`,
-//!   `known_refusals`, `breaker`: parts of it;
+//!   `known_refusals`, `breaker`: parts of it; `report_limits`: limits on reports of misbehaviour;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
 //! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
-//! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; `start_error`: its error;
-//!   [`CheckedStream`], [`StreamRequest`]: the checks of streams' requests, without a node.
+//! - [`start`] and [`ApiHandle`]: start and shutdown; [`ApiSettings`]: the settings; [`BoundPorts`]: ports before the
+//!   start; `start_error`: its error;
+//! - [`CheckedStream`], [`StreamRequest`]: the checks of streams' requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 

@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: the command tree; [`commands`]: one file per command;
 //! - [`logging`]: the log lines of `hawser node` and `hawser gateway`;
-//! - [`output`]: what commands print; [`render`]: one envelope as text or JSON;
+//! - [`output`]: what commands print; [`output_file`]: files for results; [`render`]: one envelope as text or JSON;
 //! - [`client`]: calls to a running node; [`network_file`]: the network that `hawser dev` runs; [`clock`]: the time;
 //! - [`metrics_server`]: the page of metrics of a watcher.
 //!

@@ -8,13 +8,14 @@
 //! - [`policy`]: identifies callers and applies the limits and budgets of each;
 //! - `sharing`: the state in Redis that several gateways of one payer share; `landed`: the envelope ids in it;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`];
-//! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries;
+//! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries; `running`: counts
+//!   attempts, for which a shutdown waits;
 //! - [`identity`]: validates identity updates; `inbox_log`: the updates in the log of an inbox;
 //! - [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the gRPC statuses of outcomes;
 //! - `bill`, `metering`: the bill of a request, and the usage of each caller;
 //! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for operators;
-//! - [`start`] and [`GatewayHandle`]: start and stop.
+//! - [`start`] and [`GatewayHandle`]: start and stop; [`GatewaySettings`]: the settings.
 //!
 //! Invariant: a successful response has one originator envelope for each envelope of the request, in the order of
 //! the request.

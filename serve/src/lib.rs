@@ -4,29 +4,30 @@
 //! browsers need. The node's API and the gateway are two services on it, so this crate knows neither. In
 //! reading order:
 //!
-//! - [`Server`], [`ServeSettings`]: the listener and its limits;
+//! - [`Server`], [`ServeSettings`]: the listener and its limits; [`RpcMethod`]: a method of a service;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `arrival`,
 //!   `proxy_protocol`: the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of
-//!   HTTP/2 frames; `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2;
+//!   HTTP/2 frames; `short_writes`: short writes of HTTP/2, together; `head_timer`: slow heads of HTTP/1.1; `upgrade`:
+//!   connections that change to HTTP/2; `filtered`: connections whose reads pass a filter;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
-//! - `turns`: the order in which tasks of connections run; `pace`: rests of all others while publishers are late;
-//!   `task_threads`, `socket`: the threads of publishers;
-//!   [`fair`]: turns of callers, for every service; [`network_gate`]: turns of their networks, too;
+//! - `turns`: the order in which tasks of connections run; `read_turn`: the turn of one that has more to read; `pace`:
+//!   rests of all others while publishers are late; `task_threads`, `socket`: the threads of publishers; [`fair`]:
+//!   turns of callers, for every service; [`network_gate`]: turns of their networks, too;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`, `web_answer`:
 //!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
-//! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
-//!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
-//!   `refused_calls`: refusals that hold for further calls; `publish_call`: publishes that outlast their calls;
-//!   `unread`: bodies of requests that are answered before their end; `close_signal`: the end of a connection or call
-//!   that holds too much; `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the
-//!   runtime's threads;
+//! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
+//!   `request_messages`: messages for a handler that takes them itself; `frames`: message boundaries in a body;
+//!   `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed; `refused_calls`:
+//!   refusals that hold for further calls; `publish_call`: publishes that outlast their calls; `unread`: bodies of
+//!   requests that are answered before their end; `close_signal`: the end of a connection or call that holds too much;
+//!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
-//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
-//!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
-//!   [`FieldCost`]: the memory of a decoded request; `waiting`: requests that wait for it; `writing`: progress with
-//!   answers;
+//!   `call_share`, `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the
+//!   part of a head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is
+//!   short; [`FieldCost`]: the memory of a decoded request; `waiting`: requests that wait for it; `writing`: progress
+//!   with answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
 //!   the one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;

@@ -16,7 +16,8 @@
 //! Modules in reading order: `payload`, `jobs`, `slots`, `agreement` and `nonces` (the decisions, as plain values),
 //! `record`, `sharing` (the nonces that several processes share), `price`, `spending` (the cost ceilings), `submission`
 //! and `poll` (the requests), `seek` (finds the transaction that used a nonce), `signing`, `times` (what metrics show),
-//! `driver` (the task); `witnesses` (the outcome of a transaction that another sender has sent).
+//! `driver` (the task), `shared` (what callers share with it); `confirming` and `heads` (endpoints that lie or lag),
+//! `receipts` (single requests); `witnesses` (the outcome of a transaction that another sender has sent).
 
 mod agreement;
 mod confirming;

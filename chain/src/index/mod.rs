@@ -9,8 +9,8 @@
 //! - [`look`]: the second look at blocks that were read; [`event_set`]: the events that it compares; [`claim`]: events
 //!   that one endpoint alone shows; [`proof`]: proofs of logs by the hash of a block; `looking`: the requests of all
 //!   three;
-//! - `head`: follows the chain's head; `fetch`: the requests; `receipts`: those for receipts and proofs; `bootstrap`:
-//!   those about numbers that an operator chose;
+//! - `head`: follows the chain's head; `websocket`, `push`: WebSockets to endpoints, and a test of one; `fetch`: the
+//!   requests; `receipts`: those for receipts and proofs; `bootstrap`: those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `empty_pages`: holds pages without events
 //!   until another endpoint has their last block; `gap_search`: the search for omitted events;
 //! - `lag`, `turns`: decide when another endpoint is used, because this one is behind or turns back again and again;

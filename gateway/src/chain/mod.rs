@@ -1,7 +1,8 @@
 //! Publishes envelopes that the app chain orders. Each is sent once, and the caller is answered when a node shows
 //! it. In reading order:
 //!
-//! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies;
+//! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies; `item`: a payload
+//!   and its result;
 //! - `recent`: the payloads that were sent recently, with their results;
 //! - `record`: the payloads on the chain, in a file;
 //! - `path`: the steps of a payload from the request to the response; `topic_turns`: the turns of callers at a topic;

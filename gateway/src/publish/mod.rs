@@ -1,6 +1,6 @@
 //! Publishes envelopes through nodes. In reading order:
 //!
-//! - `retry`: decides which nodes are asked again, without I/O;
+//! - `item`: an envelope for a node; `retry`: decides which nodes are asked again, without I/O;
 //! - `publisher`: sends each envelope to a node, and to another one if that fails;
 //! - `attempt`: calls one node, and records the published envelopes even if the caller has hung up;
 //! - `arrival`: looks for envelopes that a node may have published although its call failed;

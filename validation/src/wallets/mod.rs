@@ -1,9 +1,9 @@
 //! Answers of contract wallets, shared by all parts of a process.
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
-//! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
-//! replied; `queue` holds the unanswered questions, `firsts` since when they are, and `asking` has the task that asks
-//! them; [`rule`] decides what an update's event and these answers mean.
+//! question ([`WalletQuestion`]), which `answer_key` computes. [`client`] asks the chains; `few` knows how long too few
+//! of their endpoints have replied; `queue` holds the unanswered questions, `firsts` since when they are, and `asking`
+//! has the task that asks them; [`rule`] decides what an update's event and these answers mean.
 
 mod answer_key;
 mod asking;

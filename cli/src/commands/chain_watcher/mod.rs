@@ -1,4 +1,7 @@
 //! `hawser chain-watcher`: alarms about the contracts, as a verdict, as metrics, or as a table.
+//!
+//! - `metrics`: the page of metrics; `totals`: the counters on it;
+//! - `state`: what is kept from one look to the next, and in a file if the operator names one.
 
 mod metrics;
 mod state;
