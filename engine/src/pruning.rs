@@ -103,7 +103,7 @@ impl PruneRules {
     #[must_use]
     pub fn new(chain: &ChainReports, own_unix_s: u64, places_max: u64) -> Self {
         let mut strands: BTreeMap<OriginatorId, StrandRules> = BTreeMap::new();
-        for report in chain.all().filter(|it| !is_chain(it.originator)) {
+        for report in chain.all().filter(|it| !it.originator.is_of_chain()) {
             let rules = strands.entry(report.originator).or_insert_with(|| StrandRules {
                 below: SequenceId::NONE,
                 kept: BTreeSet::new(),
@@ -134,7 +134,7 @@ impl PruneRules {
             return PruneVerdict::NotExpired;
         }
         let stay = match self.strands.get_mut(&originator) {
-            _ if is_chain(originator) => KeepReason::Chain,
+            _ if originator.is_of_chain() => KeepReason::Chain,
             None => KeepReason::NoReport,
             Some(rules) if sequence >= rules.below => KeepReason::NotReported,
             Some(rules) if rules.kept.contains(&sequence) => KeepReason::ReportEnds,
@@ -154,11 +154,6 @@ impl PruneRules {
             rules.left = rules.left.saturating_add(1);
         }
     }
-}
-
-/// Returns true for the strands of the two chains.
-fn is_chain(originator: OriginatorId) -> bool {
-    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
 }
 
 /// Returns a time that has passed, by the payer reports on the chain: each ends with a minute that a majority of

@@ -15,6 +15,8 @@ impl OriginatorId {
     pub const GROUP_MESSAGES: Self = Self(0);
     /// The app chain's identity update broadcaster.
     pub const IDENTITY_UPDATES: Self = Self(1);
+    /// The strands that the app chain orders. Envelopes of other strands may depend on these.
+    pub const CHAINS: [Self; 2] = [Self::GROUP_MESSAGES, Self::IDENTITY_UPDATES];
     /// Strands of messages, welcomes and key packages that were taken over from the older network. One
     /// key, which no registry names, has signed them.
     pub const MIGRATED: [Self; 3] = [Self(10), Self(11), Self(13)];
@@ -28,6 +30,12 @@ impl OriginatorId {
     #[must_use]
     pub fn is_node(self) -> bool {
         self >= Self::FIRST_NODE
+    }
+
+    /// Returns true for a strand that the app chain orders, so that no node signs its envelopes.
+    #[must_use]
+    pub fn is_of_chain(self) -> bool {
+        Self::CHAINS.contains(&self)
     }
 
     /// Returns true for a strand that was taken over from the older network.

@@ -188,7 +188,7 @@ struct Strand {
 
 /// Returns true for the strands of chains and those of the older network. A node could claim any number of other ids.
 fn is_without_node(id: OriginatorId) -> bool {
-    matches!(id, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES) || id.is_migrated()
+    id.is_of_chain() || id.is_migrated()
 }
 
 impl Run<'_> {

@@ -2,7 +2,6 @@
 
 use super::chains::ChainsOfLog;
 use super::verdict::{MergeError, RangeVerdict, chains_of_joined};
-use crate::replay::dependencies::CHAINS;
 
 /// Takes the times of the chains' places from verdicts on their strands, in any order. Verdicts on other strands are
 /// ignored.
@@ -10,7 +9,7 @@ use crate::replay::dependencies::CHAINS;
 /// # Errors
 /// When ranges overlap, or one has no times.
 pub fn chains_of(ranges: Vec<RangeVerdict>) -> Result<ChainsOfLog, MergeError> {
-    let is_of_chain = |range: &RangeVerdict| CHAINS.contains(&range.originator_id);
+    let is_of_chain = |range: &RangeVerdict| range.originator_id.is_of_chain();
     let mut ranges: Vec<RangeVerdict> = ranges.into_iter().filter(is_of_chain).collect();
     ranges.sort_by_key(|range| (range.originator_id, range.from, range.through));
     ranges.dedup();

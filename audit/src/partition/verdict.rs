@@ -14,7 +14,7 @@ use super::times::Times;
 use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
-use crate::replay::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
+use crate::replay::dependencies::{ChainTimes, TimesOfChains, dependency};
 use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
 use crate::replay::{
     Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
@@ -158,7 +158,7 @@ impl RangeVerdict {
             beside: RowsBeside::default(),
             not_shown: 0,
             unchecked: UncheckedCounts::default(),
-            chain_times: CHAINS.contains(&originator).then(ChainTimes::default),
+            chain_times: originator.is_of_chain().then(ChainTimes::default),
             chains: None,
             faults: Faults::default(),
             times: Times::default(),
@@ -512,7 +512,7 @@ pub(super) fn chains_of_joined<'a>(
     joined: impl Iterator<Item = &'a RangeVerdict>,
 ) -> Result<ChainsOfLog, MergeError> {
     let mut times = TimesOfChains::new();
-    for range in joined.filter(|range| CHAINS.contains(&range.originator_id)) {
+    for range in joined.filter(|range| range.originator_id.is_of_chain()) {
         let originator_id = range.originator_id;
         let of_chain = range.chain_times.as_ref().ok_or(MergeError::NoTimes { originator_id })?;
         if !of_chain.is_empty() {

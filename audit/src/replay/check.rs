@@ -17,7 +17,6 @@ use hawser_rules::{
     odd_terms, payer_claims,
 };
 
-use super::dependencies::CHAINS;
 use super::fault::FaultKind;
 use super::item::{StoredMark, StrandRow};
 
@@ -350,7 +349,7 @@ impl Checker {
             && was_marked_as_late(originator_ns, days, parsed.expiry_unix_s());
         if signed.violation.is_none() && self.originator.is_node() {
             let depends_on = parsed.payer().client().depends_on().iter().copied();
-            signed.depends_on = depends_on.filter(|it| CHAINS.contains(&it.originator)).collect();
+            signed.depends_on = depends_on.filter(|it| it.originator.is_of_chain()).collect();
         }
         self.count(&mut signed, &parsed, payer.ok());
         signed

@@ -15,10 +15,6 @@ use super::fault::{Fault, FaultKind};
 /// Minutes of one chain's strand that are remembered. A guess: seven years, and 64 MiB.
 const MINUTES_MAX: usize = 4_000_000;
 
-/// The chains that envelopes may depend on.
-pub(crate) const CHAINS: [OriginatorId; 2] =
-    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
-
 /// The times of both chains' strands.
 pub(crate) type TimesOfChains = BTreeMap<OriginatorId, ChainTimes>;
 

@@ -9,7 +9,7 @@ use hawser_rules::{JudgedAbsences, Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::Checker;
-use super::dependencies::{CHAINS, TimesOfChains};
+use super::dependencies::TimesOfChains;
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::SourceError;
 use super::judge::beyond_head;
@@ -459,7 +459,8 @@ impl<'a> Replay<'a> {
         if !(originator.is_node() && self.source.dates_chains_by_blocks()) {
             return TimesOfChains::new();
         }
-        let strands = CHAINS.iter().filter_map(|chain| self.state.strands.get(&chain.0));
+        let strands =
+            OriginatorId::CHAINS.iter().filter_map(|chain| self.state.strands.get(&chain.0));
         strands.map(|it| (it.originator(), it.chain_times().clone())).collect()
     }
 

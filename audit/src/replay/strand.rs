@@ -10,7 +10,7 @@ use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
-use super::dependencies::{CHAINS, ChainTimes, TimesOfChains, dependency};
+use super::dependencies::{ChainTimes, TimesOfChains, dependency};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
@@ -397,7 +397,7 @@ impl StrandReplay {
         dependency(id, ns, &signed.depends_on, context.chains)
             .into_iter()
             .for_each(|it| self.fault(it));
-        if CHAINS.contains(&id.originator) && time_ahead(id, ns, context.now_ns).is_none() {
+        if id.originator.is_of_chain() && time_ahead(id, ns, context.now_ns).is_none() {
             self.chain_times.add(sequence, ns);
         }
         self.check_load(id, &signed, context);

@@ -32,7 +32,7 @@ impl ChainClock {
         let newest_ns = Arc::new([AtomicI64::new(0), AtomicI64::new(0)]);
         let mut clock = Self { store, newest_ns, unread: Arc::default() };
         let mut unread = Vec::new();
-        for originator in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
+        for originator in OriginatorId::CHAINS {
             let head = clock.store.snapshot().head(originator)?;
             // The last place may be void: then every time is read from the log until the next event.
             let is_empty = head == SequenceId::NONE;

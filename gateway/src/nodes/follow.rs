@@ -18,7 +18,6 @@ use super::fresh::FreshPlaces;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
 use super::query::all_decoded;
 
-const STRANDS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 /// Pause before an ended stream is opened again. A guess.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Time without a message after which a stream counts as dead. Chosen: three times the interval of nodes'
@@ -80,7 +79,7 @@ impl ChainStrands {
     async fn stream(&self, node: OriginatorId, channel: CheckedChannel) -> Result<(), Status> {
         let query = EnvelopesQuery {
             topics: Vec::new(),
-            originator_node_ids: STRANDS.map(|strand| strand.0).into(),
+            originator_node_ids: OriginatorId::CHAINS.map(|strand| strand.0).into(),
             last_seen: self.with(|observed| observed.cursor(node).map(Cursor::to_pb)),
         };
         let request = SubscribeEnvelopesRequest { query: Some(query) };

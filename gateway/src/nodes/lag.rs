@@ -53,11 +53,6 @@ pub(crate) struct Lag {
     pub(crate) gap: Duration,
 }
 
-/// Returns true if the strand is a chain's, which every node reads from the chain itself.
-pub(super) fn is_chain(originator: OriginatorId) -> bool {
-    matches!(originator, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES)
-}
-
 impl NodeLags {
     /// Records the cursor that a node reports, without originators that are not `known`: a node may
     /// name any number of them.
@@ -171,7 +166,7 @@ impl NodeLags {
         serves: &impl Fn(OriginatorId) -> bool,
     ) -> bool {
         let own = || self.cursors.get(&originator).map(|cursor| cursor.get(originator));
-        is_chain(originator)
+        originator.is_of_chain() // every node reads it from the chain itself
             || (serves(originator) && own().is_some_and(|own_head| own_head >= sequence))
     }
 

@@ -8,7 +8,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_rules::PicoDollarPrice;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::lag::{Lag, NodeLags, is_chain};
+use super::lag::{Lag, NodeLags};
 use super::node::Node;
 use super::placement::{TopicPlacements, topic_key};
 use crate::select::{Strategy, random_of};
@@ -117,7 +117,7 @@ impl Nodes {
     /// Records the cursor that a node reports.
     pub(super) fn record_cursor(&self, node: OriginatorId, cursor: &Cursor) {
         let all = self.all();
-        let is_strand = |originator| is_chain(originator) || all.contains_key(&originator);
+        let is_strand = |originator| originator.is_of_chain() || all.contains_key(&originator);
         if all.contains_key(&node) {
             self.lags().record(node, cursor, is_strand, Instant::now());
         }

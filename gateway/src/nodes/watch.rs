@@ -25,7 +25,6 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::call::ListCall;
 use super::dial::dial;
-use super::lag::is_chain;
 use super::node::{Health, Node};
 use super::set::Nodes;
 
@@ -132,7 +131,7 @@ impl Watcher {
     async fn ask_what_others_miss(&self, node: &Node) {
         let Some(after) = self.nodes.question(node.id()) else { return };
         let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
-        if signer.is_none() && !is_chain(after.originator) {
+        if signer.is_none() && !after.originator.is_of_chain() {
             return; // the node has left the network meanwhile
         }
         let asked = timeout(POLL_TIMEOUT, first_after(node, after, signer)).await;

@@ -35,8 +35,6 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 /// The time limit for a witness to answer. A guess: it may be waiting for its own tree.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// The chain strands whose checkpoints this node may sign in addition to its own.
-const CHAINS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
 /// The asking tasks: one for each strand at each witness with a URL.
 pub(super) struct WitnessTasks {
@@ -76,7 +74,7 @@ impl WitnessTasks {
                 url,
             };
             let own = engine.store().identity().node;
-            let strands = std::iter::once(own).chain(CHAINS);
+            let strands = std::iter::once(own).chain(OriginatorId::CHAINS);
             ask_about_each(&mut tasks, strands, &Arc::new(asking), PAUSES, &stopped);
         }
         Self { stop, tasks }
@@ -435,7 +433,7 @@ mod tests {
         let pauses = PAUSES
             .with_min_delay(Duration::from_millis(1))
             .with_max_delay(Duration::from_secs(24 * 3600));
-        let strands = CHAINS.into_iter().chain([OriginatorId(100)]);
+        let strands = OriginatorId::CHAINS.into_iter().chain([OriginatorId(100)]);
         ask_about_each(&mut tasks, strands, &witness, pauses, &stopped);
         timeout(TEST_WITHIN, witness.all_cosigned.notified()).await.expect("it is asked again");
         // This also stops the task that waits for a response, and the one that pauses.

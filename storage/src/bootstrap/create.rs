@@ -15,9 +15,7 @@ use parking_lot::Mutex;
 
 use super::chunk::encode_chunk;
 use super::error::BootstrapError;
-use super::manifest::{
-    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
-};
+use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX};
 use super::stored::Bootstraps;
 use crate::backup::{FileHash, IDLE_AFTER, Pace};
 use crate::error::ReadError;
@@ -276,7 +274,7 @@ fn strands_of(
     stated: &[SignedVoid],
 ) -> Result<Vec<BootstrapStrand>, ReadError> {
     let heads = snapshot.heads()?;
-    let is_copied = |it: OriginatorId| it.is_node() || is_of_chain(it);
+    let is_copied = |it: OriginatorId| it.is_node() || it.is_of_chain();
     let copied = heads.iter().filter(|head| is_copied(head.originator));
     let strand = |head: EnvelopeId| {
         let originator = head.originator;
@@ -298,7 +296,7 @@ fn checkpoints_of(
     originator: OriginatorId,
     head: SequenceId,
 ) -> Result<Vec<CosignedCheckpoint>, ReadError> {
-    let is_of_chain = is_of_chain(originator);
+    let is_of_chain = originator.is_of_chain();
     let mut nodes = snapshot.checkpoint_nodes(originator)?;
     nodes.sort_by_key(|node| *node != originator);
     if !is_of_chain {

@@ -58,13 +58,8 @@ impl BootstrapStrand {
     /// Returns true if a chain orders the strand, so that its envelopes have no signature of a node.
     #[must_use]
     pub fn is_of_chain(&self) -> bool {
-        is_of_chain(self.originator)
+        self.originator.is_of_chain()
     }
-}
-
-/// Returns true for the strands of the app chain.
-pub(super) fn is_of_chain(originator: OriginatorId) -> bool {
-    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
 }
 
 /// The contents of one copy.
@@ -236,7 +231,7 @@ fn parse_strand(text: &str) -> Option<BootstrapStrand> {
     let (originator, head) = text.split_once(' ')?;
     let originator = OriginatorId(originator.parse().ok()?);
     let head = SequenceId(head.parse().ok()?);
-    let is_possible = (originator.is_node() || is_of_chain(originator)) && head <= SequenceId::MAX;
+    let is_possible = (originator.is_node() || originator.is_of_chain()) && head <= SequenceId::MAX;
     let (checkpoints, voids, chunks) = (Vec::new(), Vec::new(), Vec::new());
     is_possible.then_some(BootstrapStrand { originator, head, checkpoints, voids, chunks })
 }

@@ -172,7 +172,7 @@ fn together(answers: Vec<(Cursor, AnsweringNode)>, role: Role) -> (Cursor, Answe
 async fn speaker(channel: CheckedChannel, node: &RegisteredNode, key: &PublicKey) -> AnsweringNode {
     let api = CheckpointApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CHECKPOINT_LEN_BYTES_MAX);
-    for strand in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
+    for strand in OriginatorId::CHAINS {
         let request = GetCheckpointRequest { originator_id: strand.0, ..Default::default() };
         match api.get_checkpoint(request).await {
             Ok(answer) => return signer(&answer.into_inner().checkpoint, strand, node, key),

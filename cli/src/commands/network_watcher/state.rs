@@ -131,8 +131,8 @@ impl NetworkView {
     /// address, as long as there is room.
     pub(super) fn set_registry(&mut self, entries: &[RegistryEntry]) -> BTreeMap<u32, String> {
         let nodes = entries.iter().filter(|it| OriginatorId(it.id).is_node());
-        let chains = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
-        let without_node = chains.into_iter().chain(OriginatorId::MIGRATED).map(|id| id.0);
+        let without_node =
+            OriginatorId::CHAINS.into_iter().chain(OriginatorId::MIGRATED).map(|id| id.0);
         let (canonical, others): (Vec<_>, Vec<_>) = nodes.partition(|it| it.is_canonical);
         let mut canonical: BTreeMap<u32, &RegistryEntry> =
             canonical.into_iter().map(|it| (it.id, it)).collect();

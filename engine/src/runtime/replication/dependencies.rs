@@ -2,12 +2,12 @@
 
 use std::cell::OnceCell;
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_rules::misbehavior::{DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
 use hawser_storage::{Snapshot, SuspectedDependency};
 
 use super::state::ReplicationState;
-use super::suspected::{CHAINS, KnownPlaces};
+use super::suspected::KnownPlaces;
 use crate::reports::LoggedChain;
 
 /// Looks at the dependencies of envelopes that are about to be appended to one strand.
@@ -42,7 +42,8 @@ impl<'a> DependencyWatch<'a> {
         originator_ns: i64,
         needed: EnvelopeId,
     ) -> bool {
-        let Some(chain) = CHAINS.iter().position(|chain| *chain == needed.originator) else {
+        let Some(chain) = OriginatorId::CHAINS.iter().position(|chain| *chain == needed.originator)
+        else {
             return false;
         };
         let limit_ns = originator_ns.saturating_add(DEPENDENCY_LEAD_NS_MAX);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{Bytes, EnvelopeId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::{DependencyState, StrandLoad, dependency_state};
 use hawser_storage::{
@@ -18,7 +18,7 @@ use hawser_storage::{
 
 use super::dependencies::{DependencyWatch, is_never_decided};
 use super::state::ReplicationState;
-use super::suspected::{CHAINS, KnownPlaces, is_about};
+use super::suspected::{KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
 use crate::fee_watch::{FeeLook, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees};
@@ -481,7 +481,7 @@ pub(super) async fn judge_suspected(state: Arc<ReplicationState>, mut stopped: S
     loop {
         let ends = {
             let heads = heads.borrow_and_update();
-            CHAINS.map(|chain| heads.get(chain))
+            OriginatorId::CHAINS.map(|chain| heads.get(chain))
         };
         if judged_at != Some(ends) && !state.suspected.is_empty() {
             let state = state.clone();

@@ -152,10 +152,9 @@ impl ReplicationState {
     pub(super) fn known_originators(&self) -> impl Fn(OriginatorId) -> bool + use<> {
         let (own, heads) = (self.own, self.heads.get());
         let registry = self.ports.registry.borrow().clone();
-        let of_chain = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
         move |originator| {
             originator == own
-                || of_chain.contains(&originator)
+                || originator.is_of_chain()
                 || registry.node(originator).is_some()
                 || heads.get(originator) != SequenceId::NONE
         }

@@ -15,9 +15,6 @@ use parking_lot::Mutex;
 /// envelopes are not suspected: each of the kept ones becomes a proof when the chain advances, and more proofs add
 /// nothing.
 const OF_ORIGINATOR_MAX: usize = 256;
-/// The chains that envelopes may depend on.
-pub(super) const CHAINS: [OriginatorId; 2] =
-    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
 /// Returns true if this envelope is the suspected one. The commit of the suspected envelope may have failed, and its
 /// originator may have signed another one for the place.
@@ -62,7 +59,7 @@ impl SuspectedDependencies {
 /// The places of the chains up to which one strand's dependencies are known to be old enough, with their times. Times
 /// of a chain never descend, so a strand that depends on one commit after another costs one read for each commit.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct KnownPlaces(pub(super) [Option<(SequenceId, i64)>; CHAINS.len()]);
+pub(super) struct KnownPlaces(pub(super) [Option<(SequenceId, i64)>; OriginatorId::CHAINS.len()]);
 
 #[cfg(test)]
 mod tests {

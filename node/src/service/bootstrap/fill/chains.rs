@@ -45,7 +45,7 @@ impl ChainFill {
         if settings.bootstrap_from.is_none() || !trust.nodes_for_chains {
             return Self::default();
         }
-        for originator in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
+        for originator in OriginatorId::CHAINS {
             let found = chains.contract_of(originator).ok_or(BootstrapFetchError::NoAppChain);
             let asked = found.and_then(|found| AskedContract::new(found, trust.one_endpoint));
             match asked {
