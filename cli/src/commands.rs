@@ -56,6 +56,7 @@ use std::future::Future;
 use std::path::Path;
 
 use hawser_node::error::RunError;
+use tokio::runtime::Builder;
 
 use crate::args::audit::AuditCommand;
 use crate::args::backup::BackupCommand;
@@ -72,7 +73,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         #[cfg(feature = "dev")]
         Command::Dev(args) => blocking(dev::run(args, json)),
         #[cfg(feature = "dev")]
-        Command::Chain { command } => chain::run(command, json),
+        Command::Chain { command } => on_threads(chain::run(command, json)),
         Command::Node(args) => node::run(args),
         Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
         Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
@@ -94,7 +95,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Query { command } => blocking(query::run(command, json)),
         Command::Conformance(args) => blocking(conformance::run(args, json)),
-        Command::Bench(args) => bench::run(&args, json),
+        Command::Bench(args) => on_threads(bench::run(&args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Audit { command } => blocking(audit::run(command, json)),
@@ -146,10 +147,21 @@ fn run_backup(command: BackupCommand, json: bool) -> Result<(), RunError> {
 
 /// Runs a command that waits for sockets or processes, on one thread.
 fn blocking<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            RunError::failed(format!("the threads of the program cannot be started: {error}"))
-        })?;
+    run_on(Builder::new_current_thread(), command)
+}
+
+/// Runs a command that computes beside its waits, on a thread for each core.
+fn on_threads<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    run_on(Builder::new_multi_thread(), command)
+}
+
+fn run_on<T>(
+    mut threads: Builder,
+    command: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    let runtime = threads.enable_all().build().map_err(|error| {
+        RunError::failed(format!("the threads of the program cannot be started: {error}"))
+    })?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done

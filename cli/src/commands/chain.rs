@@ -19,8 +19,8 @@ pub(super) const CHAIN_JSON: &str = "chain.json";
 ///
 /// # Errors
 /// When the chains do not start.
-pub(super) fn run(command: ChainCommand, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn run(command: ChainCommand, as_json: bool) -> Result<(), RunError> {
     match command {
-        ChainCommand::Dev(args) => dev::run(args, as_json),
+        ChainCommand::Dev(args) => dev::run(args, as_json).await,
     }
 }

@@ -30,21 +30,11 @@ use crate::{client, output, output_file};
 use figures::BenchFigures;
 use load::{BenchCall, BenchPayer, BenchPublisher, BenchTarget, PUBLISH_MAX, READ_MAX};
 
-/// Runs the command, on threads of its own.
+/// Runs the command.
 ///
 /// # Errors
 /// When arguments are wrong, the node cannot be reached, or a test had no answer.
-pub(super) fn run(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-            RunError::failed(format!("the threads of the program cannot be started: {error}"))
-        })?;
-    let done = runtime.block_on(run_tests(args, as_json));
-    runtime.shutdown_background();
-    done
-}
-
-async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn run(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
     let mode = mode(args)?;
     let target = Arc::new(target(args).await?);
     if target.publisher.is_some() && mode.publishes() {

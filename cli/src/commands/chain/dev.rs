@@ -21,23 +21,14 @@ use crate::output::Reporter;
 /// Folder for the addresses when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
 
-/// Runs the command until a signal stops it.
+/// Runs the command until a signal stops it. Needs several threads: requests are executed beside one another, and the
+/// deployment waits for some.
 ///
 /// # Errors
 /// When the chains do not start, or a file cannot be read or written.
-pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
     logging::install(LogSettings { level: Level::INFO, json: false });
-    // Several threads: requests are executed beside one another, and the deployment waits for some.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-            RunError::failed(format!("the threads of the program cannot be started: {error}"))
-        })?;
-    let done = runtime.block_on(serve(args, Reporter { as_json }));
-    runtime.shutdown_background();
-    done
-}
-
-async fn serve(args: ChainDevArgs, reporter: Reporter) -> Result<(), RunError> {
+    let reporter = Reporter { as_json };
     let mut ends =
         StopSignals::listen(StopOn::of_flag(args.exit_with_parent)).map_err(RunError::failed)?;
     let chain_json = chain_json(&args);
