@@ -148,6 +148,18 @@ impl HttpAnswer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
+
+    /// Returns the status of a gRPC-Web answer, which is in its headers or in the trailers of its body.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u32> {
+        if let Some(status) = self.header("grpc-status") {
+            return status.parse().ok();
+        }
+        let parts = messages(&self.body)?;
+        let (_, trailers) = parts.into_iter().find(|(flag, _)| *flag == 0x80)?;
+        let trailers = String::from_utf8_lossy(trailers).replace(' ', "").to_lowercase();
+        trailers.lines().find_map(|line| line.strip_prefix("grpc-status:")?.parse().ok())
+    }
 }
 
 /// Joins the complete chunks of a chunked body; an incomplete one at the end is dropped.

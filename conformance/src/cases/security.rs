@@ -19,7 +19,7 @@ use crate::case_error::{CaseError, Checked, ensure, refused, status_text};
 use crate::connection::{METADATA_API, REPLICATION_API};
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::{message, new_group};
-use crate::http::{self, HttpAnswer, framed, messages};
+use crate::http::{self, HttpAnswer, framed};
 
 use super::publish_refusals::stranger;
 use super::web::speaks_connect;
@@ -150,17 +150,6 @@ async fn forged(c: &JudgedNodes) -> Checked {
     same_envelopes("the topic afterwards", &[], &c.query(&c.target, &[&topic], None, 0).await?)
 }
 
-/// Returns the status of a gRPC-Web answer, from its headers or its trailers.
-fn grpc_status(answer: &HttpAnswer) -> Option<u32> {
-    if let Some(status) = answer.header("grpc-status") {
-        return status.parse().ok();
-    }
-    let parts = messages(&answer.body)?;
-    let (_, trailers) = parts.into_iter().find(|(flag, _)| *flag == 0x80)?;
-    let trailers = String::from_utf8_lossy(trailers).replace(' ', "").to_lowercase();
-    trailers.lines().find_map(|line| line.strip_prefix("grpc-status:")?.parse().ok())
-}
-
 fn query_path() -> String {
     format!("{REPLICATION_API}/QueryEnvelopes")
 }
@@ -188,8 +177,8 @@ async fn bad_token(c: &JudgedNodes) -> Checked {
     for token in [token.as_str(), "nonsense", "a.b.c", forged.as_str()] {
         let headers = [WEB, ("node-authorization", token)];
         let answer = c.target.post(&query_path(), &headers, &framed(&[])).await?;
-        ensure(grpc_status(&answer) == Some(16), "UNAUTHENTICATED, 16", || {
-            format!("{:?}", grpc_status(&answer))
+        ensure(answer.grpc_status() == Some(16), "UNAUTHENTICATED, 16", || {
+            format!("{:?}", answer.grpc_status())
         })?;
     }
     Ok(())
@@ -239,7 +228,7 @@ fn taken_head(answer: &[u8], is_larger_refused: bool) -> Checked {
     let expected = "431 or the end of the connection";
     let got = String::from_utf8_lossy(&answer[..answer.len().min(80)]);
     let is_answered = HttpAnswer::parse(answer)
-        .is_some_and(|answer| answer.status == 200 && grpc_status(&answer) == Some(0));
+        .is_some_and(|answer| answer.status == 200 && answer.grpc_status() == Some(0));
     if is_answered && is_larger_refused {
         return Err(CaseError::known("xmtpd 1.3: a head may have 1 MiB", expected, got));
     }
@@ -250,7 +239,7 @@ fn taken_head(answer: &[u8], is_larger_refused: bool) -> Checked {
 fn takes_flags_for_compression(answer: &HttpAnswer) -> bool {
     let text = "protocol error: sent compressed message without compression support";
     answer.status == 200
-        && grpc_status(answer) == Some(13)
+        && answer.grpc_status() == Some(13)
         && answer.header("grpc-message") == Some(text)
 }
 
@@ -259,7 +248,7 @@ async fn claims(c: &JudgedNodes) -> Checked {
     for body in [&[0, 0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 0, 200, 1], &[0, 0], UNKNOWN_FLAGS]
     {
         let answer = c.target.post(&query_path(), &[WEB], body).await?;
-        let status = grpc_status(&answer);
+        let status = answer.grpc_status();
         if body == UNKNOWN_FLAGS && takes_flags_for_compression(&answer) {
             let software = "xmtpd 1.3: it takes unknown flags for compression";
             judged = Err(CaseError::known(software, "INVALID_ARGUMENT", "INTERNAL"));
@@ -284,8 +273,8 @@ async fn bomb(c: &JudgedNodes) -> Checked {
     let mut body = framed(&encoder.finish().map_err(skip)?);
     body[0] = 1;
     let answer = c.target.post(&query_path(), &[WEB, ("grpc-encoding", "gzip")], &body).await?;
-    ensure(grpc_status(&answer) == Some(8), "RESOURCE_EXHAUSTED, 8", || {
-        format!("HTTP {}, grpc-status {:?}", answer.status, grpc_status(&answer))
+    ensure(answer.grpc_status() == Some(8), "RESOURCE_EXHAUSTED, 8", || {
+        format!("HTTP {}, grpc-status {:?}", answer.status, answer.grpc_status())
     })?;
     c.target.serves().await
 }
