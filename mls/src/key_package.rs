@@ -7,7 +7,9 @@
 
 use std::sync::LazyLock;
 
-use hawser_proto::mls::{Credential, KeyPackageView, MlsParseError, parse_key_package};
+use hawser_proto::mls::{
+    Credential, KeyPackageView, LAST_RESORT, MlsParseError, parse_key_package,
+};
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
 use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion};
@@ -115,9 +117,6 @@ pub fn key_package(bytes: &[u8], now_unix_s: u64) -> Result<KeyPackage, KeyPacka
         last_resort: view.extensions.get(LAST_RESORT).is_some(),
     })
 }
-
-/// Extension type `last_resort` (draft-ietf-mls-extensions): the package may be used more than once.
-const LAST_RESORT: u16 = 10;
 
 /// Runs all checks of OpenMLS and ignores a failure of the lifetime check, which is its last one.
 fn signatures(bytes: &[u8]) -> Result<(), KeyPackageError> {

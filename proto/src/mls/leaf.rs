@@ -6,8 +6,9 @@ use super::signature::SignedPart;
 
 /// Extension type `application_id` (RFC 9420 §5.3.3): one vector.
 const APPLICATION_ID: u16 = 1;
-/// Extension type `last_resort` (draft-ietf-mls-extensions): without content.
-const LAST_RESORT: u16 = 10;
+/// Extension type `last_resort` (draft-ietf-mls-extensions), without content: the key package may be used more than
+/// once.
+pub const LAST_RESORT: u16 = 10;
 
 /// The identity that the owner of a leaf claims (RFC 9420 §5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +37,12 @@ impl<'a> Certificates<'a> {
     }
 }
 
-/// The period in which a key package may be used, both ends included, in seconds since 1970.
+/// The period in which a key package may be used, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// First second of the period.
     pub not_before: u64,
-    /// Last second of the period.
+    /// Second after the period.
     pub not_after: u64,
 }
 

@@ -20,7 +20,7 @@ pub use framing::{
     parse_group_message,
 };
 pub use key_package::{KeyPackageSignatureError, KeyPackageView, parse_key_package};
-pub use leaf::{Certificates, Credential, Extension, Extensions, Lifetime};
+pub use leaf::{Certificates, Credential, Extension, Extensions, LAST_RESORT, Lifetime};
 pub use signature::SignedPart;
 
 /// The reason bytes are not the expected MLS structure.
