@@ -25,6 +25,15 @@ const SIGNED_APART_MAX_S: u64 = 60;
 /// The maximum number of topics of a stream (`docs/protocol/api.md`, *Subscribe*).
 pub const STREAM_TOPICS_MAX: u32 = 1_000_000;
 
+/// The commands of a shell that restart a node.
+#[derive(Debug, Clone)]
+pub struct RestartCommands {
+    /// Ends the node at once.
+    pub kill: String,
+    /// Starts it again.
+    pub start: String,
+}
+
 /// The nodes under judgement.
 #[derive(Debug)]
 pub struct JudgedNodes {
@@ -36,10 +45,8 @@ pub struct JudgedNodes {
     pub gateway: Option<Connection>,
     /// The key that pays.
     pub payer: Option<SecretKey>,
-    /// The command that ends the target at once.
-    pub kill_command: Option<String>,
-    /// The command that starts it again.
-    pub start_command: Option<String>,
+    /// The commands that restart the target.
+    pub restart: Option<RestartCommands>,
     /// The target's id, or the reason it takes no publishes.
     pub node: Result<OriginatorId, CaseError>,
     /// Number of topics in the case of a stream with the most topics.

@@ -30,6 +30,6 @@ pub mod run;
 pub mod wire;
 
 pub use case::{Area, Case, Need};
-pub use context::STREAM_TOPICS_MAX;
+pub use context::{RestartCommands, STREAM_TOPICS_MAX};
 pub use report::{CaseResult, Outcome, SuiteReport};
 pub use run::{SuitePlan, SuiteStartError, run};

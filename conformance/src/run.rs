@@ -11,7 +11,7 @@ use crate::case::{Case, Need};
 use crate::case_error::{CaseError, CaseErrorKind};
 use crate::cases;
 use crate::connection::Connection;
-use crate::context::{JudgedNodes, STREAM_TOPICS_MAX};
+use crate::context::{JudgedNodes, RestartCommands, STREAM_TOPICS_MAX};
 use crate::http::TargetAddress;
 use crate::report::{CaseResult, Outcome, SuiteReport};
 
@@ -37,10 +37,8 @@ pub struct SuitePlan {
     pub destructive: bool,
     /// Permission to send and store large amounts of data.
     pub load: bool,
-    /// The command that ends the target at once.
-    pub kill_command: Option<String>,
-    /// The command that starts it again.
-    pub start_command: Option<String>,
+    /// The commands that restart the target.
+    pub restart: Option<RestartCommands>,
     /// The longest wait for one answer.
     pub answer_timeout: Duration,
     /// An upper bound of every case's time limit.
@@ -76,8 +74,7 @@ impl SuitePlan {
             only: Vec::new(),
             destructive: false,
             load: false,
-            kill_command: None,
-            start_command: None,
+            restart: None,
             answer_timeout: Duration::from_secs(10),
             limit: None,
             stream_topics: STREAM_TOPICS_MAX,
@@ -118,10 +115,6 @@ impl SuitePlan {
     }
 
     async fn context(&self) -> Result<JudgedNodes, SuiteStartError> {
-        if self.kill_command.is_some() != self.start_command.is_some() {
-            let text = "--kill-command and --start-command belong together";
-            return Err(SuiteStartError::Usage(text.to_owned()));
-        }
         let target = self.connect(&self.target).await?;
         let second = match &self.second {
             Some(address) => Some(self.connect(address).await?),
@@ -147,8 +140,7 @@ impl SuitePlan {
             second,
             gateway,
             payer: self.payer.clone(),
-            kill_command: self.kill_command.clone(),
-            start_command: self.start_command.clone(),
+            restart: self.restart.clone(),
             node,
             stream_topics: self.stream_topics,
         })
@@ -161,7 +153,7 @@ impl SuitePlan {
             Need::Gateway => self.gateway.is_none(),
             Need::Destructive => !self.destructive,
             Need::Load => !self.load,
-            Need::Restart => self.kill_command.is_none(),
+            Need::Restart => self.restart.is_none(),
         })
     }
 }
@@ -233,8 +225,7 @@ mod tests {
             second: None,
             gateway: None,
             payer: None,
-            kill_command: None,
-            start_command: None,
+            restart: None,
             node: Err(CaseError::skip("none")),
             stream_topics: STREAM_TOPICS_MAX,
         }
@@ -273,8 +264,6 @@ mod tests {
         assert!(usage(SuitePlan::new("nonsense")).await.contains("is not an address"));
         let plan = SuitePlan { only: vec!["nonsense".into()], ..SuitePlan::new("127.0.0.1:9") };
         assert!(usage(plan).await.contains("neither an area nor a case"));
-        let plan = SuitePlan { kill_command: Some("true".into()), ..SuitePlan::new("127.0.0.1:9") };
-        assert!(usage(plan).await.contains("belong together"));
         let unreachable = run(&SuitePlan::new("127.0.0.1:9"), |_| ()).await;
         assert!(matches!(unreachable, Err(SuiteStartError::Unreachable(_))));
     }

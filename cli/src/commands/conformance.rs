@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use hawser_conformance::{
-    Case, CaseResult, Need, Outcome, SuitePlan, SuiteReport, SuiteStartError,
+    Case, CaseResult, Need, Outcome, RestartCommands, SuitePlan, SuiteReport, SuiteStartError,
 };
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::{self, key};
@@ -73,13 +73,17 @@ fn plan(args: &ConformanceArgs) -> Result<SuitePlan, RunError> {
         only: args.only.clone(),
         destructive: args.destructive,
         load: args.load,
-        kill_command: args.kill_command.clone(),
-        start_command: args.start_command.clone(),
+        // Each of the arguments requires the other.
+        restart: args.kill_command.clone().zip(args.start_command.clone()).map(restart),
         answer_timeout: args.answer_timeout,
         limit: args.limit,
         stream_topics: args.stream_topics,
         authorities,
     })
+}
+
+fn restart((kill, start): (String, String)) -> RestartCommands {
+    RestartCommands { kill, start }
 }
 
 /// Returns the target's id by the files that describe the operator's own network. The target is not asked: a lying node

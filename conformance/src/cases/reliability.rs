@@ -9,7 +9,7 @@ use crate::case::Need::{Load, Payer, Restart};
 use crate::case::{Area, Case};
 use crate::case_error::{CaseError, Checked, ensure};
 use crate::connection::QUERY_API;
-use crate::context::{JudgedNodes, id_of, same_envelopes, seen};
+use crate::context::{JudgedNodes, RestartCommands, id_of, same_envelopes, seen};
 use crate::duplex::{DuplexStream, adds};
 use crate::envelopes::{message_of, new_group};
 use crate::listener::CAUGHT_UP;
@@ -137,7 +137,7 @@ async fn shell(command: &str) -> Checked {
 }
 
 async fn crash(c: &JudgedNodes) -> Checked {
-    let (Some(kill), Some(start)) = (&c.kill_command, &c.start_command) else {
+    let Some(RestartCommands { kill, start }) = &c.restart else {
         return Err(CaseError::skip("needs --kill-command and --start-command"));
     };
     let topic = new_group();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_conformance::{Area, Outcome, SuitePlan, SuiteReport, cases};
+use hawser_conformance::{Area, Outcome, RestartCommands, SuitePlan, SuiteReport, cases};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
 use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
@@ -51,9 +51,9 @@ impl Requests {
         Self { kill: folder.join("kill"), start: folder.join("start") }
     }
 
-    fn command(file: &Path) -> Option<String> {
+    fn command(file: &Path) -> String {
         let file = file.display();
-        Some(format!("touch '{file}'; while [ -e '{file}' ]; do sleep 0.05; done"))
+        format!("touch '{file}'; while [ -e '{file}' ]; do sleep 0.05; done")
     }
 
     /// Does as is asked, for ever.
@@ -86,8 +86,10 @@ fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> SuitePlan {
         node_id: Some(network.nodes[0].id),
         destructive: true,
         load: true,
-        kill_command: Requests::command(&requests.kill),
-        start_command: Requests::command(&requests.start),
+        restart: Some(RestartCommands {
+            kill: Requests::command(&requests.kill),
+            start: Requests::command(&requests.start),
+        }),
         answer_timeout: Duration::from_secs(30),
         stream_topics: STREAM_TOPICS,
         ..SuitePlan::new(&local(target))
