@@ -119,9 +119,12 @@ mod tests {
     #[test]
     fn the_name_of_an_inbox_is_built_as_the_contracts_build_it() {
         let vectors = vectors();
-        let cases = vectors["key_building"].as_array().unwrap();
-        let case = cases.iter().find(|case| case["kind"] == "inbox").unwrap();
-        assert_eq!(inbox(case["chain_id"].as_u64().unwrap()), case["key"].as_str().unwrap());
+        let cases = vectors["key_building"].as_array().unwrap().iter();
+        let cases: Vec<_> = cases.filter(|case| case["kind"] == "inbox").collect();
+        assert!(!cases.is_empty());
+        for case in cases {
+            assert_eq!(inbox(case["chain_id"].as_u64().unwrap()), case["key"].as_str().unwrap());
+        }
     }
 
     #[test]

@@ -361,12 +361,7 @@ mod tests {
         for case in vectors["key_building"].as_array().unwrap() {
             let parameter = known(case["key"].as_str().unwrap()).unwrap();
             match case["kind"].as_str().unwrap() {
-                "admin" => {
-                    assert_eq!(
-                        (parameter.reader, parameter.kind),
-                        (Registry, ParameterKind::Admin)
-                    );
-                }
+                "admin" => assert_eq!(parameter.kind, ParameterKind::Admin, "{case}"),
                 _ => assert_eq!(parameter.argument, case["chain_id"].as_u64().map(U256::from)),
             }
         }
