@@ -460,7 +460,7 @@ impl<'a> Replay<'a> {
             return TimesOfChains::new();
         }
         let strands =
-            OriginatorId::CHAINS.iter().filter_map(|chain| self.state.strands.get(&chain.0));
+            OriginatorId::CHAINS.into_iter().filter_map(|chain| self.state.strands.get(&chain.0));
         strands.map(|it| (it.originator(), it.chain_times().clone())).collect()
     }
 

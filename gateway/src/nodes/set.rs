@@ -117,7 +117,8 @@ impl Nodes {
     /// Records the cursor that a node reports.
     pub(super) fn record_cursor(&self, node: OriginatorId, cursor: &Cursor) {
         let all = self.all();
-        let is_strand = |originator| originator.is_of_chain() || all.contains_key(&originator);
+        let is_strand =
+            |originator: OriginatorId| originator.is_of_chain() || all.contains_key(&originator);
         if all.contains_key(&node) {
             self.lags().record(node, cursor, is_strand, Instant::now());
         }

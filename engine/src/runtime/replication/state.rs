@@ -152,7 +152,7 @@ impl ReplicationState {
     pub(super) fn known_originators(&self) -> impl Fn(OriginatorId) -> bool + use<> {
         let (own, heads) = (self.own, self.heads.get());
         let registry = self.ports.registry.borrow().clone();
-        move |originator| {
+        move |originator: OriginatorId| {
             originator == own
                 || originator.is_of_chain()
                 || registry.node(originator).is_some()
