@@ -12,7 +12,8 @@
 //! - [`broadcast`]: puts payloads on the app chain, many at once; [`redis_link`]: a Redis in which several senders
 //!   share the records that keep them from sending a payload twice;
 //! - [`private_file`]: files of their owner alone, replaced as a whole, as these records are;
-//! - [`spending`]: the ceilings of what gas may cost; `prices`, `backoff`: reading prices, and pauses between attempts;
+//! - [`spending`]: the ceilings of what gas may cost; `prices`, `backoff`, `clock`: reading prices, pauses
+//!   between attempts, and the time;
 //! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
 //!   fresh chains.
@@ -23,6 +24,7 @@ pub mod addresses;
 pub mod admin;
 mod backoff;
 pub mod broadcast;
+mod clock;
 pub mod contracts;
 pub mod deploy;
 pub mod endpoints;

@@ -7,9 +7,10 @@
 mod file;
 mod kept;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::admin::{Wei, WeiPerGas};
+use crate::clock::now_unix_s;
 
 pub(crate) use file::SpentFile;
 pub(crate) use kept::KeptSpending;
@@ -190,8 +191,7 @@ impl Spending {
 
 /// Returns the number of the present minute, counted from 1970.
 pub(crate) fn present_minute() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.unwrap_or_default().as_secs() / 60
+    now_unix_s() / 60
 }
 
 fn place_of(minute: u64) -> usize {

@@ -1,7 +1,5 @@
 //! Prepares payments in fee tokens from an account to a contract: balance, wrapping, and allowance or permit.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, U256};
 use alloy::providers::Provider as _;
@@ -10,6 +8,7 @@ use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::{Eip712Domain, SolStruct as _, eip712_domain};
 
 use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
+use crate::clock::now_unix_s;
 use crate::contracts::FeeToken;
 
 /// The validity of a permit in seconds. A guess: the transaction with the permit is sent at
@@ -217,8 +216,7 @@ pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
     let block =
         block.map_err(|error| network.settlement.request_error("eth_getBlockByNumber", error))?;
     let chain_time = block.map_or(0, |block| block.header.timestamp);
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(clock.max(chain_time))
+    Ok(now_unix_s().max(chain_time))
 }
 
 #[cfg(test)]

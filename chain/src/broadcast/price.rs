@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, U256, address, bytes};
 use alloy::providers::Provider as _;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::outcome::{GasPriceReading, GasPriceReadings};
 use crate::admin::WeiPerGas;
+use crate::clock::now_unix_s;
 use crate::endpoints::Endpoints;
 use crate::prices::{self, MedianPrices};
 use crate::send::{Chain, RequestError};
@@ -101,10 +102,8 @@ impl GasPrice {
     }
 
     fn count_read(&self, price: WeiPerGas) {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unix_s = since_epoch.unwrap_or_default().as_secs();
         let mut readings = self.readings.lock();
-        readings.last = Some(GasPriceReading { unix_s, price });
+        readings.last = Some(GasPriceReading { unix_s: now_unix_s(), price });
         readings.read += 1;
     }
 

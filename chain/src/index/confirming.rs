@@ -16,7 +16,7 @@ mod heads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Filter;
@@ -31,6 +31,7 @@ use super::fetch;
 use super::proof::ProvenLogs;
 use super::receipts;
 use super::walk::{BlockHeader, EventBatch, PageResponse, WalkSettings};
+use crate::clock::now_unix_s;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
@@ -151,7 +152,7 @@ impl Confirmer {
             let progress = match first_open {
                 Some(block) => {
                     self.others.note(asked.heads_of_others(block).await, Instant::now());
-                    Some(self.others.progress(block, Instant::now(), unix_time_s()))
+                    Some(self.others.progress(block, Instant::now(), now_unix_s()))
                 }
                 None => None,
             };
@@ -184,13 +185,9 @@ impl Confirmer {
         let PositionAnswer::Lacked { .. } = answer else { return answer };
         let block = asked.batch.position.number;
         self.others.note(asked.heads_of_others(block).await, Instant::now());
-        let progress = self.others.progress(block, Instant::now(), unix_time_s());
+        let progress = self.others.progress(block, Instant::now(), now_unix_s());
         PositionAnswer::Lacked { goes_on: progress == Progress::Below }
     }
-}
-
-fn unix_time_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Asked<'_> {
