@@ -103,8 +103,8 @@ pub struct EnvelopeAtVoid {
 }
 
 impl ProvenVoid {
-    /// Returns true if the proof accuses the node. The accusation is a claim: both times are the node's own, and what it
-    /// signed before it lost a disk may be dated far ahead of its next machine's clock.
+    /// Returns true if the proof accuses the node. The accusation is a claim: both times are the node's own, and what
+    /// it signed before it lost a disk may be dated far ahead of its next machine's clock.
     #[must_use]
     pub fn is_claim(&self) -> bool {
         self.envelope.is_some_and(|at| at.is_later)

@@ -1,13 +1,16 @@
 //! Tests of chain strands in snapshots of honest makers and of liars, and of chain endpoints that contradict each
 //! other. The comparison with a whole chain is tested in `cli/tests/joined.rs`.
 
+use super::super::checkpoints::Evidence;
 use super::super::report::StrandCounts;
 use super::super::testing::{
-    BLOCK, EndpointStatements, GROUPS, IDENTITIES, Maker, OWN, PLACES, append, asked, entry,
+    BLOCK, EndpointStatements, GROUPS, IDENTITIES, Maker, OWN, PLACES, append, asked, entry, key,
     majority, open, registry,
 };
 use super::super::verify;
 use super::*;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::BootstrapManifest;
 
 /// Takes a strand over into a store, and compares its tree.
@@ -99,6 +102,47 @@ fn the_word_of_too_few_nodes_is_no_ground() {
     assert_eq!(majority(&manifest, GROUPS, &[200, 400]).unwrap().end(), SequenceId(6));
     // A strand without any checkpoint is not taken.
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
+}
+
+/// Otherwise the operator of one node, who has several in the registry, would be a majority.
+#[test]
+fn a_key_that_is_registered_for_several_nodes_has_one_word() {
+    let maker = Maker::new();
+    let root = maker.store.snapshot().root(GROUPS, PLACES).unwrap();
+    let (node, twin) = (OriginatorId(100), OriginatorId(300));
+    let of = Checkpoint { node, originator: GROUPS, size: PLACES, root, time_ns: 5 };
+    let mut checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(checkpoint.add_cosignature(of.cosign(twin, 5, &key(node.0))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    // The registry, in which these two have one key, or the second one has that of the new node.
+    let with_key_of = |other: OriginatorId| -> Registry {
+        let record = |it: &NodeRecord| match it.id == twin {
+            true => NodeRecord { public_key: key(other.0).public_key(), ..it.clone() },
+            false => it.clone(),
+        };
+        registry(&[100, 200, 300, 400]).nodes().map(record).collect()
+    };
+    let signed = |manifest: &BootstrapManifest, known: &Registry| {
+        Evidence::of(manifest, known).unwrap().majority_tree(GROUPS, known, OWN)
+    };
+    let twins = with_key_of(node);
+    let error = signed(&maker.copy(), &twins).unwrap_err();
+    let is_alone = |error: &BootstrapFetchError| {
+        matches!(error, BootstrapFetchError::ChainUnsigned { most: 1, wanted: 2, .. })
+    };
+    assert!(is_alone(&error), "{error}");
+    assert!(checkpoint.add_cosignature(of.cosign(OriginatorId(200), 5, &key(200))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    let tree = signed(&maker.copy(), &twins).unwrap();
+    assert_eq!(tree.nodes, [100, 200].map(OriginatorId), "the two keys of the other nodes");
+
+    // The key of the new node is none of another one.
+    let maker = Maker::new();
+    let mut checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(checkpoint.add_cosignature(of.cosign(twin, 5, &key(OWN.0))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    let error = signed(&maker.copy(), &with_key_of(OWN)).unwrap_err();
+    assert!(is_alone(&error), "{error}");
 }
 
 #[test]
