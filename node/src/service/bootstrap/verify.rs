@@ -75,7 +75,7 @@ pub(super) type EnvelopesFn<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
 /// Calls `seen` with the envelopes of each chunk.
 ///
 /// # Errors
-/// The first error; [`BootstrapFetchError::OtherTree`] also if more sequence ids are void than can be hashed.
+/// The first error; [`BootstrapFetchError::ManyVoids`] if more sequence ids are void than are hashed.
 pub(super) fn require_chain_tree(
     stated: &BootstrapStrand,
     signed: &MajorityTree,
@@ -103,8 +103,10 @@ pub(super) fn require_chain_tree(
     // Another root would have been refused at its size.
     let reached = reading.strand.covered.map_or(0, |it| it.signed.checkpoint.size);
     if reached < of.size {
-        let (originator, node, size) = (of.originator, of.node, of.size);
-        return Err(BootstrapFetchError::OtherTree { originator, node, size });
+        // Each place up to the head is an envelope or void, so the tree ends only because the voids were too many. Its
+        // signers have not been contradicted.
+        let (originator, size, max) = (of.originator, of.size, VOIDS_MAX);
+        return Err(BootstrapFetchError::ManyVoids { originator, size, max });
     }
     Ok(())
 }
@@ -204,5 +206,41 @@ impl StrandReading<'_> {
         }
         self.tree = Some(tree);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+
+    use super::super::testing::{GROUPS, entry, key};
+    use super::*;
+
+    /// A contract's operator may skip any number of places, and the tree that honest nodes then sign is not computed.
+    #[test]
+    fn nodes_are_not_accused_of_another_tree_if_a_strand_has_more_voids_than_are_hashed() {
+        let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+        let checked = |size: u64| {
+            let of = Checkpoint { node, originator: GROUPS, size, root, time_ns: 5 };
+            let checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+            let signed = MajorityTree { checkpoint, nodes: vec![node] };
+            let (from, through) = (SequenceId(1), SequenceId(1));
+            let hash = hawser_storage::FileHash([0; 32]);
+            let stated = BootstrapStrand {
+                originator: GROUPS,
+                head: SequenceId(size),
+                checkpoints: Vec::new(),
+                voids: Vec::new(),
+                chunks: vec![BootstrapChunk { from, through, len_bytes: 1, hash }],
+            };
+            let first = entry(GROUPS, 1, 5).bytes;
+            let read: ReadChunk<'_> = &mut |_| Ok(vec![(SequenceId(1), first.clone())]);
+            require_chain_tree(&stated, &signed, read, &mut |_| {}).unwrap_err()
+        };
+        let hashed = checked(VOIDS_MAX + 1);
+        assert!(matches!(hashed, BootstrapFetchError::OtherTree { .. }), "{hashed}");
+        let more = checked(VOIDS_MAX + 2);
+        let is_named = matches!(more, BootstrapFetchError::ManyVoids { max: VOIDS_MAX, .. });
+        assert!(is_named, "{more}");
     }
 }
