@@ -329,6 +329,7 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
             json!({
                 "originator": strand.originator.0,
                 "envelopes": strand.envelopes,
+                "last": strand.last.0,
                 "signed": strand.is_signed,
                 "covered": json_of_checkpoint(strand.covered.as_ref()),
                 "checkpoint_not_compared": strand.is_tree_short,
@@ -362,7 +363,7 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
             "  originator {}: {} up to {}, {signed}; {}",
             strand.originator,
             output::count(strand.envelopes, "envelope"),
-            strand.head,
+            strand.last,
             words_of(strand.covered.as_ref(), strand.is_tree_short),
         ));
     }

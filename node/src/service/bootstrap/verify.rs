@@ -48,7 +48,7 @@ pub fn verify(
             is_of_chain: stated.is_of_chain(),
             strand: VerifiedStrand {
                 originator: stated.originator,
-                head: stated.head,
+                last: SequenceId::NONE,
                 envelopes: 0,
                 is_signed: record.is_some(),
                 covered: None,
@@ -91,7 +91,7 @@ pub(super) fn require_chain_tree(
         is_of_chain: true,
         strand: VerifiedStrand {
             originator: stated.originator,
-            head: stated.head,
+            last: SequenceId::NONE,
             envelopes: 0,
             is_signed: false,
             covered: None,
@@ -143,6 +143,7 @@ impl StrandReading<'_> {
                 self.grow(*place, bytes)?;
             }
             self.strand.envelopes += envelopes.len() as u64;
+            self.strand.last = chunk.through;
             seen(chunk, &envelopes);
         }
         if self.is_of_chain {
@@ -213,8 +214,18 @@ impl StrandReading<'_> {
 mod tests {
     use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 
-    use super::super::testing::{GROUPS, entry, key};
+    use super::super::testing::{GROUPS, Maker, PLACES, entry, key};
     use super::*;
+
+    /// The maker states the end of a strand, and nothing in the snapshot shows it.
+    #[test]
+    fn a_strand_ends_with_its_last_envelope_whatever_the_maker_states() {
+        let maker = Maker::new();
+        let mut manifest = maker.copy();
+        manifest.strands[0].head = SequenceId::MAX;
+        let verified = verify(&maker.place, &manifest, None, &mut |_| {}).unwrap();
+        assert_eq!((verified[0].originator, verified[0].last), (GROUPS, SequenceId(PLACES)));
+    }
 
     /// A contract's operator may skip any number of places, and the tree that honest nodes then sign is not computed.
     #[test]
