@@ -149,20 +149,6 @@ pub enum BootstrapFetchError {
     /// No earlier call has taken anything over.
     #[error("nothing was taken yet that nodes could start on: begin without --release")]
     NothingTaken,
-    /// More places of a chain's strand have no envelope than are hashed.
-    #[error(
-        "strand {originator} of a chain: most nodes have signed {size} places, and the snapshot has no envelope for more \
-         than {max} of them, which are not hashed: it leaves envelopes out, or the chain has so many void places. Nothing \
-         was written"
-    )]
-    ManyVoids {
-        /// The strand.
-        originator: OriginatorId,
-        /// The size that was signed.
-        size: u64,
-        /// The largest number of places without an envelope that are hashed.
-        max: u64,
-    },
     /// Bytes in a chain's strand are not an envelope that nodes make from an event.
     #[error(
         "strand {originator} of a chain, place {place}: no node makes such an envelope of an event: the snapshot was \
@@ -295,7 +281,6 @@ impl From<BootstrapFetchError> for RunError {
             | BootstrapFetchError::ChainPart { .. }
             | BootstrapFetchError::ShownPart { .. }
             | BootstrapFetchError::NothingTaken
-            | BootstrapFetchError::ManyVoids { .. }
             | BootstrapFetchError::NoEvent { .. }
             | BootstrapFetchError::NotOnChain { .. }
             | BootstrapFetchError::ChainDisputed { .. } => Self::refused(error),
@@ -332,7 +317,7 @@ mod tests {
     fn no_error_that_a_running_node_logs_has_its_folder_removed() {
         let (originator, node) = (OriginatorId(200), OriginatorId(300));
         let place = SequenceId(7);
-        let (size, max, endpoint) = (9, 5, "http://127.0.0.1:1".to_owned());
+        let (size, endpoint) = (9, "http://127.0.0.1:1".to_owned());
         for error in [
             BootstrapFetchError::ForgedCheckpoint { originator, node },
             BootstrapFetchError::ForgedVoid { originator, from: place, through: place },
@@ -341,7 +326,6 @@ mod tests {
             BootstrapFetchError::OtherTree { originator, node, size },
             BootstrapFetchError::ChainUnsigned { originator, most: 1, wanted: 2 },
             BootstrapFetchError::NoAppChain,
-            BootstrapFetchError::ManyVoids { originator, size, max },
             BootstrapFetchError::NoEvent { originator, place },
             BootstrapFetchError::NotOnChain { originator, place },
             BootstrapFetchError::ChainDisputed { originator, place, endpoint, how: "lies" },
