@@ -10,6 +10,7 @@ use super::super::testing::{
 use super::super::verify;
 use super::*;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::BootstrapManifest;
 
@@ -32,6 +33,12 @@ fn taken(
 fn places(store: &Store, originator: OriginatorId, through: u64) -> Vec<(u64, Option<Bytes>)> {
     let get = |place| store.snapshot().get(EnvelopeId::new(originator, SequenceId(place)));
     (1..=through).map(|place| (place, get(place).unwrap())).collect()
+}
+
+/// Returns the event of a place of group messages, as a snapshot gives it.
+fn event_of(place: u64) -> ChainEvent {
+    let at = EnvelopeId::new(GROUPS, SequenceId(place));
+    ChainEvent::of_bytes(at, &entry(GROUPS, place, 5).bytes).unwrap()
 }
 
 /// The envelopes of a strand with their sequence ids.
@@ -275,6 +282,26 @@ async fn no_endpoint_alone_says_where_the_node_reads_on() {
     let none = EndpointStatements { has_transaction: false, ..truth };
     let (result, _) = compared(&maker, &manifest, vec![none.clone(), none], None, false).await;
     assert!(matches!(result, Err(BootstrapFetchError::NotOnChain { .. })));
+}
+
+/// Nodes that lie together could otherwise hide false events among void places.
+#[tokio::test]
+async fn the_chain_is_asked_for_as_many_envelopes_however_many_places_are_void() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, "new", OWN.0);
+    append(&store, GROUPS, &[event_of(1)]).unwrap();
+    let (from, through, reason) = (SequenceId(2), SequenceId(100), SkipReason::Void);
+    store.commit(&[Change::Skip { originator: GROUPS, from, through, reason }]).unwrap();
+    let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+    let of = Checkpoint { node, originator: GROUPS, size: through.0, root, time_ns: 5 };
+    let checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    let signed = MajorityTree { checkpoint, nodes: vec![node] };
+    let said = vec![EndpointStatements::truth(); 2];
+    let contract = asked(said, None, false).await.unwrap();
+    let mut strand = FetchedStrand::new(GROUPS, through, StrandCounts::default());
+    compare(&store, &ChainGrounds { signed, contract }, &mut strand).await.unwrap();
+    let wanted = u64::try_from(ASKED).unwrap() + 1;
+    assert_eq!(strand.of_chain.unwrap().confirmed, wanted, "the only envelope, each time");
 }
 
 #[tokio::test]
