@@ -111,6 +111,23 @@ fn the_word_of_too_few_nodes_is_no_ground() {
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
 }
 
+/// The chain was reorganised, and the strand was cut and read again, after a node had signed its tree.
+#[test]
+fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
+    let maker = Maker::new();
+    let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+    let of = Checkpoint { node, originator: GROUPS, size: 5, root, time_ns: 5 };
+    maker.store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key(node.0)))).unwrap();
+    maker.sign(200, GROUPS, PLACES, &[300]);
+    let manifest = maker.copy();
+    let signed = manifest.strands[0].checkpoints.iter().map(|it| it.signed.checkpoint);
+    let signed: Vec<_> = signed.map(|of| (of.node.0, of.size)).collect();
+    assert_eq!(signed, [(200, PLACES)]);
+    let known = registry(&[100, 200, 300, 400]);
+    let verified = verify(&maker.place, &manifest, Some(&known), &mut |_| {}).unwrap();
+    assert_eq!(verified[0].covered.as_ref().unwrap().signed.checkpoint.size, PLACES);
+}
+
 /// Otherwise the operator of one node, who has several in the registry, would be a majority.
 #[test]
 fn a_key_that_is_registered_for_several_nodes_has_one_word() {
