@@ -97,8 +97,18 @@ pub struct EnvelopeAtVoid {
     pub id: EnvelopeId,
     /// Time of the envelope, unix nanoseconds.
     pub originator_ns: i64,
-    /// True if the envelope was signed after the statement, so that the node has broken its word.
-    pub is_broken_word: bool,
+    /// True if the envelope is dated more than five minutes after the statement. The node has broken its word then, or
+    /// the clock of a machine that it has lost was ahead.
+    pub is_later: bool,
+}
+
+impl ProvenVoid {
+    /// Returns true if the proof accuses the node. The accusation is a claim: both times are the node's own, and what
+    /// it signed before it lost a disk may be dated far ahead of its next machine's clock.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        self.envelope.is_some_and(|at| at.is_later)
+    }
 }
 
 impl fmt::Display for ProvenVoid {
@@ -107,11 +117,12 @@ impl fmt::Display for ProvenVoid {
         write!(f, "node {node} has declared places {from} to {through} void, at {time_ns} ns")?;
         match self.envelope {
             None => Ok(()),
-            Some(EnvelopeAtVoid { id, originator_ns, is_broken_word: true }) => write!(
+            Some(EnvelopeAtVoid { id, originator_ns, is_later: true }) => write!(
                 f,
-                ", and has signed envelope {id} for one of them afterwards, at {originator_ns} ns"
+                ", and has signed envelope {id} for one of them, dated afterwards, at {originator_ns} ns: it has broken \
+                 its word, or the clock of a machine that it has lost was ahead"
             ),
-            Some(EnvelopeAtVoid { id, originator_ns, is_broken_word: false }) => write!(
+            Some(EnvelopeAtVoid { id, originator_ns, is_later: false }) => write!(
                 f,
                 "; it had signed envelope {id} for one of them, at {originator_ns} ns: it had lost it, or withholds \
                  it, and that is no fault"
@@ -146,8 +157,8 @@ impl VoidProof {
         if !is_signed {
             return Err(RefutedVoidProofError::Forged(statement.node));
         }
-        let is_broken_word = statement.is_broken_by(originator_ns);
-        let envelope = Some(EnvelopeAtVoid { id, originator_ns, is_broken_word });
+        let is_later = statement.is_broken_by(originator_ns);
+        let envelope = Some(EnvelopeAtVoid { id, originator_ns, is_later });
         Ok(ProvenVoid { statement, envelope })
     }
 }
@@ -245,21 +256,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_shows_the_statement_and_the_broken_word_to_a_stranger() {
+    fn a_file_shows_the_statement_and_accuses_no_node_but_as_a_claim() {
         let registry = settings().registry;
         let alone = VoidProof { envelope: None, ..with_envelope(50, 50) };
         let proven = read(&text(&alone)).unwrap().verify(&registry).unwrap();
         assert_eq!((proven.statement, proven.envelope), (alone.signed.statement, None));
+        assert!(!proven.is_claim());
         let file = AnyProofFile::parse(&text(&alone)).unwrap();
         let named: Vec<u32> = file.registry().iter().map(|node| node.node_id.0).collect();
         assert_eq!(named, [NODE.0], "and no other node");
         // A place every seven seconds: five minutes are 42 places and more.
-        for (at, is_broken_word) in [(50, false), (89, true)] {
+        for (at, is_later) in [(50, false), (89, true)] {
             let proven = read(&text(&with_envelope(50, at))).unwrap().verify(&registry).unwrap();
             let id = EnvelopeId::new(NODE, SequenceId(50));
-            let envelope = EnvelopeAtVoid { id, originator_ns: ns_of(at), is_broken_word };
+            let envelope = EnvelopeAtVoid { id, originator_ns: ns_of(at), is_later };
             assert_eq!(proven.envelope, Some(envelope));
-            assert_eq!(proven.to_string().contains("afterwards"), is_broken_word, "{proven}");
+            // The clock of a lost machine may have been ahead, so this proves no guilt.
+            assert_eq!(proven.is_claim(), is_later);
+            assert_eq!(proven.to_string().contains("dated afterwards"), is_later, "{proven}");
+            assert_eq!(proven.to_string().contains("or the clock"), is_later, "{proven}");
         }
     }
 

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::{CompactRange, envelope_leaf};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{OriginatorId, SecretKey, SequenceId};
-use hawser_storage::{Change, LogEntry, SkipReason};
+use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_storage::{Change, Facts, LogEntry, SkipReason};
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::support::log_folder::{NODE, declare_gap, entry, folder, open, write_registry};
-use crate::support::{json, run, stderr, stdout};
+use crate::support::{VECTORS, json, run, stderr, stdout};
 
 fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
     let to = place.join("snapshots");
@@ -107,6 +109,62 @@ fn a_checkpoint_behind_a_place_without_an_envelope_is_named_as_not_compared() {
         assert_eq!(strand["covered"]["size"], covered, "{strand}");
         assert_eq!(strand["checkpoint_not_compared"], is_short, "{strand}");
     }
+}
+
+/// The first group message of the app chain, as nodes make it of an event.
+fn of_chain(key: &SecretKey) -> LogEntry {
+    let lines = fs::read_to_string(VECTORS).unwrap();
+    let line = lines.lines().find(|line| line.contains("chain:group")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    let client = hex::decode(line["hex"].as_str().unwrap()).unwrap();
+    let payer = pb::PayerEnvelope { unsigned_client_envelope: client.into(), ..Default::default() };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: 0,
+        originator_sequence_id: 1,
+        originator_ns: 1_750_000_000_000_000_000,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let proof = Proof::Transaction([5; 32]);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    let facts = entry(key, 1).facts.unwrap();
+    let facts = Facts { charge: None, counts_for_congestion: false, ..facts };
+    let id = EnvelopeId::new(OriginatorId::GROUP_MESSAGES, SequenceId(1));
+    LogEntry::valid(id, bytes, facts)
+}
+
+/// The maker of a snapshot can write any events into the strand of a chain.
+#[test]
+fn a_chains_strand_of_which_no_known_node_has_signed_a_tree_is_not_called_right() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 3);
+    let registry = registry.to_str().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let made = of_chain(&key);
+    let store = open(&data, &key);
+    store.commit(&[Change::Append(made.clone())]).unwrap();
+    drop(store);
+    let verified = |name: &str| {
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let (to, _) = snapshot(&folder, &data);
+        let to = to.to_str().unwrap();
+        run(&["snapshot", "verify", "--json", "--from", to, "--registry", registry])
+    };
+    let output = verified("unsigned");
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert!(stderr(&output).contains("no node of the registry has signed a tree"), "{output:?}");
+    let mut tree = CompactRange::default();
+    tree.append(envelope_leaf(&made.bytes).unwrap(), |_, _| {});
+    let (node, originator) = (OriginatorId(NODE), OriginatorId::GROUP_MESSAGES);
+    let of = Checkpoint { node, originator, size: 1, root: tree.root(), time_ns: 5 };
+    let store = open(&data, &key);
+    store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key))).unwrap();
+    drop(store);
+    let output = verified("signed");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["strands"][0]["covered"]["size"], 1, "{found}");
 }
 
 /// A node may have one key in two networks, so signatures alone do not tell them apart.

@@ -248,8 +248,8 @@ pub(crate) struct AuditProveArgs {
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
-    /// Write the statement of the node that the place is void, also if the log has an envelope there: both prove that
-    /// the node has signed the envelope afterwards, or that it had lost it.
+    /// Write the statement of the node that the place is void, also if the log has an envelope there: both show whether
+    /// the node has dated the envelope afterwards, or had lost it.
     #[arg(long)]
     pub(crate) void: bool,
     /// The proof file to write [default: the standard output]. Never replaces a file.

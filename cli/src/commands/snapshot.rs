@@ -106,7 +106,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
         let place = args.place.from.display();
         return Err(RunError::not_found(format!("{place}: there are no snapshots to verify")));
     }
-    let (mut refused, mut unchecked) = (0, 0);
+    let (mut refused, mut unchecked, mut unvouched) = (0, 0, 0);
     for name in &names {
         let bar = backups::bar("verify");
         let verified = manifest_of(&place, name, args.network.as_deref()).and_then(|manifest| {
@@ -118,6 +118,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
         match verified {
             Ok((manifest, strands)) => {
                 unchecked += usize::from(keys.is_some() && strands.iter().any(has_unchecked));
+                unvouched += usize::from(strands.iter().any(is_unvouched));
                 show(name, &manifest, &strands, as_json);
             }
             Err(error) if args.snapshot.is_some() => return Err(RunError::from(error)),
@@ -138,6 +139,13 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
             text: format!(
                 "no signature of {snapshots} was checked: name a registry (--registry); lengths, hashes and order are \
                  right"
+            ),
+        }),
+        (0, 0) if unvouched > 0 => Err(RunError {
+            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
+            text: format!(
+                "no node of the registry has signed a tree of a chain's strand in {unvouched} of {snapshots}, and no \
+                 chain was asked, so nothing shows that its envelopes are of the chain; the rest is right"
             ),
         }),
         (0, 0) => Ok(()),
@@ -168,6 +176,11 @@ fn manifest_of(
 /// Returns true if envelopes of a node's strand were read and no signature of them was checked.
 fn has_unchecked(strand: &VerifiedStrand) -> bool {
     strand.originator.is_node() && !strand.is_signed && strand.envelopes > 0
+}
+
+/// Returns true if envelopes of a chain's strand were read, and no known node has signed a tree of any of them.
+fn is_unvouched(strand: &VerifiedStrand) -> bool {
+    !strand.originator.is_node() && strand.covered.is_none() && strand.envelopes > 0
 }
 
 /// Reads the keys of nodes.
@@ -317,6 +330,7 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
             json!({
                 "originator": strand.originator.0,
                 "envelopes": strand.envelopes,
+                "last": strand.last.0,
                 "signed": strand.is_signed,
                 "covered": json_of_checkpoint(strand.covered.as_ref()),
                 "checkpoint_not_compared": strand.is_tree_short,
@@ -350,7 +364,7 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
             "  originator {}: {} up to {}, {signed}; {}",
             strand.originator,
             output::count(strand.envelopes, "envelope"),
-            strand.head,
+            strand.last,
             words_of(strand.covered.as_ref(), strand.is_tree_short),
         ));
     }

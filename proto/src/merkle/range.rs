@@ -74,6 +74,29 @@ impl CompactRange {
         self.size = self.size.checked_add(1).expect("a strand ends before 2^63");
     }
 
+    /// Adds `count` leaves that have one hash, in a time that grows with the logarithm of their number.
+    ///
+    /// # Panics
+    /// Panics if the tree would have 2^64 leaves; sequence ids end far below.
+    pub fn append_equal(&mut self, leaf: TreeHash, count: u64) {
+        let end = self.size.checked_add(count).expect("a strand ends before 2^63");
+        while self.size < end {
+            // The largest complete subtree of such leaves that the next place and their number allow.
+            let level = self.size.trailing_zeros().min((end - self.size).ilog2());
+            let (mut hash, mut index) = (leaf, self.size >> level);
+            for _ in 0..level {
+                hash = node_hash(hash, hash);
+            }
+            while index & 1 == 1 {
+                let left = self.peaks.pop().expect("there is one for each one-bit of the size");
+                hash = node_hash(left, hash);
+                index >>= 1;
+            }
+            self.peaks.push(hash);
+            self.size += 1_u64 << level;
+        }
+    }
+
     /// Returns the root of the tree.
     #[must_use]
     pub fn root(&self) -> TreeHash {

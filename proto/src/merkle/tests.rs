@@ -195,6 +195,23 @@ fn the_proofs_of_rfc_6962_have_its_shape() {
 }
 
 #[test]
+fn equal_leaves_make_the_tree_that_they_make_one_by_one() {
+    let void = leaf_hash(LeafData::Void);
+    for size in 0..40 {
+        let mut one_by_one = Tree::new(size).edge;
+        for count in 0..70 {
+            let mut together = Tree::new(size).edge;
+            together.append_equal(void, count);
+            assert_eq!(together, one_by_one, "{count} behind {size}");
+            one_by_one.append(void, |_, _| {});
+        }
+    }
+    let mut most = CompactRange::default();
+    most.append_equal(void, u64::MAX);
+    assert_eq!((most.size(), most.peaks().len()), (u64::MAX, 64));
+}
+
+#[test]
 fn impossible_requests_have_a_name() {
     let tree = Tree::new(4);
     let none = |at| tree.node(at);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use parking_lot::Mutex;
@@ -288,9 +288,9 @@ fn strands_of(
     copied.map(strand).collect()
 }
 
-/// Returns the most useful checkpoints of a strand: first those of its node, then those of observers. Those of its node
-/// are the newest one with a cosignature, and the one with the most cosignatures, by which a new node may take the
-/// strand. For a chain's strand they are those that most nodes have signed.
+/// Returns the most useful checkpoints of a strand that its tree does not contradict: first those of its node, then
+/// those of observers. Those of its node are the newest one with a cosignature, and the one with the most cosignatures,
+/// by which a new node may take the strand. For a chain's strand they are those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,
     originator: OriginatorId,
@@ -311,7 +311,14 @@ fn checkpoints_of(
             checkpoints.extend(snapshot.most_cosigned_checkpoint(originator, node)?);
         }
     }
-    checkpoints.retain(|it| it.signed.checkpoint.size <= head.0);
+    // A strand of a chain may have been cut and read again since nodes have signed it. Readers would take a checkpoint
+    // of the earlier tree for a sign that the snapshot was altered.
+    let is_of_other_tree =
+        |of: &Checkpoint| snapshot.root(originator, of.size).is_ok_and(|root| root != of.root);
+    checkpoints.retain(|it| {
+        let of = &it.signed.checkpoint;
+        of.size <= head.0 && !is_of_other_tree(of)
+    });
     // Readers know the keys of nodes, but not those of witnesses.
     checkpoints.iter_mut().for_each(|it| it.witnesses.clear());
     // Both of a node may be the same.

@@ -23,6 +23,8 @@ const TITLE_WITH_VOIDS: &str = "hawser snapshot 3";
 const TITLES: [&str; 3] = [TITLE, TITLE_WITH_CHAINS, TITLE_WITH_VOIDS];
 /// Largest manifest, bytes. A guess: a chunk's line has about 120 bytes, so a manifest can describe a terabyte.
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
+/// Largest number of strands. A guess: networks have far fewer nodes, and a reader keeps a head and a tree for each.
+const STRANDS_MAX: usize = 10_000;
 /// Largest number of checkpoints of a strand. A guess: that of its node, and some of observers.
 pub(super) const CHECKPOINTS_MAX: usize = 8;
 
@@ -208,6 +210,9 @@ fn parse(body: &str) -> Result<BootstrapManifest, BootstrapManifestError> {
             let strand = parse_strand(text).ok_or(wrong(line, "a strand and its head"))?;
             if strands.last().is_some_and(|last| last.originator >= strand.originator) {
                 return Err(wrong(line, "a strand behind the one before it"));
+            }
+            if strands.len() == STRANDS_MAX {
+                return Err(wrong(line, "within the 10,000 strands that a snapshot may have"));
             }
             strands.push(strand);
             continue;
@@ -397,6 +402,20 @@ mod tests {
         }
         let behind = with(&own, "checkpoint=").unwrap_err();
         assert!(behind.to_string().contains("a checkpoint of its strand"), "{behind}");
+    }
+
+    /// A reader would keep a head and a tree for each.
+    #[test]
+    fn a_manifest_that_lists_more_strands_than_a_network_has_is_refused() {
+        let listed = |count: u32| {
+            let strands: String = (0..count).map(|at| format!("strand={} 0\n", 100 + at)).collect();
+            let text = format!("{TITLE}\nnetwork=testnet\nmade=1\n{strands}");
+            BootstrapManifest::decode(&BootstrapManifest::ended(text.as_bytes()))
+        };
+        let most = u32::try_from(STRANDS_MAX).unwrap();
+        assert_eq!(listed(most).unwrap().strands.len(), STRANDS_MAX);
+        let error = listed(most + 1).unwrap_err();
+        assert!(matches!(error, BootstrapManifestError::Line { line: 10_004, .. }), "{error}");
     }
 
     #[test]

@@ -169,21 +169,23 @@ pub(in super::super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<
         AnyProofFile::Envelope(file) => {
             let proof: EnvelopeProof = file.proof().map_err(|error| fail(&error))?;
             let proven = proof.verify(&known.registry);
-            proven.map(|it| (it.to_string(), shown(&it))).map_err(|error| error.to_string())
+            let told = proven.map(|it| (it.to_string(), shown(&it), false));
+            told.map_err(|error| error.to_string())
         }
         AnyProofFile::Void(file) => {
             let proof = file.proof().map_err(|error| fail(&error))?;
             let proven = proof.verify(&known.registry);
-            proven.map(|it| (it.to_string(), shown_void(&it))).map_err(|error| error.to_string())
+            let told = proven.map(|it| (it.to_string(), shown_void(&it), it.is_claim()));
+            told.map_err(|error| error.to_string())
         }
     };
     let verdict = match judged {
-        Ok(_) if is_on_trust => MisbehaviorVerdict::Claim,
+        Ok((.., is_claim)) if is_claim || is_on_trust => MisbehaviorVerdict::Claim,
         Ok(_) => MisbehaviorVerdict::Proven,
         Err(_) => MisbehaviorVerdict::Refuted,
     };
     let (sentence, proven) = match judged {
-        Ok((sentence, proven)) => (sentence, Some(proven)),
+        Ok((sentence, proven, _)) => (sentence, Some(proven)),
         Err(sentence) => (sentence, None),
     };
     if as_json {
@@ -218,7 +220,7 @@ fn shown_void(it: &ProvenVoid) -> Value {
         json!({
             "sequence_id": at.id.sequence.0,
             "originator_ns": at.originator_ns,
-            "signed_afterwards": at.is_broken_word,
+            "signed_afterwards": at.is_later,
         })
     });
     json!({

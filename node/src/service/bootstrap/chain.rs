@@ -27,10 +27,14 @@ use super::report::{FetchedChain, FetchedStrand};
 use super::strand::{self, Gaps, Write, Writing};
 use crate::service::network::chains::StrandContract;
 
-/// The number of randomly chosen sequence ids that are compared with the chain, besides the last one. A
-/// guess: with two requests each they take seconds, and false events at a tenth of the sequence ids remain
-/// undetected once in five times.
+/// The number of randomly chosen envelopes that are compared with the chain, besides the last one. A guess: with two
+/// requests each they take seconds, and if a tenth of the events are false, they remain undetected once in five times.
 pub(super) const ASKED: usize = 16;
+
+/// The number of random sequence ids that are tried for one of these envelopes. Computed: nearly always enough if one
+/// of a thousand has an envelope, and all tries take less than a second. Nodes that lie together could otherwise hide
+/// false events among void sequence ids.
+const TRIES_MAX: usize = 4096;
 
 /// The number of endpoints of a chain that have to agree about an event, because a single one can invent a chain.
 const ENDPOINTS_WANTED: usize = 2;
@@ -184,13 +188,9 @@ pub(super) async fn compare(
         }
     }
     for _ in 0..ASKED {
-        let at = SequenceId(rand::random_range(1..=through.0.max(1)));
-        let at = EnvelopeId::new(originator, at);
-        let bytes = store.snapshot().get(at)?;
-        if let Some(bytes) = bytes {
-            require_on_chain(contract, at, &bytes).await?;
-            chain.confirmed += 1;
-        }
+        let Some((at, bytes)) = random_envelope(store, originator, through)? else { break };
+        require_on_chain(contract, at, &bytes).await?;
+        chain.confirmed += 1;
     }
     if position.is_some() {
         let (changes, resolved) = (Vec::new(), Vec::new());
@@ -198,6 +198,23 @@ pub(super) async fn compare(
     }
     strand.of_chain = Some(chain);
     Ok(())
+}
+
+/// Returns a random envelope of a strand up to `through`; `None` if nearly all sequence ids are void.
+fn random_envelope(
+    store: &Store,
+    originator: OriginatorId,
+    through: SequenceId,
+) -> Result<Option<(EnvelopeId, Bytes)>, BootstrapFetchError> {
+    let snapshot = store.snapshot();
+    for _ in 0..TRIES_MAX {
+        let at = SequenceId(rand::random_range(1..=through.0.max(1)));
+        let at = EnvelopeId::new(originator, at);
+        if let Some(bytes) = snapshot.get(at)? {
+            return Ok(Some((at, bytes)));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the position from which the node reads `header`'s block next; `None` if that is the contract's first block.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, BootstrapStrand, Store};
 
@@ -81,15 +81,15 @@ impl Evidence {
     }
 }
 
-/// The nodes that have signed or cosigned each tree, which has a size and a root.
-type TreeSigners = BTreeMap<(u64, TreeHash), BTreeSet<OriginatorId>>;
+/// The keys that have signed or cosigned each tree, which has a size and a root, each with the first of its nodes.
+type TreeSigners = BTreeMap<(u64, TreeHash), BTreeMap<PublicKey, OriginatorId>>;
 
 /// The tree of a strand that more than half of the network's other nodes have signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MajorityTree {
     /// One of the checkpoints with this size and root.
     pub(super) checkpoint: CosignedCheckpoint,
-    /// The nodes of the network that have signed or cosigned it, ascending.
+    /// The nodes of the network that have signed or cosigned it, ascending; of nodes with one key, the first one.
     pub(super) nodes: Vec<OriginatorId>,
 }
 
@@ -116,7 +116,7 @@ impl Evidence {
         own: OriginatorId,
     ) -> Result<MajorityTree, BootstrapFetchError> {
         let (signers, wanted) = self.signers(originator, registry, own);
-        let most = signers.values().map(BTreeSet::len).max().unwrap_or_default();
+        let most = signers.values().map(BTreeMap::len).max().unwrap_or_default();
         let found = signers.into_iter().rev().find(|(_, nodes)| nodes.len() >= wanted);
         let Some(((size, root), nodes)) = found else {
             return Err(BootstrapFetchError::ChainUnsigned { originator, most, wanted });
@@ -126,7 +126,9 @@ impl Evidence {
         };
         let checkpoint = self.of_strand(originator).iter().find(is_of_tree);
         let checkpoint = checkpoint.expect("the size and the root are those of a checkpoint");
-        Ok(MajorityTree { checkpoint: checkpoint.clone(), nodes: nodes.into_iter().collect() })
+        let mut nodes: Vec<OriginatorId> = nodes.into_values().collect();
+        nodes.sort_unstable();
+        Ok(MajorityTree { checkpoint: checkpoint.clone(), nodes })
     }
 
     /// Returns the largest tree of a node's strand that more than half of the network's other nodes have signed, as in
@@ -146,30 +148,39 @@ impl Evidence {
         let (signers, wanted) = self.signers(originator, registry, own);
         let is_vouched = |it: &SignedCheckpoint| {
             let of = it.checkpoint;
-            let nodes = signers.get(&(of.size, of.root)).map_or(0, BTreeSet::len);
+            let nodes = signers.get(&(of.size, of.root)).map_or(0, BTreeMap::len);
             of.node == originator && nodes >= wanted
         };
         self.of_strand(originator).iter().rev().map(|it| it.signed).find(is_vouched)
     }
 
     /// Returns the current nodes of the network that have signed or cosigned each tree of a strand, and the number of
-    /// nodes that is more than half of them. `own` is not counted.
+    /// nodes that is more than half of them. A key that is registered for several nodes counts once, and that of `own`
+    /// is not counted.
     fn signers(
         &self,
         originator: OriginatorId,
         registry: &Registry,
         own: OriginatorId,
     ) -> (TreeSigners, usize) {
-        let is_counted = |node: OriginatorId| node != own && registry.member(node).is_some();
-        let all = registry.nodes().filter(|record| is_counted(record.id)).count();
+        let key_of = |node: OriginatorId| registry.member(node).map(|record| record.public_key);
+        let own_key = registry.node(own).map(|record| record.public_key);
+        let counted = |node: OriginatorId| key_of(node).filter(|key| Some(*key) != own_key);
+        let all: BTreeSet<PublicKey> =
+            registry.nodes().filter_map(|record| counted(record.id)).collect();
         let mut signers = TreeSigners::new();
         for checkpoint in self.of_strand(originator) {
             let of = checkpoint.signed.checkpoint;
             let cosigners = checkpoint.cosignatures.iter().map(|it| it.cosigner);
-            let nodes = cosigners.chain([of.node]).filter(|node| is_counted(*node));
-            signers.entry((of.size, of.root)).or_default().extend(nodes);
+            let of_tree = signers.entry((of.size, of.root)).or_default();
+            for node in cosigners.chain([of.node]) {
+                if let Some(key) = counted(node) {
+                    let first = of_tree.entry(key).or_insert(node);
+                    *first = node.min(*first);
+                }
+            }
         }
-        (signers, all / 2 + 1)
+        (signers, all.len() / 2 + 1)
     }
 }
 

@@ -66,7 +66,7 @@ pub enum BootstrapFetchError {
     /// An envelope is not signed by the originator of its strand.
     #[error(
         "strand {originator}, place {place}: the node has not signed this envelope, or it belongs to another place: \
-         the snapshot was altered. Remove the data folder and take another one"
+         the snapshot was altered. Take another one; a fetch begins again in an empty folder"
     )]
     Forged {
         /// The strand.
@@ -77,7 +77,8 @@ pub enum BootstrapFetchError {
     /// The envelopes have another tree than a node has signed.
     #[error(
         "strand {originator}: the first {size} places make another tree than node {node} has signed: envelopes of the \
-         snapshot were exchanged, or the node has signed two things. Remove the data folder and take another one"
+         snapshot were exchanged, or the node has signed two things. Take another one; a fetch begins again in an \
+         empty folder"
     )]
     OtherTree {
         /// The strand.
@@ -151,7 +152,7 @@ pub enum BootstrapFetchError {
     /// Bytes in a chain's strand are not an envelope that nodes make from an event.
     #[error(
         "strand {originator} of a chain, place {place}: no node makes such an envelope of an event: the snapshot was \
-         altered. Remove the data folder and take another one"
+         altered. Take another one; a fetch begins again in an empty folder"
     )]
     NoEvent {
         /// The strand.
@@ -163,8 +164,8 @@ pub enum BootstrapFetchError {
     #[error(
         "strand {originator} of a chain, place {place}: the chain does not have this event in the transaction that the \
          envelope names, as the node's endpoints show it: the chain was reorganised, they keep no old transactions, or \
-         nodes of the network have signed what the chain does not have. Remove the data folder, and let the node read \
-         the chain (without --trust-nodes-for-chains)"
+         nodes of the network have signed what the chain does not have. The node has to read the chain itself: a fetch \
+         begins again in an empty folder, without --trust-nodes-for-chains"
     )]
     NotOnChain {
         /// The strand.
@@ -303,5 +304,36 @@ pub fn run_error(error: &BootstrapError) -> RunError {
         | BootstrapError::NotFound { .. } => RunError::not_found(error),
         BootstrapError::NoRoom { .. } | BootstrapError::Stopped => RunError::refused(error),
         _ => RunError::failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that is filled while it runs logs these, and its folder has its own strand: the keeper of a snapshot must
+    /// not have its operator remove that.
+    #[test]
+    fn no_error_that_a_running_node_logs_has_its_folder_removed() {
+        let (originator, node) = (OriginatorId(200), OriginatorId(300));
+        let place = SequenceId(7);
+        let (size, endpoint) = (9, "http://127.0.0.1:1".to_owned());
+        for error in [
+            BootstrapFetchError::ForgedCheckpoint { originator, node },
+            BootstrapFetchError::ForgedVoid { originator, from: place, through: place },
+            BootstrapFetchError::Cut { originator, signed: size, head: place },
+            BootstrapFetchError::Forged { originator, place },
+            BootstrapFetchError::OtherTree { originator, node, size },
+            BootstrapFetchError::ChainUnsigned { originator, most: 1, wanted: 2 },
+            BootstrapFetchError::NoAppChain,
+            BootstrapFetchError::NoEvent { originator, place },
+            BootstrapFetchError::NotOnChain { originator, place },
+            BootstrapFetchError::ChainDisputed { originator, place, endpoint, how: "lies" },
+            BootstrapFetchError::OneEndpoint,
+            BootstrapFetchError::FewEndpoints { originator, place, answered: 1, wanted: 2 },
+        ] {
+            let text = error.to_string();
+            assert!(!text.to_lowercase().contains("remove"), "{text}");
+        }
     }
 }

@@ -77,8 +77,8 @@ pub struct FetchedChain {
 pub struct VerifiedStrand {
     /// The strand.
     pub originator: OriginatorId,
-    /// Its last sequence id in the snapshot.
-    pub head: SequenceId,
+    /// The sequence id of its last envelope; 0 if it has none. The snapshot may state a later end, which nothing shows.
+    pub last: SequenceId,
     /// The number of its envelopes.
     pub envelopes: u64,
     /// True if each envelope was verified with the originator's key.

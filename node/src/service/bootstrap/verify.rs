@@ -2,19 +2,17 @@
 
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::replication::EnvelopeVerifier;
-use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, envelope_leaf, leaf_hash};
+use hawser_proto::merkle::{CompactRange, LeafData, envelope_leaf, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps};
+use hawser_storage::{
+    BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps, is_void_run_in_tree,
+};
 
 use super::checkpoints::{Evidence, MajorityTree};
 use super::error::BootstrapFetchError;
 use super::report::VerifiedStrand;
 use super::strand::{Envelopes, require_all_signed};
-
-/// The largest number of void sequence ids of a chain's strand that are hashed. A guess: far more than contract
-/// operators skip, and few enough that a lying manifest costs its reader a second.
-const VOIDS_MAX: u64 = 1_000_000;
 
 /// Reads every chunk of a snapshot. With a registry, each envelope and each checkpoint is verified with its
 /// keys; without one, only lengths, hashes and order are verified. The envelopes of a chain's strand are
@@ -44,11 +42,10 @@ pub fn verify(
             verifier,
             evidence: &evidence,
             tree: Some(CompactRange::default()),
-            voids_left: VOIDS_MAX,
             is_of_chain: stated.is_of_chain(),
             strand: VerifiedStrand {
                 originator: stated.originator,
-                head: stated.head,
+                last: SequenceId::NONE,
                 envelopes: 0,
                 is_signed: record.is_some(),
                 covered: None,
@@ -75,7 +72,7 @@ pub(super) type EnvelopesFn<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
 /// Calls `seen` with the envelopes of each chunk.
 ///
 /// # Errors
-/// The first error; [`BootstrapFetchError::OtherTree`] also if more sequence ids are void than can be hashed.
+/// The first error; [`BootstrapFetchError::OtherTree`] also if nodes sign no tree with so many void sequence ids.
 pub(super) fn require_chain_tree(
     stated: &BootstrapStrand,
     signed: &MajorityTree,
@@ -87,11 +84,10 @@ pub(super) fn require_chain_tree(
         verifier: None,
         evidence: &evidence,
         tree: Some(CompactRange::default()),
-        voids_left: VOIDS_MAX,
         is_of_chain: true,
         strand: VerifiedStrand {
             originator: stated.originator,
-            head: stated.head,
+            last: SequenceId::NONE,
             envelopes: 0,
             is_signed: false,
             covered: None,
@@ -113,9 +109,9 @@ pub(super) fn require_chain_tree(
 struct StrandReading<'a> {
     verifier: Option<EnvelopeVerifier>,
     evidence: &'a Evidence,
-    /// The tree so far; `None` after the first sequence id without an envelope.
+    /// The tree so far; `None` after the first sequence id without an envelope, and of a chain's strand after the first
+    /// run of void ones that no tree has.
     tree: Option<CompactRange>,
-    voids_left: u64,
     is_of_chain: bool,
     strand: VerifiedStrand,
 }
@@ -141,6 +137,7 @@ impl StrandReading<'_> {
                 self.grow(*place, bytes)?;
             }
             self.strand.envelopes += envelopes.len() as u64;
+            self.strand.last = chunk.through;
             seen(chunk, &envelopes);
         }
         if self.is_of_chain {
@@ -163,35 +160,36 @@ impl StrandReading<'_> {
     /// Adds an envelope to the tree.
     fn grow(&mut self, place: SequenceId, bytes: &Bytes) -> Result<(), BootstrapFetchError> {
         let leaf = envelope_leaf(bytes);
-        let Some((tree, leaf)) = self.tree.take().zip(leaf) else { return Ok(()) };
+        let Some((mut tree, leaf)) = self.tree.take().zip(leaf) else { return Ok(()) };
         if place.0 != tree.size() + 1 {
             return Ok(());
         }
-        self.append(tree, leaf)
+        tree.append(leaf, |_, _| {});
+        self.compare(tree)
     }
 
-    /// Adds the void sequence ids of a chain's strand to the tree, up to the size that was signed.
+    /// Adds the void sequence ids of a chain's strand to the tree, up to the size that was signed, however many they
+    /// are. The trees of nodes end before runs that are too long, so this one does, too.
     fn grow_void(&mut self, through: SequenceId) -> Result<(), BootstrapFetchError> {
-        let held = self.evidence.of_strand(self.strand.originator);
-        let signed = held.last().map_or(0, |it| it.signed.checkpoint.size);
-        let void = leaf_hash(LeafData::Void);
-        while let Some(tree) =
-            self.tree.take_if(|tree| tree.size() < through.0.min(signed) && self.voids_left > 0)
-        {
-            self.voids_left -= 1;
-            self.append(tree, void)?;
+        let evidence = self.evidence;
+        let held = evidence.of_strand(self.strand.originator);
+        let sizes = || held.iter().map(|it| it.signed.checkpoint.size);
+        let end = through.0.min(sizes().max().unwrap_or(0));
+        let is_in_tree = |tree: &CompactRange| {
+            is_void_run_in_tree(SequenceId(tree.size()).next(), SequenceId(end))
+        };
+        self.tree = self.tree.take().filter(is_in_tree);
+        while let Some(mut tree) = self.tree.take_if(|tree| tree.size() < end) {
+            let next = sizes().filter(|size| (tree.size() + 1..=end).contains(size)).min();
+            tree.append_equal(leaf_hash(LeafData::Void), next.unwrap_or(end) - tree.size());
+            self.compare(tree)?;
         }
         Ok(())
     }
 
-    /// Adds a leaf, and compares the tree with the checkpoints of its size.
-    fn append(
-        &mut self,
-        mut tree: CompactRange,
-        leaf: TreeHash,
-    ) -> Result<(), BootstrapFetchError> {
+    /// Compares a tree that has grown with the checkpoints of its size, and keeps it.
+    fn compare(&mut self, tree: CompactRange) -> Result<(), BootstrapFetchError> {
         let originator = self.strand.originator;
-        tree.append(leaf, |_, _| {});
         for checkpoint in self.evidence.of_strand(originator) {
             let signed = checkpoint.signed.checkpoint;
             if signed.size == tree.size() {
@@ -204,5 +202,66 @@ impl StrandReading<'_> {
         }
         self.tree = Some(tree);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+    use hawser_proto::merkle::TreeHash;
+    use hawser_storage::FileHash;
+
+    use super::super::testing::{GROUPS, Maker, PLACES, entry, key};
+    use super::*;
+
+    /// The maker states the end of a strand, and nothing in the snapshot shows it.
+    #[test]
+    fn a_strand_ends_with_its_last_envelope_whatever_the_maker_states() {
+        let maker = Maker::new();
+        let mut manifest = maker.copy();
+        manifest.strands[0].head = SequenceId::MAX;
+        let verified = verify(&maker.place, &manifest, None, &mut |_| {}).unwrap();
+        assert_eq!((verified[0].originator, verified[0].last), (GROUPS, SequenceId(PLACES)));
+    }
+
+    /// Reads a strand of two envelopes, at the first place and at the last one, against this root.
+    fn required(size: u64, root: TreeHash) -> Result<(), BootstrapFetchError> {
+        let node = OriginatorId(100);
+        let of = Checkpoint { node, originator: GROUPS, size, root, time_ns: 5 };
+        let checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+        let signed = MajorityTree { checkpoint, nodes: vec![node] };
+        let (from, through) = (SequenceId(1), SequenceId(size));
+        let chunk = BootstrapChunk { from, through, len_bytes: 1, hash: FileHash([0; 32]) };
+        let stated = BootstrapStrand {
+            originator: GROUPS,
+            head: through,
+            checkpoints: Vec::new(),
+            voids: Vec::new(),
+            chunks: vec![chunk],
+        };
+        let held = [1, size].map(|place| (SequenceId(place), entry(GROUPS, place, 5).bytes));
+        let read: ReadChunk<'_> = &mut |_| Ok(held.to_vec());
+        require_chain_tree(&stated, &signed, read, &mut |_| {})
+    }
+
+    /// The operator of a contract may skip hundreds of millions of places, which honest nodes sign.
+    #[test]
+    fn a_strand_with_many_void_places_is_compared_with_its_tree() {
+        let tree_of = |size: u64| {
+            let leaf = |place| envelope_leaf(&entry(GROUPS, place, 5).bytes).unwrap();
+            let mut tree = CompactRange::default();
+            tree.append(leaf(1), |_, _| {});
+            tree.append_equal(leaf_hash(LeafData::Void), size - 2);
+            tree.append(leaf(size), |_, _| {});
+            tree.root()
+        };
+        let is_other = |it: Result<(), _>| matches!(it, Err(BootstrapFetchError::OtherTree { .. }));
+        for size in [3, 2_000_000, 1 << 28] {
+            required(size, tree_of(size)).unwrap();
+            assert!(is_other(required(size, tree_of(size + 1))), "{size}");
+        }
+        // No node signs this tree, which a run of void places ends.
+        let longer = (1 << 28) + 2;
+        assert!(is_other(required(longer, tree_of(longer))));
     }
 }

@@ -1,13 +1,17 @@
 //! Tests of chain strands in snapshots of honest makers and of liars, and of chain endpoints that contradict each
 //! other. The comparison with a whole chain is tested in `cli/tests/joined.rs`.
 
+use super::super::checkpoints::Evidence;
 use super::super::report::StrandCounts;
 use super::super::testing::{
-    BLOCK, EndpointStatements, GROUPS, IDENTITIES, Maker, OWN, PLACES, append, asked, entry,
+    BLOCK, EndpointStatements, GROUPS, IDENTITIES, Maker, OWN, PLACES, append, asked, entry, key,
     majority, open, registry,
 };
 use super::super::verify;
 use super::*;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
+use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::BootstrapManifest;
 
 /// Takes a strand over into a store, and compares its tree.
@@ -29,6 +33,12 @@ fn taken(
 fn places(store: &Store, originator: OriginatorId, through: u64) -> Vec<(u64, Option<Bytes>)> {
     let get = |place| store.snapshot().get(EnvelopeId::new(originator, SequenceId(place)));
     (1..=through).map(|place| (place, get(place).unwrap())).collect()
+}
+
+/// Returns the event of a place of group messages, as a snapshot gives it.
+fn event_of(place: u64) -> ChainEvent {
+    let at = EnvelopeId::new(GROUPS, SequenceId(place));
+    ChainEvent::of_bytes(at, &entry(GROUPS, place, 5).bytes).unwrap()
 }
 
 /// The envelopes of a strand with their sequence ids.
@@ -99,6 +109,64 @@ fn the_word_of_too_few_nodes_is_no_ground() {
     assert_eq!(majority(&manifest, GROUPS, &[200, 400]).unwrap().end(), SequenceId(6));
     // A strand without any checkpoint is not taken.
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
+}
+
+/// The chain was reorganised, and the strand was cut and read again, after a node had signed its tree.
+#[test]
+fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
+    let maker = Maker::new();
+    let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+    let of = Checkpoint { node, originator: GROUPS, size: 5, root, time_ns: 5 };
+    maker.store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key(node.0)))).unwrap();
+    maker.sign(200, GROUPS, PLACES, &[300]);
+    let manifest = maker.copy();
+    let signed = manifest.strands[0].checkpoints.iter().map(|it| it.signed.checkpoint);
+    let signed: Vec<_> = signed.map(|of| (of.node.0, of.size)).collect();
+    assert_eq!(signed, [(200, PLACES)]);
+    let known = registry(&[100, 200, 300, 400]);
+    let verified = verify(&maker.place, &manifest, Some(&known), &mut |_| {}).unwrap();
+    assert_eq!(verified[0].covered.as_ref().unwrap().signed.checkpoint.size, PLACES);
+}
+
+/// Otherwise the operator of one node, who has several in the registry, would be a majority.
+#[test]
+fn a_key_that_is_registered_for_several_nodes_has_one_word() {
+    let maker = Maker::new();
+    let root = maker.store.snapshot().root(GROUPS, PLACES).unwrap();
+    let (node, twin) = (OriginatorId(100), OriginatorId(300));
+    let of = Checkpoint { node, originator: GROUPS, size: PLACES, root, time_ns: 5 };
+    let mut checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(checkpoint.add_cosignature(of.cosign(twin, 5, &key(node.0))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    // The registry, in which these two have one key, or the second one has that of the new node.
+    let with_key_of = |other: OriginatorId| -> Registry {
+        let record = |it: &NodeRecord| match it.id == twin {
+            true => NodeRecord { public_key: key(other.0).public_key(), ..it.clone() },
+            false => it.clone(),
+        };
+        registry(&[100, 200, 300, 400]).nodes().map(record).collect()
+    };
+    let signed = |manifest: &BootstrapManifest, known: &Registry| {
+        Evidence::of(manifest, known).unwrap().majority_tree(GROUPS, known, OWN)
+    };
+    let twins = with_key_of(node);
+    let error = signed(&maker.copy(), &twins).unwrap_err();
+    let is_alone = |error: &BootstrapFetchError| {
+        matches!(error, BootstrapFetchError::ChainUnsigned { most: 1, wanted: 2, .. })
+    };
+    assert!(is_alone(&error), "{error}");
+    assert!(checkpoint.add_cosignature(of.cosign(OriginatorId(200), 5, &key(200))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    let tree = signed(&maker.copy(), &twins).unwrap();
+    assert_eq!(tree.nodes, [100, 200].map(OriginatorId), "the two keys of the other nodes");
+
+    // The key of the new node is none of another one.
+    let maker = Maker::new();
+    let mut checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(checkpoint.add_cosignature(of.cosign(twin, 5, &key(OWN.0))));
+    maker.store.put_checkpoint(&checkpoint).unwrap();
+    let error = signed(&maker.copy(), &with_key_of(OWN)).unwrap_err();
+    assert!(is_alone(&error), "{error}");
 }
 
 #[test]
@@ -231,6 +299,26 @@ async fn no_endpoint_alone_says_where_the_node_reads_on() {
     let none = EndpointStatements { has_transaction: false, ..truth };
     let (result, _) = compared(&maker, &manifest, vec![none.clone(), none], None, false).await;
     assert!(matches!(result, Err(BootstrapFetchError::NotOnChain { .. })));
+}
+
+/// Nodes that lie together could otherwise hide false events among void places.
+#[tokio::test]
+async fn the_chain_is_asked_for_as_many_envelopes_however_many_places_are_void() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, "new", OWN.0);
+    append(&store, GROUPS, &[event_of(1)]).unwrap();
+    let (from, through, reason) = (SequenceId(2), SequenceId(100), SkipReason::Void);
+    store.commit(&[Change::Skip { originator: GROUPS, from, through, reason }]).unwrap();
+    let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+    let of = Checkpoint { node, originator: GROUPS, size: through.0, root, time_ns: 5 };
+    let checkpoint = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    let signed = MajorityTree { checkpoint, nodes: vec![node] };
+    let said = vec![EndpointStatements::truth(); 2];
+    let contract = asked(said, None, false).await.unwrap();
+    let mut strand = FetchedStrand::new(GROUPS, through, StrandCounts::default());
+    compare(&store, &ChainGrounds { signed, contract }, &mut strand).await.unwrap();
+    let wanted = u64::try_from(ASKED).unwrap() + 1;
+    assert_eq!(strand.of_chain.unwrap().confirmed, wanted, "the only envelope, each time");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //!
 //! Invariant: whenever a part of a strand is written, so is the chain position from which the node continues to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hawser_chain::index::walk::BlockHeader;
@@ -105,8 +105,8 @@ impl FilledChain<'_> {
         stated.chunks.retain(|chunk| chunk.from <= through);
         let mut asked = AskedPlaces::new(through);
         require_chain_tree(&stated, self.signed, read, &mut |envelopes| asked.note(envelopes))?;
-        for (place, bytes) in &asked.found {
-            let at = EnvelopeId::new(stated.originator, *place);
+        for (place, bytes) in asked.all() {
+            let at = EnvelopeId::new(stated.originator, place);
             self.ask(at, bytes)?;
         }
         for chunk in &stated.chunks {
@@ -160,33 +160,45 @@ impl FilledChain<'_> {
     }
 }
 
-/// The sequence ids that are compared with the chain: some random ones, and the last one with an envelope.
+/// The envelopes that are compared with the chain: some random ones, and the last one.
 struct AskedPlaces {
-    wanted: BTreeSet<SequenceId>,
     through: SequenceId,
-    found: BTreeMap<SequenceId, Bytes>,
+    /// The number of envelopes so far. Void sequence ids do not count: nodes that lie together could hide false events
+    /// among them.
+    seen: u64,
+    /// Some of these, each as likely as any other.
+    random: Vec<(SequenceId, Bytes)>,
+    last: Option<(SequenceId, Bytes)>,
 }
 
 impl AskedPlaces {
     fn new(through: SequenceId) -> Self {
-        let random = |_| SequenceId(rand::random_range(1..=through.0.max(1)));
-        Self { wanted: (0..ASKED).map(random).collect(), through, found: BTreeMap::new() }
+        Self { through, seen: 0, random: Vec::with_capacity(ASKED), last: None }
     }
 
-    /// Copies the requested envelopes of a chunk. The bytes of an envelope share the chunk's buffer, so keeping them
+    /// Copies the chosen envelopes of a chunk. The bytes of an envelope share the chunk's buffer, so keeping them
     /// without a copy would keep the whole chunk in memory.
     fn note(&mut self, envelopes: &[(SequenceId, Bytes)]) {
-        for (place, bytes) in envelopes {
-            if self.wanted.contains(place) {
-                self.found.insert(*place, Bytes::copy_from_slice(bytes));
+        let signed = envelopes.partition_point(|(place, _)| *place <= self.through);
+        let copy_of =
+            |(place, bytes): &(SequenceId, Bytes)| (*place, Bytes::copy_from_slice(bytes));
+        for envelope in &envelopes[..signed] {
+            let at = usize::try_from(rand::random_range(0..=self.seen)).unwrap_or(usize::MAX);
+            self.seen += 1;
+            if self.random.len() < ASKED {
+                self.random.push(copy_of(envelope));
+            } else if let Some(earlier) = self.random.get_mut(at) {
+                *earlier = copy_of(envelope);
             }
         }
-        if let Some((place, bytes)) = envelopes.iter().rfind(|(place, _)| *place <= self.through) {
-            // The last envelope of the previous chunk is not the last one any more.
-            let wanted = &self.wanted;
-            self.found.retain(|found, _| wanted.contains(found));
-            self.found.insert(*place, Bytes::copy_from_slice(bytes));
+        if let Some(last) = envelopes[..signed].last() {
+            self.last = Some(copy_of(last));
         }
+    }
+
+    /// Returns each of them once, by sequence id.
+    fn all(&self) -> BTreeMap<SequenceId, &Bytes> {
+        self.random.iter().chain(&self.last).map(|(place, bytes)| (*place, bytes)).collect()
     }
 }
 
@@ -330,10 +342,29 @@ mod tests {
         for chunk in [1..=40, 41..=80, 81..=100_u64] {
             asked.note(&chunk.map(bytes).collect::<Vec<_>>());
         }
-        assert!(asked.found.contains_key(&through));
-        assert!(asked.found.len() <= ASKED + 1 && asked.found.keys().all(|it| *it <= through));
-        let kept = |place: &SequenceId| asked.wanted.contains(place) || *place == through;
-        assert!(asked.found.keys().all(kept));
+        let all = asked.all();
+        assert!(all.contains_key(&through) && all.keys().all(|it| *it <= through));
+        assert!((ASKED..=ASKED + 1).contains(&all.len()), "{}", all.len());
+        assert!(all.iter().all(|(place, kept)| kept[..] == place.0.to_be_bytes()));
+    }
+
+    #[test]
+    fn each_envelope_is_as_likely_to_be_asked_for_and_void_places_are_not() {
+        let mut counts = [0_u32; 40];
+        for _ in 0..1000 {
+            // The places between them are void.
+            let place = |at: u64| SequenceId(at << 40);
+            let mut asked = AskedPlaces::new(SequenceId::MAX);
+            for chunk in [0..13_u64, 13..40] {
+                asked.note(&chunk.map(|at| (place(at + 1), Bytes::new())).collect::<Vec<_>>());
+            }
+            assert_eq!(asked.random.len(), ASKED);
+            for (at, _) in &asked.random {
+                counts[usize::try_from((at.0 >> 40) - 1).unwrap()] += 1;
+            }
+        }
+        // 400 are expected of each, with a deviation of 15.
+        assert!(counts.iter().all(|count| (200..600).contains(count)), "{counts:?}");
     }
 
     /// The maker of a snapshot chooses the length of its chunks.
@@ -341,12 +372,12 @@ mod tests {
     fn what_is_kept_of_a_chunk_does_not_keep_the_chunk_in_memory() {
         let through = SequenceId(3);
         let mut asked = AskedPlaces::new(through);
-        asked.wanted = [SequenceId(1)].into();
         let chunk = Bytes::from(vec![7; 1000]);
         asked.note(&[1, 2, 3].map(|place| (SequenceId(place), chunk.slice(0..10))));
-        assert_eq!(asked.found.keys().collect::<Vec<_>>(), [&SequenceId(1), &through]);
-        assert!(asked.found.values().all(|kept| *kept == chunk[..10]));
+        let all = asked.all();
+        assert_eq!(all.keys().collect::<Vec<_>>(), [1, 2, 3].map(SequenceId).each_ref());
+        assert!(all.values().all(|kept| **kept == chunk[..10]));
         let within = chunk.as_ptr_range();
-        assert!(asked.found.values().all(|kept| !within.contains(&kept.as_ptr())));
+        assert!(all.values().all(|kept| !within.contains(&kept.as_ptr())));
     }
 }
