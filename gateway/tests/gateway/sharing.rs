@@ -311,6 +311,36 @@ async fn a_topic_that_has_moved_at_one_gateway_has_moved_at_the_other() {
     assert_eq!(at_third, after);
 }
 
+/// Each of two gateways remembers another node of a topic, and Redis has none, or a text of a stranger.
+#[tokio::test]
+async fn a_topic_that_redis_has_lost_is_shared_again_and_stays_at_one_node() {
+    for is_emptied in [true, false] {
+        let redis = RedisServer::start();
+        let (first, second) = two(&redis, 2, |_| {}).await;
+        let before = id_of(&second.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+        first.node_of(before).becomes(Manner::Fails);
+        let after = id_of(&first.publish(vec![message(1, "moves")]).await.unwrap()[0]).0;
+        assert_ne!(after, before);
+        first.node_of(before).becomes(Manner::Honest);
+        let mut connection = redis.connect().await;
+        if is_emptied {
+            redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+        } else {
+            let topics = format!("{}:topic:*", base());
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(topics).query_async(&mut connection).await.unwrap();
+            assert_eq!(keys.len(), 1);
+            let mut set = redis::cmd("SET");
+            set.arg(&keys[0]).arg("no node");
+            set.query_async::<()>(&mut connection).await.unwrap();
+        }
+        let at_first = id_of(&first.publish(vec![message(1, "stays")]).await.unwrap()[0]).0;
+        assert_eq!(at_first, after);
+        let at_second = id_of(&second.publish(vec![message(1, "and here?")]).await.unwrap()[0]).0;
+        assert_eq!(at_second, after, "readers find the topic at one node");
+    }
+}
+
 #[tokio::test]
 async fn a_gateway_whose_sender_is_halted_says_so_and_publishes_to_nodes() {
     let net = Net::start(1).await;
