@@ -17,6 +17,7 @@ use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
+use super::waiting::{WaitGuard, Waiting};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
@@ -84,37 +85,6 @@ struct NewPayload {
     previous: Option<watch::Receiver<Progress>>,
     caller: CallerId,
     waiting: Waiting,
-}
-
-/// Counts the requests that wait for a payload. Clones share one count.
-#[derive(Debug, Clone, Default)]
-struct Waiting(Arc<watch::Sender<usize>>);
-
-impl Waiting {
-    /// Counts one more request until the guard is dropped.
-    fn wait(&self) -> WaitGuard {
-        self.0.send_modify(|count| *count += 1);
-        WaitGuard(self.clone())
-    }
-
-    fn is_abandoned(&self) -> bool {
-        *self.0.borrow() == 0
-    }
-
-    /// Waits until no request waits any more.
-    async fn abandoned(&self) {
-        // Never fails: `self` keeps the sender.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-/// Counts one request that waits for a payload, until it is dropped.
-struct WaitGuard(Waiting);
-
-impl Drop for WaitGuard {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
-    }
 }
 
 /// An attempt to publish a payload. Requests with an equal payload wait for the same attempt.
@@ -472,7 +442,7 @@ impl ChainPath {
     }
 
     /// Allows a payload to be sent again that was seen on the chain: nodes drop it, or do not show it within
-    /// [`LOST_AFTER`], as after a reorganisation of the chain.
+    /// [`LOST_AFTER`], as after a reorganisation of the chain. It is not sent if that has moved its transaction.
     fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
         let Some(known) = self.on_chain.get(key) else { return };
         let is_lost = match result {
@@ -527,13 +497,26 @@ impl ChainPath {
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let _running = self.running.begin();
-        let since = Instant::now();
-        let written = writer.publish(*topic, payload.clone()).await;
-        // A further attempt joins the earlier transaction, so its time would not be that of a payload.
-        if is_first {
-            self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
-        }
-        let on_chain = written?;
+        // A reorganisation may have moved the transaction. Another one would be paid for, too.
+        let moved = match before.filter(|_| is_first) {
+            Some(KnownOnChain { place, .. }) => {
+                let found = writer.find(*topic, payload.clone(), place.transaction_hash).await;
+                found.filter(|found| found.sequence_id != place.sequence_id)
+            }
+            None => None,
+        };
+        let on_chain = match moved {
+            Some(moved) => moved,
+            None => {
+                let since = Instant::now();
+                let written = writer.publish(*topic, payload.clone()).await;
+                // A further attempt joins the earlier transaction, so its time would not be that of a payload.
+                if is_first {
+                    self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
+                }
+                written?
+            }
+        };
         drop(pass);
         let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
         self.on_chain.insert(*key, known);
