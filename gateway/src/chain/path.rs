@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use hawser_chain::admin::WeiPerGas;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dropped::DropCheck;
-use super::item::{ChainItem, ChainResult};
+use super::item::{ChainItem, ChainResult, strand_of};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
@@ -228,19 +228,20 @@ impl ChainPath {
             return; // most requests are for nodes alone, which share thousands of ids
         }
         let shared: BTreeMap<ClientKey, LandedEnvelope> = shared.iter().copied().collect();
-        let known: BTreeMap<PayloadKey, (&Bytes, LandedEnvelope)> = payloads
+        let known: BTreeMap<PayloadKey, (ChainTopic, &Bytes, LandedEnvelope)> = payloads
             .into_iter()
             .filter_map(|(topic, payload)| {
                 let key = payload_key(payload);
-                Some((key, (payload, self.landed(topic, payload, &key, &shared)?)))
+                Some((key, (topic, payload, self.landed(topic, payload, &key, &shared)?)))
             })
             .collect();
-        let known: Vec<(&Bytes, LandedEnvelope)> = known.into_values().collect();
+        let known: Vec<_> = known.into_iter().collect();
         let recalled = async {
             for known in known.chunks(ASKS_MAX) {
-                let asked = known.iter().map(async |(payload, landed)| {
-                    if let Some(envelope) = self.shown_at(payload, *landed).await {
-                        self.record_found(payload, envelope);
+                let asked = known.iter().map(async |(key, (topic, payload, landed))| {
+                    match self.shown_at(payload, *landed).await {
+                        Some(envelope) => self.record_found(payload, envelope),
+                        None => self.find_shared(*key, *topic, payload, *landed).await,
                     }
                 });
                 futures_util::future::join_all(asked).await;
@@ -297,6 +298,25 @@ impl ChainPath {
             }
         }
         None
+    }
+
+    /// Looks at the chain for a payload that another gateway has put there, and that no node shows where Redis has it:
+    /// a reorganisation may have moved it, or no node can be asked. The chain has to show it in its transaction.
+    async fn find_shared(
+        &self,
+        key: PayloadKey,
+        topic: ChainTopic,
+        payload: &Bytes,
+        landed: LandedEnvelope,
+    ) {
+        let (Some(writer), Some(transaction)) = (&self.writer, landed.transaction) else { return };
+        if self.on_chain.get(&key).is_some() {
+            return; // this gateway has put it there itself
+        }
+        if let Some(place) = writer.find(topic, payload.clone(), transaction).await {
+            let known = KnownOnChain { place, since: Instant::now(), is_lost: false };
+            self.on_chain.insert(key, known);
+        }
     }
 
     /// Returns the current price of gas; 0 without a chain.
@@ -568,13 +588,6 @@ impl ChainPath {
 /// Returns true if nodes have shown or dropped a payload. The next one of its topic can then be judged after it.
 fn is_settled(progress: &Progress) -> bool {
     matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
-}
-
-fn strand_of(topic: ChainTopic) -> OriginatorId {
-    match topic {
-        ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
-        ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
-    }
 }
 
 fn weight_of(payload: &Bytes) -> usize {

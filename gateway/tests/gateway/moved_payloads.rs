@@ -7,7 +7,9 @@ use std::time::Duration;
 use hawser_gateway::GatewaySettings;
 
 use super::fake_node::id_of;
-use super::fixture::{Net, SOON, SpoiltWhile, identity_update, until};
+use super::fixture::{Net, SOON, SpoiltWhile, commit, identity_update, until};
+use super::redis_server::RedisServer;
+use super::sharing::two;
 
 /// Otherwise the payload would be on the chain twice, and paid for twice.
 #[tokio::test]
@@ -48,4 +50,31 @@ async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again
     let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (1, 2));
     assert_eq!(net.chain.given.load(Relaxed), 1, "it is sent once");
+}
+
+/// Redis has the place before a reorganisation, and no node shows the payload there.
+#[tokio::test]
+async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_not_sent_again() {
+    let redis = RedisServer::start();
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.shown_timeout = Duration::from_millis(200);
+    };
+    let (first, second) = two(&redis, 1, adjust).await;
+    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    assert!(first.publish(payload.clone()).await.is_err(), "no node shows it");
+    assert_eq!(chain.count(), 1);
+    chain.moved_by.store(1, Relaxed);
+    chain.finds.store(true, Relaxed);
+    chain.shown_by(0, &first.nodes).await;
+    let waiting = async {
+        // Like a client, repeats a request that ends before the gateway hears of the envelope.
+        loop {
+            if let Ok(answer) = second.publish(payload.clone()).await {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
+    assert_eq!(id_of(&answer[0]), (0, 2));
+    assert_eq!(chain.given.load(Relaxed), 1, "it is sent once");
 }
