@@ -271,6 +271,40 @@ async fn a_time_in_redis_that_is_still_to_come_does_not_keep_buckets_from_fillin
     }
 }
 
+/// The texts of a stranger are no numbers, or say that far more was taken than a bucket has.
+#[tokio::test]
+async fn texts_of_strangers_in_redis_end_no_limit_and_keep_no_bucket_from_filling() {
+    for limit in ["envelopes_per_hour = 2", "envelopes_per_hour_by_kind = { message = 2 }"] {
+        for (time, left) in [("x", "x"), ("0", "-1e18")] {
+            let redis = RedisServer::start();
+            let policy = policies(&format!("[default]\n{limit}"));
+            let (first, second) = two(&redis, 1, policy).await;
+            assert_eq!(code(&first, "a").await, Code::Ok);
+            let mut connection = redis.connect().await;
+            let of_caller = format!("{}:rl:*", base());
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(of_caller).query_async(&mut connection).await.unwrap();
+            let mut written = 0;
+            for key in keys {
+                let value = match key.rsplit(':').next() {
+                    Some("ts") => time.to_owned(),
+                    Some("2") => left.to_owned(),
+                    Some("3600000") => format!("{time} {left}"),
+                    _ => continue, // counts of the hour and the day
+                };
+                let mut set = redis::cmd("SET");
+                set.arg(key).arg(value).query_async::<()>(&mut connection).await.unwrap();
+                written += 1;
+            }
+            assert!(written > 0);
+            assert_eq!(code(&second, "b").await, Code::Ok, "{limit}: {left}");
+            assert_eq!(code(&first, "c").await, Code::Ok, "{limit}: {left}");
+            let refused = code(&second, "d").await;
+            assert_eq!(refused, Code::ResourceExhausted, "{limit}: {left}: they count together");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_redis_each_gateway_goes_on_with_its_own_limits() {
     let redis = RedisServer::start();
