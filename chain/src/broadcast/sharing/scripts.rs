@@ -57,8 +57,10 @@ redis.call('HSET', S, 'seq', s(seq), 'since', s(since), 'n:' .. me, s(calls))
 if server ~= '' then redis.call('HSET', S, 'server', server) end
 
 -- A call that has put transactions on record since the amount was taken has told a later one, which stays.
+-- No call is overtaken by a million others: a higher number is a stranger's.
 local cost = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
-if place > get(S, 'p:' .. me) then
+local later = get(S, 'p:' .. me)
+if place > later or later > place + 1000000 then
   cost = spent
   redis.call('HSET', S, 'p:' .. me, s(place))
 end
@@ -173,7 +175,8 @@ for k = 1, #ARGV - i + 1 do
   local digest = ARGV[i + k - 1]
   local done, at = redis.call('GET', KEYS[7 + k]), redis.call('HGET', P, digest)
   local owner = at and redis.call('HGET', O, at)
-  if done then
+  -- A text of another form is a stranger's.
+  if done and #done == 65 and string.match(done, '^[mu]%x+$') then
     given[#given + 1] = string.sub(done, 1, 1)
     given[#given + 1] = string.sub(done, 2)
   elseif owner and string.match(owner, '|(.*)$') == digest then
@@ -254,7 +257,7 @@ for k = 1, #all, 2 do
 end
 -- A later amount was told meanwhile, which may have these in it: the higher one counts until the next is told.
 local later = number(redis.call('HGET', S, 'p:' .. me))
-if later > place then
+if later > place and later <= place + 1000000 then
   local told = number(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$'))
   own, place = math.max(own, told), later
 end
@@ -496,6 +499,42 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(epoch().await, settled);
         }
+    }
+
+    /// Otherwise the gas of an hour would only rise, and reach the ceiling some time.
+    #[tokio::test]
+    async fn a_number_that_a_stranger_has_raised_does_not_keep_the_cost_of_the_hour_from_falling() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let told = |wei, number| {
+            let spent = HourCost { sum: Wei(wei), number };
+            SyncRequest { held: vec![5], spent, ..SyncRequest::default() }
+        };
+        assert!(given(&process, &[], &told(8, 1)).await.is_empty());
+        let number = format!("p:{}", process.me);
+        let raised = [(number.as_str(), "500000000000000")];
+        write(&redis, &process, &raised).await;
+        assert!(given(&process, &[], &told(0, 2)).await.is_empty());
+        assert_eq!(recorded(&process, 10, 3).await, SharedRecord::Recorded, "told by a sync");
+        write(&redis, &process, &raised).await;
+        assert_eq!(recorded(&process, 10, 4).await, SharedRecord::Recorded, "told by a record");
+    }
+
+    /// Otherwise the payload would wait for as long as the text is there.
+    #[tokio::test]
+    async fn a_result_of_another_form_keeps_no_payload_from_its_nonce() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let payload = B256::repeat_byte(3);
+        let wanted = vec![(JobId(1), payload)];
+        let request = SyncRequest { floor: Some(0), wanted, ..SyncRequest::default() };
+        assert_eq!(given(&process, &[], &request).await, [(JobId(1), Share::Later)]);
+        // All processes have had the time to say what they hold.
+        write(&redis, &process, &[("since", "0")]).await;
+        let mut set = redis::cmd("SET");
+        set.arg(process.result_key(Some(payload))).arg("m, says a stranger");
+        set.query_async::<()>(&mut stranger(&redis).await).await.unwrap();
+        assert_eq!(given(&process, &[], &request).await, [(JobId(1), Share::Nonce(0))]);
     }
 
     /// Records a transaction with nonce 5 against a ceiling of 10 wei. Repeats the call while Redis is too busy to
