@@ -50,8 +50,6 @@ const RESULTS_PER_CALL: usize = 2000;
 /// The largest answer, in bytes. A guess: several times what [`scripts::SYNC`] returns of the transactions that ended
 /// processes have left.
 const ANSWER_LEN_BYTES_MAX: usize = 64 << 20;
-/// The end of the counts that scripts read, which have at most 15 digits. A count from there on is a stranger's.
-const COUNTS_END: u64 = 1_000_000_000_000_000;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
@@ -218,8 +216,8 @@ impl SharedNonces {
         let digests = request.wanted.iter().map(|(_, digest)| Some(*digest));
         let keys = self.keys_with(digests);
         let answer: SyncAnswer = self.link.eval(CALL_MAX, scripts::SYNC, &keys, &arguments).await?;
-        remember(&self.seen, answer.calls_of_all);
-        remember(&self.calls, answer.own_calls);
+        scripts::remember(&self.seen, answer.calls_of_all);
+        scripts::remember(&self.calls, answer.own_calls);
         let adopted = answer.adopted.chunks_exact(2).filter_map(|pair| {
             let nonce = std::str::from_utf8(&pair[0]).ok()?.parse().ok()?;
             Some((nonce, split_raws(&pair[1])))
@@ -256,7 +254,7 @@ impl SharedNonces {
         }
         let answer = self.link.eval(CALL_MAX, scripts::RECORD, &self.keys, &arguments).await?;
         let (calls, spent, recorded): (u64, Vec<u8>, Vec<u64>) = answer;
-        remember(&self.calls, calls);
+        scripts::remember(&self.calls, calls);
         let spent = read_wei(&spent).unwrap_or(hour.max);
         let of_place = |place: usize| match recorded.get(place) {
             Some(1) => SharedRecord::Recorded,
@@ -276,7 +274,7 @@ impl SharedNonces {
         }
         let keys = self.keys_with(finished.iter().map(|finished| finished.payload));
         let calls: u64 = self.link.eval(CALL_MAX, scripts::FINISH, &keys, &arguments).await?;
-        remember(&self.calls, calls);
+        scripts::remember(&self.calls, calls);
         Ok(())
     }
 
@@ -309,15 +307,6 @@ impl SharedNonces {
 
     fn result_key(&self, digest: Option<B256>) -> String {
         format!("{}:result:{}", self.base, digest.map(alloy::hex::encode).unwrap_or_default())
-    }
-}
-
-/// Remembers the highest count that Redis has returned. Forgets it after a count that a stranger has written: compared
-/// with that one, every later state would look older.
-fn remember(highest: &AtomicU64, returned: u64) {
-    match returned < COUNTS_END {
-        true => _ = highest.fetch_max(returned, Relaxed),
-        false => highest.store(0, Relaxed),
     }
 }
 

@@ -9,6 +9,21 @@
 //!
 //! All times are those of Redis, so the clocks of processes do not matter.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The end of the counts that scripts read, which have at most 15 digits. A count from there on is a stranger's.
+const COUNTS_END: u64 = 1_000_000_000_000_000;
+
+/// Remembers the highest count that a script has returned. Forgets it after a count that a stranger has written:
+/// compared with that one, every later state would look older.
+pub(super) fn remember(highest: &AtomicU64, returned: u64) {
+    match returned < COUNTS_END {
+        true => _ = highest.fetch_max(returned, Relaxed),
+        false => highest.store(0, Relaxed),
+    }
+}
+
 /// Registers a heartbeat and assigns nonces.
 ///
 /// Arguments: the process; the time in ms after which a silent process is considered gone; the highest `seq` seen; the
@@ -374,9 +389,10 @@ mod tests {
 
     use super::super::redis_process::RedisServer;
     use super::super::{
-        COUNTS_END, FinishedNonce, HourCost, JobId, Share, SharedEnd, SharedHour, SharedNonces,
-        SharedRecord, SharedTransaction, SyncRequest,
+        FinishedNonce, HourCost, JobId, Share, SharedEnd, SharedHour, SharedNonces, SharedRecord,
+        SharedTransaction, SyncRequest,
     };
+    use super::COUNTS_END;
     use crate::admin::Wei;
     use crate::redis_link::RedisAccess;
 
