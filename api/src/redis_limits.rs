@@ -36,13 +36,19 @@ const ANSWER_LEN_BYTES_MAX: usize = 64 << 10;
 /// the milliseconds after which the same call fits; 0 if it was taken.
 ///
 /// The time counts up to that of Redis: a process whose clock is ahead would otherwise write times from which on the
-/// calls of the others add no tokens.
+/// calls of the others add no tokens. A time that is still to come by the clock of Redis was written before that clock
+/// was set back, or by another program: tokens are added from now on then.
 const TAKE: &str = r"
 local t, a, k, wait, writes = redis.call('TIME'), 2, 1, 0, {}
-local now = math.min(tonumber(ARGV[1]), tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
+local latest = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = math.min(tonumber(ARGV[1]), latest)
 while a <= #ARGV do
   local buckets, time = tonumber(ARGV[a]), KEYS[k]
   local last = tonumber(redis.call('GET', time) or now)
+  if last > latest then
+    redis.call('SET', time, string.format('%.0f', now), 'KEEPTTL')
+    last = now
+  end
   local elapsed, longest = math.max(0, now - last), 1
   a, k = a + 1, k + 1
   for _ = 1, buckets do

@@ -229,8 +229,9 @@ impl RedisLink {
         answer
     }
 
-    /// Makes the next call connect anew. Calls in progress keep their connection.
-    fn forget_connection(&self) {
+    /// Makes the next call connect anew, because another server may be at the address by now. Calls in progress keep
+    /// their connection.
+    pub fn forget_connection(&self) {
         if let Ok(mut connection) = self.connection.try_lock() {
             *connection = None;
         }

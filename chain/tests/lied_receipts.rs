@@ -139,3 +139,31 @@ async fn an_endpoint_that_has_stopped_holds_up_nothing_for_long() {
         assert_eq!(count(&pair).await, u64::from(SENT) + 1, "each payload is paid for once");
     }
 }
+
+/// A result of minutes ago is looked for once more: a reorganisation may have moved it, or the endpoint that showed it
+/// may have made it up.
+#[tokio::test]
+async fn a_payload_is_found_in_its_transaction_if_two_endpoints_show_it_there() {
+    let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+    let proxies = join_all((0..2).map(|seed| Proxy::start(pair.app.endpoint(), seed))).await;
+    let settings = BroadcastSettings::new(urls(&proxies), &at.addresses);
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    let sent = broadcaster.group_message(group(1), payload(1)).await.unwrap();
+    let hash = sent.transaction_hash;
+    let find = async |of, it| broadcaster.find_group_message(group(of), payload(it), hash).await;
+    let mut found = None;
+    for _ in 0..60 {
+        // On a busy machine an endpoint may answer late, which counts as no answer.
+        found = find(1, 1).await;
+        if found.is_some() {
+            break;
+        }
+    }
+    assert_eq!(found, Some(sent));
+    assert_eq!(find(1, 2).await, None, "the transaction has another payload");
+    assert_eq!(find(2, 1).await, None, "it is of another group");
+    let unknown = alloy::primitives::B256::repeat_byte(9);
+    assert_eq!(broadcaster.find_group_message(group(1), payload(1), unknown).await, None);
+    proxies[0].set(|faults| *faults = LIAR);
+    assert_eq!(find(1, 1).await, None, "one endpoint alone shows it");
+}

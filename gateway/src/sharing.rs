@@ -34,8 +34,8 @@ use crate::landed::{self, ClientKey, LandedEnvelope, OF_CHAIN, OF_NODES, PlaceMe
 /// The digest under which the node of a topic is stored.
 pub(crate) type TopicKey = [u8; 16];
 
-/// Time for which the node of a topic is kept after its last change, seconds. A guess: a day longer than readers
-/// are usually behind.
+/// Time for which the node of a topic is kept after it was written, seconds. A guess: a day longer than readers are
+/// usually behind.
 const TOPIC_KEPT_S: u64 = 7 * 86_400;
 /// Age at which the shared state is read again. A guess: a client needs longer to give up at one gateway and to ask
 /// the next one.
@@ -167,6 +167,8 @@ pub(crate) struct SharedKnowledge {
     asked_at: Instant,
     /// The nodes of topics.
     pub(crate) nodes: Vec<(TopicKey, OriginatorId)>,
+    /// The topics without a node in Redis.
+    pub(crate) unplaced: Vec<TopicKey>,
     /// The ids of envelopes that were published.
     pub(crate) places: Vec<(ClientKey, LandedEnvelope)>,
 }
@@ -174,7 +176,8 @@ pub(crate) struct SharedKnowledge {
 impl Default for SharedKnowledge {
     /// Returns an empty answer as of now.
     fn default() -> Self {
-        Self { asked_at: Instant::now(), nodes: Vec::new(), places: Vec::new() }
+        let (nodes, unplaced, places) = (Vec::new(), Vec::new(), Vec::new());
+        Self { asked_at: Instant::now(), nodes, unplaced, places }
     }
 }
 
@@ -294,10 +297,10 @@ impl GatewayShare {
         (next().unwrap_or(none), std::iter::from_fn(next))
     }
 
-    /// Writes the ids of published envelopes, and the nodes of topics that have moved. Returns the entries that
-    /// another gateway had written before, with the same id or the same transaction; that gateway has them in a
-    /// bill. An envelope may have several ids, so each entry is returned with the id of this request. Returns none
-    /// if Redis does not answer.
+    /// Writes the ids of published envelopes, and the nodes of topics that have moved or that Redis lacks. Returns the
+    /// entries that another gateway had written before, with the same id or the same transaction; that gateway has
+    /// them in a bill. An envelope may have several ids, so each entry is returned with the id of this request.
+    /// Returns none if Redis does not answer.
     pub(crate) async fn tell(
         &self,
         places: &[(ClientKey, LandedEnvelope)],
@@ -449,11 +452,13 @@ impl QueryPart<'_> {
     fn read(&self, answers: Vec<OpAnswer>, known: &mut SharedKnowledge) {
         let mut answers = answers.into_iter();
         if !self.topics.is_empty() {
-            let nodes: Option<Vec<Option<u32>>> = read(answers.next().flatten());
-            let nodes = self.topics.iter().zip(nodes.unwrap_or_default());
-            known
-                .nodes
-                .extend(nodes.filter_map(|(topic, node)| Some((*topic, OriginatorId(node?)))));
+            let nodes: Option<Vec<Option<Vec<u8>>>> = read(answers.next().flatten());
+            for (topic, text) in self.topics.iter().zip(nodes.unwrap_or_default()) {
+                match text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u32>().ok()) {
+                    Some(node) => known.nodes.push((*topic, OriginatorId(node))),
+                    None => known.unplaced.push(*topic),
+                }
+            }
         }
         for (_, digests) in self.looked_up() {
             let places: Option<Vec<Option<Vec<u8>>>> = read(answers.next().flatten());

@@ -155,6 +155,30 @@ async fn a_clock_that_is_ahead_keeps_no_tokens_from_the_callers_of_another_proce
     panic!("no token was added");
 }
 
+/// Redis had another clock before a failover to a replica, or another program has written the time.
+#[tokio::test]
+async fn a_time_in_redis_that_is_still_to_come_keeps_no_tokens_from_a_caller() {
+    let redis = Redis::start();
+    let node = redis.node().await;
+    let mut client = node.query().await;
+    let request = pb::GetNewestEnvelopeRequest::default;
+    while client.get_newest_envelope(request()).await.is_ok() {}
+    let direct = redis::Client::open(redis.settings().url).unwrap();
+    let mut direct = direct.get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*:ts").query_async(&mut direct).await.unwrap();
+    assert_eq!(keys.len(), 1);
+    let mut set = redis::cmd("SET");
+    set.arg(&keys[0]).arg("9000000000000").arg("KEEPTTL");
+    set.query_async::<()>(&mut direct).await.unwrap();
+    for _ in 0..10 {
+        node.clock.advance(1); // so that the node asks Redis again
+        if client.get_newest_envelope(request()).await.is_ok() {
+            return;
+        }
+    }
+    panic!("no token was added");
+}
+
 /// A refused call costs its caller next to nothing. Callers without tokens could keep Redis so busy with their calls
 /// that it answers late, and then all calls pass.
 #[tokio::test]

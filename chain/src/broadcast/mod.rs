@@ -48,7 +48,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, Bytes, keccak256};
+use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use hawser_proto::{GroupId, InboxId};
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +59,7 @@ use crate::endpoints::Endpoints;
 use crate::spending::CeilingError;
 use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
+use heads::EndpointHeads;
 pub(crate) use nonces::{PRICE_FACTOR_MAX, replacement_price};
 use outcome::BroadcastResult;
 pub use outcome::{
@@ -66,6 +67,7 @@ pub use outcome::{
 };
 use payload::{BroadcasterContracts, PayloadTopic};
 use poll::PollRequest;
+use receipts::MinedPayload;
 use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
@@ -89,6 +91,7 @@ const AHEAD_MAX: u64 = 1000;
 #[derive(Clone)]
 pub struct Broadcaster {
     state: Arc<BroadcasterState>,
+    contracts: BroadcasterContracts,
     commands: mpsc::Sender<DriverCommand>,
     wait_max: Duration,
 }
@@ -153,7 +156,7 @@ impl Broadcaster {
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
         let driver = Driver::new(state.clone(), contracts, key, record, sharing, settings.spending);
         tokio::spawn(driver.run(receiver));
-        Ok(Self { state, commands, wait_max: settings.wait_max })
+        Ok(Self { state, contracts, commands, wait_max: settings.wait_max })
     }
 
     /// Returns the account that sends the transactions.
@@ -228,6 +231,46 @@ impl Broadcaster {
         payload: Bytes,
     ) -> Result<BroadcastReceipt, BroadcastError> {
         self.send(PayloadTopic::Inbox(inbox), payload).await
+    }
+
+    /// Looks for a payload of a group in a transaction of an earlier result. A reorganisation of the chain may have
+    /// moved it. Returns its present place, if two endpoints show it there, or the only one that is configured.
+    pub async fn find_group_message(
+        &self,
+        group: GroupId,
+        payload: Bytes,
+        transaction: B256,
+    ) -> Option<BroadcastReceipt> {
+        self.find(PayloadTopic::Group(group), payload, transaction).await
+    }
+
+    /// Looks for an identity update of an inbox; see [`find_group_message`](Self::find_group_message).
+    pub async fn find_identity_update(
+        &self,
+        inbox: InboxId,
+        payload: Bytes,
+        transaction: B256,
+    ) -> Option<BroadcastReceipt> {
+        self.find(PayloadTopic::Inbox(inbox), payload, transaction).await
+    }
+
+    async fn find(
+        &self,
+        topic: PayloadTopic,
+        payload: Bytes,
+        transaction_hash: B256,
+    ) -> Option<BroadcastReceipt> {
+        let Self { state, contracts, .. } = self;
+        // Those that have stopped count too: one alone must not keep a payload off the chain for ever.
+        let all = EndpointHeads::new(state.endpoints.display_urls()).following();
+        let (shown, _) = poll::mined(&state.endpoints, transaction_hash, &all).await;
+        let Some(MinedPayload::Receipt { receipt, block_time_s }) = shown else { return None };
+        let call = contracts.call(topic, payload);
+        let mut logs = receipt.inner.logs().iter();
+        let sequence_id =
+            logs.find_map(|log| contracts.sequence_id_of(topic, &call, &log.inner))?;
+        let block_number = receipt.block_number.unwrap_or_default();
+        Some(BroadcastReceipt { sequence_id, transaction_hash, block_number, block_time_s })
     }
 
     /// Stops the task at once and releases the record. The next broadcaster with the same record

@@ -216,8 +216,8 @@ impl SharedNonces {
         let digests = request.wanted.iter().map(|(_, digest)| Some(*digest));
         let keys = self.keys_with(digests);
         let answer: SyncAnswer = self.link.eval(CALL_MAX, scripts::SYNC, &keys, &arguments).await?;
-        self.seen.fetch_max(answer.calls_of_all, Relaxed);
-        self.calls.fetch_max(answer.own_calls, Relaxed);
+        scripts::remember(&self.seen, answer.calls_of_all);
+        scripts::remember(&self.calls, answer.own_calls);
         let adopted = answer.adopted.chunks_exact(2).filter_map(|pair| {
             let nonce = std::str::from_utf8(&pair[0]).ok()?.parse().ok()?;
             Some((nonce, split_raws(&pair[1])))
@@ -254,7 +254,7 @@ impl SharedNonces {
         }
         let answer = self.link.eval(CALL_MAX, scripts::RECORD, &self.keys, &arguments).await?;
         let (calls, spent, recorded): (u64, Vec<u8>, Vec<u64>) = answer;
-        self.calls.fetch_max(calls, Relaxed);
+        scripts::remember(&self.calls, calls);
         let spent = read_wei(&spent).unwrap_or(hour.max);
         let of_place = |place: usize| match recorded.get(place) {
             Some(1) => SharedRecord::Recorded,
@@ -274,7 +274,7 @@ impl SharedNonces {
         }
         let keys = self.keys_with(finished.iter().map(|finished| finished.payload));
         let calls: u64 = self.link.eval(CALL_MAX, scripts::FINISH, &keys, &arguments).await?;
-        self.calls.fetch_max(calls, Relaxed);
+        scripts::remember(&self.calls, calls);
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::{Bytes, OriginatorId};
 
 use super::writer::ChainPublishError;
 use crate::bill::BillEntry;
@@ -24,3 +24,11 @@ pub(crate) struct ChainItem {
 
 /// The result for one payload: the originator envelope that a node shows, or the error.
 pub(crate) type ChainResult = Result<OriginatorEnvelope, ChainPublishError>;
+
+/// Returns the strand of a topic's payloads.
+pub(super) fn strand_of(topic: ChainTopic) -> OriginatorId {
+    match topic {
+        ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
+        ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
+    }
+}

@@ -6,6 +6,7 @@
 //! - `recent`: the payloads that were sent recently, with their results;
 //! - `record`: the payloads on the chain, in a file;
 //! - `path`: the steps of a payload from the request to the response; `topic_turns`: the turns of callers at a topic;
+//!   `waiting`: the requests that wait for a payload;
 //! - `confirm`: waits until nodes show a payload; `dropped`: decides that they never will.
 //!
 //! Invariant: a payload that was sent is followed to its result even if the request that sent it ends. A client
@@ -18,6 +19,7 @@ mod path;
 mod recent;
 mod record;
 mod topic_turns;
+mod waiting;
 mod writer;
 
 pub(crate) use item::ChainItem;

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use hawser_chain::admin::WeiPerGas;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dropped::DropCheck;
-use super::item::{ChainItem, ChainResult};
+use super::item::{ChainItem, ChainResult, strand_of};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
+use super::waiting::{WaitGuard, Waiting};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
@@ -84,37 +85,6 @@ struct NewPayload {
     previous: Option<watch::Receiver<Progress>>,
     caller: CallerId,
     waiting: Waiting,
-}
-
-/// Counts the requests that wait for a payload. Clones share one count.
-#[derive(Debug, Clone, Default)]
-struct Waiting(Arc<watch::Sender<usize>>);
-
-impl Waiting {
-    /// Counts one more request until the guard is dropped.
-    fn wait(&self) -> WaitGuard {
-        self.0.send_modify(|count| *count += 1);
-        WaitGuard(self.clone())
-    }
-
-    fn is_abandoned(&self) -> bool {
-        *self.0.borrow() == 0
-    }
-
-    /// Waits until no request waits any more.
-    async fn abandoned(&self) {
-        // Never fails: `self` keeps the sender.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-/// Counts one request that waits for a payload, until it is dropped.
-struct WaitGuard(Waiting);
-
-impl Drop for WaitGuard {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
-    }
 }
 
 /// An attempt to publish a payload. Requests with an equal payload wait for the same attempt.
@@ -258,19 +228,20 @@ impl ChainPath {
             return; // most requests are for nodes alone, which share thousands of ids
         }
         let shared: BTreeMap<ClientKey, LandedEnvelope> = shared.iter().copied().collect();
-        let known: BTreeMap<PayloadKey, (&Bytes, LandedEnvelope)> = payloads
+        let known: BTreeMap<PayloadKey, (ChainTopic, &Bytes, LandedEnvelope)> = payloads
             .into_iter()
             .filter_map(|(topic, payload)| {
                 let key = payload_key(payload);
-                Some((key, (payload, self.landed(topic, payload, &key, &shared)?)))
+                Some((key, (topic, payload, self.landed(topic, payload, &key, &shared)?)))
             })
             .collect();
-        let known: Vec<(&Bytes, LandedEnvelope)> = known.into_values().collect();
+        let known: Vec<_> = known.into_iter().collect();
         let recalled = async {
             for known in known.chunks(ASKS_MAX) {
-                let asked = known.iter().map(async |(payload, landed)| {
-                    if let Some(envelope) = self.shown_at(payload, *landed).await {
-                        self.record_found(payload, envelope);
+                let asked = known.iter().map(async |(key, (topic, payload, landed))| {
+                    match self.shown_at(payload, *landed).await {
+                        Some(envelope) => self.record_found(payload, envelope),
+                        None => self.find_shared(*key, *topic, payload, *landed).await,
                     }
                 });
                 futures_util::future::join_all(asked).await;
@@ -327,6 +298,25 @@ impl ChainPath {
             }
         }
         None
+    }
+
+    /// Looks at the chain for a payload that another gateway has put there, and that no node shows where Redis has it:
+    /// a reorganisation may have moved it, or no node can be asked. The chain has to show it in its transaction.
+    async fn find_shared(
+        &self,
+        key: PayloadKey,
+        topic: ChainTopic,
+        payload: &Bytes,
+        landed: LandedEnvelope,
+    ) {
+        let (Some(writer), Some(transaction)) = (&self.writer, landed.transaction) else { return };
+        if self.on_chain.get(&key).is_some() {
+            return; // this gateway has put it there itself
+        }
+        if let Some(place) = writer.find(topic, payload.clone(), transaction).await {
+            let known = KnownOnChain { place, since: Instant::now(), is_lost: false };
+            self.on_chain.insert(key, known);
+        }
     }
 
     /// Returns the current price of gas; 0 without a chain.
@@ -472,7 +462,7 @@ impl ChainPath {
     }
 
     /// Allows a payload to be sent again that was seen on the chain: nodes drop it, or do not show it within
-    /// [`LOST_AFTER`], as after a reorganisation of the chain.
+    /// [`LOST_AFTER`], as after a reorganisation of the chain. It is not sent if that has moved its transaction.
     fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
         let Some(known) = self.on_chain.get(key) else { return };
         let is_lost = match result {
@@ -527,13 +517,26 @@ impl ChainPath {
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let _running = self.running.begin();
-        let since = Instant::now();
-        let written = writer.publish(*topic, payload.clone()).await;
-        // A further attempt joins the earlier transaction, so its time would not be that of a payload.
-        if is_first {
-            self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
-        }
-        let on_chain = written?;
+        // A reorganisation may have moved the transaction. Another one would be paid for, too.
+        let moved = match before.filter(|_| is_first) {
+            Some(KnownOnChain { place, .. }) => {
+                let found = writer.find(*topic, payload.clone(), place.transaction_hash).await;
+                found.filter(|found| found.sequence_id != place.sequence_id)
+            }
+            None => None,
+        };
+        let on_chain = match moved {
+            Some(moved) => moved,
+            None => {
+                let since = Instant::now();
+                let written = writer.publish(*topic, payload.clone()).await;
+                // A further attempt joins the earlier transaction, so its time would not be that of a payload.
+                if is_first {
+                    self.metrics.written(*topic).observe(since.elapsed().as_secs_f64());
+                }
+                written?
+            }
+        };
         drop(pass);
         let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
         self.on_chain.insert(*key, known);
@@ -585,13 +588,6 @@ impl ChainPath {
 /// Returns true if nodes have shown or dropped a payload. The next one of its topic can then be judged after it.
 fn is_settled(progress: &Progress) -> bool {
     matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
-}
-
-fn strand_of(topic: ChainTopic) -> OriginatorId {
-    match topic {
-        ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
-        ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
-    }
 }
 
 fn weight_of(payload: &Bytes) -> usize {

@@ -21,6 +21,15 @@ pub trait ChainWriter: Send + Sync + 'static {
         payload: Bytes,
     ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>>;
 
+    /// Looks for a payload that was on the chain in this transaction, and that nodes do not show where it was. Returns
+    /// its present place, or `None` if it is not certain that the transaction is on the chain.
+    fn find(
+        &self,
+        topic: ChainTopic,
+        payload: Bytes,
+        transaction: TransactionHash,
+    ) -> BoxFuture<'_, Option<OnChain>>;
+
     /// Checks that the chain's endpoints answer now. The error is a text for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
 

@@ -186,16 +186,20 @@ impl Nodes {
         known.iter().for_each(|(topic, node)| self.0.placements.learn(*topic, *node));
     }
 
-    /// Records that a node has published envelopes of these topics. Returns those that have moved, which have to be
-    /// shared with the other gateways.
+    /// Records that a node has published envelopes of these topics, each with true if Redis has no node for it. Returns
+    /// those that have to be shared with the other gateways: they have moved, or Redis has lost their nodes.
     pub(crate) fn record_published<'a>(
         &self,
-        topics: impl Iterator<Item = &'a Topic>,
+        topics: impl Iterator<Item = (&'a Topic, bool)>,
         node: OriginatorId,
         failed: &BTreeSet<OriginatorId>,
     ) -> Vec<(TopicKey, OriginatorId)> {
-        let moved = topics.filter(|topic| self.place(topic, node, failed));
-        moved.map(|topic| (topic_key(topic), node)).collect()
+        let moved = topics.filter(|(topic, is_unplaced)| {
+            let has_moved = self.place(topic, node, failed);
+            has_moved || (*is_unplaced && self.0.placements.get(topic) == Some(node))
+        });
+        let moved: BTreeSet<_> = moved.map(|(topic, _)| (topic_key(topic), node)).collect();
+        moved.into_iter().collect()
     }
 
     /// Records that a node has published an envelope of a topic. The topic leaves its last node only

@@ -231,7 +231,7 @@ impl NodeAttempt {
                 unpaid.push(item.bill.clone());
             }
         }
-        let topics = placed.iter().map(|(item, _)| &item.topic);
+        let topics = placed.iter().map(|(item, _)| (&item.topic, item.is_topic_unplaced));
         let moved = self.context.nodes.record_published(topics, self.node.id(), unable);
         let known = self.tell_others(placed, &moved).await;
         for (item, placed) in placed.iter_mut() {
@@ -255,7 +255,7 @@ impl NodeAttempt {
         BillEntry::give_back_all(&unpaid).await;
     }
 
-    /// Shares the ids of envelopes, and the topics that have `moved`, with the other gateways. Callers are answered
+    /// Shares the ids of envelopes, and the nodes of topics in `moved`, with the other gateways. Callers are answered
     /// after this, because their next request may go to any gateway. Returns the ids that another gateway has
     /// shared before. Envelopes that are repeats at this gateway are left out: the request that published them
     /// shares them, and would otherwise take the entry for another gateway's.

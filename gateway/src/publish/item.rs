@@ -14,6 +14,8 @@ pub(crate) struct PublishItem {
     /// Index in the request.
     pub(crate) index: usize,
     pub(crate) topic: Topic,
+    /// True if Redis has no node for the topic, so other gateways are told of it even if it has not moved.
+    pub(crate) is_topic_unplaced: bool,
     pub(crate) client: Bytes,
     /// The key of `client`. It is computed once: envelopes may have megabytes.
     pub(crate) key: ClientKey,

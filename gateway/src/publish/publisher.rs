@@ -110,7 +110,7 @@ impl NodePublisher {
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
-        items: Vec<PublishItem>,
+        mut items: Vec<PublishItem>,
         known: SharedKnowledge,
     ) -> Vec<PublishResult> {
         if items.is_empty() {
@@ -121,7 +121,7 @@ impl NodePublisher {
             let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
             return items.into_iter().map(refused).collect();
         };
-        self.learn(&items, known).await;
+        self.learn(&mut items, known).await;
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
@@ -131,15 +131,21 @@ impl NodePublisher {
         results
     }
 
-    /// Learns the nodes of topics, and the ids of envelopes that other gateways have published. Queries the shared
-    /// state again if the request has waited at the gate meanwhile.
-    async fn learn(&self, items: &[PublishItem], mut known: SharedKnowledge) {
+    /// Learns the nodes of topics, which topics have none in Redis, and the ids of envelopes that other gateways have
+    /// published. Queries the shared state again if the request has waited at the gate meanwhile.
+    async fn learn(&self, items: &mut [PublishItem], mut known: SharedKnowledge) {
         let Some(share) = self.context.nodes.share() else { return };
         if !known.is_fresh() {
             let query = self.query(items.iter().map(|item| (&item.topic, item.key)));
             known = share.known(&query).await;
         }
         self.context.nodes.learn_placements(&known.nodes);
+        if !known.unplaced.is_empty() {
+            let unplaced: BTreeSet<_> = known.unplaced.iter().copied().collect();
+            for item in items.iter_mut() {
+                item.is_topic_unplaced = unplaced.contains(&topic_key(&item.topic));
+            }
+        }
         if known.places.is_empty() {
             return;
         }

@@ -184,6 +184,7 @@ impl PublishService {
                     for_nodes.push(PublishItem {
                         index,
                         topic,
+                        is_topic_unplaced: false,
                         client,
                         key,
                         retention_days,

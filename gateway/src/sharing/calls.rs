@@ -39,6 +39,8 @@ const LATE_WORDS_MAX: usize = 200_000;
 /// Calculated: a call has some thousand keys and arguments, and an answer has at most 200 bytes for each. Several late
 /// answers may be awaited at a time, so a higher bound would add up.
 pub const REDIS_ANSWER_LEN_BYTES_MAX: usize = 4 << 20;
+/// The code with which a Redis that is a replica refuses to write. Specified: replication of Redis.
+const REPLICA_CODE: &[u8] = b"READONLY";
 /// Time for which a late answer is awaited. A guess: a Redis that does not answer for longer has been replaced.
 const LATE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,17 @@ pub(super) type OpAnswer = Option<Value>;
 /// Converts an answer; `None` if the operation failed or the answer has another form.
 pub(super) fn read<T: FromRedisValue>(answer: OpAnswer) -> Option<T> {
     redis::from_redis_value(answer?).ok()
+}
+
+/// Returns true if an operation failed because this Redis is a replica: after a failover, the connection may still lead
+/// to the former primary.
+fn is_of_replica(answer: &Value) -> bool {
+    match answer {
+        Value::BulkString(text) => {
+            text.windows(REPLICA_CODE.len()).any(|part| part == REPLICA_CODE)
+        }
+        _ => false,
+    }
 }
 
 /// Receives the answers, one for each operation. It is dropped without a call if Redis is not asked or never
@@ -249,7 +262,10 @@ impl SharedCalls {
         }
         match answer {
             Ok(answers) => {
-                if !is_late {
+                if answers.iter().any(is_of_replica) {
+                    self.link.forget_connection();
+                    self.pause(&"it is a replica, which takes no changes");
+                } else if !is_late {
                     self.resume();
                 }
                 self.pass_on(answers, hearing);
@@ -285,7 +301,7 @@ impl SharedCalls {
         self.now_ms() < self.paused_until_ms.load(Relaxed)
     }
 
-    fn pause(&self, error: &RedisLinkError) {
+    fn pause(&self, error: &dyn fmt::Display) {
         self.failures.inc();
         if self.paused_until_ms.swap(self.now_ms() + PAUSE_MS, Relaxed) == 0 {
             tracing::warn!(code = "redis_gone", %error, "Redis does not answer: each gateway applies \
@@ -308,8 +324,48 @@ impl SharedCalls {
 }
 
 #[cfg(test)]
+#[path = "../../../dial/tests/scripted_redis/mod.rs"]
+mod scripted_redis;
+
+#[cfg(test)]
 mod tests {
+    use hawser_chain::redis_link::RedisAccess;
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    /// After a failover, the first connection leads to a replica, and the second one to the new primary.
+    #[tokio::test]
+    async fn a_redis_that_became_a_replica_is_left_for_the_one_at_its_address() {
+        let url = scripted_redis::start(|name, connections| match (name, connections) {
+            ("EVAL", 1) => {
+                let text = "READONLY You can't write against a read only replica.";
+                format!("*1\r\n${}\r\n{text}\r\n", text.len()).into_bytes()
+            }
+            ("EVAL", _) => b"*1\r\n*1\r\n:7\r\n".to_vec(),
+            ("SCRIPT", _) => b"$3\r\nabc\r\n".to_vec(),
+            _ => b"+PONG\r\n".to_vec(),
+        });
+        let long = Duration::from_secs(60);
+        let access =
+            RedisAccess { url: url.await, key_prefix: String::new(), connect_timeout: long };
+        let link = RedisLink::connect(&access, REDIS_ANSWER_LEN_BYTES_MAX).await.unwrap();
+        let failures = Counter::default();
+        let calls = Arc::new(SharedCalls::new(Arc::new(link), long, failures.clone()));
+        let tell = async || {
+            let (sender, receiver) = oneshot::channel();
+            let op = SharedOp { name: "adjust", keys: Vec::new(), arguments: Vec::new() };
+            // In pauses as well.
+            calls.tell(vec![op], move |answers| {
+                let _ = sender.send(answers); // the test waits for them
+            });
+            receiver.await.unwrap()
+        };
+        assert_eq!(tell().await, [None::<Value>]);
+        assert_eq!(failures.get(), 1);
+        assert_eq!(tell().await, [Some(Value::Array(vec![Value::Int(7)]))]);
+        assert_eq!(failures.get(), 1);
+    }
 
     fn group(name: &'static str, arguments: usize) -> OpGroup {
         let op = SharedOp { name, keys: Vec::new(), arguments: vec![Vec::new(); arguments] };

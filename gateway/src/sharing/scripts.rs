@@ -41,6 +41,12 @@ pub(super) const CALL: &str = r"
 local ops, t = {}, redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 
+-- Others can write here too: a text that is no number counts as none, and no bucket is emptier than empty.
+local function number(text, default) return tonumber(text or '') or default end
+local function level(text, capacity)
+  return math.max(0, math.min(capacity, number(text, capacity)))
+end
+
 function ops.take(key, arg, keys, arguments)
   local writes, counts, groups = {}, {}, tonumber(ARGV[arg + 1])
   arg, arguments = arg + 1, arguments - 1
@@ -52,13 +58,13 @@ function ops.take(key, arg, keys, arguments)
       local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
       if capacity >= 0 then
         if costs[1] > capacity then return {group, b, -1} end
-        last = last or tonumber(redis.call('GET', KEYS[k + 1]) or now)
+        last = last or number(redis.call('GET', KEYS[k + 1]), now)
         if last > now then
           local life = math.max(tonumber(ARGV[a + 2]), tonumber(ARGV[a + 4]))
           redis.call('SET', KEYS[k + 1], string.format('%.0f', now), 'PX', life)
           last = now
         end
-        local left = tonumber(redis.call('GET', KEYS[k + 2 + b]) or capacity)
+        local left = level(redis.call('GET', KEYS[k + 2 + b]), capacity)
         left = math.min(capacity, left + (now - last) * capacity / window) - costs[1]
         if left < 0 then return {group, b, math.ceil(-left * window / capacity)} end
         writes[#writes + 1] = {KEYS[k + 2 + b], string.format('%.17g', left), window}
@@ -75,7 +81,7 @@ function ops.take(key, arg, keys, arguments)
       for at = 1, 3 do
         local limit = tonumber(ARGV[a + 6 + 3 * of_day + at])
         if at == 1 and of_day == 0 then limit = -1 end
-        local sum = tonumber(used[at] or '0') + costs[at]
+        local sum = number(used[at], 0) + costs[at]
         if limit >= 0 and sum > limit then
           return {group, at + 3 * of_day, costs[at] <= limit and length - now % length or -1}
         end
@@ -90,7 +96,7 @@ function ops.take(key, arg, keys, arguments)
     local window, cost = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
     if cost > capacity then return {group, 6 + b, -1} end
     local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
-    last, left = tonumber(last or now), tonumber(left or capacity)
+    last, left = number(last, now), level(left, capacity)
     if last > now then
       redis.call('SET', bucket, string.format('%.0f %.17g', now, left), 'PX', window)
       last = now
@@ -123,7 +129,7 @@ function ops.give_tokens_back(key, arg, keys, arguments)
       local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
       local life = capacity >= 0 and redis.call('PTTL', bucket) or 0
       if life > 0 then
-        local left = tonumber(redis.call('GET', bucket))
+        local left = level(redis.call('GET', bucket), capacity)
         left = returned(left, capacity, window, cost, elapsed)
         redis.call('SET', bucket, string.format('%.17g', left), 'PX', life)
       end
@@ -135,7 +141,7 @@ function ops.give_tokens_back(key, arg, keys, arguments)
     local life = redis.call('PTTL', bucket)
     local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
     if life > 0 and last then
-      left = returned(tonumber(left), capacity, window, cost, elapsed)
+      left = returned(level(left, capacity), capacity, window, cost, elapsed)
       redis.call('SET', bucket, string.format('%s %.17g', last, left), 'PX', life)
     end
   end
@@ -147,7 +153,7 @@ function ops.adjust(key, arg, keys)
     if redis.call('EXISTS', KEYS[at]) == 1 then
       local used, after = redis.call('HMGET', KEYS[at], 'e', 'p', 'g'), {}
       for part = 1, 3 do
-        local sum = tonumber(used[part] or '0') + tonumber(ARGV[arg + 1]) * tonumber(ARGV[arg + 1 + part])
+        local sum = number(used[part], 0) + tonumber(ARGV[arg + 1]) * tonumber(ARGV[arg + 1 + part])
         after[part] = string.format('%.0f', math.min(1152921504606846976, math.max(0, sum)))
       end
       redis.call('HSET', KEYS[at], 'e', after[1], 'p', after[2], 'g', after[3])

@@ -273,6 +273,10 @@ pub(crate) struct FakeChain {
     pub(crate) given: AtomicUsize,
     /// Number of places by which a reorganisation has moved every payload. The transactions stay the same.
     pub(crate) moved_by: AtomicU64,
+    /// If set, its endpoints show transactions that were sent before.
+    pub(crate) finds: AtomicBool,
+    /// Number of payloads that were looked for in their transactions.
+    pub(crate) sought: AtomicUsize,
     /// Errors to return instead of the next answers, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas.
@@ -364,6 +368,22 @@ impl ChainWriter for FakeChain {
             Ok(OnChain { sequence_id, transaction_hash: TRANSACTION, block_time_s: 1_750_000_000 })
         }
         .boxed()
+    }
+
+    fn find(
+        &self,
+        _: ChainTopic,
+        payload: Bytes,
+        transaction_hash: TransactionHash,
+    ) -> BoxFuture<'_, Option<OnChain>> {
+        self.sought.fetch_add(1, Relaxed);
+        let shown = self.finds.load(Relaxed) && transaction_hash == TRANSACTION;
+        let place = self.taken.lock().iter().position(|(_, known)| shown && *known == payload);
+        let found = place.map(|place| {
+            let sequence_id = SequenceId(self.sequence_of(place));
+            OnChain { sequence_id, transaction_hash, block_time_s: 1_750_000_000 }
+        });
+        std::future::ready(found).boxed()
     }
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {

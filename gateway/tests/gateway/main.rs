@@ -10,6 +10,7 @@ mod fixture;
 mod floods;
 mod late_redis;
 mod lateness;
+mod moved_payloads;
 mod policies;
 #[path = "../../../tests/src/harness/ports.rs"]
 #[allow(dead_code, unreachable_pub, reason = "other programs of tests use the rest")]

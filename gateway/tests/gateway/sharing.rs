@@ -271,6 +271,40 @@ async fn a_time_in_redis_that_is_still_to_come_does_not_keep_buckets_from_fillin
     }
 }
 
+/// The texts of a stranger are no numbers, or say that far more was taken than a bucket has.
+#[tokio::test]
+async fn texts_of_strangers_in_redis_end_no_limit_and_keep_no_bucket_from_filling() {
+    for limit in ["envelopes_per_hour = 2", "envelopes_per_hour_by_kind = { message = 2 }"] {
+        for (time, left) in [("x", "x"), ("0", "-1e18")] {
+            let redis = RedisServer::start();
+            let policy = policies(&format!("[default]\n{limit}"));
+            let (first, second) = two(&redis, 1, policy).await;
+            assert_eq!(code(&first, "a").await, Code::Ok);
+            let mut connection = redis.connect().await;
+            let of_caller = format!("{}:rl:*", base());
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(of_caller).query_async(&mut connection).await.unwrap();
+            let mut written = 0;
+            for key in keys {
+                let value = match key.rsplit(':').next() {
+                    Some("ts") => time.to_owned(),
+                    Some("2") => left.to_owned(),
+                    Some("3600000") => format!("{time} {left}"),
+                    _ => continue, // counts of the hour and the day
+                };
+                let mut set = redis::cmd("SET");
+                set.arg(key).arg(value).query_async::<()>(&mut connection).await.unwrap();
+                written += 1;
+            }
+            assert!(written > 0);
+            assert_eq!(code(&second, "b").await, Code::Ok, "{limit}: {left}");
+            assert_eq!(code(&first, "c").await, Code::Ok, "{limit}: {left}");
+            let refused = code(&second, "d").await;
+            assert_eq!(refused, Code::ResourceExhausted, "{limit}: {left}: they count together");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_redis_each_gateway_goes_on_with_its_own_limits() {
     let redis = RedisServer::start();
@@ -309,6 +343,36 @@ async fn a_topic_that_has_moved_at_one_gateway_has_moved_at_the_other() {
     let third = first.beside(ordered, |ports| ports.redis = Some(link)).await;
     let at_third = id_of(&third.publish(vec![message(1, "late")]).await.unwrap()[0]).0;
     assert_eq!(at_third, after);
+}
+
+/// Each of two gateways remembers another node of a topic, and Redis has none, or a text of a stranger.
+#[tokio::test]
+async fn a_topic_that_redis_has_lost_is_shared_again_and_stays_at_one_node() {
+    for is_emptied in [true, false] {
+        let redis = RedisServer::start();
+        let (first, second) = two(&redis, 2, |_| {}).await;
+        let before = id_of(&second.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+        first.node_of(before).becomes(Manner::Fails);
+        let after = id_of(&first.publish(vec![message(1, "moves")]).await.unwrap()[0]).0;
+        assert_ne!(after, before);
+        first.node_of(before).becomes(Manner::Honest);
+        let mut connection = redis.connect().await;
+        if is_emptied {
+            redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+        } else {
+            let topics = format!("{}:topic:*", base());
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(topics).query_async(&mut connection).await.unwrap();
+            assert_eq!(keys.len(), 1);
+            let mut set = redis::cmd("SET");
+            set.arg(&keys[0]).arg("no node");
+            set.query_async::<()>(&mut connection).await.unwrap();
+        }
+        let at_first = id_of(&first.publish(vec![message(1, "stays")]).await.unwrap()[0]).0;
+        assert_eq!(at_first, after);
+        let at_second = id_of(&second.publish(vec![message(1, "and here?")]).await.unwrap()[0]).0;
+        assert_eq!(at_second, after, "readers find the topic at one node");
+    }
 }
 
 #[tokio::test]

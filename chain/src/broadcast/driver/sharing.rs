@@ -23,6 +23,22 @@ use crate::broadcast::slots::{
 use crate::redis_link::RedisLinkError;
 use crate::spending::CeilingError;
 
+/// The length of the transactions from which on no further nonce's are recorded again in the same call. A guess, as for
+/// those that are taken over: a call has a second.
+const AGAIN_BYTES: usize = 8_000_000;
+
+/// Returns the first of these nonces whose transactions one call records again. All transactions of a nonce go
+/// together: a process that takes it over must know each of them.
+fn first_part(nonces: BTreeSet<u64>, bytes_of: impl Fn(u64) -> usize) -> Vec<u64> {
+    let mut bytes = 0;
+    let fits = |nonce: &u64| {
+        let before = bytes;
+        bytes += bytes_of(*nonce);
+        before < AGAIN_BYTES
+    };
+    nonces.into_iter().take_while(fits).collect()
+}
+
 impl Driver {
     /// Returns the time of the next sync of shared nonces; `None` while one is running or nonces are not shared.
     pub(super) fn sync_at(&self) -> Option<Instant> {
@@ -117,10 +133,10 @@ impl Driver {
         if !response.lost.is_empty() {
             tracing::debug!(nonces = ?response.lost, "another process has taken over nonces of this one");
         }
-        for nonce in response.lost {
-            self.nonces.lost(nonce);
+        for nonce in &response.lost {
+            self.nonces.lost(*nonce);
         }
-        self.record_again(&response.unrecorded).await;
+        self.record_again(&response.unrecorded, &response.lost).await;
         self.tell_results_again().await;
     }
 
@@ -301,9 +317,15 @@ impl Driver {
     }
 
     /// Records again the transactions that Redis has lost and those whose recording it has not confirmed. The latter
-    /// are then sent.
-    async fn record_again(&mut self, lost: &[u64]) {
-        let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
+    /// are then sent. The next syncs record those for which this call has no room. Nonces in `taken` belong to other
+    /// processes, so their records are refused.
+    async fn record_again(&mut self, lost: &[u64], taken: &[u64]) {
+        let unrecorded = self.nonces.unrecorded().filter(|nonce| !taken.contains(nonce));
+        let nonces: BTreeSet<u64> = lost.iter().copied().chain(unrecorded).collect();
+        let bytes_of = |nonce: u64| -> usize {
+            self.nonces.signed_of(nonce).iter().map(|signed| signed.raw.len()).sum()
+        };
+        let nonces = first_part(nonces, bytes_of);
         let Some(sharing) = &mut self.sharing else { return };
         let slots: HashMap<u64, Option<B256>> = sharing.slots.values().copied().collect();
         let of_nonce = |nonce: &u64| {
@@ -443,5 +465,19 @@ impl Driver {
         *self.state.halt.lock() = None;
         self.nonces.pause(false);
         self.nonces.invalidate();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_transactions_are_recorded_again_in_parts_of_whole_nonces() {
+        let part = |nonces: std::ops::Range<u64>, each| first_part(nonces.collect(), |_| each);
+        assert!(part(3..3, 1).is_empty());
+        assert_eq!(part(3..6, 200_000), [3, 4, 5]);
+        assert_eq!(part(3..60, 3_000_000), [3, 4, 5]);
+        assert_eq!(part(3..6, usize::MAX / 2), [3], "one in any case");
     }
 }

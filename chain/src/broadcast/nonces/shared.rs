@@ -90,7 +90,9 @@ impl Nonces {
         purpose: NoncePurpose,
         signed: Vec<SignedTransaction>,
     ) -> Option<SlotId> {
-        if self.slots.contains_key(&nonce) || nonce > self.pending.saturating_add(AHEAD_MAX) {
+        // The count of mined transactions is polled more often than that of pending ones.
+        let floor = self.pending.max(self.mined);
+        if self.slots.contains_key(&nonce) || nonce > floor.saturating_add(AHEAD_MAX) {
             return None;
         }
         if let NoncePurpose::Payload(job) = purpose {
@@ -291,6 +293,25 @@ mod tests {
         assert_eq!(nonces.fill(2, now), None, "it is not of the gap");
         assert!(nonces.fill(3, now).is_some() && nonces.fill(4, now).is_some());
         assert_eq!(nonces.fill(3, now), None, "it is in use");
+    }
+
+    /// This process has sent all transactions until now, so it has not counted pending ones since its start. Another
+    /// process has ended right after it had got a nonce.
+    #[test]
+    fn a_nonce_is_taken_over_long_after_pending_transactions_were_counted() {
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        nonces.share();
+        let counted = |mined, pending| AccountState {
+            counts: vec![AccountCounts { mined, pending, is_proven: false }],
+            ..whole()
+        };
+        assert!(nonces.polled(&counted(0, Some(0)), Duration::ZERO).is_empty());
+        assert!(nonces.polled(&counted(5000, None), Duration::ZERO).is_empty());
+        assert_eq!(nonces.floor(), Some(5000));
+        let purpose = NoncePurpose::Payload(JOB);
+        assert!(nonces.adopt(6001, purpose, vec![transaction()]).is_none(), "it is too far ahead");
+        assert!(nonces.adopt(5001, purpose, vec![transaction()]).is_some());
+        assert_eq!(nonces.latest(JOB), Some(transaction().hash));
     }
 
     #[test]

@@ -9,6 +9,21 @@
 //!
 //! All times are those of Redis, so the clocks of processes do not matter.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The end of the counts that scripts read, which have at most 15 digits. A count from there on is a stranger's.
+const COUNTS_END: u64 = 1_000_000_000_000_000;
+
+/// Remembers the highest count that a script has returned. Forgets it after a count that a stranger has written:
+/// compared with that one, every later state would look older.
+pub(super) fn remember(highest: &AtomicU64, returned: u64) {
+    match returned < COUNTS_END {
+        true => _ = highest.fetch_max(returned, Relaxed),
+        false => highest.store(0, Relaxed),
+    }
+}
+
 /// Registers a heartbeat and assigns nonces.
 ///
 /// Arguments: the process; the time in ms after which a silent process is considered gone; the highest `seq` seen; the
@@ -57,8 +72,10 @@ redis.call('HSET', S, 'seq', s(seq), 'since', s(since), 'n:' .. me, s(calls))
 if server ~= '' then redis.call('HSET', S, 'server', server) end
 
 -- A call that has put transactions on record since the amount was taken has told a later one, which stays.
+-- No call is overtaken by a million others: a higher number is a stranger's.
 local cost = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
-if place > get(S, 'p:' .. me) then
+local later = get(S, 'p:' .. me)
+if place > later or later > place + 1000000 then
   cost = spent
   redis.call('HSET', S, 'p:' .. me, s(place))
 end
@@ -173,7 +190,8 @@ for k = 1, #ARGV - i + 1 do
   local digest = ARGV[i + k - 1]
   local done, at = redis.call('GET', KEYS[7 + k]), redis.call('HGET', P, digest)
   local owner = at and redis.call('HGET', O, at)
-  if done then
+  -- A text of another form is a stranger's.
+  if done and #done == 65 and string.match(done, '^[mu]%x+$') then
     given[#given + 1] = string.sub(done, 1, 1)
     given[#given + 1] = string.sub(done, 2)
   elseif owner and string.match(owner, '|(.*)$') == digest then
@@ -226,6 +244,15 @@ return {redis.call('HGET', S, 'epoch') or '', s(seq), s(calls), lost, unrecorded
 /// another process owns the nonce, 2 if the cost would exceed the ceiling.
 pub(super) const RECORD: &str = r"
 local S, O, R, P, me, out = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], {}
+-- Others can write here too: a text that is no number above 0 counts for 0.
+local function number(text)
+  local n = tonumber(text or '0') or 0
+  return n > 0 and n or 0
+end
+local function count(text)
+  local n = number(text)
+  return n < 1e15 and n or 0
+end
 local most, own, place, others = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 0
 local t, hour = redis.call('TIME'), 3600000
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
@@ -234,19 +261,19 @@ for k = 1, #all, 2 do
   local who = string.match(all[k], '^w:(.*)$')
   if who and who ~= me then
     local at, wei = string.match(all[k + 1], '^(%d+)|(.*)$')
-    at = tonumber(at or '') or 0
+    at = number(at)
     -- What a process that has ended told last counts for an hour more. The clock of Redis may have been set back.
     if now - at >= hour or at - now >= hour then
       redis.call('HDEL', S, all[k])
     else
-      others = others + (tonumber(wei) or 0)
+      others = others + number(wei)
     end
   end
 end
 -- A later amount was told meanwhile, which may have these in it: the higher one counts until the next is told.
-local later = tonumber(redis.call('HGET', S, 'p:' .. me) or '-1')
-if later > place then
-  local told = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
+local later = number(redis.call('HGET', S, 'p:' .. me))
+if later > place and later <= place + 1000000 then
+  local told = number(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$'))
   own, place = math.max(own, told), later
 end
 local is_over = false
@@ -273,8 +300,11 @@ end
 if own > 0 then redis.call('HSET', S, 'w:' .. me, string.format('%.0f|%.17g', now, own)) end
 redis.call('HSET', S, 'p:' .. me, string.format('%.0f', place))
 -- On an older state the count stays behind, so that the next sync notices it.
-local calls = tonumber(redis.call('HGET', S, 'n:' .. me) or '0')
-if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 1) end
+local calls = count(redis.call('HGET', S, 'n:' .. me))
+if calls >= tonumber(ARGV[2]) then
+  calls = calls + 1
+  redis.call('HSET', S, 'n:' .. me, string.format('%.0f', calls))
+end
 return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 ";
 
@@ -287,7 +317,12 @@ return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 /// remember. Keys besides the common ones: for each nonce the key of its result.
 /// Returns the count of its own calls.
 pub(super) const FINISH: &str = r"
-local O, R, P, F, me = KEYS[2], KEYS[3], KEYS[4], KEYS[7], ARGV[1]
+local S, O, R, P, F, me = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7], ARGV[1]
+-- Others can write here too: a text that is no count counts for 0.
+local function count(text)
+  local n = tonumber(text or '0') or 0
+  return n > 0 and n < 1e15 and n or 0
+end
 local k = 8
 for i = 4, #ARGV, 3 do
   local nonce, digest, result = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -303,8 +338,8 @@ for i = 4, #ARGV, 3 do
     if result == '' then
       redis.call('ZADD', F, nonce, nonce)
     else
-      local used = tonumber(redis.call('HGET', KEYS[1], 'used') or '0')
-      redis.call('HSET', KEYS[1], 'used', string.format('%.0f', math.max(used, tonumber(nonce) + 1)))
+      local used = count(redis.call('HGET', S, 'used'))
+      redis.call('HSET', S, 'used', string.format('%.0f', math.max(used, tonumber(nonce) + 1)))
     end
   end
   if #result > 1 then
@@ -315,8 +350,11 @@ for i = 4, #ARGV, 3 do
   end
   k = k + 1
 end
-local calls = tonumber(redis.call('HGET', KEYS[1], 'n:' .. me) or '0')
-if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', KEYS[1], 'n:' .. me, 1) end
+local calls = count(redis.call('HGET', S, 'n:' .. me))
+if calls >= tonumber(ARGV[2]) then
+  calls = calls + 1
+  redis.call('HSET', S, 'n:' .. me, string.format('%.0f', calls))
+end
 return string.format('%.0f', calls)
 ";
 
@@ -347,22 +385,51 @@ return 0
 mod tests {
     use std::time::Duration;
 
-    use alloy::primitives::{Address, B256};
+    use alloy::primitives::{Address, B256, Bytes};
 
     use super::super::redis_process::RedisServer;
-    use super::super::{FinishedNonce, JobId, Share, SharedEnd, SharedNonces, SyncRequest};
+    use super::super::{
+        FinishedNonce, HourCost, JobId, Share, SharedEnd, SharedHour, SharedNonces, SharedRecord,
+        SharedTransaction, SyncRequest,
+    };
+    use super::COUNTS_END;
+    use crate::admin::Wei;
     use crate::redis_link::RedisAccess;
 
-    /// A process that was stopped for minutes gives up a payload, which another one has seen mined meanwhile.
-    #[tokio::test]
-    async fn a_process_that_knows_of_no_outcome_takes_none_back() {
-        let redis = RedisServer::start();
+    async fn process(redis: &RedisServer) -> SharedNonces {
         let access = RedisAccess {
             url: redis.url(),
             key_prefix: "test:".into(),
             connect_timeout: Duration::from_secs(60),
         };
-        let process = SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap();
+        SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap()
+    }
+
+    /// Returns a connection of a stranger.
+    async fn stranger(redis: &RedisServer) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(redis.url()).unwrap();
+        // On a busy machine answers take long.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(60)))
+            .set_response_timeout(None);
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+
+    /// Writes fields of the state like a stranger.
+    async fn write(redis: &RedisServer, process: &SharedNonces, fields: &[(&str, &str)]) {
+        let mut command = redis::cmd("HSET");
+        command.arg(process.keys[0].as_str());
+        for (field, text) in fields {
+            command.arg(*field).arg(*text);
+        }
+        command.query_async::<()>(&mut stranger(redis).await).await.unwrap();
+    }
+
+    /// A process that was stopped for minutes gives up a payload, which another one has seen mined meanwhile.
+    #[tokio::test]
+    async fn a_process_that_knows_of_no_outcome_takes_none_back() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
         let [given_up, later, mined] = [1, 2, 4].map(B256::repeat_byte);
         let payload = B256::repeat_byte(3);
         let request = SyncRequest { wanted: vec![(JobId(1), payload)], ..SyncRequest::default() };
@@ -375,6 +442,131 @@ mod tests {
             let finished = [FinishedNonce { nonce: 5, payload: Some(payload), end }];
             assert_eq!(given(&process, &finished, &request).await, [(JobId(1), known)]);
         }
+    }
+
+    /// Otherwise one text that a stranger has written once would keep a process from ending a nonce, and from each
+    /// heartbeat, which follows the end.
+    #[tokio::test]
+    async fn texts_of_strangers_in_the_state_keep_no_process_from_ending_a_nonce() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let own_calls = format!("n:{}", process.me);
+        let payload = B256::repeat_byte(3);
+        let wanted = vec![(JobId(1), payload)];
+        let request = SyncRequest { held: vec![5], wanted, ..SyncRequest::default() };
+        assert_eq!(given(&process, &[], &request).await, [(JobId(1), Share::Later)]);
+        for (number, text) in (1..).zip(["x", "", "nan", "inf", "-7", "1e300", "12.5", "007"]) {
+            write(&redis, &process, &[("used", text), (own_calls.as_str(), text)]).await;
+            let mined = B256::repeat_byte(number);
+            let end = SharedEnd::Mined(mined);
+            let finished = [FinishedNonce { nonce: 5, payload: Some(payload), end }];
+            let known = [(JobId(1), Share::Mined(mined))];
+            assert_eq!(given(&process, &finished, &request).await, known, "{text:?}");
+        }
+    }
+
+    /// Otherwise the sum of others would be no number, which exceeds no ceiling, or lower than what they have spent.
+    #[tokio::test]
+    async fn texts_of_strangers_in_the_state_neither_stop_records_nor_lower_the_cost_of_the_hour() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let own_fields = ["p", "n"].map(|name| format!("{name}:{}", process.me));
+        let request = SyncRequest { held: vec![5], ..SyncRequest::default() };
+        assert!(given(&process, &[], &request).await.is_empty());
+        for (number, text) in (1..).zip(["x", "", "nan", "-7", "-1e300"]) {
+            let (seconds, _): (u64, u64) =
+                redis::cmd("TIME").query_async(&mut stranger(&redis).await).await.unwrap();
+            let of_others = format!("{seconds}000|{text}");
+            let fields =
+                [(&*own_fields[0], text), (&*own_fields[1], text), ("w:other", &*of_others)];
+            write(&redis, &process, &fields).await;
+            let refused = recorded(&process, 11, 2 * number).await;
+            assert!(matches!(refused, SharedRecord::TooExpensive(_)), "{text:?}");
+            write(&redis, &process, &fields).await;
+            let fits = recorded(&process, 10, 2 * number + 1).await;
+            assert_eq!(fits, SharedRecord::Recorded, "{text:?}");
+        }
+    }
+
+    /// Otherwise each call would find the state older than before, and no nonce would be assigned until a restart.
+    #[tokio::test]
+    async fn counts_that_a_stranger_has_raised_to_their_end_begin_one_epoch_and_not_one_with_each_call()
+     {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let epoch = async || {
+            for _ in 0..60 {
+                if let Ok(response) = process.sync(&SyncRequest::default()).await {
+                    return response.epoch;
+                }
+            }
+            panic!("Redis never answers")
+        };
+        epoch().await;
+        let last = (COUNTS_END - 1).to_string();
+        let own_calls = format!("n:{}", process.me);
+        write(&redis, &process, &[("seq", last.as_str()), (own_calls.as_str(), last.as_str())])
+            .await;
+        // The first call raises them to the end, and the second one finds no counts.
+        for _ in 0..2 {
+            epoch().await;
+        }
+        let settled = epoch().await;
+        for _ in 0..3 {
+            assert_eq!(epoch().await, settled);
+        }
+    }
+
+    /// Otherwise the gas of an hour would only rise, and reach the ceiling some time.
+    #[tokio::test]
+    async fn a_number_that_a_stranger_has_raised_does_not_keep_the_cost_of_the_hour_from_falling() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let told = |wei, number| {
+            let spent = HourCost { sum: Wei(wei), number };
+            SyncRequest { held: vec![5], spent, ..SyncRequest::default() }
+        };
+        assert!(given(&process, &[], &told(8, 1)).await.is_empty());
+        let number = format!("p:{}", process.me);
+        let raised = [(number.as_str(), "500000000000000")];
+        write(&redis, &process, &raised).await;
+        assert!(given(&process, &[], &told(0, 2)).await.is_empty());
+        assert_eq!(recorded(&process, 10, 3).await, SharedRecord::Recorded, "told by a sync");
+        write(&redis, &process, &raised).await;
+        assert_eq!(recorded(&process, 10, 4).await, SharedRecord::Recorded, "told by a record");
+    }
+
+    /// Otherwise the payload would wait for as long as the text is there.
+    #[tokio::test]
+    async fn a_result_of_another_form_keeps_no_payload_from_its_nonce() {
+        let redis = RedisServer::start();
+        let process = process(&redis).await;
+        let payload = B256::repeat_byte(3);
+        let wanted = vec![(JobId(1), payload)];
+        let request = SyncRequest { floor: Some(0), wanted, ..SyncRequest::default() };
+        assert_eq!(given(&process, &[], &request).await, [(JobId(1), Share::Later)]);
+        // All processes have had the time to say what they hold.
+        write(&redis, &process, &[("since", "0")]).await;
+        let mut set = redis::cmd("SET");
+        set.arg(process.result_key(Some(payload))).arg("m, says a stranger");
+        set.query_async::<()>(&mut stranger(&redis).await).await.unwrap();
+        assert_eq!(given(&process, &[], &request).await, [(JobId(1), Share::Nonce(0))]);
+    }
+
+    /// Records a transaction with nonce 5 against a ceiling of 10 wei. Repeats the call while Redis is too busy to
+    /// answer.
+    async fn recorded(process: &SharedNonces, cost: u128, number: u64) -> SharedRecord {
+        for _ in 0..60 {
+            let (cost, raw) = (Wei(cost), Bytes::from_static(b"raw"));
+            let transaction =
+                SharedTransaction { nonce: 5, payload: None, is_next: false, cost, raw };
+            let own = HourCost { sum: Wei(0), number };
+            let hour = SharedHour { max: Wei(10), own };
+            if let Ok(answers) = process.record(&[transaction], hour).await {
+                return answers[0];
+            }
+        }
+        panic!("Redis never answers")
     }
 
     /// Reports an outcome and returns what Redis then tells. Repeats both calls while Redis is too busy to answer.

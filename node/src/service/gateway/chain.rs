@@ -9,8 +9,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{AdminError, Contract, WeiPerGas};
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastSettings, BroadcastStartError, Broadcaster, GasPriceReadings,
-    IN_FLIGHT, TransactionTimes, WAIT_MAX,
+    BroadcastError, BroadcastReceipt, BroadcastSettings, BroadcastStartError, Broadcaster,
+    GasPriceReadings, IN_FLIGHT, TransactionTimes, WAIT_MAX,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
@@ -108,12 +108,28 @@ impl ChainWriter for BroadcastWriter {
                 ChainTopic::Group(group) => self.broadcaster.group_message(group, payload).await,
                 ChainTopic::Inbox(inbox) => self.broadcaster.identity_update(inbox, payload).await,
             };
-            let on_chain = sent.map_err(publish_error)?;
-            Ok(OnChain {
-                sequence_id: on_chain.sequence_id,
-                transaction_hash: TransactionHash(on_chain.transaction_hash.0),
-                block_time_s: on_chain.block_time_s,
-            })
+            sent.map(on_chain).map_err(publish_error)
+        }
+        .boxed()
+    }
+
+    fn find(
+        &self,
+        topic: ChainTopic,
+        payload: Bytes,
+        transaction: TransactionHash,
+    ) -> BoxFuture<'_, Option<OnChain>> {
+        async move {
+            let (payload, hash) = (payload.into(), transaction.0.into());
+            let found = match topic {
+                ChainTopic::Group(group) => {
+                    self.broadcaster.find_group_message(group, payload, hash).await
+                }
+                ChainTopic::Inbox(inbox) => {
+                    self.broadcaster.find_identity_update(inbox, payload, hash).await
+                }
+            };
+            found.map(on_chain)
         }
         .boxed()
     }
@@ -150,6 +166,14 @@ impl ChainWriter for BroadcastWriter {
 
     fn halted(&self) -> Option<String> {
         self.broadcaster.halted()
+    }
+}
+
+fn on_chain(receipt: BroadcastReceipt) -> OnChain {
+    OnChain {
+        sequence_id: receipt.sequence_id,
+        transaction_hash: TransactionHash(receipt.transaction_hash.0),
+        block_time_s: receipt.block_time_s,
     }
 }
 

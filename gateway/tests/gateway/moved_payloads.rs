@@ -1,0 +1,80 @@
+//! Tests of payloads whose transactions a reorganisation of the chain has moved.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hawser_gateway::GatewaySettings;
+
+use super::fake_node::id_of;
+use super::fixture::{Net, SOON, SpoiltWhile, commit, identity_update, until};
+use super::redis_server::RedisServer;
+use super::sharing::two;
+
+/// Otherwise the payload would be on the chain twice, and paid for twice.
+#[tokio::test]
+async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again() {
+    let check = Arc::new(SpoiltWhile::default());
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.chain_results_kept = Duration::ZERO;
+        settings.shown_timeout = Duration::from_millis(200);
+    };
+    let net = Net::with(1, adjust, |ports| ports.identity = Some(check.clone())).await;
+    let update = vec![identity_update([5; 32])];
+    // The writer holds its answer until the update has become invalid where it is.
+    net.chain.held.send_replace(true);
+    let releasing = async {
+        until(async || net.chain.count() == 1).await;
+        check.0.store(true, Relaxed);
+        net.chain.held.send_replace(false);
+    };
+    let (dropped, ()) = tokio::join!(net.publish(update.clone()), releasing);
+    assert!(dropped.unwrap_err().message().contains("on the chain as number 1"));
+    // The same transaction is in another block, with another sequence id, where the update is valid.
+    check.0.store(false, Relaxed);
+    net.chain.moved_by.store(1, Relaxed);
+    net.chain.finds.store(true, Relaxed);
+    let showing = async {
+        until(async || net.chain.sought.load(Relaxed) == 1).await;
+        net.chain.shown_by(0, &net.nodes).await;
+    };
+    let waiting = async {
+        // Like a client, repeats a request that ends before the node shows the envelope.
+        loop {
+            if let Ok(answer) = net.publish(update.clone()).await {
+                return answer;
+            }
+        }
+    };
+    let both = async { tokio::join!(waiting, showing) };
+    let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
+    assert_eq!(id_of(&answer[0]), (1, 2));
+    assert_eq!(net.chain.given.load(Relaxed), 1, "it is sent once");
+}
+
+/// Redis has the place before a reorganisation, and no node shows the payload there.
+#[tokio::test]
+async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_not_sent_again() {
+    let redis = RedisServer::start();
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.shown_timeout = Duration::from_millis(200);
+    };
+    let (first, second) = two(&redis, 1, adjust).await;
+    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    assert!(first.publish(payload.clone()).await.is_err(), "no node shows it");
+    assert_eq!(chain.count(), 1);
+    chain.moved_by.store(1, Relaxed);
+    chain.finds.store(true, Relaxed);
+    chain.shown_by(0, &first.nodes).await;
+    let waiting = async {
+        // Like a client, repeats a request that ends before the gateway hears of the envelope.
+        loop {
+            if let Ok(answer) = second.publish(payload.clone()).await {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
+    assert_eq!(id_of(&answer[0]), (0, 2));
+    assert_eq!(chain.given.load(Relaxed), 1, "it is sent once");
+}
