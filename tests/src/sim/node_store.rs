@@ -11,9 +11,9 @@ use super::strands::public_key;
 use super::world::Sim;
 
 /// Nodes that use a store, one after the other. RocksDB keeps deleted rows in memory, and a search for the last leaf of
-/// a tree passes them one by one. Measured with 60 seeds of the scripted liars, the longest test: 8.2 s of computing time
-/// with eight uses, 6.9 s with four, 6.9 s with three, 6.6 s with two. The other tests gain less (six of a hundred), and
-/// the one of the hostile node nothing.
+/// a tree passes them one by one. Measured with 60 seeds of the scripted liars, the longest test: 8.2 s of computing
+/// time with eight uses, 6.9 s with four or three, 6.6 s with two. The test of the hostile node gains nothing, and all
+/// others together 6 %.
 const USES_MAX: u32 = 4;
 
 thread_local! {
