@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use serde_json::{Value, json};
 
+use crate::broadcaster::until;
 use crate::pair::{self, ChainBackend, Pair, native_balance};
 use crate::proxy::{Faults, Proxy};
 
@@ -151,7 +152,8 @@ async fn a_nonce_that_another_transaction_has_used_is_told_with_proof() {
     it.proxies[0].set(|faults| faults.swallows = true);
     let gift = Call { to: Some(Address::repeat_byte(1)), ..payment() };
     let taken = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let is_sent = || it.proxies[0].asked("eth_sendRawTransaction") > 0;
+        until("the endpoint has the payment", is_sent).await;
         Sender::new(it.pair.settlement.clone(), key()).send(&gift).await.unwrap();
     };
     let call = payment();
@@ -173,11 +175,15 @@ async fn a_nonce_that_one_of_two_endpoints_alone_calls_used_is_contested() {
     rpc(chain, "evm_setAutomine", json!([false])).await;
     let gift = Call { to: Some(Address::repeat_byte(1)), ..payment() };
     let taken = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while chain.transaction_count(sender.account(), BlockId::pending()).await.unwrap() == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
         Sender::new(branch.settlement.clone(), key()).send(&gift).await.unwrap();
     };
     let call = payment();
-    let (sent, ()) = tokio::join!(sender.send(&call), taken);
+    let taken = timeout(Duration::from_secs(60), taken);
+    let (sent, taken) = tokio::join!(sender.send(&call), taken);
+    taken.expect("the payment is pending");
     assert!(matches!(sent, Err(SendError::Contested { .. })), "{sent:?}");
     rpc(chain, "evm_mine", json!([])).await;
     assert_eq!(native_balance(chain, RECIPIENT).await, U256::from(100), "it was mined later");

@@ -52,7 +52,7 @@ fn a_run_over_used_stores_is_the_run_over_new_ones() {
     let runs: Vec<(usize, Vec<String>)> =
         std::thread::spawn(move || (0..12).map(run).collect()).join().unwrap();
     let used: Vec<usize> = runs.iter().map(|(used, _)| *used).collect();
-    assert_eq!(used, [0, 5, 5, 5, 5, 5, 5, 5, 0, 5, 5, 5], "each store serves eight nodes");
+    assert_eq!(used, [0, 5, 5, 5, 0, 5, 5, 5, 0, 5, 5, 5], "each store serves four nodes");
     for (number, (_, history)) in runs.iter().enumerate() {
         let first = number % SEEDS.len();
         assert_same(SEEDS[first], &runs[first].1, history);

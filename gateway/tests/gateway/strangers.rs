@@ -26,6 +26,19 @@ async fn from(net: &Net, address: &str, envelopes: Vec<pb::ClientEnvelope>) -> P
     net.client().await.publish_client_envelopes(request).await
 }
 
+/// Returns the number of publishes that have come and are not answered.
+async fn open_publishes(net: &Net) -> u64 {
+    let method = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";
+    let name = format!("xmtp_api_open_connections_gauge{{style=\"unary\",method=\"{method}\"}}");
+    net.sample(&name).await
+}
+
+/// Waits until so many publishes are open, and then for a moment in which the last ones get in line, or leave it.
+async fn until_in_line(net: &Net, count: u64) {
+    until(async || open_publishes(net).await == count).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
 async fn behind_a_proxy() -> Net {
     let policies = "[identity]\ntrusted_proxies = [\"127.0.0.1\"]";
     let policies = PolicyFile::parse(policies).unwrap();
@@ -168,14 +181,13 @@ async fn many_payloads_of_one_topic_delay_neither_other_topics_nor_other_callers
     };
     let others = async {
         until(async || net.chain.count() == 1).await;
-        // Time for the other requests to arrive.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_in_line(&net, 100).await;
         assert_eq!(net.chain.count(), 1, "the others wait without a place");
         let beside = from(&net, "2.2.2.2", vec![commit(2, "beside")]);
         let same_topic = from(&net, "2.2.2.2", vec![commit(1, "same topic")]);
         let going_on = async {
             until(async || place_of("beside").is_some()).await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            until_in_line(&net, 102).await;
             net.chain.held.send_replace(false);
             until(async || place_of("same topic").is_some()).await;
         };
@@ -206,15 +218,15 @@ async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
         let many = futures_util::future::join_all(many);
         let going = async {
             until(async || net.chain.count() == 64).await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            until_in_line(&net, 100).await;
         };
         tokio::select! {
             _ = many => panic!("no node shows them"),
             () = going => {}
         }
     }
-    // Time for the server to notice that the calls have ended.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The server notices that the calls have ended. Then a moment for what they leave.
+    until_in_line(&net, 0).await;
     net.chain.held.send_replace(false);
     let last = commit(200, "of a caller who waits");
     let sent = from(&net, "2.2.2.2", vec![last]);
