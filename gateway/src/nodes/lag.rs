@@ -405,7 +405,7 @@ mod tests {
         let mut lags = NodeLags::default();
         for (node, sequence) in [(A, 9), (B, 9), (C, 0)] {
             let chain = EnvelopeId::new(OriginatorId::IDENTITY_UPDATES, SequenceId(sequence));
-            lags.record(node, &[chain].into_iter().collect(), is_chain, start);
+            lags.record(node, &[chain].into_iter().collect(), OriginatorId::is_of_chain, start);
         }
         let later = start + Duration::from_secs(200);
         ask(&mut lags, &[A, B], &[1, 9], later);

@@ -277,8 +277,8 @@ async fn texts_of_strangers_in_redis_end_no_limit_and_keep_no_bucket_from_fillin
     for limit in ["envelopes_per_hour = 2", "envelopes_per_hour_by_kind = { message = 2 }"] {
         for (time, left) in [("x", "x"), ("0", "-1e18")] {
             let redis = RedisServer::start();
-            let policy = policies(&format!("[default]\n{limit}"));
-            let (first, second) = two(&redis, 1, policy).await;
+            let text = format!("[default]\n{limit}");
+            let (first, second) = two(&redis, 1, policies(&text)).await;
             assert_eq!(code(&first, "a").await, Code::Ok);
             let mut connection = redis.connect().await;
             let of_caller = format!("{}:rl:*", base());
