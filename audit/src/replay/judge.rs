@@ -1,16 +1,13 @@
 //! Faults of a single row, or of a row compared with the rows before it.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
+use hawser_rules::misbehavior::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 use hawser_rules::retention::{RETENTION_DAYS_MIN, expiry_unix_s, is_endless, unix_s};
 use hawser_rules::{PicoDollarPrice, RuleNumber, Violation};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
 use super::item::StoredMark;
-
-/// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
-const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds.
 /// Specified (`docs/protocol/rules.md`, rule 9).
@@ -19,9 +16,9 @@ const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 /// The mark of an envelope whose expiry does not follow from time and retention.
 const EXPIRY_RULE: u8 = RuleNumber::EXPIRY.0;
 
-/// Returns the fault of a time in the future.
+/// Returns the fault of a time in the future by the auditor's clock, which says `now_ns`.
 pub(crate) fn time_ahead(id: EnvelopeId, ns: i64, now_ns: i64) -> Option<Fault> {
-    let is_ahead = ns > now_ns.saturating_add(LEAD_NS_MAX);
+    let is_ahead = ns > now_ns.saturating_add(TIME_LEAD_NS_MAX);
     is_ahead.then(|| Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")))
 }
 
