@@ -101,7 +101,7 @@ pub use read::{
     HistoryMode, InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, ProofAnswer,
     ProofReader, ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription,
     TopicsQuery, UsageScan, UsedAmount, UsedPeriod, WitnessId, WitnessState,
-    at_begin_of_reader_threads, begin_reader_thread,
+    at_begin_of_reader_threads, begin_reader_thread, end_of_topics_turn,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{
