@@ -1,7 +1,7 @@
 //! The leaves of a payer report's tree, each with the amount of one payer.
 
+use hawser_proto::PayerAddress;
 use hawser_proto::price::{PicoDollarPrice, SettledAmount};
-use hawser_proto::{Address, PayerAddress};
 
 use super::tree::{Hash, Tree, root_of};
 
@@ -67,19 +67,6 @@ impl PayerFee {
         leaf[12..32].copy_from_slice(&self.payer.0);
         leaf[56..].copy_from_slice(&self.fee.0.to_be_bytes());
         leaf
-    }
-
-    /// Decodes a leaf; `None` if the bytes are not the encoding of any payer's amount.
-    #[must_use]
-    pub fn from_leaf(leaf: &[u8]) -> Option<Self> {
-        let leaf: &[u8; LEAF_LEN_BYTES] = leaf.try_into().ok()?;
-        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        if !is_zero(&leaf[..12]) || !is_zero(&leaf[32..56]) {
-            return None;
-        }
-        let payer = Address(leaf[12..32].try_into().ok()?);
-        let fee = PicoDollars::new(u64::from_be_bytes(leaf[56..].try_into().ok()?))?;
-        Some(Self { payer, fee })
     }
 }
 
@@ -150,6 +137,7 @@ impl Leaves {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::Address;
     use serde_json::Value;
 
     use super::super::testing::{bytes, list, number, vectors, word};
@@ -215,7 +203,6 @@ mod tests {
             let leaves = Leaves::sum(amounts);
             for (golden, leaf) in payers.iter().zip(leaves.payers()) {
                 assert_eq!(leaf.leaf().to_vec(), bytes(&golden["leaf"]));
-                assert_eq!(PayerFee::from_leaf(&leaf.leaf()), Some(*leaf));
                 assert_eq!(leaf.fee.settled().0, number(&golden["microdollars_settled"]));
             }
             assert_eq!(leaves.payers().len(), payers.len());
@@ -270,8 +257,6 @@ mod tests {
         let below = Leaves::sum([most.get() - 8, 7].map(|amount| (payer, PicoDollarPrice(amount))));
         assert_eq!(below.of(payer), PicoDollars::new(most.get() - 1));
         assert_eq!(most.settled(), SettledAmount(9_223_372_036_855));
-        let leaf = below.payers()[0].leaf();
-        assert_eq!(PayerFee::from_leaf(&leaf), Some(below.payers()[0]));
     }
 
     #[test]
@@ -281,16 +266,5 @@ mod tests {
         let one = Leaves::sum([(Address([0; 20]), PicoDollarPrice(0))]);
         assert_eq!((one.payers().len(), one.root()), (1, one.tree().root()));
         assert_ne!(one.root(), EMPTY_ROOT, "a payer without fees is a leaf, also at address 0");
-    }
-
-    #[test]
-    fn bytes_that_are_no_leaf_are_none() {
-        let leaf = PayerFee { payer: Address([7; 20]), fee: PicoDollars(5) }.leaf();
-        assert_eq!(PayerFee::from_leaf(&leaf[1..]), None);
-        for place in [0, 11, 32, 55, 56] {
-            let mut changed = leaf;
-            changed[place] = 0x80;
-            assert_eq!(PayerFee::from_leaf(&changed), None, "byte {place}");
-        }
     }
 }
