@@ -7,6 +7,12 @@ use super::tree::{Hash, Tree, root_of};
 
 /// The length of a leaf in bytes: two words, with address and amount.
 pub const LEAF_LEN_BYTES: usize = 64;
+/// The maximum number of leaves of all trees that are computed in one direction of a search for a root. A guess: a
+/// second.
+const SEARCHED_LEAVES_MAX: usize = 1_000_000;
+/// The number of trees that are computed in that direction, however many leaves they have. A guess: few envelopes are
+/// late by accident.
+const SEARCHED_MIN: usize = 16;
 /// The number of picodollars in a microdollar.
 const PICO_PER_MICRO: u64 = 1_000_000;
 
@@ -133,6 +139,13 @@ impl Leaves {
     pub fn root(&self) -> Hash {
         root_of(self.0.iter().map(|leaf| leaf.leaf()))
     }
+}
+
+/// Returns the number of trees of `leaves` leaves that are computed from either end, while late envelopes are added or
+/// left out one by one until the root is that of the report (`docs/protocol/payer-reports.md`). At least 16.
+#[must_use]
+pub fn searched_trees_max(leaves: usize) -> usize {
+    (SEARCHED_LEAVES_MAX / leaves.max(1)).max(SEARCHED_MIN)
 }
 
 #[cfg(test)]
@@ -266,5 +279,12 @@ mod tests {
         let one = Leaves::sum([(Address([0; 20]), PicoDollarPrice(0))]);
         assert_eq!((one.payers().len(), one.root()), (1, one.tree().root()));
         assert_ne!(one.root(), EMPTY_ROOT, "a payer without fees is a leaf, also at address 0");
+    }
+
+    /// A node that dates many envelopes back, over many payers, does not make each node compute for minutes.
+    #[test]
+    fn a_search_for_a_root_computes_few_large_trees() {
+        let counts = [0, 1, 1000, 62_500, 62_501, usize::MAX].map(searched_trees_max);
+        assert_eq!(counts, [1_000_000, 1_000_000, 1000, 16, 16, 16]);
     }
 }
