@@ -2,9 +2,11 @@
 //! gaps becomes pages of several ranges at the same time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use hawser_engine::ports::Clock as _;
 use hawser_engine::replication::{RequestId, StrandItem, Want};
+use hawser_engine::runtime::SystemClock;
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, SequenceId};
 use parking_lot::Mutex;
@@ -245,7 +247,7 @@ impl WantCall {
                 break;
             };
             self.count_bytes(&page);
-            let rewritten = gaps.take(Instant::now(), unix_ns(), page)?;
+            let rewritten = gaps.take(Instant::now(), SystemClock.now_ns(), page)?;
             self.counters.rewritten.inc_by(rewritten);
         }
         Ok(gaps.into_items())
@@ -311,7 +313,7 @@ impl WantCall {
     ) -> Result<bool, SessionError> {
         self.count_bytes(&envelopes);
         let FeedItems { batches, rewritten, violation } =
-            feed.take(Instant::now(), unix_ns(), envelopes);
+            feed.take(Instant::now(), SystemClock.now_ns(), envelopes);
         self.counters.rewritten.inc_by(rewritten);
         for items in batches {
             if !self.deliver(items).await? {
@@ -340,11 +342,6 @@ impl WantCall {
 /// peer's own strand, the error of a young stream without a new envelope says that the peer does not serve it.
 fn is_asked_again(asked: AskedPeer, want: &Want, position: SequenceId, age: Duration) -> bool {
     asked == AskedPeer::Relay || position > want.after || age >= SETTLED_AFTER
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
