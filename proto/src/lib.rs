@@ -13,7 +13,7 @@
 //! - [`batch`]: recovers the signers of many signatures at once;
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree; [`void`]: what nodes sign about places that they
-//!   leave out;
+//!   leave out; [`StatementDifference`]: how two statements for one place differ;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
 //! - [`code_of_http`]: the gRPC codes of answers that have an HTTP status alone; [`one_line()`]: texts of strangers,
@@ -47,6 +47,7 @@ pub mod pb;
 pub mod price;
 pub mod quic_address;
 pub mod sign;
+mod statement_difference;
 pub mod stored_terms;
 pub mod topic;
 pub mod topic_place;
@@ -69,4 +70,5 @@ pub use minute::minute_of;
 pub use one_line::{one_line, one_line_of, steers_terminal};
 pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
+pub use statement_difference::StatementDifference;
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};
