@@ -8,7 +8,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
+use hawser_engine::replication::{LinkCommand, RequestId, StrandItem};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{
     Link, Replication, ReplicationSettings, ReplicationTasks,
@@ -194,8 +194,7 @@ impl Peer {
             let LinkCommand::Want { request, want } = command else { continue };
             if want.originator == originator {
                 self.asked = Some((originator, request));
-                let Want { after, up_to, .. } = want;
-                return (after.0, up_to.map(|up_to| up_to.0));
+                return (want.after.0, want.up_to().map(|up_to| up_to.0));
             }
         }
     }

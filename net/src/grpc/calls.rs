@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_engine::ports::Clock as _;
-use hawser_engine::replication::{RequestId, StrandItem, Want};
+use hawser_engine::replication::{GapRanges, RequestId, StrandItem, Want, WantedItems};
 use hawser_engine::runtime::SystemClock;
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, SequenceId};
@@ -62,10 +62,12 @@ impl WantCall {
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
         let feed = WantFeed::new(self.want, self.asked, Instant::now());
-        match self.want.up_to {
-            None => self.stream(feed).await,
-            Some(_) if self.want.gaps_only => self.gaps().await,
-            Some(_) => self.pages(feed).await,
+        match self.want.items {
+            WantedItems::Envelopes(None) => self.stream(feed).await,
+            WantedItems::Envelopes(Some(_)) => self.pages(feed).await,
+            WantedItems::GapsOf(ranges) => self.gaps(ranges).await,
+            // Peers over QUIC alone are asked for all gaps. A stream that breaks says nothing of any place.
+            WantedItems::Gaps(_) => self.deliver(vec![StrandItem::Closed]).await.map(drop),
         }
     }
 
@@ -219,8 +221,8 @@ impl WantCall {
     }
 
     /// Asks for all ranges of a want at the same time, and names the places that the peer does not hold.
-    async fn gaps(&self) -> Result<(), SessionError> {
-        let [first, second, third, fourth] = self.want.ranges.slots();
+    async fn gaps(&self, ranges: GapRanges) -> Result<(), SessionError> {
+        let [first, second, third, fourth] = ranges.slots();
         let (first, second, third, fourth) = tokio::try_join!(
             self.gaps_of(first),
             self.gaps_of(second),
