@@ -18,7 +18,8 @@
 //!   a batch of envelopes that may be decoded at once;
 //! - [`code_of_http`]: the gRPC codes of answers that have an HTTP status alone; [`one_line()`]: texts of strangers,
 //!   fit for logs and terminals; [`root_cause()`], [`with_causes()`]: those of errors;
-//! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
+//! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs;
+//! - [`envelope_list`]: answers whose envelopes stay bytes, as their readers decode them.
 
 #![warn(missing_docs)]
 
@@ -34,6 +35,7 @@ mod decimal;
 pub mod decoding;
 pub mod digests;
 pub mod envelope;
+pub mod envelope_list;
 mod error_text;
 pub mod frame;
 mod http_status;
