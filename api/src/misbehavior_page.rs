@@ -53,7 +53,7 @@ impl From<StoredEvidence> for EvidenceReport {
             fault: misbehavior.label(),
             verdict: if misbehavior.is_claim() { "claim" } else { "proven" },
             severity: match misbehavior {
-                Misbehavior::TwoStatements(severity) => Some(severity.label()),
+                Misbehavior::TwoStatements(severity) => Some(severity.name()),
                 _ => None,
             },
             rule: match misbehavior {

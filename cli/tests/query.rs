@@ -89,6 +89,16 @@ fn a_node_that_sends_another_strand_or_topic_ends_a_stream() {
     }
 }
 
+/// Other software may write each envelope of a message into a list of its own, and this node does so.
+#[test]
+fn envelopes_in_several_lists_of_one_message_are_all_shown() {
+    let node = node();
+    let url = node.url();
+    let follow = ["tail", "--from", "start", "--limit", "3", "--originator", "200", "--node", &url];
+    let shown = outcome(&follow);
+    assert!((shown.0, shown.1) == (Some(0), 3), "{shown:?}");
+}
+
 /// Each new originator takes a stream, and the node may have each stream hold a message of 26 MiB.
 #[test]
 fn a_node_that_names_new_originators_again_and_again_ends_a_stream_of_all() {

@@ -1,8 +1,8 @@
 //! Judging what other nodes have signed: facts for evidence, as functions of the envelopes.
 
 use hawser_proto::envelope::{OpenedStatement, OriginatorEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::{Bytes, EnvelopeId};
-use hawser_rules::misbehavior::{self, StatementDifference, TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
+use hawser_proto::{Bytes, EnvelopeId, StatementDifference};
+use hawser_rules::misbehavior::{self, TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 use hawser_rules::{
     Contradiction, RateTable, RuleNumber, check_charges_by_former, expires_late, is_free,
     is_read_elsewhere, is_taken_elsewhere,
@@ -11,19 +11,15 @@ use hawser_storage::InvalidRule;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
 
-pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
+pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, StoredEvidence};
 
-/// Returns the severity of the difference between the statements of two envelopes for one place. `None` if they
-/// state the same: equal bytes that are signed twice are one statement.
+/// Returns the difference between the statements of two envelopes for one place. `None` if they state the same: equal
+/// bytes that are signed twice are one statement.
 #[must_use]
-pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
+pub fn difference(held: &Bytes, other: &Bytes) -> Option<StatementDifference> {
     let statement = |envelope: &Bytes| OriginatorEnvelope::open(envelope.clone()).ok();
     let ((held, _), (other, _)) = (statement(held)?, statement(other)?);
-    Some(match misbehavior::difference(&held, &other)? {
-        StatementDifference::Encoding => Severity::Encoding,
-        StatementDifference::Metadata => Severity::Metadata,
-        StatementDifference::Content => Severity::Content,
-    })
+    misbehavior::difference(&held, &other)
 }
 
 /// Returns the evidence for a contradiction: both checkpoints in binary form, and the proof of how the
@@ -209,16 +205,22 @@ mod tests {
         };
         assert_eq!(against(|_| {}), None);
         assert_eq!(difference(&signed(&first), &sign(first.encode_to_vec().into(), 2)), None);
-        assert_eq!(against(|it| it.originator_ns = 6), Some(Severity::Content));
+        assert_eq!(against(|it| it.originator_ns = 6), Some(StatementDifference::Content));
         let paid: fn(&mut pb::UnsignedOriginatorEnvelope) =
             |it| it.payer_envelope_bytes = Bytes::from_static(b"else");
-        assert_eq!(against(paid), Some(Severity::Content));
-        assert_eq!(against(|it| it.expiry_unixtime = 4), Some(Severity::Metadata));
-        assert_eq!(against(|it| it.base_fee_picodollars = 4), Some(Severity::Metadata));
-        assert_eq!(against(|it| it.congestion_fee_picodollars = 4), Some(Severity::Metadata));
+        assert_eq!(against(paid), Some(StatementDifference::Content));
+        assert_eq!(against(|it| it.expiry_unixtime = 4), Some(StatementDifference::Metadata));
+        assert_eq!(against(|it| it.base_fee_picodollars = 4), Some(StatementDifference::Metadata));
+        assert_eq!(
+            against(|it| it.congestion_fee_picodollars = 4),
+            Some(StatementDifference::Metadata)
+        );
         let mut longer = first.encode_to_vec();
         longer.extend([0x78, 1]); // an unknown field
-        assert_eq!(difference(&signed(&first), &sign(longer.into(), 1)), Some(Severity::Encoding));
+        assert_eq!(
+            difference(&signed(&first), &sign(longer.into(), 1)),
+            Some(StatementDifference::Encoding)
+        );
     }
 
     #[test]

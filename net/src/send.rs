@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hawser_engine::replication::StrandItem;
-use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadError, StrandReader};
+use hawser_engine::runtime::replication::{
+    PageReads, Replication, StrandPart, StrandReadError, StrandReader,
+};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, FEATURE_GAPS_ALONE,
@@ -82,24 +84,20 @@ impl StrandSenders {
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefusalReason::Busy);
         }
-        let is_for_gaps = self.features.has(FEATURE_GAPS_ALONE)
-            && want.bytes_max == GAPS_ALONE
-            && want.up_to.is_some();
+        let names_gaps = self.features.has(FEATURE_GAPS_ALONE) && want.bytes_max == GAPS_ALONE;
+        let part = match want.up_to {
+            Some(up_to) if names_gaps => StrandPart::Gaps(up_to),
+            up_to => StrandPart::Items(up_to),
+        };
         let bytes_max = want.bytes_max.clamp(1, BATCH_BYTES_MAX);
         let reader = self.replication.reader(
             want.originator,
             want.after,
-            want.up_to,
+            part,
             usize::try_from(bytes_max).unwrap_or(usize::MAX),
             self.reads.clone(),
         )?;
-        let reader = if is_for_gaps {
-            reader.for_gaps()
-        } else if self.features.has(FEATURE_PREFIXES) {
-            reader.proving()
-        } else {
-            reader
-        };
+        let reader = if self.features.has(FEATURE_PREFIXES) { reader.proving() } else { reader };
         self.started += 1;
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());
         self.strands.insert(want.originator, SenderHandle { serial, stop });

@@ -230,14 +230,14 @@ impl<'a> QuicSession<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 self.wants.open(request, want);
-                let bytes_max = if want.gaps_only {
+                let bytes_max = if want.is_for_gaps() {
                     self.empty_frames.explain_gaps();
                     GAPS_ALONE
                 } else {
                     self.empty_frames.explain(1);
                     receive::BATCH_BYTES_MAX
                 };
-                let (originator, after, up_to) = (want.originator, want.after, want.up_to);
+                let (originator, after, up_to) = (want.originator, want.after, want.up_to());
                 let frame = WantFrame { originator, after, up_to, bytes_max };
                 self.writer.send(ControlFrame::Want(frame)).await
             }

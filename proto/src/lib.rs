@@ -13,12 +13,13 @@
 //! - [`batch`]: recovers the signers of many signatures at once;
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree; [`void`]: what nodes sign about places that they
-//!   leave out;
+//!   leave out; [`StatementDifference`]: how two statements for one place differ;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
 //! - [`code_of_http`]: the gRPC codes of answers that have an HTTP status alone; [`one_line()`]: texts of strangers,
 //!   fit for logs and terminals; [`root_cause()`], [`with_causes()`]: those of errors;
-//! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
+//! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs;
+//! - [`envelope_list`]: answers whose envelopes stay bytes, as their readers decode them.
 
 #![warn(missing_docs)]
 
@@ -34,6 +35,7 @@ mod decimal;
 pub mod decoding;
 pub mod digests;
 pub mod envelope;
+pub mod envelope_list;
 mod error_text;
 pub mod frame;
 mod http_status;
@@ -47,6 +49,7 @@ pub mod pb;
 pub mod price;
 pub mod quic_address;
 pub mod sign;
+mod statement_difference;
 pub mod stored_terms;
 pub mod topic;
 pub mod topic_place;
@@ -71,4 +74,5 @@ pub use minute::minute_of;
 pub use one_line::{one_line, one_line_of, steers_terminal};
 pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
+pub use statement_difference::StatementDifference;
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

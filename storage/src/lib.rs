@@ -185,7 +185,7 @@ pub use kept_copy::kept_format;
 pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
 pub use keys::mark::Mark;
 pub use keys::membership::MembershipChange;
-pub use keys::misbehavior::{Evidence, EvidenceTime, Misbehavior, Severity};
+pub use keys::misbehavior::{Evidence, EvidenceTime, Misbehavior};
 pub use keys::payer_report::{PayerReportChange, PayerReportEvent};
 pub use keys::pruned::PrunedEnvelope;
 pub use keys::rate::RateRow;

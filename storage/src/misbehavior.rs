@@ -47,7 +47,7 @@ impl EvidenceCounts {
 
 impl Store {
     /// Records evidence at `now_ns` as one write, and returns the facts that were new when it is
-    /// durable. A fact (node, kind, place, and the severity of two statements) is stored once: the first
+    /// durable. A fact (node, kind, place, and the difference of two statements) is stored once: the first
     /// evidence for it stays. Two statements are not stored below a graver pair for the same place.
     ///
     /// Keeps about each node up to 10,000 equivocations (two statements of different content), 10,000 leaves of another

@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::support::*;
-use hawser_proto::{Address, EnvelopeId, SequenceId};
+use hawser_proto::{Address, EnvelopeId, SequenceId, StatementDifference};
 use hawser_storage::{
     Change, CommitError, Damage, Evidence, Facts, LogEntry, Misbehavior, OpenError, ReadError,
-    RebuildError, ScrubReport, Severity, Store, StoreSettings, Validity,
+    RebuildError, ScrubReport, Store, StoreSettings, Validity,
 };
 use tempfile::TempDir;
 
@@ -29,7 +29,7 @@ fn fill(store: &Store) {
     store.commit(&[append_invalid(PEER, 101, 8), append(PEER, 102)]).unwrap();
     store.record_rates(&[rate(0, 1)]).unwrap();
     while store.reprice(&derive, 3).unwrap() == 3 {}
-    let misbehavior = Misbehavior::TwoStatements(Severity::Content);
+    let misbehavior = Misbehavior::TwoStatements(StatementDifference::Content);
     let envelopes = vec![signed("one", 1), signed("another", 1)];
     let evidence = Evidence { misbehavior, at: id(PEER, 1), from: Some(OWN), envelopes };
     store.record_evidence(7, &[evidence]).unwrap();
@@ -318,7 +318,7 @@ fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
     let before = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
     assert_eq!(before.len(), 1);
     let envelopes = vec![signed("other", 1), signed("another", 1)];
-    let misbehavior = Misbehavior::TwoStatements(Severity::Content);
+    let misbehavior = Misbehavior::TwoStatements(StatementDifference::Content);
     let evidence = Evidence { misbehavior, at: id(OWN, 9), from: None, envelopes };
     // Recorded at the same time: by the index alone, it would get the same position.
     store.record_evidence(7, &[evidence]).unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::support::*;
 use bytes::Bytes;
-use hawser_proto::OriginatorId;
-use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store, StoredEvidence};
+use hawser_proto::{OriginatorId, StatementDifference};
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store, StoredEvidence};
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 const START: EvidenceTime = EvidenceTime { server_time_ns: 0, counter: 0 };
@@ -18,7 +18,7 @@ fn evidence(misbehavior: Misbehavior, sequence: u64) -> Evidence {
 }
 
 fn two_statements(sequence: u64) -> Evidence {
-    evidence(Misbehavior::TwoStatements(Severity::Content), sequence)
+    evidence(Misbehavior::TwoStatements(StatementDifference::Content), sequence)
 }
 
 fn all(store: &Store) -> Vec<StoredEvidence> {
@@ -178,21 +178,25 @@ fn large_claims_take_the_room_of_a_few_old_ones() {
     assert_eq!(all(&store)[0].evidence.at, id(PEER, 5), "the oldest four are gone");
 }
 
-fn of_severity(severity: Severity, sequence: u64) -> Evidence {
+fn of_severity(severity: StatementDifference, sequence: u64) -> Evidence {
     evidence(Misbehavior::TwoStatements(severity), sequence)
 }
 
 #[test]
 fn a_harmless_variant_of_a_place_does_not_keep_out_the_graver_one() {
     let store = in_memory();
-    let [encoding, metadata, content] = Severity::ALL.map(|severity| of_severity(severity, 1));
+    let [encoding, metadata, content] =
+        StatementDifference::ALL.map(|severity| of_severity(severity, 1));
     let record = |it: &Evidence| store.record_evidence(1, std::slice::from_ref(it)).unwrap().len();
     assert_eq!(record(&encoding), 1);
     assert_eq!(record(&content), 1, "another message for the same place");
     assert_eq!([&encoding, &metadata, &content].map(record), [0, 0, 0], "nothing graver");
     assert_eq!(counted(&store, PEER), (2, 0));
     // The same within one call.
-    let both = [of_severity(Severity::Content, 2), of_severity(Severity::Encoding, 2)];
+    let both = [
+        of_severity(StatementDifference::Content, 2),
+        of_severity(StatementDifference::Encoding, 2),
+    ];
     assert_eq!(store.record_evidence(2, &both).unwrap(), both[..1]);
 }
 
@@ -223,9 +227,14 @@ fn cheap_faults_leave_room_for_equivocation() {
         envelopes: vec![Bytes::from_static(b"an envelope")],
         ..of_severity(severity, sequence)
     };
-    let variants: Vec<_> = (1..=10_001).map(|it| of_other(Severity::Encoding, it)).collect();
+    let variants: Vec<_> =
+        (1..=10_001).map(|it| of_other(StatementDifference::Encoding, it)).collect();
     assert_eq!(store.record_evidence(4, &variants).unwrap().len(), 10_000);
-    assert_eq!(store.record_evidence(5, &[of_other(Severity::Content, 10_001)]).unwrap().len(), 1);
-    let contents: Vec<_> = (1..=10_000).map(|it| of_other(Severity::Content, it)).collect();
+    assert_eq!(
+        store.record_evidence(5, &[of_other(StatementDifference::Content, 10_001)]).unwrap().len(),
+        1
+    );
+    let contents: Vec<_> =
+        (1..=10_000).map(|it| of_other(StatementDifference::Content, it)).collect();
     assert_eq!(store.record_evidence(6, &contents).unwrap().len(), 9_999, "they end too");
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::support::pruning::*;
 use crate::support::*;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 use hawser_storage::{
     Change, CommitError, Evidence, EvidenceTime, ExpiredEnvelope, Expiring, Facts, Family,
-    LogEntry, Mark, Misbehavior, PrunedBatch, Severity, SkipReason, Store, Validity, WriteFault,
+    LogEntry, Mark, Misbehavior, PrunedBatch, SkipReason, Store, Validity, WriteFault,
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -290,7 +290,7 @@ fn two_statements_for_a_place_stay_evidence_when_the_place_is_pruned() {
     on_each(|store| {
         twenty(store);
         let evidence = Evidence {
-            misbehavior: Misbehavior::TwoStatements(Severity::Content),
+            misbehavior: Misbehavior::TwoStatements(StatementDifference::Content),
             at: id(PEER, 4),
             from: Some(OWN),
             envelopes: vec![signed("one", 1), signed("another", 1)],

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use hawser_engine::runtime::Subscription;
+use hawser_engine::runtime::{Subscription, end_of_topics_turn};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::Mutate;
 use hawser_proto::{Bytes, SequenceId, Topic};
 
@@ -10,8 +10,6 @@ use crate::stream_error::{ADDS_MAX, CURSOR_ENTRIES_MAX, MutateError, WAVES_MAX};
 
 /// The highest id of an originator that a cursor may name. Specified: `docs/protocol/api.md`.
 const ORIGINATOR_MAX: u32 = i32::MAX as u32;
-/// Topics that are checked in one turn. A guess: a turn takes less than a millisecond.
-const TURN_TOPICS: usize = 1024;
 
 /// The topics of a stream, as the checks see them.
 pub(super) trait StreamTopics {
@@ -67,7 +65,7 @@ pub(super) async fn check<T: StreamTopics + Send>(
     let mut removes: HashSet<Bytes> = HashSet::new();
     let mut removed = 0;
     for (place, remove) in mutate.removes.iter().enumerate() {
-        end_of_turn(place).await;
+        end_of_topics_turn(place).await;
         let topic =
             Topic::parse(remove.clone()).map_err(|error| MutateError::Remove(place, error))?;
         if removes.insert(remove.clone()) && stream.contains(&topic) {
@@ -96,7 +94,7 @@ async fn reduce_adds<T: StreamTopics + Send>(
     let mut known: HashSet<Bytes> = HashSet::new();
     let mut kept = 0;
     for place in 0..mutate.adds.len() {
-        end_of_turn(place).await;
+        end_of_topics_turn(place).await;
         let add = &mutate.adds[place];
         let topic =
             Topic::parse(add.topic.clone()).map_err(|error| MutateError::Add(place, error))?;
@@ -123,13 +121,6 @@ async fn reduce_adds<T: StreamTopics + Send>(
     }
     mutate.adds.truncate(kept);
     Ok(())
-}
-
-/// Yields to other tasks after a fixed number of topics.
-async fn end_of_turn(place: usize) {
-    if place % TURN_TOPICS == TURN_TOPICS - 1 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use hawser_api::{
     ChainState, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView,
     StrandState,
 };
-use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
+use hawser_engine::misbehavior::{Evidence, Misbehavior};
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::void::VoidStatement;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 use hawser_serve::ChainListStatus;
 use hawser_storage::DiskReserveSettings;
 use parking_lot::Mutex;
@@ -512,7 +512,8 @@ async fn evidence_against_nodes_is_shown_and_counted() {
         from: Some(OriginatorId(200)),
         envelopes: vec![b"first".as_slice().into(), b"second".as_slice().into()],
     };
-    let all = [Misbehavior::TwoStatements(Severity::Metadata), Misbehavior::TimeAhead].map(fault);
+    let all = [Misbehavior::TwoStatements(StatementDifference::Metadata), Misbehavior::TimeAhead]
+        .map(fault);
     node.engine.store().record_evidence(5, &all).unwrap();
 
     let page: Value = serde_json::from_str(&node.page("/misbehavior").await.1).unwrap();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
-use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
+use hawser_engine::misbehavior::{Evidence, Misbehavior};
 use hawser_engine::ports::NodeRecord;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Failure;
-use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId, StatementDifference};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{Host, Judgement, MisbehaviorVerdict, NoChain, ReportCase, verify};
 use hawser_storage::{NewReport, ReportClass, ReportFact};
@@ -133,7 +133,7 @@ async fn what_a_node_has_found_is_reported_and_any_stranger_can_judge_it() {
     let mut stranger = Stranger::of(&node).await;
     let held = ["one", "another"].map(|text| by_peer(7, text, START_NS)).to_vec();
     let evidence = Evidence {
-        misbehavior: Misbehavior::TwoStatements(Severity::Content),
+        misbehavior: Misbehavior::TwoStatements(StatementDifference::Content),
         at: EnvelopeId::new(PEER, SequenceId(7)),
         from: None,
         envelopes: held,

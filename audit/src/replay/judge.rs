@@ -16,7 +16,7 @@ const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 /// The mark of an envelope whose expiry does not follow from time and retention.
 const EXPIRY_RULE: u8 = RuleNumber::EXPIRY.0;
 
-/// Returns the fault of a time in the future, by the auditor's clock.
+/// Returns the fault of a time in the future by the auditor's clock, which says `now_ns`.
 pub(crate) fn time_ahead(id: EnvelopeId, ns: i64, now_ns: i64) -> Option<Fault> {
     let is_ahead = ns > now_ns.saturating_add(TIME_LEAD_NS_MAX);
     is_ahead.then(|| Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")))

@@ -4,20 +4,14 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId};
 use hawser_rules::PicoDollarPrice;
-use hawser_rules::payer_report::Leaves;
 use hawser_rules::payer_report::tree::Hash;
+use hawser_rules::payer_report::{Leaves, searched_trees_max};
 
 /// The fees of payers.
 pub(super) type FeesByPayer = BTreeMap<Address, PicoDollarPrice>;
 
 /// The maximum number of late envelopes of a report that are remembered one by one. A guess: 2 MB.
 const LATE_MAX: usize = 50_000;
-/// The maximum number of leaves of all trees that are computed from either end, while late envelopes are left out one
-/// by one. A guess: a second.
-const TRIED_LEAVES_MAX: usize = 1_000_000;
-/// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
-/// late by accident.
-const TRIED_MIN: usize = 16;
 
 /// The amounts of a report that is being read.
 #[derive(Debug, Default)]
@@ -74,7 +68,7 @@ impl ReportSums {
         if without.root() == root || late.is_none() {
             return ReportLeaves { leaves: without, late, are_all_compared: true };
         }
-        let tried = TRIED_MIN.max(TRIED_LEAVES_MAX / (self.in_range.len() + self.late.len()));
+        let tried = searched_trees_max(self.in_range.len() + self.late.len());
         let count = self.late.len();
         let from_end = (count.saturating_sub(tried).max(1)..=count).rev();
         for kept in (1..=count.min(tried)).chain(from_end) {
@@ -141,7 +135,8 @@ mod tests {
     #[test]
     fn more_late_envelopes_than_are_compared_refute_nothing() {
         let mut many = sums(100);
-        for payer in 0..u32::try_from(TRIED_LEAVES_MAX / TRIED_MIN).unwrap() {
+        // With so many payers, 16 trees are computed from either end.
+        for payer in 0..62_500_u32 {
             let mut address = [7; 20];
             address[..4].copy_from_slice(&payer.to_be_bytes());
             many.add(id(1), 10, Address(address), PicoDollarPrice(1));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_proto::codec::BoundedCodec;
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope_list::OriginatorsFrame;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_request::OriginatorFilter;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_response as originators_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_request::TopicFilter;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response as topics_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
@@ -18,10 +18,11 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
-use prost::{DecodeError, Message as _};
+use http::uri::PathAndQuery;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tonic::Status;
+use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
 use crate::args::TailArgs;
 use crate::render::Rendered;
@@ -40,6 +41,7 @@ const OF_ONE_STREAM_MAX: usize = 100;
 /// The maximum number of streams that are read together. The node can have each of them hold a message of 26 MiB. A
 /// guess: the originators that it names first take three at most, and later ones appear when a node joins the network.
 const STREAMS_MAX: usize = 8;
+const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
 
 /// The place at which printing starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,8 +204,8 @@ async fn follow_topic(
     };
     tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
         match message.response {
-            Some(topics_pb::Response::Envelopes(envelopes)) => Ok(envelopes.envelopes),
-            _ => Ok(Vec::new()),
+            Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+            _ => Vec::new(),
         }
     }));
     Ok(())
@@ -216,28 +218,25 @@ async fn follow_originators(
     after: &Cursor,
     sender: StreamSender,
 ) -> Result<(), Status> {
-    let mut api =
-        ReplicationApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
     let seen = originators.iter().map(|&id| EnvelopeId::new(id, after.get(id)));
     let filter = OriginatorFilter {
         originator_node_ids: originators.iter().map(|id| id.0).collect(),
         last_seen: Some(seen.collect::<Cursor>().to_pb()),
     };
     let request = SubscribeOriginatorsRequest { filter: Some(filter) };
-    let response = api.subscribe_originators(request).await?;
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let path = PathAndQuery::from_static(SUBSCRIBE_ORIGINATORS);
+    // The codec of the stub keeps only the last one of several lists in a message.
+    let codec = BoundedCodec::<SubscribeOriginatorsRequest, OriginatorsFrame>::default();
+    let response = grpc.server_streaming(Request::new(request), path, codec).await?;
     tell_expired(response.metadata());
     let of_others = move |bytes: &Bytes| {
         let id = OriginatorEnvelope::id_of(bytes.clone()).ok()?;
         (!originators.contains(&id.originator)).then_some(id)
     };
-    tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
-        match message.response {
-            Some(originators_pb::Response::Envelopes(list)) => {
-                originators_pb::Envelopes::decode(list).map(|list| list.envelopes)
-            }
-            None => Ok(Vec::new()),
-        }
-    }));
+    let envelopes = OriginatorsFrame::into_envelopes;
+    tokio::spawn(forward(response.into_inner(), sender, of_others, envelopes));
     Ok(())
 }
 
@@ -321,7 +320,7 @@ async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: StreamSender,
     of_others: impl Fn(&Bytes) -> Option<EnvelopeId>,
-    envelopes: impl Fn(M) -> Result<Vec<Bytes>, DecodeError>,
+    envelopes: impl Fn(M) -> Vec<Bytes>,
 ) {
     loop {
         let items = match stream.message().await {
@@ -331,13 +330,6 @@ async fn forward<M: 'static>(
                 return sender.fail(client::failure(&ended)).await;
             }
             Err(status) => return sender.fail(client::failure(&status)).await,
-        };
-        let items = match items {
-            Ok(items) => items,
-            Err(error) => {
-                let text = format!("the node sent a message that does not decode: {error}");
-                return sender.fail(RunError::failed(text)).await;
-            }
         };
         for bytes in items {
             if let Some(id) = of_others(&bytes) {

@@ -232,9 +232,17 @@ impl FakeCalls {
                 use api::subscribe_originators_response::{Envelopes, Response};
                 let request = api::SubscribeOriginatorsRequest::decode(request).unwrap();
                 let strand = request.filter.unwrap().originator_node_ids[0];
-                let list = Envelopes { envelopes: (self.page)(strand, 0) }.encode_to_vec();
-                let response = Some(Response::Envelopes(list.into()));
-                Some(api::SubscribeOriginatorsResponse { response }.encode_to_vec())
+                // Each envelope in a list of its own, as other software may write it: readers join the lists.
+                let list = |envelopes: Vec<Bytes>| {
+                    let list = Envelopes { envelopes }.encode_to_vec();
+                    let response = Some(Response::Envelopes(list.into()));
+                    api::SubscribeOriginatorsResponse { response }.encode_to_vec()
+                };
+                let mut message = list(Vec::new());
+                for envelope in (self.page)(strand, 0) {
+                    message.extend(list(vec![envelope]));
+                }
+                Some(message)
             }
             "SubscribeTopics" => {
                 use api::subscribe_topics_response::{Envelopes, Response};

@@ -11,7 +11,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd};
+use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd, searched_trees_max};
 use hawser_storage::{
     CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
 };
@@ -21,12 +21,6 @@ use super::times::minute_at;
 use crate::facts;
 use crate::price::price;
 
-/// The maximum number of leaves of all trees that are computed from either end, while late envelopes are left out one
-/// by one. A guess: a second.
-const TRIED_LEAVES_MAX: usize = 1_000_000;
-/// The number of trees that are computed from either end, however many leaves they have. A guess: few envelopes are
-/// late by accident.
-const TRIED_MIN: usize = 16;
 /// The number of places before the end of a report that are searched for one of a later minute. A guess: a node of
 /// other software may be a second out of order.
 const BEFORE_END_MAX: u64 = 65_536;
@@ -348,7 +342,7 @@ fn leaves_without(
     })?;
     let rates = snapshot.rates()?;
     let mut counts = MinuteCounts { snapshot, about, of: HashMap::new() };
-    let tried_max = (TRIED_LEAVES_MAX / sums.len().max(1)).max(TRIED_MIN);
+    let tried_max = searched_trees_max(sums.len());
     let mut left = late.iter().filter(|it| it.is_charged_in(minutes)).count();
     let newest_tried = left.min(may_keep).saturating_sub(tried_max);
     // From the last one back, so that the counts contain only the envelopes before the one that is priced.

@@ -41,16 +41,23 @@ impl RequestIds {
 pub struct Want {
     /// The originator of the strand.
     pub originator: OriginatorId,
-    /// Start, exclusive: the first envelope wanted follows this place.
+    /// Start, exclusive: the first place wanted follows this one.
     pub after: SequenceId,
-    /// End, inclusive; `None` for everything the peer holds and everything that it will hold.
-    pub up_to: Option<SequenceId>,
-    /// Asks which places the peer does not hold, and for no envelopes. Only for a want with an end, and only for a
-    /// peer that answers such wants.
-    pub gaps_only: bool,
-    /// The ranges about which a want for gaps alone asks; none if it asks about all its places. Only for a peer over
-    /// gRPC, where each range is a call of its own.
-    pub ranges: GapRanges,
+    /// The items wanted behind it.
+    pub items: WantedItems,
+}
+
+/// The items that a want asks for, behind its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedItems {
+    /// The envelopes up to this place, included; without one everything the peer holds and everything that it will
+    /// hold.
+    Envelopes(Option<SequenceId>),
+    /// The gaps up to this place, included: which places the peer does not hold, and no envelopes. Only for a peer that
+    /// answers such wants over QUIC.
+    Gaps(SequenceId),
+    /// The gaps in these ranges, and no envelopes. Only for a peer over gRPC, where each range is a call of its own.
+    GapsOf(GapRanges),
 }
 
 impl Want {
@@ -61,48 +68,63 @@ impl Want {
         after: SequenceId,
         up_to: Option<SequenceId>,
     ) -> Self {
-        Self { originator, after, up_to, gaps_only: false, ranges: GapRanges::default() }
+        Self { originator, after, items: WantedItems::Envelopes(up_to) }
+    }
+
+    /// Returns the last place that is asked for; `None` for everything the peer holds and everything that it will hold.
+    #[must_use]
+    pub fn up_to(&self) -> Option<SequenceId> {
+        match self.items {
+            WantedItems::Envelopes(up_to) => up_to,
+            WantedItems::Gaps(up_to) => Some(up_to),
+            WantedItems::GapsOf(ranges) => Some(ranges.span().1),
+        }
+    }
+
+    /// Returns true if the want is for gaps alone, and for no envelopes.
+    #[must_use]
+    pub fn is_for_gaps(&self) -> bool {
+        !matches!(self.items, WantedItems::Envelopes(_))
     }
 }
 
-/// Some ranges of a strand, at most [`GapRanges::MAX`]: ascending and disjoint, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GapRanges([Option<Places>; GapRanges::MAX]);
+/// Some ranges of a strand, one to [`GapRanges::MAX`]: ascending and disjoint, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GapRanges {
+    first: Places,
+    more: [Option<Places>; GapRanges::MAX - 1],
+}
 
 impl GapRanges {
     /// The maximum number of ranges. Specified (`docs/protocol/replication.md`, Gaps): the calls for one strand that
     /// are under way at once.
     pub const MAX: usize = 4;
 
-    /// Returns as many ranges as have room, from the first one on.
+    /// Returns as many ranges as have room, from the first one on; `None` if there is none.
     #[must_use]
-    pub fn first_of(ranges: &[(SequenceId, SequenceId)]) -> Self {
-        let mut first = Self::default();
-        first.0.iter_mut().zip(ranges).for_each(|(slot, range)| *slot = Some(*range));
-        first
-    }
-
-    /// Returns true if there is no range.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+    pub fn first_of(ranges: &[(SequenceId, SequenceId)]) -> Option<Self> {
+        let (&first, others) = ranges.split_first()?;
+        let mut more = [None; GapRanges::MAX - 1];
+        more.iter_mut().zip(others).for_each(|(slot, range)| *slot = Some(*range));
+        Some(Self { first, more })
     }
 
     /// Returns the ranges in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (SequenceId, SequenceId)> {
-        self.0.iter().flatten().copied()
+        self.slots().into_iter().flatten()
     }
 
     /// Returns the ranges in ascending order, each in its slot. Slots behind the last range have none.
     #[must_use]
     pub fn slots(self) -> [Option<(SequenceId, SequenceId)>; Self::MAX] {
-        self.0
+        let [second, third, fourth] = self.more;
+        [Some(self.first), second, third, fourth]
     }
 
-    /// Returns the first place of the first range and the last place of the last one; `None` without a range.
-    pub(super) fn span(&self) -> Option<Places> {
-        let (first, _) = self.iter().next()?;
-        self.iter().last().map(|(_, last)| (first, last))
+    /// Returns the first place of the first range and the last place of the last one.
+    pub(super) fn span(&self) -> Places {
+        let last = self.iter().last().map_or(self.first.1, |(_, last)| last);
+        (self.first.0, last)
     }
 }
 

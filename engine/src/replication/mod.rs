@@ -40,7 +40,7 @@ pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite, can_have_expired};
 pub use link::{
     GapRanges, GapWants, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want,
-    WantResponse,
+    WantResponse, WantedItems,
 };
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;

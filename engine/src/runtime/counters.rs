@@ -7,8 +7,9 @@ use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use hawser_proto::StatementDifference;
 use hawser_rules::misbehavior::MisbehaviorKind;
-use hawser_storage::{Misbehavior, Severity};
+use hawser_storage::Misbehavior;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 
@@ -274,9 +275,15 @@ impl ReportsByKind {
 /// The faults of a node that has signed two statements, each with the name of what differs. Of a pruned place only the
 /// leaf is left, and of a tree only its root: an originator that waits for pruning, or shows two trees, is counted too.
 const SECOND_STATEMENTS: [(Misbehavior, &str); 6] = [
-    (Misbehavior::TwoStatements(Severity::Encoding), Severity::Encoding.label()),
-    (Misbehavior::TwoStatements(Severity::Metadata), Severity::Metadata.label()),
-    (Misbehavior::TwoStatements(Severity::Content), Severity::Content.label()),
+    (
+        Misbehavior::TwoStatements(StatementDifference::Encoding),
+        StatementDifference::Encoding.name(),
+    ),
+    (
+        Misbehavior::TwoStatements(StatementDifference::Metadata),
+        StatementDifference::Metadata.name(),
+    ),
+    (Misbehavior::TwoStatements(StatementDifference::Content), StatementDifference::Content.name()),
     (Misbehavior::OtherLeaf, "leaf"),
     (Misbehavior::OtherThanPruned, "pruned"),
     (Misbehavior::TwoCheckpoints, "checkpoint"),
@@ -400,7 +407,7 @@ mod tests {
     fn second_statements_are_counted_by_what_differs_and_other_faults_are_not() {
         let counted = SecondStatementCounters::default();
         for fault in [
-            Misbehavior::TwoStatements(Severity::Content),
+            Misbehavior::TwoStatements(StatementDifference::Content),
             Misbehavior::OtherLeaf,
             Misbehavior::OtherLeaf,
             Misbehavior::TwoCheckpoints,

@@ -1,6 +1,6 @@
 //! The tasks and threads that drive the decisions, and do all appends.
 //!
-//! - [`Engine`]: the parts put together; [`Ports`]: what is injected;
+//! - [`Engine`]: the parts put together; [`Ports`]: what is injected; [`SystemClock`]: the clock of a node that runs;
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for events of the chains;
@@ -55,6 +55,7 @@ mod scrub;
 mod start_damage;
 mod stop;
 mod stoppable;
+mod system_clock;
 mod trees;
 mod workers;
 
@@ -101,13 +102,14 @@ pub use read::{
     HistoryMode, InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, ProofAnswer,
     ProofReader, ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription,
     TopicsQuery, UsageScan, UsedAmount, UsedPeriod, WitnessId, WitnessState,
-    at_begin_of_reader_threads, begin_reader_thread,
+    at_begin_of_reader_threads, begin_reader_thread, end_of_topics_turn,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{
     ScrubDone, ScrubMode, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs,
     UnrepairedDamage,
 };
+pub use system_clock::SystemClock;
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};
 

@@ -10,7 +10,7 @@ use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::replication::{LinkCommand, PeerViolation, StoredTrees, StrandItem, Trees as _};
-use hawser_engine::runtime::replication::ReplicationSettings;
+use hawser_engine::runtime::replication::{ReplicationSettings, StrandPart};
 use hawser_engine::runtime::{CheckpointTask, Subscription};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::TreeHash;
@@ -175,8 +175,8 @@ async fn peers_are_told_and_sent_what_is_verified_only() {
     follower.until("the beginning is verified", || verified_head() == BAD - 1).await;
     assert_eq!(follower.engine().heads().get().get(SOURCE).0, ALL, "readers get all of it");
     let reads = follower.replication.page_reads();
-    let (start, end) = (SequenceId::NONE, Some(SequenceId(ALL)));
-    let mut reader = follower.replication.reader(SOURCE, start, end, 1 << 20, reads).unwrap();
+    let (start, part) = (SequenceId::NONE, StrandPart::Items(Some(SequenceId(ALL))));
+    let mut reader = follower.replication.reader(SOURCE, start, part, 1 << 20, reads).unwrap();
     let sent = reader.next().await.unwrap().unwrap().items;
     assert_eq!(sent, backlog.plain(1, BAD - 1));
     assert!(reader.next().await.unwrap().is_none());
@@ -194,7 +194,8 @@ async fn pages_of_a_backlog_are_sent_with_the_proof_that_their_node_has_signed_t
     let leader = Follower::start(store);
     let reader = |after| {
         let reads = leader.replication.page_reads();
-        let reader = leader.replication.reader(SOURCE, SequenceId(after), None, 2_000, reads);
+        let (after, part) = (SequenceId(after), StrandPart::Items(None));
+        let reader = leader.replication.reader(SOURCE, after, part, 2_000, reads);
         reader.unwrap().proving()
     };
     let first = reader(0).next().await.unwrap().unwrap().items;

@@ -1,10 +1,8 @@
 //! Rows that the disk has damaged: each costs itself, and nothing waits for it.
 
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{
-    Change, EvidenceTime, Family, LogEntry, Misbehavior, Severity, Store, Validity,
-};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
+use hawser_storage::{Change, EvidenceTime, Family, LogEntry, Misbehavior, Store, Validity};
 
 use crate::common;
 use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
@@ -51,7 +49,7 @@ async fn a_damaged_row_of_evidence_holds_up_neither_its_strand_nor_the_evidence(
     let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     let found: Vec<_> = all.iter().map(|it| (it.evidence.misbehavior, it.evidence.at)).collect();
     let at = EnvelopeId::new(SOURCE, SequenceId(2));
-    assert_eq!(found, [(Misbehavior::TwoStatements(Severity::Content), at)]);
+    assert_eq!(found, [(Misbehavior::TwoStatements(StatementDifference::Content), at)]);
     assert_eq!(store.evidence_unreadable(), 1);
     follower.stop().await;
 }

@@ -9,12 +9,12 @@ use hawser_engine::reports::ReportSubmission;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
-    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, Severity, SkipReason, Store, Validity,
+    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, SkipReason, Store, Validity,
 };
 use prost::Message as _;
 
@@ -217,7 +217,7 @@ async fn two_statements_for_one_place_in_one_answer_are_evidence() {
         follower.until("both are kept", || !found().is_empty()).await;
         assert_eq!(found().len(), 1, "the forged one is none");
         let Evidence { misbehavior, at, from, envelopes } = found().remove(0).evidence;
-        assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
+        assert_eq!(misbehavior, Misbehavior::TwoStatements(StatementDifference::Content));
         assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(1)), Some(SOURCE)));
         assert_eq!(envelopes, [one.clone(), another]);
         assert_eq!(follower.held(SOURCE), [one]);
@@ -270,7 +270,7 @@ async fn of_two_statements_for_a_missing_place_in_one_answer_the_first_fills_it(
     let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     let found: Vec<_> = found.into_iter().map(|it| it.evidence).collect();
     let expected = Evidence {
-        misbehavior: Misbehavior::TwoStatements(Severity::Content),
+        misbehavior: Misbehavior::TwoStatements(StatementDifference::Content),
         at: EnvelopeId::new(SOURCE, at),
         from: Some(OTHER),
         envelopes: vec![one, another],

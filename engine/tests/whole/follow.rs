@@ -8,7 +8,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
+use hawser_engine::replication::{LinkCommand, RequestId, StrandItem};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{
     Link, Replication, ReplicationSettings, ReplicationTasks,
@@ -17,12 +17,13 @@ use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{
+    Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, StatementDifference,
+};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
-    Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, Severity, SkipReason, Store,
-    Validity,
+    Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, SkipReason, Store, Validity,
 };
 use prost::Message as _;
 
@@ -193,8 +194,7 @@ impl Peer {
             let LinkCommand::Want { request, want } = command else { continue };
             if want.originator == originator {
                 self.asked = Some((originator, request));
-                let Want { after, up_to, .. } = want;
-                return (after.0, up_to.map(|up_to| up_to.0));
+                return (want.after.0, want.up_to().map(|up_to| up_to.0));
             }
         }
     }
@@ -238,7 +238,7 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence
     let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     assert_eq!(all().len(), 1);
     let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
-    assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
+    assert_eq!(misbehavior, Misbehavior::TwoStatements(StatementDifference::Content));
     assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(2)), Some(SOURCE)));
     assert_eq!(envelopes, [envelope(SOURCE, 2, "true"), envelope(SOURCE, 2, "other")]);
     follower.stop().await;

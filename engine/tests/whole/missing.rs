@@ -102,7 +102,7 @@ async fn a_place_below_many_others_that_no_peer_holds_has_its_turn() {
         loop {
             let command = other.link.command().await.expect("the link stands");
             let LinkCommand::Want { request, want } = command else { continue };
-            match want.up_to {
+            match want.up_to() {
                 _ if want.originator != SOURCE => {}
                 Some(SequenceId(1)) => break,
                 _ => {

@@ -1,7 +1,7 @@
 //! Pages that are read for a peer: its wants together take bounded memory, for any progress of its reading.
 
 use hawser_engine::replication::StrandItem;
-use hawser_engine::runtime::replication::{PageReads, StrandPage, StrandReader};
+use hawser_engine::runtime::replication::{PageReads, StrandPage, StrandPart, StrandReader};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
 use tokio::task::JoinSet;
@@ -28,8 +28,8 @@ fn append(store: &Store, originator: OriginatorId, sequence: u64, len: usize) {
 }
 
 fn reader(follower: &Follower, index: u32, end: u64, reads: &PageReads) -> StrandReader {
-    let (start, end) = (SequenceId::NONE, Some(SequenceId(end)));
-    follower.replication.reader(strand(index), start, end, PAGE_MAX, reads.clone()).unwrap()
+    let (start, part) = (SequenceId::NONE, StrandPart::Items(Some(SequenceId(end))));
+    follower.replication.reader(strand(index), start, part, PAGE_MAX, reads.clone()).unwrap()
 }
 
 fn len(page: &StrandPage) -> usize {
@@ -168,8 +168,8 @@ async fn gaps_side_by_side_are_one_and_the_work_for_a_page_is_bounded() {
     store.commit(&(1..=GAPS).map(skip).collect::<Vec<_>>()).unwrap();
     let follower = Follower::start(store);
     let reads = follower.replication.page_reads();
-    let end = Some(SequenceId(GAPS));
-    let reader = follower.replication.reader(strand(0), SequenceId::NONE, end, 6400, reads);
+    let part = StrandPart::Items(Some(SequenceId(GAPS)));
+    let reader = follower.replication.reader(strand(0), SequenceId::NONE, part, 6400, reads);
     let (mut reader, mut last) = (reader.unwrap(), 0);
     while let Some(page) = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap() {
         let [StrandItem::Gap { from, to, expired: false }] = page.items[..] else {
@@ -191,11 +191,12 @@ fn skip(from: u64, through: u64, reason: SkipReason) -> Change {
 /// Reads the gaps of a strand behind `after` and up to `end` as for a peer.
 async fn gaps(follower: &Follower, after: u64, end: u64) -> Vec<(u64, u64)> {
     let reads = follower.replication.page_reads();
-    let (after, end) = (SequenceId(after), Some(SequenceId(end)));
-    let reader = follower.replication.reader(strand(0), after, end, PAGE_MAX, reads.clone());
-    let mut reader = reader.unwrap().for_gaps();
+    let (after, end) = (SequenceId(after), SequenceId(end));
+    let part = StrandPart::Gaps(end);
+    let reader = follower.replication.reader(strand(0), after, part, PAGE_MAX, reads.clone());
+    let mut reader = reader.unwrap();
     let page = timeout(WAIT_MAX, reader.next()).await.unwrap().unwrap().unwrap();
-    assert_eq!(Some(reader.position()), end, "the end of the answer");
+    assert_eq!(reader.position(), end, "the end of the answer");
     assert!(reader.next().await.unwrap().is_none(), "one page");
     let gap = |item: &StrandItem<Bytes>| match item {
         StrandItem::Gap { from, to, expired: false } => (from.0, to.0),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_engine::runtime::{ContractError, GasUsed, ReportContract, SettledSoFar, Submitted};
-use hawser_proto::{OriginatorId, PayerAddress, SecretKey, SequenceId};
+use hawser_proto::{Address, OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, LeafProof, PayerFee, PayerReport, SettledAmount,
+    Attestation, DomainSeparator, LeafProof, PayerFee, PayerReport, PicoDollars, SettledAmount,
 };
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -203,7 +203,7 @@ impl Chain {
         kept.is_settled = left == 0;
         let (mut microdollars, mut fees) = (SettledAmount(0), Vec::new());
         for leaf in leaves {
-            let PayerFee { payer, fee } = PayerFee::from_leaf(leaf).unwrap();
+            let PayerFee { payer, fee } = fee_of(leaf);
             self.taken_from.entry(payer).or_default().0 += fee.settled().0;
             microdollars = microdollars.plus(fee.settled());
             fees.push((payer, fee.settled().0));
@@ -214,6 +214,15 @@ impl Chain {
         self.note(originator, index, change);
         Ok(())
     }
+}
+
+/// Decodes a leaf: address and amount, each in one word.
+fn fee_of(leaf: &[u8; LEAF_LEN_BYTES]) -> PayerFee {
+    let (payer, amount) = leaf.split_at(32);
+    assert!(payer[..12].iter().chain(&amount[..24]).all(|byte| *byte == 0), "it has one form");
+    let payer = Address(payer[12..].try_into().unwrap());
+    let amount = u64::from_be_bytes(amount[24..].try_into().unwrap());
+    PayerFee { payer, fee: PicoDollars::new(amount).unwrap() }
 }
 
 impl ReportContract for TestContract {

@@ -328,7 +328,7 @@ async fn show_one_and_four(source: &mut Peer) {
             continue;
         }
         let asked = |place: &u64| SequenceId(*place) > want.after;
-        let items = match want.up_to {
+        let items = match want.up_to() {
             Some(_) => vec![StrandItem::End],
             None => {
                 let held: Vec<u64> = [1, 4].into_iter().filter(asked).collect();

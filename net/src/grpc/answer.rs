@@ -203,11 +203,11 @@ fn status_of(status: StatusCode) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::envelope_list::EnvelopeList;
     use tonic::codec::EncodeBody;
     use tonic::codegen::tokio_stream;
     use tonic_prost::ProstEncoder;
 
-    use super::super::messages::EnvelopeList;
     use super::*;
 
     /// An answer with one message of this length and a good end.

@@ -2,9 +2,11 @@
 //! gaps becomes pages of several ranges at the same time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use hawser_engine::replication::{RequestId, StrandItem, Want};
+use hawser_engine::ports::Clock as _;
+use hawser_engine::replication::{GapRanges, RequestId, StrandItem, Want, WantedItems};
+use hawser_engine::runtime::SystemClock;
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, SequenceId};
 use parking_lot::Mutex;
@@ -60,10 +62,12 @@ impl WantCall {
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
         let feed = WantFeed::new(self.want, self.asked, Instant::now());
-        match self.want.up_to {
-            None => self.stream(feed).await,
-            Some(_) if self.want.gaps_only => self.gaps().await,
-            Some(_) => self.pages(feed).await,
+        match self.want.items {
+            WantedItems::Envelopes(None) => self.stream(feed).await,
+            WantedItems::Envelopes(Some(_)) => self.pages(feed).await,
+            WantedItems::GapsOf(ranges) => self.gaps(ranges).await,
+            // Peers over QUIC alone are asked for all gaps. A stream that breaks says nothing of any place.
+            WantedItems::Gaps(_) => self.deliver(vec![StrandItem::Closed]).await.map(drop),
         }
     }
 
@@ -217,8 +221,8 @@ impl WantCall {
     }
 
     /// Asks for all ranges of a want at the same time, and names the places that the peer does not hold.
-    async fn gaps(&self) -> Result<(), SessionError> {
-        let [first, second, third, fourth] = self.want.ranges.slots();
+    async fn gaps(&self, ranges: GapRanges) -> Result<(), SessionError> {
+        let [first, second, third, fourth] = ranges.slots();
         let (first, second, third, fourth) = tokio::try_join!(
             self.gaps_of(first),
             self.gaps_of(second),
@@ -245,7 +249,7 @@ impl WantCall {
                 break;
             };
             self.count_bytes(&page);
-            let rewritten = gaps.take(Instant::now(), unix_ns(), page)?;
+            let rewritten = gaps.take(Instant::now(), SystemClock.now_ns(), page)?;
             self.counters.rewritten.inc_by(rewritten);
         }
         Ok(gaps.into_items())
@@ -311,7 +315,7 @@ impl WantCall {
     ) -> Result<bool, SessionError> {
         self.count_bytes(&envelopes);
         let FeedItems { batches, rewritten, violation } =
-            feed.take(Instant::now(), unix_ns(), envelopes);
+            feed.take(Instant::now(), SystemClock.now_ns(), envelopes);
         self.counters.rewritten.inc_by(rewritten);
         for items in batches {
             if !self.deliver(items).await? {
@@ -340,11 +344,6 @@ impl WantCall {
 /// peer's own strand, the error of a young stream without a new envelope says that the peer does not serve it.
 fn is_asked_again(asked: AskedPeer, want: &Want, position: SequenceId, age: Duration) -> bool {
     asked == AskedPeer::Relay || position > want.after || age >= SETTLED_AFTER
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

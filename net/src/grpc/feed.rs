@@ -66,7 +66,7 @@ impl WantFeed {
         Self {
             originator: want.originator,
             position: want.after,
-            up_to: want.up_to,
+            up_to: want.up_to(),
             asked,
             repeats: 0,
             taken: AnsweredPlaces::of(want.originator),

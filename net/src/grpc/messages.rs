@@ -1,8 +1,6 @@
-//! The messages of a peer's API in which envelopes stay bytes.
-//!
-//! On the wire a nested message looks like bytes, so these types read exactly the bytes that the peer
-//! wrote, including unknown fields and their order.
+//! Reading of a peer's answers, whose envelopes stay bytes.
 
+use hawser_proto::envelope_list::{EnvelopeList, OriginatorsFrame};
 use hawser_proto::{Bytes, budget};
 use prost::Message;
 
@@ -14,21 +12,6 @@ const ENTRY_LEN_BYTES: usize = 64;
 /// Entries of a message of any length: those of a short one are not counted against its bytes. A guess: they take
 /// 32 KiB.
 const FREE_ENTRIES: usize = 1024;
-
-/// Envelopes in field 1: `SubscribeEnvelopesResponse`, `QueryEnvelopesResponse`, and the member of
-/// [`OriginatorsFrame`].
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct EnvelopeList {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub(super) envelopes: Vec<Bytes>,
-}
-
-/// `SubscribeOriginatorsResponse`; without envelopes it is a keep-alive.
-#[derive(Clone, PartialEq, Message)]
-struct OriginatorsFrame {
-    #[prost(message, optional, tag = "1")]
-    envelopes: Option<EnvelopeList>,
-}
 
 /// Decodes a message whose caller has bounded its length to what its fields may take.
 pub(super) fn read<A: Message + Default>(message: Bytes) -> Result<A, PeerError> {
@@ -44,7 +27,7 @@ pub(super) fn read_list(message: Bytes) -> Result<Vec<Bytes>, PeerError> {
 /// Returns the envelopes of a `SubscribeOriginatorsResponse`, none for a keep-alive.
 pub(super) fn read_frame(message: Bytes) -> Result<Vec<Bytes>, PeerError> {
     check_entries(&message, 2)?;
-    Ok(read::<OriginatorsFrame>(message)?.envelopes.unwrap_or_default().envelopes)
+    Ok(read::<OriginatorsFrame>(message)?.into_envelopes())
 }
 
 /// Checks the number of entries before a message is decoded, on its top `levels` levels.

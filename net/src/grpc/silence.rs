@@ -67,7 +67,7 @@ impl WantSilence {
             WantAnswer::EmptyEnd => silent_for.is_some(),
             WantAnswer::Nothing => silent_for >= Some(SILENT_AFTER),
         };
-        self.before + u32::from(is_silent && self.want.up_to.is_none())
+        self.before + u32::from(is_silent && self.want.up_to().is_none())
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn part_of_a_strand_that_is_not_answered_is_no_silence() {
         let start = Instant::now();
-        let part = Want { up_to: Some(SequenceId(9)), ..want(7) };
+        let part = Want::envelopes(OriginatorId(300), SequenceId(7), Some(SequenceId(9)));
         let silence = WantSilence::new(start, part, SequenceId(9), 0);
         assert_eq!(silence.count(start + Duration::from_secs(60), WantAnswer::Nothing), 0);
     }

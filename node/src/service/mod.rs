@@ -11,8 +11,8 @@
 //! - `admin_server`: serves the operator's commands; `log_levels`: the filter of log lines at an operator's request;
 //!   `restore_prompt`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
-//! - `free_ports`: checks that the ports of a node are free; `ports`: the clock; `system`: limits of the process, free
-//!   space on the disk; `tls`: the API's certificate;
+//! - `free_ports`: checks that the ports of a node are free; `system`: limits of the process, free space on the disk;
+//!   `tls`: the API's certificate;
 //! - [`stop_signal`]: signals that stop a process; `stop_steps`: the steps in which it stops; `service_manager`:
 //!   messages to systemd;
 //! - [`projections`]: rebuilds projections and reports progress; [`promote`]: gives the folder of a replica to a node;
@@ -35,7 +35,6 @@ pub mod node;
 pub mod open;
 mod payer_reports;
 mod peers;
-mod ports;
 pub mod projections;
 pub mod promote;
 mod report_steps;

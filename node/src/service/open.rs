@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use hawser_api::DiskView as _;
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
+use hawser_engine::runtime::{
+    EngineSettings, Ports, PublishSettings, PublisherThreads, SystemClock,
+};
 use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
@@ -21,7 +23,6 @@ use super::network::stand_in_files::{
     self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
 };
 use super::network::{self, NetworkState, RecordRatesError, with_recorded};
-use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
 use super::system::{self, Disk, OpenFiles};

@@ -1,31 +1,8 @@
 //! The differences between two statements with the same envelope id.
 
-use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, StatementDifference};
 use prost::Message as _;
-
-/// The kind of difference between two statements with the same envelope id; greater values are worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StatementDifference {
-    /// The same fields in another encoding.
-    Encoding,
-    /// Fees or expiry. An honest node of another implementation may sign twice and compute these anew.
-    Metadata,
-    /// The payer envelope or the time: another message, or another position in time.
-    Content,
-}
-
-impl StatementDifference {
-    /// Returns the name used in commands and files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Encoding => "encoding",
-            Self::Metadata => "metadata",
-            Self::Content => "content",
-        }
-    }
-}
 
 /// Returns the kind of difference between two statements; `None` if their bytes are equal, or if one does not decode.
 #[must_use]

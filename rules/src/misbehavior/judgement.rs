@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 
-use super::difference::StatementDifference;
 use super::report::{MisbehaviorKind, Report, ReportError};
 
 /// The verdict on a report; greater values mean stronger evidence.

@@ -1,12 +1,18 @@
 //! The leaves of a payer report's tree, each with the amount of one payer.
 
+use hawser_proto::PayerAddress;
 use hawser_proto::price::{PicoDollarPrice, SettledAmount};
-use hawser_proto::{Address, PayerAddress};
 
 use super::tree::{Hash, Tree, root_of};
 
 /// The length of a leaf in bytes: two words, with address and amount.
 pub const LEAF_LEN_BYTES: usize = 64;
+/// The maximum number of leaves of all trees that are computed in one direction of a search for a root. A guess: a
+/// second.
+const SEARCHED_LEAVES_MAX: usize = 1_000_000;
+/// The number of trees that are computed in that direction, however many leaves they have. A guess: few envelopes are
+/// late by accident.
+const SEARCHED_MIN: usize = 16;
 /// The number of picodollars in a microdollar.
 const PICO_PER_MICRO: u64 = 1_000_000;
 
@@ -67,19 +73,6 @@ impl PayerFee {
         leaf[12..32].copy_from_slice(&self.payer.0);
         leaf[56..].copy_from_slice(&self.fee.0.to_be_bytes());
         leaf
-    }
-
-    /// Decodes a leaf; `None` if the bytes are not the encoding of any payer's amount.
-    #[must_use]
-    pub fn from_leaf(leaf: &[u8]) -> Option<Self> {
-        let leaf: &[u8; LEAF_LEN_BYTES] = leaf.try_into().ok()?;
-        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        if !is_zero(&leaf[..12]) || !is_zero(&leaf[32..56]) {
-            return None;
-        }
-        let payer = Address(leaf[12..32].try_into().ok()?);
-        let fee = PicoDollars::new(u64::from_be_bytes(leaf[56..].try_into().ok()?))?;
-        Some(Self { payer, fee })
     }
 }
 
@@ -148,8 +141,16 @@ impl Leaves {
     }
 }
 
+/// Returns the number of trees of `leaves` leaves that are computed from either end, while late envelopes are added or
+/// left out one by one until the root is that of the report (`docs/protocol/payer-reports.md`). At least 16.
+#[must_use]
+pub fn searched_trees_max(leaves: usize) -> usize {
+    (SEARCHED_LEAVES_MAX / leaves.max(1)).max(SEARCHED_MIN)
+}
+
 #[cfg(test)]
 mod tests {
+    use hawser_proto::Address;
     use serde_json::Value;
 
     use super::super::testing::{bytes, list, number, vectors, word};
@@ -215,7 +216,6 @@ mod tests {
             let leaves = Leaves::sum(amounts);
             for (golden, leaf) in payers.iter().zip(leaves.payers()) {
                 assert_eq!(leaf.leaf().to_vec(), bytes(&golden["leaf"]));
-                assert_eq!(PayerFee::from_leaf(&leaf.leaf()), Some(*leaf));
                 assert_eq!(leaf.fee.settled().0, number(&golden["microdollars_settled"]));
             }
             assert_eq!(leaves.payers().len(), payers.len());
@@ -270,8 +270,6 @@ mod tests {
         let below = Leaves::sum([most.get() - 8, 7].map(|amount| (payer, PicoDollarPrice(amount))));
         assert_eq!(below.of(payer), PicoDollars::new(most.get() - 1));
         assert_eq!(most.settled(), SettledAmount(9_223_372_036_855));
-        let leaf = below.payers()[0].leaf();
-        assert_eq!(PayerFee::from_leaf(&leaf), Some(below.payers()[0]));
     }
 
     #[test]
@@ -283,14 +281,10 @@ mod tests {
         assert_ne!(one.root(), EMPTY_ROOT, "a payer without fees is a leaf, also at address 0");
     }
 
+    /// A node that dates many envelopes back, over many payers, does not make each node compute for minutes.
     #[test]
-    fn bytes_that_are_no_leaf_are_none() {
-        let leaf = PayerFee { payer: Address([7; 20]), fee: PicoDollars(5) }.leaf();
-        assert_eq!(PayerFee::from_leaf(&leaf[1..]), None);
-        for place in [0, 11, 32, 55, 56] {
-            let mut changed = leaf;
-            changed[place] = 0x80;
-            assert_eq!(PayerFee::from_leaf(&changed), None, "byte {place}");
-        }
+    fn a_search_for_a_root_computes_few_large_trees() {
+        let counts = [0, 1, 1000, 62_500, 62_501, usize::MAX].map(searched_trees_max);
+        assert_eq!(counts, [1_000_000, 1_000_000, 1000, 16, 16, 16]);
     }
 }

@@ -6,7 +6,8 @@ use std::io;
 use super::error::{BackupError, at};
 use super::files::{FILES, object_name};
 use super::manifest::FileHash;
-use super::stored::{Backups, MANIFESTS, is_ahead, manifest_name};
+use super::stored::{Backups, MANIFESTS, manifest_name};
+use crate::objects::dated::is_ahead;
 use crate::objects::object_of_unfinished;
 
 /// The outcome of removing old backups.

@@ -5,29 +5,15 @@ use std::sync::Arc;
 
 use super::error::{BackupError, at};
 use super::files::FILES;
-use super::manifest::{FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError, ReadManifest};
+use super::manifest::{MANIFEST_LEN_BYTES_MAX, ManifestError, ReadManifest};
 use super::wanted::WantedBackup;
+use crate::objects::dated::{self, NewestManifest};
 use crate::objects::{FoundObject, HeldObjects, Objects};
 
 /// Folder of the manifests.
 pub(super) const MANIFESTS: &str = "manifests";
 /// Suffix of the name of a manifest's file.
 const SUFFIX: &str = ".manifest";
-/// Least number of digits of the time in a backup's name, unix seconds.
-const TIME_DIGITS_MIN: usize = 12;
-/// Largest number of these digits: those of the largest 64-bit number.
-const TIME_DIGITS_MAX: usize = 20;
-/// Digits of the manifest's hash in a backup's name. Chosen: 64 bits distinguish the backups of one second. The whole
-/// hash is in the manifest.
-const HASH_DIGITS: usize = 16;
-/// Seconds ahead of the reader's clock from which a backup's time counts as in the future. A guess: more than
-/// clocks differ.
-const LEAD_S_MAX: u64 = 24 * 60 * 60;
-/// Number of unusable manifests after which the search for the newest backup ends. A guess: they are rare.
-const UNUSABLE_MAX: usize = 64;
-/// Number of backups of other owners after which this search ends. A guess: the daily backups of ten nodes for a
-/// year.
-const OTHERS_MAX: usize = 4096;
 
 /// The backups of a place, of one node or of several.
 #[derive(Debug, Clone)]
@@ -71,14 +57,8 @@ impl Backups {
     /// # Errors
     /// An error if the place cannot be read.
     pub fn names(&self) -> Result<Vec<String>, BackupError> {
-        let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
-        let name_of = |object: &str| {
-            let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;
-            is_backup_name(name).then(|| name.to_owned())
-        };
-        let mut names: Vec<_> = listed.iter().filter_map(|it| name_of(&it.name)).collect();
-        names.sort_unstable();
-        Ok(names)
+        dated::names(&*self.objects, MANIFESTS, SUFFIX)
+            .map_err(at(&self.objects.location(MANIFESTS)))
     }
 
     /// Reads the manifest of one backup.
@@ -97,7 +77,7 @@ impl Backups {
 
     /// Reads a manifest, also one under a wrong name, and returns it with the name that matches its content.
     pub(super) fn manifest_under(&self, name: &str) -> Result<(ReadManifest, String), BackupError> {
-        if !is_backup_name(name) {
+        if !dated::is_name(name) {
             return Err(BackupError::NoBackup { name: name.to_owned() });
         }
         let object = manifest_name(name);
@@ -117,7 +97,7 @@ impl Backups {
             self.objects.open(&object, MANIFEST_LEN_BYTES_MAX + 1).map_err(at(&location))?;
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let read = ReadManifest::decode(&bytes).map_err(wrong)?;
-        let named = name_of(read.manifest.made_unix_s, &bytes);
+        let named = dated::name_of(read.manifest.made_unix_s, &bytes);
         Ok((read, named))
     }
 
@@ -145,7 +125,7 @@ impl Backups {
     /// back. Otherwise the two would sort by their hashes, and a restore might take the older one.
     pub(super) fn time_of_next(&self, owner: &WantedBackup, now_unix_s: u64) -> u64 {
         let newest = self.newest_since(now_unix_s, owner, now_unix_s).ok();
-        let newest_unix_s = newest.and_then(|name| time_of(&name));
+        let newest_unix_s = newest.and_then(|name| dated::time_of(&name));
         newest_unix_s.map_or(now_unix_s, |it| it.saturating_add(1))
     }
 
@@ -156,37 +136,23 @@ impl Backups {
         wanted: &WantedBackup,
         now_unix_s: u64,
     ) -> Result<String, BackupError> {
-        let (mut refused, mut unusable) = (None, None);
-        let (mut others, mut failures) = (0, 0);
-        for name in self.names()?.into_iter().rev() {
-            // A manifest whose time differs from that in its name cannot be used.
-            let Some(made_unix_s) = time_of(&name) else { continue };
-            if made_unix_s < since_unix_s || is_ahead(made_unix_s, now_unix_s) {
-                continue;
-            }
-            match self.manifest(&name) {
-                Ok(read) => {
-                    match wanted.require(&read) {
-                        Ok(()) => return Ok(name),
-                        Err(error) => refused = refused.or(Some(error)),
-                    }
-                    others += 1;
-                }
-                Err(error) => {
-                    unusable = unusable.or(Some(error));
-                    failures += 1;
-                }
-            }
-            if failures >= UNUSABLE_MAX {
-                refused = unusable.take();
-                break;
-            }
-            if others >= OTHERS_MAX {
-                break;
+        let mut refused = None;
+        let wanted_name = |name: &str| -> Result<Option<String>, BackupError> {
+            let read = self.manifest(name)?;
+            let required = wanted.require(&read);
+            let is_wanted = required.is_ok();
+            refused = refused.take().or(required.err());
+            Ok(is_wanted.then(|| name.to_owned()))
+        };
+        let found = dated::newest(&self.names()?, since_unix_s, now_unix_s, wanted_name);
+        match found {
+            NewestManifest::Found(name) => Ok(name),
+            NewestManifest::TooManyUnusable(error) => Err(error),
+            NewestManifest::NoneWanted(unusable) => {
+                let path = self.objects.location("");
+                Err(refused.or(unusable).unwrap_or(BackupError::NotBackups { path }))
             }
         }
-        let path = self.objects.location("");
-        Err(refused.or(unusable).unwrap_or(BackupError::NotBackups { path }))
     }
 
     /// Writes a manifest atomically and durably, and returns the backup's name.
@@ -195,7 +161,7 @@ impl Backups {
         made_unix_s: u64,
         bytes: &[u8],
     ) -> Result<String, BackupError> {
-        let name = name_of(made_unix_s, bytes);
+        let name = dated::name_of(made_unix_s, bytes);
         let object = manifest_name(&name);
         let write = || {
             let mut new = self.objects.create(&object)?;
@@ -242,32 +208,4 @@ fn lock_error(objects: &dyn Objects, error: io::Error) -> BackupError {
 /// Returns the name of the object of a manifest.
 pub(super) fn manifest_name(name: &str) -> String {
     format!("{MANIFESTS}/{name}{SUFFIX}")
-}
-
-/// Returns the name of a backup from its time and the bytes of its manifest.
-fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
-    let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
-    format!("{made_unix_s:0TIME_DIGITS_MIN$}-{}", &hash[..HASH_DIGITS])
-}
-
-/// Returns the time in a backup's name, or `None` if it has too many digits.
-fn time_of(name: &str) -> Option<u64> {
-    name.split_once('-')?.0.parse().ok()
-}
-
-/// Returns true for names in the form of a backup's name. None of them leads out of the folder, or has control
-/// characters for a terminal.
-fn is_backup_name(name: &str) -> bool {
-    let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
-    name.split_once('-').is_some_and(|(time, hash)| {
-        (TIME_DIGITS_MIN..=TIME_DIGITS_MAX).contains(&time.len())
-            && time.bytes().all(|it| it.is_ascii_digit())
-            && hash.len() == HASH_DIGITS
-            && hash.bytes().all(is_hex)
-    })
-}
-
-/// Returns true for a time more than a day in the future.
-pub(super) fn is_ahead(made_unix_s: u64, now_unix_s: u64) -> bool {
-    made_unix_s > now_unix_s.saturating_add(LEAD_S_MAX)
 }

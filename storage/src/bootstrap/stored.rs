@@ -12,6 +12,7 @@ use super::chunk::{CHUNK_LEN_BYTES_MAX, ChunkError, decode_chunk};
 use super::error::{BootstrapError, at};
 use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapManifestError, LEN_BYTES_MAX};
 use crate::backup::FileHash;
+use crate::objects::dated::{self, NewestManifest};
 use crate::objects::{FoundObject, ObjectTag, Objects, SeenObjects};
 
 /// Folder of the chunks of all copies.
@@ -27,18 +28,6 @@ const NAMES_MAX: usize = 10_000;
 const NAMES_LEN_BYTES_MAX: u64 = 64 * NAMES_MAX as u64;
 /// Suffix of the name of a manifest's object.
 const SUFFIX: &str = ".snapshot";
-/// Digits of the time in a copy's name, unix seconds. Chosen: names sort by time for 30,000 years.
-const TIME_DIGITS: usize = 12;
-/// Digits of the manifest's hash in a copy's name. As in the names of backups.
-const HASH_DIGITS: usize = 16;
-/// Seconds ahead of the reader's clock from which a copy's time counts as in the future. A guess: more than clocks
-/// differ.
-const LEAD_S_MAX: u64 = 24 * 60 * 60;
-/// Number of unusable manifests after which the search for the newest copy ends. A guess: they are rare.
-const UNUSABLE_MAX: usize = 64;
-/// Number of copies of other networks after which this search ends. A guess: the daily copies of ten networks for a
-/// year.
-const OTHERS_MAX: usize = 4096;
 /// Number of networks that are named if a place has no copy of the wanted one. A guess: a place has copies of one or
 /// two.
 const NETWORKS_NAMED_MAX: usize = 8;
@@ -78,14 +67,7 @@ impl Bootstraps {
     /// and may have no copy yet: [`Self::names`] would not find it in a bucket, which has no folders.
     fn names_so_far(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
-        let name_of = |object: &str| {
-            let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;
-            is_name(name).then(|| name.to_owned())
-        };
-        let listed = self.objects.list(MANIFESTS).map_err(at(&folder))?;
-        let mut names: Vec<_> = listed.iter().filter_map(|it| name_of(&it.name)).collect();
-        names.sort_unstable();
-        Ok(names)
+        dated::names(&*self.objects, MANIFESTS, SUFFIX).map_err(at(&folder))
     }
 
     /// Returns the newest usable copy of a network. Skips copies dated more than a day after `now_unix_s`.
@@ -122,47 +104,33 @@ impl Bootstraps {
         network: Option<&str>,
         now_unix_s: u64,
     ) -> Result<(String, BootstrapManifest), BootstrapError> {
-        let latest = now_unix_s.saturating_add(LEAD_S_MAX);
-        let (mut unusable, mut failures, mut others) = (None, 0, 0);
         let mut networks = BTreeSet::new();
-        for name in self.names()?.into_iter().rev() {
-            // A manifest whose time differs from that in its name cannot be used.
-            if time_of(&name).is_none_or(|made_unix_s| made_unix_s > latest) {
-                continue;
+        let wanted_copy = |name: &str| -> Result<Option<_>, BootstrapError> {
+            let manifest = self.manifest(name)?;
+            if network.is_none_or(|network| manifest.network == network) {
+                return Ok(Some((name.to_owned(), manifest)));
             }
-            match self.manifest(&name) {
-                Ok(manifest) if network.is_none_or(|network| manifest.network == network) => {
-                    return Ok((name, manifest));
-                }
-                Ok(manifest) => {
-                    others += 1;
-                    if networks.len() < NETWORKS_NAMED_MAX {
-                        networks.insert(manifest.network);
-                    }
-                }
-                Err(error) => {
-                    unusable = unusable.or(Some(error));
-                    failures += 1;
-                }
+            if networks.len() < NETWORKS_NAMED_MAX {
+                networks.insert(manifest.network);
             }
-            if failures >= UNUSABLE_MAX
-                && let Some(error) = unusable.take()
-            {
-                return Err(error);
-            }
-            if others >= OTHERS_MAX {
-                break;
-            }
-        }
+            Ok(None)
+        };
+        let found = dated::newest(&self.names()?, 0, now_unix_s, wanted_copy);
         let path = self.objects.location("");
-        Err(unusable.unwrap_or_else(|| match network {
-            Some(wanted) if !networks.is_empty() => BootstrapError::OtherNetworks {
-                path,
-                wanted: wanted.to_owned(),
-                found: networks.into_iter().collect(),
+        Err(match found {
+            NewestManifest::Found(copy) => return Ok(copy),
+            NewestManifest::TooManyUnusable(error) | NewestManifest::NoneWanted(Some(error)) => {
+                error
+            }
+            NewestManifest::NoneWanted(None) => match network {
+                Some(wanted) if !networks.is_empty() => BootstrapError::OtherNetworks {
+                    path,
+                    wanted: wanted.to_owned(),
+                    found: networks.into_iter().collect(),
+                },
+                _ => BootstrapError::None { path },
             },
-            _ => BootstrapError::None { path },
-        }))
+        })
     }
 
     /// Reads the manifest of one copy.
@@ -171,7 +139,7 @@ impl Bootstraps {
     /// An error if there is no copy of this name, or if its manifest cannot be used.
     pub fn manifest(&self, name: &str) -> Result<BootstrapManifest, BootstrapError> {
         let wrong = |error| BootstrapError::Manifest { name: name.to_owned(), error };
-        if !is_name(name) {
+        if !dated::is_name(name) {
             return Err(BootstrapError::NotFound { name: name.to_owned() });
         }
         let object = manifest_name(name);
@@ -192,7 +160,7 @@ impl Bootstraps {
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let manifest = BootstrapManifest::decode(&bytes).map_err(wrong)?;
         // Otherwise an old manifest under a newer name would count as a new copy.
-        let named = name_of(manifest.made_unix_s, &bytes);
+        let named = dated::name_of(manifest.made_unix_s, &bytes);
         if named != name {
             return Err(wrong(BootstrapManifestError::Renamed { name: named }));
         }
@@ -305,8 +273,9 @@ impl Bootstraps {
         let wrong = |error| BootstrapError::Manifest { name: "(new)".to_owned(), error };
         for _ in 0..SECONDS_MAX {
             let second = manifest.made_unix_s;
-            let is_there = names.contains(&name_of(second, &manifest.encode().map_err(wrong)?));
-            if is_there || names.iter().all(|name| time_of(name) != Some(second)) {
+            let is_there =
+                names.contains(&dated::name_of(second, &manifest.encode().map_err(wrong)?));
+            if is_there || names.iter().all(|name| dated::time_of(name) != Some(second)) {
                 break;
             }
             manifest.made_unix_s = second.saturating_add(1);
@@ -322,7 +291,7 @@ impl Bootstraps {
         let wrong = |error| BootstrapError::Manifest { name: "(new)".to_owned(), error };
         let bytes = manifest.encode().map_err(wrong)?;
         self.objects.sync_folder(CHUNKS).map_err(at(&self.objects.location(CHUNKS)))?;
-        let name = name_of(manifest.made_unix_s, &bytes);
+        let name = dated::name_of(manifest.made_unix_s, &bytes);
         let object = manifest_name(&name);
         self.put(&object, &bytes).map_err(at(&self.objects.location(&object)))?;
         Ok(name)
@@ -355,7 +324,9 @@ pub(super) fn len_bytes_max_of(object: &str) -> Option<u64> {
     }
     let (folder, name) = object.split_once('/')?;
     match folder {
-        MANIFESTS => name.strip_suffix(SUFFIX).filter(|name| is_name(name)).map(|_| LEN_BYTES_MAX),
+        MANIFESTS => {
+            name.strip_suffix(SUFFIX).filter(|name| dated::is_name(name)).map(|_| LEN_BYTES_MAX)
+        }
         CHUNKS => {
             let (start, hash) = name.split_once('/')?;
             let is_chunk = FileHash::is_name(hash) && hash.get(..2) == Some(start);
@@ -371,33 +342,11 @@ fn chunk_name(hash: FileHash) -> String {
     format!("{CHUNKS}/{}/{hash}", &hash[..2])
 }
 
-/// Returns the name of a copy from its time and the bytes of its manifest.
-fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
-    let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
-    format!("{made_unix_s:0TIME_DIGITS$}-{}", &hash[..HASH_DIGITS])
-}
-
-/// Returns the time in a copy's name, or `None` if it has too many digits.
-fn time_of(name: &str) -> Option<u64> {
-    name.split_once('-')?.0.parse().ok()
-}
-
-/// Returns true for names in the form of a copy's name. None of them leads out of the folder, or has control
-/// characters for a terminal.
-fn is_name(name: &str) -> bool {
-    let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
-    name.split_once('-').is_some_and(|(time, hash)| {
-        (TIME_DIGITS..=20).contains(&time.len())
-            && time.bytes().all(|it| it.is_ascii_digit())
-            && hash.len() == HASH_DIGITS
-            && hash.bytes().all(is_hex)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::manifest::BootstrapStrand;
     use super::*;
+    use crate::objects::dated::UNUSABLE_MAX;
     use crate::objects::{FolderObjects, SEEN_IN_SNAPSHOTS};
 
     #[test]

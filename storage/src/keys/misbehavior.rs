@@ -2,7 +2,7 @@
 //! once.
 
 use bytes::Bytes;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 
 use super::fact::{Fact, FactClass, RecordTime};
 use super::{Key, take};
@@ -59,8 +59,8 @@ impl Key<'_> for EvidenceTime {
 /// `[accused u32 BE][1 for a claim, else 0][code u8][sequence u64 BE]` → position of the evidence and
 /// its length as `u32 BE`.
 ///
-/// The code is that of the fault, plus 16 times its detail, which is the severity of two statements. Rows
-/// of databases from before this rule have no detail, so they read as the lowest severity. Faults with a code
+/// The code is that of the fault, plus 16 times its detail, which is the difference of two statements. Rows
+/// of databases from before this rule have no detail, so they read as the least difference. Faults with a code
 /// above 15 are claims, which have no detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FactKey {
@@ -91,8 +91,8 @@ impl FactKey {
     /// Returns the facts that make `evidence` redundant: the same fault at the same place, at least as grave.
     pub(crate) fn covering(evidence: &Evidence) -> impl Iterator<Item = Self> {
         let (misbehavior, at) = (evidence.misbehavior, evidence.at);
-        let graver = Severity::ALL.into_iter().filter(move |other| match misbehavior {
-            Misbehavior::TwoStatements(severity) => *other > severity,
+        let graver = StatementDifference::ALL.into_iter().filter(move |other| match misbehavior {
+            Misbehavior::TwoStatements(difference) => *other > difference,
             _ => false,
         });
         let graver = graver.map(Misbehavior::TwoStatements);
@@ -115,7 +115,7 @@ impl Fact for FactKey {
     }
 
     fn class(self) -> EvidenceShare {
-        const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
+        const EQUIVOCATION: u8 = 1 | ((StatementDifference::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
         const OTHER_LEAF: u8 = 11;
         match (self.is_claim, self.code) {
@@ -185,38 +185,12 @@ impl FactClass for EvidenceShare {
     }
 }
 
-/// The fields in which two statements for one place differ; greater is worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// The same fields in other bytes.
-    Encoding,
-    /// Fees or expiry. An honest node of other software may sign twice and compute these again.
-    Metadata,
-    /// The payer envelope or the time: another message, or another order.
-    Content,
-}
-
-impl Severity {
-    /// All severities, ascending. The positions are stored.
-    pub const ALL: [Self; 3] = [Self::Encoding, Self::Metadata, Self::Content];
-
-    /// Returns the name for operators.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Encoding => "encoding",
-            Self::Metadata => "metadata",
-            Self::Content => "content",
-        }
-    }
-}
-
 /// The rule of conduct that a node broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misbehavior {
     /// The node signed two statements for one place. Evidence: the statement that the log holds, and the
     /// other one.
-    TwoStatements(Severity),
+    TwoStatements(StatementDifference),
     /// The node signed a later place with an earlier time. Evidence: both envelopes, the lower place first.
     TimeBack,
     /// The node signed a time in the future, by this node's clock. Evidence: the envelope.
@@ -338,7 +312,7 @@ impl Misbehavior {
     /// Returns the stored code and detail.
     fn code(self) -> (u8, u8) {
         match self {
-            Self::TwoStatements(severity) => (1, severity as u8),
+            Self::TwoStatements(difference) => (1, difference as u8),
             Self::TimeBack => (2, 0),
             Self::TimeAhead => (3, 0),
             Self::Fee => (4, 0),
@@ -361,9 +335,10 @@ impl Misbehavior {
 
     fn of_code(code: u8, detail: u8) -> Option<Self> {
         match (code, detail) {
-            (1, severity) => {
-                Severity::ALL.into_iter().find(|it| *it as u8 == severity).map(Self::TwoStatements)
-            }
+            (1, difference) => StatementDifference::ALL
+                .into_iter()
+                .find(|it| *it as u8 == difference)
+                .map(Self::TwoStatements),
             (2, 0) => Some(Self::TimeBack),
             (3, 0) => Some(Self::TimeAhead),
             (4, 0) => Some(Self::Fee),
@@ -470,7 +445,7 @@ mod tests {
 
     fn kinds() -> impl Strategy<Value = Misbehavior> {
         prop_oneof![
-            (0..3usize).prop_map(|n| Misbehavior::TwoStatements(Severity::ALL[n])),
+            (0..3usize).prop_map(|n| Misbehavior::TwoStatements(StatementDifference::ALL[n])),
             Just(Misbehavior::TimeBack),
             Just(Misbehavior::TimeAhead),
             Just(Misbehavior::Fee),
@@ -549,14 +524,14 @@ mod tests {
         assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 0, 0, 3, 4]);
         let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         let evidence = Evidence {
-            misbehavior: Misbehavior::TwoStatements(Severity::Content),
+            misbehavior: Misbehavior::TwoStatements(StatementDifference::Content),
             at,
             from: Some(OriginatorId(200)),
             envelopes: vec![Bytes::from_static(&[9, 8])],
         };
         let fact = [0, 0, 0, 100, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(FactKey::of(&evidence).encode(), fact);
-        let mildest = Misbehavior::TwoStatements(Severity::Encoding);
+        let mildest = Misbehavior::TwoStatements(StatementDifference::Encoding);
         let mildest = Evidence { misbehavior: mildest, ..evidence.clone() };
         assert_eq!(
             FactKey::of(&mildest).encode()[4..6],
@@ -574,9 +549,12 @@ mod tests {
     fn only_what_differs_in_content_for_certain_is_an_equivocation() {
         let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         for (misbehavior, share) in [
-            (Misbehavior::TwoStatements(Severity::Content), EvidenceShare::Equivocations),
+            (
+                Misbehavior::TwoStatements(StatementDifference::Content),
+                EvidenceShare::Equivocations,
+            ),
             (Misbehavior::TwoCheckpoints, EvidenceShare::Equivocations),
-            (Misbehavior::TwoStatements(Severity::Metadata), EvidenceShare::Faults),
+            (Misbehavior::TwoStatements(StatementDifference::Metadata), EvidenceShare::Faults),
             (Misbehavior::OtherLeaf, EvidenceShare::Leaves),
             (Misbehavior::Dependency, EvidenceShare::Faults),
             (Misbehavior::OtherThanPruned, EvidenceShare::Claims),

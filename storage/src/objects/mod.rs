@@ -1,10 +1,12 @@
 //! Objects under names, in a folder or in a bucket: the place of backups and snapshots.
 //!
 //! - `named`: the demands on such a place; - `folder`: a folder of this machine;
-//! - `tag`: versions of objects; - `seen`: the versions whose bytes were verified.
+//! - `tag`: versions of objects; - `seen`: the versions whose bytes were verified;
+//! - `dated`: the names of manifests, and the search for the newest one.
 //!
 //! A bucket implements the same trait in a crate that may use the network.
 
+pub(crate) mod dated;
 mod folder;
 mod named;
 mod seen;

@@ -227,9 +227,9 @@ impl Sim {
         let rest = Want { after: position, ..want };
         let (mut items, read) = read_strand(rest, self.now, self.now_ns(), messages);
         assert_eq!(read, Ok(()), "{}: {habits:?}", path.server);
-        let is_answered = want.up_to.is_some_and(|up_to| is_whole || reached >= up_to);
+        let is_answered = want.up_to().is_some_and(|up_to| is_whole || reached >= up_to);
         let ends = habits.contains(&ReferenceHabit::EndsStreams)
-            && want.up_to.is_none()
+            && want.up_to().is_none()
             && !items.is_empty()
             && self.one_in(4);
         if is_answered {

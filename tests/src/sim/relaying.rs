@@ -89,7 +89,7 @@ impl Sim {
     /// Returns true if node 300 does this with a want, which is for a part of another node's strand.
     fn does_for_part(&self, behaviour: Behaviour, path: Path, want: Want) -> bool {
         let is_relay = path.server == LIAR && want.originator != LIAR;
-        let hostility = self.hostility.as_ref().filter(|_| is_relay && want.up_to.is_some());
+        let hostility = self.hostility.as_ref().filter(|_| is_relay && want.up_to().is_some());
         hostility.is_some_and(|it| it.does(behaviour))
     }
 

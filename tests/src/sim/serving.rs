@@ -1,7 +1,9 @@
 //! Answers of a simulated node to wants.
 
 use bytes::Bytes;
-use hawser_engine::replication::{GapRanges, RequestId, StrandItem, Want, WantResponse};
+use hawser_engine::replication::{
+    GapRanges, RequestId, StrandItem, Want, WantResponse, WantedItems,
+};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 use rand::RngExt as _;
@@ -38,7 +40,7 @@ impl Sim {
             return;
         }
         let asked = self.connections[&path].streams.get(&originator).map(|stream| stream.want);
-        if let Some(want) = asked.filter(|want| want.gaps_only) {
+        if let Some(want) = asked.filter(Want::is_for_gaps) {
             return self.name_gaps(path, request, want);
         }
         let few = self.rng.random_range(1..8);
@@ -49,7 +51,7 @@ impl Sim {
             return; // a later want has taken its place
         }
         let (want, position) = (stream.want, stream.position);
-        let through = want.up_to.map_or(head, |up_to| up_to.min(head));
+        let through = want.up_to().map_or(head, |up_to| up_to.min(head));
         let signed = self.signed_beyond(path, originator, position);
         let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
         let mut items = Vec::new();
@@ -84,14 +86,14 @@ impl Sim {
             items.retain(|item| !is_kept_back(item, originator));
         }
         let is_whole = reached >= through;
-        if is_whole && want.up_to.is_some() {
+        if is_whole && want.up_to().is_some() {
             items.push(StrandItem::End);
         }
         self.send(path, originator, WantResponse { peer: path.server, request, items });
         let stream = self.connection(path).streams.get_mut(&originator).expect("it was there");
         stream.position = reached;
         stream.is_idle = is_whole;
-        if is_whole && want.up_to.is_some() {
+        if is_whole && want.up_to().is_some() {
             self.connection(path).streams.remove(&originator);
         } else if !is_whole {
             self.plan_serving(path, originator, request);
@@ -106,7 +108,8 @@ impl Sim {
             return; // a later want has taken its place
         }
         let server = &self.nodes[&path.server];
-        let (head, up_to) = (server.verified_head(originator), want.up_to.expect("it has an end"));
+        let head = server.verified_head(originator);
+        let up_to = want.up_to().expect("it has an end");
         let end = head.min(up_to);
         let log = server.log(originator, want.after).into_iter();
         let items = log.map_while(|item| item_of(item, end)).map(|(item, _)| item);
@@ -116,8 +119,8 @@ impl Sim {
         if from <= up_to {
             items.push(StrandItem::Gap { from, to: up_to, expired: false });
         }
-        if !want.ranges.is_empty() {
-            items = items.iter().flat_map(|gap| cut(gap, want.ranges)).collect();
+        if let WantedItems::GapsOf(ranges) = want.items {
+            items = items.iter().flat_map(|gap| cut(gap, ranges)).collect();
         }
         items.push(StrandItem::End);
         self.send(path, originator, WantResponse { peer: path.server, request, items });

@@ -87,7 +87,10 @@ impl fmt::Display for Event {
             Self::Want { path, request, want, .. } => write!(
                 f,
                 "{path} wants {} after {} up to {:?} as {}",
-                want.originator, want.after, want.up_to, request.0
+                want.originator,
+                want.after,
+                want.up_to(),
+                request.0
             ),
             Self::Stop { path, originator, .. } => write!(f, "{path} stops {originator}"),
             Self::Serve { path, originator, request, .. } => {

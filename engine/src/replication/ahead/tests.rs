@@ -237,7 +237,7 @@ fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
     }
     let mut effects = std::iter::from_fn(|| again.poll_effect());
     let is_asked = |effect: Effect| match effect {
-        Effect::Want { want, .. } => want.up_to == Some(place),
+        Effect::Want { want, .. } => want.up_to() == Some(place),
         _ => false,
     };
     assert!(effects.any(is_asked));

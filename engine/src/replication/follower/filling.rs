@@ -36,7 +36,7 @@ pub(super) const WINDOW_FOR: Duration = Duration::from_secs(3600);
 impl PeerProgress {
     /// Notes that the peer is asked now. `is_fill` says that the want is for a range of its walk.
     pub(super) fn note_asked(&mut self, now: Instant, want: Want, is_fill: bool) {
-        match want.up_to {
+        match want.up_to() {
             Some(to) if is_fill => (self.fill_position, self.walk_at) = (to, now + FILL_EVERY),
             Some(_) => {}
             None => self.fill_at = now + FILL_PAUSE,
@@ -201,7 +201,7 @@ impl Follower {
     pub(super) fn note_fill_want(&mut self, id: OriginatorId, want: Want) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         let asked =
-            self.missing.next_after(peer.asked_until).filter(|(_, to)| want.up_to == Some(*to));
+            self.missing.next_after(peer.asked_until).filter(|(_, to)| want.up_to() == Some(*to));
         let Some((_, to)) = asked else { return false };
         let is_owed = self.owed_range(peer).is_some() && id != self.choice.source;
         // A peer that claims nothing may hold everything.

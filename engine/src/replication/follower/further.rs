@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use crate::replication::link::GapRanges;
+use crate::replication::link::{GapRanges, WantedItems};
 use crate::replication::ranges::Places;
 
 /// Time for which a search waits for a peer's answers about further ranges, from its first answer on. Specified
@@ -68,17 +68,21 @@ impl FurtherRanges {
         Self { ranges, claimed: claimed.min(SequenceId::MAX), steps: BTreeMap::new() }
     }
 
-    /// Returns the places that a peer is asked for now, and if only for the gaps among them, the ranges in question, of
-    /// which there are none if it is all places. `None` if it is asked for the gap of the search.
-    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<(Places, Option<GapRanges>)> {
-        match self.steps.get(&peer)?.asked? {
-            FurtherWant::Range(index) => self.ranges.get(index).map(|range| (*range, None)),
-            FurtherWant::Ranges(begin) => {
-                let ranges = GapRanges::first_of(self.ranges.get(begin..)?);
-                ranges.span().map(|span| (span, Some(ranges)))
+    /// Returns the items that a peer is asked for now, with the place behind which they are. `None` if it is asked for
+    /// the gap of the search.
+    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<(SequenceId, WantedItems)> {
+        let (first, items) = match self.steps.get(&peer)?.asked? {
+            FurtherWant::Range(index) => {
+                let (first, last) = *self.ranges.get(index)?;
+                (first, WantedItems::Envelopes(Some(last)))
             }
-            FurtherWant::Gaps(places) => Some((places, Some(GapRanges::default()))),
-        }
+            FurtherWant::Ranges(begin) => {
+                let ranges = GapRanges::first_of(self.ranges.get(begin..)?)?;
+                (ranges.span().0, WantedItems::GapsOf(ranges))
+            }
+            FurtherWant::Gaps((first, last)) => (first, WantedItems::Gaps(last)),
+        };
+        Some((first.previous(), items))
     }
 
     /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. Returns true if

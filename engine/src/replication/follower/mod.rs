@@ -49,7 +49,9 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
-use super::link::{GapWants, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
+use super::link::{
+    GapWants, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse, WantedItems,
+};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use allowance::WaitAllowances;
@@ -578,10 +580,9 @@ impl Follower {
             return None;
         }
         if let Some(search) = &self.search {
-            let gap = (self.accepted.next(), search.asked_through_of(id));
-            let ((first, last), gaps) = search.further.asked_of(id).unwrap_or((gap, None));
-            let (gaps_only, ranges) = (gaps.is_some(), gaps.unwrap_or_default());
-            return Some(Want { gaps_only, ranges, ..want(first.previous(), Some(last)) });
+            let gap = WantedItems::Envelopes(Some(search.asked_through_of(id)));
+            let (after, items) = search.further.asked_of(id).unwrap_or((self.accepted, gap));
+            return Some(Want { originator: self.originator, after, items });
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use hawser_proto::SequenceId;
 
 use super::range_answer::{NamedGaps, RangeAnswer, ShownPlaces};
-use crate::replication::link::{PeerViolation, RequestId, Want};
+use crate::replication::link::{PeerViolation, RequestId, Want, WantedItems};
 use crate::replication::ranges::Places;
 
 /// A want that a peer is answering, and how far the response has come.
@@ -29,37 +29,51 @@ pub(super) struct OpenWant {
     taken: Option<Places>,
     /// Places that end at `last` and that the peer named as expired.
     expired: Option<Places>,
-    /// The places of its envelopes, if a short range was asked for.
-    shown: Option<ShownPlaces>,
-    /// The gaps that the peer has named, if only those were asked for.
-    named: Option<NamedGaps>,
-    /// The answers about the ranges whose gaps alone were asked for. A place counts as shown until it is named.
-    ranges: Vec<RangeAnswer>,
-    /// Only gaps were asked for.
-    gaps_only: bool,
+    /// The answer that is kept, as far as it has come.
+    answer: OpenAnswer,
+}
+
+/// The answer to a want that a peer is still giving, by the items that were asked for.
+#[derive(Debug)]
+enum OpenAnswer {
+    /// The places of its envelopes; `None` unless a short range was asked for.
+    Envelopes(Option<ShownPlaces>),
+    /// The gaps that the peer has named; `None` once they were taken.
+    Gaps(Option<NamedGaps>),
+    /// The answers about the ranges whose gaps were asked for. A place counts as shown until it is named.
+    GapsOf(Vec<RangeAnswer>),
+}
+
+impl OpenAnswer {
+    /// Begins the answer to a want that is sent at `asked_at`.
+    fn new(want: Want, asked_at: Instant) -> Self {
+        match want.items {
+            WantedItems::Envelopes(up_to) => {
+                Self::Envelopes(up_to.and_then(|up_to| ShownPlaces::of_short(want.after, up_to)))
+            }
+            WantedItems::Gaps(up_to) => {
+                Self::Gaps(Some(NamedGaps::new(want.after, up_to, asked_at)))
+            }
+            WantedItems::GapsOf(ranges) => {
+                let without_gaps = |range| RangeAnswer::without_gaps(range, asked_at);
+                Self::GapsOf(ranges.iter().filter_map(without_gaps).collect())
+            }
+        }
+    }
 }
 
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
-        let Want { after, up_to, gaps_only, ranges, .. } = want;
-        let of_gaps = up_to.filter(|_| gaps_only && ranges.is_empty());
-        let of_envelopes = up_to.filter(|_| !gaps_only);
         Self {
             request,
             asked_at,
             is_fill,
-            after,
-            up_to,
-            last: after,
+            after: want.after,
+            up_to: want.up_to(),
+            last: want.after,
             taken: None,
             expired: None,
-            shown: of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to)),
-            named: of_gaps.map(|up_to| NamedGaps::new(after, up_to, asked_at)),
-            ranges: ranges
-                .iter()
-                .filter_map(|it| RangeAnswer::without_gaps(it, asked_at))
-                .collect(),
-            gaps_only,
+            answer: OpenAnswer::new(want, asked_at),
         }
     }
 
@@ -67,16 +81,16 @@ impl OpenWant {
     /// expired.
     pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
         self.check_order(to)?;
-        if self.gaps_only {
+        let OpenAnswer::Envelopes(shown) = &mut self.answer else {
             // No envelope was asked for.
             return Err(PeerViolation::OutOfOrder);
-        }
+        };
+        shown.iter_mut().for_each(|shown| shown.add(to));
         self.last = to;
         self.taken = match self.taken {
             Some((first, last)) if last.next() == to => Some((first, to)),
             _ => Some((to, to)),
         };
-        self.shown.iter_mut().for_each(|shown| shown.add(to));
         Ok(self.expired.take())
     }
 
@@ -88,18 +102,21 @@ impl OpenWant {
     /// Returns the answer so far; `None` unless a short range was asked for. `is_whole` says that nothing more of it is
     /// to come.
     pub(super) fn take_answer(&mut self, now: Instant, is_whole: bool) -> Option<RangeAnswer> {
+        let OpenAnswer::Envelopes(shown) = &mut self.answer else { return None };
         let through = if is_whole { self.up_to? } else { self.last };
-        Some(RangeAnswer::new(self.shown.take()?, through, now))
+        Some(RangeAnswer::new(shown.take()?, through, now))
     }
 
     /// Returns the gaps that the peer has named; `None` unless only those were asked for.
     pub(super) fn take_named(&mut self) -> Option<NamedGaps> {
-        self.named.take()
+        let OpenAnswer::Gaps(named) = &mut self.answer else { return None };
+        named.take()
     }
 
     /// Returns the answers about ranges whose gaps alone were asked for.
     pub(super) fn take_ranges(&mut self) -> Vec<RangeAnswer> {
-        std::mem::take(&mut self.ranges)
+        let OpenAnswer::GapsOf(ranges) = &mut self.answer else { return Vec::new() };
+        std::mem::take(ranges)
     }
 
     /// True if nothing has come.
@@ -126,8 +143,12 @@ impl OpenWant {
         };
         // A gap may reach beyond the end of the want: the sender names what its log has.
         self.last = self.up_to.map_or(to, |up_to| to.min(up_to));
-        self.named.iter_mut().for_each(|named| named.add((from, self.last)));
-        self.ranges.iter_mut().for_each(|range| range.note_gap((from, self.last)));
+        let gap = (from, self.last);
+        match &mut self.answer {
+            OpenAnswer::Envelopes(_) => {}
+            OpenAnswer::Gaps(named) => named.iter_mut().for_each(|named| named.add(gap)),
+            OpenAnswer::GapsOf(ranges) => ranges.iter_mut().for_each(|it| it.note_gap(gap)),
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use hawser_storage::{Change, LogEntry};
 use super::choice::STALL_TIMEOUT;
 use super::parts::{BacklogPart, ReceivedTotal, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
-use crate::replication::link::{GapWants, Want};
+use crate::replication::link::{GapWants, Want, WantedItems};
 
 /// Largest number of parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one
 /// holds the others up late.
@@ -210,7 +210,11 @@ impl Follower {
         let Some(split) = &mut self.split else { return };
         let index = match share {
             Some(PartShare::Rest(index)) => index,
-            Some(PartShare::New(Want { after, up_to: Some(through), .. })) => {
+            Some(PartShare::New(Want {
+                after,
+                items: WantedItems::Envelopes(Some(through)),
+                ..
+            })) => {
                 split.assigned = through;
                 split.parts.push_back(BacklogPart::new(now, after, through));
                 split.parts.len() - 1

@@ -146,7 +146,7 @@ impl Rig {
 
     /// Returns the open want at a peer: after, up to.
     fn asks(&self, peer: OriginatorId) -> Option<(u64, Option<u64>)> {
-        self.asked.get(&peer).map(|(_, want)| (want.after.0, want.up_to.map(|id| id.0)))
+        self.asked.get(&peer).map(|(_, want)| (want.after.0, want.up_to().map(|id| id.0)))
     }
 }
 

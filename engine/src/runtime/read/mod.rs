@@ -36,5 +36,5 @@ pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{NoProofError, ProofAnswer, ProofReader, ShownConsistency, ShownInclusion};
 pub use queries::{NewestQuery, ROWS_PER_TURN, TopicsQuery};
 pub use reader::{Reader, UsageScan, UsedAmount, UsedPeriod};
-pub use subscription::{HistoryMode, Subscription};
+pub use subscription::{HistoryMode, Subscription, end_of_topics_turn};
 pub use witnessing::{WitnessId, WitnessState};

@@ -21,7 +21,7 @@ use crate::read::limits::BatchLimits;
 use crate::read::memory::HeldMemory;
 use crate::read::queue::PopOutcome;
 
-/// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
+/// Topics that are checked, added or removed in one turn. A guess: a turn takes less than a millisecond.
 const TURN_TOPICS: usize = 1024;
 
 /// Bytes of live envelopes that a stream holds without a charge, so that it goes on while its reader has no memory. A
@@ -310,7 +310,7 @@ impl Subscription {
     {
         let mut removed = 0;
         for (place, topic) in topics.into_iter().enumerate() {
-            end_of_turn(place).await;
+            end_of_topics_turn(place).await;
             if self.changing().remove(&topic) {
                 self.log.hub.unlisten(&Interest::Topic(topic), &self.listener);
                 removed += 1;
@@ -334,7 +334,7 @@ impl Subscription {
     {
         let begun = self.changing().begin(wave, history == HistoryMode::Only);
         for (place, (topic, from)) in adds.into_iter().enumerate() {
-            end_of_turn(place).await;
+            end_of_topics_turn(place).await;
             if history == HistoryMode::ThenLive && !self.contains(&topic) {
                 self.log.hub.listen(Interest::Topic(topic.clone()), &self.listener);
             }
@@ -452,8 +452,9 @@ impl Subscription {
     }
 }
 
-/// Yields to other tasks after a fixed number of topics.
-async fn end_of_turn(place: usize) {
+/// Yields to other tasks if the topic at `place`, counted from 0, is the last one of a turn. For loops over the topics
+/// of a caller, who may send as many as a request holds.
+pub async fn end_of_topics_turn(place: usize) {
     if place % TURN_TOPICS == TURN_TOPICS - 1 {
         tokio::task::yield_now().await;
     }

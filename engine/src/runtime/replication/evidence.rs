@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, StatementDifference};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::{DependencyState, StrandLoad, dependency_state};
 use hawser_storage::{
-    Change, CommitError, Evidence, InvalidRule, LogEntry, Misbehavior, ReadError, Severity,
-    SkipReason, Snapshot, SuspectedDependency, Validity,
+    Change, CommitError, Evidence, InvalidRule, LogEntry, Misbehavior, ReadError, SkipReason,
+    Snapshot, SuspectedDependency, Validity,
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
@@ -295,7 +295,7 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
         let (fault, from) = (misbehavior.label(), from.map_or(0, |from| from.0));
         state.engine_counters.second_statements.count(misbehavior);
         match misbehavior {
-            Misbehavior::TwoStatements(Severity::Content) => tracing::error!(
+            Misbehavior::TwoStatements(StatementDifference::Content) => tracing::error!(
                 code = "two_statements",
                 envelope = %at,
                 from,

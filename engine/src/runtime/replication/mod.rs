@@ -85,7 +85,7 @@ pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
 pub use mend::RestingStrand;
-pub use reader::{PageReads, StrandPage, StrandReadError, StrandReader};
+pub use reader::{PageReads, StrandPage, StrandPart, StrandReadError, StrandReader};
 
 /// The engine's side of replication, for the transport. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -287,9 +287,8 @@ impl Replication {
         PageReads::new(self.state.page_reads.clone())
     }
 
-    /// Opens a strand for a peer, from behind `after`, and without `up_to` also everything that
-    /// comes later. `bytes_max` bounds what is read at once; a larger envelope comes alone. `reads` is
-    /// that of the peer's session.
+    /// Opens a part of a strand for a peer, from behind `after`. `bytes_max` bounds what is read at once; a larger
+    /// envelope comes alone. `reads` is that of the peer's session.
     ///
     /// # Errors
     /// The reason to answer the peer with instead.
@@ -297,12 +296,12 @@ impl Replication {
         &self,
         originator: OriginatorId,
         after: SequenceId,
-        up_to: Option<SequenceId>,
+        part: StrandPart,
         bytes_max: usize,
         reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
         // A part of a chain's strand is for a disk that has damaged its own, and whose tree proves it.
-        if is_of_chain(originator) && up_to.is_none() {
+        if is_of_chain(originator) && part == StrandPart::Items(None) {
             return Err(RefusalReason::NotFromPeers);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
@@ -314,13 +313,12 @@ impl Replication {
             heads: self.state.relayed.subscribe(),
             originator,
             position: after,
-            up_to,
+            part,
             bytes_max,
             page_bytes: StrandReader::first_page_bytes(bytes_max),
             counters: self.state.engine_counters.clone(),
             reads,
             proof: PageProof::None,
-            is_for_gaps: false,
         })
     }
 

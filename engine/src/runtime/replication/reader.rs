@@ -153,6 +153,16 @@ pub struct StrandPage {
     _room: PageRoom,
 }
 
+/// The part of a strand that is read for a peer, behind the place from which it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StrandPart {
+    /// Everything up to this place; without one also everything that will come.
+    Items(Option<SequenceId>),
+    /// The gaps up to this place alone: one page, which may be empty. Each place in a gap of it is not held. Of other
+    /// places it says nothing.
+    Gaps(SequenceId),
+}
+
 /// Reads a strand for one peer. Holds no more in memory than one read returns.
 ///
 /// Sends everything that this node holds, also envelopes that it has marked invalid: the peer
@@ -164,8 +174,8 @@ pub struct StrandReader {
     pub(super) originator: OriginatorId,
     /// Everything up to here has been read.
     pub(super) position: SequenceId,
-    /// The end to read to; `None` for everything that will come.
-    pub(super) up_to: Option<SequenceId>,
+    /// The part that is read, behind that place.
+    pub(super) part: StrandPart,
     /// Bounds the bytes of a page.
     pub(super) bytes_max: usize,
     /// Bytes of the next page, at most. A larger envelope comes alone.
@@ -174,8 +184,6 @@ pub struct StrandReader {
     pub(super) reads: PageReads,
     /// The proof with which the next page comes.
     pub(super) proof: PageProof,
-    /// The answer names gaps and has no envelopes.
-    pub(super) is_for_gaps: bool,
 }
 
 impl StrandReader {
@@ -188,14 +196,6 @@ impl StrandReader {
     #[must_use]
     pub fn proving(mut self) -> Self {
         self.proof = PageProof::IfFull;
-        self
-    }
-
-    /// Makes a reader with an end return the gaps of its range alone: one page, which may be empty. Each place in a gap
-    /// of it is not held. Of other places it says nothing.
-    #[must_use]
-    pub fn for_gaps(mut self) -> Self {
-        self.is_for_gaps = true;
         self
     }
 
@@ -213,12 +213,13 @@ impl StrandReader {
     /// # Errors
     /// [`StrandReadError`] if the log cannot be read.
     pub async fn next(&mut self) -> Result<Option<StrandPage>, StrandReadError> {
-        if let Some(up_to) = self.up_to.filter(|_| self.is_for_gaps) {
-            return Ok(self.gaps(up_to).await?);
-        }
+        let up_to = match self.part {
+            StrandPart::Items(up_to) => up_to,
+            StrandPart::Gaps(up_to) => return Ok(self.gaps(up_to).await?),
+        };
         loop {
             let head = self.heads.borrow_and_update().get(self.originator);
-            let through = self.up_to.map_or(head, |up_to| up_to.min(head));
+            let through = up_to.map_or(head, |up_to| up_to.min(head));
             if self.position < through {
                 let (page, room) = self.read(through).await?;
                 // A page that did not move on would be read for ever.
@@ -227,7 +228,7 @@ impl StrandReader {
                 self.page_bytes = self.page_bytes.saturating_mul(2).min(self.bytes_max);
                 return Ok(Some(StrandPage { items: page.items, _room: room }));
             }
-            if self.up_to.is_some() || self.heads.changed().await.is_err() {
+            if up_to.is_some() || self.heads.changed().await.is_err() {
                 return Ok(None);
             }
         }

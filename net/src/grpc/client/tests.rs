@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use hawser_proto::SecretKey;
 use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::envelope_list::EnvelopeList;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::void::VoidStatement;
@@ -19,7 +20,6 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::*;
-use crate::grpc::messages::EnvelopeList;
 
 /// A service that answers all its calls alike.
 trait OneAnswer: Clone + Send + Sync + 'static {

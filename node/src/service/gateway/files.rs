@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::ports::Clock as _;
+use hawser_engine::runtime::SystemClock;
 use hawser_rules::{RateTable, Registry};
 use tokio::sync::watch;
 
 use crate::error::RunError;
 use crate::files::{self, rates, registry};
-use crate::service::ports::SystemClock;
 
 /// The interval at which a file is read. A guess: short enough for an operator who waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(500);

@@ -18,13 +18,13 @@ use std::sync::Arc;
 
 use hawser_engine::ports::{Clock as _, Registry};
 use hawser_engine::price::recorded_rate;
+use hawser_engine::runtime::SystemClock;
 use hawser_proto::OriginatorId;
 use hawser_rules::fees::{RateTable, RateTableError};
 use hawser_storage::{CommitError, ReadError, Store};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::ports::SystemClock;
 use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 

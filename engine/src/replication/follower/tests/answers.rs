@@ -293,7 +293,8 @@ fn over_grpc() -> Rig {
 /// A peer answers a want for the gaps of some ranges. It holds at most one of their places.
 fn lacks_all_but(rig: &mut Rig, peer: OriginatorId, held: Option<u64>) -> Vec<Effect> {
     let (_, want) = rig.asked[&peer];
-    let places = want.ranges.iter().flat_map(|(first, last)| first.0..=last.0);
+    let WantedItems::GapsOf(ranges) = want.items else { panic!("{want:?}") };
+    let places = ranges.iter().flat_map(|(first, last)| first.0..=last.0);
     let gaps = places.filter(|place| Some(*place) != held).map(SequenceId);
     let gaps = gaps.map(|place| StrandItem::Gap { from: place, to: place, expired: false });
     let items = gaps.chain([StrandItem::End]).collect();
@@ -313,8 +314,8 @@ fn peers_over_grpc_are_asked_for_four_gaps_that_lie_apart_at_once() {
             let (_, want) = rig.asked[&peer];
             let asked =
                 (after + 1..=last).step_by(2).map(|place| (SequenceId(place), SequenceId(place)));
-            assert_eq!(want.ranges.iter().collect::<Vec<_>>(), asked.collect::<Vec<_>>());
-            assert!(want.gaps_only);
+            let WantedItems::GapsOf(ranges) = want.items else { panic!("{want:?}") };
+            assert_eq!(ranges.iter().collect::<Vec<_>>(), asked.collect::<Vec<_>>());
             lacks_all_but(&mut rig, peer, None);
         }
     }
@@ -400,7 +401,7 @@ fn asking_for_gaps() -> Rig {
         assert_eq!(rig.asks(peer), Some((1, Some(2))));
         rig.answer(peer, vec![StrandItem::End]);
         assert_eq!(rig.asks(peer), Some((3, Some(99))), "up to what the source has claimed");
-        assert!(rig.asked[&peer].1.gaps_only);
+        assert!(rig.asked[&peer].1.is_for_gaps());
     }
     rig
 }
@@ -484,7 +485,7 @@ fn the_strands_own_node_is_asked_for_gaps_up_to_its_own_claim_behind_what_a_rela
     for (peer, last) in [(SOURCE, 7), (OTHER, 99)] {
         rig.answer(peer, vec![StrandItem::End]);
         assert_eq!(rig.asks(peer), Some((3, Some(last))));
-        assert!(rig.asked[&peer].1.gaps_only);
+        assert!(rig.asked[&peer].1.is_for_gaps());
     }
 }
 
@@ -540,7 +541,7 @@ fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
     }
     assert_eq!(rig.asks(SOURCE), Some((3, Some(99))));
     assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
-    assert!(!rig.asked[&OTHER].1.gaps_only);
+    assert!(!rig.asked[&OTHER].1.is_for_gaps());
     rig.answer(SOURCE, names_gaps_but(None));
     rig.answer(OTHER, vec![StrandItem::End]);
     rig.answer(SOURCE, far_apart(3, 83));

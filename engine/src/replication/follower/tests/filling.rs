@@ -30,7 +30,7 @@ fn walks(rig: &mut Rig, duration: Duration, is_silent: bool) -> BTreeMap<u64, Ve
     while let Some(at) = rig.follower.poll_timeout().filter(|at| *at <= end) {
         rig.wait(at.saturating_duration_since(rig.now));
         let Some((request, want)) = rig.asked.get(&SOURCE).copied() else { continue };
-        let Some(to) = want.up_to.filter(|_| last != Some(request)) else { continue };
+        let Some(to) = want.up_to().filter(|_| last != Some(request)) else { continue };
         last = Some(request);
         asked.entry(want.after.0).or_default().push(rig.now);
         if !is_silent {

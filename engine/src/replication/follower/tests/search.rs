@@ -138,7 +138,7 @@ fn a_strand_with_one_gap_after_the_other_has_all_peers_asked_once_a_second() {
 fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
     while rig.follower.is_searching() {
         let is_range = |(peer, (_, want)): &(&OriginatorId, &(RequestId, Want))| {
-            want.up_to.is_some() && Some(**peer) != silent
+            want.up_to().is_some() && Some(**peer) != silent
         };
         match rig.asked.iter().find(is_range).map(|(peer, (request, _))| (*peer, *request)) {
             Some((peer, request)) => {

@@ -39,7 +39,7 @@ impl Rig {
     /// The peers that are asked for everything that comes next.
     pub(super) fn asked_without_end(&self) -> Vec<OriginatorId> {
         let is_endless =
-            |(_, (_, want)): &(&OriginatorId, &(RequestId, Want))| want.up_to.is_none();
+            |(_, (_, want)): &(&OriginatorId, &(RequestId, Want))| want.up_to().is_none();
         self.asked.iter().filter(is_endless).map(|(id, _)| *id).collect()
     }
 }

@@ -60,7 +60,7 @@ impl Rig {
     /// Lets a peer send all or the next `count` places of what it was asked for, to `head` at most.
     fn send_part(&mut self, peer: OriginatorId, head: u64, count: u64) -> Vec<Effect> {
         let Some((request, want)) = self.asked.get(&peer).copied() else { return Vec::new() };
-        let end = want.up_to.map_or(head, |up_to| up_to.0.min(head));
+        let end = want.up_to().map_or(head, |up_to| up_to.0.min(head));
         let first = want.after.0 + 1;
         let last = end.min(want.after.0 + count);
         if first > last {
@@ -68,7 +68,7 @@ impl Rig {
         }
         self.asked.remove(&peer);
         let rest = Want { after: SequenceId(last), ..want };
-        if want.up_to.is_none() || last < end {
+        if want.up_to().is_none() || last < end {
             self.asked.insert(peer, (request, rest));
         }
         self.deliver(peer, request, envelopes(first..=last))
@@ -76,14 +76,14 @@ impl Rig {
 
     fn do_habit(&mut self, habit: Habit, peer: OriginatorId, head: u64) -> Vec<Effect> {
         let Some((request, want)) = self.asked.get(&peer).copied() else { return Vec::new() };
-        if want.up_to.is_none() && habit != Habit::Sends {
+        if want.up_to().is_none() && habit != Habit::Sends {
             return Vec::new();
         }
         let items = match habit {
             Habit::Sends => return self.send_part(peer, head, 7),
             Habit::IsSilent => return Vec::new(),
             Habit::ClaimsGaps => {
-                let (from, to) = (want.after.next(), want.up_to.unwrap_or(SequenceId::MAX));
+                let (from, to) = (want.after.next(), want.up_to().unwrap_or(SequenceId::MAX));
                 vec![StrandItem::Gap { from, to, expired: false }]
             }
             Habit::EndsEarly => vec![StrandItem::End],

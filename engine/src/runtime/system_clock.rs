@@ -1,12 +1,12 @@
-//! The clock of the system, as the engine's port.
+//! The clock of the system, as an implementation of the clock port.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_engine::ports::Clock;
+use crate::ports::Clock;
 
 /// The clock of this machine as the engine's clock port.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SystemClock;
+pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_ns(&self) -> i64 {
