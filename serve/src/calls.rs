@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
@@ -25,7 +25,7 @@ use crate::call_share::CallCharge;
 use crate::long_work;
 use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::OverloadedError;
-use crate::pack::{self, GZIP, PackAllowance, PackedBody};
+use crate::pack::{self, ACCEPT_ENCODING, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
@@ -34,10 +34,10 @@ use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::{correct, status_of};
 use crate::waiting;
 
-/// The headers about the compression of messages: the used and the accepted compressions. Specified: gRPC over
-/// HTTP/2, Message-Encoding and Message-Accept-Encoding.
-const ENCODING: &str = "grpc-encoding";
-const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// The header of a caller's deadline (gRPC over HTTP/2, Timeout). A search by text would first read the name.
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 /// Charge of a new call, bytes: its task and the state of its HTTP/2 stream. Calculated from a measurement of both
@@ -305,7 +305,7 @@ fn time_limits(headers: &HeaderMap) -> (Option<Instant>, Option<Pin<Box<Sleep>>>
 
 /// Returns the caller's deadline; `None` without a valid one.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     if text.len() > TIMEOUT_LEN_BYTES_MAX || !text.is_ascii() {
         return None;
     }
