@@ -118,7 +118,10 @@ impl ResponseBody {
     /// Completes when the call has to end.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let Self { closed, charge, late, .. } = self;
-        let closed = closed.get_or_insert_with(|| Box::pin(charge.connection().closed()));
+        let closed = closed.get_or_insert_with(|| {
+            let connection = charge.connection().clone();
+            Box::pin(async move { connection.closed().await })
+        });
         if closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(OverloadedError.into());
         }
