@@ -74,16 +74,26 @@ impl Calls {
     }
 }
 
+/// A call that a service answers.
+type AnsweredCall = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl Service<Request<Body>> for Calls {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = AnsweredCall;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(())) // routes have no back-pressure of their own
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> AnsweredCall {
+        self.begin(request)
+    }
+}
+
+impl Calls {
+    /// Begins a call, which its service answers.
+    pub(crate) fn begin(&self, mut request: Request<Body>) -> AnsweredCall {
         let metrics = self.metrics.method(request.uri().path());
         let span = span(metrics.method().path(), &request);
         let mut call = CountedCall::start(metrics, span.clone());
@@ -102,7 +112,7 @@ impl Service<Request<Body>> for Calls {
         let (wait_end, mut late) = time_limits(request.headers());
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
-        let packed = self.packed.clone();
+        let packed = packing.answers.then(|| self.packed.clone());
         let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, parts.version, metrics, of_request, timeout);
         let body = body.waiting_until(wait_end);
@@ -123,12 +133,11 @@ impl Service<Request<Body>> for Calls {
             let answered = answer(routes, request, is_long, kind, &of_answer).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(Status::into_http))
         };
-        let connection = charge.connection().clone();
         let handled = async move {
             let mut response = tokio::select! {
                 biased;
                 response = answered => response?,
-                status = ended(&connection, &mut late) => status.into_http(),
+                status = ended(charge.connection(), &mut late) => status.into_http(),
             };
             correct(response.headers_mut());
             let ended = status_of(response.headers());
@@ -141,14 +150,13 @@ impl Service<Request<Body>> for Calls {
                 call.end(code);
             }
             packing.add_headers(response.headers_mut(), ended);
-            let packs = packing.answers && ended.is_none();
-            Ok(response.map(|body| {
-                let body = ResponseBody::new(body, call, charge.clone(), late);
-                if packs {
+            let packed = packed.filter(|_| ended.is_none());
+            Ok(response.map(|body| match packed {
+                Some(packed) => {
+                    let body = ResponseBody::new(body, call, charge.clone(), late);
                     Body::new(PackedBody::new(body, charge, packed))
-                } else {
-                    Body::new(body)
                 }
+                None => Body::new(ResponseBody::new(body, call, charge, late)),
             }))
         };
         Box::pin(handled.instrument(span))
