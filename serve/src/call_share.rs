@@ -131,7 +131,7 @@ impl CallCharge {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        task_threads::spawn(self.0.connection.paid_time().clone(), task);
+        task_threads::spawn(self.0.connection.paid_time(), task);
     }
 
     /// Records that the call has stored `envelopes`, which pay for its connection's next turns. `thread_wait` is the

@@ -82,8 +82,8 @@ where
             return; // as most do, also those of a flood: their refusals cost no task
         }
         let Some(charged) = ChargedBytes::if_free(share.clone(), CALL_BYTES) else { return };
-        let stream = head.stays_open();
-        task_threads::spawn(share.paid_time().clone(), async move {
+        let (stream, account) = (head.stays_open(), share.paid_time().clone());
+        task_threads::spawn(&account, async move {
             tokio::select! {
                 () = discard(&mut body, bytes_max) => {}
                 () = sleep(time_max) => {}
