@@ -91,7 +91,12 @@ impl Default for RestPace {
 impl RestPace {
     /// Returns the time since the pace was made, in nanoseconds.
     pub(crate) fn now_ns(&self) -> u64 {
-        nanoseconds(self.began.elapsed())
+        self.ns_of(Instant::now())
+    }
+
+    /// Returns the time from the making of the pace to `moment`, in nanoseconds.
+    pub(crate) fn ns_of(&self, moment: Instant) -> u64 {
+        nanoseconds(moment.saturating_duration_since(self.began))
     }
 
     /// Returns the moment of `at_ns`.
