@@ -172,6 +172,11 @@ impl ArrivedHead {
         }
     }
 
+    /// Returns the share of the call; `None` once it is answered.
+    pub(crate) fn share(&self) -> Option<&Arc<ConnectionShare>> {
+        self.call.as_ref()
+    }
+
     /// Counts the stream of this request as open, also behind its answer, until the returned value is dropped.
     pub(crate) fn stays_open(&self) -> UnendedStream {
         self.heads.heads.lock().unended += 1;
