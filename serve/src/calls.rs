@@ -31,7 +31,7 @@ use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
-use crate::status_headers::{correct, status_of};
+use crate::status_headers::correct;
 use crate::waiting;
 
 /// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
@@ -139,8 +139,7 @@ impl Calls {
                 response = answered => response?,
                 status = ended(charge.connection(), &mut late) => status.into_http(),
             };
-            correct(response.headers_mut());
-            let ended = status_of(response.headers());
+            let ended = correct(response.headers_mut());
             if ended == Some(Code::Unimplemented) {
                 // The library's refusal of an unknown method, or of a service that is switched off, has no text.
                 let text = HeaderValue::from_static("no such method");
