@@ -175,13 +175,19 @@ async fn answer(
     charge: &CallCharge,
 ) -> Result<Response<Body>, Status> {
     let answered = routes.call(request);
-    let answered =
-        if is_long { long_work::begin_beside(charge, answered).await? } else { answered.await };
+    // Boxed, as is the other rare part: other calls keep no memory for them.
+    let answered = match is_long {
+        true => Box::pin(long_work::begin_beside(charge, answered)).await?,
+        false => answered.await,
+    };
     let Ok(response) = answered;
     let has_long_answer = kind == Some(MethodKind::Unary)
         && !response.body().is_end_stream()
         && charge.answer_bytes() >= long_work::LONG_ANSWER_BYTES;
-    if has_long_answer { long_work::encode_beside(charge, response).await } else { Ok(response) }
+    if !has_long_answer {
+        return Ok(response);
+    }
+    Box::pin(long_work::encode_beside(charge, response)).await
 }
 
 /// Returns the status of a call that has to end without an answer: its connection is closed because memory is short, or

@@ -445,7 +445,8 @@ impl Connections {
         let answered = Box::pin(async move {
             head.begins();
             let mut response = match upgrade {
-                Some(slot) => slot.put(request, share, body_timeout).await,
+                // Boxed, so that other requests keep no memory for it.
+                Some(slot) => Box::pin(slot.put(request, share, body_timeout)).await,
                 None => dispatcher.answer(request, &head).await?,
             };
             head.answered(response.headers());

@@ -82,6 +82,8 @@ impl Dispatcher {
         Ok(response)
     }
 
+    /// Answers one request. All but calls of gRPC are boxed: the memory of each call would otherwise have room for the
+    /// largest of them.
     async fn respond(
         &self,
         request: Request<WatchedBody<Incoming>>,
@@ -89,9 +91,10 @@ impl Dispatcher {
         let response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
         } else if let Some(pages) = self.pages_of(&request) {
-            public_pages::answer(pages, request).await
+            Box::pin(public_pages::answer(pages, request)).await
         } else if let Some((pages, len_bytes_max)) = self.taken_by(&request) {
-            public_pages::take(pages, request, len_bytes_max, self.0.body_timeout).await
+            let body_timeout = self.0.body_timeout;
+            Box::pin(public_pages::take(pages, request, len_bytes_max, body_timeout)).await
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.0.calls.begin(request.map(Body::new)).await?,
@@ -102,14 +105,14 @@ impl Dispatcher {
                     let (request, is_text) = with_exact_types(request);
                     let mut service = GrpcWebLayer::new().layer(WebCalls(self.0.calls.clone()));
                     if is_text {
-                        service.call(request.map(TextBody::new)).await?
+                        Box::pin(service.call(request.map(TextBody::new))).await?
                     } else {
-                        service.call(request).await?
+                        Box::pin(service.call(request)).await?
                     }
                 }
                 Protocol::Connect(call) => {
                     let (calls, body_timeout) = (self.0.calls.clone(), self.0.body_timeout);
-                    call.answer(calls, request.map(Body::new), body_timeout).await
+                    Box::pin(call.answer(calls, request.map(Body::new), body_timeout)).await
                 }
                 Protocol::Other(status) => self.refuse(status, &request),
             }

@@ -249,11 +249,16 @@ pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
     std::future::poll_fn(|context| {
         let polled = wait.as_mut().poll(context);
         if polled.is_pending() {
-            ASKS_FOR_NO_REST.set(true);
+            ask_for_no_rest();
         }
         polled
     })
     .await
+}
+
+/// Asks for no rest before the next turn of the task that has its turn.
+pub(crate) fn ask_for_no_rest() {
+    ASKS_FOR_NO_REST.set(true);
 }
 
 /// The turns of a task, of those that are not paid, that come after the rest of its address.

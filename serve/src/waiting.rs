@@ -123,7 +123,8 @@ pub(crate) async fn take_until(
         return Ok(());
     }
     let may_wait = bytes <= share.limit_bytes() / WAITS_DIVISOR;
-    if may_wait && wait(end(), &share.waiting_requests, try_take).await.is_some() {
+    // Boxed, so that a request that need not wait keeps no memory for the wait.
+    if may_wait && Box::pin(wait(end(), &share.waiting_requests, try_take)).await.is_some() {
         return Ok(());
     }
     Err(share.refuse())
