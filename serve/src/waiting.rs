@@ -107,8 +107,8 @@ async fn take(end: Instant, share: &ConnectionShare, bytes: usize) -> Result<(),
 }
 
 /// Takes `bytes` for decoding a request. If they do not fit now, waits for them until `end`, behind earlier requests of
-/// the same connection that wait. Asks for the end only then: most requests find the memory, and read no clock. Dropping
-/// the future ends the wait.
+/// the same connection that wait. Asks for the end only then: most requests find the memory, and read no clock.
+/// Dropping the future ends the wait.
 ///
 /// # Errors
 /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
