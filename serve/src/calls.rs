@@ -269,8 +269,9 @@ fn charge(
     method: RpcMethod,
     buffer_bytes: usize,
 ) -> Result<CallCharge, OverloadedError> {
-    let connection = request.extensions().get::<Arc<ConnectionShare>>();
-    let charge = CallCharge::new(connection.expect("every request has a connection").clone());
+    // The charge that is inserted below has the connection.
+    let connection = request.extensions_mut().remove::<Arc<ConnectionShare>>();
+    let charge = CallCharge::new(connection.expect("every request has a connection"));
     if method.leaves_unread() {
         charge.take(STREAM_WINDOW_BYTES as usize)?;
     }

@@ -436,17 +436,18 @@ impl Connections {
         let of_client = talk.share.is_proxy().then(|| share.paid_time().clone());
         let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
-        let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
+        let upgrade = talk.upgrades.as_ref().filter(|_| upgrade::is_asked(&request));
+        let upgrade = upgrade.map(|slot| (slot.clone(), share.clone()));
         let closes = upgrade.is_none() && has_large_head(&request);
         let head_bytes = head_bytes(request.uri(), request.headers());
-        let mut head = talk.unflushed.arrived(share.clone(), head_bytes);
+        let mut head = talk.unflushed.arrived(share, head_bytes);
         // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
         // the larger of both states until its end.
         let answered = Box::pin(async move {
             head.begins();
             let mut response = match upgrade {
                 // Boxed, so that other requests keep no memory for it.
-                Some(slot) => Box::pin(slot.put(request, share, body_timeout)).await,
+                Some((slot, share)) => Box::pin(slot.put(request, share, body_timeout)).await,
                 None => dispatcher.answer(request, &head).await?,
             };
             head.answered(response.headers());
