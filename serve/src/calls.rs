@@ -118,7 +118,8 @@ impl Calls {
         let body = body.waiting_until(wait_end);
         let mut body = if packing.requests { body.unpacking() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
-        let answered = async move {
+        // Boxed: the state of the call would otherwise have room for it twice, and each move of it would copy both.
+        let answered = Box::pin(async move {
             if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
                 return Ok::<_, Infallible>(refused.into_http());
             }
@@ -132,7 +133,7 @@ impl Calls {
             let request = Request::from_parts(parts, body);
             let answered = answer(routes, request, is_long, kind, &of_answer).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(Status::into_http))
-        };
+        });
         let handled = async move {
             let mut response = tokio::select! {
                 biased;
