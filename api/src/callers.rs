@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::ports::Registry;
-use hawser_proto::NODE_TOKEN_HEADER;
 use hawser_proto::sign::keccak256;
 use hawser_serve::CallCharge;
 use hawser_serve::address::{ClientAddress, TrustedProxies};
@@ -28,7 +27,7 @@ use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
 use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
-use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, VerifiedTokens};
+use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedTokens};
 
 /// Token signatures that are verified for an address: one costs about 50 µs. A guess: a node needs one token an
 /// hour, and verified tokens are cached.
@@ -151,7 +150,7 @@ impl Callers {
         remote: Option<SocketAddr>,
     ) -> Result<Caller, CallError> {
         let address = self.0.proxies.client(headers, remote);
-        let node = match headers.get(NODE_TOKEN_HEADER) {
+        let node = match headers.get(TOKEN_HEADER) {
             Some(token) if !token.is_empty() => {
                 let text = token.to_str().map_err(|_| NodeTokenError::Form)?;
                 Some(self.0.node_of(text, address)?)

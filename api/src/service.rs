@@ -37,11 +37,12 @@ impl NodeApi {
         charge.take(lengths.sum::<usize>() * COPIES)?;
         let stored = match self.checks.admits_publishes() {
             Ok(()) => {
-                let (engine, held, count) = (self.engine.clone(), charge.clone(), envelopes.len());
+                let publisher = self.engine.publisher().clone();
+                let (held, count) = (charge.clone(), envelopes.len());
                 // A publish continues after its call has ended, and its memory stays charged to the call.
                 let publish = async move {
                     let caller = PublishCaller { site: held.site(), address: held.caller() };
-                    let published = engine.publish_counted(caller, envelopes).await;
+                    let published = publisher.publish(caller, envelopes).await;
                     held.checked_for_nothing(useless_checks(&published, count));
                     let published = published?;
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's

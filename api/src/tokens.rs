@@ -10,9 +10,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_engine::ports::Registry;
 use hawser_proto::sign::node_token_digest;
-use hawser_proto::{Digest, OriginatorId, PublicKey};
+use hawser_proto::{Digest, NODE_TOKEN_HEADER, OriginatorId, PublicKey};
+use http::HeaderName;
 use serde::Deserialize;
 
+/// The header that carries a token.
+pub(crate) const TOKEN_HEADER: HeaderName = HeaderName::from_static(NODE_TOKEN_HEADER);
 /// The longest token. A guess: those of the network have about 300 bytes.
 const TOKEN_LEN_BYTES_MAX: usize = 4096;
 /// The longest life of a token. Specified.

@@ -49,8 +49,43 @@ impl Busy {
 }
 
 impl Drop for Busy {
+    /// Ends the call. Only the last one of the connection sets the time since which there is none, before it ends: with
+    /// 64 calls under way, most ends read no clock and take no lock.
     fn drop(&mut self) {
-        *self.0.idle_since.lock() = Instant::now();
-        self.0.calls.fetch_sub(1, Ordering::AcqRel);
+        let Activity { calls, idle_since } = &*self.0;
+        let mut open = calls.load(Ordering::Acquire);
+        loop {
+            if open == 1 {
+                *idle_since.lock() = Instant::now();
+            }
+            let end =
+                calls.compare_exchange_weak(open, open - 1, Ordering::AcqRel, Ordering::Acquire);
+            match end {
+                Ok(_) => return,
+                Err(now) => open = now,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_from_the_end_of_its_last_call_on() {
+        let activity = Arc::new(Activity::new());
+        let [first, second] = [(); 2].map(|()| Busy::new(activity.clone()));
+        tokio::time::advance(LIMIT).await;
+        drop(second);
+        assert!(activity.is_busy());
+        tokio::time::advance(LIMIT).await;
+        drop(first);
+        assert!(!activity.is_busy());
+        let ended = Instant::now();
+        activity.idle_for(LIMIT).await;
+        assert!(ended.elapsed() >= LIMIT, "{:?}", ended.elapsed());
     }
 }

@@ -172,6 +172,10 @@ impl TrustedProxies {
         let Some(mut address) = peer.map(|peer| peer.ip().to_canonical()) else {
             return ClientAddress::Invalid;
         };
+        // Most callers come through no proxy, and the header costs a search.
+        if !self.contains(address) {
+            return address.into();
+        }
         let mut entries = entries(headers).rev();
         while self.contains(address) {
             let Some(entry) = entries.next() else { break };

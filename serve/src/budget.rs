@@ -516,8 +516,8 @@ impl ConnectionShare {
     }
 
     /// Completes when the connection, or the call, must end because its address holds too much.
-    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.close.cancelled()
+    pub(crate) async fn closed(&self) {
+        self.close.cancelled().await;
     }
 
     /// Charges a piece of an answer that the connection is about to write.

@@ -131,7 +131,7 @@ impl CallCharge {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        task_threads::spawn(self.0.connection.paid_time().clone(), task);
+        task_threads::spawn(self.0.connection.paid_time(), task);
     }
 
     /// Records that the call has stored `envelopes`, which pay for its connection's next turns. `thread_wait` is the
@@ -279,12 +279,12 @@ impl CallCharge {
     /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
     pub(crate) async fn take_for_decoding(
         &self,
-        wait_end: Instant,
+        wait_end: impl FnOnce() -> Instant,
         buffer_bytes: usize,
         request_bytes: usize,
     ) -> Result<(), OverloadedError> {
         let bytes = buffer_bytes.saturating_add(request_bytes);
-        waiting::take(wait_end, &self.0.connection, bytes).await?;
+        waiting::take_until(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_call(buffer_bytes);

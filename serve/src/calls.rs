@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
@@ -25,19 +25,19 @@ use crate::call_share::CallCharge;
 use crate::long_work;
 use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::OverloadedError;
-use crate::pack::{self, GZIP, PackAllowance, PackedBody};
+use crate::pack::{self, ACCEPT_ENCODING, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
-use crate::status_headers::{correct, status_of};
+use crate::status_headers::correct;
 use crate::waiting;
 
-/// The headers about the compression of messages: the used and the accepted compressions. Specified: gRPC over
-/// HTTP/2, Message-Encoding and Message-Accept-Encoding.
-const ENCODING: &str = "grpc-encoding";
-const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// The header of a caller's deadline (gRPC over HTTP/2, Timeout). A search by text would first read the name.
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 /// Charge of a new call, bytes: its task and the state of its HTTP/2 stream. Calculated from a measurement of both
@@ -74,16 +74,26 @@ impl Calls {
     }
 }
 
+/// A call that a service answers.
+type AnsweredCall = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl Service<Request<Body>> for Calls {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = AnsweredCall;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(())) // routes have no back-pressure of their own
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> AnsweredCall {
+        self.begin(request)
+    }
+}
+
+impl Calls {
+    /// Begins a call, which its service answers.
+    pub(crate) fn begin(&self, mut request: Request<Body>) -> AnsweredCall {
         let metrics = self.metrics.method(request.uri().path());
         let span = span(metrics.method().path(), &request);
         let mut call = CountedCall::start(metrics, span.clone());
@@ -102,13 +112,14 @@ impl Service<Request<Body>> for Calls {
         let (wait_end, mut late) = time_limits(request.headers());
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
-        let packed = self.packed.clone();
+        let packed = packing.answers.then(|| self.packed.clone());
         let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, parts.version, metrics, of_request, timeout);
         let body = body.waiting_until(wait_end);
         let mut body = if packing.unpacks_request() { body.unpacking() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
-        let answered = async move {
+        // Boxed: the state of the call would otherwise have room for it twice, and each move of it would copy both.
+        let answered = Box::pin(async move {
             if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
                 return Ok::<_, Infallible>(refused.into_http());
             }
@@ -122,16 +133,14 @@ impl Service<Request<Body>> for Calls {
             let request = Request::from_parts(parts, body);
             let answered = answer(routes, request, is_long, kind, &of_answer).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(Status::into_http))
-        };
-        let connection = charge.connection().clone();
+        });
         let handled = async move {
             let mut response = tokio::select! {
                 biased;
                 response = answered => response?,
-                status = ended(&connection, &mut late) => status.into_http(),
+                status = ended(charge.connection(), &mut late) => status.into_http(),
             };
-            correct(response.headers_mut());
-            let ended = status_of(response.headers());
+            let ended = correct(response.headers_mut());
             if ended == Some(Code::Unimplemented) {
                 // The library's refusal of an unknown method, or of a service that is switched off, has no text.
                 let text = HeaderValue::from_static("no such method");
@@ -141,14 +150,13 @@ impl Service<Request<Body>> for Calls {
                 call.end(code);
             }
             packing.add_headers(response.headers_mut(), ended);
-            let packs = packing.answers && ended.is_none();
-            Ok(response.map(|body| {
-                let body = ResponseBody::new(body, call, charge.clone(), late);
-                if packs {
+            let packed = packed.filter(|_| ended.is_none());
+            Ok(response.map(|body| match packed {
+                Some(packed) => {
+                    let body = ResponseBody::new(body, call, charge.clone(), late);
                     Body::new(PackedBody::new(body, charge, packed))
-                } else {
-                    Body::new(body)
                 }
+                None => Body::new(ResponseBody::new(body, call, charge, late)),
             }))
         };
         Box::pin(handled.instrument(span))
@@ -168,13 +176,19 @@ async fn answer(
     charge: &CallCharge,
 ) -> Result<Response<Body>, Status> {
     let answered = routes.call(request);
-    let answered =
-        if is_long { long_work::begin_beside(charge, answered).await? } else { answered.await };
+    // Boxed, as is the other rare part: other calls keep no memory for them.
+    let answered = match is_long {
+        true => Box::pin(long_work::begin_beside(charge, answered)).await?,
+        false => answered.await,
+    };
     let Ok(response) = answered;
     let has_long_answer = kind == Some(MethodKind::Unary)
         && !response.body().is_end_stream()
         && charge.answer_bytes() >= long_work::LONG_ANSWER_BYTES;
-    if has_long_answer { long_work::encode_beside(charge, response).await } else { Ok(response) }
+    if !has_long_answer {
+        return Ok(response);
+    }
+    Box::pin(long_work::encode_beside(charge, response)).await
 }
 
 /// Returns the status of a call that has to end without an answer: its connection is closed because memory is short, or
@@ -272,8 +286,9 @@ fn charge(
     method: RpcMethod,
     buffer_bytes: usize,
 ) -> Result<CallCharge, OverloadedError> {
-    let connection = request.extensions().get::<Arc<ConnectionShare>>();
-    let charge = CallCharge::new(connection.expect("every request has a connection").clone());
+    // The charge that is inserted below has the connection.
+    let connection = request.extensions_mut().remove::<Arc<ConnectionShare>>();
+    let charge = CallCharge::new(connection.expect("every request has a connection"));
     if method.leaves_unread() {
         charge.take(STREAM_WINDOW_BYTES as usize)?;
     }
@@ -321,7 +336,7 @@ fn time_limits(headers: &HeaderMap) -> (Option<Instant>, Option<Pin<Box<Sleep>>>
 
 /// Returns the caller's deadline; `None` without a valid one.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     if text.len() > TIMEOUT_LEN_BYTES_MAX || !text.is_ascii() {
         return None;
     }

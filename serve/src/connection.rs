@@ -9,20 +9,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::Either;
+use futures_util::stream::FuturesUnordered;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
@@ -36,7 +37,7 @@ use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::head_timer::{HeadClock, HeadTimer};
 use crate::overloaded::OverloadedError;
-use crate::request_head::head_bytes;
+use crate::request_head::{has_large_head, head_bytes};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::short_writes::ShortWrites;
 use crate::socket::{Place, Socket};
@@ -45,6 +46,7 @@ use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TaskRuntimes, call_in_turn};
 use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
+use crate::warnings::Warnings;
 
 /// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
 /// default.
@@ -65,9 +67,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes of a response that may wait in the connection before the body is polled for more. Waiting bytes are charged,
 /// so the budget bounds the memory and not this constant. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// The longest HTTP/1.1 request head in bytes after which the connection stays open. hyper keeps the buffer of a large
-/// head while the connection is idle, and `CONNECTION_BYTES` covers 8 KiB. Clients' heads are below 2 KiB.
-const KEPT_HEAD_LEN_BYTES_MAX: usize = 8 * 1024;
 /// Idle time after which TCP keepalive probes the peer. The kernel of a sleeping client answers; a lost machine does
 /// not, and its streams are freed. A guess: mobile networks drop idle mappings later.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -88,9 +87,6 @@ const ACCEPT_TIME: Duration = Duration::from_micros(15);
 /// while publishers are late. A guess: the longest rest at the largest multiple. A flood that connects again would
 /// otherwise have the burst of a new connection at once.
 const FLOOD_TIME: Duration = Duration::from_millis(5);
-/// Least time between two log lines about connections that are not accepted. A guess: a flood must not
-/// fill the disk.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Text of the warning that new connections are closed.
 const FULL: &str = "all connections that this process may have are open: new ones are closed, or take the \
                     place of the address with most. Raise the limit of open files (LimitNOFILE=, ulimit -n) \
@@ -368,25 +364,32 @@ impl Connections {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Conversation { arrived, share, activity, .. } = talk;
+        let Conversation { share, activity, .. } = talk;
         let service = service_fn(|request| self.answer(request, talk));
         let http = self.http(share, heads);
         let stream = TokioIo::new(ShortWrites::new(stream));
         let connection = http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut unread = pin!(share.unread_for(self.settings.write_timeout));
-        tokio::select! {
+        // The connection is polled with each of its turns, and a set polls its future only when it was woken: each part
+        // of that takes a lock, some of them one of the listener, or looks at a timer.
+        let mut ends = FuturesUnordered::new();
+        ends.push(self.end_of(talk, unread.as_mut()));
+        let end = tokio::select! {
             ended = connection.as_mut() => return self.ended(ended),
-            () = self.stop.cancelled() => {}
-            () = activity.idle_for(self.settings.idle_timeout) => {}
-            () = share.closed() => {
+            Some(end) = ends.next() => end,
+        };
+        drop(ends);
+        match end {
+            ConnectionEnd::InOrder => {}
+            ConnectionEnd::ShortMemory => {
                 connection.as_mut().graceful_shutdown();
                 // The connection is closed in any case; without calls, as soon as GOAWAY is sent.
                 let grace = if activity.is_busy() { CLOSED_GRACE } else { Duration::ZERO };
                 let _ = timeout(grace, connection).await;
                 return;
             }
-            () = arrived.slot.ended() => {
+            ConnectionEnd::SlotTaken => {
                 self.dispatcher.metrics().connection_refused(ConnectionRefusedError::All);
                 if activity.is_busy() {
                     connection.as_mut().graceful_shutdown();
@@ -394,7 +397,7 @@ impl Connections {
                 }
                 return;
             }
-            () = unread.as_mut() => return self.settings.memory.count_unread(),
+            ConnectionEnd::Unread => return self.settings.memory.count_unread(),
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -402,6 +405,18 @@ impl Connections {
             () = unread => self.settings.memory.count_unread(),
             // A client that has disappeared never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
+        }
+    }
+
+    /// Completes when this end has to end a connection. `unread` completes when its peer reads no answers.
+    async fn end_of(&self, talk: &Conversation, unread: impl Future<Output = ()>) -> ConnectionEnd {
+        let Conversation { arrived, share, activity, .. } = talk;
+        tokio::select! {
+            () = self.stop.cancelled() => ConnectionEnd::InOrder,
+            () = activity.idle_for(self.settings.idle_timeout) => ConnectionEnd::InOrder,
+            () = share.closed() => ConnectionEnd::ShortMemory,
+            () = arrived.slot.ended() => ConnectionEnd::SlotTaken,
+            () = unread => ConnectionEnd::Unread,
         }
     }
 
@@ -421,16 +436,18 @@ impl Connections {
         let of_client = talk.share.is_proxy().then(|| share.paid_time().clone());
         let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
-        let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
+        let upgrade = talk.upgrades.as_ref().filter(|_| upgrade::is_asked(&request));
+        let upgrade = upgrade.map(|slot| (slot.clone(), share.clone()));
         let closes = upgrade.is_none() && has_large_head(&request);
         let head_bytes = head_bytes(request.uri(), request.headers());
-        let mut head = talk.unflushed.arrived(share.clone(), head_bytes);
+        let mut head = talk.unflushed.arrived(share, head_bytes);
         // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
         // the larger of both states until its end.
         let answered = Box::pin(async move {
             head.begins();
             let mut response = match upgrade {
-                Some(slot) => slot.put(request, share, body_timeout).await,
+                // Boxed, so that other requests keep no memory for it.
+                Some((slot, share)) => Box::pin(slot.put(request, share, body_timeout)).await,
                 None => dispatcher.answer(request, &head).await?,
             };
             head.answered(response.headers());
@@ -468,6 +485,18 @@ impl Connections {
     }
 }
 
+/// The reason for which this end ends a connection.
+enum ConnectionEnd {
+    /// The listener stops, or the connection has been idle: calls that are open are answered.
+    InOrder,
+    /// Its memory is needed for others.
+    ShortMemory,
+    /// Another address gets its slot.
+    SlotTaken,
+    /// Its peer has read no answers for too long.
+    Unread,
+}
+
 /// One connection: its client, its memory share and its calls.
 struct Conversation {
     arrived: AdmittedConnection,
@@ -476,28 +505,6 @@ struct Conversation {
     /// Present while the connection may switch to HTTP/2.
     upgrades: Option<UpgradeSlot>,
     unflushed: UnflushedHeads,
-}
-
-/// The warnings of a listener. Each is logged at most once in [`WARN_EVERY`].
-#[derive(Debug, Default)]
-struct Warnings {
-    full: WarningThrottle,
-    failed: WarningThrottle,
-}
-
-#[derive(Debug, Default)]
-struct WarningThrottle(Mutex<Option<Instant>>);
-
-impl WarningThrottle {
-    /// Returns true if [`WARN_EVERY`] has passed since the last warning, and records this one.
-    fn is_due(&self) -> bool {
-        let mut last = self.0.lock();
-        let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
-    }
 }
 
 /// Logs the panic of a connection's task.
@@ -580,15 +587,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Returns true if an HTTP/1.1 request has a head for which the connection had to make a large buffer.
-fn has_large_head<B>(request: &Request<B>) -> bool {
-    let headers = request.headers().iter();
-    let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());
-    let target_bytes = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
-    request.version() == Version::HTTP_11
-        && lengths.sum::<usize>() + target_bytes > KEPT_HEAD_LEN_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -64,11 +64,11 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
 /// Returns the list of exposed headers for a response. Without a header of this node's own it equals that of the
 /// reference node byte for byte.
 fn exposed(headers: &HeaderMap) -> HeaderValue {
-    let mut more =
-        EXPOSED_IF_THERE.into_iter().filter(|name| headers.contains_key(*name)).peekable();
-    if more.peek().is_none() {
+    // Most responses have two or three headers, and none of these: comparing them costs less than six searches.
+    if !headers.keys().any(|name| EXPOSED_IF_THERE.contains(&name.as_str())) {
         return HeaderValue::from_static(EXPOSED);
     }
+    let more = EXPOSED_IF_THERE.into_iter().filter(|name| headers.contains_key(*name));
     let list = more.fold(EXPOSED.to_owned(), |list, name| list + "," + name);
     HeaderValue::from_str(&list).expect("names of headers and commas")
 }

@@ -33,12 +33,13 @@ const WEB_TYPE: &str = "application/grpc-web+proto";
 const WEB_TYPES: [&str; 4] =
     ["application/grpc-web", WEB_TYPE, WEB_TEXT_TYPES[0], WEB_TEXT_TYPES[1]];
 
-/// Dispatches requests by protocol. Cheap to clone.
+/// Dispatches requests by protocol. Cheap to clone; clones share state. Every request has one.
 #[derive(Clone)]
-pub(crate) struct Dispatcher {
+pub(crate) struct Dispatcher(Arc<DispatcherState>);
+
+struct DispatcherState {
     calls: Calls,
-    /// Shared, because every request has a clone of this.
-    pages: Arc<[Arc<dyn PublicPages>]>,
+    pages: Vec<Arc<dyn PublicPages>>,
     body_timeout: Duration,
 }
 
@@ -60,11 +61,11 @@ impl Dispatcher {
         body_timeout: Duration,
     ) -> Self {
         let calls = Calls::new(routes.prepare(), metrics, body_timeout);
-        Self { calls, pages: pages.into(), body_timeout }
+        Self(Arc::new(DispatcherState { calls, pages, body_timeout }))
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
-        self.calls.metrics()
+        self.0.calls.metrics()
     }
 
     /// Serves one request. The part of its body that the answer leaves unread is read on beside the answer.
@@ -73,7 +74,7 @@ impl Dispatcher {
         request: Request<Incoming>,
         head: &ArrivedHead,
     ) -> Result<Response<Body>, Infallible> {
-        let body_timeout = self.body_timeout;
+        let body_timeout = self.0.body_timeout;
         let (request, rest) = unread::watch(request);
         let mut response = self.respond(request).await?;
         rest.read_on(head, body_timeout);
@@ -81,33 +82,37 @@ impl Dispatcher {
         Ok(response)
     }
 
+    /// Answers one request. All but calls of gRPC are boxed: the memory of each call would otherwise have room for the
+    /// largest of them.
     async fn respond(
-        mut self,
+        &self,
         request: Request<WatchedBody<Incoming>>,
     ) -> Result<Response<Body>, Infallible> {
         let response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
         } else if let Some(pages) = self.pages_of(&request) {
-            public_pages::answer(pages, request).await
+            Box::pin(public_pages::answer(pages, request)).await
         } else if let Some((pages, len_bytes_max)) = self.taken_by(&request) {
-            public_pages::take(pages, request, len_bytes_max, self.body_timeout).await
+            let body_timeout = self.0.body_timeout;
+            Box::pin(public_pages::take(pages, request, len_bytes_max, body_timeout)).await
         } else {
             match protocol(&request) {
-                Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
+                Protocol::Grpc => self.0.calls.begin(request.map(Body::new)).await?,
                 Protocol::GrpcWeb if self.is_bidi(request.uri().path()) => {
                     self.refuse_web_stream(request.uri().path())
                 }
                 Protocol::GrpcWeb => {
                     let (request, is_text) = with_exact_types(request);
-                    let mut service = GrpcWebLayer::new().layer(WebCalls(self.calls));
+                    let mut service = GrpcWebLayer::new().layer(WebCalls(self.0.calls.clone()));
                     if is_text {
-                        service.call(request.map(TextBody::new)).await?
+                        Box::pin(service.call(request.map(TextBody::new))).await?
                     } else {
-                        service.call(request).await?
+                        Box::pin(service.call(request)).await?
                     }
                 }
                 Protocol::Connect(call) => {
-                    call.answer(self.calls, request.map(Body::new), self.body_timeout).await
+                    let (calls, body_timeout) = (self.0.calls.clone(), self.0.body_timeout);
+                    Box::pin(call.answer(calls, request.map(Body::new), body_timeout)).await
                 }
                 Protocol::Other(status) => self.refuse(status, &request),
             }
@@ -124,14 +129,14 @@ impl Dispatcher {
     /// Returns the pages if they accept the body of the request, with the longest accepted body in bytes.
     fn taken_by<B>(&self, request: &Request<B>) -> Option<(&Arc<dyn PublicPages>, usize)> {
         let path = request.uri().path();
-        let mut pages = self.pages.iter().filter(|_| request.method() == Method::POST);
+        let mut pages = self.0.pages.iter().filter(|_| request.method() == Method::POST);
         pages.find_map(|pages| Some((pages, pages.len_bytes_max(path)?)))
     }
 
     /// Returns the pages to which the path of a request belongs. Ignores the method.
     fn pages_at<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let path = request.uri().path();
-        self.pages.iter().find(|pages| path.starts_with(pages.prefix()))
+        self.0.pages.iter().find(|pages| path.starts_with(pages.prefix()))
     }
 
     fn is_bidi(&self, path: &str) -> bool {

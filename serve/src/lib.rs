@@ -8,7 +8,8 @@
 //! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `arrival`,
 //!   `proxy_protocol`: the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of
 //!   HTTP/2 frames; `short_writes`: short writes of HTTP/2, together; `head_timer`: slow heads of HTTP/1.1; `upgrade`:
-//!   connections that change to HTTP/2; `filtered`: connections whose reads pass a filter;
+//!   connections that change to HTTP/2; `filtered`: connections whose reads pass a filter; `warnings`: lines of the log
+//!   that a flood does not repeat;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
@@ -109,6 +110,7 @@ mod unpack;
 mod unread;
 mod upgrade;
 mod waiting;
+mod warnings;
 mod web_answer;
 mod web_text;
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl CallCharge {
         if !self.has_large_request() {
             return Ok(rest.await);
         }
-        begin_beside(self, rest).await
+        Box::pin(begin_beside(self, rest)).await
     }
 }
 

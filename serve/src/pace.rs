@@ -65,8 +65,10 @@ const PLACES: usize = 16 * 1024;
 
 /// The rest of connections that do not publish, in multiples of their turns.
 ///
-/// Fields are updated without a lock, since a lost update only delays a step.
+/// Fields are updated without a lock, since a lost update only delays a step. They have cache lines of their own: each
+/// wake and each turn reads them, and changes the count of waiting tasks beside them.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct RestPace {
     began: Instant,
     /// Rest for the time of a turn, in parts; 0: none.
@@ -91,7 +93,12 @@ impl Default for RestPace {
 impl RestPace {
     /// Returns the time since the pace was made, in nanoseconds.
     pub(crate) fn now_ns(&self) -> u64 {
-        nanoseconds(self.began.elapsed())
+        self.ns_of(Instant::now())
+    }
+
+    /// Returns the time from the making of the pace to `moment`, in nanoseconds.
+    pub(crate) fn ns_of(&self, moment: Instant) -> u64 {
+        nanoseconds(moment.saturating_duration_since(self.began))
     }
 
     /// Returns the moment of `at_ns`.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tonic::Status;
@@ -29,6 +29,8 @@ use crate::frames::HEAD_LEN_BYTES;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";
+/// The header of the compressions that a caller accepts. Specified: gRPC over HTTP/2, Message-Accept-Encoding.
+pub(crate) const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// Messages below this length are not compressed. A guess: they fit into one packet.
 const MESSAGE_LEN_BYTES_MIN: usize = 1024;
 /// Bytes that are compressed before other calls have their turn. A guess: they take about a millisecond.
@@ -70,7 +72,7 @@ impl PackAllowance {
 
 /// Returns true if a caller accepts compressed messages.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all("grpc-accept-encoding").iter();
+    let lists = headers.get_all(ACCEPT_ENCODING).iter();
     let names = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
     names.map(str::trim).any(|name| name == GZIP)
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-use crate::turns::{PaidTime, publish_in_turn, without_rest};
+use crate::turns::{PaidTime, ask_for_no_rest, publish_in_turn};
 
 /// A publish in the task of its call. If this is dropped before the publish has ended, a task of its own finishes it.
 struct CallPublish<F>
@@ -29,7 +29,7 @@ pub(crate) fn finished<F>(account: Arc<PaidTime>, publish: F) -> impl Future<Out
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    let publish = Some(Box::pin(without_rest(publish)));
+    let publish = Some(Box::pin(publish));
     CallPublish { publish, account, runtime: Handle::current() }
 }
 
@@ -43,6 +43,7 @@ where
         let mut publish = self.publish.take().expect("it is not polled after its end");
         let polled = publish.as_mut().poll(context);
         if polled.is_pending() {
+            ask_for_no_rest();
             self.publish = Some(publish);
         }
         polled

@@ -211,8 +211,11 @@ impl RequestBody {
     async fn take_for_decoding(&mut self, buffer_bytes: usize) -> Result<(), Status> {
         poll_fn(|cx| self.poll_scan(cx)).await?;
         let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
-        let wait_end = waiting::wait_end();
-        let wait_end = self.wait_end_max.map_or(wait_end, |latest| latest.min(wait_end));
+        let latest = self.wait_end_max;
+        let wait_end = move || {
+            let wait_end = waiting::wait_end();
+            latest.map_or(wait_end, |latest| latest.min(wait_end))
+        };
         let taken = self.charge.take_for_decoding(wait_end, buffer_bytes, cost_bytes).await;
         taken.map_err(Status::from)
     }

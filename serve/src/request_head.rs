@@ -1,10 +1,14 @@
 //! The memory of a request's head.
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Request, Uri, Version};
 
 /// Charge of a header besides its name and value, bytes. Calculated from the types: an entry of the table has 104 and
 /// its place in the index 5, and a further value of the same name has 72, in a list that doubles.
 const HEADER_BYTES: usize = 128;
+
+/// The longest HTTP/1.1 request head in bytes after which the connection stays open. hyper keeps the buffer of a large
+/// head while the connection is idle, and `CONNECTION_BYTES` covers 8 KiB. Clients' heads are below 2 KiB.
+const KEPT_HEAD_LEN_BYTES_MAX: usize = 8 * 1024;
 
 /// Returns the memory that the head of a request takes, in bytes. Its target, with a query that no service reads, may
 /// be as long as all headers together. The table may have room for seven times the headers that it has, if their names
@@ -15,6 +19,15 @@ pub(crate) fn head_bytes(target: &Uri, headers: &HeaderMap) -> usize {
     let places = headers.capacity().max(headers.len());
     let lengths = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
     authority + path + lengths.sum::<usize>() + places * HEADER_BYTES
+}
+
+/// Returns true if an HTTP/1.1 request has a head for which the connection had to make a large buffer.
+pub(crate) fn has_large_head<B>(request: &Request<B>) -> bool {
+    let headers = request.headers().iter();
+    let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());
+    let target_bytes = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    request.version() == Version::HTTP_11
+        && lengths.sum::<usize>() + target_bytes > KEPT_HEAD_LEN_BYTES_MAX
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::call_share::CallCharge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
-use crate::status_headers::{correct, status_of};
+use crate::status_headers::correct;
 
 /// The metrics of one call, from its start to its status. A call that is dropped before its status counts as cancelled,
 /// because its caller disconnected.
@@ -118,7 +118,10 @@ impl ResponseBody {
     /// Completes when the call has to end.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let Self { closed, charge, late, .. } = self;
-        let closed = closed.get_or_insert_with(|| Box::pin(charge.connection().closed()));
+        let closed = closed.get_or_insert_with(|| {
+            let connection = charge.connection().clone();
+            Box::pin(async move { connection.closed().await })
+        });
         if closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(OverloadedError.into());
         }
@@ -177,10 +180,11 @@ impl HttpBody for ResponseBody {
             let status = ready!(self.poll_due(cx));
             return Poll::Ready(Some(Ok(self.close(&status))));
         };
+        let mut ended = None;
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
-            correct(trailers);
+            ended = correct(trailers);
         }
         match &frame {
             Some(Ok(frame)) => {
@@ -200,7 +204,7 @@ impl HttpBody for ResponseBody {
                         }
                         MethodKind::Bidi => {}
                     }
-                } else if let Some(code) = frame.trailers_ref().and_then(status_of) {
+                } else if let Some(code) = ended {
                     self.end(code);
                 }
             }

@@ -17,22 +17,25 @@ pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Replaces INTERNAL by INVALID_ARGUMENT if a message did not decode, because the caller sent the malformed bytes. Cuts
-/// texts that are too long for clients.
-pub(crate) fn correct(headers: &mut HeaderMap) {
+/// texts that are too long for clients. Returns the status, if there is one.
+pub(crate) fn correct(headers: &mut HeaderMap) -> Option<Code> {
     if let Some(text) = headers.get_mut(Status::GRPC_MESSAGE)
         && text.len() > STATUS_TEXT_LEN_BYTES_MAX
     {
         *text = cut(text);
     }
-    if status_of(headers) != Some(Code::Internal) {
-        return;
+    let status = status_of(headers);
+    if status != Some(Code::Internal) {
+        return status;
     }
     let undecodable = headers.get(Status::GRPC_MESSAGE).is_some_and(|text| {
         MALFORMED.iter().any(|beginning| text.as_bytes().starts_with(beginning))
     });
-    if undecodable {
-        headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::InvalidArgument as i32));
+    if !undecodable {
+        return status;
     }
+    headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::InvalidArgument as i32));
+    Some(Code::InvalidArgument)
 }
 
 /// Returns the beginning of a percent-encoded text, cut between two characters.

@@ -12,6 +12,7 @@
 //! its own sockets. A task of one call stays where it began, except that it leaves the publishers' threads when its
 //! connection does.
 
+use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
 use crate::socket::Place;
-use crate::turns::{PaidTime, TaskRuntimes, call_in_turn, in_turn};
+use crate::turns::{PaidTime, call_in_turn, in_turn};
 
 /// Starts the tasks of one connection.
 #[derive(Clone)]
@@ -34,30 +35,34 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        spawn(self.0.clone(), task);
+        spawn(&self.0, task);
     }
 }
 
 /// Starts a task of a call. It runs in its turns, and leaves the publishers' threads with its connection.
-pub(crate) fn spawn<F>(account: Arc<PaidTime>, task: F)
+pub(crate) fn spawn<F>(account: &Arc<PaidTime>, task: F)
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     let task = call_in_turn(account.clone(), task);
-    let Some(TaskRuntimes { all, publishers }) = account.runtimes().cloned() else {
+    let Some(runtimes) = account.runtimes() else {
         tokio::spawn(task);
         return;
     };
     if !account.is_publishers() {
-        all.spawn(task);
+        runtimes.all.spawn(task);
         return;
     }
     // An `async` block that awaits the task would reserve its memory twice.
     let task = Box::pin(task.map(drop));
-    publishers.spawn(async move {
-        if let Some(task) = while_publishers(true, account, task).await {
-            all.spawn(task);
+    // The account has the runtimes. Clones of their handles would count on what all cores share.
+    let account = account.clone();
+    runtimes.publishers.spawn(async move {
+        if let Some(task) = while_publishers(true, &*account, task).await
+            && let Some(runtimes) = account.runtimes()
+        {
+            runtimes.all.spawn(task);
         }
     });
 }
@@ -100,7 +105,7 @@ where
 /// changed, and `None` when the task has ended.
 async fn while_publishers<F>(
     publishers: bool,
-    account: Arc<PaidTime>,
+    account: impl Deref<Target = PaidTime>,
     task: Pin<Box<F>>,
 ) -> Option<Pin<Box<F>>>
 where
@@ -134,6 +139,7 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
+    use crate::turns::TaskRuntimes;
 
     fn runtime(name: &str) -> Runtime {
         Builder::new_multi_thread().worker_threads(1).thread_name(name).build().unwrap()
@@ -149,7 +155,7 @@ mod tests {
         account.earn(1);
         account.spend(Duration::from_millis(20)); // more than was earned
         let (turn, turns) = mpsc::channel();
-        spawn(account, async move {
+        spawn(&account, async move {
             for _ in 0..100 {
                 turn.send(std::thread::current().name().map(str::to_owned)).unwrap();
                 tokio::task::yield_now().await;

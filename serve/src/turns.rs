@@ -249,11 +249,16 @@ pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
     std::future::poll_fn(|context| {
         let polled = wait.as_mut().poll(context);
         if polled.is_pending() {
-            ASKS_FOR_NO_REST.set(true);
+            ask_for_no_rest();
         }
         polled
     })
     .await
+}
+
+/// Asks for no rest before the next turn of the task that has its turn.
+pub(crate) fn ask_for_no_rest() {
+    ASKS_FOR_NO_REST.set(true);
 }
 
 /// The turns of a task, of those that are not paid, that come after the rest of its address.
@@ -309,7 +314,9 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
         // Before a rest and for unpaid turns, too: wakers of earlier turns may still wake the task, and each wake takes
         // the registered waker.
         guard.0.waker.register(context.waker());
-        guard.0.has_its_turn();
+        // Read once for the wait before this turn and for the turn: with what is between, neither is longer by much.
+        let began = Instant::now();
+        guard.0.has_its_turn(began);
         // The events for which the task waits hold the waker of its last turn. A task that has moved to another runtime
         // has a new waker, so no event would end its rest. `will_wake` also compares tables of functions, which the
         // compiler may duplicate; the waker that is kept keeps its data from being those of another task.
@@ -335,7 +342,6 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
         if polled_by.is_none() || has_moved {
             polled_by = Some(context.waker().clone());
         }
-        let began = Instant::now();
         let worked = (!is_paid && account.turns.pace.is_slow()).then(thread_time);
         ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
         let polled = if is_paid {
@@ -375,9 +381,9 @@ struct PaidWaker {
 }
 
 impl PaidWaker {
-    fn has_its_turn(&self) {
+    fn has_its_turn(&self, now: Instant) {
         if self.leave(WAITING) {
-            let now_ns = self.turns.pace.now_ns();
+            let now_ns = self.turns.pace.ns_of(now);
             let waited_ns = now_ns.saturating_sub(self.woken_ns.load(Ordering::Relaxed));
             self.turns.pace.publisher_had_its_turn(now_ns, waited_ns);
         }

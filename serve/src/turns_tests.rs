@@ -291,7 +291,7 @@ async fn a_call_has_its_first_turn_without_a_rest() {
     put_off(&account);
     let (had, (go_on, goes_on)) = (Arc::new(AtomicU8::new(0)), tokio::sync::oneshot::channel());
     let turns_of_call = had.clone();
-    crate::task_threads::spawn(account, async move {
+    crate::task_threads::spawn(&account, async move {
         turns_of_call.store(1, Ordering::Relaxed);
         goes_on.await.unwrap();
         turns_of_call.store(2, Ordering::Relaxed);

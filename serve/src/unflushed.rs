@@ -57,10 +57,13 @@ struct Heads {
     read: usize,
     /// Requests that have arrived and whose answers have not begun.
     arrived: usize,
-    /// Answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
+    /// Answers that wait to be written and are charged to the connection, and the charge of their heads in bytes.
+    own_answers: usize,
+    own_bytes: usize,
+    /// Other answers that wait to be written, each with the share of its call, and the charge of its head in bytes.
     answered: Vec<(Arc<ConnectionShare>, usize)>,
     /// Requests that are answered before their end, and are read on. Until the next flush such a request is also one of
-    /// [`Self::arrived`] or [`Self::answered`], so a stream that begins before it is charged as if there was one more.
+    /// [`Self::arrived`] or of the answers, so a stream that begins before it is charged as if there was one more.
     /// That errs on the safe side, and is bounded by [`Self::streams_max`]. To count each once, every request would
     /// have to tell which of the two has ended.
     unended: usize,
@@ -71,7 +74,8 @@ struct Heads {
 impl Heads {
     /// Charges the library's state for streams beyond the most that there were before.
     fn count(&mut self) {
-        let streams = self.read + self.arrived + self.answered.len() + self.unended;
+        let answered = self.own_answers + self.answered.len();
+        let streams = self.read + self.arrived + answered + self.unended;
         let streams = streams.min(self.streams_max);
         if let Some(connection) = &self.connection
             && let Some(more) = streams.checked_sub(self.most).filter(|more| *more > 0)
@@ -135,6 +139,13 @@ impl UnflushedHeads {
     pub(crate) fn flushed(&self) {
         let mut state = self.heads.lock();
         state.read = 0;
+        if std::mem::take(&mut state.own_answers) > 0 {
+            let own_bytes = std::mem::take(&mut state.own_bytes);
+            if let Some(connection) = &state.connection {
+                connection.wrote();
+                connection.written(own_bytes);
+            }
+        }
         let written = std::mem::take(&mut state.answered);
         drop(state);
         for (call, bytes) in written {
@@ -155,7 +166,15 @@ pub(crate) struct ArrivedHead {
 impl ArrivedHead {
     /// Records that the call has its first turn.
     pub(crate) fn begins(&mut self) {
-        self.heads.arriving.0.fetch_sub(std::mem::take(&mut self.arriving_bytes), Relaxed);
+        let arriving_bytes = std::mem::take(&mut self.arriving_bytes);
+        if arriving_bytes > 0 {
+            self.heads.arriving.0.fetch_sub(arriving_bytes, Relaxed);
+        }
+    }
+
+    /// Returns the share of the call; `None` once it is answered.
+    pub(crate) fn share(&self) -> Option<&Arc<ConnectionShare>> {
+        self.call.as_ref()
     }
 
     /// Counts the stream of this request as open, also behind its answer, until the returned value is dropped.
@@ -175,7 +194,12 @@ impl ArrivedHead {
             call.waits(bytes);
             let mut state = self.heads.heads.lock();
             state.arrived -= 1;
-            state.answered.push((call, bytes));
+            if state.connection.as_ref().is_some_and(|own| Arc::ptr_eq(own, &call)) {
+                state.own_answers += 1;
+                state.own_bytes += bytes;
+            } else {
+                state.answered.push((call, bytes));
+            }
         }
     }
 }

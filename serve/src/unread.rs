@@ -23,7 +23,6 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::budget::ConnectionShare;
 use crate::calls::CALL_BYTES;
 use crate::charged_bytes::ChargedBytes;
 use crate::settings::STREAM_WINDOW_BYTES;
@@ -53,19 +52,16 @@ pub(crate) struct WatchedBody<B> {
 /// The part of a request's body that its answer leaves unread.
 pub(crate) struct UnreadRest<B> {
     dropped: Arc<Mutex<Option<B>>>,
-    share: Arc<ConnectionShare>,
     bytes_max: usize,
 }
 
 /// Watches the body of a request until it is answered.
 pub(crate) fn watch<B>(request: Request<B>) -> (Request<WatchedBody<B>>, UnreadRest<B>) {
-    let share = request.extensions().get::<Arc<ConnectionShare>>();
-    let share = share.expect("every request has a connection").clone();
     let is_http1 = request.version() < Version::HTTP_2;
     let waits = is_http1 && request.headers().contains_key(EXPECT);
     let bytes_max = if is_http1 { HTTP1_BYTES_MAX } else { HTTP2_BYTES_MAX };
     let dropped = Arc::new(Mutex::new(None));
-    let rest = UnreadRest { dropped: dropped.clone(), share, bytes_max };
+    let rest = UnreadRest { dropped: dropped.clone(), bytes_max };
     (request.map(|body| WatchedBody { body: Some(body), waits, dropped }), rest)
 }
 
@@ -75,15 +71,16 @@ where
 {
     /// Reads on beside the answer, for `time_max` at most, if a part of the body is left and there is memory for it.
     pub(crate) fn read_on(self, head: &ArrivedHead, time_max: Duration) {
-        let Self { dropped, share, bytes_max } = self;
+        let Self { dropped, bytes_max } = self;
         let left = dropped.lock().take().filter(|body| !body.is_end_stream());
         let Some(mut body) = left else { return };
         if ends_now(&mut body) {
             return; // as most do, also those of a flood: their refusals cost no task
         }
+        let Some(share) = head.share().cloned() else { return };
         let Some(charged) = ChargedBytes::if_free(share.clone(), CALL_BYTES) else { return };
-        let stream = head.stays_open();
-        task_threads::spawn(share.paid_time().clone(), async move {
+        let (stream, account) = (head.stays_open(), share.paid_time().clone());
+        task_threads::spawn(&account, async move {
             tokio::select! {
                 () = discard(&mut body, bytes_max) => {}
                 () = sleep(time_max) => {}
@@ -161,10 +158,8 @@ impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::budget::MemoryBudget;
 
     const PIECE_LEN_BYTES: usize = 1024 * 1024;
 
@@ -218,8 +213,6 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unread_comes_back_unless_the_client_waits_to_be_asked_for_it() {
-        let budget = MemoryBudget::new(1 << 30);
-        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
         let (http1, http2) = (Version::HTTP_11, Version::HTTP_2);
         for (version, expects, reads, comes_back) in [
             (http1, false, 0, true),
@@ -231,7 +224,6 @@ mod tests {
         ] {
             let mut request = Request::new(pieces(2, true));
             *request.version_mut() = version;
-            request.extensions_mut().insert(share.clone());
             if expects {
                 request.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
             }

@@ -98,13 +98,22 @@ fn try_change(share: &ConnectionShare, bytes: usize) -> Option<ChangeUnderWay> {
     (has_spare(share, state_bytes) && share.try_take(bytes, 0)).then_some(begun)
 }
 
+/// Takes `bytes` as [`take_until`] does, with a wait that ends at `end`.
+///
+/// # Errors
+/// The errors of [`take_until`].
+async fn take(end: Instant, share: &ConnectionShare, bytes: usize) -> Result<(), OverloadedError> {
+    take_until(|| end, share, bytes).await
+}
+
 /// Takes `bytes` for decoding a request. If they do not fit now, waits for them until `end`, behind earlier requests of
-/// the same connection that wait. Dropping the future ends the wait.
+/// the same connection that wait. Asks for the end only then: most requests find the memory, and read no clock.
+/// Dropping the future ends the wait.
 ///
 /// # Errors
 /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
-pub(crate) async fn take(
-    end: Instant,
+pub(crate) async fn take_until(
+    end: impl FnOnce() -> Instant,
     share: &ConnectionShare,
     bytes: usize,
 ) -> Result<(), OverloadedError> {
@@ -114,7 +123,8 @@ pub(crate) async fn take(
         return Ok(());
     }
     let may_wait = bytes <= share.limit_bytes() / WAITS_DIVISOR;
-    if may_wait && wait(end, &share.waiting_requests, try_take).await.is_some() {
+    // Boxed, so that a request that need not wait keeps no memory for the wait.
+    if may_wait && Box::pin(wait(end(), &share.waiting_requests, try_take)).await.is_some() {
         return Ok(());
     }
     Err(share.refuse())

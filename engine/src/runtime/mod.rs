@@ -245,6 +245,13 @@ impl Engine {
         self.publisher.publish(caller, envelopes).await
     }
 
+    /// Returns the publish path alone. A clone of it counts one reference, and one of the engine counts dozens, each of
+    /// which all cores share.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     /// Publishes envelopes of this node itself, which may be on reserved topics. Payer reports and attestations
     /// alone are published so.
     ///

@@ -29,7 +29,7 @@ use tracing::Span;
 
 use crate::budget::ConnectionShare;
 use crate::call_metrics::MethodMetrics;
-use crate::calls::{CALL_BYTES, Calls, deadline};
+use crate::calls::{CALL_BYTES, Calls, GRPC_TIMEOUT, deadline};
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
@@ -46,7 +46,6 @@ use whole_request::collect;
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
 const TIMEOUT: &str = "connect-timeout-ms";
-const GRPC_TIMEOUT: &str = "grpc-timeout";
 const STREAM_ENCODING: &str = "connect-content-encoding";
 const UNARY_ACCEPT_ENCODING: &str = "accept-encoding";
 const STREAM_ACCEPT_ENCODING: &str = "connect-accept-encoding";

@@ -1,0 +1,33 @@
+//! Warnings about connections that are not accepted: a flood repeats their causes, and not their lines in the log.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Least time between two log lines about connections that are not accepted. A guess: a flood must not
+/// fill the disk.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The warnings of a listener. Each is logged at most once in [`WARN_EVERY`].
+#[derive(Debug, Default)]
+pub(crate) struct Warnings {
+    pub(crate) full: WarningThrottle,
+    pub(crate) failed: WarningThrottle,
+}
+
+/// The time of the last warning of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct WarningThrottle(Mutex<Option<Instant>>);
+
+impl WarningThrottle {
+    /// Returns true if [`WARN_EVERY`] has passed since the last warning, and records this one.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
