@@ -61,11 +61,11 @@ impl LookUp {
     pub(super) fn none_in_memory(
         store: &Store,
         stored: Generation,
-        mut receipts: impl Iterator<Item = Receipt>,
+        receipts: impl Iterator<Item = Receipt>,
     ) -> Option<Self> {
-        let snapshot = store.snapshot();
-        let is_new = receipts.all(|receipt| snapshot.lacks_receipt_for_sure(&receipt));
-        is_new.then(|| Self { stored, is_durable: snapshot.is_durable(), ..Self::default() })
+        let is_new = store.lacks_receipts_for_sure(receipts);
+        // Nothing was found that might not be durable.
+        is_new.then(|| Self { stored, is_durable: true, ..Self::default() })
     }
 
     /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
