@@ -12,7 +12,7 @@ use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published};
 use super::size::{GROUP_MAX, PublishSize};
 use crate::runtime::Committer;
-use crate::runtime::counters::Counters;
+use crate::runtime::counters::{Counters, Stopwatch};
 
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
@@ -115,9 +115,10 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     let Some(error) = error else {
         group.counters.published.inc_by(group.fresh);
         group.counters.replayed.inc_by(group.replayed);
+        let now = Stopwatch::start();
         for (mut reply, answer) in group.answers {
-            reply.stage.lap(&group.counters.commit_seconds);
-            reply.admitted.lap(&group.counters.admitted_seconds);
+            reply.stage.lap_at(now, &group.counters.commit_seconds);
+            reply.admitted.lap_at(now, &group.counters.admitted_seconds);
             reply.send(Ok(answer));
         }
         return;

@@ -22,6 +22,7 @@ use super::state::PublisherState;
 use crate::admission::AdmissionError;
 use crate::facts;
 use crate::runtime::Priority;
+use crate::runtime::counters::Stopwatch;
 use crate::sequencer::{Admitted, Sequenced, Sequencer, UnpricedError};
 
 /// A step of the clock back from the strand's latest time that is logged. Specified (`docs/protocol/rules.md`, Expiry
@@ -496,9 +497,10 @@ impl SequencerThread {
             request.add(bytes_of(answer.sources), answer.added, answer.len_bytes);
             answers.extend(self.large.put_back(request));
         }
+        let now = Stopwatch::start();
         for (reply, _) in &mut answers {
-            reply.stage.lap(&self.state.counters.sequence_seconds);
-            reply.queued = reply.stage;
+            reply.stage.lap_at(now, &self.state.counters.sequence_seconds);
+            reply.queued = now;
         }
         if self.settings.idempotent {
             let receipt =
