@@ -143,7 +143,7 @@ impl AdmissionJob {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
-        let head = self.state.heads.get().get(self.state.node);
+        let head = || self.state.heads.get().get(self.state.node);
         if let Some(stored) = earlier.all_stored(head, envelopes.iter().map(|it| it.receipt)) {
             return self.answer_repeats(stored, reply);
         }
@@ -241,11 +241,13 @@ impl AdmissionJob {
     /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove
     /// that as a fault of this node, whose clock may merely be behind.
     fn check_times(&self, envelopes: &[Admitted]) -> Result<(), PublishError> {
+        let Some(chain_ns) = envelopes.iter().filter_map(|it| it.depends_on_ns).max() else {
+            return Ok(());
+        };
         let now_ns = self.state.ports.clock.now_ns();
-        let chain_ns = envelopes.iter().filter_map(|it| it.depends_on_ns).max();
-        match chain_ns.filter(|&ns| is_too_far_ahead(ns, now_ns)) {
-            Some(chain_ns) => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
-            None => Ok(()),
+        match is_too_far_ahead(chain_ns, now_ns) {
+            true => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
+            false => Ok(()),
         }
     }
 

@@ -141,13 +141,14 @@ impl LookUp {
     }
 
     /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or
-    /// if not all of them are known to be durable and readable, which places up to `head` are.
+    /// if not all of them are known to be durable and readable, which places up to `head` are. Asks for the head only
+    /// if one was found: nearly all publishes are new.
     pub(super) fn all_stored(
         &self,
-        head: SequenceId,
+        head: impl FnOnce() -> SequenceId,
         receipts: impl Iterator<Item = Receipt>,
     ) -> Option<Vec<Bytes>> {
-        if !self.is_durable || self.last > head {
+        if self.found.is_empty() || !self.is_durable || self.last > head() {
             return None;
         }
         receipts.map(|receipt| self.get(&receipt).cloned()).collect()
@@ -293,7 +294,8 @@ mod tests {
         };
         let answer = |parts: [LookUp; 2], numbers| {
             let all = LookUp::of_parts(parts.map(Ok::<_, &str>)).unwrap();
-            all.all_stored(SequenceId(4), group(numbers).into_keys()).map(|found| found.len())
+            let found = all.all_stored(|| SequenceId(4), group(numbers).into_keys());
+            found.map(|found| found.len())
         };
         assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..4), Some(4));
         assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..5), None, "one is new");
