@@ -78,7 +78,11 @@ impl CommitThread {
         // fails too, although it has nothing to write.
         let result = match self.failure.take() {
             Some((of, error)) if of == epoch => Err(error),
-            _ => self.committer.commit(entries.map(Change::Append).collect()),
+            _ => {
+                let mut changes = Vec::with_capacity(size.envelopes);
+                changes.extend(entries.map(Change::Append));
+                self.committer.commit(changes)
+            }
         };
         if let Err(error) = &result {
             self.failure = Some((epoch, error.clone()));

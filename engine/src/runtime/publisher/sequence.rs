@@ -79,7 +79,6 @@ struct PlannedAnswer {
 }
 
 /// The envelopes of the group that is being made.
-#[derive(Default)]
 struct OpenGroup {
     sequenced: Vec<(Sequenced, Admitted)>,
     by_receipt: HashMap<Receipt, usize>,
@@ -195,7 +194,9 @@ impl SequencerThread {
         // The end of the strand that was read may lack what a peer has shown since, or places of a gap.
         self.sequencer.date_after(self.state.own_strand.shown_ns());
         self.watch_steps_back(now_ns);
-        let mut group = OpenGroup::default();
+        let count = requests.iter().map(|request| request.envelopes.len()).sum::<usize>();
+        let sequenced = Vec::with_capacity(count);
+        let mut group = OpenGroup { sequenced, by_receipt: HashMap::new() };
         let mut planned = Vec::with_capacity(requests.len());
         let rates = self.state.ports.rates.borrow().clone();
         for Request { envelopes, earlier, reply, .. } in requests {
