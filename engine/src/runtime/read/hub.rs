@@ -1,5 +1,6 @@
 //! Routes committed envelopes to the streams that want them.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -316,15 +317,23 @@ impl Hub {
     }
 }
 
-/// Returns the envelopes that ascend within their strands, and remembers how far those are.
-fn ascending(published: &Mutex<Cursor>, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
+/// Returns the envelopes that ascend within their strands, and remembers how far those are. Mostly all of them do.
+fn ascending<'a>(
+    published: &Mutex<Cursor>,
+    committed: &'a [Arc<Committed>],
+) -> Cow<'a, [Arc<Committed>]> {
     let mut published = published.lock();
-    let mut ascends = |item: &&Arc<Committed>| {
+    let mut ascends = |item: &Arc<Committed>| {
         let ascends = !published.covers(item.id);
         published.advance(item.id);
         ascends
     };
-    committed.iter().filter(&mut ascends).cloned().collect()
+    let Some(late) = committed.iter().position(|item| !ascends(item)) else {
+        return Cow::Borrowed(committed);
+    };
+    let mut fresh = committed[..late].to_vec();
+    fresh.extend(committed[late + 1..].iter().filter(|item| ascends(item)).cloned());
+    Cow::Owned(fresh)
 }
 
 fn leave<K>(table: &mut HashMap<K, Listeners>, key: &K, listener: &Arc<Listener>)
