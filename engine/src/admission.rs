@@ -276,10 +276,12 @@ fn text_of(lines: &[String]) -> String {
 pub fn conclude(
     results: impl IntoIterator<Item = Result<Admitted, EnvelopeAdmissionError>>,
 ) -> Result<Vec<Admitted>, AdmissionError> {
-    let mut admitted = Vec::new();
+    let results = results.into_iter();
+    // An envelope is some hundred bytes long here, and a list that grows begins with room for four.
+    let mut admitted = Vec::with_capacity(results.size_hint().0);
     let mut seen = BTreeMap::new();
     let (mut envelopes, mut refused) = (Vec::new(), 0);
-    for (index, result) in results.into_iter().enumerate() {
+    for (index, result) in results.enumerate() {
         match result {
             Ok(envelope) => admitted.push(envelope),
             Err(refusal) => {

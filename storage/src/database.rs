@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
 use crate::expired::ExpiredEnds;
@@ -103,6 +103,8 @@ pub(crate) struct Database {
     pub(crate) unread: Vec<UnreadFamily>,
     durable: WriteOptions,
     buffered: WriteOptions,
+    /// Reads the newest rows without the disk.
+    memory_only: ReadOptions,
 }
 
 /// The parts of a [`Database`] that opening has read or created.
@@ -131,6 +133,8 @@ impl Database {
     pub(crate) fn new(opened: OpenedDatabase) -> Self {
         let mut durable = WriteOptions::default();
         durable.set_sync(opened.durability == Durability::Fsync);
+        let mut memory_only = ReadOptions::default();
+        memory_only.set_read_tier(ReadTier::BlockCache);
         Self {
             db: opened.db,
             identity: opened.identity,
@@ -160,11 +164,20 @@ impl Database {
             unread: opened.unread,
             durable,
             buffered: WriteOptions::default(),
+            memory_only,
         }
     }
 
     pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
         family_of(&self.db, family)
+    }
+
+    /// Returns true if memory alone shows that a family has no row of this key. Never waits for the disk: if the answer
+    /// is there, returns false.
+    pub(crate) fn lacks_in_memory(&self, family: &ColumnFamily, key: &[u8]) -> bool {
+        let found = self.db.get_pinned_cf_opt(family, key, &self.memory_only);
+        // An error excludes nothing. A read of the disk meets it, too.
+        matches!(found, Ok(None))
     }
 
     /// Returns the facts about the folder that the host marker records, for a generation.

@@ -3,8 +3,10 @@
 //! An iterator of RocksDB without a row is either past the last one or has failed; only its status shows which. All
 //! functions here check it, so no caller mistakes a disk error for the end.
 
+use std::sync::LazyLock;
+
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-use rocksdb::{DB, DBRawIterator};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions};
 
 use crate::database::family_of;
 use crate::error::{DatabaseError, ReadError};
@@ -198,15 +200,27 @@ pub(crate) fn is_empty(db: &DB, family: Family) -> Result<bool, ReadError> {
     Ok(!rows.valid())
 }
 
+/// The options for a read of the newest rows. Without them, the library allocates its own for each read.
+static NEWEST: LazyLock<ReadOptions> = LazyLock::new(ReadOptions::default);
+
 /// Reads the stored row of `key`.
 pub(crate) fn stored<K: for<'b> Key<'b>, V>(
     db: &DB,
     key: K,
     decode: impl FnOnce(&[u8]) -> Option<V>,
 ) -> Result<Option<V>, ReadError> {
+    stored_in(db, family_of(db, K::FAMILY), key, decode)
+}
+
+/// Reads the stored row of `key` as [`stored`] does. `family` is that of the key, looked up once for many rows.
+pub(crate) fn stored_in<K: for<'b> Key<'b>, V>(
+    db: &DB,
+    family: &ColumnFamily,
+    key: K,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
     let key = key.encode();
-    let value =
-        db.get_pinned_cf(family_of(db, K::FAMILY), key.as_ref()).map_err(DatabaseError::from)?;
+    let value = db.get_pinned_cf_opt(family, key.as_ref(), &NEWEST).map_err(DatabaseError::from)?;
     value
         .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(K::FAMILY, key.as_ref())))
         .transpose()

@@ -35,7 +35,7 @@ use crate::rebuild::Derive;
 use crate::repricing::{MinuteScan, MinuteSpan, UsagePiece};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::tallies::{Pricing, TalliedFacts, put_usage};
+use crate::tallies::{Pricing, TalliedFacts, UsageFamilies};
 
 /// Largest number of marks in a write while rates are recorded. A guess that bounds
 /// the memory of a batch to about a MiB.
@@ -258,8 +258,9 @@ impl Database {
             // Removed last: without it no step finds the places of the minute.
             batch.delete_cf(congestion, at.encode());
         }
+        let usage = UsageFamilies::of(&self.db);
         for (payer, row) in piece.rows() {
-            put_usage(&self.db, batch, key_of(payer), row);
+            usage.put(batch, key_of(payer), row);
         }
         Ok(piece.rest())
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions, ReadTier};
+use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::change::ChainPosition;
 use crate::database::Database;
@@ -563,17 +563,6 @@ impl Snapshot<'_> {
             true => Err(ReadError::Rebuilding { family: family.name() }),
             false => Ok(()),
         }
-    }
-
-    /// Returns true if memory alone shows that there is no such row. Never waits for the disk: if the answer is there,
-    /// returns false.
-    pub(crate) fn lacks_for_sure<K: for<'k> Key<'k>>(&self, key: K) -> bool {
-        let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::BlockCache);
-        let (family, key) = (self.store.family(K::FAMILY), key.encode());
-        let found = self.view.get_pinned_cf_opt(family, key.as_ref(), options);
-        // An error excludes nothing. A read of the disk meets it, too.
-        matches!(found, Ok(None)) && self.check(K::FAMILY).is_ok()
     }
 
     pub(crate) fn row<K: for<'k> Key<'k>, V>(

@@ -31,6 +31,11 @@ impl StaleProjections {
         self.list.lock().clone()
     }
 
+    /// Returns true if one of these projections has to be rebuilt. Takes no lock, because each publish asks.
+    pub(crate) fn has_any_of(&self, set: ProjectionSet) -> bool {
+        self.state.load(Ordering::Acquire) & u64::from(set.encode()) != 0
+    }
+
     /// Returns true if all projections can be read.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.lock().is_empty()
@@ -106,6 +111,8 @@ mod tests {
         };
         let stale = StaleProjections::new(vec![Projection::Inbox]);
         assert_eq!(covers(stale.view(|| ()).1), [true, false, false]);
+        let has = |projection| stale.has_any_of(ProjectionSet::of([projection, Projection::Usage]));
+        assert_eq!([Projection::Inbox, Projection::Topic].map(has), [true, false]);
         stale.clear();
         assert!(stale.is_empty());
         assert_eq!(covers(stale.view(|| ()).1), [false; 3]);

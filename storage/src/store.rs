@@ -202,8 +202,9 @@ impl Store {
     /// be charged again, or the tallies.
     #[must_use]
     pub fn lacks_projections_of_publishing(&self) -> bool {
-        let stale = ProjectionSet::of(self.database().stale.list());
-        stale.has_tallies() || stale.contains(Projection::Receipt)
+        let needed = ProjectionSet::of(ProjectionSet::TALLIES);
+        let needed = needed.or(ProjectionSet::of([Projection::Receipt]));
+        self.shared.current.read().stale.has_any_of(needed)
     }
 
     /// Returns the families that could not be read at the last opening, and without which the database works: less
@@ -223,7 +224,7 @@ impl Store {
     /// Returns the reason why commits are refused until the log has been read again.
     #[must_use]
     pub fn write_fault(&self) -> Option<Arc<str>> {
-        self.database().poison.cause()
+        self.shared.current.read().poison.cause()
     }
 
     /// Sets the free-space watermark. Only the first call has an effect.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 use crate::change::{Charge, Facts};
 use crate::database::{Database, family_of};
@@ -21,7 +21,7 @@ use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
-use crate::raw_rows::stored;
+use crate::raw_rows::stored_in;
 
 /// The recorded rates and the arithmetic over them.
 #[derive(Clone, Copy)]
@@ -94,6 +94,8 @@ impl From<&PrunedEnvelope> for TalliedFacts {
 /// once for a batch.
 pub(crate) struct Tallies<'a> {
     db: &'a DB,
+    /// The family of the counts.
+    counts: &'a ColumnFamily,
     pricing: Pricing<'a>,
     usage: HashMap<UsageKey, UsageRow>,
     congestion: HashMap<CongestionKey, StagedCount>,
@@ -122,6 +124,7 @@ impl<'a> Tallies<'a> {
     pub(crate) fn new(store: &'a Database, pricing: Pricing<'a>) -> Self {
         Self {
             db: &store.db,
+            counts: store.family(Family::Congestion),
             pricing,
             usage: HashMap::new(),
             congestion: HashMap::new(),
@@ -171,14 +174,15 @@ impl<'a> Tallies<'a> {
     /// Adds the gathered counts to the stored ones and stages the sums. No other writer may change
     /// counters of the same originators before the batch is written.
     pub(crate) fn finish(self, batch: &mut WriteBatch) -> Result<TallyReport, ReadError> {
+        let families = UsageFamilies::of(self.db);
         for (&key, &counted) in &self.usage {
-            let mut row = stored(self.db, key, UsageRow::decode)?.unwrap_or_default();
+            let held = stored_in(self.db, families.usage, key, UsageRow::decode)?;
+            let mut row = held.unwrap_or_default();
             row.add(counted);
-            put_usage(self.db, batch, key, row);
+            families.put(batch, key, row);
         }
-        let congestion = family_of(self.db, Family::Congestion);
         for (&key, staged) in self.congestion.iter().filter(|(_, staged)| staged.is_changed) {
-            batch.put_cf(congestion, key.encode(), staged.row.encode());
+            batch.put_cf(self.counts, key.encode(), staged.row.encode());
         }
         let reprice = family_of(self.db, Family::Reprice);
         for &minute in &self.reprice {
@@ -209,7 +213,8 @@ impl<'a> Tallies<'a> {
         Ok(match self.congestion.entry(at) {
             Entry::Occupied(staged) => staged.into_mut(),
             Entry::Vacant(vacant) => {
-                let row = stored(self.db, at, CongestionRow::decode)?.unwrap_or_default();
+                let row = stored_in(self.db, self.counts, at, CongestionRow::decode)?;
+                let row = row.unwrap_or_default();
                 vacant.insert(StagedCount { row, is_changed: false })
             }
         })
@@ -220,9 +225,22 @@ impl<'a> Tallies<'a> {
 #[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
 const LATER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 
-/// Stages a usage row under both of its keys.
-pub(crate) fn put_usage(db: &DB, batch: &mut WriteBatch, key: UsageKey, row: UsageRow) {
-    let row = row.encode();
-    batch.put_cf(family_of(db, Family::Usage), key.encode(), row);
-    batch.put_cf(family_of(db, Family::UsageByPayer), UsageByPayerKey(key).encode(), row);
+/// The families of usage rows, looked up once for many rows.
+pub(crate) struct UsageFamilies<'a> {
+    usage: &'a ColumnFamily,
+    by_payer: &'a ColumnFamily,
+}
+
+impl<'a> UsageFamilies<'a> {
+    pub(crate) fn of(db: &'a DB) -> Self {
+        let (usage, by_payer) = (Family::Usage, Family::UsageByPayer);
+        Self { usage: family_of(db, usage), by_payer: family_of(db, by_payer) }
+    }
+
+    /// Stages a usage row under both of its keys.
+    pub(crate) fn put(&self, batch: &mut WriteBatch, key: UsageKey, row: UsageRow) {
+        let row = row.encode();
+        batch.put_cf(self.usage, key.encode(), row);
+        batch.put_cf(self.by_payer, UsageByPayerKey(key).encode(), row);
+    }
 }

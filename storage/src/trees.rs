@@ -10,6 +10,8 @@
 //! Invariant: a tree ends before the first place that may still be filled, so its rows never change, except when a
 //! chain's strand is cut.
 
+use std::cell::LazyCell;
+
 use bytes::Bytes;
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, envelope_leaf, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -160,14 +162,14 @@ impl Growth {
 /// Returns the leaves of changes, before any lock is taken. A skipped range has the leaf of a void place. Hashes the
 /// envelopes that are not the next ones of `hashed`.
 pub(crate) fn leaves_of(changes: &[Change], hashed: &[HashedEnvelope]) -> Vec<TreeHash> {
-    let void = leaf_hash(LeafData::Void);
+    let void = LazyCell::new(|| leaf_hash(LeafData::Void));
     let mut hashed = hashed.iter();
     let leaf = |change: &Change| match change {
         Change::Append(entry) => {
             let known = hashed.next().and_then(|it| it.leaf_of(&entry.bytes));
             known.unwrap_or_else(|| leaf_of(&entry.bytes))
         }
-        Change::Skip { .. } => void,
+        Change::Skip { .. } => *void,
     };
     changes.iter().map(leaf).collect()
 }

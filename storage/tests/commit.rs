@@ -505,7 +505,7 @@ fn receipts_are_kept_for_the_own_strand_and_point_to_the_highest_place() {
 fn memory_alone_excludes_no_receipt_that_is_stored() {
     on_each(|store| {
         extend(store, OWN, 9);
-        let excludes = |number| store.snapshot().lacks_receipt_for_sure(&digest(number));
+        let excludes = |number| store.lacks_receipts_for_sure([digest(number)]);
         assert!(excludes(10), "all receipts are in memory");
         assert!(!(1..=9).any(excludes));
         store.flush().unwrap();
@@ -515,6 +515,7 @@ fn memory_alone_excludes_no_receipt_that_is_stored() {
             assert_eq!(stored, Some(SequenceId(number)));
         }
         assert!(!(1..=9).any(excludes), "the cache has them");
+        assert!(!store.lacks_receipts_for_sure([digest(10), digest(9)]), "one is stored");
     });
 }
 

@@ -112,7 +112,11 @@ impl Stopwatch {
 
     /// Observes the time since the start or the last lap, and starts the next lap.
     pub(crate) fn lap(&mut self, seconds: &DurationHistogram) {
-        let now = Self::start();
+        self.lap_at(Self::start(), seconds);
+    }
+
+    /// Ends a lap as [`lap`](Self::lap) does, at a moment at which many laps end: the clock is read once for them.
+    pub(crate) fn lap_at(&mut self, now: Self, seconds: &DurationHistogram) {
         seconds.observe(now.0.saturating_duration_since(self.0));
         *self = now;
     }

@@ -79,10 +79,10 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
     /// Takes the first job of the key whose turn it is in the group whose turn it is.
     pub fn pop(&mut self) -> Option<J> {
         let group = self.turns.pop_front()?;
-        let jobs = self.groups.get_mut(&group)?;
-        let job = jobs.pop();
-        if jobs.is_empty() {
-            self.groups.remove(&group);
+        let Entry::Occupied(mut jobs) = self.groups.entry(group) else { return None };
+        let job = jobs.get_mut().pop();
+        if jobs.get().is_empty() {
+            jobs.remove();
         } else {
             self.turns.push_back(group);
         }

@@ -138,6 +138,8 @@ fn every_way_to_be_wrong_is_found_among_many_right_ones() {
         let mut claims: Vec<_> = (0..64).map(|text| claim(0, text)).collect();
         claims[37] = mutate(&claims[37], how);
         assert_eq!(recover_batch(&claims), singly(&claims), "{how}");
+        let alone = [claims[37]];
+        assert_eq!(recover_grouped(alone.to_vec(), &[()]), singly(&alone), "{how}, alone");
         let all: Vec<_> = claims.iter().map(|claim| mutate(claim, how)).collect();
         assert_eq!(recover_batch(&all), singly(&all), "{how}, all of them");
         // Enough to be split.

@@ -134,16 +134,16 @@ impl AdmissionJob {
         let reply = self.reply.lock().take();
         let reply = reply.expect("concluded once, by the last chunk");
         let (admitted, looked_up): (Vec<_>, Vec<_>) = chunks.into_iter().flatten().unzip();
-        let envelopes = match admission::conclude(admitted.into_iter().flatten()) {
+        let envelopes = match admission::conclude(joined(admitted)) {
             Ok(envelopes) => envelopes,
             Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
         };
-        let joined = LookUp::of_parts(looked_up);
-        let earlier = match joined.and_then(|earlier| self.renewed(earlier, &envelopes)) {
+        let looked_up = LookUp::of_parts(looked_up);
+        let earlier = match looked_up.and_then(|earlier| self.renewed(earlier, &envelopes)) {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
-        let head = self.state.heads.get().get(self.state.node);
+        let head = || self.state.heads.get().get(self.state.node);
         if let Some(stored) = earlier.all_stored(head, envelopes.iter().map(|it| it.receipt)) {
             return self.answer_repeats(stored, reply);
         }
@@ -241,11 +241,13 @@ impl AdmissionJob {
     /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove
     /// that as a fault of this node, whose clock may merely be behind.
     fn check_times(&self, envelopes: &[Admitted]) -> Result<(), PublishError> {
+        let Some(chain_ns) = envelopes.iter().filter_map(|it| it.depends_on_ns).max() else {
+            return Ok(());
+        };
         let now_ns = self.state.ports.clock.now_ns();
-        let chain_ns = envelopes.iter().filter_map(|it| it.depends_on_ns).max();
-        match chain_ns.filter(|&ns| is_too_far_ahead(ns, now_ns)) {
-            Some(chain_ns) => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
-            None => Ok(()),
+        match is_too_far_ahead(chain_ns, now_ns) {
+            true => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
+            false => Ok(()),
         }
     }
 
@@ -309,8 +311,21 @@ fn receipts(chunk: &[Result<Admitted, EnvelopeAdmissionError>]) -> impl Iterator
     chunk.iter().flatten().map(|admitted| admitted.receipt)
 }
 
+/// Joins chunks, in their order. The only one of a request is not copied.
+fn joined(chunks: Vec<AdmittedChunk>) -> AdmittedChunk {
+    let all = chunks.into_iter().reduce(|mut all, next| {
+        all.extend(next);
+        all
+    });
+    all.unwrap_or_default()
+}
+
 /// Cuts the envelopes of a request into chunks, in their order.
 fn chunks_of(envelopes: Vec<pb::PayerEnvelope>) -> Vec<Vec<pb::PayerEnvelope>> {
+    let lengths = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
+    if !PublishSize::of(lengths).reaches(CHUNK_MAX) {
+        return vec![envelopes]; // most requests
+    }
     let (mut chunks, mut chunk, mut size) = (Vec::new(), Vec::new(), PublishSize::default());
     for envelope in envelopes {
         size.add(std::iter::once(envelope.unsigned_client_envelope.len()));

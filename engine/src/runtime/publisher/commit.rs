@@ -12,7 +12,7 @@ use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published};
 use super::size::{GROUP_MAX, PublishSize};
 use crate::runtime::Committer;
-use crate::runtime::counters::Counters;
+use crate::runtime::counters::{Counters, Stopwatch};
 
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
@@ -78,7 +78,11 @@ impl CommitThread {
         // fails too, although it has nothing to write.
         let result = match self.failure.take() {
             Some((of, error)) if of == epoch => Err(error),
-            _ => self.committer.commit(entries.map(Change::Append).collect()),
+            _ => {
+                let mut changes = Vec::with_capacity(size.envelopes);
+                changes.extend(entries.map(Change::Append));
+                self.committer.commit(changes)
+            }
         };
         if let Err(error) = &result {
             self.failure = Some((epoch, error.clone()));
@@ -115,9 +119,10 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     let Some(error) = error else {
         group.counters.published.inc_by(group.fresh);
         group.counters.replayed.inc_by(group.replayed);
+        let now = Stopwatch::start();
         for (mut reply, answer) in group.answers {
-            reply.stage.lap(&group.counters.commit_seconds);
-            reply.admitted.lap(&group.counters.admitted_seconds);
+            reply.stage.lap_at(now, &group.counters.commit_seconds);
+            reply.admitted.lap_at(now, &group.counters.admitted_seconds);
             reply.send(Ok(answer));
         }
         return;

@@ -61,11 +61,11 @@ impl LookUp {
     pub(super) fn none_in_memory(
         store: &Store,
         stored: Generation,
-        mut receipts: impl Iterator<Item = Receipt>,
+        receipts: impl Iterator<Item = Receipt>,
     ) -> Option<Self> {
-        let snapshot = store.snapshot();
-        let is_new = receipts.all(|receipt| snapshot.lacks_receipt_for_sure(&receipt));
-        is_new.then(|| Self { stored, is_durable: snapshot.is_durable(), ..Self::default() })
+        let is_new = store.lacks_receipts_for_sure(receipts);
+        // Nothing was found that might not be durable.
+        is_new.then(|| Self { stored, is_durable: true, ..Self::default() })
     }
 
     /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
@@ -141,13 +141,14 @@ impl LookUp {
     }
 
     /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or
-    /// if not all of them are known to be durable and readable, which places up to `head` are.
+    /// if not all of them are known to be durable and readable, which places up to `head` are. Asks for the head only
+    /// if one was found: nearly all publishes are new.
     pub(super) fn all_stored(
         &self,
-        head: SequenceId,
+        head: impl FnOnce() -> SequenceId,
         receipts: impl Iterator<Item = Receipt>,
     ) -> Option<Vec<Bytes>> {
-        if !self.is_durable || self.last > head {
+        if self.found.is_empty() || !self.is_durable || self.last > head() {
             return None;
         }
         receipts.map(|receipt| self.get(&receipt).cloned()).collect()
@@ -293,7 +294,8 @@ mod tests {
         };
         let answer = |parts: [LookUp; 2], numbers| {
             let all = LookUp::of_parts(parts.map(Ok::<_, &str>)).unwrap();
-            all.all_stored(SequenceId(4), group(numbers).into_keys()).map(|found| found.len())
+            let found = all.all_stored(|| SequenceId(4), group(numbers).into_keys());
+            found.map(|found| found.len())
         };
         assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..4), Some(4));
         assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..5), None, "one is new");

@@ -265,14 +265,17 @@ impl Publisher {
         let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
         // A request larger than the bound takes all of it: it is refused later, by its rules.
         let (kib, in_flight) = (kib.min(IN_FLIGHT_KIB_MAX), &self.state.in_flight);
-        let permit = match in_flight.clone().try_acquire_many_owned(kib) {
-            Ok(permit) => permit,
+        let (permit, queued) = match in_flight.clone().try_acquire_many_owned(kib) {
+            Ok(permit) => (permit, watch),
             // Boxed, so that a publish that need not wait keeps no memory for the wait.
-            Err(_) => Box::pin(self.state.line.wait(in_flight, caller, kib)).await?,
+            Err(_) => {
+                let permit = Box::pin(self.state.line.wait(in_flight, caller, kib)).await?;
+                (permit, Stopwatch::start())
+            }
         };
         let (sender, answer) = oneshot::channel();
         let in_flight = Arc::new(InFlightShare::of(permit));
-        let reply = PendingReply::new(sender, in_flight, watch);
+        let reply = PendingReply { queued, ..PendingReply::new(sender, in_flight, watch) };
         AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }

@@ -86,7 +86,7 @@ pub(super) struct PendingReply {
 }
 
 impl PendingReply {
-    /// Begins with a request that is queued for the workers now. `watch` runs since its publisher came.
+    /// Begins with a request that is queued for the workers as soon as its publisher comes. `watch` runs since then.
     pub(super) fn new(
         sender: ReplySender,
         in_flight: Arc<InFlightShare>,
@@ -97,7 +97,7 @@ impl PendingReply {
             in_flight,
             stage: watch,
             admitted: watch,
-            queued: Stopwatch::start(),
+            queued: watch,
             thread_wait: Duration::ZERO,
         }
     }

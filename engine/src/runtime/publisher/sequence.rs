@@ -22,6 +22,7 @@ use super::state::PublisherState;
 use crate::admission::AdmissionError;
 use crate::facts;
 use crate::runtime::Priority;
+use crate::runtime::counters::Stopwatch;
 use crate::sequencer::{Admitted, Sequenced, Sequencer, UnpricedError};
 
 /// A step of the clock back from the strand's latest time that is logged. Specified (`docs/protocol/rules.md`, Expiry
@@ -78,7 +79,6 @@ struct PlannedAnswer {
 }
 
 /// The envelopes of the group that is being made.
-#[derive(Default)]
 struct OpenGroup {
     sequenced: Vec<(Sequenced, Admitted)>,
     by_receipt: HashMap<Receipt, usize>,
@@ -194,7 +194,9 @@ impl SequencerThread {
         // The end of the strand that was read may lack what a peer has shown since, or places of a gap.
         self.sequencer.date_after(self.state.own_strand.shown_ns());
         self.watch_steps_back(now_ns);
-        let mut group = OpenGroup::default();
+        let count = requests.iter().map(|request| request.envelopes.len()).sum::<usize>();
+        let sequenced = Vec::with_capacity(count);
+        let mut group = OpenGroup { sequenced, by_receipt: HashMap::new() };
         let mut planned = Vec::with_capacity(requests.len());
         let rates = self.state.ports.rates.borrow().clone();
         for Request { envelopes, earlier, reply, .. } in requests {
@@ -496,9 +498,10 @@ impl SequencerThread {
             request.add(bytes_of(answer.sources), answer.added, answer.len_bytes);
             answers.extend(self.large.put_back(request));
         }
+        let now = Stopwatch::start();
         for (reply, _) in &mut answers {
-            reply.stage.lap(&self.state.counters.sequence_seconds);
-            reply.queued = reply.stage;
+            reply.stage.lap_at(now, &self.state.counters.sequence_seconds);
+            reply.queued = now;
         }
         if self.settings.idempotent {
             let receipt =

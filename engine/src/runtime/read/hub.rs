@@ -1,5 +1,6 @@
 //! Routes committed envelopes to the streams that want them.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,7 +10,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use parking_lot::Mutex;
 
 use super::listener::{ALL_QUEUES_BYTES_MAX, Listener};
-use super::listeners::Listeners;
+use super::listeners::{Listeners, ListenersInParts};
 use crate::committed::Committed;
 use crate::read::backlog::Audience;
 use crate::read::feed::Interest;
@@ -41,9 +42,8 @@ struct HubState {
     part_hasher: RandomState,
     topics: Vec<Mutex<TopicListeners>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
-    /// Listeners of everything, in parts, so that a stream that opens or closes waits for the
-    /// delivery to at most one part.
-    everything: Vec<Mutex<Listeners>>,
+    /// Listeners of everything.
+    everything: ListenersInParts,
     /// The last envelopes that were passed to streams of topics.
     published: Mutex<Cursor>,
     /// The last ones that were passed to streams of whole strands.
@@ -74,7 +74,7 @@ impl Default for HubState {
             part_hasher: RandomState::new(),
             topics: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             originators: Mutex::default(),
-            everything: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            everything: ListenersInParts::default(),
             published: Mutex::default(),
             verified: Mutex::default(),
             awaited: Mutex::default(),
@@ -183,9 +183,7 @@ impl Hub {
         }
         drop(originators);
         if !fresh.is_empty() {
-            for part in &self.state.everything {
-                part.lock().iter().for_each(|listener| listener.push(fresh));
-            }
+            self.state.everything.for_each(|listener| listener.push(fresh));
         }
     }
 
@@ -214,9 +212,7 @@ impl Hub {
         let originators = self.state.originators.lock();
         originators.values().flat_map(Listeners::iter).for_each(|listener| visit(listener));
         drop(originators);
-        for part in &self.state.everything {
-            part.lock().iter().for_each(|listener| visit(listener));
-        }
+        self.state.everything.for_each(|listener| visit(listener));
     }
 
     /// Notifies `listener` once the strand of `place` has reached it, after the listener has received
@@ -282,7 +278,7 @@ impl Hub {
             Interest::Originator(originator) => {
                 self.state.originators.lock().entry(originator).or_default().join(listener);
             }
-            Interest::Everything => self.part(listener).lock().join(listener),
+            Interest::Everything => self.state.everything.join(listener),
         }
     }
 
@@ -295,7 +291,7 @@ impl Hub {
             Interest::Originator(originator) => {
                 leave(&mut self.state.originators.lock(), originator, listener);
             }
-            Interest::Everything => self.part(listener).lock().leave(listener),
+            Interest::Everything => self.state.everything.leave(listener),
         }
     }
 
@@ -308,31 +304,36 @@ impl Hub {
         &self.state.topics[usize::try_from(part).expect("less than the number of parts")]
     }
 
-    fn part(&self, listener: &Arc<Listener>) -> &Mutex<Listeners> {
-        let hash = self.state.hasher.hash_one(Arc::as_ptr(listener)) % SHARDS as u64;
-        &self.state.everything[usize::try_from(hash).expect("less than the number of parts")]
-    }
-
     /// Returns the number of registrations of all listeners.
     #[cfg(test)]
     pub(crate) fn registrations(&self) -> usize {
+        let mut of_everything = 0;
+        self.state.everything.for_each(|_| of_everything += 1);
         let shards = self.state.topics.iter().map(Mutex::lock);
         shards.map(|shard| shard.iter().count()).sum::<usize>()
             + self.state.originators.lock().values().flat_map(Listeners::iter).count()
-            + self.state.everything.iter().map(|part| part.lock().iter().count()).sum::<usize>()
+            + of_everything
             + self.state.awaited.lock().places.values().flat_map(Listeners::iter).count()
     }
 }
 
-/// Returns the envelopes that ascend within their strands, and remembers how far those are.
-fn ascending(published: &Mutex<Cursor>, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
+/// Returns the envelopes that ascend within their strands, and remembers how far those are. Mostly all of them do.
+fn ascending<'a>(
+    published: &Mutex<Cursor>,
+    committed: &'a [Arc<Committed>],
+) -> Cow<'a, [Arc<Committed>]> {
     let mut published = published.lock();
-    let mut ascends = |item: &&Arc<Committed>| {
+    let mut ascends = |item: &Arc<Committed>| {
         let ascends = !published.covers(item.id);
         published.advance(item.id);
         ascends
     };
-    committed.iter().filter(&mut ascends).cloned().collect()
+    let Some(late) = committed.iter().position(|item| !ascends(item)) else {
+        return Cow::Borrowed(committed);
+    };
+    let mut fresh = committed[..late].to_vec();
+    fresh.extend(committed[late + 1..].iter().filter(|item| ascends(item)).cloned());
+    Cow::Owned(fresh)
 }
 
 fn leave<K>(table: &mut HashMap<K, Listeners>, key: &K, listener: &Arc<Listener>)

@@ -1,7 +1,10 @@
 //! The listeners of one topic, strand or place.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::listener::Listener;
 use crate::read::tables;
@@ -65,6 +68,60 @@ impl Listeners {
     }
 }
 
+/// The number of parts of [`ListenersInParts`]: the bits of a number.
+const PARTS: usize = 64;
+
+/// A set of listeners in parts, each under a lock of its own: a listener that joins or leaves waits for the delivery to
+/// at most one part.
+#[derive(Debug)]
+pub(super) struct ListenersInParts {
+    hasher: RandomState,
+    parts: Vec<Mutex<Listeners>>,
+    /// A bit for each part with listeners. Often there are few or none, and each delivery would lock all parts.
+    occupied: Mutex<u64>,
+}
+
+impl Default for ListenersInParts {
+    fn default() -> Self {
+        let parts = std::iter::repeat_with(Mutex::default).take(PARTS).collect();
+        Self { hasher: RandomState::new(), parts, occupied: Mutex::default() }
+    }
+}
+
+impl ListenersInParts {
+    /// Adds a listener, unless it is there.
+    pub(super) fn join(&self, listener: &Arc<Listener>) {
+        let at = self.part_of(listener);
+        let mut part = self.parts[at].lock();
+        part.join(listener);
+        *self.occupied.lock() |= 1_u64 << at;
+    }
+
+    /// Removes a listener, if it is there.
+    pub(super) fn leave(&self, listener: &Arc<Listener>) {
+        let at = self.part_of(listener);
+        let mut part = self.parts[at].lock();
+        part.leave(listener);
+        if part.is_empty() {
+            *self.occupied.lock() &= !(1_u64 << at);
+        }
+    }
+
+    /// Visits the listeners, in no order. A listener that joins meanwhile may be left out. Once it has joined, it sees
+    /// everything that was done before the visit.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&Arc<Listener>)) {
+        let occupied = *self.occupied.lock();
+        for at in (0..PARTS).filter(|at| occupied & (1_u64 << at) != 0) {
+            self.parts[at].lock().iter().for_each(&mut visit);
+        }
+    }
+
+    fn part_of(&self, listener: &Arc<Listener>) -> usize {
+        let hash = self.hasher.hash_one(address(listener)) % PARTS as u64;
+        usize::try_from(hash).expect("less than the number of parts")
+    }
+}
+
 fn address(listener: &Arc<Listener>) -> usize {
     Arc::as_ptr(listener) as usize
 }
@@ -94,5 +151,33 @@ mod tests {
         listeners.join(&all[1]);
         listeners.leave(&all[0]);
         assert_eq!(count(&listeners), 1, "another one leaves");
+    }
+
+    /// A delivery passes over parts without listeners.
+    #[test]
+    fn those_in_parts_are_visited_once_while_others_of_their_part_leave() {
+        let listeners = ListenersInParts::default();
+        let listener = || Arc::new(Listener::new(BatchLimits::QUEUE, Arc::default()));
+        // Several in each part.
+        let all: Vec<_> = std::iter::repeat_with(listener).take(8 * PARTS).collect();
+        let sorted = |mut addresses: Vec<usize>| {
+            addresses.sort_unstable();
+            addresses
+        };
+        let of = |some: &[Arc<Listener>]| sorted(some.iter().map(address).collect());
+        let visited = || {
+            let mut visited = Vec::new();
+            listeners.for_each(|listener| visited.push(address(listener)));
+            sorted(visited)
+        };
+        all.iter().for_each(|listener| listeners.join(listener));
+        assert_eq!(visited(), of(&all));
+        let (gone, rest) = all.split_at(all.len() / 2);
+        gone.iter().for_each(|listener| listeners.leave(listener));
+        assert_eq!(visited(), of(rest));
+        rest.iter().for_each(|listener| listeners.leave(listener));
+        assert_eq!(*listeners.occupied.lock(), 0, "no part is locked in vain");
+        listeners.join(&all[0]);
+        assert_eq!(visited(), of(&all[..1]));
     }
 }
