@@ -19,6 +19,7 @@ use hawser_proto::checkpoint::{
 };
 use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{OriginatorId, decimal, one_line};
+use hawser_storage::ReadError;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::sync::watch;
@@ -237,7 +238,7 @@ impl AskWitness for WitnessCall {
 
 impl WitnessCall {
     /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
-    /// `None` if the witness has cosigned it.
+    /// `None` if the witness has cosigned it, or if this node has cut the strand since, and signs no more of it.
     async fn read(
         &self,
         originator: OriginatorId,
@@ -245,7 +246,13 @@ impl WitnessCall {
     ) -> Result<Option<(SignedCheckpoint, ConsistencyProof)>, AskError> {
         let (store, key) = (self.engine.store().clone(), self.key.clone());
         let own = store.identity().node;
-        let read = move || store.snapshot().checkpoint(originator, own, u64::MAX);
+        let read = move || -> Result<_, ReadError> {
+            let snapshot = store.snapshot();
+            let Some(newest) = snapshot.checkpoint(originator, own, u64::MAX)? else {
+                return Ok(None);
+            };
+            Ok(snapshot.is_of_tree(&newest.signed.checkpoint)?.then_some(newest))
+        };
         let newest =
             super::blocking(read).await.map_err(|error| AskError::Log(error.to_string()))?;
         let is_cosigned = |it: &CosignedCheckpoint| {
