@@ -111,6 +111,26 @@ fn the_word_of_too_few_nodes_is_no_ground() {
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
 }
 
+/// The contracts count such a node, too. Otherwise a smaller part of the network would be most of it.
+#[test]
+fn a_node_without_a_valid_key_counts_and_has_no_word() {
+    let maker = Maker::new();
+    maker.sign(100, GROUPS, 5, &[300]);
+    let manifest = maker.copy();
+    let counted = |keyless: &[(u32, bool)]| {
+        let keyless = keyless.iter().map(|(id, is_canonical)| (OriginatorId(*id), *is_canonical));
+        let known = registry(&[100, 200, 300]).with_unusable(keyless);
+        match Evidence::of(&manifest, &known).unwrap().majority_tree(GROUPS, &known, OWN) {
+            Ok(signed) => Ok(signed.end().0),
+            Err(BootstrapFetchError::ChainUnsigned { most, wanted, .. }) => Err((most, wanted)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(counted(&[]), Ok(5));
+    assert_eq!(counted(&[(500, true)]), Err((2, 3)));
+    assert_eq!(counted(&[(500, false)]), Ok(5), "it is not in the network");
+}
+
 /// The chain was reorganised, and the strand was cut and read again, after a node had signed its tree.
 #[test]
 fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
