@@ -9,6 +9,7 @@ use super::dependency_tests::LogWithChain;
 use super::testing::{MemoryLog, NODE, WITNESS, key, ns_of, settings};
 use super::tests::{named, replay};
 use super::*;
+use crate::compare::{ComparedBy, StrandDifference, compare};
 use crate::html::{self, PageFacts};
 
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
@@ -44,6 +45,17 @@ fn what_nodes_signed_before_a_reorganisation_makes_no_log_faulty() {
     assert_eq!((named(&report), report.verdict()), (vec![other(6), other(8)], "claim"));
     let facts = PageFacts { keys: "the network's", tool: "a test", now_ns: settings().now_ns };
     assert!(html::page(&report, facts).contains("<title>Audit: claim</title>"));
+}
+
+/// Two nodes have cut the strand, and keep different checkpoints.
+#[test]
+fn logs_with_checkpoints_from_before_and_after_a_reorganisation_are_equal() {
+    let (before, mut one, mut two) = (chain(false), chain(true), chain(true));
+    two.chain.checkpoints = vec![observed(&one, 6)];
+    one.chain.checkpoints = vec![observed(&before, 6)];
+    let differences = compare(&one, &two, ComparedBy::Rows).unwrap();
+    assert_eq!(differences.len(), 2);
+    assert!(differences.iter().all(StrandDifference::is_equal), "{differences:?}");
 }
 
 /// The node has signed a tree, and then a larger one that does not begin with it.
