@@ -271,8 +271,8 @@ impl Snapshot<'_> {
         Ok(newest)
     }
 
-    /// Returns the checkpoint of a node for a strand, among the last `COSIGNED_AMONG`, with the most cosignatures
-    /// of other nodes; the newest of several.
+    /// Returns the checkpoint of a node for a strand with the most cosignatures of other nodes, among the last
+    /// `COSIGNED_AMONG` up to the [standing one](Self::standing_checkpoint); the newest of several.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -282,11 +282,13 @@ impl Snapshot<'_> {
         node: OriginatorId,
     ) -> Result<Option<CosignedCheckpoint>, ReadError> {
         let mut most: Option<CosignedCheckpoint> = None;
-        let mut size_max = Some(u64::MAX);
+        let mut next = self.standing_checkpoint(originator, node, u64::MAX)?;
         for _ in 0..COSIGNED_AMONG {
-            let Some(size) = size_max else { break };
-            let Some(found) = self.checkpoint(originator, node, size)? else { break };
-            size_max = found.signed.checkpoint.size.checked_sub(1);
+            let Some(found) = next else { break };
+            next = match found.signed.checkpoint.size.checked_sub(1) {
+                Some(size_max) => self.checkpoint(originator, node, size_max)?,
+                None => None,
+            };
             if most.as_ref().is_none_or(|it| it.cosignatures.len() < found.cosignatures.len()) {
                 most = Some(found);
             }

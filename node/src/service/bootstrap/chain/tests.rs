@@ -137,12 +137,16 @@ fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
     let maker = Maker::new();
     let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
     let of = Checkpoint { node, originator: GROUPS, size: 5, root, time_ns: 5 };
-    maker.store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key(node.0)))).unwrap();
+    let mut before = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(before.add_cosignature(of.cosign(OriginatorId(300), 5, &key(300))));
+    maker.store.put_checkpoint(&before).unwrap();
+    // What it had signed below the cut is still true.
+    maker.sign(100, GROUPS, 3, &[300]);
     maker.sign(200, GROUPS, PLACES, &[300]);
     let manifest = maker.copy();
     let signed = manifest.strands[0].checkpoints.iter().map(|it| it.signed.checkpoint);
     let signed: Vec<_> = signed.map(|of| (of.node.0, of.size)).collect();
-    assert_eq!(signed, [(200, PLACES)]);
+    assert_eq!(signed, [(100, 3), (200, PLACES)]);
     let known = registry(&[100, 200, 300, 400]);
     let verified = verify(&maker.place, &manifest, Some(&known), &mut |_| {}).unwrap();
     assert_eq!(verified[0].covered.as_ref().unwrap().signed.checkpoint.size, PLACES);
