@@ -155,8 +155,8 @@ fn what_agrees_with_two_trees_of_one_strand_is_no_agreement() {
     }
 }
 
-/// The chain was reorganised below a tree that node 300 has signed as its observer. It may have signed a larger one, too,
-/// that did not reach this node before its operator cut the strand.
+/// The chain was reorganised below a tree that node 300 has signed as its observer. It may have signed a larger one,
+/// too, that did not reach this node before its operator cut the strand.
 #[test]
 fn an_observer_is_accused_of_no_tree_from_before_a_cut() {
     let observed = |story: Story, size| {

@@ -7,8 +7,8 @@ use hawser_storage::Store;
 
 use super::NEXT_CHECKPOINT;
 
-/// Proves that an envelope is part of its strand, by the newest checkpoint of the folder's tree: that of its originator,
-/// or else of a node that observes the strand. A strand of a chain may have been cut since a checkpoint was signed.
+/// Proves that an envelope is part of its strand, by the newest checkpoint of the folder's tree: that of its
+/// originator, or else of a node that observes the strand. A chain's strand may have been cut since one was signed.
 ///
 /// # Errors
 /// When the folder does not hold the envelope, or no checkpoint covers it.
