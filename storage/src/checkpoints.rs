@@ -314,7 +314,6 @@ impl Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
 
     use super::*;
