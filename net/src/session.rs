@@ -310,7 +310,7 @@ impl<'a> QuicSession<'a> {
     async fn send_checkpoints(&mut self) -> Result<(), SessionError> {
         let Some(offered) = &mut self.offered else { return Ok(()) };
         let offers = self.net.replication.checkpoint_offers();
-        for offer in offered.next(Instant::now(), &offers) {
+        for offer in offered.next(Instant::now(), self.peer, &offers) {
             let checkpoint = Box::new(CosignedCheckpoint::clone(&offer));
             self.writer.send(ControlFrame::Checkpoint(checkpoint)).await?;
         }

@@ -1,7 +1,7 @@
 //! Stores checkpoints with their known cosignatures. Rows are only added, and old ones removed.
 
 use hawser_proto::OriginatorId;
-use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
+use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, Checkpoint, CosignedCheckpoint};
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
 use crate::behind_damage::{end_of_damage, is_sound};
@@ -12,6 +12,7 @@ use crate::keys::Key;
 use crate::keys::checkpoint::CheckpointKey;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::tree_read::TreeError;
 
 /// Least number of checkpoints of a node for a strand that are kept. A guess: an hour with one each second.
 const KEPT: usize = 4096;
@@ -142,6 +143,54 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
+    /// Returns true if the tree that is held here has the size and the root of a checkpoint. That of a chain's strand
+    /// need not: the strand may have been cut since the checkpoint was signed, and read again.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn is_of_tree(&self, of: &Checkpoint) -> Result<bool, ReadError> {
+        match self.root(of.originator, of.size) {
+            Ok(root) => Ok(root == of.root),
+            Err(TreeError::Beyond { .. } | TreeError::Proof(_)) => Ok(false),
+            Err(TreeError::Read(error)) => Err(error),
+        }
+    }
+
+    /// Returns the checkpoint that [`checkpoint`](Self::checkpoint) returns, and of a chain's strand the largest one of
+    /// the tree that is held here. A node must not decide by this one what it may sign.
+    ///
+    /// A node that obeys the rules signs no tree of a chain's strand that does not begin with its last one. So its
+    /// smaller checkpoints are of the tree, and its larger ones are not, and few of them have to be read.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn standing_checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let Some(newest) = self.checkpoint(originator, node, size_max)? else { return Ok(None) };
+        if !originator.is_of_chain() || self.is_of_tree(&newest.signed.checkpoint)? {
+            return Ok(Some(newest));
+        }
+        // The result is `standing`, with `low` places, or has more than `low` and up to `high`.
+        let (mut standing, mut low) = (None, 0);
+        let mut high = newest.signed.checkpoint.size.saturating_sub(1);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let found = self.checkpoint(originator, node, middle)?;
+            match found.filter(|it| it.signed.checkpoint.size > low) {
+                Some(found) if self.is_of_tree(&found.signed.checkpoint)? => {
+                    (standing, low) = (Some(found), middle);
+                }
+                Some(found) => high = found.signed.checkpoint.size - 1,
+                None => low = middle,
+            }
+        }
+        Ok(standing)
+    }
+
     /// Returns the newest checkpoint of a node for a strand that can be read. A damaged row or block costs the rows in
     /// it: smaller checkpoints are searched. A block that is the last one of this node and strand in its table file
     /// also hides newer checkpoints in other files, because an iterator reads all files together. If several blocks are
@@ -199,8 +248,8 @@ impl Snapshot<'_> {
         rows
     }
 
-    /// Returns the newest cosigned checkpoint of a node for a strand, among the last `COSIGNED_AMONG`; the newest
-    /// one if none is cosigned by another node or a witness.
+    /// Returns the newest cosigned checkpoint of a node for a strand, among the last `COSIGNED_AMONG` up to the
+    /// [standing one](Self::standing_checkpoint); that one if none is cosigned by another node or a witness.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -209,7 +258,7 @@ impl Snapshot<'_> {
         originator: OriginatorId,
         node: OriginatorId,
     ) -> Result<Option<CosignedCheckpoint>, ReadError> {
-        let newest = self.checkpoint(originator, node, u64::MAX)?;
+        let newest = self.standing_checkpoint(originator, node, u64::MAX)?;
         let mut found = newest.clone();
         for _ in 0..COSIGNED_AMONG {
             let Some(it) = &found else { break };
@@ -222,8 +271,8 @@ impl Snapshot<'_> {
         Ok(newest)
     }
 
-    /// Returns the checkpoint of a node for a strand, among the last `COSIGNED_AMONG`, with the most cosignatures
-    /// of other nodes; the newest of several.
+    /// Returns the checkpoint of a node for a strand with the most cosignatures of other nodes, among the last
+    /// `COSIGNED_AMONG` up to the [standing one](Self::standing_checkpoint); the newest of several.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -233,11 +282,13 @@ impl Snapshot<'_> {
         node: OriginatorId,
     ) -> Result<Option<CosignedCheckpoint>, ReadError> {
         let mut most: Option<CosignedCheckpoint> = None;
-        let mut size_max = Some(u64::MAX);
+        let mut next = self.standing_checkpoint(originator, node, u64::MAX)?;
         for _ in 0..COSIGNED_AMONG {
-            let Some(size) = size_max else { break };
-            let Some(found) = self.checkpoint(originator, node, size)? else { break };
-            size_max = found.signed.checkpoint.size.checked_sub(1);
+            let Some(found) = next else { break };
+            next = match found.signed.checkpoint.size.checked_sub(1) {
+                Some(size_max) => self.checkpoint(originator, node, size_max)?,
+                None => None,
+            };
             if most.as_ref().is_none_or(|it| it.cosignatures.len() < found.cosignatures.len()) {
                 most = Some(found);
             }
@@ -263,7 +314,6 @@ impl Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
 
     use super::*;

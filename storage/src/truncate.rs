@@ -17,7 +17,9 @@ use crate::store::Store;
 impl Store {
     /// Deletes the places of a chain strand from `from` on, with their marks, and sets the chain reader back to
     /// `position`, or to the beginning. The same write drops the projections, which stay stale until
-    /// [`Store::rebuild`] has ended. A caller that needs the deleted envelopes must read them before.
+    /// [`Store::rebuild`] has ended. A caller that needs the deleted envelopes must read them before. Checkpoints stay,
+    /// so that this node signs no other tree of their sizes. [Standing
+    /// checkpoints](crate::Snapshot::standing_checkpoint) are those of the tree that is left.
     ///
     /// No other operation removes an envelope before it expires. This one exists because the order of
     /// a chain is not this node's statement.

@@ -291,6 +291,40 @@ fn a_strand_of_a_chain_is_cut_with_its_tree() {
 }
 
 #[test]
+fn the_standing_checkpoint_of_a_chains_strand_is_the_largest_one_of_the_present_tree() {
+    const CHAIN: OriginatorId = OriginatorId(1);
+    const SIZES: [u64; 6] = [3, 7, 19, 20, 33, 40];
+    on_each(|store| {
+        store.commit(&appends(CHAIN, 1..=40)).unwrap();
+        for size in SIZES {
+            let root = store.snapshot().root(CHAIN, size).unwrap();
+            let of = Checkpoint { node: OWN, originator: CHAIN, size, root, time_ns: size };
+            store.put_checkpoint(&of.sign(&key(1)).into()).unwrap();
+        }
+        let size = |it: CosignedCheckpoint| it.signed.checkpoint.size;
+        let standing = |size_max| {
+            let found = store.snapshot().standing_checkpoint(CHAIN, OWN, size_max).unwrap();
+            found.map(size)
+        };
+        assert_eq!([u64::MAX, 39, 2].map(standing), [Some(40), Some(33), None]);
+        for from in [41, 40, 34, 20, 12, 4, 3] {
+            store.truncate_strand(id(CHAIN, from), None).unwrap();
+            let expected = SIZES.into_iter().filter(|size| *size < from).max();
+            assert_eq!(standing(u64::MAX), expected, "cut off from {from} on");
+            let other = |sequence| {
+                let at = id(CHAIN, sequence);
+                Change::Append(LogEntry { bytes: signed(&format!("other {at}"), 1), ..entry(at) })
+            };
+            store.commit(&(from..=45).map(other).collect::<Vec<_>>()).unwrap();
+            assert_eq!(standing(u64::MAX), expected, "read again from {from} on");
+            // What the node has signed is known as before.
+            let newest = store.snapshot().checkpoint(CHAIN, OWN, u64::MAX).unwrap();
+            assert_eq!(newest.map(size), Some(40));
+        }
+    });
+}
+
+#[test]
 fn proofs_beyond_the_tree_are_refused() {
     let store = in_memory();
     store.commit(&appends(OWN, 1..=5)).unwrap();

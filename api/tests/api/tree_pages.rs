@@ -170,6 +170,12 @@ async fn the_strand_of_a_chain_is_the_log_of_each_node_that_observes_it() {
     assert!(answer.body.starts_with(b"test/strands/0/100\n1\n"));
     assert_eq!(hashes(&get(&node, "/strands/0/100/tile/0/000.p/1").await), [root]);
     assert_eq!(get(&node, "/strands/0/0/checkpoint").await.status, 404, "a chain signs nothing");
+    // The chain was reorganised, and the strand cut, after the node had signed a larger tree.
+    let before = Checkpoint { size: 2, root: TreeHash([1; 32]), ..of };
+    store.put_checkpoint(&before.sign(&node_key()).into()).unwrap();
+    let answer = get(&node, "/strands/0/100/checkpoint").await;
+    assert!(answer.body.starts_with(b"test/strands/0/100\n1\n"), "it shows no other tree");
+    assert_eq!(hashes(&get(&node, "/strands/0/100/tile/0/000.p/1").await), [root]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

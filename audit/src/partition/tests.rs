@@ -84,6 +84,7 @@ pub(crate) fn needs_the_strand(kind: FaultKind) -> bool {
             | FaultKind::CheckpointRoot
             | FaultKind::CheckpointTime
             | FaultKind::OtherTree
+            | FaultKind::OtherChain
             | FaultKind::Usage
             | FaultKind::Congestion
             | FaultKind::Rates

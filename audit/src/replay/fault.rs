@@ -64,6 +64,9 @@ pub enum FaultKind {
     /// A node signed the root of another tree than this one, and the log does not show who is at fault: the node is an
     /// observer, or leaves of the tree are the keeper's word.
     OtherTree,
+    /// A node signed, as an observer, another tree of a chain's strand than this one. The chain may have been
+    /// reorganised since, so that the keeper had to cut the strand and read it again. A claim.
+    OtherChain,
     /// A cosignature is not that of its node.
     Cosignature,
     /// The tally of a payer in a minute does not follow from the log.
@@ -106,6 +109,7 @@ impl FaultKind {
             Self::CheckpointRoot => "checkpoint_root",
             Self::CheckpointTime => "checkpoint_time",
             Self::OtherTree => "other_tree",
+            Self::OtherChain => "other_chain",
             Self::Cosignature => "cosignature",
             Self::Usage => "usage",
             Self::Congestion => "congestion",
@@ -126,6 +130,7 @@ impl FaultKind {
             | Self::CheckpointTime => "signer",
             Self::TimeAhead | Self::VoidSigned => "signer, as a claim",
             Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
+            Self::OtherChain => "signer or keeper, as a claim",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }
@@ -134,7 +139,7 @@ impl FaultKind {
     /// Returns true if an innocent party can be named so: the fault is a claim, as in `docs/protocol/misbehavior.md`.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        matches!(self, Self::TimeAhead | Self::VoidSigned)
+        matches!(self, Self::TimeAhead | Self::VoidSigned | Self::OtherChain)
     }
 }
 

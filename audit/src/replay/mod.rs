@@ -36,6 +36,8 @@ pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;
 mod rates;
+#[cfg(test)]
+mod reorganisation_tests;
 mod repeats;
 mod report_ranges;
 mod report_sums;

@@ -410,8 +410,7 @@ impl<'a> Replay<'a> {
             let text = "the registry does not name its node, so no signature could be checked";
             strand.fault(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
         }
-        strand.load_checkpoints(&context);
-        strand.load_declared(&context);
+        strand.resume(&context);
         let rows = self.source.rows(EnvelopeId::new(originator, strand.reached()), end);
         let mut paused = false;
         let check = |rows| checker.check(rows);

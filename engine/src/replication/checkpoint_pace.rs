@@ -77,8 +77,11 @@ impl CheckpointAllowance {
     }
 }
 
-/// The key of an offer: the node that signed, the strand, and a number that distinguishes two checkpoints of one
-/// strand.
+/// The number of an offer that only the node that signed it is shown. Its strand was cut since, so others would take
+/// the node for a liar. The node itself may have lost it, and must sign no other tree of that size.
+pub const SHOWN_TO_SIGNER: u8 = 3;
+
+/// The key of an offer: the node that signed, the strand, and a number that distinguishes checkpoints of one strand.
 pub type OfferKey = (OriginatorId, OriginatorId, u8);
 
 /// The checkpoints that a node shows its peers. An entry is replaced when it has changed, and is the same value
@@ -103,10 +106,11 @@ impl OfferedCheckpoints {
         Self { shown: CheckpointOffers::new(), last: None, since: now, pace }
     }
 
-    /// Returns the checkpoints to show the peer now, and counts them as shown.
+    /// Returns the checkpoints to show `peer` now, and counts them as shown.
     pub fn next(
         &mut self,
         now: Instant,
+        peer: OriginatorId,
         offers: &CheckpointOffers,
     ) -> Vec<Arc<CosignedCheckpoint>> {
         if now.saturating_duration_since(self.since) >= AGAIN_AFTER {
@@ -120,6 +124,10 @@ impl OfferedCheckpoints {
         let all = behind.chain(offers.range((Bound::Unbounded, to)));
         let mut next = Vec::new();
         for (key, offer) in all {
+            let (signer, _, number) = *key;
+            if number == SHOWN_TO_SIGNER && signer != peer {
+                continue;
+            }
             if self.pace.left <= 0.0 {
                 break;
             }

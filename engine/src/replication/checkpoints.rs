@@ -40,7 +40,8 @@ pub trait Trees {
 pub enum Finding {
     /// The newest checkpoint of a strand agrees with the tree held here: to be cosigned and passed on.
     Agrees(SignedCheckpoint),
-    /// A checkpoint has another root than the tree held here. Found once for each strand and size.
+    /// A checkpoint has another root than the tree held here. Found once for each strand and size. Not found about a
+    /// chain's strand if the node has signed an earlier tree of it that was held here.
     Disputed(SignedCheckpoint),
     /// A node has contradicted itself. Found once for each strand.
     Contradicts(Box<Contradiction>),
@@ -71,6 +72,8 @@ struct StrandCheckpoints {
     disputed: BTreeMap<u64, SignedCheckpoint>,
     /// The node has contradicted itself: its checkpoints are neither passed on nor cosigned.
     is_contradicted: bool,
+    /// A checkpoint of the node agreed with an earlier tree of the strand, which this node has cut since.
+    was_displaced: bool,
 }
 
 impl CheckpointWatch {
@@ -211,6 +214,7 @@ impl StrandCheckpoints {
     /// Keeps a checkpoint that matched the tree before the tree was cut. It remains a statement of the node, and takes
     /// precedence over other disputed ones.
     fn displace(&mut self, signed: SignedCheckpoint) {
+        self.was_displaced = true;
         if self.disputed.len() >= DISPUTED_MAX {
             self.disputed.pop_last();
         }
@@ -239,7 +243,11 @@ impl StrandCheckpoints {
             if root != signed.checkpoint.root {
                 if self.disputed.len() < DISPUTED_MAX {
                     self.disputed.insert(size, signed);
-                    findings.push(Finding::Disputed(signed));
+                    // The chain was reorganised. The node has signed its strand further before, as this node had read
+                    // it, and is not to be accused. No reorganisation changes the strand of a node.
+                    if !(self.was_displaced && originator.is_of_chain()) {
+                        findings.push(Finding::Disputed(signed));
+                    }
                 }
             } else if is_newest {
                 self.agreed = Some(signed);

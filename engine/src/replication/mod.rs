@@ -34,7 +34,9 @@ mod voids;
 pub use ahead::{
     AGAIN_PLACES, AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER,
 };
-pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
+pub use checkpoint_pace::{
+    CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints, SHOWN_TO_SIGNER,
+};
 pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite, can_have_expired};

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::own_strand::OwnStrandStatus;
+use hawser_engine::replication::SHOWN_TO_SIGNER;
 use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Family, LogEntry, SkipReason, Store};
 
 use crate::common::{NODE, START_NS, message, node_key, payer, start, store};
+use crate::follow::{Follower, OTHER, SOURCE, key};
 
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 /// Time after which a checkpoint counts as missing.
@@ -115,6 +118,32 @@ async fn a_chain_that_tells_another_story_is_signed_no_further() {
     }
     assert_eq!(latest(&store, CHAIN).unwrap().checkpoint, first, "no second story is signed");
     task.stop().await;
+}
+
+/// This node and node 200 have signed trees of the strand that was cut since, and node 300 the one that grows there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_signed_of_a_strand_before_it_was_cut_is_shown_to_its_signer_alone() {
+    let [store, grown] = [store(), store()];
+    on_chain(&grown, 1..=5, "second");
+    let later = grown.snapshot().root(CHAIN, 5).unwrap();
+    let before = TreeHash([1; 32]);
+    for (node, size, root) in [(NODE, 3, before), (OTHER, 3, before), (SOURCE, 5, later)] {
+        let of = Checkpoint { node, originator: CHAIN, size, root, time_ns: size };
+        store.put_checkpoint(&of.sign(&key(node)).into()).unwrap();
+    }
+    let follower = Follower::start(store.clone());
+    on_chain(&store, 1..=3, "second");
+    follower.engine().heads().announce(EnvelopeId::new(CHAIN, SequenceId(3)));
+    let shown = |node: OriginatorId| {
+        let offers = follower.replication.checkpoint_offers();
+        [0, SHOWN_TO_SIGNER].map(|number| offers.contains_key(&(node, CHAIN, number)))
+    };
+    follower.until("it is known", || shown(SOURCE) == [false, true]).await;
+    assert_eq!([NODE, OTHER].map(shown), [[false, true]; 2]);
+    on_chain(&store, 4..=5, "second");
+    follower.until("the tree is that of node 300 now", || shown(SOURCE) == [true, false]).await;
+    assert_eq!([NODE, OTHER].map(shown), [[false, true]; 2]);
+    follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

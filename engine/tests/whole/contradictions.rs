@@ -155,6 +155,37 @@ fn what_agrees_with_two_trees_of_one_strand_is_no_agreement() {
     }
 }
 
+/// The chain was reorganised below a tree that node 300 has signed as its observer. It may have signed a larger one,
+/// too, that did not reach this node before its operator cut the strand.
+#[test]
+fn an_observer_is_accused_of_no_tree_from_before_a_cut() {
+    let observed = |story: Story, size| {
+        let of = story.checkpoint(size).checkpoint;
+        let originator = OriginatorId::GROUP_MESSAGES;
+        Checkpoint { originator, ..of }.sign(&SecretKey::from_bytes(&[3; 32]).unwrap())
+    };
+    let cut = Story { size: 20, ..OTHER };
+    let (before, larger) = (observed(OURS, 8), observed(OURS, 9));
+    for has_restarted in [false, true] {
+        let mut watch = CheckpointWatch::default();
+        if has_restarted {
+            watch.remember_disputed(before);
+        } else {
+            assert_eq!(take(&mut watch, before, OURS), [Finding::Agrees(before)]);
+        }
+        assert_eq!(take(&mut watch, larger, cut), []);
+        // Two trees of one size are two stories all the same.
+        let findings = take(&mut watch, observed(OTHER, 9), cut);
+        assert!(matches!(&findings[..], [Finding::Contradicts(_)]), "{findings:?}");
+    }
+    let mut watch = CheckpointWatch::default();
+    assert_eq!(take(&mut watch, larger, cut), [Finding::Disputed(larger)], "no tree was cut here");
+    // The strand of a node is not ordered by a chain.
+    let (before, larger) = (OURS.checkpoint(8), OURS.checkpoint(9));
+    watch.remember_disputed(before);
+    assert_eq!(take(&mut watch, larger, cut), [Finding::Disputed(larger)]);
+}
+
 #[test]
 fn what_differed_from_an_earlier_tree_and_begins_this_one_contradicts_nothing() {
     let mut watch = CheckpointWatch::default();

@@ -19,6 +19,7 @@ use hawser_proto::checkpoint::{
 };
 use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{OriginatorId, decimal, one_line};
+use hawser_storage::{ReadError, Store};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::sync::watch;
@@ -237,17 +238,15 @@ impl AskWitness for WitnessCall {
 
 impl WitnessCall {
     /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
-    /// `None` if the witness has cosigned it.
+    /// `None` if the witness has cosigned it, or if this node has cut the strand since, and signs no more of it.
     async fn read(
         &self,
         originator: OriginatorId,
         old: u64,
     ) -> Result<Option<(SignedCheckpoint, ConsistencyProof)>, AskError> {
         let (store, key) = (self.engine.store().clone(), self.key.clone());
-        let own = store.identity().node;
-        let read = move || store.snapshot().checkpoint(originator, own, u64::MAX);
-        let newest =
-            super::blocking(read).await.map_err(|error| AskError::Log(error.to_string()))?;
+        let newest = super::blocking(move || newest_of(&store, originator)).await;
+        let newest = newest.map_err(|error| AskError::Log(error.to_string()))?;
         let is_cosigned = |it: &CosignedCheckpoint| {
             it.signed.checkpoint.size <= old
                 || it.witnesses.iter().any(|it| it.signer() == key.signer())
@@ -299,6 +298,18 @@ impl WitnessCall {
     }
 }
 
+/// Returns the newest checkpoint that a store's node has signed of a strand. `None` if there is none, and if the store
+/// has another tree: the strand of a chain was cut since, and the node signs no more of it.
+fn newest_of(
+    store: &Store,
+    originator: OriginatorId,
+) -> Result<Option<CosignedCheckpoint>, ReadError> {
+    let snapshot = store.snapshot();
+    let newest = snapshot.checkpoint(originator, store.identity().node, u64::MAX)?;
+    let Some(newest) = newest else { return Ok(None) };
+    Ok(snapshot.is_of_tree(&newest.signed.checkpoint)?.then_some(newest))
+}
+
 /// Judges a response of the witness with this key.
 fn judge(
     status: StatusCode,
@@ -333,11 +344,34 @@ mod tests {
 
     use hawser_proto::checkpoint::{WitnessName, WitnessSigner, cosignature_lines};
     use hawser_proto::merkle::TreeHash;
+    use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
+    use hawser_rules::PicoDollarPrice;
+    use hawser_storage::{Change, InvalidRule, LogEntry, StoreIdentity};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::sync::Notify;
 
     use super::*;
+
+    /// The chain was reorganised, and the strand cut, after the node had signed a tree of two places.
+    #[test]
+    fn no_witness_is_asked_about_a_tree_from_before_a_cut() {
+        let (node, originator) = (OriginatorId(100), OriginatorId::GROUP_MESSAGES);
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let identity = StoreIdentity { network: "test".into(), node, public_key: key.public_key() };
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
+        let id = EnvelopeId::new(originator, SequenceId(1));
+        let entry = LogEntry::invalid(id, Bytes::from_static(b"envelope"), InvalidRule(1));
+        store.commit(&[Change::Append(entry)]).unwrap();
+        let sign = |size, root| {
+            let of = Checkpoint { node, originator, size, root, time_ns: size };
+            store.put_checkpoint(&of.sign(&key).into()).unwrap();
+            newest_of(&store, originator).unwrap().map(|it| it.signed.checkpoint.size)
+        };
+        assert_eq!(newest_of(&store, originator), Ok(None));
+        assert_eq!(sign(1, store.snapshot().root(originator, 1).unwrap()), Some(1));
+        assert_eq!(sign(2, TreeHash([1; 32])), None);
+    }
 
     fn signer(seed: u8) -> WitnessSigner {
         WitnessSigner::new(WitnessName::new("w.example/1").unwrap(), &[seed; 32])

@@ -9,8 +9,24 @@ use super::{ReplayContext, StrandReplay};
 use crate::replay::fault::{Fault, FaultKind};
 
 impl StrandReplay {
+    /// Prepares for the rows behind the place that was reached. Begins the strand of a chain anew if the source has
+    /// another tree of what was reached: after a reorganisation of the chain, an honest keeper has cut the strand and
+    /// read it again since. An unreadable tree is named in the report.
+    pub(in crate::replay) fn resume(&mut self, context: &ReplayContext<'_>) {
+        let (originator, size) = (self.originator(), self.tree.size());
+        if originator.is_of_chain()
+            && size > 0
+            && let Ok(Some(root)) = context.rows.root(size)
+            && !self.tree.clone().match_root(root)
+        {
+            *self = Self::new(originator);
+        }
+        self.load_checkpoints(context);
+        self.load_declared(context);
+    }
+
     /// Reads the next checkpoint of each node.
-    pub(in crate::replay) fn load_checkpoints(&mut self, context: &ReplayContext<'_>) {
+    fn load_checkpoints(&mut self, context: &ReplayContext<'_>) {
         self.checkpoints.clear();
         match context.rows.checkpoint_nodes() {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.load_checkpoint(node, context)),
@@ -82,12 +98,7 @@ impl StrandReplay {
         if !self.tree.match_root(of.root) {
             let text =
                 format!("node {} signed the root {}, and the log has another", of.node, of.root);
-            // The strand's node may have shown an observer another history, and a keeper may lie about a leaf.
-            let kind = match is_own && !self.has_claimed_leaf {
-                true => FaultKind::CheckpointRoot,
-                false => FaultKind::OtherTree,
-            };
-            self.fault(Fault::at(kind, id, text));
+            self.fault(Fault::at(self.kind_of_other_root(is_own), id, text));
         } else if is_own {
             self.has_claimed_leaf = false;
         } else if !is_derived {
@@ -111,6 +122,22 @@ impl StrandReplay {
             }
         }
     }
+
+    /// Returns the kind of the fault that a checkpoint with another root than the tree shows. `is_own` is true for a
+    /// checkpoint of the strand's node.
+    fn kind_of_other_root(&self, is_own: bool) -> FaultKind {
+        // After a reorganisation of the chain, an honest keeper has cut its strand and read it again, and still holds
+        // what honest nodes signed before. No reorganisation changes the strand of a node.
+        if self.originator().is_of_chain() {
+            return FaultKind::OtherChain;
+        }
+        // The strand's node may have shown an observer another history, and a keeper may lie about a leaf.
+        match is_own && !self.has_claimed_leaf {
+            true => FaultKind::CheckpointRoot,
+            false => FaultKind::OtherTree,
+        }
+    }
+
     /// Compares the time of a checkpoint of the strand's node with those of its smaller ones. A node that signs the
     /// smaller tree later [contradicts itself](hawser_rules::Contradiction::Shrinks).
     fn check_checkpoint_time(&mut self, of: &Checkpoint) {

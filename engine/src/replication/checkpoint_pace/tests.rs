@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const PEER: OriginatorId = OriginatorId(900);
+
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn start() -> Instant {
     Instant::now()
@@ -80,7 +82,7 @@ fn an_honest_sender_never_exceeds_the_allowance() {
     for tick in 0..600_u64 {
         let now = start + Duration::from_millis(500) * u32::try_from(tick).unwrap();
         let all = offers((1..=100).map(|node| checkpoint(node, tick, node)));
-        for shown in sender.next(now, &all) {
+        for shown in sender.next(now, PEER, &all) {
             assert!(allowance.take(now, &shown), "tick {tick}");
         }
     }
@@ -97,12 +99,27 @@ fn each_has_its_turn_and_nothing_is_shown_twice_but_after_a_minute() {
         // The first one changes all the time, and takes no turn of another one.
         let first = checkpoint(1, u64::from(tick) + 2, 0);
         all.insert((OriginatorId(1), OriginatorId(1), 0), first);
-        shown.extend(sender.next(now, &all).iter().map(|it| it.signed.checkpoint.node.0));
+        shown.extend(sender.next(now, PEER, &all).iter().map(|it| it.signed.checkpoint.node.0));
     }
     assert_eq!(shown.iter().filter(|node| **node != 1).count(), 299);
     let rest = start + Duration::from_secs(20);
-    sender.next(rest, &all);
-    assert!(sender.next(rest + Duration::from_secs(1), &all).is_empty());
-    let again = sender.next(start + Duration::from_secs(61), &all);
+    sender.next(rest, PEER, &all);
+    assert!(sender.next(rest + Duration::from_secs(1), PEER, &all).is_empty());
+    let again = sender.next(start + Duration::from_secs(61), PEER, &all);
     assert!(!again.is_empty());
+}
+
+/// A node must not be taken for a liar because a chain was reorganised.
+#[test]
+fn what_was_signed_before_a_cut_is_shown_to_its_signer_alone() {
+    let (start, signer) = (start(), OriginatorId(1));
+    let mut all = offers([checkpoint(1, 1, 0), checkpoint(2, 1, 0)]);
+    let chain = OriginatorId::GROUP_MESSAGES;
+    all.insert((signer, chain, SHOWN_TO_SIGNER), checkpoint(1, 5, 0));
+    let sizes = |peer: OriginatorId| -> Vec<u64> {
+        let shown = OfferedCheckpoints::new(start).next(start, peer, &all);
+        shown.iter().map(|it| it.signed.checkpoint.size).collect()
+    };
+    assert_eq!(sizes(PEER), [1, 1]);
+    assert_eq!(sizes(signer), [5, 1, 1]);
 }

@@ -82,7 +82,8 @@ impl ProofReader {
     }
 
     /// Returns the checkpoint with the largest size up to `size_max` that `node` signed of a strand. `None` means the
-    /// originator or, if this node has no checkpoint of the originator, this node as an observer.
+    /// originator or, if this node has no checkpoint of the originator, this node as an observer. Of a chain's strand
+    /// only those count that are of the tree held here, because the strand may have been cut since.
     ///
     /// Blocks on the disk, as all methods here.
     ///
@@ -94,7 +95,12 @@ impl ProofReader {
         node: Option<OriginatorId>,
         size_max: u64,
     ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
-        let found = self.find(&self.store.snapshot(), originator, node, size_max)?;
+        let (snapshot, own) = (self.store.snapshot(), self.store.identity().node);
+        let signer = node.unwrap_or(originator);
+        let found = match snapshot.standing_checkpoint(originator, signer, size_max)? {
+            None if node.is_none() => snapshot.standing_checkpoint(originator, own, size_max)?,
+            found => found,
+        };
         Ok(found.ok_or(NoProofError::NoCheckpoint(originator)))
     }
 
@@ -178,7 +184,7 @@ impl ProofReader {
         tile: Tile,
     ) -> Result<ProofAnswer<Vec<TreeHash>>, QueryError> {
         let snapshot = self.store.snapshot();
-        let Some(newest) = snapshot.checkpoint(originator, node, u64::MAX)? else {
+        let Some(newest) = snapshot.standing_checkpoint(originator, node, u64::MAX)? else {
             return Ok(Err(NoProofError::NoCheckpoint(originator)));
         };
         let signed = newest.signed.checkpoint;
@@ -199,20 +205,6 @@ impl ProofReader {
         Ok(snapshot.tile(originator, tile)?.ok_or_else(|| beyond(0)))
     }
 
-    fn find(
-        &self,
-        snapshot: &Snapshot<'_>,
-        originator: OriginatorId,
-        node: Option<OriginatorId>,
-        size_max: u64,
-    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
-        let own = self.store.identity().node;
-        match snapshot.checkpoint(originator, node.unwrap_or(originator), size_max)? {
-            None if node.is_none() => snapshot.checkpoint(originator, own, size_max),
-            found => Ok(found),
-        }
-    }
-
     /// Returns the size that is asked for, or that of the latest checkpoint, with the checkpoint of this size. A
     /// checkpoint of another tree than the one that is held here was signed before the strand was cut. It stands beside
     /// no proof: readers would take this node for a liar.
@@ -222,7 +214,11 @@ impl ProofReader {
         originator: OriginatorId,
         size: Option<u64>,
     ) -> Result<ProofAnswer<(u64, Option<CosignedCheckpoint>)>, ReadError> {
-        let found = self.find(snapshot, originator, None, size.unwrap_or(u64::MAX))?;
+        let size_max = size.unwrap_or(u64::MAX);
+        let found = match snapshot.checkpoint(originator, originator, size_max)? {
+            None => snapshot.checkpoint(originator, self.store.identity().node, size_max)?,
+            found => found,
+        };
         let latest = found.as_ref().map(|found| found.signed.checkpoint);
         let Some(wanted) = size.or(latest.map(|latest| latest.size)) else {
             return Ok(Err(NoProofError::NoCheckpoint(originator)));
@@ -297,6 +293,16 @@ mod tests {
         assert_eq!(shown.proof.verify(shown.leaf, 0, 3, root(3)), Ok(()));
         assert_eq!(shown.checkpoint, None);
         assert_eq!(consistency(Some(3)).unwrap().checkpoint, None);
+        // Nor is it shown as this node's newest one.
+        let shown = |node, size_max| {
+            let shown = reader.checkpoint(chain, node, size_max).unwrap().unwrap();
+            shown.signed.checkpoint.size
+        };
+        assert_eq!([(None, u64::MAX), (Some(own), 3)].map(|(node, max)| shown(node, max)), [2, 2]);
+        assert_eq!(reader.cosigned(chain, own).unwrap().unwrap().signed.checkpoint.size, 2);
+        let tile = |width| reader.tile(chain, own, Tile::new(0, 0, width).unwrap()).unwrap();
+        assert_eq!(tile(2).map(|hashes| hashes.len()), Ok(2));
+        assert_eq!(tile(3), Err(NoProofError::Beyond { originator: chain, size: 3, held: 2 }));
         assert!(inclusion(Some(2)).unwrap().checkpoint.is_some(), "that is still true");
     }
 }

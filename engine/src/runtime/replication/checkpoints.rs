@@ -24,7 +24,7 @@ use super::state::ReplicationState;
 use super::unsaved::UnsavedCheckpoints;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
 use crate::replication::{
-    CheckpointOffers, CheckpointPair, CheckpointWatch, StoredTrees, Trees, pair_of,
+    CheckpointOffers, CheckpointPair, CheckpointWatch, SHOWN_TO_SIGNER, StoredTrees, Trees, pair_of,
 };
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
@@ -61,6 +61,9 @@ struct CheckpointExchange {
     watch: CheckpointWatch,
     /// The newest checkpoint of each pair, this node's own ones too.
     newest: BTreeMap<CheckpointPair, Arc<CosignedCheckpoint>>,
+    /// Pairs of which the newest checkpoint is about a chain's strand and not of the tree held here, because the strand
+    /// was cut since; each with true while the tree has not reached its size again.
+    displaced: BTreeMap<CheckpointPair, bool>,
     /// Pairs that were looked for on the disk.
     loaded: BTreeSet<CheckpointPair>,
     /// Pairs of which a row could not be read. Each is named and counted once.
@@ -91,6 +94,7 @@ impl CheckpointExchange {
             state,
             watch: CheckpointWatch::default(),
             newest: BTreeMap::new(),
+            displaced: BTreeMap::new(),
             loaded: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             liars: BTreeSet::new(),
@@ -129,6 +133,10 @@ impl CheckpointExchange {
         }
         let snapshot = state.store.snapshot();
         self.load(&snapshot);
+        let are_ahead = self.displaced.iter().filter(|(_, is_ahead)| **is_ahead);
+        for pair in are_ahead.map(|(pair, _)| *pair).collect::<Vec<_>>() {
+            self.note_displaced(&snapshot, pair);
+        }
         self.look_for_silent(&snapshot)?;
         for (peer, checkpoint) in std::mem::take(&mut self.shown) {
             self.take(&snapshot, peer, &checkpoint)?;
@@ -231,8 +239,23 @@ impl CheckpointExchange {
                 }
                 self.newest.insert(pair, Arc::new(found));
                 self.has_changed = true;
+                self.note_displaced(snapshot, pair);
             }
         }
+    }
+
+    /// Notes if the newest checkpoint of a pair is about a chain's strand, and not of the tree held here.
+    fn note_displaced(&mut self, snapshot: &Snapshot<'_>, pair: CheckpointPair) {
+        let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint);
+        let Some(of) = newest.filter(|of| is_chain(of.originator)) else { return };
+        let trees = StoredTrees(snapshot);
+        let is_ahead = trees.size(of.originator) < of.size;
+        let is_of_tree = !is_ahead && trees.root(of.originator, of.size) == Some(of.root);
+        let was_displaced = match is_of_tree {
+            true => self.displaced.remove(&pair).is_some(),
+            false => self.displaced.insert(pair, is_ahead).is_some(),
+        };
+        self.has_changed |= was_displaced == is_of_tree;
     }
 
     /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand.
@@ -292,6 +315,9 @@ impl CheckpointExchange {
         self.unsaved.insert(checkpoint.clone());
         let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint.size);
         if newest.is_none_or(|newest| newest <= size) {
+            if newest != Some(size) {
+                self.displaced.remove(&pair);
+            }
             self.newest.insert(pair, checkpoint);
             self.has_changed = true;
         }
@@ -318,8 +344,12 @@ impl CheckpointExchange {
             let is_contradicted = self.proofs.contains_key(&(*node, *originator, 1));
             !is_contradicted && !self.liars.contains(node) && is_shown(*node, *originator)
         });
-        let mut offers: CheckpointOffers =
-            honest.map(|(&(node, originator), it)| ((node, originator, 0), it.clone())).collect();
+        let offer = |(&(node, originator), it): (&CheckpointPair, &Arc<CosignedCheckpoint>)| {
+            let is_displaced = self.displaced.contains_key(&(node, originator));
+            let number = if is_displaced { SHOWN_TO_SIGNER } else { 0 };
+            ((node, originator, number), it.clone())
+        };
+        let mut offers: CheckpointOffers = honest.map(offer).collect();
         offers.extend(self.proofs.clone());
         self.state.checkpoints.set_offers(offers);
     }

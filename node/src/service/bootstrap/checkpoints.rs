@@ -155,8 +155,8 @@ impl Evidence {
     }
 
     /// Returns the current nodes of the network that have signed or cosigned each tree of a strand, and the number of
-    /// nodes that is more than half of them. A key that is registered for several nodes counts once, and that of `own`
-    /// is not counted.
+    /// nodes that is more than half of the network's. A key that is registered for several nodes counts once, and that
+    /// of `own` is not counted. A node without a valid key counts, as for the contracts, and signs nothing.
     fn signers(
         &self,
         originator: OriginatorId,
@@ -168,6 +168,7 @@ impl Evidence {
         let counted = |node: OriginatorId| key_of(node).filter(|key| Some(*key) != own_key);
         let all: BTreeSet<PublicKey> =
             registry.nodes().filter_map(|record| counted(record.id)).collect();
+        let keyless = registry.canonical_ids().filter(|it| registry.node(*it).is_none()).count();
         let mut signers = TreeSigners::new();
         for checkpoint in self.of_strand(originator) {
             let of = checkpoint.signed.checkpoint;
@@ -180,7 +181,7 @@ impl Evidence {
                 }
             }
         }
-        (signers, all.len() / 2 + 1)
+        (signers, (all.len() + keyless) / 2 + 1)
     }
 }
 

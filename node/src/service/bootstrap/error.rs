@@ -192,8 +192,8 @@ pub enum BootstrapFetchError {
     /// Only one endpoint is configured, which would be believed without confirmation.
     #[error(
         "strands of chains are compared with what two endpoints of the app chain say, because one of them could make up \
-         a chain: name two in --contracts.app-chain.rpc-url, of other hosts, or trust one (--bootstrap-trust-one-endpoint). \
-         Nothing was written"
+         a chain: name two in --contracts.app-chain.rpc-url, of other hosts or ports, or trust one \
+         (--bootstrap-trust-one-endpoint). Nothing was written"
     )]
     OneEndpoint,
     /// Too few endpoints answer a request about an event.

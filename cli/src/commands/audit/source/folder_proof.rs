@@ -7,8 +7,8 @@ use hawser_storage::Store;
 
 use super::NEXT_CHECKPOINT;
 
-/// Proves that an envelope is part of its strand, by the newest checkpoint: that of its originator, or else of a node
-/// that observes the strand.
+/// Proves that an envelope is part of its strand, by the newest checkpoint of the folder's tree: that of its
+/// originator, or else of a node that observes the strand. A chain's strand may have been cut since one was signed.
 ///
 /// # Errors
 /// When the folder does not hold the envelope, or no checkpoint covers it.
@@ -24,7 +24,7 @@ pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeP
     let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;
     nodes.sort_by_key(|node| *node != id.originator);
     for node in nodes {
-        let newest = snapshot.checkpoint(id.originator, node, u64::MAX);
+        let newest = snapshot.standing_checkpoint(id.originator, node, u64::MAX);
         let Some(checkpoint) = newest.map_err(RunError::failed)? else { continue };
         let size = checkpoint.signed.checkpoint.size;
         if size >= id.sequence.0
@@ -34,4 +34,40 @@ pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeP
         }
     }
     Err(RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_node::error::RunErrorKind;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+    use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
+    use hawser_rules::PicoDollarPrice;
+    use hawser_storage::{Change, InvalidRule, LogEntry, StoreIdentity};
+
+    use super::*;
+
+    /// The operator has cut a chain's strand below the newest checkpoint, and the node has read another branch since.
+    #[test]
+    fn a_checkpoint_from_before_a_cut_makes_no_proof() {
+        let (key, node) = (SecretKey::from_bytes(&[7; 32]).unwrap(), OriginatorId(100));
+        let identity = StoreIdentity { network: "test".into(), node, public_key: key.public_key() };
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
+        let originator = OriginatorId::GROUP_MESSAGES;
+        let id = |place: u64| EnvelopeId::new(originator, SequenceId(place));
+        let append = |place: u64| {
+            let bytes = Bytes::from_static(b"envelope");
+            Change::Append(LogEntry::invalid(id(place), bytes, InvalidRule(1)))
+        };
+        store.commit(&[append(1), append(2), append(3)]).unwrap();
+        let standing = store.snapshot().root(originator, 2).unwrap();
+        for (size, root) in [(2, standing), (3, TreeHash([1; 32]))] {
+            let of = Checkpoint { node, originator, size, root, time_ns: size };
+            store.put_checkpoint(&of.sign(&key).into()).unwrap();
+        }
+        let proven = prove(&store, id(1)).map(|it| it.checkpoint.signed.checkpoint.size);
+        assert_eq!(proven.map_err(|error| error.text), Ok(2));
+        let unproven = prove(&store, id(3)).map(|_| ()).map_err(|error| error.kind);
+        assert_eq!(unproven, Err(RunErrorKind::NotFound));
+    }
 }

@@ -75,6 +75,7 @@ impl CheckpointExchange {
             // A restored folder lacks checkpoints that this node has signed as an observer. This node must not sign
             // another root for the same size, so it keeps the checkpoints that peers show.
             self.keep(shown.signed.into());
+            self.note_displaced(snapshot, (of.node, of.originator));
             return Ok(());
         }
         let head = snapshot.head(state.own)?;

@@ -111,18 +111,42 @@ fn the_word_of_too_few_nodes_is_no_ground() {
     assert!(majority(&manifest, IDENTITIES, &[200, 400]).is_err());
 }
 
+/// The contracts count such a node, too. Otherwise a smaller part of the network would be most of it.
+#[test]
+fn a_node_without_a_valid_key_counts_and_has_no_word() {
+    let maker = Maker::new();
+    maker.sign(100, GROUPS, 5, &[300]);
+    let manifest = maker.copy();
+    let counted = |keyless: &[(u32, bool)]| {
+        let keyless = keyless.iter().map(|(id, is_canonical)| (OriginatorId(*id), *is_canonical));
+        let known = registry(&[100, 200, 300]).with_unusable(keyless);
+        match Evidence::of(&manifest, &known).unwrap().majority_tree(GROUPS, &known, OWN) {
+            Ok(signed) => Ok(signed.end().0),
+            Err(BootstrapFetchError::ChainUnsigned { most, wanted, .. }) => Err((most, wanted)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(counted(&[]), Ok(5));
+    assert_eq!(counted(&[(500, true)]), Err((2, 3)));
+    assert_eq!(counted(&[(500, false)]), Ok(5), "it is not in the network");
+}
+
 /// The chain was reorganised, and the strand was cut and read again, after a node had signed its tree.
 #[test]
 fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
     let maker = Maker::new();
     let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
     let of = Checkpoint { node, originator: GROUPS, size: 5, root, time_ns: 5 };
-    maker.store.put_checkpoint(&CosignedCheckpoint::from(of.sign(&key(node.0)))).unwrap();
+    let mut before = CosignedCheckpoint::from(of.sign(&key(node.0)));
+    assert!(before.add_cosignature(of.cosign(OriginatorId(300), 5, &key(300))));
+    maker.store.put_checkpoint(&before).unwrap();
+    // What it had signed below the cut is still true.
+    maker.sign(100, GROUPS, 3, &[300]);
     maker.sign(200, GROUPS, PLACES, &[300]);
     let manifest = maker.copy();
     let signed = manifest.strands[0].checkpoints.iter().map(|it| it.signed.checkpoint);
     let signed: Vec<_> = signed.map(|of| (of.node.0, of.size)).collect();
-    assert_eq!(signed, [(200, PLACES)]);
+    assert_eq!(signed, [(100, 3), (200, PLACES)]);
     let known = registry(&[100, 200, 300, 400]);
     let verified = verify(&maker.place, &manifest, Some(&known), &mut |_| {}).unwrap();
     assert_eq!(verified[0].covered.as_ref().unwrap().signed.checkpoint.size, PLACES);

@@ -77,6 +77,34 @@ struct FillEnd {
 }
 
 impl FillEnd {
+    fn new(now: Instant) -> Self {
+        Self { is_stopped: AtomicBool::new(false), times: Mutex::new(FillTimes::new(now)) }
+    }
+
+    /// Reads from the source within the time limit. The source could otherwise delay the chains, whose readers wait.
+    fn read<T>(
+        &self,
+        read: impl FnOnce() -> Result<T, BootstrapError>,
+    ) -> Result<T, BootstrapFetchError> {
+        self.times.lock().begin_read(Instant::now());
+        let read = read();
+        if self.times.lock().end_read(Instant::now()) {
+            // Reading from a folder cannot be interrupted, so this is noticed only afterwards.
+            return Err(read.err().unwrap_or(BootstrapError::Stopped).into());
+        }
+        Ok(read?)
+    }
+
+    /// Finds and reads the newest manifest of a network.
+    fn newest(
+        &self,
+        place: &Bootstraps,
+        network: &str,
+        now_unix_s: u64,
+    ) -> Result<(String, BootstrapManifest), BootstrapFetchError> {
+        self.read(|| place.newest(network, now_unix_s))
+    }
+
     fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Acquire)
     }
@@ -115,14 +143,13 @@ impl FillTask {
         replication: Replication,
         chains: ChainFill,
     ) -> std::io::Result<Self> {
-        let times = Mutex::new(FillTimes::new(Instant::now()));
         let parts = Arc::new(FillParts {
             from: from.to_owned(),
             engine: engine.clone(),
             replication,
             runtime: Handle::current(),
             progress: Mutex::default(),
-            end: Arc::new(FillEnd { is_stopped: AtomicBool::new(false), times }),
+            end: Arc::new(FillEnd::new(Instant::now())),
         });
         let of_thread = Arc::clone(&parts);
         let thread =
@@ -209,8 +236,8 @@ impl FillParts {
         let place = Bootstraps::new(self.open()?);
         let store = self.engine.store();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let found = place.newest(&store.identity().network, now.as_secs());
-        let (name, manifest) = found.map_err(BootstrapFetchError::from)?;
+        let network = &store.identity().network;
+        let (name, manifest) = self.end.newest(&place, network, now.as_secs())?;
         let registry = self.engine.ports().registry.borrow().clone();
         let evidence = Evidence::of(&manifest, &registry)?;
         let mut lacking = Vec::new();
@@ -325,20 +352,14 @@ impl FillParts {
         Ok(())
     }
 
-    /// Reads a chunk within the time limit. The strand is followed meanwhile.
+    /// Reads a chunk. The strand is followed meanwhile.
     fn read_chunk(
         &self,
         place: &Bootstraps,
         originator: OriginatorId,
         chunk: &BootstrapChunk,
     ) -> Result<Envelopes, BootstrapFetchError> {
-        self.end.times.lock().begin_chunk(Instant::now());
-        let read = place.chunk(originator, chunk);
-        if self.end.times.lock().end_chunk(Instant::now()) {
-            // Reading from a folder cannot be interrupted, so this is noticed only afterwards.
-            return Err(read.err().unwrap_or(BootstrapError::Stopped).into());
-        }
-        Ok(read?)
+        self.end.read(|| place.chunk(originator, chunk))
     }
 
     /// Writes the envelopes after the strand's head while its follower pauses.
@@ -384,4 +405,28 @@ enum Filled {
     BeforeGap(SequenceId),
     /// The strand's follower does not pause, or the registry has no key for the strand.
     Refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The source is slow, so that the chains, whose readers wait, would be read late.
+    #[test]
+    fn names_and_manifests_have_the_limit_that_chunks_have() {
+        let end = Arc::new(FillEnd::new(Instant::now()));
+        let is_limited = Arc::new(AtomicBool::new(false));
+        let (of_stop, seen) = (Arc::clone(&end), Arc::clone(&is_limited));
+        // Asked before the first byte is waited for. No server is needed.
+        let stop: StopCheck = Arc::new(move || {
+            let in_a_minute = Instant::now() + plan::READ_MAX;
+            seen.fetch_or(of_stop.times.lock().is_late(in_a_minute), Ordering::AcqRel);
+            true
+        });
+        let web = WebObjects::new("http://127.0.0.1:1", false, stop).unwrap();
+        assert!(end.newest(&Bootstraps::new(Arc::new(web)), "test", 0).is_err());
+        assert!(is_limited.load(Ordering::Acquire), "the time for names and manifests is limited");
+        let in_an_hour = Instant::now() + crate::service::chain_gate::HOLD_MAX;
+        assert!(!end.times.lock().is_late(in_an_hour), "nothing is read any more");
+    }
 }

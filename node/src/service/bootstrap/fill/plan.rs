@@ -22,8 +22,9 @@ const GAPS_MAX: usize = 256;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause after a failure. A guess.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
-/// The time limit for reading a chunk. A guess: chunks of 8 MiB then need at least 1.1 Mbit/s.
-const CHUNK_MAX: Duration = Duration::from_secs(60);
+/// The time limit for reading a chunk, and for finding and reading the newest manifest. A guess: chunks of 8 MiB then
+/// need at least 1.1 Mbit/s.
+pub(super) const READ_MAX: Duration = Duration::from_secs(60);
 
 /// The next step of filling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,13 +146,13 @@ fn len_bytes<'a>(chunks: impl IntoIterator<Item = &'a BootstrapChunk>) -> u64 {
 #[derive(Debug)]
 pub(super) struct FillTimes {
     begun: Instant,
-    /// The time limit of the chunk that is being read.
-    chunk_until: Option<Instant>,
+    /// The time limit of what is being read.
+    read_until: Option<Instant>,
     /// The pauses after the next failures.
     pauses: ExponentialBackoff,
     /// False permanently after the first failure, and after filling has waited for followers.
     holds: bool,
-    /// True permanently after a chunk took too long.
+    /// True permanently after a reading took too long.
     is_too_slow: bool,
 }
 
@@ -162,7 +163,7 @@ impl FillTimes {
             .with_max_delay(PAUSE_MAX)
             .without_max_times()
             .build();
-        Self { begun: now, chunk_until: None, pauses, holds: true, is_too_slow: false }
+        Self { begun: now, read_until: None, pauses, holds: true, is_too_slow: false }
     }
 
     /// Returns true while publishes are held back and chains are not read, given that there is something to fill.
@@ -175,20 +176,20 @@ impl FillTimes {
         self.holds = false;
     }
 
-    /// Records that a chunk is requested.
-    pub(super) fn begin_chunk(&mut self, now: Instant) {
-        self.chunk_until = Some(now + CHUNK_MAX);
+    /// Records that a chunk, or the newest manifest, is requested.
+    pub(super) fn begin_read(&mut self, now: Instant) {
+        self.read_until = Some(now + READ_MAX);
     }
 
-    /// Returns true if the current chunk takes too long.
+    /// Returns true if the current reading takes too long.
     pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.chunk_until.is_some_and(|until| now >= until)
+        self.read_until.is_some_and(|until| now >= until)
     }
 
-    /// Records the end of a chunk's request. Returns true if it took too long, so that the source is not used again.
-    pub(super) fn end_chunk(&mut self, now: Instant) -> bool {
+    /// Records the end of the request. Returns true if it took too long, so that the source is not used again.
+    pub(super) fn end_read(&mut self, now: Instant) -> bool {
         self.is_too_slow |= self.is_late(now);
-        self.chunk_until = None;
+        self.read_until = None;
         self.is_too_slow
     }
 
@@ -324,15 +325,15 @@ mod tests {
     fn a_place_is_too_slow_from_the_first_chunk_on_that_does_not_come_in_time() {
         let begun = Instant::now();
         let mut times = FillTimes::new(begun);
-        times.begin_chunk(begun);
-        let last = begun + CHUNK_MAX - Duration::from_nanos(1);
-        assert!(!times.is_late(last) && !times.end_chunk(last));
+        times.begin_read(begun);
+        let last = begun + READ_MAX - Duration::from_nanos(1);
+        assert!(!times.is_late(last) && !times.end_read(last));
         // No chunk is being read.
         assert!(!times.is_late(begun + HOLD_MAX) && !times.is_too_slow());
-        times.begin_chunk(last);
-        assert!(times.is_late(last + CHUNK_MAX) && times.end_chunk(last + CHUNK_MAX));
-        times.begin_chunk(begun);
-        assert!(times.end_chunk(begun), "it is not asked again, however fast it is then");
+        times.begin_read(last);
+        assert!(times.is_late(last + READ_MAX) && times.end_read(last + READ_MAX));
+        times.begin_read(begun);
+        assert!(times.end_read(begun), "it is not asked again, however fast it is then");
         assert!(times.is_too_slow());
     }
 }
