@@ -63,7 +63,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::{ReadError, Store};
 
 use crate::own_clock::ClockLead;
@@ -308,6 +308,15 @@ impl Engine {
     pub fn note_block(&self, chain: &'static str, time_s: u64, at: Instant) {
         let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
         self.publisher.own_clock().note_block(chain, time_s.saturating_mul(1_000_000_000), at);
+    }
+
+    /// Signs nothing until [`replication`] has started, which asks peers for the end of this node's own strand. To be
+    /// called before the first task that signs: without peers to ask, a known folder may sign at once. Changes nothing
+    /// at a replica, which has no strand.
+    pub fn wait_for_replication(&self) {
+        if self.store.identity().node != OriginatorId::REPLICA {
+            self.publisher.own_strand().wait_for_guard();
+        }
     }
 
     /// Returns once the peers that can be reached have been asked for the end of this node's own strand,

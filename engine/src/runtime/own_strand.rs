@@ -147,6 +147,13 @@ impl OwnStrand {
         }
     }
 
+    /// Closes the gate of a known folder until the guard opens it. A folder that may not sign stays as it is.
+    pub(super) fn wait_for_guard(&self) {
+        if self.status() == OwnStrandStatus::Ready {
+            self.set(OwnStrandStatus::Asking);
+        }
+    }
+
     /// Takes the guard's status over.
     pub(super) fn set(&self, status: OwnStrandStatus) {
         self.gate.send_if_modified(|gate| {
@@ -252,6 +259,17 @@ mod tests {
         let unknown = OwnStrand::new(FolderStanding::Unknown(UnknownFolder::Empty));
         let refused = unknown.check().unwrap_err().to_string();
         assert!(refused.contains("hawser restore confirm"), "{refused}");
+    }
+
+    #[test]
+    fn a_known_folder_waits_for_the_guard_and_an_unknown_one_stays_in_quarantine() {
+        let known = OwnStrand::new(FolderStanding::Newest);
+        known.wait_for_guard();
+        assert_eq!(known.check(), Err(OwnStrandError(OwnStrandStatus::Asking)));
+        let unknown = OwnStrand::new(FolderStanding::Unknown(UnknownFolder::Older));
+        let before = unknown.status();
+        unknown.wait_for_guard();
+        assert_eq!(unknown.status(), before);
     }
 
     #[test]

@@ -97,6 +97,26 @@ async fn a_clock_that_is_far_ahead_dates_no_checkpoint() {
     task.stop().await;
 }
 
+/// The case of a machine that was set back: its host knows the folder, and a checkpoint of its tree would be dated behind
+/// that of a larger one. Time moves by itself while the task waits.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_signed_before_peers_are_asked() {
+    let store = store();
+    let node = start(store.clone());
+    node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    node.engine.wait_for_replication();
+    let task = CheckpointTask::start(&node.engine, node_key());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(latest(&store, NODE), None);
+    assert!(node.engine.publish(vec![message(1, "b")]).await.is_err());
+    // There is no other node to ask.
+    let (_replication, tasks) = Replication::start(&node.engine, None);
+    node.engine.publish(vec![message(1, "b")]).await.unwrap();
+    signed(&store, NODE, 2).await;
+    task.stop().await;
+    tasks.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_chain_that_tells_another_story_is_signed_no_further() {
     let store = store();

@@ -145,7 +145,8 @@ impl ChainFile {
     ///
     /// # Errors
     /// Returns an error once for each change that makes the file invalid. No part of such a change is accepted, and
-    /// reading continues at the same position when the file changes again.
+    /// reading continues at the same position when the file changes again. What the system does not read is read again
+    /// by the next call.
     pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
         // Without this flag the system waits for a program that writes into a pipe.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
@@ -158,7 +159,12 @@ impl ChainFile {
         }
         self.seen = Some(stamp);
         let mut position = self.position.clone();
-        let events = position.read(file)?;
+        let events = position.read(file).inspect_err(|error| {
+            // The disk may fail for a moment, and the file need not change after that.
+            if matches!(error, ChainFileError::Read(_)) {
+                self.seen = None;
+            }
+        })?;
         self.position = position;
         if !events.is_empty() {
             self.seen = None; // there may be more: a part was read
@@ -398,6 +404,16 @@ mod tests {
         assert_eq!(growing.ids(), ((EVENTS_MAX as u64 + 1)..=lines).collect::<Vec<_>>());
         growing.append(&format!("{}\n", group(0)));
         assert_eq!(growing.ids(), [lines + 1]);
+    }
+
+    /// Played by a file of the system whose first byte cannot be read, as on a disk that fails for a moment.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_cannot_be_read_is_read_again_although_it_does_not_change() {
+        let mut file = ChainFile::new(Path::new("/proc/self/mem"));
+        for _ in 0..2 {
+            assert!(matches!(file.poll(), Err(ChainFileError::Read(_))));
+        }
     }
 
     #[test]

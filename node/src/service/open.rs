@@ -175,6 +175,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let network = NetworkState::new(own.id, store.clone(), registry, rates);
     let wallets = wallets_of(config);
     let (engine, threads) = start_engine(config, &network, wallets.clone())?;
+    // Tasks that sign start before the peers are asked, and the folder of a machine that was set back is a known one.
+    engine.wait_for_replication();
     // The key of a witness is bound to the folder last: a start that fails before it has cosigned nothing.
     let ready = read_chain(config, &engine).map_err(OpenNodeError::from).and_then(|chain| {
         if let Some(folder) = &witness_folder {
@@ -393,4 +395,65 @@ fn read_chain(
     let [groups, identities] = file.heads();
     tracing::info!(events, groups = groups.0, identities = identities.0, "read the chain file");
     Ok(Some((file, appender)))
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_storage::FolderStanding;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::files::rates::{RateRecord, RatesFile};
+    use crate::files::registry::{RegistryFile, RegistryFileEntry};
+    use crate::service::testing::key;
+    use crate::settings::SettingSources;
+
+    /// Returns the settings of the only node of a network, which listens on no port.
+    fn settings(folder: &TempDir) -> NodeServiceSettings {
+        let public_key = key(100).public_key();
+        let entry = RegistryFileEntry {
+            node_id: OriginatorId(100),
+            signer: public_key.address().to_string(),
+            is_canonical: true,
+            signing_public_key: public_key.to_string(),
+            http_address: "http://127.0.0.1:5050".into(),
+            quic_address: None,
+            absences: Vec::new(),
+        };
+        let registry = RegistryFile { nodes: vec![entry], source: None };
+        let rates = RatesFile { complete_until: None, rates: vec![RateRecord::FIRST] };
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(at("registry.json"), serde_json::to_string(&registry).unwrap()).unwrap();
+        std::fs::write(at("rates.json"), serde_json::to_string(&rates).unwrap()).unwrap();
+        let flags = [
+            ("registry-file", at("registry.json")),
+            ("rates-file", at("rates.json")),
+            ("data-dir", at("data")),
+            ("state-dir", at("state")),
+            ("sync.enable", "false".to_owned()),
+            ("api.enable", "false".to_owned()),
+            ("metrics.enable", "false".to_owned()),
+        ];
+        let flags = flags.map(|(name, value)| (name.to_owned(), value));
+        let secret = format!("0x{}", "01".repeat(32));
+        let env = [("XMTPD_SIGNER_PRIVATE_KEY".to_owned(), secret)];
+        NodeServiceSettings::read(&SettingSources::new(flags, env)).unwrap()
+    }
+
+    /// Played by a machine that was set back: its host knows the folder, and its peers alone know better. They are
+    /// asked after the tasks that sign have started.
+    #[tokio::test]
+    async fn a_known_folder_signs_nothing_before_peers_are_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        for is_known in [false, true] {
+            let config = settings(&folder);
+            let opening = tokio::task::spawn_blocking(move || open(&config));
+            let OpenedNode { engine, threads, .. } = opening.await.unwrap().unwrap();
+            assert_eq!(engine.store().standing() == FolderStanding::Newest, is_known);
+            assert!(engine.may_sign().is_err());
+            engine.store().adopt().unwrap();
+            engine.drain();
+            threads.join();
+        }
+    }
 }

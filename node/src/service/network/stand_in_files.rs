@@ -129,37 +129,24 @@ impl StandInReader {
 
     fn look_at_registry(&mut self) {
         let Some(file) = &mut self.registry_file else { return };
-        if !file.take_change() {
-            return;
-        }
-        match files::read(&file.path, registry::parse) {
-            Err(error) => ignored(&error),
-            Ok(new) => {
-                if let Err(node) = self.network.take_registry(new) {
-                    let path = file.path.display();
-                    ignored(&format_args!("{path}: node {node} has another key than before"));
-                }
-            }
+        let Some(Ok(new)) = file.read_change(registry::parse) else { return };
+        if let Err(node) = self.network.take_registry(new) {
+            let path = file.path.display();
+            ignored(&format_args!("{path}: node {node} has another key than before"));
         }
     }
 
     fn look_at_rates(&mut self) {
         let Some(file) = &mut self.rates_file else { return };
         let looked_ns = now_ns();
-        if file.take_change() {
-            self.rates_taken = match files::read(&file.path, rates::parse) {
-                Err(error) => {
-                    ignored(&error);
-                    None
+        if let Some(read) = file.read_change(rates::parse) {
+            self.rates_taken = read.ok().and_then(|table| {
+                let taken = self.network.take_rates(&table.found_at(looked_ns));
+                if taken.as_ref().is_err_and(RecordRatesError::is_of_disk) {
+                    file.forget(); // to be taken over later, although it does not change
                 }
-                Ok(table) => {
-                    let taken = self.network.take_rates(&table.found_at(looked_ns));
-                    if taken.as_ref().is_err_and(RecordRatesError::is_of_disk) {
-                        file.forget(); // to be taken over later, although it does not change
-                    }
-                    taken.inspect_err(|error| ignored(error)).is_ok().then_some(table)
-                }
-            };
+                taken.inspect_err(|error| ignored(error)).is_ok().then_some(table)
+            });
         }
         // A missing or invalid file may be about to change, so it confirms nothing.
         if let Some(table) = self.rates_taken.as_ref().filter(|_| file.path.exists()) {
@@ -213,6 +200,10 @@ impl FileWatcher {
 pub(in crate::service) struct WatchedFile {
     path: PathBuf,
     seen: Option<FileStamp>,
+    /// The content counts as changed, although the stamp is the same.
+    is_due: bool,
+    /// The last failure to read this content, so that it is logged only once.
+    failure: String,
 }
 
 /// The identity, length and modification time of a file.
@@ -227,14 +218,38 @@ struct FileStamp {
 impl WatchedFile {
     /// Starts to watch a file; its current content counts as read.
     pub(in crate::service) fn new(path: &Path) -> Self {
-        let mut watched = Self { path: path.to_owned(), seen: None };
+        let path = path.to_owned();
+        let mut watched = Self { path, seen: None, is_due: false, failure: String::new() };
         watched.take_change();
         watched
     }
 
     /// Makes the current content count as a change.
     pub(in crate::service) fn forget(&mut self) {
-        self.seen = None;
+        self.is_due = true;
+    }
+
+    /// Reads the file if its content counts as changed; `None` if not. Logs an error once for each change. A content
+    /// that the system does not read counts as changed until it is read: the disk may fail for a moment.
+    fn read_change<T, E: std::fmt::Display>(
+        &mut self,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Result<T, FileError<E>>> {
+        if !self.take_change() {
+            return None;
+        }
+        let read = files::read(&self.path, parse);
+        if let Err(error) = &read {
+            if matches!(error, FileError::Read { .. }) {
+                self.forget();
+            }
+            let failure = error.to_string();
+            if failure != self.failure {
+                ignored(&failure);
+                self.failure = failure;
+            }
+        }
+        Some(read)
     }
 
     /// Returns true if the file was replaced or written since the last call. A missing file is not a change, because an
@@ -247,9 +262,13 @@ impl WatchedFile {
             modified_s: found.mtime(),
             modified_ns: found.mtime_nsec(),
         };
-        let changed = self.seen != Some(stamp);
-        self.seen = Some(stamp);
-        changed
+        let is_new = self.seen != Some(stamp);
+        if is_new {
+            self.seen = Some(stamp);
+            self.failure.clear();
+        }
+        let is_due = std::mem::take(&mut self.is_due);
+        is_new || is_due
     }
 }
 
@@ -357,6 +376,26 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         files.reader.look();
         assert_eq!(files.nodes(), [100]);
+    }
+
+    /// Played by a folder in the place of each file: it cannot be read, as a file on a disk that fails for a moment.
+    #[test]
+    fn what_the_system_does_not_read_is_read_again_although_it_does_not_change() {
+        let mut files = Files::new();
+        for name in ["registry.json", "rates.json"] {
+            let path = files.folder.path().join(name);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+        }
+        files.reader.look();
+        assert_eq!(files.nodes(), [100]);
+        let StandInReader { registry_file, rates_file, .. } = &mut files.reader;
+        for file in [registry_file, rates_file] {
+            let file = file.as_mut().unwrap();
+            assert!(!file.failure.is_empty(), "it is named, once");
+            assert!(file.take_change(), "the next look reads it again");
+            assert!(!file.take_change());
+        }
     }
 
     #[test]
