@@ -128,19 +128,29 @@ pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
     Ok(SecretKey::from_hex(&text)?)
 }
 
-/// Writes a new secret key file, mode 0600. Never replaces a file.
+/// Writes a new secret key file, mode 0600. Never replaces a file. Removes one that cannot be written as a whole: its
+/// key is in use nowhere, and no later attempt would replace it.
 ///
 /// # Errors
 /// Fails when the file exists, or cannot be written.
 pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut text = Zeroizing::new(hex_of(key).to_string());
     text.push('\n');
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    // Otherwise, a power failure could remove the name of the file after its node has been registered.
+    create(path, |file| file.write_all(text.as_bytes()))
+}
+
+fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| {
+        // Otherwise, a power failure could remove the name of the file after its node has been registered.
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    });
+    if written.is_err() {
+        // If it cannot be removed either, the next attempt says that it exists.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Returns the key as `0x` and 64 hex digits.
@@ -179,6 +189,19 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let again = write_new(&path, &generate()).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_part_of_a_key_on_a_full_disk_does_not_stay_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let full = create(&path, |file| {
+            file.write_all(b"0x12")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!path.exists());
+        write_new(&path, &generate()).unwrap();
     }
 
     #[test]
