@@ -7,6 +7,7 @@ use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     LogIdentity, LogRows, LogSource, STRANDS_MAX, SourceError, StoredMark, StrandRow, StrandRows,
 };
+use hawser_chain::index::display_url;
 use hawser_node::CheckedChannel;
 use hawser_node::bucket::BucketSettings;
 use hawser_node::error::RunError;
@@ -24,6 +25,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
+use http::Uri;
 use http::uri::PathAndQuery;
 use tokio::runtime::Runtime;
 use tonic::client::Grpc;
@@ -59,6 +61,21 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
     let is_page =
         |status: &Status| status.code() == Code::Unimplemented && CheckedChannel::is_page(status);
     answer.as_ref().is_err_and(is_page)
+}
+
+/// Returns the identity of the log at an address. It gets into pages, manifests and state files, which others may read,
+/// and a user, path or query of a URL may be a key. So of such a URL only scheme, host and port are shown, and a digest
+/// tells its log from others.
+fn identity_of(address: &str) -> LogIdentity {
+    let is_bare = address.parse::<Uri>().is_ok_and(|url| {
+        let has_user = url.authority().is_some_and(|it| it.as_str().contains('@'));
+        !has_user && url.path() == "/" && url.query().is_none()
+    });
+    let (network, log) = match is_bare {
+        true => (address.to_owned(), address.as_bytes().to_vec()),
+        false => (display_url(address), blake3::hash(address.as_bytes()).as_bytes().to_vec()),
+    };
+    LogIdentity { network, node: OriginatorId(0), log }
 }
 
 /// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a
@@ -231,11 +248,7 @@ impl NodeLog {
 
 impl LogSource for NodeLog {
     fn identity(&self) -> LogIdentity {
-        LogIdentity {
-            network: self.address.clone(),
-            node: OriginatorId(0),
-            log: self.address.clone().into_bytes(),
-        }
+        identity_of(&self.address)
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
@@ -412,6 +425,28 @@ mod tests {
     use hawser_node::error::RunErrorKind;
 
     use super::*;
+
+    /// The page of a replay and the manifest of an export are for others.
+    #[test]
+    fn a_key_in_the_address_of_a_node_is_no_part_of_its_logs_name() {
+        for bare in ["http://node.example:5050", "https://node.example", "http://[::1]:1/"] {
+            let LogIdentity { network, node, log } = identity_of(bare);
+            assert_eq!((network.as_str(), node.0, &log[..]), (bare, 0, bare.as_bytes()));
+        }
+        let mut logs = Vec::new();
+        for keyed in [
+            "https://hunter2@node.example:1",
+            "https://user:hunter2@node.example:1/",
+            "https://node.example:1/hunter2",
+            "https://node.example:1?key=hunter2",
+        ] {
+            let LogIdentity { network, log, .. } = identity_of(keyed);
+            assert_eq!(network, "https://node.example:1", "{keyed}");
+            assert!(!String::from_utf8_lossy(&log).contains("hunter2"), "{keyed}");
+            assert!(!logs.contains(&log), "{keyed} is another log");
+            logs.push(log);
+        }
+    }
 
     #[test]
     fn a_tree_that_does_not_cover_an_envelope_lacks_the_proof_and_refuses_nothing() {
