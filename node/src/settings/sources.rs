@@ -174,7 +174,9 @@ impl SettingSources {
         Ok(None)
     }
 
-    fn secret_flags_allowed(&self) -> bool {
+    /// Returns true if the settings permit secrets on the command line, where every user of the machine sees them.
+    #[must_use]
+    pub fn secret_flags_allowed(&self) -> bool {
         let allowed = |text: &Zeroizing<String>| parse::switch(text) == Some(true);
         let flag = self.flags.get(ALLOW_SECRET_FLAGS.flag);
         let env = || self.env.get(ALLOW_SECRET_FLAGS.env);
