@@ -383,14 +383,15 @@ impl ValueOrFile<'_> {
         match (self.text, self.file) {
             (None, None) => Ok(None),
             (Some(text), None) => Ok(Some(SourcedValue { text: text.clone(), origin })),
-            // The whole URL may be a key, so it is not displayed.
-            (None, Some(path)) if path.contains("://") => Err(SettingError {
-                given: Some("a URL (not shown) in place of the name of a file".into()),
-                expected: "the name of a file with the value".into(),
-                example: "/etc/hawser/value".into(),
-                name: self.file_name,
-            }),
             (None, Some(path)) => {
+                if let Some(secret) = key::misplaced_secret(path) {
+                    return Err(SettingError {
+                        given: Some(format!("{secret} in place of the name of a file")),
+                        expected: "the name of a file with the value".into(),
+                        example: "/etc/hawser/value".into(),
+                        name: self.file_name,
+                    });
+                }
                 let error = match key::read_secret(Path::new(path.as_str())) {
                     Ok(text) if text.is_empty() => "the file is empty".to_owned(),
                     Ok(text) => return Ok(Some(SourcedValue { text, origin })),
