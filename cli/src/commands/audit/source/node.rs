@@ -7,7 +7,6 @@ use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     LogIdentity, LogRows, LogSource, STRANDS_MAX, SourceError, StoredMark, StrandRow, StrandRows,
 };
-use hawser_chain::index::display_url;
 use hawser_node::CheckedChannel;
 use hawser_node::bucket::BucketSettings;
 use hawser_node::error::RunError;
@@ -25,7 +24,6 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
-use http::Uri;
 use http::uri::PathAndQuery;
 use tokio::runtime::Runtime;
 use tonic::client::Grpc;
@@ -67,13 +65,10 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
 /// and a user, path or query of a URL may be a key. So of such a URL only scheme, host and port are shown, and a digest
 /// tells its log from others.
 fn identity_of(address: &str) -> LogIdentity {
-    let is_bare = address.parse::<Uri>().is_ok_and(|url| {
-        let has_user = url.authority().is_some_and(|it| it.as_str().contains('@'));
-        !has_user && url.path() == "/" && url.query().is_none()
-    });
-    let (network, log) = match is_bare {
-        true => (address.to_owned(), address.as_bytes().to_vec()),
-        false => (display_url(address), blake3::hash(address.as_bytes()).as_bytes().to_vec()),
+    let network = client::shown_address(address);
+    let log = match network == address {
+        true => address.as_bytes().to_vec(),
+        false => blake3::hash(address.as_bytes()).as_bytes().to_vec(),
     };
     LogIdentity { network, node: OriginatorId(0), log }
 }
