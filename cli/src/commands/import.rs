@@ -31,8 +31,8 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
     if args.postgres.is_some() && import::has_password(&postgres) && !sources.secret_flags_allowed()
     {
         return Err(RunError::usage(format!(
-            "--postgres: the connection string has a password, and every user of the machine sees the command line: give \
-             the string in a file (--postgres-file FILE) or in {DATABASE_ENV} (or allow it with --allow-secret-flags)"
+            "--postgres: the connection string has a password, and every user of the machine sees the command line: \
+             give the string in a file (--postgres-file FILE) or in {DATABASE_ENV} (or allow it with --allow-secret-flags)"
         )));
     }
     let settings = NodeServiceSettings::read(&sources).map_err(RunError::usage)?;

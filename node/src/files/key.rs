@@ -72,8 +72,8 @@ impl SecretFileError {
     }
 }
 
-/// Returns what was given in place of a name if that may be a secret itself; `None` for a name. Errors show this instead,
-/// because they get into logs.
+/// Returns what was given in place of a name if that may be a secret itself; `None` for a name. Errors show this
+/// instead, because they get into logs.
 #[must_use]
 pub fn misplaced_secret(name: &str) -> Option<&'static str> {
     let digits = name.trim();

@@ -155,8 +155,8 @@ impl OnchainSession {
     }
 
     /// Refuses a payment if transactions of an earlier run were under way when this command began. An interrupted run
-    /// may have sent the same payment, and a repetition would make it a second time. Other steps are planned by what the
-    /// chain has, so these are not repeated.
+    /// may have sent the same payment, and a repetition would make it a second time. Other steps are planned by what
+    /// the chain has, so these are not repeated.
     ///
     /// # Errors
     /// When there were such transactions.
@@ -166,9 +166,9 @@ impl OnchainSession {
         }
         let account = self.account.required()?;
         Err(RunError::refused(format!(
-            "nothing was sent: a transaction of {account} was under way when this command began, and is mined now. It may \
-             be this payment, of a run that was interrupted: look at `hawser payer balance`, and repeat the command if it \
-             is not"
+            "nothing was sent: a transaction of {account} was under way when this command began, and is mined now. \
+             It may be this payment, of a run that was interrupted: look at `hawser payer balance`, and repeat the \
+             command if it is not"
         )))
     }
 
