@@ -270,7 +270,16 @@ async fn a_pending_transaction_that_the_endpoint_in_use_hides_is_waited_for() {
     let settled = next.settled().await;
     assert!(matches!(settled, Err(SendError::NotSettled { nonce: 0, .. })), "{settled:?}");
     rpc(chain, "evm_mine", json!([])).await;
-    assert_eq!(next.settled().await, Ok(()));
+    assert_eq!(next.settled().await, Ok(false), "nothing is under way");
+
+    assert!(ended.send(&payment()).await.is_err());
+    let next = sender(&it.first, &it.witnesses, Duration::from_secs(60));
+    let mined = async {
+        sleep(Duration::from_secs(1)).await;
+        rpc(chain, "evm_mine", json!([])).await;
+    };
+    let (settled, ()) = tokio::join!(next.settled(), mined);
+    assert_eq!(settled, Ok(true), "it may be the payment that is repeated");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 
+use hawser_chain::index::display_url;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::{CheckedChannel, node_connector};
 use hawser_proto::root_cause;
@@ -115,9 +116,11 @@ async fn connect_as(
     // The endpoint's own limit covers only the TCP connection: the handshake of TLS after it may stall as well.
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();
+        let address = shown_address(address);
         RunError::failed(format!("no node answers at {address} within {seconds} s"))
     })?;
     connected.map(CheckedChannel::from).map_err(|error| {
+        let address = shown_address(address);
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
 }
@@ -159,7 +162,8 @@ fn unusable(error: &dyn std::error::Error) -> RunError {
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {
     let wrong = || {
         RunError::usage(format!(
-            "{address:?} is not an address: write host:port, http://… or https://…"
+            "{:?} is not an address: write host:port, http://… or https://…",
+            shown_address(address)
         ))
     };
     let url = match address.split_once("://") {
@@ -172,6 +176,16 @@ fn endpoint(address: &str) -> Result<Endpoint, RunError> {
         return Err(wrong());
     }
     Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
+}
+
+/// Returns an address as pages and errors show it. Of a URL with a user, path or query, which may be keys, only scheme,
+/// host and port.
+pub(crate) fn shown_address(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("http", address));
+    if rest.strip_suffix('/').unwrap_or(rest).contains(['@', '/', '?', '#']) {
+        return display_url(&format!("{scheme}://{rest}"));
+    }
+    address.to_owned()
 }
 
 /// Returns the protocol's name of a status code, such as `INVALID_ARGUMENT`.
@@ -310,7 +324,10 @@ pub(crate) fn require_address(metrics: &str) -> Result<(), RunError> {
     let port = host_and_port(metrics).rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     match port {
         Some(Ok(_)) => Ok(()),
-        _ => Err(RunError::usage(format!("{metrics:?} is not an address: write host:port"))),
+        _ => {
+            let shown = shown_address(metrics);
+            Err(RunError::usage(format!("{shown:?} is not an address: write host:port")))
+        }
     }
 }
 
@@ -364,6 +381,31 @@ mod tests {
         assert_eq!(uri("https://node:5050").unwrap(), "https://node:5050/");
         for wrong in ["node", "ftp://a:1", "a b:1", ""] {
             assert_eq!(uri(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
+        }
+    }
+
+    /// Errors get into the logs of those who run commands at intervals.
+    #[tokio::test]
+    async fn a_key_in_an_address_is_not_shown() {
+        for bare in ["127.0.0.1:5050", "http://node:5050", "https://node/", "http://[::1]:1", "a b"]
+        {
+            assert_eq!(shown_address(bare), bare);
+        }
+        let keyed = [
+            "http://user:hunter2@127.0.0.1:1",
+            "user:hunter2@127.0.0.1:1",
+            "http://127.0.0.1:1/hunter2",
+            "http://127.0.0.1:1?key=hunter2",
+        ];
+        for address in keyed {
+            let text = connect(address).await.err().unwrap().text;
+            assert!(text.contains("http://127.0.0.1:1") && !text.contains("hunter2"), "{text}");
+        }
+        let other_scheme = connect("ftp://user:hunter2@host:1").await.err().unwrap();
+        let no_port = require_address("http://user:hunter2@host/hunter2").unwrap_err();
+        for refused in [other_scheme, no_port] {
+            assert_eq!(refused.kind, RunErrorKind::Usage);
+            assert!(!refused.text.contains("hunter2"), "{}", refused.text);
         }
     }
 

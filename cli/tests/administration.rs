@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
-use crate::support::{free_base, stderr, stdout};
+use crate::support::{free_base, stderr, stdout, until};
 
 const OWNER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 const PUBLIC_KEY: &str = "0x049e2e8c096d46c3ffd87a21f2f438bf277c5a65bc8d342001ed9a6fe11e312a92\
@@ -218,6 +218,37 @@ fn parameters_reach_the_contracts_of_both_chains() {
     }
     let twice = ["registry", "params", "set", "xmtp.payerRegistry.paused=true"];
     chains.failure(ADMIN, 2, &[&twice[..], &twice[3..]].concat());
+}
+
+/// An operator ends a command that waits, and repeats it. Both payments would be mined.
+#[test]
+fn a_payment_that_may_be_under_way_is_not_made_a_second_time() {
+    let chains = Chains::start();
+    let deposit = ["payer", "deposit", "--amount", "25", "--yes"];
+    let count = |block: &str| {
+        chains.rpc("eth_getTransactionCount", json!([chains.accounts[STRANGER], block]))
+    };
+    chains.rpc("evm_setAutomine", json!([false]));
+    let mut ended = chains.command(STRANGER, &deposit).stdout(Stdio::piped()).spawn().unwrap();
+    until("the payment is under way", || count("pending") != count("latest"));
+    ended.kill().unwrap();
+    let told = stdout(&ended.wait_with_output().unwrap());
+    let hash = told.lines().find_map(|line| line.strip_prefix("  as transaction ")).unwrap();
+
+    let mut repeated = chains.command(STRANGER, &deposit);
+    let repeated = repeated.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It waits until nothing is under way. Nothing tells that it does, so this is enough time for its start.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    chains.rpc("evm_mine", json!([]));
+    let refused = repeated.wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("nothing was sent"), "{}", stderr(&refused));
+    assert_eq!(chains.rpc("eth_getTransactionReceipt", json!([hash]))["status"], "0x1", "{told}");
+    assert_eq!(count("pending"), count("latest"));
+
+    chains.rpc("evm_setAutomine", json!([true]));
+    let again = chains.json(STRANGER, &deposit);
+    assert_eq!(again["result"]["balance"]["usd"], "50", "now it is meant: {again}");
 }
 
 #[test]

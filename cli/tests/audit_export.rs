@@ -452,4 +452,15 @@ fn a_replay_writes_its_report_as_a_page() {
     for part in ["<!doctype html>", ">faulty<", "200:31", ">forged<", "Strand 200"] {
         assert!(page.contains(part), "{part}");
     }
+
+    // The verdict of hours is told although a file cannot be written.
+    let nowhere = place.path().join("nowhere").join("file");
+    for file in ["--html", "--state"] {
+        let output = run(&[&replay[..6], &["--json", file, nowhere.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(1), "{file}: {output:?}");
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["verdict"], "faulty", "{file}: {told}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("nowhere"), "{file}: {error}");
+    }
 }

@@ -437,17 +437,15 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     assert_eq!(held.status.code(), Some(3), "{}", support::stderr(&held));
     stop(node);
 
-    let refusal = |from_block: u64, what: &str| {
-        let output = network
-            .truncate_strand("truncate-strand", 0, from_block)
-            .arg("--yes")
-            .output()
-            .unwrap();
+    let refusal = |more: &[&str], from_block: u64, what: &str| {
+        let mut command = network.truncate_strand("truncate-strand", 0, from_block);
+        let output = command.arg("--yes").args(more).output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{}", support::stderr(&output));
         assert!(support::stderr(&output).contains(what), "{}", support::stderr(&output));
     };
-    refusal(fork + 1000, "has no block");
-    refusal(fork + 2, "is older than block");
+    refusal(&["--network", "other"], fork, "belongs to network");
+    refusal(&[], fork + 1000, "has no block");
+    refusal(&[], fork + 2, "is older than block");
     // A second endpoint shows another chain. The first one that answers does not decide what is cut off.
     let other = Joined::new(0);
     let urls = [&other, &network].map(|it| format!("http://{}", it.chains.app_address())).join(",");
@@ -467,7 +465,7 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let hex: Vec<_> = kept.iter().map(|line| line["hex"].as_str().unwrap()).collect();
     assert_eq!(hex, before[6..], "what was cut off is kept");
-    refusal(fork, "nothing of block");
+    refusal(&[], fork, "nothing of block");
 
     // Now it has what a node has that comes later.
     let node = network.start(0);

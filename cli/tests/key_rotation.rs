@@ -108,6 +108,10 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     assert_eq!(again["new_public_key"], plan["new_public_key"]);
     assert_eq!(rotation.chains.transactions_of(ADMIN), sent, "nothing was sent");
     assert!(!plan.to_string().contains(written.1.trim()), "a secret was printed");
+    // Another person on another machine runs it, who must not need the file.
+    let register = plan["steps"][1]["command"].as_str().unwrap();
+    assert!(register.contains(plan["new_public_key"].as_str().unwrap()), "{register}");
+    assert!(!register.contains(rotation.new_key.to_str().unwrap()), "{register}");
 
     rotation.take(&plan, 1);
     for new in [&late, &close, &whole] {

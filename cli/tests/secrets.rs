@@ -71,6 +71,25 @@ fn a_gateway_reads_the_keys_of_its_tenants_and_shows_none() {
     assert!(gateway.end().success());
 }
 
+/// The settings of the node are missing in each case.
+#[test]
+fn a_password_of_a_database_on_the_command_line_is_refused() {
+    let told = |more: &[&str]| {
+        let mut command = hawser();
+        let output = command.args(["import", "xmtpd", "--postgres"]).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for string in ["postgres://me:hunter2@127.0.0.1:1/x", "host=127.0.0.1 password=hunter2"] {
+        let refused = told(&[string]);
+        assert!(refused.contains("--postgres-file") && !refused.contains("hunter2"), "{refused}");
+        let allowed = told(&[string, "--allow-secret-flags"]);
+        assert!(!allowed.contains("--postgres-file"), "{allowed}");
+    }
+    let harmless = told(&["postgres://me@127.0.0.1:1/x"]);
+    assert!(!harmless.contains("--postgres-file"), "{harmless}");
+}
+
 /// The files of systemd's `LoadCredential=` have mode 0440 since version 254.
 #[test]
 fn a_credential_of_systemd_is_read_and_the_same_file_elsewhere_is_not() {

@@ -164,8 +164,8 @@ pub enum BroadcastError {
         /// The reason, found by running the call again.
         reason: String,
     },
-    /// The transaction succeeded without the contract's event: the address belongs to another
-    /// contract.
+    /// The transaction succeeded without the contract's event: the address belongs to another contract, or an
+    /// endpoint leaves the event out. The payload may be on the chain, so it is not sent again.
     #[error("transaction {hash} has succeeded without the event of {contract}")]
     NoEvent {
         /// The transaction.

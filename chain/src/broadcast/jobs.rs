@@ -113,9 +113,12 @@ impl RecentResults {
     }
 }
 
-/// Returns true if the payload is or may be on the chain, so that a retry could broadcast it twice.
+/// Returns true if the payload is or may be on the chain, so that a retry could broadcast it twice. This includes a
+/// transaction that has succeeded without the event: it is paid for, and an endpoint may have left the event out.
 fn is_remembered(outcome: &BroadcastResult) -> bool {
-    matches!(outcome, Ok(_) | Err(BroadcastError::Unknown { .. }))
+    let open =
+        matches!(outcome, Err(BroadcastError::Unknown { .. } | BroadcastError::NoEvent { .. }));
+    outcome.is_ok() || open
 }
 
 impl Jobs {
@@ -312,15 +315,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_is_remembered_too() {
-        let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
-        let id = add(&mut jobs, &payload, None).unwrap();
-        let unknown = Err(BroadcastError::Unknown { hash: B256::repeat_byte(1) });
-        jobs.finish(id, &unknown, Duration::ZERO);
-        let (asking, mut asked) = oneshot::channel();
-        let early = KNOWN_FOR - Duration::from_secs(1);
-        assert!(jobs.answer_from_memory(TOPIC, &payload, asking, early).is_none());
-        assert_eq!(asked.try_recv().unwrap(), unknown);
+    fn an_unknown_outcome_and_a_success_without_the_event_are_remembered_too() {
+        let (hash, contract) = (B256::repeat_byte(1), Address::repeat_byte(2));
+        let no_event = BroadcastError::NoEvent { hash, contract };
+        for error in [BroadcastError::Unknown { hash }, no_event] {
+            let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
+            let id = add(&mut jobs, &payload, None).unwrap();
+            jobs.finish(id, &Err(error.clone()), Duration::ZERO);
+            let (asking, mut asked) = oneshot::channel();
+            let early = KNOWN_FOR - Duration::from_secs(1);
+            let waits = jobs.answer_from_memory(TOPIC, &payload, asking, early);
+            assert!(waits.is_none(), "{error}: it is paid for once");
+            assert_eq!(asked.try_recv().unwrap(), Err(error));
+        }
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Sender {
     receipt_max: Duration,
     /// The endpoints that have to agree on outcomes; `None` if the one in use is believed.
     witnesses: Option<Witnesses>,
+    /// Is told the hash of each transaction before a node gets it.
+    tell: Option<fn(B256)>,
     /// The nonce after that of the last transaction that a node accepted; `None` if the chain's count alone is known.
     next_nonce: Mutex<Option<u64>>,
 }
@@ -68,6 +70,7 @@ impl Sender {
             wallet: EthereumWallet::from(key),
             receipt_max: RECEIPT_MAX,
             witnesses: None,
+            tell: None,
             next_nonce: Mutex::new(None),
         }
     }
@@ -83,6 +86,13 @@ impl Sender {
     #[must_use]
     pub fn with_witnesses(self, witnesses: Witnesses) -> Self {
         Self { witnesses: Some(witnesses).filter(Witnesses::are_several), ..self }
+    }
+
+    /// Makes the sender tell the hash of each transaction before a node gets it. Whoever ends the process while it
+    /// waits can then look for the transaction.
+    #[must_use]
+    pub fn telling(self, tell: fn(B256)) -> Self {
+        Self { tell: Some(tell), ..self }
     }
 
     /// Returns the account.
@@ -199,6 +209,9 @@ impl Sender {
         is_replacement: bool,
     ) -> Result<(Signed, bool), SendError> {
         let signed = self.sign(call, quote, nonce).await?;
+        if let Some(tell) = self.tell {
+            tell(signed.hash);
+        }
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
                 TransmitOutcome::Accepted => return Ok((signed, true)),
@@ -223,14 +236,15 @@ impl Sender {
     }
 
     /// Waits until all known transactions of the account are mined, so that no transaction of an earlier run
-    /// changes the chain's state later.
+    /// changes the chain's state later. Returns true if there was one.
     ///
     /// # Errors
     /// [`SendError::NotSettled`] when they are not mined in time.
-    pub async fn settled(&self) -> Result<(), SendError> {
-        let begun = Instant::now();
+    pub async fn settled(&self) -> Result<bool, SendError> {
+        let (begun, mut has_waited) = (Instant::now(), false);
         loop {
-            let Some(nonce) = self.first_pending().await? else { return Ok(()) };
+            let Some(nonce) = self.first_pending().await? else { return Ok(has_waited) };
+            has_waited = true;
             if begun.elapsed() >= self.receipt_max {
                 return Err(SendError::NotSettled {
                     account: self.account,

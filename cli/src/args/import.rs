@@ -24,7 +24,8 @@ pub(crate) enum ImportCommand {
 pub(crate) struct ImportXmtpdArgs {
     /// Connection string of the database, as xmtpd has it. Without this flag and the next one the command takes it from
     /// `XMTPD_DB_WRITER_CONNECTION_STRING`, and the name of the database from `XMTPD_DB_NAME_OVERRIDE` if that is set.
-    /// Other users of this machine can see a password in it.
+    /// With a password it is refused, because other users of this machine could see that, unless
+    /// --allow-secret-flags is given.
     #[arg(long, value_name = "URL")]
     pub(crate) postgres: Option<String>,
     /// File with the connection string, readable by its owner only (`XMTPD_DB_WRITER_CONNECTION_STRING_FILE`).

@@ -4,6 +4,7 @@
 use hawser_node::error::RunError;
 use hawser_node::service::import::{self, ImportProgress, ImportReport, SkippedRows, StrandReport};
 use hawser_node::settings::NodeServiceSettings;
+use hawser_node::settings::table::DATABASE_ENV;
 use hawser_proto::OriginatorId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -26,7 +27,15 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
     let of_env = |name: &str| std::env::var(name).ok();
     let postgres = args.connection_string(of_env)?;
     let database = args.database_name(of_env);
-    let settings = NodeServiceSettings::read(&args.node.sources()).map_err(RunError::usage)?;
+    let sources = args.node.sources();
+    if args.postgres.is_some() && import::has_password(&postgres) && !sources.secret_flags_allowed()
+    {
+        return Err(RunError::usage(format!(
+            "--postgres: the connection string has a password, and every user of the machine sees the command line: \
+             give the string in a file (--postgres-file FILE) or in {DATABASE_ENV} (or allow it with --allow-secret-flags)"
+        )));
+    }
+    let settings = NodeServiceSettings::read(&sources).map_err(RunError::usage)?;
     let style = ProgressStyle::with_template("importing [{bar:40}] {pos}/{len} {per_sec} {eta}")
         .expect("the template is well-formed");
     let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));

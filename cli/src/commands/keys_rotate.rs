@@ -182,7 +182,9 @@ impl Rotation<'_> {
     fn register(&self) -> RotationStep {
         let address = self.args.http_address.as_deref().unwrap_or("URL-OF-THE-NEW-NODE");
         let owner = self.old.owner.to_string();
-        let file = self.file.display().to_string();
+        // The administrator may be another person, on another machine: the secret key stays where it is.
+        let key =
+            self.new_key.as_ref().map_or_else(|| "NEW-PUBLIC-KEY".to_owned(), ToString::to_string);
         let words = ["registry", "node", "add", "--owner", &owner, "--http-address", address];
         RotationStep {
             name: "register",
@@ -195,7 +197,7 @@ impl Rotation<'_> {
                     "the registry does not have the new key; its administrator adds it".to_owned()
                 }
             },
-            command: Some(self.by_admin(&[&words[..], &["--node-key-file", &file]].concat())),
+            command: Some(self.by_admin(&[&words[..], &["--public-key", &key]].concat())),
             note: None,
         }
     }

@@ -41,6 +41,7 @@ async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
             .await?;
+    session.refuse_repeated_payment()?;
     let payer = payer(args.payer, &session.account)?;
     let OnchainSession { network, account, .. } = &session;
     let token = PaymentToken::underlying_if(args.from_underlying);

@@ -382,9 +382,25 @@ pub(super) async fn ask(
         }
         status => return Err(client::no_page_of_a_node(&metrics, status)),
     }
-    serde_json::from_str(&answer.body).map_err(|error| {
+    let page: Value = serde_json::from_str(&answer.body).map_err(|error| {
         RunError::failed(format!("{metrics}: the answer does not parse as payer reports: {error}"))
-    })
+    })?;
+    match answers(&page, query) {
+        true => Ok(page),
+        false => {
+            Err(RunError::failed(format!("{metrics}: the answer is not a page of payer reports")))
+        }
+    }
+}
+
+/// Returns true if a page is the one that a query asks for. Another program would otherwise pass for a node without
+/// reports.
+fn answers(page: &Value, query: &str) -> bool {
+    match query.split('=').next() {
+        Some("?payer") => page["unsettled_picodollars"].is_string(),
+        Some("?id") => page["state"].is_string(),
+        _ => page.is_array(),
+    }
 }
 
 fn print(report: &Value) {
@@ -455,6 +471,20 @@ mod tests {
         let unknown = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
         assert_eq!(kind(false, false), Err(unknown));
         assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
+    }
+
+    #[test]
+    fn the_page_of_another_program_is_not_a_node_without_reports() {
+        let row = json!({ "state": "settled" });
+        let usage = json!({ "unsettled_picodollars": "7" });
+        let pages = [("", json!([row])), ("?id=0x1", row.clone()), ("?payer=0x1", usage)];
+        for (query, page) in &pages {
+            assert!(answers(page, query), "{query}");
+            for other in [json!(null), json!({}), json!({ "reports": [] }), json!(7)] {
+                assert!(!answers(&other, query), "{query}: {other}");
+            }
+        }
+        assert!(answers(&json!([]), ""), "it has none yet");
     }
 
     /// A script cannot take a list for whole that lacks the reports about an originator.

@@ -28,13 +28,22 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When the chain and the log do not agree before the block, when a node holds the database, or when
-/// the operator does not confirm. Nothing has been changed then.
+/// When the settings are those of another network, when the chain and the log do not agree before the block, when a
+/// node holds the database, or when the operator does not confirm. Nothing has been changed then.
 pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunError> {
     let TruncateStrandArgs { strand, from_block, yes, node } = args;
     let config = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
     let data_dir = &config.store.data_dir;
     let (store, identity) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let (found, wanted) = (&identity.network, &config.store.network);
+    if found != wanted {
+        // The chain of the other network has none of these transactions, so newer envelopes would all seem removed.
+        return Err(RunError::refused(format!(
+            "{} belongs to network {found:?}, and the settings are those of network {wanted:?}: nothing was changed. \
+             Give the settings that the node is started with",
+            data_dir.display()
+        )));
+    }
     let snapshot = store.snapshot();
     let cut = super::blocking(find(&snapshot, &config, strand, from_block))?;
     let evidence = evidence_path(data_dir, cut.from);

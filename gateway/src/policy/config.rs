@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use hawser_chain::index::display_url;
 use hawser_rules::retention::check_retention;
 use hawser_serve::address::{Cidr, ClientAddress, TrustedProxies};
 use serde::{Deserialize, Deserializer};
@@ -191,7 +192,7 @@ impl JwtSettings {
             }
         }
         match &self.jwks_url {
-            Some(url) if !is_safe(url) => Err(PolicyFileError::PlainUrl(url.clone())),
+            Some(url) if !is_safe(url) => Err(PolicyFileError::PlainUrl(display_url(url))),
             _ => Ok(()),
         }
     }
@@ -286,7 +287,8 @@ pub enum PolicyFileError {
         /// The key that makes it optional.
         off: &'static str,
     },
-    /// The key set would come over a connection on which it can be changed.
+    /// The key set would come over a connection on which it can be changed. Holds scheme, host and port of the URL,
+    /// because the rest may have a password.
     #[error(
         "jwks_url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
@@ -303,7 +305,7 @@ pub enum PolicyFileError {
     /// Callers are identified by the webhook, and the file has none.
     #[error("identity.kind is \"webhook\", so the section [webhook] is required")]
     NoWebhook,
-    /// The webhook's requests and answers could be read or changed in transit.
+    /// The webhook's requests and answers could be read or changed in transit. Holds scheme, host and port of the URL.
     #[error(
         "[webhook] url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
@@ -524,7 +526,7 @@ impl PolicyFile {
                 Err(PolicyFileError::NoWebhook)
             }
             Some(webhook) if !is_safe(&webhook.url) => {
-                Err(PolicyFileError::PlainWebhook(webhook.url.clone()))
+                Err(PolicyFileError::PlainWebhook(display_url(&webhook.url)))
             }
             Some(webhook) => webhook.check_times(),
             None => Ok(()),

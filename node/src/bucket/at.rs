@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hawser_chain::index::display_url;
 use hawser_storage::{FolderObjects, Objects};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,8 @@ impl ObjectsAt {
         }
         if text.contains("://") {
             return Err(RunError::usage(format!(
-                "{text:?} is neither a folder nor s3://BUCKET/PREFIX"
+                "{:?} is neither a folder nor s3://BUCKET/PREFIX",
+                display_url(&text)
             )));
         }
         std::path::absolute(given).map(Self::Folder).map_err(RunError::usage)

@@ -56,7 +56,7 @@ pub enum BucketError {
     /// The name is not that of a bucket.
     #[error("{given:?} is not a bucket: write s3://BUCKET or s3://BUCKET/PREFIX, {reason}")]
     Name {
-        /// The name as given.
+        /// The name as given, without a user and password, which no bucket has.
         given: String,
         /// The defect.
         reason: &'static str,
@@ -99,7 +99,7 @@ impl BucketSettings {
         given: &str,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, BucketError> {
-        let wrong = |reason| BucketError::Name { given: given.to_owned(), reason };
+        let wrong = |reason| BucketError::Name { given: without_user(given), reason };
         let rest = given.strip_prefix(SCHEME).ok_or_else(|| wrong("with s3:// before it"))?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -131,7 +131,7 @@ impl BucketSettings {
     /// # Errors
     /// [`BucketError`].
     pub(super) fn check(&self) -> Result<Option<Url>, BucketError> {
-        let wrong = |reason| BucketError::Name { given: self.name(), reason };
+        let wrong = |reason| BucketError::Name { given: without_user(&self.name()), reason };
         let is_of_bucket =
             |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b".-".contains(&it);
         if !(3..=63).contains(&self.bucket.len()) || !self.bucket.bytes().all(is_of_bucket) {
@@ -182,6 +182,14 @@ impl BucketSettings {
     }
 }
 
+/// Returns a wrong name as errors show it. Some programs take the keys before an `@` in it, and errors get into logs.
+fn without_user(given: &str) -> String {
+    match given.strip_prefix(SCHEME).and_then(|rest| rest.rsplit_once('@')) {
+        Some((_, rest)) => format!("{SCHEME}…@{rest}"),
+        None => given.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +237,10 @@ mod tests {
             "s3://bucket/\u{1b}[2J",
         ] {
             assert!(matches!(read(given, &[]), Err(BucketError::Name { .. })), "{given}");
+        }
+        for given in ["s3://id:hunter2@bucket/x", "s3://id:hun/ter2@bucket", "s3://hunter2@b"] {
+            let error = read(given, &[]).unwrap_err().to_string();
+            assert!(error.contains("\"s3://…@b") && !error.contains("ter2"), "{error}");
         }
         let half = read("s3://bucket", &[("AWS_ACCESS_KEY_ID", "id")]);
         assert_eq!(half, Err(BucketError::Keys { missing: "AWS_SECRET_ACCESS_KEY" }));

@@ -17,6 +17,8 @@ use crate::error::RunError;
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// The id of root, who may read every file.
 const ROOT: u32 = 0;
+/// The number of hex digits from which on a name may be a key. A guess: a mistyped key may lack some.
+const KEY_DIGITS_MIN: usize = 60;
 
 /// Error of reading a secret from a file.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +58,10 @@ impl SecretFileError {
     /// Returns the error of a command that needs the secret in `path`.
     #[must_use]
     pub fn at(&self, path: &Path) -> RunError {
-        let text = format!("{}: {self}", path.display());
+        let text = match path.to_str().and_then(misplaced_secret) {
+            Some(secret) => format!("{secret} in place of the name of a file: {self}"),
+            None => format!("{}: {self}", path.display()),
+        };
         match self {
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => {
                 RunError::not_found(text)
@@ -65,6 +70,21 @@ impl SecretFileError {
             Self::Read(_) | Self::IsFolder | Self::Empty | Self::NoKey(_) => RunError::failed(text),
         }
     }
+}
+
+/// Returns what was given in place of a name if that may be a secret itself; `None` for a name. Errors show this
+/// instead, because they get into logs.
+#[must_use]
+pub fn misplaced_secret(name: &str) -> Option<&'static str> {
+    let digits = name.trim();
+    let digits = digits.strip_prefix("0x").unwrap_or(digits);
+    if digits.len() >= KEY_DIGITS_MIN && digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+        return Some("a secret key (not shown)");
+    }
+    if name.contains("://") {
+        return Some("a URL (not shown)");
+    }
+    name.contains("password=").then_some("a connection string (not shown)")
 }
 
 /// Reads a secret text and trims white space around it.
@@ -128,19 +148,29 @@ pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
     Ok(SecretKey::from_hex(&text)?)
 }
 
-/// Writes a new secret key file, mode 0600. Never replaces a file.
+/// Writes a new secret key file, mode 0600. Never replaces a file. Removes one that cannot be written as a whole: its
+/// key is in use nowhere, and no later attempt would replace it.
 ///
 /// # Errors
 /// Fails when the file exists, or cannot be written.
 pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut text = Zeroizing::new(hex_of(key).to_string());
     text.push('\n');
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    // Otherwise, a power failure could remove the name of the file after its node has been registered.
+    create(path, |file| file.write_all(text.as_bytes()))
+}
+
+fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| {
+        // Otherwise, a power failure could remove the name of the file after its node has been registered.
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    });
+    if written.is_err() {
+        // If it cannot be removed either, the next attempt says that it exists.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Returns the key as `0x` and 64 hex digits.
@@ -179,6 +209,19 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let again = write_new(&path, &generate()).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_part_of_a_key_on_a_full_disk_does_not_stay_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let full = create(&path, |file| {
+            file.write_all(b"0x12")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!path.exists());
+        write_new(&path, &generate()).unwrap();
     }
 
     #[test]
@@ -239,6 +282,25 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&path, "\n").unwrap();
         assert!(matches!(read(&path), Err(SecretFileError::Empty)));
+    }
+
+    /// A variable such as `XMTPD_SIGNER_PRIVATE_KEY_FILE` may have the key itself by mistake.
+    #[test]
+    fn an_error_does_not_show_a_secret_in_place_of_the_name_of_its_file() {
+        let key = hex_of(&generate()).to_string();
+        let url = "postgres://me:hunter2@host/base";
+        let words = "host=a password=hunter2";
+        for secret in [&*key, &key[2..], &key[..64], &format!(" {key}\n"), url, words] {
+            let path = Path::new(secret);
+            let error = read(path).unwrap_err().at(path);
+            assert_eq!(error.kind, RunErrorKind::NotFound);
+            assert!(error.text.contains("(not shown) in place of the name of a file"), "{error:?}");
+            let part = &secret.trim()[5..20];
+            assert!(!error.text.contains(part) && !error.text.contains("hunter2"), "{error:?}");
+        }
+        for name in ["node.key", "/etc/hawser/node.key", "0xabcdef", "passwords", &"a".repeat(40)] {
+            assert_eq!(misplaced_secret(name), None);
+        }
     }
 
     #[test]

@@ -174,7 +174,9 @@ impl SettingSources {
         Ok(None)
     }
 
-    fn secret_flags_allowed(&self) -> bool {
+    /// Returns true if the settings permit secrets on the command line, where every user of the machine sees them.
+    #[must_use]
+    pub fn secret_flags_allowed(&self) -> bool {
         let allowed = |text: &Zeroizing<String>| parse::switch(text) == Some(true);
         let flag = self.flags.get(ALLOW_SECRET_FLAGS.flag);
         let env = || self.env.get(ALLOW_SECRET_FLAGS.env);
@@ -381,14 +383,15 @@ impl ValueOrFile<'_> {
         match (self.text, self.file) {
             (None, None) => Ok(None),
             (Some(text), None) => Ok(Some(SourcedValue { text: text.clone(), origin })),
-            // The whole URL may be a key, so it is not displayed.
-            (None, Some(path)) if path.contains("://") => Err(SettingError {
-                given: Some("a URL (not shown) in place of the name of a file".into()),
-                expected: "the name of a file with the value".into(),
-                example: "/etc/hawser/value".into(),
-                name: self.file_name,
-            }),
             (None, Some(path)) => {
+                if let Some(secret) = key::misplaced_secret(path) {
+                    return Err(SettingError {
+                        given: Some(format!("{secret} in place of the name of a file")),
+                        expected: "the name of a file with the value".into(),
+                        example: "/etc/hawser/value".into(),
+                        name: self.file_name,
+                    });
+                }
                 let error = match key::read_secret(Path::new(path.as_str())) {
                     Ok(text) if text.is_empty() => "the file is empty".to_owned(),
                     Ok(text) => return Ok(Some(SourcedValue { text, origin })),

@@ -46,16 +46,21 @@ fn of_the_nodes_to_follow_only_the_hosts_are_shown() {
 }
 
 #[test]
-fn a_url_in_place_of_the_name_of_its_file_is_not_repeated() {
+fn a_url_or_a_key_in_place_of_the_name_of_its_file_is_not_repeated() {
     let url = "https://user:hunter2@rpc.example/hunter2";
+    let key = "0x1111111111111111111111111111111111111111111111111111111111111112";
     for setting in table::of_node().filter(|it| it.file_names().is_some()) {
         let (flag, env) = setting.file_names().unwrap();
-        for given in [
-            SettingSources::new(pairs(&[(flag, url)]), []),
-            SettingSources::new([], pairs(&[(env, url)])),
-        ] {
-            let error = given.value(setting).err().unwrap().to_string();
-            assert!(error.contains("a URL (not shown)") && !error.contains("hunter2"), "{error}");
+        for (secret, part, shown) in
+            [(url, "hunter2", "a URL (not shown)"), (key, "11111", "a secret key (not shown)")]
+        {
+            for given in [
+                SettingSources::new(pairs(&[(flag, secret)]), []),
+                SettingSources::new([], pairs(&[(env, secret)])),
+            ] {
+                let error = given.value(setting).err().unwrap().to_string();
+                assert!(error.contains(shown) && !error.contains(part), "{error}");
+            }
         }
     }
 }

@@ -45,9 +45,7 @@ pub enum ParameterKind {
 impl ParameterKind {
     pub(super) fn read(self, text: &str) -> Option<B256> {
         let word = match self {
-            Self::Address { .. } => {
-                text.parse::<Address>().ok().filter(|_| text.starts_with("0x"))?.into_word()
-            }
+            Self::Address { .. } => address_of(text)?.into_word(),
             Self::Flag | Self::Admin => match text {
                 "true" => U256::ONE.into(),
                 "false" => B256::ZERO,
@@ -77,8 +75,12 @@ impl ParameterKind {
 
     pub(super) fn expected(self) -> String {
         match self {
-            Self::Address { required: true } => "an address, 0x and 40 hex digits, not zero".into(),
-            Self::Address { required: false } => "an address, 0x and 40 hex digits".into(),
+            Self::Address { required } => {
+                let not_zero = if required { ", not zero" } else { "" };
+                format!(
+                    "an address, 0x and 40 hex digits{not_zero}; in mixed case with its checksum"
+                )
+            }
             Self::Flag | Self::Admin => "true or false".into(),
             Self::Number { least, most } => format!("a number from {least} to {most}"),
         }
@@ -96,6 +98,16 @@ impl ParameterKind {
             Self::Address { .. } | Self::Flag => word.to_string(),
         }
     }
+}
+
+/// Returns the address that a text names. One in mixed case must have a valid checksum: a changed letter would give
+/// another account the fees, or the rights of an administrator.
+fn address_of(text: &str) -> Option<Address> {
+    let digits = text.strip_prefix("0x")?;
+    let address: Address = text.parse().ok()?;
+    let is_mixed = digits.contains(|c: char| c.is_ascii_lowercase())
+        && digits.contains(|c: char| c.is_ascii_uppercase());
+    (!is_mixed || address.to_string() == text).then_some(address)
 }
 
 /// One row of the table of declarations.
@@ -442,6 +454,9 @@ mod tests {
             (ACCOUNT, "0x0000000000000000000000000000000000000000"),
             (ACCOUNT, "0x12"),
             (ACCOUNT, "74f3CC12197b6Aa1cB71844E98922db008E4C1Ef"),
+            // A digit was changed, and two letters have another case.
+            (ACCOUNT, "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ee"),
+            (ACCOUNT_OR_NONE, "0x74F3cc12197b6Aa1cB71844E98922db008E4C1Ef"),
             (ParameterKind::Flag, "yes"),
             (ParameterKind::Flag, "2"),
             (number(0, 255), "256"),

@@ -369,6 +369,7 @@ impl Driver {
             Ok(BroadcastReceipt { transaction_hash, .. }) => {
                 Some(SharedEnd::Mined(transaction_hash))
             }
+            Err(BroadcastError::NoEvent { hash, .. }) => Some(SharedEnd::Mined(hash)),
             Err(BroadcastError::Unknown { hash }) => Some(SharedEnd::Unknown(hash)),
             Err(_) => None,
         };

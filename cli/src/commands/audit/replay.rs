@@ -36,12 +36,13 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Runs the command.
 ///
 /// # Errors
-/// When the log, the keys, the chain or the state cannot be read; and with the exit code of the verdict.
+/// When the log, the keys, the chain or the state cannot be read, or the state or the page cannot be written; and with
+/// the exit code of the verdict.
 pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     check_backup(&args.from, args.backup.as_deref())?;
     let copy_in = folder_for_copy(&args.from, args.work.as_deref())?;
     let mut keys = keys::load_with_chain(&args.keys, &args.network)?;
-    let report = if let Some(place) = SnapshotLog::place_in(&args.from) {
+    let Replayed { report, saved } = if let Some(place) = SnapshotLog::place_in(&args.from) {
         let log = SnapshotLog::open(place, args.backup.as_deref())?;
         replay(&log, args, &keys, Vec::new())?
     } else if args.from.contains("://") && copy_in.is_none() {
@@ -60,10 +61,17 @@ pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(),
         let notes = if absences { vec![note.to_owned()] } else { Vec::new() };
         replay(&log, args, &keys, notes)?
     };
-    if let Some(path) = &args.html {
-        write_page(path, &report, &keys.origin)?;
-    }
-    print(&report, &keys.origin, as_json)
+    let page = args.html.as_ref().map(|path| write_page(path, &report, &keys.origin));
+    // A replay takes hours: a file that cannot be written does not hide the verdict.
+    let verdict = print(&report, &keys.origin, as_json);
+    saved.and(page.unwrap_or(Ok(()))).and(verdict)
+}
+
+/// A replay that is done.
+struct Replayed {
+    report: ReplayReport,
+    /// The error of the last write of the state file, if it failed.
+    saved: Result<(), RunError>,
 }
 
 /// Writes the report as a page.
@@ -93,7 +101,7 @@ fn replay(
     args: &AuditReplayArgs,
     keys: &LoadedKeys,
     notes: Vec<String>,
-) -> Result<ReplayReport, RunError> {
+) -> Result<Replayed, RunError> {
     let settings = settings_by(keys, args.threads);
     let second = args.checkpoints_from.as_deref();
     let second =
@@ -119,13 +127,13 @@ fn replay(
     if let Some(error) = unsaved {
         return Err(error);
     }
-    if let Some(path) = state_file {
-        write_state(path, replay.state())?;
-    }
-    let mut report =
-        report.ok_or_else(|| RunError::failed("the replay was interrupted before it was done"))?;
+    let saved = state_file.map_or(Ok(()), |path| write_state(path, replay.state()));
+    let Some(mut report) = report else {
+        saved?;
+        return Err(RunError::failed("the replay was interrupted before it was done"));
+    };
     report.unchecked.extend(notes);
-    Ok(report)
+    Ok(Replayed { report, saved })
 }
 
 /// Reads the checkpoints that a second source shows of the strands of a log.

@@ -20,7 +20,7 @@ pub(super) struct Watch {
     active_window_s: u64,
     /// The time of the last look that succeeded, unix seconds; 0 before the first.
     looked_at: u64,
-    /// Looks that failed.
+    /// Looks that failed, and those whose state could not be written.
     pub(super) failures: u64,
     /// Readings of events that failed.
     pub(super) event_failures: u64,

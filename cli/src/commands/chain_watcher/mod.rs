@@ -36,8 +36,8 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// Runs the command.
 ///
 /// # Errors
-/// When the settings of the chains are wrong, the chains cannot be read once, or the address cannot be listened on; and
-/// with the exit code of the verdict.
+/// When the settings of the chains are wrong, the chains cannot be read once, the state of `--once` cannot be written,
+/// or the address cannot be listened on; and with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
     for note in args.without_effect() {
@@ -46,7 +46,9 @@ pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(),
     let mut known = WatcherState::load(args.state.as_deref())?;
     if args.once {
         let (seen, alarms) = look_in_turns(&mut args, &mut known).await?;
-        return print_verdict(&seen, &alarms, as_json);
+        print(&seen, &alarms, as_json);
+        known.save()?;
+        return verdict(&alarms);
     }
     onchain::require_settings(args.network())?;
     let mut ends = StopSignals::listen(StopOn::Signals).map_err(RunError::failed)?;
@@ -111,6 +113,10 @@ async fn look_forever(
                     print(&seen, &alarms, as_json);
                 }
                 watch.lock().note(seen, alarms, now_unix_s());
+                if let Err(error) = known.save() {
+                    watch.lock().failures += 1;
+                    output::note(format_args!("the state could not be written: {}", error.text));
+                }
                 if let Some(network) = &network {
                     count_events(network, &mut events, watch).await;
                 }
@@ -156,7 +162,7 @@ async fn look_once(
     let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
     let mut seen = looked.map_err(late)??;
     let now = now_unix_s();
-    known.note(&seen.implementations, &seen.reports, now)?;
+    known.note(&seen.implementations, &seen.reports, now);
     seen.unreported_since.clone_from(known.unreported_since());
     let alarms = judge(&seen, &limits(args), &known.accepted(), now);
     Ok((seen, alarms))
@@ -177,8 +183,7 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
     }
 }
 
-fn print_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<(), RunError> {
-    print(seen, alarms, as_json);
+fn verdict(alarms: &[Alarm]) -> Result<(), RunError> {
     if alarms.is_empty() {
         return Ok(());
     }

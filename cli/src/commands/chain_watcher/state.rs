@@ -28,6 +28,8 @@ pub(super) struct WatcherState {
     accepted: Option<BTreeMap<Contract, Address>>,
     /// The time since which each node without any report is known to have none, unix seconds.
     unreported_since: BTreeMap<OriginatorId, u64>,
+    /// True if the file lacks something of the above.
+    is_unsaved: bool,
     /// The reports that are not settled. Not in the file: a new process reads the older ones again.
     pub(super) older: OlderReports,
 }
@@ -57,17 +59,13 @@ impl WatcherState {
         Ok(state)
     }
 
-    /// Notes the code and the reports of a look at `now_s`. Accepts the code of the first look. Writes the file if
-    /// anything has changed.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
+    /// Notes the code and the reports of a look at `now_s`. Accepts the code of the first look.
     pub(super) fn note(
         &mut self,
         code: &BTreeMap<Contract, Address>,
         reports: &BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
         now_s: u64,
-    ) -> Result<(), RunError> {
+    ) {
         let has_none = |node: &OriginatorId| {
             node.is_node() && reports.get(node).is_some_and(|(count, _)| *count == 0)
         };
@@ -76,20 +74,25 @@ impl WatcherState {
         for node in reports.keys().copied().filter(has_none) {
             self.unreported_since.entry(node).or_insert(now_s);
         }
-        let accepted = self.accepted.get_or_insert_with(|| code.clone());
-        if let Some(file) = &self.file
-            && before != (true, self.unreported_since.clone())
-        {
-            let names = accepted.iter().map(|(contract, code)| {
-                (contract.name().to_owned(), Value::from(code.to_string()))
-            });
-            let nodes = self.unreported_since.iter();
-            let nodes: BTreeMap<_, _> =
-                nodes.map(|(node, since)| (node.to_string(), since)).collect();
-            let unreported = (UNREPORTED.to_owned(), json!(nodes));
-            let text = Value::from_iter(names.chain([unreported])).to_string();
-            output_file::write(file, text.as_bytes())?;
-        }
+        self.accepted.get_or_insert_with(|| code.clone());
+        self.is_unsaved |= before != (true, self.unreported_since.clone());
+    }
+
+    /// Writes the file, if there is one and it lacks something.
+    ///
+    /// # Errors
+    /// When the file cannot be written. The next call tries again.
+    pub(super) fn save(&mut self) -> Result<(), RunError> {
+        let Some(file) = self.file.as_ref().filter(|_| self.is_unsaved) else { return Ok(()) };
+        let accepted = self.accepted.iter().flatten();
+        let names = accepted
+            .map(|(contract, code)| (contract.name().to_owned(), Value::from(code.to_string())));
+        let nodes = self.unreported_since.iter();
+        let nodes: BTreeMap<_, _> = nodes.map(|(node, since)| (node.to_string(), since)).collect();
+        let unreported = (UNREPORTED.to_owned(), json!(nodes));
+        let text = Value::from_iter(names.chain([unreported])).to_string();
+        output_file::write(file, text.as_bytes())?;
+        self.is_unsaved = false;
         Ok(())
     }
 
@@ -119,6 +122,7 @@ fn parse(text: &str) -> Option<WatcherState> {
         file: None,
         accepted: Some(accepted.collect::<Option<_>>()?),
         unreported_since: unreported.collect::<Option<_>>()?,
+        is_unsaved: false,
         older: OlderReports::default(),
     })
 }
@@ -137,11 +141,13 @@ mod tests {
         let file = folder.path().join("known.json");
         let code: BTreeMap<_, _> = [(Contract::PayerRegistry, Address::repeat_byte(1))].into();
         let mut state = WatcherState::load(Some(&file)).unwrap();
-        state.note(&code, &reports(&[(100, 1), (200, 0), (300, 0), (11, 0)]), 50).unwrap();
+        state.note(&code, &reports(&[(100, 1), (200, 0), (300, 0), (11, 0)]), 50);
+        state.save().unwrap();
         // Another process continues, as with --once.
         let mut state = WatcherState::load(Some(&file)).unwrap();
         let upgraded = [(Contract::PayerRegistry, Address::repeat_byte(2))].into();
-        state.note(&upgraded, &reports(&[(100, 1), (200, 0), (300, 1), (400, 0)]), 90).unwrap();
+        state.note(&upgraded, &reports(&[(100, 1), (200, 0), (300, 1), (400, 0)]), 90);
+        state.save().unwrap();
         assert_eq!(
             *state.unreported_since(),
             [(OriginatorId(200), 50), (OriginatorId(400), 90)].into()
@@ -151,6 +157,28 @@ mod tests {
             WatcherState::load(Some(&file)).unwrap().unreported_since(),
             state.unreported_since()
         );
+    }
+
+    /// Otherwise the next process would accept the code that it finds.
+    #[test]
+    fn a_state_that_could_not_be_written_is_written_later_although_nothing_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("later").join("known.json");
+        let code: BTreeMap<_, _> = [(Contract::PayerRegistry, Address::repeat_byte(1))].into();
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        state.note(&code, &reports(&[(200, 0)]), 50);
+        assert!(state.save().is_err(), "the folder is missing");
+        assert_eq!(state.accepted(), code, "alarms are judged nevertheless");
+
+        std::fs::create_dir(folder.path().join("later")).unwrap();
+        state.note(&code, &reports(&[(200, 0)]), 60);
+        state.save().unwrap();
+        let known = WatcherState::load(Some(&file)).unwrap();
+        assert_eq!(known.accepted(), code);
+        assert_eq!(*known.unreported_since(), [(OriginatorId(200), 50)].into());
+        std::fs::remove_file(&file).unwrap();
+        state.save().unwrap();
+        assert!(!file.exists(), "nothing has changed since it was written");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, PlanStep};
@@ -66,6 +67,8 @@ pub(crate) struct OnchainSession {
     transcript: Transcript,
     /// True if the steps are printed as JSON.
     is_printed: bool,
+    /// True if transactions of an earlier run were under way when this command began.
+    has_waited: bool,
 }
 
 /// Senders of the account, one for each chain.
@@ -129,12 +132,13 @@ impl OnchainSession {
         let account = account(send, mode, names)?;
         let reached = connect_to_all(&args.network, reach).await?;
         let senders = match &account {
-            Account::Key(key) => Some(Senders::new(&reached, key, send.timeout)),
+            Account::Key(key) => Some(Senders::new(&reached, key, send.timeout, as_json)),
             Account::Address(_) | Account::Unknown => None,
         };
-        if let (Mode::Send { .. }, Some(senders)) = (mode, &senders) {
-            senders.settled().await?;
-        }
+        let has_waited = match (mode, &senders) {
+            (Mode::Send { .. }, Some(senders)) => senders.settled().await?,
+            _ => false,
+        };
         let (timeout, reporter) = (send.timeout, Reporter { as_json });
         Ok(Self {
             network: reached.network,
@@ -146,7 +150,26 @@ impl OnchainSession {
             reporter,
             transcript: Transcript::default(),
             is_printed: false,
+            has_waited,
         })
+    }
+
+    /// Refuses a payment if transactions of an earlier run were under way when this command began. An interrupted run
+    /// may have sent the same payment, and a repetition would make it a second time. Other steps are planned by what
+    /// the chain has, so these are not repeated.
+    ///
+    /// # Errors
+    /// When there were such transactions.
+    pub(crate) fn refuse_repeated_payment(&self) -> Result<(), RunError> {
+        if !self.has_waited {
+            return Ok(());
+        }
+        let account = self.account.required()?;
+        Err(RunError::refused(format!(
+            "nothing was sent: a transaction of {account} was under way when this command began, and is mined now. \
+             It may be this payment, of a run that was interrupted: look at `hawser payer balance`, and repeat the \
+             command if it is not"
+        )))
     }
 
     /// Returns true if transactions are sent.
@@ -329,10 +352,16 @@ impl NumberedStep<'_> {
 }
 
 impl Senders {
-    fn new(reached: &ReachedNetwork, key: &PrivateKeySigner, timeout: Duration) -> Self {
+    fn new(
+        reached: &ReachedNetwork,
+        key: &PrivateKeySigner,
+        timeout: Duration,
+        as_json: bool,
+    ) -> Self {
         let ReachedNetwork { network, settlement, app, .. } = reached;
         let sender = |chain: &Chain, witnesses: &Witnesses| {
             let sender = Sender::new(chain.clone(), key.clone()).waiting(timeout);
+            let sender = if as_json { sender } else { sender.telling(tell) };
             sender.with_witnesses(witnesses.clone())
         };
         let app = network.app.as_ref().zip(app.as_ref());
@@ -343,12 +372,13 @@ impl Senders {
     }
 
     /// Waits until transactions of an earlier run are mined: they may be the ones that this run is
-    /// about to repeat.
-    async fn settled(&self) -> Result<(), RunError> {
+    /// about to repeat. Returns true if there was one.
+    async fn settled(&self) -> Result<bool, RunError> {
+        let mut has_waited = false;
         for sender in [Some(&self.settlement), self.app.as_ref()].into_iter().flatten() {
-            sender.settled().await.map_err(RunError::failed)?;
+            has_waited |= sender.settled().await.map_err(RunError::failed)?;
         }
-        Ok(())
+        Ok(has_waited)
     }
 
     fn of(&self, side: ChainRole) -> Option<&Sender> {
@@ -357,6 +387,11 @@ impl Senders {
             ChainRole::App => self.app.as_ref(),
         }
     }
+}
+
+/// Prints the hash of a transaction that a node is about to get.
+fn tell(hash: B256) {
+    output::line(format_args!("  as transaction {hash}"));
 }
 
 /// Returns the account in whose name a command acts.

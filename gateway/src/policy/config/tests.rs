@@ -115,6 +115,13 @@ fn mistakes_are_reported() {
     assert!(error("[identity.api_keys]\nalice = \"secret\"").contains("alice"));
     assert!(error("[identity]\nkind = \"webhook\"").contains("[webhook]"));
     assert!(error("[webhook]\nurl = \"http://decide.example/\"").contains("https:"));
+    // The error gets into logs.
+    let secret = "http://user:hunter2@decide.example:81/hunter2?key=hunter2";
+    let keys = format!("[identity.jwt]\n{any}algorithm = \"ES256\"\njwks_url = \"{secret}\"");
+    for text in [error(&format!("[webhook]\nurl = \"{secret}\"")), error(&keys)] {
+        assert!(text.contains("\"http://decide.example:81\""), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
     let webhook = "[webhook]\nurl = \"http://127.0.0.1:1/\"\n";
     assert!(error(&format!("{webhook}timeout_ms = 0")).contains("timeout_ms"));
     let text = error(&format!("{webhook}cache_s = {}", i64::MAX));

@@ -195,13 +195,14 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
         | BroadcastError::Rival { .. }
         | BroadcastError::NotSent { .. }
         | BroadcastError::Ended => ChainPublishError::NotSent(reason),
-        BroadcastError::Reverted { hash, .. } | BroadcastError::NoEvent { hash, .. } => {
+        BroadcastError::Reverted { hash, .. } => {
             ChainPublishError::Failed { hash: TransactionHash(hash.0), reason }
         }
         BroadcastError::NotMined { hash, .. } => {
             ChainPublishError::Pending { hash: TransactionHash(hash.0), reason }
         }
-        BroadcastError::Unknown { hash } => {
+        // A success without the event may be a success whose event an endpoint has left out.
+        BroadcastError::Unknown { hash } | BroadcastError::NoEvent { hash, .. } => {
             ChainPublishError::Unknown { hash: TransactionHash(hash.0), reason }
         }
     }
@@ -209,8 +210,19 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::{Address, B256};
+
     use super::*;
     use crate::error::RunErrorKind;
+
+    #[test]
+    fn a_success_without_the_event_has_an_open_outcome_so_it_is_not_paid_for_twice() {
+        let (hash, contract) = (B256::repeat_byte(1), Address::repeat_byte(2));
+        let open = publish_error(BroadcastError::NoEvent { hash, contract });
+        assert!(matches!(open, ChainPublishError::Unknown { .. }), "{open}");
+        let reverted = publish_error(BroadcastError::Reverted { hash, reason: String::new() });
+        assert!(matches!(reverted, ChainPublishError::Failed { .. }), "{reverted}");
+    }
 
     #[test]
     fn a_record_of_another_process_is_refused_as_a_data_folder_is() {

@@ -38,6 +38,12 @@ fn payer(name: &str, tenant: &TenantSettings) -> Result<SecretKey, RunError> {
         return key::read(path).map_err(|error| error.at(path));
     }
     let variable = tenant.payer_key_env.as_deref().unwrap_or_default();
+    if let Some(secret) = key::misplaced_secret(variable) {
+        let text = format!(
+            "[tenants.{name}]: payer_key_env has {secret} in place of the name of a variable"
+        );
+        return Err(RunError::usage(text));
+    }
     let no_key = |why: &str| RunError::usage(format!("[tenants.{name}]: {variable} {why}"));
     let text = std::env::var(variable).map_err(|_| no_key("is not set"))?;
     let text = Zeroizing::new(text);

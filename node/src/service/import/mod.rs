@@ -90,6 +90,13 @@ pub struct ImportReport {
     pub aside: SkippedRows,
 }
 
+/// Returns true if a connection string has a password. The import refuses a string that is none.
+#[must_use]
+pub fn has_password(postgres: &str) -> bool {
+    let address = address::DatabaseAddress::parse(postgres);
+    address.is_ok_and(|address| address.config.get_password().is_some())
+}
+
 /// Imports the database at `postgres`, a connection string, into the data folder of these settings. `name` is that of
 /// the database, if it is another one than the string names. The strands of the nodes `without` are left out.
 /// `now_unix_s` is the present time. Calls `progress` at intervals. A second call continues an interrupted one.

@@ -61,6 +61,18 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
     answer.as_ref().is_err_and(is_page)
 }
 
+/// Returns the identity of the log at an address. It gets into pages, manifests and state files, which others may read,
+/// and a user, path or query of a URL may be a key. So of such a URL only scheme, host and port are shown, and a digest
+/// tells its log from others.
+fn identity_of(address: &str) -> LogIdentity {
+    let network = client::shown_address(address);
+    let log = match network == address {
+        true => address.as_bytes().to_vec(),
+        false => blake3::hash(address.as_bytes()).as_bytes().to_vec(),
+    };
+    LogIdentity { network, node: OriginatorId(0), log }
+}
+
 /// Converts the status of a node that gives no proof. A tree that does not cover the envelope lacks the proof, as a
 /// folder without a checkpoint does.
 fn no_proof(status: &Status) -> RunError {
@@ -231,11 +243,7 @@ impl NodeLog {
 
 impl LogSource for NodeLog {
     fn identity(&self) -> LogIdentity {
-        LogIdentity {
-            network: self.address.clone(),
-            node: OriginatorId(0),
-            log: self.address.clone().into_bytes(),
-        }
+        identity_of(&self.address)
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
@@ -412,6 +420,28 @@ mod tests {
     use hawser_node::error::RunErrorKind;
 
     use super::*;
+
+    /// The page of a replay and the manifest of an export are for others.
+    #[test]
+    fn a_key_in_the_address_of_a_node_is_no_part_of_its_logs_name() {
+        for bare in ["http://node.example:5050", "https://node.example", "http://[::1]:1/"] {
+            let LogIdentity { network, node, log } = identity_of(bare);
+            assert_eq!((network.as_str(), node.0, &log[..]), (bare, 0, bare.as_bytes()));
+        }
+        let mut logs = Vec::new();
+        for keyed in [
+            "https://hunter2@node.example:1",
+            "https://user:hunter2@node.example:1/",
+            "https://node.example:1/hunter2",
+            "https://node.example:1?key=hunter2",
+        ] {
+            let LogIdentity { network, log, .. } = identity_of(keyed);
+            assert_eq!(network, "https://node.example:1", "{keyed}");
+            assert!(!String::from_utf8_lossy(&log).contains("hunter2"), "{keyed}");
+            assert!(!logs.contains(&log), "{keyed} is another log");
+            logs.push(log);
+        }
+    }
 
     #[test]
     fn a_tree_that_does_not_cover_an_envelope_lacks_the_proof_and_refuses_nothing() {
