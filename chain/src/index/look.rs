@@ -200,8 +200,9 @@ impl SecondLook {
         self.pages.len() >= PAGES_MAX
     }
 
-    /// Schedules second looks from this block on again, because another branch is read from there.
+    /// Schedules second looks from this block on again, because it is read again. A running look ends without a result.
     pub fn reopen(&mut self, first: u64) {
+        self.note_read(first);
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
