@@ -190,10 +190,32 @@ impl PageReader {
         match &status.error {
             Some(error) => self.context.stuck(error),
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
-            None => self.context.status.set_state(ReaderState::AtHead),
+            None => match self.reason_above(status) {
+                Some(reason) => self.context.stuck(&reason),
+                None => self.context.status.set_state(ReaderState::AtHead),
+            },
         }
         let longest = if self.served.is_some() { SERVED_FOR } else { QUIET };
         self.changed(longest, gap_found).await;
+    }
+
+    /// Returns the reason for which nothing can be read while the head is far below the first unread block. That is no
+    /// state at the head: the events below are those of another chain, or of another time. The text does not name the
+    /// head, which moves.
+    fn reason_above(&self, status: &HeadStatus) -> Option<String> {
+        let (head, unread) = (status.head?.number, self.walk.unread());
+        let read =
+            unread.checked_sub(1).filter(|read| *read > head.saturating_add(BEHIND_BLOCKS_MAX))?;
+        Some(match unread == self.settings.first_block {
+            true => format!(
+                "the newest block of the chain is far below block {unread}, from which on its events are read: the \
+                 endpoints are behind, or the setting of the first block is wrong"
+            ),
+            false => format!(
+                "the newest block of the chain is far below block {read}, which was read before: the endpoints are \
+                 behind, or the chain was started anew"
+            ),
+        })
     }
 
     /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.
