@@ -4,7 +4,7 @@ mod handing_over;
 mod lagging;
 mod second_look;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
+use super::walk::{EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -45,6 +45,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
+/// The time limit for an endpoint's answer about a block that is replaced near the head. Guess.
+const VOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -451,15 +453,10 @@ impl PageReader {
                 return sleep(self.pauses.next()).await;
             }
         };
-        if let Some(fork) = self.walk.fork(&headers).filter(|fork| self.is_doubtful(fork))
-            && self.is_vouched_for(fork.replaced).await
+        if let Some(fork) = self.walk.fork(&headers).filter(|_| !self.is_moving)
+            && self.refuses(&fork).await
         {
-            self.context.stuck(
-                "endpoints contradict each other: one of them has replaced blocks, far below the head, that \
-                 another one has",
-            );
-            sleep(self.pauses.next()).await;
-            return self.endpoints.distrust("it is on another branch than other endpoints");
+            return;
         }
         let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
         let depth = self.walk.compared(&headers);
@@ -488,18 +485,52 @@ impl PageReader {
         }
     }
 
-    /// Returns true if other endpoints have to be asked before a reorganisation is accepted.
-    fn is_doubtful(&self, fork: &Fork) -> bool {
-        fork.is_deep() && !self.is_moving
+    /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
+    /// more endpoints have one near the head than another block at its height. The endpoint in use would otherwise
+    /// have stored events taken back by itself. Returns true if it is refused.
+    async fn refuses(&mut self, fork: &Fork) -> bool {
+        let is_deep = fork.is_deep();
+        if !is_deep && self.endpoints.hosts() == 1 {
+            return false;
+        }
+        let (having, lacking) = self.votes_on(fork).await;
+        let is_accepted = if is_deep { having == 0 } else { having <= lacking };
+        if is_accepted {
+            return false;
+        }
+        // Near the head, other endpoints may come to the new blocks a moment later.
+        let is_left = is_deep || self.turns.note_turn(self.walk.unread());
+        if is_left {
+            let reason =
+                "endpoints contradict each other: one of them has replaced blocks that others have";
+            self.context.stuck(reason);
+        }
+        sleep(self.pauses.next()).await;
+        if is_left {
+            self.endpoints.distrust("it is on another branch than other endpoints");
+        }
+        true
     }
 
-    /// Returns true if an endpoint still has this block.
-    async fn is_vouched_for(&self, block: BlockRef) -> bool {
+    /// Returns the number of endpoints, each host and port once, that have a replaced block, and of those that have
+    /// another one at its height.
+    async fn votes_on(&self, fork: &Fork) -> (usize, usize) {
+        let (block, endpoints) = (fork.replaced, &self.endpoints);
         let numbers = &[block.number];
-        let answers =
-            self.endpoints.each(|chain| async move { fetch::headers(&chain, numbers, None).await });
-        let has = |headers: Vec<BlockHeader>| headers.iter().any(|header| header.block == block);
-        answers.await.into_iter().filter_map(Result::ok).any(has)
+        let ask = |chain: Chain| async move { fetch::headers(&chain, numbers, None).await };
+        let answers = if fork.is_deep() {
+            endpoints.each(ask).await
+        } else {
+            endpoints.each_in_time(VOTE_MAX, ask).await
+        };
+        let mut votes = BTreeMap::new();
+        for (host, headers) in endpoints.display_urls().zip(answers) {
+            if let Some(header) = headers.ok().and_then(|headers| headers.first().copied()) {
+                *votes.entry(host).or_insert(false) |= header.block == block;
+            }
+        }
+        let having = votes.values().filter(|has| **has).count();
+        (having, votes.len() - having)
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
