@@ -48,9 +48,9 @@ impl ReaderContext {
         self.pass.load(Ordering::Acquire)
     }
 
-    /// Starts a new pass.
-    pub(super) fn begin_pass(&self) {
-        self.pass.fetch_add(1, Ordering::AcqRel);
+    /// Starts a new pass, and returns its number.
+    pub(super) fn begin_pass(&self) -> u64 {
+        self.pass.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Sets the state to stuck, and logs the reason if it has changed.

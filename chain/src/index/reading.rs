@@ -57,6 +57,9 @@ pub(super) struct PageReader {
     filter: Filter,
     walk: Walk,
     batches: mpsc::Sender<NumberedBatch>,
+    /// The pass of the blocks that are read. It is behind the context's from the time at which the storing half finds
+    /// a gap until this half turns back: what is read meanwhile must not be stored.
+    pass: u64,
     /// The highest sequence id of this pass.
     last_sequence_id: SequenceId,
     gap: GapSearch,
@@ -101,6 +104,7 @@ impl PageReader {
     ) -> Self {
         let stored = context.status.lock().stored.map(|block| block.number);
         Self {
+            pass: context.pass(),
             context,
             endpoints,
             head,
@@ -319,8 +323,9 @@ impl PageReader {
         let stored = self.context.status.lock().stored.map(|block| block.number);
         self.gap.note_page(giver.endpoint(), stored);
         let confirmed = self.confirm(&batch, giver).await;
-        let (Some(is_confirmed), true) = (confirmed, self.mark_bootstrapped(&mut batch).await)
-        else {
+        // The ids of events that are not stored must not count as the last ones.
+        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch).await;
+        let (Some(is_confirmed), true) = (confirmed, is_marked) else {
             // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
@@ -537,7 +542,7 @@ impl PageReader {
     /// or follow a gap, so the storing half drops them and their blocks are read again.
     fn begin_pass(&mut self) {
         self.last_sequence_id = SequenceId::NONE; // so the next batch looks up its first transaction
-        self.context.begin_pass();
+        self.pass = self.context.begin_pass();
         let mut status = self.context.status.lock();
         let stored = status.stored.map_or(self.settings.first_block, |block| block.number + 1);
         self.walk.rewind(stored);

@@ -21,7 +21,7 @@ impl PageReader {
         giver: &Chain,
         is_confirmed: bool,
     ) -> bool {
-        let pass = self.context.pass();
+        let pass = self.pass;
         if let Some(last) = self.last_at_once(&batch) {
             let has_others = self.endpoints.has_other_than(giver);
             let rest = if has_others { batch.split_after(last) } else { None };
@@ -55,7 +55,7 @@ impl PageReader {
     /// Hands over held pages that are due, if another endpoint has their last block. Returns false when the storing
     /// half has ended.
     pub(super) async fn hand_over_empty(&mut self) -> bool {
-        let pass = self.context.pass();
+        let pass = self.pass;
         let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
         let due = self.empty.due(pass, is_stuck, Instant::now());
         let Some(DuePages { batch, giver, is_wanted }) = due else { return true };
@@ -76,5 +76,69 @@ impl PageReader {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+    use hawser_proto::OriginatorId;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::index::event::{ContractEvent, IndexedEvent};
+    use crate::index::reading::second_look::tests::reader;
+
+    /// Returns the connection to an endpoint that has answered one request, for its chain id.
+    async fn giver() -> Chain {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answering = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            let asked = loop {
+                assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the request ends early");
+                let head_end = read.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+                let body = head_end.map(|at| &read[at + 4..]);
+                if let Some(asked) = body.and_then(|it| serde_json::from_slice::<Value>(it).ok()) {
+                    break asked;
+                }
+            };
+            let body = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": "0x1" }).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).await.unwrap();
+        };
+        let (chain, ()) = tokio::join!(Chain::connect(&url, 1), answering);
+        chain.unwrap()
+    }
+
+    /// The storing half refuses an event that not all endpoints show. The next event, which is read meanwhile and has
+    /// the next id, would be stored without it, and after a crash the refused one would not be read again.
+    #[tokio::test]
+    async fn a_page_that_is_read_before_the_reader_turns_back_is_not_stored() {
+        let (mut reader, giver) = (reader(), giver().await);
+        let (batches, mut to_store) = mpsc::channel(1);
+        reader.batches = batches;
+        let position = BlockRef { number: 100, hash: B256::repeat_byte(1) };
+        let node_id = OriginatorId(100);
+        let event = IndexedEvent {
+            block: position,
+            block_time_s: 1,
+            log_index: 0,
+            transaction: B256::ZERO,
+            decoded: ContractEvent::MembershipChanged { node_id, is_member: true },
+        };
+        let batch = EventBatch { from_block: 100, events: vec![event], position, is_at_head: true };
+        reader.context.begin_pass(); // as the storing half does
+        assert!(reader.pass_on(batch.clone(), &giver, true).await);
+        let numbered = to_store.recv().await.unwrap();
+        assert_ne!(numbered.pass, reader.context.pass());
+        reader.search_gap(Some(99));
+        assert!(reader.pass_on(batch, &giver, true).await);
+        let numbered = to_store.recv().await.unwrap();
+        assert_eq!(numbered.pass, reader.context.pass(), "it has turned back");
     }
 }

@@ -204,7 +204,7 @@ impl PageReader {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     /// Returns a reader of two endpoints that has read and stored the blocks up to 99.
-    fn reader() -> PageReader {
+    pub(in crate::index::reading) fn reader() -> PageReader {
         let (source, address) = (EventSource::NodeRegistry, Address::ZERO);
         let settings =
             WalkSettings { source, address, first_block: 0, page_blocks: 10, confirmations: 0 };
