@@ -35,6 +35,7 @@ pub(super) async fn run(
         status,
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
+        is_gap_open: Arc::default(),
         sink,
         unlooked: Arc::default(),
         stop: stop.clone(),

@@ -28,6 +28,8 @@ pub(super) struct BatchWriter {
     expected: Option<(u64, u64)>,
     /// The first block without a second look, as the sink has noted it.
     noted: Option<u64>,
+    /// The block of the event before which others are missing; `None` if there is no gap.
+    gap_before: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
     address: Address,
@@ -48,6 +50,7 @@ impl BatchWriter {
             gaps,
             expected: None,
             noted: None,
+            gap_before: None,
             endpoints,
             source: settings.source,
             address: settings.address,
@@ -116,6 +119,9 @@ impl BatchWriter {
             match stored {
                 Ok(()) => {
                     context.is_storing_stuck.store(false, Ordering::Release);
+                    // A search stores the blocks before the gap again. If it comes to the head, there is no such event.
+                    let is_open = |at: &u64| batch.position.number < *at && !batch.is_at_head;
+                    self.note_gap(self.gap_before.filter(is_open));
                     self.note(&batch, began.elapsed());
                     return true;
                 }
@@ -144,6 +150,7 @@ impl BatchWriter {
                 Err(SinkError::Gap(reason)) => {
                     context.stuck(&reason);
                     context.status.lock().counts.gaps += 1;
+                    self.note_gap(batch.events.last().map(|event| event.block.number));
                     self.read_again().await;
                     return true;
                 }
@@ -184,6 +191,12 @@ impl BatchWriter {
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
         let names = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
         doubt_of(&answers, names)
+    }
+
+    /// Notes the block of the event before which others are missing, if there is a gap.
+    fn note_gap(&mut self, before: Option<u64>) {
+        self.gap_before = before;
+        self.context.is_gap_open.store(before.is_some(), Ordering::Release);
     }
 
     fn note(&mut self, batch: &EventBatch, took: Duration) {
