@@ -418,3 +418,32 @@ async fn a_reader_is_not_at_the_head_while_it_searches_for_an_event() {
     until("it is at the head", || view.readers()[0].state == ReaderState::AtHead).await;
     reader.stop().await;
 }
+
+/// The same holds while a stored event contradicts the chain, and one of two endpoints does not answer.
+#[tokio::test]
+async fn a_reader_is_not_at_the_head_while_an_event_contradicts_a_stored_one() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let (shown, dead) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    dead.set(|faults| faults.dead = true);
+    let memory = Arc::new(Memory::default());
+    memory.0.lock().payloads = vec![Bytes::from_static(b"another one")];
+    chain.mine(20).await;
+    chain.send(1).await;
+    let reader = chain.read(&[shown.url(), dead.url()], Vec::new(), &memory);
+    let view = reader.view();
+    let is_told = || match view.readers().remove(0).state {
+        ReaderState::Stuck(reason) => reason.contains("not all endpoints answer"),
+        _ => false,
+    };
+    until("the contradiction is told", is_told).await;
+    let more = shown.asked("eth_getLogs") + 10;
+    until("it is read again", || shown.asked("eth_getLogs") > more).await;
+    let since = view.readers()[0].behind_since;
+    until("it is read again and again", || {
+        assert_eq!(view.readers()[0].behind_since, since);
+        shown.asked("eth_getLogs") > more + 20
+    })
+    .await;
+    assert!(since.is_some());
+    reader.stop().await;
+}

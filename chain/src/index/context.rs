@@ -36,9 +36,9 @@ pub(super) struct ReaderContext {
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,
-    /// True from the time at which the sink lacks events before one until that one's block is stored. Meanwhile the
-    /// reader is not at the head, and its state names the gap.
-    pub(super) is_gap_open: Arc<AtomicBool>,
+    /// True from the time at which the sink refuses an event, because earlier ones are missing or a stored one is
+    /// another, until its block is stored. Meanwhile the reader is not at the head, and its state has the reason.
+    pub(super) is_refused: Arc<AtomicBool>,
     pub(super) sink: Arc<dyn Sink>,
     /// The first block that has had no second look.
     pub(super) unlooked: Arc<AtomicU64>,

@@ -35,7 +35,7 @@ pub(super) async fn run(
         status,
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
-        is_gap_open: Arc::default(),
+        is_refused: Arc::default(),
         sink,
         unlooked: Arc::default(),
         stop: stop.clone(),

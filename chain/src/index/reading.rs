@@ -196,7 +196,7 @@ impl PageReader {
         match &status.error {
             Some(error) => self.context.stuck(error),
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
-            None if self.context.is_gap_open.load(Ordering::Acquire) => {}
+            None if self.context.is_refused.load(Ordering::Acquire) => {}
             None => match self.reason_above(status) {
                 Some(reason) => self.context.stuck(&reason),
                 None => self.context.status.set_state(ReaderState::AtHead),
@@ -244,8 +244,8 @@ impl PageReader {
         blocks: &RangeInclusive<u64>,
         headers: Vec<u64>,
     ) -> bool {
-        let is_gap_open = self.context.is_gap_open.load(Ordering::Acquire);
-        if blocks.end() < &head.number && !is_gap_open {
+        let is_refused = self.context.is_refused.load(Ordering::Acquire);
+        if blocks.end() < &head.number && !is_refused {
             self.context.status.set_state(ReaderState::CatchingUp);
         }
         self.last_page = Some(Instant::now());

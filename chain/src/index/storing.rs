@@ -28,8 +28,8 @@ pub(super) struct BatchWriter {
     expected: Option<(u64, u64)>,
     /// The first block without a second look, as the sink has noted it.
     noted: Option<u64>,
-    /// The block of the event before which others are missing; `None` if there is no gap.
-    gap_before: Option<u64>,
+    /// The last block with an event of the batch that the sink has refused; `None` once it is stored.
+    refused: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
     address: Address,
@@ -50,7 +50,7 @@ impl BatchWriter {
             gaps,
             expected: None,
             noted: None,
-            gap_before: None,
+            refused: None,
             endpoints,
             source: settings.source,
             address: settings.address,
@@ -119,15 +119,18 @@ impl BatchWriter {
             match stored {
                 Ok(()) => {
                     context.is_storing_stuck.store(false, Ordering::Release);
-                    // A search stores the blocks before the gap again. If it comes to the head, there is no such event.
+                    // Earlier blocks are stored again. At the head, the chain has no such event any more.
                     let is_open = |at: &u64| batch.position.number < *at && !batch.is_at_head;
-                    self.note_gap(self.gap_before.filter(is_open));
+                    self.refused = self.refused.filter(is_open);
+                    context.is_refused.store(self.refused.is_some(), Ordering::Release);
                     self.note(&batch, began.elapsed());
                     return true;
                 }
                 Err(SinkError::Stop(reason)) => {
                     if let Some(doubt) = self.doubt(&batch).await {
                         context.is_storing_stuck.store(true, Ordering::Release);
+                        self.refused = last_event_block(&batch);
+                        context.is_refused.store(true, Ordering::Release);
                         context.stuck(&format!("{doubt}, and one of them: {reason}"));
                         if !is_confirmed {
                             self.endpoints.distrust("not all endpoints show its events");
@@ -148,9 +151,10 @@ impl BatchWriter {
                     return false;
                 }
                 Err(SinkError::Gap(reason)) => {
+                    self.refused = last_event_block(&batch);
+                    context.is_refused.store(true, Ordering::Release);
                     context.stuck(&reason);
                     context.status.lock().counts.gaps += 1;
-                    self.note_gap(batch.events.last().map(|event| event.block.number));
                     self.read_again().await;
                     return true;
                 }
@@ -191,12 +195,6 @@ impl BatchWriter {
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.ok().map(is_equal)).collect();
         let names = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
         doubt_of(&answers, names)
-    }
-
-    /// Notes the block of the event before which others are missing, if there is a gap.
-    fn note_gap(&mut self, before: Option<u64>) {
-        self.gap_before = before;
-        self.context.is_gap_open.store(before.is_some(), Ordering::Release);
     }
 
     fn note(&mut self, batch: &EventBatch, took: Duration) {
@@ -260,6 +258,10 @@ fn plain(mut event: IndexedEvent) -> IndexedEvent {
         *bootstrapped = false;
     }
     event
+}
+
+fn last_event_block(batch: &EventBatch) -> Option<u64> {
+    batch.events.last().map(|event| event.block.number)
 }
 
 fn payload_bytes(event: &IndexedEvent) -> u64 {

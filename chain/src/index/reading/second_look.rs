@@ -256,7 +256,7 @@ pub(super) mod tests {
             status: StatusCell::new(source, address),
             pass: Arc::default(),
             is_storing_stuck: Arc::default(),
-            is_gap_open: Arc::default(),
+            is_refused: Arc::default(),
             sink: Arc::new(NoSink),
             unlooked: Arc::default(),
             stop: watch::channel(()).1,
