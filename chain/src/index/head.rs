@@ -1,7 +1,7 @@
 //! Follows the head of a chain: by polling, and by a WebSocket that announces new heads and logs of the contracts.
 //!
-//! A WebSocket message only triggers a request: events themselves and the times of blocks are read over HTTP alone, so a
-//! WebSocket that lies or loses messages can only cause delay.
+//! A WebSocket message only triggers a request: events themselves and the times of blocks are read over HTTP alone, so
+//! a WebSocket that lies or loses messages can only cause delay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -101,8 +101,8 @@ impl HeadStatus {
     }
 
     /// Updates the status with a head that a WebSocket announces, if it is above the known one. Any other head has the
-    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself. The announced time is ignored: it
-    /// would decide about contract wallets, and about this machine's clock.
+    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself. The announced time is ignored,
+    /// because it would decide about contract wallets, and about this machine's clock.
     fn announce(&mut self, head: BlockRef, now: Instant) {
         match self.head {
             Some(known) if known.number >= head.number => self.is_doubtful = true,

@@ -3,6 +3,8 @@
 mod handing_over;
 mod lagging;
 mod second_look;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
