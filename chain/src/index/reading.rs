@@ -72,9 +72,6 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
-    /// The endpoint's own head at the time when it last lacked a block below the announced head; `None` once it has
-    /// served all blocks below that head.
-    own_head: Option<u64>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
@@ -120,7 +117,6 @@ impl PageReader {
             unanswered: 0,
             last_page: None,
             served: None,
-            own_head: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             look: JoinSet::new(),
@@ -341,7 +337,6 @@ impl PageReader {
         if self.served.is_none() {
             self.lag.note_going_on();
         }
-        self.own_head = self.own_head.filter(|_| !batch.is_at_head);
         self.context.status.lock().read = Some(batch.position.number);
         self.pass_on(batch, giver, is_confirmed).await
     }
