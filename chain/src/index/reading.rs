@@ -30,7 +30,7 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
+use super::walk::{EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -205,12 +205,11 @@ impl PageReader {
     }
 
     /// Returns the reason for which nothing can be read while the head is far below the first unread block. That is no
-    /// state at the head: the events below are those of another chain, or of another time. The text does not name the
-    /// head, which moves.
+    /// state at the head: the events below are those of another chain, or of another time. Endpoints behind one URL may
+    /// differ by some blocks. The text does not name the head, which moves.
     fn reason_above(&self, status: &HeadStatus) -> Option<String> {
         let (head, unread) = (status.head?.number, self.walk.unread());
-        let read =
-            unread.checked_sub(1).filter(|read| *read > head.saturating_add(BEHIND_BLOCKS_MAX))?;
+        let read = unread.checked_sub(1).filter(|read| *read > head.saturating_add(NEAR))?;
         Some(match unread == self.settings.first_block {
             true => format!(
                 "the newest block of the chain is far below block {unread}, from which on its events are read: the \
