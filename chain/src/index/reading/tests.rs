@@ -70,7 +70,7 @@ async fn giver() -> Chain {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let answering = async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut read = Vec::new();
+        let mut read = Vec::<u8>::new();
         let asked = loop {
             assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the request ends early");
             let head_end = read.windows(4).position(|bytes| bytes == b"\r\n\r\n");
