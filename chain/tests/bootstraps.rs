@@ -19,7 +19,7 @@ use hawser_proto::SequenceId;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::broadcaster::{TestBroadcaster, until};
+use crate::broadcaster::{Memory, TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend, sender};
 use crate::proxy::Proxy;
 
@@ -279,4 +279,20 @@ async fn ids_that_were_chosen_in_a_pause_of_one_transaction_are_recognised() {
     chain.call_indirectly(IN_ONE_GO_ADDRESS, &input).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
     assert_eq!(chain.marks(IN_ONE_GO_ADDRESS, &[proxy], 1).await, [(7, true)]);
+}
+
+/// The id of a false event that counted as the last one would have the transactions of all later events looked up.
+#[tokio::test]
+async fn events_behind_refuted_ones_have_no_transaction_looked_up() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await;
+    let forger = Proxy::start(&chain.url(), 1).await;
+    forger.set(|faults| faults.forges = true);
+    let honest = Proxy::start(&chain.url(), 2).await;
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[forger.url(), honest.url()], Vec::new(), &memory);
+    until("every event is there", || memory.payloads() == chain.sent).await;
+    assert!(forger.spoilt() > 0, "it was asked first");
+    assert_eq!(honest.asked("eth_getTransactionByHash"), 0);
+    reader.stop().await;
 }

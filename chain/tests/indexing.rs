@@ -390,3 +390,60 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     assert_eq!(nodes.subscribe().borrow().error, None);
     assert_eq!(nodes.subscribe().borrow().failing_since, None);
 }
+
+/// A strand that stays at a gap has to show in the conditions of the node, which count the time since the reader was at
+/// the head, and name its state. Each search for the gap reads up to the head.
+#[tokio::test]
+async fn a_reader_is_not_at_the_head_while_it_searches_for_an_event() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let proxy = Proxy::start(&chain.url(), 1).await;
+    proxy.set(|faults| faults.omits = true);
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[proxy.url()], Vec::new(), &memory);
+    chain.send_in(true).await;
+    chain.send_in(false).await;
+    let view = reader.view();
+    let gaps = |count| view.readers()[0].counts.gaps >= count;
+    until("an event is missing", || gaps(2)).await;
+    let since = view.readers()[0].behind_since;
+    until("it is searched for", || {
+        let state = view.readers().remove(0).state;
+        assert_eq!(state, ReaderState::Stuck("one is missing".into()));
+        gaps(6)
+    })
+    .await;
+    assert_eq!((view.readers()[0].behind_since, since.is_some()), (since, true));
+    proxy.set(|faults| faults.omits = false);
+    until("both events are there", || memory.payloads() == chain.sent).await;
+    until("it is at the head", || view.readers()[0].state == ReaderState::AtHead).await;
+    reader.stop().await;
+}
+
+/// The same holds while a stored event contradicts the chain, and one of two endpoints does not answer.
+#[tokio::test]
+async fn a_reader_is_not_at_the_head_while_an_event_contradicts_a_stored_one() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let (shown, dead) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    dead.set(|faults| faults.dead = true);
+    let memory = Arc::new(Memory::default());
+    memory.0.lock().payloads = vec![Bytes::from_static(b"another one")];
+    chain.mine(20).await;
+    chain.send(1).await;
+    let reader = chain.read(&[shown.url(), dead.url()], Vec::new(), &memory);
+    let view = reader.view();
+    let is_told = || match view.readers().remove(0).state {
+        ReaderState::Stuck(reason) => reason.contains("not all endpoints answer"),
+        _ => false,
+    };
+    until("the contradiction is told", is_told).await;
+    let more = shown.asked("eth_getLogs") + 10;
+    until("it is read again", || shown.asked("eth_getLogs") > more).await;
+    let since = view.readers()[0].behind_since;
+    until("it is read again and again", || {
+        assert_eq!(view.readers()[0].behind_since, since);
+        shown.asked("eth_getLogs") > more + 20
+    })
+    .await;
+    assert!(since.is_some());
+    reader.stop().await;
+}

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy::primitives::B256;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, PushSettings, Sink, WalkSettings};
+use hawser_chain::index::{BlockRef, ChainReader, PushSettings, ReaderState, Sink, WalkSettings};
 
 use crate::broadcaster::{Memory, TIMEOUT, TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend};
@@ -76,4 +77,32 @@ async fn an_endpoint_that_does_not_serve_the_head_that_it_states_is_left_as_one_
     assert!(reason.contains("stands still"), "{reason}");
     until("what was sent is there", || memory.payloads() == chain.sent).await;
     reader.stop().await;
+}
+
+/// A chain that was started anew has none of the events that are stored. A reader that waits for it to be as long again
+/// is not at its head, and neither is one that waits for a first block that was set too high.
+#[tokio::test]
+async fn a_reader_far_above_the_head_of_the_chain_is_not_at_the_head() {
+    let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let later = BlockRef { number: 1_000_000, hash: B256::repeat_byte(1) };
+    for (position, first_block, reason) in [
+        (Some(later), 0, "block 1000000, which was read before"),
+        (None, 2_000_000, "block 2000000, from which on its events are read"),
+    ] {
+        let memory = Arc::new(Memory::default());
+        memory.0.lock().position = position;
+        let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
+        let walk = WalkSettings { first_block, ..chain.walk() };
+        let walks = vec![(walk, memory.clone() as Arc<dyn Sink>)];
+        let reader = ChainReader::start(endpoints, PushSettings::default(), walks);
+        let view = reader.view();
+        let state = || view.readers().remove(0).state;
+        until("the state is known", || state() != ReaderState::Starting).await;
+        assert!(
+            matches!(state(), ReaderState::Stuck(told) if told.contains(reason)),
+            "{:?}",
+            state()
+        );
+        reader.stop().await;
+    }
 }

@@ -1,5 +1,5 @@
 //! Tests of reading a chain while one of three endpoints follows a branch of its own. More than half of them decide,
-//! so that endpoint neither hides events nor holds the reader.
+//! so that endpoint neither hides events, nor takes them back, nor holds the reader.
 
 use std::sync::Arc;
 
@@ -63,5 +63,34 @@ async fn events_on_a_branch_of_one_of_three_endpoints_hold_no_reader() {
     }
     assert!(ledger.payloads().is_empty(), "an event of one branch only is stored");
     assert!(alike[0].spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
+/// The replaced blocks are near the head, so an honest endpoint may show a reorganisation of them at any time. The
+/// second look would book the event again, but only when the blocks are deep.
+#[tokio::test]
+async fn one_of_three_endpoints_that_turns_to_a_branch_near_the_head_takes_no_event_back() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|faults| *faults = Faults::NONE);
+    let honest = Proxy::start(&chain.url(), 2).await;
+    let (reader, ledger) = read(&chain, &[liar.url(), honest.url(), chain.url()]);
+    let view = reader.view();
+    chain.send(1).await;
+    let sent_in = chain.pair.app.provider().get_block_number().await.unwrap();
+    let head = chain.mine(3).await;
+    until("it is read", || view.readers()[0].read == Some(head)).await;
+    until("the event is there", || ledger.payloads() == chain.sent).await;
+    let first = chain.sent.clone();
+    liar.set(|faults| *faults = Faults { forked_at: Some(sent_in), ..BRANCH });
+    chain.send(1).await;
+    until("the next event is there", || {
+        let stored = ledger.payloads();
+        assert!(stored.starts_with(&first), "the first one is taken back");
+        stored == chain.sent
+    })
+    .await;
+    assert!(liar.spoilt() > 0, "it was asked first");
+    assert_eq!(view.readers()[0].counts.reorganisations, [0; 4]);
     reader.stop().await;
 }

@@ -421,6 +421,40 @@ fn a_header_that_comes_twice_takes_no_block_out_of_the_second_look() {
     assert_eq!(due.blocks, 0..=2);
 }
 
+/// The second reading may come from an endpoint that leaves out events, which the look at the first one did not see.
+/// Events without ids would then be lost for good.
+#[test]
+fn blocks_that_are_read_again_get_another_second_look() {
+    fn read(walk: &mut Walk, chain: &Chain) -> u64 {
+        while let WalkAction::Page { blocks, headers } = walk.next(chain.head()) {
+            let answer = PageResponse { logs: Vec::new(), headers: chain.headers(&headers) };
+            assert!(matches!(walk.answered(&blocks, answer), PageOutcome::Accepted(_)));
+        }
+        walk.unread()
+    }
+    let settings = WalkSettings {
+        source: EventSource::PayerRegistry,
+        address: CONTRACT,
+        first_block: 0,
+        page_blocks: 500,
+        confirmations: 0,
+    };
+    let (mut walk, mut chain) = (Walk::new(settings, None), Chain::new());
+    (0..40).for_each(|_| chain.mine(0));
+    let unread = read(&mut walk, &chain);
+    let due = |walk: &mut Walk| walk.look().due(200, unread).map(|due| due.blocks);
+    assert_eq!(due(&mut walk), Some(0..=40));
+    walk.look().end(&(0..=40));
+    assert_eq!(due(&mut walk), None);
+    walk.rewind(10);
+    read(&mut walk, &chain);
+    assert_eq!(due(&mut walk), Some(10..=40));
+    walk.rewind(20);
+    walk.look().end(&(10..=40)); // the look was at what was read before
+    read(&mut walk, &chain);
+    assert_eq!(due(&mut walk), Some(10..=40));
+}
+
 /// The contract has given the id away, so no later event fills the place, and the strand would wait for it for ever.
 #[test]
 fn a_log_without_readable_data_leaves_no_gap() {

@@ -36,6 +36,9 @@ pub(super) struct ReaderContext {
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,
+    /// True from the time at which the sink refuses an event, because earlier ones are missing or a stored one is
+    /// another, until its block is stored. Meanwhile the reader is not at the head, and its state has the reason.
+    pub(super) is_refused: Arc<AtomicBool>,
     pub(super) sink: Arc<dyn Sink>,
     /// The first block that has had no second look.
     pub(super) unlooked: Arc<AtomicU64>,
@@ -48,9 +51,9 @@ impl ReaderContext {
         self.pass.load(Ordering::Acquire)
     }
 
-    /// Starts a new pass.
-    pub(super) fn begin_pass(&self) {
-        self.pass.fetch_add(1, Ordering::AcqRel);
+    /// Starts a new pass, and returns its number.
+    pub(super) fn begin_pass(&self) -> u64 {
+        self.pass.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Sets the state to stuck, and logs the reason if it has changed.

@@ -35,6 +35,7 @@ pub(super) async fn run(
         status,
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
+        is_refused: Arc::default(),
         sink,
         unlooked: Arc::default(),
         stop: stop.clone(),

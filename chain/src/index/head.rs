@@ -1,7 +1,7 @@
 //! Follows the head of a chain: by polling, and by a WebSocket that announces new heads and logs of the contracts.
 //!
-//! A WebSocket message only triggers a request: events themselves are read over HTTP alone, so a WebSocket that lies or
-//! loses messages can only cause delay.
+//! A WebSocket message only triggers a request: events themselves and the times of blocks are read over HTTP alone, so
+//! a WebSocket that lies or loses messages can only cause delay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -57,11 +57,13 @@ const LOOK_AGE_MAX: Duration = Duration::from_secs(30);
 pub struct HeadStatus {
     /// The latest block.
     pub head: Option<BlockRef>,
-    /// The timestamp of the latest block, unix seconds.
+    /// The timestamp of the latest block at the last poll, unix seconds; 0 before the first one.
     pub head_time_s: u64,
-    /// The timestamp of the last block that appeared at the head between two observations,
-    /// and the time of the latter one.
+    /// The timestamp of the last block that appeared at the head between two polls, and the time of the latter one, or
+    /// the time at which a WebSocket announced this block.
     pub appeared: Option<(u64, Instant)>,
+    /// The number of the latest block at the last poll, and the time of that poll.
+    polled: Option<(u64, Instant)>,
     /// The time at which an endpoint last reported the head.
     pub seen: Option<Instant>,
     /// The highest block for which a log of a contract that is read has been announced.
@@ -72,32 +74,41 @@ pub struct HeadStatus {
     pub pushed: bool,
     /// The WebSockets that served another chain when they were last connected: the index of the URL, and the chain id.
     pub foreign_pushes: BTreeMap<usize, u64>,
-    /// The time at which a WebSocket last announced a head above the known one.
-    announced_at: Option<Instant>,
+    /// The last head above the known one that a WebSocket announced, and the time of that message.
+    announced: Option<(BlockRef, Instant)>,
     /// True if the WebSocket has announced a head that is not above the known one, and the chain was not polled since.
     pub(super) is_doubtful: bool,
 }
 
 impl HeadStatus {
-    fn update(&mut self, head: &BlockHeader, now: Instant) {
-        let is_recent = self.seen.is_some_and(|at| now.duration_since(at) <= LOOK_AGE_MAX);
-        if is_recent && self.head.is_some_and(|known| known.number < head.block.number) {
-            self.appeared = Some((head.time_s, now));
+    /// Updates the status with the head that the endpoint in use states.
+    fn poll(&mut self, head: &BlockHeader, now: Instant) {
+        let is_recent = |at: Instant| now.duration_since(at) <= LOOK_AGE_MAX;
+        let is_new = |number: u64| number < head.block.number;
+        if self.polled.is_some_and(|(number, at)| is_recent(at) && is_new(number)) {
+            let announced = self.announced.filter(|(block, _)| *block == head.block);
+            self.appeared = Some((head.time_s, announced.map_or(now, |(_, at)| at)));
         }
-        self.head = Some(head.block);
+        self.polled = Some((head.block.number, now));
         self.head_time_s = head.time_s;
+        self.update(head.block, now);
+    }
+
+    fn update(&mut self, head: BlockRef, now: Instant) {
+        self.head = Some(head);
         self.seen = Some(now);
         self.error = None;
     }
 
     /// Updates the status with a head that a WebSocket announces, if it is above the known one. Any other head has the
-    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself.
-    fn announce(&mut self, head: &BlockHeader, now: Instant) {
+    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself. The announced time is ignored,
+    /// because it would decide about contract wallets, and about this machine's clock.
+    fn announce(&mut self, head: BlockRef, now: Instant) {
         match self.head {
-            Some(known) if known.number >= head.block.number => self.is_doubtful = true,
+            Some(known) if known.number >= head.number => self.is_doubtful = true,
             _ => {
                 self.update(head, now);
-                self.announced_at = Some(now);
+                self.announced = Some((head, now));
             }
         }
     }
@@ -107,7 +118,7 @@ impl HeadStatus {
     fn announced_above(&mut self, newest: u64, now: Instant) -> Option<BlockRef> {
         let is_doubtful = std::mem::take(&mut self.is_doubtful);
         let is_fresh =
-            self.announced_at.is_some_and(|at| now.duration_since(at) < POLL_PUSHED_EVERY);
+            self.announced.is_some_and(|(_, at)| now.duration_since(at) < POLL_PUSHED_EVERY);
         let is_announced = self.pushed && is_fresh && !is_doubtful;
         self.head.filter(|head| is_announced && head.number > newest)
     }
@@ -210,7 +221,7 @@ impl HeadWatcher {
             Ok(head) => {
                 let (now, number) = (Instant::now(), head.block.number);
                 let announced = status.announced_above(number, now);
-                status.update(&head, now);
+                status.poll(&head, now);
                 let is_ahead = |other: &BlockRef| {
                     let own = NewestBlock { endpoint, number };
                     let is_late = lag.reason(own, other.number, now).is_some();
@@ -318,7 +329,7 @@ impl HeadWatcher {
             tokio::select! {
                 head = push.heads.recv() => match head {
                     Ok(head) => self.status.send_modify(|status| {
-                        status.announce(&head.header(None), Instant::now());
+                        status.announce(head.header(None).block, Instant::now());
                     }),
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
@@ -398,15 +409,15 @@ mod tests {
     fn a_websocket_announces_higher_heads_only() {
         let (mut status, now) = (HeadStatus::default(), Instant::now());
         let number = |status: &HeadStatus| status.head.map(|head| head.number);
-        status.announce(&block(7, 100), now);
+        status.announce(block(7, 100).block, now);
         assert_eq!(number(&status), Some(7));
         let later = now + Duration::from_secs(5);
         for old in [7, 6, 0] {
-            status.announce(&block(old, 100), later);
+            status.announce(block(old, 100).block, later);
             assert_eq!((number(&status), status.seen), (Some(7), Some(now)));
             assert!(std::mem::take(&mut status.is_doubtful), "the chain is polled");
         }
-        status.announce(&block(8, 101), later);
+        status.announce(block(8, 101).block, later);
         assert_eq!((number(&status), status.seen), (Some(8), Some(later)));
         assert!(!status.is_doubtful);
     }
@@ -415,12 +426,12 @@ mod tests {
     fn an_announced_head_that_no_endpoint_has_counts_for_a_moment() {
         let (mut status, now) =
             (HeadStatus { pushed: true, ..HeadStatus::default() }, Instant::now());
-        status.announce(&block(1_000_000, 100), now);
+        status.announce(block(1_000_000, 100).block, now);
         let number = |head: Option<BlockRef>| head.map(|head| head.number);
         assert_eq!(number(status.announced_above(7, now)), Some(1_000_000));
         assert_eq!(number(status.announced_above(1_000_000, now)), None, "the endpoint has it");
         assert_eq!(number(status.announced_above(7, now + POLL_PUSHED_EVERY)), None);
-        status.announce(&block(8, 100), now);
+        status.announce(block(8, 100).block, now);
         assert_eq!(
             number(status.announced_above(7, now)),
             None,
@@ -450,15 +461,38 @@ mod tests {
         let mut status = HeadStatus::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        status.update(&block(7, 100), at(0));
+        status.poll(&block(7, 100), at(0));
         assert_eq!(status.appeared, None, "it may be old");
-        status.update(&block(7, 100), at(30));
+        status.poll(&block(7, 100), at(30));
         assert_eq!(status.appeared, None, "it is the same one");
-        status.update(&block(8, 500), at(31));
+        status.poll(&block(8, 500), at(31));
         assert_eq!(status.appeared, Some((500, at(31))));
-        status.update(&block(9, 510), at(62));
+        status.poll(&block(9, 510), at(62));
         assert_eq!(status.appeared, Some((500, at(31))), "the chain was out of sight");
-        status.update(&block(10, 520), at(63));
+        status.poll(&block(10, 520), at(63));
         assert_eq!(status.appeared, Some((520, at(63))));
+    }
+
+    /// The time of the newest block decides when a contract wallet's answer is too late, and if this machine's clock is
+    /// ahead, so that nothing may be published.
+    #[test]
+    fn a_websocket_states_no_time() {
+        let (mut status, start) = (HeadStatus::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        status.poll(&block(7, 100), at(0));
+        status.announce(block(8, 9_000_000).block, at(1));
+        assert_eq!(status.head.map(|head| head.number), Some(8));
+        assert_eq!((status.head_time_s, status.appeared), (100, None));
+        status.poll(&block(8, 110), at(10));
+        assert_eq!(status.head_time_s, 110);
+        assert_eq!(
+            status.appeared,
+            Some((110, at(1))),
+            "the block was there when it was announced"
+        );
+        let other = BlockRef { number: 9, hash: B256::ZERO };
+        status.announce(other, at(11));
+        status.poll(&block(9, 120), at(20));
+        assert_eq!(status.appeared, Some((120, at(20))), "another block was announced");
     }
 }

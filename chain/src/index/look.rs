@@ -3,7 +3,7 @@
 //! Some providers serve a block before its logs, so for a moment the block seems to have no logs. Logs without
 //! sequence ids would then be lost for good. Therefore blocks read near the head are requested again from every
 //! endpoint once they are deeper, and are read again if an endpoint has more logs. Blocks further back get the
-//! second look as soon as they are read.
+//! second look once 64 more blocks are read.
 //!
 //! An endpoint may also invent logs or be on another branch. A log that only one endpoint shows is therefore a
 //! [`Claim`](super::claim::Claim), and every endpoint is asked for the receipts.
@@ -200,8 +200,9 @@ impl SecondLook {
         self.pages.len() >= PAGES_MAX
     }
 
-    /// Schedules second looks from this block on again, because another branch is read from there.
+    /// Schedules second looks from this block on again, because it is read again. A running look ends without a result.
     pub fn reopen(&mut self, first: u64) {
+        self.note_read(first);
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 

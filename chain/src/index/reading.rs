@@ -3,8 +3,10 @@
 mod handing_over;
 mod lagging;
 mod second_look;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
+use super::walk::{EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -45,6 +47,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
 const FEW_BLOCKS: u64 = 16;
+/// The time limit for an endpoint's answer about a block that is replaced near the head. Guess.
+const VOTE_MAX: Duration = Duration::from_secs(2);
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
 pub(super) struct PageReader {
@@ -55,6 +59,9 @@ pub(super) struct PageReader {
     filter: Filter,
     walk: Walk,
     batches: mpsc::Sender<NumberedBatch>,
+    /// The pass of the blocks that are read. It is behind the context's from the time at which the storing half finds
+    /// a gap until this half turns back: what is read meanwhile must not be stored.
+    pass: u64,
     /// The highest sequence id of this pass.
     last_sequence_id: SequenceId,
     gap: GapSearch,
@@ -65,9 +72,6 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
-    /// The endpoint's own head at the time when it last lacked a block below the announced head; `None` once it has
-    /// served all blocks below that head.
-    own_head: Option<u64>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
@@ -99,6 +103,7 @@ impl PageReader {
     ) -> Self {
         let stored = context.status.lock().stored.map(|block| block.number);
         Self {
+            pass: context.pass(),
             context,
             endpoints,
             head,
@@ -112,7 +117,6 @@ impl PageReader {
             unanswered: 0,
             last_page: None,
             served: None,
-            own_head: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             look: JoinSet::new(),
@@ -190,10 +194,32 @@ impl PageReader {
         match &status.error {
             Some(error) => self.context.stuck(error),
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
-            None => self.context.status.set_state(ReaderState::AtHead),
+            None if self.context.is_refused.load(Ordering::Acquire) => {}
+            None => match self.reason_above(status) {
+                Some(reason) => self.context.stuck(&reason),
+                None => self.context.status.set_state(ReaderState::AtHead),
+            },
         }
         let longest = if self.served.is_some() { SERVED_FOR } else { QUIET };
         self.changed(longest, gap_found).await;
+    }
+
+    /// Returns the reason for which nothing can be read while the head is far below the first unread block. That is no
+    /// state at the head: the events below are those of another chain, or of another time. Endpoints behind one URL may
+    /// differ by some blocks. The text does not name the head, which moves.
+    fn reason_above(&self, status: &HeadStatus) -> Option<String> {
+        let (head, unread) = (status.head?.number, self.walk.unread());
+        let read = unread.checked_sub(1).filter(|read| *read > head.saturating_add(NEAR))?;
+        Some(match unread == self.settings.first_block {
+            true => format!(
+                "the newest block of the chain is far below block {unread}, from which on its events are read: the \
+                 endpoints are behind, or the setting of the first block is wrong"
+            ),
+            false => format!(
+                "the newest block of the chain is far below block {read}, which was read before: the endpoints are \
+                 behind, or the chain was started anew"
+            ),
+        })
     }
 
     /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.
@@ -215,7 +241,8 @@ impl PageReader {
         blocks: &RangeInclusive<u64>,
         headers: Vec<u64>,
     ) -> bool {
-        if blocks.end() < &head.number {
+        let is_refused = self.context.is_refused.load(Ordering::Acquire);
+        if blocks.end() < &head.number && !is_refused {
             self.context.status.set_state(ReaderState::CatchingUp);
         }
         self.last_page = Some(Instant::now());
@@ -295,8 +322,9 @@ impl PageReader {
         let stored = self.context.status.lock().stored.map(|block| block.number);
         self.gap.note_page(giver.endpoint(), stored);
         let confirmed = self.confirm(&batch, giver).await;
-        let (Some(is_confirmed), true) = (confirmed, self.mark_bootstrapped(&mut batch).await)
-        else {
+        // The ids of events that are not stored must not count as the last ones.
+        let is_marked = confirmed.is_some() && self.mark_bootstrapped(&mut batch).await;
+        let (Some(is_confirmed), true) = (confirmed, is_marked) else {
             // The chain may be reorganised during the pause, so the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
@@ -308,7 +336,6 @@ impl PageReader {
         if self.served.is_none() {
             self.lag.note_going_on();
         }
-        self.own_head = self.own_head.filter(|_| !batch.is_at_head);
         self.context.status.lock().read = Some(batch.position.number);
         self.pass_on(batch, giver, is_confirmed).await
     }
@@ -429,15 +456,10 @@ impl PageReader {
                 return sleep(self.pauses.next()).await;
             }
         };
-        if let Some(fork) = self.walk.fork(&headers).filter(|fork| self.is_doubtful(fork))
-            && self.is_vouched_for(fork.replaced).await
+        if let Some(fork) = self.walk.fork(&headers).filter(|_| !self.is_moving)
+            && self.refuses(&fork).await
         {
-            self.context.stuck(
-                "endpoints contradict each other: one of them has replaced blocks, far below the head, that \
-                 another one has",
-            );
-            sleep(self.pauses.next()).await;
-            return self.endpoints.distrust("it is on another branch than other endpoints");
+            return;
         }
         let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
         let depth = self.walk.compared(&headers);
@@ -466,25 +488,59 @@ impl PageReader {
         }
     }
 
-    /// Returns true if other endpoints have to be asked before a reorganisation is accepted.
-    fn is_doubtful(&self, fork: &Fork) -> bool {
-        fork.is_deep() && !self.is_moving
+    /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
+    /// more endpoints have one near the head than another block at its height. The endpoint in use would otherwise
+    /// have stored events taken back by itself. Returns true if it is refused.
+    async fn refuses(&mut self, fork: &Fork) -> bool {
+        let is_deep = fork.is_deep();
+        if !is_deep && self.endpoints.hosts() == 1 {
+            return false;
+        }
+        let (having, lacking) = self.votes_on(fork).await;
+        let is_accepted = if is_deep { having == 0 } else { having <= lacking };
+        if is_accepted {
+            return false;
+        }
+        // Near the head, other endpoints may come to the new blocks a moment later.
+        let is_left = is_deep || self.turns.note_turn(self.walk.unread());
+        if is_left {
+            let reason =
+                "endpoints contradict each other: one of them has replaced blocks that others have";
+            self.context.stuck(reason);
+        }
+        sleep(self.pauses.next()).await;
+        if is_left {
+            self.endpoints.distrust("it is on another branch than other endpoints");
+        }
+        true
     }
 
-    /// Returns true if an endpoint still has this block.
-    async fn is_vouched_for(&self, block: BlockRef) -> bool {
+    /// Returns the number of endpoints, each host and port once, that have a replaced block, and of those that have
+    /// another one at its height.
+    async fn votes_on(&self, fork: &Fork) -> (usize, usize) {
+        let (block, endpoints) = (fork.replaced, &self.endpoints);
         let numbers = &[block.number];
-        let answers =
-            self.endpoints.each(|chain| async move { fetch::headers(&chain, numbers, None).await });
-        let has = |headers: Vec<BlockHeader>| headers.iter().any(|header| header.block == block);
-        answers.await.into_iter().filter_map(Result::ok).any(has)
+        let ask = |chain: Chain| async move { fetch::headers(&chain, numbers, None).await };
+        let answers = if fork.is_deep() {
+            endpoints.each(ask).await
+        } else {
+            endpoints.each_in_time(VOTE_MAX, ask).await
+        };
+        let mut votes = BTreeMap::new();
+        for (host, headers) in endpoints.display_urls().zip(answers) {
+            if let Some(header) = headers.ok().and_then(|headers| headers.first().copied()) {
+                *votes.entry(host).or_insert(false) |= header.block == block;
+            }
+        }
+        let having = votes.values().filter(|has| **has).count();
+        (having, votes.len() - having)
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
     /// or follow a gap, so the storing half drops them and their blocks are read again.
     fn begin_pass(&mut self) {
         self.last_sequence_id = SequenceId::NONE; // so the next batch looks up its first transaction
-        self.context.begin_pass();
+        self.pass = self.context.begin_pass();
         let mut status = self.context.status.lock();
         let stored = status.stored.map_or(self.settings.first_block, |block| block.number + 1);
         self.walk.rewind(stored);

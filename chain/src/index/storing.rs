@@ -28,6 +28,8 @@ pub(super) struct BatchWriter {
     expected: Option<(u64, u64)>,
     /// The first block without a second look, as the sink has noted it.
     noted: Option<u64>,
+    /// The last block with an event of the batch that the sink has refused; `None` once it is stored.
+    refused: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
     address: Address,
@@ -48,6 +50,7 @@ impl BatchWriter {
             gaps,
             expected: None,
             noted: None,
+            refused: None,
             endpoints,
             source: settings.source,
             address: settings.address,
@@ -116,12 +119,18 @@ impl BatchWriter {
             match stored {
                 Ok(()) => {
                     context.is_storing_stuck.store(false, Ordering::Release);
+                    // Earlier blocks are stored again. At the head, the chain has no such event any more.
+                    let is_open = |at: &u64| batch.position.number < *at && !batch.is_at_head;
+                    self.refused = self.refused.filter(is_open);
+                    context.is_refused.store(self.refused.is_some(), Ordering::Release);
                     self.note(&batch, began.elapsed());
                     return true;
                 }
                 Err(SinkError::Stop(reason)) => {
                     if let Some(doubt) = self.doubt(&batch).await {
                         context.is_storing_stuck.store(true, Ordering::Release);
+                        self.refused = last_event_block(&batch);
+                        context.is_refused.store(true, Ordering::Release);
                         context.stuck(&format!("{doubt}, and one of them: {reason}"));
                         if !is_confirmed {
                             self.endpoints.distrust("not all endpoints show its events");
@@ -142,6 +151,8 @@ impl BatchWriter {
                     return false;
                 }
                 Err(SinkError::Gap(reason)) => {
+                    self.refused = last_event_block(&batch);
+                    context.is_refused.store(true, Ordering::Release);
                     context.stuck(&reason);
                     context.status.lock().counts.gaps += 1;
                     self.read_again().await;
@@ -247,6 +258,10 @@ fn plain(mut event: IndexedEvent) -> IndexedEvent {
         *bootstrapped = false;
     }
     event
+}
+
+fn last_event_block(batch: &EventBatch) -> Option<u64> {
+    batch.events.last().map(|event| event.block.number)
 }
 
 fn payload_bytes(event: &IndexedEvent) -> u64 {

@@ -535,10 +535,11 @@ impl Walk {
         Some(fork.depth)
     }
 
-    /// Continues at an earlier block, because later blocks were not stored or are incomplete. Does nothing if `block`
-    /// is later than the current one.
+    /// Continues at an earlier block, because later blocks were not stored or are incomplete: they get another second
+    /// look. Does nothing if `block` is later than the current one.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
+        self.look.reopen(self.next);
         while self.blocks.back().is_some_and(|block| block.number >= self.next) {
             self.blocks.pop_back();
         }

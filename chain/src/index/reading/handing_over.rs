@@ -21,7 +21,7 @@ impl PageReader {
         giver: &Chain,
         is_confirmed: bool,
     ) -> bool {
-        let pass = self.context.pass();
+        let pass = self.pass;
         if let Some(last) = self.last_at_once(&batch) {
             let has_others = self.endpoints.has_other_than(giver);
             let rest = if has_others { batch.split_after(last) } else { None };
@@ -55,7 +55,7 @@ impl PageReader {
     /// Hands over held pages that are due, if another endpoint has their last block. Returns false when the storing
     /// half has ended.
     pub(super) async fn hand_over_empty(&mut self) -> bool {
-        let pass = self.context.pass();
+        let pass = self.pass;
         let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
         let due = self.empty.due(pass, is_stuck, Instant::now());
         let Some(DuePages { batch, giver, is_wanted }) = due else { return true };

@@ -22,11 +22,10 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
-    /// Returns the head from which the depth of blocks counts that wait for their second look. While the reader holds,
-    /// only further looks end that, so none is deferred.
+    /// Returns the head from which the depth of blocks counts that wait for their second look.
     pub(super) fn depth_head(&self, head: BlockRef) -> u64 {
         let read = self.walk.unread().saturating_sub(1);
-        served_depth(head.number, self.own_head.filter(|_| self.held.is_none()), read)
+        depth_head(head.number, read, self.held.is_some())
     }
 
     /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
@@ -38,7 +37,6 @@ impl PageReader {
         };
         if served.block.number < head.number {
             self.served = Some((served.block, Instant::now()));
-            self.own_head = Some(served.block.number);
             self.note_lag(served.block.number, head.number).await;
             return;
         }
@@ -81,24 +79,37 @@ impl PageReader {
     }
 }
 
-/// Returns the head from which the depth of blocks counts. The arguments are the announced head, the endpoint's own
-/// head if the endpoint does not serve the announced one, and the last block that was read.
+/// Returns the head from which the depth of blocks counts, given the announced one and the last block that was read.
 ///
-/// A head that is not served may be invented. Blocks are looked at once, so they must not count as deep before they
-/// are.
-fn served_depth(head: u64, own_head: Option<u64>, read: u64) -> u64 {
-    own_head.map_or(head, |own| own.max(read).min(head))
+/// An announced head may be invented. A look at blocks that have just been read would miss logs that come late, so
+/// blocks count as deep only below others that were read. While the reader holds, only further looks end that, so none
+/// is deferred.
+fn depth_head(head: u64, read: u64, is_held: bool) -> u64 {
+    if is_held { head } else { head.min(read) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::event_set::EventSet;
+    use crate::index::reading::tests::{block, reader};
 
     #[test]
-    fn no_block_is_deep_below_a_head_that_is_not_served() {
-        assert_eq!(served_depth(200, None, 100), 200, "the reader catches up");
-        assert_eq!(served_depth(1_000_000, Some(120), 100), 120);
-        assert_eq!(served_depth(1_000_000, Some(120), 130), 130, "another endpoint goes on");
-        assert_eq!(served_depth(125, Some(120), 130), 125);
+    fn blocks_count_as_deep_below_what_was_read_unless_the_reader_holds() {
+        assert_eq!(depth_head(1_000_000, 100, false), 100);
+        assert_eq!(depth_head(90, 100, false), 90);
+        assert_eq!(depth_head(1000, 100, true), 1000);
+    }
+
+    /// A look at blocks that have just been read finds no logs that come late, and they get no other one.
+    #[tokio::test]
+    async fn a_head_that_is_only_announced_has_no_block_looked_at_early() {
+        let mut reader = reader();
+        for number in 0..100 {
+            reader.walk.look().read(number, EventSet::default());
+        }
+        let depth_head = reader.depth_head(block(1_000_000));
+        let due = reader.walk.look().due(depth_head, 100);
+        assert_eq!(due.map(|due| due.blocks), Some(0..=35));
     }
 }

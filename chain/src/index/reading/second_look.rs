@@ -206,68 +206,14 @@ impl PageReader {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
-    use alloy::primitives::{Address, B256};
-    use hawser_proto::SequenceId;
-    use tokio::sync::{mpsc, watch};
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::endpoints::Endpoints;
-    use crate::index::context::ReaderContext;
-    use crate::index::event::EventSource;
-    use crate::index::head::HeadStatus;
-    use crate::index::sink::{Sink, SinkError};
-    use crate::index::status::StatusCell;
-    use crate::index::walk::{EventBatch, Walk, WalkSettings};
+    use crate::index::reading::tests::{block, reader};
     use crate::send::RequestError;
 
     const HEAD: BlockRef = block(1000);
-
-    /// A sink that no test reaches.
-    struct NoSink;
-
-    impl Sink for NoSink {
-        fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-            Ok(None)
-        }
-
-        fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
-            Ok(SequenceId::NONE)
-        }
-
-        fn store(&self, _batch: &EventBatch) -> Result<(), SinkError> {
-            Ok(())
-        }
-    }
-
-    const fn block(number: u64) -> BlockRef {
-        BlockRef { number, hash: B256::ZERO }
-    }
-
-    /// Returns a reader of two endpoints that has read and stored the blocks up to 99.
-    fn reader() -> PageReader {
-        let (source, address) = (EventSource::NodeRegistry, Address::ZERO);
-        let settings =
-            WalkSettings { source, address, first_block: 0, page_blocks: 10, confirmations: 0 };
-        let context = ReaderContext {
-            name: source.label(),
-            status: StatusCell::new(source, address),
-            pass: Arc::default(),
-            is_storing_stuck: Arc::default(),
-            sink: Arc::new(NoSink),
-            unlooked: Arc::default(),
-            stop: watch::channel(()).1,
-        };
-        context.status.lock().stored = Some(block(99));
-        let urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(str::to_owned);
-        let endpoints = Endpoints::new("app", &urls, 1).unwrap();
-        let heads = watch::channel(HeadStatus::default()).1;
-        let walk = Walk::new(settings.clone(), Some(block(99)));
-        let (last, batches) = (SequenceId::NONE, mpsc::channel(1).0);
-        PageReader::new(context, endpoints, heads, settings, walk, last, batches)
-    }
 
     /// Has a reader stop for a block below 100, and begin the next look at it, which then ends without an answer.
     fn hold(reader: &mut PageReader) {
