@@ -95,6 +95,24 @@ async fn a_peer_that_the_operator_keeps_apart_is_not_reported() {
     follower.stop().await;
 }
 
+/// Each attempt to reach it ends at a setting of this node, such as the one about peers without TLS.
+#[tokio::test]
+async fn a_peer_that_this_node_does_not_dial_is_not_reported() {
+    let follower = Follower::start(common::store());
+    let (source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    drop(source);
+    for _ in 0..20 {
+        follower.replication.note_not_dialled(SOURCE);
+        pass(&follower, 60).await;
+        assert_eq!(accused(&follower), []);
+    }
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
 #[tokio::test]
 async fn a_node_that_reaches_no_one_reports_no_one() {
     let follower = Follower::start(common::store());

@@ -244,6 +244,12 @@ impl Replication {
         self.state.ports.registry.borrow().node(originator).map(|it| it.public_key)
     }
 
+    /// Notes that this node does not dial an address of a peer, by a rule or a setting of its own. The peer is not
+    /// reported for a silence that is not its own.
+    pub fn note_not_dialled(&self, peer: OriginatorId) {
+        self.state.liveness.note_not_dialled(peer, tokio::time::Instant::now().into_std());
+    }
+
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
     /// peer is not reported for a silence that is not its own.
     pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
