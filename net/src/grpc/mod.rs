@@ -60,8 +60,8 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     let mut membership = OwnMembership::new(net.identity.own, net.identity.registry.clone());
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
-    // The end of the pause after a violation. It holds for calls alone: what answers them has proved no id, and must not
-    // keep out the peer that proves its id over QUIC.
+    // The end of the pause after a violation. It holds for calls alone: what answers them has proved no id, and must
+    // not keep out the peer that proves its id over QUIC.
     let mut quiet_until = None;
     loop {
         net.sessions.wait_for_together(peer).await;

@@ -438,10 +438,10 @@ struct CommitCounts {
 }
 
 impl CommitCounts {
-    /// Counts the changes. Logs each range that is marked missing, and one line for all envelopes that break a rule.
+    /// Counts the changes. Logs ranges that are marked missing, and one line for all envelopes that break a rule.
     fn of(state: &ReplicationState, changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
-        let mut first = None;
+        let (mut first, now) = (None, tokio::time::Instant::now().into_std());
         for change in changes {
             match change {
                 Change::Append(LogEntry { id, validity, .. }) => {
@@ -453,8 +453,7 @@ impl CommitCounts {
                 }
                 Change::Skip { originator, from, through, reason } => {
                     if *reason == SkipReason::Missing {
-                        tracing::warn!(originator_id = %originator, %from, %through, "no peer has these envelopes: they are marked \
-                            missing");
+                        state.fault_lines.name_missing(now, *originator, (*from, *through));
                         counts.missing += through.0 - from.0 + 1;
                     }
                 }
@@ -462,7 +461,6 @@ impl CommitCounts {
         }
         // One line for a commit, and few in a minute: an originator can fill it with such envelopes, and the disk with
         // lines about each.
-        let now = tokio::time::Instant::now().into_std();
         if let Some((id, rule)) = first
             && let Some(left_out) = state.fault_lines.count(now, id.originator, "invalid")
         {
