@@ -6,7 +6,7 @@ use std::ops::{AddAssign, SubAssign};
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, SkipReason, Validity,
+    Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, Mark, SkipReason, Validity,
 };
 
 use super::conflicts;
@@ -510,6 +510,7 @@ fn compare<'a>(
         unreadable = conflicts::record_conflicts(state, &sent, conflicting, gives_up)?;
         Ok(())
     };
+    let fills = fills_missing(state, &sent);
     let done = state.store.commit_around_conflicts(&changes, gives_up, record);
     watch.unread_comparisons = match &done {
         Ok(_) => 0,
@@ -517,6 +518,9 @@ fn compare<'a>(
         Err(_) => watch.unread_comparisons,
     };
     let left_out = done?;
+    if let Some((_, entry)) = sent.first().filter(|_| fills) {
+        state.found.lock().insert(entry.id.originator);
+    }
     if is_last && unreadable > 0 {
         state.unreadable.note_wait();
     }
@@ -525,6 +529,13 @@ fn compare<'a>(
     }
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
+}
+
+/// Returns true if one of these envelopes is for a place that is marked missing.
+fn fills_missing(state: &ReplicationState, sent: &[(OriginatorId, &LogEntry)]) -> bool {
+    let snapshot = state.store.snapshot();
+    let mut marks = sent.iter().map(|(_, entry)| snapshot.mark(entry.id));
+    marks.any(|mark| matches!(mark, Ok(Some(Mark::Missing { .. }))))
 }
 
 #[cfg(test)]
