@@ -13,9 +13,10 @@ pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
 
 /// Takes `host:port` out of an `http` or `https` URL, with the scheme's default port.
 pub(crate) fn of_url(url: &str) -> Option<String> {
-    let (rest, default_port) = match url.split_once("://")? {
-        ("http", rest) => (rest, 80),
-        ("https", rest) => (rest, 443),
+    let (scheme, rest) = url.split_once("://")?;
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
         _ => return None,
     };
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -38,6 +39,7 @@ mod tests {
             ("http://node.example:5050", Some("node.example:5050")),
             ("https://node.example/path?x", Some("node.example:443")),
             ("http://10.0.0.1", Some("10.0.0.1:80")),
+            ("HTTPS://node.example", Some("node.example:443")),
             ("http://[::1]:5050/", Some("[::1]:5050")),
             ("https://[::1]", Some("[::1]:443")),
             ("http://user@node.example:1", Some("node.example:1")),

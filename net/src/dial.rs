@@ -61,7 +61,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
             }
             Err(error) => {
                 tracing::debug!(node_id = %peer, ?addresses, %error, "no session with the peer");
-                net.failures.not_reached(peer, &error);
+                net.note_not_reached(peer, &error);
                 if error.is_lasting() {
                     long_pause(rand::random())
                 } else {

@@ -31,15 +31,15 @@ pub(crate) struct EmptyFrames(Mutex<BTreeMap<OriginatorId, EmptyFrameAllowance>>
 
 /// The frames without envelopes that one peer may still send, over all its connections. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct EmptyFrameAllowance(Arc<Mutex<FramesLeft>>);
+pub(crate) struct EmptyFrameAllowance(Arc<Mutex<EventsLeft>>);
 
-/// The frames that may still come: a number at once, and one more after each interval.
+/// The events that a peer may still cause: a number at once, and one more after each interval.
 #[derive(Debug)]
-pub(crate) struct FramesLeft {
+pub(crate) struct EventsLeft {
     left: u32,
     most: u32,
     every: Duration,
-    /// The time up to which frames were added.
+    /// The time up to which events were added.
     filled_at: Instant,
 }
 
@@ -53,7 +53,7 @@ impl EmptyFrames {
 
 impl EmptyFrameAllowance {
     fn new(now: Instant) -> Self {
-        let left = FramesLeft::new(UNEXPLAINED_MAX, UNEXPLAINED_EVERY, now);
+        let left = EventsLeft::new(UNEXPLAINED_MAX, UNEXPLAINED_EVERY, now);
         Self(Arc::new(Mutex::new(left)))
     }
 
@@ -78,18 +78,18 @@ impl EmptyFrameAllowance {
     }
 }
 
-impl FramesLeft {
-    /// Begins with `most` frames, which is also the most at any time. One is added after each `every`, which is not 0.
+impl EventsLeft {
+    /// Begins with `most` events, which is also the most at any time. One is added after each `every`, which is not 0.
     pub(crate) fn new(most: u32, every: Duration, now: Instant) -> Self {
         Self { left: most, most, every, filled_at: now }
     }
 
-    /// Adds frames.
-    pub(crate) fn add(&mut self, frames: u32) {
-        self.left = self.left.saturating_add(frames).min(self.most);
+    /// Adds events.
+    pub(crate) fn add(&mut self, events: u32) {
+        self.left = self.left.saturating_add(events).min(self.most);
     }
 
-    /// Takes one frame. Returns false if none is left.
+    /// Takes one event. Returns false if none is left.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.fill(now);
         let left = self.left.checked_sub(1);
@@ -99,10 +99,10 @@ impl FramesLeft {
 
     fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at);
-        let frames = passed.as_nanos() / self.every.as_nanos();
-        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
-        self.filled_at += self.every.saturating_mul(frames);
-        self.add(frames);
+        let events = passed.as_nanos() / self.every.as_nanos();
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        self.filled_at += self.every.saturating_mul(events);
+        self.add(events);
     }
 }
 

@@ -27,6 +27,9 @@ use crate::streams::SentStream;
 /// Upper bound of a batch in bytes; a peer may request less. A guess: bounds memory per strand and keeps the
 /// overhead of a frame negligible.
 const BATCH_BYTES_MAX: u32 = 1024 * 1024;
+/// Bytes of a page that is read for shorter batches. A guess: each read of the log begins with a search, which is then a
+/// small part of it.
+const PAGE_BYTES_MIN: u32 = 64 * 1024;
 /// Strands that are sent to one peer at a time. Equals the peer's stream limit in
 /// [`crate::transport`].
 const STRANDS_MAX: usize = 1024;
@@ -90,14 +93,17 @@ impl StrandSenders {
             up_to => StrandPart::Items(up_to),
         };
         let bytes_max = want.bytes_max.clamp(1, BATCH_BYTES_MAX);
+        let page_bytes = bytes_max.max(PAGE_BYTES_MIN);
         let reader = self.replication.reader(
             want.originator,
             want.after,
             part,
-            usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            usize::try_from(page_bytes).unwrap_or(usize::MAX),
             self.reads.clone(),
         )?;
-        let reader = if self.features.has(FEATURE_PREFIXES) { reader.proving() } else { reader };
+        // The proof is that of a page, and is to be that of a batch.
+        let proves = self.features.has(FEATURE_PREFIXES) && page_bytes == bytes_max;
+        let reader = if proves { reader.proving() } else { reader };
         self.started += 1;
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());
         self.strands.insert(want.originator, SenderHandle { serial, stop });

@@ -64,6 +64,15 @@ impl NetState {
         self.private.networks(self.identity.registry.borrow().node(self.identity.own))
     }
 
+    /// Records an attempt to reach a peer that ended without a session. A peer that this node does not dial is not
+    /// silent.
+    pub(crate) fn note_not_reached(&self, peer: OriginatorId, why: &SessionError) {
+        self.failures.not_reached(peer, why);
+        if let SessionError::NotDialled(_) = why {
+            self.replication.note_not_dialled(peer);
+        }
+    }
+
     /// Runs a session with a proven peer until its connection ends, within a span that names the peer
     /// and the direction of the connection.
     pub(crate) async fn run_session(&self, proven: ProvenConnection) {

@@ -14,12 +14,18 @@ use tokio::sync::watch;
 
 use crate::announced::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
+use crate::empty_frames::EventsLeft;
 use crate::handshake::ProvenConnection;
 use crate::streams::close_code;
 
 /// Two connections that come up within this time count as dialled at once. A later one means that its
 /// dialler has lost the earlier. Guessed: longer than a handshake on the worst link.
 const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Sessions that a peer may begin at once, and the time after which it may begin one more. Specified in
+/// `docs/protocol/replication.md`. Each has every strand ask the peer anew, and writes two lines into the log.
+const BEGUN_MAX: u32 = 16;
+const BEGUN_EVERY: Duration = Duration::from_secs(1);
 
 /// All sessions of this node. Clones share the table.
 #[derive(Clone)]
@@ -38,6 +44,8 @@ struct SessionTable {
     quiet_until: HashMap<OriginatorId, Instant>,
     /// Peers that have broken a rule. Bounded as the others.
     violations: HashMap<OriginatorId, ViolationPauses>,
+    /// The sessions that each peer may still begin. Bounded as the others.
+    to_begin: HashMap<OriginatorId, EventsLeft>,
     /// Peers that the operator keeps this node apart from, until these times. The operator names nodes of the registry.
     apart: HashMap<OriginatorId, Instant>,
     admitted: u64,
@@ -300,6 +308,13 @@ impl SessionTable {
         self.apart.get(&peer).copied().filter(|until| *until > now)
     }
 
+    /// Returns true if a peer, which has proved its id, may begin a session now, and counts that session. An address has
+    /// a bound of its own before the proof, and a peer may have many.
+    fn may_begin(&mut self, peer: OriginatorId, now: Instant) -> bool {
+        let fresh = || EventsLeft::new(BEGUN_MAX, BEGUN_EVERY, now);
+        self.to_begin.entry(peer).or_insert_with(fresh).take(now)
+    }
+
     fn admit(&mut self, proven: &ProvenConnection, now: Instant) -> Result<u64, CloseCode> {
         let peer = proven.peer;
         if self.is_closing {
@@ -312,10 +327,13 @@ impl SessionTable {
             return Err(CloseCode::Busy);
         }
         self.quiet_until.remove(&peer);
+        if self.current.get(&peer).is_some_and(|it| !it.gives_way(proven.dialler, now)) {
+            return Err(CloseCode::Duplicate);
+        }
+        if !self.may_begin(peer, now) {
+            return Err(CloseCode::Busy);
+        }
         if let Some(current) = self.current.get(&peer) {
-            if !current.gives_way(proven.dialler, now) {
-                return Err(CloseCode::Duplicate);
-            }
             current.connection.close(close_code(CloseCode::Duplicate), b"");
         }
         self.admitted += 1;
@@ -359,6 +377,20 @@ mod tests {
             now += pause;
         }
         assert_eq!(avoid(OriginatorId(300), now), Duration::from_secs(10));
+    }
+
+    /// Played by a registered node that connects from many addresses, or by two processes with one key.
+    #[test]
+    fn a_peer_that_connects_again_and_again_begins_few_sessions() {
+        let (mut table, start) = (SessionTable::default(), Instant::now());
+        let mut begun = |peer: u32, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            (0..1_000).filter(|_| table.may_begin(OriginatorId(peer), now)).count()
+        };
+        assert_eq!(begun(200, 0), 16);
+        assert_eq!(begun(300, 0), 16, "another peer has its own");
+        assert_eq!(begun(200, 10), 10);
+        assert_eq!(begun(200, 3_600), 16, "no more than at first");
     }
 
     #[tokio::test]

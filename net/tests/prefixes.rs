@@ -55,15 +55,22 @@ async fn a_long_backlog_is_shown_by_its_checkpoint_and_verified_behind() {
     assert_eq!(other.replication.counters().verified_behind.get(), 0);
 }
 
-/// Bytes of a batch with a few envelopes.
-const BYTES_MAX: u32 = 2_000;
+/// Bytes of the shortest batch that comes with a proof.
+const BYTES_MAX: u32 = 64 * 1024;
+/// Envelopes of more than two such batches.
+const PLACES: u64 = 1_000;
 
-async fn strand(address: std::net::SocketAddr, features: u64, bytes_max: u32) -> Vec<DataFrame> {
+async fn strand(
+    address: std::net::SocketAddr,
+    features: u64,
+    bytes_max: u32,
+    places: u64,
+) -> Vec<DataFrame> {
     let mut peer = RawPeer::connect(address).await;
     peer.features = features;
     let (own, origin) = (OriginatorId(300), OriginatorId(100));
     peer.prove(own, &key(own), origin).await;
-    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(30)));
+    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(places)));
     peer.say(ControlFrame::Want(WantFrame { originator: origin, after, up_to, bytes_max })).await;
     peer.read_strand().await
 }
@@ -73,9 +80,10 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
     let mut network = Network::new();
     network.register(OriginatorId(300), UNREACHABLE);
     let origin = network.start(100);
-    let signed = fill(&origin, 30).await;
+    let signed = fill(&origin, PLACES).await;
     let address = origin.endpoint.local_addr();
-    let frames = strand(address, FEATURE_CHECKPOINTS | FEATURE_PREFIXES, BYTES_MAX).await;
+    let all = FEATURE_CHECKPOINTS | FEATURE_PREFIXES;
+    let frames = strand(address, all, BYTES_MAX, PLACES).await;
     let (mut held, mut prefixes) = (Vec::<Bytes>::new(), Vec::new());
     for frame in &frames {
         match frame {
@@ -94,10 +102,12 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
         let root = origin.engine.store().snapshot().root(origin.id, prefix.size).unwrap();
         assert_eq!(prefix.begins_with(root), Ok(()));
     }
-    // Older peers would take one for a violation, and of what fits one batch nothing is gained.
+    // Older peers would take one for a violation; of what fits one batch nothing is gained, and a page of short ones
+    // has one proof.
     let without = [
-        strand(address, FEATURE_CHECKPOINTS, BYTES_MAX).await,
-        strand(address, FEATURE_CHECKPOINTS | FEATURE_PREFIXES, 100 * BYTES_MAX).await,
+        strand(address, FEATURE_CHECKPOINTS, BYTES_MAX, PLACES).await,
+        strand(address, all, BYTES_MAX, 30).await,
+        strand(address, all, 2_000, PLACES).await,
     ];
     for frames in without {
         assert!(!frames.iter().any(|it| matches!(it, DataFrame::Prefix(_))));

@@ -1,6 +1,8 @@
 //! One session for each peer, and no more of anything than there is room for.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::common::envelopes::{envelope, key};
@@ -9,6 +11,13 @@ use crate::common::raw::RawPeer;
 use hawser_net::{PeerError, PeerTransport, PrivatePeers};
 use hawser_proto::frame::{ClockFrame, CloseCode, ControlFrame, MAX_CLOCK_ENTRIES};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 const PEER: OriginatorId = OriginatorId(300);
 /// An address of this machine, with a port that the system chooses.
@@ -245,4 +254,45 @@ async fn a_node_at_a_public_address_dials_a_private_one_only_if_its_operator_say
             node.stop().await;
         }
     }
+}
+
+/// An API without any method.
+#[derive(Clone)]
+struct EmptyApi;
+
+impl NamedService for EmptyApi {
+    const NAME: &'static str = "none";
+}
+
+impl Service<Request<Body>> for EmptyApi {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        std::future::ready(Ok(Status::unimplemented("").into_http()))
+    }
+}
+
+/// Played by a balancer in front of the peer, or by a host on the way to its URL. Neither knows the peer's key.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_over_grpc_keeps_out_no_peer_that_proves_its_id() {
+    let listener = tokio::net::TcpListener::bind(UNBOUND).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = Server::builder().add_service(EmptyApi);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let mut network = Network::new();
+    network.transport = PeerTransport::Auto;
+    network.urls.insert(PEER, url);
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let refused = || node.endpoint.counters().refused(PeerError::NoMethod);
+    eventually("what answers at its URL is refused", || refused() > 0).await;
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let _strand = peer.answer(300, &[envelope(PEER, 1)]).await;
+    node.wait_for(300, 1).await;
 }

@@ -242,6 +242,30 @@ async fn a_peer_that_wants_every_strand_and_reads_nothing_fills_bounded_memory()
     assert_eq!(read_all(&hostile).await, all, "it is served when it reads");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn short_batches_do_not_cost_a_read_each() {
+    const PLACES: usize = 40;
+    let (store, originator) = (empty_store(OriginatorId(100)), strand(0));
+    for place in 1..=PLACES {
+        let id = EnvelopeId::new(originator, SequenceId(place as u64));
+        let (bytes, validity) = (Bytes::from(vec![7; 9]), Validity::Invalid(InvalidRule(1)));
+        store.commit(&[Change::Append(LogEntry { id, bytes, validity, facts: None })]).unwrap();
+    }
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start_on(store, "127.0.0.1:0");
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(PLACES as u64)));
+    peer.say(ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max: 1 })).await;
+    let frames = timeout(WAIT_MAX, peer.read_strand()).await.expect("the want has an end");
+    let batches = frames.iter().filter_map(|frame| match frame {
+        DataFrame::Batch(batch) => Some(batch.len()),
+        _ => None,
+    });
+    assert_eq!(batches.collect::<Vec<_>>(), [1; PLACES]);
+    assert_eq!(pages_read(&node.engine), 1);
+}
+
 /// A log with every other place of a strand up to 5.
 fn store_with_gaps() -> Store {
     let store = empty_store(OriginatorId(100));

@@ -14,7 +14,8 @@
 //!
 //! A node that is itself cut off, that has slept, or whose clock is wrong reports no other node: the fault is its own.
 //! It takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
-//! connections with, for a broken rule or by an order of its operator.
+//! connections with, for a broken rule or by an order of its operator, and for one that it does not dial: a node that
+//! was sent no request has left none without an answer.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ const LAG_MAX: Duration = Duration::from_secs(10);
 /// Time for which the lag is above that, after which the node is slow. Specified (same page).
 const SLOW_AFTER: Duration = Duration::from_secs(60);
 /// Time for which the silence of another node proves nothing after this node had a fault itself, disconnected the other
-/// node, or kept it apart. Equal to the longest pause between two attempts to reach a peer.
+/// node, did not dial it, or kept it apart. Equal to the longest pause between two attempts to reach a peer.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Pause between two looks that shows that this node has slept. Equal to the silence that is a fault of others.
 const SLEPT_AFTER: Duration = Duration::from_secs(10);
@@ -56,6 +57,8 @@ pub struct OtherNode {
     pub held: SequenceId,
     /// The last time that this node ended the connection, for a rule that the other one broke.
     pub sent_away_at: Option<Instant>,
+    /// The last time that this node did not dial an address of it, by a rule or a setting of its own.
+    pub not_dialled_at: Option<Instant>,
     /// The last time that it had claimed envelopes of its strand, was asked for them, and had sent nothing.
     pub stalled_at: Option<Instant>,
     /// The time until which the operator keeps this node apart from the other one, if the operator named a time.
@@ -148,7 +151,7 @@ impl WatchedNode {
         } else if let Some(at) = other.lost_at {
             self.silent_since = self.silent_since.max(at);
         }
-        if let Some(at) = other.sent_away_at {
+        for at in [other.sent_away_at, other.not_dialled_at].into_iter().flatten() {
             self.silent_since = self.silent_since.max(at + SETTLE);
         }
         if other.apart_until.is_some_and(|until| now < until) {

@@ -179,6 +179,19 @@ fn a_node_that_was_sent_away_is_not_called_silent_for_it() {
     assert!(!watching.run(80).is_empty(), "and if it does not come back, it is");
 }
 
+/// Its URL has no TLS, for example, and this node's operator has not allowed such peers. Attempts are up to a minute
+/// apart, with three seconds for QUIC before each.
+#[test]
+fn a_node_that_this_one_does_not_dial_is_not_called_silent_for_it() {
+    let mut watching = Watching::settled();
+    watching.cut(&[300]);
+    for _ in 0..20 {
+        watching.other(300).not_dialled_at = Some(watching.now);
+        assert_eq!(watching.run(65), []);
+    }
+    assert!(!watching.run(80).is_empty(), "and if it is dialled and does not answer, it is");
+}
+
 #[test]
 fn a_node_that_the_operator_keeps_apart_is_not_called_silent_for_it() {
     let mut watching = Watching::settled();

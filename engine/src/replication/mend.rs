@@ -153,6 +153,11 @@ impl MendSearch {
 
     /// Handles the response of a peer, whose signatures have been checked.
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
+        let is_awaited = self.awaits(response.peer, response.request);
+        if let Some(open) = self.open.as_mut().filter(|_| is_awaited && response.items.is_empty()) {
+            // Bytes of a long envelope have arrived: over a slow link it takes longer than a peer may send nothing.
+            open.until = open.ends_at.min(now + ANSWER_WITHIN);
+        }
         for item in response.items {
             let Some(open) = self.open.as_mut() else { return };
             if (open.peer, open.request) != (response.peer, response.request) {

@@ -1,9 +1,11 @@
 //! Reports about nodes that do not answer: a whole engine whose peers the test plays, on a clock that jumps from timer
 //! to timer.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hawser_engine::ports::NodeRecord;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::misbehavior::report::ReportedFailure;
@@ -12,8 +14,8 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{ReportClass, StoredReport};
 
-use crate::common::{self, NODE};
-use crate::follow::{Follower, OTHER, SOURCE, strand};
+use crate::common::{self, NODE, record};
+use crate::follow::{Follower, OTHER, SOURCE, key, strand};
 
 /// Lets so much time pass, by both clocks. That of the runtime is paused: it jumps while nothing is at work.
 async fn pass(follower: &Follower, seconds: u32) {
@@ -92,6 +94,44 @@ async fn a_peer_that_the_operator_keeps_apart_is_not_reported() {
     assert_eq!(accused(&follower), [], "it may be on its way");
     pass(&follower, 50).await;
     assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
+/// Each attempt to reach it ends at a setting of this node, such as the one about peers without TLS.
+#[tokio::test]
+async fn a_peer_that_this_node_does_not_dial_is_not_reported() {
+    let follower = Follower::start(common::store());
+    let (source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    drop(source);
+    for _ in 0..20 {
+        follower.replication.note_not_dialled(SOURCE);
+        pass(&follower, 60).await;
+        assert_eq!(accused(&follower), []);
+    }
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
+/// Its record has no URL that nodes call. It may dial others.
+#[tokio::test]
+async fn a_node_without_an_address_is_not_reported() {
+    let other = |id: OriginatorId, http_address: Option<String>| NodeRecord {
+        id,
+        public_key: key(id).public_key(),
+        owner: key(id).public_key().address(),
+        http_address,
+        ..record()
+    };
+    let url = record().http_address;
+    let registry = [record(), other(OTHER, url), other(SOURCE, None)].into_iter().collect();
+    let follower = Follower::start_with(common::store(), Arc::new(registry));
+    let _other = follower.connect(OTHER, &[]);
+    tokio::time::pause();
+    pass(&follower, 600).await;
+    assert_eq!(accused(&follower), []);
     follower.stop().await;
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
-use hawser_storage::{Change, LogEntry, Mark, SkipReason, Store, Validity};
+use hawser_storage::{
+    Change, Evidence, EvidenceTime, LogEntry, Mark, Misbehavior, SkipReason, Store, Validity,
+};
 
 use crate::common::{self, START_NS};
 use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
@@ -114,5 +116,38 @@ async fn a_place_below_many_others_that_no_peer_holds_has_its_turn() {
     };
     tokio::time::timeout(Duration::from_secs(7_200), asked).await.expect("it has its turn");
     tokio::time::resume();
+    follower.stop().await;
+}
+
+/// A relay had left them out while their node restarted. On a clock that only moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
+    let store = copied();
+    let (at, envelopes) = (EnvelopeId::new(SOURCE, SequenceId(4)), strand(SOURCE, &[1, 4]));
+    let claim = Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes };
+    store.record_evidence(START_NS.unsigned_abs(), &[claim]).unwrap();
+    let claims = || {
+        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        all.len()
+    };
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (4, None));
+    assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+    let found =
+        |place| vec![StrandItem::Envelope(envelope(SOURCE, place, "true")), StrandItem::End];
+    source.answer(found(3)).await;
+    let held = strand(SOURCE, &[1, 3, 4]);
+    follower.until("one is found", || follower.held(SOURCE) == held).await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert_eq!(claims(), 1, "the other one is missing still");
+    let mut other = follower.connect(OTHER, &[]);
+    assert_eq!(other.want(SOURCE).await, (1, Some(2)));
+    other.answer(found(2)).await;
+    let whole = strand(SOURCE, &[1, 2, 3, 4]);
+    follower.until("the other one is found", || follower.held(SOURCE) == whole).await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    follower.until("the claim ends", || claims() == 0).await;
     follower.stop().await;
 }

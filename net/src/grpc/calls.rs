@@ -76,8 +76,10 @@ impl WantCall {
         if self.was_silent && !self.first_pages(&mut feed).await? {
             return Ok(());
         }
-        let began = Instant::now();
-        let (mut stream, mut next) = match self.open(feed.position()).await {
+        let (began, want) = (Instant::now(), (self.want.originator, self.request));
+        // A long message over a slow link takes longer than a source may show nothing.
+        let opening = self.arrived.told_to(&self.sink, want, self.open(feed.position()));
+        let (mut stream, mut next) = match opening.await {
             Ok((stream, Some(first))) => (stream, Some(first)),
             Ok((_, None)) => return self.end(&feed).await,
             Err(PeerCallError::TooManyLong) => {
@@ -103,7 +105,7 @@ impl WantCall {
             if !self.hand_over(&mut feed, envelopes).await? {
                 return Ok(());
             }
-            next = match stream.next().await {
+            next = match self.arrived.told_to(&self.sink, want, stream.next()).await {
                 Err(
                     PeerCallError::Failed(error)
                     | PeerCallError::Answered(error)

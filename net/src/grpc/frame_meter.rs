@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::call_error::PeerCallError;
 use crate::counters::PeerError;
-use crate::empty_frames::FramesLeft;
+use crate::empty_frames::EventsLeft;
 
 /// Lengths of a frame's head, and of what the caller sends before its first frame (RFC 9113 §3.4, §4.1).
 const HEAD_LEN_BYTES: usize = 9;
@@ -127,8 +127,8 @@ struct FrameMeter {
     sent: FrameHeads,
     /// Heads that have come of the response to each open call, by its stream. This node's calls bound their number.
     heads: BTreeMap<u32, u8>,
-    frames: FramesLeft,
-    answered_frames: FramesLeft,
+    frames: EventsLeft,
+    answered_frames: EventsLeft,
 }
 
 impl FrameMeter {
@@ -137,8 +137,8 @@ impl FrameMeter {
             received: FrameHeads::after(0),
             sent: FrameHeads::after(PREFACE_LEN_BYTES),
             heads: BTreeMap::new(),
-            frames: FramesLeft::new(FRAMES_MAX, FRAME_EVERY, now),
-            answered_frames: FramesLeft::new(ANSWERED_FRAMES_MAX, ANSWERED_FRAME_EVERY, now),
+            frames: EventsLeft::new(FRAMES_MAX, FRAME_EVERY, now),
+            answered_frames: EventsLeft::new(ANSWERED_FRAMES_MAX, ANSWERED_FRAME_EVERY, now),
         }
     }
 

@@ -60,6 +60,9 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     let mut membership = OwnMembership::new(net.identity.own, net.identity.registry.clone());
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
+    // The end of the pause after a violation. It holds for calls alone: what answers them has proved no id, and must
+    // not keep out the peer that proves its id over QUIC.
+    let mut quiet_until = None;
     loop {
         net.sessions.wait_for_together(peer).await;
         if net.sessions.has(peer) {
@@ -72,7 +75,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
                 () = sleep(QUIC_FIRST) => {}
             }
         }
-        if let Some(until) = net.sessions.avoided_until(peer) {
+        if let Some(until) = net.sessions.avoided_until(peer).max(quiet_until) {
             tokio::time::sleep_until(until.into()).await;
         }
         let Some(address) = address_of(&net, peer) else { return };
@@ -85,7 +88,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
         let mut pause = membership.bounded(backoff.next_pause(rand::random()), Instant::now());
         if ended.is_lasting {
             pause = pause.max(long_pause(rand::random()));
-            net.sessions.avoid(peer, Instant::now() + pause);
+            quiet_until = Some(Instant::now() + pause);
         }
         tokio::select! {
             () = net.sessions.wait_for(peer) => {}

@@ -72,7 +72,7 @@ impl PlainTextPeers {
             return Ok(found);
         }
         if let Some(address) = found.iter().find(|address| !is_private(address.ip())) {
-            return Err(SessionError::Lost(format!(
+            return Err(SessionError::NotDialled(format!(
                 "{url} has no TLS, and {} is a public address: register an https URL, or give \
                  --allow-insecure-peers on this node",
                 address.ip()
@@ -153,6 +153,8 @@ mod tests {
         }
         for url in ["http://8.8.8.8:5050", "http://[2001:db8::1]:5050", "http://[::ffff:8.8.8.8]"] {
             let refused = of_all(PlainTextPeers::Private, url).await.unwrap_err();
+            // Such a peer is not reported as silent.
+            assert!(matches!(refused, SessionError::NotDialled(_)), "{refused:?}");
             assert!(refused.to_string().contains("--allow-insecure-peers"), "{refused}");
             of_all(PlainTextPeers::All, url).await.unwrap();
         }

@@ -28,6 +28,9 @@ pub(super) const FIRST_TRIALS_MAX: usize = 15;
 /// Time in which a source has to send a least amount while another peer claims far more. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Time for which bytes that arrive from the source count as a part of its next envelope. Specified (same page): the
+/// longest envelope takes 400 s over a link of 64 KiB/s.
+pub(super) const ENVELOPE_WITHIN: Duration = Duration::from_secs(600);
 /// Time by which the judgement of a source is put off while a write is under way. A guess: most writes take less. Each
 /// envelope of the source begins a write, so with a long time it could put the judgement off for ever.
 pub(super) const STORED_WITHIN: Duration = Duration::from_millis(100);

@@ -25,6 +25,8 @@ pub(super) struct OpenWant {
     pub(super) up_to: Option<SequenceId>,
     /// The last place that the response has covered, by an envelope or by a gap.
     pub(super) last: SequenceId,
+    /// The last time that bytes of the response have arrived of which nothing was whole.
+    pub(super) arrived_at: Option<Instant>,
     /// The last places that envelopes of the response have taken, without a gap between them.
     taken: Option<Places>,
     /// Places that end at `last` and that the peer named as expired.
@@ -71,6 +73,7 @@ impl OpenWant {
             after: want.after,
             up_to: want.up_to(),
             last: want.after,
+            arrived_at: None,
             taken: None,
             expired: None,
             answer: OpenAnswer::new(want, asked_at),

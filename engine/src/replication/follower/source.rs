@@ -21,8 +21,8 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::{
-    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, STORED_WITHIN, SourceRank, SourceTrial, TRIAL,
-    TRIALS_MAX,
+    ENVELOPE_WITHIN, FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, STORED_WITHIN, SourceRank,
+    SourceTrial, TRIAL, TRIALS_MAX,
 };
 use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
@@ -201,8 +201,12 @@ impl Follower {
     /// no more than was accepted, there is nothing to send, and a clock may overtake the envelope that it announces.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
         let owing_since = self.choice.owing_since.filter(|_| self.split.is_none())?;
-        self.source()?;
-        Some(owing_since.max(self.choice.progress_at) + STALL_AFTER)
+        let source = self.source()?;
+        let shown_at = owing_since.max(self.choice.progress_at);
+        // Asking again would begin the same envelope anew. Other peers that claim as much are tried meanwhile.
+        let arrived_at = self.open_want(source).and_then(|open| open.arrived_at);
+        let last = arrived_at.map_or(shown_at, |at| at.min(shown_at + ENVELOPE_WITHIN));
+        Some(last.max(shown_at) + STALL_AFTER)
     }
 
     pub(super) fn is_stalled(&self) -> bool {

@@ -273,6 +273,9 @@ impl Follower {
             let part = &mut split.parts[index];
             part.moved_at = part.moved_at.max(now.min(part.shown_at + ARRIVES_FOR));
         }
+        if let Some(open) = self.peers.get_mut(&from).and_then(|peer| peer.open.as_mut()) {
+            open.arrived_at = Some(now);
+        }
     }
 
     /// Notes that a peer does not send all of its part.

@@ -142,6 +142,24 @@ fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
     assert_eq!(search.poll_timeout(), None);
 }
 
+/// It holds the strand up no longer than one that sends places without an end.
+#[test]
+fn a_peer_whose_bytes_arrive_keeps_its_turn_for_a_while() {
+    let (mut search, begin) = (search(4..=4), start());
+    search.handle_peers(begin, &PEERS);
+    let asked = request_of(search.poll_effect(), A);
+    let mut now = begin;
+    while search.awaits(A, asked) {
+        assert!(now < begin + 2 * WANT_WITHIN, "it sends bytes for ever");
+        send(&mut search, now, (A, asked), Vec::new());
+        send(&mut search, now, (B, asked), Vec::new());
+        now += ANSWER_WITHIN / 2;
+        search.handle_timeout(now);
+    }
+    assert_eq!(now, begin + WANT_WITHIN);
+    assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: A }));
+}
+
 /// The first search has ended, and its peer still answers.
 #[test]
 fn an_answer_to_an_earlier_search_ends_no_later_one() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use parking_lot::Mutex;
 
 /// Lines about one node and fault in a period. A guess: they show that it goes on, and the evidence has the rest.
@@ -45,6 +45,25 @@ impl FaultLines {
         of_fault.lines += 1;
         Some(std::mem::take(&mut of_fault.left_out))
     }
+
+    /// Writes a line about places of a node's strand that are marked missing. Returns false if it is left out: the node
+    /// may have left out every other place.
+    pub(super) fn name_missing(
+        &self,
+        now: Instant,
+        node: OriginatorId,
+        (from, through): (SequenceId, SequenceId),
+    ) -> bool {
+        let Some(left_out) = self.count(now, node, "missing") else { return false };
+        tracing::warn!(
+            originator_id = %node,
+            %from,
+            %through,
+            left_out,
+            "no peer has these envelopes: they are marked missing"
+        );
+        true
+    }
 }
 
 #[cfg(test)]
@@ -62,5 +81,17 @@ mod tests {
         let later = start + PERIOD;
         assert_eq!(lines.count(later, node, "time_ahead"), Some(992));
         assert_eq!(lines.count(later, node, "time_ahead"), Some(0));
+    }
+
+    /// Played by a node that signs every other place of its strand.
+    #[test]
+    fn a_strand_that_lacks_every_other_place_fills_no_log() {
+        let (lines, start) = (FaultLines::default(), Instant::now());
+        let is_named = |place: u64| {
+            let places = (SequenceId(place), SequenceId(place));
+            lines.name_missing(start, OriginatorId(300), places)
+        };
+        let named = (2..2_000).step_by(2).filter(|place| is_named(*place)).count();
+        assert_eq!(named, usize::try_from(LINES_MAX).unwrap());
     }
 }

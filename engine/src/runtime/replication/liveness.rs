@@ -41,13 +41,16 @@ fn look(state: &ReplicationState, watch: &mut LivenessWatch) -> Vec<Complaint> {
     let is_clock_right = state.publisher.own_clock().check(wall_ns).is_ok();
     let heads = state.heads.get();
     let others = registry.nodes().filter(|node| node.canonical && node.id != state.own);
+    let now = tokio::time::Instant::now().into_std();
     let seen = others.filter(|node| node.id.is_node()).map(|node| {
         let noted = state.liveness.of(node.id);
         let head = state.peers.own_head(node.id);
         let (is_connected, claimed) = (head.is_some(), head.unwrap_or_default());
-        (node.id, OtherNode { is_connected, claimed, held: heads.get(node.id), ..noted })
+        let has_address = node.http_address.is_some() || node.quic_address.is_some();
+        let not_dialled_at = if has_address { noted.not_dialled_at } else { Some(now) };
+        let held = heads.get(node.id);
+        (node.id, OtherNode { is_connected, claimed, held, not_dialled_at, ..noted })
     });
-    let now = tokio::time::Instant::now().into_std();
     watch.look(now, wall_ns, is_member && is_clock_right, &seen.collect())
 }
 

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::liveness::OtherNode;
 
-/// Events about other nodes, by node. Bounded by the registry: a node is noted after a connection to it, or when the
-/// operator names it.
+/// Events about other nodes, by node. Bounded by the registry: a node is noted after a connection to it or an attempt
+/// at one, or when the operator names it.
 #[derive(Debug, Default)]
 pub(super) struct LivenessNotes(Mutex<BTreeMap<OriginatorId, OtherNode>>);
 
@@ -22,6 +22,11 @@ impl LivenessNotes {
     /// Notes that this node ends a connection for a rule that the peer broke.
     pub(super) fn note_sent_away(&self, peer: OriginatorId, now: Instant) {
         self.0.lock().entry(peer).or_default().sent_away_at = Some(now);
+    }
+
+    /// Notes that this node does not dial an address of a node, by a rule or a setting of its own.
+    pub(super) fn note_not_dialled(&self, peer: OriginatorId, now: Instant) {
+        self.0.lock().entry(peer).or_default().not_dialled_at = Some(now);
     }
 
     /// Notes the time until which the operator keeps this node apart from another one; `None` if the order has ended.

@@ -14,7 +14,7 @@
 //!   to disk; `strand_read`: its state on disk; `missing`: reads further places that are marked missing; `expired`:
 //!   marks those that have expired;
 //! - `catch_up`, `shown`, `behind`: envelopes that readers, but not peers, get before they are verified;
-//! - `voids`, `void_ports`: statements of nodes about places that they left out;
+//! - `voids`, `void_ports`: statements of nodes about places that they left out, and claims about places that end;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
@@ -183,6 +183,7 @@ impl Replication {
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
             voids: VoidPorts::new(engine.store()),
+            found: Mutex::default(),
             key: engine.key.clone(),
             witness: witnesses.own,
             trusted_witnesses: witnesses.trusted,
@@ -242,6 +243,12 @@ impl Replication {
             return None;
         }
         self.state.ports.registry.borrow().node(originator).map(|it| it.public_key)
+    }
+
+    /// Notes that this node does not dial an address of a peer, by a rule or a setting of its own. The peer is not
+    /// reported for a silence that is not its own.
+    pub fn note_not_dialled(&self, peer: OriginatorId) {
+        self.state.liveness.note_not_dialled(peer, tokio::time::Instant::now().into_std());
     }
 
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
@@ -424,6 +431,7 @@ async fn supervise(
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(voids::exchange(state.clone(), stopped.clone()));
+    tasks.spawn(voids::withdraw_filled(state.clone(), stopped.clone()));
     // Read before any strand is followed: what this run doubts waits for the next confirmation of the price list.
     let earlier = state.doubted.all();
     tasks.spawn(evidence::judge_doubted(state.clone(), earlier, stopped.clone()));

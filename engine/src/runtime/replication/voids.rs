@@ -13,7 +13,7 @@ use std::time::Duration;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_storage::{CommitError, LogItem, ReadError};
+use hawser_storage::{CommitError, LogItem, ReadError, Snapshot};
 use tokio::time::sleep;
 
 use super::evidence::record;
@@ -26,6 +26,12 @@ use crate::runtime::stoppable::blocking;
 
 /// Pause after statements could not be stored. A guess: a disk that fails needs an operator.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Pause between two looks at claims about nodes of whose strands missing places were found. A guess: a look reads all
+/// claims about a node, 256 MiB at most, and the node decides how often places are found.
+const WITHDRAW_EVERY: Duration = Duration::from_secs(60);
+/// Places of a claim that is withdrawn once they are found, at most. A guess: the marks of all claims about a node are
+/// then read in some seconds.
+const FILLED_PLACES_MAX: usize = 256;
 /// Ranges and envelopes that are read to find the first held envelope of declared places. A guess: one suffices,
 /// except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
@@ -150,6 +156,58 @@ fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
             }
         }
     }
+}
+
+/// Withdraws the claims about places of strands that were found since, until it is stopped. A relay may leave out what
+/// its node has just signed while that node restarts: no peer has it then, and the claim is wrong.
+pub(super) async fn withdraw_filled(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    loop {
+        tokio::select! {
+            () = stopped.stopped() => return,
+            () = sleep(WITHDRAW_EVERY) => {}
+        }
+        let nodes = std::mem::take(&mut *state.found.lock());
+        if !nodes.is_empty() {
+            let of = state.clone();
+            blocking(move || withdraw_claims_of_filled(&of, nodes)).await;
+        }
+    }
+}
+
+/// Withdraws the claims that places of these nodes' strands are missing, if none of the places is any more.
+fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
+    let snapshot = state.store.snapshot();
+    for node in nodes {
+        let is_over = |from, through| is_filled(&snapshot, node, from, through);
+        match state.reports.withdraw_gaps(node, is_over) {
+            Ok(0) => {}
+            Ok(claims) => {
+                tracing::info!(node_id = %node, claims, "missing places were found: the claims about them are withdrawn");
+            }
+            Err(error) => {
+                tracing::warn!(node_id = %node, %error, "claims about places that were found cannot be withdrawn now: tried \
+                    again");
+                state.found.lock().insert(node);
+            }
+        }
+    }
+}
+
+/// Returns true if a strand has passed these places, which are few, and none of them is marked missing.
+fn is_filled(
+    snapshot: &Snapshot<'_>,
+    node: OriginatorId,
+    from: SequenceId,
+    through: SequenceId,
+) -> bool {
+    let places = usize::try_from(through.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
+    let is_passed = snapshot.head(node).is_ok_and(|head| through <= head);
+    if places >= FILLED_PLACES_MAX || !is_passed {
+        return false;
+    }
+    // Other marks stand there, too, and each mark has a place of its own.
+    let missing = snapshot.missing_after(EnvelopeId::new(node, from.previous()), places + 1);
+    missing.is_ok_and(|it| it.first().is_none_or(|(first, _)| *first > through))
 }
 
 /// Returns true if the statement is new, not dated ahead, and one that its node has signed.

@@ -6,7 +6,7 @@ use std::ops::{AddAssign, SubAssign};
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, SkipReason, Validity,
+    Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, Mark, SkipReason, Validity,
 };
 
 use super::conflicts;
@@ -438,10 +438,10 @@ struct CommitCounts {
 }
 
 impl CommitCounts {
-    /// Counts the changes. Logs each range that is marked missing, and one line for all envelopes that break a rule.
+    /// Counts the changes. Logs ranges that are marked missing, and one line for all envelopes that break a rule.
     fn of(state: &ReplicationState, changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
-        let mut first = None;
+        let (mut first, now) = (None, tokio::time::Instant::now().into_std());
         for change in changes {
             match change {
                 Change::Append(LogEntry { id, validity, .. }) => {
@@ -453,8 +453,7 @@ impl CommitCounts {
                 }
                 Change::Skip { originator, from, through, reason } => {
                     if *reason == SkipReason::Missing {
-                        tracing::warn!(originator_id = %originator, %from, %through, "no peer has these envelopes: they are marked \
-                            missing");
+                        state.fault_lines.name_missing(now, *originator, (*from, *through));
                         counts.missing += through.0 - from.0 + 1;
                     }
                 }
@@ -462,7 +461,6 @@ impl CommitCounts {
         }
         // One line for a commit, and few in a minute: an originator can fill it with such envelopes, and the disk with
         // lines about each.
-        let now = tokio::time::Instant::now().into_std();
         if let Some((id, rule)) = first
             && let Some(left_out) = state.fault_lines.count(now, id.originator, "invalid")
         {
@@ -512,6 +510,7 @@ fn compare<'a>(
         unreadable = conflicts::record_conflicts(state, &sent, conflicting, gives_up)?;
         Ok(())
     };
+    let fills = fills_missing(state, &sent);
     let done = state.store.commit_around_conflicts(&changes, gives_up, record);
     watch.unread_comparisons = match &done {
         Ok(_) => 0,
@@ -519,6 +518,9 @@ fn compare<'a>(
         Err(_) => watch.unread_comparisons,
     };
     let left_out = done?;
+    if let Some((_, entry)) = sent.first().filter(|_| fills) {
+        state.found.lock().insert(entry.id.originator);
+    }
     if is_last && unreadable > 0 {
         state.unreadable.note_wait();
     }
@@ -527,6 +529,13 @@ fn compare<'a>(
     }
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
+}
+
+/// Returns true if one of these envelopes is for a place that is marked missing.
+fn fills_missing(state: &ReplicationState, sent: &[(OriginatorId, &LogEntry)]) -> bool {
+    let snapshot = state.store.snapshot();
+    let mut marks = sent.iter().map(|(_, entry)| snapshot.mark(entry.id));
+    marks.any(|mark| matches!(mark, Ok(Some(Mark::Missing { .. }))))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::source::{FAILOVER, beside_liars};
 use super::*;
 use crate::replication::follower::choice::{
-    FIRST_PAUSE, FIRST_TRIALS_MAX, NEXT_TRIAL_AFTER, STALL_TIMEOUT, TRIAL, TRIALS_MAX,
+    ENVELOPE_WITHIN, FIRST_PAUSE, FIRST_TRIALS_MAX, NEXT_TRIAL_AFTER, STALL_TIMEOUT, TRIAL,
+    TRIALS_MAX,
 };
 
 /// A claim of more places than any strand has.
@@ -165,4 +166,31 @@ fn peers_that_others_outran_for_longer_are_tried_later() {
     // Only the liars are left.
     rig.down(THIRD);
     assert_eq!(rig.asked_without_end().len(), 1);
+}
+
+/// A long envelope over a slow link. Asked again, its sender would begin it anew each time.
+#[test]
+fn a_source_whose_bytes_arrive_is_not_asked_again_for_ten_minutes() {
+    let mut rig = Rig::connected(7);
+    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.claims(SOURCE, 9);
+    let (begin, (first, _)) = (rig.now, rig.asked[&SOURCE]);
+    while rig.asked[&SOURCE].0 == first {
+        assert_eq!(rig.answer(SOURCE, Vec::new()), []);
+        rig.wait(STALL_AFTER / 2);
+        assert!(rig.now < begin + ENVELOPE_WITHIN * 2, "no envelope takes so long");
+    }
+    assert!(rig.now >= begin + ENVELOPE_WITHIN);
+    assert!(!rig.follower.take_stalled(), "it was not silent twice");
+    let again = rig.now;
+    rig.wait(STALL_AFTER);
+    assert!(rig.follower.take_stalled(), "no bytes have come since {again:?}");
+
+    let mut beside = Rig::connected(7);
+    beside.claims(SOURCE, 9);
+    beside.follower.handle_peer_up(beside.now, OTHER, SequenceId(9));
+    beside.effects();
+    beside.answer(SOURCE, Vec::new());
+    beside.wait(STALL_TIMEOUT);
+    assert_eq!(beside.tried(), [OTHER], "bytes keep no other peer waiting");
 }
