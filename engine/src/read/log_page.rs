@@ -191,6 +191,12 @@ impl LogFilling {
     pub(crate) fn taken_bytes(&self) -> usize {
         self.memory.taken_bytes()
     }
+
+    /// Ends the page, which is complete: gives back the memory that it does not need. Returns the bytes that it keeps.
+    pub(crate) fn end(mut self) -> usize {
+        self.memory.give_back_unused();
+        self.memory.taken_bytes()
+    }
 }
 
 impl StrandLane {
