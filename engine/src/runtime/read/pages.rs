@@ -224,14 +224,17 @@ pub(super) async fn in_turn<T: Send + 'static>(
     };
     let queued = Arc::new(Mutex::new(Some(work)));
     let _withdrawal = WithdrawOnDrop(Arc::clone(&queued));
-    log.page_threads.run(log.memory.reader(), size, move || {
+    let waits = Arc::new(());
+    log.page_threads.run_for(Arc::downgrade(&waits), log.memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
             // Fails only if the stream has ended.
             _ = done.send(work());
         }
     });
-    result.await.expect("reading a page does not panic")
+    let read = result.await.expect("reading a page does not panic");
+    drop(waits);
+    read
 }
 
 /// Takes work out of the queue when its stream ends. A plan of thousands of topics, which is charged to the stream,
