@@ -19,6 +19,7 @@ use hawser_serve::public_pages::{PageFuture, PublicPages, pieces, refusal};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -105,6 +106,7 @@ impl SnapshotPages {
             }
         };
         let reads = self.reads.clone();
+        let file = DownloadFile::until(file, slot.until);
         let download = Download { file, left_bytes: len_bytes, charge, reads, slot };
         Ok(pieces(len_bytes, stream::try_unfold(download, Download::next)))
     }
@@ -136,7 +138,7 @@ impl std::fmt::Debug for SnapshotPages {
 
 /// A running download.
 struct Download {
-    file: File,
+    file: DownloadFile,
     /// Bytes that are still to be sent.
     left_bytes: u64,
     charge: CallCharge,
@@ -157,16 +159,69 @@ impl Download {
             return Err(io::ErrorKind::TimedOut.into());
         }
         sleep_until(due).await;
-        let mut file = self.file;
+        let Some(mut file) = self.file.take() else { return Err(io::ErrorKind::TimedOut.into()) };
         let read = move || {
             let mut bytes = vec![0; len];
             let done = file.read_exact(&mut bytes);
             Ok((file, done.map(|()| Bytes::from(bytes))))
         };
         let (file, bytes) = self.reads.run(&self.charge, read).await.map_err(io::Error::other)?;
-        self.file = file;
+        self.file.put_back(file);
         self.left_bytes -= len as u64;
         Ok(Some((bytes?, self)))
+    }
+}
+
+/// The file of a download. It is closed when the time of the download is over, also if its caller reads nothing: the
+/// body of an answer is not polled then, and notices no time.
+struct DownloadFile {
+    state: Arc<Mutex<FileState>>,
+    closing: AbortHandle,
+}
+
+enum FileState {
+    Open(File),
+    /// A thread has the file.
+    Reading,
+    Closed,
+}
+
+impl DownloadFile {
+    /// Keeps a file open until `end`, or until this is dropped.
+    fn until(file: File, end: Instant) -> Self {
+        let state = Arc::new(Mutex::new(FileState::Open(file)));
+        let of_task = state.clone();
+        let closing = tokio::spawn(async move {
+            sleep_until(end).await;
+            *of_task.lock() = FileState::Closed;
+        });
+        Self { state, closing: closing.abort_handle() }
+    }
+
+    /// Takes the file out to read from it; `None` if the time is over.
+    fn take(&self) -> Option<File> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, FileState::Reading) {
+            FileState::Open(file) => Some(file),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Puts the file back. Closes it if the time is over.
+    fn put_back(&self, file: File) {
+        let mut state = self.state.lock();
+        if matches!(*state, FileState::Reading) {
+            *state = FileState::Open(file);
+        }
+    }
+}
+
+impl Drop for DownloadFile {
+    fn drop(&mut self) {
+        self.closing.abort();
     }
 }
 
@@ -288,6 +343,22 @@ mod tests {
         let held = [take(1), take(1), take(1)];
         assert_eq!(held.each_ref().map(Option::is_some), [true, true, false]);
         assert!(take(2).is_some());
+    }
+
+    /// Its place is free for the next download from then on. A caller of other calls on the same connection could leave
+    /// any number of open files behind.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_closed_at_the_end_of_its_time_also_if_it_is_not_read() {
+        let open =
+            || DownloadFile::until(tempfile::tempfile().unwrap(), Instant::now() + DOWNLOAD_MAX);
+        let (idle, read) = (open(), open());
+        idle.put_back(idle.take().unwrap());
+        let taken = read.take().unwrap();
+        tokio::time::sleep(2 * DOWNLOAD_MAX).await;
+        assert!(matches!(*idle.state.lock(), FileState::Closed));
+        assert!(idle.take().is_none());
+        read.put_back(taken);
+        assert!(read.take().is_none(), "a thread had it at that moment");
     }
 
     #[test]

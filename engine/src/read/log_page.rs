@@ -42,6 +42,11 @@ pub(crate) struct LogPage {
     pub(crate) finished: bool,
 }
 
+/// Length of the longest envelope of one of several strands that waits in memory for its place in the page. A longer
+/// one is read once more then: otherwise each strand could hold one of megabytes, and all of them together may take
+/// more memory than a reader ever gets. A guess: nearly all are shorter.
+const WAITING_LEN_BYTES_MAX: usize = 64 * 1024;
+
 /// The work of opening a scan of a strand, in rows: it seeks in the log and in the marks.
 const ROWS_PER_SCAN: usize = 2 * ROWS_PER_SEEK;
 
@@ -49,7 +54,8 @@ const ROWS_PER_SCAN: usize = 2 * ROWS_PER_SEEK;
 /// time, each originator ascending. A page for which the memory ends early is shorter.
 ///
 /// Every place is looked at once, whatever the number of turns: a turn begins where the one before it has stopped.
-/// Between turns it holds its envelopes and one more of each strand, all of them taken from its memory.
+/// Between turns it holds its envelopes and one more of each strand, unless that is long, all of them taken from its
+/// memory.
 pub(crate) struct LogFilling {
     limits: BatchLimits,
     /// Envelopes of nodes that are marked invalid belong to the page too.
@@ -76,7 +82,9 @@ struct StrandLane {
 struct NextEnvelope {
     /// 0 if there is no other lane to merge with.
     originator_ns: i64,
-    bytes: Bytes,
+    len_bytes: usize,
+    /// `None` for a long one of several lanes.
+    bytes: Option<Bytes>,
 }
 
 /// The end of a part of a turn.
@@ -122,8 +130,8 @@ impl LogFilling {
     }
 
     /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of
-    /// what goes into the page do not count, because its limits and its memory bound them; those of other envelopes do.
-    /// A turn goes beyond its work by one envelope at most.
+    /// what goes into the page do not count, because its limits and its memory bound them; those of other envelopes do,
+    /// and those of a long one that waits for its place. A turn goes beyond its work by one envelope at most.
     pub(crate) fn fill(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -148,11 +156,16 @@ impl LogFilling {
             let Some(index) = earliest(&open) else { break true };
             let lane = &mut open[index].lane;
             let next = lane.next.as_ref().expect("every lane stands on an envelope");
-            if !self.size.try_add(self.limits, next.bytes.len()) {
+            let len_bytes = next.len_bytes;
+            if !self.size.try_add(self.limits, len_bytes) {
                 break false;
             }
-            let next = lane.next.take().expect("it was there");
-            self.envelopes.push((lane.after, next.bytes));
+            match lane.take_next(snapshot, &mut self.memory) {
+                Ok(Some(bytes)) => self.envelopes.push((lane.after, bytes)),
+                Ok(None) => self.size.remove(len_bytes),
+                Err(QueryError::NoMemory(_)) if !self.envelopes.is_empty() => break false,
+                Err(error) => return Err(error),
+            }
         };
         let left = open.iter().map(|it| it.lane.reached());
         let reached = left.chain(std::mem::take(&mut self.ended)).collect();
@@ -191,9 +204,36 @@ impl LogFilling {
     pub(crate) fn taken_bytes(&self) -> usize {
         self.memory.taken_bytes()
     }
+
+    /// Ends the page, which is complete: gives back the memory that it does not need. Returns the bytes that it keeps.
+    pub(crate) fn end(mut self) -> usize {
+        self.memory.give_back_unused();
+        self.memory.taken_bytes()
+    }
 }
 
 impl StrandLane {
+    /// Takes the next envelope. Returns `None` if it is one that was pruned since the turn in which it was found.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a long one cannot be read once more, or there is no memory for it. The lane stays as it is.
+    fn take_next(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        memory: &mut PageMemory,
+    ) -> Result<Option<Bytes>, QueryError> {
+        let next = self.next.as_mut().expect("the lane stands on an envelope");
+        let bytes = match next.bytes.take() {
+            Some(bytes) => Some(bytes),
+            None => {
+                memory.add(1, next.len_bytes)?;
+                snapshot.get(self.after)?
+            }
+        };
+        self.next = None;
+        Ok(bytes)
+    }
+
     /// Returns the last examined place. Every envelope up to it is in the page or is not to be delivered.
     fn reached(&self) -> EnvelopeId {
         match self.next {
@@ -261,13 +301,21 @@ impl<'s> OpenLane<'s> {
                 *left = left.saturating_sub(bytes.len() / BYTES_PER_ROW);
                 continue;
             }
-            memory.add(1, bytes.len())?;
+            let len_bytes = bytes.len();
+            let is_kept = !choice.merges || len_bytes <= WAITING_LEN_BYTES_MAX;
+            if is_kept {
+                memory.add(1, len_bytes)?;
+            }
             let originator_ns = match choice.merges {
                 true => OriginatorEnvelope::time_of_stored(bytes.clone())
                     .map_err(|_| QueryError::Undecodable(id))?,
                 false => 0,
             };
-            (lane.after, lane.next) = (id, Some(NextEnvelope { originator_ns, bytes }));
+            if !is_kept {
+                *left = left.saturating_sub(len_bytes / BYTES_PER_ROW);
+            }
+            let bytes = is_kept.then_some(bytes);
+            (lane.after, lane.next) = (id, Some(NextEnvelope { originator_ns, len_bytes, bytes }));
             return Ok(PartEnd::Done);
         }
         Ok(PartEnd::Paused)

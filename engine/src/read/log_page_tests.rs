@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hawser_proto::Cursor;
+use hawser_proto::{Cursor, OriginatorId};
 use hawser_storage::Store;
 use proptest::prelude::*;
 
@@ -264,4 +264,56 @@ fn a_long_run_of_invalid_envelopes_takes_many_turns_and_each_place_is_looked_at_
     assert_eq!(ids(&page), [last.id]);
     let of_turn = WORK - ROWS_PER_SCAN;
     assert_eq!(turns, usize::try_from(RUN + 1).unwrap().div_ceil(of_turn), "each place once");
+}
+
+/// Anyone who pays may have an envelope of megabytes stored at each node, all of one time. Readers of all strands then
+/// need the memory of one of them, and not of one of each strand.
+#[test]
+fn long_envelopes_of_many_strands_take_the_memory_of_one() {
+    const LONG: usize = 1 << 20;
+    let store = store();
+    let mut expected = Vec::new();
+    for originator in [100, 200, 300] {
+        let mut of_strand = Vec::new();
+        for sequence in 1..=4 {
+            let at = i64::try_from(sequence).unwrap() * 1000 + i64::from(originator);
+            let mut envelope = committed(id(originator, sequence), topic(1), at, Vec::new());
+            if sequence != 2 {
+                // An unknown field of that length.
+                let field = [&[0x7a_u8, 0x80, 0x80, 0x40][..], &vec![0; LONG]].concat();
+                envelope.bytes = [&envelope.bytes[..], &field].concat().into();
+            }
+            expected.push((at, envelope.id));
+            of_strand.push(append(&envelope));
+        }
+        store.commit(&of_strand).unwrap();
+    }
+    expected.sort_unstable();
+    let expected: Vec<EnvelopeId> = expected.into_iter().map(|(_, id)| id).collect();
+    for work in [1, 50, usize::MAX] {
+        let (mut reached, mut got, mut pages) = (Cursor::new(), Vec::new(), 0);
+        loop {
+            let ranges = [100, 200, 300].map(|originator| LogRange {
+                after: EnvelopeId::new(
+                    OriginatorId(originator),
+                    reached.get(OriginatorId(originator)),
+                ),
+                through: SequenceId(4),
+            });
+            // For one long envelope, as it is read and as it is encoded, and for short ones.
+            let memory = Arc::new(Counted(AtomicUsize::new(0), 2 * LONG + 16 * 1024));
+            let memory = PageMemory::new(memory, 0);
+            let limits = BatchLimits::of_query(0);
+            let mut filling = LogFilling::new(ranges, limits, memory);
+            let (page, _) = in_turns(&store, &mut filling, work);
+            got.extend(page.envelopes.iter().map(|(id, _)| *id));
+            reached.merge(&page.reached);
+            pages += 1;
+            if page.finished {
+                break;
+            }
+        }
+        assert_eq!(got, expected, "{work} rows a turn");
+        assert_eq!(pages, 9, "each long one ends a page");
+    }
 }

@@ -76,6 +76,10 @@ impl ReadMemory for Unlimited {
 /// layer. Counted from the types, with room to spare.
 const ENVELOPE_BYTES: usize = 256;
 
+/// Room that the copies of a page's envelopes may leave in the memory that they share, in bytes: its longest piece.
+/// Pieces before the last one are full to three quarters, so they take less than two copies of their envelopes.
+const SHARED_ROOM_BYTES: usize = 64 * 1024;
+
 /// Returns the memory of `envelopes` of `len_bytes` together, in bytes: as they are read, and once more in the
 /// encoded answer.
 pub(crate) fn answer_bytes(envelopes: usize, len_bytes: usize) -> usize {
@@ -110,6 +114,13 @@ impl PageMemory {
             self.taken_bytes += more;
         }
         Ok(())
+    }
+
+    /// Gives back what was taken and is not used, except for the room in the memory that envelopes share.
+    pub(crate) fn give_back_unused(&mut self) {
+        let rest = self.taken_bytes.saturating_sub(self.used_bytes + SHARED_ROOM_BYTES);
+        self.memory.give_back(rest);
+        self.taken_bytes -= rest;
     }
 
     /// Returns the bytes taken for the page.

@@ -1,5 +1,7 @@
 //! Envelopes that did not come with their topic rows are read from the log.
 
+use std::thread::Builder;
+
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use hawser_storage::Snapshot;
@@ -39,25 +41,55 @@ pub(super) fn fetch(
     order.sort_unstable_by_key(|&place| ids[place]);
     let ascending: Vec<EnvelopeId> = order.iter().map(|&place| ids[place]).collect();
     let mut envelopes = vec![None; ids.len()];
-    for (&place, bytes) in order.iter().zip(get_many(snapshot, &ascending)?) {
+    for (&place, bytes) in order.iter().zip(get_many(snapshot, &ascending, Builder::new())?) {
         envelopes[place] = bytes;
     }
     Ok(envelopes)
 }
 
+/// Reads ascending envelopes, many of them on this thread and on another one, which `thread` starts. If the system has
+/// no further thread, this one reads all.
 fn get_many(
     snapshot: &Snapshot<'_>,
     ascending: &[EnvelopeId],
+    thread: Builder,
 ) -> Result<Vec<Option<Bytes>>, QueryError> {
     if ascending.len() < READ_BY_TWO_FROM {
         return Ok(snapshot.get_many(ascending)?);
     }
     let (low, high) = ascending.split_at(ascending.len() / 2);
     let (low, high) = std::thread::scope(|scope| {
-        let high = scope.spawn(|| snapshot.get_many(high));
-        (snapshot.get_many(low), high.join().expect("a panic ends the process"))
+        let other = thread.spawn_scoped(scope, || snapshot.get_many(high));
+        let low = snapshot.get_many(low);
+        let high = match other {
+            Ok(other) => other.join().expect("a panic ends the process"),
+            Err(_) => snapshot.get_many(high),
+        };
+        (low, high)
     });
     let mut both = low?;
     both.append(&mut high?);
     Ok(both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::testing::{append, committed, id, store, topic};
+
+    /// Containers bound the number of threads, and a panic ends the process of a node.
+    #[test]
+    fn a_page_is_read_without_a_further_thread() {
+        const ENVELOPES: u64 = 2 * READ_BY_TWO_FROM as u64;
+        let store = store();
+        let item = |sequence| committed(id(100, sequence), topic(1), 1, Vec::new());
+        let changes: Vec<_> = (1..=ENVELOPES).map(|sequence| append(&item(sequence))).collect();
+        store.commit(&changes).unwrap();
+        let ids: Vec<EnvelopeId> = (1..=ENVELOPES).map(|sequence| id(100, sequence)).collect();
+        // No address space has room for this stack.
+        let none = Builder::new().stack_size(1 << 47);
+        let read = get_many(&store.snapshot(), &ids, none).unwrap();
+        let expected: Vec<_> = (1..=ENVELOPES).map(|sequence| Some(item(sequence).bytes)).collect();
+        assert_eq!(read, expected);
+    }
 }

@@ -309,3 +309,47 @@ async fn live_envelopes_are_charged_until_they_are_delivered() {
     assert!(all(COUNT + 1).eq([got, more].concat()));
     assert_eq!(held(), memory.bound);
 }
+
+/// An envelope may be longer than a usual page, and its reader may have no memory for it at that moment.
+#[tokio::test]
+async fn a_large_envelope_of_a_strand_waits_for_its_memory() {
+    const LEN_BYTES: usize = 8 << 20;
+    let node = Node::new();
+    let mut large = committed(id(100, 1), topic(1), 1, vec![]);
+    large.bytes = [&large.bytes[..], &vec![0; LEN_BYTES]].concat().into();
+    let len_bytes = large.bytes.len();
+    node.commit(vec![large]);
+    let memory = BoundedMemory::of(64 << 20);
+    let reader = node.reader.charged_to(memory.clone());
+    let strand = || reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
+    for mut stream in [strand(), strand().in_entries()] {
+        // Others leave room for a usual page, and not for this one.
+        let others = memory.bound - LEN_BYTES;
+        assert!(memory.take(others));
+        assert!(is_silent(&mut stream).await, "it waits");
+        memory.give_back(others);
+        let got = match stream.next().await.unwrap() {
+            SubscriptionEvent::Envelopes { envelopes, .. } => envelopes[0].len(),
+            SubscriptionEvent::Entries { entries, .. } => entries.envelopes().next().unwrap().len(),
+            other => panic!("{other:?} comes later"),
+        };
+        assert_eq!(got, len_bytes);
+        assert_eq!(stream.next().await, Ok(SubscriptionEvent::CaughtUp(WaveId::INITIAL)));
+        assert!(is_silent(&mut stream).await);
+        assert_eq!(memory.held.load(Ordering::SeqCst), 0, "all that was tried is given back");
+    }
+}
+
+/// A page of strands is charged before its length is known. Thousands of streams that lack an envelope each would
+/// otherwise wait for the memory of whole pages.
+#[tokio::test]
+async fn a_short_page_of_a_strand_is_charged_for_what_it_has() {
+    let node = Node::new();
+    node.commit_one(id(100, 1), 1, &[]);
+    let memory = BoundedMemory::of(64 << 20);
+    let reader = node.reader.charged_to(memory.clone());
+    let mut stream = reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
+    assert_eq!(take(&mut stream, 1).await, [id(100, 1)]);
+    let held = memory.held.load(Ordering::SeqCst);
+    assert!((1..128 * 1024).contains(&held), "{held} bytes");
+}

@@ -18,7 +18,7 @@ use crate::read::rows::ROWS_PER_SEEK;
 ///
 /// It looks the end of each strand up first, in several turns if there are thousands: the last place that is verified
 /// then. After that it reads each strand up to its end by one ordered scan. The data that it keeps between turns, the
-/// page so far and one envelope of each strand, is charged to its reader's memory.
+/// page so far and one short envelope of each strand, is charged to its reader's memory.
 pub struct OriginatorsQuery {
     log: LogAccess,
     /// The last place that the reader has of each strand whose end is still to be looked up.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,7 +17,18 @@ pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
 /// The maximum number of topics of a small job. A guess: looking at all of them is about the work of one turn.
 const SMALL_TOPICS_MAX: usize = 500;
 
-type PageJob = Box<dyn FnOnce() + Send>;
+/// A job of a reader.
+struct PageJob {
+    work: Box<dyn FnOnce() + Send>,
+    /// The stream that waits for it, if nothing is to be done once that has ended.
+    waiter: Option<Weak<()>>,
+}
+
+impl PageJob {
+    fn is_wanted(&self) -> bool {
+        self.waiter.as_ref().is_none_or(|waiter| waiter.strong_count() > 0)
+    }
+}
 
 /// The size of the stream of a job. Small and large ones of an address have every other turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,16 +106,21 @@ impl SiteJobs {
         of_address.push(reader.connection, size, job);
     }
 
-    fn pop(&mut self) -> Option<PageJob> {
-        let address = self.turns.pop_front()?;
-        let of_address = self.waiting.get_mut(&address)?;
-        let job = of_address.pop();
-        if of_address.is_empty() {
-            self.waiting.remove(&address);
-        } else {
-            self.turns.push_back(address);
+    /// Takes the job whose turn it is. Counts it, and those that are dropped before it, in `taken`.
+    fn pop(&mut self, taken: &mut usize) -> Option<PageJob> {
+        while let Some(address) = self.turns.pop_front() {
+            let of_address = self.waiting.get_mut(&address)?;
+            let job = of_address.pop_wanted(taken);
+            if of_address.is_empty() {
+                self.waiting.remove(&address);
+            } else {
+                self.turns.push_back(address);
+            }
+            if job.is_some() {
+                return job;
+            }
         }
-        job
+        None
     }
 }
 
@@ -129,6 +145,18 @@ impl AddressJobs {
         }
     }
 
+    /// Takes the first job of a stream that has not ended. Drops those of others before it: none of them is a turn, so
+    /// that a client which opens and ends streams without end leaves no more of them here than between two turns.
+    fn pop_wanted(&mut self, taken: &mut usize) -> Option<PageJob> {
+        loop {
+            let job = self.pop()?;
+            *taken += 1;
+            if job.is_wanted() {
+                return Some(job);
+            }
+        }
+    }
+
     fn pop(&mut self) -> Option<PageJob> {
         let is_large = self.was_small && !self.large.is_empty();
         self.was_small = !is_large && !self.small.is_empty();
@@ -148,16 +176,21 @@ impl PageJobs {
 
     /// Takes the job whose turn it is.
     fn pop(&mut self) -> Option<PageJob> {
-        let site = self.turns.pop_front()?;
-        let of_site = self.waiting.get_mut(&site)?;
-        let job = of_site.pop();
-        if of_site.waiting.is_empty() {
-            self.waiting.remove(&site);
-        } else {
-            self.turns.push_back(site);
+        while let Some(site) = self.turns.pop_front() {
+            let of_site = self.waiting.get_mut(&site)?;
+            let mut taken = 0;
+            let job = of_site.pop(&mut taken);
+            self.len -= taken;
+            if of_site.waiting.is_empty() {
+                self.waiting.remove(&site);
+            } else {
+                self.turns.push_back(site);
+            }
+            if job.is_some() {
+                return job;
+            }
         }
-        self.len -= 1;
-        job
+        None
     }
 
     /// Counts one more thread as started if all idle threads have jobs already. Returns the thread's number; the caller
@@ -177,10 +210,25 @@ impl PageThreads {
 
     /// Runs a job on one of the threads, in the reader's turn.
     pub(super) fn run(&self, reader: ReaderId, size: JobSize, job: impl FnOnce() + Send + 'static) {
+        self.queue(reader, size, PageJob { work: Box::new(job), waiter: None });
+    }
+
+    /// Runs a job as [`run`](Self::run) does, unless the `waiter` has ended before its turn.
+    pub(super) fn run_for(
+        &self,
+        waiter: Weak<()>,
+        reader: ReaderId,
+        size: JobSize,
+        job: impl FnOnce() + Send + 'static,
+    ) {
+        self.queue(reader, size, PageJob { work: Box::new(job), waiter: Some(waiter) });
+    }
+
+    fn queue(&self, reader: ReaderId, size: JobSize, job: PageJob) {
         let queue = &self.0.0;
         let lacking = {
             let mut jobs = queue.jobs.lock();
-            jobs.push(reader, size, Box::new(job));
+            jobs.push(reader, size, job);
             jobs.claim_thread()
         };
         queue.filled.notify_one();
@@ -201,7 +249,7 @@ impl PageQueue {
         begin_reader_thread();
         while let Some(job) = self.next() {
             // The panic hook has logged it, and the stream panics in turn.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(job.work));
         }
     }
 
@@ -237,11 +285,15 @@ impl fmt::Debug for PageThreads {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Barrier, Weak, mpsc};
+    use std::sync::{Barrier, mpsc};
 
     use super::*;
 
     const READER: ReaderId = ReaderId { site: 1, address: 1, connection: 1 };
+
+    fn job(work: impl FnOnce() + Send + 'static) -> PageJob {
+        PageJob { work: Box::new(work), waiter: None }
+    }
 
     #[test]
     fn jobs_run_at_once_and_no_more_than_there_are_threads() {
@@ -271,11 +323,11 @@ mod tests {
         let (done, ended) = mpsc::channel();
         for reader in [(1, 1), (1, 1), (1, 1), (1, 2), (2, 3), (1, 2)] {
             let (done, (address, connection)) = (done.clone(), reader);
-            let job = Box::new(move || done.send(reader).unwrap());
+            let job = job(move || done.send(reader).unwrap());
             jobs.push(ReaderId { site: address, address, connection }, JobSize::Small, job);
         }
         drop(done);
-        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| (job.work)());
         let order: Vec<(usize, u64)> = ended.iter().collect();
         assert_eq!(order, [(1, 1), (2, 3), (1, 2), (1, 1), (1, 2), (1, 1)]);
         assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
@@ -288,11 +340,11 @@ mod tests {
         let (done, ended) = mpsc::channel();
         for (site, address) in [(1, 10), (1, 11), (1, 12), (1, 10), (2, 20), (2, 20)] {
             let done = done.clone();
-            let job = Box::new(move || done.send(address).unwrap());
+            let job = job(move || done.send(address).unwrap());
             jobs.push(ReaderId { site, address, connection: 1 }, JobSize::Small, job);
         }
         drop(done);
-        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| (job.work)());
         let order: Vec<usize> = ended.iter().collect();
         assert_eq!(order, [10, 20, 11, 20, 12, 10]);
         assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
@@ -304,13 +356,42 @@ mod tests {
         let (done, ended) = mpsc::channel();
         for topics in [9_000, 8_000, 7_000, 6_000, 1, 2, 500] {
             let done = done.clone();
-            let job = Box::new(move || done.send(topics).unwrap());
+            let job = job(move || done.send(topics).unwrap());
             jobs.push(READER, JobSize::of_topics(topics), job);
         }
         drop(done);
-        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| (job.work)());
         let order: Vec<usize> = ended.iter().collect();
         assert_eq!(order, [1, 9_000, 2, 8_000, 500, 7_000, 6_000]);
+    }
+
+    /// A client can open streams and end them while they wait, faster than their turns come.
+    #[test]
+    fn jobs_of_streams_that_have_ended_leave_in_one_turn() {
+        let mut jobs = PageJobs::default();
+        let (done, ended) = mpsc::channel();
+        let waiter = Arc::new(());
+        for connection in 0..1000 {
+            let of_ended = PageJob { waiter: Some(Arc::downgrade(&waiter)), ..job(|| ()) };
+            jobs.push(ReaderId { connection, ..READER }, JobSize::Small, of_ended);
+            let other = ReaderId { address: 2, ..READER };
+            let of_ended = PageJob { waiter: Some(Arc::downgrade(&waiter)), ..job(|| ()) };
+            jobs.push(other, JobSize::Large, of_ended);
+        }
+        drop(waiter);
+        for (site, address) in [(1, 1), (3, 3), (1, 1)] {
+            let done = done.clone();
+            let job = job(move || done.send(site).unwrap());
+            jobs.push(ReaderId { site, address, connection: 7 }, JobSize::Small, job);
+        }
+        assert_eq!(jobs.len, 2003);
+        let first = jobs.pop().unwrap();
+        assert!(jobs.len <= 1002, "{} jobs are left", jobs.len);
+        (first.work)();
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| (job.work)());
+        drop(done);
+        assert_eq!(ended.iter().collect::<Vec<_>>(), [1, 3, 1]);
+        assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
     }
 
     #[test]

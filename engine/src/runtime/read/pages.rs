@@ -137,53 +137,73 @@ impl TopicsRead {
     }
 }
 
-/// Reads a page of whole strands, into memory that is taken before it is known how much it needs.
+/// Reads a page of whole strands. If the stream may not have the memory now, the page is begun anew after a pause, in
+/// which none of it is held.
 async fn read_strands(
     log: LogAccess,
-    mut ranges: Vec<LogRange>,
+    ranges: Vec<LogRange>,
+    in_entries: bool,
+) -> Result<(PageRead, usize), QueryError> {
+    let mut wait = MemoryWait::default();
+    loop {
+        match page_of_strands(&log, ranges.clone(), in_entries).await {
+            Err(QueryError::NoMemory(bytes)) => wait.pause(bytes).await?,
+            read => return read,
+        }
+    }
+}
+
+/// Reads a page of whole strands, into memory that is taken before it is known how much it needs. What it does not need
+/// is given back with the page.
+///
+/// # Errors
+/// [`QueryError::NoMemory`] if the reader may not have it now: that of a usual page, or of an envelope that is larger.
+/// Other errors if the log cannot be read. Nothing stays taken.
+async fn page_of_strands(
+    log: &LogAccess,
+    ranges: Vec<LogRange>,
     in_entries: bool,
 ) -> Result<(PageRead, usize), QueryError> {
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STRANDS;
     let most_bytes = answer_bytes(envelopes, len_bytes);
-    let mut wait = MemoryWait::default();
-    let (mut filling, mut page) = loop {
-        let of_turn = log.clone();
-        let first = in_turn(&log, JobSize::Small, move || {
-            if !of_turn.memory.take(most_bytes) {
-                return Ok(Err(ranges));
-            }
-            let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
-            let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
-            let filling = if in_entries { filling.with_entries() } else { filling };
-            fill_strands(&of_turn, filling).map(Ok)
-        });
-        match first.await? {
-            Ok(begun) => break begun,
-            Err(again) => {
-                ranges = again;
-                wait.pause(most_bytes).await?;
-            }
+    let of_turn = log.clone();
+    let first = in_turn(log, JobSize::Small, move || {
+        if !of_turn.memory.take(most_bytes) {
+            return Err(QueryError::NoMemory(most_bytes));
         }
-    };
+        let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
+        let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
+        let filling = if in_entries { filling.with_entries() } else { filling };
+        fill_strands(&of_turn, filling)
+    });
+    let (mut filling, mut page) = first.await?;
     loop {
         if let Some(page) = page {
-            return Ok((PageRead::Log(page), filling.taken_bytes()));
+            return Ok((PageRead::Log(page), filling.end()));
         }
         let of_turn = log.clone();
-        let turn = in_turn(&log, JobSize::Small, move || fill_strands(&of_turn, filling));
+        let turn = in_turn(log, JobSize::Small, move || fill_strands(&of_turn, filling));
         (filling, page) = turn.await?;
     }
 }
 
 /// Does a turn of a page of strands. Returns the page once it is complete. Blocks on the disk.
+///
+/// # Errors
+/// [`QueryError`]; the memory of the page is given back then.
 fn fill_strands(
     log: &LogAccess,
     mut filling: LogFilling,
 ) -> Result<(LogFilling, Option<LogPage>), QueryError> {
     let snapshot = log.store.snapshot();
     let fill = || filling.fill(&snapshot, TURN_ROWS_MAX);
-    let page = log.counters.stream_page.measure(fill)?;
-    Ok((filling, page))
+    match log.counters.stream_page.measure(fill) {
+        Ok(page) => Ok((filling, page)),
+        Err(error) => {
+            log.memory.give_back(filling.taken_bytes());
+            Err(error)
+        }
+    }
 }
 
 /// Runs work that may block on a thread for streams' pages, in the turn of the log's reader. A stream that ends before
@@ -204,14 +224,17 @@ pub(super) async fn in_turn<T: Send + 'static>(
     };
     let queued = Arc::new(Mutex::new(Some(work)));
     let _withdrawal = WithdrawOnDrop(Arc::clone(&queued));
-    log.page_threads.run(log.memory.reader(), size, move || {
+    let waits = Arc::new(());
+    log.page_threads.run_for(Arc::downgrade(&waits), log.memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
             // Fails only if the stream has ended.
             _ = done.send(work());
         }
     });
-    result.await.expect("reading a page does not panic")
+    let read = result.await.expect("reading a page does not panic");
+    drop(waits);
+    read
 }
 
 /// Takes work out of the queue when its stream ends. A plan of thousands of topics, which is charged to the stream,
