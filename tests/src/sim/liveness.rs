@@ -86,6 +86,7 @@ impl Sim {
                 held,
                 sent_away_at: node.sent_away.get(&other).copied(),
                 apart_until: None,
+                not_dialled_at: None,
                 stalled_at: follower.take_stalled().then_some(now),
                 failed: None,
             };
