@@ -1,5 +1,6 @@
 //! The requesting half of a contract's reader.
 
+mod fork_votes;
 mod handing_over;
 mod lagging;
 mod second_look;
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
+use fork_votes::{ForkVote, ForkVotes};
 use hawser_proto::SequenceId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -75,6 +77,7 @@ pub(super) struct PageReader {
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
+    fork_votes: ForkVotes,
     /// The running second look.
     look: JoinSet<LookAnswer>,
     silences: LookSilences,
@@ -119,6 +122,7 @@ impl PageReader {
             served: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
+            fork_votes: ForkVotes::default(),
             look: JoinSet::new(),
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),
@@ -489,16 +493,20 @@ impl PageReader {
     }
 
     /// Refuses a reorganisation, after a pause, if an endpoint has a block that it replaces far below the head, or if
-    /// more endpoints have one near the head than another block at its height. The endpoint in use would otherwise
-    /// have stored events taken back by itself. Returns true if it is refused.
+    /// more endpoints that go on have one near the head than another block at its height. The endpoint in use would
+    /// otherwise have stored events taken back by itself. Returns true if it is refused.
     async fn refuses(&mut self, fork: &Fork) -> bool {
         let is_deep = fork.is_deep();
         if !is_deep && self.endpoints.hosts() == 1 {
             return false;
         }
-        let (having, lacking) = self.votes_on(fork).await;
-        let is_accepted = if is_deep { having == 0 } else { having <= lacking };
-        if is_accepted {
+        let votes = self.votes_on(fork).await;
+        let is_refused = if is_deep {
+            votes.values().any(|vote| vote.has_replaced)
+        } else {
+            self.fork_votes.refuse(fork.replaced, &votes, Instant::now())
+        };
+        if !is_refused {
             return false;
         }
         // Near the head, other endpoints may come to the new blocks a moment later.
@@ -515,25 +523,30 @@ impl PageReader {
         true
     }
 
-    /// Returns the number of endpoints, each host and port once, that have a replaced block, and of those that have
-    /// another one at its height.
-    async fn votes_on(&self, fork: &Fork) -> (usize, usize) {
-        let (block, endpoints) = (fork.replaced, &self.endpoints);
+    /// Returns the votes of the endpoints that have a replaced block or another one at its height, by host and port.
+    async fn votes_on(&self, fork: &Fork) -> BTreeMap<String, ForkVote> {
+        let (block, is_deep, endpoints) = (fork.replaced, fork.is_deep(), &self.endpoints);
         let numbers = &[block.number];
-        let ask = |chain: Chain| async move { fetch::headers(&chain, numbers, None).await };
-        let answers = if fork.is_deep() {
+        let ask = |chain: Chain| async move {
+            let headers = fetch::headers(&chain, numbers, None).await?;
+            let Some(header) = headers.first() else { return Ok(None) };
+            // Far below the head, it does not decide.
+            let head = if is_deep { 0 } else { fetch::head(&chain).await?.block.number };
+            let vote = ForkVote { has_replaced: header.block == block, head };
+            Ok::<_, RequestError>(Some(vote))
+        };
+        let answers = if is_deep {
             endpoints.each(ask).await
         } else {
             endpoints.each_in_time(VOTE_MAX, ask).await
         };
-        let mut votes = BTreeMap::new();
-        for (host, headers) in endpoints.display_urls().zip(answers) {
-            if let Some(header) = headers.ok().and_then(|headers| headers.first().copied()) {
-                *votes.entry(host).or_insert(false) |= header.block == block;
+        let mut votes: BTreeMap<String, ForkVote> = BTreeMap::new();
+        for (host, answer) in endpoints.display_urls().zip(answers) {
+            if let Ok(Some(vote)) = answer {
+                votes.entry(host).or_default().add(vote);
             }
         }
-        let having = votes.values().filter(|has| **has).count();
-        (having, votes.len() - having)
+        votes
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
