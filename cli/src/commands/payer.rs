@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{PaymentToken, funding};
+use hawser_chain::admin::{ChainRole, PaymentToken, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
@@ -41,7 +41,7 @@ async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
             .await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::Settlement)?;
     let payer = payer(args.payer, &session.account)?;
     let OnchainSession { network, account, .. } = &session;
     let token = PaymentToken::underlying_if(args.from_underlying);

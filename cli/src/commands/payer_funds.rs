@@ -3,7 +3,9 @@
 use alloy::primitives::Address;
 use hawser_chain::admin::bridge::Gas;
 use hawser_chain::admin::funding::{self, Funding};
-use hawser_chain::admin::{Account, AdminError, Network, PaymentToken, WeiPerGas, payers};
+use hawser_chain::admin::{
+    Account, AdminError, ChainRole, Network, PaymentToken, WeiPerGas, payers,
+};
 use hawser_node::error::RunError;
 
 use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
@@ -16,7 +18,7 @@ use crate::commands::onchain::{ChainsNeeded, OnchainSession, PAYER, ResultFields
 pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::Settlement)?;
     let payer = payer(args.payer, &session.account)?;
     let funding = Funding {
         payer,
@@ -40,7 +42,7 @@ pub(super) async fn mint(args: &UnwrapArgs, as_json: bool) -> Result<(), RunErro
     let mut session =
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
             .await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::Settlement)?;
     let recipient = recipient(args.recipient, &session.account)?;
     let plan = funding::mint(&session.network, recipient, args.sum.amount)?;
     session.carry_out(plan).await?;
@@ -54,7 +56,7 @@ pub(super) async fn mint(args: &UnwrapArgs, as_json: bool) -> Result<(), RunErro
 pub(super) async fn wrap(args: &AmountArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::Settlement)?;
     let plan = funding::wrap(&session.network, &session.account, args.amount).await?;
     session.carry_out(plan).await?;
     let account = session.account.address();
@@ -69,7 +71,7 @@ pub(super) async fn unwrap(args: &UnwrapArgs, as_json: bool) -> Result<(), RunEr
     let mut session =
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
             .await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::Settlement)?;
     let recipient = recipient(args.recipient, &session.account)?;
     let plan = funding::unwrap(&session.network, recipient, args.sum.amount)?;
     session.carry_out(plan).await?;
@@ -85,7 +87,7 @@ pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), 
     let mut session =
         OnchainSession::open(&args.sum.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json)
             .await?;
-    session.refuse_repeated_payment()?;
+    session.refuse_repeated_payment(ChainRole::App)?;
     let recipient = recipient(args.recipient, &session.account)?;
     let token = PaymentToken::underlying_if(args.into_underlying);
     let plan = funding::from_app_chain(&session.network, recipient, args.sum.amount, token)?;

@@ -67,8 +67,8 @@ pub(crate) struct OnchainSession {
     transcript: Transcript,
     /// True if the steps are printed as JSON.
     is_printed: bool,
-    /// True if transactions of an earlier run were under way when this command began.
-    has_waited: bool,
+    /// The chains on which transactions of an earlier run were under way when this command began.
+    waited_on: Vec<ChainRole>,
 }
 
 /// Senders of the account, one for each chain.
@@ -135,9 +135,9 @@ impl OnchainSession {
             Account::Key(key) => Some(Senders::new(&reached, key, send.timeout, as_json)),
             Account::Address(_) | Account::Unknown => None,
         };
-        let has_waited = match (mode, &senders) {
+        let waited_on = match (mode, &senders) {
             (Mode::Send { .. }, Some(senders)) => senders.settled().await?,
-            _ => false,
+            _ => Vec::new(),
         };
         let (timeout, reporter) = (send.timeout, Reporter { as_json });
         Ok(Self {
@@ -150,18 +150,18 @@ impl OnchainSession {
             reporter,
             transcript: Transcript::default(),
             is_printed: false,
-            has_waited,
+            waited_on,
         })
     }
 
-    /// Refuses a payment if transactions of an earlier run were under way when this command began. An interrupted run
-    /// may have sent the same payment, and a repetition would make it a second time. Other steps are planned by what
-    /// the chain has, so these are not repeated.
+    /// Refuses a payment on a chain if transactions of an earlier run were under way there when this command began. An
+    /// interrupted run may have sent the same payment, and a repetition would make it a second time. Other steps are
+    /// planned by what the chain has, so these are not repeated.
     ///
     /// # Errors
     /// When there were such transactions.
-    pub(crate) fn refuse_repeated_payment(&self) -> Result<(), RunError> {
-        if !self.has_waited {
+    pub(crate) fn refuse_repeated_payment(&self, chain: ChainRole) -> Result<(), RunError> {
+        if !may_repeat(&self.waited_on, chain) {
             return Ok(());
         }
         let account = self.account.required()?;
@@ -372,13 +372,16 @@ impl Senders {
     }
 
     /// Waits until transactions of an earlier run are mined: they may be the ones that this run is
-    /// about to repeat. Returns true if there was one.
-    async fn settled(&self) -> Result<bool, RunError> {
-        let mut has_waited = false;
-        for sender in [Some(&self.settlement), self.app.as_ref()].into_iter().flatten() {
-            has_waited |= sender.settled().await.map_err(RunError::failed)?;
+    /// about to repeat. Returns the chains on which there was one.
+    async fn settled(&self) -> Result<Vec<ChainRole>, RunError> {
+        let mut waited_on = Vec::new();
+        for chain in [ChainRole::Settlement, ChainRole::App] {
+            let Some(sender) = self.of(chain) else { continue };
+            if sender.settled().await.map_err(RunError::failed)? {
+                waited_on.push(chain);
+            }
         }
-        Ok(has_waited)
+        Ok(waited_on)
     }
 
     fn of(&self, side: ChainRole) -> Option<&Sender> {
@@ -387,6 +390,12 @@ impl Senders {
             ChainRole::App => self.app.as_ref(),
         }
     }
+}
+
+/// Returns true if a payment on a chain may be a transaction for which the command has waited. Those on the other chain
+/// are no payment of this kind: the account of a gateway nearly always has one under way on the app chain.
+fn may_repeat(waited_on: &[ChainRole], chain: ChainRole) -> bool {
+    waited_on.contains(&chain)
 }
 
 /// Prints the hash of a transaction that a node is about to get.
@@ -447,6 +456,15 @@ pub(crate) fn confirm(count: usize) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise the payer of a busy gateway could hardly fund itself.
+    #[test]
+    fn transactions_of_the_app_chain_keep_no_payment_from_the_settlement_chain() {
+        let waited_on = [ChainRole::App];
+        assert!(!may_repeat(&waited_on, ChainRole::Settlement));
+        assert!(may_repeat(&waited_on, ChainRole::App));
+        assert!(!may_repeat(&[], ChainRole::App));
+    }
 
     /// The endpoint fails between the receipt and the look at the balance. A script that saw a failure would pay twice.
     #[test]
