@@ -75,7 +75,7 @@ use sharing::{SharedNonces, Sharing};
 pub(crate) use submission::is_too_cheap;
 pub use times::TransactionTimes;
 pub use witnesses::Witnesses;
-pub(crate) use witnesses::{TransmitOutcome, WitnessedOutcome};
+pub(crate) use witnesses::{TransmitOutcome, UnsettledNonce, WitnessedOutcome};
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.

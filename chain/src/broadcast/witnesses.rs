@@ -71,6 +71,23 @@ pub(crate) enum TransmitOutcome {
     Refused(String),
 }
 
+/// The first nonce of an account that an endpoint calls pending and not mined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnsettledNonce {
+    pub(crate) nonce: u64,
+    /// True if two endpoints have mined all transactions that others call pending, so that the others are behind. One
+    /// alone may lie.
+    pub(crate) is_mined_for_two: bool,
+}
+
+fn unsettled(counts: &[AccountCounts]) -> Option<UnsettledNonce> {
+    let highest = |it: &AccountCounts| it.pending.unwrap_or(0).max(it.mined);
+    let nonce = counts.iter().filter(|it| highest(it) > it.mined).map(|it| it.mined).min()?;
+    let end = counts.iter().map(highest).max()?;
+    let is_mined_for_two = counts.iter().filter(|it| it.mined >= end).count() > 1;
+    Some(UnsettledNonce { nonce, is_mined_for_two })
+}
+
 /// The outcome of a transaction as the endpoints show it now.
 #[derive(Debug)]
 pub(crate) enum WitnessedOutcome {
@@ -205,10 +222,8 @@ impl Witnesses {
     pub(crate) async fn first_pending(
         &self,
         account: Address,
-    ) -> Result<Option<u64>, RequestError> {
-        let state = self.counts(account, u64::MAX).await?;
-        let pending = |it: &AccountCounts| it.pending.is_some_and(|pending| pending > it.mined);
-        Ok(state.counts.iter().filter(|it| pending(it)).map(|it| it.mined).min())
+    ) -> Result<Option<UnsettledNonce>, RequestError> {
+        Ok(unsettled(&self.counts(account, u64::MAX).await?.counts))
     }
 
     /// Asks every endpoint for the account's counts. An endpoint whose count is above the counts of all others, and
@@ -330,5 +345,30 @@ impl Witnesses {
         let asked = |chain: Chain| async move { chain.fees().await };
         let stated = self.0.endpoints.each_soon(FEES_MAX, prices::GRACE, asked);
         stated.await.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a script could not make two payments one after the other.
+    #[test]
+    fn a_transaction_that_one_endpoint_alone_has_not_mined_yet_is_told_from_one_that_waits() {
+        let counts = |all: &[(u64, Option<u64>)]| {
+            let count = |&(mined, pending)| AccountCounts { mined, pending, is_proven: false };
+            unsettled(&all.iter().map(count).collect::<Vec<_>>())
+        };
+        let found = |nonce, is_mined_for_two| Some(UnsettledNonce { nonce, is_mined_for_two });
+        let (done, behind) = ((8, Some(8)), (7, Some(8)));
+        assert_eq!(counts(&[done, done, done]), None);
+        assert_eq!(counts(&[(7, None), done]), None, "its pending ones are not known");
+        assert_eq!(counts(&[done, done, behind]), found(7, true));
+        assert_eq!(counts(&[behind, behind, behind]), found(7, false));
+        assert_eq!(counts(&[done, behind]), found(7, false), "one alone may lie");
+        assert_eq!(counts(&[(99, Some(99)), behind, behind]), found(7, false));
+        // A further one waits, which the one that is behind does not know.
+        assert_eq!(counts(&[(8, Some(9)), done, behind]), found(7, false));
+        assert_eq!(counts(&[]), None);
     }
 }

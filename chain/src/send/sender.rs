@@ -18,7 +18,9 @@ use super::chain::Chain;
 use super::error::{RequestError, SendError};
 use crate::admin::WeiPerGas;
 use crate::backoff::Pauses;
-use crate::broadcast::{TransmitOutcome, WitnessedOutcome, Witnesses, is_too_cheap};
+use crate::broadcast::{
+    TransmitOutcome, UnsettledNonce, WitnessedOutcome, Witnesses, is_too_cheap,
+};
 
 /// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -236,15 +238,18 @@ impl Sender {
     }
 
     /// Waits until all known transactions of the account are mined, so that no transaction of an earlier run
-    /// changes the chain's state later. Returns true if there was one.
+    /// changes the chain's state later. Returns true if there was one, and not only an endpoint that is behind.
     ///
     /// # Errors
     /// [`SendError::NotSettled`] when they are not mined in time.
     pub async fn settled(&self) -> Result<bool, SendError> {
         let (begun, mut has_waited) = (Instant::now(), false);
         loop {
-            let Some(nonce) = self.first_pending().await? else { return Ok(has_waited) };
-            has_waited = true;
+            let Some(UnsettledNonce { nonce, is_mined_for_two }) = self.first_pending().await?
+            else {
+                return Ok(has_waited);
+            };
+            has_waited |= !is_mined_for_two;
             if begun.elapsed() >= self.receipt_max {
                 return Err(SendError::NotSettled {
                     account: self.account,
@@ -258,12 +263,13 @@ impl Sender {
 
     /// Returns the first nonce that is pending and not mined, if there is one. With witnesses, each of them is
     /// asked: if a single one hid a transaction, a payment would be made twice.
-    async fn first_pending(&self) -> Result<Option<u64>, RequestError> {
+    async fn first_pending(&self) -> Result<Option<UnsettledNonce>, RequestError> {
         if let Some(witnesses) = &self.witnesses {
             return witnesses.first_pending(self.account).await;
         }
         let (mined, pending) = (self.mined_nonce().await?, self.pending_nonce().await?);
-        Ok(Some(mined).filter(|mined| *mined < pending))
+        let is_mined_for_two = false;
+        Ok((mined < pending).then_some(UnsettledNonce { nonce: mined, is_mined_for_two }))
     }
 
     /// Returns the first nonce that is pending and not mined, on which the witnesses agree if there are any; `None` if
@@ -271,7 +277,7 @@ impl Sender {
     pub(crate) async fn first_agreed_pending(&self) -> Result<Option<u64>, RequestError> {
         match &self.witnesses {
             Some(witnesses) => witnesses.first_agreed_pending(self.account).await,
-            None => self.first_pending().await,
+            None => Ok(self.first_pending().await?.map(|it| it.nonce)),
         }
     }
 
