@@ -32,7 +32,9 @@ use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
-use super::walk::{EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings};
+use super::walk::{
+    BlockHeader, EventBatch, Fork, NEAR, PageOutcome, Walk, WalkAction, WalkSettings,
+};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
@@ -528,12 +530,15 @@ impl PageReader {
         let (block, is_deep, endpoints) = (fork.replaced, fork.is_deep(), &self.endpoints);
         let numbers = &[block.number];
         let ask = |chain: Chain| async move {
-            let headers = fetch::headers(&chain, numbers, None).await?;
-            let Some(header) = headers.first() else { return Ok(None) };
-            // Far below the head, it does not decide.
-            let head = if is_deep { 0 } else { fetch::head(&chain).await?.block.number };
-            let vote = ForkVote { has_replaced: header.block == block, head };
-            Ok::<_, RequestError>(Some(vote))
+            let head = async {
+                // Far below the head, it does not decide.
+                let head = if is_deep { None } else { Some(fetch::head(&chain).await?) };
+                Ok::<_, RequestError>(head.map_or(0, |head| head.block.number))
+            };
+            let (headers, head) = tokio::try_join!(fetch::headers(&chain, numbers, None), head)?;
+            let vote =
+                |header: &BlockHeader| ForkVote { has_replaced: header.block == block, head };
+            Ok::<_, RequestError>(headers.first().map(vote))
         };
         let answers = if is_deep {
             endpoints.each(ask).await
