@@ -27,8 +27,8 @@ use crate::streams::SentStream;
 /// Upper bound of a batch in bytes; a peer may request less. A guess: bounds memory per strand and keeps the
 /// overhead of a frame negligible.
 const BATCH_BYTES_MAX: u32 = 1024 * 1024;
-/// Bytes of a page that is read for shorter batches. A guess: each read of the log begins with a search, which is then a
-/// small part of it.
+/// Bytes of a page that is read for shorter batches. A guess: each read of the log begins with a search, which is then
+/// a small part of it.
 const PAGE_BYTES_MIN: u32 = 64 * 1024;
 /// Strands that are sent to one peer at a time. Equals the peer's stream limit in
 /// [`crate::transport`].

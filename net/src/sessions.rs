@@ -308,9 +308,9 @@ impl SessionTable {
         self.apart.get(&peer).copied().filter(|until| *until > now)
     }
 
-    /// Returns true if a peer, which has proved its id, may begin a session now, and counts that session. An address has
-    /// a bound of its own before the proof, and a peer may have many.
-    fn may_begin(&mut self, peer: OriginatorId, now: Instant) -> bool {
+    /// Counts a session that a peer, which has proved its id, begins now. Returns false if it may not begin one. An
+    /// address has a bound of its own before the proof, and a peer may have many.
+    fn count_begun(&mut self, peer: OriginatorId, now: Instant) -> bool {
         let fresh = || EventsLeft::new(BEGUN_MAX, BEGUN_EVERY, now);
         self.to_begin.entry(peer).or_insert_with(fresh).take(now)
     }
@@ -330,7 +330,7 @@ impl SessionTable {
         if self.current.get(&peer).is_some_and(|it| !it.gives_way(proven.dialler, now)) {
             return Err(CloseCode::Duplicate);
         }
-        if !self.may_begin(peer, now) {
+        if !self.count_begun(peer, now) {
             return Err(CloseCode::Busy);
         }
         if let Some(current) = self.current.get(&peer) {
@@ -385,7 +385,7 @@ mod tests {
         let (mut table, start) = (SessionTable::default(), Instant::now());
         let mut begun = |peer: u32, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            (0..1_000).filter(|_| table.may_begin(OriginatorId(peer), now)).count()
+            (0..1_000).filter(|_| table.count_begun(OriginatorId(peer), now)).count()
         };
         assert_eq!(begun(200, 0), 16);
         assert_eq!(begun(300, 0), 16, "another peer has its own");

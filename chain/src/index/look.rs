@@ -151,8 +151,8 @@ impl SecondLook {
         !self.skips_pages || self.blocks.range(blocks.clone()).next().is_some()
     }
 
-    /// Adds a page that was read far from the head, with the events of its blocks, which may be left out if they are
-    /// [not compared](Self::compares_page). Discards later pages.
+    /// Adds a page that was read far from the head, with the events of its blocks, which may be left out if
+    /// `compares_page` returns false. Discards later pages.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
         self.note_read(*blocks.start());
         for (number, known) in self.blocks.range_mut(blocks.clone()) {

@@ -90,8 +90,8 @@ impl Sender {
         Self { witnesses: Some(witnesses).filter(Witnesses::are_several), ..self }
     }
 
-    /// Makes the sender tell the hash of each transaction before a node gets it. Whoever ends the process while it
-    /// waits can then look for the transaction.
+    /// Makes the sender tell the hash of each transaction before a node gets it. An operator who ends the process
+    /// while it waits can then look for the transaction.
     #[must_use]
     pub fn telling(self, tell: fn(B256)) -> Self {
         Self { tell: Some(tell), ..self }

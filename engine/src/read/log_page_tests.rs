@@ -266,8 +266,8 @@ fn a_long_run_of_invalid_envelopes_takes_many_turns_and_each_place_is_looked_at_
     assert_eq!(turns, usize::try_from(RUN + 1).unwrap().div_ceil(of_turn), "each place once");
 }
 
-/// Anyone who pays may have an envelope of megabytes stored at each node, all of one time. Readers of all strands then
-/// need the memory of one of them, and not of one of each strand.
+/// A payer may have an envelope of megabytes stored at each node, all of one time. Readers of all strands then need
+/// the memory of one of them, and not of one of each strand.
 #[test]
 fn long_envelopes_of_many_strands_take_the_memory_of_one() {
     const LONG: usize = 1 << 20;

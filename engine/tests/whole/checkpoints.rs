@@ -97,8 +97,8 @@ async fn a_clock_that_is_far_ahead_dates_no_checkpoint() {
     task.stop().await;
 }
 
-/// The case of a machine that was set back: its host knows the folder, and a checkpoint of its tree would be dated behind
-/// that of a larger one. Time moves by itself while the task waits.
+/// The case of a machine that was set back: its host knows the folder, and a checkpoint of its tree would be dated
+/// behind that of a larger one. Time moves by itself while the task waits.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_signed_before_peers_are_asked() {
     let store = store();
