@@ -286,7 +286,7 @@ fn a_page_of_a_stream_ends_before_damage_and_the_next_one_fails() {
         LogFilling::new(ranges.collect::<Vec<_>>(), BatchLimits::STRANDS, memory)
     };
     let good: Vec<_> = (1..=3).map(|place| id(100, place)).collect();
-    let (alone, both) = (&[100][..], &[100, 200][..]);
+    let (alone, both): (&[u32], &[u32]) = (&[100], &[100, 200]);
     let (page, _) = in_turns(&store, &mut begin(0, alone).before_damage(), 1000);
     assert_eq!((ids(&page), page.finished), (good.clone(), false));
     assert_eq!(page.reached.get(OriginatorId(100)), SequenceId(3));
