@@ -149,7 +149,7 @@ async fn an_endpoint_that_accepts_only_short_ranges_is_not_silent_about_a_contra
     let (giver, other) = (Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 1).await);
     other.set(|faults| faults.range_max = Some(3));
     let memory = Arc::new(Memory::default());
-    memory.0.lock().payloads = vec![vec![99; 9].into()];
+    memory.0.lock().payloads = vec![vec![99_u8; 9].into()];
     let endpoints = Endpoints::new("app", &[giver.url(), other.url()], APP_ID).unwrap();
     let walk = WalkSettings { page_blocks: 1000, ..chain.walk() };
     let sink: Arc<dyn Sink> = memory.clone();

@@ -339,7 +339,7 @@ mod tests {
         let identity = StoreIdentity { network: "test".into(), node, public_key };
         let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
         let strand = OriginatorId::GROUP_MESSAGES;
-        let key = [&strand.0.to_be_bytes()[..], &1_u64.to_be_bytes(), &[0]].concat();
+        let key = [&strand.0.to_be_bytes()[..], &1_u64.to_be_bytes(), &[0_u8]].concat();
         store.put_raw_row(Family::Log, &key, b"damaged");
         let [from, through] = [1, 2].map(|place| EnvelopeId::new(strand, SequenceId(place)));
         let cut = Truncation { from, through, envelopes: 2, position: None };

@@ -276,7 +276,7 @@ fn a_page_of_a_stream_ends_before_damage_and_the_next_one_fails() {
         let changes: Vec<_> = (1..=3).map(|place| append(&of(place))).collect();
         store.commit(&changes).unwrap();
     }
-    let key = [&100_u32.to_be_bytes()[..], &4_u64.to_be_bytes(), &[0]].concat();
+    let key = [&100_u32.to_be_bytes()[..], &4_u64.to_be_bytes(), &[0_u8]].concat();
     store.put_raw_row(Family::Log, &key, b"damaged");
     let begin = |after: u64, originators: &[u32]| {
         let ranges = originators
