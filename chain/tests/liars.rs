@@ -140,6 +140,27 @@ async fn an_endpoint_that_accepts_only_short_ranges_confirms_events_without_proo
     reader.stop().await;
 }
 
+/// The chain contradicts the stored strand. An endpoint that refuses the batch's range has an answer all the same.
+#[tokio::test]
+async fn an_endpoint_that_accepts_only_short_ranges_is_not_silent_about_a_contradiction() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(1).await;
+    chain.mine(30).await;
+    let (giver, other) = (Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 1).await);
+    other.set(|faults| faults.range_max = Some(3));
+    let memory = Arc::new(Memory::default());
+    memory.0.lock().payloads = vec![vec![99_u8; 9].into()];
+    let endpoints = Endpoints::new("app", &[giver.url(), other.url()], APP_ID).unwrap();
+    let walk = WalkSettings { page_blocks: 1000, ..chain.walk() };
+    let sink: Arc<dyn Sink> = memory.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    let view = reader.view();
+    until("the strand is halted", || matches!(view.readers()[0].state, ReaderState::Halted(_)))
+        .await;
+    assert!(other.spoilt() > 0, "it has refused ranges");
+    reader.stop().await;
+}
+
 /// A single endpoint that shows other payloads than the chain's adds none to a strand, whether the strand is empty or
 /// already holds what the forged ones would replace.
 #[tokio::test]

@@ -33,7 +33,14 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), RunError> {
     create(path, |file| file.write_all(content))
 }
 
-fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), RunError> {
+/// Writes a new file like [`write_new`], by a function.
+///
+/// # Errors
+/// As [`write_new`], and the errors of the function.
+pub(crate) fn create(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), RunError> {
     let fail =
         |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
     let mut file = File::create_new(path).map_err(|error| match error.kind() {

@@ -201,6 +201,10 @@ fn parameters_reach_the_contracts_of_both_chains() {
     assert_eq!(seen[0]["value"], "5000000");
     assert!(seen[0]["word"].as_str().unwrap().ends_with("4c4b40"), "{seen}");
 
+    let mistyped = ["registry", "params", "get", minimum, "xmtp.payerregistry.minimumDeposit"];
+    let text = chains.failure(ADMIN, 4, &mistyped);
+    assert!(text.contains(&format!("the nearest name is {minimum}")), "{text}");
+
     let paused = "xmtp.groupMessageBroadcaster.paused";
     chains.json(ADMIN, &["registry", "params", "set", &format!("{paused}=true")]);
     let done = chains.json(ADMIN, &["registry", "params", "bridge", paused, "--apply"]);

@@ -86,7 +86,9 @@ impl From<AdminError> for RunError {
             | AdminError::NoAccount
             | AdminError::UnknownParameter { .. }
             | AdminError::Value { .. } => Self::usage(error),
-            AdminError::UnknownNode { .. } => Self::not_found(error),
+            AdminError::UnknownNode { .. } | AdminError::UnsetParameter { .. } => {
+                Self::not_found(error)
+            }
             AdminError::KeyInUse { .. }
             | AdminError::NotPausable(_)
             | AdminError::NotUpgradable(_)

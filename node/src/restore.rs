@@ -147,13 +147,26 @@ impl RestoreFolder {
     /// Takes the answer, if there is one. It is removed durably before it is returned, so that it counts only once.
     ///
     /// # Errors
-    /// Fails when the file cannot be read or removed. The answer must not count then.
+    /// Fails when the file cannot be read or removed. The answer must not count then: it stays for the next look, if
+    /// the disk permits.
     pub(crate) fn take_answer(&self) -> io::Result<Option<RestoreAnswer>> {
+        self.take_answer_with(|folder| File::open(folder)?.sync_all())
+    }
+
+    /// Takes the answer as [`take_answer`](Self::take_answer), with the function that makes its removal durable.
+    fn take_answer_with(
+        &self,
+        sync: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<Option<RestoreAnswer>> {
         let path = self.0.join(ANSWER);
-        let answer = read(&path)?;
-        if answer.is_some() {
+        let answer: Option<RestoreAnswer> = read(&path)?;
+        if let Some(answer) = &answer {
             fs::remove_file(&path)?;
-            File::open(&self.0)?.sync_all()?;
+            if let Err(error) = sync(&self.0) {
+                // The operator has no reason to answer again. If this fails, too, the question stays.
+                let _ = self.reply(answer);
+                return Err(error);
+            }
         }
         Ok(answer)
     }
@@ -408,6 +421,18 @@ mod tests {
         posted.post(None).unwrap();
         assert!(posted.is(None));
         assert_eq!(RestoreFolder::new(&dir).question().unwrap(), None);
+    }
+
+    /// Played by a disk that fails for a moment.
+    #[test]
+    fn an_answer_whose_removal_is_not_durable_counts_at_the_next_look() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = RestoreFolder::new(state.path());
+        let answer = RestoreAnswer::complete(&test_question());
+        folder.reply(&answer).unwrap();
+        folder.take_answer_with(|_| Err(io::Error::other("the disk fails"))).unwrap_err();
+        assert_eq!(folder.take_answer().unwrap(), Some(answer));
+        assert_eq!(folder.take_answer().unwrap(), None, "an answer counts once");
     }
 
     /// Played by a disk that has damaged the question of one node of a host.

@@ -80,6 +80,17 @@ pub enum AdminError {
         /// A similar name, if there is one.
         near: Option<String>,
     },
+    /// No contract reads a parameter with this name, and it has no value.
+    #[error(
+        "{key} has no value, and no contract reads it{}: `hawser registry params get` lists all names",
+        near.as_ref().map(|near| format!("; the nearest name is {near}")).unwrap_or_default()
+    )]
+    UnsetParameter {
+        /// The requested name.
+        key: String,
+        /// A similar name, if there is one.
+        near: Option<String>,
+    },
     /// The contract would refuse the value.
     #[error("{key} must be {expected}, and is {given:?}")]
     Value {

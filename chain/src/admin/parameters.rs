@@ -38,6 +38,18 @@ impl ParameterState {
         self.parameter.as_ref().map_or(word.to_string(), |parameter| parameter.kind.show(word))
     }
 
+    /// Checks that the name is in use: a contract reads the parameter, or it has a value. A mistyped name has neither.
+    ///
+    /// # Errors
+    /// [`AdminError::UnsetParameter`] with the nearest name.
+    pub fn check_name(&self) -> Result<(), AdminError> {
+        if self.parameter.is_some() || !self.value.is_zero() {
+            return Ok(());
+        }
+        let (key, near) = (self.key.clone(), known::near(&self.key));
+        Err(AdminError::UnsetParameter { key, near })
+    }
+
     fn chain(&self) -> ChainRole {
         self.parameter.as_ref().map_or(ChainRole::Settlement, |parameter| parameter.reader.chain())
     }

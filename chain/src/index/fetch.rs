@@ -272,7 +272,30 @@ pub(super) async fn page(
 ) -> Result<PageResponse, RequestError> {
     let (logs, known) =
         tokio::join!(logs(chain, filter, blocks), headers(chain, wanted, Some(filter)));
-    let mut known = known?;
+    timed_page(chain, blocks, logs, known?).await
+}
+
+/// Returns a page like [`page`], in several requests if the endpoint refuses so many blocks at once.
+pub(super) async fn page_in_parts(
+    chain: &Chain,
+    filter: &Filter,
+    blocks: &RangeInclusive<u64>,
+    wanted: &[u64],
+) -> Result<PageResponse, RequestError> {
+    let (logs, known) = tokio::join!(
+        logs_in_parts(chain, filter, std::slice::from_ref(blocks)),
+        headers(chain, wanted, Some(filter))
+    );
+    timed_page(chain, blocks, logs, known?).await
+}
+
+/// Returns the page of these logs and headers, with the headers of blocks whose logs carry no timestamp.
+async fn timed_page(
+    chain: &Chain,
+    blocks: &RangeInclusive<u64>,
+    logs: Result<Vec<Log>, RequestError>,
+    mut known: Vec<BlockHeader>,
+) -> Result<PageResponse, RequestError> {
     // Some endpoints refuse a range that ends above their own head instead of truncating it.
     let lacks_end = known.iter().all(|header| header.block.number < *blocks.end());
     let logs = match logs {

@@ -19,9 +19,9 @@ use super::walk::{BlockHeader, WalkSettings};
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
 
-/// The time limit for all logs of one look at one endpoint. A guess: an endpoint that accepts only short ranges takes
-/// some seconds.
-const LOGS_MAX: Duration = Duration::from_secs(30);
+/// The time limit for all logs of one look at one endpoint, or of one batch that a sink refuses. A guess: an endpoint
+/// that accepts only short ranges takes some seconds.
+pub(super) const LOGS_MAX: Duration = Duration::from_secs(30);
 /// The time for which an endpoint has to be silent before a look ends without it. A guess: failures that pass do so
 /// within seconds.
 const SILENT_MAX: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use super::confirming::events_of;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
+use super::looking::LOGS_MAX;
 use super::sink::SinkError;
 use super::status::ReaderState;
 use super::walk::{EventBatch, NEAR, PageResponse, WalkSettings};
@@ -180,16 +181,18 @@ impl BatchWriter {
         let _ = self.gaps.send(after).await;
     }
 
-    /// Asks every endpoint for the blocks of a batch that contradicts the stored events. Returns the reason
-    /// not to halt: an endpoint did not answer, or it has another last block, other events there or other times of
-    /// these, so one endpoint lies or lags behind. Returns `None` if all endpoints confirm the batch, because the chain
-    /// then contradicts the stored log.
+    /// Asks every endpoint for the blocks of a batch that contradicts the stored events, in parts if it accepts only
+    /// short ranges: otherwise it would count as silent for ever. Returns the reason not to halt: an endpoint did not
+    /// answer, or it has another last block, other events there or other times of these, so one endpoint lies or lags
+    /// behind. Returns `None` if all endpoints confirm the batch, because the chain then contradicts the stored log.
     async fn doubt(&self, batch: &EventBatch) -> Option<String> {
         let (blocks, filter) = (&(batch.from_block..=batch.position.number), &self.filter);
         let headers = &timed_blocks(batch);
         let answers = self
             .endpoints
-            .each(|chain| async move { fetch::page(&chain, filter, blocks, headers).await })
+            .each_within(LOGS_MAX, |chain| async move {
+                fetch::page_in_parts(&chain, filter, blocks, headers).await
+            })
             .await;
         let is_equal = |shown| is_shown(batch, shown, self.source, self.address);
         let answers: Vec<_> = answers.into_iter().map(|answer| answer.ok().map(is_equal)).collect();

@@ -40,8 +40,10 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
         ConformanceFormat::Junit => report.junit().trim_end().to_owned(),
     };
     if let Some(path) = &args.out {
-        output_file::write(path, format!("{result}\n").as_bytes())?;
-        output::line(text(&report));
+        let written = output_file::write(path, format!("{result}\n").as_bytes());
+        // The run has taken minutes and left its traces on the node: a full disk must not take the result away, too.
+        output::line(if written.is_ok() { text(&report) } else { result });
+        written?;
     } else {
         output::line(result);
     }

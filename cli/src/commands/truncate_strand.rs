@@ -2,7 +2,7 @@
 //! below the stored envelopes, so that it is read again. See `docs/protocol/chain-strands.md`.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
@@ -23,7 +23,7 @@ use serde_json::json;
 use super::rebuild;
 use crate::args::{ChainStrand, TruncateStrandArgs};
 use crate::clock::now_unix_s;
-use crate::output;
+use crate::{output, output_file};
 
 /// Runs the command.
 ///
@@ -251,16 +251,24 @@ fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
     output::confirm(question, "nothing was changed")
 }
 
-/// Writes the envelopes to a file, synced before they leave the log.
+/// Writes the envelopes to a file, synced before they leave the log. A file that cannot be written as a whole does not
+/// stay: it would look like all that was cut off.
 fn save_evidence(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), RunError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(RunError::failed)?;
     // The folder may be new: its own name has to be durable as well.
     sync(folder.parent().unwrap_or(folder))?;
-    let mut file = BufWriter::new(File::create_new(path).map_err(RunError::failed)?);
+    output_file::create(path, |file| write_cut(snapshot, cut, file))?;
+    sync(folder)
+}
+
+/// Writes the envelopes, one a line.
+fn write_cut(snapshot: &Snapshot<'_>, cut: &Truncation, file: &mut File) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
     let before = EnvelopeId { sequence: cut.from.sequence.previous(), ..cut.from };
     for item in snapshot.log(before, cut.through.sequence) {
-        let LogItem::Envelope { id, bytes, validity } = item.map_err(unreadable)? else { continue };
+        let item = item.map_err(|error| io::Error::other(unreadable(error)))?;
+        let LogItem::Envelope { id, bytes, validity } = item else { continue };
         let line = json!({
             "originator": id.originator.0,
             "sequence_id": id.sequence.0,
@@ -271,11 +279,9 @@ fn save_evidence(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Resu
             },
             "hex": hex::encode(&bytes),
         });
-        writeln!(file, "{line}").map_err(RunError::failed)?;
+        writeln!(file, "{line}")?;
     }
-    let file = file.into_inner().map_err(|error| RunError::failed(error.into_error()))?;
-    file.sync_all().map_err(RunError::failed)?;
-    sync(folder)
+    file.flush()
 }
 
 fn sync(folder: &Path) -> Result<(), RunError> {
@@ -314,5 +320,34 @@ impl ChainStrand {
             Self::GroupMessages => OriginatorId::GROUP_MESSAGES,
             Self::IdentityUpdates => OriginatorId::IDENTITY_UPDATES,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_rules::PicoDollarPrice;
+    use hawser_storage::{Family, Store, StoreIdentity};
+
+    use super::*;
+
+    /// Played by a row that cannot be read. A full disk ends the file in the same way.
+    #[test]
+    fn a_part_of_the_evidence_does_not_stay() {
+        let public_key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let node = OriginatorId(100);
+        let identity = StoreIdentity { network: "test".into(), node, public_key };
+        let store = Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap();
+        let strand = OriginatorId::GROUP_MESSAGES;
+        let key = [&strand.0.to_be_bytes()[..], &1_u64.to_be_bytes(), &[0_u8]].concat();
+        store.put_raw_row(Family::Log, &key, b"damaged");
+        let [from, through] = [1, 2].map(|place| EnvelopeId::new(strand, SequenceId(place)));
+        let cut = Truncation { from, through, envelopes: 2, position: None };
+        let data_dir = tempfile::tempdir().unwrap();
+        let path = evidence_path(data_dir.path(), from);
+        let refused = save_evidence(&store.snapshot(), &cut, &path).unwrap_err();
+        assert!(refused.text.contains("the log cannot be read"), "{refused:?}");
+        let folder = path.parent().unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "no part of the file is there");
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct LogFilling {
     limits: BatchLimits,
     /// Envelopes of nodes that are marked invalid belong to the page too.
     with_marked: bool,
+    /// A place that cannot be read ends the page before it, if there are envelopes.
+    ends_before_damage: bool,
     memory: PageMemory,
     strands: Vec<StrandLane>,
     size: BatchSize,
@@ -108,14 +110,33 @@ impl LogFilling {
         });
         let strands = strands.collect();
         let (envelopes, ended) = (Vec::new(), Vec::new());
-        let (size, with_marked) = (BatchSize::default(), false);
-        Self { limits, with_marked, memory, strands, size, envelopes, batches: None, ended }
+        let (size, batches) = (BatchSize::default(), None);
+        let (with_marked, ends_before_damage) = (false, false);
+        Self {
+            limits,
+            with_marked,
+            ends_before_damage,
+            memory,
+            strands,
+            size,
+            envelopes,
+            batches,
+            ended,
+        }
     }
 
     /// Makes envelopes of nodes that are marked invalid belong to the page.
     #[must_use]
     pub(crate) fn with_marked(mut self) -> Self {
         self.with_marked = true;
+        self
+    }
+
+    /// Makes a place that cannot be read end the page before it: a stream passes on what is good, and fails with the
+    /// next page. Callers of a query, whose page is all that they get, take a short one for the end.
+    #[must_use]
+    pub(crate) fn before_damage(mut self) -> Self {
+        self.ends_before_damage = true;
         self
     }
 
@@ -150,7 +171,7 @@ impl LogFilling {
                     self.strands.extend(open.into_iter().map(|it| it.lane));
                     return Ok(None);
                 }
-                Err(QueryError::NoMemory(_)) if !self.envelopes.is_empty() => break false,
+                Err(error) if self.ends_before(&error) => break false,
                 Err(error) => return Err(error),
             }
             let Some(index) = earliest(&open) else { break true };
@@ -163,7 +184,7 @@ impl LogFilling {
             match lane.take_next(snapshot, &mut self.memory) {
                 Ok(Some(bytes)) => self.envelopes.push((lane.after, bytes)),
                 Ok(None) => self.size.remove(len_bytes),
-                Err(QueryError::NoMemory(_)) if !self.envelopes.is_empty() => break false,
+                Err(error) if self.ends_before(&error) => break false,
                 Err(error) => return Err(error),
             }
         };
@@ -171,6 +192,12 @@ impl LogFilling {
         let reached = left.chain(std::mem::take(&mut self.ended)).collect();
         let (envelopes, batches) = (std::mem::take(&mut self.envelopes), Vec::new());
         Ok(Some(LogPage { envelopes, batches, reached, finished }))
+    }
+
+    /// Returns true if the page so far is complete without the place that gave this error.
+    fn ends_before(&self, error: &QueryError) -> bool {
+        let is_cut = self.ends_before_damage || matches!(error, QueryError::NoMemory(_));
+        is_cut && !self.envelopes.is_empty()
     }
 
     /// Moves every lane to its next envelope, and drops those that have none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hawser_proto::{Cursor, OriginatorId};
-use hawser_storage::Store;
+use hawser_storage::{Family, Store};
 use proptest::prelude::*;
 
 use super::super::limits::{PAGE_ENVELOPES_MAX, wire_len_bytes};
@@ -264,6 +264,50 @@ fn a_long_run_of_invalid_envelopes_takes_many_turns_and_each_place_is_looked_at_
     assert_eq!(ids(&page), [last.id]);
     let of_turn = WORK - ROWS_PER_SCAN;
     assert_eq!(turns, usize::try_from(RUN + 1).unwrap().div_ceil(of_turn), "each place once");
+}
+
+/// Played by a row behind the third place whose key the disk has damaged. A query fails: its caller would take a short
+/// answer for the end.
+#[test]
+fn a_page_of_a_stream_ends_before_damage_and_the_next_one_fails() {
+    let store = store();
+    for originator in [100, 200] {
+        let of = |place| committed(id(originator, place), topic(1), 1, Vec::new());
+        let changes: Vec<_> = (1..=3).map(|place| append(&of(place))).collect();
+        store.commit(&changes).unwrap();
+    }
+    let key = [&100_u32.to_be_bytes()[..], &4_u64.to_be_bytes(), &[0_u8]].concat();
+    store.put_raw_row(Family::Log, &key, b"damaged");
+    let begin = |after: u64, originators: &[u32]| {
+        let ranges = originators
+            .iter()
+            .map(|originator| LogRange { after: id(*originator, after), through: SequenceId(5) });
+        let memory = PageMemory::new(Arc::new(Unlimited), 0);
+        LogFilling::new(ranges.collect::<Vec<_>>(), BatchLimits::STRANDS, memory)
+    };
+    let good: Vec<_> = (1..=3).map(|place| id(100, place)).collect();
+    let (alone, both): (&[u32], &[u32]) = (&[100], &[100, 200]);
+    let (page, _) = in_turns(&store, &mut begin(0, alone).before_damage(), 1000);
+    assert_eq!((ids(&page), page.finished), (good.clone(), false));
+    assert_eq!(page.reached.get(OriginatorId(100)), SequenceId(3));
+    let mut in_entries = begin(0, alone).before_damage().with_entries();
+    let (page, _) = in_turns(&store, &mut in_entries, 1000);
+    let entries = page.batches.iter().flat_map(EnvelopeEntries::envelopes);
+    assert_eq!(entries.map(|bytes| id_of(&bytes)).collect::<Vec<_>>(), good);
+    assert_eq!(page.reached.get(OriginatorId(100)), SequenceId(3));
+    // All are of one time, so the lower originator comes first.
+    let (page, _) = in_turns(&store, &mut begin(0, both).before_damage(), 1000);
+    assert_eq!((ids(&page), page.finished), (good, false));
+    assert_eq!(page.reached.get(OriginatorId(200)), SequenceId::NONE, "read with the next page");
+    for mut filling in [
+        begin(3, alone).before_damage(),
+        begin(3, alone).before_damage().with_entries(),
+        begin(0, alone),
+        begin(0, both),
+    ] {
+        let error = filling.fill(&store.snapshot(), 1000).unwrap_err();
+        assert!(matches!(error, QueryError::Storage(_)), "{error}");
+    }
 }
 
 /// A payer may have an envelope of megabytes stored at each node, all of one time. Readers of all strands then need

@@ -14,7 +14,8 @@
 //! - [`Reports`]: reports of misbehaviour, made and taken; [`ReportTask`] makes those of new evidence;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
-//! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
+//! - [`Workers`]: threads for computing; [`counters`]: what the engine counts; [`LastFailure`]: one log line of a
+//!   failure that lasts.
 //!
 //! Invariant: only this module of the crate names tokio, channels, threads, locks and the clock.
 
@@ -35,6 +36,7 @@ mod disk;
 mod fair_queue;
 mod grouped_queue;
 mod heads;
+mod last_failure;
 mod ledger;
 mod older_rows;
 mod own_clock;
@@ -83,6 +85,7 @@ pub use disk::DiskTask;
 pub use fair_queue::FairQueue;
 pub use grouped_queue::GroupedQueue;
 pub use heads::Heads;
+pub use last_failure::LastFailure;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
 pub use pace::ShortTurns;

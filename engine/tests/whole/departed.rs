@@ -1,8 +1,10 @@
-//! A node that has left the network: what it signs later counts nowhere, whenever this node learns of it.
+//! A node that has left the network: what it signs later counts nowhere, whenever this node learns of it. Also a member
+//! that cannot take part.
 
 use std::sync::Arc;
 
 use hawser_engine::facts;
+use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
@@ -10,7 +12,7 @@ use hawser_rules::{Absence, Absences};
 use hawser_storage::{Family, InvalidRule, Mark, Store, TimeRule, Validity};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
-use crate::follow::{Follower, OTHER, SOURCE, dated, key};
+use crate::follow::{Follower, OTHER, SOURCE, dated, key, strand};
 
 const SECOND: i64 = 1_000_000_000;
 const NEW: OriginatorId = OriginatorId(400);
@@ -231,5 +233,30 @@ async fn a_node_that_is_removed_itself_publishes_nothing_until_its_clock_has_pas
     follower.node.clock.0.store(START_NS + 3 * SECOND, std::sync::atomic::Ordering::Relaxed);
     follower.publish("returned").await.unwrap();
     assert_eq!((mark(&follower, NODE, 3), readable(&follower).len()), (None, 2));
+    follower.stop().await;
+}
+
+/// Such a member cannot answer, and the contracts count it: a quarantine ends with more than half of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_majority_counts_a_member_without_a_valid_key() {
+    let other = NodeRecord {
+        id: OTHER,
+        public_key: key(OTHER).public_key(),
+        owner: key(OTHER).public_key().address(),
+        ..record()
+    };
+    let nodes: Registry = [record(), other].into_iter().collect();
+    let nodes = nodes.with_unusable([(SOURCE, true), (NEW, false)]);
+    let follower = Follower::start_with(common::store(), Arc::new(nodes));
+    let mut other = follower.connect(OTHER, &[(NODE, 2)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    other.send(strand(NODE, &[1, 2])).await;
+    let quarantine = || match follower.engine().own_strand_status() {
+        OwnStrandStatus::Quarantined(quarantine) => Some(quarantine),
+        _ => None,
+    };
+    follower.until("a peer shows what is not held", || quarantine().is_some()).await;
+    let quarantine = quarantine().unwrap();
+    assert_eq!((quarantine.others, quarantine.needed()), (2, Some(2)));
     follower.stop().await;
 }

@@ -11,6 +11,8 @@ use super::rules::Policy;
 const TENANTS_MAX: usize = 64;
 /// Largest length of a tenant's name in bytes. A guess: the name becomes part of file names and labels.
 pub(super) const NAME_LEN_MAX: usize = 32;
+/// The names that no tenant may have: the files of the gateway's payer end so, and those of a tenant end in its name.
+const NAMES_OF_FILES: [&str; 4] = ["lock", "new", "on-chain", "spent"];
 
 /// A tenant in the policy file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -41,6 +43,12 @@ pub enum TenantsError {
         "[tenants.{0:?}]: a tenant's name must be 1 to {NAME_LEN_MAX} lower-case letters, digits and dashes"
     )]
     Name(String),
+    /// The files of a tenant of this name would be other files of the gateway.
+    #[error(
+        "[tenants.{0}]: files of the gateway end in .{0}, so this tenant's would be the same ones: give it another name, \
+         such as {0}-1"
+    )]
+    NameOfFiles(String),
     /// Callers are identified in a way that does not assign them to tenants.
     #[error("[tenants] needs identity.kind \"api-key\", \"jwt\" or \"webhook\"")]
     Identity,
@@ -124,6 +132,9 @@ fn check_one(
     if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(is_plain) {
         return Err(TenantsError::Name(name.to_owned()));
     }
+    if NAMES_OF_FILES.contains(&name) {
+        return Err(TenantsError::NameOfFiles(name.to_owned()));
+    }
     if tenant.payer_key_file.is_some() == tenant.payer_key_env.is_some() {
         return Err(TenantsError::Key(name.to_owned()));
     }
@@ -156,6 +167,8 @@ mod tests {
             (format!("[tenants.a]\n{key}payer_key_env = \"A\"\n"), "payer_key_file"),
             (format!("[tenants.a]\n{key}members = [\"bob\"]\n"), "\"bob\""),
             (format!("[tenants.\"a/b\"]\n{key}"), "a/b"),
+            (format!("[tenants.spent]\n{key}"), "another name, such as spent-1"),
+            (format!("[tenants.on-chain]\n{key}"), "files of the gateway end in .on-chain"),
             (format!("[tenants.a]\n{key}[tenants.a.total]\ndeny = true\n"), "total"),
             (format!("[tenants.a]\n{key}[tenants.a.callers]\nalice = \"x\"\n"), "alice"),
             (

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::own_strand::{OperatorConfirmation, OwnStrandStatus};
+use hawser_engine::runtime::LastFailure;
 use tokio::task::JoinHandle;
 
 use super::blocking;
@@ -46,8 +47,10 @@ struct Prompt {
     has_asked: bool,
     /// The question on disk.
     posted: PostedQuestion,
-    /// A failure of the folder has been logged, and lasts.
-    is_failure_logged: bool,
+    /// The failure to write the question.
+    question_failure: LastFailure,
+    /// The failure to take the answer.
+    answer_failure: LastFailure,
 }
 
 async fn run(engine: Engine) {
@@ -65,7 +68,6 @@ async fn run(engine: Engine) {
     let incarnation = hex::encode(engine.store().incarnation());
     let process = format!("{incarnation}-{}-{now_ns}", std::process::id());
     let posted = PostedQuestion::new(folder.clone());
-    let is_failure_logged = false;
     let mut prompt = Prompt {
         engine,
         folder,
@@ -75,7 +77,8 @@ async fn run(engine: Engine) {
         asked: None,
         has_asked: false,
         posted,
-        is_failure_logged,
+        question_failure: LastFailure::default(),
+        answer_failure: LastFailure::default(),
     };
     loop {
         prompt.ask().await;
@@ -113,12 +116,11 @@ impl Prompt {
         if is_over && done.is_ok() {
             self.has_asked = false;
         }
-        if let Err(error) = &done
-            && !self.is_failure_logged
+        if self.question_failure.note(done.as_ref().err())
+            && let Err(error) = &done
         {
             tracing::error!(code = "restore_unanswerable", %error, "the question to the operator cannot be written");
         }
-        self.is_failure_logged = done.is_err();
     }
 
     /// Returns the question to the operator, if one is needed now. A status of another kind requires a new question, to
@@ -151,10 +153,16 @@ impl Prompt {
     }
 
     /// Passes the operator's answer to the engine, once.
-    async fn look_for_answer(&self) {
+    async fn look_for_answer(&mut self) {
         let Some((about, question)) = &self.asked else { return };
         let folder = self.folder.clone();
-        match blocking(move || folder.take_answer()).await {
+        let taken = blocking(move || folder.take_answer()).await;
+        if self.answer_failure.note(taken.as_ref().err())
+            && let Err(error) = &taken
+        {
+            tracing::warn!(%error, "the operator's answer cannot be read: tried again");
+        }
+        match taken {
             Ok(Some(answer)) if answer.id == question.id => {
                 let gap = answer.gap_after(question);
                 tracing::warn!(
@@ -168,8 +176,7 @@ impl Prompt {
             Ok(Some(_)) => {
                 tracing::warn!("the operator's answer is to an earlier question: it is ignored")
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the operator's answer cannot be read"),
+            Ok(None) | Err(_) => {}
         }
     }
 }

@@ -398,6 +398,13 @@ async fn exit_codes_and_files_tell_programs_the_result() {
     assert_eq!(code, Some(8), "{text}");
     let xml = std::fs::read_to_string(&file).unwrap();
     assert!(xml.contains("failures=\"1\"") && xml.contains("<failure message="), "{xml}");
+    // A folder has the name of the file, so the result cannot be written there. It is shown instead.
+    let folder = network.nodes[0].folder().join("taken");
+    std::fs::create_dir(&folder).unwrap();
+    let out = ["--format", "json", "--out", folder.to_str().unwrap()];
+    let (code, text) = program(&[&one[..], &out].concat()).await;
+    assert!(code.is_some_and(|code| ![0, 8].contains(&code)), "{code:?}: {text}");
+    assert!(text.contains("\"outcome\":\"failed\""), "{text}");
 
     assert_eq!(program(&["--target", "127.0.0.1:9"]).await.0, Some(1));
     assert_eq!(program(&["--target", "nonsense"]).await.0, Some(2));

@@ -13,6 +13,7 @@ pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunErr
     let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
     let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
     let states = parameters::get(&network, &keys).await?;
+    states.iter().try_for_each(ParameterState::check_name)?;
     let rows = states.iter().map(fields);
     if as_json {
         output::line(rows.map(ResultFields::into_json).collect::<Value>());

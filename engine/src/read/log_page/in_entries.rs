@@ -59,9 +59,14 @@ impl LogFilling {
             if let Some(refusal @ (EntryError::Full | EntryError::NoMemory(_))) = refusal {
                 break refusal.end_page(&batches)?;
             }
-            let Some(item) = scan.next().transpose()? else {
-                lane.after.sequence = lane.through;
-                break true;
+            let item = match scan.next() {
+                Some(Ok(item)) => item,
+                Some(Err(_)) if self.ends_before_damage && !batches.is_empty() => break false,
+                Some(Err(error)) => return Err(error.into()),
+                None => {
+                    lane.after.sequence = lane.through;
+                    break true;
+                }
             };
             left -= 1;
             let (id, bytes, validity) = match item {

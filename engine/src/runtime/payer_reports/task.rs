@@ -96,7 +96,7 @@ impl PayerReportWorker {
         let step = self.settings.look_every.min(TURN_EVERY);
         let mut looks = tokio::time::interval(step);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = self.now_minute();
+        let mut turns_taken = TurnsTaken { until: self.now_minute() };
         let mut next_attest = Instant::now();
         loop {
             tokio::select! {
@@ -104,6 +104,9 @@ impl PayerReportWorker {
                 _ = looks.tick() => {}
             }
             let now = self.now_minute();
+            // A folder that may lack the end of the own strand may lack what this node has signed.
+            let may_sign = self.engine.may_sign().is_ok();
+            let Some(last) = turns_taken.look(now, may_sign) else { continue };
             // The nearest tick to the time counts: ticks come a little late.
             let attest = Instant::now() + step / 2 >= next_attest;
             if attest {
@@ -113,7 +116,6 @@ impl PayerReportWorker {
                 () = stopped.stopped() => return,
                 () = self.look(last, now, attest) => {}
             }
-            last = now;
         }
     }
 
@@ -123,10 +125,6 @@ impl PayerReportWorker {
 
     /// Takes the steps whose time has come after minute `last`, up to minute `now`, and attests if that is to be done.
     async fn look(&mut self, last: u32, now: u32, attest: bool) {
-        // A folder that may lack the end of the own strand may lack what this node has signed.
-        if self.engine.may_sign().is_err() {
-            return;
-        }
         let node = self.engine.store().identity().node;
         let is_turn = |task| match self.settings.turns {
             Turns::EveryLook => true,
@@ -210,6 +208,19 @@ impl PayerReportWorker {
     }
 }
 
+/// The minute up to which the steps that have a minute of the hour were taken.
+struct TurnsTaken {
+    until: u32,
+}
+
+impl TurnsTaken {
+    /// Returns the minute after which steps are due that are taken at minute `now`. Returns `None` while the node may
+    /// not sign: the next look at which it may takes the steps whose time has come meanwhile.
+    fn look(&mut self, now: u32, may_sign: bool) -> Option<u32> {
+        may_sign.then(|| std::mem::replace(&mut self.until, now))
+    }
+}
+
 /// Puts the originators into the order of an hour. Of n hours in a row, each of n originators comes first in one.
 fn begin_with_next(originators: &mut [OriginatorId], hour: u32) {
     let hour = usize::try_from(hour).unwrap_or_default();
@@ -245,6 +256,22 @@ mod tests {
         assert!(has_come(59, 118, 119) && !has_come(59, 119, 178), "the last minute of an hour");
         assert!(has_come(31, 0, 1000), "after a long pause it comes at once");
         assert!(!has_come(31, 95, 91), "the clock went back");
+    }
+
+    /// Played by a node whose own strand is in doubt for two minutes, and by one that is in doubt for hours.
+    #[test]
+    fn a_turn_that_comes_while_a_node_may_not_sign_is_taken_once_it_may() {
+        for doubt in [2, 200] {
+            let mut taken = TurnsTaken { until: 90 };
+            for minute in 91..91 + doubt {
+                assert_eq!(taken.look(minute, false), None);
+            }
+            let now = 91 + doubt;
+            let last = taken.look(now, true).unwrap();
+            assert!(has_come(31, last, now), "its minute came meanwhile");
+            let last = taken.look(now + 1, true).unwrap();
+            assert!(!has_come(31, last, now + 1), "it was taken");
+        }
     }
 
     #[test]

@@ -172,7 +172,7 @@ async fn page_of_strands(
             return Err(QueryError::NoMemory(most_bytes));
         }
         let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
-        let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
+        let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory).before_damage();
         let filling = if in_entries { filling.with_entries() } else { filling };
         fill_strands(&of_turn, filling)
     });

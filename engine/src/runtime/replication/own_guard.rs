@@ -16,6 +16,7 @@ use super::voids;
 use crate::own_strand::{
     OwnStrandGuard, OwnStrandStatus, Release, StrandObservation, gap_of_start,
 };
+use crate::runtime::LastFailure;
 use crate::runtime::own_strand::{OwnStrandError, Shown};
 use crate::runtime::stop::{self, StopSender, StopSignal};
 use crate::runtime::stoppable::blocking;
@@ -39,6 +40,8 @@ pub(super) struct GuardTask {
     shown: Shown,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
+    /// The failure to write it.
+    disown_failure: LastFailure,
 }
 
 /// A task that takes places of the own strand from peers.
@@ -79,6 +82,7 @@ impl GuardTask {
             is_filling: false,
             shown: Shown::default(),
             disowning: None,
+            disown_failure: LastFailure::default(),
         };
         task.look();
         let is_alone = task.guard.release(Instant::now().into_std()).is_some();
@@ -277,11 +281,14 @@ impl GuardTask {
     async fn disown(&mut self) {
         let Some(reason) = self.disowning else { return };
         let store = self.state.store.clone();
-        match blocking(move || store.disown(reason)).await {
-            Ok(()) => self.disowning = None,
-            Err(error) => {
-                tracing::error!(code = "host_marker_unwritable", %error, "the host marker cannot be written: after a restart this node might publish");
-            }
+        let written = blocking(move || store.disown(reason)).await;
+        if self.disown_failure.note(written.as_ref().err())
+            && let Err(error) = &written
+        {
+            tracing::error!(code = "host_marker_unwritable", %error, "the host marker cannot be written: after a restart this node might publish");
+        }
+        if written.is_ok() {
+            self.disowning = None;
         }
     }
 

@@ -162,11 +162,11 @@ impl ReplicationState {
         }
     }
 
-    /// Returns the other canonical nodes.
+    /// Returns the other canonical nodes, also those without a valid key. Such a node cannot answer, and majorities
+    /// count it.
     pub(super) fn others(&self) -> BTreeSet<OriginatorId> {
         let registry = self.ports.registry.borrow();
-        let others = registry.nodes().filter(|it| it.canonical && it.id != self.own);
-        others.map(|it| it.id).collect()
+        registry.canonical_ids().filter(|id| *id != self.own).collect()
     }
 
     /// Returns the counters of a strand, which stay when its task ends.

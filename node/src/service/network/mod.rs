@@ -14,12 +14,13 @@ mod sinks;
 pub(super) mod stand_in_files;
 pub(super) mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_engine::ports::{Clock as _, Registry};
 use hawser_engine::price::recorded_rate;
 use hawser_engine::runtime::SystemClock;
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::fees::{RateTable, RateTableError};
 use hawser_storage::{CommitError, ReadError, Store};
 use parking_lot::Mutex;
@@ -114,14 +115,17 @@ pub(super) struct NetworkState {
     pub(super) rates: Arc<watch::Sender<Arc<RateTable>>>,
     /// A lock held while the registry is replaced, because records and absences come from different tasks.
     replacing: Arc<Mutex<()>>,
+    /// The key of each node that a registry of this run has named, also of those that the current one lacks.
+    keys: Arc<Mutex<BTreeMap<OriginatorId, PublicKey>>>,
 }
 
 impl NetworkState {
     /// Creates the state with the first registry and the first rates.
     pub(super) fn new(own: OriginatorId, store: Store, known: Registry, rates: RateTable) -> Self {
+        let keys = Arc::new(Mutex::new(keys_of(&known).collect()));
         let registry = Arc::new(watch::Sender::new(Arc::new(known)));
         let rates = Arc::new(watch::Sender::new(Arc::new(rates)));
-        Self { own, store, registry, rates, replacing: Arc::default() }
+        Self { own, store, registry, rates, replacing: Arc::default(), keys }
     }
 
     /// Publishes new registry records, with the recorded absences.
@@ -149,15 +153,14 @@ impl NetworkState {
     /// Publishes a new registry, if it differs from the current one.
     ///
     /// # Errors
-    /// The node whose key would change, which is never allowed. The current registry is kept.
+    /// The node whose key would change, which is never allowed, not even for a node that was away for a while. The
+    /// current registry is kept.
     fn take_registry(&self, new: Registry) -> Result<(), OriginatorId> {
         let known = self.registry.borrow().clone();
         if new == *known {
             return Ok(());
         }
-        if let Some(node) = changed_key(&known, &new) {
-            return Err(node);
-        }
+        self.take_keys(&new)?;
         match new.node(self.own) {
             None if self.own == OriginatorId::REPLICA => {}
             None => tracing::warn!(
@@ -172,6 +175,21 @@ impl NetworkState {
         }
         tracing::info!(nodes = new.nodes().count(), "the registry has changed");
         self.registry.send_replace(Arc::new(new));
+        Ok(())
+    }
+
+    /// Notes the keys of a registry.
+    ///
+    /// # Errors
+    /// A node of which another key is noted; nothing is noted then.
+    fn take_keys(&self, new: &Registry) -> Result<(), OriginatorId> {
+        let mut known = self.keys.lock();
+        let is_other =
+            |(id, key): &(OriginatorId, PublicKey)| known.get(id).is_some_and(|it| it != key);
+        if let Some((node, _)) = keys_of(new).find(is_other) {
+            return Err(node);
+        }
+        known.extend(keys_of(new));
         Ok(())
     }
 
@@ -202,10 +220,9 @@ impl NetworkState {
     }
 }
 
-/// Returns a node whose key differs between two registries.
-fn changed_key(known: &Registry, new: &Registry) -> Option<OriginatorId> {
-    let changed = |id, key| new.node(id).is_some_and(|record| record.public_key != key);
-    known.nodes().find(|record| changed(record.id, record.public_key)).map(|record| record.id)
+/// Returns the key of each node.
+fn keys_of(registry: &Registry) -> impl Iterator<Item = (OriginatorId, PublicKey)> {
+    registry.nodes().map(|record| (record.id, record.public_key))
 }
 
 /// Returns the current time in unix nanoseconds.

@@ -378,6 +378,27 @@ mod tests {
         assert_eq!(files.nodes(), [100]);
     }
 
+    /// A file can lose a line for a while. The key of what the node has signed must not change meanwhile.
+    #[test]
+    fn a_node_that_was_away_comes_back_with_its_key_alone() {
+        let mut files = Files::new();
+        let path = files.folder.path().join("registry.json");
+        let (own, away) = (files.key.clone(), key::generate());
+        for (nodes, taken) in [
+            (vec![entry(100, &own), entry(200, &away)], vec![100, 200]),
+            (vec![entry(100, &own)], vec![100]),
+            (vec![entry(100, &own), entry(200, &key::generate())], vec![100]),
+            (vec![entry(100, &own), entry(200, &key::generate()), entry(300, &away)], vec![100]),
+            (vec![entry(100, &own), entry(200, &away)], vec![100, 200]),
+        ] {
+            write_registry(&path, nodes);
+            files.reader.look();
+            assert_eq!(files.nodes(), taken);
+        }
+        let ids = files.reader.network.keys.lock().keys().map(|id| id.0).collect::<Vec<_>>();
+        assert_eq!(ids, [100, 200], "a list that is refused leaves no key");
+    }
+
     /// Played by a folder in the place of each file: it cannot be read, as a file on a disk that fails for a moment.
     #[test]
     fn what_the_system_does_not_read_is_read_again_although_it_does_not_change() {
