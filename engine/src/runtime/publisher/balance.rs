@@ -29,7 +29,8 @@ const DROPPED_AT_ONCE: usize = PAYERS_MAX / 100;
 /// Pause for the payers that do not fit: balances are old by then.
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
-/// Pause while the payer registry is being read for the first time. A guess: a reader needs less if its chain answers.
+/// Pause while the payer registry is being read for the first time or anew. A guess: a reader needs less if its chain
+/// answers.
 const RETRY_UNREAD: Duration = Duration::from_secs(5);
 
 /// The balances of payers.
@@ -212,7 +213,7 @@ impl Balances {
             // The balance in a part of the ledger says nothing about the payer.
             let Some(reading) = reading else {
                 let reason =
-                    "deposits and settlements on the settlement chain are being read for the first time"
+                    "deposits and settlements on the settlement chain are being read, and no balance is known until then"
                         .into();
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
