@@ -28,7 +28,7 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// Position at which the reader of payer reports came to the head of its chain for the first time, as `PayersRead`.
+    /// Position at which the reader of payer reports came to the head of its chain, as `PayersRead`.
     ReportsRead,
     /// The proof that a strand's node has signed the envelopes that readers get before verification: an encoded
     /// signed prefix. Absent if all places up to the head are checked.
