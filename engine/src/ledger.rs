@@ -4,7 +4,7 @@
 //! Entries never change. When the chain takes an event back, a second entry reverses its first one.
 //! Specified in `docs/protocol/fees.md`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hawser_proto::PayerAddress;
 use hawser_proto::price::{PicoDollarChange, PicoDollarPrice};
@@ -85,15 +85,17 @@ pub struct PayerLedger {
     entries: Vec<LedgerEntry>,
     /// The kind and the amount of the newest entry of each event.
     newest: HashMap<LedgerEventId, (LedgerKind, PicoDollarChange)>,
+    /// The withdrawals and cancellations that are not reversed, by block, and within a block in the order of booking.
+    withdrawals: BTreeMap<(u64, usize), LedgerEntry>,
 }
 
 impl PayerLedger {
     /// Creates the ledger from entries in their order.
     #[must_use]
     pub fn new(entries: Vec<LedgerEntry>) -> Self {
-        let newest = entries.iter().map(|entry| (entry.event, (entry.kind, entry.picodollars)));
-        let newest = newest.collect();
-        Self { entries, newest }
+        let mut ledger = Self::default();
+        entries.into_iter().for_each(|entry| ledger.push(entry));
+        ledger
     }
 
     /// Returns the entries in their order.
@@ -105,11 +107,25 @@ impl PayerLedger {
     /// Adds an entry behind all others.
     pub fn push(&mut self, entry: LedgerEntry) {
         self.newest.insert(entry.event, (entry.kind, entry.picodollars));
+        match entry.kind {
+            LedgerKind::WithdrawalRequested | LedgerKind::WithdrawalCancelled => {
+                self.withdrawals.insert((entry.block, self.entries.len()), entry);
+            }
+            LedgerKind::Reversal => {
+                let mut of_block =
+                    self.withdrawals.range((entry.block, 0)..=(entry.block, usize::MAX));
+                let reversed = of_block.find(|(_, it)| it.event == entry.event);
+                if let Some(place) = reversed.map(|(place, _)| *place) {
+                    self.withdrawals.remove(&place);
+                }
+            }
+            LedgerKind::Deposit | LedgerKind::UsageSettled => {}
+        }
         self.entries.push(entry);
     }
 
     /// Returns the entry that an event adds; `None` if the event is booked already, or settles an amount of zero. The
-    /// cost does not depend on the number of entries, apart from reversed ones.
+    /// cost hardly depends on the number of entries.
     ///
     /// # Errors
     /// If the event can never be booked.
@@ -120,7 +136,7 @@ impl PayerLedger {
         if newest.is_some_and(|(kind, _)| *kind != LedgerKind::Reversal) {
             return Ok(None);
         }
-        book_new(&self.entries, event)
+        self.book_new(event)
     }
 
     /// Returns true if an event is booked, or can never be. One that has the id of another event is not booked: an
@@ -129,7 +145,7 @@ impl PayerLedger {
     pub fn knows(&self, event: &LedgerEvent) -> bool {
         let (kind, amount) = match self.newest.get(&event.id) {
             Some((kind, amount)) if *kind != LedgerKind::Reversal => (*kind, *amount),
-            _ => return !matches!(book_new(&self.entries, event), Ok(Some(_))),
+            _ => return !matches!(self.book_new(event), Ok(Some(_))),
         };
         let (expected, shown) = match event.action {
             LedgerAction::Deposit(shown) => (LedgerKind::Deposit, shown),
@@ -142,33 +158,43 @@ impl PayerLedger {
             picodollars(shown).is_ok_and(|shown| shown.0.unsigned_abs() == amount.0.unsigned_abs());
         kind == expected && is_amount
     }
-}
 
-/// Returns the entry of an event that is not booked, or whose entry is reversed.
-fn book_new(
-    entries: &[LedgerEntry],
-    event: &LedgerEvent,
-) -> Result<Option<LedgerEntry>, BookingError> {
-    if event.id == LedgerEventId([0; 32]) {
-        return Err(BookingError::NoId);
+    /// Returns the entry of an event that is not booked, or whose entry is reversed.
+    fn book_new(&self, event: &LedgerEvent) -> Result<Option<LedgerEntry>, BookingError> {
+        if event.id == LedgerEventId([0; 32]) {
+            return Err(BookingError::NoId);
+        }
+        let entry = |kind, picodollars| {
+            Some(LedgerEntry { event: event.id, block: event.block, kind, picodollars })
+        };
+        Ok(match event.action {
+            // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
+            LedgerAction::UsageSettled(LedgerMicroDollars(0)) => None,
+            LedgerAction::Deposit(amount) => entry(LedgerKind::Deposit, picodollars(amount)?),
+            LedgerAction::WithdrawalRequested(amount) => {
+                entry(LedgerKind::WithdrawalRequested, opposite(picodollars(amount)?))
+            }
+            LedgerAction::UsageSettled(amount) => {
+                entry(LedgerKind::UsageSettled, opposite(picodollars(amount)?))
+            }
+            LedgerAction::WithdrawalCancelled => {
+                let amount = self.last_withdrawal(event.block)?;
+                entry(LedgerKind::WithdrawalCancelled, opposite(amount))
+            }
+        })
     }
-    let entry = |kind, picodollars| {
-        Some(LedgerEntry { event: event.id, block: event.block, kind, picodollars })
-    };
-    Ok(match event.action {
-        // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
-        LedgerAction::UsageSettled(LedgerMicroDollars(0)) => None,
-        LedgerAction::Deposit(amount) => entry(LedgerKind::Deposit, picodollars(amount)?),
-        LedgerAction::WithdrawalRequested(amount) => {
-            entry(LedgerKind::WithdrawalRequested, opposite(picodollars(amount)?))
+
+    /// Returns the amount of the last withdrawal up to a block that is neither reversed nor cancelled; below 0. An
+    /// event that an endpoint has left out is booked when it is found, behind events of later blocks.
+    fn last_withdrawal(&self, block: u64) -> Result<PicoDollarChange, BookingError> {
+        match self.withdrawals.range(..=(block, usize::MAX)).next_back() {
+            None => Err(BookingError::NoWithdrawal),
+            Some((_, last)) if last.kind == LedgerKind::WithdrawalCancelled => {
+                Err(BookingError::AlreadyCancelled)
+            }
+            Some((_, last)) => Ok(last.picodollars),
         }
-        LedgerAction::UsageSettled(amount) => {
-            entry(LedgerKind::UsageSettled, opposite(picodollars(amount)?))
-        }
-        LedgerAction::WithdrawalCancelled => {
-            entry(LedgerKind::WithdrawalCancelled, opposite(last_withdrawal(entries)?))
-        }
-    })
+    }
 }
 
 /// Returns the entries that reverse those which are not reversed yet, are of `from_block` or a later block, and
@@ -232,25 +258,6 @@ pub fn balance(entries: &[LedgerEntry]) -> PicoDollarBalance {
 /// storage reads a stored one as damage. An entry that did not balance would change what a payer owns.
 fn opposite(amount: PicoDollarChange) -> PicoDollarChange {
     amount.opposite().expect("an amount of the ledger has an opposite")
-}
-
-/// Returns the amount of the last withdrawal that is neither reversed nor cancelled; below 0.
-fn last_withdrawal(entries: &[LedgerEntry]) -> Result<PicoDollarChange, BookingError> {
-    // Read from the newest entry back: a reversal is met before the entry that it reverses, and
-    // takes that entry out of account. An event that was booked again after its reversal has a
-    // newer entry, which is met before both.
-    let mut reversed: Vec<LedgerEventId> = Vec::new();
-    for entry in entries.iter().rev() {
-        let reversal = reversed.iter().position(|event| *event == entry.event);
-        match (entry.kind, reversal) {
-            (LedgerKind::Reversal, _) => reversed.push(entry.event),
-            (_, Some(place)) => _ = reversed.swap_remove(place),
-            (LedgerKind::WithdrawalCancelled, None) => return Err(BookingError::AlreadyCancelled),
-            (LedgerKind::WithdrawalRequested, None) => return Ok(entry.picodollars),
-            (LedgerKind::Deposit | LedgerKind::UsageSettled, None) => {}
-        }
-    }
-    Err(BookingError::NoWithdrawal)
 }
 
 /// Converts an amount of the chain.
@@ -499,6 +506,16 @@ mod tests {
             events.push(event(5, CANCEL));
             assert_eq!(after(&events), (deposit - 4, vec![BookingError::AlreadyCancelled]));
         }
+    }
+
+    /// An endpoint has left an event out, and the second look finds it behind events of later blocks.
+    #[test]
+    fn a_cancellation_gives_back_the_withdrawal_before_it_whenever_they_are_found() {
+        let larger = LedgerAction::WithdrawalRequested(LedgerMicroDollars(6));
+        let late = [event(1, DEPOSIT), event(2, WITHDRAWAL), event(4, larger), event(3, CANCEL)];
+        assert_eq!(after(&late), (4, vec![]), "the larger one is paid out");
+        let late = [event(1, DEPOSIT), event(3, WITHDRAWAL), event(2, larger), event(4, CANCEL)];
+        assert_eq!(after(&late), (4, vec![]), "the larger one was paid out before");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::{CommitError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
-use crate::keys::ledger::{LedgerEntry, LedgerKey};
+use crate::keys::ledger::{LedgerEntry, LedgerKey, LedgerKind};
 use crate::keys::meta::MetaKey;
 use crate::raw_rows::current_ledger_entry_of;
 use crate::store::Store;
@@ -21,7 +21,8 @@ impl Store {
     /// Appends entries to the ledgers of their payers, with the position of the chain reader that read them, as one
     /// write. Returns when it is durable.
     ///
-    /// The caller decides about repeats and balances; storage checks neither.
+    /// The caller decides about repeats and balances; storage checks neither. If it reverses an entry of a block behind
+    /// the position, no balance is known until [`note_payers_read`](Self::note_payers_read): that block is read again.
     ///
     /// # Errors
     /// When the ledger cannot be read. After [`CommitError::Write`] the store is poisoned.
@@ -47,7 +48,7 @@ impl Store {
     }
 
     /// Records once that the reader of payer events has come to the head of its chain. Until then the ledger lacks an
-    /// unknown part of the deposits. Returns when it is durable.
+    /// unknown part of the deposits and withdrawals. Returns when it is durable.
     ///
     /// # Errors
     /// The errors of [`record_ledger`](Self::record_ledger).
@@ -104,6 +105,13 @@ impl Database {
         if let Some(position) = position {
             let family = self.family(CursorKey::FAMILY);
             batch.put_cf(family, CursorKey::LEDGER.encode(), encode_position(position));
+            // The chain may still have the event, such as a withdrawal that has been paid out.
+            let is_behind = |(_, entry): &(PayerAddress, LedgerEntry)| {
+                entry.kind == LedgerKind::Reversal && entry.block > position.block
+            };
+            if entries.iter().any(is_behind) {
+                batch.delete_cf(family, CursorKey::PAYERS_READ.encode());
+            }
         }
         if batch.is_empty() {
             return Ok(());
@@ -139,7 +147,7 @@ mod tests {
     use hawser_proto::price::PicoDollarChange;
 
     use super::*;
-    use crate::keys::ledger::{LedgerEventId, LedgerKind};
+    use crate::keys::ledger::LedgerEventId;
     use crate::looks::LookingReader;
     use crate::testing::store;
 
@@ -174,5 +182,35 @@ mod tests {
         let snapshot = store.snapshot();
         assert_eq!(snapshot.ledger(payers[1]).unwrap(), [entry(2, 9)]);
         assert!(snapshot.knows_balances().unwrap());
+    }
+
+    /// The reader goes back to an early block, and comes to later ones page by page.
+    #[test]
+    fn no_balance_is_known_while_blocks_with_reversed_entries_are_read_again() {
+        let store = store();
+        let (payer, at) = (Address([7; 20]), |block| ChainPosition { block, hash: [5; 32] });
+        let entry = |kind, picodollars| LedgerEntry {
+            event: LedgerEventId([1; 32]),
+            block: 5,
+            kind,
+            picodollars: PicoDollarChange(picodollars),
+        };
+        let withdrawn = entry(LedgerKind::WithdrawalRequested, -7);
+        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
+        store.note_payers_read(at(6)).unwrap();
+        store.note_payer_reports_read(at(6)).unwrap();
+        let knows = || store.snapshot().knows_balances().unwrap();
+        let reversed = entry(LedgerKind::Reversal, 7);
+        store.record_ledger(&[(payer, reversed)], Some(at(5))).unwrap();
+        assert!(knows(), "the chain has taken it back");
+        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
+        store.record_ledger(&[], Some(at(2))).unwrap();
+        assert!(knows(), "the ledger is as before");
+        store.record_ledger(&[(payer, reversed)], Some(at(4))).unwrap();
+        assert!(!knows(), "the block of the withdrawal comes next");
+        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
+        assert!(!knows(), "others may follow");
+        store.note_payers_read(at(6)).unwrap();
+        assert!(knows());
     }
 }

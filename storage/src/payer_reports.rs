@@ -82,7 +82,8 @@ impl Store {
     }
 
     /// Replaces the recorded events of `from_block` and later blocks with `events`, and records the position of the
-    /// chain reader, as one write. Returns when it is durable.
+    /// chain reader, as one write. Returns when it is durable. If that removes events of blocks behind the position, no
+    /// balance is known until [`note_payer_reports_read`](Self::note_payer_reports_read): those blocks are read again.
     ///
     /// # Errors
     /// After [`CommitError::Write`] the store is poisoned.
@@ -125,6 +126,10 @@ impl Database {
         }
         let cursors = self.family(CursorKey::FAMILY);
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
+        // Usage that the ledger has settled counts as unsettled until they are there again.
+        if self.has_report_events_behind(position.block)? {
+            batch.delete_cf(cursors, CursorKey::REPORTS_READ.encode());
+        }
         if !only_adds {
             report_version.lock().begin();
         }
@@ -134,6 +139,15 @@ impl Database {
             report_version.lock().end();
         }
         written
+    }
+
+    /// Returns true if there are rows of later blocks than this one.
+    fn has_report_events_behind(&self, block: u64) -> Result<bool, ReadError> {
+        let Some(block) = block.checked_add(1) else { return Ok(false) };
+        let mut rows = self.db.raw_iterator_cf(self.family(PayerReportKey::FAMILY));
+        rows.seek(PayerReportKey { block, log_index: 0 }.encode());
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(rows.valid())
     }
 
     /// Returns true if the rows of `from_block` and later blocks are a prefix of `events`, so that writing these
@@ -356,6 +370,28 @@ mod tests {
         assert_eq!(next(), (true, vec![(1, 0), (2, 0), (2, 7)]), "taken back");
         record(3, &[settled(3, 1, 2)]);
         assert_eq!(next(), (false, vec![(3, 1)]));
+    }
+
+    /// The reader goes back to an early block, and comes to later ones page by page.
+    #[test]
+    fn no_balance_is_known_while_removed_events_are_read_again() {
+        let store = store();
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        let (early, late) = ([settled(3, 0, 1)], [settled(8, 0, 0)]);
+        let all = [early.clone(), late.clone()].concat();
+        store.record_payer_reports(0, &all, at(9)).unwrap();
+        store.note_payers_read(at(9)).unwrap();
+        store.note_payer_reports_read(at(9)).unwrap();
+        let knows = || store.snapshot().knows_balances().unwrap();
+        store.record_payer_reports(8, &[], at(8)).unwrap();
+        assert!(knows(), "the chain has taken it back");
+        store.record_payer_reports(8, &late, at(9)).unwrap();
+        store.record_payer_reports(2, &early, at(7)).unwrap();
+        assert!(!knows(), "the block of the last settlement comes next");
+        store.record_payer_reports(8, &late, at(9)).unwrap();
+        assert!(!knows(), "others may follow");
+        store.note_payer_reports_read(at(9)).unwrap();
+        assert!(knows());
     }
 
     /// Played by a disk whose sync hangs, while any caller may ask for what the events say.

@@ -38,6 +38,8 @@ struct KeptHistory {
     /// Last settlements of reports in blocks up to which the payer registry has not been read. Until then the fees of
     /// these reports count as unsettled: no balance is without them yet, and they could be spent twice.
     waiting: Vec<PayerReportEvent>,
+    /// The block up to which the payer registry had been read then.
+    booked_through: u64,
     /// The heads of strands when the envelopes at the ends of reports were last looked for.
     looked_at: BTreeMap<OriginatorId, SequenceId>,
 }
@@ -68,14 +70,19 @@ impl ReportHistory {
             // Its events were passed over.
             *kept = KeptHistory { of, ..KeptHistory::default() };
         }
-        let new = self.0.store.new_report_events(kept.read.take());
+        let mut new = self.0.store.new_report_events(kept.read.take());
+        if booked_through(&new.snapshot)? < kept.booked_through {
+            // The registry is read again. Settlements that counted before are in no balance now.
+            new = self.0.store.new_report_events(None);
+        }
         if new.is_anew {
             kept.reports = Arc::default();
             kept.looked_at.clear();
             kept.waiting.clear();
         }
         let booked_through = booked_through(&new.snapshot)?;
-        let KeptHistory { reports, of, read, waiting, looked_at } = &mut *kept;
+        kept.booked_through = booked_through;
+        let KeptHistory { reports, of, read, waiting, looked_at, .. } = &mut *kept;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
         let (booked, later): (Vec<_>, Vec<_>) =
             std::mem::take(waiting).into_iter().partition(|event| event.block <= booked_through);
@@ -360,6 +367,31 @@ mod tests {
         assert!(!is_settled(), "the chain has taken it back");
         store.record_payer_reports(3, &[settled], at(4)).unwrap();
         assert!(is_settled(), "the registry was first");
+        store.record_ledger(&[], Some(at(2))).unwrap();
+        assert_eq!([is_settled(), is_settled()], [false, false], "the registry is read again");
+        store.record_ledger(&[], Some(at(3))).unwrap();
+        assert!(is_settled());
+    }
+
+    /// Nothing can be spent before a balance is known. The registry's reader may then be behind the one of the reports.
+    #[test]
+    fn a_settlement_that_was_read_before_any_balance_was_known_waits_for_the_registry() {
+        let store = store();
+        let (_nodes, watched) = watch::channel(registry(&[100]));
+        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
+        let change =
+            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
+        let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
+        store.record_payer_reports(0, &[submitted(2, 100), settled], at(3)).unwrap();
+        assert!(is_settled());
+        store.record_ledger(&[], Some(at(2))).unwrap();
+        store.note_payers_read(at(2)).unwrap();
+        store.note_payer_reports_read(at(3)).unwrap();
+        assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");
+        store.record_ledger(&[], Some(at(3))).unwrap();
+        assert!(is_settled());
     }
 
     /// Settled usage of a strand stays settled, whatever the registry has as the key of its node.

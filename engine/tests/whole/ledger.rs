@@ -153,6 +153,35 @@ fn read_without_events(node: &Node) {
     node.engine.ledger_appender().note_at_head(position).unwrap();
 }
 
+/// The reader goes back to an early block, as for an event that the second look has found, and has not come to the
+/// withdrawal again.
+#[tokio::test]
+async fn a_payer_who_has_withdrawn_publishes_nothing_while_the_registry_is_read_again() {
+    let store = store();
+    let address = payer(0).public_key().address();
+    let all = LedgerAction::WithdrawalRequested(LedgerMicroDollars(1_000_000));
+    let paid = LedgerEvent { payer: address, ..event(1, 0, deposit(1_000_000)) };
+    let withdrawn = LedgerEvent { payer: address, ..event(5, 0, all) };
+    let at = |block: u8| ChainPosition { block: block.into(), hash: [block; 32] };
+    let ledger = start(store.clone()).engine.ledger_appender();
+    ledger.append(0, &[paid.clone(), withdrawn.clone()], at(6)).unwrap();
+    ledger.note_at_head(at(6)).unwrap();
+    store.note_payer_reports_read(at(6)).unwrap();
+    let publish = |text: &'static str| {
+        let node = start_asking_for_balances(store.clone());
+        async move { node.engine.publish(vec![message(1, text)]).await }
+    };
+    let poor = publish("poor").await;
+    assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");
+    ledger.append(1, &[paid], at(2)).unwrap();
+    let unknown = publish("in between").await;
+    assert!(matches!(unknown, Err(PublishError::Unavailable { .. })), "{unknown:?}");
+    ledger.append(3, &[withdrawn], at(6)).unwrap();
+    ledger.note_at_head(at(6)).unwrap();
+    let poor = publish("still poor").await;
+    assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");
+}
+
 /// Any caller can publish with any number of payers, each of whose balances is read once. The disk may be slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn balances_that_are_slow_to_read_hold_no_other_payer_up() {

@@ -21,13 +21,14 @@ pub(crate) enum CursorName {
     Ledger,
     /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
     PayerReports,
-    /// Position at which the reader of payer events came to the head of its chain for the first time, stored under
-    /// originator 0. Absent while it reads the chain for the first time. Value as for `Chain`.
+    /// Position at which the reader of payer events came to the head of its chain, stored under originator 0. Absent
+    /// while it reads the chain for the first time, or reads blocks again whose entries are reversed. Value as for
+    /// `Chain`.
     PayersRead,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// Position at which the reader of payer reports came to the head of its chain for the first time, as `PayersRead`.
+    /// Position at which the reader of payer reports came to the head of its chain, as `PayersRead`.
     ReportsRead,
     /// The proof that a strand's node has signed the envelopes that readers get before verification: an encoded
     /// signed prefix. Absent if all places up to the head are checked.

@@ -32,8 +32,10 @@ pub enum ReportStepError {
     /// The settlement chain's events have not been read yet, so it is not known which reports it has.
     #[error("the reports on the settlement chain have not been read yet")]
     NoChain,
-    /// The payers' deposits, or the settled reports, are being read for the first time, so no balance is known.
-    #[error("deposits and settlements on the settlement chain are being read for the first time")]
+    /// The payers' deposits, or the settled reports, are being read for the first time or anew, so no balance is known.
+    #[error(
+        "deposits and settlements on the settlement chain are being read, and no balance is known until then"
+    )]
     NoBalances,
     /// The chain's storage and its events have different reports at this index.
     #[error(

@@ -29,7 +29,8 @@ const DROPPED_AT_ONCE: usize = PAYERS_MAX / 100;
 /// Pause for the payers that do not fit: balances are old by then.
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
-/// Pause while the payer registry is being read for the first time. A guess: a reader needs less if its chain answers.
+/// Pause while the payer registry is being read for the first time or anew. A guess: a reader needs less if its chain
+/// answers.
 const RETRY_UNREAD: Duration = Duration::from_secs(5);
 
 /// The balances of payers.
@@ -125,6 +126,17 @@ impl Payers {
         PutOutcome::Known
     }
 
+    fn forget_after(&mut self, head: SequenceId) {
+        // Otherwise no reading would be late enough, and each would be repeated until the strand has grown.
+        self.dropped_at = self.dropped_at.min(head);
+        self.known.retain(|_, balance| balance.reading.head <= head);
+        for balance in self.known.values_mut() {
+            let mut charged = std::mem::take(&mut balance.charged);
+            charged.retain(|(place, _)| *place <= head);
+            *balance = Balance::new(balance.reading, charged);
+        }
+    }
+
     /// Checks that a payer can pay these prices, as [`Balances::check`] does. The price that is told saturates; the
     /// comparison does not.
     fn check(
@@ -212,7 +224,7 @@ impl Balances {
             // The balance in a part of the ledger says nothing about the payer.
             let Some(reading) = reading else {
                 let reason =
-                    "deposits and settlements on the settlement chain are being read for the first time"
+                    "deposits and settlements on the settlement chain are being read, and no balance is known until then"
                         .into();
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
@@ -227,13 +239,10 @@ impl Balances {
         }
     }
 
-    /// Drops the charges after `head`: their envelopes were not stored.
+    /// Drops the charges after `head`, and the balances that were read with envelopes after it: these envelopes were
+    /// not stored. After a failed write, the end of the write-ahead log may show them until the log is read again.
     pub(super) fn forget_after(&self, head: SequenceId) {
-        for balance in self.lock().known.values_mut() {
-            let mut charged = std::mem::take(&mut balance.charged);
-            charged.retain(|(place, _)| *place <= head);
-            *balance = Balance::new(balance.reading, charged);
-        }
+        self.lock().forget_after(head);
     }
 
     /// Checks that a payer can pay the prices of envelopes; an envelope without a price is a repeat, or on a
@@ -379,6 +388,25 @@ mod tests {
         assert!(!payers.known.contains_key(&payer(1)));
         assert_eq!(payers.put(payer(1), reading(FUNDED, 4, 60 * SECOND_NS)), PutOutcome::TooOld);
         assert_eq!(payers.put(payer(1), reading(30, 5, 60 * SECOND_NS)), PutOutcome::Known);
+    }
+
+    /// The balances were read between a failed write, whose envelope was shown, and its loss.
+    #[test]
+    fn a_balance_with_a_lost_envelope_is_read_again_and_the_reading_counts() {
+        let mut payers = full(FUNDED);
+        payers.put(payer(PAYERS_MAX), reading(30, 5, 60 * SECOND_NS));
+        assert_eq!(payers.dropped_at, SequenceId(5));
+        payers.forget_after(SequenceId(4));
+        assert!(payers.known.is_empty(), "place 5 is given away again");
+        for number in [1, PAYERS_MAX] {
+            let again = reading(FUNDED, 4, 61 * SECOND_NS);
+            assert_eq!(payers.put(payer(number), again), PutOutcome::Known);
+            let balance = payers.known.get_mut(&payer(number)).unwrap();
+            balance.charge(SequenceId(5), PicoDollarPrice(70));
+            assert_eq!(balance.left, PicoDollarBalance(30));
+        }
+        payers.forget_after(SequenceId(4));
+        assert!(payers.known.values().all(|it| it.left == PicoDollarBalance(FUNDED)));
     }
 
     #[test]

@@ -304,7 +304,7 @@ fn with_sink(
         EventSource::GroupMessages => Arc::new(strand(OriginatorId::GROUP_MESSAGES)),
         EventSource::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),
         EventSource::PayerRegistry => Arc::new(LedgerSink(engine.ledger_appender())),
-        EventSource::NodeRegistry => Arc::new(MembershipSink(network.clone())),
+        EventSource::NodeRegistry => Arc::new(MembershipSink::new(network.clone())),
         EventSource::PayerReports => Arc::new(PayerReportSink(network.store.clone())),
     };
     (walk, sink)

@@ -1,6 +1,7 @@
 //! The absences of nodes, computed from the recorded events of the node registry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_engine::ports::Registry;
@@ -28,11 +29,22 @@ pub(in crate::service) fn with_recorded(
 }
 
 /// A sink that records the events of the node registry, and publishes the resulting absences.
-pub(super) struct MembershipSink(pub(super) NetworkState);
+pub(super) struct MembershipSink {
+    network: NetworkState,
+    /// True while changes of later blocks are removed, because the reader has gone back and comes to them again. The
+    /// absences stay as they were until it is at the head.
+    reads_again: AtomicBool,
+}
+
+impl MembershipSink {
+    pub(super) fn new(network: NetworkState) -> Self {
+        Self { network, reads_again: AtomicBool::new(false) }
+    }
+}
 
 impl Sink for MembershipSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        let position = self.0.store.snapshot().registry_position();
+        let position = self.network.store.snapshot().registry_position();
         let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
         Ok(position.map(mark))
     }
@@ -44,24 +56,35 @@ impl Sink for MembershipSink {
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let changes: Vec<_> = batch.events.iter().filter_map(change).collect();
-        let store = &self.0.store;
+        let store = &self.network.store;
+        let known = store.snapshot().membership_changes();
+        let known = known.map_err(|error| SinkError::Retry(error.to_string()))?;
+        if known.iter().any(|change| change.block > batch.position.number) {
+            self.reads_again.store(true, Ordering::Release);
+        }
         let recorded = store.record_membership(batch.from_block, &changes, position(batch));
         recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
-        self.0.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
+        if batch.is_at_head {
+            self.reads_again.store(false, Ordering::Release);
+        }
+        if self.reads_again.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.network.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        let unlooked = self.0.store.unlooked(LookingReader::Registry);
+        let unlooked = self.network.store.unlooked(LookingReader::Registry);
         unlooked.map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        let noted = self.0.store.record_unlooked(LookingReader::Registry, block);
+        let noted = self.network.store.record_unlooked(LookingReader::Registry, block);
         noted.map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
-        let stored = self.0.store.snapshot().membership_changes();
+        let stored = self.network.store.snapshot().membership_changes();
         let stored = stored.map_err(|error| SinkError::Retry(error.to_string()))?;
         // Endpoints do not have to state the times.
         let of = |it: &MembershipChange| (it.block, it.log_index, it.node, it.is_member);
@@ -138,7 +161,7 @@ mod tests {
 
     #[test]
     fn changes_that_are_not_recorded_are_told_from_those_that_are() {
-        let sink = MembershipSink(state());
+        let sink = MembershipSink::new(state());
         let (read, late) = (batch(0, 10, &[(1, 100, true)]), batch(0, 10, &[(5, 500, false)]));
         sink.store(&read).unwrap();
         let timeless = IndexedEvent { block_time_s: 0, ..read.events[0].clone() };
@@ -149,7 +172,7 @@ mod tests {
     #[test]
     fn absences_follow_the_chain_also_after_a_reorganisation_and_a_restart() {
         let network = state();
-        let sink = MembershipSink(network.clone());
+        let sink = MembershipSink::new(network.clone());
         assert_eq!(sink.position(), Ok(None));
         sink.store(&batch(0, 10, &[(1, 100, true), (5, 500, false)])).unwrap();
         let absences = || network.registry.borrow().absences(NODE).clone();
@@ -168,5 +191,35 @@ mod tests {
         network.take_records(registry(true)).unwrap();
         assert!(!absences().cover(700_000_000_000) && absences().cover(699_999_999_999));
         assert!(network.registry.borrow().member(NODE).is_some());
+    }
+
+    /// Otherwise what a node has signed after its removal would be charged, and payer reports with it attested, until
+    /// the reader came to the removal again.
+    #[test]
+    fn absences_stay_while_the_reader_comes_again_to_later_blocks() {
+        let network = state();
+        let sink = MembershipSink::new(network.clone());
+        let absences = || network.registry.borrow().absences(NODE).clone();
+        let left_at = |from_s| {
+            let absence = hawser_rules::Absence { from_s, until_s: None };
+            Absences::new(vec![absence]).unwrap()
+        };
+        let page = |from, to, events: &[(u64, u64, bool)]| {
+            let page = EventBatch { is_at_head: false, ..batch(from, to, events) };
+            sink.store(&page).unwrap();
+        };
+        page(0, 10, &[(1, 100, true), (8, 800, false)]);
+        assert_eq!(absences(), left_at(800), "the first reading tells them as it goes on");
+        page(0, 3, &[(1, 100, true)]);
+        assert_eq!(absences(), left_at(800));
+        page(4, 6, &[(5, 500, false), (6, 600, true)]);
+        assert_eq!(absences(), left_at(800));
+        sink.store(&batch(7, 10, &[(8, 800, false)])).unwrap();
+        let found = hawser_rules::Absence { from_s: 500, until_s: Some(600) };
+        let last = hawser_rules::Absence { from_s: 800, until_s: None };
+        assert_eq!(absences(), Absences::new(vec![found, last]).unwrap());
+        page(0, 3, &[(1, 100, true)]);
+        sink.store(&batch(4, 7, &[])).unwrap();
+        assert_eq!(absences(), Absences::NONE, "the chain has taken them back");
     }
 }
