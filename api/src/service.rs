@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::Notifi
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
-use hawser_serve::CallCharge;
+use hawser_serve::{CallCharge, without_rest};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::callers::caller_of;
@@ -39,18 +39,25 @@ impl NodeApi {
             Ok(()) => {
                 let publisher = self.engine.publisher().clone();
                 let (held, count) = (charge.clone(), envelopes.len());
-                // A publish continues after its call has ended, and its memory stays charged to the call.
-                let publish = async move {
-                    let caller = PublishCaller { site: held.site(), address: held.caller() };
-                    let published = publisher.publish(caller, envelopes).await;
-                    held.checked_for_nothing(useless_checks(&published, count));
-                    let published = published?;
-                    // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
-                    // turns either.
-                    held.stored(published.added, published.thread_wait);
-                    Ok::<_, PublishError>(published.envelopes)
-                };
-                charge.finish(publish).await
+                let caller = PublishCaller { site: held.site(), address: held.caller() };
+                // A publish that waits for room ends with its call. Nothing of it was taken.
+                match without_rest(publisher.begin(caller, envelopes)).await {
+                    Ok(begun) => {
+                        // One that has room continues after its call has ended, and its memory stays charged to the
+                        // call.
+                        let publish = async move {
+                            let published = publisher.finish(begun).await;
+                            held.checked_for_nothing(useless_checks(&published, count));
+                            let published = published?;
+                            // Only added envelopes count: a repeat costs no fee, so it must not pay for the
+                            // connection's turns either.
+                            held.stored(published.added, published.thread_wait);
+                            Ok::<_, PublishError>(published.envelopes)
+                        };
+                        charge.finish(publish).await
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Err(unavailable) => Err(unavailable),
         };

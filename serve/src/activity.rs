@@ -26,8 +26,9 @@ impl Activity {
     /// Completes when the connection has had no call for `limit`.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
-            let since = *self.idle_since.lock();
+            // In this order: the last call sets the time before it ends, and a time from before it may be long ago.
             let idle = !self.is_busy();
+            let since = *self.idle_since.lock();
             if idle && since.elapsed() >= limit {
                 return;
             }

@@ -136,4 +136,5 @@ pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
 pub use request_messages::{DecodingMessage, RequestMessages};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};
+pub use turns::without_rest;
 pub use web_text::WebText;

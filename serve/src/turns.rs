@@ -244,7 +244,7 @@ thread_local! {
 
 /// Waits for a place that the task holds from the moment at which it is woken, while other callers wait for it. The
 /// turn that begins to use the place comes without a rest.
-pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
+pub async fn without_rest<F: Future>(wait: F) -> F::Output {
     let mut wait = pin!(wait);
     std::future::poll_fn(|context| {
         let polled = wait.as_mut().poll(context);

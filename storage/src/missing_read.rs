@@ -33,4 +33,29 @@ impl Snapshot<'_> {
         }
         Ok(missing)
     }
+
+    /// Returns true if one of these places of a strand, both ends included, is marked missing or expired: this node has
+    /// not held its envelope. Looks at each mark between them.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn has_unheld(&self, from: EnvelopeId, through: SequenceId) -> Result<bool, ReadError> {
+        let is_unheld = |mark: Mark| matches!(mark, Mark::Missing { .. } | Mark::Expired { .. });
+        // Its range may begin before.
+        if self.mark(from)?.is_some_and(is_unheld) {
+            return Ok(true);
+        }
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        rows.seek(MarkKey(from).encode());
+        while let Some((at, mark)) = current_mark_of(&rows, from.originator)? {
+            if at.sequence > through {
+                break;
+            }
+            if is_unheld(mark) {
+                return Ok(true);
+            }
+            rows.next();
+        }
+        Ok(false)
+    }
 }

@@ -431,6 +431,11 @@ fn missing_places_are_listed_by_strand() {
         assert_eq!(after(PEER, 4, 9), [(12, 12)], "one that begins before it is left out");
         assert_eq!(after(PEER, 0, 3), [(4, 8)], "the third mark");
         assert_eq!(after(PEER, 12, 9), [], "nor a range of another strand");
+        let has_unheld = |(from, through)| {
+            store.snapshot().has_unheld(id(PEER, from), SequenceId(through)).unwrap()
+        };
+        let found = [(2, 2), (3, 3), (5, 6), (9, 11), (9, 12), (13, 20)].map(has_unheld);
+        assert_eq!(found, [true, false, true, false, true, false]);
         store.commit(&[append(PEER, 6), append(PEER, 12)]).unwrap();
         assert_eq!(ranges(PEER), [(4, 5), (7, 8)], "a find is not missing any more");
         assert_eq!(ranges(OWN), [(1, 3)]);

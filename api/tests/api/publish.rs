@@ -1,5 +1,6 @@
 //! Publishing: the answers, and every refusal with its code and text, after which nothing is stored.
 
+use hawser_engine::runtime::PublishCaller;
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::UploadKeyPackageRequest;
@@ -311,4 +312,28 @@ async fn a_publish_whose_answer_would_be_too_large_is_refused() {
     let refused = node.replication().await.publish_payer_envelopes(request(envelopes)).await;
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
     assert!(node.engine.heads().get().is_empty());
+}
+
+/// Played by a caller that publishes and hangs up, again and again, while a disk hangs: the places of its publishes
+/// would be taken for 30 s each, and so would the memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_waits_for_room_ends_with_its_call() {
+    const CALLS: &str = r#"grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.PublishApi",grpc_method="PublishPayerEnvelopes""#;
+    let node = node().await;
+    let all_bytes = pb_env::PayerEnvelope {
+        unsigned_client_envelope: vec![0_u8; 256 << 20].into(),
+        ..Default::default()
+    };
+    let publisher = node.engine.publisher().clone();
+    let all = publisher.begin(PublishCaller::default(), vec![all_bytes]).await.unwrap();
+    let mut client = node.publishing().await;
+    let call = tokio::spawn(async move {
+        drop(client.publish_payer_envelopes(request(vec![message(1, "one")])).await);
+    });
+    node.until_sample(&format!("grpc_server_started_total{{{CALLS}}}"), 1.0).await;
+    call.abort();
+    let canceled = format!("grpc_server_handled_total{{{CALLS},grpc_code=\"canceled\"}}");
+    node.until_sample(&canceled, 1.0).await;
+    drop(all);
+    assert_eq!(ids(&node.publish(vec![message(2, "two")]).await), "100:1", "nothing is before it");
 }

@@ -99,7 +99,8 @@ pub use ports::Ports;
 pub use prices::PriceTask;
 pub use prune::{PruneReport, PruneRounds, PruneRun, PruneSettings, PruneTask, StrandPruned};
 pub use publisher::{
-    ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
+    ANSWER_LEN_BYTES_MAX, BegunPublish, PublishError, PublishSettings, Published, Publisher,
+    PublisherThreads,
 };
 pub use read::{
     HistoryMode, InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, ProofAnswer,

@@ -151,3 +151,38 @@ async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
     follower.until("the claim ends", || claims() == 0).await;
     follower.stop().await;
 }
+
+/// A node could leave places out until its envelopes there may have expired. On a clock that only moves while all tasks
+/// wait.
+#[tokio::test(start_paused = true)]
+async fn a_claim_about_places_that_have_expired_unseen_stays_when_others_are_found() {
+    let store = common::store();
+    let (from, through) = (SequenceId(2), SequenceId(3));
+    let expired = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Expired };
+    store.commit(&[append(1), expired, append(4), missing(5, 5), append(6)]).unwrap();
+    let claim = |before, place| Evidence {
+        misbehavior: Misbehavior::Gap,
+        at: EnvelopeId::new(SOURCE, SequenceId(place)),
+        from: None,
+        envelopes: strand(SOURCE, &[before, place]),
+    };
+    store.record_evidence(START_NS.unsigned_abs(), &[claim(1, 4), claim(4, 6)]).unwrap();
+    let claims = || -> Vec<u64> {
+        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        all.into_iter().map(|it| it.evidence.at.sequence.0).collect()
+    };
+    assert_eq!(claims(), [4, 6]);
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 6)]);
+    assert_eq!(source.want(SOURCE).await, (6, None));
+    assert_eq!(source.want(SOURCE).await, (4, Some(5)));
+    let found = StrandItem::Envelope(envelope(SOURCE, 5, "true"));
+    source.answer(vec![found, StrandItem::End]).await;
+    let held = strand(SOURCE, &[1, 4, 5, 6]);
+    follower.until("it is found", || follower.held(SOURCE) == held).await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    follower.until("the claim about it ends", || claims().len() < 2).await;
+    assert_eq!(claims(), [4]);
+    follower.stop().await;
+}

@@ -52,7 +52,7 @@ use state::PublisherState;
 use waiting::WaitingLine;
 
 pub use error::{ANSWER_LEN_BYTES_MAX, PublishError};
-pub use request::Published;
+pub use request::{BegunPublish, Published};
 pub use settings::PublishSettings;
 
 /// Payer bytes between arrival and answer, over all requests, in KiB; later requests wait in a [`WaitingLine`]. This
@@ -165,7 +165,21 @@ impl Publisher {
         caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
-        self.publish_of(Writer::Payer, caller, envelopes).await
+        let begun = self.begin(caller, envelopes).await?;
+        self.finish(begun).await
+    }
+
+    /// Takes room for the envelopes of one request among the bytes in flight. Waits for it in turns of the callers,
+    /// which `caller` distinguishes. Dropping the future ends the wait, and nothing was taken.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was stored then.
+    pub async fn begin(
+        &self,
+        caller: PublishCaller,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<BegunPublish, PublishError> {
+        self.begin_of(Writer::Payer, caller, envelopes).await
     }
 
     /// Publishes envelopes that this node has signed as their payer, on reserved topics.
@@ -176,23 +190,59 @@ impl Publisher {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
-        self.publish_of(Writer::ThisNode, THIS_NODE, envelopes).await
+        let begun = self.begin_of(Writer::ThisNode, THIS_NODE, envelopes).await?;
+        self.finish(begun).await
     }
 
-    async fn publish_of(
+    async fn begin_of(
         &self,
         writer: Writer,
         caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<BegunPublish, PublishError> {
         if envelopes.is_empty() {
             return Err(PublishError::Refused(AdmissionError::of_request(
                 "missing payer envelope",
             )));
         }
         self.ready()?;
-        let mut watch = Stopwatch::start();
-        let answer = self.submit(writer, caller, envelopes, watch).await;
+        self.take_room(writer, caller, envelopes).await
+    }
+
+    async fn take_room(
+        &self,
+        writer: Writer,
+        caller: PublishCaller,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<BegunPublish, PublishError> {
+        let watch = Stopwatch::start();
+        let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
+        let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
+        // A request larger than the bound takes all of it: it is refused later, by its rules.
+        let (kib, in_flight) = (kib.min(IN_FLIGHT_KIB_MAX), &self.state.in_flight);
+        if let Ok(permit) = in_flight.clone().try_acquire_many_owned(kib) {
+            return Ok(BegunPublish { writer, caller, envelopes, permit, watch, queued: watch });
+        }
+        // Boxed, so that a publish that need not wait keeps no memory for the wait.
+        let waited = Box::pin(self.state.line.wait(in_flight, caller, kib)).await;
+        if waited.is_err() {
+            self.state.counters.unavailable.inc();
+        }
+        let (permit, queued) = (waited?, Stopwatch::start());
+        Ok(BegunPublish { writer, caller, envelopes, permit, watch, queued })
+    }
+
+    /// Publishes the envelopes of a request that has room. Once this was polled, they are stored also if it is dropped.
+    ///
+    /// # Errors
+    /// [`PublishError`], which says what may be stored of it.
+    pub async fn finish(&self, begun: BegunPublish) -> Result<Published, PublishError> {
+        let BegunPublish { writer, caller, envelopes, permit, mut watch, queued } = begun;
+        let (sender, answer) = oneshot::channel();
+        let in_flight = Arc::new(InFlightShare::of(permit));
+        let reply = PendingReply { queued, ..PendingReply::new(sender, in_flight, watch) };
+        AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
+        let answer = answer.await.unwrap_or_else(|_| Err(PublishError::stopping()));
         match &answer {
             Ok(_) => watch.lap(&self.state.counters.publish_seconds),
             Err(PublishError::Unavailable { .. } | PublishError::Busy) => {
@@ -252,32 +302,6 @@ impl Publisher {
     /// Takes no more publishes, and lets the threads end once everything taken is answered.
     pub fn drain(&self) {
         self.state.drain();
-    }
-
-    async fn submit(
-        &self,
-        writer: Writer,
-        caller: PublishCaller,
-        envelopes: Vec<pb::PayerEnvelope>,
-        watch: Stopwatch,
-    ) -> Result<Published, PublishError> {
-        let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
-        let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
-        // A request larger than the bound takes all of it: it is refused later, by its rules.
-        let (kib, in_flight) = (kib.min(IN_FLIGHT_KIB_MAX), &self.state.in_flight);
-        let (permit, queued) = match in_flight.clone().try_acquire_many_owned(kib) {
-            Ok(permit) => (permit, watch),
-            // Boxed, so that a publish that need not wait keeps no memory for the wait.
-            Err(_) => {
-                let permit = Box::pin(self.state.line.wait(in_flight, caller, kib)).await?;
-                (permit, Stopwatch::start())
-            }
-        };
-        let (sender, answer) = oneshot::channel();
-        let in_flight = Arc::new(InFlightShare::of(permit));
-        let reply = PendingReply { queued, ..PendingReply::new(sender, in_flight, watch) };
-        AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
-        answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::earlier::LookUp;
 use super::error::PublishError;
+use crate::admission::Writer;
 use crate::runtime::PublishCaller;
 use crate::runtime::counters::Stopwatch;
 use crate::sequencer::Admitted;
@@ -68,6 +70,18 @@ impl Drop for InFlightShare {
             let _ = sender.send(Err(error));
         }
     }
+}
+
+/// A request that has room among the bytes in flight. Dropping it gives the room back, and nothing is stored.
+pub struct BegunPublish {
+    pub(super) writer: Writer,
+    pub(super) caller: PublishCaller,
+    pub(super) envelopes: Vec<pb::PayerEnvelope>,
+    pub(super) permit: OwnedSemaphorePermit,
+    /// Runs since its publisher came.
+    pub(super) watch: Stopwatch,
+    /// Runs since there was room.
+    pub(super) queued: Stopwatch,
 }
 
 /// The reply that a publisher waits for. Holds the request's share of the bytes in flight, as each group with a piece

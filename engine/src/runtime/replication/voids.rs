@@ -174,7 +174,7 @@ pub(super) async fn withdraw_filled(state: Arc<ReplicationState>, mut stopped: S
     }
 }
 
-/// Withdraws the claims that places of these nodes' strands are missing, if none of the places is any more.
+/// Withdraws the claims that places of these nodes' strands are missing, if all of the places were found.
 fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
     let snapshot = state.store.snapshot();
     for node in nodes {
@@ -193,7 +193,8 @@ fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<Originato
     }
 }
 
-/// Returns true if a strand has passed these places, which are few, and none of them is marked missing.
+/// Returns true if a strand has passed these places, which are few, and this node has held all of them that are not
+/// void. A node may have left places out until it can say that they have expired: those were not found.
 fn is_filled(
     snapshot: &Snapshot<'_>,
     node: OriginatorId,
@@ -205,9 +206,7 @@ fn is_filled(
     if places >= FILLED_PLACES_MAX || !is_passed {
         return false;
     }
-    // Other marks stand there, too, and each mark has a place of its own.
-    let missing = snapshot.missing_after(EnvelopeId::new(node, from.previous()), places + 1);
-    missing.is_ok_and(|it| it.first().is_none_or(|(first, _)| *first > through))
+    matches!(snapshot.has_unheld(EnvelopeId::new(node, from), through), Ok(false))
 }
 
 /// Returns true if the statement is new, not dated ahead, and one that its node has signed.

@@ -510,7 +510,7 @@ fn compare<'a>(
         unreadable = conflicts::record_conflicts(state, &sent, conflicting, gives_up)?;
         Ok(())
     };
-    let fills = fills_missing(state, &sent);
+    let fills = fills_unheld(state, &sent);
     let done = state.store.commit_around_conflicts(&changes, gives_up, record);
     watch.unread_comparisons = match &done {
         Ok(_) => 0,
@@ -531,11 +531,11 @@ fn compare<'a>(
     Ok(())
 }
 
-/// Returns true if one of these envelopes is for a place that is marked missing.
-fn fills_missing(state: &ReplicationState, sent: &[(OriginatorId, &LogEntry)]) -> bool {
+/// Returns true if one of these envelopes is for a place that this node has not held.
+fn fills_unheld(state: &ReplicationState, sent: &[(OriginatorId, &LogEntry)]) -> bool {
     let snapshot = state.store.snapshot();
     let mut marks = sent.iter().map(|(_, entry)| snapshot.mark(entry.id));
-    marks.any(|mark| matches!(mark, Ok(Some(Mark::Missing { .. }))))
+    marks.any(|mark| matches!(mark, Ok(Some(Mark::Missing { .. } | Mark::Expired { .. }))))
 }
 
 #[cfg(test)]

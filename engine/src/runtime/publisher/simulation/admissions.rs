@@ -50,10 +50,10 @@ fn a_request_that_finds_no_room_is_refused_after_a_while() {
     let client = Bytes::from(hex::decode(CLIENT).unwrap());
     let envelopes = vec![PayerEnvelope::sign(client, NODE, 30, &payer)];
     let caller = PublishCaller::default();
-    let answer = publisher.submit(Writer::Payer, caller, envelopes, Stopwatch::start());
+    let begun = publisher.take_room(Writer::Payer, caller, envelopes);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().unwrap();
-    assert_eq!(runtime.block_on(answer), Err(PublishError::Busy));
+    assert_eq!(runtime.block_on(begun).err(), Some(PublishError::Busy));
 }
 
 /// Any caller can publish with payers whose balances have to be read. The sequencing thread, behind which all
