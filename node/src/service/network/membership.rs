@@ -1,7 +1,7 @@
 //! The absences of nodes, computed from the recorded events of the node registry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_engine::ports::Registry;
@@ -31,14 +31,14 @@ pub(in crate::service) fn with_recorded(
 /// A sink that records the events of the node registry, and publishes the resulting absences.
 pub(super) struct MembershipSink {
     network: NetworkState,
-    /// True while changes of later blocks are removed, because the reader has gone back and comes to them again. The
-    /// absences stay as they were until it is at the head.
-    reads_again: AtomicBool,
+    /// The last block of changes that are removed, because the reader has gone back and comes to them again; 0 if there
+    /// are none. The absences stay as they were until it has read that block, or is at the head of a shorter chain.
+    reads_again_to: AtomicU64,
 }
 
 impl MembershipSink {
     pub(super) fn new(network: NetworkState) -> Self {
-        Self { network, reads_again: AtomicBool::new(false) }
+        Self { network, reads_again_to: AtomicU64::new(0) }
     }
 }
 
@@ -56,20 +56,18 @@ impl Sink for MembershipSink {
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let changes: Vec<_> = batch.events.iter().filter_map(change).collect();
-        let store = &self.network.store;
+        let (store, read_to) = (&self.network.store, batch.position.number);
         let known = store.snapshot().membership_changes();
         let known = known.map_err(|error| SinkError::Retry(error.to_string()))?;
-        if known.iter().any(|change| change.block > batch.position.number) {
-            self.reads_again.store(true, Ordering::Release);
-        }
+        let later = known.iter().map(|change| change.block).filter(|block| *block > read_to);
+        self.reads_again_to.fetch_max(later.max().unwrap_or(0), Ordering::AcqRel);
         let recorded = store.record_membership(batch.from_block, &changes, position(batch));
         recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
-        if batch.is_at_head {
-            self.reads_again.store(false, Ordering::Release);
-        }
-        if self.reads_again.load(Ordering::Acquire) {
+        // An endpoint that stands still may keep the reader from the head for long.
+        if !batch.is_at_head && read_to < self.reads_again_to.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.reads_again_to.store(0, Ordering::Release);
         self.network.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
     }
 
@@ -214,10 +212,12 @@ mod tests {
         assert_eq!(absences(), left_at(800));
         page(4, 6, &[(5, 500, false), (6, 600, true)]);
         assert_eq!(absences(), left_at(800));
-        sink.store(&batch(7, 10, &[(8, 800, false)])).unwrap();
+        page(7, 8, &[(8, 800, false)]);
         let found = hawser_rules::Absence { from_s: 500, until_s: Some(600) };
         let last = hawser_rules::Absence { from_s: 800, until_s: None };
-        assert_eq!(absences(), Absences::new(vec![found, last]).unwrap());
+        assert_eq!(absences(), Absences::new(vec![found, last]).unwrap(), "also before the head");
+        page(9, 10, &[(9, 900, true)]);
+        assert!(!absences().cover(900_000_000_000), "later changes count at once");
         page(0, 3, &[(1, 100, true)]);
         sink.store(&batch(4, 7, &[])).unwrap();
         assert_eq!(absences(), Absences::NONE, "the chain has taken them back");
