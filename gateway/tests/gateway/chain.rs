@@ -568,15 +568,7 @@ async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_onc
         until(async || net.chain.given.load(Relaxed) == 2).await;
         net.chain.shown_by(0, &net.nodes).await;
     };
-    let waiting = async {
-        // Like a client, repeats a request that ends before the node shows the envelope.
-        loop {
-            if let Ok(answer) = net.publish(update.clone()).await {
-                return answer;
-            }
-        }
-    };
-    let both = async { tokio::join!(waiting, showing) };
+    let both = async { tokio::join!(net.publish_until_shown(&update), showing) };
     let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (1, 2));
     let usage = net.page("/usage.csv").await.1;

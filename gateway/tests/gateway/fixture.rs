@@ -169,6 +169,18 @@ impl Net {
         Ok(answer.into_inner().originator_envelopes)
     }
 
+    /// Repeats a request until it is answered, like a client whose request ends before a node shows the envelopes.
+    pub(crate) async fn publish_until_shown(
+        &self,
+        envelopes: &[pb::ClientEnvelope],
+    ) -> Vec<pb::OriginatorEnvelope> {
+        loop {
+            if let Ok(answer) = self.publish(envelopes.to_vec()).await {
+                return answer;
+            }
+        }
+    }
+
     pub(crate) async fn get_nodes(&self) -> BTreeMap<u32, String> {
         self.client().await.get_nodes(api::GetNodesRequest {}).await.unwrap().into_inner().nodes
     }

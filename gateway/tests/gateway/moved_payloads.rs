@@ -38,15 +38,7 @@ async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again
         until(async || net.chain.sought.load(Relaxed) == 1).await;
         net.chain.shown_by(0, &net.nodes).await;
     };
-    let waiting = async {
-        // Like a client, repeats a request that ends before the node shows the envelope.
-        loop {
-            if let Ok(answer) = net.publish(update.clone()).await {
-                return answer;
-            }
-        }
-    };
-    let both = async { tokio::join!(waiting, showing) };
+    let both = async { tokio::join!(net.publish_until_shown(&update), showing) };
     let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (1, 2));
     assert_eq!(net.chain.given.load(Relaxed), 1, "it is sent once");
@@ -66,14 +58,7 @@ async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_
     chain.moved_by.store(1, Relaxed);
     chain.finds.store(true, Relaxed);
     chain.shown_by(0, &first.nodes).await;
-    let waiting = async {
-        // Like a client, repeats a request that ends before the gateway hears of the envelope.
-        loop {
-            if let Ok(answer) = second.publish(payload.clone()).await {
-                return answer;
-            }
-        }
-    };
+    let waiting = second.publish_until_shown(&payload);
     let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (0, 2));
     assert_eq!(chain.given.load(Relaxed), 1, "it is sent once");
