@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use alloy::primitives::{Address, B256, Bytes, address, bytes, keccak256};
+use alloy::primitives::{B256, Bytes, bytes, keccak256};
+use hawser_chain::deploy::CREATE2_DEPLOYER;
 use revm::bytecode::Bytecode;
 
 use super::block::{BASE_FEE_MIN, Block, HeaderFields};
@@ -12,11 +13,7 @@ use super::settings::{EmbeddedStartError, Genesis};
 use super::state::{AccountState, StateDiff};
 use super::trie::StateTrie;
 
-/// The deterministic deployment proxy, which deploys by CREATE2 the code that it is sent. It has the same address on
-/// nearly every chain, and every genesis contains it, as on other development chains.
-pub const CREATE2_DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
-
-/// Code of the proxy as deployed on public chains.
+/// Code of the deterministic deployer as on public chains. Every genesis contains it, as on other development chains.
 const CREATE2_DEPLOYER_CODE: Bytes = bytes!(
     "0x7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
 );

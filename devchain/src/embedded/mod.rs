@@ -52,7 +52,6 @@ mod state;
 mod trie;
 mod versioned;
 
-pub use genesis::CREATE2_DEPLOYER;
 pub use journal::JournalError;
 pub use offline::OfflineChain;
 pub use server::EmbeddedChain;

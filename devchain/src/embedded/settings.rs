@@ -58,7 +58,7 @@ pub enum BlockProduction {
 pub struct Genesis {
     /// Accounts with a native balance, in wei.
     pub balances: Vec<(Address, U256)>,
-    /// Accounts with initial code. [`super::CREATE2_DEPLOYER`] always has its code.
+    /// Accounts with initial code. [`CREATE2_DEPLOYER`](hawser_chain::deploy::CREATE2_DEPLOYER) always has its code.
     pub code: Vec<(Address, Bytes)>,
     /// The time of block 0 in unix seconds; `None` uses the time of the first start.
     pub time: Option<u64>,

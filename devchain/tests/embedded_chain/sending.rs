@@ -7,6 +7,7 @@ use alloy::primitives::{Address, Bytes, Signature, TxKind, U256};
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
 use alloy::signers::SignerSync;
+use hawser_chain::deploy::CREATE2_DEPLOYER;
 use serde_json::json;
 
 use super::support::*;
@@ -275,12 +276,10 @@ async fn code_over_the_limit_is_not_deployed() {
 async fn the_deployer_of_deterministic_addresses_is_there() {
     let running = RunningChain::on_demand().await;
     let input = [&[0; 32], &deploying(&ECHO)[..]].concat();
-    let request = TransactionRequest::default()
-        .with_to(hawser_devchain::embedded::CREATE2_DEPLOYER)
-        .with_input(input);
+    let request = TransactionRequest::default().with_to(CREATE2_DEPLOYER).with_input(input);
     assert!(running.send(request).await.status());
-    let address = hawser_devchain::embedded::CREATE2_DEPLOYER
-        .create2_from_code(alloy::primitives::B256::ZERO, deploying(&ECHO));
+    let address =
+        CREATE2_DEPLOYER.create2_from_code(alloy::primitives::B256::ZERO, deploying(&ECHO));
     assert_eq!(running.provider.get_code_at(address).await.unwrap(), ECHO);
 }
 
