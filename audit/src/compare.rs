@@ -284,9 +284,8 @@ fn strand(
         let rows = (first.rows(from, end), second.rows(from, end));
         let marks = first.shows_gaps() && second.shows_gaps();
         let (rows, next) = ((SideRows(rows.0), SideRows(rows.1)), after + 1);
-        let is_chain = !originator.is_node() && !originator.is_migrated();
         let by_blocks = first.dates_chains_by_blocks() && second.dates_chains_by_blocks();
-        let by_content = is_chain && !by_blocks;
+        let by_content = !originator.is_signer() && !by_blocks;
         let has_ended = false;
         Walk { rows, next, common, marks, by_content, has_ended, others: &mut others }
             .run(&mut found);

@@ -166,7 +166,7 @@ pub(crate) fn of_marked(
 fn of_odd(statement: &OpenedStatement) -> Option<Facts> {
     let originator = statement.id().originator;
     let counts_for_congestion = originator.is_node();
-    if !counts_for_congestion && !originator.is_migrated() {
+    if !originator.is_signer() {
         return None;
     }
     let OddTerms { payer, size_bytes, retention_days, .. } =

@@ -156,7 +156,7 @@ pub struct LoggedChain<'a>(pub &'a Snapshot<'a>);
 
 impl LoggedChain<'_> {
     fn held(&self, id: EnvelopeId) -> Option<OriginatorEnvelope> {
-        if id.originator.is_node() || id.originator.is_migrated() {
+        if id.originator.is_signer() {
             return None;
         }
         // An unreadable row counts as an absent one: it cannot be evidence.

@@ -43,6 +43,13 @@ impl OriginatorId {
     pub fn is_migrated(self) -> bool {
         Self::MIGRATED.contains(&self)
     }
+
+    /// Returns true for an originator with a key, by which it signs its envelopes: a node, or the older network. A
+    /// transaction of a chain proves the envelopes of every other id.
+    #[must_use]
+    pub fn is_signer(self) -> bool {
+        self.is_node() || self.is_migrated()
+    }
 }
 
 impl fmt::Display for OriginatorId {

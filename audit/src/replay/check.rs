@@ -205,8 +205,7 @@ impl Checker {
         if id != place {
             return Err((FaultKind::WrongPlace, format!("the envelope says that it is {id}")));
         }
-        let is_signed = self.originator.is_node() || self.originator.is_migrated();
-        match (&proof, is_signed) {
+        match (&proof, self.originator.is_signer()) {
             (Proof::Signature(_), true) | (Proof::Transaction(_), false) => {}
             (Proof::Transaction(_), true) => {
                 return Err((

@@ -49,7 +49,7 @@ pub(crate) fn not_expired(
     now_ns: i64,
 ) -> Option<Fault> {
     let fault = |text: String| Some(Fault::at(FaultKind::NotExpired, id, text));
-    if !id.originator.is_node() && !id.originator.is_migrated() {
+    if !id.originator.is_signer() {
         return fault("it is called pruned, and strands of chains never are".to_owned());
     }
     let days = retention_days.unwrap_or(RETENTION_DAYS_MIN).max(RETENTION_DAYS_MIN);

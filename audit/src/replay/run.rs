@@ -562,7 +562,7 @@ pub(crate) const UNPROVEN: &str = "whether nodes are to blame for envelopes from
 /// Returns the unchecked parts of strands that no node of the registry signs, in sentences for people.
 pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {
     let mut unchecked = Vec::new();
-    if strands.iter().any(|id| !id.is_node() && !id.is_migrated()) {
+    if strands.iter().any(|id| !id.is_signer()) {
         unchecked.push("that the events of the chains' strands are those of the chains".to_owned());
         unchecked.push("the verdicts on identity updates".to_owned());
     }

@@ -122,7 +122,7 @@ fn reason_left_out(originator: OriginatorId, has_migration_key: bool) -> &'stati
     } else if originator.is_migrated() && !has_migration_key {
         "no --migration-key names who signed them. The node follows them when one does; if no other node has \
          them, import again with it, into an empty folder"
-    } else if originator.is_node() || originator.is_migrated() {
+    } else if originator.is_signer() {
         "as --leave-out says: the node takes them from its peers"
     } else {
         "the registry has no key for them"

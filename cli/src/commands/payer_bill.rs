@@ -92,7 +92,7 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
 /// Returns the strands that payers pay for: those of nodes and of the older network, also those that the source hides
 /// although reports are about them.
 fn heads(mut heads: Vec<EnvelopeId>, reports: &[OnchainReport]) -> Vec<EnvelopeId> {
-    heads.retain(|head| head.originator.is_node() || head.originator.is_migrated());
+    heads.retain(|head| head.originator.is_signer());
     for report in reports {
         let originator = report.originator;
         if heads.iter().all(|head| head.originator != originator) {

@@ -133,7 +133,7 @@ impl Signer {
         let heads = self.engine.heads().get();
         let all = || heads.iter().map(|head| head.originator);
         let mut strands: Vec<OriginatorId> =
-            all().filter(|&it| it == node || !(it.is_node() || it.is_migrated())).collect();
+            all().filter(|&it| it == node || !it.is_signer()).collect();
         let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
         strands.extend(self.silent(&others));
         for originator in strands {

@@ -191,8 +191,7 @@ async fn ask(channel: &CheckedChannel, place: EnvelopeId) -> Result<Option<HeldC
         return Ok(Some(content));
     }
     // Nodes of other software make the time of a chain's envelope themselves, so honest ones have other bytes.
-    let is_of_chain = !place.originator.is_node() && !place.originator.is_migrated();
-    if is_of_chain {
+    if !place.originator.is_signer() {
         return Ok(None);
     }
     timeout(ANSWER_MAX, by_envelope(channel, place)).await.map_err(late)?

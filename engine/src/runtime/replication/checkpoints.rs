@@ -189,7 +189,7 @@ impl CheckpointExchange {
             .get()
             .iter()
             .map(|head| head.originator)
-            .filter(|id| is_chain(*id))
+            .filter(|id| !id.is_signer())
             .collect();
         let registry = self.state.ports.registry.borrow().clone();
         let mut observed = chains;
@@ -247,7 +247,7 @@ impl CheckpointExchange {
     /// Notes if the newest checkpoint of a pair is about a chain's strand, and not of the tree held here.
     fn note_displaced(&mut self, snapshot: &Snapshot<'_>, pair: CheckpointPair) {
         let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint);
-        let Some(of) = newest.filter(|of| is_chain(of.originator)) else { return };
+        let Some(of) = newest.filter(|of| !of.originator.is_signer()) else { return };
         let trees = StoredTrees(snapshot);
         let is_ahead = trees.size(of.originator) < of.size;
         let is_of_tree = !is_ahead && trees.root(of.originator, of.size) == Some(of.root);
@@ -353,8 +353,4 @@ impl CheckpointExchange {
         offers.extend(self.proofs.clone());
         self.state.checkpoints.set_offers(offers);
     }
-}
-
-fn is_chain(originator: OriginatorId) -> bool {
-    !originator.is_node() && !originator.is_migrated()
 }

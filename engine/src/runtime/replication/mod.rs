@@ -216,7 +216,7 @@ impl Replication {
     ) -> BTreeMap<SequenceId, Bytes> {
         let check = match self.key_of(originator) {
             Some(key) => MendCheck::of_signatures(&self.state, originator, key),
-            None if is_of_chain(originator) => MendCheck::OfTree { originator },
+            None if !originator.is_signer() => MendCheck::OfTree { originator },
             None => return BTreeMap::new(),
         };
         mend::fetch(&self.state, &check, wanted).await
@@ -308,7 +308,7 @@ impl Replication {
         reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
         // A part of a chain's strand is for a disk that has damaged its own, and whose tree proves it.
-        if is_of_chain(originator) && part == StrandPart::Items(None) {
+        if !originator.is_signer() && part == StrandPart::Items(None) {
             return Err(RefusalReason::NotFromPeers);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
@@ -473,9 +473,4 @@ async fn supervise(
         }
     }
     while tasks.join_next().await.is_some() {}
-}
-
-/// Returns true for a strand that a chain orders.
-fn is_of_chain(originator: OriginatorId) -> bool {
-    !originator.is_node() && !originator.is_migrated()
 }

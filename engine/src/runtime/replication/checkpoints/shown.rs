@@ -5,7 +5,7 @@ use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, WitnessCosignatur
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{ReadError, Snapshot};
 
-use super::{CheckpointExchange, is_chain};
+use super::CheckpointExchange;
 use crate::replication::{StoredTrees, Trees};
 
 impl CheckpointExchange {
@@ -23,7 +23,7 @@ impl CheckpointExchange {
         let is_of_registry =
             |node: OriginatorId| state.ports.registry.borrow().node(node).is_some();
         let is_watched =
-            of.node == of.originator || is_chain(of.originator) || self.is_silent(of.originator);
+            of.node == of.originator || !of.originator.is_signer() || self.is_silent(of.originator);
         let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
             // A peer may not know yet that the strand's node signs checkpoints itself. Its checkpoint then counts
             // as late, not as unknown.
