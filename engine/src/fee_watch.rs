@@ -4,10 +4,11 @@
 //! list, and for a congestion fee the log, decide about them ([`judge_fees`] and [`overcharge`](crate::overcharge)).
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
 use hawser_rules::misbehavior::StrandLoad;
 use hawser_rules::{PicoDollarPrice, RateTable, RuleNumber, check_charges_by_former};
-use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
+use hawser_storage::{Charge, LogEntry, Snapshot, Validity};
 
 use crate::misbehavior::{FeeVerdict, is_late, judge_fees};
 

@@ -4,11 +4,12 @@
 //! same judgement. Without one of them nothing is proven.
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_MAX};
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
-use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError};
+use hawser_storage::{Evidence, Misbehavior, ReadError};
 
 /// Bytes of envelopes for which a report has room. Calculated: up to six bytes before each of 1,000 envelopes, and some
 /// for the fields beside them.

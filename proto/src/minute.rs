@@ -2,6 +2,9 @@
 
 /// Nanoseconds in a minute.
 pub const MINUTE_NS: i64 = 60_000_000_000;
+/// Number of minutes whose envelopes decide about congestion: an envelope's own minute and the four before it.
+/// Specified: `docs/protocol/fees.md`.
+pub const CONGESTION_MINUTES: usize = 5;
 
 /// Returns the minute since the epoch that contains `ns`; times before 1970 count as minute 0.
 #[must_use]

@@ -3,11 +3,10 @@
 //! Specified in `docs/protocol/fees.md`; the golden values in `tests/vectors/contracts/fees.json`
 //! come from the reference implementation.
 
+use hawser_proto::minute::CONGESTION_MINUTES;
+
 /// The largest number of congestion units. Specified: the fee grows in this many steps.
 pub const CONGESTION_UNITS_MAX: u64 = 100;
-
-/// The number of minutes in the congestion window: the current one and the four before it. Specified.
-pub const WINDOW_MINUTES: usize = 5;
 
 /// Returns the target of a rate as every implementation reads it: as a signed 32-bit number. `None` if it switches
 /// congestion off, because it is 0 or negative.
@@ -23,7 +22,7 @@ pub(crate) fn target_in_use(target_rate_per_minute: u64) -> Option<u64> {
 /// There is no congestion up to the target rate, and full congestion from 1.5 times the target. Between them the units
 /// rise exponentially. A target of 0, or one that is negative as a signed 32-bit number, disables congestion.
 #[must_use]
-pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u64) -> u64 {
+pub fn congestion_units(counts: [u64; CONGESTION_MINUTES], target_rate_per_minute: u64) -> u64 {
     let Some(target) = target_in_use(target_rate_per_minute) else { return 0 };
     let busiest = counts[0].max(counts[1]).max(four_minute_average(counts));
     if busiest <= target {
@@ -41,7 +40,7 @@ pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u
 }
 
 /// Returns the weighted mean of the four minutes before the current one, which favours recent minutes.
-fn four_minute_average([_, m1, m2, m3, m4]: [u64; WINDOW_MINUTES]) -> u64 {
+fn four_minute_average([_, m1, m2, m3, m4]: [u64; CONGESTION_MINUTES]) -> u64 {
     // It is computed in 128 bits, so that the sum cannot overflow. The weights add up to ten, so the mean is at most
     // the largest count.
     let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
@@ -61,7 +60,7 @@ fn as_f64(count: u64) -> f64 {
 pub struct CongestionWindow {
     minute: u32,
     /// The counts, that of the current minute first.
-    counts: [u64; WINDOW_MINUTES],
+    counts: [u64; CONGESTION_MINUTES],
 }
 
 impl CongestionWindow {
@@ -103,7 +102,7 @@ mod tests {
         let vectors = vectors();
         for case in cases(&vectors, "congestion") {
             let counts: Vec<u64> = case["last5"].as_array().unwrap().iter().map(number).collect();
-            let counts: [u64; WINDOW_MINUTES] = counts.try_into().unwrap();
+            let counts: [u64; CONGESTION_MINUTES] = counts.try_into().unwrap();
             let average = number(&case["four_minute_average"]);
             assert_eq!(four_minute_average(counts), average, "{case}");
             let units = congestion_units(counts, number(&case["target"]));

@@ -206,7 +206,7 @@ pub use older_rows::OlderRowsProgress;
 pub use open_error::OpenError;
 pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};
 pub use payer_reports::{NewReportEvents, ReportEventsRead};
-pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
+pub use price::{PriceFn, PricedEnvelope};
 pub use processor::{ProcessorError, check_processor};
 pub use progress::RebuildReport;
 pub use promote::PromotionError;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
 use parking_lot::{MutexGuard, RwLockReadGuard};
 use rocksdb::WriteBatch;
@@ -25,7 +26,6 @@ use crate::keys::reprice::RepriceKey;
 use crate::keys::topic::{self, TopicKey};
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::LogItem;
-use crate::price::CONGESTION_MINUTES;
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;

@@ -1,12 +1,9 @@
 //! Types for the prices of envelopes. The engine supplies the arithmetic: storage knows no rule about fees.
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::price::PicoDollarPrice;
 
 use crate::keys::rate::RateRow;
-
-/// Number of minutes whose messages decide about congestion: the envelope's minute and the four before it. Specified:
-/// `docs/protocol/fees.md`.
-pub const CONGESTION_MINUTES: usize = 5;
 
 /// The facts about an envelope from which its price follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

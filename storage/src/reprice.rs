@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, minute_of};
 use rocksdb::WriteBatch;
 
@@ -29,7 +30,7 @@ use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::UsageKey;
 use crate::keys::usage_by_payer::UsageByPayerKey;
-use crate::price::{CONGESTION_MINUTES, PriceFn};
+use crate::price::PriceFn;
 use crate::pruned::LogPlace;
 use crate::rebuild::Derive;
 use crate::repricing::{MinuteScan, MinuteSpan, UsagePiece};

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::rate::RateRow;
 use crate::keys::usage::UsageRow;
-use crate::price::CONGESTION_MINUTES;
 
 /// The work on marked minutes between two steps. At most one minute of each strand is under way.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
@@ -20,7 +21,7 @@ use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
-use crate::price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
+use crate::price::{PriceFn, PricedEnvelope};
 use crate::raw_rows::stored_in;
 
 /// The recorded rates and the arithmetic over them.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{Address, SequenceId, minute_of};
-use hawser_rules::congestion::WINDOW_MINUTES;
 use hawser_rules::fees::has_started;
 use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
@@ -216,7 +216,7 @@ impl Tallies {
         Ok((faults, self.not_kept))
     }
 
-    fn earlier(&self, minute: u32) -> [u64; WINDOW_MINUTES] {
+    fn earlier(&self, minute: u32) -> [u64; CONGESTION_MINUTES] {
         let count = |age| minute.checked_sub(age).and_then(|at| self.counts.get(&at)).copied();
         [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0))
     }
@@ -346,7 +346,7 @@ pub(crate) fn price(
     rates: &[Rate],
     originator_ns: i64,
     charge: &Charge,
-    earlier: [u64; WINDOW_MINUTES],
+    earlier: [u64; CONGESTION_MINUTES],
 ) -> PicoDollarPrice {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::{
     AmountCause, ChargedEnvelope, Explanation, Leaves, MinuteOfPayer, OwnUsage, PayerReport,
     ReportDifference, explain,
 };
-use hawser_storage::{CONGESTION_MINUTES, LogPlace, PricedEnvelope, ReadError, Snapshot, UsageRow};
+use hawser_storage::{LogPlace, PricedEnvelope, ReadError, Snapshot, UsageRow};
 
 use super::figures::{Figures, FiguresError, Recomputed, figures_of, recompute};
 use super::late::{ReportedRange, envelope_of, len_of};

@@ -8,13 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd, searched_trees_max};
-use hawser_storage::{
-    CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
-};
+use hawser_storage::{Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot};
 
 use super::not_yet::UndecidedError;
 use super::times::minute_at;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
@@ -360,7 +361,7 @@ impl PublishService {
 
 /// Returns the most that a node may charge for the congestion of an envelope.
 fn full_congestion_fee(rate: &Rate) -> PicoDollarPrice {
-    let units = congestion_units([u64::MAX; 5], rate.target_rate_per_minute);
+    let units = congestion_units([u64::MAX; CONGESTION_MINUTES], rate.target_rate_per_minute);
     PicoDollarPrice(rate.congestion_fee.0.saturating_mul(units))
 }
 

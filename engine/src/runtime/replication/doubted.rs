@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{CONGESTION_MINUTES, CommitError, Store};
+use hawser_storage::{CommitError, Store};
 use parking_lot::Mutex;
 
 /// Envelopes of one originator whose fees wait to be judged. A guess: some seconds of a busy strand. The fees of
