@@ -187,7 +187,7 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     let network = &setup.network;
     let before = rates::list(network).await.unwrap();
     let (message_fee, congestion_fee) = (PicoDollarPrice(101), PicoDollarPrice(7));
-    let prices = Prices { message_fee, congestion_fee, ..before[0].prices };
+    let prices = Prices { message_fee, congestion_fee, ..Prices::of(&before[0]) };
     let plan = rates::add(network, &prices, None, now()).await.unwrap();
     assert_eq!(
         functions(&plan),
@@ -204,17 +204,17 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     setup.carry_out(&rest).await;
     let after = rates::list(network).await.unwrap();
     assert_eq!(after.len(), before.len() + 1);
-    assert_eq!(after[1].prices, prices);
-    assert!(after[1].start_time > now());
+    assert_eq!(Prices::of(&after[1]), prices);
+    assert!(after[1].start_unix_s > now());
 
     assert!(rates::add(network, &prices, None, now()).await.unwrap().steps.is_empty());
-    let start = after[1].start_time;
+    let start = after[1].start_unix_s;
     assert!(rates::add(network, &prices, Some(start), now()).await.unwrap().steps.is_empty());
     let refused = async |prices: &Prices, start| {
         rates::add(network, prices, Some(start), now()).await.unwrap_err().to_string()
     };
     assert!(refused(&prices, start + 1).await.ends_with("NoChange()"));
-    let text = refused(&before[0].prices, start).await;
+    let text = refused(&Prices::of(&before[0]), start).await;
     assert!(text.contains(&format!("InvalidStartTime(startTime: {start}, lastStart")), "{text}");
 }
 

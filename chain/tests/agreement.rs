@@ -401,7 +401,7 @@ async fn a_price_list_to_which_another_endpoint_adds_a_rate_proves_nothing() {
     let before = Arc::clone(&watcher.subscribe().borrow().value);
     assert!(before.is_complete_at(0), "{before:?}");
 
-    let prices = rates::list(&honest.network).await.unwrap()[0].prices;
+    let prices = Prices::of(&rates::list(&honest.network).await.unwrap()[0]);
     let prices = Prices { message_fee: PicoDollarPrice(101), ..prices };
     honest.carry_out(&rates::add(&honest.network, &prices, None, now).await.unwrap()).await;
     read_again(&watcher, &heads).await;
@@ -422,7 +422,7 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let honest = Administration::of(Pair::deployed_at(now).await);
     let before = rates::list(&liar.network).await.unwrap();
     assert_eq!(rates::list(&honest.network).await.unwrap(), before, "the chains look the same");
-    let prices = Prices { message_fee: PicoDollarPrice(101), ..before[0].prices };
+    let prices = Prices { message_fee: PicoDollarPrice(101), ..Prices::of(&before[0]) };
     liar.carry_out(&rates::add(&liar.network, &prices, None, now).await.unwrap()).await;
     let address = liar.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [&liar, &honest].map(|it| it.pair.settlement.endpoint().to_owned());
@@ -449,7 +449,7 @@ async fn a_price_list_that_one_endpoint_shortens_stays_as_it_was() {
     let now = (now + HOUR).as_secs();
     let shortening = Administration::of(Pair::deployed_at(now).await);
     let honest = Administration::of(Pair::deployed_at(now).await);
-    let first = rates::list(&honest.network).await.unwrap()[0].prices;
+    let first = Prices::of(&rates::list(&honest.network).await.unwrap()[0]);
     let prices = Prices { message_fee: PicoDollarPrice(101), ..first };
     honest.carry_out(&rates::add(&honest.network, &prices, None, now).await.unwrap()).await;
     for _ in 0..100 {
@@ -492,7 +492,7 @@ async fn a_rate_that_the_chain_replaces_is_replaced_in_the_list_that_is_read() {
     let endpoints = settlement(pair, &urls);
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
-    let first = rates::list(&chain.network).await.unwrap()[0].prices;
+    let first = Prices::of(&rates::list(&chain.network).await.unwrap()[0]);
     let before = control(pair, "evm_snapshot", json!([])).await;
     for (message_fee, is_replaced) in [(101, false), (102, true)] {
         if is_replaced {
@@ -525,7 +525,7 @@ async fn a_rate_that_the_chain_takes_back_leaves_the_list_that_is_read() {
     let snapshot = || watcher.subscribe().borrow().clone();
     let first = snapshot().value.rates().to_vec();
     let before = control(pair, "evm_snapshot", json!([])).await;
-    let prices = rates::list(&chain.network).await.unwrap()[0].prices;
+    let prices = Prices::of(&rates::list(&chain.network).await.unwrap()[0]);
     let prices = Prices { message_fee: PicoDollarPrice(101), ..prices };
     let plan = rates::add(&chain.network, &prices, None, now).await.unwrap();
     chain.carry_out_as(&sender(&pair.settlement, 0), &plan).await.unwrap();

@@ -51,8 +51,8 @@ async fn a_wrong_price_raises_the_alarm_before_it_is_adopted() {
     let seen = watcher::look(network, &watched, &mut older).await.unwrap();
     assert_eq!((seen.rates, seen.rate_to_adopt), (vec![last], None));
     let wrong = [
-        (parameter::RATE_REGISTRY_MESSAGE_FEE, 100 * last.prices.message_fee.0),
-        (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, last.start_time + 1),
+        (parameter::RATE_REGISTRY_MESSAGE_FEE, 100 * last.message_fee.0),
+        (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, last.start_unix_s + 1),
     ];
     let wrong = wrong.map(|(key, value)| parameters::assignment(key, &value.to_string()).unwrap());
     setup.carry_out(&parameters::set(network, &wrong, Adoption::Noted).await.unwrap()).await;

@@ -29,7 +29,7 @@ const PAGE: u64 = 100;
 /// endpoint returns entries without end.
 const ENTRIES_MAX: u64 = 10_000;
 
-/// The prices of a message.
+/// The prices of a rate, without the time of its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
     /// The fee per message.
@@ -42,16 +42,20 @@ pub struct Prices {
     pub target_rate_per_minute: u64,
 }
 
-/// One entry of the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateEntry {
-    /// The prices.
-    pub prices: Prices,
-    /// The time from which the prices apply, unix seconds.
-    pub start_time: u64,
-}
-
 impl Prices {
+    /// Returns the prices of a rate.
+    #[must_use]
+    pub fn of(rate: &Rate) -> Self {
+        let Rate { message_fee, storage_fee, congestion_fee, target_rate_per_minute, .. } = *rate;
+        Self { message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    }
+
+    /// Returns the rate of these prices that starts at a time, unix seconds.
+    fn starting_at(self, start_unix_s: u64) -> Rate {
+        let Self { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = self;
+        Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    }
+
     /// Returns the numbers of the contract: message fee, storage fee, congestion fee, target rate.
     pub(super) fn numbers(&self) -> [u64; 4] {
         let Self { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = *self;
@@ -59,22 +63,11 @@ impl Prices {
     }
 }
 
-impl RateEntry {
-    /// Returns the entry as a rate by which fees are computed.
-    #[must_use]
-    pub fn rate(&self) -> Rate {
-        let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
-            self.prices;
-        let start_unix_s = self.start_time;
-        Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
-    }
-}
-
 /// Returns all entries, oldest first.
 ///
 /// # Errors
 /// Fails when the registry cannot be read.
-pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
+pub async fn list(network: &Network) -> Result<Vec<Rate>, AdminError> {
     Ok(list_at(network, BlockId::latest()).await?.0)
 }
 
@@ -83,9 +76,7 @@ pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
 ///
 /// # Errors
 /// Fails when the registry or the block cannot be read.
-pub async fn list_with_time(
-    network: &Network,
-) -> Result<(Vec<RateEntry>, Option<u64>), AdminError> {
+pub async fn list_with_time(network: &Network) -> Result<(Vec<Rate>, Option<u64>), AdminError> {
     let block = network.settlement.newest_block().await?;
     let time_unix_s = network.settlement.block_time(block).await?;
     let (all, is_whole) = list_at(network, BlockId::number(block)).await?;
@@ -93,7 +84,7 @@ pub async fn list_with_time(
 }
 
 /// Returns the entries at a block, and true if they are all that the endpoint counts there.
-async fn list_at(network: &Network, block: BlockId) -> Result<(Vec<RateEntry>, bool), AdminError> {
+async fn list_at(network: &Network, block: BlockId) -> Result<(Vec<Rate>, bool), AdminError> {
     let counted = RateRegistry::getRatesCountCall {};
     let counted = network.view_at(Contract::RateRegistry, &counted, block).await?;
     let count = counted.saturating_to::<u64>().min(ENTRIES_MAX);
@@ -109,7 +100,7 @@ async fn list_at(network: &Network, block: BlockId) -> Result<(Vec<RateEntry>, b
         if page.is_empty() {
             break; // fewer entries than counted: never ask for ever
         }
-        all.extend(page.into_iter().map(RateEntry::from));
+        all.extend(page.into_iter().map(Rate::from));
     }
     let is_whole = counted == U256::from(all.len());
     Ok((all, is_whole))
@@ -131,16 +122,16 @@ pub async fn add(
 ) -> Result<Plan, AdminError> {
     check_prices(prices)?;
     let last = list(network).await?.last().copied();
-    if let Some(last) = last.filter(|last| last.prices == *prices) {
-        if start_time.is_some_and(|start| start != last.start_time) {
+    if let Some(last) = last.filter(|last| Prices::of(last) == *prices) {
+        if start_time.is_some_and(|start| start != last.start_unix_s) {
             return Err(would_revert(&RateRegistry::NoChange {}));
         }
-        let since = last.start_time;
+        let since = last.start_unix_s;
         return Ok(Plan::nothing(format!("these are the newest rates already, from {since} on")));
     }
     let keys = names_of_all();
     let set = parameters::values(network, &keys).await?;
-    let last_start = last.map(|last| last.start_time);
+    let last_start = last.map(|last| last.start_unix_s);
     let start_time = match start_time {
         Some(start_time) => start_time,
         None => pending_start(prices, &set, last_start, now)
@@ -166,16 +157,13 @@ pub async fn add(
 ///
 /// # Errors
 /// Fails when the parameter registry cannot be read.
-pub(super) async fn adoptable(
-    network: &Network,
-    last: &RateEntry,
-) -> Result<Option<RateEntry>, AdminError> {
+pub(super) async fn adoptable(network: &Network, last: &Rate) -> Result<Option<Rate>, AdminError> {
     Ok(adoptable_of(&parameters::values(network, &names_of_all()).await?, last))
 }
 
 /// Returns the entry that these parameters make; `None` if its prices are the last ones, it does not start after them,
 /// or a number is too large.
-fn adoptable_of(set: &[B256], last: &RateEntry) -> Option<RateEntry> {
+fn adoptable_of(set: &[B256], last: &Rate) -> Option<Rate> {
     let number = |word: &B256| u64::try_from(U256::from_be_bytes(word.0)).ok();
     let numbers: Vec<u64> = set.iter().map(number).collect::<Option<_>>()?;
     let [message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time] =
@@ -189,8 +177,8 @@ fn adoptable_of(set: &[B256], last: &RateEntry) -> Option<RateEntry> {
         congestion_fee: PicoDollarPrice(congestion_fee),
         target_rate_per_minute,
     };
-    let is_next = prices != last.prices && start_time > last.start_time;
-    is_next.then_some(RateEntry { prices, start_time })
+    let is_next = prices != Prices::of(last) && start_time > last.start_unix_s;
+    is_next.then_some(prices.starting_at(start_time))
 }
 
 /// Returns the start time that an interrupted run has set together with the same prices.
@@ -261,16 +249,14 @@ fn words(prices: &Prices, start_time: u64) -> [B256; 5] {
         .map(names::of_uint)
 }
 
-impl From<rate_registry::RateRegistry::Rates> for RateEntry {
+impl From<rate_registry::RateRegistry::Rates> for Rate {
     fn from(rates: rate_registry::RateRegistry::Rates) -> Self {
         Self {
-            prices: Prices {
-                message_fee: PicoDollarPrice(rates.messageFee),
-                storage_fee: PicoDollarsPerByteDay(rates.storageFee),
-                congestion_fee: PicoDollarPrice(rates.congestionFee),
-                target_rate_per_minute: rates.targetRatePerMinute,
-            },
-            start_time: rates.startTime,
+            start_unix_s: rates.startTime,
+            message_fee: PicoDollarPrice(rates.messageFee),
+            storage_fee: PicoDollarsPerByteDay(rates.storageFee),
+            congestion_fee: PicoDollarPrice(rates.congestionFee),
+            target_rate_per_minute: rates.targetRatePerMinute,
         }
     }
 }
@@ -300,9 +286,8 @@ mod tests {
     #[test]
     fn parameters_make_an_entry_that_the_registry_would_take() {
         let other = Prices { message_fee: PicoDollarPrice(9), ..PRICES };
-        let last = RateEntry { prices: other, start_time: 400 };
-        let entry = RateEntry { prices: PRICES, start_time: 401 };
-        assert_eq!(adoptable_of(&words(&PRICES, 401), &last), Some(entry));
+        let last = other.starting_at(400);
+        assert_eq!(adoptable_of(&words(&PRICES, 401), &last), Some(PRICES.starting_at(401)));
         assert_eq!(adoptable_of(&words(&PRICES, 400), &last), None, "it is not after the last");
         assert_eq!(adoptable_of(&words(&other, 401), &last), None, "a new time alone is no change");
         let mut set = words(&PRICES, 401);

@@ -7,7 +7,6 @@ use alloy::primitives::{Address, U256};
 use hawser_rules::{Rate, RateTable};
 
 use super::{WatchError, agreement};
-use crate::admin::rates::RateEntry;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
 use crate::send::Chain;
@@ -134,7 +133,7 @@ async fn entries_at(
         let reason = format!("answers {} entries instead of {count}", entries.len());
         return Err(WatchError::Rates { address, reason });
     }
-    Ok(entries.into_iter().map(|entry| RateEntry::from(entry).rate()).collect())
+    Ok(entries.into_iter().map(Rate::from).collect())
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

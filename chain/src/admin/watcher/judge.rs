@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
+use hawser_rules::Rate;
 
 use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
-use crate::admin::rates::{PRICE_MAX, RateEntry, TARGET_MAX};
+use crate::admin::rates::{PRICE_MAX, Prices, TARGET_MAX};
 use crate::admin::{MicroDollars, SignedMicroDollars, Wei, WeiPerGas};
 
 /// Thresholds of the alarms.
@@ -270,17 +271,12 @@ fn is_old(report: &OnchainReport, age_s_max: u64, now: u64) -> bool {
 
 /// Returns an alarm text for each rate in force at `now` or later that is out of bounds, also of the one that can be
 /// adopted at any time. Past rates are ignored.
-fn of_rates(
-    rates: &[RateEntry],
-    to_adopt: Option<RateEntry>,
-    factor_max: u64,
-    now: u64,
-) -> Vec<String> {
-    let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
+fn of_rates(rates: &[Rate], to_adopt: Option<Rate>, factor_max: u64, now: u64) -> Vec<String> {
+    let Some(in_force) = rates.iter().rposition(|rate| rate.start_unix_s <= now) else {
         return vec!["no rate is in force".to_owned()];
     };
     let adopted = rates.len();
-    let rates: Vec<RateEntry> = rates.iter().copied().chain(to_adopt).collect();
+    let rates: Vec<Rate> = rates.iter().copied().chain(to_adopt).collect();
     let mut wrong = Vec::new();
     for (place, rate) in rates.iter().enumerate().skip(in_force) {
         let when = if place == in_force {
@@ -290,8 +286,8 @@ fn of_rates(
         } else {
             "set and not adopted yet"
         };
-        let start = rate.start_time;
-        let prices = rate.prices.numbers();
+        let start = rate.start_unix_s;
+        let prices = Prices::of(rate).numbers();
         let [message_fee, storage_fee, congestion_fee, target_rate] = prices;
         if message_fee == 0 && storage_fee == 0 {
             wrong.push(format!("the rate {when} from {start} on is free"));
@@ -307,7 +303,8 @@ fn of_rates(
                 "the target rate {when} from {start} on is {target_rate}, which nodes read as another number"
             ));
         }
-        let Some(before) = place.checked_sub(1).map(|before| rates[before].prices.numbers()) else {
+        let Some(before) = place.checked_sub(1).map(|before| Prices::of(&rates[before]).numbers())
+        else {
             continue;
         };
         let names = ["message fee", "storage fee", "congestion fee", "target rate"];
@@ -329,7 +326,6 @@ mod tests {
     use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 
     use super::*;
-    use crate::admin::rates::Prices;
 
     const NOW: u64 = 1_750_000_000;
 
@@ -348,14 +344,14 @@ mod tests {
         }
     }
 
-    fn rate(start_time: u64, message_fee: u64) -> RateEntry {
-        let prices = Prices {
+    fn rate(start_unix_s: u64, message_fee: u64) -> Rate {
+        Rate {
+            start_unix_s,
             message_fee: PicoDollarPrice(message_fee),
             storage_fee: PicoDollarsPerByteDay(200),
             congestion_fee: PicoDollarPrice(300),
             target_rate_per_minute: 6000,
-        };
-        RateEntry { prices, start_time }
+        }
     }
 
     /// Returns an observation that raises no alarm.
@@ -478,22 +474,18 @@ mod tests {
 
     #[test]
     fn a_rate_is_judged_from_its_announcement_on_and_not_when_it_is_past() {
-        let of = |rates: &[RateEntry]| of_rates(rates, None, 10, NOW).len();
+        let of = |rates: &[Rate]| of_rates(rates, None, 10, NOW).len();
         assert_eq!(of(&[rate(0, 1), rate(10, 1000), rate(NOW, 1000)]), 0, "the jump is past");
         assert_eq!(of(&[rate(0, 1), rate(NOW, 1000)]), 1, "in force");
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, 1000)]), 1, "announced");
         assert_eq!(of(&[rate(0, 1000), rate(NOW + 1, 99)]), 1, "far too cheap");
         assert_eq!(of(&[rate(NOW + 1, 1)]), 1, "nothing is in force yet");
         let (message_fee, storage_fee) = (PicoDollarPrice(0), PicoDollarsPerByteDay(0));
-        let free = Prices { message_fee, storage_fee, ..rate(0, 1).prices };
-        assert_eq!(of(&[RateEntry { prices: free, start_time: 0 }]), 1);
+        assert_eq!(of(&[Rate { message_fee, storage_fee, ..rate(0, 1) }]), 1);
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, PRICE_MAX)]), 1, "no product overflows");
         assert_eq!(of(&[rate(0, PRICE_MAX)]), 0);
         assert_eq!(of(&[rate(0, PRICE_MAX + 1)]), 1, "no node can charge it");
-        let target = |target_rate_per_minute| {
-            let prices = Prices { target_rate_per_minute, ..rate(0, 1).prices };
-            of(&[RateEntry { prices, start_time: 0 }])
-        };
+        let target = |target_rate_per_minute| of(&[Rate { target_rate_per_minute, ..rate(0, 1) }]);
         assert_eq!(target(TARGET_MAX), 0);
         assert_eq!(target(TARGET_MAX + 1), 1, "to nodes it is negative, so congestion is free");
     }

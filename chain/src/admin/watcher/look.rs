@@ -8,13 +8,13 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::OriginatorId;
+use hawser_rules::Rate;
 
 use super::{Observation, OlderReports, Watched};
 use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
 use crate::admin::nodes::RegisteredNode;
-use crate::admin::rates::RateEntry;
 use crate::admin::{Wei, WeiPerGas, installed, nodes, onchain_reports, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
@@ -111,10 +111,7 @@ async fn with_node_registry(network: &Network) -> Result<Cow<'_, Network>, Admin
 
 /// Returns the rate that can be adopted behind the known ones; `None` also before the first one, and if the address of
 /// the parameter registry is not known.
-async fn rate_to_adopt(
-    network: &Network,
-    known: &[RateEntry],
-) -> Result<Option<RateEntry>, AdminError> {
+async fn rate_to_adopt(network: &Network, known: &[Rate]) -> Result<Option<Rate>, AdminError> {
     let Some(last) = known.last() else { return Ok(None) };
     match network.contracts.get(Contract::SettlementChainParameterRegistry) {
         Some(_) => rates::adoptable(network, last).await,

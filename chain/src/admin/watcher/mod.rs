@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
+use hawser_rules::Rate;
 
 use super::contract::Contract;
 use super::fees::OnchainReport;
-use super::rates::RateEntry;
 use super::{SignedMicroDollars, Wei, WeiPerGas};
 
 pub use events::{EventCounts, EventFollower, WatchedEvent};
@@ -62,9 +62,9 @@ pub struct Observation {
     /// remembers it.
     pub unreported_since: BTreeMap<OriginatorId, u64>,
     /// The rates, ascending by start time.
-    pub rates: Vec<RateEntry>,
+    pub rates: Vec<Rate>,
     /// The rate that the parameters make and the registry has not adopted yet. Any account can have it adopted.
-    pub rate_to_adopt: Option<RateEntry>,
+    pub rate_to_adopt: Option<Rate>,
     /// True if the address of the rate registry is not known: no rates were read then, and none are judged.
     pub lacks_rates: bool,
     /// True for each pausable contract that is paused.

@@ -3,11 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_chain::admin::Contract;
-use hawser_chain::admin::rates::{self, Prices, RateEntry};
+use hawser_chain::admin::rates::{self, Prices};
 use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
-use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
@@ -49,7 +49,7 @@ pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunE
         return Ok(());
     }
     let all = rates::list(&reached.network).await?;
-    let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
+    let rows = all.iter().enumerate().map(|(index, rate)| fields(index, rate));
     if as_json {
         output::line(rows.map(ResultFields::into_json).collect::<Value>());
     } else if all.is_empty() {
@@ -91,27 +91,25 @@ fn complete_until(stated_unix_s: Option<u64>, now_unix_s: u64) -> Option<u64> {
 }
 
 /// Returns a rate as a record of `rates.json`.
-pub(in crate::commands) fn record_of_rate(rate: &RateEntry) -> RateRecord {
-    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rate.prices;
+pub(in crate::commands) fn record_of_rate(rate: &Rate) -> RateRecord {
     RateRecord {
-        message_fee,
-        storage_fee,
-        congestion_fee,
-        target_rate_per_minute,
-        start_time: rate.start_time,
+        message_fee: rate.message_fee,
+        storage_fee: rate.storage_fee,
+        congestion_fee: rate.congestion_fee,
+        target_rate_per_minute: rate.target_rate_per_minute,
+        start_time: rate.start_unix_s,
     }
 }
 
 /// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.
-fn fields(index: usize, rates: &RateEntry) -> ResultFields {
-    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
+fn fields(index: usize, rate: &Rate) -> ResultFields {
     ResultFields::default()
         .with("index", index)
-        .with("messageFee", message_fee.0)
-        .with("storageFee", storage_fee.0)
-        .with("congestionFee", congestion_fee.0)
-        .with("targetRatePerMinute", target_rate_per_minute)
-        .time("startTime", rates.start_time)
+        .with("messageFee", rate.message_fee.0)
+        .with("storageFee", rate.storage_fee.0)
+        .with("congestionFee", rate.congestion_fee.0)
+        .with("targetRatePerMinute", rate.target_rate_per_minute)
+        .time("startTime", rate.start_unix_s)
 }
 
 #[cfg(test)]
