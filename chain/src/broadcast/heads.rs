@@ -20,15 +20,23 @@ pub(super) struct EndpointHeads(BTreeMap<String, EndpointHead>);
 struct EndpointHead {
     /// `None` before the first answer.
     block: Option<u64>,
-    answers: bool,
+    contact: EndpointContact,
     /// True if it has had a new block since transactions are under way again.
     has_moved: bool,
     /// The time of its last new block, or of its first answer after a long silence, or the time at which transactions
     /// were under way again.
     since: Duration,
-    /// The time since which it does not answer; `None` while it does.
-    silent_since: Option<Duration>,
     has_stopped: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum EndpointContact {
+    #[default]
+    NotAsked,
+    Answers,
+    Silent {
+        since: Duration,
+    },
 }
 
 /// The endpoints that follow the chain.
@@ -38,6 +46,12 @@ pub(super) struct FollowingEndpoints {
     pub(super) names: BTreeSet<String>,
     /// The number of all endpoints, with those that have stopped.
     pub(super) configured: usize,
+}
+
+impl EndpointHead {
+    fn answers(&self) -> bool {
+        self.contact == EndpointContact::Answers
+    }
 }
 
 impl EndpointHeads {
@@ -54,18 +68,23 @@ impl EndpointHeads {
         let is_new = block.is_some() && block != known.block;
         known.has_moved |= is_new && known.block.is_some();
         known.block = block.or(known.block);
-        known.answers = block.is_some();
         let had_stopped = known.has_stopped;
-        if known.answers {
+        if block.is_some() {
             // A short silence begins no new time: an endpoint that stands still may fail now and then.
-            let is_back = known.silent_since.take().is_some_and(is_long);
+            let is_back =
+                matches!(known.contact, EndpointContact::Silent { since } if is_long(since));
+            known.contact = EndpointContact::Answers;
             if is_new || is_back {
                 (known.since, known.has_stopped) = (now, false);
             }
             known.has_stopped |= is_long(known.since);
         } else {
-            let silent_since = *known.silent_since.get_or_insert(now);
-            known.has_stopped |= is_long(silent_since);
+            let since = match known.contact {
+                EndpointContact::Silent { since } => since,
+                EndpointContact::NotAsked | EndpointContact::Answers => now,
+            };
+            known.contact = EndpointContact::Silent { since };
+            known.has_stopped |= is_long(since);
         }
         known.has_stopped && !had_stopped
     }
@@ -74,8 +93,8 @@ impl EndpointHeads {
     pub(super) fn resume(&mut self, now: Duration) {
         for known in self.0.values_mut() {
             (known.since, known.has_moved) = (now, false);
-            if !known.answers && !known.has_stopped {
-                known.silent_since = Some(now);
+            if !known.answers() && !known.has_stopped {
+                known.contact = EndpointContact::Silent { since: now };
             }
         }
     }
@@ -91,8 +110,8 @@ impl EndpointHeads {
         };
         let choices = [
             of(|known| !known.has_stopped),
-            of(|known| known.answers && known.has_moved),
-            of(|known| known.answers),
+            of(|known| known.answers() && known.has_moved),
+            of(EndpointHead::answers),
         ];
         let names = choices.into_iter().find(|names| !names.is_empty());
         let names = names.unwrap_or_else(|| of(|_| true));
