@@ -8,12 +8,10 @@ use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{ChainRole, Contract, splitter};
 use hawser_chain::contracts::parameter::of_address;
 use hawser_node::error::RunError;
-use serde_json::Value;
 
 use crate::args::contracts::{ContractsCommand, PauseArgs, UpgradeArgs};
 use crate::args::onchain::{NetworkArgs, TransactionArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
-use crate::output;
 
 /// Runs the command.
 ///
@@ -33,12 +31,7 @@ pub(super) async fn run(command: ContractsCommand, as_json: bool) -> Result<(), 
 async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(args, ChainsNeeded::AppIfGiven).await?;
     let all = installed::list(&network).await?;
-    let rows = all.iter().map(fields);
-    if as_json {
-        output::line(rows.map(ResultFields::into_json).collect::<Value>());
-    } else {
-        rows.for_each(|row| row.print_row());
-    }
+    ResultFields::print_list(all.iter().map(fields), as_json);
     Ok(())
 }
 

@@ -88,6 +88,15 @@ impl ResultFields {
         output::line(cells.collect::<Vec<_>>().join(", "));
     }
 
+    /// Prints a list: one line per result, or a JSON array.
+    pub(crate) fn print_list(results: impl Iterator<Item = Self>, as_json: bool) {
+        if as_json {
+            output::line(results.map(Self::into_json).collect::<Value>());
+        } else {
+            results.for_each(|result| result.print_row());
+        }
+    }
+
     /// Returns the fields as a JSON object.
     pub(crate) fn into_json(self) -> Value {
         let pairs = self.0.into_iter().map(|field| (field.name.to_owned(), field.value));

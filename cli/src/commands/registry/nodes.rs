@@ -11,7 +11,6 @@ use hawser_node::files::registry::{
 };
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::{Absence, Absences, NodeRecord, Registry};
-use serde_json::Value;
 
 use crate::args::registry::{
     BaseUriArgs, CanonicalArgs, NodeAddArgs, NodeGetArgs, NodeListArgs, NodeTokenArgs,
@@ -53,14 +52,10 @@ pub(super) async fn list(args: &NodeListArgs, as_json: bool) -> Result<(), RunEr
         return Ok(());
     }
     let records = nodes::list(&reached.network).await?;
-    if as_json {
-        let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
-        output::line(Value::from(all));
-    } else if records.is_empty() {
+    if records.is_empty() && !as_json {
         output::line("no node is registered");
-    } else {
-        records.into_iter().for_each(|node| fields(node).print_row());
     }
+    ResultFields::print_list(records.into_iter().map(fields), as_json);
     Ok(())
 }
 

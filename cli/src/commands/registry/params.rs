@@ -3,23 +3,16 @@
 use hawser_chain::admin::bridge;
 use hawser_chain::admin::parameters::{self, Adoption, ParameterAssignment, ParameterState};
 use hawser_node::error::RunError;
-use serde_json::Value;
 
 use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
-use crate::output;
 
 pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
     let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
     let states = parameters::get(&network, &keys).await?;
     states.iter().try_for_each(ParameterState::check_name)?;
-    let rows = states.iter().map(fields);
-    if as_json {
-        output::line(rows.map(ResultFields::into_json).collect::<Value>());
-    } else {
-        rows.for_each(|row| row.print_row());
-    }
+    ResultFields::print_list(states.iter().map(fields), as_json);
     Ok(())
 }
 

@@ -8,7 +8,6 @@ use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
-use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
 use crate::clock::now_unix_s;
@@ -50,13 +49,10 @@ pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunE
     }
     let all = rates::list(&reached.network).await?;
     let rows = all.iter().enumerate().map(|(index, rate)| fields(index, rate));
-    if as_json {
-        output::line(rows.map(ResultFields::into_json).collect::<Value>());
-    } else if all.is_empty() {
+    if all.is_empty() && !as_json {
         output::line("there are no rates");
-    } else {
-        rows.for_each(|row| row.print_row());
     }
+    ResultFields::print_list(rows, as_json);
     Ok(())
 }
 
