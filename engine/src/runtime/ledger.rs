@@ -95,12 +95,7 @@ impl LedgerAppender {
             ledgers.insert(payer, ledger);
         }
         for event in events {
-            let ledger = match ledgers.entry(event.payer) {
-                Entry::Occupied(ledger) => ledger.into_mut(),
-                Entry::Vacant(place) => {
-                    place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
-                }
-            };
+            let ledger = ledger_of(event.payer, &mut ledgers, &snapshot)?;
             match ledger.book(event) {
                 Ok(Some(entry)) => {
                     count.booked += 1;
@@ -133,13 +128,7 @@ impl LedgerAppender {
         let mut ledgers: HashMap<PayerAddress, PayerLedger> = HashMap::new();
         let mut known = Vec::with_capacity(events.len());
         for event in events {
-            let ledger = match ledgers.entry(event.payer) {
-                Entry::Occupied(ledger) => ledger.into_mut(),
-                Entry::Vacant(place) => {
-                    place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
-                }
-            };
-            known.push(ledger.knows(event));
+            known.push(ledger_of(event.payer, &mut ledgers, &snapshot)?.knows(event));
         }
         Ok(known)
     }
@@ -186,6 +175,18 @@ impl LedgerAppender {
     /// If a row cannot be read.
     pub fn balance(&self, payer: PayerAddress) -> Result<PicoDollarBalance, ReadError> {
         Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
+    }
+}
+
+/// Returns the ledger of a payer, which is read unless it is among those that were read before.
+fn ledger_of<'a>(
+    payer: PayerAddress,
+    ledgers: &'a mut HashMap<PayerAddress, PayerLedger>,
+    snapshot: &Snapshot<'_>,
+) -> Result<&'a mut PayerLedger, ReadError> {
+    match ledgers.entry(payer) {
+        Entry::Occupied(ledger) => Ok(ledger.into_mut()),
+        Entry::Vacant(place) => Ok(place.insert(PayerLedger::new(snapshot.ledger(payer)?))),
     }
 }
 

@@ -203,17 +203,11 @@ impl Judgement {
     }
 
     pub(super) fn of(host: Host, report: &Report, ruling: FaultJudgement) -> Self {
-        let FaultJudgement { verdict, difference, place, facts, missing } = ruling;
         Self {
-            verdict,
-            accused: Some(report.accused()),
             kind: Some(report.kind()),
-            difference,
-            place,
-            facts,
-            missing,
             host,
             is_seen_by_host: host.node().is_some() && report.is_by_node(),
+            ..Self::of_trees(Some(report.accused()), ruling)
         }
     }
 
