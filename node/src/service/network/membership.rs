@@ -10,7 +10,7 @@ use hawser_rules::Absences;
 use hawser_storage::{LookingReader, MembershipChange, ReadError, Store};
 
 use super::NetworkState;
-use super::sinks::{mark, position};
+use super::sinks::{mark, position, retry};
 
 /// Returns the registry with the absences that follow from the recorded events.
 ///
@@ -44,9 +44,7 @@ impl MembershipSink {
 
 impl Sink for MembershipSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        let position = self.network.store.snapshot().registry_position();
-        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(mark))
+        Ok(self.network.store.snapshot().registry_position().map_err(retry)?.map(mark))
     }
 
     /// Changes of membership have no sequence ids, so this is always 0.
@@ -57,33 +55,28 @@ impl Sink for MembershipSink {
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let changes: Vec<_> = batch.events.iter().filter_map(change).collect();
         let (store, read_to) = (&self.network.store, batch.position.number);
-        let known = store.snapshot().membership_changes();
-        let known = known.map_err(|error| SinkError::Retry(error.to_string()))?;
+        let known = store.snapshot().membership_changes().map_err(retry)?;
         let later = known.iter().map(|change| change.block).filter(|block| *block > read_to);
         self.reads_again_to.fetch_max(later.max().unwrap_or(0), Ordering::AcqRel);
-        let recorded = store.record_membership(batch.from_block, &changes, position(batch));
-        recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
+        store.record_membership(batch.from_block, &changes, position(batch)).map_err(retry)?;
         // An endpoint that stands still may keep the reader from the head for long.
         if !batch.is_at_head && read_to < self.reads_again_to.load(Ordering::Acquire) {
             return Ok(());
         }
         self.reads_again_to.store(0, Ordering::Release);
-        self.network.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
+        self.network.take_absences().map_err(retry)
     }
 
     fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        let unlooked = self.network.store.unlooked(LookingReader::Registry);
-        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+        self.network.store.unlooked(LookingReader::Registry).map_err(retry)
     }
 
     fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        let noted = self.network.store.record_unlooked(LookingReader::Registry, block);
-        noted.map_err(|error| SinkError::Retry(error.to_string()))
+        self.network.store.record_unlooked(LookingReader::Registry, block).map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
-        let stored = self.network.store.snapshot().membership_changes();
-        let stored = stored.map_err(|error| SinkError::Retry(error.to_string()))?;
+        let stored = self.network.store.snapshot().membership_changes().map_err(retry)?;
         // Endpoints do not have to state the times.
         let of = |it: &MembershipChange| (it.block, it.log_index, it.node, it.is_member);
         let stored: BTreeSet<_> = stored.iter().map(of).collect();

@@ -7,16 +7,14 @@ use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
 use hawser_storage::{LookingReader, PayerReportChange, PayerReportEvent, Store};
 
-use super::sinks::{mark, position};
+use super::sinks::{mark, position, retry};
 
 /// A sink that records the payer reports on the chain.
 pub(super) struct PayerReportSink(pub(super) Store);
 
 impl Sink for PayerReportSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        let position = self.0.snapshot().payer_reports_position();
-        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(mark))
+        Ok(self.0.snapshot().payer_reports_position().map_err(retry)?.map(mark))
     }
 
     /// Payer reports have no sequence ids, so this is always 0.
@@ -32,17 +30,15 @@ impl Sink for PayerReportSink {
             true => self.0.note_payer_reports_read(position),
             false => Ok(()),
         });
-        written.map_err(|error| SinkError::Retry(error.to_string()))
+        written.map_err(retry)
     }
 
     fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        let unlooked = self.0.unlooked(LookingReader::PayerReports);
-        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+        self.0.unlooked(LookingReader::PayerReports).map_err(retry)
     }
 
     fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        let noted = self.0.record_unlooked(LookingReader::PayerReports, block);
-        noted.map_err(|error| SinkError::Retry(error.to_string()))
+        self.0.record_unlooked(LookingReader::PayerReports, block).map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
@@ -60,7 +56,7 @@ impl Sink for PayerReportSink {
                 known[*index] = wanted[*index].as_ref() == Some(&stored);
             }
         });
-        read.map_err(|error| SinkError::Retry(error.to_string()))?;
+        read.map_err(retry)?;
         Ok(Some(known))
     }
 }

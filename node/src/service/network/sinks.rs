@@ -1,5 +1,6 @@
 //! Sinks of chain events: those of the app chain go to the log, payments to the ledger.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use hawser_chain::index::{
@@ -25,14 +26,11 @@ impl Sink for StrandSink {
         if self.gate.is_shut(Instant::now()) {
             return Err(SinkError::Retry("the strand is filled from a snapshot first".to_owned()));
         }
-        let position = self.appender.position(self.originator);
-        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(mark))
+        Ok(self.appender.position(self.originator).map_err(retry)?.map(mark))
     }
 
     fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
-        let head = self.appender.head(self.originator);
-        head.map_err(|error| SinkError::Retry(error.to_string()))
+        self.appender.head(self.originator).map_err(retry)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -81,8 +79,7 @@ pub(super) struct LedgerSink(pub(super) LedgerAppender);
 
 impl Sink for LedgerSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        let position = self.0.position().map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(position.map(mark))
+        Ok(self.0.position().map_err(retry)?.map(mark))
     }
 
     /// Payments have no sequence ids, so this is always 0.
@@ -100,25 +97,23 @@ impl Sink for LedgerSink {
         match noted {
             Ok(()) => Ok(()),
             Err(error @ (LedgerAppendError::Read(_) | LedgerAppendError::Commit(_))) => {
-                Err(SinkError::Retry(error.to_string()))
+                Err(retry(error))
             }
         }
     }
 
     fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        self.0.unlooked().map_err(|error| SinkError::Retry(error.to_string()))
+        self.0.unlooked().map_err(retry)
     }
 
     fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.0.note_unlooked(block).map_err(|error| SinkError::Retry(error.to_string()))
+        self.0.note_unlooked(block).map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
         let bookings: Vec<_> = events.iter().map(booking).collect();
         let bookable: Vec<_> = bookings.iter().flatten().cloned().collect();
-        let known = self.0.known(&bookable);
-        let known = known.map_err(|error| SinkError::Retry(error.to_string()))?;
-        let mut known = known.into_iter();
+        let mut known = self.0.known(&bookable).map_err(retry)?.into_iter();
         // One that cannot be converted is never stored.
         let of = |booking: Option<LedgerEvent>| booking.is_none_or(|_| known.next() == Some(true));
         Ok(Some(bookings.into_iter().map(of).collect()))
@@ -147,6 +142,11 @@ fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
 /// Returns a stored position as the block that readers of chains know.
 pub(super) fn mark(position: ChainPosition) -> BlockRef {
     BlockRef { number: position.block, hash: position.hash.into() }
+}
+
+/// Returns the error of a step that the reader of the chain repeats.
+pub(super) fn retry(error: impl Display) -> SinkError {
+    SinkError::Retry(error.to_string())
 }
 
 /// Returns the position of a batch as it is stored.
