@@ -147,19 +147,19 @@ pub fn restore(
 /// Makes a copy of the log for new nodes now.
 ///
 /// # Errors
-/// The errors of [`Store::copy_for_new_nodes`].
-pub fn copy_for_new_nodes(
+/// The errors of [`Store::create_bootstrap`].
+pub fn create_bootstrap(
     store: &Store,
     to: Arc<dyn Objects>,
     pace: &mut Pace<'_>,
 ) -> Result<BootstrapReport, BootstrapError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    store.copy_for_new_nodes(to, now.as_secs(), pace)
+    store.create_bootstrap(to, now.as_secs(), pace)
 }
 
 /// Returns the outcome of a copy as JSON.
 #[must_use]
-pub fn json_of_copy(report: &BootstrapReport) -> Value {
+pub fn json_of_bootstrap(report: &BootstrapReport) -> Value {
     let strands = report.manifest.strands.iter();
     let heads: serde_json::Map<_, _> =
         strands.clone().map(|it| (it.originator.to_string(), json!(it.head.0))).collect();

@@ -189,14 +189,14 @@ fn a_backup_on_the_disk_of_the_data_stops_at_the_watermark_and_a_later_one_is_wh
     let files = of_hashes.flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
     assert_eq!(files.count(), 0);
     let copies: Arc<dyn Objects> = Arc::new(FolderObjects::new(&place.path("copies")));
-    let refused = store.copy_for_new_nodes(Arc::clone(&copies), 5, &mut go_on);
+    let refused = store.create_bootstrap(Arc::clone(&copies), 5, &mut go_on);
     assert!(matches!(refused, Err(BootstrapError::NoRoom { .. })), "{refused:?}");
     assert!(refused.unwrap_err().to_string().contains("chunks that were written stay"));
     assert!(Bootstraps::new(Arc::clone(&copies)).names().unwrap().is_empty());
     free.store(1125, Ordering::SeqCst);
     let backup = place.back_up(&store, 6);
     place.backups().verify(&backup.name, &mut go_on).unwrap();
-    store.copy_for_new_nodes(copies, 6, &mut go_on).unwrap();
+    store.create_bootstrap(copies, 6, &mut go_on).unwrap();
 }
 
 /// Files that are needed are unknown while a manifest cannot be read, so what such a backup has written stays.

@@ -31,7 +31,7 @@ fn copy(
     chunks: usize,
 ) -> Result<BootstrapReport, BootstrapError> {
     let mut read = 0;
-    store.copy_for_new_nodes(to.clone(), now_unix_s, &mut |_| {
+    store.create_bootstrap(to.clone(), now_unix_s, &mut |_| {
         read += 1;
         if read > chunks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })

@@ -48,12 +48,12 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
     let request =
         AdminRequest::Snapshot { to: to.clone(), bytes_per_s: u64::from(args.rate) << 20 };
     let done = backups::node_or("snapshot", &data_dir, &request, |bar| {
-        let (store, _) = projections::open_to_copy(&data_dir).map_err(rebuild::refusal)?;
-        let report = backup::copy_for_new_nodes(&store, backups::open(&to)?, &mut |bytes| {
+        let (store, _) = projections::open_for_bootstrap(&data_dir).map_err(rebuild::refusal)?;
+        let report = backup::create_bootstrap(&store, backups::open(&to)?, &mut |bytes| {
             bar.inc(bytes);
             ControlFlow::Continue(())
         });
-        Ok(backup::json_of_copy(&report.map_err(|error| run_error(&error))?))
+        Ok(backup::json_of_bootstrap(&report.map_err(|error| run_error(&error))?))
     })?;
     if as_json {
         output::line(done);

@@ -217,7 +217,7 @@ fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> Adm
             }
         }
         AdminRequest::Snapshot { to, bytes_per_s } => {
-            copy_for_new_nodes(to, *bytes_per_s, parts, out)
+            create_bootstrap(to, *bytes_per_s, parts, out)
         }
         AdminRequest::Backup { to, bytes_per_s } => back_up(to, *bytes_per_s, parts, out),
         AdminRequest::LogLevel(request) => match parts.log_levels.work(request) {
@@ -241,7 +241,7 @@ fn open(to: &ObjectsAt, parts: &AdminParts) -> Result<Arc<dyn Objects>, RunError
     to.open(Arc::new(move || stop.is_wanted.load(Ordering::Relaxed)))
 }
 
-fn copy_for_new_nodes(
+fn create_bootstrap(
     to: &ObjectsAt,
     bytes_per_s: u64,
     parts: &AdminParts,
@@ -253,11 +253,11 @@ fn copy_for_new_nodes(
         Err(error) => return failed(&error),
     };
     let store = parts.engine.store();
-    match backup::copy_for_new_nodes(store, objects, &mut |bytes| pace.moved(bytes)) {
+    match backup::create_bootstrap(store, objects, &mut |bytes| pace.moved(bytes)) {
         Ok(report) => {
             let (snapshot, bytes_new) = (&report.name, report.bytes_new);
             tracing::info!(snapshot, %to, bytes_new, "made a snapshot for new nodes");
-            AdminReply::Done(backup::json_of_copy(&report))
+            AdminReply::Done(backup::json_of_bootstrap(&report))
         }
         Err(error) => {
             tracing::error!(code = "snapshot_failed", %to, %error, "no snapshot was made");

@@ -64,7 +64,7 @@ pub(super) fn keep_tallies(store: &Store) {
 ///
 /// # Errors
 /// The errors of [`open_existing`].
-pub fn open_to_copy(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
+pub fn open_for_bootstrap(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
     require_finished(path)?;
     let opened = open_read_only(path)?;
     require_finished(path)?;

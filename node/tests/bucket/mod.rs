@@ -494,7 +494,7 @@ fn a_chunk_that_was_replaced_is_written_again_and_one_that_was_not_is_not_read()
     let place = Place::of(&service);
     let store = place.open("data");
     extend(&store, 3, 1000);
-    let copy = |at| store.copy_for_new_nodes(place.objects(), at, &mut go_on).unwrap();
+    let copy = |at| store.create_bootstrap(place.objects(), at, &mut go_on).unwrap();
     assert_eq!(copy(1).chunks_new, 1);
     let chunk = service.names().into_iter().find(|name| name.contains("/chunks/")).unwrap();
     let whole = service.get(&chunk).unwrap();

@@ -50,7 +50,7 @@ impl Place {
             let bytes = Bytes::from(vec![9; 1000]);
             store.commit(&[Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))]).unwrap();
             let objects = Arc::new(FolderObjects::new(&snapshots));
-            store.copy_for_new_nodes(objects, made_unix_s, &mut go_on).unwrap().name
+            store.create_bootstrap(objects, made_unix_s, &mut go_on).unwrap().name
         });
         let server = Server::start(&snapshots);
         Self { folder, store, server, names }
@@ -193,7 +193,7 @@ fn a_list_that_lies_is_refused_and_without_one_a_snapshot_can_be_named() {
 fn nothing_is_written_to_a_web_server() {
     let place = Place::new();
     let before = place.server.requests().len();
-    assert!(place.store.copy_for_new_nodes(place.objects(), 3, &mut go_on).is_err());
+    assert!(place.store.create_bootstrap(place.objects(), 3, &mut go_on).is_err());
     assert!(place.objects().remove("snapshots/names").is_err());
     assert_eq!(place.server.requests().len(), before);
 }

@@ -100,7 +100,7 @@ impl Store {
     /// # Errors
     /// [`BootstrapError`]. Earlier copies stay complete. [`BootstrapError::NoRoom`] below the watermark of the disk, if
     /// the copies are on that of the data folder.
-    pub fn copy_for_new_nodes(
+    pub fn create_bootstrap(
         &self,
         to: Arc<dyn Objects>,
         now_unix_s: u64,

@@ -112,7 +112,7 @@ impl Maker {
     pub(super) fn copy(&self) -> BootstrapManifest {
         let objects = Arc::new(FolderObjects::new(&self.folder.path().join("snapshots")));
         let go_on = &mut |_: u64| ControlFlow::Continue(());
-        self.store.copy_for_new_nodes(objects, 1, go_on).unwrap().manifest
+        self.store.create_bootstrap(objects, 1, go_on).unwrap().manifest
     }
 
     /// Creates a snapshot in which the strand of group messages has other envelopes.
