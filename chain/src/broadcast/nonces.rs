@@ -92,18 +92,22 @@ pub(super) struct Nonces {
     seen_mined: u64,
     /// The chain's count of mined and pending transactions when it was polled last.
     pending: u64,
-    /// True if nonces come from outside, because other processes use the account too.
-    is_shared: bool,
-    /// With shared nonces, a gap that may be another process's to fill.
-    gap: Option<Range<u64>>,
-    /// The gap about which Redis was asked last.
-    asked_gap: Option<Range<u64>>,
+    /// Set if nonces come from outside, because other processes use the account too.
+    shared: Option<SharedGaps>,
     /// True while payloads get no nonce.
     is_paused: bool,
     /// The count up to which nonces were used by this process, or before it; `None` before the first poll.
     known: Option<u64>,
     /// True once another sender was seen to use the account.
     rival_seen: bool,
+}
+
+/// The gaps among nonces that several processes use. They may be another process's to fill.
+#[derive(Debug, Default)]
+struct SharedGaps {
+    found: Option<Range<u64>>,
+    /// The gap about which Redis was asked last.
+    asked: Option<Range<u64>>,
 }
 
 /// Returns the lowest price at which nodes let a transaction replace one of price `over`.
@@ -139,9 +143,7 @@ impl Nonces {
             confirmed: 0,
             seen_mined: 0,
             pending: 0,
-            is_shared: false,
-            gap: None,
-            asked_gap: None,
+            shared: None,
             is_paused: false,
             known: None,
             rival_seen: false,
@@ -275,7 +277,7 @@ impl Nonces {
         if !self.is_current {
             return Vec::new();
         }
-        let hands_out = !self.is_shared && !self.is_paused;
+        let hands_out = self.shared.is_none() && !self.is_paused;
         while hands_out
             && self.slots.len() < self.timeouts.in_flight_max
             && let Some((job, instead_of)) = self.ready.pop_front()
@@ -453,14 +455,15 @@ impl Nonces {
     /// Ends a slot that no node has and none will take. Gives the nonce back if it is the highest.
     fn refused(&mut self, nonce: u64, reason: String, now: Duration) -> Option<SlotOutcome> {
         // A shared nonce goes back to where it came from.
+        let is_shared = self.shared.is_some();
         let is_last =
-            self.is_shared || self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
+            is_shared || self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
         let filler = self.slot_id();
         let slot = self.slots.get_mut(&nonce)?;
         let (id, purpose) = (slot.id, slot.purpose);
         if is_last {
             self.slots.remove(&nonce);
-            self.next = if self.is_shared { self.next } else { nonce };
+            self.next = if is_shared { self.next } else { nonce };
         } else if purpose == NoncePurpose::Filler {
             let pause = slot.next_pause();
             slot.phase = match slot.signed.last() {

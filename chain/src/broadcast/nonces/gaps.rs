@@ -61,8 +61,8 @@ impl Nonces {
     }
 
     fn fill_gap(&mut self, gap: Range<u64>, now: Duration) {
-        if self.is_shared {
-            self.gap = Some(gap);
+        if let Some(shared) = &mut self.shared {
+            shared.found = Some(gap);
             return;
         }
         for nonce in gap.take(FILL_MAX) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Nonces;
+use super::{Nonces, SharedGaps};
 use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, Phase, SignedTransaction, SlotId};
 
 /// The distance above the chain's own count up to which an assigned nonce is plausible. A guess far above the number of
@@ -13,7 +13,7 @@ const AHEAD_MAX: u64 = 1000;
 impl Nonces {
     /// Switches to nonces that Redis assigns.
     pub(in crate::broadcast) fn share(&mut self) {
-        self.is_shared = true;
+        self.shared = Some(SharedGaps::default());
     }
 
     /// Returns the payloads that could get a nonce now, at most `most`, in the order of their turn.
@@ -39,8 +39,9 @@ impl Nonces {
 
     /// Returns, once, a gap that has blocked the own nonces for too long. Its nonces may be filled until the next call.
     pub(in crate::broadcast) fn take_gap(&mut self) -> Option<Range<u64>> {
-        self.asked_gap = self.gap.take();
-        self.asked_gap.clone()
+        let shared = self.shared.as_mut()?;
+        shared.asked = shared.found.take();
+        shared.asked.clone()
     }
 
     /// Requires a poll before the next nonce is assigned.
@@ -66,7 +67,8 @@ impl Nonces {
     /// A nonce of the gap that was found here needs not be above the count: one endpoint that counts more than the
     /// others raises that up to the own nonces, and would keep the gap open.
     pub(in crate::broadcast) fn fill(&mut self, nonce: u64, now: Duration) -> Option<SlotId> {
-        let is_of_gap = self.asked_gap.as_ref().is_some_and(|gap| gap.contains(&nonce));
+        let asked = self.shared.as_ref().and_then(|shared| shared.asked.as_ref());
+        let is_of_gap = asked.is_some_and(|gap| gap.contains(&nonce));
         let may_fill = match is_of_gap {
             true => !self.slots.contains_key(&nonce),
             false => self.is_plausible(nonce),
