@@ -144,7 +144,7 @@ pub fn restore(
     from.restore(name, wanted, target, price::price, pace)
 }
 
-/// Makes a copy of the log for new nodes now.
+/// Makes a snapshot of the log for new nodes now.
 ///
 /// # Errors
 /// The errors of [`Store::create_bootstrap`].
@@ -157,7 +157,7 @@ pub fn create_bootstrap(
     store.create_bootstrap(to, now.as_secs(), pace)
 }
 
-/// Returns the outcome of a copy as JSON.
+/// Returns the outcome of making a snapshot as JSON.
 #[must_use]
 pub fn json_of_bootstrap(report: &BootstrapReport) -> Value {
     let strands = report.manifest.strands.iter();

@@ -47,7 +47,7 @@
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find rows that a disk has damaged, and repairing them;
-//! - `bootstrap`: copies of the log for new nodes of other identities;
+//! - `bootstrap`: snapshots of the log for new nodes of other identities;
 //! - `void`: statements of nodes about void places of their strands;
 //! - `verified`, `unverified`: places that readers are shown before their signatures are checked;
 //! - `table_files`: places of a folder from which no node starts yet, written without a write-ahead log;

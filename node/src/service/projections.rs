@@ -57,10 +57,10 @@ pub(super) fn keep_tallies(store: &Store) {
     }
 }
 
-/// Opens the database of a stopped node for reading only, to make a copy of its log for other nodes.
+/// Opens the database of a stopped node for reading only, to make a snapshot of its log for new nodes.
 ///
-/// An unfinished import is refused as by [`open_existing`]: the copy would look like that of a whole log. No lock is
-/// taken, so an import may have begun, or ended, while the database was opened.
+/// An unfinished import is refused as by [`open_existing`]: the snapshot would look like that of a whole log. No lock
+/// is taken, so an import may have begun, or ended, while the database was opened.
 ///
 /// # Errors
 /// The errors of [`open_existing`].

@@ -1,4 +1,4 @@
-//! Creates a copy of the strands of an open database. While chunks are hashed, written and synced, the next one is
+//! Creates a snapshot of the strands of an open database. While chunks are hashed, written and synced, the next one is
 //! read.
 
 use std::ops::ControlFlow;
@@ -40,14 +40,14 @@ const WRITERS: usize = 2;
 /// encoded. A commit that comes waits once for their chunks.
 const WRITERS_IDLE: usize = 4;
 
-/// The outcome of creating a copy.
+/// The outcome of creating a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapReport {
     /// Its name.
     pub name: String,
     /// Its contents.
     pub manifest: BootstrapManifest,
-    /// Chunks that no earlier copy had.
+    /// Chunks that no earlier snapshot had.
     pub chunks_new: usize,
     /// The sum of the lengths of these chunks, in bytes.
     pub bytes_new: u64,
@@ -86,20 +86,20 @@ struct StoredChunk {
     /// The index of its strand.
     strand: usize,
     chunk: BootstrapChunk,
-    /// True if no earlier copy had it.
+    /// True if no earlier snapshot had it.
     is_new: bool,
 }
 
 impl Store {
-    /// Creates a copy of the strands of all nodes and chains, for a node of any identity. Commits and reads
+    /// Creates a snapshot of the strands of all nodes and chains, for a node of any identity. Commits and reads
     /// continue meanwhile.
     ///
-    /// Chunks always end at the same places, so a later copy only adds chunks of newer envelopes. `pace` is called
+    /// Chunks always end at the same places, so a later snapshot only adds chunks of newer envelopes. `pace` is called
     /// with the number of bytes read.
     ///
     /// # Errors
-    /// [`BootstrapError`]. Earlier copies stay complete. [`BootstrapError::NoRoom`] below the watermark of the disk, if
-    /// the copies are on that of the data folder.
+    /// [`BootstrapError`]. Earlier snapshots stay complete. [`BootstrapError::NoRoom`] below the watermark of the disk,
+    /// if the snapshots are on that of the data folder.
     pub fn create_bootstrap(
         &self,
         to: Arc<dyn Objects>,
@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// Reads the envelopes of the next chunk. Each chunk has its own view of the database: a single long-lived view
-    /// would make RocksDB keep removed rows for the duration of a slow copy.
+    /// would make RocksDB keep removed rows for the duration of a slow snapshot.
     fn next_chunk(
         &self,
         originator: OriginatorId,

@@ -1,4 +1,4 @@
-//! Errors of copies for new nodes.
+//! Errors of snapshots for new nodes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::chunk::ChunkError;
 use super::manifest::BootstrapManifestError;
 use crate::error::ReadError;
 
-/// The reason for which a copy was not created or cannot be used.
+/// The reason for which a snapshot was not created or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A file or an object of a bucket cannot be used.
@@ -20,13 +20,13 @@ pub enum BootstrapError {
         /// The failure.
         source: io::Error,
     },
-    /// The place has no usable copy.
+    /// The place has no usable snapshot.
     #[error("{path} holds no usable snapshot")]
     None {
         /// The place.
         path: PathBuf,
     },
-    /// The place has copies, and none of the wanted network.
+    /// The place has snapshots, and none of the wanted network.
     #[error(
         "{path} holds no snapshot of network {wanted:?} (--network), only of {}",
         quoted(.found)
@@ -36,10 +36,10 @@ pub enum BootstrapError {
         path: PathBuf,
         /// The wanted network.
         wanted: String,
-        /// Networks of which it has copies, ascending; not more than a few.
+        /// Networks of which it has snapshots, ascending; not more than a few.
         found: Vec<String>,
     },
-    /// No copy has this name.
+    /// No snapshot has this name.
     #[error("there is no snapshot {name:?}")]
     NotFound {
         /// The name.
@@ -81,8 +81,8 @@ pub enum BootstrapError {
         /// The fault.
         error: ChunkError,
     },
-    /// The copies are on the disk of the data folder, which is nearly full. Chunks that were written stay: makers of
-    /// copies share them, and nothing shows that no other maker relies on one by now.
+    /// The snapshots are on the disk of the data folder, which is nearly full. Chunks that were written stay: makers of
+    /// snapshots share them, and nothing shows that no other maker relies on one by now.
     #[error(
         "the snapshot was stopped, because it is on the disk of the data folder: {reason}; chunks that were written \
          stay for the next snapshot, and take this room"

@@ -1,4 +1,4 @@
-//! The manifest of a copy: its strands, their checkpoints and their chunks, as lines of text.
+//! The manifest of a snapshot: its strands, their checkpoints and their chunks, as lines of text.
 //!
 //! It is untrusted and not signed: readers check the signatures of the envelopes and checkpoints in it. Its length
 //! is bounded before it is read, and each manifest has one form only.
@@ -46,7 +46,7 @@ pub struct BootstrapChunk {
 pub struct BootstrapStrand {
     /// The node that signed it, or the chain that ordered it.
     pub originator: OriginatorId,
-    /// The highest place that the maker of the copy had. Places before it may be without an envelope.
+    /// The highest place that the maker of the snapshot had. Places before it may be without an envelope.
     pub head: SequenceId,
     /// Checkpoints of the strand with sizes up to the head. They are not verified.
     pub checkpoints: Vec<CosignedCheckpoint>,
@@ -64,7 +64,7 @@ impl BootstrapStrand {
     }
 }
 
-/// The contents of one copy.
+/// The contents of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapManifest {
     /// Name of the network.

@@ -1,4 +1,4 @@
-//! Serves the copies of a folder as files to untrusted callers.
+//! Serves the snapshots of a folder as files to untrusted callers.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

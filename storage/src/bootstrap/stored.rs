@@ -1,4 +1,4 @@
-//! The copies of one place: chunks by their hashes, and manifests.
+//! The snapshots of one place: chunks by their hashes, and manifests.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -15,27 +15,27 @@ use crate::backup::FileHash;
 use crate::objects::dated::{self, NewestManifest};
 use crate::objects::{FoundObject, ObjectTag, Objects, SeenObjects};
 
-/// Folder of the chunks of all copies.
+/// Folder of the chunks of all snapshots.
 const CHUNKS: &str = "chunks";
 /// Folder of the manifests.
 const MANIFESTS: &str = "snapshots";
-/// Object with the names of all copies, for readers of places that cannot be listed, such as a web server. It is a
+/// Object with the names of all snapshots, for readers of places that cannot be listed, such as a web server. It is a
 /// hint: a wrong name costs the reader one failed request.
 const NAMES: &str = "snapshots/names";
-/// Largest number of names in it; older ones are left out. A guess: daily copies of thirty years.
+/// Largest number of names in it; older ones are left out. A guess: daily snapshots of thirty years.
 const NAMES_MAX: usize = 10_000;
 /// Largest length of that object, bytes. Calculated: a line has at most 57.
 const NAMES_LEN_BYTES_MAX: u64 = 64 * NAMES_MAX as u64;
 /// Suffix of the name of a manifest's object.
 const SUFFIX: &str = ".snapshot";
-/// Number of networks that are named if a place has no copy of the wanted one. A guess: a place has copies of one or
+/// Number of networks that are named if a place has no snapshot of the wanted one. A guess: a place has those of one or
 /// two.
 const NETWORKS_NAMED_MAX: usize = 8;
 
-/// Number of seconds among which one without a copy is looked for. A guess: a maker needs one.
+/// Number of seconds among which one without a snapshot is looked for. A guess: a maker needs one.
 const SECONDS_MAX: usize = 64;
 
-/// The copies of a place.
+/// The snapshots of a place.
 #[derive(Debug, Clone)]
 pub struct Bootstraps {
     objects: Arc<dyn Objects>,
@@ -48,13 +48,13 @@ impl Bootstraps {
         Self { objects }
     }
 
-    /// Returns the names of all copies, oldest first, including damaged ones.
+    /// Returns the names of all snapshots, oldest first, including damaged ones.
     ///
     /// No manifest is read. The owner of the place may fill it with the longest manifests, so callers read them one at
     /// a time and keep none.
     ///
     /// # Errors
-    /// An error if the place cannot be read, or nothing at the place is for copies.
+    /// An error if the place cannot be read, or nothing at the place is for snapshots.
     pub fn names(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         if !self.objects.has_folder(MANIFESTS).map_err(at(&folder))? {
@@ -63,14 +63,15 @@ impl Bootstraps {
         self.names_so_far()
     }
 
-    /// Returns the names of all copies, as [`Self::names`] does, or none. For a place that was made with [`Self::make`]
-    /// and may have no copy yet: [`Self::names`] would not find it in a bucket, which has no folders.
+    /// Returns the names of all snapshots, as [`Self::names`] does, or none. For a place that was made with
+    /// [`Self::make`] and may have no snapshot yet: [`Self::names`] would not find it in a bucket, which has no
+    /// folders.
     fn names_so_far(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         dated::names(&*self.objects, MANIFESTS, SUFFIX).map_err(at(&folder))
     }
 
-    /// Returns the newest usable copy of a network. Skips copies dated more than a day after `now_unix_s`.
+    /// Returns the newest usable snapshot of a network. Skips snapshots dated more than a day after `now_unix_s`.
     ///
     /// Manifests are read one at a time, newest first. The owner of the place may fill it with manifests, so the
     /// search ends after a number of them.
@@ -86,7 +87,7 @@ impl Bootstraps {
         self.newest_of(Some(network), now_unix_s)
     }
 
-    /// Does what [`Self::newest`] does, for copies of any network.
+    /// Does what [`Self::newest`] does, for snapshots of any network.
     ///
     /// # Errors
     /// The errors of [`Self::newest`].
@@ -97,15 +98,15 @@ impl Bootstraps {
         self.newest_of(None, now_unix_s)
     }
 
-    /// Returns the newest copy of a network. Looks past copies that cannot be used and past those of other networks,
-    /// but only past a bounded number: any writer of the place may have left them.
+    /// Returns the newest snapshot of a network. Looks past snapshots that cannot be used and past those of other
+    /// networks, but only past a bounded number: any writer of the place may have left them.
     fn newest_of(
         &self,
         network: Option<&str>,
         now_unix_s: u64,
     ) -> Result<(String, BootstrapManifest), BootstrapError> {
         let mut networks = BTreeSet::new();
-        let wanted_copy = |name: &str| -> Result<Option<_>, BootstrapError> {
+        let read_wanted = |name: &str| -> Result<Option<_>, BootstrapError> {
             let manifest = self.manifest(name)?;
             if network.is_none_or(|network| manifest.network == network) {
                 return Ok(Some((name.to_owned(), manifest)));
@@ -115,10 +116,10 @@ impl Bootstraps {
             }
             Ok(None)
         };
-        let found = dated::newest(&self.names()?, 0, now_unix_s, wanted_copy);
+        let found = dated::newest(&self.names()?, 0, now_unix_s, read_wanted);
         let path = self.objects.location("");
         Err(match found {
-            NewestManifest::Found(copy) => return Ok(copy),
+            NewestManifest::Found(newest) => return Ok(newest),
             NewestManifest::TooManyUnusable(error) | NewestManifest::NoneWanted(Some(error)) => {
                 error
             }
@@ -133,10 +134,10 @@ impl Bootstraps {
         })
     }
 
-    /// Reads the manifest of one copy.
+    /// Reads the manifest of one snapshot.
     ///
     /// # Errors
-    /// An error if there is no copy of this name, or if its manifest cannot be used.
+    /// An error if there is no snapshot of this name, or if its manifest cannot be used.
     pub fn manifest(&self, name: &str) -> Result<BootstrapManifest, BootstrapError> {
         let wrong = |error| BootstrapError::Manifest { name: name.to_owned(), error };
         if !dated::is_name(name) {
@@ -159,7 +160,7 @@ impl Bootstraps {
         let mut source = self.objects.open(&object, LEN_BYTES_MAX + 1).map_err(at(&location))?;
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let manifest = BootstrapManifest::decode(&bytes).map_err(wrong)?;
-        // Otherwise an old manifest under a newer name would count as a new copy.
+        // Otherwise an old manifest under a newer name would count as a new snapshot.
         let named = dated::name_of(manifest.made_unix_s, &bytes);
         if named != name {
             return Err(wrong(BootstrapManifestError::Renamed { name: named }));
@@ -204,12 +205,12 @@ impl Bootstraps {
         }
     }
 
-    /// Returns true if the copies are in a folder of this machine.
+    /// Returns true if the snapshots are in a folder of this machine.
     pub(super) fn is_in_folder(&self) -> bool {
         self.objects.folder().is_some()
     }
 
-    /// Prepares the place for another copy.
+    /// Prepares the place for another snapshot.
     pub(super) fn make(&self) -> Result<(), BootstrapError> {
         for folder in [CHUNKS, MANIFESTS] {
             self.objects.make_folder(folder).map_err(at(&self.objects.location(folder)))?;
@@ -262,9 +263,9 @@ impl Bootstraps {
         Ok(is_whole)
     }
 
-    /// Returns a manifest with a second in which no other copy of the place was made: of two copies of one second,
-    /// either would be the newest. A copy that is there already keeps its second. The owner of the place may have made
-    /// copies of all seconds to come, so the search ends after a number of them.
+    /// Returns a manifest with a second in which no other snapshot of the place was made: of two snapshots of one
+    /// second, either would be the newest. A snapshot that is there already keeps its second. The owner of the place
+    /// may have made snapshots of all seconds to come, so the search ends after a number of them.
     pub(super) fn with_own_second(
         &self,
         mut manifest: BootstrapManifest,
@@ -283,7 +284,7 @@ impl Bootstraps {
         Ok(manifest)
     }
 
-    /// Writes a manifest, after all chunks in it are durable. Returns the copy's name.
+    /// Writes a manifest, after all chunks in it are durable. Returns the snapshot's name.
     pub(super) fn put_manifest(
         &self,
         manifest: &BootstrapManifest,
@@ -297,7 +298,7 @@ impl Bootstraps {
         Ok(name)
     }
 
-    /// Writes the object with the names of all copies.
+    /// Writes the object with the names of all snapshots.
     pub(super) fn put_names(&self) -> Result<(), BootstrapError> {
         let names = self.names()?;
         let newest = names.iter().rev().take(NAMES_MAX).rev();
@@ -404,7 +405,7 @@ mod tests {
         }
     }
 
-    /// The newest copy is the one that was made last, also of two that were made in one second.
+    /// The newest snapshot is the one that was made last, also of two that were made in one second.
     #[test]
     fn copies_of_one_second_have_an_order() {
         let folder = tempfile::tempdir().unwrap();
