@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hawser_engine::price;
 use hawser_engine::runtime::{ScrubDone, ScrubMode, UnrepairedDamage};
@@ -15,6 +15,7 @@ use hawser_storage::{
 use serde_json::{Value, json};
 
 use crate::backup_notes::{self, MadeNote};
+use crate::clock::now_unix_s;
 use crate::error::RunError;
 
 /// The longest single pause, so that a stop is noticed. A guess.
@@ -72,10 +73,10 @@ pub fn create(
     key: Option<&SecretKey>,
     pace: &mut Pace<'_>,
 ) -> Result<BackupReport, BackupError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let made_unix_s = now_unix_s();
     let begun = Instant::now();
     let place = to.location("");
-    let made = store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace);
+    let made = store.backup(&NewBackup { to, key, now_unix_s: made_unix_s }, pace);
     if let Some(data_dir) = store.path() {
         note_answer(data_dir, shown, made.as_ref().err().filter(|it| it.is_unreachable(&place)));
     }
@@ -87,7 +88,7 @@ pub fn create(
         network: identity.network.clone(),
         node_id: identity.node,
         signer: identity.public_key.address().to_string(),
-        made_unix_s: now.as_secs(),
+        made_unix_s,
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         bytes: report.bytes,
         bytes_new: report.bytes_copied,
@@ -126,10 +127,6 @@ pub fn note_answer(data_dir: &Path, place: &str, silence: Option<&BackupError>) 
     }
 }
 
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// Makes a data folder from a backup, as [`Backups::restore`] does.
 ///
 /// # Errors
@@ -153,8 +150,7 @@ pub fn create_bootstrap(
     to: Arc<dyn Objects>,
     pace: &mut Pace<'_>,
 ) -> Result<BootstrapReport, BootstrapError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    store.create_bootstrap(to, now.as_secs(), pace)
+    store.create_bootstrap(to, now_unix_s(), pace)
 }
 
 /// Returns the outcome of making a snapshot as JSON.

@@ -9,7 +9,7 @@
 //!   [`prune`]: pruning at an operator's request; [`admin`]: the requests of commands to a running node;
 //!   [`log_control`]: the filter of its log lines;
 //! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
-//!   waiting for the responses of both;
+//!   waiting for the responses of both; `clock`: the time of this machine;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
 //! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also
 //!   of watchers; [`CheckedChannel`], [`node_connector`]: calls and connections to nodes that are not trusted.
@@ -23,6 +23,7 @@ pub mod admin;
 pub mod backup;
 pub mod backup_notes;
 pub mod bucket;
+mod clock;
 pub mod environment;
 pub mod error;
 pub mod files;

@@ -6,9 +6,9 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::{PruneReport, PruneRun, ShortTurns};
 use hawser_rules::retention::unix_s;
 use hawser_storage::Store;
-use hawser_validation::clock::system_unix_s;
 use serde_json::{Value, json};
 
+use crate::clock::now_unix_s;
 use crate::error::RunError;
 
 /// Receives the bytes removed since the last call, and returns whether the work continues.
@@ -44,7 +44,7 @@ pub fn of_stopped(
     dry_run: bool,
     moved: &mut PruneProgress<'_>,
 ) -> Result<Value, RunError> {
-    let run = PruneRun { own_unix_s: system_unix_s(), places_max: u64::MAX, dry_run };
+    let run = PruneRun { own_unix_s: now_unix_s(), places_max: u64::MAX, dry_run };
     let before = store.disk_bytes();
     let report = prune(store, run, None, moved)?;
     if !dry_run {

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub type UnixClock = dyn Fn() -> u64 + Send + Sync;
 
 /// Returns the unix time of this machine in seconds; 0 for a clock before 1970.
-#[must_use]
-pub fn system_unix_s() -> u64 {
+pub(crate) fn system_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -6,7 +6,7 @@
 //! on creation and admitted two writers.
 
 use std::io::{self, ErrorKind, Read as _};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hawser_storage::HeldObjects;
 use object_store::path::Path;
@@ -14,6 +14,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, P
 
 use super::connection::BucketConnection;
 use super::reader::ObjectReader;
+use crate::clock::now_unix_s;
 
 /// Name of the object.
 const LOCK: &str = "lock";
@@ -73,9 +74,8 @@ fn remove_left(bucket: &BucketConnection, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         found => found?.last_modified.timestamp(),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let written = u64::try_from(written).unwrap_or_default();
-    if now.saturating_sub(written) < LEFT_AFTER_S {
+    if now_unix_s().saturating_sub(written) < LEFT_AFTER_S {
         return Err(ErrorKind::WouldBlock.into());
     }
     tracing::warn!(lock = %path, "took over the lock of a bucket, which was not renewed for hours");

@@ -21,7 +21,6 @@ use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::Validatio
 use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::{Tls, TlsFilesError};
 use hawser_serve::{FieldCost, MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
-use hawser_validation::clock::system_unix_s;
 use hawser_validation::limits::{ACTION_BYTES, LOG_BYTES_PER_BYTE};
 use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{WalletTask, Wallets};
@@ -47,6 +46,7 @@ use super::validation::HeldUpdates;
 use super::witness_folder::{COUNT_EVERY, WitnessFolder, WitnessRun};
 use super::{blocking, free_ports, tls};
 use crate::backup_notes::FolderNotes;
+use crate::clock::now_unix_s;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings, place_of};
 
@@ -455,7 +455,7 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
         let (network, name) = (address.network().to_string(), address.to_string());
         ServiceCaller { network: network.into(), name: name.into() }
     };
-    let (clock, caller_name) = (Arc::new(system_unix_s), Arc::new(caller_name));
+    let (clock, caller_name) = (Arc::new(now_unix_s), Arc::new(caller_name));
     let validation = ValidationService::new(wallets, clock, caller_name, cores / 2);
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)

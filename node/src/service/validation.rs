@@ -7,11 +7,11 @@ use hawser_engine::ports::{IdentityJudge, IdentityVerdict, InboxJudge, PayloadVa
 use hawser_engine::runtime::ChainAppender;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, InboxId, SequenceId};
-use hawser_validation::clock::system_unix_s;
 use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
 use hawser_validation::wallets::{WaitingInboxes, Wallets};
 
 use super::settlement::APP;
+use crate::clock::now_unix_s;
 
 /// A validator of key packages at the time of this machine's clock.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub(super) struct KeyPackages;
 
 impl PayloadValidator for KeyPackages {
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String> {
-        hawser_mls::key_package(tls_bytes, system_unix_s())
+        hawser_mls::key_package(tls_bytes, now_unix_s())
             .map(drop)
             .map_err(|error| error.to_string())
     }
@@ -109,8 +109,7 @@ impl WaitingInboxes for HeldUpdates {
     fn chain_time_s(&self) -> u64 {
         let chains = self.chains.chains();
         let app = chains.iter().find(|chain| chain.name == APP);
-        app.and_then(|chain| chain.head_time_s)
-            .map_or(0, |head_s| no_later(head_s, system_unix_s()))
+        app.and_then(|chain| chain.head_time_s).map_or(0, |head_s| no_later(head_s, now_unix_s()))
     }
 
     fn judge_again(&self) {

@@ -1,7 +1,5 @@
 //! Checks of the chains: endpoints, clock, the node's registry record, rates, and the paying account.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
@@ -12,6 +10,7 @@ use hawser_chain::send::Chain;
 use hawser_rules::NodeRecord;
 
 use super::checked::DoctorCheck;
+use crate::clock::signed_now_unix_s;
 use crate::files::deployment::KnownDeployment;
 use crate::service::network::chains::{Chains, needed};
 use crate::service::open::{first_registry, own_record};
@@ -128,7 +127,7 @@ pub(in crate::service) async fn endpoint(
             let (number, time_s) = (block.header.number, block.header.timestamp);
             let found = format!("{name} chain: {at} serves chain {id} and has block {number}");
             let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
-            let clock = judge_head(name, time_s.saturating_sub(now_s()), reading);
+            let clock = judge_head(name, time_s.saturating_sub(signed_now_unix_s()), reading);
             vec![DoctorCheck::fine(NAME, found), clock]
         }
     };
@@ -219,7 +218,7 @@ async fn registry(
             (checked, url.map(|url| (own.clone(), url)))
         }
     };
-    let now_ns = now_s().saturating_mul(1_000_000_000);
+    let now_ns = signed_now_unix_s().saturating_mul(1_000_000_000);
     let rates = chains.rates().map(|table| match table.at(now_ns) {
         Ok(_) => DoctorCheck::fine(
             "rates",
@@ -231,11 +230,6 @@ async fn registry(
         }
     });
     ([record].into_iter().chain(rates).collect(), own)
-}
-
-fn now_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

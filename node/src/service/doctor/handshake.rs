@@ -1,7 +1,7 @@
 //! A check of the certificate that clients see at the registered URL, because a proxy in front may serve another one
 //! than the node's files contain.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hawser_serve::tls::{TlsHandshakeError, expiry_seen};
 use rustls::RootCertStore;
@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use super::checked::DoctorCheck;
 use super::machine::{self, CERTIFICATE_DAYS_MIN};
 use super::public::host_and_port;
+use crate::clock::signed_now_unix_s;
 
 /// Time limit of the handshake. A guess: it takes two round trips.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -27,8 +28,7 @@ pub(super) async fn served_certificate(url: &str) -> Option<DoctorCheck> {
         let remedy = "install ca-certificates, or name a file of authorities: SSL_CERT_FILE";
         return Some(DoctorCheck::doubtful(NAME, found, remedy));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now_s = i64::try_from(now).unwrap_or(i64::MAX);
+    let now_s = signed_now_unix_s();
     let seen = expiry_seen(&host, port, roots, HANDSHAKE_MAX).await;
     Some(judge(&format!("{host}:{port}"), seen.map(|expires_s| expires_s.saturating_sub(now_s))))
 }

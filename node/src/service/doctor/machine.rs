@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hawser_api::{DiskSpace, DiskView as _};
 use hawser_serve::tls::Tls;
@@ -15,6 +15,7 @@ use hawser_storage::{
 };
 
 use super::checked::DoctorCheck;
+use crate::clock::signed_now_unix_s;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
 use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
 
@@ -213,8 +214,7 @@ fn reached_from_here(listen: SocketAddr) -> SocketAddr {
 /// Checks the configured certificate, if there is one.
 pub(super) fn certificate(config: &NodeApiSettings) -> Option<DoctorCheck> {
     const NAME: &str = "certificate";
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now_s = i64::try_from(now).unwrap_or(i64::MAX);
+    let now_s = signed_now_unix_s();
     Some(match Tls::load(config.tls.clone()?) {
         Ok(tls) => judge_certificate(tls.expires_unix_s().saturating_sub(now_s)),
         Err(error) => DoctorCheck::failed(NAME, error.to_string(), "bring files that can be used"),

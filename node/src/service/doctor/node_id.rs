@@ -4,7 +4,6 @@
 //! (`docs/protocol/api.md`), so it shows its id by what it accepts.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_net::{PlainTextPeers, node_token};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
@@ -18,6 +17,7 @@ use tonic::{Code, Request, Status};
 
 use super::calls::{CALL_MAX, endpoint};
 use super::checked::DoctorCheck;
+use crate::clock::now_unix_s;
 
 const NAME: &str = "node_id";
 /// Validity of the tokens in seconds. Chosen: short, because another server may get one; above the difference of two
@@ -81,7 +81,7 @@ pub(super) async fn at_url(
             return DoctorCheck::doubtful(NAME, found, "register a URL with https");
         }
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = now_unix_s();
     let token = |node| node_token(own, key, node, now, LIFETIME_S);
     let (of_no_node, of_own) = (token(NO_NODE), token(own));
     let ask = |token: String| answer(url, permitted.as_deref(), token);

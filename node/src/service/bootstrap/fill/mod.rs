@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hawser_api::FillingView;
 use hawser_engine::Engine;
@@ -42,6 +42,7 @@ use super::error::BootstrapFetchError;
 use super::strand::{Commit, Envelopes, Gaps, Write, Writing, write_signed};
 use super::verify::ReadChunk;
 use crate::bucket::{ObjectsAt, StopCheck};
+use crate::clock::now_unix_s;
 use crate::error::RunError;
 use crate::settings::place_of;
 use crate::web::{WebObjects, with_host_only};
@@ -235,9 +236,8 @@ impl FillParts {
     fn fill(&self, chains: &mut Option<ChainFill>) -> Result<(), RunError> {
         let place = Bootstraps::new(self.open()?);
         let store = self.engine.store();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let network = &store.identity().network;
-        let (name, manifest) = self.end.newest(&place, network, now.as_secs())?;
+        let (name, manifest) = self.end.newest(&place, network, now_unix_s())?;
         let registry = self.engine.ports().registry.borrow().clone();
         let evidence = Evidence::of(&manifest, &registry)?;
         let mut lacking = Vec::new();
