@@ -17,6 +17,13 @@ use sha3::{Digest as _, Keccak256};
 
 use crate::ids::OriginatorId;
 
+/// Half of the order of secp256k1, big-endian (SEC 2 §2.4.1). A signature with s above it has an equivalent one with s
+/// below: the order minus s.
+pub const HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+];
+
 /// A keccak-256 digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
@@ -109,12 +116,6 @@ impl Signature {
     /// # Errors
     /// [`SignatureError::NotCanonical`] for every other form.
     pub fn require_canonical(&self) -> Result<(), SignatureError> {
-        // Half the group order, big-endian. For s above it, the group order minus s is smaller and verifies too.
-        const HALF_ORDER: [u8; 32] = [
-            0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-            0xff, 0xff, 0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46,
-            0x68, 0x1b, 0x20, 0xa0,
-        ];
         if self.0[64] <= 1 && self.0[32..64] <= HALF_ORDER[..] {
             Ok(())
         } else {

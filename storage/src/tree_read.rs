@@ -2,8 +2,8 @@
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::merkle::{
-    ConsistencyProof, InclusionProof, ProofError, TILE_WIDTH, Tile, TreeHash, consistency_proof,
-    inclusion_in_later, inclusion_proof, leaf_index, root,
+    ConsistencyProof, InclusionProof, ProofError, TILE_LEVELS, TILE_WIDTH, Tile, TreeHash,
+    consistency_proof, inclusion_in_later, inclusion_proof, leaf_index, root,
 };
 use hawser_proto::{EnvelopeId, OriginatorId};
 use rocksdb::ReadOptions;
@@ -13,9 +13,6 @@ use crate::family::Family;
 use crate::keys::leaf::LeafKey;
 use crate::snapshot::Snapshot;
 use crate::tree_rows::TreeRows;
-
-/// Levels of the tree that a level of tiles spans (C2SP tlog-tiles).
-const TILE_LEVELS: u8 = 8;
 
 /// The reason for which a proof was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

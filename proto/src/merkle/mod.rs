@@ -26,4 +26,4 @@ pub use proof::{
 };
 pub use range::{CompactRange, CompactRangeError};
 pub use subtree::Subtree;
-pub use tile::{TILE_WIDTH, Tile};
+pub use tile::{TILE_LEVELS, TILE_WIDTH, Tile};

@@ -8,7 +8,7 @@ use crate::decimal::decimal;
 pub const TILE_WIDTH: u16 = 256;
 /// Levels of the tree that a level of tiles spans: a full tile has 2^8 hashes, and its root is one hash of the tile
 /// above.
-const TILE_LEVELS: u32 = 8;
+pub const TILE_LEVELS: u8 = 8;
 /// The longest path in characters: a level of one digit, a number of 21 digits in groups of three, and the longest
 /// width.
 const PATH_LEN_MAX: usize = "7/x000/x000/x000/x000/x000/x000/000.p/255".len();
@@ -89,7 +89,7 @@ impl Tile {
     /// Lists the tiles of a tree of `size` leaves, level by level. The last one of each level may be partial.
     pub fn all(size: u64) -> impl Iterator<Item = Self> {
         (0_u8..8).flat_map(move |level| {
-            let hashes = size >> (u32::from(level) * TILE_LEVELS);
+            let hashes = size >> (u32::from(level) * u32::from(TILE_LEVELS));
             let tiles = hashes.div_ceil(u64::from(TILE_WIDTH));
             (0..tiles).filter_map(move |index| {
                 let width = (hashes - index * u64::from(TILE_WIDTH)).min(u64::from(TILE_WIDTH));
@@ -99,7 +99,7 @@ impl Tile {
     }
 
     fn checked_end(self) -> Option<u64> {
-        let height = u32::from(self.level) * TILE_LEVELS;
+        let height = u32::from(self.level) * u32::from(TILE_LEVELS);
         let hashes = self.index.checked_mul(u64::from(TILE_WIDTH))?;
         let hashes = hashes.checked_add(u64::from(self.width))?;
         hashes.checked_mul(1_u64.checked_shl(height)?)

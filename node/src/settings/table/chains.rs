@@ -3,7 +3,7 @@
 use hawser_chain::admin::Contract;
 
 use super::node::CONFIG_FILE;
-use super::setting::{Setting, place, urls, value};
+use super::setting::{ABOVE_ZERO, Setting, place, urls, value};
 
 /// The default chain id in the settings of the reference implementation. This id, or 0, is treated as not configured.
 pub const UNSET_CHAIN_ID: u64 = 31337;
@@ -12,7 +12,6 @@ const DURATION_ABOVE_ZERO: &str = "a duration above 0 with units, such as 500ms,
 const URLS: &str = "an http or https URL; several, comma separated, in order of preference";
 const PUSH_URLS: &str = "a ws or wss URL; several, comma separated, in order of preference";
 const NUMBER: &str = "a whole number";
-const ABOVE_ZERO: &str = "a whole number above 0";
 const CHAIN_ID: &str = "the chain's id, a whole number";
 const ADDRESS: &str = "an address: 20 bytes in hex, and not zero";
 pub(in crate::settings) const EXAMPLE_ADDRESS: &str = "0xd1c78Dee5d58eCCF1cF1CAABbfc9837215f1B82B";

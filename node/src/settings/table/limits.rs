@@ -1,8 +1,6 @@
 //! The settings of a node that limit its callers.
 
-use super::setting::{DURATION_ABOVE_ZERO, Setting, switch, urls, value};
-
-const ABOVE_ZERO: &str = "a whole number above 0";
+use super::setting::{ABOVE_ZERO, DURATION_ABOVE_ZERO, Setting, switch, urls, value};
 
 pub(in crate::settings) const REQUIRE_NODE_AUTH: Setting = switch(
     "api.require-replication-node-auth",

@@ -111,6 +111,8 @@ pub(super) const fn switch(
     }
 }
 
+/// Form of a number that must not be zero.
+pub(super) const ABOVE_ZERO: &str = "a whole number above 0";
 /// The expected form of a duration.
 pub(super) const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
 /// Form of a duration that must not be zero.
