@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{ColumnFamily, DB, ReadOptions, ReadTier, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+};
 
 use crate::error::{CommitError, DatabaseError};
 use crate::expired::ExpiredEnds;
@@ -296,9 +298,8 @@ pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseErr
 /// If the family does not exist; opening creates every family.
 pub(crate) fn family_of(db: &DB, family: Family) -> &ColumnFamily {
     let made = db.cf_handle(family.name());
-    let instead = || is_dropped_with_projections(family).then(|| db.cf_handle(NO_FAMILY)).flatten();
+    // Every RocksDB database has the default family. It is never written to.
+    let default = || db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME);
+    let instead = || is_dropped_with_projections(family).then(default).flatten();
     made.or_else(instead).expect("every family is made when the database is opened")
 }
-
-/// The family that every RocksDB database has. It is never written to.
-const NO_FAMILY: &str = "default";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{DB, Env, ErrorKind, Options, WriteBatch};
+use rocksdb::{DB, DEFAULT_COLUMN_FAMILY_NAME, Env, ErrorKind, Options, WriteBatch};
 
 use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
@@ -438,7 +438,9 @@ fn initialise(db: &mut DB, how: &Opening, identity: &StoreIdentity) -> Result<()
     let location = &how.location;
     let foreign = location.folder().is_some_and(|path| {
         DB::list_cf(&Options::default(), path).is_ok_and(|names| {
-            names.iter().any(|name| name != "default" && !known_names().contains(name))
+            names
+                .iter()
+                .any(|name| name != DEFAULT_COLUMN_FAMILY_NAME && !known_names().contains(name))
         })
     });
     if foreign {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+
 use crate::family::Family;
 use crate::kept_copy::is_unfinished;
 use crate::open_error::OpenError;
@@ -14,8 +16,6 @@ use crate::open_error::OpenError;
 const FIRST_MANIFEST: &str = "MANIFEST-000001";
 /// The file with the name of the manifest.
 const CURRENT: &str = "CURRENT";
-/// The family that every RocksDB database has.
-const DEFAULT: &str = "default";
 
 /// Returns the name of a file of a database in a folder that has lost `CURRENT`; `None` for every other folder, for one
 /// that cannot be listed, and while an interrupted return to an earlier format has `CURRENT` elsewhere. No start opens
@@ -60,8 +60,9 @@ pub(crate) fn require_none(folder: &Path) -> Result<(), OpenError> {
 /// # Errors
 /// The errors of [`require_none`].
 pub(crate) fn require_named(folder: &Path, families: &[String]) -> Result<(), OpenError> {
-    let is_known =
-        |name: &String| name == DEFAULT || Family::ALL.into_iter().any(|it| name == it.name());
+    let is_known = |name: &String| {
+        name == DEFAULT_COLUMN_FAMILY_NAME || Family::ALL.into_iter().any(|it| name == it.name())
+    };
     let is_whole = families.iter().any(|name| name == Family::Meta.name());
     // Another program's database is refused for its families.
     if is_whole || !families.iter().all(is_known) {

@@ -9,7 +9,9 @@
 
 use std::path::Path;
 
-use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind, Options, WriteBatch};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, Options, WriteBatch,
+};
 
 use crate::database::write_synced;
 use crate::error::{DatabaseError, ReadError};
@@ -18,9 +20,6 @@ use crate::meta::{self, FORMAT};
 use crate::opening::Opening;
 use crate::options;
 use crate::projection::{Projection, ProjectionSet, is_dropped_with_projections};
-
-/// The default family that RocksDB requires. It has no rows.
-const DEFAULT: &str = "default";
 
 /// Drops the projections with tables that cannot be opened, of a database of this format that is otherwise intact.
 /// Returns false if there are none; nothing is changed then.
@@ -92,7 +91,7 @@ fn unread(how: &Opening, path: &Path, options: &Options, names: &[String]) -> Pr
     }
     let mut found = ProjectionSet::default();
     for family in names.iter().filter_map(|name| is_made_anew(name)) {
-        let opened = opens(options, &[DEFAULT, family.name()]);
+        let opened = opens(options, &[DEFAULT_COLUMN_FAMILY_NAME, family.name()]);
         if opened.is_err_and(|error| is_of_table(&error)) {
             let one = Projection::ALL.into_iter().find(|it| it.family() == family);
             // The marks of minutes to be priced again are dropped with the amounts.
