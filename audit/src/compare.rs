@@ -23,10 +23,9 @@ use tallies::OtherMinutes;
 pub use tallies::OtherTally;
 
 use crate::replay::source::heads_of;
-use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
-
-/// Differences of one strand and kind that are kept. A guess: as for faults.
-const KEPT_OF_KIND: usize = 100;
+use crate::replay::{
+    KEPT_OF_KIND, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows,
+};
 
 /// The part of two logs that a comparison reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

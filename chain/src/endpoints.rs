@@ -44,8 +44,8 @@ const DISTRUST_MIN: Duration = Duration::from_secs(5);
 const DISTRUST_MAX: Duration = Duration::from_secs(300);
 /// The age from which an earlier distrust no longer counts. Guess.
 const DISTRUST_AGE_MAX: Duration = Duration::from_secs(1800);
-/// The interval at which each endpoint in use proves its chain id again. Guess.
-const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// The interval at which each endpoint in use proves its chain id again, and an open WebSocket states its chain. Guess.
+pub(crate) const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Parts of error messages, in lower case, with which providers limit the rate of requests. A guess at common
 /// wordings, because there is no standard.
 const TOO_MANY: [&str; 12] = [

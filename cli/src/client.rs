@@ -18,6 +18,8 @@ use crate::output;
 /// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
 /// and room for framing.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// Path of the method of a node that returns pages of envelopes.
+pub(crate) const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 /// Length of the longest answer with a cursor, in bytes. A guess: room for some three thousand originators of 19 bytes.
 pub(crate) const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Length of the longest answer with a checkpoint, in bytes. Calculated: one with all the cosignatures and all the

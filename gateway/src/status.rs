@@ -7,6 +7,7 @@ use std::fmt::{Display, Write as _};
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_serve::{StatusDetails, WrongField};
+use hawser_validation::limits::{RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
 use tonic::{Code, Status};
 
 use crate::chain::ChainPublishError;
@@ -30,16 +31,10 @@ const TEXT_LEN_MAX: usize = 3072;
 /// text takes up to 4 KiB, the details up to 5 KiB, and these two entries the rest; and all of 1000 envelopes fit.
 const RANGES_LEN_MAX: usize = 2624;
 
-/// Seconds after which a request may find a place that its caller has none for now. A guess: most requests are answered
-/// within it.
-pub(crate) const RETRY_AFTER_PLACE_S: u64 = 1;
 /// Seconds after which a node may be usable again. A guess: nodes are polled every second, and a restart takes some.
 const RETRY_AFTER_NO_NODE_S: u64 = 5;
 /// Seconds after which the gateway may have keys for tokens: it fetches them again so long after a failure.
 const RETRY_AFTER_KEYS_S: u64 = 10;
-/// Seconds after which the webhook, the nodes with the log of an inbox, or the chain of a wallet may answer again. A
-/// guess: the next request asks anew, and a restart takes some.
-pub(crate) const RETRY_AFTER_SILENCE_S: u64 = 5;
 /// Seconds after which nodes may charge less for congestion: the gateway remembers their fees for as long.
 const RETRY_AFTER_CONGESTION_S: u64 = 60;
 

@@ -58,6 +58,9 @@ pub mod void;
 /// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
 /// program: nodes of the reference implementation accept 1.1.0 and everything above it, below 2.0.0.
 pub const NETWORK_VERSION: &str = "1.3.0";
+/// The largest message in either direction of a call, in bytes. Specified in `docs/protocol/api.md`: the limit of the
+/// network's reference node.
+pub const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 /// Header of a call with a token by which a node proves its id. Specified in `docs/protocol/api.md`.
 pub const NODE_TOKEN_HEADER: &str = "node-authorization";
 /// Metadata with which a follower asks `ReplicationApi.QueryEnvelopes` also for envelopes that the node has marked

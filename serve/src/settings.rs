@@ -4,17 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use hawser_proto::MESSAGE_LEN_BYTES_MAX;
 use tokio::runtime::Handle;
 
 use crate::address::TrustedProxies;
 use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
 use crate::public_pages::PublicPages;
 use crate::tls::Tls;
-
-/// The largest message in either direction, bytes.
-///
-/// Specified: `docs/protocol/api.md`, the limit of the network's reference node.
-pub const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
 /// HTTP/2 window of a call: bytes that its peer may send before the service reads them. A guess: a usual publish in one
 /// round trip.

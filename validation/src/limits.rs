@@ -154,3 +154,11 @@ pub const ITEMS_PER_THREAD: usize = 16;
 /// The maximum number of threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests
 /// of one caller then wait for no more turns than a gate takes from one.
 pub const REQUEST_THREADS_MAX: usize = 16;
+
+/// Seconds after which a caller may find a place or a turn, of which it has none for now. A guess: most requests are
+/// answered within it.
+pub const RETRY_AFTER_PLACE_S: u64 = 1;
+
+/// Seconds after which a service that does not answer, such as an endpoint of a wallet's chain, may answer again. A
+/// guess: the next request asks anew, and a restart takes some.
+pub const RETRY_AFTER_SILENCE_S: u64 = 5;

@@ -30,18 +30,14 @@ use crate::clock::UnixClock;
 use crate::fold::{LogFold, TurnEnd, WalletAnswers};
 use crate::limits::{
     ITEMS_PER_THREAD, REQUEST_ITEMS_MAX, REQUEST_THREADS_MAX, REQUEST_WALLETS_MAX,
-    REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX,
+    REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S,
+    WALLETS_CONCURRENT_MAX,
 };
 use crate::places::RequestPlaces;
 use crate::question_turns::QuestionTurns;
 use crate::wallets::{WalletError, Wallets};
 
 pub use crate::places::ServiceCaller;
-
-/// Seconds after which a place or a turn may be free. A guess: most requests are answered within it.
-const RETRY_AFTER_PLACE_S: u64 = 1;
-/// Seconds after which the chain of a wallet may answer again. A guess.
-const RETRY_AFTER_SILENCE_S: u64 = 5;
 
 /// Names the caller of a request by its metadata and the other end of its connection.
 pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> ServiceCaller + Send + Sync;

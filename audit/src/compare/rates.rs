@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_rules::Rate;
 use serde::Serialize;
 
-use super::KEPT_OF_KIND;
-use crate::replay::{LogSource, SourceError};
+use crate::replay::{KEPT_OF_KIND, LogSource, SourceError};
 
 /// A rate that one of two folders has not recorded, or with other prices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

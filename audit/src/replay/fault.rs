@@ -6,9 +6,9 @@ use std::fmt;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
-/// Faults of one kind and strand that are kept with their places; the others are only counted. A guess: a person
-/// reads the first few, and repairs their common cause.
-const KEPT_OF_KIND: usize = 100;
+/// Faults, or differences of two logs, of one kind and strand that are kept with their places; the others are only
+/// counted. A guess: a person reads the first few, and repairs their common cause.
+pub(crate) const KEPT_OF_KIND: usize = 100;
 
 /// The kind of a fault. Names are stable: programs read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -63,6 +63,7 @@ pub(crate) mod void;
 
 pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};
 pub use checkpoint_list::CheckpointList;
+pub(crate) use fault::KEPT_OF_KIND;
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,

@@ -39,8 +39,6 @@ const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 /// The time limit for one endpoint when all are asked for their heads: a silent one must not delay the head of the
 /// endpoint in use. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// The interval at which an open WebSocket states its chain again, as each endpoint does. Guess.
-pub(super) const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);

@@ -55,7 +55,7 @@ use alloy::primitives::Address;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::endpoints::{EndpointErrorKind, EndpointStatus, Endpoints};
+use crate::endpoints::{CHECK_EVERY, EndpointErrorKind, EndpointStatus, Endpoints};
 
 pub use event::{
     BalanceChange, BlockRef, ContractEvent, EventSource, IndexedEvent, SubmittedReport,
@@ -114,7 +114,7 @@ impl ChainReader {
             push_urls: push.urls,
             contracts: contracts.iter().map(|(settings, _)| settings.address).collect(),
             notify: push.notify,
-            check_every: head::CHECK_EVERY,
+            check_every: CHECK_EVERY,
         };
         let mut tasks = Vec::with_capacity(contracts.len() + 1);
         tasks.push(tokio::spawn(watcher.run(stopped.clone())));

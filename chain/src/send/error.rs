@@ -303,12 +303,13 @@ impl RequestError {
     }
 }
 
+/// The error code of a call that was reverted, as go-ethereum defines it.
+pub const REVERTED_CODE: i64 = 3;
+
 /// Returns the contract's error from a refused call; `None` if the node itself refused it.
 pub(crate) fn revert_of(error: &TransportError) -> Option<Revert> {
-    /// The error code of a reverted call, as go-ethereum defines it.
-    const REVERTED: i64 = 3;
     let RpcError::ErrorResp(payload) = error else { return None };
-    let said = payload.message.contains("revert") || payload.code == REVERTED;
+    let said = payload.message.contains("revert") || payload.code == REVERTED_CODE;
     said.then(|| Revert::decode(&revert_data(payload)))
 }
 

@@ -24,7 +24,7 @@ pub use call::{Call, Quote};
 pub(crate) use chain::{BLOCK_NUMBER_MAX, EthCallError, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, http_client};
 pub(crate) use error::revert_of;
-pub use error::{ConnectError, RequestError, SendError, ViewError};
+pub use error::{ConnectError, REVERTED_CODE, RequestError, SendError, ViewError};
 pub use sender::{RECEIPT_MAX, Sender};
 pub(crate) use stuck::{StuckNonce, with_doubled_fees};
 pub(crate) use transport::ANSWER_LEN_BYTES_MAX;

@@ -1,10 +1,9 @@
 //! Bounds of one answer, of one page on a stream and of a queue.
 
+use hawser_proto::MESSAGE_LEN_BYTES_MAX;
+
 /// The maximum number of envelopes that one query answers with. Specified: `docs/protocol/api.md`.
 pub const PAGE_ENVELOPES_MAX: usize = 1000;
-
-/// The largest message that clients and peers accept. Specified: `docs/protocol/wire.md`.
-const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
 /// The maximum number of bytes that the envelopes of one answer take on the wire, tags and lengths included, unless it
 /// is a single envelope. 1 KiB is left for the fields around the envelopes.

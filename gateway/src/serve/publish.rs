@@ -12,7 +12,7 @@ use hawser_proto::{Bytes, InboxId};
 use hawser_rules::congestion::congestion_units;
 use hawser_rules::{ENVELOPE_LEN_BYTES_MAX, PicoDollarPrice, Rate, RateTable};
 use hawser_serve::{CallCharge, StatusDetails};
-use hawser_validation::limits::QUOTA_PERIOD;
+use hawser_validation::limits::{QUOTA_PERIOD, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Status};
@@ -29,7 +29,7 @@ use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::sharing::{SharedKnowledge, SharedQuery};
-use crate::status::{self, EnvelopeError, Outcome, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
+use crate::status::{self, EnvelopeError, Outcome};
 
 /// Gas of a payload on the chain: see [`gas_of`].
 const GAS_OF_PAYLOAD: u64 = 35_000;

@@ -14,10 +14,15 @@ pub mod registry;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hawser_serve::named_file::read_text;
 
 use crate::error::RunError;
+
+/// The interval at which a file that stands for a chain is read, or looked at. A guess: short enough for an operator
+/// who waits for it.
+pub(crate) const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// Error of reading a file.
 #[derive(Debug, thiserror::Error)]

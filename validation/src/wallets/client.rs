@@ -16,7 +16,7 @@ use alloy::rpc::types::TransactionRequest;
 use alloy::sol_types::SolValue;
 use hawser_chain::endpoints::{AnswerTimes, Endpoints};
 use hawser_chain::index::lookup;
-use hawser_chain::send::{Chain, ConnectError, RequestError};
+use hawser_chain::send::{Chain, ConnectError, REVERTED_CODE, RequestError};
 use hawser_mls::identity::WalletQuestion;
 use parking_lot::Mutex;
 
@@ -116,9 +116,6 @@ const BEHIND_S_MAX: u64 = 600;
 /// all nodes of a network use the same value. 2^24 is the most that a transaction can have (EIP-7825): nodes that hold
 /// calls to that limit accept it, and the usual caps on calls are higher (go-ethereum: 50 million).
 const CALL_GAS: u64 = 1 << 24;
-
-/// Code of the errors of JSON-RPC for a call that was reverted, as go-ethereum defines it.
-const REVERTED: i64 = 3;
 
 /// Parts of the messages, in lower case, by which Ethereum nodes report that a call ran and failed. There is no
 /// standard: these are the texts of go-ethereum, Nethermind, Erigon, reth, anvil and Arbitrum's node.
@@ -373,7 +370,7 @@ async fn call(chain: &Chain, code: Bytes, number: u64) -> Result<Option<bool>, R
 fn is_given_up(error: &RequestError) -> bool {
     let RequestError::Refused { code, message, .. } = error else { return false };
     let message = message.to_lowercase();
-    *code == REVERTED || GIVEN_UP.iter().any(|text| message.contains(text))
+    *code == REVERTED_CODE || GIVEN_UP.iter().any(|text| message.contains(text))
 }
 
 /// Returns the validator's code with the question as its arguments, or `None` if it is longer than chains accept.

@@ -49,7 +49,6 @@ const ENVELOPE_FIELDS_MAX: usize = 16;
 const ROUND_SAMPLES: usize = 8;
 /// Places at which nodes without trees are compared in the one round of `--once`. A guess.
 pub(super) const ONCE_SAMPLES: usize = 64;
-const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 
 /// Compares all strands repeatedly.
 pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration) -> Infallible {
@@ -242,7 +241,7 @@ async fn by_envelope(
         Grpc::new(channel.clone()).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
     grpc.ready().await.map_err(|error| error.to_string())?;
     let codec = BoundedCodec::with_fields_max(ENVELOPE_FIELDS_MAX);
-    let path = PathAndQuery::from_static(QUERY_ENVELOPES);
+    let path = PathAndQuery::from_static(client::QUERY_ENVELOPES);
     let answer = grpc.unary(request, path, codec).await;
     let answer: QueryEnvelopesResponse =
         answer.map_err(|status| client::failure(&status).text)?.into_inner();

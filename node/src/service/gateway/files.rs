@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hawser_engine::ports::Clock as _;
 use hawser_engine::runtime::SystemClock;
@@ -11,10 +10,7 @@ use hawser_rules::{RateTable, Registry};
 use tokio::sync::watch;
 
 use crate::error::RunError;
-use crate::files::{self, rates, registry};
-
-/// The interval at which a file is read. A guess: short enough for an operator who waits for it.
-const POLL_EVERY: Duration = Duration::from_millis(500);
+use crate::files::{self, POLL_EVERY, rates, registry};
 
 /// Follows the registry in a file.
 ///

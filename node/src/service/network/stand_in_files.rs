@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use hawser_engine::runtime::{ChainAppendError, ChainAppender};
 use hawser_proto::OriginatorId;
@@ -15,10 +14,7 @@ use hawser_storage::Store;
 use super::{NetworkState, RecordRatesError, first_rates, now_ns};
 use crate::files::chain::{ChainEvents, ChainFile, ChainFileError};
 use crate::files::rates::RatesFileError;
-use crate::files::{self, FileError, rates, registry};
-
-/// The interval at which the files are checked. A guess: short enough for an operator who waits for it.
-const POLL_EVERY: Duration = Duration::from_millis(500);
+use crate::files::{self, FileError, POLL_EVERY, rates, registry};
 
 /// Error of loading the rates of a file.
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +270,8 @@ impl WatchedFile {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hawser_engine::ports::NodeRecord;
     use hawser_proto::SecretKey;
     use hawser_rules::PicoDollarPrice;

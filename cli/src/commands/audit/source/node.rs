@@ -37,7 +37,6 @@ const PAGE_ENVELOPES: u32 = 1_000;
 /// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later
 /// versions of the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
 const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
-const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 
 /// A node that is asked for its log.
 pub(in crate::commands) struct NodeLog {
@@ -195,7 +194,7 @@ impl NodeLog {
         let mut grpc = Grpc::new(self.channel.clone())
             .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let path = PathAndQuery::from_static(QUERY_ENVELOPES);
+        let path = PathAndQuery::from_static(client::QUERY_ENVELOPES);
         let codec = BoundedCodec::with_fields_max(PAGE_FIELDS_MAX);
         grpc.unary(Request::new(request), path, codec).await
     }
