@@ -1,15 +1,11 @@
 //! The installed contracts: version, implementation, and whether they are paused.
 
-use alloy::primitives::{Address, B256, Bytes, U256, b256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::Provider as _;
 
 use super::{AdminError, Contract, Network};
-use crate::contracts::{NodeRegistry, PayerRegistry, artifact};
+use crate::contracts::{IMPLEMENTATION_SLOT, NodeRegistry, PayerRegistry, artifact};
 use crate::send::{Chain, RequestError, ViewError};
-
-/// The storage slot that holds the implementation address of a proxy (ERC-1967).
-const IMPLEMENTATION: B256 =
-    b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
 
 /// The longest version text that is shown, in characters. A guess: several times the longest deployed one. The bound is
 /// needed because an endpoint may return any text.
@@ -74,7 +70,7 @@ pub(super) async fn implementation_of(
     chain: &Chain,
     address: Address,
 ) -> Result<Option<Address>, RequestError> {
-    let slot = U256::from_be_bytes(IMPLEMENTATION.0);
+    let slot = U256::from_be_bytes(IMPLEMENTATION_SLOT.0);
     let stored = chain.provider().get_storage_at(address, slot).await;
     let stored = stored.map_err(|error| chain.request_error("eth_getStorageAt", error))?;
     let code = Address::from_word(B256::from(stored));

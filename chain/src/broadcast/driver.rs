@@ -31,7 +31,7 @@ use super::sharing::{FinishedNonce, Sharing, SyncResponse};
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
     DueTransaction, JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction,
-    SlotOutcome, Timeouts,
+    SlotId, SlotOutcome, Timeouts,
 };
 use super::submission;
 use crate::admin::{Wei, WeiPerGas};
@@ -390,26 +390,21 @@ impl Driver {
         }
         // A restart would send what was signed before for it, although its caller gets the answer that nothing was
         // sent.
-        let entries = over.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
-        if let Err(error) = self.write(entries, true).await {
-            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
-        }
+        self.record_over(over, true).await;
         for (job, error) in refused {
             self.finish(job, &Err(error));
         }
     }
 
-    /// Appends entries to the record, if there is one; with `durable`, syncs them before it returns. A transaction that
-    /// is not on record must not be sent.
-    async fn write(
-        &mut self,
-        entries: Vec<RecordEntry>,
-        durable: bool,
-    ) -> Result<(), BroadcastError> {
-        if entries.is_empty() {
-            return Ok(());
+    /// Records that slots are over, if there is a record; with `durable`, syncs it before it returns. Logs a failure.
+    async fn record_over(&mut self, slots: Vec<SlotId>, durable: bool) {
+        if slots.is_empty() {
+            return;
         }
-        self.with_record(move |record| record.append(&entries, durable)).await
+        let entries: Vec<_> = slots.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
+        if let Err(error) = self.with_record(move |record| record.append(&entries, durable)).await {
+            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
+        }
     }
 
     /// Runs a task with the record, if there is one, on a thread that may wait for the disk.
@@ -503,13 +498,10 @@ impl Driver {
         if done.is_empty() {
             return;
         }
-        let entries = done.iter().map(|done| RecordEntry::Over { slot: done.slot() });
         // Mined transactions need no sync, because a restart finds them by polling. A refused payload does: a restart
         // would send it again although its caller got the answer that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
-        if let Err(error) = self.write(entries.collect(), durable).await {
-            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
-        }
+        self.record_over(done.iter().map(|done| done.slot()).collect(), durable).await;
         self.end_shared(&done, payloads).await;
         for done in done {
             match done {

@@ -18,6 +18,8 @@ mod description;
 pub mod parameter;
 pub mod revert;
 
+use alloy::primitives::{B256, b256};
+
 macro_rules! contracts {
     ($($module:ident $name:ident)*) => {
         $(
@@ -65,3 +67,7 @@ contracts! {
     settlement_chain_gateway SettlementChainGateway
     settlement_chain_parameter_registry SettlementChainParameterRegistry
 }
+
+/// The storage slot that holds the implementation address of a proxy (ERC-1967).
+pub(crate) const IMPLEMENTATION_SLOT: B256 =
+    b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");

@@ -4,10 +4,10 @@
 //! on that address. Any account may make an existing factory create contracts, which advances its nonce. Therefore the
 //! first creation has to happen in the transaction that creates the factory.
 
-use alloy::primitives::{Address, Bytes, b256};
+use alloy::primitives::{Address, Bytes};
 use alloy::sol_types::SolCall as _;
 
-use crate::contracts::{Factory, artifact};
+use crate::contracts::{Factory, IMPLEMENTATION_SLOT, artifact};
 
 /// The length in bytes of the code in front of the proxy's code, which its jump and its copy refer to.
 const HEAD_LEN_BYTES: usize = 121;
@@ -19,9 +19,7 @@ const INITIALIZED: u8 = 0x6b;
 /// The proxy has the same code as the other proxies. Their constructor could set the slot
 /// but not call the implementation.
 pub(super) fn init_code(implementation: Address) -> Bytes {
-    // ERC-1967.
-    let slot = b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
-    let code = code();
+    let (slot, code) = (IMPLEMENTATION_SLOT, code());
     let len = u16::try_from(code.len()).expect("EIP-170 bounds code to 24,576 bytes").to_be_bytes();
     let head = u16::try_from(HEAD_LEN_BYTES).expect("it is far below").to_be_bytes();
     let parts: [&[u8]; 14] = [

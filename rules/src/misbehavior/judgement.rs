@@ -87,6 +87,11 @@ impl Fact {
         Self::new("malformed", text)
     }
 
+    /// Makes the fact that the registry never had the accused.
+    pub(super) fn unknown_node(accused: OriginatorId) -> Self {
+        Self::new("unknown_node", "the accused was never in the registry").with("node", accused.0)
+    }
+
     pub(super) fn of_report(error: &ReportError) -> Self {
         let name = if error.is_size() { "too_large" } else { "malformed" };
         Self::new(name, error.to_string())

@@ -76,8 +76,7 @@ fn judge_report(
 ) -> Result<FaultJudgement, Fact> {
     let accused = report.originator();
     let Some(record) = registry.node(accused).filter(|_| accused.is_node()) else {
-        let fact = Fact::new("unknown_node", "the accused was never in the registry");
-        return Err(fact.with("node", accused.0));
+        return Err(Fact::unknown_node(accused));
     };
     let opened = open(envelopes, registry, accused)?;
     let [attestation, end, late] = &opened[..] else {

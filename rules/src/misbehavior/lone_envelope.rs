@@ -53,7 +53,7 @@ pub(super) fn judge_void(
 fn beside_leaf(envelope: &Exhibit, leaf: &Bytes) -> Result<FaultJudgement, Fact> {
     let accused = envelope.id.originator;
     if !accused.is_node() {
-        return Err(unknown_node(accused));
+        return Err(Fact::unknown_node(accused));
     }
     all_signed_by(std::slice::from_ref(envelope), accused)?;
     let leaf = TreeHash::from_slice(leaf)
@@ -73,7 +73,7 @@ fn beside_statement(
 ) -> Result<FaultJudgement, Fact> {
     let of = signed.statement;
     let Some(record) = registry.node(of.node).filter(|_| of.node.is_node()) else {
-        return Err(unknown_node(of.node));
+        return Err(Fact::unknown_node(of.node));
     };
     signed.verify(&record.public_key).map_err(|error| Fact::new("forged", error.to_string()))?;
     let envelope = open_bytes(envelope, registry)?;
@@ -91,8 +91,4 @@ fn beside_statement(
     }
     let text = "the node had declared the place void; its clock may have been ahead before";
     Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact("void_signed", text)))
-}
-
-fn unknown_node(node: OriginatorId) -> Fact {
-    Fact::new("unknown_node", "the accused was never in the registry").with("node", node.0)
 }

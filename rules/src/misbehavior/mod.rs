@@ -82,9 +82,7 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
     };
     let about = Some((report.accused(), report.kind()));
     if !report.accused().is_node() || case.registry.node(report.accused()).is_none() {
-        let fact = Fact::new("unknown_node", "the accused was never in the registry")
-            .with("node", report.accused().0);
-        return Judgement::refuted(host, about, fact);
+        return Judgement::refuted(host, about, Fact::unknown_node(report.accused()));
     }
     let ruling = match report.failure() {
         report::ReportedFailure::Liveness(failure) => liveness::judge(&report, failure),

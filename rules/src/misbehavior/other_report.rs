@@ -146,8 +146,7 @@ fn open(
 /// Reads the report that each envelope carries.
 fn reports_of(exhibits: &[Exhibit], accused: OriginatorId) -> Result<Vec<WrittenReport>, Fact> {
     if !accused.is_node() {
-        let fact = Fact::new("unknown_node", "the accused was never in the registry");
-        return Err(fact.with("node", accused.0));
+        return Err(Fact::unknown_node(accused));
     }
     all_signed_by(exhibits, accused)?;
     let read = |exhibit: &Exhibit| {

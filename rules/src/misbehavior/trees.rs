@@ -217,8 +217,7 @@ impl<'a> OpenedEvidence<'a> {
         };
         let node = first.checkpoint.node;
         let Some(record) = registry.node(node).filter(|_| node.is_node()) else {
-            let fact = Fact::new("unknown_node", "the accused was never in the registry");
-            return Err((Some(node), fact.with("node", node.0)));
+            return Err((Some(node), Fact::unknown_node(node)));
         };
         let key = record.public_key;
         for signed in &read {

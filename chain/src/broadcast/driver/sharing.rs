@@ -222,11 +222,8 @@ impl Driver {
 
     async fn refuse_waiting(&mut self, error: &BroadcastError) {
         let waiting = self.nonces.withdraw_all();
-        let over = waiting.iter().filter_map(|(_, former)| *former);
-        let over = over.map(|slot| RecordEntry::Over { slot }).collect();
-        if let Err(error) = self.write(over, true).await {
-            tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
-        }
+        let over = waiting.iter().filter_map(|(_, former)| *former).collect();
+        self.record_over(over, true).await;
         for (job, _) in waiting {
             self.finish(job, &Err(error.clone()));
         }

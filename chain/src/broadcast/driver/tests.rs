@@ -7,7 +7,7 @@ use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::require_near;
-use super::super::slots::{AccountCounts, AccountState, NonceUse, SlotId};
+use super::super::slots::{AccountCounts, AccountState, NonceUse};
 use super::super::times::TransactionTimes;
 use super::*;
 use crate::contracts::RateRegistry;
@@ -47,12 +47,12 @@ async fn the_record_stays_open_and_in_use_when_nothing_can_be_signed() {
     let open = || NonceRecord::open(&path, CHAIN, key.address());
     let mut driver = driver(open().unwrap(), key.clone(), SpendingLimits::default());
 
-    driver.write(Vec::new(), true).await.unwrap();
+    driver.record_over(Vec::new(), true).await;
     assert!(matches!(open(), Err(BroadcastStartError::RecordInUse { .. })));
 
     let raw = Bytes::from_static(b"a transaction");
     let signed = RecordEntry::Signed { slot: SlotId(1), instead_of: None, nonce: 0, raw };
-    driver.write(vec![signed], true).await.unwrap();
+    driver.with_record(move |record| record.append(&[signed], true)).await.unwrap();
     drop(driver);
     assert_eq!(open().unwrap().live().0.len(), 1, "it was recorded");
 }
