@@ -10,7 +10,7 @@ use hawser_rules::{RateTable, Registry};
 use super::chains::ChainsOfLog;
 use super::expected::RowsBeside;
 use super::unchecked::UncheckedCounts;
-use super::verdict::{RangeVerdict, other_columns, unknown_originator};
+use super::verdict::{RangeVerdict, other_columns};
 use crate::export::columns::ColumnJudgement;
 use crate::export::{ExportedRow, LogColumns, ReadRow};
 use crate::replay::check::{CheckedEnvelope, CheckedRow, Checker};
@@ -95,9 +95,10 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     verdict.beside = findings.beside;
     verdict.add_faults(&findings.faults);
     verdict.unchecked.add(findings.unchecked);
+    // The range with the first place reports it.
     let is_first = verdict.from == SequenceId(1);
     if is_first && originator.is_node() && settings.registry.node(originator).is_none() {
-        verdict.fault(unknown_originator(originator));
+        verdict.fault(Fault::unknown_originator(originator));
     }
     Ok(verdict)
 }

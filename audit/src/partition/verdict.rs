@@ -583,9 +583,3 @@ pub(super) fn other_columns(id: EnvelopeId, judged: &ColumnJudgement) -> Option<
     let text = format!("not those of the envelope or record at this place: {names}");
     (!judged.differing.is_empty()).then(|| Fault::at(FaultKind::Column, id, text))
 }
-
-/// Makes the fault of a strand whose node the registry does not name. The range with the first place reports it.
-pub(super) fn unknown_originator(originator: OriginatorId) -> Fault {
-    let text = "the registry does not name its node, so no signature could be checked";
-    Fault::of_strand(FaultKind::UnknownOriginator, originator, text)
-}

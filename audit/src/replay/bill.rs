@@ -150,8 +150,7 @@ pub fn bill(
         strand.bill.unverified = vec![UnverifiedPart::OriginatorSignatures, UnverifiedPart::Rules];
     }
     if record.is_none() && originator.is_node() {
-        let text = "the registry does not name its node, so no signature could be checked";
-        strand.bill.faults.add(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
+        strand.bill.faults.add(Fault::unknown_originator(originator));
     }
     let rows = log.rows(EnvelopeId::new(originator, SequenceId::NONE), head.sequence);
     pipeline::run(&|rows| checker.check(rows), settings.threads, rows, |batch| {

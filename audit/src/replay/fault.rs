@@ -173,6 +173,12 @@ impl Fault {
         Self::at(kind, EnvelopeId::new(originator, SequenceId::NONE), text)
     }
 
+    /// Makes the fault of a strand whose node the registry does not name.
+    pub(crate) fn unknown_originator(originator: OriginatorId) -> Self {
+        let text = "the registry does not name its node, so no signature could be checked";
+        Self::of_strand(FaultKind::UnknownOriginator, originator, text)
+    }
+
     /// Compares faults by place and kind. Several of one kind and place, as of one checkpoint, are ordered by their
     /// text.
     fn by_place(&self, other: &Self) -> std::cmp::Ordering {

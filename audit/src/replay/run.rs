@@ -407,8 +407,7 @@ impl<'a> Replay<'a> {
         let strand = state.strands.entry(originator.0).or_insert_with(fresh);
         let is_unknown = originator.is_node() && checker.key.is_none();
         if is_unknown && strand.reached() == SequenceId::NONE {
-            let text = "the registry does not name its node, so no signature could be checked";
-            strand.fault(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
+            strand.fault(Fault::unknown_originator(originator));
         }
         strand.resume(&context);
         let rows = self.source.rows(EnvelopeId::new(originator, strand.reached()), end);

@@ -80,14 +80,24 @@ pub(super) fn open(
     Ok(exhibits)
 }
 
+/// Decodes and opens envelopes.
+///
+/// # Errors
+/// The fact because of which one of them is not evidence.
+pub(super) fn open_all(envelopes: &[Bytes], registry: &Registry) -> Result<Vec<Exhibit>, Fact> {
+    let decoded = envelopes.iter().map(|bytes| pb::OriginatorEnvelope::decode(bytes.clone()));
+    let decoded: Vec<_> = decoded
+        .collect::<Result<_, _>>()
+        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
+    open(&decoded, registry)
+}
+
 /// Decodes and opens one envelope.
 ///
 /// # Errors
 /// The fact because of which it is not evidence.
 pub(super) fn open_bytes(bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
-    let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
-        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
-    let opened = open(&[envelope], registry)?;
+    let opened = open_all(std::slice::from_ref(bytes), registry)?;
     opened.into_iter().next().ok_or_else(|| Fact::malformed("there is no envelope"))
 }
 

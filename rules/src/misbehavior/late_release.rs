@@ -128,11 +128,7 @@ fn open(
     registry: &Registry,
     accused: OriginatorId,
 ) -> Result<Vec<Exhibit>, Fact> {
-    let decoded = envelopes.iter().map(|bytes| pb::OriginatorEnvelope::decode(bytes.clone()));
-    let decoded: Vec<_> = decoded
-        .collect::<Result<_, _>>()
-        .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
-    let opened = exhibits::open(&decoded, registry)?;
+    let opened = exhibits::open_all(envelopes, registry)?;
     all_signed_by(&opened, accused)?;
     Ok(opened)
 }

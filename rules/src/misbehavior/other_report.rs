@@ -125,15 +125,7 @@ fn open(
     envelopes: &[Bytes],
     registry: &Registry,
 ) -> (Option<OriginatorId>, Result<Vec<WrittenReport>, Fact>) {
-    let decoded = envelopes.iter().map(|bytes| pb::OriginatorEnvelope::decode(bytes.clone()));
-    let decoded = match decoded.collect::<Result<Vec<_>, _>>() {
-        Ok(decoded) => decoded,
-        Err(error) => {
-            let text = format!("an envelope does not decode: {error}");
-            return (None, Err(Fact::malformed(text)));
-        }
-    };
-    let exhibits = match exhibits::open(&decoded, registry) {
+    let exhibits = match exhibits::open_all(envelopes, registry) {
         Ok(exhibits) => exhibits,
         Err(fact) => return (None, Err(fact)),
     };
