@@ -149,6 +149,18 @@ async fn blocks_are_made_when_asked_for() {
 }
 
 #[tokio::test]
+async fn blocks_at_an_interval_go_on_without_blocks_on_demand() {
+    let running = RunningChain::on_demand().await;
+    let interval = async || running.call("anvil_getIntervalMining", json!([])).await;
+    running.call("evm_setIntervalMining", json!([86_400])).await;
+    running.call("evm_setAutomine", json!([false])).await;
+    assert_eq!(interval().await, json!(86_400));
+    running.call("evm_setAutomine", json!([true])).await;
+    assert_eq!(interval().await, Value::Null, "blocks on demand replace it");
+    assert_eq!(running.call("anvil_getAutomine", json!([])).await, json!(true));
+}
+
+#[tokio::test]
 async fn a_snapshot_is_gone_back_to_once() {
     let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;

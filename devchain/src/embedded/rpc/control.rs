@@ -34,8 +34,10 @@ pub(super) const METHODS: Group = &[
         answer(&node.revert(&mut node.writer(), id)?)
     }),
     (&["evm_setAutomine", "anvil_setAutomine"], |node, args| {
-        let on_demand = args.get(0)?;
-        set_mining(node, MiningMode { on_demand, every: None })
+        let on_demand: bool = args.get(0)?;
+        // Without blocks on demand, those at an interval go on.
+        let every = node.mining.borrow().every.filter(|_| !on_demand);
+        set_mining(node, MiningMode { on_demand, every })
     }),
     (&["evm_setIntervalMining", "anvil_setIntervalMining"], |node, args| {
         let RpcNumber(seconds) = args.get(0)?;
