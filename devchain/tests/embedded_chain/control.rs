@@ -105,6 +105,18 @@ async fn time_goes_where_it_is_sent() {
     }
 }
 
+/// viem asks for an interval of zero if its caller asks for none.
+#[tokio::test]
+async fn blocks_without_seconds_between_them_do_not_move_the_clock() {
+    let running = RunningChain::on_demand().await;
+    let now = latest_time(&running).await;
+    running.call("evm_setTime", json!([now])).await;
+    running.call("anvil_mine", json!(["0x7d0", "0x0"])).await;
+    assert_eq!(running.provider.get_block_number().await.unwrap(), 2000);
+    let moved = running.call("evm_setTime", json!([now])).await;
+    assert!(moved.as_i64().unwrap() > -1000, "back by {moved} s, far more than this test takes");
+}
+
 /// Blocks made at once are ahead of the clock, each by one more second.
 #[tokio::test]
 async fn more_time_counts_from_the_latest_block_when_that_leads_the_clock() {

@@ -91,10 +91,11 @@ fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer("0x0")
 }
 
-/// Makes a number of blocks with a given number of seconds between them.
+/// Makes a number of blocks with a given number of seconds between them. Zero seconds are no request: the clock of the
+/// chain stays as it is.
 fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let blocks = args.optional(0)?.map_or(1, |RpcNumber(blocks)| blocks);
-    let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds);
+    let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds).filter(|apart| *apart > 0);
     mine_blocks(node, blocks, None, apart)?;
     answer(&())
 }
@@ -112,7 +113,7 @@ fn mine_blocks(
     for _ in 0..blocks {
         node.mine(&mut writer, timestamp)?;
         let latest = node.read().head().header.timestamp;
-        timestamp = apart.map(|seconds| latest.saturating_add(seconds.max(1)));
+        timestamp = apart.map(|seconds| latest.saturating_add(seconds));
     }
     Ok(())
 }
