@@ -204,6 +204,20 @@ async fn a_snapshot_is_gone_back_to_once() {
 }
 
 #[tokio::test]
+async fn a_revert_forgets_what_was_chosen_for_the_next_block() {
+    let running = RunningChain::on_demand().await;
+    let snapshot = running.call("evm_snapshot", json!([])).await;
+    let later = latest_time(&running).await + 1_000_000;
+    running.call("evm_setNextBlockTimestamp", json!([later])).await;
+    running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x77359400"])).await;
+    assert_eq!(running.call("evm_revert", json!([snapshot])).await, json!(true));
+    running.mine().await;
+    let block = running.provider.get_block(1.into()).await.unwrap().unwrap();
+    assert_eq!(block.header.base_fee_per_gas, Some(100_000_000));
+    assert!(block.header.timestamp < later);
+}
+
+#[tokio::test]
 async fn the_next_base_fee_can_be_chosen() {
     let running = RunningChain::on_demand().await;
     running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x77359400"])).await;
