@@ -46,8 +46,8 @@ impl<'a> Args<'a> {
 
 /// The members of a log filter. Other members are ignored, as in go-ethereum.
 const FILTER_FIELDS: [&str; 5] = ["address", "blockHash", "fromBlock", "toBlock", "topics"];
-/// The largest number of addresses of a log filter, and of topics at each position: go-ethereum's default. Each block is
-/// compared with all of them while the chain is locked, and each open filter keeps them.
+/// The largest number of addresses of a log filter, and of topics at each position: go-ethereum's default. A bound is
+/// needed because each block is compared with all of them while the chain is locked, and each open filter keeps them.
 const ALTERNATIVES_MAX: usize = 1000;
 
 impl Args<'_> {
