@@ -65,11 +65,18 @@ impl NetState {
     }
 
     /// Records an attempt to reach a peer that ended without a session. A peer that this node does not dial is not
-    /// silent.
-    pub(crate) fn note_not_reached(&self, peer: OriginatorId, why: &SessionError) {
+    /// silent, unless it is dialled at another address. `is_registered` says that the peer's record names the address.
+    pub(crate) fn note_not_reached(
+        &self,
+        peer: OriginatorId,
+        why: &SessionError,
+        is_registered: bool,
+    ) {
         self.failures.not_reached(peer, why);
-        if let SessionError::NotDialled(_) = why {
-            self.replication.note_not_dialled(peer);
+        match why {
+            SessionError::NotDialled(_) => self.replication.note_not_dialled(peer),
+            _ if is_registered => self.replication.note_dialled(peer),
+            _ => {}
         }
     }
 
