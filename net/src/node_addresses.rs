@@ -14,8 +14,8 @@ const PER_NAME_MAX: usize = 4;
 /// Length of the prefix of an IPv6 site, in bits. The most that providers usually give to one customer (RFC 6177).
 const SITE_BITS: u32 = 48;
 
-/// Returns an address as logs and statuses show it. A socket for both versions of IP has the IPv4 addresses of its peers
-/// mapped into IPv6.
+/// Returns an address as logs and statuses show it. A socket for both versions of IP maps the IPv4 addresses of its
+/// peers into IPv6.
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),

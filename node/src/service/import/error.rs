@@ -84,8 +84,9 @@ pub enum ImportError {
     },
     /// A page of rows does not end with the row that the server has named as its last one.
     #[error(
-        "originator {originator}: the server names place {through} as the end of the next rows, and they end elsewhere: \
-         an index of gateway_envelopes_meta is damaged (REINDEX), or this is no Postgres server. Nothing more was read"
+        "originator {originator}: the server names place {through} as the end of the next rows, and they end \
+         elsewhere: an index of gateway_envelopes_meta is damaged (REINDEX), or this is no Postgres server. Nothing \
+         more was read"
     )]
     OtherPage {
         /// The strand.

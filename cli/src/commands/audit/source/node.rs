@@ -61,9 +61,9 @@ fn is_page<T>(answer: &Result<T, Status>) -> bool {
     answer.as_ref().is_err_and(is_page)
 }
 
-/// Returns the identity of the log at an address: scheme, host and port. Pages, manifests and state files have it, which
-/// others may read, and a user, path or query of a URL may be a key. They name no other log: a call has no path and no
-/// query of the address, and a node that gets another key stays the same node.
+/// Returns the identity of the log at an address: scheme, host and port. Others may read the pages, manifests and state
+/// files that have it, and a user, path or query of a URL may be a key. These name no other log: a call has no path and
+/// no query of the address, and a node stays the same whatever user asks it.
 fn identity_of(address: &str) -> LogIdentity {
     let network = client::shown_address(address);
     let log = network.as_bytes().to_vec();
