@@ -25,7 +25,7 @@ use crate::empty_frames::{EmptyFrameAllowance, EmptyFrames};
 use crate::failures::FailureLog;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
-use crate::node_addresses::NodeAddresses;
+use crate::node_addresses::{NodeAddresses, unmapped};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
 use crate::private_peers::PrivatePeers;
@@ -102,7 +102,8 @@ impl NetState {
             }
         };
         self.counters.sessions.inc();
-        tracing::info!(node_id = %peer, remote = %connection.remote_address(), "peer connected");
+        let remote = unmapped(connection.remote_address());
+        tracing::info!(node_id = %peer, %remote, "peer connected");
         let mut session = QuicSession::new(self, proven, link);
         let error = match session.run().await {
             Ok(never) => match never {},
@@ -129,7 +130,8 @@ impl NetState {
     /// refusal.
     pub(crate) fn close(&self, connection: &Connection, error: &SessionError) {
         if let SessionError::Peer(reason) = error {
-            tracing::warn!(remote = %connection.remote_address(), %reason, "peer refused");
+            let remote = unmapped(connection.remote_address());
+            tracing::warn!(%remote, %reason, "peer refused");
         }
         self.close_stranger(connection, error);
     }
