@@ -304,9 +304,7 @@ def judge_causal(case, accused, exhibits, worthless):
                 raise exhibit.ruling("proven", fact)
             if fact and unknown is None:
                 unknown = exhibit.ruling("inconclusive", fact, missing=["chain"])
-    if worthless is not None:
-        raise worthless
-    raise unknown or own[0].ruling("refuted", "dependencies_hold")
+    raise unknown or worthless or own[0].ruling("refuted", "dependencies_hold")
 
 
 def dependencies(exhibit):
@@ -358,7 +356,7 @@ def judge_payload(case, accused, exhibits, worthless):
         order = ("rates", "rate_block", "chain", "window", "tree")
         claimed.found["missing"] = sorted(set(missing), key=order.index)
         raise claimed
-    raise worthless or undecided or window
+    raise undecided or worthless or window
 
 
 def judge_envelope(case, rates, exhibit):
@@ -452,6 +450,8 @@ def judge_window(rates, exhibits):
     last, first, before = strand[-1], strand[0], strand[:-1]
     if len(exhibits) == 1:
         return last.ruling("refuted", "no_rule_broken")
+    if last.is_free():
+        return last.ruling("refuted", "no_rule_broken", rule=12)
     for one, after in zip(strand, strand[1:]):
         if after.sequence != one.sequence + 1:
             return after.ruling("inconclusive", "window_gap", missing=["window"])
@@ -474,7 +474,7 @@ def judge_window(rates, exhibits):
         target, step = rate[4], rate[3]
         return any(step * it == stated for it in range(units(fewest, target), units(most, target) + 1))
 
-    if last.is_free() or any(map(is_due, rates.near(last.ns))):
+    if any(map(is_due, rates.near(last.ns))):
         return last.ruling("refuted", "no_rule_broken", rule=12)
     if not rates.is_complete(last.ns):
         return last.ruling("inconclusive", "rates_unknown", missing=["rates"])
@@ -499,7 +499,7 @@ def judge_chain(case, accused, exhibits, worthless):
             unknown = unknown or exhibit.ruling("inconclusive", "chain_unknown", missing=["chain"])
         elif "client" not in events[0] or not is_of_event(exhibit, events[0]):
             raise exhibit.ruling("claim", "false_chain_envelope")
-    raise worthless or unknown or exhibits[0].ruling("refuted", "as_on_chain")
+    raise unknown or worthless or exhibits[0].ruling("refuted", "as_on_chain")
 
 
 def is_of_event(exhibit, event):
