@@ -298,4 +298,35 @@ proptest! {
             }
         }
     }
+
+    /// An adversary picks from an honest strand, adds envelopes of others, names any kind of fault, and changes a bit.
+    #[test]
+    fn no_report_of_honest_envelopes_is_a_proof(
+        steps in prop::collection::vec((0..70_000_i64, any::<bool>()), 1..10),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        kind in 4..9_i32,
+        changed in prop::option::of((any::<prop::sample::Index>(), 0..8_u8)),
+    ) {
+        let (mut ns, mut times, mut strand) = (NOW, Vec::new(), Vec::new());
+        for (at, (step_ms, counts_itself)) in (1..).zip(steps) {
+            ns += 1 + step_ms * 1_000_000;
+            let congestion_fee = due(&times, ns, counts_itself);
+            let depends_on = [(0, 1)].into();
+            strand.push(Draft { congestion_fee, depends_on, ..draft(at, ns) }.signed());
+            times.push(ns);
+        }
+        let others = [Draft { node: 200, target: 200, ..draft(3, NOW) }.signed(), tests::of_chain(1)];
+        let all = [&strand[..], &others[..]].concat();
+        let picked: Vec<_> = picks.iter().map(|pick| pick.get(&all).clone()).collect();
+        // Without a pick it is the whole strand.
+        let envelopes = if picked.is_empty() { strand } else { picked };
+        let kind = MisbehaviorKind::try_from(kind).unwrap();
+        let mut report = tests::report(kind, envelopes).to_vec();
+        if let Some((at, bit)) = changed {
+            let at = at.index(report.len());
+            report[at] ^= 1_u8 << bit;
+        }
+        let judgement = judge(&report.into());
+        prop_assert_ne!(judgement.verdict, Proven, "{:?}", judgement);
+    }
 }
