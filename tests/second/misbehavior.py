@@ -335,10 +335,9 @@ def judge_payload(case, accused, exhibits, worthless):
     for exhibit in exhibits:
         if not exhibit.is_by(accused) and worthless is None:
             worthless = exhibit.ruling("refuted", "not_of_accused")
+    own = [exhibit for exhibit in exhibits if exhibit.is_by(accused)]
     claimed, undecided, missing = None, None, []
-    for exhibit in exhibits:
-        if not exhibit.is_by(accused):
-            continue
+    for exhibit in own:
         verdict, fact, rule, lacks = judge_envelope(case, rates, exhibit)
         if verdict == "proven":
             raise exhibit.ruling(verdict, fact, rule=rule)
@@ -347,16 +346,15 @@ def judge_payload(case, accused, exhibits, worthless):
             claimed = claimed or exhibit.ruling(verdict, fact, rule=rule)
         elif verdict == "inconclusive":
             undecided = undecided or exhibit.ruling(verdict, fact, missing=[lacks])
-    if worthless is None:
-        window = judge_window(rates, exhibits)
-        if window.found["verdict"] == "proven":
-            raise window
-        missing += window.found["missing"]
+    window = judge_window(rates, own) if own else worthless
+    if window.found["verdict"] == "proven":
+        raise window
+    missing += window.found["missing"]
     if claimed is not None:
         order = ("rates", "rate_block", "chain", "window", "tree")
         claimed.found["missing"] = sorted(set(missing), key=order.index)
         raise claimed
-    raise undecided or worthless or window
+    raise undecided or (worthless if worthless and window.found["verdict"] == "refuted" else window)
 
 
 def judge_envelope(case, rates, exhibit):

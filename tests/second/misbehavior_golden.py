@@ -305,6 +305,8 @@ def golden_beside():
     yield "beside: a signed envelope, and an unknown one of a chain", safety(CHAIN, signed(statement()), of_chain), {}
     free = signed(statement(9, paid=pay(client(b"\4\x09", arm=6), key=secret(100)), base=0))
     yield "beside: an honest envelope, and a free one", safety(PAYLOAD, signed(statement()), free), rated
+    overcharged = signed(statement(1, congestion=RATE[3])), signed(statement(2, congestion=RATE[3]))
+    yield "beside: a forged envelope, and a congestion fee", safety(PAYLOAD, forged, *overcharged), rated
 
 
 def mutated():

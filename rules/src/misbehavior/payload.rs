@@ -40,10 +40,47 @@ pub(super) fn judge(
     if let Err(worthless) = all_signed_by(exhibits, report.accused()) {
         return judge_others(case, report, exhibits, worthless);
     }
-    let found = match judge_each(case, exhibits) {
-        Ok(found) => found,
-        Err(fact) => return FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
-    };
+    let own: Vec<&Exhibit> = exhibits.iter().collect();
+    judge_own(case, &own)
+}
+
+/// Judges the exhibits signed by the accused, in a report with an envelope that is not evidence. Such an envelope does
+/// not affect the others. `worthless` is the fact about the first one, which refutes the report if the others do not
+/// show a fault, and lack no data.
+pub(super) fn judge_others(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+    worthless: Fact,
+) -> FaultJudgement {
+    let own: Vec<&Exhibit> =
+        exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect();
+    let ruling = judge_own(case, &own);
+    match ruling.verdict {
+        MisbehaviorVerdict::Refuted => FaultJudgement::refuted(worthless),
+        _ => ruling,
+    }
+}
+
+/// Judges envelopes of the accused: each by itself, and the congestion fee of the last one if there are several.
+fn judge_own(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgement {
+    let (mut claimed, mut undecided, mut lacking) = (None, None, Vec::new());
+    for exhibit in exhibits {
+        match judge_one(case, exhibit) {
+            PayloadFinding::Broken(fact) => {
+                return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
+            }
+            PayloadFinding::Claimed(fact, missing) => {
+                lacking.extend(missing);
+                claimed = claimed.or(Some(fact));
+            }
+            PayloadFinding::Undecided(fact, missing) => {
+                lacking.push(missing);
+                undecided = undecided.or(Some((fact, missing)));
+            }
+            PayloadFinding::Nothing => {}
+        }
+    }
     let ruling = match exhibits {
         [one] => {
             let text = "the envelope breaks no rule that it can be judged by alone";
@@ -51,74 +88,16 @@ pub(super) fn judge(
         }
         several => window::judge(case, several),
     };
-    // The others do not matter for the congestion fee of the last one.
-    if ruling.verdict == MisbehaviorVerdict::Proven { ruling } else { found.or(ruling) }
-}
-
-/// Judges each exhibit signed by the accused on its own, in a report with an envelope that is not evidence. Such an
-/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if all
-/// others are known to break no rule.
-pub(super) fn judge_others(
-    case: &ReportCase<'_>,
-    report: &Report,
-    exhibits: &[Exhibit],
-    worthless: Fact,
-) -> FaultJudgement {
-    match judge_each(case, exhibits.iter().filter(|it| it.is_signed_by(report.accused()))) {
-        Ok(found) => found.or(FaultJudgement::refuted(worthless)),
-        Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
-    }
-}
-
-/// The findings on several envelopes, none of which is proven to break a rule.
-#[derive(Default)]
-struct PayloadFindings {
-    /// The first claim.
-    claimed: Option<Fact>,
-    /// The first finding that lacks facts on the fees.
-    undecided: Option<(Fact, Missing)>,
-    /// The facts that are lacking for any of the envelopes.
-    lacking: Vec<Missing>,
-}
-
-impl PayloadFindings {
-    /// Returns the judgement by these findings; `otherwise` if there are none.
-    fn or(mut self, otherwise: FaultJudgement) -> FaultJudgement {
-        match (self.claimed, self.undecided) {
-            (Some(fact), _) => {
-                self.lacking.extend(otherwise.missing);
-                FaultJudgement::claim(fact, self.lacking)
-            }
-            (None, Some((fact, missing))) => FaultJudgement::inconclusive(fact, missing),
-            (None, None) => otherwise,
+    match (claimed, undecided) {
+        // The others do not matter for the congestion fee of the last one.
+        _ if ruling.verdict == MisbehaviorVerdict::Proven => ruling,
+        (Some(fact), _) => {
+            lacking.extend(ruling.missing);
+            FaultJudgement::claim(fact, lacking)
         }
+        (None, Some((fact, missing))) => FaultJudgement::inconclusive(fact, missing),
+        (None, None) => ruling,
     }
-}
-
-/// Judges each of the envelopes on its own.
-///
-/// # Errors
-/// The finding on the first envelope that breaks a rule.
-fn judge_each<'a>(
-    case: &ReportCase<'_>,
-    exhibits: impl IntoIterator<Item = &'a Exhibit>,
-) -> Result<PayloadFindings, Fact> {
-    let mut found = PayloadFindings::default();
-    for exhibit in exhibits {
-        match judge_one(case, exhibit) {
-            PayloadFinding::Broken(fact) => return Err(fact),
-            PayloadFinding::Claimed(fact, missing) => {
-                found.lacking.extend(missing);
-                found.claimed.get_or_insert(fact);
-            }
-            PayloadFinding::Undecided(fact, missing) => {
-                found.lacking.push(missing);
-                found.undecided.get_or_insert((fact, missing));
-            }
-            PayloadFinding::Nothing => {}
-        }
-    }
-    Ok(found)
 }
 
 enum PayloadFinding {

@@ -432,6 +432,9 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
     assert_eq!(of(gap), (Inconclusive, "window_gap"));
     assert_eq!(of(strand(8, 0).split_off(1)), (Inconclusive, "window_start"));
     assert_eq!(of(strand(4, 11)), (Proven, "rule_broken"), "without congestion none is due");
+    let forged = sign(draft(9, NOW).statement().encode_to_vec().into(), &key(2));
+    let beside = [strand(4, 11), vec![forged]].concat();
+    assert_eq!(of(beside), (Proven, "rule_broken"), "whatever stands beside it");
 }
 
 #[test]

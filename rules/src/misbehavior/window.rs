@@ -50,7 +50,7 @@ impl WindowPlace {
 }
 
 /// Judges the congestion fee of the envelope with the highest sequence id by the envelopes before it.
-pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgement {
+pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgement {
     let mut strand: Vec<WindowPlace> =
         exhibits.iter().map(|it| WindowPlace::new(it.id, &it.fields)).collect();
     strand.sort_by_key(|it| it.id);
