@@ -164,9 +164,9 @@ pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Docto
     match is_running {
         true => api.map(answers).into_iter().collect(),
         false => {
-            let quic = (config.sync && config.api.enable).then_some(config.api.address);
             let tcp = [api, config.metrics].into_iter().flatten();
             let tcp = tcp.map(|at| is_free("TCP", at, TcpListener::bind(at).map(drop)));
+            let quic = config.quic_listen();
             tcp.chain(quic.map(|at| is_free("UDP", at, UdpSocket::bind(at).map(drop)))).collect()
         }
     }
@@ -281,12 +281,14 @@ pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -
 
 #[cfg(test)]
 mod tests {
+    use hawser_net::PeerTransport;
     use hawser_proto::{OriginatorId, SecretKey};
     use hawser_storage::Durability;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
+    use crate::settings::SettingSources;
 
     #[test]
     fn too_few_open_files_fail() {
@@ -395,5 +397,28 @@ mod tests {
         assert_eq!(answers(at).result, Failed);
         let anywhere = "[::]:5050".parse().unwrap();
         assert_eq!(reached_from_here(anywhere), "[::1]:5050".parse().unwrap());
+    }
+
+    #[test]
+    fn only_a_node_that_opens_a_udp_port_needs_it_free() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let key = "01".repeat(32);
+        let variables = [
+            ("XMTPD_SIGNER_PRIVATE_KEY", key.as_str()),
+            ("HAWSER_REGISTRY_FILE", "registry.json"),
+            ("HAWSER_RATES_FILE", "rates.json"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut config = NodeServiceSettings::read(&SettingSources::new([], variables)).unwrap();
+        (config.api.address, config.metrics) = (taken.local_addr().unwrap(), None);
+        let of_udp = |config: &NodeServiceSettings| {
+            let mut checks = ports(config, false).into_iter();
+            checks.find(|it| it.found.starts_with("UDP")).map(|it| it.result)
+        };
+        assert_eq!(of_udp(&config), Some(Failed));
+        config.peer_transport = PeerTransport::Grpc;
+        assert_eq!(of_udp(&config), None);
+        (config.peer_transport, config.api.enable) = (PeerTransport::Quic, false);
+        assert_eq!(of_udp(&config), Some(Failed), "peers reach it over QUIC all the same");
     }
 }
