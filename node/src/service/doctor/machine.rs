@@ -13,6 +13,7 @@ use hawser_storage::{
     ProcessorError, StoreIdentity, check_processor, file_of_lost_database, has_host_marker,
     host_dir,
 };
+use tokio::time::timeout;
 
 use super::checked::DoctorCheck;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
@@ -30,6 +31,8 @@ const SYNCS: usize = 9;
 const SYNC_MAX: Duration = Duration::from_millis(20);
 /// The time limit for a listener on this machine to answer. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The time limit for the checks of the data folder. A guess: above [`SYNCS`] writes to the slowest disk that works.
+const FOLDER_MAX: Duration = Duration::from_secs(15);
 
 /// Checks that the processor has the instructions that the database is compiled with.
 pub(super) fn processor() -> DoctorCheck {
@@ -61,9 +64,38 @@ fn judge_open_files(allowed: Option<u64>) -> DoctorCheck {
     }
 }
 
+const DATA_FOLDER: &str = "data_folder";
+
+/// Checks the data folder and the room on its disk. `None` if the disk does not answer: no further call about the
+/// folder ends then.
+pub(super) async fn data_disk(config: &DatabaseSettings) -> Option<Vec<DoctorCheck>> {
+    let (path, min_bytes) = (config.data_dir.clone(), config.min_free_disk_bytes);
+    let checks = move || {
+        let mut checks = data_folder(&path);
+        checks.push(disk_room(&path, min_bytes));
+        checks
+    };
+    in_time(FOLDER_MAX, checks).await
+}
+
+/// Returns the check of a data folder whose disk does not answer.
+pub(super) fn silent_disk(config: &DatabaseSettings) -> DoctorCheck {
+    let (shown, seconds) = (config.data_dir.display(), FOLDER_MAX.as_secs());
+    let found = format!("the disk of {shown} has not answered for {seconds} s");
+    DoctorCheck::failed(DATA_FOLDER, found, "follow docs/runbooks/disk.md")
+}
+
+/// Makes checks on a thread of their own, which a disk that does not answer holds. `None` if they do not end in time.
+async fn in_time<T: Send + 'static>(
+    time_max: Duration,
+    checks: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    timeout(time_max, tokio::task::spawn_blocking(checks)).await.ok()?.ok()
+}
+
 /// Checks the data folder: its permissions, and that it is writable.
-pub(super) fn data_folder(path: &Path) -> Vec<DoctorCheck> {
-    const NAME: &str = "data_folder";
+fn data_folder(path: &Path) -> Vec<DoctorCheck> {
+    const NAME: &str = DATA_FOLDER;
     let shown = path.display();
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -133,10 +165,10 @@ fn probe(folder: &Path) -> io::Result<Duration> {
 }
 
 /// Checks the free space on the disk of the data folder.
-pub(super) fn disk_room(config: &DatabaseSettings) -> DoctorCheck {
-    let folder = config.data_dir.ancestors().find(|folder| folder.exists());
+fn disk_room(data_dir: &Path, min_bytes: u64) -> DoctorCheck {
+    let folder = data_dir.ancestors().find(|folder| folder.exists());
     let folder = folder.unwrap_or(Path::new("."));
-    judge_room(Disk(folder.to_owned()).space(), config.min_free_disk_bytes)
+    judge_room(Disk(folder.to_owned()).space(), min_bytes)
 }
 
 fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> DoctorCheck {
@@ -285,6 +317,7 @@ mod tests {
     use hawser_proto::{OriginatorId, SecretKey};
     use hawser_storage::Durability;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::mpsc::channel;
 
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
@@ -349,6 +382,15 @@ mod tests {
         assert_eq!(results(&file), [("data_folder", Failed)]);
         fs::create_dir(folder.join(PROBE)).unwrap();
         assert_eq!(results(&folder)[0], ("data_folder", Failed), "it cannot be written");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_up_no_other_check() {
+        let (answer, answers) = channel::<()>();
+        let silent = in_time(Duration::from_millis(20), move || answers.recv());
+        assert_eq!(silent.await, None);
+        drop(answer);
+        assert_eq!(in_time(Duration::from_secs(60), || 7).await, Some(7));
     }
 
     #[test]

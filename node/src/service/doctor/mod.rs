@@ -59,8 +59,9 @@ pub async fn examine(
     running: Option<ListeningProcess>,
 ) -> Vec<DoctorCheck> {
     let mut all = vec![machine::processor(), machine::open_files()];
-    all.extend(machine::data_folder(&config.store.data_dir));
-    all.push(machine::disk_room(&config.store));
+    let disk = machine::data_disk(&config.store).await;
+    let disk_answers = disk.is_some();
+    all.extend(disk.unwrap_or_else(|| vec![machine::silent_disk(&config.store)]));
     all.extend(machine::ports(config, running.is_some()));
     all.extend(machine::certificate(&config.api));
     let seen = chains::examine(config).await;
@@ -83,9 +84,11 @@ pub async fn examine(
                 all.push(node_id::at_url(&url, &own, &config.signer, plain_text).await);
             }
         }
-        let public_key = config.signer.public_key();
-        let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };
-        all.push(machine::host_marker(&config.store, &identity));
+        if disk_answers {
+            let (network, public_key) = (config.store.network.clone(), config.signer.public_key());
+            let identity = StoreIdentity { network, node, public_key };
+            all.push(machine::host_marker(&config.store, &identity));
+        }
     }
     all
 }
