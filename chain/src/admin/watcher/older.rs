@@ -10,7 +10,8 @@ use crate::admin::onchain_reports::{OnchainReport, reports_at};
 
 /// The older reports of an originator that a look reads if none has shown them yet. A guess: two months of reports.
 const UNSEEN_MAX: u64 = 256;
-/// The unsettled reports of an originator that are remembered, the newest ones. A guess: as many as one look finds.
+/// The unsettled reports of an originator that are remembered, the oldest ones: an endpoint can only make up newer ones.
+/// A guess: as many as one look finds.
 const OPEN_MAX: usize = 256;
 /// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
 /// makes up nodes adds.
@@ -75,7 +76,7 @@ impl OlderReports {
         let shown = older.iter().chain(newest).filter(|report| !report.is_settled);
         open.extend(shown.map(|report| report.index));
         while open.len() > OPEN_MAX {
-            open.pop_first();
+            open.pop_last();
         }
         *seen = SeenReports { end: seen.end.max(end), open };
         older
@@ -144,6 +145,20 @@ mod tests {
         assert_eq!(look(&mut older, 101, &open), (open.to_vec(), open.to_vec()));
         assert_eq!(look(&mut older, 10, &open), (vec![], vec![]), "it is asked once more");
         assert_eq!(look(&mut older, 102, &open), (open.to_vec(), open.to_vec()));
+    }
+
+    /// Made-up reports stay remembered until there are honest ones at their indices, which may take years.
+    #[test]
+    fn an_endpoint_that_has_made_up_reports_hides_no_old_one_from_later_looks() {
+        let mut older = OlderReports::default();
+        let made_up: Vec<u64> = (0..2000).collect();
+        look(&mut older, 40, &[3]);
+        for count in (1000..2000).step_by(16) {
+            look(&mut older, count, &made_up);
+        }
+        for count in 41..100 {
+            assert_eq!(look(&mut older, count, &[3]).1, [3], "{count}");
+        }
     }
 
     #[test]
