@@ -110,8 +110,8 @@ impl Balance {
 }
 
 impl Payers {
-    /// Keeps a reading that began in a round, as [`Payers::put`] does. One of an earlier round is repeated: its head may
-    /// be a place that was lost, and later readings would count as older than that.
+    /// Keeps a reading that began in a round, as [`Payers::put`] does. One of an earlier round is repeated: its head
+    /// may be a place that was lost, and later readings would count as older than that.
     fn put_of_round(
         &mut self,
         round: u64,
