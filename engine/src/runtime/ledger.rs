@@ -66,8 +66,8 @@ impl LedgerAppender {
     /// events again is harmless. An event that can never be booked is logged and passed over. Blocks
     /// for a sync of the disk.
     ///
-    /// If an entry of a block behind `position` is reversed, no balance is known until
-    /// [`note_at_head`](Self::note_at_head): the chain may still have its event.
+    /// If an entry of a block behind `position` is reversed, no balance is known until a later position has reached
+    /// that block: the chain may still have its event.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.
@@ -145,7 +145,7 @@ impl LedgerAppender {
     }
 
     /// Records that the ledger holds all events up to the head of the chain. Balances count from then on, and stay as
-    /// they are while the chain cannot be reached. Blocks for a sync of the disk, unless that is recorded already.
+    /// they are while the chain cannot be reached. Blocks for a sync of the disk, unless balances are known already.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.
