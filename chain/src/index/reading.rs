@@ -169,7 +169,8 @@ impl PageReader {
             if !self.hand_over_empty().await {
                 return;
             }
-            if self.walk.look().is_far_behind() {
+            let unread = self.walk.unread();
+            if self.walk.look().is_far_behind(unread) {
                 self.changed(SERVED_FOR, &mut gap_found).await;
                 continue;
             }
