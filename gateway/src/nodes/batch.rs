@@ -107,13 +107,16 @@ impl PlacedEnvelope {
     }
 }
 
+/// The envelopes of a node's answer to one request, in its order, or what is wrong with each.
+pub(crate) type NodeAnswers = Vec<Result<PlacedEnvelope, AnswerError>>;
+
 /// The envelopes of one request for this node.
 struct PublishJob {
     caller: CallerId,
     clients: Vec<WantedEnvelope>,
     /// Cancelled when the caller hangs up.
     gone: CancellationToken,
-    answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
+    answer: oneshot::Sender<Result<NodeAnswers, NodeError>>,
     /// The memory of the request, charged until its last call has ended: a call continues for other callers after
     /// this one has hung up.
     held: Option<HeldCharge>,
@@ -198,9 +201,9 @@ impl Batcher {
         Self { jobs, suspect_jobs, caller }
     }
 
-    /// Publishes these client envelopes in this order, all or none of them. Returns `None` if the caller hangs up
-    /// (`gone` is cancelled) before they are sent. `end` resolves when the attempt's time is over; envelopes that
-    /// still wait then are not sent. `held` is the request's memory.
+    /// Publishes these client envelopes in this order, all or none of them. The node may answer wrongly for some.
+    /// Returns `None` if the caller hangs up (`gone` is cancelled) before they are sent. `end` resolves when the
+    /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory.
     ///
     /// # Errors
     /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
@@ -211,7 +214,7 @@ impl Batcher {
         held: Option<HeldCharge>,
         gone: &CancellationToken,
         end: impl Future<Output = NodeError>,
-    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
+    ) -> Option<Result<NodeAnswers, NodeError>> {
         let (answer, mut answered) = oneshot::channel();
         let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
@@ -344,9 +347,8 @@ impl NodeCaller {
                         self.note_published(&job.caller);
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
-                        let own: Result<Vec<_>, _> = own.into_iter().collect();
                         drop(job.held);
-                        let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
+                        let _ = job.answer.send(Ok(own));
                     }
                 }
                 Err(NodeError::Refused(_)) if jobs.len() > 1 => {
@@ -382,10 +384,7 @@ impl NodeCaller {
     }
 
     /// Makes one call and returns one result for each envelope, in the order of `clients`.
-    async fn call(
-        &self,
-        clients: Vec<WantedEnvelope>,
-    ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
+    async fn call(&self, clients: Vec<WantedEnvelope>) -> Result<NodeAnswers, NodeError> {
         self.metrics.calls.inc();
         let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();
@@ -422,7 +421,7 @@ impl NodeCaller {
         &self,
         sealed: Vec<SignedEnvelope>,
         answer: Vec<pb::OriginatorEnvelope>,
-    ) -> Vec<Result<PlacedEnvelope, AnswerError>> {
+    ) -> NodeAnswers {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
         let results = self.verify_pairs(pairs.clone()).await;
         // The node may have a newer price list than this gateway.
