@@ -521,13 +521,29 @@ impl Snapshot<'_> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
+    /// Returns the position at which the reader of payer events came to the head of its chain; `None` before.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payers_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.row(CursorKey::PAYERS_READ, decode_position)
+    }
+
+    /// Returns the position at which the reader of payer reports came to the head of its chain; `None` before.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payer_reports_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.row(CursorKey::REPORTS_READ, decode_position)
+    }
+
     /// Returns true if the readers of payer events and of payer reports have been at the head of their chain. Before,
     /// an unknown part of the deposits is not in the ledger, or settled usage counts as unsettled.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn knows_balances(&self) -> Result<bool, ReadError> {
-        Ok(self.has_read(CursorKey::PAYERS_READ)? && self.has_read(CursorKey::REPORTS_READ)?)
+        Ok(self.payers_read()?.is_some() && self.payer_reports_read()?.is_some())
     }
 
     /// Returns true if the position at which a reader came to the head of its chain is recorded.
