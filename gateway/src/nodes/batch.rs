@@ -9,13 +9,15 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
+use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable};
 use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
@@ -149,6 +151,8 @@ struct NodeCaller {
     suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
+    /// The highest sequence id of the node's right answers.
+    newest: Arc<AtomicU64>,
 }
 
 /// The requests that may share a call.
@@ -189,6 +193,7 @@ impl Batcher {
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
             reports: Arc::default(),
             reporter,
+            newest: Arc::default(),
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, RequestsPerCall::All);
         let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, RequestsPerCall::One);
@@ -251,6 +256,12 @@ impl Batcher {
             answer = answered => outcome_of(answer),
             error = end => Some(Err(error)),
         }
+    }
+
+    /// Returns the highest sequence id of the node's right answers so far. What it is asked to publish from now on gets
+    /// a higher one.
+    pub(crate) fn newest(&self) -> SequenceId {
+        SequenceId(self.caller.newest.load(Relaxed))
     }
 
     /// Returns the envelope with its fees; `None` if it is no correct answer of this node for the client envelope.
@@ -488,6 +499,7 @@ impl NodeCaller {
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
         tracing::debug!(envelope = %verified.id, "durable at its node");
+        self.newest.fetch_max(verified.id.sequence.0, Relaxed);
         if let Some(fault) = &verified.unconfirmed {
             tracing::debug!(envelope = %verified.id, %fault, "the price list may lack its rate");
         }

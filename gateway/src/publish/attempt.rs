@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,7 @@ impl NodeAttempt {
     /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless. Of an
     /// answer that is wrong for some envelopes, it takes the others: another node would be paid for them, too.
     pub(super) async fn run(mut self) -> AttemptEnd {
-        let since = Instant::now();
+        let (since, before) = (Instant::now(), self.node.batcher.newest());
         let items = std::mem::take(&mut self.items);
         let Some(answer) = self.call_until_caught_up(&items).await else {
             return AttemptEnd::default(); // nothing was sent, and the caller has hung up
@@ -136,7 +136,7 @@ impl NodeAttempt {
         let under_way = error.may_be_under_way();
         let (arrived, missing, answers) = if is_asked {
             let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
-            self.find_arrived(items, wait).await
+            self.find_arrived(items, wait, before).await
         } else {
             (Vec::new(), items, false)
         };
@@ -209,13 +209,15 @@ impl NodeAttempt {
     }
 
     /// Splits the items into the items that the node has published although its call failed, and all other items. Also
-    /// returns true if the node has answered the queries for them.
+    /// returns true if the node has answered the queries for them. `before` is the node's newest sequence id from before
+    /// the call.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,
         wait: ArrivalWait,
+        before: SequenceId,
     ) -> (Vec<(PublishItem, PlacedEnvelope)>, Vec<PublishItem>, bool) {
-        let search = arrival::find(&self.context.nodes, &self.node, &items, wait).await;
+        let search = arrival::find(&self.context.nodes, &self.node, &items, wait, before).await;
         let ArrivalSearch { found, answers } = search;
         let (mut arrived, mut missing) = (Vec::new(), Vec::new());
         for (item, found) in items.into_iter().zip(found) {
