@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::item::ChainResult;
 use super::writer::{ChainPublishError, OnChain};
 
-/// Time after which a payload that no node shows may be sent again, unless it is still on the chain. A guess: nodes that
-/// are behind catch up within minutes.
+/// Time after which a payload that no node shows may be sent again, unless it is still on the chain. A guess: nodes
+/// that are behind catch up within minutes.
 const LOST_AFTER: Duration = Duration::from_secs(600);
 
 /// A payload that this gateway has seen on the chain.

@@ -112,8 +112,8 @@ pub enum ChainPublishError {
         /// State of the transaction, as text.
         reason: String,
     },
-    /// The payload may be on the chain, or may still get there, in a transaction that this gateway does not know: another
-    /// gateway may be sending it.
+    /// The payload may be on the chain, or may still get there, in a transaction that this gateway does not know:
+    /// another gateway may be sending it.
     #[error("the outcome of the payload is not known yet: {0}")]
     Open(String),
     /// The transaction was sent and its outcome is unknown: the payload may be on the chain.

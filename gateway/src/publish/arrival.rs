@@ -56,8 +56,8 @@ pub(super) struct ArrivalSearch {
     pub(super) answers: bool,
 }
 
-/// Looks for the envelopes that `originator` has published for some items. `before` is its newest sequence id from before
-/// it was asked to.
+/// Looks for the envelopes that `originator` has published for some items. `before` is its newest sequence id from
+/// before it was asked to.
 pub(super) async fn find(
     nodes: &Nodes,
     originator: &Node,
@@ -245,8 +245,8 @@ async fn among_earlier(
     candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
 }
 
-/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for them,
-/// asks for those after `before`: in a busy topic, the item would be behind that page.
+/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for
+/// them, asks for those after `before`: in a busy topic, the item would be behind that page.
 async fn earlier(
     asked: &Node,
     originator: &Node,

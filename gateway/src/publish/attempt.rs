@@ -209,8 +209,8 @@ impl NodeAttempt {
     }
 
     /// Splits the items into the items that the node has published although its call failed, and all other items. Also
-    /// returns true if the node has answered the queries for them. `before` is the node's newest sequence id from before
-    /// the call.
+    /// returns true if the node has answered the queries for them. `before` is the node's newest sequence id from
+    /// before the call.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,

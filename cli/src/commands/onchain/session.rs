@@ -403,8 +403,8 @@ fn tell(hash: B256) {
     output::line(format_args!("  as transaction {hash}"));
 }
 
-/// Prints the hash of a transaction that a node is about to get, for the script that reads the result. The result itself
-/// comes later, and not at all if the command is ended while it waits.
+/// Prints the hash of a transaction that a node is about to get, for the script that reads the result. The result
+/// itself comes later, and not at all if the command is ended while it waits.
 fn tell_script(hash: B256) {
     output::note(json!({ "transaction": hash.to_string() }));
 }
