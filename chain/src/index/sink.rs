@@ -15,8 +15,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Fails when the position cannot be read.
     fn position(&self) -> Result<Option<BlockRef>, SinkError>;
 
-    /// Returns a block that was read long ago, by which a chain that was started anew is told from the former one; `None`
-    /// if the sink keeps none, as one that notices other events by their sequence ids.
+    /// Returns a block that was read long ago, by which a chain that was started anew is told from the former one;
+    /// `None` if the sink keeps none, as one that notices other events by their sequence ids.
     ///
     /// # Errors
     /// Fails when it cannot be read.

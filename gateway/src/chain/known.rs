@@ -19,12 +19,12 @@ pub(super) struct KnownOnChain {
     since: Instant,
     /// The reason for which the payload may be sent again. The entry is kept nevertheless, because a bill has its
     /// transaction already.
-    loss: Option<Loss>,
+    loss: Option<OnChainLoss>,
 }
 
 /// The reason for which nodes do not show a payload where it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
+enum OnChainLoss {
     /// Nodes drop it there.
     Dropped,
     /// No node shows it: nodes are behind, or the chain does not have it any more.
@@ -47,8 +47,8 @@ impl KnownOnChain {
     pub(super) fn after(self, result: &ChainResult, now: Instant) -> Self {
         let is_late = now.duration_since(self.since) > LOST_AFTER;
         let loss = match result {
-            Err(ChainPublishError::Dropped { .. }) => Some(Loss::Dropped),
-            Err(ChainPublishError::NotShown { .. }) if is_late => Some(Loss::NotShown),
+            Err(ChainPublishError::Dropped { .. }) => Some(OnChainLoss::Dropped),
+            Err(ChainPublishError::NotShown { .. }) if is_late => Some(OnChainLoss::NotShown),
             _ => self.loss,
         };
         Self { loss, ..self }
@@ -57,7 +57,7 @@ impl KnownOnChain {
     /// Returns true if nodes may show a lost payload which the chain has as this number, in the same transaction. Where
     /// nodes have dropped it they drop it again. If they are only behind, they show it later.
     pub(super) fn may_be_shown_at(&self, sequence_id: SequenceId) -> bool {
-        self.loss != Some(Loss::Dropped) || sequence_id != self.place.sequence_id
+        self.loss != Some(OnChainLoss::Dropped) || sequence_id != self.place.sequence_id
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dropped::DropCheck;
-use super::following::{Following, NextStep};
+use super::following::{AfterAttempt, FollowedPayload};
 use super::item::{ChainItem, ChainResult, strand_of};
 use super::known::KnownOnChain;
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
@@ -400,7 +400,7 @@ impl ChainPath {
     /// Follows a payload until its outcome is known, even if no request waits for it any more. While the outcome of a
     /// transaction is open, the waiting requests get that answer, and later requests wait for the next attempt.
     async fn carry(self, mut new: NewPayload) {
-        let mut following = Following::default();
+        let mut following = FollowedPayload::default();
         // Held between attempts too, so that a shutdown waits for a transaction that is followed.
         let mut running = None;
         loop {
@@ -417,7 +417,7 @@ impl ChainPath {
                 new.item.bill.leave_open();
             }
             match following.next(result, Instant::now()) {
-                NextStep::Follow(result) => {
+                AfterAttempt::Follow(result) => {
                     let (next, progress) = watch::channel(Progress::Sending);
                     let attempt = PayloadAttempt { progress, waiting: new.waiting.clone() };
                     self.remember(&new.item.payload, new.key, attempt);
@@ -425,8 +425,8 @@ impl ChainPath {
                     answered.send_replace(Progress::Done(result));
                     running.get_or_insert_with(|| self.running.begin());
                 }
-                NextStep::TryAgain => {}
-                NextStep::End { result, is_kept } => {
+                AfterAttempt::TryAgain => {}
+                AfterAttempt::End { result, is_kept } => {
                     if !is_kept {
                         // The next request starts a new attempt. `on_chain` still keeps payloads that are on the
                         // chain from being sent again.
