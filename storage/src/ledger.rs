@@ -11,7 +11,7 @@ use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::cursor::{CursorKey, decode_position, encode_position, is_reached};
+use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_position, is_reached};
 use crate::keys::ledger::{LedgerEntry, LedgerKey, LedgerKind};
 use crate::keys::meta::MetaKey;
 use crate::raw_rows::{current_ledger_entry_of, stored};
@@ -140,13 +140,15 @@ impl Database {
     ) -> Result<Option<ChainPosition>, ReadError> {
         let Some(note) = stored(&self.db, key, decode_position)? else { return Ok(None) };
         let is_known = is_reached(note, stored(&self.db, reader, decode_position)?);
-        let block = match (last_taken_back.filter(|block| *block > position.block), is_known) {
-            (Some(back), true) => back,
-            (Some(back), false) => back.max(note.block),
-            (None, true) => note.block.min(position.block),
-            (None, false) => note.block,
+        let moved = match (last_taken_back.filter(|block| *block > position.block), is_known) {
+            (Some(back), true) => ChainPosition { block: back, hash: HASH_UNKNOWN },
+            (Some(back), false) => {
+                ChainPosition { block: back.max(note.block), hash: HASH_UNKNOWN }
+            }
+            (None, true) if position.block < note.block => position,
+            (None, _) => note,
         };
-        Ok((block != note.block).then_some(ChainPosition { block, ..position }))
+        Ok((moved != note).then_some(moved))
     }
 
     /// Removes all entries, the position of their reader and the notes of what it has read, in one synced write.

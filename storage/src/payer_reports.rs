@@ -11,7 +11,7 @@ use crate::database::{Database, LastingParts};
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::cursor::{CursorKey, encode_position};
+use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_position};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
@@ -177,6 +177,15 @@ impl Database {
 }
 
 impl Snapshot<'_> {
+    /// Returns the position at which the reader of payer reports came to the head of its chain; `None` as for
+    /// [`Self::payers_read`].
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payer_reports_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        Ok(self.row(CursorKey::REPORTS_READ, decode_position)?.filter(|it| it.hash != HASH_UNKNOWN))
+    }
+
     /// Calls `each` with the events from a key on, in the order of the chain.
     fn each_report_event(
         &self,

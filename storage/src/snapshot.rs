@@ -14,7 +14,7 @@ use crate::database::Database;
 use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
-use crate::keys::cursor::{CursorKey, CursorName, decode_position, is_reached};
+use crate::keys::cursor::{CursorKey, CursorName, HASH_UNKNOWN, decode_position, is_reached};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
@@ -519,6 +519,15 @@ impl Snapshot<'_> {
     /// When the row cannot be read.
     pub fn ledger_position(&self) -> Result<Option<ChainPosition>, ReadError> {
         self.row(CursorKey::LEDGER, decode_position)
+    }
+
+    /// Returns the position at which the reader of payer events came to the head of its chain; `None` before, and after
+    /// it has taken back events of later blocks.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payers_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        Ok(self.row(CursorKey::PAYERS_READ, decode_position)?.filter(|it| it.hash != HASH_UNKNOWN))
     }
 
     /// Returns true if the readers of payer events and of payer reports have been at the head of their chain, and are

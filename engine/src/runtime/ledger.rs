@@ -180,6 +180,14 @@ impl LedgerAppender {
         self.store.snapshot().ledger_position()
     }
 
+    /// Returns the position at which the payer registry's reader came to the head of its chain; `None` before.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn head_reached(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.store.snapshot().payers_read()
+    }
+
     /// Returns a payer's balance; 0 for an unknown payer. Usage since the last settlement is not subtracted.
     ///
     /// # Errors

@@ -103,6 +103,9 @@ impl Key<'_> for CursorKey {
     }
 }
 
+/// The hash in the note of a reader that has taken back events: the block that it names may be of another branch.
+pub(crate) const HASH_UNKNOWN: [u8; 32] = [0; 32];
+
 /// Returns true if a reader at `position` is as far as its note asks. One without a position has taken nothing back.
 pub(crate) fn is_reached(note: ChainPosition, position: Option<ChainPosition>) -> bool {
     position.is_none_or(|position| position.block >= note.block)
