@@ -20,7 +20,7 @@ use hawser_serve::{
     Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
@@ -51,6 +51,10 @@ use crate::views::PeerView;
 /// Time between two records of the positions, from which lags get their age. A guess: the age is
 /// shown in seconds.
 const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
+
+/// The longest wait for the checks with which a shutdown is announced. A guess: they take milliseconds on a disk that
+/// answers.
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows,
 /// and a report takes hours to settle.
@@ -215,8 +219,11 @@ impl ApiHandle {
     ///
     /// The engine must still run, because accepted publishes are still acknowledged.
     pub async fn shutdown(self, drain: Duration) {
-        self.drain();
-        sleep(drain).await;
+        // The checks read the disk. One that does not answer must not hold the task that bounds the shutdown.
+        let readiness = self.readiness.clone();
+        let announced = tokio::task::spawn_blocking(move || readiness.drain());
+        // Checks that panicked have been reported by the panic hook.
+        let _ = tokio::join!(timeout(ANNOUNCED_WITHIN, announced), sleep(drain));
         // Streams still deliver all envelopes that are committed by now.
         self.committer.streams_settled().await;
         if let Some(server) = self.server {

@@ -21,7 +21,8 @@ struct StrandLag(VecDeque<(SequenceId, i64)>);
 impl LagTracker {
     /// Records that this node holds `held` and that a peer claims `furthest`. Places that are declared void are not
     /// lacked: `voids` are the statements that this node keeps. Returns the number of envelopes that this node lacks,
-    /// and the seconds since the first claim of one of them; 0 if it lacks none.
+    /// and the seconds since the first claim of one of them; 0 if it lacks none. A claim counts as long as `furthest`
+    /// reaches it.
     pub(crate) fn note(
         &self,
         now_ns: i64,
@@ -46,12 +47,16 @@ impl LagTracker {
 
 impl StrandLag {
     fn note(&mut self, now_ns: i64, held: SequenceId, furthest: SequenceId) -> i64 {
+        // A peer that left, or lied, takes its claims along. The first of them covered the places before it as well.
+        let kept = self.0.partition_point(|(sequence, _)| *sequence <= furthest);
+        let since_ns = self.0.get(kept).map_or(now_ns, |(_, claimed_ns)| *claimed_ns);
+        self.0.truncate(kept);
         while self.0.front().is_some_and(|(sequence, _)| *sequence <= held) {
             self.0.pop_front();
         }
         let known = self.0.back().map_or(held, |(sequence, _)| *sequence);
         if furthest > known {
-            self.0.push_back((furthest, now_ns));
+            self.0.push_back((furthest, since_ns));
         }
         if self.0.len() > CLAIMS_MAX {
             let every_other = self.0.iter().copied().step_by(2).collect();
@@ -86,6 +91,19 @@ mod tests {
         assert_eq!(note(&mut lag, 60, 9, 9), 0);
         assert_eq!(note(&mut lag, 70, 9, 12), 0);
         assert_eq!(note(&mut lag, 65, 9, 12), 0, "a clock that goes back");
+    }
+
+    /// Played by a node that states a head which there is not, and leaves.
+    #[test]
+    fn what_no_peer_claims_any_more_is_no_lag() {
+        let mut lag = StrandLag::default();
+        assert_eq!(note(&mut lag, 10, 5, 7), 0);
+        assert_eq!(note(&mut lag, 20, 5, 1_000_000), 10);
+        assert_eq!(note(&mut lag, 30, 7, 1_000_000), 10, "8 was claimed with the last place");
+        assert_eq!(note(&mut lag, 40, 7, 9), 20, "so was 9, which another peer claims");
+        assert_eq!(note(&mut lag, 50, 7, 7), 0, "it lacks nothing");
+        assert_eq!(note(&mut lag, 60, 7, 8), 0, "it was claimed just now");
+        assert_eq!(note(&mut lag, 70, 7, 8), 10);
     }
 
     #[test]

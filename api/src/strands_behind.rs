@@ -205,6 +205,23 @@ mod tests {
         );
     }
 
+    /// Two nodes lie about the head of a strand, and leave the network.
+    #[test]
+    fn a_strand_is_behind_no_longer_than_two_peers_claim_more() {
+        let behind = StrandsBehind::default();
+        let note = |at: i64, claims: [u64; 3]| {
+            let [node, one, other] = claims;
+            let peers = [(200, node), (300, one), (400, other)];
+            let peers = peers.map(|(id, claim)| peer(id, &[(200, claim)]));
+            behind.note(at * SECOND, &own(5), &peers, &[], &[])
+        };
+        assert_eq!(note(0, [5, 1_000_000, 1_000_000]), None);
+        assert!(note(91, [5, 1_000_000, 1_000_000]).is_some());
+        assert_eq!(note(92, [5, 5, 5]), None);
+        assert_eq!(note(93, [6, 6, 6]), None, "the next envelope was claimed just now");
+        assert!(note(184, [6, 6, 6]).is_some());
+    }
+
     #[test]
     fn a_node_that_joins_is_behind_until_it_has_caught_up() {
         let behind = StrandsBehind::default();

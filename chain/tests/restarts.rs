@@ -7,6 +7,7 @@ use alloy::primitives::Bytes;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, IndexedEvent, PushSettings, Sink, SinkError,
+    WalkSettings,
 };
 use hawser_proto::SequenceId;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ struct Books(Mutex<Booked>);
 struct Booked {
     events: Vec<IndexedEvent>,
     position: Option<BlockRef>,
+    /// The position at which the reader came to the head first.
+    old_block: Option<BlockRef>,
     unlooked: Option<u64>,
 }
 
@@ -43,7 +46,14 @@ impl Sink for Books {
         booked.events.retain(|event| event.block.number < batch.from_block);
         booked.events.extend(batch.events.iter().cloned());
         booked.position = Some(batch.position);
+        if batch.is_at_head {
+            booked.old_block.get_or_insert(batch.position);
+        }
         Ok(())
+    }
+
+    fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(self.0.lock().old_block)
     }
 
     fn unlooked(&self) -> Result<Option<u64>, SinkError> {
@@ -79,9 +89,39 @@ impl Books {
 }
 
 fn read(chain: &TestBroadcaster, urls: &[String], books: &Arc<Books>) -> ChainReader {
+    read_in_pages(chain.walk(), urls, books)
+}
+
+fn read_in_pages(walk: WalkSettings, urls: &[String], books: &Arc<Books>) -> ChainReader {
     let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
-    let walk = vec![(chain.walk(), books.clone() as Arc<dyn Sink>)];
+    let walk = vec![(walk, books.clone() as Arc<dyn Sink>)];
     ChainReader::start(endpoints, PushSettings::default(), walk)
+}
+
+/// The new chain is longer than the old one, so that the reader finds other blocks in place of the last ones. It cannot
+/// know at which block they begin.
+#[tokio::test]
+async fn of_a_chain_that_was_started_anew_nothing_of_the_former_one_is_left() {
+    let walk = |chain: &TestBroadcaster| WalkSettings { page_blocks: 500, ..chain.walk() };
+    let mut former = TestBroadcaster::new(ChainBackend::Embedded).await;
+    former.send(1).await;
+    let head = former.mine(1).await;
+    let books = Arc::new(Books::default());
+    let reader = read_in_pages(walk(&former), &[former.url()], &books);
+    until("the head is reached", || books.0.lock().old_block.is_some()).await;
+    assert!(books.block() >= Some(head));
+    // More blocks than are read again after a reorganisation whose begin is not known.
+    let head = former.mine(1300).await;
+    until("the blocks are stored", || books.block() >= Some(head)).await;
+    reader.stop().await;
+    assert_eq!(books.payloads(), former.sent);
+
+    let mut anew = TestBroadcaster::new(ChainBackend::Embedded).await;
+    anew.send(2).await;
+    assert!(anew.mine(1400).await > head);
+    let reader = read_in_pages(walk(&anew), &[anew.url()], &books);
+    until("the events are those of the new chain", || books.payloads() == anew.sent).await;
+    reader.stop().await;
 }
 
 /// After a restart the reader does not remember the events of the last blocks. The endpoint that left one out shows it

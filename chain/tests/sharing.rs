@@ -320,6 +320,38 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
     shared.assert_logged_once(0..10).await;
 }
 
+/// The callers of one process turn to the other one before the payload is mined.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_that_another_process_is_sending_is_not_called_unsent() {
+    let shared = SharedPayer::start().await;
+    let first = shared.broadcaster().await;
+    send_until_done(&first, 0..1).await;
+    let wait_max = Duration::from_secs(3);
+    let hasty = BroadcastSettings { wait_max, ..shared.settings() };
+    let second = Broadcaster::start(hasty, key()).await.unwrap();
+    let provider = shared.pair.app.provider();
+    let ask = async |method: &'static str, parameters: Value| {
+        let asked = provider.raw_request(method.into(), parameters);
+        let _: Value = asked.await.unwrap();
+    };
+    ask("evm_setAutomine", json!([false])).await;
+    let held = first.clone();
+    let sending = tokio::spawn(async move { send_one(&held, 1, &payload(1)).await });
+    until("a node has it", async || shared.counts().await == (1, 2)).await;
+    // Redis may be too busy to answer the first calls.
+    until("its outcome is open", async || {
+        let told = second.group_message(group(1), payload(1)).await;
+        matches!(told, Err(BroadcastError::Open { hash: None, .. }))
+    })
+    .await;
+    ask("evm_setAutomine", json!([true])).await;
+    ask("evm_mine", json!([])).await;
+    let _ = sending.await.unwrap(); // it may have waited too long
+    send_until_done(&second, 1..2).await;
+    shared.assert_logged_once(0..2).await;
+    assert_eq!(shared.counts().await, (2, 2), "it is paid for once");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_emptied_or_restored_under_load_doubles_nothing() {
     let shared = SharedPayer::start().await;

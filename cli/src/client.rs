@@ -318,14 +318,15 @@ pub(crate) fn no_page_of_a_node(metrics: &str, status: u16) -> RunError {
     ))
 }
 
-/// Refuses an address of metrics that no server can have: one without a port.
+/// Refuses an address of metrics that no server can have: one without a port, or with a user, whose password an error
+/// would show.
 ///
 /// # Errors
 /// When the address is malformed.
 pub(crate) fn require_address(metrics: &str) -> Result<(), RunError> {
     let port = host_and_port(metrics).rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     match port {
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(_)) if !metrics.contains('@') => Ok(()),
         _ => {
             let shown = shown_address(metrics);
             Err(RunError::usage(format!("{shown:?} is not an address: write host:port")))
@@ -405,7 +406,8 @@ mod tests {
         }
         let other_scheme = connect("ftp://user:hunter2@host:1").await.err().unwrap();
         let no_port = require_address("http://user:hunter2@host/hunter2").unwrap_err();
-        for refused in [other_scheme, no_port] {
+        let with_user = require_address("http://user:hunter2@host:1").unwrap_err();
+        for refused in [other_scheme, no_port, with_user] {
             assert_eq!(refused.kind, RunErrorKind::Usage);
             assert!(!refused.text.contains("hunter2"), "{}", refused.text);
         }

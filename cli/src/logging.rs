@@ -25,6 +25,9 @@ use tracing_subscriber::reload;
 use crate::{clock, output};
 use line_counts::{LeftOutLines, LineCounts, LineDecision, WINDOW};
 
+/// The logger of the line about a panic, which no filter leaves out: it is the last one, and the process ends.
+const PANICS: &str = "hawser::panics";
+
 /// Starts logging to the error output. Must be called once. Returns the control of the log filter.
 pub(crate) fn install(config: LogSettings) -> LogControl {
     let level = LevelFilter::from_level(config.level);
@@ -74,7 +77,8 @@ fn filter(level: LevelFilter, changed: Option<&LogFilter>) -> EnvFilter {
         // Writing into memory cannot fail.
         let _ = write!(text, ",{logger}={level}");
     }
-    EnvFilter::new(text)
+    // The last of two levels for one logger counts.
+    EnvFilter::new(text + "," + PANICS + "=error")
 }
 
 /// Makes a panic in any thread or task end the process after it was logged: a node that lacks a part
@@ -86,7 +90,14 @@ pub(crate) fn abort_on_panic() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let backtrace = std::backtrace::Backtrace::capture();
         let cause = cause_of(panic);
-        tracing::error!(code = "panic", thread, place, %backtrace, "a part of the node panicked: {cause}");
+        tracing::error!(
+            target: PANICS,
+            code = "panic",
+            thread,
+            place,
+            %backtrace,
+            "a part of the node panicked: {cause}"
+        );
         std::process::abort();
     }));
 }
@@ -538,5 +549,26 @@ mod tests {
         let own = "hawser.logging.tests";
         let expected = [(1, own), (2, "hawser_net.session"), (2, own), (3, "quinn"), (4, own)];
         assert_eq!(shown, expected.map(|(step, logger)| (step, logger.to_owned())));
+    }
+
+    /// An operator has silenced all loggers, and forgets it before the process ends.
+    #[test]
+    fn a_panic_is_told_whatever_is_logged() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let changed = LogFilter::parse("off,hawser.panics=off").unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(LevelFilter::INFO, Some(&changed)))
+            .with_writer(move || writer.clone())
+            .event_format(JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!("silenced");
+            tracing::error!(target: PANICS, "told");
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let messages = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let messages: Vec<_> = messages.map(|line| line["message"].clone()).collect();
+        assert_eq!(messages, ["told"]);
     }
 }

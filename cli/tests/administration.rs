@@ -255,6 +255,29 @@ fn a_payment_that_may_be_under_way_is_not_made_a_second_time() {
     assert_eq!(again["result"]["balance"]["usd"], "50", "now it is meant: {again}");
 }
 
+/// A script ends a command that waits, and looks for its transaction before it repeats it.
+#[test]
+fn a_script_hears_of_a_transaction_before_it_is_mined() {
+    let chains = Chains::start();
+    let deposit = ["payer", "deposit", "--amount", "25", "--yes", "--json"];
+    let count = |block: &str| {
+        chains.rpc("eth_getTransactionCount", json!([chains.accounts[STRANGER], block]))
+    };
+    chains.rpc("evm_setAutomine", json!([false]));
+    let mut waiting = chains.command(STRANGER, &deposit);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the payment is under way", || count("pending") != count("latest"));
+    waiting.kill().unwrap();
+    let ended = waiting.wait_with_output().unwrap();
+    assert_eq!(stdout(&ended), "", "there is no result yet");
+    let told = stderr(&ended);
+    let lines = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let hashes: Vec<_> = lines.map(|line| line["transaction"].clone()).collect();
+    chains.rpc("evm_mine", json!([]));
+    let [hash] = hashes.as_slice() else { panic!("one transaction: {told}") };
+    assert_eq!(chains.rpc("eth_getTransactionReceipt", json!([hash]))["status"], "0x1", "{told}");
+}
+
 #[test]
 fn money_goes_in_waits_and_comes_out() {
     let chains = Chains::start();

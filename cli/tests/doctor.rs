@@ -1,6 +1,7 @@
 //! `hawser doctor` at the chains' WebSockets and at the node that answers, and settings without a start.
 
 use std::fs;
+use std::net::TcpListener;
 
 use serde_json::Value;
 
@@ -152,8 +153,8 @@ fn settings_of_a_gateway_are_checked_without_a_start() {
     assert!(!errors.contains("secret"), "{errors}");
 }
 
-/// Results and findings of the checks of the node's id, with the settings of this node.
-fn node_ids(of: &Single) -> Vec<(String, String)> {
+/// Results and findings of the checks of this name, with the settings of this node.
+fn checks(of: &Single, name: &str) -> Vec<(String, String)> {
     let (mut doctor, command) = (hawser(), of.command());
     doctor.args(["doctor", "--json"]).args(command.get_args().skip(1));
     doctor.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -161,8 +162,25 @@ fn node_ids(of: &Single) -> Vec<(String, String)> {
     let page: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |check: &Value, field: &str| check[field].as_str().unwrap().to_owned();
     let checks = page["checks"].as_array().unwrap().iter();
-    let of_id = checks.filter(|it| it["check"] == "node_id");
-    of_id.map(|it| (text(it, "result"), text(it, "found"))).collect()
+    let named = checks.filter(|it| it["check"] == name);
+    named.map(|it| (text(it, "result"), text(it, "found"))).collect()
+}
+
+fn node_ids(of: &Single) -> Vec<(String, String)> {
+    checks(of, "node_id")
+}
+
+/// A node whose disk does not answer takes connections, and answers none.
+#[test]
+fn a_process_that_does_not_answer_is_not_taken_for_none() {
+    let single = Single::new();
+    assert_eq!(checks(&single, "process")[0].0, "ok", "no node runs");
+    let listener = TcpListener::bind(("127.0.0.1", single.base + 1)).unwrap();
+    let found = checks(&single, "process");
+    let [(result, found)] = &found[..] else { panic!("{found:?}") };
+    assert!(result == "fail" && found.contains("does not answer"), "{found}");
+    assert!(node_ids(&single).is_empty(), "it states none");
+    drop(listener);
 }
 
 #[test]

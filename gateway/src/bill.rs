@@ -61,11 +61,11 @@ impl BillLine {
         !self.is_entered.load(Relaxed) && !self.is_kept.load(Relaxed)
     }
 
-    /// Returns the price and marks it as returned; `None` if it was returned before. The caller of this function
-    /// has to put it back into the budget. The swap is atomic, so tasks that end at the same time return a price
-    /// once.
+    /// Returns the price and marks it as returned; `None` if it was returned before, or if the envelope is in the usage
+    /// table. The caller of this function has to put it back into the budget. The swap is atomic, so tasks that end at
+    /// the same time return a price once.
     fn take_back(&self) -> Option<CallerCost> {
-        let is_taken = !self.is_given_back.swap(true, Relaxed);
+        let is_taken = !self.is_entered.load(Relaxed) && !self.is_given_back.swap(true, Relaxed);
         is_taken.then(|| {
             let CallerCost { congestion_max, .. } = self.take_congestion();
             CallerCost { congestion_max, ..self.price }
@@ -86,6 +86,11 @@ impl RequestBill {
     pub(crate) async fn give_back(&self, indexes: impl Iterator<Item = usize>) {
         let sum = sum_of(indexes.filter_map(|index| self.lines[index].take_back()));
         self.policies.give_back(&self.caller, sum, &self.admission).await;
+    }
+
+    /// Returns true if the envelope with this index is in the usage table: this request pays for it.
+    pub(crate) fn is_entered(&self, index: usize) -> bool {
+        self.lines[index].is_entered.load(Relaxed)
     }
 
     /// Returns what is held back for the congestion of the envelopes with these indexes to the budget, each at most
@@ -334,6 +339,21 @@ mod tests {
         drop(entries);
         assert!(take(&policies, 2).is_err(), "each goes back once");
         assert!(take(&policies, 1).is_ok());
+    }
+
+    /// The request took the payload for a repetition, and the attempt of the first request failed before it was joined.
+    #[test]
+    fn the_price_of_what_is_in_the_table_does_not_go_back() {
+        let policies = policies(1);
+        let bill = bill(&policies, 1);
+        let entry = BillEntry::new(&bill, 0);
+        assert!(!bill.is_entered(0));
+        entry.enter_on_chain();
+        assert!(bill.is_entered(0));
+        entry.give_back().now_or_never().unwrap();
+        assert!(take(&policies, 1).is_err());
+        drop((entry, bill));
+        assert!(take(&policies, 1).is_err());
     }
 
     /// A caller hangs up while envelopes are checked, or a check fails.

@@ -130,7 +130,9 @@ impl EnvelopeError {
                 ChainPublishError::Dropped { .. } => "IDENTITY_UPDATE",
                 ChainPublishError::NotSent(_) => "NOT_SENT",
                 ChainPublishError::NoChain => "NO_CHAIN",
-                ChainPublishError::Pending { .. } => "TRANSACTION_PENDING",
+                ChainPublishError::Pending { .. } | ChainPublishError::Open(_) => {
+                    "TRANSACTION_PENDING"
+                }
                 ChainPublishError::Unknown { .. } => "TRANSACTION_UNKNOWN",
                 ChainPublishError::NotShown { .. } => "NOT_SHOWN_YET",
                 ChainPublishError::Failed { .. } => "TRANSACTION_FAILED",
@@ -172,6 +174,7 @@ impl EnvelopeError {
                 }
                 ChainPublishError::NotSent(_) | ChainPublishError::NoChain => Code::Unavailable,
                 ChainPublishError::Pending { .. }
+                | ChainPublishError::Open(_)
                 | ChainPublishError::Unknown { .. }
                 | ChainPublishError::NotShown { .. } => Code::DeadlineExceeded,
                 ChainPublishError::Failed { .. } => Code::Aborted,

@@ -61,7 +61,8 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
             }
             Err(error) => {
                 tracing::debug!(node_id = %peer, ?addresses, %error, "no session with the peer");
-                net.note_not_reached(peer, &error);
+                // A peer need not answer over QUIC at the address of its URL.
+                net.note_not_reached(peer, &error, addresses.url.is_none());
                 if error.is_lasting() {
                     long_pause(rand::random())
                 } else {

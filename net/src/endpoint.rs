@@ -24,7 +24,7 @@ use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
-use crate::node_addresses::NodeAddresses;
+use crate::node_addresses::{NodeAddresses, unmapped};
 use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::private_peers::PrivatePeers;
 use crate::replica_sources::ReplicaSources;
@@ -166,7 +166,7 @@ impl Endpoint {
         let status = |(node, connection): (OriginatorId, Connection)| PeerStatus {
             node,
             transport: SessionTransport::Quic,
-            remote: connection.remote_address().to_string(),
+            remote: unmapped(connection.remote_address()).to_string(),
             rtt: connection.rtt(),
             refused_token: None,
         };
@@ -371,7 +371,7 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
 
 /// Handles one connection that a peer dialled: handshake, then session.
 async fn receive(net: Arc<NetState>, slot: UnprovenSlot, incoming: Incoming) {
-    let remote = incoming.remote_address();
+    let remote = unmapped(incoming.remote_address());
     match prove(&net, incoming, slot).await {
         Ok(proven) => net.run_session(proven).await,
         Err(error) => tracing::debug!(%remote, %error, "no session with the peer"),

@@ -1,7 +1,7 @@
 //! The addresses at which nodes of the registry are known, and hosts as bounds count them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hawser_engine::ports::Registry;
 use hawser_proto::OriginatorId;
@@ -13,6 +13,15 @@ const PER_NAME_MAX: usize = 4;
 
 /// Length of the prefix of an IPv6 site, in bits. The most that providers usually give to one customer (RFC 6177).
 const SITE_BITS: u32 = 48;
+
+/// Returns an address as logs and statuses show it. A socket for both versions of IP maps the IPv4 addresses of its
+/// peers into IPv6.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
 
 /// The addresses that count as those of one host: one of IPv4, an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +140,17 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
         assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+
+    #[test]
+    fn an_ipv4_address_looks_the_same_at_a_socket_for_both_versions() {
+        for (seen, shown) in [
+            ("[::ffff:192.0.2.7]:5050", "192.0.2.7:5050"),
+            ("192.0.2.7:5050", "192.0.2.7:5050"),
+            ("[2001:db8::7]:5050", "[2001:db8::7]:5050"),
+        ] {
+            assert_eq!(unmapped(seen.parse().unwrap()).to_string(), shown);
+        }
     }
 
     #[test]

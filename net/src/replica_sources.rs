@@ -13,7 +13,14 @@ pub(crate) struct ReplicaSources {
 const URLS_MAX: usize = 64;
 
 impl ReplicaSources {
-    pub(crate) fn new(mut urls: Vec<String>) -> Self {
+    /// Takes each URL once. Otherwise one server would be two sources that vouch for each other.
+    pub(crate) fn new(named: Vec<String>) -> Self {
+        let mut urls: Vec<String> = Vec::new();
+        for url in named {
+            if !urls.iter().any(|it| without_slash(it) == without_slash(&url)) {
+                urls.push(url);
+            }
+        }
         urls.truncate(URLS_MAX);
         Self { urls }
     }
@@ -93,5 +100,14 @@ mod tests {
             "the registry may have it for a node that is followed"
         );
         assert_eq!(ReplicaSources::new(Vec::new()).all(&registry(true)), None);
+    }
+
+    #[test]
+    fn a_url_that_is_named_twice_is_one_source() {
+        let named = ["http://b:1", "http://a:1", "http://b:1/", "http://a:1"];
+        let observed = ReplicaSources::new(named.map(str::to_owned).to_vec());
+        let all = observed.all(&registry(true)).unwrap();
+        let urls: Vec<_> = all.iter().map(|(_, url)| url.as_str()).collect();
+        assert_eq!(urls, ["http://b:1", "http://a:1"]);
     }
 }

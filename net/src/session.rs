@@ -25,7 +25,7 @@ use crate::empty_frames::{EmptyFrameAllowance, EmptyFrames};
 use crate::failures::FailureLog;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
-use crate::node_addresses::NodeAddresses;
+use crate::node_addresses::{NodeAddresses, unmapped};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
 use crate::private_peers::PrivatePeers;
@@ -65,11 +65,18 @@ impl NetState {
     }
 
     /// Records an attempt to reach a peer that ended without a session. A peer that this node does not dial is not
-    /// silent.
-    pub(crate) fn note_not_reached(&self, peer: OriginatorId, why: &SessionError) {
+    /// silent, unless it is dialled at another address. `is_registered` says that the peer's record names the address.
+    pub(crate) fn note_not_reached(
+        &self,
+        peer: OriginatorId,
+        why: &SessionError,
+        is_registered: bool,
+    ) {
         self.failures.not_reached(peer, why);
-        if let SessionError::NotDialled(_) = why {
-            self.replication.note_not_dialled(peer);
+        match why {
+            SessionError::NotDialled(_) => self.replication.note_not_dialled(peer),
+            _ if is_registered => self.replication.note_dialled(peer),
+            _ => {}
         }
     }
 
@@ -95,7 +102,8 @@ impl NetState {
             }
         };
         self.counters.sessions.inc();
-        tracing::info!(node_id = %peer, remote = %connection.remote_address(), "peer connected");
+        let remote = unmapped(connection.remote_address());
+        tracing::info!(node_id = %peer, %remote, "peer connected");
         let mut session = QuicSession::new(self, proven, link);
         let error = match session.run().await {
             Ok(never) => match never {},
@@ -122,7 +130,8 @@ impl NetState {
     /// refusal.
     pub(crate) fn close(&self, connection: &Connection, error: &SessionError) {
         if let SessionError::Peer(reason) = error {
-            tracing::warn!(remote = %connection.remote_address(), %reason, "peer refused");
+            let remote = unmapped(connection.remote_address());
+            tracing::warn!(%remote, %reason, "peer refused");
         }
         self.close_stranger(connection, error);
     }

@@ -27,6 +27,8 @@ const PATH_LEN_BYTES_MAX: usize = 100;
 pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 /// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
 const LINE_MAX: Duration = Duration::from_secs(5);
+/// The time limit for the reply to a request that takes no work. A guess: a node replies at once unless it hangs.
+const REPLY_MAX: Duration = Duration::from_secs(30);
 /// The longest time for which an order about log lines or peers lasts. A guess: an operator looks for one fault. A
 /// forgotten filter would fill the disk of the logs, and a forgotten order would leave a peer's strand to relays.
 pub const ORDER_LASTS_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -77,6 +79,14 @@ pub enum AdminRequest {
     LogLevel(LogRequest),
     /// Shows or changes which peers the node keeps apart from.
     Apart(PartitionRequest),
+}
+
+impl AdminRequest {
+    /// Returns true for a request that takes no work. It waits for no other one, and its reply comes at once.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        matches!(self, Self::LogLevel(_) | Self::Apart(_))
+    }
 }
 
 /// A request about peers that the node keeps apart from. The reply lists them.
@@ -258,15 +268,36 @@ pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunE
 /// `None` if no node listens there.
 ///
 /// # Errors
-/// Fails with the node's error text, or when the connection fails. A node stops the work when the
-/// connection of its command closes.
+/// Fails with the node's error text, when the connection fails, or when the node does not reply to a light request. A
+/// node stops the work when the connection of its command closes.
 pub fn ask(
     data_dir: &Path,
     request: &AdminRequest,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Value>, RunError> {
+    ask_within(REPLY_MAX, data_dir, request, progress)
+}
+
+/// Asks as [`ask`] does. `reply_max` is the time limit for the reply to a light request.
+fn ask_within(
+    reply_max: Duration,
+    data_dir: &Path,
+    request: &AdminRequest,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<Value>, RunError> {
     let Some(mut stream) = connect(data_dir, "node")? else { return Ok(None) };
-    let lost = |error: io::Error| RunError::failed(format!("the node does not answer: {error}"));
+    let lost = |error: io::Error| {
+        let why = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("no reply within {} s", reply_max.as_secs_f32())
+            }
+            _ => error.to_string(),
+        };
+        RunError::failed(format!("the node does not answer: {why}"))
+    };
+    if request.is_light() {
+        stream.set_read_timeout(Some(reply_max)).map_err(lost)?;
+    }
     write_line(&mut stream, request).map_err(lost)?;
     let mut lines = BufReader::new(stream);
     loop {
@@ -312,4 +343,27 @@ pub fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result
     let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
     line.push(b'\n');
     stream.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A node that waits for its disk, or was stopped by SIGSTOP, takes connections all the same.
+    #[test]
+    fn a_node_that_hangs_holds_no_light_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        for request in
+            [AdminRequest::LogLevel(LogRequest::Show), AdminRequest::Apart(PartitionRequest::Show)]
+        {
+            let limit = Duration::from_millis(20);
+            let error = ask_within(limit, folder.path(), &request, &mut |_| {}).unwrap_err();
+            assert_eq!(error.kind, RunErrorKind::Failed);
+            assert_eq!(error.text, "the node does not answer: no reply within 0.02 s");
+        }
+        drop(listener);
+    }
 }

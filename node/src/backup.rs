@@ -105,7 +105,7 @@ pub fn create(
 /// failure to write the record is logged.
 pub fn note_answer(data_dir: &Path, place: &str, silence: Option<&BackupError>) {
     let noted = match silence {
-        None => backup_notes::note_reached(data_dir, place),
+        None => backup_notes::note_reached(data_dir, place, now_unix_s()),
         Some(error) => {
             let note =
                 backup_notes::note_unreachable(data_dir, place, &error.to_string(), now_unix_s());

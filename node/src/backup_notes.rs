@@ -24,6 +24,9 @@ const MADE: &str = "last-backup.json";
 const VERIFIED: &str = "last-backup-check.json";
 /// The name of the file about a destination that does not answer.
 const UNREACHABLE: &str = "backup-place-unreachable.json";
+/// The time after the last attempt at which another destination's answer removes a record. A guess: a destination that
+/// is still in use is asked every night.
+const UNUSED_AFTER_S: u64 = 2 * 86_400;
 /// The longest error text in a record, in characters. A guess: a line or two.
 const ERROR_CHARS_MAX: usize = 400;
 /// The longest record that is read, in bytes. A guess: records have some hundred, but the name of a folder may be long.
@@ -118,14 +121,18 @@ pub(crate) fn note_unreachable(
     Ok(note)
 }
 
-/// Removes the record if this destination has answered. A record of another destination is kept.
+/// Removes the record if this destination has answered. A record of another destination is kept as long as that one is
+/// still asked.
 ///
 /// # Errors
 /// Error of the operating system.
-pub(crate) fn note_reached(data_dir: &Path, place: &str) -> io::Result<()> {
+pub(crate) fn note_reached(data_dir: &Path, place: &str, now_unix_s: u64) -> io::Result<()> {
+    let is_used = |note: &UnreachableNote| {
+        note.place != place && now_unix_s.saturating_sub(note.tried_unix_s) < UNUSED_AFTER_S
+    };
     match unreachable(data_dir) {
         Ok(None) => Ok(()),
-        Ok(Some(note)) if note.place != place => Ok(()),
+        Ok(Some(note)) if is_used(&note) => Ok(()),
         Ok(Some(_)) | Err(_) => match std::fs::remove_file(data_dir.join(UNREACHABLE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -318,18 +325,24 @@ mod tests {
         assert_eq!(silent("s3://a/b", 5).unwrap().attempts, 1);
         let again = silent("s3://a/b", 9).unwrap();
         assert_eq!((again.since_unix_s, again.tried_unix_s, again.attempts), (5, 9, 2));
-        note_reached(folder.path(), "s3://other/b").unwrap();
+        let reached = |place: &str, now| note_reached(folder.path(), place, now).unwrap();
+        reached("s3://other/b", 10);
         assert_eq!(notes.backups().unreachable.unwrap().place, "s3://a/b");
         assert_eq!(notes.backups().verified, None, "it is no check");
-        note_reached(folder.path(), "s3://a/b").unwrap();
+        reached("s3://a/b", 11);
         assert_eq!(notes.backups(), BackupNotes::default());
-        note_reached(folder.path(), "s3://a/b").unwrap();
+        reached("s3://a/b", 12);
         assert_eq!(silent("s3://a/b", 20).unwrap().since_unix_s, 20);
         // Another destination starts a new record, and so does an unreadable one.
         assert_eq!(silent("/mnt", 21).unwrap().attempts, 1);
         std::fs::write(folder.path().join(UNREACHABLE), "{").unwrap();
         assert!(notes.backups().fault.unwrap().starts_with(UNREACHABLE));
         assert_eq!(silent("/mnt", 22).unwrap().attempts, 1);
+        // The operator has moved the backups: nothing asks the earlier destination any more.
+        reached("s3://other/b", 22 + UNUSED_AFTER_S - 1);
+        assert!(notes.backups().unreachable.is_some());
+        reached("s3://other/b", 22 + UNUSED_AFTER_S);
+        assert_eq!(notes.backups(), BackupNotes::default());
     }
 
     #[test]

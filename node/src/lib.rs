@@ -11,8 +11,9 @@
 //! - [`bucket`]: an S3 bucket as a backup destination; [`web`]: a web server as a source of snapshots; `requests`:
 //!   waiting for the responses of both; `clock`: the time of this machine;
 //! - [`restore`]: the questions of a node in quarantine to its operator;
-//! - [`error`]: the error of a run or a command; [`MetricsFormat`]: the format of metrics that a scraper asks for, also
-//!   of watchers; [`CheckedChannel`], [`node_connector`]: calls and connections to nodes that are not trusted.
+//! - [`error`]: the error of a run or a command; [`pages`]: the listener of an operators' port, and [`MetricsFormat`]:
+//!   the formats of its metrics, both for watchers, too; [`CheckedChannel`], [`node_connector`]: calls and connections
+//!   to nodes that are not trusted.
 //!
 //! Invariant: this crate has no rules about envelopes. Invariant: it does not know the command line and prints nothing;
 //! the `hawser` program in `hawser-cli` does.
@@ -36,4 +37,4 @@ pub mod settings;
 pub mod web;
 
 pub use hawser_gateway::node_connector;
-pub use hawser_serve::{CheckedChannel, MetricsFormat};
+pub use hawser_serve::{CheckedChannel, MetricsFormat, pages};

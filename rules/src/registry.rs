@@ -63,6 +63,12 @@ impl Registry {
         self.nodes.keys().chain(self.unusable.keys()).copied()
     }
 
+    /// Returns true if the registry has this node, canonical or not, and also without a valid key.
+    #[must_use]
+    pub fn is_registered(&self, id: OriginatorId) -> bool {
+        self.nodes.contains_key(&id) || self.unusable.contains_key(&id)
+    }
+
     /// Iterates over the nodes without a valid key, each with true if it is canonical.
     pub fn unusable(&self) -> impl Iterator<Item = (OriginatorId, bool)> {
         self.unusable.iter().map(|(id, is_canonical)| (*id, *is_canonical))

@@ -20,7 +20,7 @@ const KEPT: usize = 4096;
 /// within two seconds.
 const COSIGNED_AMONG: usize = 16;
 /// Number of new checkpoints between two searches for old ones. A guess: a search visits all checkpoints that are
-/// kept.
+/// kept. The first one after a start searches, too: otherwise a process that ends before so many would remove none.
 const LOOK_EVERY: u64 = 1024;
 
 /// Rows of a node and strand that are passed over, at most. A guess: the rows of two blocks.
@@ -66,11 +66,10 @@ impl Store {
             debug_assert!(bytes.len() <= CODEC_LEN_BYTES_MAX, "its lists are bounded");
             batch.put_cf(family, key.encode(), bytes);
             let count = written.entry((of.originator, of.node)).or_insert(0_u64);
+            let is_due = count.is_multiple_of(LOOK_EVERY);
             *count += 1;
             // If a row cannot be read, the old ones stay: a new checkpoint must not depend on them.
-            if count.is_multiple_of(LOOK_EVERY)
-                && let Ok(Some(oldest)) = database.oldest_kept(key)
-            {
+            if is_due && let Ok(Some(oldest)) = database.oldest_kept(key) {
                 let from = CheckpointKey { size: 0, ..key };
                 batch.delete_range_cf(family, from.encode(), oldest.encode());
             }
@@ -351,6 +350,21 @@ mod tests {
             newest(damaged),
             ReadableCheckpoint { newest: of(damaged, 4), passed_over: None }
         );
+    }
+
+    /// Each process may end before it has written as many as are between two searches.
+    #[test]
+    fn old_checkpoints_go_with_the_first_one_after_a_start() {
+        let store = store();
+        let (node, kept) = (OriginatorId(200), u64::try_from(KEPT).unwrap());
+        let key = |size| CheckpointKey { originator: node, node, size }.encode();
+        for size in 1..=2 * kept {
+            store.put_raw_row(Family::Checkpoint, &key(size), b"of an earlier run");
+        }
+        store.put_checkpoint(&checkpoint(node, 2 * kept + 1)).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.checkpoint(node, node, kept), Ok(None), "they are gone");
+        assert!(snapshot.checkpoint(node, node, kept + 1).is_err(), "the others are there");
     }
 
     #[test]

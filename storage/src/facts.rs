@@ -177,7 +177,8 @@ impl<'a, F: Fact> FactBatch<'a, F> {
     }
 
     /// Writes all rows, and returns when they are durable. Then removes the oldest records of classes that have too
-    /// many, and those that strangers submitted if all nodes together have too many.
+    /// many, and those that strangers submitted if all nodes together have too many. If that fails, the rows are there
+    /// all the same, and the next write removes the others.
     ///
     /// # Errors
     /// When the database fails: the rows are not there, and do not count.
@@ -193,10 +194,12 @@ impl<'a, F: Fact> FactBatch<'a, F> {
             index.add((fact.accused(), fact.class()), len_bytes);
         }
         drop(index);
-        for about in grown.into_keys() {
-            database.make_room(now_ns, about, kept)?;
+        let mut grown = grown.into_keys();
+        let made = grown.try_for_each(|about| database.make_room(now_ns, about, kept));
+        if let Err(error) = made.and_then(|()| database.make_submitted_room(now_ns, kept)) {
+            tracing::warn!(piece = F::RECORD, %error, "old claims against nodes cannot be removed now");
         }
-        database.make_submitted_room(now_ns, kept)
+        Ok(())
     }
 }
 

@@ -11,10 +11,10 @@ use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::cursor::{CursorKey, encode_position};
+use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_position, is_reached};
 use crate::keys::ledger::{LedgerEntry, LedgerKey, LedgerKind};
 use crate::keys::meta::MetaKey;
-use crate::raw_rows::current_ledger_entry_of;
+use crate::raw_rows::{current_ledger_entry_of, stored};
 use crate::store::Store;
 
 impl Store {
@@ -22,7 +22,8 @@ impl Store {
     /// write. Returns when it is durable.
     ///
     /// The caller decides about repeats and balances; storage checks neither. If it reverses an entry of a block behind
-    /// the position, no balance is known until [`note_payers_read`](Self::note_payers_read): that block is read again.
+    /// the position, no balance is known until a later position has reached that block, which is read again, or until
+    /// [`note_payers_read`](Self::note_payers_read).
     ///
     /// # Errors
     /// When the ledger cannot be read. After [`CommitError::Write`] the store is poisoned.
@@ -47,27 +48,34 @@ impl Store {
         self.database().drop_ledger()
     }
 
-    /// Records once that the reader of payer events has come to the head of its chain. Until then the ledger lacks an
-    /// unknown part of the deposits and withdrawals. Returns when it is durable.
+    /// Records that the reader of payer events has come to the head of its chain, unless that is recorded and the
+    /// reader is as far as then. Until then the ledger lacks an unknown part of the deposits and withdrawals. Returns
+    /// when it is durable.
     ///
     /// # Errors
     /// The errors of [`record_ledger`](Self::record_ledger).
     pub fn note_payers_read(&self, position: ChainPosition) -> Result<(), CommitError> {
-        self.note_read(CursorKey::PAYERS_READ, position)
+        self.note_read(CursorKey::PAYERS_READ, CursorKey::LEDGER, position)
     }
 
-    /// Records once that the reader of payer reports has come to the head of its chain. Until then usage that the
-    /// ledger has settled may count as unsettled. Returns when it is durable.
+    /// Records that the reader of payer reports has come to the head of its chain, unless that is recorded and the
+    /// reader is as far as then. Until then usage that the ledger has settled may count as unsettled. Returns when it
+    /// is durable.
     ///
     /// # Errors
     /// The errors of [`record_ledger`](Self::record_ledger).
     pub fn note_payer_reports_read(&self, position: ChainPosition) -> Result<(), CommitError> {
-        self.note_read(CursorKey::REPORTS_READ, position)
+        self.note_read(CursorKey::REPORTS_READ, CursorKey::PAYER_REPORTS, position)
     }
 
-    /// Records a position, unless one is there.
-    fn note_read(&self, key: CursorKey, position: ChainPosition) -> Result<(), CommitError> {
-        if self.snapshot().has_read(key)? {
+    /// Records the position of a reader as its note, unless it has reached that of its note.
+    fn note_read(
+        &self,
+        key: CursorKey,
+        reader: CursorKey,
+        position: ChainPosition,
+    ) -> Result<(), CommitError> {
+        if self.snapshot().has_read(key, reader)? {
             return Ok(());
         }
         let database = self.database();
@@ -105,18 +113,42 @@ impl Database {
         if let Some(position) = position {
             let family = self.family(CursorKey::FAMILY);
             batch.put_cf(family, CursorKey::LEDGER.encode(), encode_position(position));
-            // The chain may still have the event, such as a withdrawal that has been paid out.
-            let is_behind = |(_, entry): &(PayerAddress, LedgerEntry)| {
-                entry.kind == LedgerKind::Reversal && entry.block > position.block
-            };
-            if entries.iter().any(is_behind) {
-                batch.delete_cf(family, CursorKey::PAYERS_READ.encode());
+            // The chain may still have the events, such as a withdrawal that has been paid out.
+            let entries = entries.iter().map(|(_, entry)| entry);
+            let reversed = entries.filter(|entry| entry.kind == LedgerKind::Reversal);
+            let last = reversed.map(|entry| entry.block).max();
+            let (key, reader) = (CursorKey::PAYERS_READ, CursorKey::LEDGER);
+            if let Some(note) = self.moved_note(key, reader, position, last)? {
+                batch.put_cf(family, key.encode(), encode_position(note));
             }
         }
         if batch.is_empty() {
             return Ok(());
         }
         self.write_durable(batch)
+    }
+
+    /// Returns the note of a reader as it is with a new position; `None` if it stays. `last_taken_back` is the last
+    /// block of the events that the reader takes back: if that is behind the position, balances are not known before
+    /// the reader has been there again. Otherwise those that are known stay known.
+    pub(crate) fn moved_note(
+        &self,
+        key: CursorKey,
+        reader: CursorKey,
+        position: ChainPosition,
+        last_taken_back: Option<u64>,
+    ) -> Result<Option<ChainPosition>, ReadError> {
+        let Some(note) = stored(&self.db, key, decode_position)? else { return Ok(None) };
+        let is_known = is_reached(note, stored(&self.db, reader, decode_position)?);
+        let moved = match (last_taken_back.filter(|block| *block > position.block), is_known) {
+            (Some(back), true) => ChainPosition { block: back, hash: HASH_UNKNOWN },
+            (Some(back), false) => {
+                ChainPosition { block: back.max(note.block), hash: HASH_UNKNOWN }
+            }
+            (None, true) if position.block < note.block => position,
+            (None, _) => note,
+        };
+        Ok((moved != note).then_some(moved))
     }
 
     /// Removes all entries, the position of their reader and the notes of what it has read, in one synced write.
@@ -206,11 +238,33 @@ mod tests {
         store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
         store.record_ledger(&[], Some(at(2))).unwrap();
         assert!(knows(), "the ledger is as before");
-        store.record_ledger(&[(payer, reversed)], Some(at(4))).unwrap();
-        assert!(!knows(), "the block of the withdrawal comes next");
-        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
-        assert!(!knows(), "others may follow");
-        store.note_payers_read(at(6)).unwrap();
-        assert!(knows());
+        store.record_ledger(&[(payer, reversed)], Some(at(3))).unwrap();
+        assert!(!knows(), "the block of the withdrawal follows");
+        for block in [4, 2, 4] {
+            store.record_ledger(&[], Some(at(block))).unwrap();
+            assert!(!knows(), "it still follows");
+        }
+        store.record_ledger(&[(payer, withdrawn)], Some(at(5))).unwrap();
+        assert!(knows(), "the ledger is as far again, whatever the head is");
+    }
+
+    /// A development chain may be started anew, and then has fewer blocks.
+    #[test]
+    fn balances_are_known_at_the_head_of_a_chain_that_ends_before_the_reversed_entries() {
+        let store = store();
+        let (payer, at) = (Address([7; 20]), |block| ChainPosition { block, hash: [5; 32] });
+        let entry = |kind, picodollars| LedgerEntry {
+            event: LedgerEventId([1; 32]),
+            block: 500,
+            kind,
+            picodollars: PicoDollarChange(picodollars),
+        };
+        store.record_ledger(&[(payer, entry(LedgerKind::Deposit, 7))], Some(at(500))).unwrap();
+        store.note_payers_read(at(500)).unwrap();
+        store.note_payer_reports_read(at(500)).unwrap();
+        store.record_ledger(&[(payer, entry(LedgerKind::Reversal, -7))], Some(at(3))).unwrap();
+        assert!(!store.snapshot().knows_balances().unwrap());
+        store.note_payers_read(at(3)).unwrap();
+        assert!(store.snapshot().knows_balances().unwrap());
     }
 }

@@ -215,11 +215,15 @@ impl Snapshot<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use bytes::Bytes;
     use hawser_proto::{EnvelopeId, SequenceId};
 
     use super::*;
     use crate::testing::store;
+    use crate::write_fault::WriteFault;
 
     const ACCUSED: OriginatorId = OriginatorId(200);
 
@@ -245,6 +249,20 @@ mod tests {
             assert!(store.record_evidence(1, &[piece(1), piece(2)]).is_err());
         }
         assert!(store.evidence_counts().is_empty());
+    }
+
+    /// The removal of older claims is another write. The caller logs, counts and reports only what it is told of.
+    #[test]
+    fn evidence_that_is_stored_is_returned_though_older_claims_cannot_be_removed() {
+        let store = store();
+        let claim = |place| Evidence { misbehavior: Misbehavior::TimeAhead, ..piece(place) };
+        let claims: Vec<_> = (1..=10_001).map(claim).collect();
+        let writes = AtomicU32::new(0);
+        let second =
+            move || (writes.fetch_add(1, Ordering::Relaxed) == 1).then_some(WriteFault::Lost);
+        store.set_write_faults(Some(Arc::new(second)));
+        assert_eq!(store.record_evidence(1, &claims).unwrap().len(), claims.len());
+        assert!(store.is_poisoned(), "the second write has failed");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::database::{Database, LastingParts};
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::cursor::{CursorKey, encode_position};
+use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_position};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
@@ -83,7 +83,8 @@ impl Store {
 
     /// Replaces the recorded events of `from_block` and later blocks with `events`, and records the position of the
     /// chain reader, as one write. Returns when it is durable. If that removes events of blocks behind the position, no
-    /// balance is known until [`note_payer_reports_read`](Self::note_payer_reports_read): those blocks are read again.
+    /// balance is known until a later position has reached the last of those blocks, which are read again, or until
+    /// [`note_payer_reports_read`](Self::note_payer_reports_read).
     ///
     /// # Errors
     /// After [`CommitError::Write`] the store is poisoned.
@@ -127,8 +128,11 @@ impl Database {
         let cursors = self.family(CursorKey::FAMILY);
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
         // Usage that the ledger has settled counts as unsettled until they are there again.
-        if self.has_report_events_behind(position.block)? {
-            batch.delete_cf(cursors, CursorKey::REPORTS_READ.encode());
+        let (note_key, reader) = (CursorKey::REPORTS_READ, CursorKey::PAYER_REPORTS);
+        if let Some(note) =
+            self.moved_note(note_key, reader, position, self.last_report_block()?)?
+        {
+            batch.put_cf(cursors, note_key.encode(), encode_position(note));
         }
         if !only_adds {
             report_version.lock().begin();
@@ -141,13 +145,15 @@ impl Database {
         written
     }
 
-    /// Returns true if there are rows of later blocks than this one.
-    fn has_report_events_behind(&self, block: u64) -> Result<bool, ReadError> {
-        let Some(block) = block.checked_add(1) else { return Ok(false) };
+    /// Returns the block of the last row; `None` if there are no rows.
+    fn last_report_block(&self) -> Result<Option<u64>, ReadError> {
         let mut rows = self.db.raw_iterator_cf(self.family(PayerReportKey::FAMILY));
-        rows.seek(PayerReportKey { block, log_index: 0 }.encode());
+        rows.seek_to_last();
         rows.status().map_err(DatabaseError::from)?;
-        Ok(rows.valid())
+        let Some(key) = rows.key() else { return Ok(None) };
+        let last = PayerReportKey::decode(key);
+        let last = last.ok_or_else(|| ReadError::corrupt(PayerReportKey::FAMILY, key))?;
+        Ok(Some(last.block))
     }
 
     /// Returns true if the rows of `from_block` and later blocks are a prefix of `events`, so that writing these
@@ -171,6 +177,15 @@ impl Database {
 }
 
 impl Snapshot<'_> {
+    /// Returns the position at which the reader of payer reports came to the head of its chain; `None` as for
+    /// [`Self::payers_read`].
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payer_reports_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        Ok(self.row(CursorKey::REPORTS_READ, decode_position)?.filter(|it| it.hash != HASH_UNKNOWN))
+    }
+
     /// Calls `each` with the events from a key on, in the order of the chain.
     fn each_report_event(
         &self,
@@ -388,10 +403,11 @@ mod tests {
         store.record_payer_reports(8, &late, at(9)).unwrap();
         store.record_payer_reports(2, &early, at(7)).unwrap();
         assert!(!knows(), "the block of the last settlement comes next");
-        store.record_payer_reports(8, &late, at(9)).unwrap();
-        assert!(!knows(), "others may follow");
-        store.note_payer_reports_read(at(9)).unwrap();
-        assert!(knows());
+        store.record_payer_reports(6, &[], at(6)).unwrap();
+        store.record_payer_reports(7, &[], at(7)).unwrap();
+        assert!(!knows(), "it still follows");
+        store.record_payer_reports(8, &late, at(8)).unwrap();
+        assert!(knows(), "the events are there again, whatever the head is");
     }
 
     /// Played by a disk whose sync hangs, while any caller may ask for what the events say.

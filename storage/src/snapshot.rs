@@ -14,7 +14,7 @@ use crate::database::Database;
 use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
-use crate::keys::cursor::{CursorKey, CursorName, decode_position};
+use crate::keys::cursor::{CursorKey, CursorName, HASH_UNKNOWN, decode_position, is_reached};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
@@ -521,18 +521,30 @@ impl Snapshot<'_> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
-    /// Returns true if the readers of payer events and of payer reports have been at the head of their chain. Before,
-    /// an unknown part of the deposits is not in the ledger, or settled usage counts as unsettled.
+    /// Returns the position at which the reader of payer events came to the head of its chain; `None` before, and after
+    /// it has taken back events of later blocks.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn payers_read(&self) -> Result<Option<ChainPosition>, ReadError> {
+        Ok(self.row(CursorKey::PAYERS_READ, decode_position)?.filter(|it| it.hash != HASH_UNKNOWN))
+    }
+
+    /// Returns true if the readers of payer events and of payer reports have been at the head of their chain, and are
+    /// not behind blocks whose events they have taken back since. Otherwise an unknown part of the deposits is not in
+    /// the ledger, or settled usage counts as unsettled.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn knows_balances(&self) -> Result<bool, ReadError> {
-        Ok(self.has_read(CursorKey::PAYERS_READ)? && self.has_read(CursorKey::REPORTS_READ)?)
+        Ok(self.has_read(CursorKey::PAYERS_READ, CursorKey::LEDGER)?
+            && self.has_read(CursorKey::REPORTS_READ, CursorKey::PAYER_REPORTS)?)
     }
 
-    /// Returns true if the position at which a reader came to the head of its chain is recorded.
-    pub(crate) fn has_read(&self, key: CursorKey) -> Result<bool, ReadError> {
-        Ok(self.row(key, decode_position)?.is_some())
+    /// Returns true if a reader has reached the position of its note.
+    pub(crate) fn has_read(&self, note: CursorKey, reader: CursorKey) -> Result<bool, ReadError> {
+        let Some(note) = self.row(note, decode_position)? else { return Ok(false) };
+        Ok(is_reached(note, self.row(reader, decode_position)?))
     }
 
     /// Opens an iterator over one family. It is at no row until it seeks.

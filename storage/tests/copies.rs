@@ -1,13 +1,18 @@
 //! Copies of the log for new nodes: several threads write chunks, and the manifest lists them in the order of the
 //! strand.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use hawser_storage::{
-    BootstrapError, BootstrapManifestError, BootstrapReport, Bootstraps, Change, FolderObjects,
-    LogEntry, Objects, Store,
+    BootstrapError, BootstrapManifestError, BootstrapReport, Bootstraps, Change,
+    DiskReserveSettings, FolderObjects, LogEntry, Objects, Store,
 };
 
 use crate::support::*;
@@ -83,6 +88,105 @@ fn a_chunk_that_cannot_be_written_ends_the_copy_with_its_error() {
     assert_eq!(copies.names().unwrap(), [made.name], "the earlier copy stays, and no part is one");
     fs::remove_dir(&path).unwrap();
     assert_eq!(copy(&store, &to, 3, usize::MAX).unwrap().chunks_new, 1);
+}
+
+/// Returns the names of all whole chunks of a place.
+fn chunks_of(to: &Arc<dyn Objects>) -> BTreeSet<String> {
+    let all = to.list("chunks").unwrap().into_iter().map(|it| it.name);
+    all.filter(|name| !name.ends_with(".part")).collect()
+}
+
+/// Returns the names of the chunks that a copy lists.
+fn listed(report: &BootstrapReport) -> BTreeSet<String> {
+    let chunks = report.manifest.strands.iter().flat_map(|strand| &strand.chunks);
+    let hashes = chunks.map(|chunk| chunk.hash.to_string());
+    hashes.map(|hash| format!("chunks/{}/{hash}", &hash[..2])).collect()
+}
+
+/// Opens a store in a folder, on whose disk `free` bytes are free. Nothing is written below 1000.
+fn store_with_room(root: &Path, free: &Arc<AtomicU64>) -> Store {
+    let store = Store::open(&settings(&root.join("data"))).unwrap();
+    let seen = Arc::clone(free);
+    let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1000, free_bytes });
+    store
+}
+
+/// Otherwise they would keep the node from writing, although it had room before the copy.
+#[test]
+fn a_copy_that_stops_at_the_watermark_removes_the_chunks_that_it_has_added() {
+    let root = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(&root.path().join("copies")));
+    let free = Arc::new(AtomicU64::new(2000));
+    let store = store_with_room(root.path(), &free);
+    append_long(&store, 1..=2);
+    let earlier = copy(&store, &to, 1, usize::MAX).unwrap();
+    append_long(&store, 3..=5);
+    let mut read = 0;
+    let refused = store.create_bootstrap(to.clone(), 2, &mut |_| {
+        read += 1;
+        if read == 4 {
+            free.store(999, Ordering::SeqCst);
+        }
+        ControlFlow::Continue(())
+    });
+    let Err(error @ BootstrapError::NoRoom { .. }) = &refused else { panic!("{refused:?}") };
+    assert!(!error.to_string().contains("stay"), "{error}");
+    assert_eq!(read, 4, "two chunks of the earlier copy, and two that this one has added");
+    assert_eq!(chunks_of(&to), listed(&earlier));
+    free.store(2000, Ordering::SeqCst);
+    let later = copy(&store, &to, 3, usize::MAX).unwrap();
+    assert_eq!(later.chunks_new, 3);
+    assert_eq!(chunks_of(&to), listed(&later));
+}
+
+/// Nodes of one machine may make copies in one folder, and the chunks of a strand are the same.
+#[test]
+fn a_copy_that_stops_at_the_watermark_keeps_the_chunks_that_another_one_may_name() {
+    let root = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(&root.path().join("copies")));
+    let free = Arc::new(AtomicU64::new(2000));
+    let (store, other) = (store_with_room(root.path(), &free), in_memory());
+    append_long(&store, 1..=4);
+    append_long(&other, 1..=2);
+    let (mut read, mut whole) = (0, None);
+    let refused = store.create_bootstrap(to.clone(), 1, &mut |_| {
+        read += 1;
+        if read == 3 {
+            whole = Some(copy(&other, &to, 2, usize::MAX).unwrap());
+            free.store(999, Ordering::SeqCst);
+        }
+        ControlFlow::Continue(())
+    });
+    let Err(error @ BootstrapError::NoRoom { .. }) = &refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("written stay"), "{error}");
+    assert!(chunks_of(&to).is_superset(&listed(&whole.unwrap())));
+}
+
+/// A copy that has stopped at the watermark removes what it has added, also a chunk that this one found.
+#[test]
+fn a_copy_names_no_chunk_that_was_removed_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(folder.path()));
+    let store = in_memory();
+    append_long(&store, 1..=2);
+    let mut read = 0;
+    let failed = store.create_bootstrap(to.clone(), 1, &mut |_| {
+        read += 1;
+        if read == 2 {
+            // A list fails while a file gets its name.
+            let whole = |name: &String| !name.ends_with(".part");
+            let first = (0..60_000).find_map(|_| {
+                thread::sleep(Duration::from_millis(1));
+                to.list("chunks").ok()?.into_iter().map(|it| it.name).find(whole)
+            });
+            to.remove(&first.expect("a thread writes the first chunk")).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    let is_missing = matches!(&failed, Err(BootstrapError::Missing { from, .. }) if from.0 == 1);
+    assert!(is_missing, "{failed:?}");
+    assert!(Bootstraps::new(to).names().unwrap().is_empty());
 }
 
 /// A command that said that there is no snapshot would hide that it is damaged.

@@ -317,6 +317,23 @@ fn a_marker_that_cannot_be_read_or_written_protects_all_the_same() {
     assert!(unusable, "{refused:?}");
 }
 
+/// A changed head would take an older copy for the newest folder, and other changes would name a wrong reason.
+#[test]
+fn a_changed_digit_of_the_marker_is_damage_and_no_other_state_or_folder() {
+    let host = Host::with_strand(3);
+    let whole = fs::read_to_string(host.marker()).unwrap();
+    for field in ["head=", "incarnation=", "generation=", "inode="] {
+        let line = whole.lines().find(|line| line.starts_with(field)).unwrap();
+        let digit = if line.ends_with('1') { '2' } else { '1' };
+        let changed = format!("{}{digit}", &line[..line.len() - 1]);
+        fs::write(host.marker(), whole.replace(line, &changed)).unwrap();
+        let standing = host.open("data").standing();
+        assert_eq!(standing, unknown(UnknownFolder::DamagedMarker), "{changed}");
+    }
+    fs::write(host.marker(), whole).unwrap();
+    assert_eq!(host.open("data").standing(), FolderStanding::Newest);
+}
+
 fn head_of(store: &Store) -> u64 {
     store.snapshot().head(OWN).unwrap().0
 }

@@ -304,9 +304,7 @@ def judge_causal(case, accused, exhibits, worthless):
                 raise exhibit.ruling("proven", fact)
             if fact and unknown is None:
                 unknown = exhibit.ruling("inconclusive", fact, missing=["chain"])
-    if worthless is not None:
-        raise worthless
-    raise unknown or own[0].ruling("refuted", "dependencies_hold")
+    raise unknown or worthless or own[0].ruling("refuted", "dependencies_hold")
 
 
 def dependencies(exhibit):
@@ -337,10 +335,9 @@ def judge_payload(case, accused, exhibits, worthless):
     for exhibit in exhibits:
         if not exhibit.is_by(accused) and worthless is None:
             worthless = exhibit.ruling("refuted", "not_of_accused")
+    own = [exhibit for exhibit in exhibits if exhibit.is_by(accused)]
     claimed, undecided, missing = None, None, []
-    for exhibit in exhibits:
-        if not exhibit.is_by(accused):
-            continue
+    for exhibit in own:
         verdict, fact, rule, lacks = judge_envelope(case, rates, exhibit)
         if verdict == "proven":
             raise exhibit.ruling(verdict, fact, rule=rule)
@@ -349,16 +346,15 @@ def judge_payload(case, accused, exhibits, worthless):
             claimed = claimed or exhibit.ruling(verdict, fact, rule=rule)
         elif verdict == "inconclusive":
             undecided = undecided or exhibit.ruling(verdict, fact, missing=[lacks])
-    if worthless is None:
-        window = judge_window(rates, exhibits)
-        if window.found["verdict"] == "proven":
-            raise window
-        missing += window.found["missing"]
+    window = judge_window(rates, own) if own else worthless
+    if window.found["verdict"] == "proven":
+        raise window
+    missing += window.found["missing"]
     if claimed is not None:
         order = ("rates", "rate_block", "chain", "window", "tree")
         claimed.found["missing"] = sorted(set(missing), key=order.index)
         raise claimed
-    raise worthless or undecided or window
+    raise undecided or (worthless if worthless and window.found["verdict"] == "refuted" else window)
 
 
 def judge_envelope(case, rates, exhibit):
@@ -452,6 +448,8 @@ def judge_window(rates, exhibits):
     last, first, before = strand[-1], strand[0], strand[:-1]
     if len(exhibits) == 1:
         return last.ruling("refuted", "no_rule_broken")
+    if last.is_free():
+        return last.ruling("refuted", "no_rule_broken", rule=12)
     for one, after in zip(strand, strand[1:]):
         if after.sequence != one.sequence + 1:
             return after.ruling("inconclusive", "window_gap", missing=["window"])
@@ -474,7 +472,7 @@ def judge_window(rates, exhibits):
         target, step = rate[4], rate[3]
         return any(step * it == stated for it in range(units(fewest, target), units(most, target) + 1))
 
-    if last.is_free() or any(map(is_due, rates.near(last.ns))):
+    if any(map(is_due, rates.near(last.ns))):
         return last.ruling("refuted", "no_rule_broken", rule=12)
     if not rates.is_complete(last.ns):
         return last.ruling("inconclusive", "rates_unknown", missing=["rates"])
@@ -499,7 +497,7 @@ def judge_chain(case, accused, exhibits, worthless):
             unknown = unknown or exhibit.ruling("inconclusive", "chain_unknown", missing=["chain"])
         elif "client" not in events[0] or not is_of_event(exhibit, events[0]):
             raise exhibit.ruling("claim", "false_chain_envelope")
-    raise worthless or unknown or exhibits[0].ruling("refuted", "as_on_chain")
+    raise unknown or worthless or exhibits[0].ruling("refuted", "as_on_chain")
 
 
 def is_of_event(exhibit, event):

@@ -294,6 +294,21 @@ def golden_chain():
     yield "chain: a short transaction hash", safety(CHAIN, on_chain(1, transaction=TRANSACTION[:31])), facts
 
 
+def golden_beside():
+    """Evidence that decides nothing, beside other evidence: it refutes its own part only."""
+    forged, of_chain, rated = signed(statement(8), 200), on_chain(4), {"rates": [RATE]}
+    unknown = signed(statement(paid=pay(client(depends_on=[(0, 4)]))))
+    yield "beside: a forged envelope, and an unknown dependency", safety(CAUSAL, forged, unknown), {}
+    yield "beside: an envelope of a chain, and an unknown dependency", safety(CAUSAL, unknown, of_chain), {}
+    yield "beside: a forged envelope, and one without rates", safety(PAYLOAD, forged, signed(statement())), {}
+    yield "beside: an envelope of a chain, and one without rates", safety(PAYLOAD, signed(statement()), of_chain), {}
+    yield "beside: a signed envelope, and an unknown one of a chain", safety(CHAIN, signed(statement()), of_chain), {}
+    free = signed(statement(9, paid=pay(client(b"\4\x09", arm=6), key=secret(100)), base=0))
+    yield "beside: an honest envelope, and a free one", safety(PAYLOAD, signed(statement()), free), rated
+    overcharged = signed(statement(1, congestion=RATE[3])), signed(statement(2, congestion=RATE[3]))
+    yield "beside: a forged envelope, and a congestion fee", safety(PAYLOAD, forged, *overcharged), rated
+
+
 def mutated():
     """Changes to a proof, each of which a judge refuses for another reason."""
     one, other = signed(statement(7)), signed(statement(7, NOW + 1))
@@ -369,6 +384,15 @@ def golden_checkpoints():
     yield "two checkpoints: of a node in no registry", *of(checkpoint(five, node=900), checkpoint(other, node=900))
     yield "two checkpoints: cut off", *of(checkpoint(five), checkpoint(other)[:-1])
     yield "two checkpoints: one", *of(checkpoint(five))
+
+
+def trees_beside():
+    """Checkpoints that contradict each other, beside a piece that shows nothing."""
+    five, eight, other, later = LEAVES[:5], LEAVES[:8], OTHERS[:5], NOW + SECOND
+    two_roots, smaller = (checkpoint(five), checkpoint(other, later)), (checkpoint(eight), checkpoint(five, later))
+    yield "beside: noise, and two roots", "two_checkpoints", (*two_roots, b"noise"), {}
+    pieces = *smaller, beginning(5, eight)
+    yield "beside: the beginning of a tree, and a smaller tree later", "two_checkpoints", pieces, {}
 
 
 def golden_leaves():
@@ -561,8 +585,10 @@ def make():
     trees = [(*case, {}) for case in golden_trees()]
     for name, fault, pieces, facts in [*trees, *golden_late(), *golden_reports()]:
         yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
-    for name, report, facts in [*golden_odd(), *golden_taken()]:
+    for name, report, facts in [*golden_odd(), *golden_taken(), *golden_beside()]:
         yield {"name": name, "report": report.hex(), "registry": registry, **facts}
+    for name, fault, pieces, facts in trees_beside():
+        yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
 
 
 if __name__ == "__main__":

@@ -103,17 +103,18 @@ def against(first):
 
 
 def judge_checkpoints(first, other, rest):
+    earlier, later = sorted((first, other), key=lambda it: it.time)
+    is_own = first.node == first.originator
+    has_two_roots = first.size == other.size and first.root != other.root
+    shrinks = is_own and later.size < earlier.size and later.time != earlier.time
+    if first.strand() == other.strand() and (has_two_roots or shrinks):
+        raise first.ruling(against(first), "two_checkpoints")
     if rest:
         judge_beginning(first, other, *hashes_of(rest[0]))
     if first.strand() != other.strand():
         raise first.ruling("refuted", "other_strand")
     if first.size == other.size:
-        is_same = first.root == other.root
-        raise first.ruling("refuted", "consistent") if is_same else first.ruling(against(first), "two_checkpoints")
-    earlier, later = sorted((first, other), key=lambda it: it.time)
-    is_own = first.node == first.originator
-    if is_own and later.size < earlier.size and later.time != earlier.time:
-        raise first.ruling("proven", "two_checkpoints")
+        raise first.ruling("refuted", "consistent")
     raise first.ruling("inconclusive", "no_beginning", missing=["tree"])
 
 

@@ -1,16 +1,19 @@
 //! The order of a shutdown.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use hawser_api::NoPeers;
+use hawser_api::{BackupNotes, BackupsView, NoPeers};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -104,6 +107,36 @@ async fn a_unary_call_that_has_begun_is_finished() {
     assert_eq!(call.await.unwrap().0, Code::Ok);
     assert_eq!(engine.heads().get().get(NODE).0, 1);
     ending.await.unwrap();
+}
+
+/// Records on a disk that ceases to answer, until the sender is dropped.
+struct SilentDisk {
+    is_silent: AtomicBool,
+    answers: Mutex<Receiver<()>>,
+}
+
+impl BackupsView for SilentDisk {
+    fn backups(&self) -> BackupNotes {
+        if self.is_silent.load(Ordering::Relaxed) {
+            let _ = self.answers.lock().recv();
+        }
+        BackupNotes::default()
+    }
+}
+
+/// The process has a time limit for its stop, in the same task.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_holds_up_no_shutdown() {
+    let (answering, answers) = channel();
+    let answers = Mutex::new(answers);
+    let disk = Arc::new(SilentDisk { is_silent: AtomicBool::new(false), answers });
+    let view = disk.clone();
+    let node = node_with(move |settings| settings.backups = Some(view), Arc::new(NoPeers)).await;
+    disk.is_silent.store(true, Ordering::Relaxed);
+    let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
+    let ended = tokio::time::timeout(WAIT_MAX, ending).await;
+    drop(answering);
+    ended.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The task that owns the account's nonces: it carries out the decisions of [`Nonces`] and reports their outcome to it.
 
+mod ending;
 mod polling;
 mod resume;
 mod sharing;
@@ -19,7 +20,7 @@ use tokio::time::sleep;
 
 use super::error::BroadcastError;
 use super::heads::EndpointHeads;
-use super::jobs::{JobStage, Jobs, Waiter};
+use super::jobs::{Jobs, Waiter};
 use super::nonces::{Nonces, PRICE_FACTOR_MAX};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
@@ -50,9 +51,16 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum DriverCommand {
     /// Broadcast a payload.
     Send { topic: PayloadTopic, payload: Bytes, waiter: Waiter },
-    /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there
-    /// is one.
-    GaveUp { topic: PayloadTopic, digest: B256, reply: oneshot::Sender<Option<B256>> },
+    /// A caller has waited for this time and waits no longer. The reply is the result, if it has come, or what is known
+    /// instead.
+    GaveUp {
+        topic: PayloadTopic,
+        digest: B256,
+        waited: Duration,
+        /// The caller's end of the channel for the result. Closed by the task, so that no result is lost in between.
+        outcome: oneshot::Receiver<BroadcastResult>,
+        reply: Waiter,
+    },
     /// End the task.
     Stop { stopped: oneshot::Sender<()> },
 }
@@ -193,8 +201,7 @@ impl Driver {
             }
         };
         self.requests.shutdown().await;
-        let now = self.now();
-        self.jobs.finish_all(&Err(BroadcastError::Ended), now);
+        self.end_all();
         self.leave().await;
         drop(self.record.take());
         if let Some(stopped) = stopped {
@@ -249,23 +256,16 @@ impl Driver {
                     self.estimate_gas(id);
                 }
             }
-            DriverCommand::GaveUp { topic, digest, reply } => {
-                let transaction = self.gave_up(topic, digest);
+            DriverCommand::GaveUp { topic, digest, waited, mut outcome, reply } => {
+                let result = outcome.try_recv().unwrap_or_else(|_| {
+                    outcome.close();
+                    Err(self.gave_up(topic, digest, waited))
+                });
                 // An error means that the caller no longer waits.
-                let _ = reply.send(transaction);
+                let _ = reply.send(result);
             }
             DriverCommand::Stop { .. } => {}
         }
-    }
-
-    fn gave_up(&mut self, topic: PayloadTopic, digest: B256) -> Option<B256> {
-        let id = self.jobs.find(topic, digest)?;
-        let job = self.jobs.get(id)?;
-        if job.is_abandoned() && (job.stage != JobStage::Submitted || self.nonces.withdraw(id)) {
-            self.finish(id, &Err(BroadcastError::Ended));
-            return None;
-        }
-        self.nonces.latest(id)
     }
 
     /// Starts to estimate a payload's gas and refreshes the gas price.

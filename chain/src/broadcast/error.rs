@@ -195,8 +195,28 @@ pub enum BroadcastError {
         /// The transaction that was sent last.
         hash: B256,
     },
-    /// The broadcaster has stopped. Transactions that it has sent may still be mined; a broadcaster
-    /// with the same record resumes them.
+    /// The payload may be on the chain, or may still get there: the reason says why the outcome is not known here.
+    #[error("{reason}, so the payload may still be mined")]
+    Open {
+        /// The transaction that was sent last; `None` if this broadcaster knows of none.
+        hash: Option<B256>,
+        /// The reason.
+        reason: &'static str,
+    },
+    /// The broadcaster has stopped before it has sent anything.
     #[error("the broadcaster of this process has stopped")]
     Ended,
+}
+
+impl BroadcastError {
+    /// Returns the error for a payload that another process is sending.
+    pub(super) fn elsewhere() -> Self {
+        Self::Open { hash: None, reason: "another process is sending it" }
+    }
+
+    /// Returns the error for a payload whose transactions may outlast the broadcaster. A broadcaster with the same
+    /// record resumes them.
+    pub(super) fn stopped(hash: Option<B256>) -> Self {
+        Self::Open { hash, reason: "the broadcaster of this process has stopped" }
+    }
 }

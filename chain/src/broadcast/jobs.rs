@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub(super) stage: JobStage,
     /// The time since which a node may have a transaction of it.
     pub(super) out_since: Option<Duration>,
+    /// True if another process may have a transaction of it.
+    pub(super) is_elsewhere: bool,
     digest: B256,
     waiters: Vec<Waiter>,
 }
@@ -170,8 +172,9 @@ impl Jobs {
         self.made += 1;
         let id = JobId(self.made);
         let (stage, waiters) = (JobStage::Trying, waiter.into_iter().collect());
-        let (call, out_since) = (call(), None);
-        let job = Job { topic, call, gas_limit: 0, stage, out_since, digest, waiters };
+        let (call, out_since, is_elsewhere) = (call(), None, false);
+        let job =
+            Job { topic, call, gas_limit: 0, stage, out_since, is_elsewhere, digest, waiters };
         self.jobs.insert(id, job);
         self.by_payload.insert((topic, digest), id);
         self.topics.entry(topic).or_default().push_back(id);
@@ -222,6 +225,13 @@ impl Jobs {
         }
     }
 
+    /// Records whether another process may have a transaction of a payload.
+    pub(super) fn note_elsewhere(&mut self, id: JobId, is_elsewhere: bool) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.is_elsewhere = is_elsewhere;
+        }
+    }
+
     /// Answers all callers of a payload. Returns the topic's next payload if it can be submitted now.
     pub(super) fn finish(
         &mut self,
@@ -248,12 +258,9 @@ impl Jobs {
         self.take_turn(next).then_some(next)
     }
 
-    /// Answers the callers of all payloads.
-    pub(super) fn finish_all(&mut self, outcome: &BroadcastResult, now: Duration) {
-        let all: Vec<JobId> = self.jobs.keys().copied().collect();
-        for id in all {
-            self.finish(id, outcome, now);
-        }
+    /// Returns the ids of all unfinished payloads.
+    pub(super) fn ids(&self) -> Vec<JobId> {
+        self.jobs.keys().copied().collect()
     }
 }
 

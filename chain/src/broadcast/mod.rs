@@ -295,23 +295,17 @@ impl Broadcaster {
             mpsc::error::TrySendError::Full(_) => BroadcastError::Busy { waiting: CALLS_MAX },
             mpsc::error::TrySendError::Closed(_) => BroadcastError::Ended,
         })?;
-        if let Ok(result) = timeout(self.wait_max, &mut outcome).await {
-            return result.unwrap_or(Err(BroadcastError::Ended));
-        }
-        outcome.close();
-        let (reply, transaction) = oneshot::channel();
-        let asked = self.commands.send(DriverCommand::GaveUp { topic, digest, reply }).await;
-        let transaction = transaction.await;
-        // The result may have arrived at the last moment.
-        if let Ok(result) = outcome.try_recv() {
-            return result;
-        }
+        // A task that ends without an answer may have sent the payload.
+        let stopped = |_| Err(BroadcastError::stopped(None));
         let waited = self.wait_max;
-        match (asked, transaction) {
-            (Ok(()), Ok(Some(hash))) => Err(BroadcastError::NotMined { hash, waited }),
-            (Ok(()), Ok(None)) => Err(BroadcastError::NotSent { waited }),
-            _ => Err(BroadcastError::Ended),
+        if let Ok(result) = timeout(waited, &mut outcome).await {
+            return result.unwrap_or_else(stopped);
         }
+        let (reply, result) = oneshot::channel();
+        let command = DriverCommand::GaveUp { topic, digest, waited, outcome, reply };
+        // An error means that the task has ended, so there is no reply.
+        let _ = self.commands.send(command).await;
+        result.await.unwrap_or_else(stopped)
     }
 }
 

@@ -263,6 +263,11 @@ impl Nonces {
         slot.signed.iter().rev().find(|signed| !signed.is_filler).map(|signed| signed.hash)
     }
 
+    /// Returns true if a payload waits for another nonce, because another sender has used its own.
+    pub(super) fn is_displaced(&self, job: JobId) -> bool {
+        self.ready.iter().any(|(ready, instead_of)| *ready == job && instead_of.is_some())
+    }
+
     /// Takes back the payloads without a nonce whose callers have gone.
     pub(super) fn withdraw_unwanted(&mut self, is_wanted: impl Fn(JobId) -> bool) -> Vec<JobId> {
         let unwanted = self.ready.iter().filter(|(job, _)| !is_wanted(*job)).map(|(job, _)| *job);

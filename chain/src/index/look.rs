@@ -194,10 +194,10 @@ impl SecondLook {
         self.page_events -= known.map_or(0, |known| known.size());
     }
 
-    /// Returns true if so many pages wait that no further one should be read.
+    /// Returns true if so many pages before the first unread block wait that no further one should be read.
     #[must_use]
-    pub(crate) fn is_far_behind(&self) -> bool {
-        self.pages.len() >= PAGES_MAX
+    pub(crate) fn is_far_behind(&self, unread: u64) -> bool {
+        self.pages.partition_point(|page| *page.blocks.end() < unread) >= PAGES_MAX
     }
 
     /// Schedules second looks from this block on again, because it is read again. A running look ends without a result.
@@ -434,7 +434,7 @@ mod tests {
         let position = BlockRef { number: 100_000_096, hash: B256::ZERO };
         let mut look = SecondLook::after(Some(position), 0);
         look.go_on_from(0, 1);
-        assert!(!look.is_far_behind(), "{} pages", look.pages.len());
+        assert!(!look.is_far_behind(u64::MAX), "{} pages", look.pages.len());
         assert_eq!(look.unlooked(u64::MAX), 0);
     }
 

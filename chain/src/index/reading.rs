@@ -1,5 +1,6 @@
 //! The requesting half of a contract's reader.
 
+mod anew;
 mod fork_votes;
 mod handing_over;
 mod lagging;
@@ -169,7 +170,8 @@ impl PageReader {
             if !self.hand_over_empty().await {
                 return;
             }
-            if self.walk.look().is_far_behind() {
+            let unread = self.walk.unread();
+            if self.walk.look().is_far_behind(unread) {
                 self.changed(SERVED_FOR, &mut gap_found).await;
                 continue;
             }
@@ -462,11 +464,16 @@ impl PageReader {
                 return sleep(self.pauses.next()).await;
             }
         };
-        if let Some(fork) = self.walk.fork(&headers).filter(|_| !self.is_moving)
+        let fork = self.walk.fork(&headers);
+        if let Some(fork) = fork.filter(|_| !self.is_moving)
             && self.refuses(&fork).await
         {
             return;
         }
+        let is_anew = match fork {
+            Some(fork) => self.is_anew(&fork).await,
+            None => false,
+        };
         let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
         let depth = self.walk.compared(&headers);
         let is_left = (depth.is_some() || !is_of_head) && self.turns.note_turn(unread);
@@ -476,8 +483,18 @@ impl PageReader {
             self.endpoints.distrust(reason);
         }
         match depth {
-            Some(depth) => {
+            Some(_) => {
+                if is_anew {
+                    let strand = self.context.name;
+                    tracing::warn!(
+                        code = "chain_started_anew",
+                        strand,
+                        "the chain was started anew: all its blocks are read again"
+                    );
+                    self.walk.rewind(self.settings.first_block);
+                }
                 let from_block = self.walk.unread();
+                let depth = unread.saturating_sub(from_block);
                 tracing::warn!(
                     code = "chain_reorganised",
                     strand = self.context.name,

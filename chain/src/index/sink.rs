@@ -15,6 +15,15 @@ pub trait Sink: Send + Sync + 'static {
     /// Fails when the position cannot be read.
     fn position(&self) -> Result<Option<BlockRef>, SinkError>;
 
+    /// Returns a block that was read long ago, by which a chain that was started anew is told from the former one;
+    /// `None` if the sink keeps none, as one that notices other events by their sequence ids.
+    ///
+    /// # Errors
+    /// Fails when it cannot be read.
+    fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
     /// Returns the highest stored sequence id; 0 if there is none.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ pub struct Fork {
     /// The number of blocks to read again.
     pub depth: u64,
     /// The number of remembered blocks that are not replaced.
-    kept: usize,
+    pub(super) kept: usize,
     /// The first block to read again.
     next: u64,
 }

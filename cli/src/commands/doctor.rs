@@ -1,7 +1,7 @@
 //! `hawser doctor`: examines settings, machine, chains and the running process of a node.
 
 use hawser_node::error::RunError;
-use hawser_node::service::doctor::{self, AnsweringProcess, CheckResult, DoctorCheck};
+use hawser_node::service::doctor::{self, CheckResult, DoctorCheck, ListeningProcess};
 use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::checks;
 use super::config::errors_of_files;
 use crate::args::NodeArgs;
+use crate::client::HttpError;
 use crate::{client, output};
 
 /// Runs the command. Succeeds when no check fails.
@@ -57,8 +58,8 @@ async fn examine(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
 }
 
 /// Asks the node that runs with these settings for its conditions and its id. Returns no process with them if none
-/// answers.
-async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<AnsweringProcess>) {
+/// listens.
+async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<ListeningProcess>) {
     const NAME: &str = "process";
     let Some(address) = config.metrics else {
         let found = "the operators' port is off, so a running node cannot be asked";
@@ -68,31 +69,48 @@ async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<Answ
     let at = address.to_string();
     let answer = match client::get(&at, "/readyz?for=publish").await {
         Ok(answer) => answer,
-        Err(_) => {
+        Err(HttpError::Connect(_)) => {
             return (vec![DoctorCheck::fine(NAME, format!("no node runs at {address}"))], None);
         }
+        Err(error) => return (vec![silent(&at, &error)], Some(ListeningProcess::Silent)),
     };
     let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(conditions) = page["conditions"].as_array() else {
         let found = format!("the server at {address} is not a node");
         let remedy = "stop it, or choose another port (--metrics.metrics-port)";
-        let process = AnsweringProcess { node_id: None };
+        let process = ListeningProcess::Answering(None);
         return (vec![DoctorCheck::failed(NAME, found, remedy)], Some(process));
     };
-    let process = AnsweringProcess { node_id: node_id(&at).await };
-    let unmet: Vec<_> = conditions.iter().filter(|it| it["met"] == false).map(unmet).collect();
-    let checks = match unmet.is_empty() {
-        true => vec![DoctorCheck::fine(NAME, format!("the node at {address} publishes"))],
-        false => unmet,
+    let mut checks: Vec<_> = conditions.iter().filter(|it| it["met"] == false).map(unmet).collect();
+    if checks.is_empty() {
+        checks.push(DoctorCheck::fine(NAME, format!("the node at {address} publishes")));
+    }
+    let process = match node_id(&at).await {
+        Ok(stated) => ListeningProcess::Answering(stated),
+        Err(error) => {
+            checks.push(silent(&at, &error));
+            ListeningProcess::Silent
+        }
     };
     (checks, Some(process))
 }
 
-/// Returns the id that a node states on its page of the status.
-async fn node_id(at: &str) -> Option<OriginatorId> {
-    let answer = client::get(at, "/status").await.ok()?;
-    let page: Value = serde_json::from_str(&answer.body).ok()?;
-    u32::try_from(page["node_id"].as_u64()?).ok().map(OriginatorId)
+/// Returns the check of a process that takes a connection and gives no answer.
+fn silent(at: &str, error: &HttpError) -> DoctorCheck {
+    let found = format!("the process at {at} does not answer: {error}");
+    let remedy = "see its log; a node's disk may not answer: docs/runbooks/node-down.md";
+    DoctorCheck::failed("process", found, remedy)
+}
+
+/// Asks for the id that a node states on its page of the status.
+///
+/// # Errors
+/// When there is no answer.
+async fn node_id(at: &str) -> Result<Option<OriginatorId>, HttpError> {
+    let answer = client::get(at, "/status").await?;
+    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let id = page["node_id"].as_u64().and_then(|id| u32::try_from(id).ok());
+    Ok(id.map(OriginatorId))
 }
 
 fn unmet(condition: &Value) -> DoctorCheck {

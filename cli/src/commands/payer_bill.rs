@@ -201,6 +201,9 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
                 totals.charged_again_picodollars.0
             ));
         }
+        if let Some(line) = not_shown_line(totals.not_shown) {
+            output::line(line);
+        }
         let [proven, other, hidden] = totals.verdicts;
         output::line(format_args!(
             "reports: {proven} proven, {other} with another root, {hidden} with places that were not shown"
@@ -218,6 +221,13 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         None => Ok(()),
         Some(code) => Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() }),
     }
+}
+
+/// Returns the line about places that the source did not show, if there are some. A node may hide envelopes behind the
+/// last report, and no root shows that.
+fn not_shown_line(places: u64) -> Option<String> {
+    let places = (places > 0).then(|| output::count(places, "place"))?;
+    Some(format!("not shown: {places}, so the log may have more fees than the sums above"))
 }
 
 fn json_of(bill: &StrandBill) -> Value {
@@ -365,6 +375,14 @@ mod tests {
         let left = "  not compared with earlier ones, because there are too many: 1 envelope";
         assert_eq!(lines(3, 1), [named, unnamed, left]);
         assert!(repeat_lines(&RepeatedCharges::default()).is_empty());
+    }
+
+    #[test]
+    fn places_that_were_not_shown_are_told_beside_sums_that_lack_them() {
+        assert_eq!(not_shown_line(0), None);
+        let line = "not shown: 1 place, so the log may have more fees than the sums above";
+        assert_eq!(not_shown_line(1).as_deref(), Some(line));
+        assert!(not_shown_line(u64::MAX).unwrap().contains(" places, "));
     }
 
     #[test]

@@ -79,7 +79,8 @@ fn nodes(args: &StatusArgs) -> Result<AskedNodes, RunError> {
 async fn ask(metrics: &str) -> Result<Value, String> {
     let answer = client::get(metrics, "/status").await.map_err(|error| error.to_string())?;
     if answer.status != 200 {
-        return Err(format!("status {}: {}", answer.status, answer.body.trim()));
+        // Another program may have the port, and its page any length.
+        return Err(format!("status {}: {}", answer.status, output::plain(answer.body.trim())));
     }
     status_of_node(&answer.body)
 }
@@ -253,6 +254,9 @@ fn rows<'a>(status: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -267,6 +271,24 @@ mod tests {
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();
         assert_eq!(nodes(&args).unwrap().nodes, [("node 100".into(), "127.0.0.1:5051".into())]);
+    }
+
+    #[tokio::test]
+    async fn the_page_of_another_program_is_told_in_a_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let body = "<p>no\n".repeat(10_000);
+            let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            // The caller hangs up.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let error = ask(&address).await.unwrap_err();
+        assert!(error.starts_with("status 404: <p>no <p>no "), "{error}");
+        assert!(error.len() < 300, "{} bytes", error.len());
     }
 
     #[test]

@@ -18,6 +18,9 @@ use super::web::{parsed, speaks_connect};
 const DEADLINES: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(700), Duration::from_millis(1_500)];
 
+/// Deadline of the call over Connect.
+const OF_CONNECT: Duration = Duration::from_millis(200);
+
 /// Time for which the reference node reads a request (its `ReadTimeout`). It begins after the connection of the case.
 const READ_BY_REFERENCE: Duration = Duration::from_secs(30);
 
@@ -56,14 +59,16 @@ async fn of_stream(c: &JudgedNodes) -> Checked {
         let answer_timeout = c.target.answer_timeout() + deadline;
         let mut listener = Listener::new(stream, answer_timeout);
         let judged = listener.ends_with(Code::DeadlineExceeded, "").await;
-        return unless_ended_with_ok(judged, asked.elapsed() >= deadline);
+        return ended_at_deadline(judged, asked.elapsed() >= deadline);
     }
     Err(last.at("a stream that begins before its deadline"))
 }
 
-/// Returns the result of a case, as a known defect if the stream has ended with OK, and not before its deadline.
-fn unless_ended_with_ok(judged: Checked, is_over: bool) -> Checked {
+/// Judges the end of a stream, which was asked for at least a deadline ago if `is_over`. An end with OK at the deadline
+/// is a known defect.
+fn ended_at_deadline(judged: Checked, is_over: bool) -> Checked {
     match judged {
+        Ok(()) => ensure(is_over, "the stream's end at its deadline", || "one before".to_owned()),
         Err(failure)
             if failure.kind == CaseErrorKind::Broken
                 && failure.got == "its end with OK"
@@ -81,7 +86,8 @@ async fn of_connect(c: &JudgedNodes) -> Checked {
     // The body never comes.
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         connect-protocol-version: 1\r\nconnect-timeout-ms: 200\r\ncontent-length: 2\r\n\r\n"
+         connect-protocol-version: 1\r\nconnect-timeout-ms: {}\r\ncontent-length: 2\r\n\r\n",
+        OF_CONNECT.as_millis()
     );
     // Long enough for the refusal of the reference node.
     let wait = READ_BY_REFERENCE + c.target.answer_timeout();
@@ -103,7 +109,7 @@ fn refused_in_time(took: Duration, answer_timeout: Duration) -> Checked {
         let software = "xmtpd 1.3: it reads a request for 30 s, also beyond its deadline";
         return Err(CaseError::known(software, expected, got));
     }
-    ensure(took <= answer_timeout, expected, || got)
+    ensure((OF_CONNECT..=answer_timeout).contains(&took), expected, || got)
 }
 
 #[cfg(test)]
@@ -117,12 +123,13 @@ mod tests {
     #[test]
     fn only_an_end_with_ok_that_is_not_early_is_the_known_one() {
         let end = |got: &str| Err(CaseError::new("the stream's end with DEADLINE_EXCEEDED", got));
-        let ended = |judged, is_over| kind(unless_ended_with_ok(judged, is_over));
+        let ended = |judged, is_over| kind(ended_at_deadline(judged, is_over));
         assert!(matches!(ended(end("its end with OK"), true), Some(CaseErrorKind::Known(_))));
         assert_eq!(ended(end("its end with OK"), false), Some(CaseErrorKind::Broken));
         assert_eq!(ended(end("silence for 300 ms"), true), Some(CaseErrorKind::Broken));
         assert_eq!(ended(end("CANCELLED \"\""), true), Some(CaseErrorKind::Broken));
         assert_eq!(ended(Ok(()), true), None);
+        assert_eq!(ended(Ok(()), false), Some(CaseErrorKind::Broken), "no stream ends before");
     }
 
     #[test]
@@ -132,6 +139,7 @@ mod tests {
             kind(refused_in_time(took, answer_timeout))
         };
         assert_eq!(refused(1, 10), None);
+        assert_eq!(refused(0, 10), Some(CaseErrorKind::Broken), "before the deadline");
         assert_eq!(refused(20, 10), Some(CaseErrorKind::Broken));
         assert!(matches!(refused(30, 10), Some(CaseErrorKind::Known(_))));
         assert!(matches!(refused(30, 60), Some(CaseErrorKind::Known(_))), "a patient suite");

@@ -457,6 +457,7 @@ impl ChainCore {
         self.branch += 1;
         assert_eq!(self.blocks.len(), self.versions.len(), "each block has a version of the state");
         self.next_timestamp = None;
+        self.next_base_fee = None;
         self.snapshots.retain(|_, snapshot| snapshot.version <= version);
         Ok(())
     }

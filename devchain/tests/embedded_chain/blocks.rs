@@ -66,6 +66,12 @@ async fn tags_name_blocks() {
         let block = running.call("eth_getBlockByNumber", json!([tag, false])).await;
         assert_eq!(block["number"], json!(format!("{number:#x}")), "{tag}");
     }
+    for number in [json!(38), json!("38"), json!("0x26"), json!("0x0026")] {
+        let block = running.call("eth_getBlockByNumber", json!([number, false])).await;
+        assert_eq!(block["number"], json!("0x26"), "{number}");
+    }
+    let history = running.call("eth_feeHistory", json!([2, 38])).await;
+    assert_eq!(history["oldestBlock"], json!("0x25"));
     let pending = running.call("eth_getBlockByNumber", json!(["pending", true])).await;
     assert_eq!(pending["number"], json!("0x47"));
     assert_eq!(running.provider.get_block_number().await.unwrap(), 70, "it was only looked at");

@@ -105,6 +105,18 @@ async fn time_goes_where_it_is_sent() {
     }
 }
 
+/// viem asks for an interval of zero if its caller asks for none.
+#[tokio::test]
+async fn blocks_without_seconds_between_them_do_not_move_the_clock() {
+    let running = RunningChain::on_demand().await;
+    let now = latest_time(&running).await;
+    running.call("evm_setTime", json!([now])).await;
+    running.call("anvil_mine", json!(["0x7d0", "0x0"])).await;
+    assert_eq!(running.provider.get_block_number().await.unwrap(), 2000);
+    let moved = running.call("evm_setTime", json!([now])).await;
+    assert!(moved.as_i64().unwrap() > -1000, "back by {moved} s, far more than this test takes");
+}
+
 /// Blocks made at once are ahead of the clock, each by one more second.
 #[tokio::test]
 async fn more_time_counts_from_the_latest_block_when_that_leads_the_clock() {
@@ -149,6 +161,18 @@ async fn blocks_are_made_when_asked_for() {
 }
 
 #[tokio::test]
+async fn blocks_at_an_interval_go_on_without_blocks_on_demand() {
+    let running = RunningChain::on_demand().await;
+    let interval = async || running.call("anvil_getIntervalMining", json!([])).await;
+    running.call("evm_setIntervalMining", json!([86_400])).await;
+    running.call("evm_setAutomine", json!([false])).await;
+    assert_eq!(interval().await, json!(86_400));
+    running.call("evm_setAutomine", json!([true])).await;
+    assert_eq!(interval().await, Value::Null, "blocks on demand replace it");
+    assert_eq!(running.call("anvil_getAutomine", json!([])).await, json!(true));
+}
+
+#[tokio::test]
 async fn a_snapshot_is_gone_back_to_once() {
     let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
@@ -177,6 +201,20 @@ async fn a_snapshot_is_gone_back_to_once() {
     for used in [&snapshot, &later] {
         assert_eq!(running.call("evm_revert", json!([used])).await, json!(false));
     }
+}
+
+#[tokio::test]
+async fn a_revert_forgets_what_was_chosen_for_the_next_block() {
+    let running = RunningChain::on_demand().await;
+    let snapshot = running.call("evm_snapshot", json!([])).await;
+    let later = latest_time(&running).await + 1_000_000;
+    running.call("evm_setNextBlockTimestamp", json!([later])).await;
+    running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x77359400"])).await;
+    assert_eq!(running.call("evm_revert", json!([snapshot])).await, json!(true));
+    running.mine().await;
+    let block = running.provider.get_block(1.into()).await.unwrap().unwrap();
+    assert_eq!(block.header.base_fee_per_gas, Some(100_000_000));
+    assert!(block.header.timestamp < later);
 }
 
 #[tokio::test]

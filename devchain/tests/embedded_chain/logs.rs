@@ -95,6 +95,26 @@ async fn wrong_filters_are_refused() {
 }
 
 #[tokio::test]
+async fn a_filter_has_a_bounded_number_of_alternatives() {
+    let (running, ..) = notebooks().await;
+    let topics = |count: u64| (0..count).map(topic).collect::<Vec<_>>();
+    let addresses = |count| topics(count).into_iter().map(Address::from_word).collect::<Vec<_>>();
+    let with = |address: Vec<Address>, second: Vec<B256>| {
+        let topics = json!([null, second]);
+        json!({ "fromBlock": "0x0", "address": address, "topics": topics })
+    };
+    assert_eq!(values(&running, with(vec![], topics(1000))).await, [1, 2, 3, 4, 5, 6]);
+    assert!(values(&running, with(addresses(1000), vec![])).await.is_empty());
+    for filter in [with(vec![], topics(1001)), with(addresses(1001), vec![])] {
+        for method in ["eth_getLogs", "eth_newFilter"] {
+            let error = running.try_call(method, json!([filter])).await.unwrap_err();
+            assert_eq!(error.0, -32602, "{method}: {error:?}");
+            assert!(error.1.contains("more than 1000"), "{method}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn ranges_can_be_limited_as_providers_do() {
     let (running, ..) = notebooks().await;
     running.call("hawser_setLogBlocksMax", json!([3])).await;

@@ -8,7 +8,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
 use alloy::signers::SignerSync;
 use hawser_chain::deploy::CREATE2_DEPLOYER;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::*;
 
@@ -281,6 +281,39 @@ async fn the_deployer_of_deterministic_addresses_is_there() {
     let address =
         CREATE2_DEPLOYER.create2_from_code(alloy::primitives::B256::ZERO, deploying(&ECHO));
     assert_eq!(running.provider.get_code_at(address).await.unwrap(), ECHO);
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_get_one_nonce_each() {
+    const COUNT: u64 = 32;
+    let running = RunningChain::on_demand().await;
+    running.call("anvil_autoImpersonateAccount", json!([true])).await;
+    let (address, sender) = (running.chain.local_addr(), signer(0).address());
+    let sent: Vec<_> = (0..COUNT)
+        .map(|_| {
+            tokio::spawn(async move {
+                let request = json!([{ "from": sender, "to": STRANGER, "value": "0x1" }]);
+                http(address).raw_request::<_, Value>("eth_sendTransaction".into(), request).await
+            })
+        })
+        .collect();
+    for sent in sent {
+        sent.await.unwrap().unwrap();
+    }
+    assert_eq!(running.provider.get_transaction_count(sender).await.unwrap(), COUNT);
+    assert_eq!(running.provider.get_balance(STRANGER).await.unwrap(), U256::from(COUNT));
+}
+
+#[tokio::test]
+async fn a_request_without_prices_has_the_type_that_it_names() {
+    let running = RunningChain::on_demand().await;
+    running.call("anvil_autoImpersonateAccount", json!([true])).await;
+    for tx_type in ["0x0", "0x1", "0x2"] {
+        let request = json!([{ "from": signer(0).address(), "to": STRANGER, "type": tx_type }]);
+        let hash = running.call("eth_sendTransaction", request).await;
+        let receipt = running.call("eth_getTransactionReceipt", json!([hash])).await;
+        assert_eq!((&receipt["type"], &receipt["status"]), (&json!(tx_type), &json!("0x1")));
+    }
 }
 
 #[tokio::test]

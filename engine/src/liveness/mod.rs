@@ -14,8 +14,8 @@
 //!
 //! A node that is itself cut off, that has slept, or whose clock is wrong reports no other node: the fault is its own.
 //! It takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
-//! connections with, for a broken rule or by an order of its operator, and for one that it does not dial: a node that
-//! was sent no request has left none without an answer.
+//! connections with, for a broken rule or by an order of its operator, and for one that it dials at no address of its
+//! record: a node that was sent no request has left none without an answer.
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +35,9 @@ const SLOW_AFTER: Duration = Duration::from_secs(60);
 /// Time for which the silence of another node proves nothing after this node had a fault itself, disconnected the other
 /// node, did not dial it, or kept it apart. Equal to the longest pause between two attempts to reach a peer.
 const SETTLE: Duration = Duration::from_secs(60);
+/// Time after an attempt to reach a node in which the node counts as dialled. A guess: twice the longest pause between
+/// two attempts.
+const DIALLED_WITHIN: Duration = Duration::from_secs(120);
 /// Pause between two looks that shows that this node has slept. Equal to the silence that is a fault of others.
 const SLEPT_AFTER: Duration = Duration::from_secs(10);
 /// Age up to which notes about a node are looked at. Equal to the pause that means sleep, so that no note is lost
@@ -59,6 +62,8 @@ pub struct OtherNode {
     pub sent_away_at: Option<Instant>,
     /// The last time that this node did not dial an address of it, by a rule or a setting of its own.
     pub not_dialled_at: Option<Instant>,
+    /// The last time that this node dialled an address that its record names, and no session came of it.
+    pub dialled_at: Option<Instant>,
     /// The last time that it had claimed envelopes of its strand, was asked for them, and had sent nothing.
     pub stalled_at: Option<Instant>,
     /// The time until which the operator keeps this node apart from the other one, if the operator named a time.
@@ -151,7 +156,11 @@ impl WatchedNode {
         } else if let Some(at) = other.lost_at {
             self.silent_since = self.silent_since.max(at);
         }
-        for at in [other.sent_away_at, other.not_dialled_at].into_iter().flatten() {
+        // An address that is not dialled excuses no silence at another one, or nodes could hide behind it.
+        let is_dialled =
+            other.dialled_at.is_some_and(|at| now.saturating_duration_since(at) <= DIALLED_WITHIN);
+        let not_dialled_at = other.not_dialled_at.filter(|_| !is_dialled);
+        for at in [other.sent_away_at, not_dialled_at].into_iter().flatten() {
             self.silent_since = self.silent_since.max(at + SETTLE);
         }
         if other.apart_until.is_some_and(|until| now < until) {

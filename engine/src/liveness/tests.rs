@@ -192,6 +192,31 @@ fn a_node_that_this_one_does_not_dial_is_not_called_silent_for_it() {
     assert!(!watching.run(80).is_empty(), "and if it is dialled and does not answer, it is");
 }
 
+/// Its record has an address for QUIC that no public node dials, beside a URL at which it does not answer.
+#[test]
+fn an_address_that_is_not_dialled_hides_no_silence_at_another_one() {
+    let mut watching = Watching::settled();
+    watching.cut(&[300]);
+    let mut found = Vec::new();
+    for _ in 0..10 {
+        let now = Some(watching.now);
+        let other = watching.other(300);
+        (other.not_dialled_at, other.dialled_at) = (now, now);
+        found.extend(watching.run(65));
+    }
+    assert!(found.len() > 1, "{found:?}");
+    assert!(
+        found.iter().all(|(_, id, kind)| (*id, *kind) == (300, MisbehaviorKind::UnresponsiveNode)),
+        "{found:?}"
+    );
+    // It has no such URL any more.
+    watching.run(DIALLED_WITHIN.as_secs());
+    for _ in 0..20 {
+        watching.other(300).not_dialled_at = Some(watching.now);
+        assert_eq!(watching.run(65), []);
+    }
+}
+
 #[test]
 fn a_node_that_the_operator_keeps_apart_is_not_called_silent_for_it() {
     let mut watching = Watching::settled();

@@ -10,7 +10,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 /// guess: an answer takes milliseconds, and a busy disk some seconds.
 const SHOW_FOR: Duration = Duration::from_secs(10);
 /// The time of such a claim by a peer that has shown a place beyond a gap, because the follower searches for the gap
-/// first (`docs/protocol/replication.md`, Gaps).
+/// first (`docs/protocol/replication.md`, Gaps); and the longest one while bytes of an answer arrive. In this time a
+/// link of 64 KiB/s carries 4 MiB. A peer may send any bytes, so it is not the time that the longest envelope takes.
 const SEARCH_FOR: Duration = Duration::from_secs(75);
 /// The least that a turn in which a peer shows nothing takes from that time, for any end of the turn. A guess: a
 /// claim that is fulfilled by envelopes on their way to the disk blocks publishers for a moment only, so such
@@ -57,6 +58,8 @@ struct Asked {
     began: Instant,
     /// It was asked, or has shown something, at this time.
     since: Instant,
+    /// Bytes of its answer have arrived at this time.
+    arrived_at: Option<Instant>,
 }
 
 impl Answers {
@@ -98,6 +101,13 @@ impl Answers {
         self.shown = self.shown.max(sequence);
     }
 
+    /// Notes that bytes of an answer of a peer have arrived, of which nothing is whole yet.
+    pub(super) fn note_arriving(&mut self, now: Instant, peer: OriginatorId) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.peer == peer) {
+            asked.arrived_at = Some(now);
+        }
+    }
+
     /// Notes a place that another folder of this node has left out. No peer is asked for it.
     pub(super) fn note_declared(&mut self, through: SequenceId) {
         self.shown = self.shown.max(through);
@@ -123,8 +133,7 @@ impl Answers {
     /// Returns the time at which the peer that is asked has waited for long enough.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.asked?;
-        let answer = self.peers.get(&asked.peer)?;
-        Some(asked.since + answer.limit(self.held).saturating_sub(answer.waited))
+        Some(self.peers.get(&asked.peer)?.spent_at(&asked, self.held))
     }
 
     /// Ends the question to a peer that has shown everything, has disconnected, or shows nothing. A slow peer makes
@@ -133,8 +142,7 @@ impl Answers {
         let Some(asked) = self.asked else { return };
         let held = self.held;
         let answer = self.peers.get(&asked.peer).expect("only peers are asked");
-        let waited = answer.waited + now.saturating_duration_since(asked.since);
-        let is_spent = waited >= answer.limit(held);
+        let is_spent = now >= answer.spent_at(&asked, held);
         let is_over = is_spent || !answer.may_be_asked(held);
         let is_turn_over = now >= asked.began + TURN_FOR
             && self.peers.iter().any(|(peer, it)| *peer != asked.peer && it.may_be_asked(held));
@@ -159,7 +167,7 @@ impl Answers {
         let open = self.peers.iter().filter(|(_, it)| it.may_be_asked(self.held));
         let best = open
             .max_by_key(|(peer, it)| (Some(**peer) != self.last, it.shown > self.held, it.claimed));
-        best.map(|(peer, _)| Asked { peer: *peer, began: now, since: now })
+        best.map(|(peer, _)| Asked { peer: *peer, began: now, since: now, arrived_at: None })
     }
 }
 
@@ -168,6 +176,14 @@ impl PeerAnswer {
     fn may_be_asked(&self, held: SequenceId) -> bool {
         let has_more = self.claimed > held || self.shown > held;
         self.is_connected && has_more && self.waited < self.limit(held)
+    }
+
+    /// Returns the time at which the peer has been asked for long enough, if it shows nothing before. Bytes that arrive
+    /// prolong it, within a bound.
+    fn spent_at(&self, asked: &Asked, held: SequenceId) -> Instant {
+        let after = |limit: Duration| asked.since + limit.saturating_sub(self.waited);
+        let arriving = asked.arrived_at.map(|at| (at + SHOW_FOR).min(after(SEARCH_FOR)));
+        arriving.map_or(after(self.limit(held)), |until| until.max(after(self.limit(held))))
     }
 
     /// Returns the time for which the peer may be asked without showing anything new.

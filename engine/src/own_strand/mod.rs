@@ -13,8 +13,8 @@
 //!   operator's confirmation; it then begins one to 256 times [`GAP`] places above everything that was shown.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
-//! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
-//! `docs/decisions/0014-which-folder-may-sign.md`.
+//! to show an envelope, or for 75 at most while bytes of one arrive. An envelope of the strand that this node does not
+//! hold is a proof. See `docs/decisions/0014-which-folder-may-sign.md`.
 
 mod answers;
 mod gap;
@@ -266,6 +266,12 @@ impl OwnStrandGuard {
             // Signed since this process started, and not by this process.
             self.phase = Phase::Stopped;
         }
+    }
+
+    /// Handles bytes of a peer's answer that have arrived, of which nothing is whole yet: over a slow link, a long
+    /// envelope takes longer than a peer may show nothing. To be followed by an observation.
+    pub fn note_arriving(&mut self, now: Instant, peer: OriginatorId) {
+        self.answers.note_arriving(now, peer);
     }
 
     /// Handles a statement of this node, made at `time_ns`, that it left out places up to `through`: another of its

@@ -446,6 +446,25 @@ fn a_claim_that_is_never_shown_holds_the_node_up_once_and_briefly() {
 
 /// A peer claims a little more than exists, again and again. The envelopes on their way to the disk fulfil each
 /// claim.
+/// An envelope of 3 MiB takes 50 seconds over a link of 64 KiB/s. A liar may send any bytes.
+#[test]
+fn bytes_that_arrive_prolong_a_claim_within_a_bound() {
+    for (arrive_for, counts_for) in [(0, 10), (5, 15), (50, 60), (600, 75)] {
+        let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+        node.claim(A, 8);
+        for second in 1..counts_for {
+            node.at(seconds(f64::from(second)));
+            if second <= arrive_for {
+                node.guard.note_arriving(node.now, A);
+                node.look();
+            }
+            assert_eq!(node.first_place(), None, "{second} of {counts_for}");
+        }
+        node.at(seconds(f64::from(counts_for)));
+        assert_eq!(node.first_place(), Some(8), "{counts_for}");
+    }
+}
+
 #[test]
 fn claims_that_are_fulfilled_at_once_keep_publishers_out_a_few_times_only() {
     let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);

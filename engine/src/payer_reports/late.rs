@@ -13,7 +13,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Leaves, PayerReport, RangeEnd, searched_trees_max};
-use hawser_storage::{Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot};
+use hawser_storage::{Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot, UsageRow};
 
 use super::not_yet::UndecidedError;
 use super::times::minute_at;
@@ -89,11 +89,24 @@ struct LateEnvelopes {
     before_last_minute: Option<usize>,
 }
 
-/// Usage of a payer in the minutes of a report.
+/// Usage of a payer in the minutes of a report. Exact, unless a minute's own row is saturated: a sum that is cut off
+/// would be too small once late fees are taken out of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct PayerSum {
-    picodollars: PicoDollarPrice,
+    picodollars: u128,
     messages: u64,
+}
+
+impl PayerSum {
+    fn add(&mut self, minute: UsageRow) {
+        self.picodollars = self.picodollars.saturating_add(minute.picodollars.0.into());
+        self.messages = self.messages.saturating_add(minute.messages);
+    }
+
+    /// Returns the sum as a price; the largest one if it is larger. A leaf cannot have that much.
+    fn price(self) -> PicoDollarPrice {
+        PicoDollarPrice(u64::try_from(self.picodollars).unwrap_or(u64::MAX))
+    }
 }
 
 /// The minutes in which late envelopes of a report on the chain are looked for.
@@ -334,9 +347,7 @@ fn leaves_without(
     let mut sums: HashMap<PayerAddress, PayerSum> = HashMap::new();
     let after = minutes.start().checked_sub(1);
     snapshot.usage_of_minutes(about, after, *minutes.end(), |_, payer, row| {
-        let sum = sums.entry(payer).or_default();
-        sum.picodollars = sum.picodollars.plus(row.picodollars);
-        sum.messages = sum.messages.saturating_add(row.messages);
+        sums.entry(payer).or_default().add(row);
         true
     })?;
     let rates = snapshot.rates()?;
@@ -361,7 +372,7 @@ fn leaves_without(
         take(&mut sums, charge.payer, price(&rates, &priced));
         left -= 1;
         if left <= may_keep && (left < tried_max || left >= newest_tried) {
-            let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.picodollars)));
+            let leaves = Leaves::sum(sums.iter().map(|(payer, sum)| (*payer, sum.price())));
             if leaves.root() == root {
                 return Ok(Some(leaves));
             }
@@ -373,7 +384,7 @@ fn leaves_without(
 /// Takes one envelope out of the sum of its payer. A payer without other envelopes has no leaf.
 fn take(sums: &mut HashMap<PayerAddress, PayerSum>, payer: PayerAddress, fee: PicoDollarPrice) {
     let Some(sum) = sums.get_mut(&payer) else { return };
-    sum.picodollars = sum.picodollars.less(fee);
+    sum.picodollars = sum.picodollars.saturating_sub(fee.0.into());
     sum.messages = sum.messages.saturating_sub(1);
     if sum.messages == 0 {
         sums.remove(&payer);
@@ -515,5 +526,32 @@ impl MinuteCounts<'_, '_> {
             }
         }
         Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Address;
+    use hawser_rules::payer_report::PicoDollars;
+
+    use super::*;
+
+    /// A payer without money has published in three minutes for nearly 2^63 picodollars each. Two of the envelopes are
+    /// late.
+    #[test]
+    fn late_fees_are_taken_out_of_a_sum_above_all_prices() {
+        let payer = Address([7; 20]);
+        let most = PicoDollarPrice::from(PicoDollars::MAX);
+        let mut sums: HashMap<PayerAddress, PayerSum> = HashMap::new();
+        for _ in 0..3 {
+            let row = UsageRow { picodollars: most, messages: 1, ..UsageRow::default() };
+            sums.entry(payer).or_default().add(row);
+        }
+        assert_eq!(sums[&payer].price(), PicoDollarPrice(u64::MAX));
+        take(&mut sums, payer, most);
+        take(&mut sums, payer, most);
+        assert_eq!(sums[&payer].price(), most);
+        take(&mut sums, payer, most);
+        assert!(sums.is_empty(), "it has no leaf");
     }
 }

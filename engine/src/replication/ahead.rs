@@ -245,10 +245,12 @@ impl ShownStrand {
     }
 
     /// Takes a response, or puts it aside until the shown places are verified. `is_idle` is true if nothing is on
-    /// its way to the log. To be called only while it [does not wait](Self::is_waiting).
+    /// its way to the log. To be called only while it [does not wait](Self::is_waiting). The follower may have effects
+    /// afterwards.
     pub fn take(
         &mut self,
-        follower: &Follower,
+        now: Instant,
+        follower: &mut Follower,
         response: WantResponse<Bytes>,
         is_idle: bool,
     ) -> Option<Incoming> {
@@ -258,8 +260,12 @@ impl ShownStrand {
         let is_run = self.is_run(&response) && !follower.is_searching();
         let goes_on = self.runs.end_at(follower.accepted());
         match self.stage {
-            // It only says that more arrives, and no part of a backlog is under way.
-            ShownStage::Shown { .. } if response.items.is_empty() => None,
+            // It only says that more arrives: there is nothing to check, and the source is not silent.
+            ShownStage::Shown { .. } if response.items.is_empty() => {
+                let WantResponse { peer, request, .. } = response;
+                follower.handle_response(now, WantResponse { peer, request, items: Vec::new() });
+                None
+            }
             // What follows is verified from the log, once these places are written.
             ShownStage::AskedAgain { head } if self.has_again(follower.accepted(), head) => None,
             ShownStage::AskedAgain { .. } => Some(Incoming::Verify(response)),
@@ -275,14 +281,14 @@ impl ShownStrand {
 
     /// Takes the response that was put aside, if all shown places are verified. To be called while nothing is on
     /// its way to the log.
-    pub fn take_parked(&mut self, follower: &Follower) -> Option<Incoming> {
+    pub fn take_parked(&mut self, now: Instant, follower: &mut Follower) -> Option<Incoming> {
         if self.stage != ShownStage::Verified {
             return None;
         }
         let ParkedResponse { response, is_refused } = self.parked.take()?;
         match is_refused {
             true => Some(Incoming::Verify(response)),
-            false => self.take(follower, response, true),
+            false => self.take(now, follower, response, true),
         }
     }
 

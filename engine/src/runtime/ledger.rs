@@ -66,8 +66,8 @@ impl LedgerAppender {
     /// events again is harmless. An event that can never be booked is logged and passed over. Blocks
     /// for a sync of the disk.
     ///
-    /// If an entry of a block behind `position` is reversed, no balance is known until
-    /// [`note_at_head`](Self::note_at_head): the chain may still have its event.
+    /// If an entry of a block behind `position` is reversed, no balance is known until a later position has reached
+    /// that block: the chain may still have its event.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.
@@ -134,7 +134,7 @@ impl LedgerAppender {
     }
 
     /// Records that the ledger holds all events up to the head of the chain. Balances count from then on, and stay as
-    /// they are while the chain cannot be reached. Blocks for a sync of the disk, unless that is recorded already.
+    /// they are while the chain cannot be reached. Blocks for a sync of the disk, unless balances are known already.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.
@@ -167,6 +167,14 @@ impl LedgerAppender {
     /// If the row cannot be read.
     pub fn position(&self) -> Result<Option<ChainPosition>, ReadError> {
         self.store.snapshot().ledger_position()
+    }
+
+    /// Returns the position at which the payer registry's reader came to the head of its chain; `None` before.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn head_reached(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.store.snapshot().payers_read()
     }
 
     /// Returns a payer's balance; 0 for an unknown payer. Usage since the last settlement is not subtracted.

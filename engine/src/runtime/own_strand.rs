@@ -1,6 +1,6 @@
 //! The right to sign this node's own strand, as the publish path and the tasks of replication share it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ struct Gate {
 pub(super) struct GuardReports {
     /// The places that each peer has shown of the own strand. Bounded by the peers.
     pub(super) shown: BTreeMap<OriginatorId, Shown>,
+    /// The peers that are sending an envelope of it that is not whole yet.
+    pub(super) arriving: BTreeSet<OriginatorId>,
     /// The last confirmation of the operator.
     pub(super) confirmation: Option<OperatorConfirmation>,
 }
@@ -199,6 +201,15 @@ impl OwnStrand {
         self.latest.lock().add(sequence, originator_ns);
         self.reports.send_modify(|reports| {
             reports.shown.entry(peer).or_default().add(sequence, originator_ns);
+        });
+    }
+
+    /// Reports that bytes of an answer of a peer about the own strand have arrived. The guard takes this at its next
+    /// look.
+    pub(super) fn note_arriving(&self, peer: OriginatorId) {
+        self.reports.send_if_modified(|reports| {
+            reports.arriving.insert(peer);
+            false
         });
     }
 

@@ -166,6 +166,30 @@ async fn what_was_signed_of_a_strand_before_it_was_cut_is_shown_to_its_signer_al
     follower.stop().await;
 }
 
+/// The disk fails to read a part of the tree for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_checkpoint_of_a_tree_that_cannot_be_read_now_is_shown_to_all_once_it_can() {
+    let store = store();
+    let follower = Follower::start(store.clone());
+    on_chain(&store, 1..=3, "event");
+    let root = store.snapshot().root(CHAIN, 3).unwrap();
+    let of = Checkpoint { node: SOURCE, originator: CHAIN, size: 3, root, time_ns: 1 };
+    store.put_checkpoint(&of.sign(&key(SOURCE)).into()).unwrap();
+    let place = SequenceId(2);
+    let leaf = store.snapshot().leaf(EnvelopeId::new(CHAIN, place)).unwrap().unwrap();
+    let row = [&CHAIN.0.to_be_bytes()[..], &place.0.to_be_bytes()].concat();
+    store.put_raw_row(Family::Leaf, &row, b"damaged");
+    follower.engine().heads().announce(EnvelopeId::new(CHAIN, SequenceId(3)));
+    let shown = || {
+        let offers = follower.replication.checkpoint_offers();
+        [0, SHOWN_TO_SIGNER].map(|number| offers.contains_key(&(SOURCE, CHAIN, number)))
+    };
+    follower.until("it is loaded", || shown() == [false, true]).await;
+    store.put_raw_row(Family::Leaf, &row, &leaf.0);
+    follower.until("the tree is read", || shown() == [true, false]).await;
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_left_out_places_after_a_restore_signs_no_checkpoint_of_its_own_strand() {
     let store = store();

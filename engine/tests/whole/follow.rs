@@ -578,3 +578,20 @@ async fn a_peer_that_does_not_show_what_it_says_it_holds_stops_publishing_only_f
     follower.publish("one").await.unwrap();
     follower.stop().await;
 }
+
+/// A long envelope over a slow link. On a clock that only moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn a_claim_counts_while_bytes_of_what_it_promises_arrive() {
+    let follower = Follower::start(common::store());
+    let mut other = follower.connect(OTHER, &[(NODE, 1)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    for _ in 0..50 {
+        other.answer(Vec::new()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(follower.complaint().is_some(), "it is asked");
+    }
+    other.send(strand(NODE, &[1])).await;
+    follower.wait_for(NODE, 1).await;
+    tokio::time::resume();
+    follower.stop().await;
+}

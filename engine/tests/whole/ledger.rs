@@ -176,8 +176,11 @@ async fn a_payer_who_has_withdrawn_publishes_nothing_while_the_registry_is_read_
     ledger.append(1, &[paid], at(2)).unwrap();
     let unknown = publish("in between").await;
     assert!(matches!(unknown, Err(PublishError::Unavailable { .. })), "{unknown:?}");
-    ledger.append(3, &[withdrawn], at(6)).unwrap();
-    ledger.note_at_head(at(6)).unwrap();
+    ledger.append(3, &[], at(4)).unwrap();
+    let unknown = publish("shortly before").await;
+    assert!(matches!(unknown, Err(PublishError::Unavailable { .. })), "{unknown:?}");
+    // The endpoint stands still there, so nothing says that it is the head.
+    ledger.append(5, &[withdrawn], at(5)).unwrap();
     let poor = publish("still poor").await;
     assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");
 }

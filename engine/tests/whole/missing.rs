@@ -152,6 +152,26 @@ async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
     follower.stop().await;
 }
 
+/// The process had ended before it looked at the claim. On a clock that only moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn a_claim_about_places_that_an_earlier_run_has_found_ends() {
+    let store = common::store();
+    store.commit(&[append(1), append(2), append(3), append(4)]).unwrap();
+    let (at, envelopes) = (EnvelopeId::new(SOURCE, SequenceId(4)), strand(SOURCE, &[1, 4]));
+    let claim = Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes };
+    store.record_evidence(START_NS.unsigned_abs(), &[claim]).unwrap();
+    let claims = || {
+        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        all.len()
+    };
+    assert_eq!(claims(), 1);
+    let follower = Follower::start(store.clone());
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    follower.until("the claim ends", || claims() == 0).await;
+    follower.stop().await;
+}
+
 /// A node could leave places out until its envelopes there may have expired. On a clock that only moves while all tasks
 /// wait.
 #[tokio::test(start_paused = true)]

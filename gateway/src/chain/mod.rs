@@ -6,7 +6,8 @@
 //! - `recent`: the payloads that were sent recently, with their results;
 //! - `record`: the payloads on the chain, in a file;
 //! - `path`: the steps of a payload from the request to the response; `topic_turns`: the turns of callers at a topic;
-//!   `waiting`: the requests that wait for a payload;
+//!   `waiting`: the requests that wait for a payload; `following`: what follows an attempt; `known`: a payload on the
+//!   chain;
 //! - `confirm`: waits until nodes show a payload; `dropped`: decides that they never will.
 //!
 //! Invariant: a payload that was sent is followed to its result even if the request that sent it ends. A client
@@ -14,7 +15,9 @@
 
 mod confirm;
 mod dropped;
+mod following;
 mod item;
+mod known;
 mod path;
 mod recent;
 mod record;

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dropped::DropCheck;
+use super::following::{AfterAttempt, FollowedPayload};
 use super::item::{ChainItem, ChainResult, strand_of};
+use super::known::KnownOnChain;
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
@@ -32,15 +34,9 @@ use crate::running::RunningTasks;
 const ANSWER_OVERHEAD_BYTES: usize = 512;
 /// Largest number of remembered payloads on the chain. A guess: at about 120 bytes each they take 30 MB.
 const ON_CHAIN_MAX: usize = 250_000;
-/// Time after which a payload that no node shows may be sent again. A guess: nodes that are behind catch up within
-/// minutes.
-const LOST_AFTER: Duration = Duration::from_secs(600);
 /// Largest number of payloads at the writer; further ones wait, and callers take turns. A guess: twice the number
 /// of open transactions.
 const WRITING_MAX: usize = 64;
-/// Time from the first `Pending` for which a transaction is followed although attempts to learn its outcome fail. A
-/// guess: longer than any client waits, and than a chain's endpoint is usually down.
-const FOLLOWED_FOR: Duration = Duration::from_secs(600);
 /// Least time between two attempts to learn the outcome of a transaction. A guess: about the time of a block.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bounds on looking for payloads that are on the chain already: the nodes that are asked for each, the time for each
@@ -99,16 +95,6 @@ struct Started {
     index: usize,
     progress: watch::Receiver<Progress>,
     _waits: WaitGuard,
-}
-
-/// A payload that this gateway has seen on the chain.
-#[derive(Debug, Clone, Copy)]
-struct KnownOnChain {
-    place: OnChain,
-    since: Instant,
-    /// The payload may have left the chain and may be sent again. The entry is kept, because a bill has its
-    /// transaction already.
-    is_lost: bool,
 }
 
 /// One payload of a topic, in the order of its request. `new` is `None` if an earlier request has sent an equal
@@ -182,9 +168,8 @@ impl ChainPath {
     /// [`ChainRecordError`] if the file cannot be used.
     pub(crate) fn recorded_at(self, place: &ChainRecordPlace) -> Result<Self, ChainRecordError> {
         let (record, known) = ChainRecord::open(place, ON_CHAIN_MAX)?;
-        let since = Instant::now();
         for (key, place) in known {
-            self.on_chain.insert(key, KnownOnChain { place, since, is_lost: false });
+            self.on_chain.insert(key, KnownOnChain::new(place));
         }
         Ok(Self { record: Some(Arc::new(Mutex::new(record))), ..self })
     }
@@ -201,7 +186,7 @@ impl ChainPath {
         let progress = self.progress.lock().get(&key, now);
         match progress {
             Some(attempt) => !matches!(*attempt.progress.borrow(), Progress::Done(Err(_))),
-            None => self.on_chain.get(&key).is_some_and(|known| !known.is_lost),
+            None => self.on_chain.get(&key).is_some_and(|known| !known.is_lost()),
         }
     }
 
@@ -267,7 +252,7 @@ impl ChainPath {
                 return None;
             }
             Some(_) => None,
-            None => self.on_chain.get(key).filter(|known| !known.is_lost),
+            None => self.on_chain.get(key).filter(|known| !known.is_lost()),
         };
         let own = own.map(|known| LandedEnvelope {
             id: EnvelopeId::new(strand_of(topic), known.place.sequence_id),
@@ -314,8 +299,7 @@ impl ChainPath {
             return; // this gateway has put it there itself
         }
         if let Some(place) = writer.find(topic, payload.clone(), transaction).await {
-            let known = KnownOnChain { place, since: Instant::now(), is_lost: false };
-            self.on_chain.insert(key, known);
+            self.on_chain.insert(key, KnownOnChain::new(place));
         }
     }
 
@@ -413,42 +397,37 @@ impl ChainPath {
         }
     }
 
-    /// Follows a payload until its outcome is known, even if no request waits for it any more. When an attempt ends
-    /// with `Pending`, the waiting requests get that answer, and later requests wait for the next attempt.
+    /// Follows a payload until its outcome is known, even if no request waits for it any more. While the outcome of a
+    /// transaction is open, the waiting requests get that answer, and later requests wait for the next attempt.
     async fn carry(self, mut new: NewPayload) {
-        let mut pending_since = None;
+        let mut following = FollowedPayload::default();
         // Held between attempts too, so that a shutdown waits for a transaction that is followed.
-        let mut following = None;
+        let mut running = None;
         loop {
             // Counted from the start of the attempt, so that a writer that answers at once is not asked in a busy
             // loop.
             let retry_at = Instant::now() + RETRY_AFTER;
-            let result = self.send(&new, pending_since.is_none()).await;
-            self.forget_if_lost(&new.key, &result);
+            let result = self.send(&new, following.is_first()).await;
+            let known = self.on_chain.get(&new.key);
+            let known = known.map(|known| known.after(&result, Instant::now()));
+            if let Some(lost) = known.filter(KnownOnChain::is_lost) {
+                self.on_chain.insert(new.key, lost);
+            }
             if result.as_ref().is_err_and(ChainPublishError::may_be_published) {
                 new.item.bill.leave_open();
             }
-            match (&result, pending_since) {
-                (Err(ChainPublishError::Pending { .. }), _) => {
+            match following.next(result, Instant::now()) {
+                AfterAttempt::Follow(result) => {
                     let (next, progress) = watch::channel(Progress::Sending);
                     let attempt = PayloadAttempt { progress, waiting: new.waiting.clone() };
                     self.remember(&new.item.payload, new.key, attempt);
                     let answered = std::mem::replace(&mut new.progress, next);
                     answered.send_replace(Progress::Done(result));
-                    pending_since.get_or_insert_with(Instant::now);
-                    following.get_or_insert_with(|| self.running.begin());
+                    running.get_or_insert_with(|| self.running.begin());
                 }
-                // This attempt has sent nothing, and the outcome of the earlier transaction is still open.
-                (Err(ChainPublishError::NotSent(_)), Some(since))
-                    if since.elapsed() < FOLLOWED_FOR => {}
-                // The attempt stays remembered, so equal payloads are not sent: one with an unknown outcome could
-                // get on the chain twice, and a dropped one would be dropped again.
-                (Err(ChainPublishError::Unknown { .. } | ChainPublishError::Dropped { .. }), _) => {
-                    new.progress.send_replace(Progress::Done(result));
-                    return;
-                }
-                _ => {
-                    if result.is_err() {
+                AfterAttempt::TryAgain => {}
+                AfterAttempt::End { result, is_kept } => {
+                    if !is_kept {
                         // The next request starts a new attempt. `on_chain` still keeps payloads that are on the
                         // chain from being sent again.
                         self.progress.lock().remove(&new.key);
@@ -458,20 +437,6 @@ impl ChainPath {
                 }
             }
             sleep_until(retry_at).await;
-        }
-    }
-
-    /// Allows a payload to be sent again that was seen on the chain: nodes drop it, or do not show it within
-    /// [`LOST_AFTER`], as after a reorganisation of the chain. It is not sent if that has moved its transaction.
-    fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
-        let Some(known) = self.on_chain.get(key) else { return };
-        let is_lost = match result {
-            Err(ChainPublishError::Dropped { .. }) => true,
-            Err(ChainPublishError::NotShown { .. }) => known.since.elapsed() > LOST_AFTER,
-            _ => false,
-        };
-        if is_lost {
-            self.on_chain.insert(*key, KnownOnChain { is_lost, ..known });
         }
     }
 
@@ -511,22 +476,23 @@ impl ChainPath {
     async fn put(&self, new: &NewPayload, is_first: bool) -> Result<OnChain, ChainPublishError> {
         let NewPayload { item: ChainItem { topic, payload, bill, .. }, key, .. } = new;
         let before = self.on_chain.get(key);
-        if let Some(known) = before.filter(|known| !known.is_lost) {
+        if let Some(known) = before.filter(|known| !known.is_lost()) {
             return Ok(known.place);
         }
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let _running = self.running.begin();
-        // A reorganisation may have moved the transaction. Another one would be paid for, too.
-        let moved = match before.filter(|_| is_first) {
-            Some(KnownOnChain { place, .. }) => {
-                let found = writer.find(*topic, payload.clone(), place.transaction_hash).await;
-                found.filter(|found| found.sequence_id != place.sequence_id)
+        // It may still be there, or a reorganisation may have moved it. Another transaction would be paid for, too.
+        let present = match before.filter(|_| is_first) {
+            Some(known) => {
+                let transaction = known.place.transaction_hash;
+                let found = writer.find(*topic, payload.clone(), transaction).await;
+                found.filter(|found| known.may_be_shown_at(found.sequence_id))
             }
             None => None,
         };
-        let on_chain = match moved {
-            Some(moved) => moved,
+        let on_chain = match present {
+            Some(present) => present,
             None => {
                 let since = Instant::now();
                 let written = writer.publish(*topic, payload.clone()).await;
@@ -538,8 +504,7 @@ impl ChainPath {
             }
         };
         drop(pass);
-        let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
-        self.on_chain.insert(*key, known);
+        self.on_chain.insert(*key, KnownOnChain::new(on_chain));
         self.record(*key, on_chain).await;
         let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
         let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };

@@ -112,6 +112,10 @@ pub enum ChainPublishError {
         /// State of the transaction, as text.
         reason: String,
     },
+    /// The payload may be on the chain, or may still get there, in a transaction that this gateway does not know:
+    /// another gateway may be sending it.
+    #[error("the outcome of the payload is not known yet: {0}")]
+    Open(String),
     /// The transaction was sent and its outcome is unknown: the payload may be on the chain.
     #[error("transaction {hash} was sent: {reason}")]
     Unknown {
@@ -158,7 +162,7 @@ pub enum ChainPublishError {
 }
 
 impl ChainPublishError {
-    /// Returns true if a transaction was sent: the payload may be published, now or later.
+    /// Returns true if a transaction was or may have been sent: the payload may be published, now or later.
     pub(crate) fn may_be_published(&self) -> bool {
         !matches!(self, Self::Invalid(_) | Self::NotSent(_) | Self::NoChain)
     }

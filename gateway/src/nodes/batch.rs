@@ -9,13 +9,15 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
+use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable};
 use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
@@ -107,13 +109,16 @@ impl PlacedEnvelope {
     }
 }
 
+/// The envelopes of a node's answer to one request, in its order, or what is wrong with each.
+pub(crate) type NodeAnswers = Vec<Result<PlacedEnvelope, AnswerError>>;
+
 /// The envelopes of one request for this node.
 struct PublishJob {
     caller: CallerId,
     clients: Vec<WantedEnvelope>,
     /// Cancelled when the caller hangs up.
     gone: CancellationToken,
-    answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
+    answer: oneshot::Sender<Result<NodeAnswers, NodeError>>,
     /// The memory of the request, charged until its last call has ended: a call continues for other callers after
     /// this one has hung up.
     held: Option<HeldCharge>,
@@ -146,6 +151,8 @@ struct NodeCaller {
     suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
+    /// The highest sequence id of the node's right answers.
+    newest: Arc<AtomicU64>,
 }
 
 /// The requests that may share a call.
@@ -186,6 +193,7 @@ impl Batcher {
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
             reports: Arc::default(),
             reporter,
+            newest: Arc::default(),
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, RequestsPerCall::All);
         let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, RequestsPerCall::One);
@@ -198,9 +206,9 @@ impl Batcher {
         Self { jobs, suspect_jobs, caller }
     }
 
-    /// Publishes these client envelopes in this order, all or none of them. Returns `None` if the caller hangs up
-    /// (`gone` is cancelled) before they are sent. `end` resolves when the attempt's time is over; envelopes that
-    /// still wait then are not sent. `held` is the request's memory.
+    /// Publishes these client envelopes in this order, all or none of them. The node may answer wrongly for some.
+    /// Returns `None` if the caller hangs up (`gone` is cancelled) before they are sent. `end` resolves when the
+    /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory.
     ///
     /// # Errors
     /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
@@ -211,7 +219,7 @@ impl Batcher {
         held: Option<HeldCharge>,
         gone: &CancellationToken,
         end: impl Future<Output = NodeError>,
-    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
+    ) -> Option<Result<NodeAnswers, NodeError>> {
         let (answer, mut answered) = oneshot::channel();
         let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
@@ -248,6 +256,12 @@ impl Batcher {
             answer = answered => outcome_of(answer),
             error = end => Some(Err(error)),
         }
+    }
+
+    /// Returns the highest sequence id of the node's right answers so far. What it is asked to publish from now on gets
+    /// a higher one.
+    pub(crate) fn newest(&self) -> SequenceId {
+        SequenceId(self.caller.newest.load(Relaxed))
     }
 
     /// Returns the envelope with its fees; `None` if it is no correct answer of this node for the client envelope.
@@ -344,9 +358,8 @@ impl NodeCaller {
                         self.note_published(&job.caller);
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
-                        let own: Result<Vec<_>, _> = own.into_iter().collect();
                         drop(job.held);
-                        let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
+                        let _ = job.answer.send(Ok(own));
                     }
                 }
                 Err(NodeError::Refused(_)) if jobs.len() > 1 => {
@@ -382,10 +395,7 @@ impl NodeCaller {
     }
 
     /// Makes one call and returns one result for each envelope, in the order of `clients`.
-    async fn call(
-        &self,
-        clients: Vec<WantedEnvelope>,
-    ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
+    async fn call(&self, clients: Vec<WantedEnvelope>) -> Result<NodeAnswers, NodeError> {
         self.metrics.calls.inc();
         let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();
@@ -422,7 +432,7 @@ impl NodeCaller {
         &self,
         sealed: Vec<SignedEnvelope>,
         answer: Vec<pb::OriginatorEnvelope>,
-    ) -> Vec<Result<PlacedEnvelope, AnswerError>> {
+    ) -> NodeAnswers {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
         let results = self.verify_pairs(pairs.clone()).await;
         // The node may have a newer price list than this gateway.
@@ -489,6 +499,7 @@ impl NodeCaller {
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
         tracing::debug!(envelope = %verified.id, "durable at its node");
+        self.newest.fetch_max(verified.id.sequence.0, Relaxed);
         if let Some(fault) = &verified.unconfirmed {
             tracing::debug!(envelope = %verified.id, %fault, "the price list may lack its rate");
         }

@@ -41,7 +41,7 @@ mod watch;
 pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
-pub(crate) use batch::{PayerSettings, PlacedEnvelope};
+pub(crate) use batch::{NodeAnswers, PayerSettings, PlacedEnvelope};
 pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;

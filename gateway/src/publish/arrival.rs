@@ -56,18 +56,20 @@ pub(super) struct ArrivalSearch {
     pub(super) answers: bool,
 }
 
-/// Looks for the envelopes that `originator` has published for some items.
+/// Looks for the envelopes that `originator` has published for some items. `before` is its newest sequence id from
+/// before it was asked to.
 pub(super) async fn find(
     nodes: &Nodes,
     originator: &Node,
     items: &[PublishItem],
     wait: ArrivalWait,
+    before: SequenceId,
 ) -> ArrivalSearch {
     let mut found: Vec<Option<PlacedEnvelope>> = vec![None; items.len()];
     let until = Instant::now() + ASK_TIMEOUT;
     let mut answers = false;
     loop {
-        let search = search(originator, originator, items, &mut found);
+        let search = search(originator, originator, items, before, &mut found);
         answers = timeout_at(until, search).await.unwrap_or(false) || answers;
         let is_over = wait == ArrivalWait::Once || Instant::now() + ASK_EVERY >= until;
         if is_over || found.iter().all(Option::is_some) {
@@ -77,7 +79,8 @@ pub(super) async fn find(
     }
     if !answers {
         for other in others(nodes, originator) {
-            let _ = timeout(ASK_TIMEOUT, search(&other, originator, items, &mut found)).await;
+            let search = search(&other, originator, items, before, &mut found);
+            let _ = timeout(ASK_TIMEOUT, search).await;
         }
     }
     ArrivalSearch { found, answers }
@@ -146,6 +149,7 @@ async fn search(
     asked: &Node,
     originator: &Node,
     items: &[PublishItem],
+    before: SequenceId,
     found: &mut [Option<PlacedEnvelope>],
 ) -> bool {
     let open: Vec<usize> = (0..items.len()).filter(|index| found[*index].is_none()).collect();
@@ -158,7 +162,7 @@ async fn search(
             found[index] = match newest {
                 Some(Newest::OfItem(placed)) => Some(placed),
                 Some(Newest::Other(id)) => {
-                    among_earlier(asked, originator, &items[index], id, &mut page).await
+                    among_earlier(asked, originator, &items[index], id, before, &mut page).await
                 }
                 None => continue,
             };
@@ -228,35 +232,54 @@ async fn among_earlier(
     originator: &Node,
     item: &PublishItem,
     newest: EnvelopeId,
+    before: SequenceId,
     page: &mut Option<TopicPage>,
 ) -> Option<PlacedEnvelope> {
     let topic = item.topic.as_bytes();
     if page.as_ref().is_none_or(|page| page.topic != *topic) {
         *page = None; // its place is free for the next one
-        let (envelopes, place) = earlier(asked, originator, item, newest).await?;
+        let (envelopes, place) = earlier(asked, originator, item, newest, before).await?;
         *page = Some(TopicPage { topic: topic.clone(), envelopes, _place: place });
     }
     let envelopes = page.as_ref()?.envelopes.clone();
     candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
 }
 
-/// Asks for the envelopes of `originator` in the topic of an item before the newest one.
+/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for
+/// them, asks for those after `before`: in a busy topic, the item would be behind that page.
 async fn earlier(
     asked: &Node,
     originator: &Node,
     item: &PublishItem,
     newest: EnvelopeId,
+    before: SequenceId,
 ) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
     let from = match newest.originator == originator.id() {
-        true => newest.sequence.0.saturating_sub(LOOK_BACK),
-        false => 0,
+        true => SequenceId(newest.sequence.0.saturating_sub(LOOK_BACK)),
+        false => SequenceId::NONE,
     };
+    let first = page_after(asked, originator, item, newest, from).await?;
+    if first.0.len() < PAGE as usize || before <= from {
+        return Some(first);
+    }
+    drop(first); // its place is free for the next one
+    page_after(asked, originator, item, newest, before).await
+}
+
+/// Asks for the first page of envelopes of `originator` in the topic of an item after a sequence id.
+async fn page_after(
+    asked: &Node,
+    originator: &Node,
+    item: &PublishItem,
+    newest: EnvelopeId,
+    from: SequenceId,
+) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
     // The cursor covers the other strands completely, so that the page has none of their envelopes.
     let mut cursor: std::collections::BTreeMap<u32, u64> =
         [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
             .map(|originator| (originator.0, SequenceId::MAX.0))
             .into();
-    cursor.insert(originator.id().0, from);
+    cursor.insert(originator.id().0, from.0);
     let query = EnvelopesQuery {
         topics: vec![item.topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ use crate::bill::BillEntry;
 use crate::fair::CallerPass;
 use crate::landed::{ClientKey, LandedEnvelope};
 use crate::nodes::{
-    ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, RequestAtNode,
-    WantedEnvelope,
+    ChainStrands, Health, Node, NodeAnswers, NodeError, NodeErrorKind, Nodes, PlacedEnvelope,
+    RequestAtNode, WantedEnvelope,
 };
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
@@ -67,6 +67,9 @@ pub(super) struct AttemptContext {
     pub(super) running: RunningTasks,
 }
 
+/// An item with the envelope that a node has published for it.
+type PlacedItem = (PublishItem, PlacedEnvelope);
+
 /// One attempt at one node.
 pub(super) struct NodeAttempt {
     pub(super) context: AttemptContext,
@@ -91,29 +94,39 @@ pub(super) struct AttemptEnd {
 }
 
 impl NodeAttempt {
-    /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless.
+    /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless. Of an
+    /// answer that is wrong for some envelopes, it takes the others: another node would be paid for them, too.
     pub(super) async fn run(mut self) -> AttemptEnd {
-        let since = Instant::now();
+        let (since, before) = (Instant::now(), self.node.batcher.newest());
         let items = std::mem::take(&mut self.items);
         let Some(answer) = self.call_until_caught_up(&items).await else {
             return AttemptEnd::default(); // nothing was sent, and the caller has hung up
         };
         let node = &self.node;
-        let error = match answer {
-            Ok(envelopes) => {
-                debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
-                let failed_before = self.begun.failed_before;
-                node.metrics.count_published(since.elapsed(), items.len(), failed_before);
-                node.metrics.record_attempt(false);
-                let unable = self.request.retry.lock().unable().clone();
-                let mut placed: Vec<_> = items.into_iter().zip(envelopes).collect();
-                self.write_down(&mut placed, &unable).await;
-                return AttemptEnd { placed: indexed(placed), failed: None };
+        let (mut placed, error, items) = match answer {
+            Ok(answers) => {
+                debug_assert_eq!(answers.len(), items.len(), "one answer for each item");
+                let (mut placed, wrong, fault) = judged(items, answers);
+                if !placed.is_empty() {
+                    let failed_before = self.begun.failed_before;
+                    node.metrics.count_published(since.elapsed(), placed.len(), failed_before);
+                    let unable = self.request.retry.lock().unable().clone();
+                    self.write_down(&mut placed, &unable).await;
+                }
+                let placed = indexed(placed);
+                let Some(fault) = fault else {
+                    node.metrics.record_attempt(false);
+                    return AttemptEnd { placed, failed: None };
+                };
+                (placed, fault, wrong)
             }
-            Err(error) => error.unless_behind(|| {
+            Err(error) => {
                 let strands = &self.context.strands;
-                items.iter().any(|item| strands.is_behind(node.id(), &item.depends_on))
-            }),
+                let error = error.unless_behind(|| {
+                    items.iter().any(|item| strands.is_behind(node.id(), &item.depends_on))
+                });
+                (Vec::new(), error, items)
+            }
         };
         node.metrics.count_error(error.kind());
         log_failure(node.id(), items.len(), &error);
@@ -121,9 +134,9 @@ impl NodeAttempt {
         // envelope.
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
         let under_way = error.may_be_under_way();
-        let (placed, missing, answers) = if is_asked {
+        let (arrived, missing, answers) = if is_asked {
             let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
-            self.find_arrived(items, wait).await
+            self.find_arrived(items, wait, before).await
         } else {
             (Vec::new(), items, false)
         };
@@ -139,7 +152,8 @@ impl NodeAttempt {
             missing.iter().for_each(|item| item.bill.leave_open());
         }
         let failed = (!missing.is_empty()).then_some((error, missing));
-        AttemptEnd { placed: indexed(placed), failed }
+        placed.extend(indexed(arrived));
+        AttemptEnd { placed, failed }
     }
 
     /// Calls the node, and repeats the call while it refuses envelopes that depend on a new chain envelope: this
@@ -148,7 +162,7 @@ impl NodeAttempt {
     async fn call_until_caught_up(
         &self,
         items: &[PublishItem],
-    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
+    ) -> Option<Result<NodeAnswers, NodeError>> {
         let clients: Vec<_> = items.iter().map(PublishItem::wanted).collect();
         let strands = &self.context.strands;
         let is_new = || items.iter().any(|item| strands.any_new(&item.depends_on));
@@ -170,7 +184,7 @@ impl NodeAttempt {
         &self,
         items: &[PublishItem],
         clients: Vec<WantedEnvelope>,
-    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
+    ) -> Option<Result<NodeAnswers, NodeError>> {
         let timeout = call_time(self.context.timeout, self.request.since.elapsed());
         let node = &self.node;
         let caller = self.request.retry.lock().caller().clone();
@@ -195,13 +209,15 @@ impl NodeAttempt {
     }
 
     /// Splits the items into the items that the node has published although its call failed, and all other items. Also
-    /// returns true if the node has answered the queries for them.
+    /// returns true if the node has answered the queries for them. `before` is the node's newest sequence id from
+    /// before the call.
     async fn find_arrived(
         &self,
         items: Vec<PublishItem>,
         wait: ArrivalWait,
+        before: SequenceId,
     ) -> (Vec<(PublishItem, PlacedEnvelope)>, Vec<PublishItem>, bool) {
-        let search = arrival::find(&self.context.nodes, &self.node, &items, wait).await;
+        let search = arrival::find(&self.context.nodes, &self.node, &items, wait, before).await;
         let ArrivalSearch { found, answers } = search;
         let (mut arrived, mut missing) = (Vec::new(), Vec::new());
         for (item, found) in items.into_iter().zip(found) {
@@ -282,7 +298,26 @@ fn call_time(timeout: Duration, elapsed: Duration) -> Duration {
     timeout.min(ATTEMPTS_TIME.saturating_sub(elapsed).max(LATE_CALL_TIME))
 }
 
-fn indexed(placed: Vec<(PublishItem, PlacedEnvelope)>) -> Vec<(usize, PlacedEnvelope)> {
+/// Splits the items of an answer into those for which it is right, with their envelopes, and those for which it is
+/// wrong. Also returns the first fault, if there is one.
+fn judged(
+    items: Vec<PublishItem>,
+    answers: NodeAnswers,
+) -> (Vec<PlacedItem>, Vec<PublishItem>, Option<NodeError>) {
+    let (mut placed, mut wrong, mut fault) = (Vec::with_capacity(items.len()), Vec::new(), None);
+    for (item, answer) in items.into_iter().zip(answers) {
+        match answer {
+            Ok(envelope) => placed.push((item, envelope)),
+            Err(error) => {
+                fault = fault.or(Some(NodeError::WrongAnswer(error)));
+                wrong.push(item);
+            }
+        }
+    }
+    (placed, wrong, fault)
+}
+
+fn indexed(placed: Vec<PlacedItem>) -> Vec<(usize, PlacedEnvelope)> {
     placed.into_iter().map(|(item, placed)| (item.index, placed)).collect()
 }
 

@@ -131,7 +131,8 @@ impl PublishService {
         let caller_watch = charge.watch_caller();
         let outcomes = self.dispatch(&bill, &charge, (routed, keys), known, fee_max).await;
         caller_watch.end();
-        let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
+        let is_free = |index: usize| costs_nothing(&outcomes[index], bill.is_entered(index));
+        let is_unused = |index: &usize| repeats[*index] || is_free(*index);
         for (index, outcome) in outcomes.iter().enumerate() {
             if outcome.as_ref().is_err_and(EnvelopeError::may_be_published) {
                 BillEntry::new(&bill, index).leave_open();
@@ -371,10 +372,11 @@ fn gas_of(len: usize) -> u64 {
     GAS_OF_PAYLOAD + GAS_PER_BYTE * len as u64
 }
 
-/// Returns true if an envelope was published by an earlier request, or is certainly not published.
-fn costs_nothing(outcome: &Outcome) -> bool {
+/// Returns true if an envelope is certainly not published, or if another request pays for it: it has sent it before, or
+/// has begun to send it to the chain when this one came. `is_entered` is true if this request pays.
+fn costs_nothing(outcome: &Outcome, is_entered: bool) -> bool {
     match outcome {
-        Ok(placed) => placed.is_repeat,
+        Ok(_) => !is_entered,
         Err(failure) => !failure.may_be_published(),
     }
 }

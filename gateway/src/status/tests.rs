@@ -112,6 +112,7 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
         ChainPublishError::NotSent(text()),
         ChainPublishError::NoChain,
         ChainPublishError::Pending { hash, reason: text() },
+        ChainPublishError::Open(text()),
         ChainPublishError::Unknown { hash, reason: text() },
         ChainPublishError::NotShown { hash, sequence_id },
         ChainPublishError::Failed { hash, reason: text() },

@@ -32,6 +32,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::ports;
+pub(crate) use services::Hosting;
 
 /// The behaviour of a node at calls to publish.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,8 @@ pub(crate) enum Manner {
     Honest,
     /// Signs with a key that is not the node's.
     Forges,
+    /// Signs envelopes of topics that contain this byte with a key that is not the node's.
+    ForgesFor(u8),
     /// Publishes another payer envelope.
     ChangesBytes,
     /// Adds a field to the payer envelope that other software passes over, and no client decodes.
@@ -96,14 +99,6 @@ const PADDING_LEN_BYTES: usize = 160 * 1024;
 const EMPTY_ENTRIES: usize = 20_000;
 /// Number of entries of an answer of [`Manner::AnswersMore`], of two bytes each: so few that it is not too long.
 const MORE_ENTRIES: usize = 400;
-
-/// The behaviour of a node when a misbehaviour report is submitted to it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Hosting {
-    Accepts,
-    Refuses,
-    Hangs,
-}
 
 #[derive(Default)]
 struct Stored {
@@ -387,7 +382,11 @@ impl Inner {
             return pb::OriginatorEnvelope::decode(OriginatorEnvelope::encode(bytes, proof))
                 .unwrap();
         }
-        let key = if *manner == Manner::Forges { key_of(77) } else { self.key.clone() };
+        let forges = match manner {
+            Manner::ForgesFor(byte) => payer.client().topic().as_bytes().contains(byte),
+            _ => *manner == Manner::Forges,
+        };
+        let key = if forges { key_of(77) } else { self.key.clone() };
         pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
     }
 

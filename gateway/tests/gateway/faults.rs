@@ -41,6 +41,26 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
     }
 }
 
+/// A node stores all envelopes of a call or none, so it has those for which its answer is right.
+#[tokio::test]
+async fn what_is_right_of_a_wrong_answer_is_not_paid_for_twice() {
+    let net = Net::start(2).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    let mut group = 2;
+    while first_and_other(&net, group).await.0 != first {
+        group += 1;
+    }
+    net.node_of(first).becomes(Manner::ForgesFor(group));
+    let (right, wrong) = (message(1, "right"), message(group, "wrong"));
+    let answer = net.publish(vec![right.clone(), wrong]).await.unwrap();
+    assert_eq!([&answer[0], &answer[1]].map(|it| id_of(it).0), [first, other]);
+    assert_eq!(net.held_by(&right), 1);
+    let name = format!(
+        "xmtp_gateway_node_faults_total{{originator_id=\"{first}\",kind=\"wrong_answer\"}}"
+    );
+    assert_eq!(net.sample(&name).await, 1);
+}
+
 /// No reader gets an envelope with such a field, and its payer owes for it.
 #[tokio::test]
 async fn a_node_that_adds_an_odd_field_spoils_one_message_of_a_topic() {

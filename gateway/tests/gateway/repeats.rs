@@ -126,6 +126,19 @@ async fn envelopes_that_may_have_arrived_are_looked_for_together() {
     assert!(asked <= 6, "{asked} calls");
 }
 
+/// Pages begin with the oldest envelopes.
+#[tokio::test]
+async fn what_has_arrived_in_a_busy_topic_is_found_behind_a_page_of_it() {
+    let net = Net::start(2).await;
+    let before = (0..1000).map(|number| message(1, &format!("before {number}"))).collect();
+    let chosen = id_of(&net.publish(before).await.unwrap()[0]).0;
+    net.node_of(chosen).becomes(Manner::StoresAndFails(Code::Unavailable));
+    let both = [message(1, "a"), message(1, "b")];
+    let answer = net.publish(both.to_vec()).await.unwrap();
+    assert!(answer.iter().all(|envelope| id_of(envelope).0 == chosen));
+    assert!(both.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+}
+
 #[tokio::test]
 async fn when_a_connection_breaks_and_the_node_is_gone_others_are_asked_for_its_envelope() {
     let mut net = Net::start(2).await;

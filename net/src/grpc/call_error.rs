@@ -6,6 +6,7 @@ use hawser_proto::{one_line, with_causes};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::PeerError;
 
@@ -105,6 +106,70 @@ pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, PeerCallError>>,
 ) -> Result<T, PeerCallError> {
-    let silent = || PeerCallError::Failed(format!("no answer within {} s", limit.as_secs()));
-    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
+    timeout(limit, call).await.unwrap_or_else(|_| Err(silent(limit)))
+}
+
+/// Ends a call after the first `limit` in which it has no answer and too few bytes were counted in `arrived`.
+pub(super) async fn within_arrivals<T>(
+    limit: Duration,
+    arrived: &ArrivedBytes,
+    call: impl Future<Output = Result<T, PeerCallError>>,
+) -> Result<T, PeerCallError> {
+    tokio::pin!(call);
+    loop {
+        match timeout(limit, &mut call).await {
+            Ok(answer) => return answer,
+            Err(_) if arrived.take_enough() => {}
+            Err(_) => return Err(silent(limit)),
+        }
+    }
+}
+
+fn silent(limit: Duration) -> PeerCallError {
+    PeerCallError::Failed(format!("no answer within {} s", limit.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Has so many kilobytes arrive in each second, for so many seconds.
+    fn arriving(kilobytes: usize, seconds: u32) -> ArrivedBytes {
+        let arrived = ArrivedBytes::default();
+        let counted = arrived.clone();
+        tokio::spawn(async move {
+            for _ in 0..seconds {
+                sleep(Duration::from_secs(1)).await;
+                counted.add(kilobytes * 1024);
+            }
+        });
+        arrived
+    }
+
+    async fn answered(after: Duration, arrived: &ArrivedBytes) -> bool {
+        let call = async {
+            sleep(after).await;
+            Ok(())
+        };
+        within_arrivals(LIMIT, arrived, call).await.is_ok()
+    }
+
+    /// An envelope of 25 MiB takes 400 s over a link of 64 KiB/s.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_behind_others_is_waited_for_while_they_arrive() {
+        assert!(answered(Duration::from_secs(400), &arriving(64, 400)).await);
+        assert!(answered(Duration::from_secs(9), &ArrivedBytes::default()).await);
+        assert!(!answered(Duration::from_secs(11), &ArrivedBytes::default()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_died_meanwhile_is_noticed() {
+        let (began, arrived) = (Instant::now(), arriving(64, 15));
+        assert!(!answered(Duration::from_secs(400), &arrived).await);
+        assert_eq!(began.elapsed().as_secs(), 30, "within twice the limit");
+    }
 }

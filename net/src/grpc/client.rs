@@ -27,7 +27,7 @@ use tonic_prost::ProstEncoder;
 
 use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
 use super::authorities::tls_config;
-use super::call_error::{PeerCallError, within};
+use super::call_error::{PeerCallError, within, within_arrivals};
 use super::connector::PeerConnector;
 use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
@@ -73,6 +73,8 @@ pub(super) struct PeerClient {
     tokens: Option<Arc<PeerTokens>>,
     /// Counts the bytes of answers as they arrive.
     arrived: ArrivedBytes,
+    /// Counts all bytes that arrive on the connection.
+    of_connection: ArrivedBytes,
 }
 
 /// A peer's answer about the heads of its strands.
@@ -141,12 +143,15 @@ impl PeerClient {
         let (origin, flood) = (uri(url)?, FrameFlood::default());
         let tls = if is_tls(url) { Some(tls_config().await) } else { None };
         let tls = tls.transpose().map_err(|error| failed(&error))?;
-        let connector = PeerConnector::new(origin.clone(), addresses, tls, flood.clone());
+        let of_connection = ArrivedBytes::default();
+        let (noted, counted) = (flood.clone(), of_connection.clone());
+        let connector = PeerConnector::new(origin.clone(), addresses, tls, noted, counted);
         let connector = connector.map_err(|error| failed(&error))?;
         let channel = within(CONNECT_MAX, connect_with(connector, origin)).await;
         let channel = channel.map_err(|error| flood.named(error))?;
         let (long, arrived) = (LongMessages::new(), ArrivedBytes::default());
-        Ok(Self { channel, flood, long, tokens: tokens.map(Arc::new), arrived })
+        let tokens = tokens.map(Arc::new);
+        Ok(Self { channel, flood, long, tokens, arrived, of_connection })
     }
 
     /// Returns the same connection with the bytes of its answers counted here as they arrive.
@@ -154,11 +159,16 @@ impl PeerClient {
         Self { arrived, ..self.clone() }
     }
 
-    /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything.
+    /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything. While
+    /// other bytes arrive on the connection, the answer may be late: over a slow link it comes behind a long envelope.
     pub(super) async fn heads(&self) -> Result<PeerHeads, PeerCallError> {
         let asked_at = Instant::now();
         let request = metadata_api::GetSyncCursorRequest {};
-        let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None).await;
+        // What has arrived before tells nothing about this answer.
+        let _ = self.of_connection.take_enough();
+        let asked = self.asked(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None);
+        let answer = within_arrivals(CALL_MAX, &self.of_connection, asked).await;
+        let answer = answer.map_err(|error| self.flood.named(error).into_failure());
         let (heads, quic_address) = match answer {
             Ok((message, answer)) => {
                 let metadata_api::GetSyncCursorResponse { latest_sync } = read(message)?;
@@ -273,8 +283,6 @@ impl PeerClient {
     }
 
     /// Makes a call whose answer has one message, and returns the message, not decoded, with its answer.
-    ///
-    /// A peer that refuses the token of this node is called once more without one, as [`PeerTokens`] remembers it.
     async fn unary<Q: Message + Clone + 'static>(
         &self,
         path: &'static str,
@@ -282,30 +290,40 @@ impl PeerClient {
         bytes_max: usize,
         flag: Option<&'static str>,
     ) -> Result<(Bytes, Answer), PeerCallError> {
-        let asked = async {
-            let now = Instant::now();
-            let token = self.tokens.as_ref().and_then(|it| it.token_at(now, unix_s()));
-            let shown = self.tokens.as_ref().filter(|_| token.is_some());
-            let first = self.only(path, request.clone(), bytes_max, flag, token).await;
-            match (first, shown) {
-                (Err(PeerCallError::Unauthenticated(why)), Some(tokens))
-                    if tokens.may_be_left_out(now) =>
-                {
-                    let without = self.only(path, request, bytes_max, flag, None).await;
-                    match tokens.note_refused(now, &why, without.as_ref().err()) {
-                        true => without,
-                        false => Err(PeerCallError::Unauthenticated(why)),
-                    }
-                }
-                (Ok(answer), Some(tokens)) => {
-                    tokens.note_accepted(now);
-                    Ok(answer)
-                }
-                (answer, _) => answer,
-            }
-        };
-        let answer = within(CALL_MAX, asked).await;
+        let answer = within(CALL_MAX, self.asked(path, request, bytes_max, flag)).await;
         answer.map_err(|error| self.flood.named(error).into_failure())
+    }
+
+    /// Makes such a call without a limit on its time.
+    ///
+    /// A peer that refuses the token of this node is called once more without one, as [`PeerTokens`] remembers it.
+    async fn asked<Q: Message + Clone + 'static>(
+        &self,
+        path: &'static str,
+        request: Q,
+        bytes_max: usize,
+        flag: Option<&'static str>,
+    ) -> Result<(Bytes, Answer), PeerCallError> {
+        let now = Instant::now();
+        let token = self.tokens.as_ref().and_then(|it| it.token_at(now, unix_s()));
+        let shown = self.tokens.as_ref().filter(|_| token.is_some());
+        let first = self.only(path, request.clone(), bytes_max, flag, token).await;
+        match (first, shown) {
+            (Err(PeerCallError::Unauthenticated(why)), Some(tokens))
+                if tokens.may_be_left_out(now) =>
+            {
+                let without = self.only(path, request, bytes_max, flag, None).await;
+                match tokens.note_refused(now, &why, without.as_ref().err()) {
+                    true => without,
+                    false => Err(PeerCallError::Unauthenticated(why)),
+                }
+            }
+            (Ok(answer), Some(tokens)) => {
+                tokens.note_accepted(now);
+                Ok(answer)
+            }
+            (answer, _) => answer,
+        }
     }
 
     /// Makes one call, and reads its one message.

@@ -18,6 +18,7 @@ use tonic::codegen::Service;
 use tonic::transport::Uri;
 
 use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
+use crate::arrival::ArrivedBytes;
 
 /// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
 const HTTP2: &[u8] = b"h2";
@@ -52,11 +53,12 @@ pub(super) struct PeerConnector {
     target: Uri,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     flood: FrameFlood,
+    arrived: ArrivedBytes,
 }
 
 impl PeerConnector {
     /// Connects to the first of `addresses` that answers, those of the host of `target`, over TLS with a configuration
-    /// for this host. It connects no more once `flood` is noted.
+    /// for this host. It connects no more once `flood` is noted. The bytes that arrive are counted in `arrived`.
     ///
     /// # Errors
     /// When the host has no name for TLS.
@@ -65,6 +67,7 @@ impl PeerConnector {
         addresses: &[SocketAddr],
         tls: Option<ClientConfig>,
         flood: FrameFlood,
+        arrived: ArrivedBytes,
     ) -> io::Result<Self> {
         // An IPv6 address has brackets in a URL.
         let host = target.host().unwrap_or_default();
@@ -82,7 +85,7 @@ impl PeerConnector {
             }
             None => None,
         };
-        Ok(Self { http, target, tls, flood })
+        Ok(Self { http, target, tls, flood, arrived })
     }
 }
 
@@ -100,7 +103,7 @@ impl Service<Uri> for PeerConnector {
             return Box::pin(std::future::ready(Err(io::Error::other(FLOODED))));
         }
         let connecting = self.http.call(self.target.clone());
-        let (tls, flood) = (self.tls.clone(), self.flood.clone());
+        let (tls, flood, arrived) = (self.tls.clone(), self.flood.clone(), self.arrived.clone());
         Box::pin(async move {
             let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
             let stream: Box<dyn PeerStream> = match tls {
@@ -113,7 +116,7 @@ impl Service<Uri> for PeerConnector {
                 }
                 None => Box::new(tcp),
             };
-            Ok(TokioIo::new(MeteredStream::new(stream, flood)))
+            Ok(TokioIo::new(MeteredStream::new(stream, flood, arrived)))
         })
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::call_error::PeerCallError;
+use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
 use crate::empty_frames::EventsLeft;
 
@@ -75,12 +76,17 @@ pub(super) struct MeteredStream {
     inner: Box<dyn PeerStream>,
     meter: FrameMeter,
     flood: FrameFlood,
+    arrived: ArrivedBytes,
 }
 
 impl MeteredStream {
-    /// Ends reads with an error, and notes `flood`, once the peer floods the connection.
-    pub(super) fn new(inner: Box<dyn PeerStream>, flood: FrameFlood) -> Self {
-        Self { inner, meter: FrameMeter::new(Instant::now()), flood }
+    /// Ends reads with an error, and notes `flood`, once the peer floods the connection. Counts all bytes that arrive.
+    pub(super) fn new(
+        inner: Box<dyn PeerStream>,
+        flood: FrameFlood,
+        arrived: ArrivedBytes,
+    ) -> Self {
+        Self { inner, meter: FrameMeter::new(Instant::now()), flood, arrived }
     }
 }
 
@@ -92,6 +98,7 @@ impl AsyncRead for MeteredStream {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
+        self.arrived.add(into.filled().len() - before);
         if self.meter.received(&into.filled()[before..], Instant::now()) {
             return Poll::Ready(Ok(()));
         }
@@ -243,6 +250,8 @@ impl FrameHeads {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u8, len: u8) -> Vec<u8> {
@@ -286,6 +295,20 @@ mod tests {
             let later = start + Duration::from_secs(1);
             assert_eq!(passing(&mut meter, &useless, later), each_second, "{useless:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn all_that_arrives_on_a_connection_is_counted() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let (flood, arrived) = (FrameFlood::default(), ArrivedBytes::default());
+        let mut stream = MeteredStream::new(Box::new(near), flood, arrived.clone());
+        let sent = frame(DATA, 0, 1, 255).repeat(40);
+        far.write_all(&sent).await.unwrap();
+        assert!(!arrived.take_enough(), "it was not read yet");
+        let mut received = vec![0; sent.len()];
+        stream.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, sent);
+        assert!(arrived.take_enough());
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) async fn run(
             Err(error) => {
                 tracing::debug!(node_id = %peer, address = host_of(address), %error, "no session with the peer over gRPC");
                 count(net, peer, &error);
-                net.note_not_reached(peer, &error);
+                net.note_not_reached(peer, &error, true);
                 return SessionEnd { was_linked: false, is_lasting: error.is_lasting() };
             }
         };

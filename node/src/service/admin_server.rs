@@ -155,9 +155,8 @@ fn answer(stream: UnixStream, parts: &AdminParts) {
         Ok(None) => return,
         Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
         Ok(Some(request)) => {
-            // The log may explain what another command does, and neither of these puts load on the node.
-            let is_light = matches!(request, AdminRequest::LogLevel(_) | AdminRequest::Apart(_));
-            match (!is_light).then(|| parts.work.try_lock()) {
+            // The log may explain what another command does, and a light request puts no load on the node.
+            match (!request.is_light()).then(|| parts.work.try_lock()) {
                 Some(None) => {
                     let text = "another command is at work on this node: wait for it";
                     failed(&RunError::refused(text))

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use hawser_net::PeerTransport;
-
 use crate::settings::NodeServiceSettings;
 
 /// Error of a port that cannot be listened on.
@@ -35,10 +33,7 @@ pub(super) fn hint(error: &io::Error) -> &'static str {
 pub(super) fn require_free(config: &NodeServiceSettings) -> Result<(), PortError> {
     let api = config.api.enable.then_some(config.api.address);
     api.into_iter().chain(config.metrics).try_for_each(require_free_tcp)?;
-    if config.sync && config.peer_transport != PeerTransport::Grpc {
-        require_free_udp(config.api.address)?;
-    }
-    Ok(())
+    config.quic_listen().map_or(Ok(()), require_free_udp)
 }
 
 fn require_free_tcp(address: SocketAddr) -> Result<(), PortError> {

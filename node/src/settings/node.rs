@@ -264,12 +264,17 @@ impl NodeServiceSettings {
         })
     }
 
+    /// Returns the UDP address at which peers are accepted over QUIC. `None` if the node opens no UDP port.
+    #[must_use]
+    pub(crate) fn quic_listen(&self) -> Option<SocketAddr> {
+        (self.sync && self.peer_transport != PeerTransport::Grpc).then_some(self.api.address)
+    }
+
     /// Returns the address that is announced to peers for QUIC. `None` if they use that of its
     /// registered URL, or if it opens no UDP port.
     #[must_use]
     pub(crate) fn announced_quic_address(&self) -> Option<QuicAddress> {
-        let has_quic = self.sync && self.peer_transport != PeerTransport::Grpc;
-        self.api.quic_address.clone().filter(|_| has_quic)
+        self.api.quic_address.clone().filter(|_| self.quic_listen().is_some())
     }
 }
 

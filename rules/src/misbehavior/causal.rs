@@ -69,33 +69,27 @@ pub(super) fn judge(
         let worthless = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
         return judge_others(case, report, exhibits, worthless.at(chain.id));
     }
-    let accused = of_accused(report, exhibits);
-    let Some(first) = accused.first() else {
+    let Some(first) = of_accused(report, exhibits).into_iter().next() else {
         let fact = Fact::new("not_of_accused", "the accused signed none of the envelopes");
         return FaultJudgement::refuted(fact.with("node", report.accused().0));
     };
-    match check_dependencies(case, &accused) {
-        Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
-        Ok(Some(fact)) => FaultJudgement::inconclusive(fact, Missing::Chain),
-        Ok(None) => {
-            let text = "every dependency was there before the envelope";
-            FaultJudgement::refuted(Fact::new("dependencies_hold", text).at(first.id))
-        }
-    }
+    let text = "every dependency was there before the envelope";
+    let otherwise = Fact::new("dependencies_hold", text).at(first.id);
+    judge_others(case, report, exhibits, otherwise)
 }
 
-/// Judges the dependencies of the accused's envelopes in a report with an envelope that is not evidence. Such an
-/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if the
-/// others show no fault.
+/// Judges the dependencies of the accused's envelopes, whatever other envelopes the report has. `otherwise` is the fact
+/// that refutes the report if these dependencies show no fault, and none of them is unknown.
 pub(super) fn judge_others(
     case: &ReportCase<'_>,
     report: &Report,
     exhibits: &[Exhibit],
-    worthless: Fact,
+    otherwise: Fact,
 ) -> FaultJudgement {
     match check_dependencies(case, &of_accused(report, exhibits)) {
-        Ok(_) => FaultJudgement::refuted(worthless),
         Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
+        Ok(Some(fact)) => FaultJudgement::inconclusive(fact, Missing::Chain),
+        Ok(None) => FaultJudgement::refuted(otherwise),
     }
 }
 

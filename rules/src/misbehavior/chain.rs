@@ -45,9 +45,9 @@ pub(super) fn judge(
             return FaultJudgement::new(MisbehaviorVerdict::Claim, fact);
         }
     }
-    match (worthless, unknown, exhibits.first()) {
-        (Some(fact), ..) => FaultJudgement::refuted(fact),
-        (None, Some(fact), _) => FaultJudgement::inconclusive(fact, Missing::Chain),
+    match (unknown, worthless, exhibits.first()) {
+        (Some(fact), ..) => FaultJudgement::inconclusive(fact, Missing::Chain),
+        (None, Some(fact), _) => FaultJudgement::refuted(fact),
         (None, None, Some(first)) => {
             let text = "the envelopes have the content of their events";
             FaultJudgement::refuted(Fact::new("as_on_chain", text).at(first.id))

@@ -28,8 +28,8 @@ fn rates() -> RateTable {
     RateTable::new(vec![RATE], None).unwrap()
 }
 
-/// Returns a misbehaviour report about a payer report with these fees, for which node 100 has paid itself, as it must.
-fn free(base: u64, congestion: u64) -> Bytes {
+/// Returns an envelope with a payer report and these fees, for which node 100 has paid itself, as it must.
+fn free_envelope(base: u64, congestion: u64) -> env::OriginatorEnvelope {
     let aad =
         env::AuthenticatedData { target_topic: Bytes::from_static(&[4, 9]), ..Default::default() };
     let payload = Some(Payload::PayerReport(env::PayerReport::default()));
@@ -41,10 +41,12 @@ fn free(base: u64, congestion: u64) -> Bytes {
         congestion_fee_picodollars: congestion,
         ..draft(7, NOW).statement()
     };
-    tests::report(
-        MisbehaviorKind::InvalidPayload,
-        vec![sign(statement.encode_to_vec().into(), &key(1))],
-    )
+    sign(statement.encode_to_vec().into(), &key(1))
+}
+
+/// Returns a misbehaviour report about such an envelope.
+fn free(base: u64, congestion: u64) -> Bytes {
+    tests::report(MisbehaviorKind::InvalidPayload, vec![free_envelope(base, congestion)])
 }
 
 #[test]
@@ -58,6 +60,16 @@ fn a_fee_on_a_free_topic_is_proven_without_rates() {
     let honest = free(0, 0);
     let judgement = verify(&bare(&honest, &registry));
     assert_eq!((judgement.verdict, judgement.facts[0].name), (Refuted, "no_rule_broken"));
+}
+
+/// The place between the envelopes is missing, and it decides nothing about a free one.
+#[test]
+fn a_free_envelope_has_no_congestion_fee_whatever_envelopes_are_missing() {
+    let earlier = draft(5, NOW - MINUTE).signed();
+    let both = vec![earlier, free_envelope(0, 0)];
+    let judgement = judge(&tests::report(MisbehaviorKind::InvalidPayload, both));
+    assert_eq!((judgement.verdict, judgement.facts[0].name), (Refuted, "no_rule_broken"));
+    assert_eq!(judgement.missing, []);
 }
 
 /// An envelope of an absence is a claim. Its fees may be wrong as well, and that would be proven.
@@ -285,5 +297,36 @@ proptest! {
                 late.add(ns, true);
             }
         }
+    }
+
+    /// An adversary picks from an honest strand, adds envelopes of others, names any kind of fault, and changes a bit.
+    #[test]
+    fn no_report_of_honest_envelopes_is_a_proof(
+        steps in prop::collection::vec((0..70_000_i64, any::<bool>()), 1..10),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        kind in 4..9_i32,
+        changed in prop::option::of((any::<prop::sample::Index>(), 0..8_u8)),
+    ) {
+        let (mut ns, mut times, mut strand) = (NOW, Vec::new(), Vec::new());
+        for (at, (step_ms, counts_itself)) in (1..).zip(steps) {
+            ns += 1 + step_ms * 1_000_000;
+            let congestion_fee = due(&times, ns, counts_itself);
+            let depends_on = [(0, 1)].into();
+            strand.push(Draft { congestion_fee, depends_on, ..draft(at, ns) }.signed());
+            times.push(ns);
+        }
+        let others = [Draft { node: 200, target: 200, ..draft(3, NOW) }.signed(), tests::of_chain(1)];
+        let all = [&strand[..], &others[..]].concat();
+        let picked: Vec<_> = picks.iter().map(|pick| pick.get(&all).clone()).collect();
+        // Without a pick it is the whole strand.
+        let envelopes = if picked.is_empty() { strand } else { picked };
+        let kind = MisbehaviorKind::try_from(kind).unwrap();
+        let mut report = tests::report(kind, envelopes).to_vec();
+        if let Some((at, bit)) = changed {
+            let at = at.index(report.len());
+            report[at] ^= 1_u8 << bit;
+        }
+        let judgement = judge(&report.into());
+        prop_assert_ne!(judgement.verdict, Proven, "{:?}", judgement);
     }
 }

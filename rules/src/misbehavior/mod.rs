@@ -81,7 +81,7 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
         Err(error) => return Judgement::refuted(host, None, Fact::of_report(&error)),
     };
     let about = Some((report.accused(), report.kind()));
-    if !report.accused().is_node() || case.registry.node(report.accused()).is_none() {
+    if !report.accused().is_node() || !case.registry.is_registered(report.accused()) {
         return Judgement::refuted(host, about, Fact::unknown_node(report.accused()));
     }
     let ruling = match report.failure() {

@@ -77,6 +77,32 @@ fn a_worthless_envelope_hides_no_false_envelope_of_a_chain() {
     assert_eq!(of(&[honest, forged()]), (Refuted, "forged"));
 }
 
+/// Data that is missing here may prove the others, so whoever adds a forged envelope must not have the report refused.
+#[test]
+fn a_worthless_envelope_decides_nothing_about_others_that_lack_data() {
+    let registry = registry();
+    let of = |kind, envelopes: &[env::OriginatorEnvelope]| {
+        let report = report(kind, envelopes.to_vec());
+        let judgement = verify(&bare(&report, &registry));
+        (judgement.verdict, judgement.facts[0].name)
+    };
+    let unknown = Draft { depends_on: [(0, 4)].into(), ..draft(7, NOW) }.signed();
+    for worthless in [forged(), of_chain(7)] {
+        for both in [[unknown.clone(), worthless.clone()], [worthless.clone(), unknown.clone()]] {
+            let dependency = of(MisbehaviorKind::CausalOrdering, &both);
+            assert_eq!(dependency, (Inconclusive, "dependency_unknown"));
+            let fees = of(MisbehaviorKind::InvalidPayload, &both);
+            assert_eq!(fees, (Inconclusive, "rates_unknown"));
+        }
+    }
+    for worthless in [forged(), draft(7, NOW).signed()] {
+        for both in [[of_chain(4), worthless.clone()], [worthless.clone(), of_chain(4)]] {
+            let event = of(MisbehaviorKind::BlockchainInconsistency, &both);
+            assert_eq!(event, (Inconclusive, "chain_unknown"));
+        }
+    }
+}
+
 /// Two statements are shown by two envelopes together.
 #[test]
 fn a_forged_statement_beside_a_true_one_is_no_second_one() {

@@ -40,6 +40,30 @@ pub(super) fn judge(
     if let Err(worthless) = all_signed_by(exhibits, report.accused()) {
         return judge_others(case, report, exhibits, worthless);
     }
+    let own: Vec<&Exhibit> = exhibits.iter().collect();
+    judge_own(case, &own)
+}
+
+/// Judges the exhibits signed by the accused, in a report with an envelope that is not evidence. Such an envelope does
+/// not affect the others. `worthless` is the fact about the first one, which refutes the report if the others do not
+/// show a fault, and lack no data.
+pub(super) fn judge_others(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+    worthless: Fact,
+) -> FaultJudgement {
+    let own: Vec<&Exhibit> =
+        exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect();
+    let ruling = judge_own(case, &own);
+    match ruling.verdict {
+        MisbehaviorVerdict::Refuted => FaultJudgement::refuted(worthless),
+        _ => ruling,
+    }
+}
+
+/// Judges envelopes of the accused: each by itself, and the congestion fee of the last one if there are several.
+fn judge_own(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgement {
     let (mut claimed, mut undecided, mut lacking) = (None, None, Vec::new());
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
@@ -73,35 +97,6 @@ pub(super) fn judge(
         }
         (None, Some((fact, missing))) => FaultJudgement::inconclusive(fact, missing),
         (None, None) => ruling,
-    }
-}
-
-/// Judges each exhibit signed by the accused on its own, in a report with an envelope that is not evidence. Such an
-/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if none
-/// of the others breaks a rule.
-pub(super) fn judge_others(
-    case: &ReportCase<'_>,
-    report: &Report,
-    exhibits: &[Exhibit],
-    worthless: Fact,
-) -> FaultJudgement {
-    let (mut claimed, mut lacking) = (None, Vec::new());
-    for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
-        match judge_one(case, exhibit) {
-            PayloadFinding::Broken(fact) => {
-                return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
-            }
-            PayloadFinding::Claimed(fact, missing) => {
-                lacking.extend(missing);
-                claimed = claimed.or(Some(fact));
-            }
-            PayloadFinding::Undecided(_, missing) => lacking.push(missing),
-            PayloadFinding::Nothing => {}
-        }
-    }
-    match claimed {
-        Some(fact) => FaultJudgement::claim(fact, lacking),
-        None => FaultJudgement::refuted(worthless),
     }
 }
 

@@ -432,6 +432,9 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
     assert_eq!(of(gap), (Inconclusive, "window_gap"));
     assert_eq!(of(strand(8, 0).split_off(1)), (Inconclusive, "window_start"));
     assert_eq!(of(strand(4, 11)), (Proven, "rule_broken"), "without congestion none is due");
+    let forged = sign(draft(9, NOW).statement().encode_to_vec().into(), &key(2));
+    let beside = [strand(4, 11), vec![forged]].concat();
+    assert_eq!(of(beside), (Proven, "rule_broken"), "whatever stands beside it");
 }
 
 #[test]
@@ -477,6 +480,26 @@ fn liveness_is_never_more_than_the_reporters_word() {
         (Claim, "reporters_word")
     );
     assert_eq!(outcome(&liveness(MisbehaviorKind::SlowNode, 1_999_999_999)), (Refuted, "not_slow"));
+}
+
+/// The owner of a node may have registered bytes that are no key. The node is in the registry all the same.
+#[test]
+fn a_node_without_a_valid_key_may_be_out_of_reach_and_has_signed_nothing() {
+    let keyless = registry().with_unusable([(OriginatorId(900), true)]);
+    let request = pb::liveness_failure::Request::Query(pb::QueryEnvelopesRequest::default());
+    let failure = pb::LivenessFailure { response_time_ns: 1, request: Some(request) };
+    let silent = against(900, MisbehaviorKind::UnresponsiveNode, Failure::Liveness(failure));
+    let statement = Draft { node: 900, target: 900, ..draft(7, NOW) }.statement();
+    let envelopes = vec![sign(statement.encode_to_vec().into(), &key(9))];
+    let safety = Failure::Safety(pb::SafetyFailure { envelopes });
+    let signed = against(900, MisbehaviorKind::InvalidPayload, safety);
+    let of = |report: &Bytes| {
+        let judgement = verify(&bare(report, &keyless));
+        (judgement.verdict, judgement.facts[0].name)
+    };
+    assert_eq!(of(&silent), (Claim, "reporters_word"));
+    assert_eq!(of(&signed), (Refuted, "unknown_originator"));
+    assert_eq!(outcome(&silent), (Refuted, "unknown_node"), "it was never registered");
 }
 
 #[test]

@@ -280,9 +280,10 @@ impl<'a> OpenedEvidence<'a> {
     /// Judges two checkpoints of one node about one strand.
     fn two_checkpoints(&self) -> Result<FaultJudgement, Fact> {
         let (one, other) = (self.first, self.second());
-        let found = match self.rest {
-            [] => Contradiction::between(&one, &other),
-            [beginning, ..] => Some(beginning_of(one, other, beginning)?),
+        let found = match (Contradiction::between(&one, &other), self.rest) {
+            (None, [beginning, ..]) => Some(beginning_of(one, other, beginning)?),
+            // What the checkpoints show by themselves needs no further piece, and none refutes it.
+            (found, _) => found,
         };
         let about = |fact: Fact| {
             let of = other.checkpoint;

@@ -50,13 +50,18 @@ impl WindowPlace {
 }
 
 /// Judges the congestion fee of the envelope with the highest sequence id by the envelopes before it.
-pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgement {
+pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgement {
     let mut strand: Vec<WindowPlace> =
         exhibits.iter().map(|it| WindowPlace::new(it.id, &it.fields)).collect();
     strand.sort_by_key(|it| it.id);
     let Some((last, before)) = strand.split_last() else {
         return FaultJudgement::refuted(Fact::malformed("no envelopes"));
     };
+    if last.counts == Some(false) {
+        // No other envelope and no rate decides about it, and a fee that it states is a fault by itself.
+        let fact = Fact::new("no_rule_broken", "a free envelope has no congestion fee");
+        return FaultJudgement::refuted(fact.at(last.id).with("rule", RULE));
+    }
     if let Err(fact) = check_window(&strand, last) {
         return FaultJudgement::inconclusive(fact, Missing::Window);
     }
@@ -69,7 +74,6 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
             .with("envelopes", strand.len() as u64)
             .with("in_current_minute", fewest[0])
     };
-    let is_free_of_charge = last.counts == Some(false);
     let Some(rates) = case.rates.filter(|rates| rates.at(last.ns).is_ok()) else {
         let text = "without a history of rates the fees cannot be judged";
         let fact = Fact::new("rates_unknown", text).at(last.id);
@@ -79,7 +83,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgeme
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
         (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
     };
-    if is_free_of_charge || rates.near(last.ns).any(explains) {
+    if rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";
         return FaultJudgement::refuted(fact("no_rule_broken", text));
     }

@@ -20,7 +20,7 @@ use super::stored::Bootstraps;
 use crate::backup::{FileHash, IDLE_AFTER, Pace};
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
-use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
+use crate::objects::{FoundObject, Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
 use crate::room::RoomBeside;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -99,7 +99,8 @@ impl Store {
     ///
     /// # Errors
     /// [`BootstrapError`]. Earlier snapshots stay complete. [`BootstrapError::NoRoom`] below the watermark of the disk,
-    /// if the snapshots are on that of the data folder.
+    /// if the snapshots are on that of the data folder; the chunks that this snapshot has added are removed then, or
+    /// the error says why not.
     pub fn create_bootstrap(
         &self,
         to: Arc<dyn Objects>,
@@ -110,25 +111,36 @@ impl Store {
         let folder = to.folder().map(Path::to_owned);
         let place = Bootstraps::new(to);
         place.make()?;
+        let (before, added) = (place.names_in_folder()?, Mutex::new(Vec::new()));
         let room = &self.shared.how.lasting.room;
         let mut room = RoomBeside::new(room, folder.as_deref().zip(self.path()));
         let mut paced = |bytes: u64| match room.check() {
             ControlFlow::Continue(()) => pace(bytes),
             ControlFlow::Break(()) => ControlFlow::Break(()),
         };
-        let made = self.put_copy(&place, &mut seen, now_unix_s, &mut paced);
+        let made = self.put_copy(&place, (&mut seen, &added), now_unix_s, &mut paced);
         seen.write(made.is_ok());
-        match room.refused() {
-            Some(reason) => Err(BootstrapError::NoRoom { reason }),
-            None => made,
+        let Some(mut reason) = room.refused() else { return made };
+        // What this snapshot has written would keep the node from writing.
+        match place.remove_added(&added.into_inner(), &before) {
+            Ok(true) => {}
+            Ok(false) => {
+                reason += "; chunks that were written stay, because another snapshot may name \
+                           them, and take this room";
+            }
+            Err(error) => {
+                reason = format!("{reason}; chunks that were written were not removed: {error}");
+            }
         }
+        Err(BootstrapError::NoRoom { reason })
     }
 
-    /// Writes the chunks of all strands, and then the manifest that names them.
+    /// Writes the chunks of all strands, and then the manifest that names them. Enters those that the place did not
+    /// have into `added`.
     fn put_copy(
         &self,
         place: &Bootstraps,
-        seen: &mut SeenObjects,
+        (seen, added): (&mut SeenObjects, &Mutex<Vec<FileHash>>),
         now_unix_s: u64,
         pace: &mut Pace<'_>,
     ) -> Result<BootstrapReport, BootstrapError> {
@@ -143,7 +155,7 @@ impl Store {
             let (to, writers): (Vec<_>, Vec<_>) = (0..WRITERS_IDLE)
                 .map(|_| {
                     let (to, chunks) = sync_channel(0);
-                    (to, scope.spawn(move || write_chunks(place, chunks, seen)))
+                    (to, scope.spawn(move || write_chunks(place, chunks, (seen, added))))
                 })
                 .unzip();
             let is_in_folder = place.is_in_folder();
@@ -173,7 +185,7 @@ impl Store {
         let network = self.identity().network.clone();
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
         let manifest = place.with_own_second(manifest)?;
-        let name = place.put_manifest(&manifest)?;
+        let name = place.put_whole_manifest(&manifest)?;
         place.put_names()?;
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
     }
@@ -245,14 +257,14 @@ fn hand_over(
     Ok(())
 }
 
-/// Encodes, hashes and stores chunks until there are no more.
+/// Encodes, hashes and stores chunks until there are no more. Enters those that the place did not have into `added`.
 ///
 /// # Errors
 /// The first error.
 fn write_chunks(
     place: &Bootstraps,
     chunks: Receiver<ChunkEnvelopes>,
-    seen: &Mutex<&mut SeenObjects>,
+    (seen, added): (&Mutex<&mut SeenObjects>, &Mutex<Vec<FileHash>>),
 ) -> Result<Vec<StoredChunk>, BootstrapError> {
     let mut stored = Vec::new();
     for ChunkEnvelopes { strand, originator, from, through, envelopes } in chunks {
@@ -260,7 +272,11 @@ fn write_chunks(
         // They are as long as the chunk, which waits for the disk now.
         drop(envelopes);
         let hash = FileHash(*blake3::hash(&bytes).as_bytes());
-        let is_new = place.put_chunk(hash, &bytes, seen)?;
+        let replaced = place.put_chunk(hash, &bytes, seen)?;
+        if replaced == Some(FoundObject::Absent) {
+            added.lock().push(hash);
+        }
+        let is_new = replaced.is_some();
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let chunk = BootstrapChunk { from, through, len_bytes, hash };
         stored.push(StoredChunk { strand, chunk, is_new });

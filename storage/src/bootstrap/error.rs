@@ -81,14 +81,10 @@ pub enum BootstrapError {
         /// The fault.
         error: ChunkError,
     },
-    /// The snapshots are on the disk of the data folder, which is nearly full. Chunks that were written stay: makers of
-    /// snapshots share them, and nothing shows that no other maker relies on one by now.
-    #[error(
-        "the snapshot was stopped, because it is on the disk of the data folder: {reason}; chunks that were written \
-         stay for the next snapshot, and take this room"
-    )]
+    /// The snapshots are on the disk of the data folder, which is nearly full.
+    #[error("the snapshot was stopped, because it is on the disk of the data folder: {reason}")]
     NoRoom {
-        /// The free bytes, for people.
+        /// The free bytes, and why the chunks that were written stay, if they do; for people.
         reason: String,
     },
     /// The caller has cancelled the work.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -13,7 +15,7 @@ use super::error::{BootstrapError, at};
 use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapManifestError, LEN_BYTES_MAX};
 use crate::backup::FileHash;
 use crate::objects::dated::{self, NewestManifest};
-use crate::objects::{FoundObject, ObjectTag, Objects, SeenObjects};
+use crate::objects::{FolderObjects, FoundObject, HeldObjects, ObjectTag, Objects, SeenObjects};
 
 /// Folder of the chunks of all snapshots.
 const CHUNKS: &str = "chunks";
@@ -34,6 +36,11 @@ const NETWORKS_NAMED_MAX: usize = 8;
 
 /// Number of seconds among which one without a snapshot is looked for. A guess: a maker needs one.
 const SECONDS_MAX: usize = 64;
+
+/// Pause between two tries to take the lock of a folder's makers, and the number of tries. Guesses: a maker that holds
+/// it looks at each of its chunks once, or removes it, and a minute is enough for a million of them.
+const HOLD_PAUSE: Duration = Duration::from_millis(50);
+const HOLD_TRIES: usize = 1200;
 
 /// The snapshots of a place.
 #[derive(Debug, Clone)]
@@ -218,24 +225,25 @@ impl Bootstraps {
         Ok(())
     }
 
-    /// Stores a chunk under its hash, which is that of the bytes. Returns true if the place did not have it.
+    /// Stores a chunk under its hash, which is that of the bytes. Returns what the place had in its stead; `None` if it
+    /// had the chunk.
     pub(super) fn put_chunk(
         &self,
         hash: FileHash,
         bytes: &[u8],
         seen: &Mutex<&mut SeenObjects>,
-    ) -> Result<bool, BootstrapError> {
+    ) -> Result<Option<FoundObject>, BootstrapError> {
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         // An object of another length is an incomplete write.
         let found = self.objects.find(&object).map_err(at(&location))?;
         if found == FoundObject::Plain(len_bytes) && self.check_whole(&object, bytes, seen)? {
-            return Ok(false);
+            return Ok(None);
         }
         let tag = self.put(&object, bytes).map_err(at(&location))?;
         seen.lock().note(&object, tag);
-        Ok(true)
+        Ok(Some(found))
     }
 
     /// Compares an object with these bytes: the disk or another writer may have changed it since. Returns true if they
@@ -284,6 +292,70 @@ impl Bootstraps {
         Ok(manifest)
     }
 
+    /// Writes a manifest as [`Self::put_manifest`] does, if the place has all chunks that it names: another maker may
+    /// have [removed](Self::remove_added) one that was there. Nothing removes chunks from a bucket.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Missing`], and those of the place.
+    pub(super) fn put_whole_manifest(
+        &self,
+        manifest: &BootstrapManifest,
+    ) -> Result<String, BootstrapError> {
+        let Some(manifests) = self.manifests_in_folder() else {
+            return self.put_manifest(manifest);
+        };
+        let _held = hold(&manifests)?;
+        for strand in &manifest.strands {
+            for chunk in &strand.chunks {
+                let object = chunk_name(chunk.hash);
+                let found = self.objects.find(&object);
+                let found = found.map_err(at(&self.objects.location(&object)))?;
+                if found != FoundObject::Plain(chunk.len_bytes) {
+                    let (originator, from) = (strand.originator, chunk.from);
+                    return Err(BootstrapError::Missing { originator, from });
+                }
+            }
+        }
+        self.put_manifest(manifest)
+    }
+
+    /// Removes the chunks that a snapshot without a manifest has added to a folder. `before` has the names of all
+    /// snapshots when it began. Returns false, and removes nothing, if another snapshot was made since, which may name
+    /// one of them, or if the disk has no locks.
+    ///
+    /// # Errors
+    /// Those of the place. Some chunks may be removed then.
+    pub(super) fn remove_added(
+        &self,
+        added: &[FileHash],
+        before: &[String],
+    ) -> Result<bool, BootstrapError> {
+        if added.is_empty() {
+            return Ok(true);
+        }
+        let Some(manifests) = self.manifests_in_folder() else { return Ok(false) };
+        let Some(_held) = hold(&manifests)? else { return Ok(false) };
+        if self.names_so_far()? != before {
+            return Ok(false);
+        }
+        for hash in added {
+            let object = chunk_name(*hash);
+            self.objects.remove(&object).map_err(at(&self.objects.location(&object)))?;
+        }
+        Ok(true)
+    }
+
+    /// Returns the names of all snapshots of a folder; none of a bucket.
+    pub(super) fn names_in_folder(&self) -> Result<Vec<String>, BootstrapError> {
+        if self.is_in_folder() { self.names_so_far() } else { Ok(Vec::new()) }
+    }
+
+    /// Returns the folder of the manifests, which has the lock of makers. That of the whole folder is of backups, and
+    /// may be held for hours.
+    fn manifests_in_folder(&self) -> Option<FolderObjects> {
+        self.objects.folder().map(|folder| FolderObjects::new(&folder.join(MANIFESTS)))
+    }
+
     /// Writes a manifest, after all chunks in it are durable. Returns the snapshot's name.
     pub(super) fn put_manifest(
         &self,
@@ -310,6 +382,26 @@ impl Bootstraps {
         let mut new = self.objects.create(object)?;
         new.write_all(bytes)?;
         new.finish()
+    }
+}
+
+/// Waits until no other maker of snapshots in a folder names chunks in a manifest, or removes chunks, and prevents both
+/// until the result is dropped. Returns `None` if the disk has no locks.
+///
+/// # Errors
+/// When another maker does not end.
+fn hold(manifests: &FolderObjects) -> Result<Option<Box<dyn HeldObjects + '_>>, BootstrapError> {
+    let mut tries_left = HOLD_TRIES;
+    loop {
+        match manifests.lock() {
+            Ok(held) => return Ok(Some(held)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if tries_left == 0 => return Err(at(&manifests.location(""))(error)),
+            Err(_) => {
+                tries_left -= 1;
+                thread::sleep(HOLD_PAUSE);
+            }
+        }
     }
 }
 
@@ -394,13 +486,13 @@ mod tests {
         let mut seen = SeenObjects::read(None, SEEN_IN_SNAPSHOTS, &*place.objects);
         let seen = Mutex::new(&mut seen);
         let hash = FileHash(*blake3::hash(b"a chunk").as_bytes());
-        let is_new = place.put_chunk(hash, b"a chunk", &seen).unwrap();
-        assert!(is_new);
-        assert!(!place.put_chunk(hash, b"a chunk", &seen).unwrap(), "it is there");
+        let put = || place.put_chunk(hash, b"a chunk", &seen).unwrap();
+        assert_eq!(put(), Some(FoundObject::Absent));
+        assert_eq!(put(), None, "it is there");
         let path = folder.path().join(chunk_name(hash));
         for damaged in [&b"A chunk"[..], b"a chun", b"a chunk and more"] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(place.put_chunk(hash, b"a chunk", &seen).unwrap());
+            assert!(matches!(put(), Some(FoundObject::Plain(_))), "earlier snapshots may name it");
             assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
     }

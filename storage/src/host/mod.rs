@@ -26,7 +26,7 @@ use hawser_proto::SequenceId;
 
 use crate::folder::{inode_of, make_folder};
 use crate::settings::{Durability, StoreIdentity};
-use marker::{Marker, MarkerState};
+use marker::{Marker, MarkerFile, MarkerState};
 
 pub(crate) use standing::FolderFacts;
 pub use standing::{FolderStanding, UnknownFolder};
@@ -109,7 +109,7 @@ struct OpenMarker {
     /// The generation that the next adoption writes to the folder, and then to the marker.
     next_generation: u64,
     /// The marker of this folder; `None` while the folder has none.
-    file: Option<File>,
+    file: Option<MarkerFile>,
     /// The highest place in this host's marker when it was last read or replaced.
     signed_through: SequenceId,
     /// True if the disk may lack commits of an earlier run of the machine.
@@ -278,9 +278,9 @@ impl HostMarker {
     /// Records the head of the own strand after its commit is durable. Costs one write into the page cache. A
     /// failure is logged once: the marker then protects less, but the log is not affected.
     pub(crate) fn note_head(&self, head: SequenceId) {
-        let open = self.open.lock();
-        let Some(file) = &open.file else { return };
-        if let Err(error) = marker::write_head(file, head)
+        let mut open = self.open.lock();
+        let Some(file) = &mut open.file else { return };
+        if let Err(error) = file.write_head(head)
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::error!(
@@ -294,7 +294,7 @@ impl HostMarker {
 
     /// Makes the recorded head durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.open.lock().file.as_ref().map_or(Ok(()), File::sync_data)
+        self.open.lock().file.as_ref().map_or(Ok(()), MarkerFile::sync)
     }
 }
 

@@ -21,14 +21,15 @@ pub(crate) enum CursorName {
     Ledger,
     /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
     PayerReports,
-    /// Position at which the reader of payer events came to the head of its chain, stored under originator 0. Absent
-    /// while it reads the chain for the first time, or reads blocks again whose entries are reversed. Value as for
-    /// `Chain`.
+    /// Position that the reader of payer events has to have reached for balances to be known, stored under
+    /// originator 0: that at which it came to the head of its chain first, or the last block whose entries were
+    /// reversed while the reader went back behind it. Only the number of the block counts. Absent while it reads the
+    /// chain for the first time. Value as for `Chain`.
     PayersRead,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// Position at which the reader of payer reports came to the head of its chain, as `PayersRead`.
+    /// Position that the reader of payer reports has to have reached for balances to be known, as `PayersRead`.
     ReportsRead,
     /// The proof that a strand's node has signed the envelopes that readers get before verification: an encoded
     /// signed prefix. Absent if all places up to the head are checked.
@@ -76,10 +77,10 @@ impl CursorKey {
     /// The position of the reader of payer reports.
     pub(crate) const PAYER_REPORTS: Self =
         Self { name: CursorName::PayerReports, originator: OriginatorId(0) };
-    /// The position at which the reader of payer events came to the head of its chain.
+    /// The position that the reader of payer events has to have reached for balances to be known.
     pub(crate) const PAYERS_READ: Self =
         Self { name: CursorName::PayersRead, originator: OriginatorId(0) };
-    /// The position at which the reader of payer reports came to the head of its chain.
+    /// The position that the reader of payer reports has to have reached for balances to be known.
     pub(crate) const REPORTS_READ: Self =
         Self { name: CursorName::ReportsRead, originator: OriginatorId(0) };
     /// The position of the reader of the node registry's events.
@@ -100,6 +101,14 @@ impl Key<'_> for CursorKey {
         let name = CursorName::ALL.into_iter().find(|known| known.as_bytes() == name)?;
         Some(Self { name, originator: OriginatorId(u32::from_be_bytes(*originator)) })
     }
+}
+
+/// The hash in the note of a reader that has taken back events: the block that it names may be of another branch.
+pub(crate) const HASH_UNKNOWN: [u8; 32] = [0; 32];
+
+/// Returns true if a reader at `position` is as far as its note asks. One without a position has taken nothing back.
+pub(crate) fn is_reached(note: ChainPosition, position: Option<ChainPosition>) -> bool {
+    position.is_none_or(|position| position.block >= note.block)
 }
 
 /// Encodes the position of a chain reader.

@@ -74,7 +74,11 @@ impl FolderObjects {
             if found.len() >= FILES_MAX {
                 return Err(io::Error::other(format!("more than {FILES_MAX} files")));
             }
-            let len_bytes = entry.metadata()?.len();
+            let len_bytes = match entry.metadata() {
+                // Another writer has given the file its name, or removed it.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                metadata => metadata?.len(),
+            };
             found.push(ListedObject { name, len_bytes, is_plain: kind.is_file() });
         }
         Ok(())
@@ -254,6 +258,8 @@ fn sync(folder: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     use super::*;
 
@@ -280,6 +286,29 @@ mod tests {
         quick.finish().unwrap();
         assert_eq!(fs::read(folder.path().join(NAME)).unwrap(), b"whole");
         assert_eq!(names(&place), [NAME]);
+    }
+
+    /// Several nodes of a machine may make snapshots in one folder at once.
+    #[test]
+    fn a_list_leaves_out_a_file_that_gets_its_name_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        place.make_folder("chunks").unwrap();
+        let is_done = AtomicBool::new(false);
+        let (written, listed) = thread::scope(|scope| {
+            let listing = scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    place.list("chunks")?;
+                }
+                io::Result::Ok(())
+            });
+            let written: io::Result<()> =
+                (0..100).try_for_each(|_| place.create(NAME)?.finish().map(drop));
+            is_done.store(true, Ordering::Relaxed);
+            (written, listing.join().unwrap())
+        });
+        written.unwrap();
+        listed.unwrap();
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Sim {
                 sent_away_at: node.sent_away.get(&other).copied(),
                 apart_until: None,
                 not_dialled_at: None,
+                dialled_at: None,
                 stalled_at: follower.take_stalled().then_some(now),
                 failed: None,
             };

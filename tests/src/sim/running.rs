@@ -174,7 +174,9 @@ impl Sim {
         while let Some(effect) = self.next_effect(node, originator) {
             match effect {
                 Effect::Write(write) => self.store_later(node, originator, write),
-                Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
+                Effect::Found { .. } | Effect::Arriving { .. } => {
+                    unreachable!("only a node's own strand reports finds")
+                }
                 Effect::ReadMissing { .. } => unreachable!("a short strand has few gaps"),
                 // The envelopes of a simulation are too young to have expired.
                 Effect::Expired { .. } => {}

@@ -67,7 +67,9 @@ impl Sim {
                 self.ask_again(id, originator, again);
                 continue;
             }
-            if is_idle && let Some(incoming) = following.ahead.take_parked(&following.follower) {
+            if is_idle
+                && let Some(incoming) = following.ahead.take_parked(now, &mut following.follower)
+            {
                 self.check(id, originator, incoming);
                 continue;
             }
@@ -77,7 +79,7 @@ impl Sim {
                 return;
             }
             let Some(response) = following.inbox.pop_front() else { return };
-            let incoming = following.ahead.take(&following.follower, response, is_idle);
+            let incoming = following.ahead.take(now, &mut following.follower, response, is_idle);
             if let Some(incoming) = incoming {
                 self.check(id, originator, incoming);
             }

@@ -138,6 +138,35 @@ async fn a_node_of_ours_passes_every_case() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A publish whose answer is lost is stored all the same, and its caller publishes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_lost_after_a_crash_is_no_lost_envelope() {
+    let mut network = Network::start(2).await;
+    let requests = Requests::new(network.nodes[0].folder());
+    let faulty = FaultyNode::before(network.nodes[0].port).await;
+    let plan = SuitePlan {
+        only: vec!["a-crash-loses-nothing".into()],
+        ..plan(&network, &requests, [faulty.port; 3])
+    };
+    let node = &mut network.nodes[0];
+    let restarting = async {
+        wait::until("the kill is asked for", async || requests.kill.exists().then_some(())).await;
+        node.kill();
+        faulty.set(Some(AnswerFault::LostAnswer));
+        std::fs::remove_file(&requests.kill).unwrap();
+        wait::until("the start is asked for", async || requests.start.exists().then_some(())).await;
+        node.start();
+        node.ready().await;
+        std::fs::remove_file(&requests.start).unwrap();
+        std::future::pending::<()>().await;
+    };
+    let report = tokio::select! {
+        report = hawser_conformance::run(&plan, |_| ()) => report.unwrap(),
+        () = restarting => unreachable!("it waits for ever"),
+    };
+    assert_eq!(report.counts(None).passed, 1, "{:?}", cases_of(&report, |_| true));
+}
+
 /// Without a key, a second node and a gateway nothing is published, and what is left passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_key_nothing_is_published() {

@@ -30,7 +30,7 @@ pub struct WatchLimits {
     pub report_age_s_max: u64,
     /// The age in seconds of an unsettled report's last minute above which the report is stuck.
     pub settle_age_s_max: u64,
-    /// The highest age in seconds of the chain's newest block.
+    /// The highest age in seconds of the chain's newest block. It may be ahead of this machine's clock by as much.
     pub block_age_s_max: u64,
     /// The largest factor between a price and its predecessor without an alarm.
     pub rate_factor_max: u64,
@@ -67,7 +67,7 @@ pub enum AlarmKind {
     GasPrice,
     /// The gas price of the app chain is high.
     AppGasPrice,
-    /// The newest block of the settlement chain is old.
+    /// The newest block of the settlement chain is old, or far ahead of this machine's clock.
     ChainStopped,
     /// The next report about an originator is overdue.
     ReportOverdue,
@@ -203,6 +203,12 @@ fn of_chains(seen: &Observation, limits: &WatchLimits, now: u64) -> Vec<(AlarmKi
     let block_age_s = now.saturating_sub(seen.chain_time);
     if block_age_s > limits.block_age_s_max {
         let text = format!("the newest block is {block_age_s} s old");
+        alarms.push((AlarmKind::ChainStopped, text));
+    }
+    // By a clock that is far behind, no report and no block would ever be old.
+    let ahead_s = seen.chain_time.saturating_sub(now);
+    if ahead_s > limits.block_age_s_max {
+        let text = format!("the newest block is {ahead_s} s ahead of this machine's clock");
         alarms.push((AlarmKind::ChainStopped, text));
     }
     if seen.gas_price > limits.gas_price_max {
@@ -388,13 +394,15 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 13] = [
+        let faults: [(AlarmKind, Fault); 15] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
             (AlarmKind::GasPrice, |it| it.gas_price = WeiPerGas(u128::MAX)),
             (AlarmKind::AppGasPrice, |it| it.app_gas_price = Some(WeiPerGas(100_000_000_001))),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
+            (AlarmKind::ChainStopped, |it| it.chain_time = NOW + 15 * 60 + 1),
+            (AlarmKind::ChainStopped, |it| it.chain_time = u64::MAX),
             (AlarmKind::ReportOverdue, |it| {
                 _ = it.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]))
             }),
@@ -414,6 +422,9 @@ mod tests {
             fault(&mut seen);
             assert_eq!(kinds(&seen), [kind]);
         }
+        let mut early = healthy();
+        early.chain_time = NOW + 15 * 60;
+        assert_eq!(kinds(&early), [], "clocks differ");
         let mut stuck = healthy();
         stuck
             .reports

@@ -10,7 +10,8 @@ use crate::admin::onchain_reports::{OnchainReport, reports_at};
 
 /// The older reports of an originator that a look reads if none has shown them yet. A guess: two months of reports.
 const UNSEEN_MAX: u64 = 256;
-/// The unsettled reports of an originator that are remembered, the newest ones. A guess: as many as one look finds.
+/// The unsettled reports of an originator that are remembered, the oldest ones: an endpoint can only make up newer
+/// ones. A guess: as many as one look finds.
 const OPEN_MAX: usize = 256;
 /// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
 /// makes up nodes adds.
@@ -24,7 +25,7 @@ pub struct OlderReports(BTreeMap<OriginatorId, SeenReports>);
 /// The reports about one originator that looks have shown.
 #[derive(Debug, Default)]
 struct SeenReports {
-    /// The index behind the last one.
+    /// The index behind the last one of the last look.
     end: u64,
     /// The indices of those that were not settled.
     open: BTreeSet<u64>,
@@ -33,7 +34,8 @@ struct SeenReports {
 impl OlderReports {
     /// Returns the unsettled reports about an originator that are older than its `newest` ones, in the order of their
     /// indices. Reads those that were not settled at the last look, and a bounded number of those that no look has
-    /// shown: at the first look, or if the endpoint of an earlier look was far behind.
+    /// shown: at the first look, if the endpoint of an earlier look was far behind, or if it showed reports that are
+    /// not there.
     ///
     /// # Errors
     /// Fails when the contract cannot be read.
@@ -52,7 +54,10 @@ impl OlderReports {
     fn wanted(&self, originator: OriginatorId, newest: &[OnchainReport]) -> Vec<u64> {
         let first = newest.first().map_or(0, |report| report.index);
         let seen = self.0.get(&originator);
-        let unseen = seen.map_or(0, |seen| seen.end).max(first.saturating_sub(UNSEEN_MAX));
+        // An endpoint that made up the last ones may have made up all.
+        let seen_end = seen.map(|seen| seen.end).filter(|end| *end <= end_of(newest));
+        let seen_end = seen_end.unwrap_or(0);
+        let unseen = seen_end.max(first.saturating_sub(UNSEEN_MAX));
         let open = seen.into_iter().flat_map(|seen| seen.open.range(..first.min(unseen)));
         open.copied().chain(unseen..first).collect()
     }
@@ -69,17 +74,22 @@ impl OlderReports {
             self.0.clear();
         }
         let seen = self.0.entry(originator).or_default();
-        let end = newest.last().map_or(0, |report| report.index + 1);
+        let end = end_of(newest);
         // An endpoint that is behind does not show the later ones.
         let mut open = seen.open.split_off(&end);
         let shown = older.iter().chain(newest).filter(|report| !report.is_settled);
         open.extend(shown.map(|report| report.index));
         while open.len() > OPEN_MAX {
-            open.pop_first();
+            open.pop_last();
         }
-        *seen = SeenReports { end: seen.end.max(end), open };
+        *seen = SeenReports { end, open };
         older
     }
+}
+
+/// Returns the index behind the last of these reports.
+fn end_of(newest: &[OnchainReport]) -> u64 {
+    newest.last().map_or(0, |report| report.index + 1)
 }
 
 #[cfg(test)]
@@ -143,7 +153,35 @@ mod tests {
         assert_eq!(look(&mut older, 100, &open), (wanted, vec![2, 5, 50]));
         assert_eq!(look(&mut older, 101, &open), (open.to_vec(), open.to_vec()));
         assert_eq!(look(&mut older, 10, &open), (vec![], vec![]), "it is asked once more");
-        assert_eq!(look(&mut older, 102, &open), (open.to_vec(), open.to_vec()));
+        let wanted: Vec<u64> = [2, 5].into_iter().chain(10..70).collect();
+        assert_eq!(look(&mut older, 102, &open), (wanted, open.to_vec()));
+        assert_eq!(look(&mut older, 103, &open), (open.to_vec(), open.to_vec()));
+    }
+
+    /// The endpoint of the first look makes up reports, and says that all are settled.
+    #[test]
+    fn an_endpoint_that_makes_up_reports_at_first_hides_no_old_one_from_later_looks() {
+        for made_up in [101, 300, 5000] {
+            let mut older = OlderReports::default();
+            look(&mut older, made_up, &[]);
+            let wanted: Vec<u64> = (0..68).collect();
+            assert_eq!(look(&mut older, 100, &[50]), (wanted, vec![50]), "{made_up}");
+            assert_eq!(look(&mut older, 101, &[50]), (vec![50], vec![50]), "{made_up}");
+        }
+    }
+
+    /// Made-up reports stay remembered until there are honest ones at their indices, which may take years.
+    #[test]
+    fn an_endpoint_that_has_made_up_reports_hides_no_old_one_from_later_looks() {
+        let mut older = OlderReports::default();
+        let made_up: Vec<u64> = (0..2000).collect();
+        look(&mut older, 40, &[3]);
+        for count in (1000..2000).step_by(16) {
+            look(&mut older, count, &made_up);
+        }
+        for count in 41..100 {
+            assert_eq!(look(&mut older, count, &[3]).1, [3], "{count}");
+        }
     }
 
     #[test]

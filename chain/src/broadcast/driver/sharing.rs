@@ -160,16 +160,22 @@ impl Driver {
         }
     }
 
-    fn given(&mut self, job: JobId, share: Share) {
+    pub(super) fn given(&mut self, job: JobId, share: Share) {
         match share {
             Share::Nonce(nonce) => {
+                self.jobs.note_elsewhere(job, false);
                 if self.nonces.give(job, nonce).is_none() {
                     self.nonces.invalidate();
                     self.park(job);
                 }
             }
-            Share::Elsewhere | Share::Later => self.park(job),
+            Share::Elsewhere => {
+                self.jobs.note_elsewhere(job, true);
+                self.park(job);
+            }
+            Share::Later => self.park(job),
             Share::Mined(hash) => {
+                self.jobs.note_elsewhere(job, true);
                 if !self.nonces.take_back(job) {
                     return;
                 }
@@ -206,7 +212,7 @@ impl Driver {
         }
     }
 
-    /// Refuses all payloads that wait for a nonce, because Redis cannot be reached.
+    /// Gives up all payloads that wait for a nonce, because Redis cannot be reached.
     async fn sharing_failed(&mut self, error: &RedisLinkError) {
         let reason = error.to_string();
         let before = self.state.halt.lock().replace(reason.clone());
@@ -220,12 +226,14 @@ impl Driver {
         self.refuse_waiting(&BroadcastError::Sharing { reason }).await;
     }
 
-    async fn refuse_waiting(&mut self, error: &BroadcastError) {
+    pub(super) async fn refuse_waiting(&mut self, error: &BroadcastError) {
         let waiting = self.nonces.withdraw_all();
         let over = waiting.iter().filter_map(|(_, former)| *former).collect();
         self.record_over(over, true).await;
         for (job, _) in waiting {
-            self.finish(job, &Err(error.clone()));
+            let is_elsewhere = self.jobs.get(job).is_some_and(|job| job.is_elsewhere);
+            let error = if is_elsewhere { BroadcastError::elsewhere() } else { error.clone() };
+            self.finish(job, &Err(error));
         }
     }
 

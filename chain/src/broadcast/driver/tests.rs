@@ -1,5 +1,6 @@
 //! Tests that the record is handled correctly while nothing is signed.
 
+use alloy::primitives::keccak256;
 use alloy::signers::local::PrivateKeySigner;
 use tokio::sync::watch;
 
@@ -7,6 +8,7 @@ use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::require_near;
+use super::super::sharing::Share;
 use super::super::slots::{AccountCounts, AccountState, NonceUse};
 use super::super::times::TransactionTimes;
 use super::*;
@@ -329,4 +331,98 @@ async fn what_a_stranger_has_signed_far_above_the_chains_count_does_not_prevent_
         let is_own = slot == SlotId(2);
         assert_eq!(require_near(&state, &record).await.is_err(), is_own);
     }
+}
+
+const WAITED: Duration = Duration::from_secs(25);
+
+/// Returns topic, digest and id of the payload that `submitted` has submitted for this group.
+fn payload_of(driver: &Driver, group: u8) -> (PayloadTopic, B256, JobId) {
+    let topic = PayloadTopic::Group(hawser_proto::GroupId([group; 16]));
+    let digest = keccak256(b"payload");
+    (topic, digest, driver.jobs.find(topic, digest).unwrap())
+}
+
+/// Has the caller of a group's payload give up. Returns what the caller is told.
+fn given_up(
+    driver: &mut Driver,
+    group: u8,
+    outcome: oneshot::Receiver<BroadcastResult>,
+) -> BroadcastResult {
+    let (topic, digest, _) = payload_of(driver, group);
+    let (reply, mut told) = oneshot::channel();
+    driver.take(DriverCommand::GaveUp { topic, digest, waited: WAITED, outcome, reply });
+    told.try_recv().unwrap()
+}
+
+/// Returns a driver whose record is in this folder.
+fn priced(folder: &tempfile::TempDir) -> Driver {
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
+    let driver = driver(record, key, SpendingLimits::default());
+    driver.state.price.set(prices(100, 100));
+    driver
+}
+
+/// A caller who is told that nothing was sent may publish the payload elsewhere, and then it is there twice.
+#[tokio::test]
+async fn what_another_process_may_have_sent_is_not_called_unsent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let outcome = submitted(&mut driver, 1);
+    let (.., job) = payload_of(&driver, 1);
+    driver.given(job, Share::Elsewhere);
+    assert_eq!(given_up(&mut driver, 1, outcome), Err(BroadcastError::elsewhere()));
+    assert_eq!(driver.jobs.len(), 0, "it is withdrawn here");
+
+    // Redis stops answering before the caller gives up.
+    let outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
+    let (.., job) = payload_of(&driver, 1);
+    driver.given(job, Share::Elsewhere);
+    let refusal = BroadcastError::Sharing { reason: "it is silent".into() };
+    driver.refuse_waiting(&refusal).await;
+    let told = outcomes.map(|mut outcome| outcome.try_recv().unwrap());
+    assert_eq!(told, [Err(BroadcastError::elsewhere()), Err(refusal)]);
+
+    let outcome = submitted(&mut driver, 1);
+    let unsent = Err(BroadcastError::NotSent { waited: WAITED });
+    assert_eq!(given_up(&mut driver, 1, outcome), unsent, "no other process is known to have it");
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_is_told_what_may_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let outcome = submitted(&mut driver, 1);
+    let (topic, _, job) = payload_of(&driver, 1);
+    let (waiter, mut waiting) = oneshot::channel();
+    let call = || Call::new(Address::ZERO, &RateRegistry::getRatesCountCall {});
+    let payload = Bytes::from_static(b"payload");
+    assert_eq!(driver.jobs.add(topic, &payload, Some(waiter), call), None);
+    let told = given_up(&mut driver, 1, outcome);
+    assert!(matches!(told, Err(BroadcastError::Open { hash: None, .. })), "it stays: {told:?}");
+    assert!(waiting.try_recv().is_err());
+
+    // The result comes just before the task learns that its caller waits no longer.
+    let late = submitted(&mut driver, 2);
+    driver.finish(job, &Err(BroadcastError::Paused));
+    assert_eq!(waiting.try_recv().unwrap(), Err(BroadcastError::Paused));
+    let (topic, digest, job) = payload_of(&driver, 2);
+    driver.finish(job, &Err(BroadcastError::Paused));
+    let (reply, mut told) = oneshot::channel();
+    let gives_up = DriverCommand::GaveUp { topic, digest, waited: WAITED, outcome: late, reply };
+    driver.take(gives_up);
+    assert_eq!(told.try_recv().unwrap(), Err(BroadcastError::Paused));
+}
+
+#[tokio::test]
+async fn callers_are_told_at_the_end_what_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let mut sent = submitted(&mut driver, 1);
+    driver.sign().await;
+    let mut unsent = submitted(&mut driver, 2);
+    driver.end_all();
+    let told = sent.try_recv().unwrap();
+    assert!(matches!(told, Err(BroadcastError::Open { hash: Some(_), .. })), "{told:?}");
+    assert_eq!(unsent.try_recv().unwrap(), Err(BroadcastError::Ended));
 }

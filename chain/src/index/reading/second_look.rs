@@ -33,7 +33,7 @@ impl PageReader {
         };
         // A previous finding needs time to be resolved, and a silent endpoint needs time to come back. Endpoints that
         // refuse because of too many requests must not be asked again at once.
-        let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
+        let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind(unread);
         let is_repeated = self.walk.look().looks() > 0 || self.walk.look().has_failed();
         let is_again = self.held.is_some() || is_repeated || waits;
         let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
@@ -93,8 +93,9 @@ impl PageReader {
         match outcome {
             LookOutcome::Nothing => {
                 self.held = None;
+                let unread = self.walk.unread();
                 // The endpoint that alone has more events may have failed for a moment.
-                if !self.silences.is_waiting() || self.walk.look().is_far_behind() {
+                if !self.silences.is_waiting() || self.walk.look().is_far_behind(unread) {
                     self.walk.look().end(&blocks);
                     self.silences.miss(&silent, *blocks.start());
                     self.look_back(&silent);
@@ -211,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::index::reading::tests::{block, reader};
+    use crate::index::walk::Walk;
     use crate::send::RequestError;
 
     const HEAD: BlockRef = block(1000);
@@ -297,6 +299,28 @@ mod tests {
         assert_eq!(reader.walk.unread(), 0);
         reader.look_again(HEAD);
         assert!(reader.held.is_none() && reader.look.is_empty());
+    }
+
+    /// As many pages wait for their look as may, and the storing half finds that events before all of them are missing.
+    /// No look is due at pages that are not read, so the reader has to read on.
+    #[tokio::test]
+    async fn a_reader_whose_looks_are_far_behind_searches_a_gap_before_them() {
+        let mut reader = reader();
+        let settings = reader.settings.clone();
+        reader.walk = Walk::new(settings, Some(block(100_099)));
+        for first in (100..100_100).step_by(10) {
+            reader.walk.look().read_page(&(first..=first + 9), &BTreeMap::new());
+        }
+        let is_far_behind = |reader: &mut PageReader| {
+            let unread = reader.walk.unread();
+            reader.walk.look().is_far_behind(unread)
+        };
+        assert!(is_far_behind(&mut reader));
+        reader.search_gap(Some(99));
+        assert_eq!(reader.walk.unread(), 90);
+        reader.look_again(BlockRef { number: 200_000, ..HEAD });
+        assert!(reader.look.is_empty(), "none is due");
+        assert!(!is_far_behind(&mut reader), "it reads");
     }
 
     /// After a start, a page has to follow the stored blocks before these are compared.

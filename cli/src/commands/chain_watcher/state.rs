@@ -59,7 +59,8 @@ impl WatcherState {
         Ok(state)
     }
 
-    /// Notes the code and the reports of a look at `now_s`. Accepts the code of the first look.
+    /// Notes the code and the reports of a look at `now_s`. Accepts the code of each contract that no look has shown
+    /// before.
     pub(super) fn note(
         &mut self,
         code: &BTreeMap<Contract, Address>,
@@ -69,13 +70,16 @@ impl WatcherState {
         let has_none = |node: &OriginatorId| {
             node.is_node() && reports.get(node).is_some_and(|(count, _)| *count == 0)
         };
-        let before = (self.accepted.is_some(), self.unreported_since.clone());
+        let before = (self.accepted.clone(), self.unreported_since.clone());
         self.unreported_since.retain(|node, _| has_none(node));
         for node in reports.keys().copied().filter(has_none) {
             self.unreported_since.entry(node).or_insert(now_s);
         }
-        self.accepted.get_or_insert_with(|| code.clone());
-        self.is_unsaved |= before != (true, self.unreported_since.clone());
+        let accepted = self.accepted.get_or_insert_default();
+        for (contract, found) in code {
+            accepted.entry(*contract).or_insert(*found);
+        }
+        self.is_unsaved |= before != (self.accepted.clone(), self.unreported_since.clone());
     }
 
     /// Writes the file, if there is one and it lacks something.
@@ -157,6 +161,25 @@ mod tests {
             WatcherState::load(Some(&file)).unwrap().unreported_since(),
             state.unreported_since()
         );
+    }
+
+    /// Such as those of the app chain, whose endpoint was not named at the first look.
+    #[test]
+    fn the_code_of_a_contract_that_comes_later_is_accepted_then_and_no_other_code_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known.json");
+        let [first, later, other] = [1, 2, 3].map(Address::repeat_byte);
+        let (payers, gateway) = (Contract::PayerRegistry, Contract::AppChainGateway);
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        state.note(&[(payers, first)].into(), &reports(&[]), 50);
+        state.save().unwrap();
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        state.note(&[(payers, other), (gateway, later)].into(), &reports(&[]), 60);
+        state.save().unwrap();
+        let mut state = WatcherState::load(Some(&file)).unwrap();
+        assert_eq!(state.accepted(), [(payers, first), (gateway, later)].into());
+        state.note(&[(gateway, other)].into(), &reports(&[]), 70);
+        assert_eq!(state.accepted(), [(payers, first), (gateway, later)].into());
     }
 
     /// Otherwise the next process would accept the code that it finds.

@@ -361,7 +361,7 @@ impl Senders {
         let ReachedNetwork { network, settlement, app, .. } = reached;
         let sender = |chain: &Chain, witnesses: &Witnesses| {
             let sender = Sender::new(chain.clone(), key.clone()).waiting(timeout);
-            let sender = if as_json { sender } else { sender.telling(tell) };
+            let sender = sender.telling(if as_json { tell_script } else { tell });
             sender.with_witnesses(witnesses.clone())
         };
         let app = network.app.as_ref().zip(app.as_ref());
@@ -401,6 +401,12 @@ fn may_repeat(waited_on: &[ChainRole], chain: ChainRole) -> bool {
 /// Prints the hash of a transaction that a node is about to get.
 fn tell(hash: B256) {
     output::line(format_args!("  as transaction {hash}"));
+}
+
+/// Prints the hash of a transaction that a node is about to get, for the script that reads the result. The result
+/// itself comes later, and not at all if the command is ended while it waits.
+fn tell_script(hash: B256) {
+    output::note(json!({ "transaction": hash.to_string() }));
 }
 
 /// Returns the account in whose name a command acts.

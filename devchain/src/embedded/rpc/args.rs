@@ -3,7 +3,7 @@
 use std::fmt;
 
 use alloy::primitives::U256;
-use alloy::rpc::types::Filter;
+use alloy::rpc::types::{Filter, Topic};
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -46,14 +46,24 @@ impl<'a> Args<'a> {
 
 /// The members of a log filter. Other members are ignored, as in go-ethereum.
 const FILTER_FIELDS: [&str; 5] = ["address", "blockHash", "fromBlock", "toBlock", "topics"];
+/// The largest number of addresses of a log filter, and of topics at each position: go-ethereum's default. A bound is
+/// needed because each block is compared with all of them while the chain is locked, and each open filter keeps them.
+const ALTERNATIVES_MAX: usize = 1000;
 
 impl Args<'_> {
     /// Returns the log filter at a position.
     pub(in crate::embedded) fn filter(&self, at: usize) -> Result<Option<Filter>, RpcError> {
         let Some(mut fields) = self.optional::<Map<String, Value>>(at)? else { return Ok(None) };
         fields.retain(|name, _| FILTER_FIELDS.contains(&name.as_str()));
-        let filter = serde_json::from_value(Value::Object(fields));
-        filter.map(Some).map_err(|error| invalid(format!("invalid argument {at}: {error}")))
+        let filter: Filter = serde_json::from_value(Value::Object(fields))
+            .map_err(|error| invalid(format!("invalid argument {at}: {error}")))?;
+        let is_too_long = |topic: &Topic| topic.len() > ALTERNATIVES_MAX;
+        if filter.address.len() > ALTERNATIVES_MAX || filter.topics.iter().any(is_too_long) {
+            let reason =
+                format!("more than {ALTERNATIVES_MAX} addresses or topics at one position");
+            return Err(invalid(format!("invalid argument {at}: {reason}")));
+        }
+        Ok(Some(filter))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use alloy::eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
+use alloy::eips::eip1898::LenientBlockNumberOrTag;
+use alloy::eips::{BlockId, RpcBlockHash};
 use alloy::primitives::{B256, Bytes, U64, keccak256};
 use alloy::rpc::types::Index;
 
@@ -44,8 +45,9 @@ fn client_version(_: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
 
 type Wanted = Result<BlockId, RpcError>;
 
+/// Returns the block of a number or tag. As on other development chains, the number may be a JSON number.
 fn number(args: &Args<'_>) -> Wanted {
-    Ok(args.get::<BlockNumberOrTag>(0)?.into())
+    Ok(args.get::<LenientBlockNumberOrTag>(0)?.into())
 }
 
 fn hash(args: &Args<'_>) -> Wanted {

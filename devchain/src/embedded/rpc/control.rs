@@ -34,8 +34,10 @@ pub(super) const METHODS: Group = &[
         answer(&node.revert(&mut node.writer(), id)?)
     }),
     (&["evm_setAutomine", "anvil_setAutomine"], |node, args| {
-        let on_demand = args.get(0)?;
-        set_mining(node, MiningMode { on_demand, every: None })
+        let on_demand: bool = args.get(0)?;
+        // Without blocks on demand, those at an interval go on.
+        let every = node.mining.borrow().every.filter(|_| !on_demand);
+        set_mining(node, MiningMode { on_demand, every })
     }),
     (&["evm_setIntervalMining", "anvil_setIntervalMining"], |node, args| {
         let RpcNumber(seconds) = args.get(0)?;
@@ -89,10 +91,11 @@ fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer("0x0")
 }
 
-/// Makes a number of blocks with a given number of seconds between them.
+/// Makes a number of blocks with a given number of seconds between them. Zero seconds are no request: the clock of the
+/// chain stays as it is.
 fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let blocks = args.optional(0)?.map_or(1, |RpcNumber(blocks)| blocks);
-    let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds);
+    let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds).filter(|apart| *apart > 0);
     mine_blocks(node, blocks, None, apart)?;
     answer(&())
 }
@@ -110,7 +113,7 @@ fn mine_blocks(
     for _ in 0..blocks {
         node.mine(&mut writer, timestamp)?;
         let latest = node.read().head().header.timestamp;
-        timestamp = apart.map(|seconds| latest.saturating_add(seconds.max(1)));
+        timestamp = apart.map(|seconds| latest.saturating_add(seconds));
     }
     Ok(())
 }

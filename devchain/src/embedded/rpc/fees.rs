@@ -1,7 +1,7 @@
 //! Gas prices.
 
 use alloy::consensus::Transaction;
-use alloy::eips::BlockNumberOrTag;
+use alloy::eips::eip1898::LenientBlockNumberOrTag;
 use alloy::primitives::{U64, U128};
 use alloy::rpc::types::FeeHistory;
 
@@ -38,7 +38,8 @@ fn fee_history(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         return Err(invalid("invalid reward percentile: they ascend from 0 to 100"));
     }
     let core = node.read();
-    let newest = core.number(args.get::<BlockNumberOrTag>(1)?).unwrap_or(core.height());
+    let newest =
+        core.number(args.get::<LenientBlockNumberOrTag>(1)?.into()).unwrap_or(core.height());
     if newest > core.height() {
         let head = core.height();
         return Err(failed(format!("request beyond head block: requested {newest}, head {head}")));

@@ -72,10 +72,11 @@ impl Rig {
             vec![StrandItem::Prefix(Box::new(prefix.clone())), StrandItem::Envelope(bytes.clone())];
         let response = WantResponse { peer: STRAND, request: self.request, items };
         let is_idle = self.ahead.stage() == ShownStage::Verified;
-        let (judge, response) = match self.ahead.take(&self.follower, response, is_idle) {
-            Some(Incoming::Judge(judge, response)) => (*judge, response),
-            other => panic!("a page with a proof is judged, not {other:?}"),
-        };
+        let (judge, response) =
+            match self.ahead.take(self.now, &mut self.follower, response, is_idle) {
+                Some(Incoming::Judge(judge, response)) => (*judge, response),
+                other => panic!("a page with a proof is judged, not {other:?}"),
+            };
         let judge = if judge.needs_tree() { judge.with_tree(before) } else { judge };
         let id = EnvelopeId::new(STRAND, place);
         let entry = LogEntry::invalid(id, bytes, InvalidRule(1));
@@ -92,7 +93,7 @@ impl Rig {
     /// Has the strand's node answer, and returns the work that its answer calls for.
     fn answer(&mut self) -> Option<Incoming> {
         let response = WantResponse { peer: STRAND, request: self.request, items: Vec::new() };
-        self.ahead.take(&self.follower, response, true)
+        self.ahead.take(self.now, &mut self.follower, response, true)
     }
 
     /// Everything up to a place is verified, and the next one has a changed outer layer. Returns the peer that sent it.
@@ -250,6 +251,23 @@ fn an_answer_without_items_is_not_put_aside() {
     rig.page();
     assert!(rig.answer().is_none());
     assert!(!rig.ahead.is_waiting(), "pages are taken on");
+}
+
+/// Over a slow link, the next page of long envelopes takes longer than a source may show nothing.
+#[test]
+fn a_source_whose_bytes_arrive_while_places_are_shown_is_not_taken_for_silent() {
+    for arrives in [true, false] {
+        let mut rig = Rig::new(AHEAD_MAX);
+        rig.page();
+        for _ in 0..60 {
+            rig.now += Duration::from_millis(250);
+            if arrives {
+                assert!(rig.answer().is_none());
+            }
+            rig.follower.handle_timeout(rig.now);
+        }
+        assert_eq!(rig.follower.awaits(STRAND, rig.request), arrives, "{arrives}");
+    }
 }
 
 #[test]

@@ -55,6 +55,12 @@ pub enum Effect {
         /// The latest of their times; `None` if no time is known.
         originator_ns: Option<i64>,
     },
+    /// Bytes of an answer to a want have arrived, of which nothing is whole yet. Only for a follower that
+    /// [reports finds](super::Follower::reporting_finds).
+    Arriving {
+        /// The peer.
+        peer: OriginatorId,
+    },
     /// Read the highest ranges of the strand that are marked missing, of those that begin below this place, or of all.
     /// Read as many as a follower keeps in memory. Then call
     /// [`Follower::handle_missing`](super::Follower::handle_missing).

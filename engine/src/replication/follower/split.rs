@@ -13,7 +13,7 @@ use hawser_storage::{Change, LogEntry};
 
 use super::choice::STALL_TIMEOUT;
 use super::parts::{BacklogPart, ReceivedTotal, Split, SplitLimits};
-use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
+use super::{Effect, Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::{GapWants, Want, WantedItems};
 
 /// Largest number of parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one
@@ -275,6 +275,9 @@ impl Follower {
         }
         if let Some(open) = self.peers.get_mut(&from).and_then(|peer| peer.open.as_mut()) {
             open.arrived_at = Some(now);
+        }
+        if self.own_beside.is_some() {
+            self.effects.push_back(Effect::Arriving { peer: from });
         }
     }
 

@@ -137,6 +137,7 @@ impl Rig {
                 }
                 Effect::Write(_)
                 | Effect::Found { .. }
+                | Effect::Arriving { .. }
                 | Effect::ReadMissing { .. }
                 | Effect::Expired { .. } => {}
             }
@@ -459,6 +460,12 @@ fn a_find_is_a_place_that_was_asked_for_and_is_not_held() {
     assert_eq!(finds(&effects), [(SOURCE, 11)], "the end of the strand");
     let effects = rig.answer(SOURCE, envelopes([14]));
     assert_eq!(finds(&effects), [(SOURCE, 14)], "a place behind a gap");
+}
+
+#[test]
+fn bytes_of_the_own_strand_that_arrive_are_told() {
+    let mut rig = own_strand_with_a_gap();
+    assert_eq!(rig.answer(SOURCE, Vec::new()), [Effect::Arriving { peer: SOURCE }]);
 }
 
 #[test]

@@ -45,6 +45,9 @@ struct Payers {
     known: HashMap<PayerAddress, Balance>,
     /// The head of the database when balances were dropped last: older readings may miss their charges.
     dropped_at: SequenceId,
+    /// The number of times that the end of the strand was read anew. A reading that began before the last time may
+    /// have envelopes that were not stored.
+    round: u64,
 }
 
 /// A payer's balance as the database has it.
@@ -77,7 +80,7 @@ pub(super) struct CheckedPayer<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum PutOutcome {
     Known,
-    /// The balance is older than charges that are already forgotten.
+    /// The balance is older than charges that are already forgotten, or than the last reading of the strand's end.
     TooOld,
     /// The largest allowed number of payers is publishing now.
     Full,
@@ -107,6 +110,20 @@ impl Balance {
 }
 
 impl Payers {
+    /// Keeps a reading that began in a round, as [`Payers::put`] does. One of an earlier round is repeated: its head
+    /// may be a place that was lost, and later readings would count as older than that.
+    fn put_of_round(
+        &mut self,
+        round: u64,
+        payer: PayerAddress,
+        reading: ReadBalance,
+    ) -> PutOutcome {
+        match round == self.round {
+            true => self.put(payer, reading),
+            false => PutOutcome::TooOld,
+        }
+    }
+
     fn put(&mut self, payer: PayerAddress, reading: ReadBalance) -> PutOutcome {
         let head = reading.head;
         // Another worker may have read the same balance, earlier or later than this worker.
@@ -129,6 +146,7 @@ impl Payers {
     fn forget_after(&mut self, head: SequenceId) {
         // Otherwise no reading would be late enough, and each would be repeated until the strand has grown.
         self.dropped_at = self.dropped_at.min(head);
+        self.round = self.round.wrapping_add(1);
         self.known.retain(|_, balance| balance.reading.head <= head);
         for balance in self.known.values_mut() {
             let mut charged = std::mem::take(&mut balance.charged);
@@ -218,6 +236,7 @@ impl Balances {
             return Ok(());
         }
         loop {
+            let round = self.lock().round;
             let reading = self.read(node, payer, now_ns).map_err(|error| {
                 PublishError::of_disk(format!("a balance cannot be read: {error}"))
             })?;
@@ -228,9 +247,9 @@ impl Balances {
                         .into();
                 return Err(PublishError::Unavailable { reason, retry_after: RETRY_UNREAD });
             };
-            match self.lock().put(payer, reading) {
+            match self.lock().put_of_round(round, payer, reading) {
                 PutOutcome::Known => return Ok(()),
-                PutOutcome::TooOld => {} // the next reading is at the head of the last dropping or later
+                PutOutcome::TooOld => {} // the next one is of this round, at the head of the last dropping or later
                 PutOutcome::Full => {
                     let reason = "too many payers publish at once".into();
                     return Err(PublishError::Unavailable { reason, retry_after: RETRY_FULL });
@@ -407,6 +426,25 @@ mod tests {
         }
         payers.forget_after(SequenceId(4));
         assert!(payers.known.values().all(|it| it.left == PicoDollarBalance(FUNDED)));
+    }
+
+    /// A worker reads a balance while a failed write shows its envelope, and keeps it after that envelope was lost.
+    #[test]
+    fn a_reading_of_a_lost_envelope_that_arrives_late_is_repeated() {
+        let mut payers = full(FUNDED);
+        let round = payers.round;
+        payers.forget_after(SequenceId(4));
+        let lost = reading(30, 5, 60 * SECOND_NS);
+        for number in [1, PAYERS_MAX] {
+            assert_eq!(payers.put_of_round(round, payer(number), lost), PutOutcome::TooOld);
+        }
+        assert_eq!(payers.known[&payer(1)].left, PicoDollarBalance(FUNDED));
+        assert_eq!(payers.dropped_at, SequenceId(0), "readings at the head count");
+        let again = reading(FUNDED, 4, 60 * SECOND_NS);
+        for number in [1, PAYERS_MAX] {
+            let kept = payers.put_of_round(payers.round, payer(number), again);
+            assert_eq!(kept, PutOutcome::Known);
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ struct CheckpointExchange {
     /// The newest checkpoint of each pair, this node's own ones too.
     newest: BTreeMap<CheckpointPair, Arc<CosignedCheckpoint>>,
     /// Pairs of which the newest checkpoint is about a chain's strand and not of the tree held here, because the strand
-    /// was cut since; each with true while the tree has not reached its size again.
+    /// was cut since; each with true while the tree has no such root: it has not reached the size again, or cannot be
+    /// read now.
     displaced: BTreeMap<CheckpointPair, bool>,
     /// Pairs that were looked for on the disk.
     loaded: BTreeSet<CheckpointPair>,
@@ -133,8 +134,8 @@ impl CheckpointExchange {
         }
         let snapshot = state.store.snapshot();
         self.load(&snapshot);
-        let are_ahead = self.displaced.iter().filter(|(_, is_ahead)| **is_ahead);
-        for pair in are_ahead.map(|(pair, _)| *pair).collect::<Vec<_>>() {
+        let without_root = self.displaced.iter().filter(|(_, lacks_root)| **lacks_root);
+        for pair in without_root.map(|(pair, _)| *pair).collect::<Vec<_>>() {
             self.note_displaced(&snapshot, pair);
         }
         self.look_for_silent(&snapshot)?;
@@ -248,12 +249,12 @@ impl CheckpointExchange {
     fn note_displaced(&mut self, snapshot: &Snapshot<'_>, pair: CheckpointPair) {
         let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint);
         let Some(of) = newest.filter(|of| !of.originator.is_signer()) else { return };
-        let trees = StoredTrees(snapshot);
-        let is_ahead = trees.size(of.originator) < of.size;
-        let is_of_tree = !is_ahead && trees.root(of.originator, of.size) == Some(of.root);
+        // Of a tree that cannot be read now, there is no root either.
+        let root = StoredTrees(snapshot).root(of.originator, of.size);
+        let is_of_tree = root == Some(of.root);
         let was_displaced = match is_of_tree {
             true => self.displaced.remove(&pair).is_some(),
-            false => self.displaced.insert(pair, is_ahead).is_some(),
+            false => self.displaced.insert(pair, root.is_none()).is_some(),
         };
         self.has_changed |= was_displaced == is_of_tree;
     }

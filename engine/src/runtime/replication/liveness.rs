@@ -48,8 +48,9 @@ fn look(state: &ReplicationState, watch: &mut LivenessWatch) -> Vec<Complaint> {
         let (is_connected, claimed) = (head.is_some(), head.unwrap_or_default());
         let has_address = node.http_address.is_some() || node.quic_address.is_some();
         let not_dialled_at = if has_address { noted.not_dialled_at } else { Some(now) };
+        let dialled_at = noted.dialled_at.filter(|_| has_address);
         let held = heads.get(node.id);
-        (node.id, OtherNode { is_connected, claimed, held, not_dialled_at, ..noted })
+        (node.id, OtherNode { is_connected, claimed, held, not_dialled_at, dialled_at, ..noted })
     });
     watch.look(now, wall_ns, is_member && is_clock_right, &seen.collect())
 }

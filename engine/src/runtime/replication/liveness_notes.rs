@@ -29,6 +29,11 @@ impl LivenessNotes {
         self.0.lock().entry(peer).or_default().not_dialled_at = Some(now);
     }
 
+    /// Notes that an address that the record of a node names was dialled, and no session came of it.
+    pub(super) fn note_dialled(&self, peer: OriginatorId, now: Instant) {
+        self.0.lock().entry(peer).or_default().dialled_at = Some(now);
+    }
+
     /// Notes the time until which the operator keeps this node apart from another one; `None` if the order has ended.
     pub(super) fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
         self.0.lock().entry(peer).or_default().apart_until = until;

@@ -251,6 +251,12 @@ impl Replication {
         self.state.liveness.note_not_dialled(peer, tokio::time::Instant::now().into_std());
     }
 
+    /// Notes that this node has dialled an address that a peer's record names, and no session came of it: another
+    /// address, which this node does not dial, does not excuse the peer.
+    pub fn note_dialled(&self, peer: OriginatorId) {
+        self.state.liveness.note_dialled(peer, tokio::time::Instant::now().into_std());
+    }
+
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
     /// peer is not reported for a silence that is not its own.
     pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {

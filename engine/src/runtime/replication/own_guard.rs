@@ -209,6 +209,7 @@ impl GuardTask {
             self.shown.add(shown.sequence, shown.originator_ns);
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
         }
+        reports.arriving.into_iter().for_each(|peer| self.guard.note_arriving(now, peer));
         if let Some(confirmation) = reports.confirmation {
             self.guard.note_confirmation(now, state.ports.clock.now_ns(), confirmation);
         }

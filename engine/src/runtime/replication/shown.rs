@@ -26,14 +26,14 @@ impl StrandTask {
         response: WantResponse<Bytes>,
         is_idle: bool,
     ) -> Option<JoinHandle<Checked>> {
-        let incoming = self.ahead.take(&self.follower, response, is_idle)?;
+        let incoming = self.ahead.take(now(), &mut self.follower, response, is_idle)?;
         self.start_incoming(incoming)
     }
 
     /// Begins to check the response that was put aside, if all shown places are verified. To be called while nothing is
     /// on its way to the log.
     pub(super) fn start_parked(&mut self) -> Option<JoinHandle<Checked>> {
-        let incoming = self.ahead.take_parked(&self.follower)?;
+        let incoming = self.ahead.take_parked(now(), &mut self.follower)?;
         self.start_incoming(incoming)
     }
 

@@ -69,7 +69,8 @@ pub(super) struct ReplicationState {
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,
     pub(super) voids: VoidPorts,
-    /// Strands of which missing places were found since the last look at the claims about their nodes.
+    /// Strands of which missing places were found, or may have been in the last run, since the last look at the claims
+    /// about their nodes.
     pub(super) found: Mutex<BTreeSet<OriginatorId>>,
     /// The key of the store's identity.
     pub(super) key: SecretKey,

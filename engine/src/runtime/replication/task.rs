@@ -493,6 +493,7 @@ impl StrandTask {
                 Effect::Found { peer, sequence, originator_ns } => {
                     self.state.own_strand.note_shown(peer, sequence, originator_ns);
                 }
+                Effect::Arriving { peer } => self.state.own_strand.note_arriving(peer),
                 Effect::ReadMissing { below } => {
                     self.reading_missing = Some(self.read_missing(below));
                 }

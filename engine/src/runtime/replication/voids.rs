@@ -161,6 +161,10 @@ fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
 /// Withdraws the claims about places of strands that were found since, until it is stopped. A relay may leave out what
 /// its node has just signed while that node restarts: no peer has it then, and the claim is wrong.
 pub(super) async fn withdraw_filled(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    // The last run may have ended between a find and the look at the claims.
+    let counts = state.store.evidence_counts().into_iter();
+    let claimed = counts.filter(|(_, count)| count.claims() > 0).map(|(node, _)| node);
+    state.found.lock().extend(claimed);
     loop {
         tokio::select! {
             () = stopped.stopped() => return,

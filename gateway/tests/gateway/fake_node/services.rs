@@ -10,7 +10,15 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::{Hosting, Inner, Streamed};
+use super::{Inner, Streamed};
+
+/// The behaviour of a node when a misbehaviour report is submitted to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Hosting {
+    Accepts,
+    Refuses,
+    Hangs,
+}
 
 #[tonic::async_trait]
 impl MisbehaviorApi for Inner {

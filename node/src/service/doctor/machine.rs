@@ -13,6 +13,7 @@ use hawser_storage::{
     ProcessorError, StoreIdentity, check_processor, file_of_lost_database, has_host_marker,
     host_dir,
 };
+use tokio::time::timeout;
 
 use super::checked::DoctorCheck;
 use crate::clock::signed_now_unix_s;
@@ -31,6 +32,8 @@ const SYNCS: usize = 9;
 const SYNC_MAX: Duration = Duration::from_millis(20);
 /// The time limit for a listener on this machine to answer. A guess.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The time limit for the checks of the data folder. A guess: above [`SYNCS`] writes to the slowest disk that works.
+const FOLDER_MAX: Duration = Duration::from_secs(15);
 
 /// Checks that the processor has the instructions that the database is compiled with.
 pub(super) fn processor() -> DoctorCheck {
@@ -62,9 +65,38 @@ fn judge_open_files(allowed: Option<u64>) -> DoctorCheck {
     }
 }
 
+const DATA_FOLDER: &str = "data_folder";
+
+/// Checks the data folder and the room on its disk. `None` if the disk does not answer: no further call about the
+/// folder ends then.
+pub(super) async fn data_disk(config: &DatabaseSettings) -> Option<Vec<DoctorCheck>> {
+    let (path, min_bytes) = (config.data_dir.clone(), config.min_free_disk_bytes);
+    let checks = move || {
+        let mut checks = data_folder(&path);
+        checks.push(disk_room(&path, min_bytes));
+        checks
+    };
+    in_time(FOLDER_MAX, checks).await
+}
+
+/// Returns the check of a data folder whose disk does not answer.
+pub(super) fn silent_disk(config: &DatabaseSettings) -> DoctorCheck {
+    let (shown, seconds) = (config.data_dir.display(), FOLDER_MAX.as_secs());
+    let found = format!("the disk of {shown} has not answered for {seconds} s");
+    DoctorCheck::failed(DATA_FOLDER, found, "follow docs/runbooks/disk.md")
+}
+
+/// Makes checks on a thread of their own, which a disk that does not answer holds. `None` if they do not end in time.
+async fn in_time<T: Send + 'static>(
+    time_max: Duration,
+    checks: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    timeout(time_max, tokio::task::spawn_blocking(checks)).await.ok()?.ok()
+}
+
 /// Checks the data folder: its permissions, and that it is writable.
-pub(super) fn data_folder(path: &Path) -> Vec<DoctorCheck> {
-    const NAME: &str = "data_folder";
+fn data_folder(path: &Path) -> Vec<DoctorCheck> {
+    const NAME: &str = DATA_FOLDER;
     let shown = path.display();
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -134,10 +166,10 @@ fn probe(folder: &Path) -> io::Result<Duration> {
 }
 
 /// Checks the free space on the disk of the data folder.
-pub(super) fn disk_room(config: &DatabaseSettings) -> DoctorCheck {
-    let folder = config.data_dir.ancestors().find(|folder| folder.exists());
+fn disk_room(data_dir: &Path, min_bytes: u64) -> DoctorCheck {
+    let folder = data_dir.ancestors().find(|folder| folder.exists());
     let folder = folder.unwrap_or(Path::new("."));
-    judge_room(Disk(folder.to_owned()).space(), config.min_free_disk_bytes)
+    judge_room(Disk(folder.to_owned()).space(), min_bytes)
 }
 
 fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> DoctorCheck {
@@ -165,9 +197,9 @@ pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Docto
     match is_running {
         true => api.map(answers).into_iter().collect(),
         false => {
-            let quic = (config.sync && config.api.enable).then_some(config.api.address);
             let tcp = [api, config.metrics].into_iter().flatten();
             let tcp = tcp.map(|at| is_free("TCP", at, TcpListener::bind(at).map(drop)));
+            let quic = config.quic_listen();
             tcp.chain(quic.map(|at| is_free("UDP", at, UdpSocket::bind(at).map(drop)))).collect()
         }
     }
@@ -281,12 +313,15 @@ pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -
 
 #[cfg(test)]
 mod tests {
+    use hawser_net::PeerTransport;
     use hawser_proto::{OriginatorId, SecretKey};
     use hawser_storage::Durability;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::mpsc::channel;
 
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
+    use crate::settings::SettingSources;
 
     #[test]
     fn too_few_open_files_fail() {
@@ -349,6 +384,15 @@ mod tests {
         assert_eq!(results(&folder)[0], ("data_folder", Failed), "it cannot be written");
     }
 
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_up_no_other_check() {
+        let (answer, answers) = channel::<()>();
+        let silent = in_time(Duration::from_millis(20), move || answers.recv());
+        assert_eq!(silent.await, None);
+        drop(answer);
+        assert_eq!(in_time(Duration::from_secs(60), || 7).await, Some(7));
+    }
+
     #[test]
     fn a_folder_that_this_host_does_not_know_is_doubtful() {
         let place = tempfile::tempdir().unwrap();
@@ -395,5 +439,28 @@ mod tests {
         assert_eq!(answers(at).result, Failed);
         let anywhere = "[::]:5050".parse().unwrap();
         assert_eq!(reached_from_here(anywhere), "[::1]:5050".parse().unwrap());
+    }
+
+    #[test]
+    fn only_a_node_that_opens_a_udp_port_needs_it_free() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let key = "01".repeat(32);
+        let variables = [
+            ("XMTPD_SIGNER_PRIVATE_KEY", key.as_str()),
+            ("HAWSER_REGISTRY_FILE", "registry.json"),
+            ("HAWSER_RATES_FILE", "rates.json"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut config = NodeServiceSettings::read(&SettingSources::new([], variables)).unwrap();
+        (config.api.address, config.metrics) = (taken.local_addr().unwrap(), None);
+        let of_udp = |config: &NodeServiceSettings| {
+            let mut checks = ports(config, false).into_iter();
+            checks.find(|it| it.found.starts_with("UDP")).map(|it| it.result)
+        };
+        assert_eq!(of_udp(&config), Some(Failed));
+        config.peer_transport = PeerTransport::Grpc;
+        assert_eq!(of_udp(&config), None);
+        (config.peer_transport, config.api.enable) = (PeerTransport::Quic, false);
+        assert_eq!(of_udp(&config), Some(Failed), "peers reach it over QUIC all the same");
     }
 }

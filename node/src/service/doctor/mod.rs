@@ -44,21 +44,24 @@ pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
     chains::examine(config).await.checks
 }
 
-/// The process that answers at the operators' port of the settings.
+/// The process that listens at the operators' port of the settings.
 #[derive(Debug, Clone, Copy)]
-pub struct AnsweringProcess {
-    /// The id of a node that it states.
-    pub node_id: Option<OriginatorId>,
+pub enum ListeningProcess {
+    /// The process does not answer, like a node whose disk does not.
+    Silent,
+    /// The process answers, and states this id of a node, or none.
+    Answering(Option<OriginatorId>),
 }
 
-/// Runs all checks. `running` is `None` if nothing answers at the operators' port. Blocks on disk access at times.
+/// Runs all checks. `running` is `None` if nothing listens at the operators' port. Blocks on disk access at times.
 pub async fn examine(
     config: &NodeServiceSettings,
-    running: Option<AnsweringProcess>,
+    running: Option<ListeningProcess>,
 ) -> Vec<DoctorCheck> {
     let mut all = vec![machine::processor(), machine::open_files()];
-    all.extend(machine::data_folder(&config.store.data_dir));
-    all.push(machine::disk_room(&config.store));
+    let disk = machine::data_disk(&config.store).await;
+    let disk_answers = disk.is_some();
+    all.extend(disk.unwrap_or_else(|| vec![machine::silent_disk(&config.store)]));
     all.extend(machine::ports(config, running.is_some()));
     all.extend(machine::certificate(&config.api));
     let seen = chains::examine(config).await;
@@ -73,15 +76,19 @@ pub async fn examine(
             let calls = calls::calls(&url).await;
             let is_reached = calls[0].result == CheckResult::Fine;
             all.extend(calls);
-            all.push(node_id::stated(node, process.node_id));
+            if let ListeningProcess::Answering(stated) = process {
+                all.push(node_id::stated(node, stated));
+            }
             if is_reached {
                 let plain_text = config.plain_text_peers;
                 all.push(node_id::at_url(&url, &own, &config.signer, plain_text).await);
             }
         }
-        let public_key = config.signer.public_key();
-        let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };
-        all.push(machine::host_marker(&config.store, &identity));
+        if disk_answers {
+            let (network, public_key) = (config.store.network.clone(), config.signer.public_key());
+            let identity = StoreIdentity { network, node, public_key };
+            all.push(machine::host_marker(&config.store, &identity));
+        }
     }
     all
 }

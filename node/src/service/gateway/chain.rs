@@ -198,9 +198,10 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
         BroadcastError::Reverted { hash, .. } => {
             ChainPublishError::Failed { hash: TransactionHash(hash.0), reason }
         }
-        BroadcastError::NotMined { hash, .. } => {
+        BroadcastError::NotMined { hash, .. } | BroadcastError::Open { hash: Some(hash), .. } => {
             ChainPublishError::Pending { hash: TransactionHash(hash.0), reason }
         }
+        BroadcastError::Open { hash: None, .. } => ChainPublishError::Open(reason),
         // A success without the event may be a success whose event an endpoint has left out.
         BroadcastError::Unknown { hash } | BroadcastError::NoEvent { hash, .. } => {
             ChainPublishError::Unknown { hash: TransactionHash(hash.0), reason }
@@ -222,6 +223,17 @@ mod tests {
         assert!(matches!(open, ChainPublishError::Unknown { .. }), "{open}");
         let reverted = publish_error(BroadcastError::Reverted { hash, reason: String::new() });
         assert!(matches!(reverted, ChainPublishError::Failed { .. }), "{reverted}");
+    }
+
+    /// A caller who is told that nothing was sent may publish the payload elsewhere, and then it is there twice.
+    #[test]
+    fn what_may_have_been_sent_is_not_called_unsent() {
+        let hash = Some(B256::repeat_byte(1));
+        let open = |hash| publish_error(BroadcastError::Open { hash, reason: "it has stopped" });
+        assert!(matches!(open(hash), ChainPublishError::Pending { .. }), "{}", open(hash));
+        assert!(matches!(open(None), ChainPublishError::Open(_)), "{}", open(None));
+        let unsent = publish_error(BroadcastError::Ended);
+        assert!(matches!(unsent, ChainPublishError::NotSent(_)), "{unsent}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 
 use super::error::ImportError;
 use super::tls::{CertificateCheck, PostgresTls};
@@ -42,8 +42,23 @@ impl DatabaseAddress {
         config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         let (mode, checked) = protection(&options).map_err(ImportError::Address)?;
         let tls = PostgresTls::new(mode, checked, options.roots.as_deref());
-        Ok(Self { config, tls: tls.map_err(ImportError::Address)? })
+        let tls = tls.map_err(ImportError::Address)?;
+        require_hosts(&config).map_err(ImportError::Address)?;
+        Ok(Self { config, tls })
     }
+}
+
+/// Requires that each server has a host for TCP. The Postgres library calls no connector such as [`PostgresTls`] for a
+/// Unix socket or for an address alone, and would not connect.
+fn require_hosts(config: &Config) -> Result<(), String> {
+    let hosts = config.get_hosts();
+    if hosts.iter().any(|host| !matches!(host, Host::Tcp(_))) {
+        return Err("a Unix socket is not served: name a host, such as 127.0.0.1".into());
+    }
+    if hosts.is_empty() {
+        return Err("it names no host, such as 127.0.0.1".into());
+    }
+    Ok(())
 }
 
 /// Returns when TLS is used, and which checks are made. Without a mode it is used if the
@@ -61,10 +76,12 @@ fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), Strin
         "disable" => (SslMode::Disable, CertificateCheck::Nothing),
         "allow" | "prefer" => (SslMode::Prefer, CertificateCheck::Nothing),
         // libpq also checks the issuer if an authority is configured.
-        "require" if options.roots.is_some() => (SslMode::Require, CertificateCheck::Issuer),
+        "require" | "verify-ca" if options.roots.is_some() => {
+            (SslMode::Require, CertificateCheck::Issuer)
+        }
         "require" => (SslMode::Require, CertificateCheck::Nothing),
-        "verify-ca" => (SslMode::Require, CertificateCheck::Issuer),
-        "verify-full" => (SslMode::Require, CertificateCheck::IssuerAndName),
+        // libpq refuses `verify-ca` without a file of authorities. Those of the machine may be public.
+        "verify-ca" | "verify-full" => (SslMode::Require, CertificateCheck::IssuerAndName),
         _ => {
             let modes = "disable, allow, prefer, require, verify-ca or verify-full";
             return Err(format!("sslmode is none of {modes}"));
@@ -223,11 +240,11 @@ mod tests {
         assert_eq!(of("prefer", None), protection(&TlsOptions::default()));
         assert_eq!(of("require", None), Ok((SslMode::Require, CertificateCheck::Nothing)));
         assert_eq!(of("require", Some("/ca")), Ok((SslMode::Require, CertificateCheck::Issuer)));
-        assert_eq!(of("verify-ca", None), Ok((SslMode::Require, CertificateCheck::Issuer)));
-        assert_eq!(
-            of("verify-full", None),
-            Ok((SslMode::Require, CertificateCheck::IssuerAndName))
-        );
+        assert_eq!(of("verify-ca", Some("/ca")), of("require", Some("/ca")));
+        for mode in ["verify-ca", "verify-full"] {
+            let named = Ok((SslMode::Require, CertificateCheck::IssuerAndName));
+            assert_eq!(of(mode, None), named, "{mode}: a public authority has many customers");
+        }
         assert!(of("VERIFY-FULL", None).is_err(), "libpq refuses it, too");
 
         let of_system = |mode: Option<&str>| {
@@ -253,6 +270,10 @@ mod tests {
             ),
             ("password=secret port=x", "no connection string"),
             ("postgres://u:secret@db/x?sslmode=require&application_name=a@b", "not clear"),
+            ("postgres://u:secret@%2Frun%2Fpostgresql/x", "a Unix socket is not served"),
+            ("host=db,/run/postgresql password=secret", "a Unix socket is not served"),
+            ("hostaddr=127.0.0.1 password=secret", "names no host"),
+            ("postgres:///x?password=secret", "names no host"),
         ] {
             let Err(refused) = DatabaseAddress::parse(text) else { panic!("{wanted}") };
             let refused = refused.to_string();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hawser_proto::{OriginatorId, one_line};
+use hawser_proto::{OriginatorId, SequenceId, one_line};
 use hawser_storage::{CommitError, DatabaseError, OpenError, ReadError};
 
 use super::check::ImportPlanError;
@@ -81,6 +81,18 @@ pub enum ImportError {
         step: &'static str,
         /// The maximum number of rows that are read.
         max: usize,
+    },
+    /// A page of rows does not end with the row that the server has named as its last one.
+    #[error(
+        "originator {originator}: the server names place {through} as the end of the next rows, and they end \
+         elsewhere: an index of gateway_envelopes_meta is damaged (REINDEX), or this is no Postgres server. Nothing \
+         more was read"
+    )]
+    OtherPage {
+        /// The strand.
+        originator: OriginatorId,
+        /// The last sequence id that the server has named.
+        through: SequenceId,
     },
     /// Postgres does not answer.
     #[error(
@@ -165,7 +177,7 @@ pub enum ImportError {
     /// The data folder contains a part of a strand that this run leaves out.
     #[error(
         "the data folder holds a part of originator {originator} from an earlier run, and this run leaves that strand \
-         out: give the same --migration-key as before, or remove the data folder and import again"
+         out: give the same --migration-key and --leave-out as before, or remove the data folder and import again"
     )]
     OtherStrand {
         /// The strand.
@@ -230,6 +242,7 @@ impl ImportError {
                 | Self::Changed { .. }
                 | Self::Tables { .. }
                 | Self::Many { .. }
+                | Self::OtherPage { .. }
         )
     }
 }
@@ -273,6 +286,7 @@ impl From<ImportError> for RunError {
             | ImportError::Schema { .. }
             | ImportError::Tables { .. }
             | ImportError::Many { .. }
+            | ImportError::OtherPage { .. }
             | ImportError::Changed { .. }
             | ImportError::Row { .. }
             | ImportError::Differs { .. }

@@ -1,8 +1,9 @@
 //! Bounds on the messages of a Postgres server.
 //!
 //! **The server is not trusted.** The library keeps a message of up to 2 GiB, and every parameter that the server
-//! names. So the stream to the server reads along, and ends before the library sees a message that is too long. About a
-//! type that it does not know the library asks the server, and keeps whatever that tells.
+//! names. A row that it keeps also keeps the messages that came beside it, because they share one buffer. So the stream
+//! to the server reads along, and ends before the library sees a message that is too long, or too many that are no
+//! rows. About a type that it does not know the library asks the server, and keeps whatever that tells.
 
 use tokio_postgres::types::Type;
 
@@ -10,9 +11,9 @@ use tokio_postgres::types::Type;
 const ROW_LEN_BYTES_MAX: usize = 65 << 20;
 /// The longest message of another kind, in bytes. A guess: far above any error text and any description of a row.
 const OTHER_LEN_BYTES_MAX: usize = 1 << 20;
-/// The length of messages that answer nothing, in bytes: of all parameters of a session, which the library keeps, and
-/// of notices and notifications up to the end of an answer. A guess: a session has about 20 parameters, and extensions
-/// of the server may add some notices to each answer.
+/// The length of messages that are no rows, in bytes: of all parameters of a session, which the library keeps, and of
+/// all others up to the end of an answer. A guess: a session has about 20 parameters, and an answer some hundred bytes,
+/// to which extensions of the server may add some notices.
 const ASIDE_BYTES_MAX: usize = 1 << 20;
 /// The length of the header of a message: its kind, and a length that counts itself. Specified: protocol 3 of Postgres.
 const HEADER_LEN: usize = 5;
@@ -22,7 +23,7 @@ const HEADER_LEN: usize = 5;
 pub(super) enum PostgresMessageError {
     #[error("the server begins a message of {len} bytes, and the bound is {max}")]
     Long { len: usize, max: usize },
-    #[error("the server sends more than {ASIDE_BYTES_MAX} bytes that answer nothing")]
+    #[error("the server sends more than {ASIDE_BYTES_MAX} bytes that are no rows")]
     Aside,
     #[error("the server describes a value of a type that no query of this program has")]
     Type,
@@ -41,8 +42,8 @@ pub(super) struct MessageScan {
     described: Vec<u8>,
     /// The bytes of all parameters.
     parameters: usize,
-    /// The bytes of notices and notifications since the last answer has ended.
-    notices: usize,
+    /// The bytes of all other messages but rows since the last answer has ended.
+    beside_rows: usize,
 }
 
 impl MessageScan {
@@ -98,11 +99,11 @@ impl MessageScan {
         }
         match kind {
             b'S' => self.parameters += len,
-            b'A' | b'N' => self.notices += len,
-            b'Z' => self.notices = 0,
-            _ => {}
+            b'D' => {}
+            b'Z' => self.beside_rows = 0,
+            _ => self.beside_rows += len,
         }
-        if self.parameters.max(self.notices) > ASIDE_BYTES_MAX {
+        if self.parameters.max(self.beside_rows) > ASIDE_BYTES_MAX {
             return Err(PostgresMessageError::Aside);
         }
         Ok(body)
@@ -168,11 +169,16 @@ mod tests {
         assert_eq!(scanned(b"Z\0\0\0\x03"), Err(PostgresMessageError::Malformed));
     }
 
+    /// A row of a few bytes would keep a megabyte between it and the next one.
     #[test]
-    fn answers_may_be_many_and_what_answers_nothing_may_not() {
+    fn rows_may_be_many_and_what_is_no_row_may_not() {
         let row = message(b'D', &[7; 1000]);
         assert_eq!(scanned(&row.repeat(2 * ASIDE_BYTES_MAX / row.len())), Ok(()));
-        for kind in *b"ANS" {
+        let half = "x".repeat(ASIDE_BYTES_MAX / 2);
+        let between = [row, message(b'C', half.as_bytes())].concat();
+        assert_eq!(scanned(&between), Ok(()));
+        assert_eq!(scanned(&between.repeat(2)), Err(PostgresMessageError::Aside));
+        for kind in *b"AN1CIS" {
             let aside = message(kind, &[7; 1000]);
             let fits = aside.repeat(ASIDE_BYTES_MAX / aside.len());
             assert_eq!(scanned(&fits), Ok(()));
@@ -252,8 +258,8 @@ mod tests {
         for (start, answer, reason) in [
             (endless.clone(), Vec::new(), "a message of 2147483647 bytes"),
             (Vec::new(), endless, "a message of 2147483647 bytes"),
-            (parameters.clone(), Vec::new(), "bytes that answer nothing"),
-            (Vec::new(), parameters, "bytes that answer nothing"),
+            (parameters.clone(), Vec::new(), "bytes that are no rows"),
+            (Vec::new(), parameters, "bytes that are no rows"),
         ] {
             let text = refused_by(start, answer).await;
             assert!(text.contains(reason), "{text}");

@@ -141,7 +141,7 @@ impl SourceDatabase {
     /// Returns the last sequence id of the next page of a strand; `None` at its end.
     ///
     /// # Errors
-    /// Fails when Postgres fails.
+    /// [`ImportError::OtherPage`] if the page would not end behind `after`, and an error if Postgres fails.
     pub(super) async fn next_page(
         &self,
         originator: OriginatorId,
@@ -154,7 +154,13 @@ impl SourceDatabase {
              ORDER BY originator_sequence_id LIMIT {PAGE_ROWS}) AS page"
         );
         let through: Option<i64> = self.session.value("reading places", &page).await?;
-        Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
+        let through = through.and_then(|it| u64::try_from(it).ok()).map(SequenceId);
+        match through {
+            Some(through) if through <= after => {
+                Err(ImportError::OtherPage { originator, through })
+            }
+            through => Ok(through),
+        }
     }
 
     /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when no results of these
@@ -164,8 +170,11 @@ impl SourceDatabase {
     /// table has bytes without a description only if it also lacks the bytes of a description, which this function
     /// notices.
     ///
+    /// The page has to end with the row at `through`. So a server that names places without an end has to send a row
+    /// for each page, and the import checks each row.
+    ///
     /// # Errors
-    /// Fails when Postgres fails.
+    /// [`ImportError::OtherPage`], and an error if Postgres fails.
     pub(super) async fn read_page<T: Send + 'static>(
         &self,
         originator: OriginatorId,
@@ -179,13 +188,15 @@ impl SourceDatabase {
         let rows = within(step, limit, self.session.rows(step, &page)).await?;
         let mut rows = std::pin::pin!(rows);
         let lost = self.session.failed(step);
-        let mut batch = RowBatch::default();
+        let (mut batch, mut last) = (RowBatch::default(), None);
         loop {
             let next = async { rows.try_next().await.map_err(&lost) };
             let row = within(step, limit, next).await?;
             let is_end = row.is_none();
             if let Some(row) = row {
-                batch.push(source_row(&row).map_err(failed(step))?);
+                let row = source_row(&row).map_err(failed(step))?;
+                last = Some(row.sequence);
+                batch.push(row);
             }
             if batch.is_full() || (is_end && !batch.rows.is_empty()) {
                 let full = std::mem::take(&mut batch).rows;
@@ -196,7 +207,9 @@ impl SourceDatabase {
                 note(count as u64);
             }
             if is_end {
-                return Ok(false);
+                let is_whole = last.is_some_and(|it| u64::try_from(it) == Ok(through.0));
+                let other = ImportError::OtherPage { originator, through };
+                return if is_whole { Ok(false) } else { Err(other) };
             }
         }
     }
@@ -214,13 +227,21 @@ impl SourceDatabase {
             let what = format!("the counter of its strand is at {counter} now");
             return Err(ImportError::Changed { what });
         }
-        for (originator, strand) in strands(&now).await? {
-            if facts.strands.get(&originator) != Some(&strand) {
-                return Err(ImportError::Changed { what: format!("originator {originator}") });
+        match changed_strand(&facts.strands, &strands(&now).await?) {
+            Some(originator) => {
+                Err(ImportError::Changed { what: format!("originator {originator}") })
             }
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Returns a strand that has changed, or that one side lacks.
+fn changed_strand(
+    before: &BTreeMap<OriginatorId, StrandFacts>,
+    now: &BTreeMap<OriginatorId, StrandFacts>,
+) -> Option<OriginatorId> {
+    before.keys().chain(now.keys()).copied().find(|it| before.get(it) != now.get(it))
 }
 
 /// Returns the query for the rows of a strand after `after`, up to and including `through`. Postgres sends no column
@@ -313,6 +334,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinHandle;
 
     use super::super::session::SCAN_ROWS_MAX;
     use super::*;
@@ -363,17 +385,17 @@ mod tests {
         error.to_string()
     }
 
-    /// Plays a server that answers every query with this many rows of one number.
+    /// Plays a server that answers every query with this many rows of one number, 7.
     async fn give_rows(count: usize, mut stream: TcpStream) -> Option<()> {
         const READY: &[u8] = b"Z\0\0\0\x05I";
         const DONE: &[u8] = b"C\0\0\0\x0bSELECT\0";
-        const ROW: &[u8] = b"D\0\0\0\x0e\0\x01\0\0\0\x04\0\0\0\x07";
+        const ROW: &[u8] = b"D\0\0\0\x12\0\x01\0\0\0\x08\0\0\0\0\0\0\0\x07";
         let parsed: [&[u8]; 7] = [
             b"1\0\0\0\x04",
             b"t\0\0\0\x06\0\0",
             b"T\0\0\0\x1a\0\x01n\0",
             &[0; 6],
-            b"\0\0\0\x17\0\x04",
+            b"\0\0\0\x14\0\x08",
             &[0xff; 4],
             &[0; 2],
         ];
@@ -395,26 +417,68 @@ mod tests {
         }
     }
 
+    /// Opens a session with a server that answers every query with this many rows.
+    async fn giving(count: usize) -> (SourceDatabase, JoinHandle<Option<()>>) {
+        let limits = PostgresLimits { connect: LONG, answer: LONG, count: LONG };
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let playing = tokio::spawn(async move {
+            let (stream, _) = server.accept().await.unwrap();
+            give_rows(count, stream).await
+        });
+        let url = format!("postgres://reader@127.0.0.1:{port}/xmtpd?sslmode=disable");
+        let address = DatabaseAddress::parse(&url).unwrap();
+        let session = PostgresSession::connect(&address, limits).await.unwrap();
+        (SourceDatabase { address, session }, playing)
+    }
+
     /// An altered database may have any number of originators and of contracts.
     #[tokio::test]
     async fn a_table_with_too_many_rows_is_refused() {
-        let limits = PostgresLimits { connect: LONG, answer: LONG, count: LONG };
         for (count, is_taken) in [(SCAN_ROWS_MAX, true), (SCAN_ROWS_MAX + 1, false)] {
-            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = server.local_addr().unwrap().port();
-            let playing = tokio::spawn(async move {
-                let (stream, _) = server.accept().await.unwrap();
-                give_rows(count, stream).await
-            });
-            let url = format!("postgres://reader@127.0.0.1:{port}/xmtpd?sslmode=disable");
-            let address = DatabaseAddress::parse(&url).unwrap();
-            let session = PostgresSession::connect(&address, limits).await.unwrap();
-            let scanned = session.scan("counting", "SELECT n FROM altered").await;
+            let (source, playing) = giving(count).await;
+            let scanned = source.session.scan("counting", "SELECT n FROM altered").await;
             playing.abort();
             assert_eq!(scanned.as_ref().map_or(0, Vec::len), if is_taken { count } else { 0 });
             let refused = scanned.err();
             assert_eq!(refused.is_none(), is_taken);
             assert!(refused.is_none_or(|it| it.refuses_content()));
+        }
+    }
+
+    /// A hostile server names places without an end, and an index that is damaged names places that no row has.
+    #[tokio::test]
+    async fn a_page_ends_behind_its_beginning_and_with_a_row() {
+        const OWN: OriginatorId = OriginatorId(100);
+        let (source, playing) = giving(1).await;
+        let next = source.next_page(OWN, SequenceId(6)).await.unwrap();
+        assert_eq!(next, Some(SequenceId(7)));
+        for after in [7, 8] {
+            let refused = source.next_page(OWN, SequenceId(after)).await.unwrap_err();
+            assert!(matches!(refused, ImportError::OtherPage { .. }), "{refused}");
+        }
+        playing.abort();
+        let (source, playing) = giving(0).await;
+        let (batches, _results) = RowBatches::new(|_, rows: Vec<SourceRow>| rows.len());
+        let (after, through) = (SequenceId(6), SequenceId(7));
+        let read = source.read_page(OWN, after, through, &batches, &mut |_| {}).await;
+        playing.abort();
+        let refused = read.unwrap_err();
+        assert!(matches!(refused, ImportError::OtherPage { .. }), "{refused}");
+        assert!(refused.refuses_content(), "a repeated command would find the same");
+    }
+
+    #[test]
+    fn a_strand_that_is_gone_has_changed_too() {
+        let of = |heads: &[(u32, i64)]| -> BTreeMap<_, _> {
+            let strand = |head| StrandFacts { head, ..StrandFacts::default() };
+            heads.iter().map(|&(id, head)| (OriginatorId(id), strand(head))).collect()
+        };
+        let before = of(&[(100, 7), (200, 1)]);
+        assert_eq!(changed_strand(&before, &before), None);
+        for now in [&[(100, 7), (200, 2)][..], &[(100, 7)], &[(100, 7), (200, 1), (300, 1)]] {
+            let changed = changed_strand(&before, &of(now));
+            assert!(matches!(changed, Some(OriginatorId(200 | 300))), "{now:?}: {changed:?}");
         }
     }
 

@@ -29,6 +29,9 @@ use crate::service::settlement::{
 };
 use crate::settings::{ChainReadSettings, NodeServiceSettings};
 
+/// The ids of the chains of `hawser dev`. The first one is also that of anvil.
+const DEVELOPMENT_CHAINS: [u64; 2] = [31_337, 31_338];
+
 /// The reached chains, with their lists as first read.
 #[derive(Default)]
 pub(in crate::service) struct Chains {
@@ -242,13 +245,13 @@ impl Chains {
             let balances = account.map(|it| BalanceWatcher::start(endpoints.clone(), it));
             let contracts =
                 walks.into_iter().map(|walk| with_sink(engine, &network, gate, walk)).collect();
-            let name = endpoints.name();
+            let (name, id) = (endpoints.name(), endpoints.id());
             let reader = ChainReader::start(endpoints, push, contracts);
             let lists = match name {
                 SETTLEMENT => self.lists.view(),
                 _ => ListSnapshots::default(),
             };
-            tokio::spawn(note_blocks(engine.clone(), name, reader.view().subscribe_head()));
+            tokio::spawn(note_blocks(engine.clone(), (name, id), reader.view().subscribe_head()));
             let view = reader.view();
             statuses.push(ReadChain { name, view, disconnect_max, lists, pauses, balances });
             readers.push(reader);
@@ -335,16 +338,36 @@ fn walk(
     })
 }
 
-/// Reports the blocks that appear at a chain's head to the engine, until the reader has ended.
-async fn note_blocks(engine: Engine, chain: &'static str, mut head: watch::Receiver<HeadStatus>) {
+/// Reports the blocks that appear at a chain's head and show its clock to the engine, until the reader has ended.
+/// `chain` is the chain's name and id.
+async fn note_blocks(
+    engine: Engine,
+    chain: (&'static str, u64),
+    mut head: watch::Receiver<HeadStatus>,
+) {
+    let (name, id) = chain;
     let mut noted = None;
     while head.changed().await.is_ok() {
         let appeared = head.borrow_and_update().appeared;
         if let Some((time_s, at)) = appeared.filter(|_| appeared != noted) {
-            engine.note_block(chain, time_s, at);
+            let age_ns = i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+            let wall_ns = engine.ports().clock.now_ns().saturating_sub(age_ns);
+            if shows_clock(id, time_s, wall_ns) {
+                engine.note_block(name, time_s, at);
+            }
             noted = appeared;
         }
     }
+}
+
+/// Returns true if a block with this time shows the clock of its chain. `wall_ns` is the time by this machine's clock
+/// when the block appeared.
+///
+/// A development chain dates blocks at least a second apart, however fast it makes them, and its time can be moved. So
+/// its blocks may be ahead of every clock. A block that is not ahead counts: this machine's clock may be ahead of it.
+fn shows_clock(chain_id: u64, time_s: u64, wall_ns: i64) -> bool {
+    let is_ahead = i128::from(time_s) * 1_000_000_000 > i128::from(wall_ns);
+    !is_ahead || !DEVELOPMENT_CHAINS.contains(&chain_id)
 }
 
 /// Publishes every new registry and rate table until the watchers end.
@@ -430,6 +453,17 @@ mod tests {
         let nothing = text(&[]);
         let unread = [("contracts.config-json", nothing.as_str()), ("indexer.enable", "false")];
         assert_eq!(refusal(&[&files[..], &unread].concat()).await, None);
+    }
+
+    /// While clients register, a development chain makes several blocks a second and dates them a second apart.
+    #[test]
+    fn blocks_of_a_development_chain_that_are_ahead_show_no_clock() {
+        const WALL_NS: i64 = 1_700_000_000_400_000_000;
+        for (chain_id, ahead) in [(31_337, false), (31_338, false), (84_532, true)] {
+            let shown = |time_s| shows_clock(chain_id, time_s, WALL_NS);
+            assert!(shown(1_600_000_000) && shown(1_700_000_000), "chain {chain_id}");
+            assert_eq!([shown(1_700_000_001), shown(u64::MAX)], [ahead; 2], "chain {chain_id}");
+        }
     }
 
     #[tokio::test]

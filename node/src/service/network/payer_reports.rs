@@ -17,6 +17,12 @@ impl Sink for PayerReportSink {
         Ok(self.0.snapshot().payer_reports_position().map_err(retry)?.map(mark))
     }
 
+    fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
+        let reached = self.0.snapshot().payer_reports_read();
+        let reached = reached.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(reached.map(mark))
+    }
+
     /// Payer reports have no sequence ids, so this is always 0.
     fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
         Ok(SequenceId::NONE)

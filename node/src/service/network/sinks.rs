@@ -82,6 +82,11 @@ impl Sink for LedgerSink {
         Ok(self.0.position().map_err(retry)?.map(mark))
     }
 
+    fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
+        let reached = self.0.head_reached().map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(reached.map(mark))
+    }
+
     /// Payments have no sequence ids, so this is always 0.
     fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
         Ok(SequenceId::NONE)

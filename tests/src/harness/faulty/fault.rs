@@ -57,6 +57,8 @@ pub enum AnswerFault {
     NoHeaders,
     /// Answers to reads are delayed.
     Slow,
+    /// The answer to the next publish that succeeds is lost. Later answers are right.
+    LostAnswer,
     /// Calls of the Connect protocol are refused as the network's reference node does.
     RefusesConnect,
     /// Hawser's extensions, and the services that a node may leave out, are unknown: an HTTP page with status 404.

@@ -148,6 +148,16 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
         None => None,
     };
     match answered {
+        Some(response)
+            if fault == Some(AnswerFault::LostAnswer)
+                && is_publish
+                && !response.headers().contains_key("grpc-status") =>
+        {
+            faults.set(None);
+            // After the whole answer, the node has stored what was published.
+            drop(response.into_body().collect().await);
+            bad_gateway()
+        }
         Some(response) => body::changed(response, fault, path, faults).await,
         None => bad_gateway(),
     }
