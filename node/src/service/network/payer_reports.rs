@@ -18,9 +18,7 @@ impl Sink for PayerReportSink {
     }
 
     fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
-        let reached = self.0.snapshot().payer_reports_read();
-        let reached = reached.map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(reached.map(mark))
+        Ok(self.0.snapshot().payer_reports_read().map_err(retry)?.map(mark))
     }
 
     /// Payer reports have no sequence ids, so this is always 0.

@@ -83,8 +83,7 @@ impl Sink for LedgerSink {
     }
 
     fn old_block(&self) -> Result<Option<BlockRef>, SinkError> {
-        let reached = self.0.head_reached().map_err(|error| SinkError::Retry(error.to_string()))?;
-        Ok(reached.map(mark))
+        Ok(self.0.head_reached().map_err(retry)?.map(mark))
     }
 
     /// Payments have no sequence ids, so this is always 0.
