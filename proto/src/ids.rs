@@ -151,3 +151,15 @@ impl fmt::Display for InboxId {
         f.write_str(&hex::encode(self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_and_the_older_network_sign_and_chains_do_not() {
+        let signers: Vec<u32> = (0..102).filter(|id| OriginatorId(*id).is_signer()).collect();
+        assert_eq!(signers, [10, 11, 13, 100, 101]);
+        assert!(OriginatorId::CHAINS.iter().all(|id| !id.is_signer()));
+    }
+}
