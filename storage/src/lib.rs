@@ -44,7 +44,8 @@
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
 //! - `objects`: the place of backups and snapshots: a folder, or a bucket of another crate; `hashed_text`: the form of
 //!   their manifests;
-//! - `backup`: backups of the folder, made while a node runs, and new folders from them;
+//! - `backup`: backups of the folder, made while a node runs, and new folders from them; `uncached`: their reads and
+//!   writes, which pass by the file cache;
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find rows that a disk has damaged, and repairing them;
 //! - `bootstrap`: snapshots of the log for new nodes of other identities;
@@ -153,6 +154,7 @@ mod tree_read;
 mod tree_rows;
 mod trees;
 mod truncate;
+mod uncached;
 mod unread;
 mod unread_tables;
 mod unverified;

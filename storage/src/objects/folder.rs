@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::named::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 use super::tag::ObjectTag;
 use crate::folder::{make_folder, open_plain};
+use crate::uncached::leave_cache;
 
 /// Held while objects are added or removed.
 const LOCK: &str = "lock";
@@ -52,6 +53,7 @@ impl FolderObjects {
             file,
             part,
             path,
+            synced_bytes: 0,
             unsynced_bytes: 0,
             unsynced_bytes_max: UNSYNCED_BYTES_MAX,
             is_synced: false,
@@ -178,11 +180,25 @@ struct NewFile {
     file: File,
     part: PathBuf,
     path: PathBuf,
+    /// Bytes that are on the disk, and have left the file cache.
+    synced_bytes: u64,
     unsynced_bytes: usize,
     unsynced_bytes_max: usize,
     /// True if nothing was written since the last sync.
     is_synced: bool,
     is_finished: bool,
+}
+
+impl NewFile {
+    /// Makes the bytes that were written since the last sync durable with `sync`.
+    fn sync(&mut self, sync: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+        sync(&self.file)?;
+        let len = self.unsynced_bytes as u64;
+        leave_cache(&self.file, self.synced_bytes, len);
+        self.synced_bytes += len;
+        (self.unsynced_bytes, self.is_synced) = (0, true);
+        Ok(())
+    }
 }
 
 impl Write for NewFile {
@@ -191,8 +207,7 @@ impl Write for NewFile {
         self.unsynced_bytes += written;
         self.is_synced = false;
         if self.unsynced_bytes >= self.unsynced_bytes_max {
-            self.file.sync_data()?;
-            (self.unsynced_bytes, self.is_synced) = (0, true);
+            self.sync(File::sync_data)?;
         }
         Ok(written)
     }
@@ -217,7 +232,7 @@ impl NewObject for NewFile {
 
     fn finish(mut self: Box<Self>) -> io::Result<Option<ObjectTag>> {
         if !self.is_synced {
-            self.file.sync_all()?;
+            self.sync(File::sync_all)?;
         }
         fs::rename(&self.part, &self.path)?;
         self.is_finished = true;
