@@ -339,6 +339,8 @@ fn each_alert_has_a_runbook_and_a_row_on_the_page() {
         let has_heading = anchor.is_empty() || anchors(&text).contains(&anchor.to_owned());
         if text.is_empty() || !has_heading {
             broken.push(format!("{name}: no runbook {runbook}"));
+        } else if !text.contains(&format!("`{name}`")) {
+            broken.push(format!("{path} does not name its alert {name}"));
         }
         let link = format!("]({})", runbook.trim_start_matches("docs/"));
         let start = format!("| `{name}` | {severity} |");
