@@ -72,7 +72,7 @@ pub struct ApiSettings {
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once. Default: 1000.
     pub streams_per_connection_max: u32,
-    /// Topics that a stream may have whose client changes them. Default: 1,000,000.
+    /// Topics that one stream of `Subscribe` may have, whose client changes them while it runs. Default: 1,000,000.
     pub topics_per_stream_max: usize,
     /// Bytes in each of the two queues of a stream. A stream that is slower continues from disk. Default: 4 MiB.
     pub queue_per_stream_bytes: usize,

@@ -16,7 +16,7 @@ pub enum ApiError {
         /// The system's error.
         source: io::Error,
     },
-    /// An interval of 0 would send signs of life without pause.
+    /// The interval of keep-alives is 0, with which streams would send them without a pause.
     #[error("the keepalive interval must be above 0")]
     KeepaliveInterval,
     /// The Redis of the limits does not answer.

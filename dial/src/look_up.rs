@@ -28,10 +28,11 @@ const NEVER_CLOSED: &str = "the semaphore is never closed";
 /// The turns of all look-ups of the process.
 static TURNS: LazyLock<LookUpTurns> = LazyLock::new(|| LookUpTurns::new(AT_ONCE_MAX));
 
-/// Returns the first addresses of a host, eight at most, of which only those in `networks`.
+/// Looks up a host, and returns those of its first eight addresses that are in `networks`. A `host` that is an address
+/// itself is not looked up.
 ///
 /// # Errors
-/// Fails when no server answers in time, and with `PermissionDenied` when none of the addresses is dialled.
+/// Fails when no server answers within 3 s, and with `PermissionDenied` when none of the addresses is in `networks`.
 pub async fn look_up(
     host: String,
     port: u16,

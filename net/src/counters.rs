@@ -26,8 +26,7 @@ pub enum PeerError {
     /// The peer did not finish the handshake in time.
     #[error("the peer's handshake took too long")]
     HandshakeTimeout,
-    /// Too many connections have peers that have not proved their node id yet, or the peer came back
-    /// too soon after it was refused.
+    /// Too many connections without a proven node id are open, or the peer came back too soon after it was refused.
     #[error(
         "too many connections without a proven node id are open, or the peer came back too soon"
     )]

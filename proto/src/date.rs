@@ -1,7 +1,7 @@
 //! Days of the proleptic Gregorian calendar, in UTC.
 //!
-//! Not taken from a library: the texts that clients sign have dates (XIP-46), so that all nodes must compute the same
-//! ones, and the computation has ten lines. A property test holds one direction against the other.
+//! Not taken from a library: the texts that clients sign contain dates (XIP-46), which all nodes must compute alike,
+//! and the computation has ten lines. A property test compares the two directions with each other.
 
 /// Days from 1 March of the year 0 to 1970-01-01. Years are counted from March here, so that a leap day is the last day
 /// of its year.

@@ -15,9 +15,10 @@ const SHORT_LEN_BYTES_MAX: usize = 512;
 /// rows, otherwise at least 1. A row may have no envelope.
 ///
 /// An identity update of empty actions takes two hundred times its bytes once it is decoded, and any account may put
-/// updates on the chain. So a caller that holds the decoded envelopes of a batch takes it in such parts: their updates
-/// and reports together are no longer than the longest one that is decoded, 256 KiB, and take some 50 MiB. The layers
-/// around the payloads are read for that, but no payload. Envelopes that cannot be read count nothing.
+/// updates on the chain. So a caller that holds the decoded envelopes of a batch takes it in such parts: the updates
+/// and reports of a part have at most 256 KiB together, the length of the longest single one that is decoded, and take
+/// some 50 MiB. This function reads the layers around the payloads, and no payload. An envelope that cannot be read
+/// counts as one without an update or report.
 #[must_use]
 pub fn decodable_at_once<'a>(rows: impl IntoIterator<Item = Option<&'a Bytes>>) -> usize {
     let (mut count, mut len_bytes) = (0, 0);

@@ -14,8 +14,9 @@ pub struct EnvelopeList {
     pub envelopes: Vec<Bytes>,
 }
 
-/// `SubscribeOriginatorsResponse` as its reader decodes it. In the generated type the list is bytes, for its writer: of
-/// lists that follow each other in one message, which are one list (`docs/protocol/wire.md`), that type keeps the last.
+/// `SubscribeOriginatorsResponse` as a reader decodes it. The generated type, which nodes write, holds the list as
+/// bytes. A message may have several lists, which together are one (`docs/protocol/wire.md`): this type joins them, and
+/// the generated type would keep only the last.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OriginatorsFrame {
     /// The envelopes; without any, the message is a keep-alive.

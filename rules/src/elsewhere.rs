@@ -1,6 +1,6 @@
-//! Statements that break a rule here, and none for the reference implementation, which checks less.
+//! Statements that break a rule of this program, and none that the reference implementation checks.
 //!
-//! Any payer can have an honest node of that software sign one. So it proves nothing against its signer.
+//! Any payer can have an honest node of that software sign such a statement. So it proves nothing against its signer.
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, Payload, UnsignedOriginatorEnvelope};

@@ -266,7 +266,7 @@ pub struct OddTerms {
     pub retention_days: u32,
 }
 
-/// Returns the terms of a payer envelope which does not decode here, if software that reads odd fields otherwise may
+/// Returns the terms of a payer envelope which does not decode here, if software that reads odd fields differently may
 /// have taken it from a payer ([`LoosePayerEnvelope`]). The node that put it in order then did nothing wrong: the payer
 /// has signed these very bytes for it, with a retention that all nodes accept. So the payer owes for it, in the strand
 /// of a node.

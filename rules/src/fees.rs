@@ -16,7 +16,7 @@ use crate::violation::RuleNumber;
 /// (`docs/protocol/misbehavior.md`, Rates).
 pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
-/// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
+/// stop pricing at 60 minutes. So an honest node may apply a rate for this long after a newer one has started.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
 
 /// One entry of the rate registry, whose prices are in force from its start until the next entry's

@@ -151,8 +151,8 @@ pub const INBOX_STATES_BYTES_MAX: u64 = 128 << 20;
 /// signature check, small enough that all cores take part.
 pub const ITEMS_PER_THREAD: usize = 16;
 
-/// The maximum number of threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests
-/// of one caller then wait for no more turns than a gate takes from one.
+/// The maximum number of threads that validate items of one request at the same time. Chosen: the [`REQUESTS_MAX`]
+/// requests that one caller may have then wait for 1,024 turns together, as many as a gate lets one caller wait for.
 pub const REQUEST_THREADS_MAX: usize = 16;
 
 /// Seconds after which a caller may find a place or a turn, of which it has none for now. A guess: most requests are

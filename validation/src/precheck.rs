@@ -51,8 +51,8 @@ pub struct UpdatePrecheck {
 }
 
 impl UpdatePrecheck {
-    /// Creates a precheck that asks these contract wallets. Each of this number of tenants has an equal share of the
-    /// questions. It refuses an update that names a wallet of an unlisted chain.
+    /// Creates a precheck that asks contract wallets through `wallets`. The gateway has this number of `tenants`, which
+    /// have equal shares of the questions. The precheck refuses an update that names a wallet of an unlisted chain.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>, tenants: usize) -> Self {
         Self { wallets, turns: PrecheckTurns::new(tenants) }

@@ -1,10 +1,12 @@
 //! Peers over gRPC: strands of nodes that speak no QUIC, as streams of `SubscribeOriginators`.
 //!
-//! - [`maintain`]: when a peer is dialled over gRPC; `membership`: pauses while registries may differ;
+//! - [`maintain`]: dials a peer over gRPC while it has no session over QUIC; `membership`: pauses while registries may
+//!   differ;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
-//! - `silence`: when a want without an answer is a peer's fault;
-//! - `calls`: one want as a stream or as pages; `page_limit`: the length of these; `feed`, `range_gaps`: its answers.
-//!   These three are state machines without I/O; `asked_peer`: what the answers of a peer can say about a strand;
+//! - `silence`: decides if a want without an answer is the peer's fault;
+//! - `calls`: one want as a stream or as pages; `page_limit`: the length of the pages; `feed`, `range_gaps`: the
+//!   answers. The last three are state machines without I/O; `asked_peer`: what the answers of a peer can say about a
+//!   strand;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;

@@ -22,7 +22,7 @@ pub enum CloseCode {
     Duplicate = 7,
     /// An envelope arrived whose originator did not sign it.
     BadEnvelope = 8,
-    /// This node already serves the most peers that it accepts. Dial again, with a pause.
+    /// This node already serves as many peers as it accepts. Dial again, with a pause.
     Busy = 9,
     /// This node failed; the peer did not break the protocol.
     Internal = 10,

@@ -114,7 +114,7 @@ pub enum RefusalReason {
     UnknownOriginator,
     /// Strands below 100 are read from the chain, never from peers.
     NotFromPeers,
-    /// The peer sends no more strands at a time. Ask again later.
+    /// The peer already sends as many strands as it sends at a time. Ask again later.
     Busy,
     /// A reason that a later version added.
     Other(u8),

@@ -1,7 +1,8 @@
 //! Causal faults: envelopes with dependencies that their signer cannot have seen.
 //!
-//! Envelopes that depend on each other in a circle need no rule: each of their nodes depends on a node's strand, which
-//! is a fault by itself. A rule of its own would prove a node guilty that is in a circle by the other one's envelope.
+//! A circle of envelopes that depend on each other needs no rule of its own. An envelope in it that depends on a node's
+//! strand is a fault of its signer in any case. A rule about circles would also prove a node guilty whose envelope is
+//! in the circle only because an envelope of another node depends on it.
 
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};

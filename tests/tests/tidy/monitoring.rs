@@ -160,9 +160,13 @@ fn metric_rows() -> Vec<MetricRow> {
     rows
 }
 
-/// Returns the names of the conditions that a page lists. A row may have two of them.
+/// Returns the names of the conditions that a page lists.
 fn conditions_in(page: &str) -> Vec<&str> {
-    let section = page.split("\n## Conditions\n").nth(1).unwrap_or_default();
+    names_in_rows(page.split("\n## Conditions\n").nth(1).unwrap_or_default())
+}
+
+/// Returns the names in the first column of tables. A row may have two of them.
+fn names_in_rows(section: &str) -> Vec<&str> {
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     let names =
         rows.flat_map(|row| row.split('|').next().unwrap_or_default().split(['`', ',', ' ']));
@@ -308,6 +312,19 @@ fn absent_families_of_the_reference_node_are_named() {
     assert_none(&broken, "the page names exactly the families that are absent");
 }
 
+/// An operator looks a condition that is not met up in this runbook.
+#[test]
+fn each_condition_of_a_node_has_a_row_in_the_runbook_about_publishes() {
+    let (metrics, runbook) = (read("docs/metrics.md"), read("docs/runbooks/publishes-refused.md"));
+    let section = runbook.split("\n## The node is not ready\n").nth(1).unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let listed: BTreeSet<&str> = conditions_in(&metrics).into_iter().collect();
+    let explained: BTreeSet<&str> = names_in_rows(section).into_iter().collect();
+    let broken = listed.symmetric_difference(&explained).map(|name| (*name).to_owned());
+    let broken: Vec<String> = broken.collect();
+    assert_none(&broken, "docs/metrics.md and the runbook have rows for the same conditions");
+}
+
 #[test]
 fn each_alert_has_a_runbook_and_a_row_on_the_page() {
     let page = read("docs/alerts.md");
@@ -322,6 +339,8 @@ fn each_alert_has_a_runbook_and_a_row_on_the_page() {
         let has_heading = anchor.is_empty() || anchors(&text).contains(&anchor.to_owned());
         if text.is_empty() || !has_heading {
             broken.push(format!("{name}: no runbook {runbook}"));
+        } else if !text.contains(&format!("`{name}`")) {
+            broken.push(format!("{path} does not name its alert {name}"));
         }
         let link = format!("]({})", runbook.trim_start_matches("docs/"));
         let start = format!("| `{name}` | {severity} |");

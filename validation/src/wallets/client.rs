@@ -68,7 +68,7 @@ pub struct NewestBlock {
     /// The highest block that more than half of the endpoints that reply have reached. Wallets are asked at it.
     pub reached: u64,
     /// The highest block that an endpoint states. An update is refused for a block that is too far in the future only
-    /// if the block lies beyond this one. So an endpoint that states too low a block has nothing refused.
+    /// if the block lies beyond this one. So an endpoint that states too low a block causes no refusal.
     pub stated: u64,
 }
 
