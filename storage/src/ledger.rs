@@ -146,6 +146,8 @@ impl Database {
                 ChainPosition { block: back.max(note.block), hash: HASH_UNKNOWN }
             }
             (None, true) if position.block < note.block => position,
+            // It is there again. A note without a hash would show no chain that is started anew later.
+            (None, false) if position.block >= note.block => position,
             (None, _) => note,
         };
         Ok((moved != note).then_some(moved))
@@ -244,8 +246,10 @@ mod tests {
             store.record_ledger(&[], Some(at(block))).unwrap();
             assert!(!knows(), "it still follows");
         }
+        assert_eq!(store.snapshot().payers_read().unwrap(), None, "the block may be another one");
         store.record_ledger(&[(payer, withdrawn)], Some(at(5))).unwrap();
         assert!(knows(), "the ledger is as far again, whatever the head is");
+        assert_eq!(store.snapshot().payers_read().unwrap(), Some(at(5)), "it has a hash again");
     }
 
     /// A development chain may be started anew, and then has fewer blocks.

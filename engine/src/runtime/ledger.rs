@@ -180,7 +180,8 @@ impl LedgerAppender {
         self.store.snapshot().ledger_position()
     }
 
-    /// Returns the position at which the payer registry's reader came to the head of its chain; `None` before.
+    /// Returns the position at which the payer registry's reader came to the head of its chain, or to blocks again whose
+    /// entries it had reversed; `None` before.
     ///
     /// # Errors
     /// If the row cannot be read.

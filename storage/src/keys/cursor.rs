@@ -23,8 +23,8 @@ pub(crate) enum CursorName {
     PayerReports,
     /// Position that the reader of payer events has to have reached for balances to be known, stored under
     /// originator 0: that at which it came to the head of its chain first, or the last block whose entries were
-    /// reversed while the reader went back behind it. Only the number of the block counts. Absent while it reads the
-    /// chain for the first time. Value as for `Chain`.
+    /// reversed while the reader went back behind it, without its hash, until the reader is there again. Absent while
+    /// it reads the chain for the first time. Value as for `Chain`.
     PayersRead,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
