@@ -129,9 +129,8 @@ impl Database {
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
         // Usage that the ledger has settled counts as unsettled until they are there again.
         let (note_key, reader) = (CursorKey::REPORTS_READ, CursorKey::PAYER_REPORTS);
-        if let Some(note) =
-            self.moved_note(note_key, reader, position, self.last_report_block()?)?
-        {
+        let last = self.last_report_block()?;
+        if let Some(note) = self.moved_note(note_key, reader, from_block, position, last)? {
             batch.put_cf(cursors, note_key.encode(), encode_position(note));
         }
         if !only_adds {

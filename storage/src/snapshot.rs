@@ -522,7 +522,7 @@ impl Snapshot<'_> {
     }
 
     /// Returns an old position of the reader of payer events: that at which it came to the head of its chain first, or
-    /// to later blocks again whose events it had taken back. `None` before.
+    /// to that block again, or to the last one whose events it had taken back. `None` before.
     ///
     /// # Errors
     /// When the row cannot be read.
