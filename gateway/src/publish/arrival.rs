@@ -241,12 +241,20 @@ async fn among_earlier(
         let (envelopes, place) = earlier(asked, originator, item, newest, before).await?;
         *page = Some(TopicPage { topic: topic.clone(), envelopes, _place: place });
     }
-    let envelopes = page.as_ref()?.envelopes.clone();
-    candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
+    among(page.as_ref()?.envelopes.clone(), originator, item)
+}
+
+/// Returns the envelope of an item among those of a page. Another payer may have published the same client bytes.
+fn among(
+    page: Vec<OriginatorEnvelope>,
+    originator: &Node,
+    item: &PublishItem,
+) -> Option<PlacedEnvelope> {
+    candidates(page, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
 }
 
 /// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for all
-/// of them, and not the item, asks for those after `before`: in a busy topic, the item would be behind that page.
+/// of them, asks for those after `before`: in a busy topic, the item, or the next one, would be behind that page.
 async fn earlier(
     asked: &Node,
     originator: &Node,
@@ -259,9 +267,12 @@ async fn earlier(
         false => SequenceId::NONE,
     };
     let first = page_after(asked, originator, item, newest, from).await?;
-    let has_item = candidates(first.0.clone(), &item.client).next().is_some();
-    if has_item || before <= from || is_whole(&first.0, originator.id(), newest) {
+    if before <= from || is_whole(&first.0, originator.id(), newest) {
         return Some(first);
+    }
+    let earlier = among(first.0.clone(), originator, item).and_then(|placed| placed.id);
+    if earlier.is_some_and(|id| id.sequence <= before) {
+        return Some(first); // an earlier request, whose answer was lost, has published it
     }
     drop(first); // its place is free for the next one
     page_after(asked, originator, item, newest, before).await
