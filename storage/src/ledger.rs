@@ -18,8 +18,8 @@ use crate::raw_rows::{current_ledger_entry_of, stored};
 use crate::store::Store;
 
 impl Store {
-    /// Appends entries to the ledgers of their payers, with the position of the chain reader that read them, as one
-    /// write. Returns when it is durable.
+    /// Appends entries to the ledgers of their payers, with the position of the chain reader that has read the blocks
+    /// from `from_block` to there, as one write. Returns when it is durable.
     ///
     /// The caller decides about repeats and balances; storage checks neither. If it reverses an entry of a block behind
     /// the position, no balance is known until a later position has reached that block, which is read again, or until
@@ -33,10 +33,11 @@ impl Store {
     /// event has, and nothing is written.
     pub fn record_ledger(
         &self,
+        from_block: u64,
         entries: &[(PayerAddress, LedgerEntry)],
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
-        self.database().record_ledger(entries, position)
+        self.database().record_ledger(from_block, entries, position)
     }
 
     /// Removes the ledger, and everything that says how far its reader has been. The next reader of payer events begins
@@ -92,6 +93,7 @@ impl Database {
     /// because the order of an entry follows from the entry before.
     fn record_ledger(
         &self,
+        from_block: u64,
         entries: &[(PayerAddress, LedgerEntry)],
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
@@ -118,7 +120,7 @@ impl Database {
             let reversed = entries.filter(|entry| entry.kind == LedgerKind::Reversal);
             let last = reversed.map(|entry| entry.block).max();
             let (key, reader) = (CursorKey::PAYERS_READ, CursorKey::LEDGER);
-            if let Some(note) = self.moved_note(key, reader, position, last)? {
+            if let Some(note) = self.moved_note(key, reader, from_block, position, last)? {
                 batch.put_cf(family, key.encode(), encode_position(note));
             }
         }
@@ -128,25 +130,26 @@ impl Database {
         self.write_durable(batch)
     }
 
-    /// Returns the note of a reader as it is with a new position; `None` if it stays. `last_taken_back` is the last
-    /// block of the events that the reader takes back: if that is behind the position, balances are not known before
-    /// the reader has been there again. Otherwise those that are known stay known.
+    /// Returns the note of a reader as it is once the blocks from `from_block` to `position` are read; `None` if it
+    /// stays. `last_taken_back` is the last block of the events that the reader takes back: if that is behind the
+    /// position, balances are not known before the reader has been there again. Otherwise those that are known stay
+    /// known. If the block of the note is read again, another one may be in its place, so the note moves.
     pub(crate) fn moved_note(
         &self,
         key: CursorKey,
         reader: CursorKey,
+        from_block: u64,
         position: ChainPosition,
         last_taken_back: Option<u64>,
     ) -> Result<Option<ChainPosition>, ReadError> {
         let Some(note) = stored(&self.db, key, decode_position)? else { return Ok(None) };
         let is_known = is_reached(note, stored(&self.db, reader, decode_position)?);
-        let moved = match (last_taken_back.filter(|block| *block > position.block), is_known) {
-            (Some(back), true) => ChainPosition { block: back, hash: HASH_UNKNOWN },
-            (Some(back), false) => {
-                ChainPosition { block: back.max(note.block), hash: HASH_UNKNOWN }
-            }
-            (None, true) if position.block < note.block => position,
-            (None, _) => note,
+        let is_reached_now = is_known || position.block >= note.block;
+        let moved = match last_taken_back.filter(|block| *block > position.block) {
+            Some(back) if is_known => ChainPosition { block: back, hash: HASH_UNKNOWN },
+            Some(back) => ChainPosition { block: back.max(note.block), hash: HASH_UNKNOWN },
+            None if from_block <= note.block && is_reached_now => position,
+            None => note,
         };
         Ok((moved != note).then_some(moved))
     }
@@ -194,7 +197,7 @@ mod tests {
         };
         let payers = [Address([0; 20]), Address([0xff; 20])];
         let at = ChainPosition { block: 5, hash: [5; 32] };
-        store.record_ledger(&payers.map(|payer| (payer, entry(1, 7))), Some(at)).unwrap();
+        store.record_ledger(0, &payers.map(|payer| (payer, entry(1, 7))), Some(at)).unwrap();
         store.note_payers_read(at).unwrap();
         store.note_payer_reports_read(at).unwrap();
         for reader in [LookingReader::Ledger, LookingReader::PayerReports] {
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(store.unlooked(LookingReader::Ledger).unwrap(), None);
         assert_eq!(store.unlooked(LookingReader::PayerReports).unwrap(), Some(3), "it stays");
 
-        store.record_ledger(&[(payers[1], entry(2, 9))], Some(at)).unwrap();
+        store.record_ledger(0, &[(payers[1], entry(2, 9))], Some(at)).unwrap();
         store.note_payers_read(at).unwrap();
         let snapshot = store.snapshot();
         assert_eq!(snapshot.ledger(payers[1]).unwrap(), [entry(2, 9)]);
@@ -228,24 +231,43 @@ mod tests {
             picodollars: PicoDollarChange(picodollars),
         };
         let withdrawn = entry(LedgerKind::WithdrawalRequested, -7);
-        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
+        store.record_ledger(0, &[(payer, withdrawn)], Some(at(6))).unwrap();
         store.note_payers_read(at(6)).unwrap();
         store.note_payer_reports_read(at(6)).unwrap();
         let knows = || store.snapshot().knows_balances().unwrap();
         let reversed = entry(LedgerKind::Reversal, 7);
-        store.record_ledger(&[(payer, reversed)], Some(at(5))).unwrap();
+        store.record_ledger(0, &[(payer, reversed)], Some(at(5))).unwrap();
         assert!(knows(), "the chain has taken it back");
-        store.record_ledger(&[(payer, withdrawn)], Some(at(6))).unwrap();
-        store.record_ledger(&[], Some(at(2))).unwrap();
+        store.record_ledger(0, &[(payer, withdrawn)], Some(at(6))).unwrap();
+        store.record_ledger(0, &[], Some(at(2))).unwrap();
         assert!(knows(), "the ledger is as before");
-        store.record_ledger(&[(payer, reversed)], Some(at(3))).unwrap();
+        store.record_ledger(0, &[(payer, reversed)], Some(at(3))).unwrap();
         assert!(!knows(), "the block of the withdrawal follows");
         for block in [4, 2, 4] {
-            store.record_ledger(&[], Some(at(block))).unwrap();
+            store.record_ledger(0, &[], Some(at(block))).unwrap();
             assert!(!knows(), "it still follows");
         }
-        store.record_ledger(&[(payer, withdrawn)], Some(at(5))).unwrap();
+        assert_eq!(store.snapshot().payers_read().unwrap(), None, "the block may be another one");
+        store.record_ledger(0, &[(payer, withdrawn)], Some(at(5))).unwrap();
         assert!(knows(), "the ledger is as far again, whatever the head is");
+        assert_eq!(store.snapshot().payers_read().unwrap(), Some(at(5)), "it has a hash again");
+    }
+
+    /// The next page after a reorganisation goes further than the block that it has replaced. By the former hash of
+    /// that block, the chain would look as if it was started anew.
+    #[test]
+    fn an_old_position_is_of_no_branch_that_the_chain_has_left() {
+        let store = store();
+        let at = |block, hash| ChainPosition { block, hash: [hash; 32] };
+        let old = || store.snapshot().payers_read().unwrap();
+        store.record_ledger(0, &[], Some(at(6, 1))).unwrap();
+        store.note_payers_read(at(6, 1)).unwrap();
+        store.record_ledger(7, &[], Some(at(9, 1))).unwrap();
+        assert_eq!(old(), Some(at(6, 1)));
+        store.record_ledger(6, &[], Some(at(11, 2))).unwrap();
+        assert_eq!(old(), Some(at(11, 2)));
+        store.record_ledger(12, &[], Some(at(13, 2))).unwrap();
+        assert_eq!(old(), Some(at(11, 2)));
     }
 
     /// A development chain may be started anew, and then has fewer blocks.
@@ -259,10 +281,10 @@ mod tests {
             kind,
             picodollars: PicoDollarChange(picodollars),
         };
-        store.record_ledger(&[(payer, entry(LedgerKind::Deposit, 7))], Some(at(500))).unwrap();
+        store.record_ledger(0, &[(payer, entry(LedgerKind::Deposit, 7))], Some(at(500))).unwrap();
         store.note_payers_read(at(500)).unwrap();
         store.note_payer_reports_read(at(500)).unwrap();
-        store.record_ledger(&[(payer, entry(LedgerKind::Reversal, -7))], Some(at(3))).unwrap();
+        store.record_ledger(0, &[(payer, entry(LedgerKind::Reversal, -7))], Some(at(3))).unwrap();
         assert!(!store.snapshot().knows_balances().unwrap());
         store.note_payers_read(at(3)).unwrap();
         assert!(store.snapshot().knows_balances().unwrap());

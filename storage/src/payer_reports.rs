@@ -129,9 +129,8 @@ impl Database {
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
         // Usage that the ledger has settled counts as unsettled until they are there again.
         let (note_key, reader) = (CursorKey::REPORTS_READ, CursorKey::PAYER_REPORTS);
-        if let Some(note) =
-            self.moved_note(note_key, reader, position, self.last_report_block()?)?
-        {
+        let last = self.last_report_block()?;
+        if let Some(note) = self.moved_note(note_key, reader, from_block, position, last)? {
             batch.put_cf(cursors, note_key.encode(), encode_position(note));
         }
         if !only_adds {
@@ -177,8 +176,7 @@ impl Database {
 }
 
 impl Snapshot<'_> {
-    /// Returns the position at which the reader of payer reports came to the head of its chain; `None` as for
-    /// [`Self::payers_read`].
+    /// Returns an old position of the reader of payer reports, as [`Self::payers_read`] does for that of payer events.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -406,8 +404,14 @@ mod tests {
         store.record_payer_reports(6, &[], at(6)).unwrap();
         store.record_payer_reports(7, &[], at(7)).unwrap();
         assert!(!knows(), "it still follows");
+        assert_eq!(
+            store.snapshot().payer_reports_read().unwrap(),
+            None,
+            "the block may be another"
+        );
         store.record_payer_reports(8, &late, at(8)).unwrap();
         assert!(knows(), "the events are there again, whatever the head is");
+        assert_eq!(store.snapshot().payer_reports_read().unwrap(), Some(at(8)), "it has a hash");
     }
 
     /// Played by a disk whose sync hangs, while any caller may ask for what the events say.

@@ -521,8 +521,8 @@ impl Snapshot<'_> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
-    /// Returns the position at which the reader of payer events came to the head of its chain; `None` before, and after
-    /// it has taken back events of later blocks.
+    /// Returns an old position of the reader of payer events: that at which it came to the head of its chain first, or
+    /// to that block again, or to the last one whose events it had taken back. `None` before.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -138,7 +138,7 @@ fn waiting_updates_and_reader_positions_survive_a_restart() {
     let changes = vec![append(STRAND, 1), waiting(2)];
     store.commit_chain(&ChainCommit { changes, position: position(5), ..commit() }).unwrap();
     store.commit_chain(&ChainCommit { position: position(8), ..commit() }).unwrap();
-    store.record_ledger(&[], position(3)).unwrap();
+    store.record_ledger(0, &[], position(3)).unwrap();
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
     let snapshot = store.snapshot();
@@ -196,18 +196,19 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
         // Events in no particular order, and payers with adjacent addresses.
         store
             .record_ledger(
+                0,
                 &[(payer(1), entry(9)), (payer(2), entry(3)), (payer(1), entry(4))],
                 None,
             )
             .unwrap();
-        store.record_ledger(&[(payer(1), entry(1))], position(6)).unwrap();
+        store.record_ledger(0, &[(payer(1), entry(1))], position(6)).unwrap();
         let snapshot = store.snapshot();
         assert_eq!(snapshot.ledger(payer(1)).unwrap(), [entry(9), entry(4), entry(1)]);
         assert_eq!(snapshot.ledger(payer(2)).unwrap(), [entry(3)]);
         assert_eq!(snapshot.ledger(payer(3)).unwrap(), []);
         assert_eq!(snapshot.ledger_position().unwrap(), position(6));
         store.fail_next_write();
-        assert!(store.record_ledger(&[(payer(1), entry(7))], None).is_err());
+        assert!(store.record_ledger(0, &[(payer(1), entry(7))], None).is_err());
         assert_eq!(store.snapshot().ledger(payer(1)).unwrap().len(), 3);
     });
 }
@@ -222,11 +223,11 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
         kind: LedgerKind::Deposit,
         picodollars: PicoDollarChange(i128::from(number)),
     };
-    store.record_ledger(&[(payer(1), entry(1)), (payer(2), entry(2))], None).unwrap();
+    store.record_ledger(0, &[(payer(1), entry(1)), (payer(2), entry(2))], None).unwrap();
     let damaged = [&payer(2).0[..], &1_u64.to_be_bytes()].concat();
     store.put_raw_row(Family::Ledger, &damaged, b"damaged");
     // The row before its place is the damaged one.
-    store.record_ledger(&[(payer(3), entry(3))], None).unwrap();
+    store.record_ledger(0, &[(payer(3), entry(3))], None).unwrap();
     let read_in_parts = |name| {
         let mut sum = 0;
         let read = store.snapshot().ledger_after(payer(name), 0, 9, |it| sum += it.picodollars.0);
@@ -238,7 +239,7 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
     }
     assert!(store.snapshot().ledger(payer(2)).is_err() && read_in_parts(2).is_err());
     assert!(
-        store.record_ledger(&[(payer(2), entry(4))], None).is_err(),
+        store.record_ledger(0, &[(payer(2), entry(4))], None).is_err(),
         "nothing is booked beside it"
     );
 }

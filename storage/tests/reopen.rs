@@ -185,7 +185,7 @@ fn nothing_is_written_below_the_watermark_and_nothing_has_to_be_read_again() {
         free.store(999, Ordering::SeqCst);
         let no_room = |result| matches!(result, Err(CommitError::NoRoom { .. }));
         assert!(no_room(store.commit(&[append(OWN, 2)])));
-        assert!(no_room(store.record_ledger(&[], None)));
+        assert!(no_room(store.record_ledger(0, &[], None)));
         assert!(no_room(store.record_evidence(0, &[]).map(drop)));
         assert!(no_room(store.reprice(&|_, _, _| None, 1).map(drop)));
         assert!(!store.has_room() && !store.is_poisoned());

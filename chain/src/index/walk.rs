@@ -139,7 +139,7 @@ pub struct Fork {
     /// The number of remembered blocks that are not replaced.
     pub(super) kept: usize,
     /// The first block to read again.
-    next: u64,
+    pub(super) next: u64,
 }
 
 impl Fork {

@@ -115,7 +115,7 @@ impl LedgerAppender {
                 }
             }
         }
-        self.store.record_ledger(&entries, Some(position))?;
+        self.store.record_ledger(from_block, &entries, Some(position))?;
         Ok(count)
     }
 
@@ -169,7 +169,7 @@ impl LedgerAppender {
         self.store.snapshot().ledger_position()
     }
 
-    /// Returns the position at which the payer registry's reader came to the head of its chain; `None` before.
+    /// Returns a position that the payer registry's reader had when balances became known, or later; `None` before.
     ///
     /// # Errors
     /// If the row cannot be read.

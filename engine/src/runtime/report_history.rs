@@ -352,24 +352,24 @@ mod tests {
         let at = |block| ChainPosition { block, hash: [9; 32] };
         store.note_payers_read(at(1)).unwrap();
         store.note_payer_reports_read(at(1)).unwrap();
-        store.record_ledger(&[], Some(at(1))).unwrap();
+        store.record_ledger(0, &[], Some(at(1))).unwrap();
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
         let change =
             PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
         let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
         store.record_payer_reports(0, &[submitted(2, 100), settled.clone()], at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");
-        store.record_ledger(&[], Some(at(2))).unwrap();
+        store.record_ledger(0, &[], Some(at(2))).unwrap();
         assert!(!is_settled(), "the registry may have it in the next block");
-        store.record_ledger(&[], Some(at(3))).unwrap();
+        store.record_ledger(0, &[], Some(at(3))).unwrap();
         assert_eq!([is_settled(), is_settled()], [true, true]);
         store.record_payer_reports(3, &[], at(4)).unwrap();
         assert!(!is_settled(), "the chain has taken it back");
         store.record_payer_reports(3, &[settled], at(4)).unwrap();
         assert!(is_settled(), "the registry was first");
-        store.record_ledger(&[], Some(at(2))).unwrap();
+        store.record_ledger(0, &[], Some(at(2))).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "the registry is read again");
-        store.record_ledger(&[], Some(at(3))).unwrap();
+        store.record_ledger(0, &[], Some(at(3))).unwrap();
         assert!(is_settled());
     }
 
@@ -386,11 +386,11 @@ mod tests {
         let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
         store.record_payer_reports(0, &[submitted(2, 100), settled], at(3)).unwrap();
         assert!(is_settled());
-        store.record_ledger(&[], Some(at(2))).unwrap();
+        store.record_ledger(0, &[], Some(at(2))).unwrap();
         store.note_payers_read(at(2)).unwrap();
         store.note_payer_reports_read(at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");
-        store.record_ledger(&[], Some(at(3))).unwrap();
+        store.record_ledger(0, &[], Some(at(3))).unwrap();
         assert!(is_settled());
     }
 

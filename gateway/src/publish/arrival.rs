@@ -241,12 +241,20 @@ async fn among_earlier(
         let (envelopes, place) = earlier(asked, originator, item, newest, before).await?;
         *page = Some(TopicPage { topic: topic.clone(), envelopes, _place: place });
     }
-    let envelopes = page.as_ref()?.envelopes.clone();
-    candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
+    among(page.as_ref()?.envelopes.clone(), originator, item)
 }
 
-/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for
-/// them, asks for those after `before`: in a busy topic, the item would be behind that page.
+/// Returns the envelope of an item among those of a page. Another payer may have published the same client bytes.
+fn among(
+    page: Vec<OriginatorEnvelope>,
+    originator: &Node,
+    item: &PublishItem,
+) -> Option<PlacedEnvelope> {
+    candidates(page, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
+}
+
+/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for all
+/// of them, asks for those after `before`: in a busy topic, the item, or the next one, would be behind that page.
 async fn earlier(
     asked: &Node,
     originator: &Node,
@@ -259,11 +267,26 @@ async fn earlier(
         false => SequenceId::NONE,
     };
     let first = page_after(asked, originator, item, newest, from).await?;
-    if first.0.len() < PAGE as usize || before <= from {
+    if before <= from || is_whole(&first.0, originator.id(), newest) {
         return Some(first);
+    }
+    let earlier = among(first.0.clone(), originator, item).and_then(|placed| placed.id);
+    if earlier.is_some_and(|id| id.sequence <= before) {
+        return Some(first); // an earlier request, whose answer was lost, has published it
     }
     drop(first); // its place is free for the next one
     page_after(asked, originator, item, newest, before).await
+}
+
+/// Returns true if a page of the envelopes of `originator` reaches to `newest`, or, if that is of another node, has
+/// fewer than a page may have. Nodes cut pages by their bytes, too.
+fn is_whole(page: &[OriginatorEnvelope], originator: OriginatorId, newest: EnvelopeId) -> bool {
+    if newest.originator != originator {
+        return page.len() < PAGE as usize;
+    }
+    let last = page.last().map(|envelope| envelope.unsigned_originator_envelope.clone());
+    let last = last.and_then(|statement| UnsignedOriginatorEnvelope::parse(statement).ok());
+    last.is_some_and(|last| last.id().sequence >= newest.sequence)
 }
 
 /// Asks for the first page of envelopes of `originator` in the topic of an item after a sequence id.
@@ -330,6 +353,22 @@ mod tests {
             ..Default::default()
         };
         OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
+    }
+
+    #[test]
+    fn a_page_that_ends_before_the_newest_envelope_is_not_whole() {
+        let client = client(1);
+        let is_whole = |page: std::ops::Range<u64>, newest, sequence| {
+            let page: Vec<_> = page.map(|number| envelope(&client, number)).collect();
+            let newest = EnvelopeId::new(OriginatorId(newest), SequenceId(sequence));
+            super::is_whole(&page, OriginatorId(100), newest)
+        };
+        assert!(is_whole(1..4, 100, 3));
+        assert!(is_whole(1..5, 100, 3), "another one came meanwhile");
+        assert!(!is_whole(1..4, 100, 4), "it was cut by its bytes");
+        assert!(!is_whole(1..1, 100, 1));
+        assert!(is_whole(1..4, 200, 9), "nothing says that it was cut");
+        assert!(!is_whole(0..PAGE.into(), 200, 9));
     }
 
     #[test]

@@ -99,6 +99,8 @@ const PADDING_LEN_BYTES: usize = 160 * 1024;
 const EMPTY_ENTRIES: usize = 20_000;
 /// Number of entries of an answer of [`Manner::AnswersMore`], of two bytes each: so few that it is not too long.
 const MORE_ENTRIES: usize = 400;
+/// Most envelopes of a page: fewer than a caller may ask for, as if the page was cut by its bytes.
+const PAGE_MAX: u32 = 900;
 
 #[derive(Default)]
 struct Stored {
@@ -492,7 +494,7 @@ impl ReplicationApi for Inner {
         request: Request<api::QueryEnvelopesRequest>,
     ) -> Result<Response<api::QueryEnvelopesResponse>, Status> {
         let request = request.into_inner();
-        let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
+        let limit = if request.limit == 0 { u32::MAX } else { request.limit.min(PAGE_MAX) };
         let query = request.query.unwrap_or_default();
         let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
         if !query.originator_node_ids.is_empty() {
@@ -512,7 +514,7 @@ impl ReplicationApi for Inner {
                 && (query.topics.contains(client.topic().as_bytes())
                     || query.originator_node_ids.contains(&originator))
         };
-        let found = stored.chain.values().chain(&stored.log).filter(fits).take(limit);
+        let found = stored.chain.values().chain(&stored.log).filter(fits).take(limit as usize);
         let mut padding = Vec::new();
         if manner == Manner::AnswersAtLength {
             // An unknown field, with its length as a varint.

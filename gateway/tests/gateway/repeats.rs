@@ -126,7 +126,7 @@ async fn envelopes_that_may_have_arrived_are_looked_for_together() {
     assert!(asked <= 6, "{asked} calls");
 }
 
-/// Pages begin with the oldest envelopes.
+/// Pages begin with the oldest envelopes, and are cut by their bytes.
 #[tokio::test]
 async fn what_has_arrived_in_a_busy_topic_is_found_behind_a_page_of_it() {
     let net = Net::start(2).await;

@@ -22,9 +22,9 @@ pub(crate) enum CursorName {
     /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
     PayerReports,
     /// Position that the reader of payer events has to have reached for balances to be known, stored under
-    /// originator 0: that at which it came to the head of its chain first, or the last block whose entries were
-    /// reversed while the reader went back behind it. Only the number of the block counts. Absent while it reads the
-    /// chain for the first time. Value as for `Chain`.
+    /// originator 0: that at which it came to the head of its chain first, or to this block again. While the reader is
+    /// behind entries that it has reversed, their last block, without its hash. Absent while it reads the chain for the
+    /// first time. Value as for `Chain`.
     PayersRead,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
