@@ -364,7 +364,7 @@ impl Connections {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Conversation { share, activity, .. } = talk;
+        let Conversation { arrived, share, activity, .. } = talk;
         let service = service_fn(|request| self.answer(request, talk));
         let http = self.http(share, heads);
         let stream = TokioIo::new(ShortWrites::new(stream));
@@ -403,6 +403,11 @@ impl Connections {
         tokio::select! {
             ended = connection => self.ended(ended),
             () = unread => self.settings.memory.count_unread(),
+            // Until it answers a ping behind GOAWAY, a client may open further calls.
+            () = share.closed() => {}
+            () = arrived.slot.ended() => {
+                self.dispatcher.metrics().connection_refused(ConnectionRefusedError::All);
+            }
             // A client that has disappeared never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
