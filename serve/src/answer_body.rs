@@ -1,9 +1,9 @@
 //! The body of an answer on its way to the connection.
 //!
 //! The memory of one client behind a proxy may be needed for others. Then its call ends, and the proxy's connection
-//! goes on. But the HTTP library resets a stream only when the body of its answer fails, and what it has taken of a body
-//! that has ended waits in the connection until the client reads. So the body of such an answer gives nothing more, and
-//! no end, while much of it is not written: it can fail at any time until then.
+//! goes on. But the HTTP library resets a stream only when the body of its answer fails, and what it has of a body that
+//! has ended waits in the connection until the client reads. So the body of such an answer gives nothing more, and no
+//! end, while much of it is not written: it can fail at any time until then.
 
 use std::pin::Pin;
 use std::sync::Arc;
