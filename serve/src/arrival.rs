@@ -129,6 +129,10 @@ impl ConnectionAdmission {
             return Ok(AdmittedConnection { client: peer, slot });
         }
         match named_client(stream).await {
+            // A proxy behind the proxy, which has many clients, too.
+            Ok(Some(client)) if self.proxies.contains(client.ip()) => {
+                Ok(AdmittedConnection { client, slot })
+            }
             Ok(Some(client)) => {
                 slot.name(client.ip().into()).map_err(|error| refuse(stream, error))?;
                 Ok(AdmittedConnection { client, slot })

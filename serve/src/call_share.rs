@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::answer_body::UnwrittenBytes;
 use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
@@ -445,13 +446,24 @@ pub(crate) struct Outgoing {
     bytes: Bytes,
     charged_bytes: usize,
     connection: Arc<ConnectionShare>,
+    /// The bytes of its answer that wait to be written, if they are counted.
+    of_answer: Option<Arc<UnwrittenBytes>>,
 }
 
 impl Outgoing {
     pub(crate) fn new(bytes: Bytes, connection: Arc<ConnectionShare>) -> Self {
         let charged_bytes = bytes.len();
         connection.unwritten(charged_bytes);
-        Self { bytes, charged_bytes, connection }
+        Self { bytes, charged_bytes, connection, of_answer: None }
+    }
+
+    /// Counts the piece, until it is written or dropped, to the bytes of its answer that wait.
+    pub(crate) fn counted_in(mut self, of_answer: Option<Arc<UnwrittenBytes>>) -> Self {
+        if let Some(unwritten) = &of_answer {
+            unwritten.add(self.charged_bytes);
+        }
+        self.of_answer = of_answer;
+        self
     }
 }
 
@@ -477,5 +489,8 @@ impl Buf for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         self.connection.written(self.charged_bytes);
+        if let Some(unwritten) = &self.of_answer {
+            unwritten.written(self.charged_bytes);
+        }
     }
 }

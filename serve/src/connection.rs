@@ -3,18 +3,16 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -29,9 +27,9 @@ use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::{Activity, Busy};
+use crate::answer_body::{AnswerBody, OpenCall};
 use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses};
 use crate::budget::ConnectionShare;
-use crate::call_share::Outgoing;
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
@@ -364,7 +362,7 @@ impl Connections {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Conversation { share, activity, .. } = talk;
+        let Conversation { arrived, share, activity, .. } = talk;
         let service = service_fn(|request| self.answer(request, talk));
         let http = self.http(share, heads);
         let stream = TokioIo::new(ShortWrites::new(stream));
@@ -403,6 +401,11 @@ impl Connections {
         tokio::select! {
             ended = connection => self.ended(ended),
             () = unread => self.settings.memory.count_unread(),
+            // Until it answers a ping behind GOAWAY, a client may open further calls.
+            () = share.closed() => {}
+            () = arrived.slot.ended() => {
+                self.dispatcher.metrics().connection_refused(ConnectionRefusedError::All);
+            }
             // A client that has disappeared never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
@@ -434,7 +437,8 @@ impl Connections {
         request.extensions_mut().insert(share.clone());
         // The task that runs the call has the account of the proxy's connection, which never rests.
         let of_client = talk.share.is_proxy().then(|| share.paid_time().clone());
-        let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
+        let busy = Busy::new(talk.activity.clone());
+        let open = OpenCall::new(share.clone(), busy, talk.share.is_proxy());
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.as_ref().filter(|_| upgrade::is_asked(&request));
         let upgrade = upgrade.map(|slot| (slot.clone(), share.clone()));
@@ -545,48 +549,6 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
 fn has_begun(first: &[u8]) -> bool {
     let preface = &HTTP2_PREFACE[..first.len().min(HTTP2_PREFACE.len())];
     !first.is_empty() && (preface.len() == HTTP2_PREFACE.len() || !preface.starts_with(first))
-}
-
-/// An open call, and the share that its answer is charged to.
-struct OpenCall {
-    share: Arc<ConnectionShare>,
-    _busy: Busy,
-}
-
-impl OpenCall {
-    /// Ties the call to the body of its response.
-    fn until<B>(self, body: B) -> AnswerBody<B> {
-        AnswerBody { body, call: self }
-    }
-}
-
-/// A response body that keeps its connection from being idle, and whose pieces are charged until they
-/// are written.
-struct AnswerBody<B> {
-    body: B,
-    call: OpenCall,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
-    type Data = Outgoing;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Outgoing>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let charged = |bytes| Outgoing::new(bytes, self.call.share.clone());
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(charged))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 //! requests that are refused before their service gets them.
 
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
@@ -12,8 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::address::{Cidr, ClientAddress};
+use crate::budget::MemoryBudget;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
+use crate::frame_meter::{HEADERS, SETTINGS};
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
 
@@ -161,4 +166,62 @@ async fn an_address_behind_a_proxy_rests_for_its_unary_calls() {
     let response = tower::ServiceExt::oneshot(proxy, request).await.unwrap();
     assert!(response.headers().contains_key("grpc-status"));
     assert!(has_rested());
+}
+
+/// Reads the next frame of an HTTP/2 connection, and returns its kind.
+async fn next_kind(stream: &mut TcpStream) -> u8 {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let [a, b, c, kind, ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).await.unwrap();
+    kind
+}
+
+/// A caller opens a call behind GOAWAY, as it may after five idle minutes, and does not read the answer. Until it
+/// answers a ping, the library takes new calls.
+#[tokio::test]
+async fn a_connection_that_ignores_goaway_gives_memory_and_slot_to_others() {
+    const GOAWAY: u8 = 7;
+    const LIMIT_BYTES: usize = 1024 * 1024;
+    /// `GET /`, which is refused with a line of text: END_STREAM and END_HEADERS, and three indexed fields.
+    const GET: [u8; 12] = [0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
+    /// Settings without room for the data of a stream.
+    const NO_WINDOW: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    for needs_slot in [false, true] {
+        let mut settings = settings();
+        (settings.memory, settings.connections_max) = (MemoryBudget::new(LIMIT_BYTES), 8);
+        let (memory, body_timeout) = (settings.memory.clone(), settings.body_timeout);
+        let dispatcher =
+            Dispatcher::new(Routes::default(), CallMetrics::new(&[]), Vec::new(), body_timeout);
+        let connections = Connections::new(dispatcher, settings, CancellationToken::new());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // A connection of the same address from before, without a socket, so that the newer one is to end.
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let any = TcpStream::connect(other.local_addr().unwrap()).await.unwrap();
+        let take_slot = |peer: [u8; 4]| connections.arrivals.take_slot(&any, (peer, 1).into());
+        let mut slots = vec![take_slot([127, 0, 0, 1])];
+        let accepting = tokio::spawn(connections.clone().accept(listener));
+
+        let mut greedy = TcpStream::connect(address).await.unwrap();
+        greedy.write_all(&[HTTP2_PREFACE, &NO_WINDOW].concat()).await.unwrap();
+        while next_kind(&mut greedy).await != SETTINGS {}
+        connections.stop.cancel();
+        while next_kind(&mut greedy).await != GOAWAY {}
+        greedy.write_all(&GET).await.unwrap();
+        while next_kind(&mut greedy).await != HEADERS {}
+
+        // Its calls belong to others, so the connection of a proxy is not closed for memory.
+        let proxy = memory.proxy(Ipv4Addr::new(192, 0, 2, 1).into(), memory.account(None));
+        let proxy = proxy.unwrap();
+        if needs_slot {
+            slots.extend((1..8).map(|last| take_slot([203, 0, 113, last])));
+        } else {
+            proxy.take_anyway(LIMIT_BYTES / 16 * 15 - memory.used_bytes());
+        }
+        let ended = timeout(Duration::from_secs(60), greedy.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "needs_slot: {needs_slot}");
+        accepting.await.unwrap();
+    }
 }

@@ -11,7 +11,8 @@
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
 //! meter takes END_STREAM from trailers that have fields. The library then resets the stream (RFC 9113 §8.1) and keeps
 //! nothing of it. It has decoded the fields before, on which the compression of later heads depends. Other calls of the
-//! connection go on, which may be those of other clients of a proxy that forwards trailers.
+//! connection go on, which may be those of other clients of a proxy that forwards trailers. So that no flag has been
+//! passed on before the meter has seen the whole head of its frame, the beginning of a head waits for the rest.
 //!
 //! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
 //! meter charges such a head, and ends a connection that takes too long for it.
@@ -74,6 +75,10 @@ const FRAME_COSTS_BYTES: usize = 256;
 /// Bytes that the head of a request adds to a turn. A guess: what the request takes until it is answered. Without it a
 /// turn could begin two thousand requests, and the library keeps room for as many for as long as the connection lasts.
 const HEAD_COSTS_BYTES: usize = 1024;
+
+/// The longest buffer for reading HTTP/1 that the charge of every connection covers, in bytes. The library begins with
+/// 8 KiB, and takes twice as much for a head that comes in two parts.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Text of the error that ends the connection.
 pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
@@ -283,6 +288,14 @@ impl FrameMeter {
         }
     }
 
+    /// Returns the beginning of a frame's head that is not whole.
+    fn begun_head(&self) -> &[u8] {
+        match &self.state {
+            ParseState::Head { head, have } => &head[..*have],
+            _ => &[],
+        }
+    }
+
     /// Returns the number of the header block that is not whole.
     fn unfinished_block(&self) -> Option<usize> {
         (self.block != HeaderBlock::Whole).then_some(self.blocks)
@@ -329,6 +342,10 @@ pub(crate) struct MeteredReads {
     unflushed: UnflushedHeads,
     head_timeout: Duration,
     unfinished: Option<UnfinishedBlock>,
+    /// The head of a frame that came in parts, as far as the reader does not have it yet.
+    whole_head: Vec<u8>,
+    /// The length of the longest buffer for reading HTTP/1 that the connection is charged for.
+    buffer_bytes: usize,
 }
 
 /// A header block of which frames are to come.
@@ -357,6 +374,8 @@ impl<T> Metered<T> {
             unflushed,
             head_timeout,
             unfinished: None,
+            whole_head: Vec::new(),
+            buffer_bytes: BUFFER_BYTES,
         };
         Self::with(inner, reads)
     }
@@ -378,6 +397,79 @@ impl MeteredReads {
                 _charged: self.unflushed.begin_unfinished(),
             });
         }
+    }
+
+    /// Charges the connection for the buffer into which it reads HTTP/1. The library makes it longer for a peer that
+    /// sends much at once, and keeps it while the connection is idle.
+    fn follow_buffer(&mut self, len_bytes: usize) {
+        if let Some(more) = len_bytes.checked_sub(self.buffer_bytes).filter(|more| *more > 0) {
+            self.unflushed.keep(more);
+            self.buffer_bytes = len_bytes;
+        }
+    }
+
+    /// Counts frames in bytes that have come.
+    ///
+    /// # Errors
+    /// The error that ends the connection, if the peer floods it.
+    fn count(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        let (useless, heads) = (self.meter.useless, self.meter.heads);
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let carries_on = self.meter.received(bytes, now_ms);
+        let begun = self.meter.heads.wrapping_sub(heads);
+        self.unflushed.read(begun);
+        self.follow_block();
+        let answered = self.meter.useless.wrapping_sub(useless);
+        let costs_bytes = answered * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
+        self.turn.took(bytes.len() + costs_bytes);
+        if matches!(self.meter.state, ParseState::Other) && !bytes.is_empty() {
+            self.heads.arrived();
+        }
+        if carries_on {
+            return Ok(());
+        }
+        (self.flooded)();
+        Err(io::Error::other(FLOODED))
+    }
+
+    /// Reads the rest of a frame's head, and passes all of it on.
+    fn poll_head<T: AsyncRead + Unpin>(
+        &mut self,
+        inner: &mut T,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut head = self.meter.begun_head().to_vec();
+        while head.len() < HEAD_LEN_BYTES {
+            let mut rest = [0; HEAD_LEN_BYTES];
+            let mut piece = ReadBuf::new(&mut rest[head.len()..]);
+            let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, &mut piece) else {
+                self.turn.end();
+                return Poll::Pending;
+            };
+            read?;
+            let came = piece.filled_mut();
+            if came.is_empty() {
+                return Poll::Ready(Ok(())); // the peer is gone
+            }
+            head.extend_from_slice(came);
+            if head.len() < HEAD_LEN_BYTES {
+                self.count(came)?;
+            }
+        }
+        // Its parts were counted as the beginning of this head.
+        self.meter.state = ParseState::before_frame();
+        self.count(&mut head)?;
+        self.whole_head = head;
+        self.pass_head_on(buf);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Passes on as much of a frame's head as the reader has room for.
+    fn pass_head_on(&mut self, buf: &mut ReadBuf<'_>) {
+        let len = self.whole_head.len().min(buf.remaining());
+        buf.put_slice(&self.whole_head[..len]);
+        self.whole_head.drain(..len);
     }
 
     /// Completes when the header block that is not whole has had its time.
@@ -406,29 +498,29 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
         if self.turn.yield_if_over(cx) {
             return Poll::Pending;
         }
+        if !self.whole_head.is_empty() {
+            self.pass_head_on(buf);
+            return Poll::Ready(Ok(()));
+        }
+        if !self.meter.begun_head().is_empty() {
+            return self.poll_head(inner, cx, buf);
+        }
+        if matches!(self.meter.state, ParseState::Other) {
+            self.follow_buffer(buf.remaining());
+        }
         let before = buf.filled().len();
-        let Poll::Ready(read) = Pin::new(inner).poll_read(cx, buf) else {
+        let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, buf) else {
             self.turn.end();
             return Poll::Pending;
         };
         read?;
-        let (useless, heads) = (self.meter.useless, self.meter.heads);
-        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let carries_on = self.meter.received(&mut buf.filled_mut()[before..], now_ms);
-        let begun = self.meter.heads.wrapping_sub(heads);
-        self.unflushed.read(begun);
-        self.follow_block();
-        let answered = self.meter.useless.wrapping_sub(useless);
-        let costs_bytes = answered * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
-        self.turn.took(buf.filled().len() - before + costs_bytes);
-        if matches!(self.meter.state, ParseState::Other) && buf.filled().len() > before {
-            self.heads.arrived();
+        self.count(&mut buf.filled_mut()[before..])?;
+        let waits = self.meter.begun_head().len();
+        buf.set_filled(buf.filled().len() - waits);
+        if waits > 0 && buf.filled().len() == before {
+            return self.poll_head(inner, cx, buf);
         }
-        if carries_on {
-            return Poll::Ready(Ok(()));
-        }
-        (self.flooded)();
-        Poll::Ready(Err(io::Error::other(FLOODED)))
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, len_bytes: usize) {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::read_turn::TURN_BYTES;
+use crate::unflushed::ArrivingHeads;
 
 fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
     frame_of(kind, flags, 0, len)
@@ -25,8 +26,11 @@ fn begun() -> FrameMeter {
 
 /// A connection whose peer sends these bytes.
 fn sending(bytes: Vec<u8>) -> Metered<std::io::Cursor<Vec<u8>>> {
-    let (timeout, unflushed) = (Duration::from_secs(10), UnflushedHeads::default());
-    Metered::new(std::io::Cursor::new(bytes), timeout, unflushed, || {})
+    metered(std::io::Cursor::new(bytes), UnflushedHeads::default())
+}
+
+fn metered<T>(peer: T, unflushed: UnflushedHeads) -> Metered<T> {
+    Metered::new(peer, Duration::from_secs(10), unflushed, || {})
 }
 
 /// Returns the number of copies of this frame that pass at once.
@@ -129,6 +133,55 @@ fn trailers_with_fields_do_not_end_their_request() {
     let (passed_on, rest) = trailers.split_at_mut(FLAGS_AT + 1);
     assert!(meter.received(passed_on, 0));
     assert!(!meter.received(rest, 0));
+}
+
+/// One of the clients of a proxy sends trailers again and again, until a read ends within the head of their frame.
+#[tokio::test]
+async fn trailers_whose_head_comes_in_parts_end_neither_their_request_nor_the_connection() {
+    use tokio::io::AsyncReadExt as _;
+
+    let before = [HTTP2_PREFACE, &frame_of(HEADERS, END_HEADERS, 1, 20)].concat();
+    let trailers = frame_of(HEADERS, END_STREAM | END_HEADERS, 1, 20);
+    let behind = frame_of(DATA, 0, 1, 70);
+    let mut expected = [&before[..], &trailers, &behind].concat();
+    expected[before.len() + FLAGS_AT] = END_HEADERS;
+    for (cut, again) in (0..=HEAD_LEN_BYTES).flat_map(|cut| [(cut, cut), (cut, HEAD_LEN_BYTES)]) {
+        for room in [1, 7, 1024] {
+            let peer = std::io::Cursor::new([&before[..], &trailers[..cut]].concat())
+                .chain(std::io::Cursor::new(trailers[cut..again].to_vec()))
+                .chain(std::io::Cursor::new([&trailers[again..], &behind].concat()));
+            let mut stream = metered(peer, UnflushedHeads::default());
+            let (mut piece, mut read) = (vec![0; room], Vec::new());
+            while let len @ 1.. = stream.read(&mut piece).await.unwrap() {
+                read.extend_from_slice(&piece[..len]);
+            }
+            assert!(read == expected, "cut at {cut} and {again}, read by {room}");
+            let meter = &stream.filter().meter;
+            assert_eq!((meter.heads, meter.useless), (1, 1), "each counts once");
+        }
+    }
+}
+
+/// A peer sends a long body, or many requests at once, and then keeps its connection open.
+#[tokio::test]
+async fn a_long_buffer_for_reading_http1_is_charged_until_the_connection_ends() {
+    use tokio::io::AsyncReadExt as _;
+
+    let budget = crate::budget::MemoryBudget::new(1 << 30);
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let unflushed = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
+    let mut stream = metered(tokio::io::repeat(b'x'), unflushed);
+    let long = 4 * BUFFER_BYTES;
+    for (room, charged_bytes) in
+        [(24, 0), (BUFFER_BYTES, 0), (long, long - BUFFER_BYTES), (24, long - BUFFER_BYTES)]
+    {
+        assert!(stream.read(&mut vec![0; room]).await.unwrap() > 0);
+        assert_eq!(budget.used_bytes(), idle_bytes + charged_bytes, "{room}");
+    }
+    drop((stream, connection));
+    assert_eq!(budget.used_bytes(), 0);
 }
 
 #[test]

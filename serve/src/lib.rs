@@ -20,9 +20,10 @@
 //!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
 //!   `request_messages`: messages for a handler that takes them itself; `frames`: message boundaries in a body;
-//!   `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed; `refused_calls`:
-//!   refusals that hold for further calls; `publish_call`: publishes that outlast their calls; `unread`: bodies of
-//!   requests that are answered before their end; `close_signal`: the end of a connection or call that holds too much;
+//!   `held_pieces`: bytes of a body that wait; `answer_body`: the body of an answer on its way to the connection;
+//!   `unpack`, `pack`: messages that are compressed; `refused_calls`: refusals that hold for further calls;
+//!   `publish_call`: publishes that outlast their calls; `unread`: bodies of requests that are answered before their
+//!   end; `close_signal`: the end of a connection or call that holds too much;
 //!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_share`, `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the
@@ -46,6 +47,7 @@
 mod activity;
 pub mod address;
 pub mod address_slots;
+mod answer_body;
 mod arrival;
 pub mod bucket;
 mod budget;

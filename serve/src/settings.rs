@@ -44,7 +44,7 @@ pub struct ServeSettings {
     /// the most connections. Each takes a file descriptor. Default: no bound.
     pub connections_max: usize,
     /// Largest number of open connections of a client address; further ones are refused. Connections of trusted
-    /// proxies that name no client do not count. Default: no bound.
+    /// proxies that name no client, or another trusted proxy, do not count. Default: no bound.
     pub connections_per_address_max: usize,
     /// Largest number of open calls of a connection; further ones wait. Default: 1000.
     pub streams_per_connection_max: u32,

@@ -105,6 +105,14 @@ impl UnflushedHeads {
         connection.map(|connection| ChargedBytes::allocated(connection, UNFINISHED_HEAD_BYTES))
     }
 
+    /// Charges the connection for `bytes` that stay until it ends.
+    pub(crate) fn keep(&self, bytes: usize) {
+        let connection = self.heads.lock().connection.clone();
+        if let Some(connection) = connection {
+            connection.keep(bytes);
+        }
+    }
+
     /// Returns true if no connection should read on before calls have had their first turns.
     pub(crate) fn are_many_arriving(&self) -> bool {
         self.arriving.0.load(Relaxed) >= ARRIVING_BYTES_MAX

@@ -488,6 +488,8 @@ async fn a_proxy_names_the_client_and_a_stranger_does_not() {
         (proxied("1.2.3.5"), true),
         (Vec::new(), true), // the proxy itself stands for many
         (Vec::new(), true),
+        (proxied("127.0.0.9"), true), // and so does one behind it
+        (proxied("127.0.0.9"), true),
     ] {
         let mut stream = trusting.connect().await;
         // In pieces of 7 bytes, as a slow proxy may send them.
