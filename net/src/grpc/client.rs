@@ -40,8 +40,8 @@ use crate::counters::PeerError;
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for a clock that comes behind other answers. Specified in `docs/protocol/replication.md`, section *Over
-/// gRPC*: the longest envelope takes 400 s over a link of 64 KiB/s. Without this end, a lost answer beside a busy stream
-/// would leave the session without a clock.
+/// gRPC*: the longest envelope takes 400 s over a link of 64 KiB/s. Without this end, an answer that is lost beside a
+/// busy stream would leave the session without a clock.
 const LATE_CLOCK_MAX: Duration = Duration::from_secs(600);
 /// Longest wait for the head of a stream. Some servers send it with the first message, which is a keep-alive if the
 /// strand has no news. A guess: twice the 30 s after which nodes of the network send one. Specified in

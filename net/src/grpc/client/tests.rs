@@ -282,8 +282,8 @@ async fn client_of_silent() -> PeerClient {
     PeerClient::connect(&url, &[address], None).await.unwrap()
 }
 
-/// A server that has taken over a peer's earlier URL would keep this node from the present one, and a lost answer beside
-/// a busy stream would leave a session without a clock.
+/// A server that has taken over a peer's earlier URL would keep this node from the present one. An answer that is lost
+/// beside a busy stream would leave a session without a clock.
 #[tokio::test]
 async fn a_clock_that_never_comes_is_given_up_however_much_else_arrives() {
     let client = client_of_silent().await;
