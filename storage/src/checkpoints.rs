@@ -22,6 +22,9 @@ const COSIGNED_AMONG: usize = 16;
 /// Number of new checkpoints between two searches for old ones. A guess: a search visits all checkpoints that are
 /// kept. The first one after a start searches, too: otherwise a process that ends before so many would remove none.
 const LOOK_EVERY: u64 = 1024;
+/// Searches for old ones in one write; the others are made with later writes. A guess: a search reads some megabytes,
+/// and after a start it is due for each node and strand at once.
+const SEARCHES_MAX: usize = 4;
 
 /// Rows of a node and strand that are passed over, at most. A guess: the rows of two blocks.
 const PASSED_OVER_MAX: usize = 64;
@@ -56,8 +59,8 @@ impl Store {
     ) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
-        let mut written = database.checkpoints.lock();
-        let mut batch = WriteBatch::default();
+        let mut puts_left = database.checkpoints.lock();
+        let (mut batch, mut searches_left) = (WriteBatch::default(), SEARCHES_MAX);
         let family = database.family(Family::Checkpoint);
         for checkpoint in checkpoints {
             let of = checkpoint.signed.checkpoint;
@@ -65,11 +68,18 @@ impl Store {
             let bytes = checkpoint.encode();
             debug_assert!(bytes.len() <= CODEC_LEN_BYTES_MAX, "its lists are bounded");
             batch.put_cf(family, key.encode(), bytes);
-            let count = written.entry((of.originator, of.node)).or_insert(0_u64);
-            let is_due = count.is_multiple_of(LOOK_EVERY);
-            *count += 1;
+            let left = puts_left.entry((of.originator, of.node)).or_default();
+            if *left > 0 {
+                *left -= 1;
+                continue;
+            }
+            if searches_left == 0 {
+                continue; // It stays due.
+            }
+            searches_left -= 1;
+            *left = LOOK_EVERY - 1;
             // If a row cannot be read, the old ones stay: a new checkpoint must not depend on them.
-            if is_due && let Ok(Some(oldest)) = database.oldest_kept(key) {
+            if let Ok(Some(oldest)) = database.oldest_kept(key) {
                 let from = CheckpointKey { size: 0, ..key };
                 batch.delete_range_cf(family, from.encode(), oldest.encode());
             }
@@ -365,6 +375,34 @@ mod tests {
         let snapshot = store.snapshot();
         assert_eq!(snapshot.checkpoint(node, node, kept), Ok(None), "they are gone");
         assert!(snapshot.checkpoint(node, node, kept + 1).is_err(), "the others are there");
+    }
+
+    /// After a start it is due for each node and strand, and other writers wait for it.
+    #[test]
+    fn a_write_searches_for_old_checkpoints_of_few_nodes_and_the_next_ones_of_the_others() {
+        let store = store();
+        let (kept, count) = (u64::try_from(KEPT).unwrap(), SEARCHES_MAX + 1);
+        let nodes: Vec<_> = (200..).map(OriginatorId).take(count).collect();
+        for node in &nodes {
+            let key = |size| CheckpointKey { originator: *node, node: *node, size }.encode();
+            for size in 1..=kept + 1 {
+                store.put_raw_row(Family::Checkpoint, &key(size), b"of an earlier run");
+            }
+        }
+        let put = |size| {
+            let all: Vec<_> = nodes.iter().map(|node| checkpoint(*node, size)).collect();
+            store.put_checkpoints(&all).unwrap();
+        };
+        let with_old = || {
+            let snapshot = store.snapshot();
+            let is_old = |node: &&OriginatorId| snapshot.checkpoint(**node, **node, 1) != Ok(None);
+            nodes.iter().filter(is_old).count()
+        };
+        assert_eq!(with_old(), count);
+        put(kept + 2);
+        assert_eq!(with_old(), 1);
+        put(kept + 3);
+        assert_eq!(with_old(), 0);
     }
 
     #[test]

@@ -70,8 +70,8 @@ pub(crate) struct Database {
     pub(crate) expired_ends: ExpiredEnds,
     /// The edges of the strands' trees.
     pub(crate) trees: Trees,
-    /// Checkpoints written since the start, by strand and node. Serialises their writes. Nodes that were ever in the
-    /// registry have entries, so it stays small.
+    /// Checkpoints to write before the next search for old ones, by strand and node. Serialises their writes. Nodes
+    /// that were ever in the registry have entries, so it stays small.
     pub(crate) checkpoints: Mutex<HashMap<(OriginatorId, OriginatorId), u64>>,
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.

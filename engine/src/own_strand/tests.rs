@@ -444,8 +444,6 @@ fn a_claim_that_is_never_shown_holds_the_node_up_once_and_briefly() {
     }
 }
 
-/// A peer claims a little more than exists, again and again. The envelopes on their way to the disk fulfil each
-/// claim.
 /// An envelope of 3 MiB takes 50 seconds over a link of 64 KiB/s. A liar may send any bytes.
 #[test]
 fn bytes_that_arrive_prolong_a_claim_within_a_bound() {
@@ -465,6 +463,8 @@ fn bytes_that_arrive_prolong_a_claim_within_a_bound() {
     }
 }
 
+/// A peer claims a little more than exists, again and again. The envelopes on their way to the disk fulfil each
+/// claim.
 #[test]
 fn claims_that_are_fulfilled_at_once_keep_publishers_out_a_few_times_only() {
     let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);

@@ -11,7 +11,7 @@ use super::writer::ChainPublishError;
 /// guess: longer than any client waits, and than a chain's endpoint is usually down.
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
 
-/// What follows an attempt.
+/// Next step after an attempt.
 #[derive(Debug, PartialEq)]
 pub(super) enum AfterAttempt {
     /// The requests that wait get this result, and another attempt finds out the outcome.

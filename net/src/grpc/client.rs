@@ -39,6 +39,10 @@ use crate::counters::PeerError;
 /// on the worst link, and a page that is read from a cold disk.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a clock that comes behind other answers. Specified in `docs/protocol/replication.md`, section *Over
+/// gRPC*: the longest envelope takes 400 s over a link of 64 KiB/s. Without this end, an answer that is lost beside a
+/// busy stream would leave the session without a clock.
+const LATE_CLOCK_MAX: Duration = Duration::from_secs(600);
 /// Longest wait for the head of a stream. Some servers send it with the first message, which is a keep-alive if the
 /// strand has no news. A guess: twice the 30 s after which nodes of the network send one. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
@@ -159,6 +163,12 @@ impl PeerClient {
         Self { arrived, ..self.clone() }
     }
 
+    /// Asks a new connection for the heads that the peer holds. No other answer is on its way, so this one is not late.
+    /// Otherwise a server that sends any bytes would keep the attempt open, also when the peer has another URL by now.
+    pub(super) async fn first_heads(&self) -> Result<PeerHeads, PeerCallError> {
+        within(CALL_MAX, self.heads()).await
+    }
+
     /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything. While
     /// other bytes arrive on the connection, the answer may be late: over a slow link it comes behind a long envelope.
     pub(super) async fn heads(&self) -> Result<PeerHeads, PeerCallError> {
@@ -167,7 +177,8 @@ impl PeerClient {
         // What has arrived before tells nothing about this answer.
         let _ = self.of_connection.take_enough();
         let asked = self.asked(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None);
-        let answer = within_arrivals(CALL_MAX, &self.of_connection, asked).await;
+        let asked = within_arrivals(CALL_MAX, &self.of_connection, asked);
+        let answer = within(LATE_CLOCK_MAX, asked).await;
         let answer = answer.map_err(|error| self.flood.named(error).into_failure());
         let (heads, quic_address) = match answer {
             Ok((message, answer)) => {

@@ -180,7 +180,7 @@ impl<'a> GrpcPeerSession<'a> {
         let client = PeerClient::connect(address, &addresses, tokens).await?;
         let own = net.identity.own;
         let voids = if as_node { statements_about(&client, own).await? } else { Vec::new() };
-        let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;
+        let PeerHeads { heads, quic_address, round_trip } = client.first_heads().await?;
         let (guard, link) = net
             .sessions
             .link_grpc(peer, address, round_trip, || {

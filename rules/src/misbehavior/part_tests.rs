@@ -77,7 +77,7 @@ fn a_worthless_envelope_hides_no_false_envelope_of_a_chain() {
     assert_eq!(of(&[honest, forged()]), (Refuted, "forged"));
 }
 
-/// Data that is missing here may prove the others, so whoever adds a forged envelope must not have the report refused.
+/// Data that is missing here may prove the others, so a forged envelope beside them must not have the report refused.
 #[test]
 fn a_worthless_envelope_decides_nothing_about_others_that_lack_data() {
     let registry = registry();

@@ -124,7 +124,7 @@ fn two_stories_are_proven_by_what_was_signed_alone() {
     let later = one.signed(LIAR, LIAR, 4, 50);
     assert_eq!(two(&[&one.own(5), &later]), (Proven, "two_checkpoints"), "a smaller one later");
     assert_eq!(two(&[&later, &one.own(5)]), (Proven, "two_checkpoints"), "in either order");
-    // Whoever adds a piece hides nothing that the checkpoints show by themselves.
+    // A piece that is added hides nothing that the checkpoints show by themselves.
     for third in [Bytes::from_static(b"noise"), one.beginning(4, 5), other.beginning(3, 5)] {
         let roots = [&one.own(5), &other.own(5), &third];
         assert_eq!(two(&roots), (Proven, "two_checkpoints"));

@@ -17,8 +17,8 @@ pub(super) const FILES: &str = "files";
 /// unfinished file of backups. No file is known that has this hash.
 const UNKNOWN: FileHash = FileHash([0; 32]);
 
-/// Bytes of a read, and between two calls of a [`Pace`]. A guess: a disk reads this much in a millisecond. Measured: with
-/// half of it, four threads that read past the file cache had an eighth less of the disk's rate.
+/// Bytes of a read, and between two calls of a [`Pace`]. A guess: a disk reads this much in a millisecond. Measured:
+/// with half of it, four threads that read past the file cache had an eighth less of the disk's rate.
 const STEP_BYTES: usize = 512 << 10;
 
 /// A function that is called with the number of bytes read since its last call. It sleeps as long as the work has

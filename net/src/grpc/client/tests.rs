@@ -269,9 +269,8 @@ async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left(
     }
 }
 
-/// The head of its answer comes with the first message. While a strand has no news, its session ended otherwise.
-#[tokio::test]
-async fn the_head_of_a_stream_may_take_longer_than_other_answers() {
+/// Connects to a server that reads calls and answers none.
+async fn client_of_silent() -> PeerClient {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let url = format!("http://{address}");
@@ -280,7 +279,36 @@ async fn the_head_of_a_stream_may_take_longer_than_other_answers() {
         stream.write_all(&frame(4, 0, 0, &[])).await.unwrap();
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     });
-    let client = PeerClient::connect(&url, &[address], None).await.unwrap();
+    PeerClient::connect(&url, &[address], None).await.unwrap()
+}
+
+/// A server that has taken over a peer's earlier URL would keep this node from the present one. An answer that is lost
+/// beside a busy stream would leave a session without a clock.
+#[tokio::test]
+async fn a_clock_that_never_comes_is_given_up_however_much_else_arrives() {
+    let client = client_of_silent().await;
+    let arrived = client.of_connection.clone();
+    tokio::time::pause();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            arrived.add(64 * 1024);
+        }
+    });
+    let began = tokio::time::Instant::now();
+    let first = client.first_heads().await;
+    assert!(matches!(first, Err(PeerCallError::Failed(_))), "{first:?}");
+    assert_eq!(began.elapsed().as_secs(), CALL_MAX.as_secs(), "nothing else was asked for");
+    let began = tokio::time::Instant::now();
+    let later = client.heads().await;
+    assert!(matches!(later, Err(PeerCallError::Failed(_))), "{later:?}");
+    assert_eq!(began.elapsed().as_secs(), LATE_CLOCK_MAX.as_secs());
+}
+
+/// The head of its answer comes with the first message. While a strand has no news, its session ended otherwise.
+#[tokio::test]
+async fn the_head_of_a_stream_may_take_longer_than_other_answers() {
+    let client = client_of_silent().await;
     tokio::time::pause();
     for (waited, has_ended) in [(2 * CALL_MAX, false), (2 * HEAD_MAX, true)] {
         let opened = client.subscribe_originators(OriginatorId(200), SequenceId(7));
