@@ -229,8 +229,8 @@ impl PeerClient {
         Ok((read_list(message)?, answer))
     }
 
-    /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors: a page may be above the limit
-    /// of a message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
+    /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors and pages above the limit of a
+    /// message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
     ///
     /// # Errors
     /// When the peer breaks a rule of the protocol.
@@ -243,6 +243,14 @@ impl PeerClient {
         loop {
             match self.query(originator, after, *limit).await {
                 Ok(page) => return Ok(Some(page)),
+                // A peer need not cut its pages at the limit of a message.
+                Err(PeerCallError::Peer(PeerError::Oversized)) if *limit > 1 => {
+                    tracing::debug!(
+                        limit = *limit,
+                        "a page is too long, and is asked for again, shorter"
+                    );
+                    *limit = limit.div_ceil(10);
+                }
                 Err(PeerCallError::Peer(error)) => return Err(error),
                 Err(
                     PeerCallError::Failed(error)
