@@ -71,17 +71,40 @@ impl WantCall {
         }
     }
 
-    /// Follows the strand over a stream that does not end, from the position of `feed` on.
+    /// Follows the strand over streams that do not end, from the position of `feed` on. Where a message of one is too
+    /// long, pages take its place: a peer of other software puts as many envelopes into one as its database gives.
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         if self.was_silent && !self.first_pages(&mut feed).await? {
             return Ok(());
         }
+        loop {
+            let ended = self.stream_once(&mut feed).await;
+            if ended != Err(PeerError::Oversized.into()) {
+                return ended;
+            }
+            let before = feed.position();
+            tracing::debug!(originator_id = %self.want.originator, after = %before, "a message is too long: pages follow");
+            if !self.first_pages(&mut feed).await? {
+                return Ok(());
+            }
+            if feed.position() == before {
+                // The length may be that of another node's envelopes, which a relay does not choose.
+                return match self.asked {
+                    AskedPeer::Relay => self.deliver(vec![StrandItem::Closed]).await.map(drop),
+                    AskedPeer::OwnNode | AskedPeer::OwnNodeUnprotected => ended,
+                };
+            }
+        }
+    }
+
+    /// Opens a stream from the position of `feed` on, and hands over what comes until it ends.
+    async fn stream_once(&self, feed: &mut WantFeed) -> Result<(), SessionError> {
         let (began, want) = (Instant::now(), (self.want.originator, self.request));
         // A long message over a slow link takes longer than a source may show nothing.
         let opening = self.arrived.told_to(&self.sink, want, self.open(feed.position()));
         let (mut stream, mut next) = match opening.await {
             Ok((stream, Some(first))) => (stream, Some(first)),
-            Ok((_, None)) => return self.end(&feed).await,
+            Ok((_, None)) => return self.end(feed).await,
             Err(PeerCallError::TooManyLong) => {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
@@ -102,7 +125,7 @@ impl WantCall {
         };
         let opened = Instant::now();
         while let Some(envelopes) = next {
-            if !self.hand_over(&mut feed, envelopes).await? {
+            if !self.hand_over(feed, envelopes).await? {
                 return Ok(());
             }
             next = match self.arrived.told_to(&self.sink, want, stream.next()).await {
@@ -123,7 +146,7 @@ impl WantCall {
         }
         // The peer is shutting down, or this node was too slow for it. The want is sent again from the stored end of
         // the strand.
-        self.end(&feed).await
+        self.end(feed).await
     }
 
     /// Hands the end of a stream to the follower. One that has shown nothing new of the peer's own strand is no answer:
