@@ -88,7 +88,6 @@ impl WantCall {
                 return Ok(());
             }
             if feed.position() == before {
-                // The length may be that of another node's envelopes, which a relay does not choose.
                 return match self.asked {
                     AskedPeer::Relay => self.deliver(vec![StrandItem::Closed]).await.map(drop),
                     AskedPeer::OwnNode | AskedPeer::OwnNodeUnprotected => ended,
@@ -181,6 +180,7 @@ impl WantCall {
             let asked = self.client.page_that_fits(self.want.originator, after, &mut limit);
             let (page, _memory) = match timeout(FIRST_PAGE_MAX, asked).await {
                 Ok(Ok(Some(page))) => page,
+                Ok(Err(PeerError::Oversized)) if self.asked == AskedPeer::Relay => return Ok(true),
                 Ok(Err(error)) => return Err(error.into()),
                 Ok(Ok(None)) | Err(_) => return Ok(true),
             };
@@ -317,6 +317,12 @@ impl WantCall {
                 // The range is asked for again, when the peer may have less to do, or other long messages may be
                 // complete.
                 Err(PeerCallError::Busy(_) | PeerCallError::TooManyLong) => return Ok(None),
+                // A relay does not choose how long the envelopes of another node are.
+                Err(PeerCallError::Peer(PeerError::Oversized))
+                    if self.asked == AskedPeer::Relay =>
+                {
+                    return Ok(None);
+                }
                 // A relay may refuse the strand of another node, and keeps its session.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if self.asked == AskedPeer::Relay =>
