@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::Answer;
 use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
-use super::client::{EnvelopeStream, PeerClient};
+use super::client::{BUSY_PAUSE, EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
@@ -32,9 +32,6 @@ const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
 /// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
-/// waits for further gaps.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {

@@ -200,8 +200,12 @@ impl OneAnswer for RefusesPages {
 /// A strand's own node can sign an envelope almost as long as a message, which a relay can only send by itself.
 #[tokio::test]
 async fn a_page_that_is_refused_is_asked_for_again_shorter() {
-    for status in [Status::resource_exhausted("long"), Status::out_of_range("long")] {
+    for (status, pause) in [
+        (Status::resource_exhausted("long"), BUSY_PAUSE),
+        (Status::out_of_range("long"), Duration::ZERO),
+    ] {
         for (refused, last, has_page) in [(0, 100, true), (2, 1, true), (3, 1, false)] {
+            let began = Instant::now();
             let calls = Arc::<Mutex<usize>>::default();
             let (status, counted) = (Some(status.clone()), calls.clone());
             let client = client_of(RefusesPages { status, refused, calls: counted }).await;
@@ -210,6 +214,8 @@ async fn a_page_that_is_refused_is_asked_for_again_shorter() {
             let page = asked.expect("the peer breaks no rule").map(|(page, _)| page.len());
             assert_eq!((page, limit), (has_page.then_some(1), last), "{refused} are refused");
             assert_eq!(*calls.lock(), (refused + 1).min(3));
+            let pauses = u32::try_from(refused).unwrap();
+            assert!(began.elapsed() >= pause * pauses, "{:?}", began.elapsed());
         }
     }
 }
