@@ -117,6 +117,7 @@ impl StrandSenders {
             },
             has_end: want.up_to.is_some(),
             batch: BatchBuilder::new(bytes_max),
+            replication: self.replication.clone(),
             counters: self.counters.clone(),
         };
         let connection = self.connection.clone();
@@ -169,6 +170,7 @@ struct StrandSender {
     header: StreamHeader,
     has_end: bool,
     batch: BatchBuilder,
+    replication: Replication,
     counters: Arc<NetCounters>,
 }
 
@@ -193,7 +195,10 @@ async fn send(
             Ok(()) | Err(SendError::Write(_)) => None,
             Err(error) => {
                 let originator = strand.header.originator;
-                tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, "a strand cannot be sent");
+                if let Some(left_out) = strand.replication.count_unreadable(originator) {
+                    tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, left_out,
+                        "a strand cannot be sent");
+                }
                 Some(StreamCode::Internal)
             }
         },

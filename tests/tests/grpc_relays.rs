@@ -53,3 +53,34 @@ async fn a_peer_that_passes_on_what_it_has_not_checked_keeps_its_session_and_its
         assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
     }
 }
+
+/// The strands of the relay and of a node that cannot be reached have long envelopes, and the relay puts all that its
+/// database gives into one message. It cuts its pages by their rows, or has an envelope that fits into none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_whose_messages_are_too_long_keeps_its_session_and_is_asked_for_pages() {
+    for (page_rows_max, own) in [(100, 250), (0, 50)] {
+        let habits = Habits { page_rows_max, stream_rows_max: 100, ..Habits::default() };
+        let mut relay = ScriptedPeer::start(300, habits);
+        let mut away = ScriptedPeer::start(400, Habits::default());
+        relay.originate(own, 60);
+        away.originate(250, 60);
+        relay.hold(&away);
+        let mut network = Network::new(1);
+        network.register(relay.record());
+        network.register(Record { http_address: UNREACHABLE.to_owned(), ..away.record() });
+        network.start_all().await;
+        let node = &network.nodes[0];
+        if page_rows_max > 0 {
+            assert_follows(node, &away).await;
+        }
+        wait::until("both streams, or one of them twice, were too long", async || {
+            (relay.seen().long_messages >= 2).then_some(())
+        })
+        .await;
+        relay.originate(5, 60);
+        assert_follows(node, &relay).await;
+        let metrics = node.metrics().await;
+        assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+        assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+    }
+}

@@ -310,3 +310,16 @@ async fn evidence_that_was_recorded_before_a_failed_write_is_recorded_once() {
     disk.stop().await;
     follower.stop().await;
 }
+
+/// Its peers ask for it again each second, and a hostile one hundreds of times.
+#[tokio::test(start_paused = true)]
+async fn a_strand_that_cannot_be_sent_fills_no_log() {
+    let follower = Follower::start(store());
+    let replication = follower.replication.clone();
+    let lines = |strand| (0..1_000).filter_map(|_| replication.count_unreadable(strand)).count();
+    assert_eq!([lines(SOURCE), lines(SOURCE), lines(OTHER)], [8, 0, 8]);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(replication.count_unreadable(SOURCE), Some(1_992), "they are stated later");
+    tokio::time::resume();
+    follower.stop().await;
+}

@@ -10,7 +10,7 @@ use hawser_storage::{
 };
 
 use crate::common::{self, START_NS};
-use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, strand};
 
 fn append(place: u64) -> Change {
     let id = EnvelopeId::new(SOURCE, SequenceId(place));
@@ -204,5 +204,47 @@ async fn a_claim_about_places_that_have_expired_unseen_stays_when_others_are_fou
     tokio::time::resume();
     follower.until("the claim about it ends", || claims().len() < 2).await;
     assert_eq!(claims(), [4]);
+    follower.stop().await;
+}
+
+/// Plays a node that has left out place 2 of its strand and, as soon as that has been searched for, also place 3.
+async fn leave_out_one_by_one(source: &mut Peer) {
+    loop {
+        let command = source.link.command().await.expect("the link stands");
+        let LinkCommand::Want { request, want } = command else { continue };
+        if want.originator != SOURCE {
+            continue;
+        }
+        let shown: &[u64] = match (want.up_to(), want.after) {
+            (Some(_), _) => &[],
+            (None, SequenceId::NONE) => &[1, 3],
+            (None, _) => &[4],
+        };
+        let mut items: Vec<_> =
+            strand(SOURCE, shown).into_iter().map(StrandItem::Envelope).collect();
+        items.extend(want.up_to().map(|_| StrandItem::End));
+        source.link.sink().deliver(SOURCE, request, items).await.unwrap();
+    }
+}
+
+/// No envelope stands before the second gap. On a clock that only moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn gaps_that_follow_one_another_are_one_claim() {
+    let store = common::store();
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    let mut heads = follower.engine().heads().subscribe();
+    let is_passed = heads.wait_for(|heads| heads.get(SOURCE) >= SequenceId(4));
+    tokio::select! {
+        () = leave_out_one_by_one(&mut source) => panic!("the link stands"),
+        passed = is_passed => drop(passed.unwrap()),
+    }
+    tokio::time::resume();
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 4]));
+    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let [held] = &found[..] else { panic!("one claim: {found:?}") };
+    let Evidence { misbehavior, at, envelopes, .. } = &held.evidence;
+    assert_eq!((*misbehavior, at.sequence), (Misbehavior::Gap, SequenceId(4)));
+    assert_eq!(*envelopes, strand(SOURCE, &[1, 4]));
     follower.stop().await;
 }

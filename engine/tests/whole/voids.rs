@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::replication::{LinkCommand, StrandItem};
@@ -546,5 +547,42 @@ async fn an_envelope_that_breaks_a_statement_is_kept_with_it_as_a_claim() {
     other.link.note_void(about_held.sign(&key(SOURCE)));
     follower.until("a statement that comes later is compared, too", || all().len() == 2).await;
     assert_eq!(all()[1].evidence.at.sequence, SequenceId(3));
+    follower.stop().await;
+}
+
+/// The disk is full when the envelope comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_statement_becomes_a_claim_once_the_disk_has_room_again() {
+    let store = common::store();
+    let (is_full, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (full_now, counted) = (is_full.clone(), refused.clone());
+    let free_bytes = Arc::new(move || {
+        let is_full = full_now.load(Ordering::SeqCst);
+        counted.fetch_add(u64::from(is_full), Ordering::SeqCst);
+        Some(if is_full { 0 } else { u64::MAX })
+    });
+    store.keep_room(DiskReserveSettings { free_bytes_min: 1 << 30, free_bytes });
+    let follower = Follower::start(store.clone());
+    let (mut source, other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    let of = declared(SOURCE, 2, 3, SOURCE).statement;
+    let earlier = VoidStatement { time_ns: of.time_ns - 301_000_000_000, ..of }.sign(&key(SOURCE));
+    other.link.note_void(earlier);
+    follower.until("it is kept", || kept(&follower) == [earlier]).await;
+    // They are taken one after the other: the first one counts when the next one is kept.
+    let next = declared(OTHER, 1, 4, OTHER);
+    other.link.note_void(next);
+    follower.until("the next one is kept", || kept(&follower).contains(&next)).await;
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    is_full.store(true, Ordering::SeqCst);
+    source.send(strand(SOURCE, &[1, 2, 3])).await;
+    // That of the claim, and that of the envelopes.
+    let are_refused = || refused.load(Ordering::SeqCst) >= 2;
+    follower.until("two writes are refused", are_refused).await;
+    is_full.store(false, Ordering::SeqCst);
+    follower.wait_for(SOURCE, 3).await;
+    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let [held] = &found[..] else { panic!("one statement is broken once: {found:?}") };
+    let Evidence { misbehavior, at, .. } = &held.evidence;
+    assert_eq!((*misbehavior, at.sequence), (Misbehavior::VoidSigned, SequenceId(2)));
     follower.stop().await;
 }

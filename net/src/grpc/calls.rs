@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::Answer;
 use super::asked_peer::AskedPeer;
 use super::call_error::PeerCallError;
-use super::client::{EnvelopeStream, PeerClient};
+use super::client::{BUSY_PAUSE, EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
 use super::page_limit::{PAGE_ENVELOPES, PageLimit};
 use super::range_gaps::RangeGaps;
@@ -32,9 +32,6 @@ const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
 /// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
-/// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
-/// waits for further gaps.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
@@ -71,17 +68,39 @@ impl WantCall {
         }
     }
 
-    /// Follows the strand over a stream that does not end, from the position of `feed` on.
+    /// Follows the strand over streams that do not end, from the position of `feed` on. Where a message of one is too
+    /// long, pages take its place: a peer of other software puts as many envelopes into one as its database gives.
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         if self.was_silent && !self.first_pages(&mut feed).await? {
             return Ok(());
         }
+        loop {
+            let ended = self.stream_once(&mut feed).await;
+            if ended != Err(PeerError::Oversized.into()) {
+                return ended;
+            }
+            let before = feed.position();
+            tracing::debug!(originator_id = %self.want.originator, after = %before, "a message is too long: pages follow");
+            if !self.first_pages(&mut feed).await? {
+                return Ok(());
+            }
+            if feed.position() == before {
+                return match self.asked {
+                    AskedPeer::Relay => self.deliver(vec![StrandItem::Closed]).await.map(drop),
+                    AskedPeer::OwnNode | AskedPeer::OwnNodeUnprotected => ended,
+                };
+            }
+        }
+    }
+
+    /// Opens a stream from the position of `feed` on, and hands over what comes until it ends.
+    async fn stream_once(&self, feed: &mut WantFeed) -> Result<(), SessionError> {
         let (began, want) = (Instant::now(), (self.want.originator, self.request));
         // A long message over a slow link takes longer than a source may show nothing.
         let opening = self.arrived.told_to(&self.sink, want, self.open(feed.position()));
         let (mut stream, mut next) = match opening.await {
             Ok((stream, Some(first))) => (stream, Some(first)),
-            Ok((_, None)) => return self.end(&feed).await,
+            Ok((_, None)) => return self.end(feed).await,
             Err(PeerCallError::TooManyLong) => {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
@@ -102,7 +121,7 @@ impl WantCall {
         };
         let opened = Instant::now();
         while let Some(envelopes) = next {
-            if !self.hand_over(&mut feed, envelopes).await? {
+            if !self.hand_over(feed, envelopes).await? {
                 return Ok(());
             }
             next = match self.arrived.told_to(&self.sink, want, stream.next()).await {
@@ -123,7 +142,7 @@ impl WantCall {
         }
         // The peer is shutting down, or this node was too slow for it. The want is sent again from the stored end of
         // the strand.
-        self.end(&feed).await
+        self.end(feed).await
     }
 
     /// Hands the end of a stream to the follower. One that has shown nothing new of the peer's own strand is no answer:
@@ -158,6 +177,7 @@ impl WantCall {
             let asked = self.client.page_that_fits(self.want.originator, after, &mut limit);
             let (page, _memory) = match timeout(FIRST_PAGE_MAX, asked).await {
                 Ok(Ok(Some(page))) => page,
+                Ok(Err(PeerError::Oversized)) if self.asked == AskedPeer::Relay => return Ok(true),
                 Ok(Err(error)) => return Err(error.into()),
                 Ok(Ok(None)) | Err(_) => return Ok(true),
             };
@@ -294,6 +314,12 @@ impl WantCall {
                 // The range is asked for again, when the peer may have less to do, or other long messages may be
                 // complete.
                 Err(PeerCallError::Busy(_) | PeerCallError::TooManyLong) => return Ok(None),
+                // A relay does not choose how long the envelopes of another node are.
+                Err(PeerCallError::Peer(PeerError::Oversized))
+                    if self.asked == AskedPeer::Relay =>
+                {
+                    return Ok(None);
+                }
                 // A relay may refuse the strand of another node, and keeps its session.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if self.asked == AskedPeer::Relay =>

@@ -16,6 +16,7 @@ use hawser_proto::{
     SequenceId,
 };
 use prost::Message;
+use tokio::time::sleep;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::EncodeBody;
@@ -47,6 +48,9 @@ const LATE_CLOCK_MAX: Duration = Duration::from_secs(600);
 /// strand has no news. A guess: twice the 30 s after which nodes of the network send one. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
 const HEAD_MAX: Duration = Duration::from_secs(60);
+/// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
+/// waits for further gaps. Specified in `docs/protocol/replication.md`, section *Over gRPC*.
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// Largest vector clock: as many entries as over QUIC, of 19 bytes each at most. The rest is for further fields. Each
 /// entry of each clock is looked up, so one of a megabyte would keep a thread of the runtime busy for long.
 const CLOCK_BYTES_MAX: usize = 20 * MAX_CLOCK_ENTRIES;
@@ -240,8 +244,8 @@ impl PeerClient {
         Ok((read_list(message)?, answer))
     }
 
-    /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors: a page may be above the limit
-    /// of a message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
+    /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors and pages above the limit of a
+    /// message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
     ///
     /// # Errors
     /// When the peer breaks a rule of the protocol.
@@ -252,8 +256,20 @@ impl PeerClient {
         limit: &mut u32,
     ) -> Result<Option<(Vec<Bytes>, Answer)>, PeerError> {
         loop {
-            match self.query(originator, after, *limit).await {
+            let asked = self.query(originator, after, *limit).await;
+            if matches!(&asked, Err(PeerCallError::Busy(_))) {
+                sleep(BUSY_PAUSE).await;
+            }
+            match asked {
                 Ok(page) => return Ok(Some(page)),
+                // A peer need not cut its pages at the limit of a message.
+                Err(PeerCallError::Peer(PeerError::Oversized)) if *limit > 1 => {
+                    tracing::debug!(
+                        limit = *limit,
+                        "a page is too long, and is asked for again, shorter"
+                    );
+                    *limit = limit.div_ceil(10);
+                }
                 Err(PeerCallError::Peer(error)) => return Err(error),
                 Err(
                     PeerCallError::Failed(error)

@@ -45,8 +45,9 @@ const DOUBLINGS_MAX: u32 = 3;
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 5;
-/// Time after a pause until the peer is trusted again, if it gives no reason for another pause meanwhile. A guess.
-const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Time after a pause until the peer is trusted again, if it gives no reason for another pause meanwhile. Specified
+/// (same page).
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Age of the head that a peer has to claim to be current. Guessed: twice the interval of clocks over gRPC, so
 /// that a peer which is up to date does not look behind because its clock is on its way.
 const CURRENT_WITHIN: Duration = Duration::from_secs(2);
@@ -139,6 +140,13 @@ impl DoubtedPeer {
     fn new(now: Instant) -> Self {
         let outrun_for = Duration::ZERO;
         Self { times: 0, until: now, is_paused: false, is_silent: false, outrun_for }
+    }
+
+    /// Begins the count again if the last pause was long ago.
+    fn forget(&mut self, now: Instant) {
+        if self.until + FORGET_AFTER <= now {
+            self.times = 0;
+        }
     }
 }
 
@@ -298,9 +306,7 @@ impl Choice {
 
     fn doubt_with(&mut self, now: Instant, peer: OriginatorId, doublings_max: u32) {
         let doubt = self.doubts.entry(peer).or_insert_with(|| DoubtedPeer::new(now));
-        if doubt.until + FORGET_AFTER <= now {
-            doubt.times = 0;
-        }
+        doubt.forget(now);
         let pause = FIRST_PAUSE * 2u32.pow(doubt.times.min(doublings_max));
         let until = doubt.until.max(now + pause);
         (doubt.times, doubt.until, doubt.is_paused) = (doubt.times + 1, until, true);
@@ -351,10 +357,11 @@ impl Choice {
         TRIAL * 2u32.pow(self.times(peer).min(DOUBLINGS_MAX))
     }
 
-    /// Ends pauses that are over, and notes the accepted place.
+    /// Ends pauses that are over, forgets those of long ago, and notes the accepted place.
     pub(super) fn pass_time(&mut self, now: Instant, accepted: SequenceId) {
         for doubt in self.doubts.values_mut() {
             doubt.is_paused &= doubt.until > now;
+            doubt.forget(now);
         }
         if self.passed.at + CURRENT_WITHIN <= now {
             self.passed = Passed { older: self.passed.newer, newer: accepted, at: now };

@@ -23,6 +23,15 @@ pub(super) struct DoubtedFees {
     writing: Mutex<()>,
 }
 
+/// Names the first of an originator's doubted fees at once: the price list decides minutes later.
+pub(super) fn name_doubted(at: EnvelopeId) {
+    tracing::info!(
+        code = "fees_doubted",
+        envelope = %at,
+        "an envelope states fees that no known rate explains: they are judged once the price list reaches its time"
+    );
+}
+
 /// The largest numbers of envelopes that may have counted for the congestion fee at a place, if they are known.
 type MostCounted = Option<[u64; CONGESTION_MINUTES]>;
 

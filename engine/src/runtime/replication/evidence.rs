@@ -17,9 +17,11 @@ use hawser_storage::{
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
+use super::doubted::name_doubted;
 use super::state::ReplicationState;
 use super::suspected::{KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
+use super::voids::record_broken;
 use crate::fee_watch::{FeeLook, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees};
 use crate::overcharge::overcharge;
@@ -122,7 +124,7 @@ pub(super) fn watch_and_record(
 ) {
     let faults = watch(state, watched, changes);
     watched.note(faults);
-    let broken = record(state, &state.voids.look_at(changes));
+    let broken = record_broken(state, &state.voids.look_at(changes));
     let recorded = broken.and(record_faults(state, watched, changes));
     if let Err(error) = recorded.and(state.doubted.record(&state.store)) {
         tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
@@ -150,7 +152,10 @@ fn watch(
                 watched.fees.lose();
                 // The places before the first one may have been pruned everywhere.
                 let is_gap = *reason == SkipReason::Missing && from.0 > 1;
-                let before = EnvelopeId::new(*originator, from.previous());
+                let last = EnvelopeId::new(*originator, from.previous());
+                // After one search, a node can leave out the place that it showed behind it, and so on.
+                let earlier = watched.gap.filter(|(_, through)| *through == last);
+                let before = earlier.map_or(last, |(before, _)| before);
                 let through = EnvelopeId::new(*originator, *through);
                 watched.gap = is_gap.then_some((before, through));
                 continue;
@@ -399,15 +404,6 @@ fn judge_fees_of(
     });
     in_parts(found, |part| record(state, part))?;
     Ok(decided)
-}
-
-/// Names the first of an originator's doubted fees at once: the price list decides minutes later.
-fn name_doubted(at: EnvelopeId) {
-    tracing::info!(
-        code = "fees_doubted",
-        envelope = %at,
-        "an envelope states fees that no known rate explains: they are judged once the price list reaches its time"
-    );
 }
 
 /// The judgement on a doubted fee.

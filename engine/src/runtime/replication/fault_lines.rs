@@ -1,5 +1,5 @@
-//! The lines in the log about what nodes have signed. A node can break rules in each envelope, and claims against it
-//! make room for newer ones, so its faults alone could fill a disk with lines.
+//! The lines in the log about what nodes have signed, and about what peers ask for in vain. A node can break rules in
+//! each envelope, and claims against it make room for newer ones, so its faults alone could fill a disk with lines.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

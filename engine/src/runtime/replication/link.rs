@@ -68,10 +68,10 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         let ResponseSink { state, peer, generation } = &self.sink;
-        if state.peers.remove(*peer, *generation) {
+        state.peers.remove(*peer, *generation, || {
             state.liveness.note_lost(*peer, tokio::time::Instant::now().into_std());
             state.publisher.own_clock().note_peer_down(*peer);
-        }
+        });
     }
 }
 

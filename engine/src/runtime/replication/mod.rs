@@ -335,6 +335,14 @@ impl Replication {
         })
     }
 
+    /// Counts a line in the log about a strand that cannot be read for a peer: peers decide how often they ask. Returns
+    /// the number of lines that were left out before it; `None` if this one is to be left out, too.
+    #[must_use]
+    pub fn count_unreadable(&self, originator: OriginatorId) -> Option<u64> {
+        let now = tokio::time::Instant::now().into_std();
+        self.state.fault_lines.count(now, originator, "unreadable")
+    }
+
     /// Returns the durable heads of all strands, as far as they are verified: the heads that peers are sent.
     #[must_use]
     #[expect(

@@ -127,12 +127,17 @@ impl ConnectedPeers {
         generation
     }
 
-    /// Removes a connection, unless a later one has taken its place. Returns true if it was removed.
-    pub(super) fn remove(&self, peer: OriginatorId, generation: u64) -> bool {
+    /// Removes a connection, unless a later one has taken its place. Calls `note` if it was removed, before another
+    /// connection can be entered.
+    pub(super) fn remove(&self, peer: OriginatorId, generation: u64, note: impl FnOnce()) {
         self.table.send_if_modified(|table| {
-            let current = table.get(&peer).is_some_and(|peer| peer.generation == generation);
-            current && table.remove(&peer).is_some()
-        })
+            let is_current = table.get(&peer).is_some_and(|peer| peer.generation == generation);
+            if is_current {
+                table.remove(&peer);
+                note();
+            }
+            is_current
+        });
     }
 
     /// Merges the heads that a peer claims, unless a later connection has replaced this one.
@@ -161,6 +166,8 @@ impl ConnectedPeers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use hawser_proto::EnvelopeId;
 
     use super::*;
@@ -180,11 +187,34 @@ mod tests {
     fn an_old_connection_that_ends_late_never_removes_a_newer_one() {
         let peers = ConnectedPeers::default();
         let (first, second) = (enter(&peers), enter(&peers));
-        peers.remove(PEER, second);
+        peers.remove(PEER, second, || ());
         assert_eq!(present(&peers), None);
         let third = enter(&peers);
-        peers.remove(PEER, first);
+        peers.remove(PEER, first, || ());
         assert_eq!(present(&peers), Some(third), "the first one has ended, and not the third");
+    }
+
+    /// The peer connects again at the moment at which its connection ends. What the new connection brings with it would
+    /// be forgotten with the old one.
+    #[test]
+    fn the_end_of_a_connection_is_noted_before_another_one_is_entered() {
+        let (peers, is_noted) = (ConnectedPeers::default(), AtomicBool::new(false));
+        let (peers, is_noted, first) = (&peers, &is_noted, enter(&peers));
+        std::thread::scope(|scope| {
+            let (begin, begun) = std::sync::mpsc::channel();
+            peers.remove(PEER, first, move || {
+                scope.spawn(move || {
+                    begin.send(()).unwrap();
+                    enter(peers);
+                    assert!(is_noted.load(Ordering::SeqCst), "it was entered in between");
+                });
+                begun.recv().unwrap();
+                // The other thread would enter its connection within this time.
+                std::thread::sleep(Duration::from_millis(20));
+                is_noted.store(true, Ordering::SeqCst);
+            });
+        });
+        peers.remove(PEER, first, || panic!("a later one has taken its place"));
     }
 
     #[test]
@@ -194,7 +224,7 @@ mod tests {
         for _ in 0..10 {
             let generation = enter(&peers);
             assert!(seen.insert(generation), "{generation} was given before");
-            peers.remove(PEER, generation);
+            peers.remove(PEER, generation, || ());
         }
     }
 
@@ -202,7 +232,7 @@ mod tests {
     fn an_old_connection_says_nothing_about_a_newer_one() {
         let peers = ConnectedPeers::default();
         let first = enter(&peers);
-        peers.remove(PEER, first);
+        peers.remove(PEER, first, || ());
         enter(&peers);
         let claims = [EnvelopeId::new(PEER, SequenceId(7))].into_iter().collect();
         peers.merge_clock(PEER, first, &claims, |_| true);

@@ -223,6 +223,16 @@ impl VoidPorts {
         is_others.then_some(Evidence { misbehavior, at: id, from: None, envelopes })
     }
 
+    /// Notes that this evidence of broken statements could not be recorded: it is to be found again.
+    pub(super) fn note_unrecorded(&self, found: &[Evidence]) {
+        let mut book = self.book.lock();
+        for statement in found.iter().filter_map(|it| it.envelopes.first()) {
+            if let Ok(signed) = SignedVoid::decode(statement) {
+                book.logged.remove(&(signed.statement, true));
+            }
+        }
+    }
+
     /// Logs a contradiction, once for each statement. Returns true if it was not logged before.
     fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) -> bool {
         let is_broken = of.is_broken_by(originator_ns);
@@ -303,7 +313,10 @@ mod tests {
         let proof = Proof::Transaction([1; 32]);
         let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
         let evidence = ports.look_at_envelope(id, &bytes).expect("it is too late by a nanosecond");
-        assert_eq!(evidence.envelopes, [Bytes::copy_from_slice(&of.encode()), bytes]);
+        assert_eq!(evidence.envelopes, [Bytes::copy_from_slice(&of.encode()), bytes.clone()]);
+        assert_eq!(ports.look_at_envelope(id, &bytes), None, "it is broken once");
+        ports.note_unrecorded(std::slice::from_ref(&evidence));
+        assert_eq!(ports.look_at_envelope(id, &bytes), Some(evidence));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_storage::{CommitError, LogItem, ReadError, Snapshot};
+use hawser_storage::{CommitError, Evidence, LogItem, ReadError, Snapshot};
 use tokio::time::sleep;
 
 use super::evidence::record;
@@ -251,8 +251,21 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Com
         if let LogItem::Envelope { id, bytes, .. } = item?
             && let Some(evidence) = state.voids.look_at_envelope(id, &bytes)
         {
-            return record(state, &[evidence]);
+            return record_broken(state, &[evidence]);
         }
     }
     Ok(())
+}
+
+/// Records evidence that nodes broke their statements. If that fails, it is found again when envelopes of these places
+/// come again: those that are about to be written do.
+pub(super) fn record_broken(
+    state: &ReplicationState,
+    found: &[Evidence],
+) -> Result<(), CommitError> {
+    let recorded = record(state, found);
+    if recorded.is_err() {
+        state.voids.note_unrecorded(found);
+    }
+    recorded
 }

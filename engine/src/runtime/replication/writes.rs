@@ -12,6 +12,7 @@ use hawser_storage::{
 use super::conflicts;
 use super::evidence::{self, StrandWatch};
 use super::state::ReplicationState;
+use super::voids::record_broken;
 use crate::facts;
 use crate::replication::{ShownStage, StrandWrite};
 
@@ -524,7 +525,7 @@ fn compare<'a>(
     if is_last && unreadable > 0 {
         state.unreadable.note_wait();
     }
-    if let Err(error) = evidence::record(state, &state.voids.look_at(&changes)) {
+    if let Err(error) = record_broken(state, &state.voids.look_at(&changes)) {
         tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);

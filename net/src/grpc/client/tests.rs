@@ -167,9 +167,10 @@ async fn a_peer_that_wants_tokens_and_refuses_them_costs_one_call_more() {
 }
 
 /// A peer that refuses its first pages with this status, as one does whose pages are above the limit of a message.
+/// Without a status it sends these pages all the same.
 #[derive(Clone)]
 struct RefusesPages {
-    status: Status,
+    status: Option<Status>,
     refused: usize,
     calls: Arc<Mutex<usize>>,
 }
@@ -180,9 +181,11 @@ impl OneAnswer for RefusesPages {
     fn answer(&self) -> Response<Body> {
         let mut calls = self.calls.lock();
         *calls += 1;
-        let page = match *calls <= self.refused {
-            true => Err(self.status.clone()),
-            false => Ok(EnvelopeList { envelopes: vec![Bytes::from_static(b"a long one")] }),
+        let page_of = |envelope| Ok(EnvelopeList { envelopes: vec![envelope] });
+        let page = match (*calls <= self.refused, &self.status) {
+            (true, Some(status)) => Err(status.clone()),
+            (true, None) => page_of(Bytes::from(vec![0; MESSAGE_BYTES_MAX])),
+            (false, _) => page_of(Bytes::from_static(b"a long one")),
         };
         let page = tokio_stream::once(page);
         let body =
@@ -197,17 +200,42 @@ impl OneAnswer for RefusesPages {
 /// A strand's own node can sign an envelope almost as long as a message, which a relay can only send by itself.
 #[tokio::test]
 async fn a_page_that_is_refused_is_asked_for_again_shorter() {
-    for status in [Status::resource_exhausted("long"), Status::out_of_range("long")] {
+    for (status, pause) in [
+        (Status::resource_exhausted("long"), BUSY_PAUSE),
+        (Status::out_of_range("long"), Duration::ZERO),
+    ] {
         for (refused, last, has_page) in [(0, 100, true), (2, 1, true), (3, 1, false)] {
+            let began = Instant::now();
             let calls = Arc::<Mutex<usize>>::default();
-            let (status, counted) = (status.clone(), calls.clone());
+            let (status, counted) = (Some(status.clone()), calls.clone());
             let client = client_of(RefusesPages { status, refused, calls: counted }).await;
             let mut limit = 100;
             let asked = client.page_that_fits(OriginatorId(200), SequenceId(7), &mut limit).await;
             let page = asked.expect("the peer breaks no rule").map(|(page, _)| page.len());
             assert_eq!((page, limit), (has_page.then_some(1), last), "{refused} are refused");
             assert_eq!(*calls.lock(), (refused + 1).min(3));
+            let pauses = u32::try_from(refused).unwrap();
+            assert!(began.elapsed() >= pause * pauses, "{:?}", began.elapsed());
         }
+    }
+}
+
+/// Other software cuts no page by its length. A node with long envelopes would otherwise cost each peer that passes
+/// them on its session.
+#[tokio::test]
+async fn a_page_that_is_too_long_for_a_message_is_asked_for_again_shorter() {
+    for (long, is_read) in [(2, true), (3, false)] {
+        let calls = Arc::<Mutex<usize>>::default();
+        let counted = calls.clone();
+        let client = client_of(RefusesPages { status: None, refused: long, calls: counted }).await;
+        let mut limit = 100;
+        match client.page_that_fits(OriginatorId(200), SequenceId(7), &mut limit).await {
+            Ok(Some((page, _))) if is_read => assert_eq!(page.len(), 1),
+            // No envelope is as long.
+            Err(PeerError::Oversized) if !is_read => {}
+            other => panic!("{long} are too long: {other:?}"),
+        }
+        assert_eq!((limit, *calls.lock()), (1, 3));
     }
 }
 

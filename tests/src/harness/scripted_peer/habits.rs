@@ -90,6 +90,8 @@ pub struct Habits {
     pub frame_bytes_max: usize,
     /// Envelopes of a page above which its message claims to be longer than messages may be.
     pub page_rows_max: usize,
+    /// The same of a message of a stream.
+    pub stream_rows_max: usize,
     /// Time that each page takes.
     pub page_takes: Duration,
     /// Refuses all pages, as a peer with too many callers does.
@@ -122,6 +124,7 @@ impl Default for Habits {
             signs_after_s: 0,
             frame_bytes_max: 24 * 1024 * 1024,
             page_rows_max: usize::MAX,
+            stream_rows_max: usize::MAX,
             page_takes: Duration::ZERO,
             is_busy: false,
             refuses_tokens: false,

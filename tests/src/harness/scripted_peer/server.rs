@@ -295,6 +295,10 @@ async fn stream(
             }
             continue;
         }
+        if page.len() > habits.stream_rows_max {
+            state.seen.lock().long_messages += 1;
+            return to.send(Frame::data(Bytes::from_static(&TOO_LONG))).await;
+        }
         after = last;
         sent += page.len();
         to.send(Frame::data(answer::message(page, framed))).await?;

@@ -28,6 +28,8 @@ pub struct Seen {
     pub paged: u64,
     /// Pages that claimed to be longer than messages may be.
     pub long_pages: u64,
+    /// Messages of streams that claimed the same.
+    pub long_messages: u64,
     /// The maximum number of envelopes that it was asked for in a page that did not follow the one before.
     pub first_page_max: usize,
     /// The last place of the last page of each strand.

@@ -3,8 +3,8 @@
 use super::source::{FAILOVER, beside_liars};
 use super::*;
 use crate::replication::follower::choice::{
-    ENVELOPE_WITHIN, FIRST_PAUSE, FIRST_TRIALS_MAX, NEXT_TRIAL_AFTER, STALL_TIMEOUT, TRIAL,
-    TRIALS_MAX,
+    ENVELOPE_WITHIN, FIRST_PAUSE, FIRST_TRIALS_MAX, FORGET_AFTER, NEXT_TRIAL_AFTER, STALL_TIMEOUT,
+    TRIAL, TRIALS_MAX,
 };
 
 /// A claim of more places than any strand has.
@@ -104,6 +104,28 @@ fn a_peer_whose_connection_ends_in_its_trial_gets_the_shortest_pause_each_time()
     }
     rig.send(OTHER, 8..=9);
     assert_eq!(rig.follower.source(), Some(OTHER));
+}
+
+/// An honest peer that was slow once would come behind peers that have yet to lie for the first time, for ever.
+#[test]
+fn a_pause_of_long_ago_counts_no_more() {
+    for (pause_ago, times) in [(FORGET_AFTER - MOMENT, 1), (FORGET_AFTER, 0)] {
+        let mut rig = Rig::three(7);
+        rig.claims(OTHER, 9);
+        rig.wait(STALL_TIMEOUT);
+        assert_eq!(rig.tried(), [OTHER]);
+        rig.wait(TRIAL);
+        assert_eq!(rig.follower.choice.record(OTHER), (1, Duration::ZERO));
+        rig.send(SOURCE, 8..=9);
+        rig.wait(FIRST_PAUSE + pause_ago);
+        rig.claims(OTHER, 12);
+        assert_eq!(rig.follower.choice.record(OTHER), (times, Duration::ZERO));
+        rig.wait(STALL_TIMEOUT);
+        assert_eq!(rig.tried(), [OTHER]);
+        rig.wait(TRIAL);
+        let has_more_time = rig.asks(OTHER).is_some();
+        assert_eq!(has_more_time, times > 0, "its trial is as long as the first one");
+    }
 }
 
 /// A relay that has sent all that it claimed is at no fault.
