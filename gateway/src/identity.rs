@@ -20,6 +20,7 @@ pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller,
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::inbox_log::LogUpdate;
+use crate::log_nodes::first_valid;
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_log, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
@@ -193,8 +194,8 @@ pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
 /// turn. A single log after which all updates are valid suffices. Returns the updates that are on the chain already.
 ///
 /// # Errors
-/// [`JudgeError`] if no log makes all updates valid, if no node returns a log, or if there are too many updates or
-/// waiting requests. The gateway pays no gas for updates that were not judged.
+/// [`JudgeError`] if no log makes all updates valid, if no node returns a log in time, or if there are too many updates
+/// or waiting requests. The gateway pays no gas for updates that were not judged.
 pub(crate) async fn judge(
     identity: &TenantIdentity,
     nodes: &Nodes,
@@ -209,26 +210,23 @@ pub(crate) async fn judge(
     }
     let updates = Arc::new(updates);
     let _turn = identity.judged.enter(caller).await?;
-    let judge_at = async |node: &Node| -> Result<Option<CheckedUpdates>, GateFullError> {
-        let Some(log) = log_of(node, identity, caller, &topic).await else { return Ok(None) };
-        judge_with(identity, caller, inbox, log, updates.clone()).await
-    };
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
-    let invalid = match judge_at(&first).await? {
-        Some(Err(invalid)) => Some(invalid),
-        Some(Ok(placed)) => return Ok(confirmed(nodes, first.id(), placed).await),
-        None => None,
-    };
-    let mut invalid_too = None;
+    let mut asked = nodes.usable();
+    asked.retain(|node| node.id() != first.id());
+    asked.insert(0, first);
+    let (of_inbox, all) = (&topic, &updates);
     // Nodes are asked in turn, so that a request holds one log at a time.
-    for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
-        match judge_at(&node).await? {
-            Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
-            Some(Err(invalid)) => invalid_too = invalid_too.or(Some(invalid)),
-            None => {}
-        }
-    }
-    Err(invalid.or(invalid_too).map_or(JudgeError::NoLog, JudgeError::Invalid))
+    let judged = first_valid(asked, move |node: Arc<Node>| {
+        let updates = all.clone();
+        Box::pin(async move {
+            let Some(log) = log_of(&node, identity, caller, of_inbox).await else {
+                return Ok(None);
+            };
+            judge_with(identity, caller, inbox, log, updates).await
+        })
+    });
+    let (node, placed) = judged.await?;
+    Ok(confirmed(nodes, node.id(), placed).await)
 }
 
 /// Returns those of `placed` whose envelope a second node shows at the same id, from the same transaction. A single
