@@ -20,7 +20,7 @@ pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller,
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::inbox_log::LogUpdate;
-use crate::log_nodes::first_valid;
+use crate::log_nodes::{by_all, first_valid};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_log, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
@@ -290,19 +290,21 @@ pub(crate) async fn judge_at_place(
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
     let Ok(_turn) = identity.judged.enter(caller).await else { return Vec::new() };
-    let judged = nodes.usable().into_iter().map(async |node| {
-        let log = log_of(&node, identity, caller, &topic).await;
-        let Some(mut log) = log else { return (node.id(), None) };
-        log.entries.retain(|entry| entry.id.sequence < place.sequence);
-        let judged = judge_with(identity, caller, inbox, log, updates.clone()).await;
-        (node.id(), judged.ok().flatten())
+    let (of_inbox, all) = (&topic, &updates);
+    let judging = by_all(nodes.usable(), move |node: Arc<Node>| {
+        let updates = all.clone();
+        Box::pin(async move {
+            let log = log_of(&node, identity, caller, of_inbox).await;
+            let Some(mut log) = log else { return (node.id(), None) };
+            log.entries.retain(|entry| entry.id.sequence < place.sequence);
+            let judged = judge_with(identity, caller, inbox, log, updates).await;
+            (node.id(), judged.ok().flatten())
+        })
     });
-    // All at once: a node that does not answer must not cost its time for each of the others.
-    let confirming =
-        join_all(judged).await.into_iter().map(async |(node, checked)| match checked {
-            Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),
-            checked => (node, checked),
-        });
+    let confirming = judging.await.into_iter().map(async |(node, checked)| match checked {
+        Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),
+        checked => (node, checked),
+    });
     join_all(confirming).await
 }
 

@@ -1,8 +1,10 @@
-//! Judges updates by the log of one node after the other, for a bounded time.
+//! Judges updates by the logs of nodes: by one after the other for a bounded time, or by a few at once.
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+use hawser_proto::OriginatorId;
 use tokio::time::{Instant, timeout_at};
 
 use crate::fair::GateFullError;
@@ -15,16 +17,21 @@ const ALL_LOGS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of nodes whose logs make an update invalid that suffices when this time is over. Chosen: one node may be
 /// behind or lie.
 const INVALID_AT_MIN: usize = 2;
+/// Largest number of logs of one inbox that are held at once. A guess: nodes that do not answer delay the others little,
+/// and the memory does not grow with the number of nodes.
+const LOGS_AT_ONCE: usize = 4;
 
 /// The judgement by the log of one node; `None` if the node returned no log.
 pub(crate) type LogJudgement = Result<Option<CheckedUpdates>, GateFullError>;
+/// A node with the judgement by its log; `None` if there was none.
+pub(crate) type JudgedLog = (OriginatorId, Option<CheckedUpdates>);
 
 /// Judges by the logs of these nodes in turn, until all updates are valid after one of them. Returns that node with the
 /// updates that are on the chain already. Asks no further node after [`ALL_LOGS_TIMEOUT`].
 ///
 /// # Errors
-/// [`JudgeError`] if no log makes all updates valid, or if the caller has too many waiting requests. The first invalid
-/// update is that of the first log, if all nodes were asked, or at least [`INVALID_AT_MIN`] logs make one invalid.
+/// [`JudgeError`] if no log makes all updates valid, or if the caller has too many waiting requests. An update counts as
+/// invalid if a log makes it so, and either all nodes were asked or [`INVALID_AT_MIN`] logs have an invalid one.
 pub(crate) async fn first_valid<'a, N: Clone>(
     nodes: Vec<N>,
     judge_at: impl Fn(N) -> BoxFuture<'a, LogJudgement>,
@@ -48,8 +55,18 @@ pub(crate) async fn first_valid<'a, N: Clone>(
     Err(first_invalid.map_or(JudgeError::NoLog, JudgeError::Invalid))
 }
 
+/// Judges by the logs of all these nodes, [`LOGS_AT_ONCE`] at once. Returns the judgements as they come.
+pub(crate) async fn by_all<'a, N>(
+    nodes: Vec<N>,
+    judge_at: impl Fn(N) -> BoxFuture<'a, JudgedLog>,
+) -> Vec<JudgedLog> {
+    stream::iter(nodes).map(judge_at).buffer_unordered(LOGS_AT_ONCE).collect().await
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use parking_lot::Mutex;
     use tokio::time::sleep;
 
@@ -86,6 +103,29 @@ mod tests {
         let (refused, asked) = judged(15, NODES).await;
         assert!(matches!(refused, Err(JudgeError::NoLog)), "one node may lie");
         assert_eq!(asked, 2);
+    }
+
+    /// A gateway of a network with many nodes would otherwise hold a log of megabytes from each, for each update that is
+    /// not shown yet.
+    #[tokio::test(start_paused = true)]
+    async fn few_logs_of_an_inbox_are_held_at_once() {
+        let held = Arc::new(Mutex::new((0, 0)));
+        let numbers = (0..).take(5 * LOGS_AT_ONCE);
+        let judged = by_all(numbers.collect(), |node: u32| {
+            let held = held.clone();
+            Box::pin(async move {
+                {
+                    let mut held = held.lock();
+                    held.0 += 1;
+                    held.1 = held.0.max(held.1);
+                }
+                sleep(Duration::from_secs(1)).await;
+                held.lock().0 -= 1;
+                (OriginatorId(node), None)
+            })
+        });
+        assert_eq!(judged.await.len(), 5 * LOGS_AT_ONCE);
+        assert_eq!(*held.lock(), (0, LOGS_AT_ONCE));
     }
 
     #[tokio::test(start_paused = true)]
