@@ -10,7 +10,7 @@
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`];
 //! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries; `running`: counts
 //!   attempts, for which a shutdown waits;
-//! - [`identity`]: validates identity updates; `log_nodes`: by the logs of nodes in turn; `inbox_log`: the updates in the
+//! - [`identity`]: validates identity updates; `log_nodes`: by the logs of which nodes; `inbox_log`: the updates in the
 //!   log of an inbox;
 //! - [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the gRPC statuses of outcomes;

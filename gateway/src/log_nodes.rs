@@ -17,8 +17,8 @@ const ALL_LOGS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of nodes whose logs make an update invalid that suffices when this time is over. Chosen: one node may be
 /// behind or lie.
 const INVALID_AT_MIN: usize = 2;
-/// Largest number of logs of one inbox that are held at once. A guess: nodes that do not answer delay the others little,
-/// and the memory does not grow with the number of nodes.
+/// Largest number of logs of one inbox that are held at once. A guess: nodes that do not answer delay the others
+/// little, and the memory does not grow with the number of nodes.
 const LOGS_AT_ONCE: usize = 4;
 
 /// The judgement by the log of one node; `None` if the node returned no log.
@@ -30,8 +30,8 @@ pub(crate) type JudgedLog = (OriginatorId, Option<CheckedUpdates>);
 /// updates that are on the chain already. Asks no further node after [`ALL_LOGS_TIMEOUT`].
 ///
 /// # Errors
-/// [`JudgeError`] if no log makes all updates valid, or if the caller has too many waiting requests. An update counts as
-/// invalid if a log makes it so, and either all nodes were asked or [`INVALID_AT_MIN`] logs have an invalid one.
+/// [`JudgeError`] if no log makes all updates valid, or if the caller has too many waiting requests. An update counts
+/// as invalid if a log makes it so, and either all nodes were asked or [`INVALID_AT_MIN`] logs have an invalid one.
 pub(crate) async fn first_valid<'a, N: Clone>(
     nodes: Vec<N>,
     judge_at: impl Fn(N) -> BoxFuture<'a, LogJudgement>,
@@ -105,8 +105,8 @@ mod tests {
         assert_eq!(asked, 2);
     }
 
-    /// A gateway of a network with many nodes would otherwise hold a log of megabytes from each, for each update that is
-    /// not shown yet.
+    /// A gateway of a network with many nodes would otherwise hold a log of megabytes from each, for each update that
+    /// is not shown yet.
     #[tokio::test(start_paused = true)]
     async fn few_logs_of_an_inbox_are_held_at_once() {
         let held = Arc::new(Mutex::new((0, 0)));

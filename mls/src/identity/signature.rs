@@ -137,8 +137,8 @@ impl<'a> UnverifiedSignature<'a> {
     }
 
     /// Returns the signer of a valid signature. Copies all bytes, because states outlive the envelopes that they come
-    /// from. A `known` account is not recovered again. No signature is by one that is written in another way than signers
-    /// are: its text may have any length, and each member that it adds would have a copy.
+    /// from. A `known` account is not recovered again. No signature is by one that is written in another way than
+    /// signers are: its text may have any length, and each member that it adds would have a copy.
     pub(super) fn signer(
         &self,
         known: Option<&MemberIdentifier>,
