@@ -20,7 +20,8 @@ pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller,
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::inbox_log::LogUpdate;
-use crate::log_nodes::{by_all, first_valid};
+pub(crate) use crate::log_nodes::{CheckedUpdates, JudgeError, PlacedUpdate, UpdateError};
+use crate::log_nodes::{UPDATES_PER_INBOX_MAX, by_all, first_valid};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_log, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
@@ -28,8 +29,6 @@ use crate::policy::CallerId;
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the contract wallets of all updates of a request together. Chosen: the time of one RPC request.
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest number of updates of one inbox in a request. A guess: clients send a few at most.
-const UPDATES_PER_INBOX_MAX: usize = 64;
 /// Length up to which the log of an inbox is read without a place among the long ones, bytes. A guess: usual logs
 /// have some kilobytes.
 const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
@@ -152,42 +151,6 @@ pub(crate) struct UpdateItem {
     /// itself.
     pub(crate) is_known: bool,
 }
-
-/// An update that the inbox's log already contains, with its originator envelope.
-#[derive(Debug)]
-pub(crate) struct PlacedUpdate {
-    pub(crate) client: Bytes,
-    pub(crate) envelope: OriginatorEnvelope,
-}
-
-/// The first update that is invalid, by its place in the request.
-#[derive(Debug)]
-pub(crate) struct UpdateError {
-    pub(crate) index: usize,
-    pub(crate) reason: String,
-}
-
-/// The reason for which the updates of an inbox are not sent to the chain.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum JudgeError {
-    /// One of them is invalid.
-    #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
-    Invalid(UpdateError),
-    /// The request has more updates of the inbox than are judged.
-    #[error(
-        "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
-    )]
-    TooMany { count: usize },
-    /// The caller has too many requests waiting at a gate.
-    #[error("{0}")]
-    Busy(#[from] GateFullError),
-    /// No node returned a valid log of the inbox, so the updates were not judged.
-    #[error("no node returns the log of the inbox: try again")]
-    NoLog,
-}
-
-/// The result of judging updates: those that the log already contains, or the first invalid one.
-pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
 
 /// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie. So
 /// if an update is invalid after the node's log, or if the node returns no log, the other usable nodes are asked in

@@ -1,14 +1,18 @@
-//! Judges updates by the logs of nodes: by one after the other for a bounded time, or by a few at once.
+//! Judges updates by the logs of nodes: by one after the other for a bounded time, or by a few at once. It has the
+//! types of the result, too.
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
-use hawser_proto::OriginatorId;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::{Bytes, OriginatorId};
 use tokio::time::{Instant, timeout_at};
 
 use crate::fair::GateFullError;
-use crate::identity::{CheckedUpdates, JudgeError, PlacedUpdate};
+
+/// Largest number of updates of one inbox in a request. A guess: clients send a few at most.
+pub(crate) const UPDATES_PER_INBOX_MAX: usize = 64;
 
 /// Time for the judgement of one inbox by the logs of all nodes. A guess: a long log takes up to ten seconds at one
 /// node, and other callers wait for the place meanwhile. Without a bound, the owner of an inbox with a long log would
@@ -20,6 +24,42 @@ const INVALID_AT_MIN: usize = 2;
 /// Largest number of logs of one inbox that are held at once. A guess: nodes that do not answer delay the others
 /// little, and the memory does not grow with the number of nodes.
 const LOGS_AT_ONCE: usize = 4;
+
+/// An update that the inbox's log already contains, with its originator envelope.
+#[derive(Debug)]
+pub(crate) struct PlacedUpdate {
+    pub(crate) client: Bytes,
+    pub(crate) envelope: OriginatorEnvelope,
+}
+
+/// The first update that is invalid, by its place in the request.
+#[derive(Debug)]
+pub(crate) struct UpdateError {
+    pub(crate) index: usize,
+    pub(crate) reason: String,
+}
+
+/// The reason for which the updates of an inbox are not sent to the chain.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JudgeError {
+    /// One of them is invalid.
+    #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
+    Invalid(UpdateError),
+    /// The request has more updates of the inbox than are judged.
+    #[error(
+        "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
+    )]
+    TooMany { count: usize },
+    /// The caller has too many requests waiting at a gate.
+    #[error("{0}")]
+    Busy(#[from] GateFullError),
+    /// No node returned a valid log of the inbox, so the updates were not judged.
+    #[error("no node returns the log of the inbox: try again")]
+    NoLog,
+}
+
+/// The result of judging updates: those that the log already contains, or the first invalid one.
+pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
 
 /// The judgement by the log of one node; `None` if the node returned no log.
 pub(crate) type LogJudgement = Result<Option<CheckedUpdates>, GateFullError>;
@@ -71,7 +111,6 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::identity::UpdateError;
 
     const NODES: usize = 10;
 
