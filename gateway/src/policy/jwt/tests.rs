@@ -197,7 +197,7 @@ fn a_key_for_encryption_is_ignored_however_its_set_says_so() {
     }
 }
 
-/// Whoever has a token can try out secrets, without asking the gateway.
+/// A client that has a token can try out secrets without asking the gateway.
 #[test]
 fn a_secret_of_less_than_32_bytes_is_refused() {
     let of_text = |len| TokenKeys::parse(&"x".repeat(len), JwtAlgorithm::HS256).is_ok();
