@@ -20,6 +20,8 @@ pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller,
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::inbox_log::LogUpdate;
+pub(crate) use crate::log_nodes::{CheckedUpdates, JudgeError, PlacedUpdate, UpdateError};
+use crate::log_nodes::{UPDATES_PER_INBOX_MAX, by_all, first_valid};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_log, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
@@ -27,8 +29,6 @@ use crate::policy::CallerId;
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the contract wallets of all updates of a request together. Chosen: the time of one RPC request.
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest number of updates of one inbox in a request. A guess: clients send a few at most.
-const UPDATES_PER_INBOX_MAX: usize = 64;
 /// Length up to which the log of an inbox is read without a place among the long ones, bytes. A guess: usual logs
 /// have some kilobytes.
 const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
@@ -152,49 +152,13 @@ pub(crate) struct UpdateItem {
     pub(crate) is_known: bool,
 }
 
-/// An update that the inbox's log already contains, with its originator envelope.
-#[derive(Debug)]
-pub(crate) struct PlacedUpdate {
-    pub(crate) client: Bytes,
-    pub(crate) envelope: OriginatorEnvelope,
-}
-
-/// The first update that is invalid, by its place in the request.
-#[derive(Debug)]
-pub(crate) struct UpdateError {
-    pub(crate) index: usize,
-    pub(crate) reason: String,
-}
-
-/// The reason for which the updates of an inbox are not sent to the chain.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum JudgeError {
-    /// One of them is invalid.
-    #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
-    Invalid(UpdateError),
-    /// The request has more updates of the inbox than are judged.
-    #[error(
-        "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
-    )]
-    TooMany { count: usize },
-    /// The caller has too many requests waiting at a gate.
-    #[error("{0}")]
-    Busy(#[from] GateFullError),
-    /// No node returned a valid log of the inbox, so the updates were not judged.
-    #[error("no node returns the log of the inbox: try again")]
-    NoLog,
-}
-
-/// The result of judging updates: those that the log already contains, or the first invalid one.
-pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
-
 /// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie. So
 /// if an update is invalid after the node's log, or if the node returns no log, the other usable nodes are asked in
 /// turn. A single log after which all updates are valid suffices. Returns the updates that are on the chain already.
 ///
 /// # Errors
-/// [`JudgeError`] if no log makes all updates valid, if no node returns a log, or if there are too many updates or
-/// waiting requests. The gateway pays no gas for updates that were not judged.
+/// [`JudgeError`] if no log makes all updates valid, if no node returns a log in time, or if there are too many updates
+/// or waiting requests. The gateway pays no gas for updates that were not judged.
 pub(crate) async fn judge(
     identity: &TenantIdentity,
     nodes: &Nodes,
@@ -209,26 +173,23 @@ pub(crate) async fn judge(
     }
     let updates = Arc::new(updates);
     let _turn = identity.judged.enter(caller).await?;
-    let judge_at = async |node: &Node| -> Result<Option<CheckedUpdates>, GateFullError> {
-        let Some(log) = log_of(node, identity, caller, &topic).await else { return Ok(None) };
-        judge_with(identity, caller, inbox, log, updates.clone()).await
-    };
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
-    let invalid = match judge_at(&first).await? {
-        Some(Err(invalid)) => Some(invalid),
-        Some(Ok(placed)) => return Ok(confirmed(nodes, first.id(), placed).await),
-        None => None,
-    };
-    let mut invalid_too = None;
+    let mut asked = nodes.usable();
+    asked.retain(|node| node.id() != first.id());
+    asked.insert(0, first);
+    let (of_inbox, all) = (&topic, &updates);
     // Nodes are asked in turn, so that a request holds one log at a time.
-    for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
-        match judge_at(&node).await? {
-            Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
-            Some(Err(invalid)) => invalid_too = invalid_too.or(Some(invalid)),
-            None => {}
-        }
-    }
-    Err(invalid.or(invalid_too).map_or(JudgeError::NoLog, JudgeError::Invalid))
+    let judged = first_valid(asked, move |node: Arc<Node>| {
+        let updates = all.clone();
+        Box::pin(async move {
+            let Some(log) = log_of(&node, identity, caller, of_inbox).await else {
+                return Ok(None);
+            };
+            judge_with(identity, caller, inbox, log, updates).await
+        })
+    });
+    let (node, placed) = judged.await?;
+    Ok(confirmed(nodes, node.id(), placed).await)
 }
 
 /// Returns those of `placed` whose envelope a second node shows at the same id, from the same transaction. A single
@@ -292,19 +253,21 @@ pub(crate) async fn judge_at_place(
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
     let Ok(_turn) = identity.judged.enter(caller).await else { return Vec::new() };
-    let judged = nodes.usable().into_iter().map(async |node| {
-        let log = log_of(&node, identity, caller, &topic).await;
-        let Some(mut log) = log else { return (node.id(), None) };
-        log.entries.retain(|entry| entry.id.sequence < place.sequence);
-        let judged = judge_with(identity, caller, inbox, log, updates.clone()).await;
-        (node.id(), judged.ok().flatten())
+    let (of_inbox, all) = (&topic, &updates);
+    let judging = by_all(nodes.usable(), move |node: Arc<Node>| {
+        let updates = all.clone();
+        Box::pin(async move {
+            let log = log_of(&node, identity, caller, of_inbox).await;
+            let Some(mut log) = log else { return (node.id(), None) };
+            log.entries.retain(|entry| entry.id.sequence < place.sequence);
+            let judged = judge_with(identity, caller, inbox, log, updates).await;
+            (node.id(), judged.ok().flatten())
+        })
     });
-    // All at once: a node that does not answer must not cost its time for each of the others.
-    let confirming =
-        join_all(judged).await.into_iter().map(async |(node, checked)| match checked {
-            Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),
-            checked => (node, checked),
-        });
+    let confirming = judging.await.into_iter().map(async |(node, checked)| match checked {
+        Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),
+        checked => (node, checked),
+    });
     join_all(confirming).await
 }
 

@@ -10,7 +10,8 @@
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them, with [`node_connector`];
 //! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries; `running`: counts
 //!   attempts, for which a shutdown waits;
-//! - [`identity`]: validates identity updates; `inbox_log`: the updates in the log of an inbox;
+//! - [`identity`]: validates identity updates; `log_nodes`: by the logs of which nodes; `inbox_log`: the updates in the
+//!   log of an inbox;
 //! - [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the gRPC statuses of outcomes;
 //! - `bill`, `metering`: the bill of a request, and the usage of each caller;
@@ -33,6 +34,7 @@ mod handle;
 pub mod identity;
 mod inbox_log;
 mod landed;
+mod log_nodes;
 mod metering;
 mod metrics;
 mod nodes;

@@ -240,7 +240,8 @@ impl UsageTable {
 /// and could otherwise inject a formula, or have the text of another row.
 fn quoted(caller: Option<&str>) -> String {
     let Some(name) = caller else { return format!("\"{OTHERS}\"") };
-    let is_marked = name == OTHERS || name.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
+    let begins_formula = name.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\'']);
+    let is_marked = name == OTHERS || begins_formula;
     format!("\"{}{}\"", if is_marked { "'" } else { "" }, name.replace('"', "\"\""))
 }
 
@@ -331,6 +332,16 @@ mod tests {
                 "",
             ]
         );
+    }
+
+    /// Spreadsheets take each of these beginnings for that of a formula, or skip it.
+    #[test]
+    fn no_name_begins_a_formula() {
+        for begin in ["=", "+", "-", "@", "\t", "\r", "\n"] {
+            let name = format!("{begin}1+2");
+            assert_eq!(quoted(Some(&name)), format!("\"'{name}\""));
+        }
+        assert_eq!(quoted(Some("1+2")), "\"1+2\"");
     }
 
     /// Strangers who fill the rows of an hour, whatever it has.

@@ -8,6 +8,7 @@ use hawser_mls::identity::{
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use prost::Message as _;
 
 use crate::common::{
     self, add, captured, change_recovery, contract_signature, create, delegate, inbox,
@@ -49,6 +50,9 @@ fn updates_of_real_clients_hold_in_their_order() {
     for (inbox, log) in &logs {
         let folded = fold_trusted(None, log).unwrap();
         assert_eq!(folded.as_ref(), states.get(inbox), "a trusted log leads to the same state");
+    }
+    for state in states.values() {
+        assert!(state.wire_len_min() <= state.to_pb().encoded_len());
     }
 }
 
@@ -289,6 +293,67 @@ fn a_state_weighs_what_it_keeps_and_keeps_nothing_longer_alive() {
         panic!()
     };
     assert!(std::mem::take(&mut contract.signature).is_unique(), "the state has its own");
+}
+
+/// Returns the update by which a passkey, made for this site, founds an inbox.
+fn founding_by(key: &common::PasskeyOwner, site: &str) -> pb::IdentityUpdate {
+    let site = site.to_owned();
+    let founding = create(&key.identifier(), 5, key).with(move |kind| {
+        if let pb::identity_action::Kind::CreateInbox(create) = kind {
+            create.relying_party = Some(site.clone());
+        }
+    });
+    update(&key.identifier().inbox_id(5), vec![founding])
+}
+
+/// An update can give the site any length, and each member that the passkey adds names it.
+#[test]
+fn the_site_of_a_passkey_is_kept_once_however_many_members_it_adds() {
+    const SITE_LEN_BYTES: usize = 100_000;
+    let key = passkey(9);
+    let founding = founding_by(&key, &"s".repeat(SITE_LEN_BYTES));
+    let phones = [2, 3, 4].map(installation);
+    let adding = phones.iter().map(|phone| add(&phone.identifier(), &key, phone)).collect();
+    let adding = update(&founding.inbox_id, adding);
+    let state = valid(Some(&valid(None, &founding)), &adding);
+    let site = |identifier: &MemberIdentifier| match identifier {
+        MemberIdentifier::Passkey(passkey) => passkey.relying_party.as_deref().map(str::as_ptr),
+        other => panic!("{other:?}"),
+    };
+    let own = site(&state.member(&key.identifier()).unwrap().identifier);
+    assert!(own.is_some());
+    assert_eq!(site(state.recovery()), own);
+    for phone in &phones {
+        let added = state.member(&phone.identifier()).unwrap();
+        assert_eq!(site(added.added_by.as_ref().unwrap()), own);
+    }
+    // The wire form has it twice for the passkey, once for each phone, and once for the recovery identifier.
+    let (least, len) = (state.wire_len_min(), state.to_pb().encoded_len());
+    assert!((5 * SITE_LEN_BYTES..=len).contains(&least), "{least} of {len}");
+}
+
+/// Updates that wait for a contract wallet are kept with what they bring, and weights bound the memory for them.
+#[test]
+fn a_change_weighs_the_inbox_and_the_recovery_identifier_that_it_brings() {
+    let (id, state) = inbox();
+    let long = MemberIdentifier::Ethereum("x".repeat(10_000));
+    let change = update(&id, vec![change_recovery(&long, &wallet(1))]);
+    assert!(check(Some(&state), &change).unwrap().weight() > 10_000);
+    let founding = founding_by(&passkey(9), &"s".repeat(10_000));
+    assert!(check(None, &founding).unwrap().weight() > 10_000);
+}
+
+/// A node can make up a log. Each member that it adds could otherwise have a copy of a text of any length.
+#[test]
+fn a_trusted_log_has_no_account_that_cannot_sign() {
+    let (owner, phone) = (wallet(1), installation(2));
+    let (id, state) = inbox();
+    let named = MemberIdentifier::Ethereum("0x".repeat(50));
+    let leaving = vec![revoke(&owner.identifier(), &owner), change_recovery(&named, &owner)];
+    let state = valid(Some(&state), &update(&id, leaving));
+    assert_eq!((state.members().count(), state.recovery()), (0, &named));
+    let adding = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);
+    assert!(add_trusted(&mut Some(state), &adding).is_err(), "no signature is that account's");
 }
 
 #[test]

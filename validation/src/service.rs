@@ -370,12 +370,14 @@ fn invalid(reason: &'static str, text: &str) -> Status {
 /// # Errors
 /// A status that names the reason if it does not fit. The transport would end the call with a text of its own.
 fn fitting<T: Message>(answer: T) -> Result<T, Status> {
-    if answer.encoded_len() <= MESSAGE_LEN_BYTES_MAX {
-        return Ok(answer);
-    }
+    if answer.encoded_len() <= MESSAGE_LEN_BYTES_MAX { Ok(answer) } else { Err(too_large()) }
+}
+
+/// Returns the refusal of a request whose answer does not fit into a message.
+fn too_large() -> Status {
     let text =
         format!("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: ask for less at once");
-    Err(StatusDetails::of("ANSWER_TOO_LARGE").into_status(Code::ResourceExhausted, &text))
+    StatusDetails::of("ANSWER_TOO_LARGE").into_status(Code::ResourceExhausted, &text)
 }
 
 #[tonic::async_trait]
@@ -427,6 +429,10 @@ impl api::validation_api_server::ValidationApi for ValidationService {
                 return Err(invalid("NO_UPDATES", "XID not yet created: no updates were given"));
             };
             let answer = move || {
+                // The wire form may be thousands of times as long as the state, and is not made then.
+                if after.wire_len_min() > MESSAGE_LEN_BYTES_MAX {
+                    return Err(too_large());
+                }
                 fitting(api::GetAssociationStateResponse {
                     state_diff: Some(after.difference(before.as_ref())),
                     association_state: Some(after.to_pb()),

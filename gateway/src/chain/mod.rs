@@ -25,7 +25,7 @@ mod topic_turns;
 mod waiting;
 mod writer;
 
-pub(crate) use item::ChainItem;
+pub(crate) use item::{ChainItem, own_payload};
 pub(crate) use path::ChainPath;
 pub use record::{ChainRecordError, ChainRecordPlace};
 pub use writer::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};

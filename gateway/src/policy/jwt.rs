@@ -1,12 +1,14 @@
 //! Identifies callers by a JSON Web Token (RFC 7519) in the header `authorization: Bearer …`. Time is an argument.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use hawser_serve::named_file::read_text;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations,
+    PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 
@@ -19,6 +21,11 @@ const LEEWAY_S: u64 = 60;
 pub(super) const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Length of an uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
+/// Least length of the secret of HS256 in bytes (RFC 7518 §3.2). Whoever has a token can try out shorter ones.
+const SECRET_LEN_BYTES_MIN: usize = 32;
+/// Largest number of keys that one token is checked with. A guess: login services have a few, with ids. Whoever
+/// publishes the keys could otherwise have a token checked with thousands.
+const KEYS_PER_TOKEN_MAX: usize = 16;
 /// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
 pub(super) const CALLER_LEN_BYTES_MAX: usize = 256;
 
@@ -58,9 +65,13 @@ pub(crate) struct TokenCaller {
 
 /// The keys that verify tokens.
 #[derive(Clone, Default)]
-pub(crate) struct TokenKeys {
-    by_id: BTreeMap<String, DecodingKey>,
-    without_id: Vec<DecodingKey>,
+pub(crate) struct TokenKeys(Vec<TokenKey>);
+
+/// A key, with its id if it has one. A set may have several keys of one id (RFC 7517 §4.5).
+#[derive(Clone)]
+struct TokenKey {
+    id: Option<String>,
+    key: DecodingKey,
 }
 
 /// The reason for which the keys of a source cannot be used.
@@ -113,7 +124,10 @@ impl TokenKeys {
             return Self::of_set(&set, kind).ok_or_else(|| no_key("the key set has none".into()));
         }
         let key = match kind {
-            JwtAlgorithm::HS256 if text.is_empty() => return Err(no_key("it is empty".into())),
+            JwtAlgorithm::HS256 if text.len() < SECRET_LEN_BYTES_MIN => {
+                let least = SECRET_LEN_BYTES_MIN;
+                return Err(no_key(format!("a secret needs at least {least} bytes")));
+            }
             JwtAlgorithm::HS256 if text.contains("-----BEGIN") => {
                 return Err(no_key(
                     "it is a PEM file, and a public key cannot be used as a secret".into(),
@@ -124,31 +138,36 @@ impl TokenKeys {
             JwtAlgorithm::RS256 => DecodingKey::from_rsa_pem(text.as_bytes()),
         };
         let key = key.map_err(|error| no_key(error.to_string()))?;
-        Ok(Self { by_id: BTreeMap::new(), without_id: vec![key] })
+        Ok(Self(vec![TokenKey { id: None, key }]))
     }
 
     fn of_set(set: &JwkSet, kind: JwtAlgorithm) -> Option<Self> {
-        let mut keys = Self::default();
-        for jwk in &set.keys {
-            let Some(key) = key_of(jwk, kind) else { continue };
-            match &jwk.common.key_id {
-                Some(id) => {
-                    keys.by_id.insert(id.clone(), key);
-                }
-                None => keys.without_id.push(key),
-            }
-        }
+        let key =
+            |jwk: &Jwk| Some(TokenKey { id: jwk.common.key_id.clone(), key: key_of(jwk, kind)? });
+        let keys = Self(set.keys.iter().filter_map(key).collect());
         (!keys.is_empty()).then_some(keys)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_id.is_empty() && self.without_id.is_empty()
+        self.0.is_empty()
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    /// Returns the keys that may have signed a token with this key id: those with the id or, if there are none, those
+    /// without any. A token without an id may be any key's. At most [`KEYS_PER_TOKEN_MAX`].
+    fn candidates(&self, id: Option<&str>) -> impl Iterator<Item = &DecodingKey> {
+        let wanted = id.filter(|id| self.has(id));
+        let fits = move |key: &&TokenKey| id.is_none() || key.id.as_deref() == wanted;
+        self.0.iter().filter(fits).take(KEYS_PER_TOKEN_MAX).map(|key| &key.key)
     }
 
     /// Returns true if the request's token has a key id that is not known: the issuer may have added the key.
     pub(crate) fn lacks(&self, headers: &HeaderMap) -> bool {
         let header = bearer(headers).and_then(|token| decode_header(token).ok());
-        header.and_then(|header| header.kid).is_some_and(|id| !self.by_id.contains_key(&id))
+        header.and_then(|header| header.kid).is_some_and(|id| !self.has(&id))
     }
 
     /// Returns the caller of a request, after verifying the token's signature, times, issuer and audience.
@@ -201,18 +220,9 @@ impl TokenKeys {
         if settings.audience.is_some() {
             validation.required_spec_claims.insert("aud".into());
         }
-        let named = header.kid.as_ref().and_then(|id| self.by_id.get(id));
-        // The token's own choice of a key is followed only among keys for the configured algorithm.
-        let candidates: Vec<_> = match named {
-            Some(key) => vec![key],
-            None if header.kid.is_some() && self.without_id.is_empty() => {
-                return Err(TokenError::UnknownKey);
-            }
-            None if header.kid.is_some() => self.without_id.iter().collect(),
-            None => self.without_id.iter().chain(self.by_id.values()).collect(),
-        };
         let mut last = TokenError::UnknownKey;
-        for key in candidates {
+        // The token's own choice of a key is followed only among keys for the configured algorithm.
+        for key in self.candidates(header.kid.as_deref()) {
             match decode::<Value>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
                 Err(error) => last = invalid(error),
@@ -222,23 +232,36 @@ impl TokenKeys {
     }
 }
 
-/// Returns a key of a set if it verifies tokens of this algorithm; `None` for other kinds of keys and for
-/// encryption keys (RFC 7517 §4.2, §5).
+/// Returns a key of a set if it verifies tokens of this algorithm; `None` for other kinds of keys, for encryption keys
+/// (RFC 7517 §5), and for secrets that are too short.
 fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
-    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
+    if !is_for_signatures(&jwk.common) {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
+    let bytes = key.try_get_as_bytes().unwrap_or_default();
     let fits = match (kind, &jwk.algorithm) {
-        (JwtAlgorithm::HS256, AlgorithmParameters::OctetKey(_))
-        | (JwtAlgorithm::RS256, AlgorithmParameters::RSA(_)) => true,
+        (JwtAlgorithm::HS256, AlgorithmParameters::OctetKey(_)) => {
+            bytes.len() >= SECRET_LEN_BYTES_MIN
+        }
+        (JwtAlgorithm::RS256, AlgorithmParameters::RSA(_)) => true,
         (JwtAlgorithm::ES256, AlgorithmParameters::EllipticCurve(point)) => {
-            let bytes = key.try_get_as_bytes().unwrap_or_default();
             point.curve == EllipticCurve::P256 && bytes.len() == P256_POINT_LEN_BYTES
         }
         _ => false,
     };
     fits.then_some(key)
+}
+
+/// Returns true unless a set has this key for another purpose than signatures (RFC 7517 §4.2 to §4.4). A service that
+/// decrypts with a key can often be made to sign with it.
+fn is_for_signatures(common: &CommonParameters) -> bool {
+    use KeyAlgorithm::{RSA_OAEP, RSA_OAEP_256, RSA1_5};
+    let CommonParameters { public_key_use, key_operations, key_algorithm, .. } = common;
+    let signs = |it: &KeyOperations| matches!(it, KeyOperations::Sign | KeyOperations::Verify);
+    let encrypts = matches!(key_algorithm, Some(RSA1_5 | RSA_OAEP | RSA_OAEP_256));
+    let are_fit = key_operations.as_ref().is_none_or(|all| all.iter().any(signs));
+    *public_key_use != Some(PublicKeyUse::Encryption) && !encrypts && are_fit
 }
 
 /// Checks `exp` and `nbf`. `exp` is required, because a token without it never expires.

@@ -363,15 +363,21 @@ impl Webhook {
         }
     }
 
-    async fn fetch(&self, question: &Question<'_>) -> Result<WebhookAnswer, String> {
+    /// Returns the call that asks a question. It may take as long as the settings say: the client's own limit would end
+    /// it earlier.
+    fn call(&self, question: &Question<'_>) -> Result<reqwest::Request, String> {
         let question = serde_json::to_string(question).map_err(|error| error.to_string())?;
-        let error_text = |error: reqwest::Error| error.without_url().to_string();
-        let mut request = self.client.post(&self.settings.url);
-        request = request.header(http::header::CONTENT_TYPE, "application/json").body(question);
+        let limit = Duration::from_millis(self.settings.timeout_ms);
+        let mut call = self.client.post(&self.settings.url).timeout(limit);
+        call = call.header(http::header::CONTENT_TYPE, "application/json").body(question);
         if let Some(authorization) = &self.authorization {
-            request = request.header(http::header::AUTHORIZATION, authorization);
+            call = call.header(http::header::AUTHORIZATION, authorization);
         }
-        let response = request.send().await.map_err(error_text)?;
+        call.build().map_err(error_text)
+    }
+
+    async fn fetch(&self, question: &Question<'_>) -> Result<WebhookAnswer, String> {
+        let response = self.client.execute(self.call(question)?).await.map_err(error_text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("HTTP status {}", response.status().as_u16()));
         }
@@ -379,6 +385,11 @@ impl Webhook {
         let answer = serde_json::from_slice(&body).map(WebhookAnswer::cut);
         answer.map_err(|error| format!("its answer: {}", one_line(&error.to_string())))
     }
+}
+
+/// Returns the text of an error without the URL, which may have a secret.
+fn error_text(error: reqwest::Error) -> String {
+    error.without_url().to_string()
 }
 
 /// Returns the number and the total length of the envelopes of each kind.

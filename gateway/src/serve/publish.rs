@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::bill::{BillEntry, BillLine, RequestBill};
-use crate::chain::{ChainItem, ChainPath};
+use crate::chain::{ChainItem, ChainPath, own_payload};
 use crate::identity::{
     self, JudgeError, PlacedUpdate, TenantIdentity, UpdateError, UpdateItem, VouchError,
 };
@@ -197,9 +197,7 @@ impl PublishService {
                     });
                 }
                 Route::Chain(topic) => {
-                    // A copy, because a transaction may be open for hours and a slice would keep the whole request
-                    // in memory.
-                    let payload = Bytes::copy_from_slice(&bytes);
+                    let (payload, identity_update) = own_payload(&bytes, identity_update.is_some());
                     for_chain.push(ChainItem { index, topic, payload, identity_update, bill });
                 }
             }

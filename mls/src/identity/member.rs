@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::Address;
@@ -30,8 +31,9 @@ pub enum MemberIdentifier {
 pub struct Passkey {
     /// The point, in the form that the signer gave.
     pub key: Bytes,
-    /// The site that it was made for.
-    pub relying_party: Option<String>,
+    /// The site that it was made for. Copies share the text: each member that the passkey has added names it, and an
+    /// update may give it any length.
+    pub relying_party: Option<Arc<str>>,
 }
 
 impl PartialEq for Passkey {
@@ -65,13 +67,14 @@ impl MemberIdentifier {
         }
     }
 
-    /// Returns the length in bytes. Updates can hold accounts and relying parties of any length.
+    /// Returns the length in bytes. Updates can hold accounts and relying parties of any length. A relying party counts
+    /// as a whole, although copies share it.
     pub(super) fn len_bytes(&self) -> usize {
         match self {
             Self::Ethereum(text) => text.len(),
             Self::Installation(key) => key.len(),
             Self::Passkey(Passkey { key, relying_party }) => {
-                key.len() + relying_party.as_ref().map_or(0, String::len)
+                key.len() + relying_party.as_deref().map_or(0, str::len)
             }
         }
     }
@@ -87,6 +90,13 @@ impl MemberIdentifier {
         let Self::Ethereum(text) = self else { return true };
         let digits = text.strip_prefix("0x").unwrap_or_default();
         digits.len() == 40 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    }
+
+    /// Returns true if this is an account as signers are written: `0x` and 40 lower-case digits.
+    pub(super) fn is_of_address(&self) -> bool {
+        let Self::Ethereum(text) = self else { return false };
+        let digits = text.strip_prefix("0x").unwrap_or_default();
+        digits.len() == 40 && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
     }
 
     /// Returns the id of the inbox that this identifier creates with `nonce`: 64 lower-case hexadecimal
@@ -105,7 +115,7 @@ impl MemberIdentifier {
             PbKind::InstallationPublicKey(key) => Self::Installation(Bytes::copy_from_slice(key)),
             PbKind::Passkey(passkey) => Self::Passkey(Passkey {
                 key: Bytes::copy_from_slice(&passkey.key),
-                relying_party: passkey.relying_party.clone(),
+                relying_party: passkey.relying_party.as_deref().map(Arc::from),
             }),
         })
     }
@@ -118,7 +128,7 @@ impl MemberIdentifier {
             Self::Installation(key) => PbKind::InstallationPublicKey(key.clone()),
             Self::Passkey(passkey) => PbKind::Passkey(pb::Passkey {
                 key: passkey.key.clone(),
-                relying_party: passkey.relying_party.clone(),
+                relying_party: passkey.relying_party.as_deref().map(str::to_owned),
             }),
         };
         pb::MemberIdentifier { kind: Some(kind) }

@@ -137,7 +137,8 @@ impl<'a> UnverifiedSignature<'a> {
     }
 
     /// Returns the signer of a valid signature. Copies all bytes, because states outlive the envelopes that they come
-    /// from. A `known` account is not recovered again.
+    /// from. A `known` account is not recovered again. No signature is by one that is written in another way than
+    /// signers are: its text may have any length, and each member that it adds would have a copy.
     pub(super) fn signer(
         &self,
         known: Option<&MemberIdentifier>,
@@ -147,7 +148,8 @@ impl<'a> UnverifiedSignature<'a> {
         Ok(match self {
             Self::Account(signature) => {
                 let (identifier, replay_key) = match known {
-                    Some(known) => (known.clone(), low_s(signature)?),
+                    Some(known) if known.is_of_address() => (known.clone(), low_s(signature)?),
+                    Some(_) => return Err(IdentityViolation::Signature("not the account's")),
                     None => {
                         let (address, low) = recover(signed.personal(), signature)?;
                         (account(address), low)
@@ -170,7 +172,7 @@ impl<'a> UnverifiedSignature<'a> {
             Self::Passkey(passkey) => {
                 let identifier = MemberIdentifier::Passkey(Passkey {
                     key: Bytes::copy_from_slice(&passkey.public_key),
-                    relying_party: Some(client_data(passkey)?.origin),
+                    relying_party: Some(client_data(passkey)?.origin.into()),
                 });
                 // r ‖ s as sent, as clients do: the same signature with the other s has another replay key.
                 let signature = p256_signature(passkey)?.to_bytes();

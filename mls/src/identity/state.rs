@@ -12,6 +12,16 @@ use super::member::{Member, MemberIdentifier};
 /// pass moves each member that stays.
 const SWEEP_PART: usize = 2;
 
+/// The weight of a member besides its identifiers, in bytes. Calculated: its entries in two maps.
+const MEMBER_WEIGHT: usize = 448;
+/// The weight of an account that signs with a key, besides its identifiers, beyond that of another member: its entry in
+/// a set.
+const KEYED_WEIGHT: usize = 64;
+/// Length of such an account's identifier in bytes: those of a signer.
+const ACCOUNT_LEN_BYTES: usize = 42;
+/// The weight of a used signature besides its bytes.
+const SEEN_WEIGHT: usize = 96;
+
 /// The state of an inbox: its members, its recovery identifier and the signatures used so far.
 ///
 /// Checking and applying an update costs time that depends on its actions and on the members that it removes, not on
@@ -60,12 +70,21 @@ impl AssociationState {
         512 + self.recovery.len_bytes() + self.weight
     }
 
+    /// Returns a length in bytes that the wire form reaches or exceeds. Constant time: it shows before the conversion
+    /// that a state is too long for a message. There, each member has a copy of the relying party of the passkey that
+    /// has added it, while the members of a state share one.
+    #[must_use]
+    pub fn wire_len_min(&self) -> usize {
+        let of_members = self.members.len() * (MEMBER_WEIGHT + KEYED_WEIGHT + ACCOUNT_LEN_BYTES);
+        self.weight.saturating_sub(of_members + self.seen.len() * SEEN_WEIGHT)
+    }
+
     /// Converts to the wire form.
     #[must_use]
     pub fn to_pb(&self) -> pb::AssociationState {
         let (kind, relying_party) = match &self.recovery {
             MemberIdentifier::Passkey(passkey) => {
-                (pb::IdentifierKind::Passkey, passkey.relying_party.clone())
+                (pb::IdentifierKind::Passkey, passkey.relying_party.as_deref().map(str::to_owned))
             }
             _ => (pb::IdentifierKind::Ethereum, None),
         };
@@ -217,8 +236,10 @@ impl StateDelta {
     pub(super) fn weight(&self) -> usize {
         let changed = self.members.keys().map(|identifier| 512 + 3 * identifier.len_bytes());
         let swept = self.swept.iter().map(|identifier| 128 + identifier.len_bytes());
-        let used = self.used.iter().map(|key| 96 + key.len());
-        changed.chain(swept).chain(used).sum::<usize>() + 1024
+        let used = self.used.iter().map(seen_weight);
+        let founded = self.founded.as_ref().map_or(0, AssociationState::weight);
+        let recovery = self.recovery.as_ref().map_or(0, MemberIdentifier::len_bytes);
+        changed.chain(swept).chain(used).sum::<usize>() + founded + recovery + 1024
     }
 }
 
@@ -236,11 +257,11 @@ fn signs_with_key(member: &Member) -> bool {
 /// An account with a key has an entry in a set, too.
 fn member_weight(member: &Member) -> usize {
     let (len_bytes, parent) = (member.identifier.len_bytes(), member.added_by.as_ref());
-    let keyed = if signs_with_key(member) { 64 + len_bytes } else { 0 };
-    448 + 2 * len_bytes + keyed + parent.map_or(0, MemberIdentifier::len_bytes)
+    let keyed = if signs_with_key(member) { KEYED_WEIGHT + len_bytes } else { 0 };
+    MEMBER_WEIGHT + 2 * len_bytes + keyed + parent.map_or(0, MemberIdentifier::len_bytes)
 }
 
 /// Returns an estimate of the memory that a used signature takes, in bytes.
 fn seen_weight(key: &Bytes) -> usize {
-    96 + key.len()
+    SEEN_WEIGHT + key.len()
 }

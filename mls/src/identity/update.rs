@@ -1,5 +1,7 @@
 //! Reads an identity update: its actions and their signatures.
 
+use std::sync::Arc;
+
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::IdentifierKind;
 use pb::identity_action::Kind;
@@ -84,7 +86,7 @@ pub(super) fn action(
             account: account(
                 &create.initial_identifier,
                 create.initial_identifier_kind(),
-                create.relying_party.as_ref(),
+                create.relying_party.as_deref(),
             )?,
             nonce: create.nonce,
             by: claim(create.initial_identifier_signature.as_ref())?,
@@ -102,7 +104,7 @@ pub(super) fn action(
             to: account(
                 &change.new_recovery_identifier,
                 change.new_recovery_identifier_kind(),
-                change.relying_party.as_ref(),
+                change.relying_party.as_deref(),
             )?,
             by: claim(change.existing_recovery_identifier_signature.as_ref())?,
         },
@@ -126,7 +128,7 @@ fn member(
 fn account(
     text: &str,
     kind: IdentifierKind,
-    relying_party: Option<&String>,
+    relying_party: Option<&str>,
 ) -> Result<MemberIdentifier, IdentityViolation> {
     Ok(match kind {
         IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
@@ -136,7 +138,7 @@ fn account(
             key: hex::decode(text)
                 .map_err(|_| IdentityViolation::Malformed("passkey that is not hexadecimal"))?
                 .into(),
-            relying_party: relying_party.cloned(),
+            relying_party: relying_party.map(Arc::from),
         }),
     })
 }

@@ -3,7 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
-use super::keys::{EC_PRIVATE, EC_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SET};
+use super::keys::{EC_PRIVATE, EC_PUBLIC, NEXT_PRIVATE, NEXT_SET, RSA_PRIVATE, RSA_PUBLIC, SET};
 use super::*;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -137,6 +137,78 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
     let forged = headers(&signed(&claims(), EC_PUBLIC));
     let keys = TokenKeys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
     assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());
+}
+
+/// Returns a public key of a set with this id, or without one.
+fn key(set: &str, at: usize, id: Option<&str>) -> Value {
+    let mut key = serde_json::from_str::<Value>(set).unwrap()["keys"][at].clone();
+    key["kid"] = json!(id);
+    key
+}
+
+fn parsed(keys: &[Value], kind: JwtAlgorithm) -> Result<TokenKeys, KeysError> {
+    TokenKeys::parse(&json!({ "keys": keys }).to_string(), kind)
+}
+
+/// The check of a signature takes a tenth of a millisecond, and whoever publishes the keys may publish thousands.
+#[test]
+fn keys_of_one_id_are_tried_in_turn_and_no_token_has_very_many_tried() {
+    let config = config(JwtAlgorithm::ES256);
+    let accepts = |keys: &TokenKeys, private: &str, id: Option<&str>| {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        let private = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
+        let token = encode(&header, &claims(), &private).unwrap();
+        keys.caller(&config, &headers(&token), NOW_S).is_ok()
+    };
+    let [first, next] = [(SET, 0), (NEXT_SET, 2)].map(|(set, at)| key(set, at, Some("one")));
+    let twice = parsed(&[first, next], JwtAlgorithm::ES256).unwrap();
+    for private in [EC_PRIVATE, NEXT_PRIVATE] {
+        assert!(accepts(&twice, private, Some("one")));
+    }
+    let behind = |others: usize| {
+        let mut keys = vec![key(SET, 0, None); others];
+        keys.push(key(NEXT_SET, 2, Some("next")));
+        parsed(&keys, JwtAlgorithm::ES256).unwrap()
+    };
+    assert!(accepts(&behind(KEYS_PER_TOKEN_MAX - 1), NEXT_PRIVATE, None));
+    let many = behind(KEYS_PER_TOKEN_MAX);
+    assert!(!accepts(&many, NEXT_PRIVATE, None), "the others are not tried");
+    assert!(accepts(&many, NEXT_PRIVATE, Some("next")));
+}
+
+/// A service that decrypts with the key may be made to sign a token with it.
+#[test]
+fn a_key_for_encryption_is_ignored_however_its_set_says_so() {
+    for (name, value, is_taken) in [
+        ("use", json!("enc"), false),
+        ("alg", json!("RSA-OAEP"), false),
+        ("alg", json!("RSA-OAEP-256"), false),
+        ("alg", json!("RSA1_5"), false),
+        ("key_ops", json!(["encrypt", "wrapKey"]), false),
+        ("use", json!("sig"), true),
+        ("alg", json!("RS256"), true),
+        ("key_ops", json!(["verify"]), true),
+    ] {
+        let mut rsa = key(SET, 1, Some("rsa"));
+        rsa.as_object_mut().unwrap().remove("use");
+        rsa[name] = value;
+        let keys = parsed(std::slice::from_ref(&rsa), JwtAlgorithm::RS256);
+        assert_eq!(keys.is_ok(), is_taken, "{rsa}");
+    }
+}
+
+/// A client that has a token can try out secrets without asking the gateway.
+#[test]
+fn a_secret_of_less_than_32_bytes_is_refused() {
+    let of_text = |len| TokenKeys::parse(&"x".repeat(len), JwtAlgorithm::HS256).is_ok();
+    assert_eq!([0, 8, 31, 32].map(of_text), [false, false, false, true]);
+    // The bytes of the same secrets in base64url.
+    let of_set = |end: &str| {
+        let secret = format!("{}{end}", "eHh4".repeat(10));
+        parsed(&[json!({ "kty": "oct", "k": secret })], JwtAlgorithm::HS256).is_ok()
+    };
+    assert_eq!(["", "eA", "eHg"].map(of_set), [false, false, true]);
+    assert!(parsed(&[json!({ "kty": "oct", "k": "" })], JwtAlgorithm::HS256).is_err());
 }
 
 /// A device may have no end, and a pipe no writer: `named_file` bounds both.

@@ -228,6 +228,15 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
     assert_eq!(webhook.ask(&named("alice"), &routed).await, Ok(()), "no failure is kept");
 }
 
+/// The HTTP client has a limit of its own, which is shorter than the longest one that the settings may have.
+#[tokio::test]
+async fn an_answer_may_take_as_long_as_the_settings_say() {
+    let longest = WebhookSettings { timeout_ms: 60_000, ..settings("http://127.0.0.1:1") };
+    let webhook = Webhook::new(longest).unwrap();
+    let call = webhook.call(&Question::default()).unwrap();
+    assert_eq!(call.timeout(), Some(&Duration::from_secs(60)));
+}
+
 /// Takes all places for open calls of one sort but so many.
 async fn all_places_but(gate: &CallerGate, free: usize) -> Vec<CallerPass> {
     let mut taken = Vec::new();
@@ -267,7 +276,7 @@ async fn strangers_keep_no_known_caller_from_a_new_answer() {
 #[tokio::test]
 async fn addresses_that_were_refused_keep_no_new_caller_waiting() {
     let service = Service::start().await;
-    // Questions without an answer end at the limit of the HTTP client, which is later.
+    // Questions without an answer end later than this test.
     let webhook = Arc::new(service.webhook(|settings| settings.timeout_ms = 600_000));
     let guess = |number: usize| {
         let webhook = webhook.clone();
