@@ -255,14 +255,13 @@ pub(crate) async fn judge_at_place(
     let Ok(_turn) = identity.judged.enter(caller).await else { return Vec::new() };
     let (of_inbox, all) = (&topic, &updates);
     let judging = by_all(nodes.usable(), move |node: Arc<Node>| {
-        let updates = all.clone();
-        Box::pin(async move {
-            let log = log_of(&node, identity, caller, of_inbox).await;
-            let Some(mut log) = log else { return (node.id(), None) };
+        let (id, updates) = (node.id(), all.clone());
+        let judging = async move {
+            let mut log = log_of(&node, identity, caller, of_inbox).await?;
             log.entries.retain(|entry| entry.id.sequence < place.sequence);
-            let judged = judge_with(identity, caller, inbox, log, updates).await;
-            (node.id(), judged.ok().flatten())
-        })
+            judge_with(identity, caller, inbox, log, updates).await.ok().flatten()
+        };
+        (id, Box::pin(judging))
     });
     let confirming = judging.await.into_iter().map(async |(node, checked)| match checked {
         Some(Ok(placed)) => (node, Some(Ok(confirmed(nodes, node, placed).await))),

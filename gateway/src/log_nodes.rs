@@ -14,7 +14,7 @@ use crate::fair::GateFullError;
 /// Largest number of updates of one inbox in a request. A guess: clients send a few at most.
 pub(crate) const UPDATES_PER_INBOX_MAX: usize = 64;
 
-/// Time for the judgement of one inbox by the logs of all nodes. A guess: a long log takes up to ten seconds at one
+/// Time for a judgement of one inbox by the logs of all nodes. A guess: a long log takes up to ten seconds at one
 /// node, and other callers wait for the place meanwhile. Without a bound, the owner of an inbox with a long log would
 /// have all places for as long as all nodes take, with one request for each place.
 const ALL_LOGS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -95,16 +95,23 @@ pub(crate) async fn first_valid<'a, N: Clone>(
     Err(first_invalid.map_or(JudgeError::NoLog, JudgeError::Invalid))
 }
 
-/// Judges by the logs of all these nodes, [`LOGS_AT_ONCE`] at once. Returns the judgements as they come.
+/// Judges by the logs of all these nodes, [`LOGS_AT_ONCE`] at once. Returns the judgements as they come; `None` for each
+/// node without one after [`ALL_LOGS_TIMEOUT`].
 pub(crate) async fn by_all<'a, N>(
     nodes: Vec<N>,
-    judge_at: impl Fn(N) -> BoxFuture<'a, JudgedLog>,
+    judge_at: impl Fn(N) -> (OriginatorId, BoxFuture<'a, Option<CheckedUpdates>>),
 ) -> Vec<JudgedLog> {
-    stream::iter(nodes).map(judge_at).buffer_unordered(LOGS_AT_ONCE).collect().await
+    let until = Instant::now() + ALL_LOGS_TIMEOUT;
+    let judging = stream::iter(nodes).map(move |node| {
+        let (id, judging) = judge_at(node);
+        async move { (id, timeout_at(until, judging).await.ok().flatten()) }
+    });
+    judging.buffer_unordered(LOGS_AT_ONCE).collect().await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use parking_lot::Mutex;
@@ -152,7 +159,7 @@ mod tests {
         let numbers = (0..).take(5 * LOGS_AT_ONCE);
         let judged = by_all(numbers.collect(), |node: u32| {
             let held = held.clone();
-            Box::pin(async move {
+            let judging = async move {
                 {
                     let mut held = held.lock();
                     held.0 += 1;
@@ -160,11 +167,31 @@ mod tests {
                 }
                 sleep(Duration::from_secs(1)).await;
                 held.lock().0 -= 1;
-                (OriginatorId(node), None)
-            })
+                None::<CheckedUpdates>
+            };
+            (OriginatorId(node), Box::pin(judging))
         });
         assert_eq!(judged.await.len(), 5 * LOGS_AT_ONCE);
         assert_eq!(*held.lock(), (0, LOGS_AT_ONCE));
+    }
+
+    /// An update that is not shown has one of the places, too, for as long as it is judged.
+    #[tokio::test(start_paused = true)]
+    async fn all_logs_of_an_update_that_is_not_shown_are_judged_for_a_bounded_time() {
+        let began = Instant::now();
+        let judged = by_all((0..100).collect(), |node: u32| {
+            let judging = async move {
+                sleep(Duration::from_secs(9)).await;
+                Some(CheckedUpdates::Ok(Vec::new()))
+            };
+            (OriginatorId(node), Box::pin(judging))
+        });
+        let judged = judged.await;
+        assert!(began.elapsed() < 2 * ALL_LOGS_TIMEOUT, "{:?}", began.elapsed());
+        let of_all: BTreeSet<_> = judged.iter().map(|(node, _)| *node).collect();
+        assert_eq!(of_all.len(), 100, "each node is named: one that has not answered may show it");
+        let answered = judged.iter().filter(|(_, checked)| checked.is_some()).count();
+        assert_eq!(answered, 2 * LOGS_AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]
