@@ -1,6 +1,6 @@
 //! The statements about void places that this node knows (`docs/protocol/replication.md`, *Void places*).
 
-use hawser_proto::void::{LackedPlaces, SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
+use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 /// Statements of all nodes that are kept, and that a peer may show in one session. Specified in
@@ -66,12 +66,27 @@ impl KnownVoids {
         self.of(node).filter(|it| it.through > held).map(|it| it.time_ns).max()
     }
 
-    /// Returns true if a node has declared all places from one to another void, in one statement or in several.
+    /// Returns the ranges of places from one to another that a node has not declared void, in one statement or in several.
     #[must_use]
-    pub fn cover_all(&self, node: OriginatorId, from: SequenceId, through: SequenceId) -> bool {
-        // One that goes on behind the last of them covers them, too.
-        let cut = |it: &VoidStatement| VoidStatement { through: it.through.min(through), ..*it };
-        LackedPlaces::new(from.previous(), through, self.of(node).map(cut)).count == 0
+    pub fn undeclared(
+        &self,
+        node: OriginatorId,
+        from: SequenceId,
+        through: SequenceId,
+    ) -> Vec<(SequenceId, SequenceId)> {
+        let mut declared: Vec<_> = self.of(node).map(|it| (it.from, it.through)).collect();
+        declared.sort_unstable();
+        let (mut next, mut ranges) = (from, Vec::new());
+        for (first, last) in declared.into_iter().filter(|(first, _)| *first <= through) {
+            if next < first {
+                ranges.push((next, first.previous()));
+            }
+            next = next.max(last.next());
+        }
+        if next <= through {
+            ranges.push((next, through));
+        }
+        ranges
     }
 
     /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
@@ -119,14 +134,19 @@ mod tests {
         for (from, through) in [(3, 10), (8, 20), (22, 30)] {
             assert!(known.add(signed(100, from, through)));
         }
-        let covers = |node, from, through| {
-            known.cover_all(OriginatorId(node), SequenceId(from), SequenceId(through))
+        let undeclared = |node, from, through| -> Vec<(u64, u64)> {
+            let of = known.undeclared(OriginatorId(node), SequenceId(from), SequenceId(through));
+            of.into_iter().map(|(from, through)| (from.0, through.0)).collect()
         };
-        assert!(covers(100, 3, 20) && covers(100, 5, 9) && covers(100, 22, 22));
-        assert!(!covers(100, 2, 20), "one before");
-        assert!(!covers(100, 3, 21), "one behind");
-        assert!(!covers(100, 3, 30), "one between");
-        assert!(!covers(100, 31, 40) && !covers(200, 3, 20));
+        for (from, through) in [(3, 20), (5, 9), (22, 22)] {
+            assert_eq!(undeclared(100, from, through), []);
+        }
+        assert_eq!(undeclared(100, 2, 20), [(2, 2)], "one before");
+        assert_eq!(undeclared(100, 3, 21), [(21, 21)], "one behind");
+        assert_eq!(undeclared(100, 3, 30), [(21, 21)], "one between");
+        assert_eq!(undeclared(100, 1, 40), [(1, 2), (21, 21), (31, 40)]);
+        assert_eq!(undeclared(100, 31, 40), [(31, 40)]);
+        assert_eq!(undeclared(200, 3, 20), [(3, 20)]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, ver
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, ReadableCheckpoint, Snapshot};
 use tokio::time::MissedTickBehavior;
 
-use super::evidence::record;
+use super::record::record;
 use super::state::ReplicationState;
 use super::unsaved::UnsavedCheckpoints;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};

@@ -10,7 +10,8 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{CommitError, Evidence, LogEntry, Mark, Misbehavior, Snapshot};
 
-use super::evidence::{in_parts, name_unreadable, record};
+use super::evidence::name_unreadable;
+use super::record::{in_parts, record};
 use super::state::ReplicationState;
 use crate::misbehavior::difference;
 

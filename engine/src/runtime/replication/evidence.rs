@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, StatementDifference};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::{DependencyState, StrandLoad, dependency_state};
 use hawser_storage::{
@@ -18,10 +18,10 @@ use hawser_storage::{
 
 use super::dependencies::{DependencyWatch, is_never_decided};
 use super::doubted::name_doubted;
+use super::record::{in_parts, record, record_broken};
 use super::state::ReplicationState;
 use super::suspected::{KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
-use super::voids::record_broken;
 use crate::fee_watch::{FeeLook, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees};
 use crate::overcharge::overcharge;
@@ -34,9 +34,6 @@ const JUDGED_AT_ONCE: usize = 256;
 
 /// Pause between two looks at suspected dependencies. A guess: chains have a block in each second at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
-const PART_BYTES: usize = 4 * 1024 * 1024;
 
 /// A fault that an envelope shows as soon as it is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,9 +213,9 @@ fn record_faults(
             return Ok(None);
         }
         // A node that declares places void says itself that it left them out: there is nothing to claim.
-        let declared = |from, through| state.voids.cover_all(at.originator, from, through);
+        let (node, through) = (at.originator, at.sequence.previous());
         if let StrandFault::Gap { before } = fault
-            && declared(before.sequence.next(), at.sequence.previous())
+            && state.voids.explain_all(&snapshot, node, before.sequence.next(), through)
         {
             return Ok(None);
         }
@@ -263,61 +260,6 @@ fn envelope_in(changes: &[Change], at: EnvelopeId) -> Option<Bytes> {
         Change::Append(entry) if entry.id == at => Some(entry.bytes.clone()),
         Change::Append(_) | Change::Skip { .. } => None,
     }
-}
-
-/// Hands evidence over in parts as it is found. An originator may have signed a thousand of the longest envelopes that
-/// each break a rule, which must not be in memory together.
-pub(super) fn in_parts(
-    found: impl Iterator<Item = Result<Option<Evidence>, CommitError>>,
-    mut record: impl FnMut(&[Evidence]) -> Result<(), CommitError>,
-) -> Result<(), CommitError> {
-    let (mut part, mut bytes) = (Vec::new(), 0);
-    for evidence in found {
-        let Some(evidence) = evidence? else { continue };
-        bytes += evidence.envelopes.iter().map(Bytes::len).sum::<usize>();
-        part.push(evidence);
-        if bytes >= PART_BYTES {
-            record(&part)?;
-            part.clear();
-            bytes = 0;
-        }
-    }
-    record(&part)
-}
-
-/// Records evidence, and logs facts that are new. The number of two statements is bounded, and so are the lines about
-/// all others.
-pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
-    if evidence.is_empty() {
-        return Ok(());
-    }
-    let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
-    let fresh = state.store.record_evidence(now_ns, evidence)?;
-    if !fresh.is_empty() {
-        state.reports.note_evidence();
-    }
-    for Evidence { misbehavior, at, from, .. } in fresh {
-        let (fault, from) = (misbehavior.label(), from.map_or(0, |from| from.0));
-        state.engine_counters.second_statements.count(misbehavior);
-        match misbehavior {
-            Misbehavior::TwoStatements(StatementDifference::Content) => tracing::error!(
-                code = "two_statements",
-                envelope = %at,
-                from,
-                "an originator signed two statements for one place: both are kept as evidence"
-            ),
-            // The exchange of checkpoints logs these, with more facts.
-            Misbehavior::TwoCheckpoints | Misbehavior::TwoObservations | Misbehavior::OtherTree => {
-            }
-            _ => {
-                let now = tokio::time::Instant::now().into_std();
-                if let Some(left_out) = state.fault_lines.count(now, at.originator, fault) {
-                    tracing::warn!(envelope = %at, fault, from, left_out, "evidence against an originator");
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Judges doubted fees: those of `earlier` runs, and all whenever the price list is confirmed.

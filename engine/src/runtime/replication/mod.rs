@@ -5,7 +5,8 @@
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
-//! - `evidence`: records evidence against originators; `conflicts`: evidence of two statements for one place;
+//! - `evidence`: finds evidence against originators; `record`: records it; `conflicts`: evidence of two statements for
+//!   one place;
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
 //! - `refused`: names what is refused while the peer that sent it keeps its connection;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
@@ -39,6 +40,7 @@ mod missing;
 mod own_guard;
 mod peers;
 mod reader;
+mod record;
 mod refused;
 mod shown;
 mod state;

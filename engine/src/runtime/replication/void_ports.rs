@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Evidence, Misbehavior, Store};
+use hawser_storage::{Change, CommitError, Evidence, Misbehavior, Snapshot, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,6 +16,9 @@ use crate::replication::KnownVoids;
 /// about others. Four times as many as a peer shows with one clock. Further ones are dropped, and shown again in the
 /// next session.
 const WAITING_MAX: usize = 64;
+/// Places of a claim that is withdrawn once they are found, at most. A guess: the marks of all claims about a node are
+/// then read in some seconds.
+const HELD_PLACES_MAX: u64 = 256;
 
 /// A statement with the peer that has shown it.
 pub(super) type ShownVoid = (OriginatorId, SignedVoid);
@@ -119,14 +122,25 @@ impl VoidPorts {
         self.book.lock().known.newest_ns(node, held)
     }
 
-    /// Returns true if a node has declared all places from one to another void.
-    pub(super) fn cover_all(
+    /// Returns true if a node has declared each of these places void, or this node has held the envelope there. A strand
+    /// has passed the held ones, which are few. A node may have left places out until it can say that they have expired:
+    /// those were not held.
+    pub(super) fn explain_all(
         &self,
+        snapshot: &Snapshot<'_>,
         node: OriginatorId,
         from: SequenceId,
         through: SequenceId,
     ) -> bool {
-        self.book.lock().known.cover_all(node, from, through)
+        let undeclared = self.book.lock().known.undeclared(node, from, through);
+        let len =
+            |(from, through): &(SequenceId, SequenceId)| (through.0 - from.0).saturating_add(1);
+        let places = undeclared.iter().map(len).fold(0, u64::saturating_add);
+        let are_held = |(from, through): (SequenceId, SequenceId)| {
+            snapshot.head(node).is_ok_and(|head| through <= head)
+                && matches!(snapshot.has_unheld(EnvelopeId::new(node, from), through), Ok(false))
+        };
+        places <= HELD_PLACES_MAX && undeclared.into_iter().all(are_held)
     }
 
     /// Returns true if a node has declared these places void from this folder.

@@ -13,10 +13,10 @@ use std::time::Duration;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_storage::{CommitError, Evidence, LogItem, ReadError, Snapshot};
+use hawser_storage::{CommitError, LogItem, ReadError};
 use tokio::time::sleep;
 
-use super::evidence::record;
+use super::record::record_broken;
 use super::state::ReplicationState;
 use super::void_ports::ShownVoid;
 use crate::misbehavior::is_ahead;
@@ -29,9 +29,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two looks at claims about nodes of whose strands missing places were found. A guess: a look reads all
 /// claims about a node, 256 MiB at most, and the node decides how often places are found.
 const WITHDRAW_EVERY: Duration = Duration::from_secs(60);
-/// Places of a claim that is withdrawn once they are found, at most. A guess: the marks of all claims about a node are
-/// then read in some seconds.
-const FILLED_PLACES_MAX: usize = 256;
 /// Ranges and envelopes that are read to find the first held envelope of declared places. A guess: one suffices,
 /// except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
@@ -140,11 +137,13 @@ fn take_shown(state: &ReplicationState, shown: Vec<ShownVoid>) -> Result<(), Com
     Ok(())
 }
 
-/// Withdraws the claims that places of these nodes' strands are missing, if the nodes have declared all of them void.
+/// Withdraws the claims that places of these nodes' strands are missing, if each of the places was declared void or
+/// found.
 fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
+    let snapshot = state.store.snapshot();
     for node in nodes {
-        let is_void = |from, through| state.voids.cover_all(node, from, through);
-        match state.reports.withdraw_gaps(node, is_void) {
+        let is_over = |from, through| state.voids.explain_all(&snapshot, node, from, through);
+        match state.reports.withdraw_gaps(node, is_over) {
             Ok(0) => {}
             Ok(claims) => {
                 tracing::info!(node_id = %node, claims, "a node has declared places void: the claims that they are missing are \
@@ -178,11 +177,11 @@ pub(super) async fn withdraw_filled(state: Arc<ReplicationState>, mut stopped: S
     }
 }
 
-/// Withdraws the claims that places of these nodes' strands are missing, if all of the places were found.
+/// Does what [`withdraw_claims`] does after places were found.
 fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
     let snapshot = state.store.snapshot();
     for node in nodes {
-        let is_over = |from, through| is_filled(&snapshot, node, from, through);
+        let is_over = |from, through| state.voids.explain_all(&snapshot, node, from, through);
         match state.reports.withdraw_gaps(node, is_over) {
             Ok(0) => {}
             Ok(claims) => {
@@ -195,22 +194,6 @@ fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<Originato
             }
         }
     }
-}
-
-/// Returns true if a strand has passed these places, which are few, and this node has held all of them that are not
-/// void. A node may have left places out until it can say that they have expired: those were not found.
-fn is_filled(
-    snapshot: &Snapshot<'_>,
-    node: OriginatorId,
-    from: SequenceId,
-    through: SequenceId,
-) -> bool {
-    let places = usize::try_from(through.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
-    let is_passed = snapshot.head(node).is_ok_and(|head| through <= head);
-    if places >= FILLED_PLACES_MAX || !is_passed {
-        return false;
-    }
-    matches!(snapshot.has_unheld(EnvelopeId::new(node, from), through), Ok(false))
 }
 
 /// Returns true if the statement is new, not dated ahead, and one that its node has signed.
@@ -255,17 +238,4 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Com
         }
     }
     Ok(())
-}
-
-/// Records evidence that nodes broke their statements. If that fails, it is found again when envelopes of these places
-/// come again: those that are about to be written do.
-pub(super) fn record_broken(
-    state: &ReplicationState,
-    found: &[Evidence],
-) -> Result<(), CommitError> {
-    let recorded = record(state, found);
-    if recorded.is_err() {
-        state.voids.note_unrecorded(found);
-    }
-    recorded
 }

@@ -11,8 +11,8 @@ use hawser_storage::{
 
 use super::conflicts;
 use super::evidence::{self, StrandWatch};
+use super::record::record_broken;
 use super::state::ReplicationState;
-use super::voids::record_broken;
 use crate::facts;
 use crate::replication::{ShownStage, StrandWrite};
 
