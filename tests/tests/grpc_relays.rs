@@ -1,5 +1,7 @@
 //! Peers over gRPC that pass on strands of other nodes, which they do not check.
 
+use std::time::Duration;
+
 use hawser_proto::SecretKey;
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::network::Network;
@@ -83,4 +85,22 @@ async fn a_peer_whose_messages_are_too_long_keeps_its_session_and_is_asked_for_p
         assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
         assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
     }
+}
+
+/// Over a slow link a page takes longer than the three seconds for which a want waits for pages before its stream. This
+/// stream would be too long again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_in_place_of_a_stream_may_take_longer_than_pages_before_one() {
+    let page_takes = Duration::from_millis(3_500);
+    let habits = Habits { stream_rows_max: 100, page_takes, ..Habits::default() };
+    let mut peer = ScriptedPeer::start(300, habits);
+    peer.originate(150, 60);
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    network.start_all().await;
+    let node = &network.nodes[0];
+    assert_follows(node, &peer).await;
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
 }

@@ -28,6 +28,9 @@ use crate::counters::{NetCounters, PeerError, SubscribeRpc};
 /// which the follower waits for an answer, so that a peer whose pages hang is asked for its stream within the same
 /// want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
+/// The same for pages in place of a stream, which would be as long. Calculated: three calls of ten seconds each, for
+/// shorter and shorter pages.
+const PAGE_INSTEAD_MAX: Duration = Duration::from_secs(30);
 /// The age from which a stream that ends with an error says nothing against its peer. A guess: a proxy in front of a
 /// peer ends streams on which nothing has come for some time, and a peer that fails does so at once. Specified in
 /// `docs/protocol/replication.md`, section *Over gRPC*.
@@ -71,7 +74,7 @@ impl WantCall {
     /// Follows the strand over streams that do not end, from the position of `feed` on. Where a message of one is too
     /// long, pages take its place: a peer of other software puts as many envelopes into one as its database gives.
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
-        if self.was_silent && !self.first_pages(&mut feed).await? {
+        if self.was_silent && !self.first_pages(&mut feed, FIRST_PAGE_MAX).await? {
             return Ok(());
         }
         loop {
@@ -81,7 +84,7 @@ impl WantCall {
             }
             let before = feed.position();
             tracing::debug!(originator_id = %self.want.originator, after = %before, "a message is too long: pages follow");
-            if !self.first_pages(&mut feed).await? {
+            if !self.first_pages(&mut feed, PAGE_INSTEAD_MAX).await? {
                 return Ok(());
             }
             if feed.position() == before {
@@ -170,12 +173,19 @@ impl WantCall {
 
     /// Asks for pages, which also have envelopes that a Hawser peer has marked invalid, up to one that is not full.
     /// Returns false when the follower takes no more. A peer that refuses, or whose page takes long, is asked for its
-    /// stream all the same. So is one whose first envelope is too long for any page.
-    async fn first_pages(&self, feed: &mut WantFeed) -> Result<bool, SessionError> {
+    /// stream all the same: longer than `page_max`, with shorter ones after it. So is one whose first envelope is too
+    /// long for any page.
+    async fn first_pages(
+        &self,
+        feed: &mut WantFeed,
+        page_max: Duration,
+    ) -> Result<bool, SessionError> {
+        let want = (self.want.originator, self.request);
         loop {
             let (after, mut limit) = (feed.position(), PAGE_ENVELOPES);
             let asked = self.client.page_that_fits(self.want.originator, after, &mut limit);
-            let (page, _memory) = match timeout(FIRST_PAGE_MAX, asked).await {
+            let asked = self.arrived.told_to(&self.sink, want, timeout(page_max, asked));
+            let (page, _memory) = match asked.await {
                 Ok(Ok(Some(page))) => page,
                 Ok(Err(PeerError::Oversized)) if self.asked == AskedPeer::Relay => return Ok(true),
                 Ok(Err(error)) => return Err(error.into()),
