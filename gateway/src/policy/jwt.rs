@@ -256,10 +256,12 @@ fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
 /// Returns true unless a set has this key for another purpose than signatures (RFC 7517 §4.2 to §4.4). A service that
 /// decrypts with a key can often be made to sign with it.
 fn is_for_signatures(common: &CommonParameters) -> bool {
-    use KeyAlgorithm::{RSA_OAEP, RSA_OAEP_256, RSA1_5};
+    use KeyAlgorithm::{RSA_OAEP, RSA_OAEP_256, RSA1_5, UNKNOWN_ALGORITHM};
     let CommonParameters { public_key_use, key_operations, key_algorithm, .. } = common;
     let signs = |it: &KeyOperations| matches!(it, KeyOperations::Sign | KeyOperations::Verify);
-    let encrypts = matches!(key_algorithm, Some(RSA1_5 | RSA_OAEP | RSA_OAEP_256));
+    // The library knows the names of all algorithms for signatures that are taken here, and not of all others.
+    let encrypts =
+        matches!(key_algorithm, Some(RSA1_5 | RSA_OAEP | RSA_OAEP_256 | UNKNOWN_ALGORITHM));
     let are_fit = key_operations.as_ref().is_none_or(|all| all.iter().any(signs));
     *public_key_use != Some(PublicKeyUse::Encryption) && !encrypts && are_fit
 }

@@ -184,6 +184,7 @@ fn a_key_for_encryption_is_ignored_however_its_set_says_so() {
         ("alg", json!("RSA-OAEP"), false),
         ("alg", json!("RSA-OAEP-256"), false),
         ("alg", json!("RSA1_5"), false),
+        ("alg", json!("RSA-OAEP-512"), false),
         ("key_ops", json!(["encrypt", "wrapKey"]), false),
         ("use", json!("sig"), true),
         ("alg", json!("RS256"), true),
@@ -195,6 +196,10 @@ fn a_key_for_encryption_is_ignored_however_its_set_says_so() {
         let keys = parsed(std::slice::from_ref(&rsa), JwtAlgorithm::RS256);
         assert_eq!(keys.is_ok(), is_taken, "{rsa}");
     }
+    let mut point = key(SET, 0, Some("ec"));
+    point.as_object_mut().unwrap().remove("use");
+    point["alg"] = json!("ECDH-ES");
+    assert!(parsed(&[point], JwtAlgorithm::ES256).is_err());
 }
 
 /// A client that has a token can try out secrets without asking the gateway.
