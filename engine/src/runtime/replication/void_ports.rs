@@ -49,6 +49,8 @@ struct VoidRecords {
     known: KnownVoids,
     /// Statements of which a contradiction was logged: with `true` one that breaks the node's word.
     logged: HashSet<(VoidStatement, bool)>,
+    /// Broken statements whose evidence could not be recorded: they are found again, and not logged again.
+    unrecorded: HashSet<VoidStatement>,
 }
 
 /// The statements that are known, and those that peers have shown.
@@ -78,7 +80,11 @@ impl VoidPorts {
         let known = KnownVoids::of_recorded(recorded);
         Self {
             own: store.identity().node,
-            book: Mutex::new(VoidRecords { known, logged: HashSet::new() }),
+            book: Mutex::new(VoidRecords {
+                known,
+                logged: HashSet::new(),
+                unrecorded: HashSet::new(),
+            }),
             writing: Mutex::default(),
             shown: Mutex::default(),
             own_shown: Mutex::default(),
@@ -122,9 +128,9 @@ impl VoidPorts {
         self.book.lock().known.newest_ns(node, held)
     }
 
-    /// Returns true if a node has declared each of these places void, or this node has held the envelope there. A strand
-    /// has passed the held ones, which are few. A node may have left places out until it can say that they have expired:
-    /// those were not held.
+    /// Returns true if a node has declared each of these places void, or this node has held the envelope there. The
+    /// strand has passed the held ones, which are few. A node may have left places out until it can say that they have
+    /// expired: those were not held.
     pub(super) fn explain_all(
         &self,
         snapshot: &Snapshot<'_>,
@@ -242,17 +248,20 @@ impl VoidPorts {
         let mut book = self.book.lock();
         for statement in found.iter().filter_map(|it| it.envelopes.first()) {
             if let Ok(signed) = SignedVoid::decode(statement) {
-                book.logged.remove(&(signed.statement, true));
+                book.unrecorded.insert(signed.statement);
             }
         }
     }
 
-    /// Logs a contradiction, once for each statement. Returns true if it was not logged before.
+    /// Logs a contradiction, once for each statement. Returns true if it was not logged before, or its evidence could
+    /// not be recorded then.
     fn log_contradiction(&self, of: &VoidStatement, id: EnvelopeId, originator_ns: i64) -> bool {
         let is_broken = of.is_broken_by(originator_ns);
-        if !self.book.lock().logged.insert((*of, is_broken)) {
-            return false;
+        let mut book = self.book.lock();
+        if !book.logged.insert((*of, is_broken)) {
+            return is_broken && book.unrecorded.remove(of);
         }
+        drop(book);
         let VoidStatement { from, through, time_ns, .. } = *of;
         if is_broken {
             tracing::error!(code = "void_place_signed", envelope = %id, %from, %through, time_ns, "a node has signed an \
@@ -330,7 +339,9 @@ mod tests {
         assert_eq!(evidence.envelopes, [Bytes::copy_from_slice(&of.encode()), bytes.clone()]);
         assert_eq!(ports.look_at_envelope(id, &bytes), None, "it is broken once");
         ports.note_unrecorded(std::slice::from_ref(&evidence));
+        assert!(ports.book.lock().logged.contains(&(of.statement, true)), "one line is enough");
         assert_eq!(ports.look_at_envelope(id, &bytes), Some(evidence));
+        assert_eq!(ports.look_at_envelope(id, &bytes), None, "it is found once more");
     }
 
     #[test]
