@@ -95,8 +95,8 @@ pub(crate) async fn first_valid<'a, N: Clone>(
     Err(first_invalid.map_or(JudgeError::NoLog, JudgeError::Invalid))
 }
 
-/// Judges by the logs of all these nodes, [`LOGS_AT_ONCE`] at once. Returns the judgements as they come; `None` for each
-/// node without one after [`ALL_LOGS_TIMEOUT`].
+/// Judges by the logs of all these nodes, [`LOGS_AT_ONCE`] at once. Returns the judgements as they come; `None` for
+/// each node without one after [`ALL_LOGS_TIMEOUT`].
 pub(crate) async fn by_all<'a, N>(
     nodes: Vec<N>,
     judge_at: impl Fn(N) -> (OriginatorId, BoxFuture<'a, Option<CheckedUpdates>>),

@@ -66,7 +66,8 @@ impl KnownVoids {
         self.of(node).filter(|it| it.through > held).map(|it| it.time_ns).max()
     }
 
-    /// Returns the ranges of places from one to another that a node has not declared void, in one statement or in several.
+    /// Returns the ranges of places from one to another that a node has not declared void, in one statement or in
+    /// several.
     #[must_use]
     pub fn undeclared(
         &self,

@@ -173,8 +173,8 @@ async fn a_claim_about_places_that_an_earlier_run_has_found_ends() {
     follower.stop().await;
 }
 
-/// A restored node has declared place 2 void, and a relay had left out what it signed right behind it: gaps side by side
-/// are one claim. On a clock that only moves while all tasks wait.
+/// A restored node has declared place 2 void, and a relay had left out what it signed right behind it: gaps side by
+/// side are one claim. On a clock that only moves while all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn a_claim_ends_when_a_part_of_its_places_is_declared_and_the_others_are_found() {
     let store = common::store();
