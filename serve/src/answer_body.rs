@@ -3,7 +3,10 @@
 //! The memory of one client behind a proxy may be needed for others. Then its call ends, and the proxy's connection
 //! goes on. But the HTTP library resets a stream only when the body of its answer fails, and what it has of a body that
 //! has ended waits in the connection until the client reads. So the body of such an answer gives nothing more, and no
-//! end, while much of it is not written: it can fail at any time until then.
+//! end, while much of it is not written: it can fail at any time until then, unless the stream has no window at all.
+//! The library then keeps the next piece, and does not ask the body.
+//!
+//! Over HTTP/1 a proxy's connection has one call, and ends with it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,7 +36,7 @@ pub(crate) struct OpenCall {
 }
 
 impl OpenCall {
-    /// Creates an open call. `ends_alone`: it is one on a proxy's connection.
+    /// Creates an open call. `ends_alone`: it is one on a proxy's connection over HTTP/2.
     pub(crate) fn new(share: Arc<ConnectionShare>, busy: Busy, ends_alone: bool) -> Self {
         Self { share, _busy: busy, unwritten: ends_alone.then(Arc::default) }
     }

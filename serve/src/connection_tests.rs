@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
@@ -21,6 +22,7 @@ use crate::call_share::CallCharge;
 use crate::frame_meter::{HEADERS, SETTINGS};
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
+use crate::public_pages::{PageFuture, PublicPages};
 
 const UNARY: &str = "/test.Idle/Unary";
 
@@ -224,4 +226,57 @@ async fn a_connection_that_ignores_goaway_gives_memory_and_slot_to_others() {
         assert!(ended.is_ok(), "needs_slot: {needs_slot}");
         accepting.await.unwrap();
     }
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// A page of 40 MiB.
+#[derive(Debug)]
+struct LargePage;
+
+impl PublicPages for LargePage {
+    fn prefix(&self) -> &'static str {
+        "/large"
+    }
+
+    fn show(&self, _: Parts, _: CallCharge) -> PageFuture {
+        let page = http_body_util::Full::new(Bytes::from(vec![7; 40 * MIB]));
+        Box::pin(async move { Response::new(Answer::new(page)) })
+    }
+
+    fn answered(&self, _: http::StatusCode) {}
+}
+
+/// A client has its proxy ask for a page over HTTP/1.1, and reads nothing, so that the proxy reads no more either. The
+/// library asks for nothing more of a body while the socket takes nothing, and has all of a body of known length.
+#[tokio::test]
+async fn an_unread_answer_of_http1_behind_a_proxy_ends_when_its_memory_is_needed() {
+    let mut settings = settings();
+    settings.memory = MemoryBudget::new(64 * MIB);
+    settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    let (memory, body_timeout) = (settings.memory.clone(), settings.body_timeout);
+    let pages: Vec<Arc<dyn PublicPages>> = vec![Arc::new(LargePage)];
+    let dispatcher = Dispatcher::new(Routes::default(), CallMetrics::new(&[]), pages, body_timeout);
+    let connections = Connections::new(dispatcher, settings, CancellationToken::new());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(connections.clone().accept(listener));
+
+    let mut proxy = TcpStream::connect(address).await.unwrap();
+    let asked = b"GET /large HTTP/1.1\r\nHost: node\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
+    proxy.write_all(asked).await.unwrap();
+    proxy.read_exact(&mut [0]).await.unwrap();
+    assert!(memory.used_bytes() > 40 * MIB, "it is charged until all of it is written");
+    let other = Ipv4Addr::new(198, 51, 100, 1).into();
+    let other = memory.connection(other, memory.account(None)).unwrap();
+    other.take_anyway(20 * MIB);
+    let freed = async {
+        while memory.used_bytes() > 40 * MIB {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(60), freed).await.is_ok(), "{}", memory.used_bytes());
+    connections.stop.cancel();
+    accepting.await.unwrap();
+    drop(proxy);
 }
