@@ -93,7 +93,7 @@ const FULL: &str = "all connections that this process may have are open: new one
                     if these are callers in good standing";
 /// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A
 /// guess: a round trip.
-const CLOSED_GRACE: Duration = Duration::from_millis(250);
+pub(crate) const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
@@ -143,10 +143,10 @@ impl Connections {
 
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
     fn http(&self, share: &ConnectionShare, heads: HeadClock) -> auto::Builder<TurnExecutor> {
-        let mut http = auto::Builder::new(TurnExecutor(share.paid_time().clone()));
+        let (account, is_proxy) = (share.paid_time().clone(), share.is_proxy());
+        let mut http = auto::Builder::new(TurnExecutor { account, of_proxy: is_proxy });
         // Errors of one client behind a proxy, and calls that this client gives up, must not end the calls of other
         // clients. The meter of frames bounds both.
-        let is_proxy = share.is_proxy();
         let error_resets_max = (!is_proxy).then_some(ERROR_RESETS_MAX);
         let pending_resets_max = if is_proxy { usize::MAX } else { PENDING_RESETS_MAX };
         http.http1()
