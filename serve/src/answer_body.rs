@@ -32,10 +32,9 @@ use crate::overloaded::OverloadedError;
 /// proxy gives each call a window of 64 KiB and more, so that fewer bytes do not wait for their client.
 const UNWRITTEN_BYTES_MAX: usize = 16 * 1024;
 
-thread_local! {
-    /// The share of a call on a proxy's connection that was answered in the current turn of a task on this thread,
-    /// until [`until_closed`] has it.
-    static ANSWERED: Cell<Option<Arc<ConnectionShare>>> = const { Cell::new(None) };
+tokio::task_local! {
+    /// The share of the call that the task of a proxy's connection has answered, until [`until_closed`] has it.
+    static ANSWERED: Cell<Option<Arc<ConnectionShare>>>;
 }
 
 /// Runs the task of a call on a proxy's connection until it ends. Once the call is answered and has to end, the task
@@ -46,21 +45,19 @@ where
 {
     let mut task = Box::pin(task);
     let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
-    std::future::poll_fn(move |cx| {
-        ANSWERED.set(None); // that of a task which has panicked
-        let polled = task.as_mut().poll(cx);
-        let answered = ANSWERED.take();
-        if polled.is_ready() {
+    let run = std::future::poll_fn(move |cx| {
+        if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(share) = answered {
+        if let Some(share) = ANSWERED.with(Cell::take) {
             closed = Some(Box::pin(async move {
                 share.closed().await;
                 sleep(CLOSED_GRACE).await;
             }));
         }
         closed.as_mut().map_or(Poll::Pending, |closed| closed.as_mut().poll(cx))
-    })
+    });
+    ANSWERED.scope(Cell::new(None), run)
 }
 
 /// An open call, and the share that its answer is charged to.
@@ -80,7 +77,8 @@ impl OpenCall {
     /// Ties the call to the body of its response.
     pub(crate) fn until<B>(self, body: B) -> AnswerBody<B> {
         if self.unwritten.is_some() {
-            ANSWERED.set(Some(self.share.clone()));
+            // Elsewhere the body alone ends the call.
+            let _ = ANSWERED.try_with(|answered| answered.set(Some(self.share.clone())));
         }
         AnswerBody { body, call: self, closed: None }
     }
