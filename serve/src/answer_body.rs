@@ -4,7 +4,13 @@
 //! goes on. But the HTTP library resets a stream only when the body of its answer fails, and what it has of a body that
 //! has ended waits in the connection until the client reads. So the body of such an answer gives nothing more, and no
 //! end, while much of it is not written: it can fail at any time until then.
+//!
+//! While its stream has no window at all, the library keeps a piece of the answer, and asks the body for nothing. Then
+//! the task of the call is dropped, which resets the stream, too.
+//!
+//! Over HTTP/1 a proxy's connection has one call, and ends with it.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +19,46 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::sleep;
 use tonic::Status;
 
 use crate::activity::Busy;
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
+use crate::connection::CLOSED_GRACE;
 use crate::overloaded::OverloadedError;
 
 /// Bytes of an answer for a client behind a proxy that may wait to be written when there is more of it. A guess: a
 /// proxy gives each call a window of 64 KiB and more, so that fewer bytes do not wait for their client.
 const UNWRITTEN_BYTES_MAX: usize = 16 * 1024;
+
+tokio::task_local! {
+    /// The share of the call that the task of a proxy's connection has answered, until [`until_closed`] has it.
+    static ANSWERED: Cell<Option<Arc<ConnectionShare>>>;
+}
+
+/// Runs the task of a call on a proxy's connection until it ends. Once the call is answered and has to end, the task
+/// has a little time for that, and is then dropped.
+pub(crate) fn until_closed<F>(task: F) -> impl Future<Output = ()> + Send + 'static
+where
+    F: Future + Send + 'static,
+{
+    let mut task = Box::pin(task);
+    let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    let run = std::future::poll_fn(move |cx| {
+        if task.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(share) = ANSWERED.with(Cell::take) {
+            closed = Some(Box::pin(async move {
+                share.closed().await;
+                sleep(CLOSED_GRACE).await;
+            }));
+        }
+        closed.as_mut().map_or(Poll::Pending, |closed| closed.as_mut().poll(cx))
+    });
+    ANSWERED.scope(Cell::new(None), run)
+}
 
 /// An open call, and the share that its answer is charged to.
 pub(crate) struct OpenCall {
@@ -33,13 +69,17 @@ pub(crate) struct OpenCall {
 }
 
 impl OpenCall {
-    /// Creates an open call. `ends_alone`: it is one on a proxy's connection.
+    /// Creates an open call. `ends_alone`: it is one on a proxy's connection over HTTP/2.
     pub(crate) fn new(share: Arc<ConnectionShare>, busy: Busy, ends_alone: bool) -> Self {
         Self { share, _busy: busy, unwritten: ends_alone.then(Arc::default) }
     }
 
     /// Ties the call to the body of its response.
     pub(crate) fn until<B>(self, body: B) -> AnswerBody<B> {
+        if self.unwritten.is_some() {
+            // Elsewhere the body alone ends the call.
+            let _ = ANSWERED.try_with(|answered| answered.set(Some(self.share.clone())));
+        }
         AnswerBody { body, call: self, closed: None }
     }
 

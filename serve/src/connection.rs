@@ -3,19 +3,21 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -91,7 +93,7 @@ const FULL: &str = "all connections that this process may have are open: new one
                     if these are callers in good standing";
 /// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A
 /// guess: a round trip.
-const CLOSED_GRACE: Duration = Duration::from_millis(250);
+pub(crate) const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
@@ -141,10 +143,10 @@ impl Connections {
 
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
     fn http(&self, share: &ConnectionShare, heads: HeadClock) -> auto::Builder<TurnExecutor> {
-        let mut http = auto::Builder::new(TurnExecutor(share.paid_time().clone()));
+        let (account, is_proxy) = (share.paid_time().clone(), share.is_proxy());
+        let mut http = auto::Builder::new(TurnExecutor { account, of_proxy: is_proxy });
         // Errors of one client behind a proxy, and calls that this client gives up, must not end the calls of other
         // clients. The meter of frames bounds both.
-        let is_proxy = share.is_proxy();
         let error_resets_max = (!is_proxy).then_some(ERROR_RESETS_MAX);
         let pending_resets_max = if is_proxy { usize::MAX } else { PENDING_RESETS_MAX };
         http.http1()
@@ -321,7 +323,8 @@ impl Connections {
         let activity = Arc::new(Activity::new());
         let streams_max = self.settings.streams_per_connection_max;
         let unflushed = UnflushedHeads::new(share.clone(), streams_max, &self.arriving);
-        let mut talk = Conversation { arrived, share, activity, upgrades, unflushed };
+        let lone_call = share.is_proxy().then(Mutex::default);
+        let mut talk = Conversation { arrived, share, activity, upgrades, unflushed, lone_call };
         let head_timeout = self.settings.head_timeout;
         let on_flood = self.on_flood(&talk.share);
         let stream = Metered::new(stream, head_timeout, talk.unflushed.clone(), on_flood);
@@ -369,13 +372,16 @@ impl Connections {
         let connection = http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut unread = pin!(share.unread_for(self.settings.write_timeout));
+        let mut call_closed = pin!(talk.call_closed());
         // The connection is polled with each of its turns, and a set polls its future only when it was woken: each part
         // of that takes a lock, some of them one of the listener, or looks at a timer.
         let mut ends = FuturesUnordered::new();
         ends.push(self.end_of(talk, unread.as_mut()));
         let end = tokio::select! {
+            biased; // the call of this turn is begun before it is watched
             ended = connection.as_mut() => return self.ended(ended),
             Some(end) = ends.next() => end,
+            () = call_closed.as_mut() => ConnectionEnd::ShortMemory,
         };
         drop(ends);
         match end {
@@ -399,7 +405,9 @@ impl Connections {
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
+            biased; // as above
             ended = connection => self.ended(ended),
+            () = call_closed => {}
             () = unread => self.settings.memory.count_unread(),
             // Until it answers a ping behind GOAWAY, a client may open further calls.
             () = share.closed() => {}
@@ -438,7 +446,11 @@ impl Connections {
         // The task that runs the call has the account of the proxy's connection, which never rests.
         let of_client = talk.share.is_proxy().then(|| share.paid_time().clone());
         let busy = Busy::new(talk.activity.clone());
-        let open = OpenCall::new(share.clone(), busy, talk.share.is_proxy());
+        let is_http1 = request.version() < Version::HTTP_2;
+        if let Some(newest) = talk.lone_call.as_ref().filter(|_| is_http1) {
+            *newest.lock() = Some(share.clone());
+        }
+        let open = OpenCall::new(share.clone(), busy, talk.share.is_proxy() && !is_http1);
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.as_ref().filter(|_| upgrade::is_asked(&request));
         let upgrade = upgrade.map(|slot| (slot.clone(), share.clone()));
@@ -509,6 +521,27 @@ struct Conversation {
     /// Present while the connection may switch to HTTP/2.
     upgrades: Option<UpgradeSlot>,
     unflushed: UnflushedHeads,
+    /// The share of the newest call over HTTP/1, until [`Self::call_closed`] watches it. Present if the connection is
+    /// a proxy's.
+    lone_call: Option<Mutex<Option<Arc<ConnectionShare>>>>,
+}
+
+impl Conversation {
+    /// Completes when the newest call over HTTP/1 on a proxy's connection has to end. The connection ends with it: it
+    /// has no other call, and the library asks nothing of a body of which much waits to be written, so that the body
+    /// cannot fail.
+    async fn call_closed(&self) {
+        let Some(newest) = &self.lone_call else { return std::future::pending().await };
+        let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+        std::future::poll_fn(|cx| {
+            let begun = newest.lock().take();
+            if let Some(share) = begun {
+                closed = Some(Box::pin(async move { share.closed().await }));
+            }
+            closed.as_mut().map_or(Poll::Pending, |closed| closed.as_mut().poll(cx))
+        })
+        .await;
+    }
 }
 
 /// Logs the panic of a connection's task.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
@@ -21,6 +22,7 @@ use crate::call_share::CallCharge;
 use crate::frame_meter::{HEADERS, SETTINGS};
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
+use crate::public_pages::{PageFuture, PublicPages};
 
 const UNARY: &str = "/test.Idle/Unary";
 
@@ -168,6 +170,9 @@ async fn an_address_behind_a_proxy_rests_for_its_unary_calls() {
     assert!(has_rested());
 }
 
+/// Settings of HTTP/2 without room for the data of a stream.
+const NO_WINDOW: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+
 /// Reads the next frame of an HTTP/2 connection, and returns its kind.
 async fn next_kind(stream: &mut TcpStream) -> u8 {
     let mut head = [0; 9];
@@ -186,8 +191,6 @@ async fn a_connection_that_ignores_goaway_gives_memory_and_slot_to_others() {
     const LIMIT_BYTES: usize = 1024 * 1024;
     /// `GET /`, which is refused with a line of text: END_STREAM and END_HEADERS, and three indexed fields.
     const GET: [u8; 12] = [0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
-    /// Settings without room for the data of a stream.
-    const NO_WINDOW: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
     for needs_slot in [false, true] {
         let mut settings = settings();
         (settings.memory, settings.connections_max) = (MemoryBudget::new(LIMIT_BYTES), 8);
@@ -222,6 +225,78 @@ async fn a_connection_that_ignores_goaway_gives_memory_and_slot_to_others() {
         }
         let ended = timeout(Duration::from_secs(60), greedy.read_to_end(&mut Vec::new())).await;
         assert!(ended.is_ok(), "needs_slot: {needs_slot}");
+        accepting.await.unwrap();
+    }
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// A page of 40 MiB.
+#[derive(Debug)]
+struct LargePage;
+
+impl PublicPages for LargePage {
+    fn prefix(&self) -> &'static str {
+        "/large"
+    }
+
+    fn show(&self, _: Parts, _: CallCharge) -> PageFuture {
+        let page = http_body_util::Full::new(Bytes::from(vec![7; 40 * MIB]));
+        Box::pin(async move { Response::new(Answer::new(page)) })
+    }
+
+    fn answered(&self, _: http::StatusCode) {}
+}
+
+/// A client has its proxy ask for a page, and reads nothing, so that the proxy reads no more either. The library asks
+/// for nothing more of the body over HTTP/1.1 while the socket takes nothing, and over HTTP/2 while the stream has no
+/// window.
+#[tokio::test]
+async fn an_unread_answer_behind_a_proxy_ends_when_its_memory_is_needed() {
+    const PING: u8 = 6;
+    const HTTP1: &[u8] =
+        b"GET /large HTTP/1.1\r\nHost: node\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
+    /// END_STREAM and END_HEADERS, two indexed fields, and the path.
+    const HTTP2: &[u8] = b"\x00\x00\x0a\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/large";
+    for is_http2 in [false, true] {
+        let mut settings = settings();
+        settings.memory = MemoryBudget::new(64 * MIB);
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+        let (memory, body_timeout) = (settings.memory.clone(), settings.body_timeout);
+        let pages: Vec<Arc<dyn PublicPages>> = vec![Arc::new(LargePage)];
+        let dispatcher =
+            Dispatcher::new(Routes::default(), CallMetrics::new(&[]), pages, body_timeout);
+        let connections = Connections::new(dispatcher, settings, CancellationToken::new());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(connections.clone().accept(listener));
+
+        let mut proxy = TcpStream::connect(address).await.unwrap();
+        if is_http2 {
+            proxy.write_all(&[HTTP2_PREFACE, &NO_WINDOW, HTTP2].concat()).await.unwrap();
+            while next_kind(&mut proxy).await != HEADERS {}
+        } else {
+            proxy.write_all(HTTP1).await.unwrap();
+            proxy.read_exact(&mut [0]).await.unwrap();
+        }
+        assert!(memory.used_bytes() > 40 * MIB, "it is charged until all of it is written");
+        let other = Ipv4Addr::new(198, 51, 100, 1).into();
+        let other = memory.connection(other, memory.account(None)).unwrap();
+        other.take_anyway(20 * MIB);
+        let freed = async {
+            while memory.used_bytes() > 40 * MIB {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let freed = timeout(Duration::from_secs(60), freed).await;
+        assert!(freed.is_ok(), "is_http2: {is_http2}");
+        if is_http2 {
+            // The connection has other calls.
+            proxy.write_all(&[0, 0, 8, PING, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7]).await.unwrap();
+            while next_kind(&mut proxy).await != PING {}
+        }
+        drop(proxy);
+        connections.stop.cancel();
         accepting.await.unwrap();
     }
 }

@@ -22,12 +22,17 @@ use futures_util::FutureExt as _;
 use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
+use crate::answer_body::until_closed;
 use crate::socket::Place;
 use crate::turns::{PaidTime, call_in_turn, in_turn};
 
 /// Starts the tasks of one connection.
 #[derive(Clone)]
-pub(crate) struct TurnExecutor(pub(crate) Arc<PaidTime>);
+pub(crate) struct TurnExecutor {
+    pub(crate) account: Arc<PaidTime>,
+    /// True for a proxy's connection, whose calls end alone.
+    pub(crate) of_proxy: bool,
+}
 
 impl<F> Executor<F> for TurnExecutor
 where
@@ -35,7 +40,10 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        spawn(&self.0, task);
+        match self.of_proxy {
+            true => spawn(&self.account, until_closed(task)),
+            false => spawn(&self.account, task),
+        }
     }
 }
 

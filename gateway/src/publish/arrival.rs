@@ -278,15 +278,18 @@ async fn earlier(
     page_after(asked, originator, item, newest, before).await
 }
 
-/// Returns true if a page of the envelopes of `originator` reaches to `newest`, or, if that is of another node, has
-/// fewer than a page may have. Nodes cut pages by their bytes, too.
+/// Returns true if a page reaches to `newest` of the envelopes of `originator`, or, if that is of another node, has
+/// fewer than a page may have. Nodes cut pages by their bytes, too. Envelopes of third nodes may be among them.
 fn is_whole(page: &[OriginatorEnvelope], originator: OriginatorId, newest: EnvelopeId) -> bool {
     if newest.originator != originator {
         return page.len() < PAGE as usize;
     }
-    let last = page.last().map(|envelope| envelope.unsigned_originator_envelope.clone());
-    let last = last.and_then(|statement| UnsignedOriginatorEnvelope::parse(statement).ok());
-    last.is_some_and(|last| last.id().sequence >= newest.sequence)
+    let reaches = |envelope: &OriginatorEnvelope| {
+        let statement = envelope.unsigned_originator_envelope.clone();
+        let id = UnsignedOriginatorEnvelope::parse(statement).map(|it| it.id());
+        id.is_ok_and(|id| id.originator == originator && id.sequence >= newest.sequence)
+    };
+    page.iter().take(PAGE as usize).rev().any(reaches)
 }
 
 /// Asks for the first page of envelopes of `originator` in the topic of an item after a sequence id.
@@ -369,6 +372,9 @@ mod tests {
         assert!(!is_whole(1..1, 100, 1));
         assert!(is_whole(1..4, 200, 9), "nothing says that it was cut");
         assert!(!is_whole(0..PAGE.into(), 200, 9));
+        let others: Vec<_> = (1..4).map(|number| envelope(&client, number)).collect();
+        let newest = EnvelopeId::new(OriginatorId(300), SequenceId(2));
+        assert!(!super::is_whole(&others, newest.originator, newest), "they are of another node");
     }
 
     #[test]
