@@ -10,55 +10,20 @@
 //!
 //! Over HTTP/1 a proxy's connection has one call, and ends with it.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::time::sleep;
 use tonic::Status;
 
 use crate::activity::Busy;
+use crate::answered_task::note_answered;
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
-use crate::connection::CLOSED_GRACE;
 use crate::overloaded::OverloadedError;
-
-/// Bytes of an answer for a client behind a proxy that may wait to be written when there is more of it. A guess: a
-/// proxy gives each call a window of 64 KiB and more, so that fewer bytes do not wait for their client.
-const UNWRITTEN_BYTES_MAX: usize = 16 * 1024;
-
-tokio::task_local! {
-    /// The share of the call that the task of a proxy's connection has answered, until [`until_closed`] has it.
-    static ANSWERED: Cell<Option<Arc<ConnectionShare>>>;
-}
-
-/// Runs the task of a call on a proxy's connection until it ends. Once the call is answered and has to end, the task
-/// has a little time for that, and is then dropped.
-pub(crate) fn until_closed<F>(task: F) -> impl Future<Output = ()> + Send + 'static
-where
-    F: Future + Send + 'static,
-{
-    let mut task = Box::pin(task);
-    let mut closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
-    let run = std::future::poll_fn(move |cx| {
-        if task.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if let Some(share) = ANSWERED.with(Cell::take) {
-            closed = Some(Box::pin(async move {
-                share.closed().await;
-                sleep(CLOSED_GRACE).await;
-            }));
-        }
-        closed.as_mut().map_or(Poll::Pending, |closed| closed.as_mut().poll(cx))
-    });
-    ANSWERED.scope(Cell::new(None), run)
-}
+use crate::unwritten::UnwrittenBytes;
 
 /// An open call, and the share that its answer is charged to.
 pub(crate) struct OpenCall {
@@ -77,47 +42,13 @@ impl OpenCall {
     /// Ties the call to the body of its response.
     pub(crate) fn until<B>(self, body: B) -> AnswerBody<B> {
         if self.unwritten.is_some() {
-            // Elsewhere the body alone ends the call.
-            let _ = ANSWERED.try_with(|answered| answered.set(Some(self.share.clone())));
+            note_answered(&self.share);
         }
         AnswerBody { body, call: self, closed: None }
     }
 
     fn outgoing(&self, bytes: Bytes) -> Outgoing {
         Outgoing::new(bytes, self.share.clone()).counted_in(self.unwritten.clone())
-    }
-}
-
-/// The bytes of one answer that wait to be written.
-#[derive(Default)]
-pub(crate) struct UnwrittenBytes {
-    bytes: AtomicUsize,
-    waker: AtomicWaker,
-}
-
-impl UnwrittenBytes {
-    pub(crate) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    /// Records that `bytes` were written, or dropped.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.waker.wake();
-    }
-
-    fn are_few(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) <= UNWRITTEN_BYTES_MAX
-    }
-
-    /// Completes when few bytes wait.
-    fn poll_few(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.are_few() {
-            return Poll::Ready(());
-        }
-        self.waker.register(cx.waker());
-        // They may have been written before the waker was there.
-        if self.are_few() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -187,6 +118,7 @@ mod tests {
     use crate::activity::Activity;
     use crate::address::ClientAddress;
     use crate::budget::MemoryBudget;
+    use crate::unwritten::UNWRITTEN_BYTES_MAX;
 
     const MIB: usize = 1024 * 1024;
     const LIMIT: usize = 64 * MIB;

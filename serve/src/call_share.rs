@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::answer_body::UnwrittenBytes;
 use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
@@ -21,6 +20,7 @@ use crate::overloaded::OverloadedError;
 use crate::publish_call::finished;
 use crate::task_threads;
 use crate::turns::thread_time;
+use crate::unwritten::UnwrittenBytes;
 use crate::waiting;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.

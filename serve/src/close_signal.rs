@@ -1,8 +1,13 @@
 //! The signal that a connection, or a call on a proxy's connection, has to end.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+/// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A
+/// guess: a round trip.
+pub(crate) const CLOSED_GRACE: Duration = Duration::from_millis(250);
 
 /// A signal that is given once. Each charge of memory asks whether it was given, so that is an atomic. Each call that
 /// waits for its answer waits for the signal, too: a `CancellationToken` would take five locks for that, which all

@@ -32,6 +32,7 @@ use crate::activity::{Activity, Busy};
 use crate::answer_body::{AnswerBody, OpenCall};
 use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses};
 use crate::budget::ConnectionShare;
+use crate::close_signal::CLOSED_GRACE;
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
@@ -91,9 +92,6 @@ const FLOOD_TIME: Duration = Duration::from_millis(5);
 const FULL: &str = "all connections that this process may have are open: new ones are closed, or take the \
                     place of the address with most. Raise the limit of open files (LimitNOFILE=, ulimit -n) \
                     if these are callers in good standing";
-/// Time for the calls of a connection that holds too much to end with a status. Its memory is needed meanwhile. A
-/// guess: a round trip.
-pub(crate) const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);

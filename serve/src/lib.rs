@@ -21,6 +21,7 @@
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
 //!   `request_messages`: messages for a handler that takes them itself; `frames`: message boundaries in a body;
 //!   `held_pieces`: bytes of a body that wait; `answer_body`: the body of an answer on its way to the connection;
+//!   `unwritten`: its bytes that wait; `answered_task`: the task of its call behind a proxy;
 //!   `unpack`, `pack`: messages that are compressed; `refused_calls`: refusals that hold for further calls;
 //!   `publish_call`: publishes that outlast their calls; `unread`: bodies of requests that are answered before their
 //!   end; `close_signal`: the end of a connection or call that holds too much;
@@ -48,6 +49,7 @@ mod activity;
 pub mod address;
 pub mod address_slots;
 mod answer_body;
+mod answered_task;
 mod arrival;
 pub mod bucket;
 mod budget;
@@ -110,6 +112,7 @@ mod turns;
 mod unflushed;
 mod unpack;
 mod unread;
+mod unwritten;
 mod upgrade;
 mod waiting;
 mod warnings;

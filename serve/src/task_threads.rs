@@ -22,7 +22,7 @@ use futures_util::FutureExt as _;
 use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
-use crate::answer_body::until_closed;
+use crate::answered_task::until_closed;
 use crate::socket::Place;
 use crate::turns::{PaidTime, call_in_turn, in_turn};
 
