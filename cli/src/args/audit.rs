@@ -49,8 +49,8 @@ pub(crate) enum AuditCommand {
     /// several endpoints, more have to show the same rates than others.
     Replay(AuditReplayArgs),
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
-    /// envelope by envelope. Exits with 0 if they are equal, with 8 if they differ, and with 9 if two of them have shown
-    /// nothing that could be compared.
+    /// envelope by envelope. Exits with 0 if they are equal, with 8 if they differ, and with 9 if two of them have
+    /// shown nothing that could be compared.
     Compare(AuditCompareArgs),
     /// List identity updates with a signature that an earlier update of their inbox has used, also in another form.
     /// Exits with 8 if readers get one of them.
