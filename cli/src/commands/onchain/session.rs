@@ -7,7 +7,7 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, PlanStep};
 use hawser_chain::broadcast::Witnesses;
-use hawser_chain::send::{Chain, SendError, Sender};
+use hawser_chain::send::{Chain, Quote, SendError, Sender};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -215,26 +215,32 @@ impl OnchainSession {
             self.propose_text(show::calldata_text(what.step));
             return Ok(());
         }
-        let quote = if what.step.waits {
-            None
-        } else {
-            let account = self.account.required()?;
-            let side = what.step.contract.chain();
-            let chain = self.network.chain(side)?;
-            let quote = match (side, &self.witnesses) {
-                (ChainRole::Settlement, (witnesses, _))
-                | (ChainRole::App, (_, Some(witnesses))) => {
-                    witnesses.quote(chain, account, &what.step.call).await
-                }
-                (ChainRole::App, (_, None)) => chain.quote(account, &what.step.call).await,
-            };
-            Some(quote.map_err(|error| what.failed(&error))?)
-        };
+        let quote = if what.step.waits { None } else { Some(self.quoted(what).await?) };
         if let Some(quote) = &quote {
             self.transcript.steps[place]["estimate"] = show::quote_json(quote);
         }
         self.propose_text(show::quote_text(quote.as_ref()));
         Ok(())
+    }
+
+    /// Simulates a step from the account.
+    async fn quoted(&self, what: &NumberedStep<'_>) -> Result<Quote, RunError> {
+        let (account, call) = (self.account.required()?, &what.step.call);
+        let side = what.step.contract.chain();
+        let chain = self.network.chain(side)?;
+        // The members of a multisig pay for gas, and not the multisig.
+        let is_contract = match &self.account {
+            Account::Address(_) => chain.has_code(account).await.map_err(RunError::failed)?,
+            Account::Key(_) | Account::Unknown => false,
+        };
+        let quote = match (side, &self.witnesses) {
+            _ if is_contract => chain.quote_without_fee(account, call).await,
+            (ChainRole::Settlement, (witnesses, _)) | (ChainRole::App, (_, Some(witnesses))) => {
+                witnesses.quote(chain, account, call).await
+            }
+            (ChainRole::App, (_, None)) => chain.quote(account, call).await,
+        };
+        quote.map_err(|error| what.failed(&error))
     }
 
     async fn send(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
