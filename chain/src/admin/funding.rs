@@ -131,6 +131,7 @@ async fn check_way(
     if funding.app_recipient.is_zero() {
         return Err(would_revert(GATEWAY, &AppChainGateway::ZeroRecipient {}.abi_encode()));
     }
+    network.refuse_contract(funding.app_recipient)?;
     let max_fee = SettlementChainGateway::calculateMaxDepositFeeCall {
         chainId_: U256::from(network.app_id),
         gasLimit_: U256::from(gas.0),
@@ -167,12 +168,13 @@ pub async fn wrap(
 /// Plans to unwrap the account's fee tokens into underlying tokens for the recipient.
 ///
 /// # Errors
-/// Fails when the token's address is not known.
+/// [`AdminError::OwnContract`], and an error if the token's address is not known.
 pub fn unwrap(
     network: &Network,
     recipient: Address,
     amount: MicroDollars,
 ) -> Result<Plan, AdminError> {
+    network.refuse_contract(recipient)?;
     let amount_ = U256::from(amount.get());
     let withdraw = FeeToken::withdrawToCall { recipient_: recipient, amount_ };
     let step = network.step(Contract::FeeToken, &withdraw)?;
@@ -198,7 +200,7 @@ pub fn mint(
 /// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.
 ///
 /// # Errors
-/// Fails when the gateway's address is not known.
+/// [`AdminError::OwnContract`], and an error if the gateway's address is not known.
 pub fn from_app_chain(
     network: &Network,
     recipient: Address,
@@ -207,6 +209,7 @@ pub fn from_app_chain(
 ) -> Result<Plan, AdminError> {
     const GATEWAY: Contract = Contract::AppChainGateway;
     network.chain(ChainRole::App)?;
+    network.refuse_contract(recipient)?;
     let recipient_ = recipient;
     let mut step = if token == PaymentToken::Underlying {
         network.step(GATEWAY, &AppChainGateway::withdrawIntoUnderlyingCall { recipient_ })?
