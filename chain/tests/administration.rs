@@ -267,6 +267,7 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
         setup.relay().await.step(RelayPolicy::default()).await.unwrap();
         let apply = parameters::apply(network, &keys).await.unwrap();
         assert_eq!(apply.steps.len(), 2);
+        assert!(!apply.steps[0].waits && apply.steps[1].waits, "tried before, it may be reverted");
         setup.carry_out(&apply).await;
         let states = parameters::get(network, &keys).await.unwrap();
         for state in &states {
@@ -318,6 +319,13 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     setup.carry_out(&parameters::set(network, &off, Adoption::Noted).await.unwrap()).await;
     let plan = bridge::send(network, &multisig, &keys, &BridgeTerms::default()).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
+
+    // No call adopts a migrator, and the app chain has to get it all the same.
+    let migrator = "xmtp.groupMessageBroadcaster.migrator";
+    let set = [parameters::assignment(migrator, &Address::repeat_byte(7).to_string()).unwrap()];
+    let plan = parameters::set(network, &set, Adoption::Planned).await.unwrap();
+    let advice = format!("`params bridge {migrator}`");
+    assert!(plan.notes.iter().any(|note| note.contains(&advice)), "{plan:?}");
 }
 
 async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
