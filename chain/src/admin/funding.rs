@@ -41,7 +41,8 @@ pub struct Funding {
 /// Plans to fund a payer on both chains with one transaction to the deposit splitter.
 ///
 /// # Errors
-/// [`AdminError`] if a contract would refuse its part, tokens are missing, or a contract cannot be read.
+/// [`AdminError`] if a contract would refuse its part, the splitter is for other contracts or another app chain, tokens
+/// are missing, or a contract cannot be read.
 pub async fn fund(
     network: &Network,
     account: &Account,
@@ -50,6 +51,7 @@ pub async fn fund(
     network.at(SPLITTER)?;
     let none = MicroDollars::default();
     let total = total_of(funding)?;
+    check_splitter(network).await?;
     if funding.amount != none {
         payers::check_deposit(network, funding.payer, funding.amount).await?;
     }
@@ -115,6 +117,37 @@ fn total_of(funding: &Funding) -> Result<MicroDollars, AdminError> {
         return Err(would_revert(SPLITTER, &nothing.abi_encode()));
     }
     Ok(total)
+}
+
+/// Refuses a splitter for other contracts or another app chain than those of the network: it names them by itself, and
+/// the money would go there.
+async fn check_splitter(network: &Network) -> Result<(), AdminError> {
+    let token = network.view(SPLITTER, &DepositSplitter::feeTokenCall {}).await?;
+    let payers = network.view(SPLITTER, &DepositSplitter::payerRegistryCall {}).await?;
+    let gateway = network.view(SPLITTER, &DepositSplitter::settlementChainGatewayCall {}).await?;
+    for (getter, beside, found) in [
+        ("feeToken", Contract::FeeToken, token),
+        ("payerRegistry", Contract::PayerRegistry, payers),
+        ("settlementChainGateway", Contract::SettlementChainGateway, gateway),
+    ] {
+        if let Some(expected) = network.contracts.get(beside)
+            && expected != found
+        {
+            let contract = SPLITTER;
+            return Err(AdminError::OtherBeside { contract, getter, beside, expected, found });
+        }
+    }
+    let app_id = network.view(SPLITTER, &DepositSplitter::appChainIdCall {}).await?;
+    if app_id == U256::from(network.app_id) {
+        return Ok(());
+    }
+    Err(AdminError::OtherImplementation {
+        contract: SPLITTER,
+        at: network.at(SPLITTER)?,
+        field: "appChainId",
+        expected: network.app_id.to_string(),
+        found: app_id.to_string(),
+    })
 }
 
 /// Refuses a payment that the gateway would refuse only after earlier steps were mined.
