@@ -181,8 +181,8 @@ impl Upgrade {
     }
 
     /// Plans the call that installs the code. The plan is empty if the code is installed: any account may have made the
-    /// call since the upgrade was planned. `is_there` is true if the parameter has reached the contract's chain, so that
-    /// the call can be tried before it is sent.
+    /// call since the upgrade was planned. `is_there` is true if the parameter has reached the contract's chain, so
+    /// that the call can be tried before it is sent.
     ///
     /// # Errors
     /// Fails when the contract's address is not known, or its chain does not answer.
