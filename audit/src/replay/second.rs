@@ -65,7 +65,8 @@ fn size(of: &CosignedCheckpoint) -> u64 {
     of.signed.checkpoint.size
 }
 
-/// Returns the newest checkpoint of a node, and the newest one of at most `head` places if that is another one.
+/// Returns the newest checkpoint of a node that is found, or one of more than `head` places, and beside it the newest
+/// one of at most `head` places if that is another one.
 fn newest_of(
     rows: &dyn StrandRows,
     node: OriginatorId,
@@ -73,7 +74,9 @@ fn newest_of(
 ) -> Result<Vec<CosignedCheckpoint>, SourceError> {
     let Some(newest) = newest_checkpoint(rows, node, head)? else { return Ok(Vec::new()) };
     if size(&newest) <= head {
-        return Ok(vec![newest]);
+        // The search ends at the head: a keeper may have cut its log where a checkpoint is.
+        let beyond = rows.checkpoint_after(node, head)?.filter(|it| size(it) > head);
+        return Ok([newest].into_iter().chain(beyond).collect());
     }
     let within = match rows.checkpoint_up_to(node, head)? {
         Some(within) => Some(within).filter(|it| size(it) <= head),
@@ -265,7 +268,9 @@ mod tests {
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{FaultKind, GapReason, Replay, ReplayReport, StoredMark};
+    use crate::replay::{
+        FaultKind, GapReason, Replay, ReplayReport, ReplaySettings, StoredMark, StrandRow,
+    };
 
     /// A log of 60 places of which a node hides 41 to 50 behind a statement, and all trees of more than 40 places.
     fn hiding() -> MemoryLog {
@@ -302,6 +307,44 @@ mod tests {
                 assert_eq!(named(&report), []);
             }
         }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_at_a_checkpoint_is_incomplete_by_a_second_source_that_has_a_later_one() {
+        let mut log = MemoryLog::honest(50);
+        let second = MemoryLog::honest(60);
+        assert_eq!(replay(&log, &settings()).verdict(), "clean", "one source cannot show it");
+        for is_node in [false, true] {
+            let report = judged(&log, &MemoryLog { is_node, ..second.clone() });
+            assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()), "{is_node}");
+            let text = report.incomplete.join("; ");
+            assert!(text.contains("a checkpoint covers 60 places, and the head is 50"), "{text}");
+        }
+        assert_eq!(judged(&log, &log).verdict(), "clean");
+        // Nor does the end of the tree at a gap hide it.
+        let (from, through, reason) = (SequenceId(15), SequenceId(15), GapReason::Missing);
+        log.rows[14] = StrandRow::Gap { from, through, reason };
+        log.has_tallies = false;
+        assert_eq!(judged(&log, &log).verdict(), "clean");
+        let report = judged(&log, &second);
+        assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()));
+    }
+
+    /// The folder of a keeper still has a checkpoint of the places that it lacks.
+    #[test]
+    fn a_head_below_a_signed_tree_is_told_although_a_gap_ends_the_tree_before_it() {
+        let mut log = MemoryLog::honest(60);
+        let (from, through, reason) = (SequenceId(15), SequenceId(15), GapReason::Missing);
+        log.rows[14] = StrandRow::Gap { from, through, reason };
+        log.has_tallies = false;
+        assert_eq!(replay(&log, &settings()).verdict(), "clean");
+        log.rows.truncate(55);
+        (log.head, log.last_held) = (55, 55);
+        let report = replay(&log, &settings());
+        assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()));
+        assert_eq!(report.strands[0].tree_size, 14);
+        let before = ReplaySettings { now_ns: ns_of(60), ..settings() };
+        assert_eq!(replay(&log, &before).verdict(), "clean", "it was signed afterwards");
     }
 
     #[test]
