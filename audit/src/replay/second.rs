@@ -4,10 +4,10 @@
 //! of the trees that have them. The second source need not be honest: of its checkpoints only those count that a node
 //! of the registry has signed. Its cosignatures do not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
@@ -23,12 +23,15 @@ use super::void::newest_checkpoint;
 #[derive(Debug, Clone, Default)]
 pub struct SecondCheckpoints {
     by_strand: BTreeMap<OriginatorId, Vec<CosignedCheckpoint>>,
+    /// A tree of each strand that the log does not list, signed by the strand's own node.
+    unlisted: Vec<Checkpoint>,
     /// The number of those that are not signed by their node.
     unsigned: usize,
 }
 
 impl SecondCheckpoints {
-    /// Reads the checkpoints of the strands of `log` that nodes of the registry have signed.
+    /// Reads the checkpoints of the strands of `log` that nodes of the registry have signed, and finds the strands of
+    /// such nodes that it does not list.
     ///
     /// # Errors
     /// When one of both sources cannot be read.
@@ -38,7 +41,9 @@ impl SecondCheckpoints {
         registry: &Registry,
     ) -> Result<Self, SourceError> {
         let mut read = Self::default();
-        for EnvelopeId { originator, sequence: head } in heads_of(log)? {
+        let heads = heads_of(log)?;
+        let listed: BTreeSet<OriginatorId> = heads.iter().map(|head| head.originator).collect();
+        for EnvelopeId { originator, sequence: head } in heads {
             let rows = second.beside(originator);
             for node in rows.checkpoint_nodes()? {
                 let Some(record) = registry.node(node) else { continue };
@@ -53,7 +58,38 @@ impl SecondCheckpoints {
                 }
             }
         }
+        for EnvelopeId { originator, .. } in heads_of(second)? {
+            let Some(record) = registry.node(originator) else { continue };
+            if listed.contains(&originator) {
+                continue;
+            }
+            let rows = second.beside(originator);
+            let Some(CosignedCheckpoint { signed, .. }) = rows.checkpoint_after(originator, 0)?
+            else {
+                continue;
+            };
+            let of = signed.checkpoint;
+            let is_its = (of.originator, of.node) == (originator, originator);
+            if is_its && signed.verify(&record.public_key).is_ok() {
+                read.unlisted.push(of);
+            }
+        }
         Ok(read)
+    }
+
+    /// Returns the strands that the log does not list although their own nodes had signed a tree of them at `now_ns`,
+    /// unix nanoseconds, in sentences for people.
+    #[must_use]
+    pub fn not_listed(&self, now_ns: i64) -> Vec<String> {
+        let now_ns = u64::try_from(now_ns).unwrap_or_default();
+        let signed = self.unlisted.iter().filter(|of| of.time_ns <= now_ns);
+        let told = signed.map(|of| {
+            let (node, size) = (of.node, of.size);
+            format!(
+                "strand {node}: a checkpoint of its node covers {size} places, and the log does not list it"
+            )
+        });
+        told.collect()
     }
 
     fn of(&self, originator: OriginatorId) -> CheckpointList<'_> {
@@ -263,8 +299,6 @@ impl StrandRows for RowsWithSecond<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::checkpoint::Checkpoint;
-
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
@@ -345,6 +379,24 @@ mod tests {
         assert_eq!(report.strands[0].tree_size, 14);
         let before = ReplaySettings { now_ns: ns_of(60), ..settings() };
         assert_eq!(replay(&log, &before).verdict(), "clean", "it was signed afterwards");
+    }
+
+    #[test]
+    fn a_strand_that_a_log_does_not_list_is_told_by_a_second_source_that_has_a_tree_of_it() {
+        let (registry, second) = (settings().registry, MemoryLog::honest(60));
+        let none = MemoryLog::honest(0);
+        let told = |second: &MemoryLog, log: &MemoryLog, now_ns: i64| {
+            SecondCheckpoints::read(second, log, &registry).unwrap().not_listed(now_ns)
+        };
+        let found = told(&second, &none, ns_of(60));
+        assert!(found.len() == 1 && found[0].starts_with("strand 100: "), "{found:?}");
+        assert!(told(&second, &none, ns_of(1)).is_empty(), "it was signed afterwards");
+        assert!(told(&second, &second, ns_of(60)).is_empty(), "the log lists it");
+        let mut forged = second.clone();
+        for cosigned in &mut forged.checkpoints {
+            cosigned.signed = cosigned.signed.checkpoint.sign(&key(5));
+        }
+        assert!(told(&forged, &none, ns_of(60)).is_empty(), "its node has not signed it");
     }
 
     #[test]

@@ -134,6 +134,7 @@ fn replay(
         return Err(RunError::failed("the replay was interrupted before it was done"));
     };
     report.unchecked.extend(notes);
+    report.incomplete.extend(second.iter().flat_map(|it| it.not_listed(settings.now_ns)));
     Ok(Replayed { report, saved })
 }
 
