@@ -58,12 +58,12 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl ComparedPlaces {
-    /// Adds the numbers of another strand.
+    /// Adds the numbers of another strand. Stored trees may claim any size, so sums saturate.
     pub fn add(&mut self, other: Self) {
-        self.envelopes += other.envelopes;
-        self.stored_leaves += other.stored_leaves;
-        self.by_stored_trees += other.by_stored_trees;
-        self.dated_otherwise += other.dated_otherwise;
+        self.envelopes = self.envelopes.saturating_add(other.envelopes);
+        self.stored_leaves = self.stored_leaves.saturating_add(other.stored_leaves);
+        self.by_stored_trees = self.by_stored_trees.saturating_add(other.by_stored_trees);
+        self.dated_otherwise = self.dated_otherwise.saturating_add(other.dated_otherwise);
     }
 }
 

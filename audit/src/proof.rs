@@ -171,7 +171,7 @@ impl EnvelopeProof {
                     return Err(RefutedProofError::Forged(id.originator));
                 }
             }
-            Proof::Transaction(_) if id.originator.is_node() => {
+            Proof::Transaction(_) if id.originator.is_signer() => {
                 return Err(RefutedProofError::Forged(id.originator));
             }
             Proof::Transaction(_) => {}
@@ -379,6 +379,19 @@ mod tests {
         assert!(matches!(refuted(noise), RefutedProofError::Envelope(_)));
         let keyless = honest().verify(&Registry::default());
         assert_eq!(keyless, Err(RefutedProofError::NoKey(NODE)));
+    }
+
+    /// The strands of the older network were signed when they were taken over, as replays require too.
+    #[test]
+    fn a_transaction_proves_no_envelope_of_a_strand_that_has_a_key() {
+        for originator in [NODE, OriginatorId::MIGRATED[0]] {
+            let mut unsigned = draft(7, ns_of(7));
+            unsigned.statement.originator_node_id = originator.0;
+            let (statement, _) = OriginatorEnvelope::open(unsigned.seal()).unwrap();
+            let envelope = OriginatorEnvelope::encode(statement, Proof::Transaction([1; 32]));
+            let refuted = EnvelopeProof { envelope, ..honest() }.verify(&settings().registry);
+            assert_eq!(refuted, Err(RefutedProofError::Forged(originator)));
+        }
     }
 
     #[test]

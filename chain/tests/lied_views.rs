@@ -2,9 +2,10 @@
 //! balances are read from the others.
 
 use alloy::primitives::Address;
+use hawser_chain::admin::funding::{self, Funding};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{
-    AdminError, Contract, Contracts, MicroDollars, Network, SignedMicroDollars,
+    Account, AdminError, Contract, Contracts, MicroDollars, Network, SignedMicroDollars,
 };
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::endpoints::Endpoints;
@@ -57,6 +58,44 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     network.contracts.set(Contract::PayerRegistry, rates);
     let error = plan(&network, Contract::PayerRegistry).await.unwrap_err().to_string();
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
+}
+
+/// The file with the addresses may name the splitter of another network, which would get the money.
+#[tokio::test]
+async fn a_splitter_for_other_contracts_gets_no_money() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let network = Network {
+        settlement: pair.settlement.clone(),
+        app: Some(pair.app.clone()),
+        app_id: APP_ID,
+        contracts: Contracts::from(&deployment.addresses),
+    };
+    let payer = deploy::deployer().address();
+    let amount: MicroDollars = "10".parse().unwrap();
+    let funding = Funding {
+        payer,
+        amount,
+        app_recipient: payer,
+        app_amount: amount,
+        gas_limit: None,
+        max_fee_per_gas: None,
+        wrap: false,
+    };
+    let account = Account::Address(payer);
+    let fund = async |network: &Network| funding::fund(network, &account, &funding).await;
+    assert!(!fund(&network).await.unwrap().steps.is_empty());
+    for other in [Contract::FeeToken, Contract::PayerRegistry, Contract::SettlementChainGateway] {
+        let mut elsewhere = network.clone();
+        elsewhere.contracts.set(other, Address::repeat_byte(9));
+        let error = fund(&elsewhere).await.unwrap_err();
+        assert!(
+            matches!(error, AdminError::OtherBeside { beside, .. } if beside == other),
+            "{other}: {error}"
+        );
+    }
+    let error = fund(&Network { app_id: APP_ID + 1, ..network.clone() }).await.unwrap_err();
+    let is_refused = matches!(error, AdminError::OtherImplementation { field: "appChainId", .. });
+    assert!(is_refused, "{error}");
 }
 
 /// Returns the URL of the settlement chain, and an endpoint of that chain that does not answer.

@@ -438,6 +438,16 @@ fn tokens_of_a_stand_in_are_made_by_any_account() {
     let to_none = ["payer", "mint", "--amount", "1", "--recipient", none];
     let text = chains.failure(STRANGER, 1, &to_none);
     assert!(text.contains("ERC20InvalidReceiver("), "{text}");
+
+    // The members of a multisig pay for gas. Here a contract without native tokens takes its place.
+    let multisig = chains.address_of("distributionManager");
+    let of_multisig = dry(&[&mint[..], &["--from", &multisig]].concat());
+    assert_eq!(functions(&chains.json(STRANGER, &of_multisig)), ["mint"]);
+    let token = ["--contracts.settlement-chain.underlying-fee-token-address", OTHER];
+    let text = chains.failure(STRANGER, 1, &[&of_multisig[..], &token].concat());
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+    let text = chains.failure(STRANGER, 1, &dry(&[&mint[..], &["--from", recipient]].concat()));
+    assert!(text.contains("of the native token on chain"), "{text}");
 }
 
 #[test]

@@ -95,6 +95,8 @@ impl From<AdminError> for RunError {
             | AdminError::OtherImplementation { .. }
             | AdminError::OtherBeside { .. }
             | AdminError::BackfillOfOther(_)
+            | AdminError::OwnContract { .. }
+            | AdminError::SubmissionFeeTooHigh { .. }
             | AdminError::PriceTooHigh { .. }
             | AdminError::TargetTooHigh { .. }
             | AdminError::StartInPast { .. }

@@ -105,9 +105,14 @@ impl Database {
         for (payer, entry) in entries {
             assert!(entry.is_sound(), "{payer} would be booked {entry:?}");
             let order = match last.get(payer) {
-                Some(order) => order + 1,
-                None => self.last_order(*payer)? + 1,
+                Some(order) => *order,
+                None => self.last_order(*payer)?,
             };
+            let last_key = LedgerKey { payer: *payer, order };
+            // Only damage gives an entry the highest number, behind which none has a place.
+            let order = order.checked_add(1);
+            let order =
+                order.ok_or_else(|| ReadError::corrupt(LedgerKey::FAMILY, &last_key.encode()))?;
             last.insert(*payer, order);
             let key = LedgerKey { payer: *payer, order };
             batch.put_cf(family, key.encode(), entry.encode());
@@ -217,6 +222,26 @@ mod tests {
         let snapshot = store.snapshot();
         assert_eq!(snapshot.ledger(payers[1]).unwrap(), [entry(2, 9)]);
         assert!(snapshot.knows_balances().unwrap());
+    }
+
+    /// The next number would end the process at each event of the payer, also after each restart.
+    #[test]
+    fn nothing_is_booked_behind_a_damaged_entry_with_the_highest_number() {
+        let store = store();
+        let [payer, other] = [Address([7; 20]), Address([8; 20])];
+        let entry = LedgerEntry {
+            event: LedgerEventId([1; 32]),
+            block: 5,
+            kind: LedgerKind::Deposit,
+            picodollars: PicoDollarChange(7),
+        };
+        let damaged = LedgerKey { payer, order: u64::MAX };
+        store.put_raw_row(LedgerKey::FAMILY, &damaged.encode(), &entry.encode());
+        let refused = store.record_ledger(0, &[(payer, entry)], None);
+        let is_damage = matches!(&refused, Err(CommitError::Read(error)) if error.is_damage());
+        assert!(is_damage, "{refused:?}");
+        store.record_ledger(0, &[(other, entry)], None).unwrap();
+        assert_eq!(store.snapshot().ledger(other).unwrap(), [entry]);
     }
 
     /// The reader goes back to an early block, and comes to later ones page by page.

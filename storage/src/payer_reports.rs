@@ -15,7 +15,7 @@ use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_posit
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
-use crate::raw_rows::current_mark_of;
+use crate::raw_rows::{current_mark_of, seek_nearest_mark};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -277,12 +277,11 @@ impl Snapshot<'_> {
         after: SequenceId,
         through: SequenceId,
     ) -> Result<Option<(SequenceId, SequenceId)>, ReadError> {
-        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
-        let first = MarkKey(EnvelopeId::new(originator, after)).encode();
-        // A range that covers the first place may begin below it. The row there may be one of another strand.
-        rows.seek_for_prev(first);
-        if current_mark_of(&rows, originator)?.is_none() {
-            rows.seek(first);
+        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
+        let (mut rows, first) = (open(), EnvelopeId::new(originator, after));
+        // A range that covers the first place may begin below it.
+        if !seek_nearest_mark(&mut rows, open, first)? {
+            rows.seek(MarkKey(first).encode());
         }
         while let Some((at, mark)) = current_mark_of(&rows, originator)? {
             if at.sequence > through {

@@ -38,6 +38,20 @@ pub struct RebuildReport {
     pub invalid: u64,
 }
 
+impl RebuildReport {
+    /// Counts an envelope that was read. The counts may go on from a row that the disk has damaged.
+    pub(crate) fn add(&mut self, is_invalid: bool, is_projected: bool) {
+        let counts = [
+            (&mut self.envelopes, true),
+            (&mut self.projected, is_projected),
+            (&mut self.invalid, is_invalid),
+        ];
+        for (count, is_counted) in counts {
+            *count = count.saturating_add(u64::from(is_counted));
+        }
+    }
+}
+
 /// The part of the log that an interrupted rebuild has processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rebuilt {

@@ -278,7 +278,8 @@ impl Database {
         let head = self.strands.head(originator);
         let head = head.lock();
         let Some(verified) = self.verified(originator)? else { return Ok(*head) };
-        let through = through.min(*head).min(SequenceId(verified.0 + SHOWN_PLACES));
+        let most = SequenceId(verified.0.saturating_add(SHOWN_PLACES));
+        let through = through.min(*head).min(most);
         if through <= verified {
             return Ok(verified);
         }
@@ -474,6 +475,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Change, Facts, LogEntry};
+    use crate::keys::cursor::{CursorKey, CursorName};
     use crate::testing::{self, PEER, expiring, facts, id};
 
     /// A thread that waits to have the gate alone keeps all commits waiting, for as long as a slow disk reads.
@@ -505,6 +507,22 @@ mod tests {
             assert_eq!(pruning.join().unwrap(), Ok(ControlFlow::Continue(())));
             assert_eq!(are_outside, [true, true]);
         });
+    }
+
+    #[test]
+    fn a_damaged_end_of_the_verified_places_ends_no_pruning() {
+        let store = testing::store();
+        let entry = LogEntry::valid(id(1), Bytes::from(vec![7; 100]), facts(1));
+        store.commit(&[Change::Append(entry)]).unwrap();
+        let verified = CursorKey { name: CursorName::InDoubt, originator: PEER };
+        let damaged = u64::MAX.to_be_bytes();
+        store.put_raw_row(CursorKey::FAMILY, &verified.encode(), &damaged);
+        let derive = |id: EnvelopeId, _: &Bytes, _: Validity| -> Option<Facts> {
+            Some(facts(id.sequence.0))
+        };
+        let end = store.prune_shown(PEER, SequenceId(1), 1, &derive);
+        assert_eq!(end, Ok(SequenceId(u64::MAX)), "no place is behind it");
+        assert!(store.snapshot().get(id(1)).unwrap().is_some());
     }
 
     /// One of ten stays, and one of a strand that has nothing to prune. They keep the whole file, also when compactions

@@ -108,16 +108,20 @@ pub fn roll_back(folder: &Path, price: PriceFn) -> Result<RollbackReport, Rollba
     };
     let copy = copy_folder(folder, format);
     if step == RollbackStep::Aside {
-        if !copy.is_dir() {
+        if !is_folder(&copy).map_err(files)? {
             return Err(RollbackError::NoCopy { path: folder.to_owned() });
         }
         make_folder(&newer).map_err(files)?;
         move_database(folder, &newer).map_err(files)?;
         write_note(folder, RollbackStep::Back, format).map_err(files)?;
     }
-    if copy.is_dir() {
+    if is_folder(&copy).map_err(files)? {
         move_database(&copy, folder).map_err(files)?;
         remove(&copy).map_err(files)?;
+    }
+    // Without the note, a start would make a new database in a folder that has none.
+    if !has_database(folder) {
+        return Err(RollbackError::NoCopy { path: folder.to_owned() });
     }
     fs::remove_file(folder.join(NOTE)).and_then(|()| sync(folder)).map_err(files)?;
     Ok(RollbackReport { format, newer })
@@ -200,6 +204,14 @@ fn require_whole(copy: &KeptCopy, price: PriceFn) -> Result<(), OpenError> {
     }
 }
 
+/// Returns true if there is a folder of this name. A name that cannot be looked up does not count as absent.
+fn is_folder(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found?.is_dir()),
+    }
+}
+
 /// Returns how to open a database of which only the folder is known.
 fn opening(folder: &Path, price: PriceFn) -> Opening {
     let location = Location::Folder(folder.to_owned(), options::OPEN_FILES_MAX);
@@ -258,7 +270,28 @@ fn write_note(folder: &Path, step: RollbackStep, format: u32) -> io::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
+    use hawser_proto::price::PicoDollarPrice;
+
     use super::*;
+
+    /// The newer database is aside already. A start would make a new one in the empty folder, and sign from place 1 on.
+    #[test]
+    fn a_return_whose_copy_cannot_be_found_is_not_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let finish = || roll_back(folder.path(), |_, _| PicoDollarPrice(0));
+        write_note(folder.path(), RollbackStep::Back, 5).unwrap();
+        let copy = copy_folder(folder.path(), 5);
+        // The system fails to look up a link to itself.
+        symlink(&copy, &copy).unwrap();
+        let refused = finish();
+        assert!(matches!(refused, Err(RollbackError::Files { .. })), "{refused:?}");
+        fs::remove_file(&copy).unwrap();
+        let refused = finish();
+        assert!(matches!(refused, Err(RollbackError::NoCopy { .. })), "{refused:?}");
+        assert!(is_unfinished(folder.path()), "no program opens the folder");
+    }
 
     #[test]
     fn only_files_of_the_database_are_moved() {

@@ -163,7 +163,9 @@ impl<'a> Tallies<'a> {
         staged.row.add(id.sequence, counts);
         staged.is_changed = true;
         match &mut self.window {
-            Some((of, earlier)) if *of == at => earlier[0] += u64::from(counts),
+            Some((of, earlier)) if *of == at => {
+                earlier[0] = earlier[0].saturating_add(u64::from(counts));
+            }
             window => *window = None,
         }
         if is_late {
@@ -243,5 +245,41 @@ impl<'a> UsageFamilies<'a> {
         let row = row.encode();
         batch.put_cf(self.usage, key.encode(), row);
         batch.put_cf(self.by_payer, UsageByPayerKey(key).encode(), row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hawser_proto::price::PicoDollarPrice;
+    use hawser_proto::{Address, SequenceId};
+
+    use super::*;
+    use crate::change::{Change, LogEntry};
+    use crate::testing::{PEER, facts, id, store};
+
+    /// The row adds up to the largest number. A sum beyond it would end the process at each envelope of the minute.
+    #[test]
+    fn a_damaged_count_of_messages_ends_no_commit() {
+        let store = store();
+        let at = CongestionKey { originator: PEER, minute: 0 };
+        let (first, last) = (SequenceId(1), SequenceId(1));
+        let damaged = CongestionRow { messages: u64::MAX, first, last };
+        store.put_raw_row(Family::Congestion, &at.encode(), &damaged.encode());
+        let charge = Charge {
+            payer: Address([7; 20]),
+            size_bytes: 10,
+            retention_days: 2,
+            stated_picodollars: PicoDollarPrice(0),
+        };
+        let append = |place| {
+            let charge = Some(charge);
+            let facts = Facts { charge, counts_for_congestion: true, ..facts(place) };
+            Change::Append(LogEntry::valid(id(place), Bytes::from(vec![7; 100]), facts))
+        };
+        store.commit(&[append(1), append(2)]).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.head(PEER), Ok(SequenceId(2)));
+        assert_eq!(snapshot.congestion(PEER, 0), Ok(u64::MAX));
     }
 }

@@ -11,7 +11,7 @@ use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::MarkKey;
-use crate::raw_rows::nearest_mark;
+use crate::raw_rows::{current_mark, seek_nearest_mark};
 use crate::store::Store;
 
 impl Store {
@@ -63,10 +63,11 @@ impl Database {
         let marks = self.family(MarkKey::FAMILY);
         let before = EnvelopeId { sequence: from.sequence.previous(), ..from };
         // A range that begins before `from` may reach beyond it; it is cut to end just below.
-        let nearest = nearest_mark(&mut self.db.raw_iterator_cf(marks), before)?;
-        if let Some((at, mark)) = nearest
-            .filter(|(at, mark)| at.originator == from.originator && mark.end(*at) >= from.sequence)
-        {
+        let open = || self.db.raw_iterator_cf(marks);
+        let mut rows = open();
+        let has_nearest = seek_nearest_mark(&mut rows, open, before)?;
+        let nearest = if has_nearest { current_mark(&rows)? } else { None };
+        if let Some((at, mark)) = nearest.filter(|(at, mark)| mark.end(*at) >= from.sequence) {
             let mut value = Vec::new();
             mark.truncated(before.sequence).encode_into(&mut value);
             batch.put_cf(marks, MarkKey(at).encode(), value);

@@ -275,6 +275,32 @@ fn a_damaged_block_of_marks_is_no_error_of_a_strand_without_marks_in_it() {
         snapshot.log(id(UNMARKED, 0), SequenceId(1)).map(Result::unwrap).collect();
     assert!(unmarked.iter().all(is_valid) && unmarked.len() == 1, "{unmarked:?}");
     assert_eq!(snapshot.oldest(UNMARKED), Ok(None));
+    let not_held =
+        |strand, through| snapshot.first_not_held(strand, SequenceId::NONE, SequenceId(through));
+    assert_eq!(not_held(OTHER, 4), Ok(Some((SequenceId(3), SequenceId(4)))));
+    assert_eq!(not_held(UNMARKED, 1), Ok(None));
     let oldest: Vec<_> = store.oldest().unwrap().iter().map(|it| it.originator).collect();
     assert!(oldest.contains(&MIDDLE) && !oldest.contains(&UNMARKED), "{oldest:?}");
+}
+
+/// The reader of that chain would try again without end: marks are not repaired.
+#[test]
+fn a_damaged_block_of_marks_keeps_no_reorganisation_of_another_chain_out() {
+    let [damaged_one, other] = OriginatorId::CHAINS;
+    let fill = |store: &Store| {
+        let first = [append(damaged_one, 1), skip(damaged_one, 2, 9, SkipReason::Missing)];
+        let second = [append(other, 1), append(other, 2), append_invalid(other, 3, 7)];
+        for changes in [&first[..], &second] {
+            store.commit(changes).unwrap();
+        }
+        end_block_behind(store, damaged_one, 2);
+    };
+    let (_folder, store) = damaged(&["mark"], fill, |folder| {
+        flip_in(folder, "mark", &end_of_block(damaged_one, 2)[64..128]);
+    });
+    assert!(store.snapshot().mark(id(damaged_one, 2)).is_err(), "its own cannot be read");
+    store.truncate_strand(id(other, 3), None).unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.head(other), Ok(SequenceId(2)));
+    assert_eq!(snapshot.get(id(other, 3)), Ok(None));
 }

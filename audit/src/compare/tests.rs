@@ -398,3 +398,12 @@ fn envelopes_of_a_chain_are_compared_with_a_running_node_by_their_content() {
     // Folders are of Hawser, which makes the same bytes of each event.
     assert_eq!(of_chain_strand(&log(1_000_000_000)).other_count, 3);
 }
+
+/// The keeper of a folder may store the trees of strands that no disk holds.
+#[test]
+fn sums_of_places_that_stored_trees_claim_stay_at_their_end() {
+    let one = ComparedPlaces { by_stored_trees: SequenceId::MAX.0, ..ComparedPlaces::default() };
+    let mut all = ComparedPlaces::default();
+    (0..3).for_each(|_| all.add(one));
+    assert_eq!(all.by_stored_trees, u64::MAX);
+}

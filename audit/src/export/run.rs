@@ -500,8 +500,12 @@ impl Run<'_> {
     /// Writes the rates that the keeper has recorded, or the given ones if the source shows none. Returns the rates by
     /// which tallies are derived.
     fn rates(&mut self) -> Result<Vec<Rate>, ExportError> {
-        let mut file = DayWriter::new(self.folder, &RATES, OriginatorId(0));
         let given = self.settings.rates.map(|table| table.rates().to_vec()).unwrap_or_default();
+        if !self.source.shows_gaps() && given.is_empty() {
+            // The tallies of an earlier run stay, and so do the rates that give their amounts.
+            return Ok(Vec::new());
+        }
+        let mut file = DayWriter::new(self.folder, &RATES, OriginatorId(0));
         let mut recorded = self.source.rates()?;
         if !self.source.shows_gaps() {
             recorded.clone_from(&given);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::{PicoDollarPrice, Rate};
 
 use super::record::{RecordKind, describe};
@@ -101,10 +101,13 @@ fn tallies_without_rates_are_none_and_other_rates_make_others() {
     let first = with(RATE);
     let expensive = with(Rate { message_fee: PicoDollarPrice(RATE.message_fee.0 + 1), ..RATE });
     assert_ne!(first, expensive);
-    // A run without rates leaves the tallies, and reports this.
+    // A run without rates leaves the tallies and the rates that give them, and reports this.
+    let path = manifest::tally_path(place.path(), "rates", OriginatorId(0), 0);
+    let rates = fs::read(&path).unwrap();
     let report = export(&shown, place.path(), without, |_| ()).unwrap();
     assert!(report.notes[0].contains("the places to 100 are left"), "{report:?}");
     assert_eq!(tallies(place.path()), expensive);
+    assert_eq!(fs::read(&path).unwrap(), rates);
     assert_eq!(with(RATE), first);
     assert_eq!(noted(place.path()).missing, None);
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct ExpectedStrand {
     /// The strand.
     pub originator_id: OriginatorId,
-    /// The last place, included.
+    /// The last place that was exported, included: the places between the last row and it are a hole.
     pub through: SequenceId,
     /// Rows of the table `log`.
     pub rows: u64,

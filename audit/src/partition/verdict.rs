@@ -433,8 +433,8 @@ pub fn merge(
     let expected_of: BTreeMap<OriginatorId, &ExpectedStrand> =
         listed.iter().map(|it| (it.originator_id, it)).collect();
     let is_short = |id: OriginatorId| {
-        let rows = rows.get(&id).copied();
-        expected_of.get(&id).is_some_and(|it| rows.is_none_or(|rows| rows < it.rows))
+        let rows = rows.get(&id).copied().unwrap_or(0);
+        expected_of.get(&id).is_some_and(|it| rows < it.rows)
     };
     let mut incomplete = Vec::new();
     let mut joined = Joined::new();
@@ -467,7 +467,7 @@ pub fn merge(
         strand.compare(log, beside, &mut incomplete, &mut left_out);
     }
     let known = listed.iter().filter(|it| !is_short(it.originator_id));
-    add_holes_at_heads(&mut joined, known);
+    add_holes_at_ends(&mut joined, known);
     add_beyond_heads(&mut joined, listed);
     forget_other_chains(&mut joined);
     incomplete.extend(joined.values().flat_map(RangeVerdict::incomplete));
@@ -483,14 +483,15 @@ pub fn merge(
 /// One range for each strand.
 type Joined = BTreeMap<OriginatorId, RangeVerdict>;
 
-/// Adds the holes between the last rows of strands and their heads. All rows of these strands were checked.
-fn add_holes_at_heads<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a ExpectedStrand>) {
-    for &ExpectedStrand { originator_id, head, .. } in strands {
-        let Some(head) = head else { continue };
-        let range = range_of(joined, originator_id);
-        if range.through < head {
-            let fault = hole(originator_id, range.through.next().0, head.0);
-            range.fault(fault);
+/// Adds the holes between the last rows of strands and their ends: the head, or the last place that was exported. As
+/// many rows of these strands were checked as they have, so one that lacks was replaced by another one.
+fn add_holes_at_ends<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a ExpectedStrand>) {
+    for &ExpectedStrand { originator_id, through, head, .. } in strands {
+        let end = head.unwrap_or(through).max(through);
+        let reached = joined.get(&originator_id).map_or(SequenceId::NONE, |range| range.through);
+        if reached < end {
+            let fault = hole(originator_id, reached.next().0, end.0);
+            range_of(joined, originator_id).fault(fault);
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::check::{CheckedEnvelope, CheckedRow, Checker, Signed};
 use super::fault::{Fault, FaultKind, Faults};
-use super::item::{GapReason, SourceError, StrandRow};
+use super::item::{SourceError, StrandRow};
 use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
 use super::report_ranges::{BilledReport, FeePart, FinishedRange, ReportRanges};
@@ -192,11 +192,10 @@ impl<'a> StrandBilling<'a> {
     fn take(&mut self, row: CheckedRow) {
         match row {
             CheckedRow::Envelope(envelope) => self.take_envelope(*envelope),
-            CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
+            // Whatever the reason is: only strands of chains, which have no bills, have void places.
+            CheckedRow::Other(StrandRow::Gap { from, through, .. }) => {
                 self.skip_to(from.0);
-                if reason != GapReason::Void {
-                    self.note_not_shown(through.0.saturating_add(1).saturating_sub(from.0));
-                }
+                self.note_not_shown(through.0.saturating_add(1).saturating_sub(from.0));
                 self.next = through.0.saturating_add(1);
             }
             // A row of pruned places is not signed. They count as not shown when the next row comes.

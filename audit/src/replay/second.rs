@@ -4,10 +4,10 @@
 //! of the trees that have them. The second source need not be honest: of its checkpoints only those count that a node
 //! of the registry has signed. Its cosignatures do not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::void::SignedVoid;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
@@ -23,12 +23,15 @@ use super::void::newest_checkpoint;
 #[derive(Debug, Clone, Default)]
 pub struct SecondCheckpoints {
     by_strand: BTreeMap<OriginatorId, Vec<CosignedCheckpoint>>,
+    /// A tree of each strand that the log does not list, signed by the strand's own node.
+    unlisted: Vec<Checkpoint>,
     /// The number of those that are not signed by their node.
     unsigned: usize,
 }
 
 impl SecondCheckpoints {
-    /// Reads the checkpoints of the strands of `log` that nodes of the registry have signed.
+    /// Reads the checkpoints of the strands of `log` that nodes of the registry have signed, and finds the strands of
+    /// such nodes that it does not list.
     ///
     /// # Errors
     /// When one of both sources cannot be read.
@@ -38,7 +41,9 @@ impl SecondCheckpoints {
         registry: &Registry,
     ) -> Result<Self, SourceError> {
         let mut read = Self::default();
-        for EnvelopeId { originator, sequence: head } in heads_of(log)? {
+        let heads = heads_of(log)?;
+        let listed: BTreeSet<OriginatorId> = heads.iter().map(|head| head.originator).collect();
+        for EnvelopeId { originator, sequence: head } in heads {
             let rows = second.beside(originator);
             for node in rows.checkpoint_nodes()? {
                 let Some(record) = registry.node(node) else { continue };
@@ -53,7 +58,38 @@ impl SecondCheckpoints {
                 }
             }
         }
+        for EnvelopeId { originator, .. } in heads_of(second)? {
+            let Some(record) = registry.node(originator) else { continue };
+            if listed.contains(&originator) {
+                continue;
+            }
+            let rows = second.beside(originator);
+            let Some(CosignedCheckpoint { signed, .. }) = rows.checkpoint_after(originator, 0)?
+            else {
+                continue;
+            };
+            let of = signed.checkpoint;
+            let is_its = (of.originator, of.node) == (originator, originator);
+            if is_its && signed.verify(&record.public_key).is_ok() {
+                read.unlisted.push(of);
+            }
+        }
         Ok(read)
+    }
+
+    /// Returns the strands that the log does not list although their own nodes had signed a tree of them at `now_ns`,
+    /// unix nanoseconds, in sentences for people.
+    #[must_use]
+    pub fn not_listed(&self, now_ns: i64) -> Vec<String> {
+        let now_ns = u64::try_from(now_ns).unwrap_or_default();
+        let signed = self.unlisted.iter().filter(|of| of.time_ns <= now_ns);
+        let told = signed.map(|of| {
+            let (node, size) = (of.node, of.size);
+            format!(
+                "strand {node}: a checkpoint of its node covers {size} places, and the log does not list it"
+            )
+        });
+        told.collect()
     }
 
     fn of(&self, originator: OriginatorId) -> CheckpointList<'_> {
@@ -65,7 +101,8 @@ fn size(of: &CosignedCheckpoint) -> u64 {
     of.signed.checkpoint.size
 }
 
-/// Returns the newest checkpoint of a node, and the newest one of at most `head` places if that is another one.
+/// Returns the newest checkpoint of a node that is found, or one of more than `head` places, and beside it the newest
+/// one of at most `head` places if that is another one.
 fn newest_of(
     rows: &dyn StrandRows,
     node: OriginatorId,
@@ -73,7 +110,9 @@ fn newest_of(
 ) -> Result<Vec<CosignedCheckpoint>, SourceError> {
     let Some(newest) = newest_checkpoint(rows, node, head)? else { return Ok(Vec::new()) };
     if size(&newest) <= head {
-        return Ok(vec![newest]);
+        // The search ends at the head: a keeper may have cut its log where a checkpoint is.
+        let beyond = rows.checkpoint_after(node, head)?.filter(|it| size(it) > head);
+        return Ok([newest].into_iter().chain(beyond).collect());
     }
     let within = match rows.checkpoint_up_to(node, head)? {
         Some(within) => Some(within).filter(|it| size(it) <= head),
@@ -260,12 +299,12 @@ impl StrandRows for RowsWithSecond<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::checkpoint::Checkpoint;
-
     use super::*;
     use crate::replay::testing::{MemoryLog, NODE, checkpoint, declared, key, ns_of, settings};
     use crate::replay::tests::{named, replay};
-    use crate::replay::{FaultKind, GapReason, Replay, ReplayReport, StoredMark};
+    use crate::replay::{
+        FaultKind, GapReason, Replay, ReplayReport, ReplaySettings, StoredMark, StrandRow,
+    };
 
     /// A log of 60 places of which a node hides 41 to 50 behind a statement, and all trees of more than 40 places.
     fn hiding() -> MemoryLog {
@@ -302,6 +341,62 @@ mod tests {
                 assert_eq!(named(&report), []);
             }
         }
+    }
+
+    #[test]
+    fn a_log_that_was_cut_at_a_checkpoint_is_incomplete_by_a_second_source_that_has_a_later_one() {
+        let mut log = MemoryLog::honest(50);
+        let second = MemoryLog::honest(60);
+        assert_eq!(replay(&log, &settings()).verdict(), "clean", "one source cannot show it");
+        for is_node in [false, true] {
+            let report = judged(&log, &MemoryLog { is_node, ..second.clone() });
+            assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()), "{is_node}");
+            let text = report.incomplete.join("; ");
+            assert!(text.contains("a checkpoint covers 60 places, and the head is 50"), "{text}");
+        }
+        assert_eq!(judged(&log, &log).verdict(), "clean");
+        // Nor does the end of the tree at a gap hide it.
+        let (from, through, reason) = (SequenceId(15), SequenceId(15), GapReason::Missing);
+        log.rows[14] = StrandRow::Gap { from, through, reason };
+        log.has_tallies = false;
+        assert_eq!(judged(&log, &log).verdict(), "clean");
+        let report = judged(&log, &second);
+        assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()));
+    }
+
+    /// The folder of a keeper still has a checkpoint of the places that it lacks.
+    #[test]
+    fn a_head_below_a_signed_tree_is_told_although_a_gap_ends_the_tree_before_it() {
+        let mut log = MemoryLog::honest(60);
+        let (from, through, reason) = (SequenceId(15), SequenceId(15), GapReason::Missing);
+        log.rows[14] = StrandRow::Gap { from, through, reason };
+        log.has_tallies = false;
+        assert_eq!(replay(&log, &settings()).verdict(), "clean");
+        log.rows.truncate(55);
+        (log.head, log.last_held) = (55, 55);
+        let report = replay(&log, &settings());
+        assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()));
+        assert_eq!(report.strands[0].tree_size, 14);
+        let before = ReplaySettings { now_ns: ns_of(60), ..settings() };
+        assert_eq!(replay(&log, &before).verdict(), "clean", "it was signed afterwards");
+    }
+
+    #[test]
+    fn a_strand_that_a_log_does_not_list_is_told_by_a_second_source_that_has_a_tree_of_it() {
+        let (registry, second) = (settings().registry, MemoryLog::honest(60));
+        let none = MemoryLog::honest(0);
+        let told = |second: &MemoryLog, log: &MemoryLog, now_ns: i64| {
+            SecondCheckpoints::read(second, log, &registry).unwrap().not_listed(now_ns)
+        };
+        let found = told(&second, &none, ns_of(60));
+        assert!(found.len() == 1 && found[0].starts_with("strand 100: "), "{found:?}");
+        assert!(told(&second, &none, ns_of(1)).is_empty(), "it was signed afterwards");
+        assert!(told(&second, &second, ns_of(60)).is_empty(), "the log lists it");
+        let mut forged = second.clone();
+        for cosigned in &mut forged.checkpoints {
+            cosigned.signed = cosigned.signed.checkpoint.sign(&key(5));
+        }
+        assert!(told(&forged, &none, ns_of(60)).is_empty(), "its node has not signed it");
     }
 
     #[test]

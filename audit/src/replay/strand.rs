@@ -204,7 +204,12 @@ impl StrandReplay {
 
     /// Returns the places that the source has not shown: those that it omitted up to the head, and those behind it up
     /// to a checkpoint that a known node signed before the replay began. Empty if it has shown all.
-    pub(super) fn not_shown(&self, head: SequenceId, context: &ReplayContext<'_>) -> Vec<String> {
+    pub(super) fn not_shown(
+        &mut self,
+        head: SequenceId,
+        context: &ReplayContext<'_>,
+    ) -> Vec<String> {
+        self.load_beyond_head(context);
         let mut found = Vec::new();
         let originator = self.originator();
         if let Some(places) = self.figures.absent.get(&GapReason::NotShown) {

@@ -21,6 +21,9 @@ pub(crate) const GAS_PER_KEY: u64 = 120_000;
 pub(crate) const WEI_PER_GAS: WeiPerGas = WeiPerGas(2_000_000_000);
 /// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
 pub const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
+/// The highest submission fee that is paid unless the operator gives the amount, in wei of the app chain: one dollar. A
+/// guess: thousands of times what bridges ask for. An endpoint could state any, and all fee tokens would be sent.
+const SUBMISSION_WEI_MAX: u128 = 1_000_000_000_000_000_000;
 
 /// A number of units of gas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,6 +149,9 @@ impl Ticket {
 }
 
 /// Returns the cost of the message: the inbox's submission fee and the gas.
+///
+/// # Errors
+/// [`AdminError::SubmissionFeeTooHigh`], and an error if a contract cannot be read.
 async fn cost(
     network: &Network,
     keys: &[String],
@@ -167,8 +173,23 @@ async fn cost(
     let submission = network.settlement.view(inbox, &submission).await;
     let submission = submission.map_err(|source| AdminError::View { contract, source })?;
     let gas = U256::from(gas_limit.0) * U256::from(max_fee_per_gas.0);
-    let wei = submission.saturating_add(gas);
-    Ok(MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR))))
+    total(submission, gas, network.settlement.endpoint())
+}
+
+/// Returns the sum of the submission fee that an endpoint states and the cost of gas, both in wei of the app chain.
+fn total(submission: U256, gas: U256, endpoint: &str) -> Result<MicroDollars, AdminError> {
+    let most = U256::from(SUBMISSION_WEI_MAX);
+    if submission > most {
+        let endpoint = endpoint.to_owned();
+        let (stated, most) = (in_fee_tokens(submission), in_fee_tokens(most));
+        return Err(AdminError::SubmissionFeeTooHigh { endpoint, stated, most });
+    }
+    Ok(in_fee_tokens(submission.saturating_add(gas)))
+}
+
+/// Converts wei of the app chain into fee tokens, rounded up.
+fn in_fee_tokens(wei: U256) -> MicroDollars {
+    MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR)))
 }
 
 /// Returns twice the base fee of the latest block. The base fee rises by at most an eighth per
@@ -178,4 +199,23 @@ pub(super) async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
     let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let base_fee = block.and_then(|block| block.header.base_fee_per_gas).unwrap_or_default();
     Ok(base_fee.saturating_mul(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise, one that lies would have an administrator send all fee tokens to the app chain.
+    #[test]
+    fn a_submission_fee_that_no_bridge_asks_for_is_not_paid_unasked() {
+        let most = U256::from(SUBMISSION_WEI_MAX);
+        let total = |submission, gas: u64| total(submission, U256::from(gas), "http://a.example");
+        let dollars = |text: &str| text.parse::<MicroDollars>().unwrap();
+        assert_eq!(total(U256::ZERO, 1), Ok(dollars("0.000001")), "rounded up");
+        assert_eq!(total(most, 5_000_000_000_000_000_000), Ok(dollars("6")), "gas is chosen");
+        for beyond in [most + U256::ONE, U256::MAX] {
+            let refused = total(beyond, 0).unwrap_err().to_string();
+            assert!(refused.starts_with("http://a.example states a fee of "), "{refused}");
+        }
+    }
 }

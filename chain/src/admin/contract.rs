@@ -189,6 +189,11 @@ impl Contracts {
     pub fn get(&self, contract: Contract) -> Option<Address> {
         self.0.get(&contract).copied()
     }
+
+    /// Returns the contract with an address, if it is known.
+    pub(super) fn having(&self, address: Address) -> Option<Contract> {
+        self.0.iter().find(|(_, known)| **known == address).map(|(contract, _)| *contract)
+    }
 }
 
 impl From<&Addresses> for Contracts {

@@ -155,6 +155,29 @@ pub enum AdminError {
     /// has canonical nodes to fill in.
     #[error("{0} cannot be backfilled: only NodeRegistry is backfilled")]
     BackfillOfOther(Contract),
+    /// A contract of the network would own money or a node, which it can never give away again.
+    #[error(
+        "{account} is {contract} of this network, which could never give it away again: name another account"
+    )]
+    OwnContract {
+        /// The contract.
+        contract: Contract,
+        /// Its address.
+        account: Address,
+    },
+    /// The endpoint states a submission fee that no bridge asks for.
+    #[error(
+        "{endpoint} states a fee of {stated} for a message to the app chain, and {most} is the most that is paid \
+         unasked: ask another endpoint, or give the amount with --amount"
+    )]
+    SubmissionFeeTooHigh {
+        /// Scheme, host and port of the endpoint.
+        endpoint: String,
+        /// The stated fee.
+        stated: MicroDollars,
+        /// The highest fee that is paid unasked.
+        most: MicroDollars,
+    },
     /// The account holds too few tokens.
     #[error("{account} has {balance} of {token} and needs {needed}")]
     TooFewTokens {

@@ -146,7 +146,7 @@ pub async fn claim(
 /// names.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`], and an error if a contract cannot be read.
+/// [`AdminError::UnknownNode`], [`AdminError::OwnContract`], and an error if a contract cannot be read.
 pub async fn withdraw(
     network: &Network,
     whose: Beneficiary,
@@ -154,6 +154,9 @@ pub async fn withdraw(
     token: PaymentToken,
 ) -> Result<Plan, AdminError> {
     use DistributionManager as Manager;
+    if whose != Beneficiary::Protocol {
+        network.refuse_contract(recipient)?;
+    }
     let owner = owner(network, whose).await?;
     let step = match (whose, token) {
         (Beneficiary::Node(node_id), PaymentToken::FeeToken) => {

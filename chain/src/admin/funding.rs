@@ -41,7 +41,8 @@ pub struct Funding {
 /// Plans to fund a payer on both chains with one transaction to the deposit splitter.
 ///
 /// # Errors
-/// [`AdminError`] if a contract would refuse its part, tokens are missing, or a contract cannot be read.
+/// [`AdminError`] if a contract would refuse its part, the splitter is for other contracts or another app chain, tokens
+/// are missing, or a contract cannot be read.
 pub async fn fund(
     network: &Network,
     account: &Account,
@@ -50,6 +51,7 @@ pub async fn fund(
     network.at(SPLITTER)?;
     let none = MicroDollars::default();
     let total = total_of(funding)?;
+    check_splitter(network).await?;
     if funding.amount != none {
         payers::check_deposit(network, funding.payer, funding.amount).await?;
     }
@@ -117,6 +119,37 @@ fn total_of(funding: &Funding) -> Result<MicroDollars, AdminError> {
     Ok(total)
 }
 
+/// Refuses a splitter for other contracts or another app chain than those of the network: it names them by itself, and
+/// the money would go there.
+async fn check_splitter(network: &Network) -> Result<(), AdminError> {
+    let token = network.view(SPLITTER, &DepositSplitter::feeTokenCall {}).await?;
+    let payers = network.view(SPLITTER, &DepositSplitter::payerRegistryCall {}).await?;
+    let gateway = network.view(SPLITTER, &DepositSplitter::settlementChainGatewayCall {}).await?;
+    for (getter, beside, found) in [
+        ("feeToken", Contract::FeeToken, token),
+        ("payerRegistry", Contract::PayerRegistry, payers),
+        ("settlementChainGateway", Contract::SettlementChainGateway, gateway),
+    ] {
+        if let Some(expected) = network.contracts.get(beside)
+            && expected != found
+        {
+            let contract = SPLITTER;
+            return Err(AdminError::OtherBeside { contract, getter, beside, expected, found });
+        }
+    }
+    let app_id = network.view(SPLITTER, &DepositSplitter::appChainIdCall {}).await?;
+    if app_id == U256::from(network.app_id) {
+        return Ok(());
+    }
+    Err(AdminError::OtherImplementation {
+        contract: SPLITTER,
+        at: network.at(SPLITTER)?,
+        field: "appChainId",
+        expected: network.app_id.to_string(),
+        found: app_id.to_string(),
+    })
+}
+
 /// Refuses a payment that the gateway would refuse only after earlier steps were mined.
 async fn check_way(
     network: &Network,
@@ -131,6 +164,7 @@ async fn check_way(
     if funding.app_recipient.is_zero() {
         return Err(would_revert(GATEWAY, &AppChainGateway::ZeroRecipient {}.abi_encode()));
     }
+    network.refuse_contract(funding.app_recipient)?;
     let max_fee = SettlementChainGateway::calculateMaxDepositFeeCall {
         chainId_: U256::from(network.app_id),
         gasLimit_: U256::from(gas.0),
@@ -167,12 +201,13 @@ pub async fn wrap(
 /// Plans to unwrap the account's fee tokens into underlying tokens for the recipient.
 ///
 /// # Errors
-/// Fails when the token's address is not known.
+/// [`AdminError::OwnContract`], and an error if the token's address is not known.
 pub fn unwrap(
     network: &Network,
     recipient: Address,
     amount: MicroDollars,
 ) -> Result<Plan, AdminError> {
+    network.refuse_contract(recipient)?;
     let amount_ = U256::from(amount.get());
     let withdraw = FeeToken::withdrawToCall { recipient_: recipient, amount_ };
     let step = network.step(Contract::FeeToken, &withdraw)?;
@@ -198,7 +233,7 @@ pub fn mint(
 /// Plans to send the account's native tokens from the app chain to a recipient on the settlement chain.
 ///
 /// # Errors
-/// Fails when the gateway's address is not known.
+/// [`AdminError::OwnContract`], and an error if the gateway's address is not known.
 pub fn from_app_chain(
     network: &Network,
     recipient: Address,
@@ -207,6 +242,7 @@ pub fn from_app_chain(
 ) -> Result<Plan, AdminError> {
     const GATEWAY: Contract = Contract::AppChainGateway;
     network.chain(ChainRole::App)?;
+    network.refuse_contract(recipient)?;
     let recipient_ = recipient;
     let mut step = if token == PaymentToken::Underlying {
         network.step(GATEWAY, &AppChainGateway::withdrawIntoUnderlyingCall { recipient_ })?

@@ -45,6 +45,14 @@ impl Network {
         self.contracts.get(contract).ok_or(AdminError::NoAddress(contract))
     }
 
+    /// Refuses a contract of the network as the owner of money or of a node: it could never give them away again.
+    pub(super) fn refuse_contract(&self, account: Address) -> Result<(), AdminError> {
+        match self.contracts.having(account) {
+            Some(contract) => Err(AdminError::OwnContract { contract, account }),
+            None => Ok(()),
+        }
+    }
+
     /// Decodes and describes the events that known contracts emitted in a transaction.
     #[must_use]
     pub fn events(

@@ -117,8 +117,9 @@ pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<Registered
 /// Plans to add a node, which is not canonical at first. The plan is empty if an equal record already exists.
 ///
 /// # Errors
-/// [`AdminError::KeyInUse`], and an error if the registry cannot be read.
+/// [`AdminError::KeyInUse`], [`AdminError::OwnContract`], and an error if the registry cannot be read.
 pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
+    network.refuse_contract(new.owner)?;
     if let Some(same) = with_key(network, &new.signing_public_key).await? {
         let node_id = same.node_id;
         if same.owner != new.owner || same.http_address != new.http_address {

@@ -225,11 +225,17 @@ fn adopting(
     let mut plan = Plan::default();
     let mut adoptions = Vec::new();
     for state in states {
+        let key = &state.key;
         let Some(parameter) = state.to_apply() else {
+            if !state.is_there() {
+                plan = plan.note(format!(
+                    "the app chain reads {key}: bring it there with `params bridge {key}`"
+                ));
+            }
             plan.notes.extend(state.parameter.as_ref().and_then(Parameter::hint));
             continue;
         };
-        let (key, update) = (&state.key, parameter.update_name());
+        let update = parameter.update_name();
         if !state.is_there() {
             plan = plan.note(format!(
                 "the app chain reads {key}: bring it there with `params bridge {key} --apply`"
@@ -247,7 +253,10 @@ fn adopting(
         let data =
             parameter.update_data().expect("only parameters with an update function are adopted");
         let call = Call { to: Some(to), data, value: U256::ZERO };
-        plan.steps.push(PlanStep { contract: parameter.reader, call, waits: false });
+        // A contract may refuse a value until it has adopted another one, as broadcasters do with their limits.
+        let contract = parameter.reader;
+        let waits = plan.steps.iter().any(|earlier| earlier.contract == contract);
+        plan.steps.push(PlanStep { contract, call, waits });
     }
     Ok(plan)
 }

@@ -159,6 +159,7 @@ pub(super) async fn check_deposit(
     if payer.is_zero() {
         return Err(would_revert(&PayerRegistry::ZeroPayer {}));
     }
+    network.refuse_contract(payer)?;
     if amount < bounds.minimum_deposit {
         return Err(would_revert(&PayerRegistry::InsufficientDeposit {
             amount: amount.on_chain(),
@@ -195,13 +196,14 @@ pub async fn cancel_withdrawal(network: &Network, account: &Account) -> Result<P
 /// Plans to pay out the account's pending withdrawal after the lock period, as fee tokens or as underlying tokens.
 ///
 /// # Errors
-/// Fails when the registry cannot be read.
+/// [`AdminError::OwnContract`], and an error if the registry cannot be read.
 pub async fn finalize_withdrawal(
     network: &Network,
     account: &Account,
     recipient: Address,
     token: PaymentToken,
 ) -> Result<Plan, AdminError> {
+    network.refuse_contract(recipient)?;
     let recipient_ = recipient;
     let step = if token == PaymentToken::Underlying {
         let finalize = PayerRegistry::finalizeWithdrawalIntoUnderlyingCall { recipient_ };

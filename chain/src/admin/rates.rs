@@ -1,7 +1,8 @@
 //! The rate registry: message prices, each with its start time.
 //!
 //! New rates are five parameters and a call that adopts them, so an interrupted run can leave only the parameters set.
-//! A second run finds them and plans the rest.
+//! A second run finds them and plans the rest. If one of them differs, one transaction sets all five: another
+//! administrator may change one between the plan and the transaction, and the contract would adopt a mixture.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
@@ -139,9 +140,8 @@ pub async fn add(
     };
     check_start(start_time, last_start, now)?;
     let wanted = words(prices, start_time);
-    let changes = keys.into_iter().zip(wanted).zip(set);
-    let changes: Vec<_> =
-        changes.filter(|((_, wanted), set)| wanted != set).map(|(change, _)| change).collect();
+    let is_set = set[..] == wanted;
+    let changes: Vec<_> = if is_set { Vec::new() } else { keys.into_iter().zip(wanted).collect() };
     let update = network.step(Contract::RateRegistry, &RateRegistry::updateRatesCall {})?;
     let [message_fee, storage_fee, congestion_fee, target_rate_per_minute] = prices.numbers();
     let note = format!(

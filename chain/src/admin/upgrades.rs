@@ -180,14 +180,23 @@ impl Upgrade {
         !self.is_done() && self.contract.chain() == ChainRole::App
     }
 
-    /// Plans the call that installs the code. `is_there` is true if the parameter has reached the contract's chain, so
+    /// Plans the call that installs the code. The plan is empty if the code is installed: any account may have made the
+    /// call since the upgrade was planned. `is_there` is true if the parameter has reached the contract's chain, so
     /// that the call can be tried before it is sent.
     ///
     /// # Errors
-    /// Fails when the contract's address is not known.
-    pub fn migrate(&self, network: &Network, is_there: bool) -> Result<Plan, AdminError> {
+    /// Fails when the contract's address is not known, or its chain does not answer.
+    pub async fn migrate(&self, network: &Network, is_there: bool) -> Result<Plan, AdminError> {
         if self.is_done() {
             return Ok(Plan::default());
+        }
+        let chain = network.chain(self.contract.chain())?;
+        let present = installed::implementation_of(chain, network.at(self.contract)?).await?;
+        if present == Some(self.to) {
+            return Ok(Plan::nothing(format!(
+                "another account has called {}.migrate()",
+                self.contract
+            )));
         }
         // All contracts have the same `migrate()` function.
         let step = network.step(self.contract, &NodeRegistry::migrateCall {})?;

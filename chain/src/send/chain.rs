@@ -278,8 +278,9 @@ impl Chain {
     /// Sends nothing and needs no key.
     ///
     /// # Errors
-    /// Fails when the call would be reverted, or the chain does not answer.
+    /// Fails when there is no contract, the call would be reverted, or the chain does not answer.
     pub async fn quote_without_fee(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
+        self.require_code(call).await?;
         let (returned, gas_limit) = self.simulated(from, call).await?;
         Ok(quote_of(returned, gas_limit, self.fees().await?))
     }

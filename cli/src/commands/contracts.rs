@@ -68,7 +68,7 @@ async fn upgrade(args: &UpgradeArgs, as_json: bool) -> Result<(), RunError> {
         let terms = args.bridge.terms();
         onchain::bring(&mut session, &upgrade.parameter, migrator, &terms).await?;
     }
-    let migrate = upgrade.migrate(&session.network, session.sends())?;
+    let migrate = upgrade.migrate(&session.network, session.sends()).await?;
     session.carry_out(migrate).await?;
     if session.sends() {
         upgrade.verify(&session.network).await?;

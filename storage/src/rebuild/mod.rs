@@ -413,10 +413,8 @@ impl Database {
                 while let Some((id, record)) = pruned.next_if(|(id, _)| *id < envelope.id) {
                     rows.put_pruned(id, &record)?;
                 }
-                report.envelopes += 1;
-                report.invalid += u64::from(envelope.is_invalid);
+                report.add(envelope.is_invalid, envelope.facts.is_some());
                 if let Some(facts) = envelope.facts {
-                    report.projected += 1;
                     let is_verified = !made.set.has_tallies() || verified.has(envelope.id)?;
                     let facts = if is_verified { facts } else { facts.unbooked() };
                     rows.count_kept(envelope.id, &facts)?;
@@ -461,4 +459,26 @@ struct DerivedProjections {
     set: ProjectionSet,
     /// True if the other projections are complete.
     is_part: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Change, LogEntry};
+    use crate::testing::{facts, id, store};
+
+    /// The next rebuild would end in the same way, and none of its projections could be read.
+    #[test]
+    fn damaged_counts_of_an_interrupted_rebuild_end_none() {
+        let store = store();
+        let bytes = Bytes::from(vec![7; 100]);
+        store.commit(&[Change::Append(LogEntry::valid(id(1), bytes, facts(1)))]).unwrap();
+        let counted = RebuildReport { envelopes: u64::MAX, projected: u64::MAX, invalid: 0 };
+        let done = Rebuilt { through: EnvelopeId::default(), report: counted };
+        store.put_raw_row(Family::Meta, MetaKey::Rebuilding.encode(), &done.encode());
+        let derive = |id: EnvelopeId, _: &Bytes, _: Validity| -> Option<Facts> {
+            Some(facts(id.sequence.0))
+        };
+        assert_eq!(store.rebuild(&derive, &mut |_| {}), Ok(counted));
+    }
 }

@@ -76,6 +76,55 @@ fn parts_of_leaves_alone_count_once_each() {
     }
 }
 
+/// The manifest of an export of a running node has no head. The row in the place of the last envelope keeps the number
+/// of rows.
+#[test]
+fn a_last_envelope_whose_row_was_replaced_is_a_hole_although_no_row_is_missing() {
+    let mut rows = rows(&MemoryLog::honest(20));
+    let expected = |head| ExpectedStrand {
+        originator_id: NODE,
+        through: SequenceId(20),
+        rows: 20,
+        checkpoints: 0,
+        statements: 0,
+        head,
+        beyond_head: None,
+    };
+    let verdict = |rows: &Rows, head| {
+        let merged = merge(check(rows), Some(&[expected(head)])).unwrap();
+        let places: Vec<_> =
+            merged.faults.kept().iter().map(|it| (it.kind, it.sequence_id.0)).collect();
+        (merged.verdict, places)
+    };
+    assert_eq!(verdict(&rows, None), ("clean", vec![]));
+    let (sequence, leaf) = (SequenceId(20), TreeHash([1; 32]));
+    rows[19].1 = read(StrandRow::Leaf { sequence, leaf });
+    for head in [None, Some(SequenceId(20))] {
+        assert_eq!(verdict(&rows, head), ("faulty", vec![(FaultKind::Hole, 20)]), "{head:?}");
+    }
+}
+
+/// A folder states a head, and has neither an envelope nor a mark up to it.
+#[test]
+fn a_strand_without_any_row_is_a_hole_up_to_the_head_that_its_folder_has_stated() {
+    let strand = |originator_id, rows, head| ExpectedStrand {
+        originator_id,
+        through: SequenceId(rows),
+        rows,
+        checkpoints: 0,
+        statements: 0,
+        head: Some(SequenceId(head)),
+        beyond_head: None,
+    };
+    let other = OriginatorId(300);
+    let expected = [strand(NODE, 20, 20), strand(other, 0, 7)];
+    let merged = merge(check(&rows(&MemoryLog::honest(20))), Some(&expected)).unwrap();
+    let [fault] = merged.faults.kept() else { panic!("one fault: {merged:?}") };
+    assert_eq!((fault.kind, fault.originator_id), (FaultKind::Hole, Some(other)));
+    assert!(fault.text.contains("places 1 to 7"), "{fault}");
+    assert_eq!((merged.verdict, merged.incomplete), ("faulty", Vec::new()));
+}
+
 /// A hundred faults of a kind are kept, and engines give checkpoints in any order.
 #[test]
 fn the_kept_faults_of_checkpoints_are_the_same_in_any_parts() {

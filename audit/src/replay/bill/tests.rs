@@ -3,7 +3,7 @@
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_rules::NodeRecord;
 
-use super::super::item::StoredMark;
+use super::super::item::{GapReason, StoredMark};
 use super::super::odd_tests::logs;
 use super::super::planted::sign_at;
 use super::super::testing::{Draft, MemoryLog, NODE, RATE, draft, draft_for, key, ns_of};
@@ -324,4 +324,16 @@ fn amounts_up_to_the_stated_minute_alone_are_refuted() {
     let found = bill(&log, head(&log), &on_chain, &settings(8)).unwrap();
     assert_eq!(found.parts[0].verdict, BillVerdict::OtherRoot, "{found:?}");
     assert!(found.parts[0].has_other_end_minute());
+}
+
+/// The keeper of the log wants the true report of another node to look false.
+#[test]
+fn places_of_a_node_that_a_keeper_calls_void_refute_no_report() {
+    let mut log = MemoryLog::honest(200);
+    let reports = reports(&log, &[60, 120]);
+    let (from, through, reason) = (SequenceId(30), SequenceId(31), GapReason::Void);
+    log.rows[29] = StrandRow::Gap { from, through, reason };
+    log.rows.remove(30);
+    let bill = bill(&log, head(&log), &reports, &settings(8)).unwrap();
+    assert_eq!((bill.not_shown, bill.parts[0].verdict), (2, BillVerdict::NotShown));
 }

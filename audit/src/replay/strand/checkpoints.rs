@@ -55,6 +55,25 @@ impl StrandReplay {
         }
     }
 
+    /// Reads the next checkpoint behind the head of each node, if the tree ends before the head. Those that wait for
+    /// the tree are smaller then, and a keeper that has cut the strand could hide behind any gap in it.
+    pub(super) fn load_beyond_head(&mut self, context: &ReplayContext<'_>) {
+        let head = context.head.0;
+        if self.tree.size() >= head {
+            return;
+        }
+        let nodes = match context.rows.checkpoint_nodes() {
+            Ok(nodes) => nodes,
+            Err(error) => return self.unreadable("checkpoints", &error),
+        };
+        for node in nodes {
+            match context.rows.checkpoint_after(node, head) {
+                Ok(next) => self.checkpoints.extend(next),
+                Err(error) => self.unreadable("checkpoints", &error),
+            }
+        }
+    }
+
     /// Returns a sentence on the places and checkpoints that the tree could not be compared with, if there are any: a
     /// place without a leaf ends the tree, and so does the head.
     pub(in crate::replay) fn not_compared(&self) -> Option<String> {

@@ -261,6 +261,12 @@ fn admin(key: &str) -> Option<Parameter> {
 
 /// Returns a known name similar to `key`, if there is one.
 pub(super) fn near(key: &str) -> Option<String> {
+    // The address in the name of an admin flag is in lower case, and elsewhere addresses are shown with a checksum.
+    let by_case =
+        key.rsplit_once('.').map(|(head, last)| format!("{head}.{}", last.to_ascii_lowercase()));
+    if let Some(name) = by_case.filter(|name| known(name).is_some()) {
+        return Some(name);
+    }
     let lower = key.to_ascii_lowercase();
     let last = lower.rsplit('.').next().filter(|last| last.len() > 3)?;
     let similar = |name: &String| {
@@ -492,5 +498,11 @@ mod tests {
         );
         assert_eq!(near_of("xmtp.payers.minimumDeposit"), "xmtp.payerRegistry.minimumDeposit");
         assert_eq!(near("a"), None);
+        let flag = "xmtp.settlementChainParameterRegistry.isAdmin.";
+        let (shown, named) = (
+            format!("{flag}0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef"),
+            format!("{flag}0x74f3cc12197b6aa1cb71844e98922db008e4c1ef"),
+        );
+        assert_eq!(near(&shown), Some(named));
     }
 }

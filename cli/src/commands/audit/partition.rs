@@ -64,10 +64,18 @@ pub(in super::super) fn check(
     if is_piped {
         return Ok(());
     }
+    if ranges.is_empty() && !as_json {
+        output::line("incomplete: the files have no rows");
+    }
+    exit_of_log(verdict_on(&ranges))
+}
+
+/// Returns the verdict on the ranges of files. Files without rows show nothing: an export writes none.
+fn verdict_on(ranges: &[RangeVerdict]) -> &'static str {
     let mut faults = Faults::default();
     ranges.iter().for_each(|range| faults.extend(&range.all_faults()));
     let is_whole = ranges.iter().all(|range| range.incomplete().is_empty());
-    exit_of_log(faults.verdict(is_whole))
+    faults.verdict(is_whole && !ranges.is_empty())
 }
 
 /// Returns the times of the chains' places from the verdicts on their strands.
@@ -230,4 +238,15 @@ fn print_merged(merged: &MergedVerdict, as_json: bool) {
     }
     merged.unchecked.iter().for_each(|text| output::line(format_args!("not checked: {text}")));
     output::line(format_args!("verdict: {}", merged.verdict));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file of a strand may be replaced by an empty one.
+    #[test]
+    fn files_without_rows_are_not_clean() {
+        assert_eq!(verdict_on(&[]), "incomplete");
+    }
 }

@@ -1,5 +1,6 @@
 //! `hawser audit replay`: a whole log, checked again from its bytes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,6 +134,7 @@ fn replay(
         return Err(RunError::failed("the replay was interrupted before it was done"));
     };
     report.unchecked.extend(notes);
+    report.incomplete.extend(second.iter().flat_map(|it| it.not_listed(settings.now_ns)));
     Ok(Replayed { report, saved })
 }
 
@@ -181,7 +183,7 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
             "keys": keys,
             "network": report.network,
             "node_id": report.node_id,
-            "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
+            "faults": counts.collect::<BTreeMap<_, _>>(),
             "first_faults": faults.kept(),
             "strands": report.strands,
             "unchecked": report.unchecked,
@@ -227,7 +229,6 @@ fn print_strand(strand: &ReplayedStrand) {
         .iter()
         .map(|(reason, places)| format!(", {places} {}", reason.name()))
         .collect();
-    let sum = |counts: &std::collections::BTreeMap<OriginatorId, u64>| counts.values().sum::<u64>();
     output::line(format_args!(
         "strand {}: to {}, {} ({} invalid{}), tree of {}, {}, {}",
         strand.originator_id,
@@ -236,7 +237,23 @@ fn print_strand(strand: &ReplayedStrand) {
         figures.invalid,
         absent.concat(),
         strand.tree_size,
-        output::count(sum(&figures.checkpoints), "checkpoint"),
-        output::count(sum(&figures.cosigners), "cosignature"),
+        output::count(total(&figures.checkpoints), "checkpoint"),
+        output::count(total(&figures.cosigners), "cosignature"),
     ));
+}
+
+/// Returns the sum of counts by node, which a state file may have with any values.
+fn total(counts: &BTreeMap<OriginatorId, u64>) -> u64 {
+    counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_a_state_file_makes_up_end_no_report() {
+        let counts = [(OriginatorId(100), u64::MAX), (OriginatorId(200), 1)];
+        assert_eq!(total(&BTreeMap::from(counts)), u64::MAX);
+    }
 }

@@ -7,7 +7,7 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, PlanStep};
 use hawser_chain::broadcast::Witnesses;
-use hawser_chain::send::{Chain, SendError, Sender};
+use hawser_chain::send::{Chain, Quote, SendError, Sender};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -188,10 +188,11 @@ impl OnchainSession {
     /// When a step would fail or has failed, or the user does not confirm.
     pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
         let (first, count) = (self.transcript.steps.len(), plan.steps.len());
+        let mut shown = Vec::with_capacity(count);
         for (index, step) in plan.steps.iter().enumerate() {
             self.transcript.steps.push(show::step_json(&self.network, step));
             let what = NumberedStep { step, number: index + 1, count };
-            self.propose(&what, first + index).await?;
+            shown.push(self.propose(&what, first + index).await?);
         }
         for note in plan.notes {
             self.propose_text(format!("note: {note}"));
@@ -201,48 +202,71 @@ impl OnchainSession {
         if ask && count > 0 {
             confirm(count)?;
         }
-        for (index, step) in plan.steps.iter().enumerate() {
+        for (index, (step, shown)) in plan.steps.iter().zip(&shown).enumerate() {
             let what = NumberedStep { step, number: index + 1, count };
-            self.send(&what, first + index).await?;
+            self.send(&what, shown.as_ref(), first + index).await?;
         }
         Ok(())
     }
 
-    /// Shows a step with its cost, or with the call data for a multisig.
-    async fn propose(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
+    /// Shows a step with its cost, or with the call data for a multisig. Returns the cost if it was shown.
+    async fn propose(
+        &mut self,
+        what: &NumberedStep<'_>,
+        place: usize,
+    ) -> Result<Option<Quote>, RunError> {
         self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
         if self.mode == Mode::Calldata {
             self.propose_text(show::calldata_text(what.step));
-            return Ok(());
+            return Ok(None);
         }
-        let quote = if what.step.waits {
-            None
-        } else {
-            let account = self.account.required()?;
-            let side = what.step.contract.chain();
-            let chain = self.network.chain(side)?;
-            let quote = match (side, &self.witnesses) {
-                (ChainRole::Settlement, (witnesses, _))
-                | (ChainRole::App, (_, Some(witnesses))) => {
-                    witnesses.quote(chain, account, &what.step.call).await
-                }
-                (ChainRole::App, (_, None)) => chain.quote(account, &what.step.call).await,
-            };
-            Some(quote.map_err(|error| what.failed(&error))?)
-        };
+        let quote = if what.step.waits { None } else { Some(self.quoted(what).await?) };
         if let Some(quote) = &quote {
             self.transcript.steps[place]["estimate"] = show::quote_json(quote);
         }
         self.propose_text(show::quote_text(quote.as_ref()));
-        Ok(())
+        Ok(quote)
     }
 
-    async fn send(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
+    /// Simulates a step from the account.
+    async fn quoted(&self, what: &NumberedStep<'_>) -> Result<Quote, RunError> {
+        let (account, call) = (self.account.required()?, &what.step.call);
+        let side = what.step.contract.chain();
+        let chain = self.network.chain(side)?;
+        // The members of a multisig pay for gas, and not the multisig.
+        let is_contract = match &self.account {
+            Account::Address(_) => chain.has_code(account).await.map_err(RunError::failed)?,
+            Account::Key(_) | Account::Unknown => false,
+        };
+        let quote = match (side, &self.witnesses) {
+            _ if is_contract => chain.quote_without_fee(account, call).await,
+            (ChainRole::Settlement, (witnesses, _)) | (ChainRole::App, (_, Some(witnesses))) => {
+                witnesses.quote(chain, account, call).await
+            }
+            (ChainRole::App, (_, None)) => chain.quote(account, call).await,
+        };
+        quote.map_err(|error| what.failed(&error))
+    }
+
+    /// Sends a step for no more than the cost that was shown, and waits until it is mined.
+    async fn send(
+        &mut self,
+        what: &NumberedStep<'_>,
+        shown: Option<&Quote>,
+        place: usize,
+    ) -> Result<(), RunError> {
         let senders = self.senders.as_ref().ok_or_else(no_key)?;
         let side = what.step.contract.chain();
         let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
-        let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
+        let call = &what.step.call;
+        let quote = sender.quote(call).await.map_err(|error| what.failed(&error))?;
+        let quote = match shown {
+            Some(shown) => quote.within(shown).ok_or_else(|| what.too_dear())?,
+            None => quote,
+        };
+        let receipt = sender.send_quoted(call, &quote).await;
+        let receipt = receipt.map_err(|error| what.failed(&error))?;
         self.print_receipt(side, &receipt, place);
         Ok(())
     }
@@ -340,9 +364,19 @@ struct NumberedStep<'a> {
 
 impl NumberedStep<'_> {
     fn failed(&self, error: &SendError) -> RunError {
+        self.named(RunError::failed(error))
+    }
+
+    /// Returns the error of a step whose cost has become far higher than the one that was shown.
+    fn too_dear(&self) -> RunError {
+        self.named(RunError::refused(
+            "it was not sent: it costs far more now than was shown. Run the command again to see the present cost",
+        ))
+    }
+
+    fn named(&self, failure: RunError) -> RunError {
         let Self { step, number, count } = self;
         let (contract, function) = (step.contract, step.described().name);
-        let failure = RunError::failed(error);
         if *count == 1 {
             failure.while_doing(format_args!("{contract}.{function}"))
         } else {
