@@ -533,6 +533,3 @@ fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
     hawser_proto::envelope::OriginatorEnvelope::stated_ns(bytes)
         .is_some_and(|ns| is_ahead(ns, latest_ns(state)))
 }
-
-#[cfg(test)]
-mod tests;

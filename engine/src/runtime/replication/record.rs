@@ -75,3 +75,6 @@ pub(super) fn record_broken(
     }
     recorded
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::*;
 
