@@ -110,6 +110,7 @@ fn newest_of(
 ) -> Result<Vec<CosignedCheckpoint>, SourceError> {
     let newest = match newest_checkpoint(rows, node, head)? {
         Some(newest) if size(&newest) > head => newest,
+        None if head > 0 => return Ok(Vec::new()),
         newest => {
             // The search ends at the head: a keeper may have cut its log where a checkpoint is, or before place 1.
             let beyond = rows.checkpoint_after(node, head)?.filter(|it| size(it) > head);
