@@ -103,6 +103,25 @@ async fn two_honest_endpoints_outweigh_one_that_calls_a_payment_failed() {
     }
 }
 
+/// A command has shown what the payment costs. With two endpoints nothing shows which one states the true price.
+#[tokio::test]
+async fn one_of_two_endpoints_prevents_no_payment_whose_cost_was_shown() {
+    const LIE_WEI: u64 = 10_000_000_000_000;
+    for liar in 0..2 {
+        let it = Witnessed::start(2).await;
+        let shown = it.sender.quote(&payment()).await.unwrap();
+        it.proxies[liar].set(|faults| faults.prices_wei = Some(LIE_WEI));
+        let quote = it.sender.quote_within(&payment(), &shown).await.unwrap();
+        let quote = quote.expect("the other endpoint states the price that was shown");
+        assert!(quote.fee_max() <= shown.fee_max(), "the liar is endpoint {liar}");
+        assert!(it.sender.send_quoted(&payment(), &quote).await.unwrap().status());
+        assert_eq!(it.paid().await, U256::from(100));
+        it.proxies[1 - liar].set(|faults| faults.prices_wei = Some(LIE_WEI));
+        let dear = it.sender.quote_within(&payment(), &shown).await.unwrap();
+        assert_eq!(dear, None, "all endpoints state it");
+    }
+}
+
 /// The caller gets no failure, after which it would pay again.
 #[tokio::test]
 async fn a_failure_that_one_of_two_endpoints_shows_alone_is_not_told() {

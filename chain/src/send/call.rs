@@ -72,8 +72,7 @@ impl Quote {
     /// Returns the quote with a price at which it costs no more than an earlier quote of the call, which the sender has
     /// agreed to. `None` if that is below the present base fee, at which it is not mined: a quote has the tip and twice
     /// the base fee.
-    #[must_use]
-    pub fn within(self, agreed: &Self) -> Option<Self> {
+    pub(super) fn within(self, agreed: &Self) -> Option<Self> {
         let most = agreed.fee_max() / U256::from(self.gas_limit.max(1));
         let price = self.max_fee_per_gas.min(WeiPerGas(most.saturating_to()));
         let base_fee = self.max_fee_per_gas.less(self.max_priority_fee_per_gas).0.div_ceil(2);

@@ -117,6 +117,21 @@ impl Sender {
         self.quote_up_to(call, WeiPerGas(u128::MAX)).await
     }
 
+    /// Returns the present quote of a call, at a price at which it costs no more than an earlier quote that the sender
+    /// has agreed to. `None` if it is not mined at that price. Of the prices of two endpoints the lower one counts if
+    /// the other one is more than twice the agreed price: one that lies must not prevent the call.
+    ///
+    /// # Errors
+    /// See [`Chain::quote`].
+    pub async fn quote_within(
+        &self,
+        call: &Call,
+        agreed: &Quote,
+    ) -> Result<Option<Quote>, SendError> {
+        let quote = self.quote_up_to(call, agreed.max_fee_per_gas.times(2)).await?;
+        Ok(quote.within(agreed))
+    }
+
     /// Returns a quote like [`quote`](Self::quote), with [`Witnesses::quote_up_to`] if there are witnesses.
     pub(crate) async fn quote_up_to(
         &self,

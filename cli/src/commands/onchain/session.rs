@@ -260,11 +260,12 @@ impl OnchainSession {
         let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
         let call = &what.step.call;
-        let quote = sender.quote(call).await.map_err(|error| what.failed(&error))?;
         let quote = match shown {
-            Some(shown) => quote.within(shown).ok_or_else(|| what.too_dear())?,
-            None => quote,
+            Some(shown) => sender.quote_within(call, shown).await,
+            None => sender.quote(call).await.map(Some),
         };
+        let quote = quote.map_err(|error| what.failed(&error))?;
+        let quote = quote.ok_or_else(|| what.too_dear())?;
         let receipt = sender.send_quoted(call, &quote).await;
         let receipt = receipt.map_err(|error| what.failed(&error))?;
         self.print_receipt(side, &receipt, place);
