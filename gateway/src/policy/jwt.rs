@@ -21,10 +21,10 @@ const LEEWAY_S: u64 = 60;
 pub(super) const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Length of an uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
-/// Least length of the secret of HS256 in bytes (RFC 7518 §3.2). Whoever has a token can try out shorter ones.
+/// Least length of the secret of HS256 in bytes (RFC 7518 §3.2). A caller with a token can try out shorter ones.
 const SECRET_LEN_BYTES_MIN: usize = 32;
-/// Largest number of keys that one token is checked with. A guess: login services have a few, with ids. Whoever
-/// publishes the keys could otherwise have a token checked with thousands.
+/// Largest number of keys that one token is checked with. A guess: login services have a few, with ids. A host
+/// that publishes the keys could otherwise have a token checked with thousands.
 const KEYS_PER_TOKEN_MAX: usize = 16;
 /// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
 pub(super) const CALLER_LEN_BYTES_MAX: usize = 256;

@@ -150,7 +150,7 @@ fn parsed(keys: &[Value], kind: JwtAlgorithm) -> Result<TokenKeys, KeysError> {
     TokenKeys::parse(&json!({ "keys": keys }).to_string(), kind)
 }
 
-/// The check of a signature takes a tenth of a millisecond, and whoever publishes the keys may publish thousands.
+/// The check of a signature takes a tenth of a millisecond, and a host of keys may publish thousands.
 #[test]
 fn keys_of_one_id_are_tried_in_turn_and_no_token_has_very_many_tried() {
     let config = config(JwtAlgorithm::ES256);
