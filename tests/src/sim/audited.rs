@@ -266,19 +266,19 @@ struct OneCheckpointLog(CosignedCheckpoint);
 
 impl LogSource for OneCheckpointLog {
     fn identity(&self) -> LogIdentity {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
-        unreachable!("only its checkpoints are read")
+        Ok(vec![EnvelopeId::new(LIAR, SequenceId(self.0.signed.checkpoint.size))])
     }
 
     fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 
     fn rows(&self, _: EnvelopeId, _: SequenceId) -> LogRows<'_> {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 
     fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
@@ -288,15 +288,15 @@ impl LogSource for OneCheckpointLog {
     }
 
     fn shows_gaps(&self) -> bool {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 
     fn unchecked(&self) -> Vec<String> {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
-        unreachable!("only its checkpoints are read")
+        unreachable!("only its heads and checkpoints are read")
     }
 }
 
