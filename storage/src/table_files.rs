@@ -33,7 +33,6 @@ use crate::log_scan::read_options;
 use crate::options::family_options;
 use crate::rebuild::Derive;
 use crate::store::Store;
-use crate::uncached;
 
 /// Name of the file with rows of the log.
 const LOG: &str = "log.sst";
@@ -273,9 +272,7 @@ fn write_log(path: &Path, options: &Options, entries: &[&LogEntry]) -> Result<()
     for entry in entries {
         file.put(EnvelopeKey(entry.id).encode(), &entry.bytes)?;
     }
-    file.finish()?;
-    uncached::leave_cache_whole(path);
-    Ok(())
+    file.finish()
 }
 
 /// Writes the rows of topics. Returns false without a file if there are none.
@@ -297,7 +294,6 @@ fn write_topics(
         file.put(&key_bytes, &value)?;
     }
     file.finish()?;
-    uncached::leave_cache_whole(path);
     Ok(true)
 }
 

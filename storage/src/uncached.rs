@@ -96,15 +96,6 @@ pub(crate) fn leave_cache(file: &File, from: u64, len: u64) {
     let _ = (file, from, len);
 }
 
-/// Does the same for a whole file. One that cannot be opened keeps its room.
-pub(crate) fn leave_cache_whole(path: &Path) {
-    if let Ok(file) = File::open(path)
-        && let Ok(metadata) = file.metadata()
-    {
-        leave_cache(&file, 0, metadata.len());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
