@@ -214,6 +214,37 @@ async fn a_report_that_proves_nothing_of_what_it_says_is_refused_with_the_fact()
     assert_eq!(stranger.query(0).await, []);
 }
 
+/// Room for proofs is never freed. A stranger could use it up with megabytes of a public log beside each envelope that
+/// breaks a rule.
+#[tokio::test]
+async fn a_long_proof_is_kept_without_the_envelopes_that_it_does_not_need() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let broken = |sequence| {
+        let statement = pb_env::UnsignedOriginatorEnvelope {
+            originator_node_id: PEER.0,
+            originator_sequence_id: sequence,
+            originator_ns: START_NS,
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(&peer_key())
+    };
+    let invalid = |envelopes: &[Bytes]| report(pb::Misbehavior::InvalidPayload, envelopes);
+    let short = invalid(&[by_peer(6, "public", START_NS), broken(7)]);
+    stranger.submit(short.clone()).await.unwrap();
+    let long = by_peer(6, &"public".repeat(20_000), START_NS);
+    stranger.submit(invalid(&[long, broken(8)])).await.unwrap();
+    let found = stranger.query(0).await;
+    let kept: Vec<&Bytes> = found.iter().map(|it| &it.unsigned_misbehavior_report).collect();
+    let [short, long] = [short, invalid(&[broken(8)])].map(|it| Bytes::from(it.encode_to_vec()));
+    assert_eq!(kept, [&short, &long]);
+    for report in &found {
+        let judgement = judge(report);
+        let outcome = (judgement.verdict, judgement.host);
+        assert_eq!(outcome, (MisbehaviorVerdict::Proven, Host::Node(NODE)));
+    }
+}
+
 #[tokio::test]
 async fn the_form_of_a_report_is_checked_before_anything_else() {
     let node = node().await;

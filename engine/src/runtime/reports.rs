@@ -9,7 +9,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::digest;
 use hawser_rules::misbehavior::{
-    Judgement, MisbehaviorKind, MisbehaviorVerdict, Report, ReportCase, verify,
+    Judgement, MisbehaviorKind, MisbehaviorVerdict, Report, ReportCase, proof_part, verify,
 };
 use hawser_storage::{
     CommitError, Misbehavior, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
@@ -34,6 +34,9 @@ use crate::reports::{
 const EVIDENCE_AT_ONCE: usize = 64;
 /// Their bytes. A guess.
 const EVIDENCE_LEN_BYTES: usize = 16 * 1024 * 1024;
+/// Length up to which a submitted proof is kept as it came. Specified (`docs/protocol/misbehavior.md`): the share of
+/// each of 10,000 reports in 256 MiB, so that their bytes do not run out before their number.
+const PROOF_LEN_BYTES: usize = 26 * 1024;
 /// Pause between two searches for claims that are too old to be kept. A guess.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Pause after an error. A guess: a disk that cannot be written to does not come back sooner.
@@ -269,11 +272,22 @@ impl ReportsState {
         if is_proven && report.kind() == MisbehaviorKind::DuplicateSequenceId {
             self.show_second(report);
         }
+        let kept = if is_proven { self.kept_of(report, bytes, &judgement) } else { bytes };
         let proven = is_proven.then(|| judgement.facts.swap_remove(0));
         Ok(JudgedReport {
-            new: NewReport { fact, signature: self.sign(&bytes), report: bytes },
+            new: NewReport { fact, signature: self.sign(&kept), report: kept },
             proven,
         })
+    }
+
+    /// Returns the bytes of a submitted proof that are kept. Room for proofs is never freed, so a long report is kept
+    /// without the envelopes that prove nothing.
+    fn kept_of(&self, report: &Report, bytes: Bytes, judgement: &Judgement) -> Bytes {
+        if bytes.len() <= PROOF_LEN_BYTES {
+            return bytes;
+        }
+        let registry = self.ports.registry.borrow().clone();
+        proof_part(report, judgement, &registry).map_or(bytes, |part| part.to_bytes())
     }
 
     /// Tells the guard of this node's own strand of an envelope above its end that this node's key has signed: the

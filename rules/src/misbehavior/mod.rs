@@ -8,7 +8,7 @@
 //! - `case`, `chain_record`: the inputs of a judgement;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each; `load`: the
-//!   envelopes by minute that `window` needs;
+//!   envelopes by minute that `window` needs; `proof_part`: the envelopes that a proof needs;
 //! - [`trees`]: evidence based on signed trees, for which reports have no field; `late_release`, `other_report`: its
 //!   judgement on payer reports, whose root is that of a tree of amounts;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
@@ -37,6 +37,7 @@ mod other_report_tests;
 #[cfg(test)]
 mod part_tests;
 mod payload;
+mod proof_part;
 pub mod quorum;
 #[cfg(test)]
 mod quorum_tests;
@@ -62,6 +63,7 @@ pub use late_release::late_release_pieces;
 pub use load::{LOAD_MINUTES, StrandLoad, precedes_window};
 pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 pub use other_report::other_report_pieces;
+pub use proof_part::proof_part;
 pub use report::{MisbehaviorKind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 pub use window::proves_overcharge;

@@ -9,7 +9,8 @@ use prost::Message as _;
 
 use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
 use super::tests::{Draft, NOW, RATE, bare, draft, judge, key, of_chain, registry, report, sign};
-use super::{MisbehaviorKind, MisbehaviorVerdict, verify};
+use super::{MisbehaviorKind, MisbehaviorVerdict, Report, proof_part, verify};
+use crate::fees::PicoDollarPrice;
 use crate::registry::{NodeRecord, Registry};
 
 fn outcome(
@@ -100,6 +101,41 @@ fn a_worthless_envelope_decides_nothing_about_others_that_lack_data() {
             let event = of(MisbehaviorKind::BlockchainInconsistency, &both);
             assert_eq!(event, (Inconclusive, "chain_unknown"));
         }
+    }
+}
+
+/// A stranger can put megabytes of public logs, and of envelopes that nothing authenticates, beside each proof.
+#[test]
+fn a_proof_rests_on_the_envelope_that_breaks_the_rule_or_on_those_of_its_minutes() {
+    let check = |kind, needed: &[env::OriginatorEnvelope], others: &[env::OriginatorEnvelope]| {
+        let mut envelopes = needed.to_vec();
+        others.iter().for_each(|other| envelopes.insert(1, other.clone()));
+        let (alone, whole) = (report(kind, needed.to_vec()), report(kind, envelopes));
+        let judgement = judge(&whole);
+        assert_eq!(judgement.verdict, Proven);
+        assert_eq!(judge(&alone), judgement, "it is the same fault");
+        let part = proof_part(&Report::decode(&whole).unwrap(), &judgement, &registry());
+        assert_eq!(part.unwrap().to_bytes(), alone);
+    };
+    let of_other = Draft { node: 200, target: 200, ..draft(7, NOW) }.signed();
+    let others = [forged(), of_chain(7), of_other];
+    let more = [&others[..], &[draft(8, NOW).signed()]].concat();
+    let dependent = Draft { depends_on: [(200, 1)].into(), ..draft(7, NOW) }.signed();
+    check(MisbehaviorKind::CausalOrdering, &[dependent], &more);
+    let mistargeted = Draft { target: 200, ..draft(7, NOW) }.signed();
+    check(MisbehaviorKind::InvalidPayload, &[mistargeted], &more);
+    let PicoDollarPrice(full) = RATE.congestion_fee(100).unwrap();
+    let overcharged = Draft { congestion_fee: full, ..draft(2, NOW + 2) }.signed();
+    check(MisbehaviorKind::InvalidPayload, &[draft(1, NOW).signed(), overcharged], &others);
+
+    let pair = [draft(7, NOW).signed(), draft(7, NOW + 1).signed()];
+    for (kind, envelopes) in [
+        (MisbehaviorKind::DuplicateSequenceId, pair.to_vec()),
+        (MisbehaviorKind::InvalidPayload, vec![draft(7, NOW).signed()]),
+    ] {
+        let whole = report(kind, envelopes);
+        let part = proof_part(&Report::decode(&whole).unwrap(), &judge(&whole), &registry());
+        assert_eq!(part, None);
     }
 }
 

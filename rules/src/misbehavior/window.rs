@@ -13,7 +13,7 @@ use crate::congestion::congestion_units;
 use crate::fees::{PicoDollarPrice, Rate, RateTable, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
-const RULE: u8 = 12;
+pub(super) const RULE: u8 = 12;
 /// The name of the finding that only a rate which another one had replaced explains a fee.
 pub(super) const FORMER_RATE: &str = "former_rate";
 /// The sentence of that finding.
