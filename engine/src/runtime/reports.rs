@@ -35,7 +35,7 @@ const EVIDENCE_AT_ONCE: usize = 64;
 /// Their bytes. A guess.
 const EVIDENCE_LEN_BYTES: usize = 16 * 1024 * 1024;
 /// Length up to which a submitted proof is kept as it came. Specified (`docs/protocol/misbehavior.md`): the share of
-/// each of 10,000 reports in 256 MiB, so that their bytes do not run out before their number.
+/// each of 10,000 reports in 256 MiB, so that the bytes of such proofs do not run out before their number.
 const PROOF_LEN_BYTES: usize = 26 * 1024;
 /// Pause between two searches for claims that are too old to be kept. A guess.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
