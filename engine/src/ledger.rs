@@ -4,7 +4,7 @@
 //! Entries never change. When the chain takes an event back, a second entry reverses its first one.
 //! Specified in `docs/protocol/fees.md`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hawser_proto::PayerAddress;
 use hawser_proto::price::{PicoDollarChange, PicoDollarPrice};
@@ -157,6 +157,30 @@ impl PayerLedger {
         let is_amount =
             picodollars(shown).is_ok_and(|shown| shown.0.unsigned_abs() == amount.0.unsigned_abs());
         kind == expected && is_amount
+    }
+
+    /// Returns the events of a batch whose entries stay: those that a ledger which is made anew from the batch has, too.
+    /// The batch has all events of the payer from `from_block` on, in the order of the chain. One that an endpoint had
+    /// left out may change the amount of a later cancellation, and the order of the entries behind it in its block.
+    pub(crate) fn staying(
+        &self,
+        from_block: u64,
+        batch: &[&LedgerEvent],
+    ) -> HashSet<LedgerEventId> {
+        let before = self.entries.iter().filter(|entry| entry.block < from_block);
+        let mut anew = Self::new(before.copied().collect());
+        let (mut staying, mut moved_in) = (HashSet::new(), None);
+        for event in batch {
+            let Ok(Some(entry)) = anew.book(event) else { continue };
+            anew.push(entry);
+            if self.newest.get(&entry.event) != Some(&(entry.kind, entry.picodollars)) {
+                moved_in = Some(entry.block);
+            }
+            if moved_in != Some(entry.block) {
+                staying.insert(entry.event);
+            }
+        }
+        staying
     }
 
     /// Returns the entry of an event that is not booked, or whose entry is reversed.

@@ -1,13 +1,11 @@
 //! Events of payers on their way into the ledger.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{
-    CommitError, LedgerEntry, LedgerEventId, LookingReader, ReadError, Snapshot, Store,
-};
+use hawser_storage::{CommitError, LedgerEntry, LookingReader, ReadError, Snapshot, Store};
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
@@ -61,9 +59,9 @@ impl LedgerAppender {
     /// Books `events` and records `position`, in one write. The events are all that the chain has
     /// from `from_block` up to `position`, in its order.
     ///
-    /// Afterwards the ledger holds what the chain has up to there and nothing else: an entry for
-    /// `from_block` or a later one that is not among the events is reversed. So giving the same
-    /// events again is harmless. An event that can never be booked is logged and passed over. Blocks
+    /// Afterwards the ledger holds what the chain has up to there and nothing else. An entry for `from_block` or a later
+    /// one that does not follow from the events is reversed, and that of the same event is booked anew. So giving the
+    /// same events again is harmless. An event that can never be booked is logged and passed over. Blocks
     /// for a sync of the disk.
     ///
     /// If an entry of a block behind `position` is reversed, no balance is known until a later position has reached
@@ -79,16 +77,19 @@ impl LedgerAppender {
     ) -> Result<BookedEvents, LedgerAppendError> {
         let _one_at_a_time = self.one_at_a_time.lock();
         let snapshot = self.store.snapshot();
-        let there: HashSet<LedgerEventId> = events.iter().map(|event| event.id).collect();
+        let mut of_payer: HashMap<PayerAddress, Vec<&LedgerEvent>> = HashMap::new();
+        events.iter().for_each(|event| of_payer.entry(event.payer).or_default().push(event));
         let mut ledgers: HashMap<PayerAddress, PayerLedger> = HashMap::new();
         let mut entries: Vec<(PayerAddress, LedgerEntry)> = Vec::new();
         let mut count = BookedEvents::default();
         for payer in with_later_entries(&snapshot, from_block)? {
             let mut ledger = PayerLedger::new(snapshot.ledger(payer)?);
-            let undone = ledger::reversals(ledger.entries(), from_block, |id| there.contains(id));
+            let batch = of_payer.get(&payer).map(Vec::as_slice).unwrap_or_default();
+            let staying = ledger.staying(from_block, batch);
+            let undone = ledger::reversals(ledger.entries(), from_block, |id| staying.contains(id));
             count.reversed += undone.len();
             undone.iter().for_each(|entry| ledger.push(*entry));
-            let left = ledger::reversals(ledger.entries(), from_block, |id| there.contains(id));
+            let left = ledger::reversals(ledger.entries(), from_block, |id| staying.contains(id));
             // Otherwise a payer would keep, or owe, an amount of an event that the chain has taken back.
             assert!(left.is_empty(), "the ledger of {payer} is balanced before it is written");
             entries.extend(undone.into_iter().map(|entry| (payer, entry)));

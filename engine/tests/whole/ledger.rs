@@ -76,6 +76,36 @@ async fn balances_follow_from_the_events_of_each_payer() {
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000], "recorded, not derived");
 }
 
+/// An endpoint serves a block before its logs, so a withdrawal is found after its cancellation. That has first given
+/// back an earlier withdrawal, which was paid out.
+#[tokio::test]
+async fn a_cancellation_gives_back_its_own_withdrawal_when_that_is_found_later() {
+    let ledger = start(store()).engine.ledger_appender();
+    let ask = |microdollars| LedgerAction::WithdrawalRequested(LedgerMicroDollars(microdollars));
+    let at = |block| ChainPosition { block, hash: [9; 32] };
+    let balance = || ledger.balance(Address([1; 20])).unwrap().0 / 1_000_000;
+    let cancelled = event(6, 1, LedgerAction::WithdrawalCancelled);
+    let read = [event(1, 1, deposit(100)), event(2, 1, ask(3)), cancelled.clone()];
+    ledger.append(0, &read, at(10)).unwrap();
+    let whole = [event(5, 1, ask(40)), cancelled];
+    let booked = ledger.append(5, &whole, at(10)).unwrap();
+    assert_eq!(booked, BookedEvents { booked: 2, known: 0, refused: 0, reversed: 1 });
+    assert_eq!(balance(), 97);
+    let booked = ledger.append(5, &whole, at(10)).unwrap();
+    assert_eq!(booked, BookedEvents { booked: 0, known: 2, refused: 0, reversed: 0 });
+
+    // The cancellation itself is found, between two withdrawals of its block.
+    let in_block = |id, action| LedgerEvent { block: 7, ..event(id, 1, action) };
+    let (first, second) = (in_block(7, ask(50)), in_block(9, ask(20)));
+    ledger.append(7, &[first.clone(), second.clone()], at(10)).unwrap();
+    assert_eq!(balance(), 27);
+    let between = in_block(8, LedgerAction::WithdrawalCancelled);
+    ledger.append(7, &[first, between, second], at(10)).unwrap();
+    assert_eq!(balance(), 77);
+    ledger.append(11, &[event(11, 1, LedgerAction::WithdrawalCancelled)], at(11)).unwrap();
+    assert_eq!(balance(), 97, "the second one is given back, too");
+}
+
 /// A payer may make any number of events at little cost: it requests a withdrawal, and cancels it.
 #[tokio::test]
 async fn a_balance_is_read_in_parts_of_bounded_work_and_told_once_the_chain_has_been_read() {
