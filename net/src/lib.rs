@@ -51,7 +51,7 @@ pub use counters::{NetCounters, PeerError, SubscribeRpc};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
 pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
-pub use grpc::plain_text::PlainTextPeers;
+pub use grpc::plain_text::{PlainTextPeers, token_addresses};
 pub use grpc::strand::{cut_messages, read_strand};
 pub use grpc::token::node_token;
 pub use hawser_dial::is_public;

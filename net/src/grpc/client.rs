@@ -32,6 +32,7 @@ use super::call_error::{PeerCallError, within, within_arrivals};
 use super::connector::PeerConnector;
 use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
+use super::plain_text::{is_tls, may_get_token};
 use super::token::PeerTokens;
 use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
@@ -77,7 +78,7 @@ pub(super) struct PeerClient {
     channel: Channel,
     flood: FrameFlood,
     long: LongMessages,
-    /// `None` for a replica, which is no node.
+    /// `None` for a replica, which is no node, and for a peer at which others could read the token.
     tokens: Option<Arc<PeerTokens>>,
     /// Counts the bytes of answers as they arrive.
     arrived: ArrivedBytes,
@@ -139,7 +140,7 @@ enum StreamMethod {
 impl PeerClient {
     /// Connects to the API at `url`, over TLS for `https`: the certificate has to come from a public authority, or from
     /// one of `SSL_CERT_FILE`. Dials `addresses`, also when it connects again, and looks no name up; the peer sees the
-    /// authority of `url`.
+    /// authority of `url`. Without TLS, `tokens` are used only if all `addresses` are private.
     ///
     /// # Errors
     /// When the URL is malformed, no server answers there, or the server floods the connection.
@@ -158,7 +159,7 @@ impl PeerClient {
         let channel = within(CONNECT_MAX, connect_with(connector, origin)).await;
         let channel = channel.map_err(|error| flood.named(error))?;
         let (long, arrived) = (LongMessages::new(), ArrivedBytes::default());
-        let tokens = tokens.map(Arc::new);
+        let tokens = tokens.filter(|_| may_get_token(url, addresses)).map(Arc::new);
         Ok(Self { channel, flood, long, tokens, arrived, of_connection })
     }
 
@@ -452,11 +453,6 @@ impl EnvelopeStream {
         };
         Ok(Some(envelopes))
     }
-}
-
-/// Returns true if calls to this URL are protected by TLS.
-pub(super) fn is_tls(url: &str) -> bool {
-    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
 /// Returns the wall clock, unix seconds.

@@ -1,7 +1,7 @@
 //! Peers that are called without TLS.
 //!
-//! An attacker on the path to such a peer reads all traffic between the two nodes, including this node's token. Calls
-//! with the token count as calls of this node.
+//! An attacker on the path to such a peer reads all traffic between the two nodes. Calls with this node's token count as
+//! calls of this node, so no peer at a public address gets the token without TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use hawser_dial::{DialledNetworks, look_up};
 use tonic::transport::Uri;
 
-use super::client::is_tls;
 use crate::control::SessionError;
 
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
@@ -18,7 +17,7 @@ pub enum PlainTextPeers {
     /// Loopback and private addresses (RFC 1918, RFC 4193).
     #[default]
     Private,
-    /// All addresses.
+    /// All addresses. Calls to a public one have no token.
     All,
 }
 
@@ -35,19 +34,6 @@ impl PlainTextPeers {
         networks: DialledNetworks,
     ) -> Result<Vec<SocketAddr>, SessionError> {
         self.addresses_by(url, |host, port| look_up(host, port, networks)).await
-    }
-
-    /// Returns the addresses at which a node of this operator, at `url`, may be called with a token. The caller dials
-    /// one of them. `None` when every address is permitted, or TLS proves the name.
-    ///
-    /// # Errors
-    /// The reason for which it may not be called.
-    pub async fn permitted(self, url: &str) -> Result<Option<Vec<SocketAddr>>, String> {
-        if self == Self::All || is_tls(url) {
-            return Ok(None);
-        }
-        let found = self.addresses(url, DialledNetworks::All).await;
-        found.map(Some).map_err(|error| error.to_string())
     }
 
     /// As [`PlainTextPeers::addresses`], with a resolver that is asked once.
@@ -71,15 +57,46 @@ impl PlainTextPeers {
         if self == Self::All || is_tls(url) {
             return Ok(found);
         }
-        if let Some(address) = found.iter().find(|address| !is_private(address.ip())) {
+        if let Some(address) = public_of(&found) {
             return Err(SessionError::NotDialled(format!(
-                "{url} has no TLS, and {} is a public address: register an https URL, or give \
-                 --allow-insecure-peers on this node",
-                address.ip()
+                "{url} has no TLS, and {address} is a public address: register an https URL, or give \
+                 --allow-insecure-peers on this node"
             )));
         }
         Ok(found)
     }
+}
+
+/// Returns the addresses at which a node of this operator, at `url`, may be called with a token. The caller dials one
+/// of them. `None` when TLS proves the name.
+///
+/// # Errors
+/// The reason for which no token is sent there.
+pub async fn token_addresses(url: &str) -> Result<Option<Vec<SocketAddr>>, String> {
+    if is_tls(url) {
+        return Ok(None);
+    }
+    let found = PlainTextPeers::All.addresses(url, DialledNetworks::All).await;
+    let found = found.map_err(|error| error.to_string())?;
+    match public_of(&found) {
+        Some(address) => Err(format!("{url} has no TLS, and {address} is a public address")),
+        None => Ok(Some(found)),
+    }
+}
+
+/// Returns true if a peer at these addresses may be shown a token: TLS protects it, or all of them are private.
+pub(super) fn may_get_token(url: &str, addresses: &[SocketAddr]) -> bool {
+    is_tls(url) || public_of(addresses).is_none()
+}
+
+/// Returns true if calls to this URL are protected by TLS.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+/// Returns the first address that is neither loopback nor private.
+fn public_of(addresses: &[SocketAddr]) -> Option<IpAddr> {
+    addresses.iter().map(SocketAddr::ip).find(|address| !is_private(*address))
 }
 
 fn is_private(address: IpAddr) -> bool {
@@ -159,6 +176,16 @@ mod tests {
             of_all(PlainTextPeers::All, url).await.unwrap();
         }
         of_all(PlainTextPeers::Private, "http://").await.unwrap_err();
+    }
+
+    /// Not even a node whose operator permits calls of such peers.
+    #[tokio::test]
+    async fn no_token_goes_to_a_public_address_without_tls() {
+        let public = token_addresses("http://8.8.8.8:5050").await.unwrap_err();
+        assert!(public.contains("8.8.8.8 is a public address"), "{public}");
+        let private = token_addresses("http://10.1.2.3:5050").await.unwrap();
+        assert_eq!(private, Some(vec!["10.1.2.3:5050".parse().unwrap()]));
+        assert_eq!(token_addresses("https://8.8.8.8:5050").await, Ok(None));
     }
 
     /// TLS permits it no more than an operator does who permits plain text everywhere.

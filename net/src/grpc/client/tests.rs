@@ -152,6 +152,27 @@ async fn a_peer_that_refuses_the_token_is_called_without_one() {
     assert_eq!(client.refused_token().as_deref(), Some("Unauthenticated: no: true"));
 }
 
+/// Played by a host on the way to a peer of which one address is public: it could make calls as this node.
+#[tokio::test]
+async fn a_peer_at_a_public_address_gets_no_token_without_tls() {
+    let calls = Arc::<Mutex<Vec<bool>>>::default();
+    let service = RefusesTokens { wants: false, calls: calls.clone() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let answers = listener.local_addr().expect("it is bound");
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let url = format!("http://peer.invalid:{}", answers.port());
+    let public = SocketAddr::from(([8, 8, 8, 8], answers.port()));
+    // The first address answers, so the other one is not dialled.
+    for (addresses, has_token) in [(&[answers, public][..], false), (&[answers], true)] {
+        let tokens = Some(PeerTokens::of_test());
+        let client = PeerClient::connect(&url, addresses, tokens).await.expect("it listens");
+        assert!(client.heads().await.is_ok_and(|it| it.heads.is_none()));
+        assert_eq!(calls.lock().drain(..).next(), Some(has_token), "{addresses:?}");
+        assert_eq!(client.refused_token().is_some(), has_token);
+    }
+}
+
 /// It has to hear of the refused token, and of no second attempt at each call.
 #[tokio::test]
 async fn a_peer_that_wants_tokens_and_refuses_them_costs_one_call_more() {

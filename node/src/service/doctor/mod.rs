@@ -80,8 +80,7 @@ pub async fn examine(
                 all.push(node_id::stated(node, stated));
             }
             if is_reached {
-                let plain_text = config.plain_text_peers;
-                all.push(node_id::at_url(&url, &own, &config.signer, plain_text).await);
+                all.push(node_id::at_url(&url, &own, &config.signer).await);
             }
         }
         if disk_answers {

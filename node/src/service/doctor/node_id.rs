@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use hawser_net::{PlainTextPeers, node_token};
+use hawser_net::{node_token, token_addresses};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{NODE_TOKEN_HEADER, OriginatorId, SecretKey, one_line, root_cause};
@@ -61,12 +61,7 @@ pub(super) fn stated(own: OriginatorId, stated: Option<OriginatorId>) -> DoctorC
 
 /// Compares the node that answers at the registered URL with the one of this record, by two tokens that `key` signs:
 /// one for that node, and one that every node refuses. A node that is not canonical has no token that a node accepts.
-pub(super) async fn at_url(
-    url: &str,
-    record: &NodeRecord,
-    key: &SecretKey,
-    plain_text: PlainTextPeers,
-) -> DoctorCheck {
+pub(super) async fn at_url(url: &str, record: &NodeRecord, key: &SecretKey) -> DoctorCheck {
     let own = record.id;
     if !record.canonical {
         let found = format!(
@@ -74,7 +69,7 @@ pub(super) async fn at_url(
         );
         return DoctorCheck::doubtful(NAME, found, "run this again once it is canonical");
     }
-    let permitted = match plain_text.permitted(url).await {
+    let permitted = match token_addresses(url).await {
         Ok(permitted) => permitted,
         Err(error) => {
             let found = format!("the node at {url} is not asked for its id: {error}");
@@ -229,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_not_canonical_yet_is_not_taken_for_another_one() {
         let url = "https://node.invalid";
-        let found = at_url(url, &record(false), &key(), PlainTextPeers::Private).await;
+        let found = at_url(url, &record(false), &key()).await;
         assert!(found.result == Doubtful && found.found.contains("not canonical"), "{found:?}");
     }
 
@@ -237,7 +232,7 @@ mod tests {
     async fn no_token_goes_over_plain_text_to_a_public_address() {
         // For documentation (RFC 5737); nothing answers there.
         let url = "http://192.0.2.1:5050";
-        let found = at_url(url, &record(true), &key(), PlainTextPeers::Private).await;
+        let found = at_url(url, &record(true), &key()).await;
         assert!(found.result == Doubtful && found.found.contains("has no TLS"), "{found:?}");
     }
 

@@ -68,7 +68,7 @@ pub(in crate::settings) const ALLOW_INSECURE_PEERS: Setting = switch(
     "allow-insecure-peers",
     "HAWSER_ALLOW_INSECURE_PEERS",
     "false",
-    "Call peers that are registered with http:// at public addresses, too: a host on the way can read this node's token",
+    "Call peers that are registered with http:// at public addresses, too, without this node's token",
 );
 /// The switch that a gateway has, too.
 pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
