@@ -484,7 +484,7 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     let (address, key) = (dev.text(0, "grpc"), dev.payer_key());
     // Some of the envelopes are for a chain that this network does not have.
     let target = ["--node", &address, "--payer-key-file", key.to_str().unwrap()];
-    run(&[&["publish", "--file", support::VECTORS], &target[..]].concat());
+    run(&[&["publish", "--file", support::session_file()], &target[..]].concat());
     let url = format!("http://{}", dev.text(0, "grpc"));
     let network = place.join("network.json");
     let network = network.to_str().unwrap();

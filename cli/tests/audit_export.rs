@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::fake_node::FakeNode;
 use crate::support::log_folder::{NODE, entry, entry_at, folder, open, open_with, write_registry};
-use crate::support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
+use crate::support::{Dev, free_base, json, run, session_file, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
 fn parts(export: &Path) -> Vec<String> {
@@ -234,7 +234,7 @@ fn a_real_node_is_exported_like_its_folder() {
     let (address, key) = (dev.text(1, "grpc"), dev.payer_key());
     // Some of the envelopes are for a chain, and are refused.
     let target = ["--node", &address, "--payer-key-file", key.to_str().unwrap()];
-    run(&[&["publish", "--file", VECTORS], &target[..]].concat());
+    run(&[&["publish", "--file", session_file()], &target[..]].concat());
     let network = place.path().join("network.json");
     let [of_folder, of_node] = ["of-folder", "of-node"].map(|name| place.path().join(name));
     let export = |from: &str, to: &Path| {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{self, Dev, Running, VECTORS, free_base, run, signal, stderr};
+use crate::support::{self, Dev, Running, VECTORS, free_base, run, session_file, signal, stderr};
 
 /// Envelopes of the recorded session: those for a node, commits and proposals, identity updates.
 const FOR_NODES: u64 = 33;
@@ -24,7 +24,7 @@ fn every_node_shows_the_same_bytes() {
         serde_json::from_slice(&fs::read(place.path().join("network.json")).unwrap()).unwrap();
     assert_eq!(written, dev.network);
 
-    let summary = dev.publish(0, VECTORS);
+    let summary = dev.publish(0, session_file());
     assert_eq!(summary["published"], FOR_NODES);
     assert_eq!(summary["target"], 100);
     assert_eq!(summary["left_out"], json!({ "chain:group": GROUPS, "chain:identity": IDENTITIES }));
@@ -118,8 +118,8 @@ fn a_stream_tells_why_it_ends_when_the_node_stops() {
 fn the_same_file_again_gets_the_same_answers() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
-    let first = dev.publish(0, VECTORS);
-    assert_eq!(dev.publish(0, VECTORS)["ids"], first["ids"]);
+    let first = dev.publish(0, session_file());
+    assert_eq!(dev.publish(0, session_file())["ids"], first["ids"]);
     assert!(dev.stop().success());
 }
 
@@ -141,7 +141,7 @@ fn a_server_without_the_pages_of_a_node_is_not_taken_for_its_metrics() {
 fn a_killed_node_is_reported_and_goes_on_when_started_again() {
     let place = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(place.path(), free_base(3), &["--chain-file", VECTORS]);
-    dev.publish(0, VECTORS);
+    dev.publish(0, session_file());
     let before = dev.strand(1, "100", FOR_NODES);
 
     signal(dev.pid(1), "KILL");
@@ -149,7 +149,7 @@ fn a_killed_node_is_reported_and_goes_on_when_started_again() {
     assert_eq!(ended["node_id"], 200);
     assert_eq!(ended["running"], 2);
     assert!(ended["status"].as_str().unwrap().contains("SIGKILL"), "{ended}");
-    assert_eq!(dev.publish(2, VECTORS)["published"], FOR_NODES, "the others go on");
+    assert_eq!(dev.publish(2, session_file())["published"], FOR_NODES, "the others go on");
 
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {}", ended["command"].as_str().unwrap())]);
@@ -169,7 +169,7 @@ fn a_folder_goes_on_with_its_data_until_it_is_made_fresh() {
     let base = free_base(2);
     let chain = ["--chain-file", VECTORS];
     let dev = Dev::start(place.path(), base, &[&["--nodes", "2"][..], &chain].concat());
-    dev.publish(1, VECTORS);
+    dev.publish(1, session_file());
     let before = dev.strand(0, "200", FOR_NODES);
     assert!(dev.stop().success());
 
@@ -208,7 +208,7 @@ fn appended_chain_lines_are_read_and_what_waits_for_them_is_told() {
     let more = ["--nodes", "1", "--chain-file", chain.to_str().unwrap()];
     let dev = Dev::start(&folder, free_base(1), &more);
     let (address, key) = (dev.text(0, "grpc"), dev.payer_key());
-    let args = ["publish", "--node", &address, "--file", VECTORS, "--payer-key-file"];
+    let args = ["publish", "--node", &address, "--file", session_file(), "--payer-key-file"];
     let output = run(&[&args[..], &[key.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let text = support::stdout(&output);
@@ -218,7 +218,7 @@ fn appended_chain_lines_are_read_and_what_waits_for_them_is_told() {
     fs::copy(VECTORS, &chain).unwrap();
     assert_eq!(dev.strand(0, "0", GROUPS).len() as u64, GROUPS);
     dev.strand(0, "1", IDENTITIES);
-    assert_eq!(dev.publish(0, VECTORS)["published"], FOR_NODES);
+    assert_eq!(dev.publish(0, session_file())["published"], FOR_NODES);
     assert!(dev.stop().success());
 }
 
@@ -226,7 +226,7 @@ fn appended_chain_lines_are_read_and_what_waits_for_them_is_told() {
 fn a_rebuild_makes_the_same_projections() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
-    dev.publish(0, VECTORS);
+    dev.publish(0, session_file());
     let data_dir = dev.text(0, "data_dir");
     let held = run(&["rebuild", "--data-dir", &data_dir]);
     assert_eq!(held.status.code(), Some(3), "a running node's database is not touched");
@@ -251,7 +251,7 @@ fn an_audit_by_the_files_of_the_folder_is_clean() {
     let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
     // Some of them depend on events that this chain does not have, and are refused.
     let (address, key) = (dev.text(0, "grpc"), dev.payer_key());
-    let publish = ["publish", "--json", "--node", &address, "--file", VECTORS];
+    let publish = ["publish", "--json", "--node", &address, "--file", session_file()];
     let output = run(&[&publish[..], &["--payer-key-file", key.to_str().unwrap()]].concat());
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(summary["published"].as_u64().unwrap() > 0, "{summary}");

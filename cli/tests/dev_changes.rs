@@ -7,7 +7,7 @@ use hawser_devchain::deploy;
 use serde_json::Value;
 
 use crate::support::chains::{confirmed, write_key};
-use crate::support::{self, Dev, VECTORS, free_base, run, stderr};
+use crate::support::{self, Dev, VECTORS, free_base, run, session_file, stderr};
 
 /// Envelopes for a node in the recorded session.
 const FOR_NODES: u64 = 33;
@@ -62,7 +62,7 @@ fn a_node_is_added_and_removed_while_the_network_runs() {
     let (folder, base) = (place.path(), free_base(3));
     let chain = ["--chain-file", VECTORS];
     let mut dev = Dev::start(folder, base, &[&["--nodes", "2"][..], &chain].concat());
-    dev.publish(0, VECTORS);
+    dev.publish(0, session_file());
     let added = change(folder, &["add-node"]);
     assert_eq!(added["node"]["node_id"], 300);
     assert_eq!(added["node"]["grpc"], format!("127.0.0.1:{}", base + 200));
@@ -70,7 +70,7 @@ fn a_node_is_added_and_removed_while_the_network_runs() {
     assert_eq!(ids(&dev.network), [100, 200, 300]);
     // It takes over what was there, and what it signs comes to the others.
     assert_eq!(hexes(&dev.strand(2, "100", FOR_NODES)), hexes(&dev.strand(0, "100", FOR_NODES)));
-    assert_eq!(dev.publish(2, VECTORS)["published"], FOR_NODES);
+    assert_eq!(dev.publish(2, session_file())["published"], FOR_NODES);
     assert_eq!(hexes(&dev.strand(0, "300", FOR_NODES)), hexes(&dev.strand(2, "300", FOR_NODES)));
 
     assert_eq!(change(folder, &["remove-node", "200"])["event"], "removed");
@@ -130,7 +130,7 @@ fn a_node_is_killed_and_started_again_by_commands() {
     assert_eq!(ended["node_id"], 200);
     assert!(ended["status"].as_str().unwrap().contains("SIGKILL"), "{ended}");
     assert_eq!(refused(folder, &["kill", "200"]), Some(3), "it does not run");
-    dev.publish(0, VECTORS);
+    dev.publish(0, session_file());
     let started = change(folder, &["start", "200"]);
     assert_eq!(started["node"]["node_id"], 200);
     assert_eq!(refused(folder, &["start", "200"]), Some(3), "it runs");
@@ -156,7 +156,7 @@ fn a_partition_cuts_a_node_off_until_it_is_healed() {
         let mut peers = metrics.lines().filter(|line| line.starts_with("xmtp_peer_up{"));
         peers.all(|line| line.ends_with(" 0"))
     });
-    dev.publish(0, VECTORS);
+    dev.publish(0, session_file());
     let first = dev.strand(0, "100", FOR_NODES);
     assert_eq!(hexes(&dev.strand(1, "100", FOR_NODES)), hexes(&first), "the others go on");
     let asked = run(&["query", "originators", "100", "--node", &dev.text(2, "grpc")]);

@@ -87,13 +87,15 @@ impl Dev {
 
     /// `hawser publish` of the whole capture at the first node: the ids, in the order of the file.
     async fn publish(&self) -> Vec<EnvelopeId> {
+        let file = self.folder.path().join("session.jsonl");
+        std::fs::write(&file, vectors::accepted_lines()).unwrap();
         let mut command = tokio::process::Command::new(hawser());
         command
             .args(["--json", "publish", "--node", &format!("127.0.0.1:{}", self.base_port)])
             .arg("--payer-key-file")
             .arg(self.payer_key_file())
             .arg("--file")
-            .arg(vectors::path());
+            .arg(file);
         let output = command.output().await.unwrap();
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
@@ -107,14 +109,14 @@ impl Dev {
     }
 }
 
-/// The captured envelopes, by the originator that orders them.
+/// The captured envelopes as nodes accept them at any time, by the originator that orders them.
 struct Capture {
     lines: Vec<Captured>,
 }
 
 impl Capture {
     fn new() -> Self {
-        Self { lines: vectors::captured() }
+        Self { lines: vectors::accepted() }
     }
 
     fn of(&self, route: Route) -> impl Iterator<Item = &Captured> {

@@ -8,10 +8,13 @@ pub mod log_folder;
 #[path = "../../../tests/src/harness/ports.rs"]
 mod ports;
 pub mod runbooks;
+#[path = "../../../tests/src/harness/session.rs"]
+mod session;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,20 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60 * 3);
 /// The envelopes of a recorded session of clients.
 pub const VECTORS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+
+/// Returns a file with the envelopes of the recorded session as nodes accept them at any time.
+pub fn session_file() -> &'static str {
+    static FILE: LazyLock<String> = LazyLock::new(|| {
+        let lines = session::without_key_packages(&std::fs::read_to_string(VECTORS).unwrap());
+        let file = format!("{}/session.jsonl", env!("CARGO_TARGET_TMPDIR"));
+        // Renamed, because other processes of tests read and write the same file.
+        let written = format!("{file}.{}", std::process::id());
+        std::fs::write(&written, lines).unwrap();
+        std::fs::rename(&written, &file).unwrap();
+        file
+    });
+    &FILE
+}
 
 /// The binary, with no settings from outside.
 pub fn hawser() -> Command {

@@ -3,7 +3,7 @@
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
-//! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
+//! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`session`]: what is sent, and how;
 //! - [`load`], [`burst`], [`strand`], [`projections`], [`held`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has
@@ -44,6 +44,7 @@ pub mod reader;
 pub mod recorded_peer;
 pub mod scripted_peer;
 pub mod seed;
+pub mod session;
 pub mod strand;
 pub mod udp;
 pub mod vectors;

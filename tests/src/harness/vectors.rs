@@ -1,10 +1,13 @@
 //! Envelopes captured from a real client: `tests/vectors/client/envelopes.jsonl`.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hawser_proto::Topic;
 use serde_json::Value;
+
+use super::session::without_key_packages;
 
 /// The originator that orders an envelope: a node or a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +41,22 @@ pub fn path() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/client/envelopes.jsonl").into()
 }
 
-/// All of the capture, in the order in which it was sent.
+/// Returns the lines of the capture as nodes accept them at any time: [`without_key_packages`].
 ///
 /// # Panics
 /// Panics if the file is not what it should be.
 #[must_use]
-pub fn captured() -> Vec<Captured> {
-    let text = std::fs::read_to_string(path()).unwrap();
-    text.lines().map(|line| parse(&serde_json::from_str(line).unwrap())).collect()
+pub fn accepted_lines() -> String {
+    without_key_packages(&std::fs::read_to_string(path()).unwrap())
+}
+
+/// Returns the envelopes of [`accepted_lines`], in the order in which they were sent.
+///
+/// # Panics
+/// Panics if the file is not what it should be.
+#[must_use]
+pub fn accepted() -> Vec<Captured> {
+    accepted_lines().lines().map(|line| parse(&serde_json::from_str(line).unwrap())).collect()
 }
 
 fn parse(line: &Value) -> Captured {
@@ -65,11 +76,29 @@ fn parse(line: &Value) -> Captured {
     }
 }
 
-/// The bytes of a captured key package that nodes accept.
+/// Returns a captured key package.
 ///
 /// # Panics
 /// Panics if there is none.
 #[must_use]
 pub fn key_package() -> Captured {
-    captured().into_iter().find(|captured| captured.kind == "key_package").unwrap()
+    parse(&key_package_line())
+}
+
+/// Returns the same key package as long as nodes accept it. Its lifetime ends on 2027-02-12.
+///
+/// # Panics
+/// Panics if there is none.
+#[must_use]
+pub fn key_package_in_lifetime() -> Option<Captured> {
+    let line = key_package_line();
+    let not_after_unix_s = line["key_package"]["not_after"].as_u64().unwrap();
+    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    (now_unix_s < not_after_unix_s).then(|| parse(&line))
+}
+
+fn key_package_line() -> Value {
+    let text = std::fs::read_to_string(path()).unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.find(|line| line["kind"] == "key_package").unwrap()
 }

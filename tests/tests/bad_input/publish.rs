@@ -360,7 +360,8 @@ async fn the_edges_of_every_rule_are_accepted() {
     edges.push(message(&[0; 2], None));
     edges.push(message(&GROUP_TOPIC, Some(cursor(&[(0, 24), (1, 10)]))));
     edges.push(message(&GROUP_TOPIC, Some(pb::Cursor::default())));
-    edges.push(sign(&vectors::key_package().client_bytes, node.id, &payer(1)));
+    let package = vectors::key_package_in_lifetime();
+    edges.extend(package.map(|package| sign(&package.client_bytes, node.id, &payer(1))));
     edges.push(sign(&envelopes::welcome([7; 32], 0, &mut rng), node.id, &payer(1)));
     for (number, edge) in edges.iter().enumerate() {
         let answer = client.publish(vec![edge.clone()]).await;
