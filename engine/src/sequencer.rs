@@ -121,6 +121,14 @@ impl Sequencer {
         self.last_ns = self.last_ns.max(signed_ns.min(i64::MAX / 2));
     }
 
+    /// Returns true if the strand has places and times left for this number of envelopes. Its end may be as high and
+    /// as late as its key has signed, by whatever process.
+    #[must_use]
+    pub fn has_room_for(&self, envelopes: usize) -> bool {
+        let places_left = SequenceId::MAX.0.saturating_sub(self.last.0);
+        places_left.min(i64::MAX.abs_diff(self.last_ns)) >= envelopes as u64
+    }
+
     /// Returns what [`sequence`](Self::sequence) would charge for each envelope of the same request.
     ///
     /// # Errors
@@ -151,7 +159,7 @@ impl Sequencer {
     /// If one of the envelopes has no price. Then none is sequenced.
     ///
     /// # Panics
-    /// If the strand has no place left. An id that is given twice would be signed twice.
+    /// If the strand [has no room](Self::has_room_for) for them. An id that is given twice would be signed twice.
     pub fn sequence<'a>(
         &mut self,
         now_ns: i64,
@@ -325,6 +333,19 @@ mod tests {
         assert_eq!(sequence(START_NS + 7_000_000_000), START_NS + 7_000_000_001);
         assert_eq!(sequence(START_NS), START_NS + 7_000_000_002, "times do not go back");
         assert_eq!(sequence(i64::MAX), i64::MAX / 2 + 1, "a thief of the key stops no process");
+    }
+
+    #[test]
+    fn a_strand_has_room_up_to_its_last_place_and_to_the_last_time() {
+        let at = |last, last_ns| Sequencer::new(NODE, SequenceId(last), last_ns, |_| 0);
+        let most = SequenceId::MAX.0;
+        assert!(at(most - 2, 0).has_room_for(2) && !at(most - 2, 0).has_room_for(3));
+        assert!(at(most, i64::MAX).has_room_for(0) && at(0, i64::MIN).has_room_for(9));
+        let mut late = at(7, i64::MAX - 2);
+        assert!(late.has_room_for(2) && !late.has_room_for(3));
+        let sequenced = late.sequence(START_NS, &plain(), &[admitted(60), admitted(60)]).unwrap();
+        assert_eq!(sequenced[1].originator_ns, i64::MAX);
+        assert!(!late.has_room_for(1));
     }
 
     #[test]

@@ -14,9 +14,6 @@ pub enum QueryError {
     /// The topic index names an envelope that the log does not hold.
     #[error("envelope {0} is in an index, but not in the log")]
     Absent(EnvelopeId),
-    /// The bytes that the log holds there are no envelope.
-    #[error("envelope {0} in the log does not decode")]
-    Undecodable(EnvelopeId),
     /// The answer would be larger than a message may be.
     #[error("the answer would have {0} bytes, which is too many: ask for less at once")]
     TooLarge(usize),

@@ -82,7 +82,7 @@ struct StrandLane {
 }
 
 struct NextEnvelope {
-    /// 0 if there is no other lane to merge with.
+    /// 0 if there is no other lane to merge with; the earliest time if the envelope does not decode.
     originator_ns: i64,
     len_bytes: usize,
     /// `None` for a long one of several lanes.
@@ -334,8 +334,9 @@ impl<'s> OpenLane<'s> {
                 memory.add(1, len_bytes)?;
             }
             let originator_ns = match choice.merges {
-                true => OriginatorEnvelope::time_of_stored(bytes.clone())
-                    .map_err(|_| QueryError::Undecodable(id))?,
+                // Damage that no checksum shows goes out at its place, as in pages of topics and of a single strand. As
+                // an error it would keep readers of all strands from everything behind it.
+                true => OriginatorEnvelope::time_of_stored(bytes.clone()).unwrap_or(i64::MIN),
                 false => 0,
             };
             if !is_kept {

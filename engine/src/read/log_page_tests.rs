@@ -310,6 +310,35 @@ fn a_page_of_a_stream_ends_before_damage_and_the_next_one_fails() {
     }
 }
 
+/// Played by damage that no checksum shows. The time by which strands are merged cannot be read.
+#[test]
+fn an_envelope_that_does_not_decode_goes_out_at_its_place_and_ends_no_page() {
+    let (store, broken) = (store(), Bytes::from_static(&[0x0a, 0xff, 0xff]));
+    for originator in [100, 200] {
+        let of = |sequence: u64| {
+            let at = i64::try_from(sequence).unwrap();
+            let envelope = committed(id(originator, sequence), topic(1), at, Vec::new());
+            match envelope.id == id(200, 2) {
+                true => append(&Committed { bytes: broken.clone(), ..envelope }),
+                false => append(&envelope),
+            }
+        };
+        store.commit(&(1..=3).map(of).collect::<Vec<_>>()).unwrap();
+    }
+    let ranges =
+        [100, 200].map(|originator| LogRange { after: id(originator, 0), through: SequenceId(3) });
+    for work in [1, usize::MAX] {
+        let memory = PageMemory::new(Arc::new(Unlimited), 0);
+        let mut filling = LogFilling::new(ranges, BatchLimits::of_query(0), memory);
+        let (page, _) = in_turns(&store, &mut filling, work);
+        let got: Vec<_> = page.envelopes.iter().map(|(id, _)| *id).collect();
+        let places = [(100, 1), (200, 1), (200, 2), (100, 2), (100, 3), (200, 3)];
+        assert_eq!(got, places.map(|(originator, sequence)| id(originator, sequence)));
+        assert_eq!(page.envelopes[2].1, broken, "as the log has it");
+        assert!(page.finished);
+    }
+}
+
 /// A payer may have an envelope of megabytes stored at each node, all of one time. Readers of all strands then need
 /// the memory of one of them, and not of one of each strand.
 #[test]

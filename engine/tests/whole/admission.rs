@@ -150,6 +150,47 @@ async fn every_rule_refuses_with_its_text() {
     }
 }
 
+/// Each envelope breaks the rule of its text, and all later ones. A gateway that learns of a dependency which this node
+/// lacks asks again, so no other fault may hide behind that one, nor that one behind a payload.
+#[tokio::test]
+async fn of_several_broken_rules_the_first_one_refuses() {
+    let node = start(store());
+    append_commit(&node);
+    let on = |topic: &[u8], entries: &[(u32, u64)], days| {
+        let topic = Topic::parse(Bytes::copy_from_slice(topic)).unwrap();
+        let cursor = pb::Cursor { node_id_to_sequence_id: entries.iter().copied().collect() };
+        sign(client(&topic, Some(cursor), group_payload(frame(1, 3, b"commit"))), days)
+    };
+    let of_node = [(0, 2), (100, 1)];
+    let mismatch = || on(&[1; 129], &of_node, 1);
+    let unsigned = |bytes| pb::PayerEnvelope {
+        payer_signature: with_signature(bytes).payer_signature,
+        ..mismatch()
+    };
+    let other_node = || pb::PayerEnvelope { target_originator: 200, ..unsigned(None) };
+    let empty = pb::PayerEnvelope { unsigned_client_envelope: Bytes::new(), ..other_node() };
+    for (envelope, text) in [
+        (empty, "could not unmarshal payer envelope: aad is missing"),
+        (other_node(), "invalid target originator"),
+        (unsigned(None), "payer signature is missing"),
+        (unsigned(Some(vec![0; 65])), "could not recover signer"),
+        (mismatch(), "topic does not match payload"),
+        (on(&[0; 129], &of_node, 1), "topic has 129 bytes"),
+        (on(&[0; 128], &of_node, 1), "a message can not depend on a non-commit"),
+        (on(&[0; 128], &[(0, 1), (7, 1)], 1), "has not been seen by this node"),
+        (on(&[0; 128], &[(0, 2)], 1), "exceeds last seen sequence id"),
+        (on(&[0; 128], &[(0, 1)], 1), "invalid expiry retention days"),
+        (on(&[0; 128], &[(0, 1)], 60), "published via the blockchain"),
+    ] {
+        match node.engine.publish(vec![envelope]).await {
+            Err(PublishError::Refused(refusal)) => {
+                assert!(refusal.text.contains(text), "{text}: {refusal}");
+            }
+            answer => panic!("{text}: {answer:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn all_refusals_of_a_request_are_told_and_payers_must_not_mix() {
     let node = start(store());

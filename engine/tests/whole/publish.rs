@@ -11,9 +11,11 @@ use hawser_engine::admission::RefusedEnvelope;
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry, TrustingJudge};
 use hawser_engine::runtime::{Priority, PublishCaller, PublishError, PublishSettings};
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};
-use hawser_storage::{InvalidRule, Store, StoredEnvelope, Validity};
+use hawser_storage::{Change, InvalidRule, LogEntry, Store, StoredEnvelope, Validity};
+use prost::Message as _;
 
 fn id(bytes: &Bytes) -> u64 {
     OriginatorEnvelope::parse(bytes.clone()).unwrap().id().sequence.0
@@ -421,6 +423,37 @@ async fn an_answer_that_could_not_be_sent_is_refused_before_anything_is_sequence
     let refused = node.engine.publish(batch.collect()).await;
     assert_eq!(refused, Err(PublishError::AnswerTooLarge));
     assert_eq!(head(&store), 0);
+}
+
+/// Played by a thief of the node's key, whose envelope the node has taken over from its peers.
+#[tokio::test]
+async fn a_strand_that_ends_with_the_last_time_refuses_publishes_and_ends_no_process() {
+    for (last_ns, room) in [(i64::MAX, 0), (i64::MAX - 1, 1)] {
+        let store = store();
+        let statement = UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: 1,
+            originator_ns: last_ns,
+            ..Default::default()
+        };
+        let proof = Proof::Transaction([1; 32]);
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+        let of_thief = EnvelopeId::new(NODE, SequenceId(1));
+        let entry = LogEntry::invalid(of_thief, bytes, InvalidRule(1));
+        store.commit(&[Change::Append(entry)]).unwrap();
+        let node = start(store.clone());
+        for place in 0..3 {
+            let published = node.engine.publish(vec![message(1, &format!("{place}"))]).await;
+            match published {
+                Ok(_) => assert!(place < room, "{place}"),
+                Err(PublishError::Unavailable { reason, .. }) => {
+                    assert!(place >= room && reason.contains("no time left"), "{place}: {reason}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(head(&store), 1 + room);
+    }
 }
 
 #[tokio::test]

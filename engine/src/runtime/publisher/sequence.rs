@@ -363,9 +363,8 @@ impl SequencerThread {
         if answered_len + answer.len_bytes > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
-        // The end of the strand may be as high as its key has signed, by whatever process.
-        if SequenceId::MAX.0.saturating_sub(self.sequencer.last().0) < fresh.len() as u64 {
-            return Err(PublishError::broken("this node's strand has no place left"));
+        if !self.sequencer.has_room_for(fresh.len()) {
+            return Err(PublishError::broken("this node's strand has no place or no time left"));
         }
         // Returns the index in the request of its `fresh`th new envelope, not counting repeats.
         let index_of = |fresh: usize| {
