@@ -19,7 +19,7 @@ use super::times::minute_at;
 /// it. A guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
-/// The least length of a range, in minutes, that ends half a day ago because newer places are missing. A guess: the time
+/// The least length in minutes of a range that ends half a day ago because newer places are missing. A guess: the time
 /// between two reports of a node about itself, so that such a strand costs no more reports than another one.
 const OVER_MISSING_MINUTES: u32 = 6 * 60;
 /// Minutes after the end of a range in which a missing place of its minutes keeps this node from attesting a report
@@ -155,6 +155,7 @@ fn draft_within(
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
     if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
         let earlier = end_over_missing(snapshot, about, from, now_minute)?.ok_or(why)?;
+        drop(leaves); // a range may have as many payers as fit into memory once
         (end, leaves) = end_by_payers(payers_max, snapshot, about, from, earlier)?;
     }
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))

@@ -134,8 +134,8 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 
-/// An originator keeps back a place in every hour while its usage goes on. So each range that ends in a new minute lacks
-/// places that may still come.
+/// An originator keeps back a place in every hour while its usage goes on. So each range that ends in a new minute
+/// lacks places that may still come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_that_are_kept_back_without_end_hold_up_no_report_about_a_busy_strand() {
     let network = Network::start();
