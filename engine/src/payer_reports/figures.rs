@@ -19,6 +19,9 @@ use super::times::minute_at;
 /// it. A guess: the time after which any node reports about an originator. A place that no peer has shown by then was
 /// most likely never signed.
 const MISSING_MINUTES: u32 = 12 * 60;
+/// The least length in minutes of a range that ends half a day ago because newer places are missing. A guess: the time
+/// between two reports of a node about itself, so that such a strand costs no more reports than another one.
+const OVER_MISSING_MINUTES: u32 = 6 * 60;
 /// Minutes after the end of a range in which a missing place of its minutes keeps this node from attesting a report
 /// over it. A guess: a node that is restarted, or loses its connection for a moment, has received what its peers show
 /// by then.
@@ -97,8 +100,10 @@ pub enum Recomputed {
 }
 
 /// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None`
-/// while there is too little usage. Places that are missing do not count once the range has ended half a day ago. Usage
-/// in minutes that [have not come](has_come) does not count yet: a report that ends far ahead would be the last one.
+/// while there is too little usage. Places that are missing do not count once the range has ended half a day ago. If
+/// newer ones are missing, the range ends half a day ago: an originator whose usage goes on could otherwise keep back
+/// one place after the other, and no report would come. Usage in minutes that [have not come](has_come) does not count
+/// yet: a report that ends far ahead would be the last one.
 /// Envelopes that are dated into the range and follow its end count: nodes of the reference implementation count them,
 /// and refuse a report without them for good.
 ///
@@ -145,12 +150,32 @@ fn draft_within(
     if snapshot.has_unpriced_in(about, minutes_of(start_minute, end.minute))? {
         return Err(UndecidedError::Unpriced.into());
     }
-    let (end, leaves) = end_by_payers(payers_max, snapshot, about, (start, start_minute), end)?;
+    let from = (start, start_minute);
+    let (mut end, mut leaves) = end_by_payers(payers_max, snapshot, about, from, end)?;
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
     if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
-        return Err(why.into());
+        let earlier = end_over_missing(snapshot, about, from, now_minute)?.ok_or(why)?;
+        drop(leaves); // a range may have as many payers as fit into memory once
+        (end, leaves) = end_by_payers(payers_max, snapshot, about, from, earlier)?;
     }
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
+}
+
+/// Returns the end of a range whose missing places come no more: the last minute with usage of half a day ago. `None`
+/// if the range is shorter than [`OVER_MISSING_MINUTES`] up to there.
+fn end_over_missing(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    (start, start_minute): (SequenceId, Option<u32>),
+    now_minute: u32,
+) -> Result<Option<RangeEnd>, ReadError> {
+    let Some(through) = now_minute.checked_sub(MISSING_MINUTES) else { return Ok(None) };
+    let start_minute = start_minute.unwrap_or(BEFORE_ALL);
+    let last = snapshot.last_used_minute(about, through)?;
+    let is_end = |(minute, sequence): &(u32, SequenceId)| {
+        *sequence > start && minute.saturating_sub(start_minute) >= OVER_MISSING_MINUTES
+    };
+    Ok(last.filter(is_end).map(|(minute, sequence)| RangeEnd { minute, sequence }))
 }
 
 /// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range with too many
@@ -377,14 +402,18 @@ fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32>
     start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
 }
 
-/// Returns the first missing places that may belong to the minutes of a range: places of the range, and places behind
-/// it that may belong to its last minute.
+/// Returns the first missing places that may still come and may belong to the minutes of a range: places of the range,
+/// and places behind it that may belong to its last minute. There are none in a strand of the older network: most row
+/// numbers of its database are of no envelope, and its node has passed over them.
 fn missing_of_minutes(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     start: SequenceId,
     end: RangeEnd,
 ) -> Result<Option<UndecidedError>, ReadError> {
+    if about.is_migrated() {
+        return Ok(None);
+    }
     match missing(snapshot, about, start, end.sequence)? {
         None => missing_behind(snapshot, about, end),
         found => Ok(found),

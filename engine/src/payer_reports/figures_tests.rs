@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hawser_proto::Address;
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
-use hawser_storage::{Change, Charge, Store};
+use hawser_storage::{Change, Charge, SkipReason, Store};
 
 use super::*;
 use crate::price::rate_row;
@@ -170,4 +170,43 @@ fn a_minute_that_cannot_end_a_report_does_not_end_it_early() {
     let second = drafted(&store, payers_max, end.sequence).unwrap().unwrap();
     assert_eq!(second.end(), RangeEnd { minute: FIRST_MINUTE + 6, sequence: SequenceId(5) });
     assert_eq!(attested(&store, &second).payers().len(), 4);
+}
+
+/// A strand of the older network has the row numbers of a database, most of which are of no envelope.
+#[test]
+fn row_numbers_without_an_envelope_hold_up_no_report_about_a_strand_of_the_older_network() {
+    let now_minute = FIRST_MINUTE + 2;
+    let drafted_and_judged = |about: u32| {
+        let (store, about) = (testing::store(), OriginatorId(about));
+        let append = |sequence: u64, minute: u32| {
+            let id = EnvelopeId::new(about, SequenceId(sequence));
+            let (payer, stated_picodollars) = (Address([1; 20]), PicoDollarPrice(0));
+            let charge = Charge { payer, size_bytes: 9, retention_days: 2, stated_picodollars };
+            let originator_ns = i64::from(FIRST_MINUTE + minute) * 60_000_000_000;
+            Change::Append(testing::charged(id, originator_ns, charge))
+        };
+        let skip = |from: u64, through: u64| Change::Skip {
+            originator: about,
+            from: SequenceId(from),
+            through: SequenceId(through),
+            reason: SkipReason::Expired,
+        };
+        let changes = [skip(1, 6), append(7, 0), skip(8, 8), append(9, 0), skip(10, 13)];
+        store.commit(&changes).unwrap();
+        store.commit(&[append(14, 1)]).unwrap();
+        let snapshot = store.snapshot();
+        let nodes = NodeIds::new([ABOUT]).unwrap();
+        let report = draft(&snapshot, about, SequenceId::NONE, nodes, now_minute)?;
+        let report = report.expect("two minutes have usage");
+        let end = RangeEnd { minute: FIRST_MINUTE, sequence: SequenceId(9) };
+        assert_eq!(report.end(), end);
+        recompute_to_attest(&snapshot, &report, now_minute, |_| true)
+    };
+    for about in OriginatorId::MIGRATED {
+        let judged = drafted_and_judged(about.0);
+        assert!(matches!(judged, Ok(Recomputed::Equal(_))), "{about}: {judged:?}");
+    }
+    let of_node = drafted_and_judged(ABOUT.0);
+    let first = UndecidedError::Missing(SequenceId(1), SequenceId(6));
+    assert!(matches!(of_node, Err(FiguresError::NotYet(why)) if why == first));
 }

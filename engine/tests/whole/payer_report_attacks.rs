@@ -37,10 +37,10 @@ pub fn append(id: EnvelopeId, bytes: Bytes) -> Change {
     Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
 }
 
-/// Brings a strand to a node without one place, which no peer shows.
+/// Brings the rest of a strand to a node without one place, which no peer shows.
 pub fn copy_without(network: &Network, from: u32, to: u32, gap: u64) {
-    let head = network.stores[&from].snapshot().head(OriginatorId(from)).unwrap();
-    for at in 1..=head.0 {
+    let head = |node: u32| network.stores[&node].snapshot().head(OriginatorId(from)).unwrap();
+    for at in head(to).0 + 1..=head(from).0 {
         let change = if at == gap {
             Change::Skip {
                 originator: OriginatorId(from),
@@ -132,6 +132,39 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     network.contract.0.lock().says_settled = false;
     misled.attest(ABOUT).await.unwrap();
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
+}
+
+/// An originator keeps back a place in every hour while its usage goes on. So each range that ends in a new minute
+/// lacks places that may still come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_that_are_kept_back_without_end_hold_up_no_report_about_a_busy_strand() {
+    let network = Network::start();
+    let first_minute = network.now_minute();
+    for hour in 0..26_u32 {
+        network.traffic(&format!("of hour {hour}")).await;
+        let kept_back = network.stores[&100].snapshot().head(ABOUT).unwrap().0 - 7;
+        for node in [200, 300] {
+            copy_without(&network, 100, node, kept_back);
+        }
+        let written = network.worker(200).write(ABOUT).await;
+        network.replicate();
+        // The first range ends when it is half a day old, and later ones are as long as others.
+        if [12, 18, 24].contains(&hour) {
+            assert!(matches!(written, Ok(Written::New(_))), "hour {hour}: {written:?}");
+            for node in [200, 300] {
+                assert_eq!(network.attest(node, 100).await, [Attested::Signed], "hour {hour}");
+            }
+            assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+        } else {
+            let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = written else {
+                panic!("hour {hour}: {written:?}")
+            };
+            assert!(matches!(why, UndecidedError::Missing(..)), "hour {hour}: {why}");
+        }
+        network.pass(57);
+    }
+    let ends: Vec<u32> = network.on_chain().about(ABOUT).map(|it| it.end.minute).collect();
+    assert_eq!(ends, [0, 6, 12].map(|hour| first_minute + hour * 60 + 2));
 }
 
 /// Has node 300 write a true report about the strand of node 100 that ends with the last usage up to a minute.
