@@ -114,14 +114,10 @@ impl NetState {
         // Before the session is dropped: its streams would otherwise end as if they were complete.
         self.close(&connection, &error);
         drop(session);
-        match &error {
-            SessionError::Peer(_) => {
-                self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
-            }
-            error if error.is_lasting() => {
-                self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
-            }
-            _ => {}
+        if error.is_violation() {
+            self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
+        } else if error.is_lasting() {
+            self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
         }
         drop(guard); // only now may the peer be dialled again
     }
