@@ -1,5 +1,6 @@
 //! Receiving strands: the streams that a peer opens, decoded, for the wants that they answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,33 @@ const LONG_FRAMES_MAX: usize = 2;
 /// hundred megabits a second. A stream that waits keeps a part of the connection's window from the others.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
+/// Streams of one peer that keep what has arrived while their strands take nothing, at most. Calculated: with windows
+/// of 4 MiB these leave an eighth of the connection's window, which control frames share.
+const WAITING_MAX: usize = 7;
+/// Time for which a further stream may wait so. A guess: half of the time for which a peer tries to send a control
+/// frame.
+const WAITING_FOR: Duration = Duration::from_secs(5);
+
+/// Bounds the streams of one peer that are not read because their strands take nothing, for example while the disk is
+/// slow. The peer's control frames would not arrive otherwise, and it would end the session.
+#[derive(Debug, Clone)]
+pub(crate) struct WaitingStreams(Arc<Semaphore>);
+
+impl WaitingStreams {
+    /// Returns the bound of a new session.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(WAITING_MAX)))
+    }
+
+    /// Completes when the stream that waits has to give its part of the window back. Cancel safe.
+    async fn one_too_many(&self) {
+        if let Ok(place) = timeout(WAITING_FOR, self.0.acquire()).await {
+            let _place = place.expect("never closed");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Bounds the long frames that are gathered from one peer.
 ///
 /// A frame may have 32 MiB for the sake of the largest envelope, and a peer may be asked for every strand. Without a
@@ -64,6 +92,7 @@ impl LongFrames {
 /// The bounds of what a peer may send on its streams.
 pub(crate) struct FrameBounds {
     pub(crate) long: LongFrames,
+    pub(crate) waiting: WaitingStreams,
     pub(crate) empty: EmptyFrameAllowance,
     /// This node has asked the peer for prefixes.
     pub(crate) takes_prefixes: bool,
@@ -262,7 +291,20 @@ impl StrandReceiver {
                     return Ok(true);
                 }
             };
-            if sink.deliver(originator, request, items).await.is_err() {
+            let mut delivery = pin!(sink.deliver(originator, request, items));
+            let taken = tokio::select! {
+                biased; // most strands have room at once
+                taken = delivery.as_mut() => taken,
+                () = self.bounds.waiting.one_too_many() => {
+                    let _ = stream.stop(VarInt::from_u32(StreamCode::Stopped.code()));
+                    // As if the peer had ended it: the strand is asked for again.
+                    if delivery.await.is_ok() && !is_whole {
+                        let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
+                    }
+                    return Ok(true);
+                }
+            };
+            if taken.is_err() {
                 return Ok(false);
             }
         }
@@ -310,6 +352,7 @@ mod tests {
     use bytes::BytesMut;
     use hawser_proto::SequenceId;
     use hawser_proto::frame::{BatchBuilder, EndFrame, GapFrame, StreamHeader};
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::empty_frames::EmptyFrames;
@@ -342,7 +385,8 @@ mod tests {
         frames.into_iter().for_each(|frame| decoder.push(frame));
         assert!(matches!(decoder.next_frame(), Ok(Some(DataFrame::Header(_)))));
         let empty = EmptyFrames::default().of(PEER, Instant::now());
-        let bounds = FrameBounds { long: LongFrames::new(), empty, takes_prefixes: false };
+        let (long, waiting) = (LongFrames::new(), WaitingStreams::new());
+        let bounds = FrameBounds { long, waiting, empty, takes_prefixes: false };
         let counters = Arc::new(NetCounters::default());
         let (arrived, told_at) = (ArrivedBytes::default(), Instant::now());
         StrandReceiver { decoder, ahead: None, counters, bounds, turn: None, arrived, told_at }
@@ -374,6 +418,29 @@ mod tests {
         assert_eq!(together(&mut long), [0, 9]);
         let mut flood = receiver((0..300).map(|_| gap()));
         assert_eq!(together(&mut flood).len(), TOGETHER_FRAMES_MAX);
+    }
+
+    /// Played by a node that follows many strands of one peer, and whose disk takes nothing for an hour.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_wait_beside_seven_others_give_their_part_of_the_window_back() {
+        let (waiting, mut streams) = (WaitingStreams::new(), JoinSet::new());
+        for number in 0..WAITING_MAX + 2 {
+            let waiting = waiting.clone();
+            streams.spawn(async move {
+                waiting.one_too_many().await;
+                number
+            });
+        }
+        let mut ended = Vec::new();
+        while let Ok(Some(number)) = timeout(Duration::from_secs(3_600), streams.join_next()).await
+        {
+            ended.push(number.unwrap());
+        }
+        ended.sort_unstable();
+        assert_eq!(ended, [WAITING_MAX, WAITING_MAX + 1]);
+        streams.abort_all();
+        while streams.join_next().await.is_some() {}
+        assert_eq!(waiting.0.available_permits(), WAITING_MAX, "their places are given back");
     }
 
     /// A batch of long envelopes over a slow link takes longer than a peer may show nothing.

@@ -199,13 +199,15 @@ async fn send(
                     tracing::error!(code = "strand_unreadable", originator_id = %originator, %error, left_out,
                         "a strand cannot be sent");
                 }
-                Some(StreamCode::Internal)
+                // A reset would drop what is on its way. Without an end frame the stream states nothing about the rest.
+                let _ = stream.finish(); // fails only if the peer has stopped it
+                None
             }
         },
     };
     drop(strand);
     match code {
-        // Without a reset the stream would end as if it were complete. Fails only without a connection.
+        // The peer wants no more of it. Fails only without a connection.
         Some(code) => _ = stream.reset(VarInt::from_u32(code.code())),
         // Only with its handle are the buffers of a finished stream freed when the connection ends.
         None => _ = stream.stopped().await,

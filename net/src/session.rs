@@ -29,7 +29,7 @@ use crate::node_addresses::{NodeAddresses, unmapped};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
 use crate::private_peers::PrivatePeers;
-use crate::receive::{self, FrameBounds, LongFrames};
+use crate::receive::{self, FrameBounds, LongFrames, WaitingStreams};
 use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
 use crate::sessions::Sessions;
@@ -114,14 +114,10 @@ impl NetState {
         // Before the session is dropped: its streams would otherwise end as if they were complete.
         self.close(&connection, &error);
         drop(session);
-        match &error {
-            SessionError::Peer(_) => {
-                self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
-            }
-            error if error.is_lasting() => {
-                self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
-            }
-            _ => {}
+        if error.is_violation() {
+            self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
+        } else if error.is_lasting() {
+            self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
         }
         drop(guard); // only now may the peer be dialled again
     }
@@ -160,6 +156,7 @@ struct QuicSession<'a> {
     link: Link,
     wants: Arc<OpenWants>,
     long_frames: LongFrames,
+    waiting_streams: WaitingStreams,
     empty_frames: EmptyFrameAllowance,
     /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks that end a refused want,
     /// one for each want at most.
@@ -194,6 +191,7 @@ impl<'a> QuicSession<'a> {
             link,
             wants: Arc::default(),
             long_frames: LongFrames::new(),
+            waiting_streams: WaitingStreams::new(),
             empty_frames: net.empty_frames.of(peer, Instant::now()),
             incoming: JoinSet::new(),
             senders,
@@ -228,7 +226,8 @@ impl<'a> QuicSession<'a> {
                     let counters = self.net.counters.clone();
                     let takes_prefixes = self.net.identity.takes_prefixes;
                     let (long, empty) = (self.long_frames.clone(), self.empty_frames.clone());
-                    let bounds = FrameBounds { long, empty, takes_prefixes };
+                    let waiting = self.waiting_streams.clone();
+                    let bounds = FrameBounds { long, waiting, empty, takes_prefixes };
                     let read = receive::read(stream, wants, sink, counters, bounds);
                     self.incoming.spawn(read.in_current_span());
                 }

@@ -25,7 +25,8 @@ const UNPROVEN_WINDOW_BYTES: u32 = 2 * MAX_CONTROL_FRAME;
 const INCOMING_MAX: usize = 256;
 const INCOMING_BUFFER_BYTES: u64 = 16 * 1024;
 const INCOMING_BUFFERS_BYTES: u64 = 1024 * 1024;
-/// Receive window of one connection: eight full streams. Bounds the receiver's memory per peer.
+/// Receive window of one connection: eight full streams, of which seven may be left unread for long
+/// (`receive::WaitingStreams`), because control frames share it. Bounds the receiver's memory per peer.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Unacknowledged bytes of one connection. Bounds the sender's memory per peer; guessed as two full
 /// streams.

@@ -1,7 +1,7 @@
 //! Replication: the other nodes hold published envelopes byte for byte.
 
 use crate::common::envelopes::{GROUP, commit, envelope, sign, statement};
-use crate::common::network::{Network, UNREACHABLE, eventually};
+use crate::common::network::{Network, UNREACHABLE, empty_store, eventually};
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_engine::chain_strand::ChainEvent;
@@ -10,7 +10,7 @@ use hawser_proto::frame::{
 };
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{InvalidRule, Mark};
+use hawser_storage::{Change, Family, InvalidRule, LogEntry, Mark, SkipReason, Validity};
 
 fn want(originator: u32, after: u64, up_to: Option<u64>) -> ControlFrame {
     ControlFrame::Want(WantFrame {
@@ -241,6 +241,31 @@ async fn strands_of_chains_and_of_strangers_are_refused() {
             }
         }
     }
+}
+
+/// The node's disk has damaged a row behind two envelopes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_at_a_damaged_row_brings_what_stands_before_it() {
+    let mut network = Network::new();
+    let id = OriginatorId(300);
+    network.register(id, UNREACHABLE);
+    let store = empty_store(OriginatorId(100));
+    let append = |n| {
+        let (id, bytes) = (EnvelopeId::new(id, SequenceId(n)), envelope(id, n));
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: None })
+    };
+    let (from, through, reason) = (SequenceId(3), SequenceId(3), SkipReason::Missing);
+    let skip = Change::Skip { originator: id, from, through, reason };
+    store.commit(&[append(1), append(2), skip]).unwrap();
+    let node = network.start_on(store, "127.0.0.1:0");
+    let row = [&id.0.to_be_bytes()[..], &3_u64.to_be_bytes(), &[0]].concat();
+    node.engine.store().put_raw_row(Family::Log, &row, b"damaged");
+
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    peer.say(want(300, 0, Some(3))).await;
+    let frames = peer.read_strand().await;
+    assert_eq!(envelopes(&frames), [1, 2].map(|n| envelope(id, n)));
+    assert!(!frames.iter().any(|frame| matches!(frame, DataFrame::End(_))), "it is not whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -404,9 +404,9 @@ impl Connections {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             biased; // as above
-            ended = connection => self.ended(ended),
+            ended = connection.as_mut() => return self.ended(ended),
             () = call_closed => {}
-            () = unread => self.settings.memory.count_unread(),
+            () = unread => return self.settings.memory.count_unread(),
             // Until it answers a ping behind GOAWAY, a client may open further calls.
             () = share.closed() => {}
             () = arrived.slot.ended() => {
@@ -414,6 +414,9 @@ impl Connections {
             }
             // A client that has disappeared never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
+        }
+        if activity.is_busy() {
+            let _ = timeout(CLOSED_GRACE, connection).await; // closed in any case
         }
     }
 

@@ -229,6 +229,58 @@ async fn a_connection_that_ignores_goaway_gives_memory_and_slot_to_others() {
     }
 }
 
+/// A page that is never made, and counts its requests.
+#[derive(Debug, Clone, Default)]
+struct PendingPage(Arc<AtomicUsize>);
+
+impl PublicPages for PendingPage {
+    fn prefix(&self) -> &'static str {
+        "/never"
+    }
+
+    fn show(&self, _: Parts, _: CallCharge) -> PageFuture {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::pending())
+    }
+
+    fn answered(&self, _: http::StatusCode) {}
+}
+
+/// The listener stops while a call is under way, and then the call's memory is needed. Its caller gets an answer as it
+/// would without GOAWAY, and not the end of the connection alone.
+#[tokio::test]
+async fn a_call_behind_goaway_is_refused_when_its_memory_is_needed() {
+    const GOAWAY: u8 = 7;
+    const LIMIT_BYTES: usize = 1024 * 1024;
+    /// END_STREAM and END_HEADERS, two indexed fields, and the path.
+    const GET: &[u8] = b"\x00\x00\x0a\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/never";
+    let mut settings = settings();
+    settings.memory = MemoryBudget::new(LIMIT_BYTES);
+    let (memory, body_timeout) = (settings.memory.clone(), settings.body_timeout);
+    let asked = PendingPage::default();
+    let pages: Vec<Arc<dyn PublicPages>> = vec![Arc::new(asked.clone())];
+    let dispatcher = Dispatcher::new(Routes::default(), CallMetrics::new(&[]), pages, body_timeout);
+    let connections = Connections::new(dispatcher, settings, CancellationToken::new());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(connections.clone().accept(listener));
+
+    let mut caller = TcpStream::connect(address).await.unwrap();
+    caller.write_all(&[HTTP2_PREFACE, &NO_WINDOW, GET].concat()).await.unwrap();
+    while asked.0.load(Ordering::Relaxed) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    connections.stop.cancel();
+    while next_kind(&mut caller).await != GOAWAY {}
+    let proxy = memory.proxy(Ipv4Addr::new(192, 0, 2, 1).into(), memory.account(None)).unwrap();
+    proxy.take_anyway(LIMIT_BYTES / 16 * 15 - memory.used_bytes());
+    let answered = async { while next_kind(&mut caller).await != HEADERS {} };
+    assert!(timeout(Duration::from_secs(60), answered).await.is_ok());
+    let ended = timeout(Duration::from_secs(60), caller.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok());
+    accepting.await.unwrap();
+}
+
 const MIB: usize = 1024 * 1024;
 
 /// A page of 40 MiB.

@@ -46,8 +46,8 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-/// A data frame below this length counts as useless, unless it ends its request. A guess: the head of a message
-/// alone has 5 bytes, and many clients send it by itself.
+/// A data frame below this length counts as useless, unless it ends its request: one for each request that has begun.
+/// A guess: the head of a message alone has 5 bytes, and many clients send it by itself.
 const PIECE_LEN_BYTES_MIN: u32 = 64;
 /// Allowance of useless frames: the burst, and a refill of 1,000 a second. Guesses: a client sends a few pings a
 /// minute, and a balancer in front of thousands of clients some hundred resets a second.
@@ -108,6 +108,8 @@ pub(crate) struct FrameMeter {
     useless: usize,
     /// Frames with which the heads of requests begin, since the connection began.
     heads: usize,
+    /// Begun requests that may yet end with a frame of little or no data.
+    unended: u64,
 }
 
 /// The head of a frame (RFC 9113 §4.1).
@@ -161,7 +163,11 @@ impl FrameHead {
 
     /// Returns true if the frame carries data of a call, which is bounded elsewhere.
     fn carries_data(&self) -> bool {
-        self.kind == DATA && (self.flags & END_STREAM != 0 || self.len >= PIECE_LEN_BYTES_MIN)
+        self.kind == DATA && self.len >= PIECE_LEN_BYTES_MIN
+    }
+
+    fn ends_data(&self) -> bool {
+        self.kind == DATA && self.flags & END_STREAM != 0
     }
 
     /// Returns the length of the frame that the library sends in answer to this one alone, if it sends one.
@@ -191,6 +197,7 @@ impl FrameMeter {
             sent_bytes: 0,
             useless: 0,
             heads: 0,
+            unended: 0,
         }
     }
 
@@ -268,12 +275,14 @@ impl FrameMeter {
             self.end_frame();
         }
         if head.kind != HEADERS {
-            return head.carries_data() || self.take(head, now_ms);
+            let ends = head.ends_data() && self.take_end();
+            return ends || head.carries_data() || self.take(head, now_ms);
         }
         // The numbers of streams rise (RFC 9113 §5.1.1). Calls are bounded elsewhere.
         if head.stream > self.last_stream {
             self.last_stream = head.stream;
             self.heads = self.heads.wrapping_add(1);
+            self.unended += u64::from(head.flags & END_STREAM == 0);
             return true;
         }
         let has_no_fields = head.len == 0 && head.flags & END_HEADERS != 0;
@@ -299,6 +308,14 @@ impl FrameMeter {
     /// Returns the number of the header block that is not whole.
     fn unfinished_block(&self) -> Option<usize> {
         (self.block != HeaderBlock::Whole).then_some(self.blocks)
+    }
+
+    /// Counts the end of a request. Returns false if as many have ended as were begun: the library drops or refuses an
+    /// end of a stream that it has forgotten, and so counts few of them.
+    fn take_end(&mut self) -> bool {
+        let left = self.unended.checked_sub(1);
+        self.unended = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Takes one frame from the peer's allowance. Returns false if it is used up.

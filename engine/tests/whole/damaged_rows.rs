@@ -1,8 +1,12 @@
 //! Rows that the disk has damaged: each costs itself, and nothing waits for it.
 
+use hawser_engine::replication::StrandItem;
+use hawser_engine::runtime::replication::StrandPart;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
-use hawser_storage::{Change, EvidenceTime, Family, LogEntry, Misbehavior, Store, Validity};
+use hawser_storage::{
+    Change, EvidenceTime, Family, LogEntry, Misbehavior, SkipReason, Store, Validity,
+};
 
 use crate::common;
 use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
@@ -18,6 +22,26 @@ async fn a_strand_whose_marks_cannot_be_read_is_followed() {
     assert_eq!(source.want(SOURCE).await, (3, None), "after some attempts");
     source.send(strand(SOURCE, &[4])).await;
     follower.wait_for(SOURCE, 4).await;
+    follower.stop().await;
+}
+
+/// The disk has damaged a row behind three envelopes. A peer that gets nothing of a page asks for the page again and
+/// again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_gets_the_envelopes_before_a_damaged_row_of_the_log() {
+    let (store, place) = (with_strands(), SequenceId(4));
+    let (from, through, reason) = (place, place, SkipReason::Missing);
+    store.commit(&[Change::Skip { originator: SOURCE, from, through, reason }]).unwrap();
+    let follower = Follower::start(store.clone());
+    let row = [&SOURCE.0.to_be_bytes()[..], &place.0.to_be_bytes(), &[0]].concat();
+    store.put_raw_row(Family::Log, &row, b"damaged");
+    let (part, reads) = (StrandPart::Items(Some(place)), follower.replication.page_reads());
+    let mut reader =
+        follower.replication.reader(SOURCE, SequenceId::NONE, part, 1 << 20, reads).unwrap();
+    let page = reader.next().await.unwrap().unwrap().items;
+    let before: Vec<_> = strand(SOURCE, &[1, 2, 3]).into_iter().map(StrandItem::Envelope).collect();
+    assert_eq!(page, before);
+    assert!(reader.next().await.is_err(), "the damage is named");
     follower.stop().await;
 }
 

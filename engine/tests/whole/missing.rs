@@ -233,6 +233,24 @@ async fn a_claim_about_places_that_have_expired_unseen_stays_when_others_are_fou
     follower.stop().await;
 }
 
+/// The node that follows stops after it has marked the places, and before the envelope behind them comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_that_was_marked_before_a_restart_is_a_claim() {
+    let store = common::store();
+    store.commit(&[append(1), missing(2, 3)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (3, None));
+    source.send(strand(SOURCE, &[4])).await;
+    follower.wait_for(SOURCE, 4).await;
+    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    let [held] = &found[..] else { panic!("one claim: {found:?}") };
+    let Evidence { misbehavior, at, envelopes, .. } = &held.evidence;
+    assert_eq!((*misbehavior, at.sequence), (Misbehavior::Gap, SequenceId(4)));
+    assert_eq!(*envelopes, strand(SOURCE, &[1, 4]));
+    follower.stop().await;
+}
+
 /// Plays a node that has left out place 2 of its strand and, as soon as that has been searched for, also place 3.
 async fn leave_out_one_by_one(source: &mut Peer) {
     loop {

@@ -84,9 +84,13 @@ pub(super) struct WatchMark {
 }
 
 impl StrandWatch {
-    /// Continues after the times and the load of a strand.
-    pub(super) fn new(times: StrandTimes, load: StrandLoad) -> Self {
-        Self { times, fees: FeeWatch::new(load), ..Self::default() }
+    /// Continues after the times, the load and the missing places at the end of a strand.
+    pub(super) fn new(
+        times: StrandTimes,
+        load: StrandLoad,
+        gap: Option<(EnvelopeId, EnvelopeId)>,
+    ) -> Self {
+        Self { times, fees: FeeWatch::new(load), gap, ..Self::default() }
     }
 
     /// Returns the state before changes are looked at.

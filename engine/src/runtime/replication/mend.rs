@@ -130,7 +130,7 @@ pub(super) async fn rest(
     let read = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
     // The follower has to verify all places that are shown to readers first.
     let is_verified = read.verified >= state.heads.get().get(originator);
-    resting.watch = Mutex::new(StrandWatch::new(read.times, read.load));
+    resting.watch = Mutex::new(StrandWatch::new(read.times, read.load, read.gap));
     if !is_verified {
         return None;
     }

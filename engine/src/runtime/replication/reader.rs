@@ -418,7 +418,7 @@ fn prefix(
     prefix.begins_with(root).is_ok().then(|| StrandItem::Prefix(Box::new(prefix)))
 }
 
-/// Reads envelopes and gaps as [`read_page`] does.
+/// Reads envelopes and gaps as [`read_page`] does. Ends before what cannot be read, unless that is the first item.
 fn read_items(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
@@ -428,7 +428,13 @@ fn read_items(
     let mut page =
         SendPage { items: Vec::new(), position: after.sequence, is_full: false, bytes: 0 };
     for item in snapshot.log(after, through) {
-        let (from, to, bytes, item) = match item? {
+        let item = match item {
+            Ok(item) => item,
+            // The peer gets what stands before the damage. The next read begins at it, and fails.
+            Err(_) if page.bytes > 0 => return Ok(StrandRead::Page(page)),
+            Err(error) => return Err(error),
+        };
+        let (from, to, bytes, item) = match item {
             LogItem::Envelope { id, bytes, .. } => {
                 let place = id.sequence;
                 (place, place, bytes.len(), StrandItem::Envelope(bytes))

@@ -23,6 +23,8 @@ const TRIES_MAX: u32 = 4;
 pub(super) struct ReadStrand {
     /// The highest ranges that are marked missing, as many as a follower keeps.
     pub(super) missing: Vec<(SequenceId, SequenceId)>,
+    /// The missing places at the verified end: the place before them, and the last one.
+    pub(super) gap: Option<(EnvelopeId, EnvelopeId)>,
     /// The time at the last place that is verified.
     pub(super) times: StrandTimes,
     /// The load up to that place.
@@ -73,7 +75,24 @@ fn read_once(
     let shown_by = snapshot.shown_by(originator).ok().flatten();
     let times = StrandTimes::after(last);
     let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
-    Ok(ReadStrand { missing, times, load, verified, shown_by })
+    // What this node left out of its own strand is no fault that it claims.
+    let gap = gap_at(&missing, end).filter(|_| originator != state.own);
+    Ok(ReadStrand { missing, gap, times, load, verified, shown_by })
+}
+
+/// Returns the missing places that end at `end`: the place before them, and the last one. Ranges side by side are one.
+/// `None` if there are none, or if they begin the strand: places before its first envelope may have been pruned
+/// everywhere.
+fn gap_at(missing: &[StrandRange], end: EnvelopeId) -> Option<(EnvelopeId, EnvelopeId)> {
+    let mut before = end.sequence;
+    for &(from, through) in missing.iter().rev().skip_while(|(from, _)| *from > end.sequence) {
+        if through != before {
+            break;
+        }
+        before = from.previous();
+    }
+    let is_gap = before != end.sequence && before != SequenceId::NONE;
+    is_gap.then(|| (EnvelopeId::new(end.originator, before), end))
 }
 
 /// Returns the result of a read. In the last attempt, a failed read counts as empty.
@@ -96,3 +115,27 @@ pub(super) type StrandRange = (SequenceId, SequenceId);
 
 /// Ranges that are marked missing, and the place below which they were read; `None` for the highest ones.
 pub(super) type MissingRead = (Option<SequenceId>, Result<Vec<StrandRange>, ReadError>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gap_at_the_end_of_a_strand_joins_ranges_side_by_side() {
+        let id = |place| EnvelopeId::new(OriginatorId(300), SequenceId(place));
+        let gap = |ranges: &[(u64, u64)], end| {
+            let ranges: Vec<StrandRange> =
+                ranges.iter().map(|&(from, to)| (SequenceId(from), SequenceId(to))).collect();
+            gap_at(&ranges, id(end))
+        };
+        assert_eq!(gap(&[], 4), None);
+        assert_eq!(gap(&[(2, 3)], 4), None, "an envelope is behind it");
+        assert_eq!(gap(&[(2, 2), (4, 5), (6, 6)], 6), Some((id(3), id(6))));
+        assert_eq!(
+            gap(&[(2, 3), (5, 9)], 3),
+            Some((id(1), id(3))),
+            "what is behind is not verified"
+        );
+        assert_eq!(gap(&[(1, 1), (2, 3)], 3), None, "it begins the strand");
+    }
+}

@@ -124,7 +124,7 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand { missing, times, load, verified, shown_by } =
+        let ReadStrand { missing, gap, times, load, verified, shown_by } =
             read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
@@ -168,7 +168,7 @@ impl StrandTask {
             failed: None,
             is_checking: false,
             pauses: RetryPauses::default(),
-            watch: Arc::new(Mutex::new(StrandWatch::new(times, load))),
+            watch: Arc::new(Mutex::new(StrandWatch::new(times, load, gap))),
             counters: state.strand(originator),
             counted_searches: 0,
             reading_missing: None,

@@ -7,6 +7,7 @@ use hawser_storage::{ReadError, Snapshot};
 
 use super::CheckpointExchange;
 use crate::replication::{StoredTrees, Trees};
+use crate::runtime::replication::state::ReplicationState;
 
 impl CheckpointExchange {
     /// Takes a checkpoint that a peer has sent.
@@ -90,12 +91,7 @@ impl CheckpointExchange {
             return Ok(());
         }
         if differs {
-            tracing::error!(
-                code = "own_checkpoint_differs",
-                node_id = %peer,
-                size = of.size,
-                "a peer has a checkpoint of this node's own strand that does not match this node's tree"
-            );
+            note_difference(&state, peer, of.size);
         }
         // A tree that differs begins with other envelopes, so the folder is not the one that was signed from. The guard
         // acts on places that the folder lacks.
@@ -172,4 +168,17 @@ impl CheckpointExchange {
         }
         is_new
     }
+}
+
+/// Logs that a peer has a checkpoint of this node that is not of its tree. A peer may show the same one again and again.
+fn note_difference(state: &ReplicationState, peer: OriginatorId, size: u64) {
+    let now = tokio::time::Instant::now().into_std();
+    let Some(left_out) = state.fault_lines.count(now, peer, "own_checkpoint") else { return };
+    tracing::error!(
+        code = "own_checkpoint_differs",
+        node_id = %peer,
+        size,
+        left_out,
+        "a peer has a checkpoint of this node's own strand that does not match this node's tree"
+    );
 }
