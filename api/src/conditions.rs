@@ -28,8 +28,8 @@ pub(crate) struct NodeChecks {
     filling: Option<Arc<dyn FillingView>>,
     peers: Arc<dyn PeerView>,
     behind: StrandsBehind,
-    /// The first unmet condition of the chains at the last check.
-    chain_fault: Mutex<Option<String>>,
+    /// The name of the first unmet condition of the chains at the last check.
+    chain_fault: Mutex<Option<&'static str>>,
     tls: Option<Tls>,
     backups: Option<Arc<dyn BackupsView>>,
 }
@@ -71,10 +71,11 @@ impl NodeChecks {
         if let Some(reason) = self.filling.as_ref().and_then(|it| it.filling()) {
             return Err(PublishError::Unavailable { reason, retry_after: RETRY_AFTER_CHAIN });
         }
-        match &*self.chain_fault.lock() {
+        // The reason is for operators: it names the endpoints without which this node stops.
+        match *self.chain_fault.lock() {
             None => Ok(()),
-            Some(reason) => Err(PublishError::Unavailable {
-                reason: reason.clone(),
+            Some(name) => Err(PublishError::Unavailable {
+                reason: format!("this node's condition {name} is not met: try another node"),
                 retry_after: RETRY_AFTER_CHAIN,
             }),
         }
@@ -296,9 +297,9 @@ impl NodeChecks {
     fn checks_of_chains(&self) -> Vec<Check> {
         let chains = self.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
         let checks: Vec<Check> = chains.iter().flat_map(checks_of_chain).collect();
-        let needed = checks.iter().filter(|check| check.purpose <= Some(Purpose::Publish));
-        let fault = needed.filter_map(|check| check.result.as_ref().err()).next();
-        *self.chain_fault.lock() = fault.cloned();
+        let mut needed = checks.iter().filter(|check| check.purpose <= Some(Purpose::Publish));
+        let unmet = needed.find(|check| check.result.is_err());
+        *self.chain_fault.lock() = unmet.map(|check| check.name);
         checks
     }
 

@@ -117,6 +117,8 @@ impl From<SubmitError> for CallError {
     }
 }
 
+/// The text of a status for a read in which the database has failed.
+const UNREAD: &str = "this node could not read its log: try again, or ask another node";
 /// The machine-readable name of the refusal of a request that its payer cannot pay.
 const PAYER_BALANCE: &str = "PAYER_BALANCE";
 /// Seconds after which a full disk may have room again. A guess: an operator has to make it.
@@ -143,7 +145,7 @@ impl CallError {
 }
 
 /// Renders an error as a status. Texts reach the caller unchanged, so they name the next step of the caller or the
-/// operator; those of rate limits are specified.
+/// operator; those of rate limits are specified. Only that of the database is replaced.
 pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     let error = error.into();
     let text = error.to_string();
@@ -182,12 +184,9 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             OverloadedError.into()
         }
         CallError::Read(QueryError::Rebuilding(_)) => unavailable(text, RETRY_AFTER_REBUILD_S),
-        CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
-            tracing::error!(
-                code = "read_failed",
-                error = text,
-                "a call failed, because the log could not be read"
-            );
+        CallError::Read(error) => of(Code::Internal, "READ_FAILED", failed_read(&error, &text)),
+        CallError::Undecodable | CallError::Interrupted => {
+            log_failed_read(&text);
             of(Code::Internal, "READ_FAILED", &text)
         }
         CallError::ShuttingDown => of(Code::Unavailable, "SHUTTING_DOWN", &text),
@@ -197,7 +196,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         }
         CallError::Proof(NoProofError::OtherTree(_)) => of(Code::NotFound, "OTHER_TREE", &text),
         CallError::Proof(NoProofError::Beyond { .. }) => of(Code::OutOfRange, "BEYOND_TREE", &text),
-        CallError::Stream(error) => error.details().into_status(error.code(), &text),
+        CallError::Stream(error) => of_stream(&error, &text),
         CallError::NotServed(_) => of(Code::Unimplemented, "NOT_SERVED", &text),
         CallError::Token(_) => of(Code::Unauthenticated, "NODE_TOKEN", &text),
         CallError::NodesOnly => of(Code::Unauthenticated, "NODES_ONLY", &text),
@@ -217,6 +216,34 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
 /// Renders a status whose only detail is its reason.
 fn of(code: Code, reason: &'static str, text: &str) -> Status {
     StatusDetails::of(reason).into_status(code, text)
+}
+
+/// Renders the end of a stream with requests.
+fn of_stream(error: &StreamError, text: &str) -> Status {
+    let shown = match error {
+        StreamError::Read(QueryError::Rebuilding(_)) => text,
+        StreamError::Read(error) => failed_read(error, text),
+        _ => text,
+    };
+    error.details().into_status(error.code(), shown)
+}
+
+/// Logs a failed read with its text, and returns the text for the caller. That of the database is for the operator
+/// alone: it names files of this host, and rows by their keys.
+fn failed_read<'a>(error: &QueryError, text: &'a str) -> &'a str {
+    log_failed_read(text);
+    match error {
+        QueryError::Storage(_) => UNREAD,
+        _ => text,
+    }
+}
+
+fn log_failed_read(text: &str) {
+    tracing::error!(
+        code = "read_failed",
+        error = text,
+        "a call failed, because the log could not be read"
+    );
 }
 
 /// Renders the refusal of a publish. The details say which envelope breaks which rule. If an envelope is refused for a
@@ -259,6 +286,7 @@ mod tests {
     use hawser_engine::ledger::PicoDollarBalance;
     use hawser_proto::price::PicoDollarPrice;
     use hawser_proto::{Topic, TopicKind};
+    use hawser_storage::ReadError;
 
     use super::*;
 
@@ -306,6 +334,24 @@ mod tests {
             let details = String::from_utf8_lossy(status.details()).into_owned();
             assert!(details.contains(reason), "{reason}: {status:?}");
         }
+    }
+
+    /// The database names its files, and the keys of other readers' rows. They are for the operator, in the log.
+    #[test]
+    fn a_reader_is_told_nothing_of_the_database_behind_a_failed_read() {
+        let key_hex = "00c0ffee".to_owned();
+        let failed = QueryError::Storage(ReadError::Corrupt { family: "topic", key_hex });
+        assert!(failed.to_string().contains("c0ffee"));
+        let of_call = into_status(failed.clone());
+        assert_eq!((of_call.code(), of_call.message()), (Code::Internal, UNREAD));
+        let of_stream = into_status(StreamError::Read(failed));
+        assert_eq!((of_stream.code(), of_stream.message()), (Code::Unavailable, UNREAD));
+        for status in [of_call, of_stream] {
+            let details = String::from_utf8_lossy(status.details()).into_owned();
+            assert!(!details.contains("c0ffee"), "{details:?}");
+        }
+        let rebuilding = into_status(StreamError::Read(QueryError::Rebuilding("topic")));
+        assert!(rebuilding.message().contains("rebuilding its index"), "{rebuilding}");
     }
 
     #[test]

@@ -202,3 +202,29 @@ async fn what_comes_before_a_request_of_an_unknown_version_is_answered() {
     let numbers: Vec<u64> = (1..=9).collect();
     assert_eq!(answered(&result.frames), (numbers.clone(), numbers));
 }
+
+/// Both requests come at once, so the wave of the first one is in flight at the second.
+#[tokio::test]
+async fn a_wave_in_flight_keeps_its_id_and_the_topics_whose_history_it_reads() {
+    let node = node().await;
+    node.publish(vec![message(1, "a")]).await;
+    let channel = node.channel().await;
+    let adding = |mutate_id, history_only| {
+        let adds = vec![Add { topic: topic_bytes(1), last_seen: None }];
+        Mutate { adds, mutate_id, history_only, ..Mutate::default() }
+    };
+    let empty = Mutate { mutate_id: 7, ..Mutate::default() };
+    let again = Mutate { removes: vec![topic_bytes(1)], ..adding(8, false) };
+    for (first, second, text) in [
+        (adding(7, false), empty, "mutate_id 7 names a wave that is still in flight"),
+        (adding(7, true), again, "has a history_only wave in flight"),
+    ] {
+        let body = [first, second].into_iter().flat_map(|mutate| {
+            let version = Some(Version::V1(V1 { request: Some(Ask::Mutate(mutate)) }));
+            framed(&pb::SubscribeRequest { version }.encode_to_vec())
+        });
+        let result = talk(&channel, body.collect()).await;
+        assert_eq!(result.code, Code::InvalidArgument, "{}", result.text);
+        assert!(result.text.contains(text), "{}", result.text);
+    }
+}

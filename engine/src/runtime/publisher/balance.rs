@@ -237,9 +237,9 @@ impl Balances {
         }
         loop {
             let round = self.lock().round;
-            let reading = self.read(node, payer, now_ns).map_err(|error| {
-                PublishError::of_disk(format!("a balance cannot be read: {error}"))
-            })?;
+            let reading = self
+                .read(node, payer, now_ns)
+                .map_err(|error| PublishError::of_failed_read("a balance", &error))?;
             // The balance in a part of the ledger says nothing about the payer.
             let Some(reading) = reading else {
                 let reason =

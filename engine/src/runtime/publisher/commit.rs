@@ -129,7 +129,6 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     };
     tracing::error!(code = "publish_commit_failed", %error, "publishes could not be stored");
     for (reply, _) in group.answers {
-        let reason = format!("log cannot be written: {error}");
-        reply.send(Err(PublishError::of_disk(reason)));
+        reply.send(Err(PublishError::of_disk("log cannot be written")));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hawser_rules::PicoDollarPrice;
+use hawser_storage::ReadError;
 
 use crate::admission::AdmissionError;
 use crate::ledger::PicoDollarBalance;
@@ -105,6 +106,18 @@ impl PublishError {
     /// This process takes no publishes before the disk can be written to.
     pub(super) fn of_disk(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_DISK }
+    }
+
+    /// Returns the error of a publish for which `what` could not be read, and logs the read's error. The publisher gets
+    /// no part of it: the database's text names files of this host, and rows by their keys.
+    pub(super) fn of_failed_read(what: &'static str, error: &ReadError) -> Self {
+        tracing::error!(code = "publish_read_failed", %error, what, "publishes are refused");
+        Self::unread(what)
+    }
+
+    /// Returns the same error again. Logs nothing.
+    pub(super) fn unread(what: &str) -> Self {
+        Self::of_disk(format!("{what} cannot be read"))
     }
 
     /// Returns the error of an envelope that depends on a chain envelope whose time is `ahead_ns` ahead of the node's

@@ -73,19 +73,25 @@ pub(super) fn without_places(node: OriginatorId) -> Sequencer {
     Sequencer::new(node, SequenceId::MAX, 0, |_| 0)
 }
 
+/// Names the end of the own strand in errors.
+const OWN_END: &str = "the end of this node's own strand";
+
 /// The reason for which the end of the own strand could not be read at the last look, if it could not. Nothing is given
 /// out then.
 #[derive(Debug, Default)]
 pub(super) struct OwnEnd(Mutex<Option<ReadError>>);
 
 impl OwnEnd {
-    /// Notes the outcome of a look.
+    /// Notes the outcome of a look. Logs the first failure: the disk is looked at again every second or so.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] if it failed.
     pub(super) fn note<T>(&self, looked: Result<T, ReadError>) -> Result<T, PublishError> {
-        *self.0.lock() = looked.as_ref().err().cloned();
-        looked.map_err(|error| refused(&error))
+        let before = std::mem::replace(&mut *self.0.lock(), looked.as_ref().err().cloned());
+        looked.map_err(|error| match before {
+            None => PublishError::of_failed_read(OWN_END, &error),
+            Some(_) => PublishError::unread(OWN_END),
+        })
     }
 
     /// Checks that it could be read at the last look.
@@ -93,7 +99,7 @@ impl OwnEnd {
     /// # Errors
     /// [`PublishError::Unavailable`].
     pub(super) fn check(&self) -> Result<(), PublishError> {
-        self.0.lock().as_ref().map_or(Ok(()), |error| Err(refused(error)))
+        self.0.lock().as_ref().map_or(Ok(()), |_| Err(PublishError::unread(OWN_END)))
     }
 
     /// Returns the failure of the last look.
@@ -105,10 +111,6 @@ impl OwnEnd {
     pub(super) fn look_again(&self, store: &Store, node: OriginatorId) -> bool {
         self.check().is_err() && self.note(resume(store, node)).is_ok()
     }
-}
-
-fn refused(error: &ReadError) -> PublishError {
-    PublishError::of_disk(format!("the end of this node's own strand cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -208,10 +210,10 @@ mod tests {
         let end = OwnEnd::default();
         assert!(end.check().is_ok());
         let failed = ReadError::unreadable_envelope(EnvelopeId::new(node, SequenceId(1)));
-        assert!(end.note::<()>(Err(failed.clone())).is_err());
-        assert_eq!(end.unread(), Some(failed));
-        let refused = end.check().unwrap_err().to_string();
-        assert!(refused.contains("cannot be read"), "{refused}");
+        let refused = end.note::<()>(Err(failed.clone())).unwrap_err().to_string();
+        assert_eq!(end.check().unwrap_err().to_string(), refused);
+        assert_eq!(refused, "the end of this node's own strand cannot be read");
+        assert_eq!(end.unread(), Some(failed), "the operator is told why");
         assert!(end.look_again(&store, node), "an empty strand can be read");
         assert!(end.check().is_ok() && !end.look_again(&store, node));
     }

@@ -92,8 +92,8 @@ impl PublisherState {
 
     /// Checks that the disk let this node write at the last look.
     pub(super) fn check_disk(&self) -> Result<(), PublishError> {
-        if let Some(cause) = self.store.write_fault() {
-            return Err(PublishError::of_disk(format!("log is read-only: {cause}")));
+        if self.store.write_fault().is_some() {
+            return Err(PublishError::of_disk("log is read-only"));
         }
         if !self.store.has_room() {
             return Err(PublishError::of_disk("the disk is nearly full"));
@@ -115,7 +115,7 @@ impl PublisherState {
     ) -> Result<LookUp, PublishError> {
         let stored = self.stored.load(Ordering::Acquire);
         LookUp::read(&self.store, self.node, stored, receipts)
-            .map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
+            .map_err(|error| PublishError::of_failed_read("earlier publishes", &error))
     }
 
     /// Returns true if a look-up and the groups in memory together know every earlier publish now.
