@@ -190,6 +190,19 @@ fn damage_of_marks_is_found_when_places_are_read_again() {
     assert!(matches!(refused, Err(RepairError::Read(_))), "{refused:?}");
 }
 
+/// Readers and pruning end at such a row, although its checksum is right.
+#[test]
+fn malformed_rows_of_topics_and_expiries_are_found() {
+    for (family, name) in [(Family::Topic, "topic"), (Family::Expiry, "expiry")] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store_at(folder.path());
+        store.put_raw_row(family, &[0; 20], b"damaged");
+        let damage = found(&store);
+        assert_eq!(damage.family, name);
+        assert!(damage.is_of_projection(), "its rows are made again");
+    }
+}
+
 #[test]
 fn a_scrub_ends_when_it_is_told_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();

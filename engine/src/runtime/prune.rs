@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
-use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store};
+use hawser_storage::{CommitError, Expiring, Family, PrunedBatch, ReadError, Store};
 
 use super::Engine;
 use super::pace::ShortTurns;
@@ -423,10 +423,21 @@ impl PruneWorker {
             }
             Err(error) => {
                 tracing::error!(code = "prune_failed", %error, "pruning failed: expired envelopes are still stored");
+                self.note_damage(&error);
                 false
             }
         };
         (rounds, has_backlog)
+    }
+
+    /// Has damage of the index by expiry searched for and repaired at once. Each run ends there, and what expires later
+    /// stays: the next regular scrub may be a week away.
+    fn note_damage(&self, error: &CommitError) {
+        let CommitError::Read(cause) = error else { return };
+        // A run reads the payer reports on the chain first, which are not in the index.
+        if cause.is_damage() && reports_about_strands(self.engine.store()).is_ok() {
+            self.engine.scrubs().note_read(Family::Expiry, cause);
+        }
     }
 }
 

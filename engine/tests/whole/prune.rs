@@ -23,8 +23,8 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Leaves, NodeIds, PayerReport};
 use hawser_rules::{PicoDollarPrice, RateTable};
 use hawser_storage::{
-    Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
-    WriteFault,
+    Change, Family, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
+    Validity, WriteFault,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -449,4 +449,28 @@ async fn the_task_prunes_in_turns_and_counts_what_goes() {
     prune(false, &|| counters.pruned.get() == wanted && counters.prune_backlog.get() == 0).await;
     assert_eq!(gone(&store).len() as u64, wanted);
     assert!(counters.pruned_bytes.get() > 100 * wanted);
+}
+
+/// The disk has damaged a row of the index by expiry. Each run ends there, and the next regular scrub may be a week
+/// away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_of_the_index_by_expiry_has_the_node_scrub_at_once() {
+    /// Longer than anything takes that works, also on a busy machine.
+    const WAIT_MAX: Duration = Duration::from_secs(120);
+    let store = store();
+    store.put_raw_row(Family::Expiry, &[0; 20], b"damaged");
+    let node = start(store.clone());
+    let every = Duration::from_millis(1);
+    let task =
+        PruneTask::start(&node.engine, PruneSettings { every, places_max: 3, dry_run: false });
+    let is_noted = async {
+        while node.engine.scrubs().status().left.is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, is_noted).await.expect("the damage is noted");
+    task.stop().await;
+    let status = node.engine.scrubs().status();
+    assert_eq!((status.left_count, status.left[0].damage.family), (1, "expiry"), "it is told once");
+    assert!(store.take_met_damage(), "the task of scrubs begins one");
 }

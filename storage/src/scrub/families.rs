@@ -11,6 +11,7 @@ use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
+use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::topic::{TopicKey, TopicValue};
 use crate::snapshot::Snapshot;
 
@@ -129,12 +130,15 @@ impl RowRange {
     }
 }
 
-/// Returns false for a row of topics that no program of this format has written, although its checksum is right. Rows
-/// that are to be made again may have another form.
+/// Returns false for a row of topics or expiries that no program of this format has written, although its checksum is
+/// right: readers and pruning end with an error there. Rows that are to be made again may have another form.
 fn is_well_formed(database: &Database, family: Family, key: &[u8], value: &[u8]) -> bool {
-    family != Family::Topic
-        || (TopicKey::decode(key).is_some() && TopicValue::decode(value).is_some())
-        || !database.stale.is_empty()
+    let is_formed = match family {
+        Family::Topic => TopicKey::decode(key).is_some() && TopicValue::decode(value).is_some(),
+        Family::Expiry => ExpiryKey::decode(key).is_some() && ExpiryRow::decode(value).is_some(),
+        _ => true,
+    };
+    is_formed || !database.stale.is_empty()
 }
 
 fn malformed(family: Family, key: &[u8]) -> Damage {
