@@ -278,8 +278,8 @@ pub fn ask(
     ask_within(REPLY_MAX, data_dir, request, progress)
 }
 
-/// Asks as [`ask`] does. `reply_max` is the time limit for the first line of the reply. Work that has begun may take any
-/// time.
+/// Asks as [`ask`] does. `reply_max` is the time limit for the first line of the reply. Work that has begun may take
+/// any time.
 fn ask_within(
     reply_max: Duration,
     data_dir: &Path,
