@@ -9,7 +9,7 @@ use hawser_rules::RateTable;
 use serde::{Deserialize, Serialize};
 
 use super::chains::{ChainsOfLog, MINUTES_OF_RANGE_MAX};
-use super::expected::{ExpectedStrand, RowsBeside};
+use super::expected::{ExpectedStrand, RowsBeside, not_listed};
 use super::times::Times;
 use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
@@ -406,8 +406,8 @@ fn same_chains(first: (u64, Option<String>), second: (u64, Option<String>)) -> O
 
 /// Joins verdicts on ranges to one. Their order does not matter, and a repeated verdict counts once.
 ///
-/// With `expected` the result names the places that no range has. Without it the reader has to know the expected
-/// places, and places between two ranges count as holes of the log.
+/// With `expected` the result names the places that no range has, and the strands that are not expected. Without it the
+/// reader has to know the expected places, and places between two ranges count as holes of the log.
 ///
 /// # Errors
 /// When ranges overlap, or were judged by different keys; and when more than 10,000 strands are expected.
@@ -466,6 +466,7 @@ pub fn merge(
         let beside = range.map_or([0; 2], |it| [it.checkpoints, it.beside.statements]);
         strand.compare(log, beside, &mut incomplete, &mut left_out);
     }
+    incomplete.extend(expected.map(|_| not_listed(&rows, &expected_of)).unwrap_or_default());
     let known = listed.iter().filter(|it| !is_short(it.originator_id));
     add_holes_at_ends(&mut joined, known);
     add_beyond_heads(&mut joined, listed);

@@ -161,7 +161,14 @@ fn answer(stream: UnixStream, parts: &AdminParts) {
                     let text = "another command is at work on this node: wait for it";
                     failed(&RunError::refused(text))
                 }
-                None | Some(Some(_)) => work(&request, parts, &mut out),
+                None | Some(Some(_)) => {
+                    // A command waits without a limit only for work that has begun.
+                    let begun = AdminReply::Progress { bytes: 0 };
+                    if !request.is_light() && write_line(&mut out, &begun).is_err() {
+                        return;
+                    }
+                    work(&request, parts, &mut out)
+                }
             }
         }
     };
