@@ -139,6 +139,23 @@ async fn what_has_arrived_in_a_busy_topic_is_found_behind_a_page_of_it() {
     assert!(both.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
 }
 
+/// The former are in the first page of the topic, and the latter behind it.
+#[tokio::test]
+async fn what_was_published_before_and_what_has_just_arrived_in_a_busy_topic_are_both_found() {
+    let net = Net::start(1).await;
+    let before = (0..1000).map(|number| message(1, &format!("before {number}"))).collect();
+    net.publish(before).await.unwrap();
+    // Another gateway, which remembers none of these.
+    let other = net.beside(|_| {}, |_| {}).await;
+    other.publish(vec![message(1, "just before")]).await.unwrap();
+    net.nodes[0].becomes(Manner::StoresAndFails(Code::Unavailable));
+    for texts in [["before 7", "a", "the newest"], ["b", "before 8", "the newest again"]] {
+        let sent = texts.map(|text| message(1, text));
+        assert_eq!(other.publish(sent.to_vec()).await.unwrap().len(), 3, "{texts:?}");
+        assert!(sent.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+    }
+}
+
 #[tokio::test]
 async fn when_a_connection_breaks_and_the_node_is_gone_others_are_asked_for_its_envelope() {
     let mut net = Net::start(2).await;
