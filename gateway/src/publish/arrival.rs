@@ -98,22 +98,24 @@ pub(super) async fn at_place(
 ) -> Result<Option<PlacedEnvelope>, Status> {
     let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
     let originator_first = (!originator.is_down()).then(|| originator.clone());
-    let mut last = Status::unavailable("no node can be asked");
+    let (mut is_gone, mut last) = (false, Status::unavailable("no node can be asked"));
     for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
                 let placed =
                     shown.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
-                // Only its originator can say that the envelope no longer exists; another node may just be behind.
-                if placed.is_some() || asked.id() == originator.id() {
-                    return Ok(placed.map(PlacedEnvelope::repeated));
+                if let Some(placed) = placed {
+                    return Ok(Some(placed.repeated()));
                 }
+                // Only its originator can say that the envelope no longer exists; another node may just be behind. The
+                // others are asked nevertheless: it may say so to be paid once more.
+                is_gone |= asked.id() == originator.id();
             }
             Ok(Err(status)) => last = status,
             Err(_) => last = Status::deadline_exceeded("no answer"),
         }
     }
-    Err(last)
+    if is_gone { Ok(None) } else { Err(last) }
 }
 
 fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {

@@ -65,6 +65,22 @@ async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
     assert_eq!(net.held_by(&message(1, "paid once")), 1);
 }
 
+/// It has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the envelope.
+#[tokio::test]
+async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
+    let mut net = Net::start(2).await;
+    let (first, chosen) = published(&net, message(1, "paid once")).await;
+    replicate(&net.nodes, &first);
+    let place = place_of(&net, chosen);
+    net.nodes[place] = FakeNode::start(chosen).await;
+    net.register();
+    let url = net.nodes[place].url();
+    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    let (again, _) = published(&net, message(1, "paid once")).await;
+    assert_eq!(again, first);
+    assert_eq!(net.held_by(&message(1, "paid once")), 0, "neither has stored it now");
+}
+
 #[tokio::test]
 async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is() {
     for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
