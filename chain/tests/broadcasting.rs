@@ -354,7 +354,7 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
     let logged = logged.map(|(sequence, (_, payload))| (sequence, payload));
     let without_caller: BTreeSet<Bytes> = (5..20).map(payload).collect();
     let expected = logged.filter(|(_, payload)| without_caller.contains(payload));
-    assert_eq!(told, expected.collect());
+    assert_eq!(told, expected.collect::<BTreeSet<_>>());
     broadcaster.stop().await;
     let broadcaster = chains.recording(&record).await;
     send_all(&broadcaster, 30..31).await;
