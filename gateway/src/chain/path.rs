@@ -518,8 +518,8 @@ impl ChainPath {
         Ok(on_chain)
     }
 
-    /// Keeps a payload on the chain from being sent again: remembers it, writes it to the file, and shares its place with
-    /// other gateways. Returns true if another one has shared it before.
+    /// Keeps a payload on the chain from being sent again: remembers it, writes it to the file, and shares its place
+    /// with other gateways. Returns true if another one has shared it before.
     async fn keep_place(&self, strand: OriginatorId, payload: &Bytes, at: OnChain) -> bool {
         let key = payload_key(payload);
         self.on_chain.insert(key, KnownOnChain::new(at));
