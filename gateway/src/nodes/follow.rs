@@ -109,6 +109,11 @@ impl ChainStrands {
         self.0.changed.send_replace(());
     }
 
+    /// Forgets what all nodes but these have shown. One that comes back starts with new envelopes.
+    pub(super) fn keep_nodes(&self, is_kept: impl Fn(OriginatorId) -> bool) {
+        self.with(|observed| observed.keep_nodes(is_kept));
+    }
+
     /// Returns a receiver that is notified whenever a node has shown envelopes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()

@@ -114,6 +114,11 @@ impl Observations {
         Some(id)
     }
 
+    /// Forgets what all nodes but these have shown.
+    pub(super) fn keep_nodes(&mut self, is_kept: impl Fn(OriginatorId) -> bool) {
+        self.nodes.retain(|node, _| is_kept(*node));
+    }
+
     /// Compares the envelopes that nodes have shown with an expected one. Among several that match, prefers one
     /// with the block's time, then the one that most nodes show.
     pub(super) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
@@ -289,6 +294,19 @@ mod tests {
         assert!(observed.is_behind(behind, id(1, 6)));
         observed.record(behind, envelope(1, 7, 0));
         assert!(!observed.is_behind(behind, id(1, 6)), "it passed over that place");
+    }
+
+    /// It can have made an envelope up, and no other node ever shows that one.
+    #[test]
+    fn what_a_node_has_shown_leaves_with_it() {
+        let mut observed = Observations::default();
+        let (gone, stays) = (OriginatorId(100), OriginatorId(200));
+        observed.record(gone, envelope(1, 6, 0));
+        observed.record(stays, envelope(1, 5, 0));
+        assert!(observed.is_behind(stays, id(1, 6)));
+        observed.keep_nodes(|node| node == stays);
+        assert!(!observed.is_behind(stays, id(1, 6)));
+        assert!(observed.cursor(gone).is_none() && observed.cursor(stays).is_some());
     }
 
     #[test]

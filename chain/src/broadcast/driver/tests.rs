@@ -38,7 +38,8 @@ fn state(account: Address) -> BroadcasterState {
 fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) -> Driver {
     let state = state(key.address());
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
-    Driver::new(Arc::new(state), contracts, key, Some(record), None, limits)
+    let (resumed, _) = mpsc::unbounded_channel();
+    Driver::new(Arc::new(state), contracts, key, Some(record), None, limits, resumed)
 }
 
 #[tokio::test]
