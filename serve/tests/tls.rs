@@ -207,6 +207,19 @@ async fn a_proxy_names_the_client_of_a_connection_with_tls() {
     }
 }
 
+/// Clients would take a frame of HTTP/2 in place of the handshake for a fault of the listener's TLS.
+#[tokio::test]
+async fn a_connection_too_many_is_closed_without_bytes_in_plain_text() {
+    let files = Files::new();
+    let server = server(files.tls(), |settings| settings.connections_per_address_max = 1).await;
+    let version = &rustls::version::TLS13;
+    let _held = connected(&server, &files.authority, version, &[b"h2"]).await.unwrap();
+    let mut refused = TcpStream::connect(server.address()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = refused.read_to_end(&mut answer).await; // it may be reset
+    assert_eq!(answer, b"");
+}
+
 #[tokio::test]
 async fn a_caller_without_tls_gets_nothing() {
     let files = Files::new();
