@@ -61,8 +61,8 @@ impl SessionError {
         }
     }
 
-    /// Returns true if the peer broke a rule. A peer that is not in the registry any more has broken none: its owner may
-    /// take it out and put it back.
+    /// Returns true if the peer broke a rule. A peer that is not in the registry any more has broken none: its owner
+    /// may take it out and put it back.
     pub(crate) fn is_violation(&self) -> bool {
         matches!(self, Self::Peer(reason) if *reason != PeerError::UnknownNode)
     }
