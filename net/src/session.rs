@@ -116,6 +116,7 @@ impl NetState {
         drop(session);
         match &error {
             SessionError::Peer(_) => {
+                self.replication.note_sent_away(peer);
                 self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
             }
             error if error.is_lasting() => {
