@@ -1,6 +1,6 @@
 //! A peer that says what a test wants it to say, over a QUIC of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -32,7 +32,7 @@ pub struct RawPeer {
     decoder: ControlDecoder,
     /// The bits of its hello.
     pub features: u64,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 impl RawPeer {
@@ -68,6 +68,7 @@ impl RawPeer {
             .with_custom_certificate_verifier(Arc::new(Credulous))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_early_data = true;
         let config = QuicClientConfig::try_from(config).unwrap();
         let mut endpoint = Endpoint::client(SocketAddr::from((own, 0))).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(config));
@@ -76,7 +77,19 @@ impl RawPeer {
         let connection = endpoint.connect(address, "hawser").unwrap().await?;
         let (send, receive) = connection.open_bi().await.unwrap();
         let decoder = ControlDecoder::new();
-        Ok(Self { connection, send, receive, decoder, features: 0, _endpoint: endpoint })
+        Ok(Self { connection, send, receive, decoder, features: 0, endpoint })
+    }
+
+    /// Returns true if the node takes data of this peer before the handshake of a further connection.
+    pub fn may_send_early(&self) -> bool {
+        let address = self.connection.remote_address();
+        self.endpoint.connect(address, "hawser").unwrap().into_0rtt().is_ok()
+    }
+
+    /// Goes on from another port, like behind a gateway that has given it a new one.
+    pub fn move_to_another_port(&self) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        self.endpoint.rebind(socket).unwrap();
     }
 
     /// Connects and proves to be `own`.
