@@ -91,7 +91,7 @@ pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError>
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
     at_begin_of_publish_threads(system::take_short_turns);
-    at_begin_of_threads_behind(system::stand_back_behind);
+    at_begin_of_threads_behind(system::stand_back);
     system::require_open_files().map_err(RunError::failed)?;
     // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
