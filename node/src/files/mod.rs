@@ -79,12 +79,7 @@ impl<E: std::fmt::Display> From<FileError<E>> for RunError {
     fn from(error: FileError<E>) -> Self {
         let absent = matches!(&error, FileError::Read { source, .. }
             if source.kind() == io::ErrorKind::NotFound);
-        let text = match error {
-            FileError::Read { path, source } => format!("{}: {source}", path.display()),
-            FileError::Content { path, error } => format!("{}: {error}", path.display()),
-            FileError::Empty { path } => format!("{}: the file is empty", path.display()),
-        };
-        if absent { Self::not_found(text) } else { Self::failed(text) }
+        if absent { Self::not_found(error) } else { Self::failed(error) }
     }
 }
 
