@@ -15,7 +15,7 @@ use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::dependencies::{ChainTimes, TimesOfChains, dependency};
-use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
+use crate::replay::judge::{beyond_head, gap_of_chain, hole, judge, other_leaf, time_ahead};
 use crate::replay::{
     Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
 };
@@ -250,6 +250,10 @@ impl RangeVerdict {
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
+                let id = EnvelopeId::new(self.originator(), from);
+                if let Some(fault) = gap_of_chain(id, reason) {
+                    self.fault(fault);
+                }
                 if reason == GapReason::NotShown {
                     let places = through.0 - from.0 + 1;
                     self.not_shown = self.not_shown.saturating_add(places);
