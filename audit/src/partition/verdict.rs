@@ -183,6 +183,8 @@ impl RangeVerdict {
         let are_times = verdict.chain_times.as_ref().is_none_or(|times| {
             times.check(verdict.through.0).is_ok() && times.first().is_none_or(|it| it >= first)
         });
+        // A line that counts none of its faults would be clean.
+        verdict.faults.check().map_err(|text| MergeError::Malformed(text.to_owned()))?;
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() || !are_times {
             return Err(MergeError::Malformed(
                 "it is not a range in the format of this version".to_owned(),

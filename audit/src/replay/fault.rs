@@ -239,7 +239,7 @@ impl Faults {
     ///
     /// # Errors
     /// A sentence for people that names the impossible value.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         let mut kept = BTreeMap::new();
         for fault in &self.kept {
             *kept.entry(fault.kind).or_insert(0_u64) += 1;
