@@ -15,7 +15,7 @@ use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::dependencies::{ChainTimes, TimesOfChains, dependency};
-use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
+use crate::replay::judge::{beyond_head, gap_of_chain, hole, judge, other_leaf, time_ahead};
 use crate::replay::{
     Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
 };
@@ -183,6 +183,8 @@ impl RangeVerdict {
         let are_times = verdict.chain_times.as_ref().is_none_or(|times| {
             times.check(verdict.through.0).is_ok() && times.first().is_none_or(|it| it >= first)
         });
+        // A line that counts none of its faults would be clean.
+        verdict.faults.check().map_err(|text| MergeError::Malformed(text.to_owned()))?;
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() || !are_times {
             return Err(MergeError::Malformed(
                 "it is not a range in the format of this version".to_owned(),
@@ -250,6 +252,10 @@ impl RangeVerdict {
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
+                let id = EnvelopeId::new(self.originator(), from);
+                if let Some(fault) = gap_of_chain(id, reason) {
+                    self.fault(fault);
+                }
                 if reason == GapReason::NotShown {
                     let places = through.0 - from.0 + 1;
                     self.not_shown = self.not_shown.saturating_add(places);
