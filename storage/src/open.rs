@@ -247,7 +247,7 @@ fn keep_older(
     }
     let copy = kept_copy::copy_folder(folder, older);
     match is_folder(&copy) {
-        Ok(true) if is_run_of(&header, how, copy)? => Ok(()),
+        Ok(true) if is_run_of(&header, how, &copy)? => Ok(()),
         Ok(_) => kept_copy::keep(db, folder, older),
         Err(source) => Err(OpenError::Unreadable { path: copy, source }),
     }
@@ -257,8 +257,8 @@ fn keep_older(
 ///
 /// # Errors
 /// When the disk fails to read the copy, which may pass. Nothing else has the database as it was before the migration.
-fn is_run_of(header: &StoreHeader, how: &Opening, copy: PathBuf) -> Result<bool, OpenError> {
-    let location = Location::Folder(copy, options::OPEN_FILES_MAX);
+fn is_run_of(header: &StoreHeader, how: &Opening, copy: &Path) -> Result<bool, OpenError> {
+    let location = Location::Folder(copy.to_path_buf(), options::OPEN_FILES_MAX);
     let how = Opening::new(location, how.durability, how.price, None, CACHE_BYTES_MIN);
     let kept = open_database(&how, Access::ReadOnly).and_then(|db| Ok(meta::load(&db)?));
     let run =

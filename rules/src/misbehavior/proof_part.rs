@@ -1,6 +1,6 @@
 //! The part of a proven report on which the proof rests.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
@@ -33,7 +33,7 @@ pub fn proof_part(report: &Report, judgement: &Judgement, registry: &Registry) -
             .iter()
             .any(|it| it.is_signed_by(report.accused()) && (is_of_window || it.id == place))
     };
-    let mut kept: HashSet<Bytes> = HashSet::new();
+    let mut kept: BTreeSet<Bytes> = BTreeSet::new();
     let mut message = report.clone().into_message();
     if let Some(Failure::Safety(failure)) = &mut message.failure {
         failure.envelopes.retain(|envelope| {
