@@ -258,6 +258,11 @@ fn keep_older(
 /// # Errors
 /// When the disk fails to read the copy, which may pass. Nothing else has the database as it was before the migration.
 fn is_run_of(header: &StoreHeader, how: &Opening, copy: &Path) -> Result<bool, OpenError> {
+    // A copy whose first file is not found counts as damaged.
+    let current = copy.join("CURRENT");
+    if let Err(source) = fs::exists(&current) {
+        return Err(OpenError::Unreadable { path: current, source });
+    }
     let location = Location::Folder(copy.to_path_buf(), options::OPEN_FILES_MAX);
     let how = Opening::new(location, how.durability, how.price, None, CACHE_BYTES_MIN);
     let kept = open_database(&how, Access::ReadOnly).and_then(|db| Ok(meta::load(&db)?));
@@ -265,9 +270,7 @@ fn is_run_of(header: &StoreHeader, how: &Opening, copy: &Path) -> Result<bool, O
         |header: &StoreHeader| (header.incarnation, header.generation, header.highest_sequence);
     match kept {
         Ok(kept) => Ok(run(&kept) == run(header)),
-        Err(OpenError::Corrupt { .. }) => Ok(false),
-        // The disk has lost a file of it.
-        Err(OpenError::Database(error)) if error.is_of_missing_file() => Ok(false),
+        Err(error) if error.is_damage() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -55,6 +55,7 @@ impl ChainStrands {
         channel: CheckedChannel,
         end: CancellationToken,
     ) {
+        self.with(|observed| observed.join(node));
         let strands = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -109,7 +110,8 @@ impl ChainStrands {
         self.0.changed.send_replace(());
     }
 
-    /// Forgets what all nodes but these have shown. One that comes back starts with new envelopes.
+    /// Forgets the envelopes that all nodes but these have shown, and takes no more of them until they are followed
+    /// again.
     pub(super) fn keep_nodes(&self, is_kept: impl Fn(OriginatorId) -> bool) {
         self.with(|observed| observed.keep_nodes(is_kept));
     }

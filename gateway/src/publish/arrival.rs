@@ -9,6 +9,7 @@ use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::{Cursor, OriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::retention::{is_endless, unix_s};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
@@ -87,7 +88,8 @@ pub(super) async fn find(
     ArrivalSearch { found, answers }
 }
 
-/// Returns the published envelope of an item if a node shows it at this id.
+/// Returns the published envelope of an item if a node shows it at this id. Another node than its originator may show
+/// one that has expired, and the originator would publish it again: it counts as not shown there.
 ///
 /// # Errors
 /// The last node's status if no node that may have the envelope answers.
@@ -102,20 +104,31 @@ pub(super) async fn at_place(
     for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
+                let is_originator = asked.id() == originator.id();
+                let kept =
+                    shown.filter(|it| is_originator || !has_expired(it, unix_s(crate::now_ns())));
                 let placed =
-                    shown.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
+                    kept.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
                 if let Some(placed) = placed {
                     return Ok(Some(placed.repeated()));
                 }
                 // Only its originator can say that the envelope no longer exists; another node may just be behind. The
                 // others are asked nevertheless: it may say so to be paid once more.
-                is_gone |= asked.id() == originator.id();
+                is_gone |= is_originator;
             }
             Ok(Err(status)) => last = status,
             Err(_) => last = Status::deadline_exceeded("no answer"),
         }
     }
     if is_gone { Ok(None) } else { Err(last) }
+}
+
+/// Returns true if nodes may remove an envelope at `now_unix_s`. One that does not parse is no answer anyway.
+fn has_expired(envelope: &OriginatorEnvelope, now_unix_s: u64) -> bool {
+    let statement = envelope.unsigned_originator_envelope.clone();
+    UnsignedOriginatorEnvelope::parse(statement).is_ok_and(|it| {
+        !is_endless(it.payer().retention_days()) && it.expiry_unix_s() <= now_unix_s
+    })
 }
 
 fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {

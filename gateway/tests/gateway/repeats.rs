@@ -81,6 +81,23 @@ async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
     assert_eq!(net.held_by(&message(1, "paid once")), 0, "neither has stored it now");
 }
 
+/// Nodes remove it at different times, and one that lies never does. The caller would take it for published.
+#[tokio::test]
+async fn what_has_expired_is_published_again_although_another_node_shows_it() {
+    let mut net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::HadStoredIt(61 * DAY_S)));
+    let (first, chosen) = published(&net, message(1, "once more")).await;
+    replicate(&net.nodes, &first);
+    let place = place_of(&net, chosen);
+    net.nodes[place] = FakeNode::start(chosen).await;
+    net.register();
+    let url = net.nodes[place].url();
+    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    let (again, _) = published(&net, message(1, "once more")).await;
+    assert_ne!(again, first);
+    assert_eq!(net.held_by(&message(1, "once more")), 1, "it is stored now");
+}
+
 #[tokio::test]
 async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is() {
     for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
