@@ -136,11 +136,16 @@ impl NodeLags {
         firsts.sort_unstable();
         // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
+        let denying = answers.values().filter(|it| it.first.is_none()).count();
+        let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
+        let passed = heads.filter(|head| *head > after.sequence).count();
+        // While two others may still show an envelope there, one that shows none decides nothing.
+        let is_denied = passed.saturating_sub(denying) < 2;
         for (node, place) in late {
             let strand = (node, place.originator);
             if let Some(missed) = missed {
                 self.missed.insert(strand, missed);
-            } else if first.is_none() {
+            } else if is_denied {
                 self.missed.remove(&strand);
             }
         }
@@ -287,6 +292,24 @@ mod tests {
         record(&mut lags, C, 1000, at(200));
         assert_eq!(late(&lags, C, at(200)), Duration::ZERO);
         assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
+    }
+
+    /// Otherwise a node that catches up would be used now and then although its readers miss much.
+    #[test]
+    fn one_node_that_shows_nothing_makes_no_late_one_look_in_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        for (node, sequence) in [(C, 1), (A, 1000), (B, 1000), (D, 1000)] {
+            record(&mut lags, node, sequence, start);
+        }
+        ask(&mut lags, &[A, B], &[1000], at(10));
+        assert_eq!(late(&lags, C, at(10)), Duration::from_secs(10));
+        record(&mut lags, C, 10, at(11));
+        ask(&mut lags, &[D], &[], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11), "two others may show it");
+        ask(&mut lags, &[B], &[], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
     }
 
     /// It is a new node that catches up, or a hostile one that states other places each time.
