@@ -545,7 +545,8 @@ impl Driver {
             });
             return;
         }
-        let sequence_id = self.contracts.sequence_id(job.topic, receipt);
+        // Redis may have named the transaction, and lies if it is that of another payload.
+        let sequence_id = self.contracts.sequence_id(job.topic, &job.call, receipt);
         let outcome =
             sequence_id.map_or(Err(BroadcastError::NoEvent { hash, contract }), |sequence_id| {
                 Ok(BroadcastReceipt {

@@ -279,9 +279,7 @@ impl Broadcaster {
         let (shown, _) = poll::mined(&state.endpoints, transaction_hash, &all).await;
         let Some(MinedPayload::Receipt { receipt, block_time_s }) = shown else { return None };
         let call = contracts.call(topic, payload);
-        let mut logs = receipt.inner.logs().iter();
-        let sequence_id =
-            logs.find_map(|log| contracts.sequence_id_of(topic, &call, &log.inner))?;
+        let sequence_id = contracts.sequence_id(topic, &call, &receipt)?;
         let block_number = receipt.block_number.unwrap_or_default();
         Some(BroadcastReceipt { sequence_id, transaction_hash, block_number, block_time_s })
     }
