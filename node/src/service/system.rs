@@ -257,9 +257,9 @@ pub(super) fn return_freed_memory() {
     }
 }
 
-/// The increase of the nice value of threads that stand back. Other threads on the same core then get three times their
-/// share. A guess: readers still progress while a node publishes at its maximum, and with a larger increase threads that
-/// verify would hardly progress next to other programs.
+/// The increase of the nice value of threads that stand back. Other threads on the same core then get three times
+/// their share. A guess: readers still progress while a node publishes at its maximum, and with a larger increase
+/// threads that verify would hardly progress next to other programs.
 #[cfg(target_os = "linux")]
 const STAND_BACK_STEPS: i32 = 5;
 /// The largest nice value on Linux.

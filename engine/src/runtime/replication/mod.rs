@@ -259,8 +259,8 @@ impl Replication {
         self.state.liveness.note_dialled(peer, tokio::time::Instant::now().into_std());
     }
 
-    /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the silence
-    /// that follows: this node does not ask it meanwhile.
+    /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the
+    /// silence that follows: this node does not ask it meanwhile.
     pub fn note_sent_away(&self, peer: OriginatorId) {
         self.state.liveness.note_sent_away(peer, tokio::time::Instant::now().into_std());
     }
