@@ -279,6 +279,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Requires that this manifest is of the same log as another one.
+    ///
+    /// # Errors
+    /// [`ExportError::OtherLog`], which names the log of this manifest.
+    pub(super) fn require_log_of(&self, other: &Self) -> Result<(), ExportError> {
+        if (&self.network, self.node_id, &self.log) == (&other.network, other.node_id, &other.log) {
+            return Ok(());
+        }
+        let (network, node_id) = (self.network.clone(), self.node_id);
+        Err(ExportError::OtherLog { network, node_id })
+    }
+
     fn digest(&self) -> String {
         let text = serde_json::to_string(self).expect("a manifest has text keys only");
         blake3::hash(text.as_bytes()).to_hex().to_string()
