@@ -18,7 +18,7 @@ use crate::output;
 /// # Errors
 /// When a log cannot be read; and with an exit code of its own if logs differ, or if nothing of two logs was there to
 /// be compared.
-pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
     let [first, others @ ..] = &args.logs[..] else {
         return Err(RunError::usage("give at least two logs"));
     };

@@ -13,7 +13,7 @@ use crate::output;
 ///
 /// # Errors
 /// When the log cannot be read; and with an exit code of its own if readers get an update with a used signature.
-pub(in super::super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunError> {
     let opened = source::open(&args.from)?;
     let view = opened.view()?;
     let found = identity_repeats(&*view)

@@ -34,7 +34,7 @@ struct MadeProof {
 /// # Errors
 /// When the log does not hold the envelope or a checkpoint that covers it, nor a statement about its place, and when
 /// the proof would be refuted.
-pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError> {
     let id = parse_id(&args.envelope_id)?;
     let registry = keys::load(&args.keys, None)?.known.registry;
     let log = source::open(&args.from)?;
@@ -152,7 +152,7 @@ fn parse_id(text: &str) -> Result<EnvelopeId, RunError> {
 ///
 /// # Errors
 /// When the file cannot be read; and with the exit code of the verdict.
-pub(in super::super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let fail = |error: &dyn std::fmt::Display| {
         RunError::failed(format!("{}: {error}", args.proof.display()))
     };

@@ -39,7 +39,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the log, the keys, the chain or the state cannot be read, or the state or the page cannot be written; and with
 /// the exit code of the verdict.
-pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     check_backup(&args.from, args.backup.as_deref())?;
     let copy_in = folder_for_copy(&args.from, args.work.as_deref())?;
     let mut keys = keys::load_with_chain(&args.keys, &args.network)?;
