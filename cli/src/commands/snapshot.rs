@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::{
     self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, StrandCounts,
     VerifiedStrand, WantedBootstrap, run_error,
@@ -19,7 +19,7 @@ use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
-use super::audit::{INCONCLUSIVE_EXIT_CODE, load_keys};
+use super::audit::load_keys;
 use super::{backup as backups, rebuild};
 use crate::args::audit::KeysArgs;
 use crate::args::snapshot::{
@@ -27,7 +27,7 @@ use crate::args::snapshot::{
     SnapshotVerifyArgs,
 };
 use crate::clock::now_unix_s;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
@@ -134,20 +134,20 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     }
     let snapshots = output::count(names.len(), "snapshot");
     match (refused, unchecked) {
-        (0, _) if keys.is_none() => Err(RunError {
-            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
-            text: format!(
+        (0, _) if keys.is_none() => {
+            let text = format!(
                 "no signature of {snapshots} was checked: name a registry (--registry); lengths, hashes and order are \
                  right"
-            ),
-        }),
-        (0, 0) if unvouched > 0 => Err(RunError {
-            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
-            text: format!(
+            );
+            Err(exit_codes::answer(exit_codes::INCONCLUSIVE, text))
+        }
+        (0, 0) if unvouched > 0 => {
+            let text = format!(
                 "no node of the registry has signed a tree of a chain's strand in {unvouched} of {snapshots}, and no \
                  chain was asked, so nothing shows that its envelopes are of the chain; the rest is right"
-            ),
-        }),
+            );
+            Err(exit_codes::answer(exit_codes::INCONCLUSIVE, text))
+        }
         (0, 0) => Ok(()),
         (0, _) => Err(RunError::failed(format!(
             "not all signatures of {unchecked} of {snapshots} were checked: the registry does not name each node; the \

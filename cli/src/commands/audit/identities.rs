@@ -1,13 +1,12 @@
 //! `hawser audit identities`: identity updates with a used signature.
 
 use hawser_audit::identity_repeats::{IdentityRepeats, UsedSignature, identity_repeats};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use serde_json::json;
 
-use super::replay::FAULTS_EXIT_CODE;
 use super::source;
 use crate::args::audit::AuditIdentitiesArgs;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
@@ -25,7 +24,7 @@ pub(super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunEr
     if found.delivered == 0 {
         return Ok(());
     }
-    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+    Err(exit_codes::answer(exit_codes::FAULTS, ""))
 }
 
 fn print(found: &IdentityRepeats) {

@@ -16,7 +16,7 @@ pub(super) mod reports;
 mod source;
 
 use hawser_audit::EvidenceFile;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::service::stop_signal::StopOn;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
@@ -24,14 +24,11 @@ use hawser_rules::misbehavior::MisbehaviorVerdict;
 use super::node;
 use crate::args::NodeArgs;
 use crate::args::audit::AuditCommand;
+use crate::exit_codes;
 
 pub(super) use keys::load as load_keys;
-pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 pub(super) use report::report;
 pub(super) use source::{FolderLog, StoredLog, UnopenedBackupError, open as open_log};
-
-/// Exit code of a verdict that nothing decides.
-pub(super) const INCONCLUSIVE_EXIT_CODE: u8 = 6;
 
 /// Runs the command.
 ///
@@ -68,11 +65,11 @@ fn watch(args: NodeArgs) -> Result<(), RunError> {
 fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
     let code = match verdict {
         MisbehaviorVerdict::Proven => return Ok(()),
-        MisbehaviorVerdict::Claim => replay::CLAIM_EXIT_CODE,
-        MisbehaviorVerdict::Inconclusive => INCONCLUSIVE_EXIT_CODE,
-        MisbehaviorVerdict::Refuted => 7,
+        MisbehaviorVerdict::Claim => exit_codes::CLAIM,
+        MisbehaviorVerdict::Inconclusive => exit_codes::INCONCLUSIVE,
+        MisbehaviorVerdict::Refuted => exit_codes::REFUTED,
     };
-    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+    Err(exit_codes::answer(code, ""))
 }
 
 /// Reads an evidence file.
