@@ -395,9 +395,6 @@ impl EvidenceFile {
     /// # Errors
     /// [`EvidenceFileError`] for a malformed key, time or price list, and for a file without nodes.
     pub fn keys(&self) -> Result<KnownKeys, EvidenceFileError> {
-        if self.registry.is_empty() {
-            return Err(EvidenceFileError::NoRegistry);
-        }
         let registry = NodeEntry::registry(&self.registry)?;
         let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
@@ -482,8 +479,14 @@ impl NodeEntry {
         usable.chain(registry.unusable().map(without_key)).collect()
     }
 
-    /// Returns the nodes of entries.
-    fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
+    /// Returns the nodes of entries. A reader who judges by them trusts the writer of the entries.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError`] for a malformed key or list of absences, and for no entries.
+    pub fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
+        if entries.is_empty() {
+            return Err(EvidenceFileError::NoRegistry);
+        }
         let (mut records, mut unusable) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {
             match entry.record()? {

@@ -1,7 +1,6 @@
 //! `hawser snapshot`: copies of a log for new nodes. See `docs/runbooks/bootstrap-a-node.md`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use hawser_node::admin::AdminRequest;
@@ -15,13 +14,11 @@ use hawser_node::service::projections;
 use hawser_node::settings::{self, NodeServiceSettings};
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
-use super::audit::load_keys;
+use super::audit::registry_of;
 use super::{backup as backups, rebuild};
-use crate::args::audit::KeysArgs;
 use crate::args::snapshot::{
     SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotFromArgs, SnapshotListArgs,
     SnapshotVerifyArgs,
@@ -97,7 +94,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
 
 fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
-    let keys = args.keys.as_deref().map(keys_of).transpose()?;
+    let keys = args.keys.as_deref().map(registry_of).transpose()?;
     let names = match &args.snapshot {
         Some(name) => vec![name.clone()],
         None => place.names().map_err(|error| run_error(&error))?,
@@ -181,12 +178,6 @@ fn has_unchecked(strand: &VerifiedStrand) -> bool {
 /// Returns true if envelopes of a chain's strand were read, and no known node has signed a tree of any of them.
 fn is_unvouched(strand: &VerifiedStrand) -> bool {
     !strand.originator.is_node() && strand.covered.is_none() && strand.envelopes > 0
-}
-
-/// Reads the keys of nodes.
-fn keys_of(path: &Path) -> Result<Registry, RunError> {
-    let keys = KeysArgs { registry: Some(path.to_owned()), rates: None };
-    Ok(load_keys(&keys, None)?.known.registry)
 }
 
 async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
