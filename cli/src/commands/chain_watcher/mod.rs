@@ -163,7 +163,7 @@ async fn look_once(
     let now = now_unix_s();
     known.note(&seen.implementations, &seen.reports, now);
     seen.unreported_since.clone_from(known.unreported_since());
-    let alarms = judge(&seen, &limits(args), &known.accepted(), now);
+    let alarms = judge(&seen, &limits(args), known.accepted(), now);
     Ok((seen, alarms))
 }
 
