@@ -162,12 +162,7 @@ fn unusable(error: &dyn std::error::Error) -> RunError {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong = || {
-        RunError::usage(format!(
-            "{:?} is not an address: write host:port, http://… or https://…",
-            shown_address(address)
-        ))
-    };
+    let wrong = || no_address(address);
     let url = match address.split_once("://") {
         Some(("http" | "https", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),
@@ -178,6 +173,12 @@ fn endpoint(address: &str) -> Result<Endpoint, RunError> {
         return Err(wrong());
     }
     Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
+}
+
+/// Returns the error about a text that is no address of a node's API.
+pub(crate) fn no_address(text: &str) -> RunError {
+    let shown = shown_address(text);
+    RunError::usage(format!("{shown:?} is not an address: write host:port, http://… or https://…"))
 }
 
 /// Returns an address as pages and errors show it. Of a URL with a user, path or query, which may be keys, only scheme,
