@@ -83,10 +83,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
     for name in place.names().map_err(|error| run_error(&error))? {
         match place.manifest(&name) {
             Ok(manifest) => show(&name, &manifest, &[], as_json),
-            Err(error) if as_json => {
-                output::line(json!({ "snapshot": name, "error": error.to_string() }));
-            }
-            Err(error) => output::line(format_args!("{name}  {error}")),
+            Err(error) => show_fault(&name, &error, as_json),
         }
     }
     Ok(())
@@ -119,13 +116,9 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
                 show(name, &manifest, &strands, as_json);
             }
             Err(error) if args.snapshot.is_some() => return Err(RunError::from(error)),
-            Err(error) if as_json => {
-                refused += 1;
-                output::line(json!({ "snapshot": name, "error": error.to_string() }));
-            }
             Err(error) => {
                 refused += 1;
-                output::line(format_args!("{name}  {error}"));
+                show_fault(name, &error, as_json);
             }
         }
     }
@@ -151,6 +144,15 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
              rest is right"
         ))),
         _ => Err(RunError::failed(format!("{refused} of {snapshots} cannot be used"))),
+    }
+}
+
+/// Prints a snapshot that cannot be used, with the reason.
+fn show_fault(name: &str, error: &dyn std::error::Error, as_json: bool) {
+    if as_json {
+        output::line(json!({ "snapshot": name, "error": error.to_string() }));
+    } else {
+        output::line(format_args!("{name}  {error}"));
     }
 }
 

@@ -99,27 +99,29 @@ impl<'a> Judging<'a> {
             self.liveness.add(report, &judged.judgement);
         }
         self.lacks_rates |= judged.judgement.missing.contains(&Missing::Rates);
-        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
-        match self.as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
+        self.show(judged.judgement.verdict, || judged.to_json(), &judged);
     }
 
     fn take_trees(&mut self, held: TreeEvidence) {
         let judged = JudgedTrees::new(held, self.keys);
-        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
-        match self.as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
+        self.show(judged.judgement.verdict, || judged.to_json(), &judged);
     }
 
     fn take_unknown(&mut self, fault: &UnknownTreeFault) {
-        *self.counts.entry(MisbehaviorVerdict::Inconclusive).or_default() += 1;
+        self.show(MisbehaviorVerdict::Inconclusive, || fault.to_json(), fault);
+    }
+
+    /// Counts a verdict, and prints it in the form that was asked for.
+    fn show(
+        &mut self,
+        verdict: MisbehaviorVerdict,
+        json: impl FnOnce() -> Value,
+        text: impl std::fmt::Display,
+    ) {
+        *self.counts.entry(verdict).or_default() += 1;
         match self.as_json {
-            true => output::line(fault.to_json()),
-            false => output::line(fault),
+            true => output::line(json()),
+            false => output::line(text),
         }
     }
 
