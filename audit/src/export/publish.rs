@@ -10,6 +10,7 @@ use super::manifest::{
     FILE_NAME, LEN_BYTES_MAX, Manifest, StrandParts, TallyPart, log_name, tally_name,
 };
 use super::part::FileDigest;
+use super::table::TABLES;
 
 /// One file to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,12 @@ impl Publication {
     pub const MANIFEST: &str = FILE_NAME;
     /// The longest manifest that is read, in bytes.
     pub const MANIFEST_LEN_BYTES_MAX: u64 = LEN_BYTES_MAX;
+
+    /// Returns the folders of an export.
+    #[must_use]
+    pub fn folders() -> [&'static str; 6] {
+        TABLES.map(|table| table.name)
+    }
 
     /// Compares an export with the copy at a place; `there` is the place's manifest, which is untrusted.
     ///
