@@ -9,6 +9,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 
 use hawser_chain::index::display_url;
+use hawser_conformance::case_error::code_name;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::{CheckedChannel, node_connector};
 use hawser_proto::root_cause;
@@ -189,30 +190,6 @@ pub(crate) fn shown_address(address: &str) -> String {
         return display_url(&format!("{scheme}://{rest}"));
     }
     address.to_owned()
-}
-
-/// Returns the protocol's name of a status code, such as `INVALID_ARGUMENT`.
-#[must_use]
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Returns the kind of error that a status code means: a broken rule, or a failure.
