@@ -47,6 +47,9 @@ impl LagTracker {
 
 impl StrandLag {
     fn note(&mut self, now_ns: i64, held: SequenceId, furthest: SequenceId) -> i64 {
+        // The clock was set back since: these claims have an age again, and not only when the clock has caught up.
+        let later = self.0.iter_mut().rev().take_while(|(_, claimed_ns)| *claimed_ns > now_ns);
+        later.for_each(|(_, claimed_ns)| *claimed_ns = now_ns);
         // A peer that left, or lied, takes its claims along. The first of them covered the places before it as well.
         let kept = self.0.partition_point(|(sequence, _)| *sequence <= furthest);
         let since_ns = self.0.get(kept).map_or(now_ns, |(_, claimed_ns)| *claimed_ns);
@@ -91,6 +94,16 @@ mod tests {
         assert_eq!(note(&mut lag, 60, 9, 9), 0);
         assert_eq!(note(&mut lag, 70, 9, 12), 0);
         assert_eq!(note(&mut lag, 65, 9, 12), 0, "a clock that goes back");
+    }
+
+    /// The clock was an hour ahead, and is corrected while the strand is behind.
+    #[test]
+    fn the_lag_grows_again_when_the_clock_was_set_back() {
+        let mut lag = StrandLag::default();
+        assert_eq!(note(&mut lag, 3_600, 5, 7), 0);
+        assert_eq!(note(&mut lag, 3_610, 5, 8), 10);
+        assert_eq!(note(&mut lag, 10, 5, 9), 0);
+        assert_eq!(note(&mut lag, 130, 5, 9), 120);
     }
 
     /// Played by a node that states a head which there is not, and leaves.

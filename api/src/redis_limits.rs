@@ -14,7 +14,7 @@ use hawser_serve::bucket::BucketSize;
 use hawser_serve::caller_table::CallerTable;
 use parking_lot::Mutex;
 use redis::{Client, Cmd, FromRedisValue, RedisError};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::breaker::{Breaker, BreakerSettings, BreakerState};
 use crate::known_refusals::KnownRefusals;
@@ -38,13 +38,18 @@ const ANSWER_LEN_BYTES_MAX: usize = 64 << 10;
 /// The time counts up to that of Redis: a process whose clock is ahead would otherwise write times from which on the
 /// calls of the others add no tokens. A time that is still to come by the clock of Redis was written before that clock
 /// was set back, or by another program: tokens are added from now on then.
+///
+/// Other programs can write here too. A value that is no number counts as none, and no bucket is emptier than empty:
+/// one such value would otherwise fail each call of its caller, until the breaker lets those of all callers pass, or
+/// keep that caller out for good.
 const TAKE: &str = r"
 local t, a, k, wait, writes = redis.call('TIME'), 2, 1, 0, {}
+local function number(key, default) return tonumber(redis.pcall('GET', key) or '') or default end
 local latest = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local now = math.min(tonumber(ARGV[1]), latest)
 while a <= #ARGV do
   local buckets, time = tonumber(ARGV[a]), KEYS[k]
-  local last = tonumber(redis.call('GET', time) or now)
+  local last = number(time, now)
   if last > latest then
     redis.call('SET', time, string.format('%.0f', now), 'KEEPTTL')
     last = now
@@ -54,7 +59,7 @@ while a <= #ARGV do
   for _ = 1, buckets do
     local capacity, window = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
     local cost, key = math.min(capacity, tonumber(ARGV[a + 2])), KEYS[k]
-    local left = tonumber(redis.call('GET', key) or capacity)
+    local left = math.max(0, math.min(capacity, number(key, capacity)))
     left = math.min(capacity, left + elapsed * capacity / window) - cost
     if left < 0 then wait = math.max(wait, math.ceil(-left * window / capacity)) end
     local full = math.max(1, math.ceil((capacity - left) * window / capacity))
@@ -70,19 +75,24 @@ return 0
 ";
 
 /// Takes a place. Key: the counter of an address. Arguments: the most places, the life of the counter in
-/// ms. Returns 1 if there was one.
+/// ms. Returns 1 if there was one. A counter that another program has written counts as none if it is no number, and
+/// ends like every other one.
 const OPEN: &str = r"
-if redis.call('INCR', KEYS[1]) > tonumber(ARGV[1]) then
-  redis.call('DECR', KEYS[1])
+local taken = math.max(0, tonumber(redis.pcall('GET', KEYS[1]) or '') or 0)
+if taken >= tonumber(ARGV[1]) then
+  if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return 0
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.0f', taken + 1), 'PX', ARGV[2])
 return 1
 ";
 
 /// Gives a place back.
 const CLOSE: &str = r"
-if tonumber(redis.call('GET', KEYS[1]) or 0) > 0 then redis.call('DECR', KEYS[1]) end
+local taken = tonumber(redis.pcall('GET', KEYS[1]) or '') or 0
+if taken > 0 then
+  redis.call('SET', KEYS[1], string.format('%.0f', math.max(0, taken - 1)), 'KEEPTTL')
+end
 return 0
 ";
 
@@ -210,9 +220,19 @@ impl RedisLimits {
         self.ask::<i64>(&command).await;
     }
 
-    /// Gives a place back.
+    /// Gives a place back. Tries again while Redis does not answer: other streams of the address renew the counter, so
+    /// the place would stay taken as long as one of them lasts. Stops after the life of a counter that none renews. A
+    /// place that Redis gives back without an answer in time may come back twice: one more stream passes then, as calls
+    /// do while Redis does not answer.
     pub(crate) async fn close_stream(&self, caller: ClientAddress) {
-        self.ask::<i64>(&script(CLOSE, &[self.stream_key(caller)])).await;
+        let command = script(CLOSE, &[self.stream_key(caller)]);
+        let closing = async {
+            while self.ask::<i64>(&command).await == RedisAnswer::NoAnswer {
+                sleep(self.settings.breaker_cooldown).await;
+            }
+        };
+        // Late: the counter has ended, or has been renewed by streams that Redis knows.
+        let _ = timeout(self.settings.stream_ttl, closing).await;
     }
 
     /// Returns the interval of [`refresh_stream`](Self::refresh_stream).
@@ -296,6 +316,10 @@ mod scripted_redis;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     /// Each connection answers one call with too much; such calls pass, and open the breaker.
@@ -322,5 +346,29 @@ mod tests {
             assert_eq!(answer, RedisAnswer::NoAnswer);
             assert_eq!(limits.breaker().state(limits.now_ms()), state);
         }
+    }
+
+    /// Played by a Redis that restarts while a stream ends. Another stream of the address renews the counter meanwhile,
+    /// and with it the place that nothing holds any more.
+    #[tokio::test]
+    async fn a_place_is_given_back_when_redis_answers_again() {
+        let scripts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&scripts);
+        let url = scripted_redis::start(move |name, _| match name {
+            "EVAL" if counted.fetch_add(1, Ordering::SeqCst) < 3 => b"-ERR not now\r\n".to_vec(),
+            "EVAL" => b":0\r\n".to_vec(),
+            _ => b"+PONG\r\n".to_vec(),
+        });
+        let settings = RedisSettings {
+            call_timeout: Duration::from_secs(60),
+            breaker_failures_max: 2,
+            breaker_cooldown: Duration::from_millis(10),
+            ..RedisSettings::new(url.await)
+        };
+        let limits = RateLimitSettings::default();
+        let limits = RedisLimits::connect(&limits, &settings, LimitMetrics::default()).await;
+        let caller = std::net::IpAddr::from(Ipv4Addr::LOCALHOST).into();
+        limits.unwrap().close_stream(caller).await;
+        assert_eq!(scripts.load(Ordering::SeqCst), 4, "until the first answer, and no more");
     }
 }

@@ -56,6 +56,8 @@ impl StrandHistory {
     ) -> Option<f64> {
         let places = searched.map(|end| (held, end));
         let same = self.search.filter(|it| Some(it.places) == places);
+        // A clock that was set back must not excuse the search for as long.
+        let same = same.map(|it| SeenSearch { since_ns: it.since_ns.min(now_ns), ..it });
         self.search = same.or(places.map(|places| SeenSearch { places, since_ns: now_ns }));
         self.search.map(|it| now_ns.saturating_sub(it.since_ns) as f64 / 1e9)
     }
@@ -149,6 +151,16 @@ mod tests {
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn a_search_is_seen_for_its_time_also_when_the_clock_was_set_back() {
+        let mut history = StrandHistory::default();
+        let mut seen_for =
+            |at_s: i64| history.note_search(at_s * SECOND, SequenceId(5), Some(SequenceId(9)));
+        assert_eq!(seen_for(3_600), Some(0.0));
+        assert_eq!(seen_for(10), Some(0.0));
+        assert_eq!(seen_for(170), Some(160.0));
+    }
 
     fn peer(node: u32, claims: &[(u32, u64)]) -> PeerState {
         let claims = claims.iter();

@@ -23,7 +23,7 @@ use hawser_chain::index::ReaderTimes;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
-use hawser_proto::{GroupId, InboxId, SequenceId};
+use hawser_proto::{GroupId, InboxId, OriginatorId, SequenceId};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -342,6 +342,19 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
     again.await;
     until_in_flight(&broadcaster, 0).await;
     chains.assert_logged_once(0..30).await;
+    // What no caller has asked for here is told, for the memory of those that pay for repetitions.
+    let mut told = BTreeSet::new();
+    for _ in 5..20 {
+        let next = tokio::time::timeout(Duration::from_secs(20), broadcaster.next_resumed());
+        let resumed = next.await.expect("it is mined").unwrap();
+        assert_eq!(resumed.originator, OriginatorId::GROUP_MESSAGES);
+        told.insert((resumed.receipt.sequence_id.0, resumed.payload));
+    }
+    let logged = chains.logged().await.into_iter();
+    let logged = logged.map(|(sequence, (_, payload))| (sequence, payload));
+    let without_caller: BTreeSet<Bytes> = (5..20).map(payload).collect();
+    let expected = logged.filter(|(_, payload)| without_caller.contains(payload));
+    assert_eq!(told, expected.collect::<BTreeSet<_>>());
     broadcaster.stop().await;
     let broadcaster = chains.recording(&record).await;
     send_all(&broadcaster, 30..31).await;

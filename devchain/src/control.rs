@@ -111,7 +111,8 @@ impl DevChain<'_> {
         }
     }
 
-    async fn balance(self, account: Address) -> Result<U256, RequestError> {
+    /// Returns the native balance of an account, in wei.
+    pub(crate) async fn balance(self, account: Address) -> Result<U256, RequestError> {
         let balance = self.0.provider().get_balance(account).await;
         balance.map_err(|error| self.0.request_error("eth_getBalance", error))
     }

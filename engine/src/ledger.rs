@@ -159,7 +159,7 @@ impl PayerLedger {
         kind == expected && is_amount
     }
 
-    /// Returns the events of a batch whose entries stay: those that a ledger which is made anew from the batch has, too.
+    /// Returns the events of a batch whose entries stay: those that a ledger made anew from the batch has, too.
     /// The batch has all events of the payer from `from_block` on, in the order of the chain. One that an endpoint had
     /// left out may change the amount of a later cancellation, and the order of the entries behind it in its block.
     pub(crate) fn staying(

@@ -180,8 +180,14 @@ pub async fn start(
     let listen = |address| move |source| StartError::Listen { address, source };
     let probe = ports.any_chain();
     let running = RunningTasks::default();
-    let own =
-        Part { tenant: "", policies: policies.clone(), nodes, strands, running: running.clone() };
+    let own = Part {
+        tenant: "",
+        policies: policies.clone(),
+        nodes,
+        strands,
+        running: running.clone(),
+        end: end.clone(),
+    };
     let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone())?;
     let tenants = tenants(&common, &running, &end)?;
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
@@ -278,8 +284,8 @@ fn tenants(
         let policies = Policies::new(settings.policies.of_tenant(name, tenant), share.clone())?;
         let strands = ChainStrands::default();
         let nodes = common.nodes(payer, &strands, share, end.clone());
-        let (policies, running) = (Arc::new(policies), running.clone());
-        let part = Part { tenant: name, policies, nodes, strands, running };
+        let (policies, running, end) = (Arc::new(policies), running.clone(), end.clone());
+        let part = Part { tenant: name, policies, nodes, strands, running, end };
         let chain = ports.tenant_chains.get(name).cloned();
         let service = service(settings, ports, part, chain, metrics.clone())?;
         services.insert(name.clone(), service);
@@ -295,6 +301,8 @@ struct Part<'a> {
     nodes: Nodes,
     strands: ChainStrands,
     running: RunningTasks,
+    /// Cancelled when the gateway ends.
+    end: CancellationToken,
 }
 
 fn service(
@@ -304,7 +312,7 @@ fn service(
     chain: Option<Arc<dyn ChainWriter>>,
     metrics: Arc<GatewayMetrics>,
 ) -> Result<Arc<PublishService>, StartError> {
-    let Part { tenant, policies, nodes, strands, running } = part;
+    let Part { tenant, policies, nodes, strands, running, end } = part;
     let identity = ports.identity.clone().map(|check| Arc::new(TenantIdentity::new(check, tenant)));
     let has_chain = chain.is_some();
     let mut chain = ChainPath::new(
@@ -323,6 +331,7 @@ fn service(
             name => chain.recorded_at(&place.of_tenant(name))?,
         };
     }
+    tokio::spawn(chain.clone().keep_resumed(end));
     let (timeout, attempts_max) = (settings.attempt_timeout, settings.attempts_max);
     let publisher = NodePublisher::new(nodes.clone(), strands, timeout, attempts_max, running);
     Ok(Arc::new(PublishService {

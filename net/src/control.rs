@@ -61,12 +61,6 @@ impl SessionError {
         }
     }
 
-    /// Returns true if the peer broke a rule. A peer that is not in the registry any more has broken none: its owner may
-    /// take it out and put it back.
-    pub(crate) fn is_violation(&self) -> bool {
-        matches!(self, Self::Peer(reason) if *reason != PeerError::UnknownNode)
-    }
-
     /// Returns true when an immediate retry would most likely fail in the same way.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
@@ -272,17 +266,6 @@ mod tests {
         let SessionError::Lost(text) = &error else { panic!("{error:?}") };
         assert!(text.contains(" [2J ERROR forged xxx"), "{text}");
         assert!(!text.contains(char::is_control) && text.chars().count() < 320, "{text}");
-    }
-
-    /// Pauses after violations grow.
-    #[test]
-    fn a_peer_that_leaves_the_registry_is_avoided_and_has_broken_no_rule() {
-        let left = SessionError::Peer(PeerError::UnknownNode);
-        assert_eq!((left.is_violation(), left.is_lasting()), (false, true));
-        let broken = SessionError::Peer(PeerError::Protocol);
-        assert_eq!((broken.is_violation(), broken.is_lasting()), (true, true));
-        let closed = SessionError::Closed(CloseCode::ProtocolViolation);
-        assert_eq!((closed.is_violation(), closed.is_lasting()), (false, true));
     }
 
     /// Takes what has arrived for a time, as the reader does. Returns the number of frames.

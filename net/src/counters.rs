@@ -102,6 +102,11 @@ impl PeerError {
         }
     }
 
+    /// Returns true if the peer owes answers, and false if it has sent what it must not send.
+    pub(crate) fn is_silence(self) -> bool {
+        matches!(self, Self::NoMethod | Self::Silent | Self::HandshakeTimeout)
+    }
+
     /// Returns the code that the connection is closed with.
     pub(crate) fn close_code(self) -> CloseCode {
         match self {

@@ -43,6 +43,8 @@ mod send;
 mod session;
 mod sessions;
 mod streams;
+#[cfg(test)]
+mod threaded_ends;
 mod tls;
 mod transport;
 mod unproven;

@@ -176,6 +176,8 @@ impl StrandReceiver {
             } else if self.turn.is_none() {
                 self.turn = self.bounds.long.turn().await;
                 if self.turn.is_none() {
+                    // Now, because the follower may take the news of the end only when its disk has stored something.
+                    let _ = stream.stop(VarInt::from_u32(StreamCode::Stopped.code()));
                     // As if the peer had ended it: the strand is asked for again.
                     return Ok(StreamEvent::Reset);
                 }
@@ -352,10 +354,12 @@ mod tests {
     use bytes::BytesMut;
     use hawser_proto::SequenceId;
     use hawser_proto::frame::{BatchBuilder, EndFrame, GapFrame, StreamHeader};
+    use tokio::runtime::Builder;
     use tokio::task::JoinSet;
 
     use super::*;
     use crate::empty_frames::EmptyFrames;
+    use crate::threaded_ends::{ThreadedEnd, connect};
 
     const PEER: OriginatorId = OriginatorId(200);
     const KIB: usize = 1024;
@@ -441,6 +445,39 @@ mod tests {
         streams.abort_all();
         while streams.join_next().await.is_some() {}
         assert_eq!(waiting.0.available_permits(), WAITING_MAX, "their places are given back");
+    }
+
+    /// Played by a peer that begins long frames of many strands, at a node whose disk takes nothing: the stream lives
+    /// on until the follower has taken the news of its end.
+    #[test]
+    fn a_stream_that_gets_no_turn_gives_its_part_of_the_window_back_before_it_goes() {
+        let (node, peer) = (ThreadedEnd::new(1), ThreadedEnd::new(2));
+        let (connection, dialled) = connect(&node, &peer);
+        let frame = batch(2 * LONG_BYTES);
+        let sent = peer.runtime.block_on(async {
+            let mut sent = dialled.open_uni().await.unwrap();
+            sent.write_all(&frame[..frame.len() - 1]).await.unwrap();
+            sent
+        });
+        let stream = node.runtime.block_on(connection.accept_uni()).unwrap();
+        let (mut stream, mut receiver) = (ReceivedStream::new(stream), receiver(Vec::new()));
+        // Its clock moves on when nothing else happens.
+        let reading =
+            Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let event = reading.block_on(async {
+            let long = receiver.bounds.long.clone();
+            let _turns = [long.turn().await, long.turn().await];
+            loop {
+                match receiver.next(&mut stream).await.unwrap() {
+                    StreamEvent::More => {}
+                    event => break event,
+                }
+            }
+        });
+        assert!(matches!(event, StreamEvent::Reset));
+        let stopped = async { timeout(Duration::from_secs(60), sent.stopped()).await };
+        let stopped = peer.runtime.block_on(stopped).expect("the peer is told");
+        assert_eq!(stopped.unwrap(), Some(VarInt::from_u32(StreamCode::Stopped.code())));
     }
 
     /// A batch of long envelopes over a slow link takes longer than a peer may show nothing.

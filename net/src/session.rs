@@ -105,19 +105,31 @@ impl NetState {
         let remote = unmapped(connection.remote_address());
         tracing::info!(node_id = %peer, %remote, "peer connected");
         let mut session = QuicSession::new(self, proven, link);
-        let error = match session.run().await {
-            Ok(never) => match never {},
-            Err(error) => error,
+        // Beside the session and not in it: a peer that reads its control frames slowly must not stay once it has left.
+        let error = tokio::select! {
+            biased;
+            () = self.identity.left_network(peer) => SessionError::from(PeerError::UnknownNode),
+            ended = session.run() => match ended {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
         };
         tracing::info!(node_id = %peer, reason = %error, "peer disconnected");
         self.failures.disconnected(peer, &error);
         // Before the session is dropped: its streams would otherwise end as if they were complete.
         self.close(&connection, &error);
         drop(session);
-        if error.is_violation() {
-            self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
-        } else if error.is_lasting() {
-            self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
+        match &error {
+            // It has broken no rule, and may be in the network again at any time.
+            SessionError::Peer(PeerError::UnknownNode) => {}
+            SessionError::Peer(_) => {
+                self.replication.note_sent_away(peer);
+                self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
+            }
+            error if error.is_lasting() => {
+                self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
+            }
+            _ => {}
         }
         drop(guard); // only now may the peer be dialled again
     }
@@ -209,11 +221,8 @@ impl<'a> QuicSession<'a> {
         self.send_voids_of_peer().await?;
         let mut clock = tokio::time::interval(CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let left = self.net.identity.left_network(self.peer);
-        tokio::pin!(left);
         loop {
             tokio::select! {
-                () = &mut left => return Err(PeerError::UnknownNode.into()),
                 command = self.link.command() => match command {
                     Some(command) => self.handle_command(command).await?,
                     None => return Err(SessionError::Lost("another link has taken over".to_owned())),

@@ -100,57 +100,10 @@ pub(crate) fn close(connection: &Connection, code: CloseCode) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
-    use std::sync::Arc;
-
     use bytes::Bytes;
-    use hawser_proto::SecretKey;
-    use quinn::{Endpoint, TokioRuntime};
-    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
-    use crate::tls::SERVER_NAME;
-    use crate::transport;
-
-    /// One end of a connection, with threads of its own.
-    struct ThreadedEnd {
-        runtime: Runtime,
-        endpoint: Endpoint,
-    }
-
-    impl ThreadedEnd {
-        fn new(key: u8) -> Self {
-            let runtime =
-                Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let within = runtime.enter();
-            let key = SecretKey::from_bytes(&[key; 32]).unwrap();
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let mut endpoint = Endpoint::new(
-                transport::endpoint(&key),
-                Some(transport::server().unwrap()),
-                socket,
-                Arc::new(TokioRuntime),
-            )
-            .unwrap();
-            endpoint.set_default_client_config(transport::client().unwrap());
-            drop(within);
-            Self { runtime, endpoint }
-        }
-    }
-
-    /// Returns the connection of a node, and that of the peer, who has dialled it. Both have proved their ids.
-    fn connect(node: &ThreadedEnd, peer: &ThreadedEnd) -> (Connection, Connection) {
-        let accepting = node.endpoint.clone();
-        let accepted =
-            node.runtime.spawn(async move { accepting.accept().await.unwrap().await.unwrap() });
-        let address = node.endpoint.local_addr().unwrap();
-        let dialled = peer.runtime.block_on(async {
-            peer.endpoint.connect(address, SERVER_NAME).unwrap().await.unwrap()
-        });
-        let accepted = node.runtime.block_on(accepted).unwrap();
-        [&accepted, &dialled].into_iter().for_each(transport::open_up);
-        (accepted, dialled)
-    }
+    use crate::threaded_ends::{ThreadedEnd, connect};
 
     #[test]
     fn what_a_peer_has_not_acknowledged_goes_with_its_connection() {

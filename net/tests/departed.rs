@@ -1,7 +1,7 @@
 //! A node that leaves the network: its sessions end, and its strand comes from the nodes that hold it.
 
-use crate::common::envelopes::NOW_NS;
-use crate::common::network::{Network, eventually};
+use crate::common::envelopes::{NOW_NS, envelope, key};
+use crate::common::network::{Network, UNREACHABLE, eventually};
 use crate::common::raw::RawPeer;
 use hawser_engine::runtime::PublishError;
 use hawser_net::PeerError;
@@ -38,4 +38,40 @@ async fn a_node_that_leaves_is_disconnected_and_its_strand_comes_from_others() {
     peer.say(ControlFrame::Hello(Hello { versions, features: 0, node_id: LEAVING, clock })).await;
     assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
     assert!(holder.endpoint.counters().refused(PeerError::UnknownNode) > 0);
+}
+
+/// It takes no control frame, so that the node waits for room to send the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
+    /// Less than the first frames of a session: a clock and a want.
+    const WINDOW_BYTES: u32 = 30;
+    let mut network = Network::new();
+    network.register(LEAVING, UNREACHABLE);
+    let node = network.start(100);
+    let address = node.endpoint.local_addr();
+    let mut peer = RawPeer::connect_with_window(address, WINDOW_BYTES).await;
+    peer.prove(LEAVING, &key(LEAVING), node.id).await;
+    eventually("the session begins", || !node.endpoint.peers().is_empty()).await;
+    network.remove(LEAVING.0, 1);
+    assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
+}
+
+/// It has broken no rule, so it is not kept out like a peer that has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_removed_and_added_again_is_followed_at_once() {
+    let mut network = Network::new();
+    network.register(LEAVING, UNREACHABLE);
+    let node = network.start(100);
+    let address = node.endpoint.local_addr();
+    for place in 1..4 {
+        let mut peer = RawPeer::join(address, LEAVING.0, node.id).await;
+        let want = peer.hear_want(LEAVING.0).await;
+        let mut strand = peer.open(LEAVING, want.after).await;
+        let sent: Vec<_> = (want.after.0 + 1..=place).map(|it| envelope(LEAVING, it)).collect();
+        strand.send_batch(&sent).await;
+        node.wait_for(LEAVING.0, place).await;
+        network.remove(LEAVING.0, 1);
+        assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
+        network.bring_back(LEAVING.0, 1, 2);
+    }
 }

@@ -86,6 +86,35 @@ async fn a_peer_that_the_operator_keeps_apart_is_neither_dialled_nor_admitted() 
     assert!(left.endpoint.kept_apart().is_empty());
 }
 
+/// Played by a peer behind a gateway that gives it another port in the middle of a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_moves_to_another_port_keeps_its_session() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let mut strand = peer.answer(PEER.0, &[envelope(PEER, 1)]).await;
+    node.wait_for(PEER.0, 1).await;
+    let before = node.endpoint.peers()[0].remote.clone();
+    peer.move_to_another_port();
+    strand.send_batch(&[envelope(PEER, 2)]).await;
+    node.wait_for(PEER.0, 2).await;
+    assert_ne!(node.endpoint.peers()[0].remote, before);
+    assert_eq!(node.endpoint.counters().sessions.get(), 1);
+}
+
+/// A proof belongs to the TLS session of its connection, and data before the handshake to no session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_neither_early_data_nor_datagrams() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
+    peer.greet(PEER).await; // all that TLS sends has arrived
+    assert!(!peer.may_send_early());
+    assert_eq!(peer.connection.max_datagram_size(), None);
+}
+
 /// More silent connections than there are slots, each from a separate address.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_strangers_keep_no_honest_peer_out() {

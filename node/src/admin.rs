@@ -27,7 +27,7 @@ const PATH_LEN_BYTES_MAX: usize = 100;
 pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 /// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
 const LINE_MAX: Duration = Duration::from_secs(5);
-/// The time limit for the reply to a request that takes no work. A guess: a node replies at once unless it hangs.
+/// The time limit for the first line of a reply. A guess: a node writes it at once unless it hangs.
 const REPLY_MAX: Duration = Duration::from_secs(30);
 /// The longest time for which an order about log lines or peers lasts. A guess: an operator looks for one fault. A
 /// forgotten filter would fill the disk of the logs, and a forgotten order would leave a peer's strand to relays.
@@ -268,8 +268,8 @@ pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunE
 /// `None` if no node listens there.
 ///
 /// # Errors
-/// Fails with the node's error text, when the connection fails, or when the node does not reply to a light request. A
-/// node stops the work when the connection of its command closes.
+/// Fails with the node's error text, when the connection fails, or when the node does not begin to reply. A node stops
+/// the work when the connection of its command closes.
 pub fn ask(
     data_dir: &Path,
     request: &AdminRequest,
@@ -278,7 +278,8 @@ pub fn ask(
     ask_within(REPLY_MAX, data_dir, request, progress)
 }
 
-/// Asks as [`ask`] does. `reply_max` is the time limit for the reply to a light request.
+/// Asks as [`ask`] does. `reply_max` is the time limit for the first line of the reply. Work that has begun may take
+/// any time.
 fn ask_within(
     reply_max: Duration,
     data_dir: &Path,
@@ -295,9 +296,7 @@ fn ask_within(
         };
         RunError::failed(format!("the node does not answer: {why}"))
     };
-    if request.is_light() {
-        stream.set_read_timeout(Some(reply_max)).map_err(lost)?;
-    }
+    stream.set_read_timeout(Some(reply_max)).map_err(lost)?;
     write_line(&mut stream, request).map_err(lost)?;
     let mut lines = BufReader::new(stream);
     loop {
@@ -307,7 +306,10 @@ fn ask_within(
                     "the node stopped before the command was done: run it again",
                 ));
             }
-            Some(AdminReply::Progress { bytes }) => progress(bytes),
+            Some(AdminReply::Progress { bytes }) => {
+                lines.get_ref().set_read_timeout(None).map_err(lost)?;
+                progress(bytes);
+            }
             Some(AdminReply::Done(done)) => return Ok(Some(done)),
             Some(AdminReply::Failed { error, refused }) => {
                 let kind = if refused { RunErrorKind::Refused } else { RunErrorKind::Failed };
@@ -353,17 +355,39 @@ mod tests {
 
     /// A node that waits for its disk, or was stopped by SIGSTOP, takes connections all the same.
     #[test]
-    fn a_node_that_hangs_holds_no_light_command() {
+    fn a_node_that_hangs_holds_no_command() {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
-        for request in
-            [AdminRequest::LogLevel(LogRequest::Show), AdminRequest::Apart(PartitionRequest::Show)]
-        {
+        for request in [
+            AdminRequest::LogLevel(LogRequest::Show),
+            AdminRequest::Apart(PartitionRequest::Show),
+            AdminRequest::Prune { dry_run: true },
+            AdminRequest::Scrub { bytes_per_s: 0, repair: false },
+        ] {
             let limit = Duration::from_millis(20);
             let error = ask_within(limit, folder.path(), &request, &mut |_| {}).unwrap_err();
             assert_eq!(error.kind, RunErrorKind::Failed);
             assert_eq!(error.text, "the node does not answer: no reply within 0.02 s");
         }
         drop(listener);
+    }
+
+    #[test]
+    fn a_command_waits_for_work_that_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        let limit = Duration::from_secs(2);
+        let node = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            assert!(read_line::<AdminRequest>(&mut lines).unwrap().is_some());
+            write_line(&mut stream, &AdminReply::Progress { bytes: 0 }).unwrap();
+            std::thread::sleep(limit + Duration::from_millis(200));
+            write_line(&mut stream, &AdminReply::Done(Value::from(7))).unwrap();
+        });
+        let request = AdminRequest::Prune { dry_run: true };
+        let done = ask_within(limit, folder.path(), &request, &mut |_| {}).unwrap();
+        assert_eq!(done, Some(Value::from(7)));
+        node.join().unwrap();
     }
 }

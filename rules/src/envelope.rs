@@ -164,13 +164,21 @@ pub fn key_package_signatures(tls_bytes: &Bytes) -> Result<(), String> {
     package.check_signatures().map_err(|error| error.to_string())
 }
 
+/// Returns the payer signature.
+///
+/// # Errors
+/// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] if it is malformed.
+pub(crate) fn payer_signature(payer: &PayerEnvelope) -> Result<Signature, Violation> {
+    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+    Ok(Signature::from_bytes(bytes)?)
+}
+
 /// Returns the payer signature with the digest that it signs, without recovering its signer.
 ///
 /// # Errors
 /// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] if it is malformed.
 pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
-    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-    let signature = Signature::from_bytes(bytes)?;
+    let signature = payer_signature(payer)?;
     Ok(SignatureClaim { digest: payer.digest(), signature, expected: None })
 }
 
@@ -179,11 +187,7 @@ pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
 /// # Errors
 /// Each result has those of [`payer_claim`].
 pub fn payer_claims(payers: &[&PayerEnvelope]) -> Vec<Result<SignatureClaim, Violation>> {
-    let signature = |payer: &&PayerEnvelope| -> Result<Signature, Violation> {
-        let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-        Ok(Signature::from_bytes(bytes)?)
-    };
-    let signatures: Vec<Result<Signature, Violation>> = payers.iter().map(signature).collect();
+    let signatures: Vec<_> = payers.iter().map(|payer| payer_signature(payer)).collect();
     // Chains' envelopes have none, and need no digest.
     let signed = payers.iter().zip(&signatures).filter(|(_, signature)| signature.is_ok());
     let signed: Vec<&PayerEnvelope> = signed.map(|(payer, _)| *payer).collect();

@@ -83,6 +83,8 @@ impl PeekPauses {
 pub(crate) struct ConnectionAdmission {
     proxies: TrustedProxies,
     slots: ConnectionSlots,
+    /// The connections are encrypted: before the handshake their clients could not read a refusal.
+    has_tls: bool,
 }
 
 /// A connection that may be served.
@@ -95,8 +97,8 @@ pub(crate) struct AdmittedConnection {
 }
 
 impl ConnectionAdmission {
-    pub(crate) fn new(proxies: TrustedProxies, limits: ConnectionLimits) -> Self {
-        Self { proxies, slots: ConnectionSlots::new(limits) }
+    pub(crate) fn new(proxies: TrustedProxies, limits: ConnectionLimits, has_tls: bool) -> Self {
+        Self { proxies, slots: ConnectionSlots::new(limits), has_tls }
     }
 
     /// Takes a slot for a connection that has just been accepted. A trusted proxy may name its client
@@ -111,7 +113,7 @@ impl ConnectionAdmission {
     ) -> Result<ConnectionSlot, ConnectionRefusedError> {
         let is_proxy = self.proxies.contains(peer.ip());
         let address = (!is_proxy).then(|| ClientAddress::from(peer.ip()));
-        self.slots.take(address).map_err(|error| refuse(stream, error))
+        self.slots.take(address).map_err(|error| self.refuse(stream, error))
     }
 
     /// Identifies the client of a connection. Reads a PROXY header if the peer is a trusted proxy; the
@@ -134,12 +136,22 @@ impl ConnectionAdmission {
                 Ok(AdmittedConnection { client, slot })
             }
             Ok(Some(client)) => {
-                slot.name(client.ip().into()).map_err(|error| refuse(stream, error))?;
+                let named = slot.name(client.ip().into());
+                named.map_err(|error| self.refuse(stream, error))?;
                 Ok(AdmittedConnection { client, slot })
             }
             Ok(None) => Ok(AdmittedConnection { client: peer, slot }),
             Err(_) => Err(ConnectionRefusedError::ProxyHeader),
         }
+    }
+
+    /// Sends a client the reason of its refusal if its own address has too many connections. For other reasons a flood
+    /// is the likely cause, so the connection is closed without a message.
+    fn refuse(&self, stream: &TcpStream, error: NoSlotError) -> ConnectionRefusedError {
+        if error == NoSlotError::Address && !self.has_tls {
+            let _ = stream.try_write(REFUSAL); // the client may have left, or not read
+        }
+        error.into()
     }
 
     /// Returns true while connections that were asked to close are still open.
@@ -151,15 +163,6 @@ impl ConnectionAdmission {
     pub(crate) fn open(&self) -> usize {
         self.slots.open()
     }
-}
-
-/// Sends a client the reason of its refusal if its own address has too many connections. For other reasons a flood
-/// is the likely cause, so the connection is closed without a message.
-fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusedError {
-    if error == NoSlotError::Address {
-        let _ = stream.try_write(REFUSAL); // the client may have left, or not read
-    }
-    error.into()
 }
 
 /// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay unread. An end of

@@ -130,7 +130,8 @@ impl Connections {
             all_max: settings.connections_max,
             per_address_max: settings.connections_per_address_max,
         };
-        let arrivals = ConnectionAdmission::new(settings.trusted_proxies.clone(), limits);
+        let (proxies, has_tls) = (settings.trusted_proxies.clone(), settings.tls.is_some());
+        let arrivals = ConnectionAdmission::new(proxies, limits, has_tls);
         dispatcher.metrics().connections_may_be(settings.connections_max);
         let (warnings, arriving) = (Warnings::default(), ArrivingHeads::default());
         let publishers = settings.publishers.clone();

@@ -12,14 +12,17 @@ use tonic::body::Body;
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 /// The headers that pages may read. Specified: those of the network's reference node.
 const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
-/// Headers that only some responses have. Pages may read them if they are present.
-const EXPOSED_IF_THERE: [&str; 6] = [
+/// Headers that only some responses have. Pages may read them if they are present. Without those of compression, a
+/// library of gRPC-Web takes a compressed message for a plain one.
+const EXPOSED_IF_THERE: [&str; 8] = [
     "hawser-oldest",
     "retry-after",
     "limit-reason",
     "published-envelopes",
     "failed-envelopes",
     "connect-content-encoding",
+    "grpc-encoding",
+    "grpc-accept-encoding",
 ];
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
@@ -31,16 +34,24 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
      x-libxmtp-version,x-app-version",
 );
 
-/// The headers of [`HEADERS`], those of the Connect protocol, the name of a library of gRPC-Web (gRPC-Web, User Agent),
-/// the header of a gateway's API key, and the point at which a push server resumes.
+/// The headers of [`HEADERS`], those of the Connect protocol, those of compressed messages, the name of a library of
+/// gRPC-Web (gRPC-Web, User Agent), the header of a gateway's API key, and the point at which a push server resumes.
 const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type,Accept,Authorization,X-Client-Version,X-App-Version,Baggage,DNT,Sec-CH-UA,\
      Sec-CH-UA-Mobile,Sec-CH-UA-Platform,x-grpc-web,grpc-timeout,Sentry-Trace,User-Agent,\
      x-libxmtp-version,x-app-version,Connect-Protocol-Version,Connect-Timeout-Ms,\
-     Connect-Content-Encoding,Connect-Accept-Encoding,x-user-agent,x-api-key,hawser-resume",
+     Connect-Content-Encoding,Connect-Accept-Encoding,Content-Encoding,grpc-encoding,\
+     grpc-accept-encoding,x-user-agent,x-api-key,hawser-resume",
 );
-/// The headers that only [`MORE_HEADERS`] has, besides those of the Connect protocol.
-const MORE: [&str; 3] = ["x-user-agent", "x-api-key", "hawser-resume"];
+/// The headers that only [`MORE_HEADERS`] has, besides those whose names begin with `connect-`.
+const MORE: [&str; 6] = [
+    "content-encoding",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "x-user-agent",
+    "x-api-key",
+    "hawser-resume",
+];
 
 /// Returns the headers of the answer to a published client's preflight, for tests that compare them.
 #[must_use]
@@ -121,6 +132,8 @@ mod tests {
         assert_eq!(of(&["hawser-oldest"]), format!("{always},hawser-oldest"));
         let refused = format!("{always},retry-after,limit-reason");
         assert_eq!(of(&["limit-reason", "retry-after"]), refused);
+        let packed = format!("{always},grpc-encoding");
+        assert_eq!(of(&["grpc-encoding"]), packed, "its flag alone does not name the compression");
         let in_part = format!("{always},published-envelopes,failed-envelopes");
         assert_eq!(of(&["failed-envelopes", "published-envelopes"]), in_part);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use hawser_serve::address::Cidr;
 use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError, TlsHandshakeError, expiry_seen};
 use hawser_serve::{CallMetrics, MemoryBudget, ServeSettings, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -127,6 +128,17 @@ pub(crate) async fn connected(
     version: &'static SupportedProtocolVersion,
     alpn: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    encrypted(stream, authority, version, alpn).await
+}
+
+/// Does the handshake on a connection.
+async fn encrypted(
+    stream: TcpStream,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -134,7 +146,6 @@ pub(crate) async fn connected(
     let config = config.with_protocol_versions(&[version]).unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(server.address()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -173,6 +184,40 @@ async fn http_2_and_http_1_1_are_spoken_in_both_versions_of_tls() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("grpc-status:0"), "{answer}");
+}
+
+/// A balancer that passes TLS on sends its header in plain text, before the handshake.
+#[tokio::test]
+async fn a_proxy_names_the_client_of_a_connection_with_tls() {
+    let files = Files::new();
+    let server = server(files.tls(), |settings| {
+        settings.connections_per_address_max = 1;
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    })
+    .await;
+    let version = &rustls::version::TLS13;
+    let mut held = Vec::new();
+    for (client, is_served) in [("1.2.3.4", true), ("1.2.3.4", false), ("1.2.3.5", true)] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let header = format!("PROXY TCP4 {client} 5.6.7.8 1000 443\r\n");
+        stream.write_all(header.as_bytes()).await.unwrap();
+        let shaken = encrypted(stream, &files.authority, version, &[b"h2"]).await;
+        assert_eq!(shaken.is_ok(), is_served, "{client}: {:?}", shaken.as_ref().err());
+        held.push(shaken);
+    }
+}
+
+/// Clients would take a frame of HTTP/2 in place of the handshake for a fault of the listener's TLS.
+#[tokio::test]
+async fn a_connection_too_many_is_closed_without_bytes_in_plain_text() {
+    let files = Files::new();
+    let server = server(files.tls(), |settings| settings.connections_per_address_max = 1).await;
+    let version = &rustls::version::TLS13;
+    let _held = connected(&server, &files.authority, version, &[b"h2"]).await.unwrap();
+    let mut refused = TcpStream::connect(server.address()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = refused.read_to_end(&mut answer).await; // it may be reset
+    assert_eq!(answer, b"");
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use crate::keys::envelope::EnvelopeKey;
 
 /// The beginning of RocksDB's error texts for bytes that differ from the written ones.
 pub(crate) const CORRUPTION: &str = "Corruption:";
+/// The system's words for a missing file in RocksDB's error texts.
+pub(crate) const NO_FILE: &str = "No such file or directory";
 
 /// A failure of RocksDB with RocksDB's text. Callers show it and never match on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +24,11 @@ impl DatabaseError {
     /// Returns true if RocksDB has found bytes that differ from the written ones.
     pub(crate) fn is_corruption(&self) -> bool {
         self.0.starts_with(CORRUPTION)
+    }
+
+    /// Returns true if RocksDB has not found a file.
+    pub(crate) fn is_of_missing_file(&self) -> bool {
+        self.0.contains(NO_FILE)
     }
 
     /// Returns the failure of an operation on a file or folder beside the database.

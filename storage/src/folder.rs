@@ -35,6 +35,14 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Returns true if there is a folder of this name. A name that cannot be looked up does not count as absent.
+pub(crate) fn is_folder(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found?.is_dir()),
+    }
+}
+
 /// Returns the number that identifies the folder on its file system.
 pub(crate) fn inode_of(folder: &Path) -> io::Result<u64> {
     Ok(std::os::unix::fs::MetadataExt::ino(&fs::metadata(folder)?))

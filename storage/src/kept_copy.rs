@@ -12,7 +12,7 @@ use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 
 use crate::error::DatabaseError;
-use crate::folder::remove;
+use crate::folder::{is_folder, remove};
 use crate::meta;
 use crate::open_error::OpenError;
 
@@ -65,8 +65,27 @@ pub(crate) fn mention_copies(folder: &Path) {
 }
 
 /// Returns true if a return to an earlier format was interrupted in this folder.
-pub(crate) fn is_unfinished(folder: &Path) -> bool {
-    folder.join(NOTE).exists()
+///
+/// # Errors
+/// When the note cannot be looked up. It does not count as absent then: a start would make a new database in a folder
+/// whose files are aside.
+pub(crate) fn is_unfinished(folder: &Path) -> io::Result<bool> {
+    match fs::exists(folder.join(NOTE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        found => found,
+    }
+}
+
+/// Requires that no return to an earlier format was interrupted in this folder.
+///
+/// # Errors
+/// [`OpenError::RollbackUnfinished`], and [`OpenError::Unreadable`] if it is not known.
+pub(crate) fn require_finished(folder: &Path) -> Result<(), OpenError> {
+    match is_unfinished(folder) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(OpenError::RollbackUnfinished { path: folder.to_owned() }),
+        Err(source) => Err(OpenError::Unreadable { path: folder.join(NOTE), source }),
+    }
 }
 
 /// Returns the earlier format to which a folder can return, if it has a copy.
@@ -90,7 +109,7 @@ pub(crate) fn kept_copies(folder: &Path) -> io::Result<Vec<KeptCopy>> {
         let path = entry.path();
         if let Some(format) = format.and_then(|format| format.parse().ok())
             && path == copy_folder(folder, format)
-            && path.is_dir()
+            && is_folder(&path)?
         {
             copies.push(KeptCopy { format, path });
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,11 +12,13 @@ use rocksdb::{DB, DEFAULT_COLUMN_FAMILY_NAME, Env, ErrorKind, Options, WriteBatc
 
 use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
-use crate::error::{DatabaseError, ReadError};
+use crate::error::{DatabaseError, NO_FILE, ReadError};
 use crate::fact_index::FactIndex;
 use crate::facts::load_index;
 use crate::family::Family;
-use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint, remove_table_files};
+use crate::folder::{
+    is_folder, make_folder, remove_checkpoint, remove_scrub_checkpoint, remove_table_files,
+};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::kept_copy;
 use crate::keys::misbehavior::FactKey;
@@ -244,20 +246,33 @@ fn keep_older(
         require_same(&header.identity, wanted)?; // or it is left as it is
     }
     let copy = kept_copy::copy_folder(folder, older);
-    if copy.is_dir() && is_run_of(&header, how, copy) {
-        return Ok(());
+    match is_folder(&copy) {
+        Ok(true) if is_run_of(&header, how, &copy)? => Ok(()),
+        Ok(_) => kept_copy::keep(db, folder, older),
+        Err(source) => Err(OpenError::Unreadable { path: copy, source }),
     }
-    kept_copy::keep(db, folder, older)
 }
 
-/// Returns true if a copy can be read, and is of the last run that this header is of.
-fn is_run_of(header: &StoreHeader, how: &Opening, copy: PathBuf) -> bool {
-    let location = Location::Folder(copy, options::OPEN_FILES_MAX);
+/// Returns true if a copy is of the last run that this header is of, and false if it is of another one or damaged.
+///
+/// # Errors
+/// When the disk fails to read the copy, which may pass. Nothing else has the database as it was before the migration.
+fn is_run_of(header: &StoreHeader, how: &Opening, copy: &Path) -> Result<bool, OpenError> {
+    // A copy whose first file is not found counts as damaged.
+    let current = copy.join("CURRENT");
+    if let Err(source) = fs::exists(&current) {
+        return Err(OpenError::Unreadable { path: current, source });
+    }
+    let location = Location::Folder(copy.to_path_buf(), options::OPEN_FILES_MAX);
     let how = Opening::new(location, how.durability, how.price, None, CACHE_BYTES_MIN);
     let kept = open_database(&how, Access::ReadOnly).and_then(|db| Ok(meta::load(&db)?));
     let run =
         |header: &StoreHeader| (header.incarnation, header.generation, header.highest_sequence);
-    kept.is_ok_and(|kept| run(&kept) == run(header))
+    match kept {
+        Ok(kept) => Ok(run(&kept) == run(header)),
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Drops the families of projections that have to be rebuilt. Returns the projections.
@@ -358,9 +373,7 @@ pub(crate) fn has_database(path: &Path) -> bool {
 pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
     let location = &how.location;
     let path = location.path();
-    if location.folder().is_some_and(kept_copy::is_unfinished) {
-        return Err(OpenError::RollbackUnfinished { path });
-    }
+    location.folder().map_or(Ok(()), kept_copy::require_finished)?;
     let (mut options, names) = match location {
         Location::Folder(folder, open_files_max) if has_database(folder) => {
             let mut options = options::database(None, *open_files_max);
@@ -393,11 +406,12 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
     };
     let error = match open(&options, &names) {
         Err(error) if is_of_table(&error) => error,
-        // A return to an earlier format may have begun since: it writes its note while it has the database locked.
-        Ok(_) if location.folder().is_some_and(kept_copy::is_unfinished) => {
-            return Err(OpenError::RollbackUnfinished { path });
+        Err(error) => return Err(explain(&path, access, error)),
+        Ok(db) => {
+            // A return to an earlier format may have begun since: it writes its note while it has the database locked.
+            location.folder().map_or(Ok(()), kept_copy::require_finished)?;
+            return Ok(db);
         }
-        done => return done.map_err(|error| explain(&path, access, error)),
     };
     let is_on_disk = location.folder().is_some_and(has_database);
     if access == Access::ReadWrite && is_on_disk && drop_unread(how, &path, &mut options, &names)? {
@@ -424,7 +438,7 @@ fn explain(path: &Path, access: Access, error: rocksdb::Error) -> OpenError {
         {
             OpenError::Held { path: path.to_owned() }
         }
-        ErrorKind::IOError if may_lose && text.contains("No such file or directory") => {
+        ErrorKind::IOError if may_lose && text.contains(NO_FILE) => {
             OpenError::Corrupt { cause: error.into_string() }
         }
         ErrorKind::Corruption => OpenError::Corrupt { cause: error.into_string() },

@@ -170,6 +170,18 @@ impl OpenError {
             _ => false,
         }
     }
+
+    /// Returns true if the disk has damaged or lost a part of the database, so that another attempt is useless. Of many
+    /// table files, RocksDB misses some only when it reads them.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Database(error) | Self::Read(ReadError::Database(error)) => {
+                error.is_of_missing_file()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Returns the version of a writer in brackets; empty if it is unknown.
@@ -193,5 +205,28 @@ impl From<ReadError> for OpenError {
         } else {
             Self::Read(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A copy that counts as unreadable stops the upgrade: a part that is lost would stop it for ever.
+    #[test]
+    fn a_lost_file_is_damage_and_a_failed_read_is_none() {
+        let error = |code| {
+            let error = io::Error::from_raw_os_error(code);
+            DatabaseError::of_file(Path::new("000012.sst"), &error)
+        };
+        let (lost, unread) = (error(2), error(5));
+        for (error, is_damage) in [(lost, true), (unread, false)] {
+            let read = OpenError::from(ReadError::from(error.clone()));
+            assert_eq!(read.is_damage(), is_damage, "{read}");
+            assert_eq!(OpenError::from(error).is_damage(), is_damage);
+        }
+        assert!(OpenError::Corrupt { cause: String::new() }.is_damage());
     }
 }

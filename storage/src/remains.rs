@@ -8,7 +8,7 @@ use std::path::Path;
 use rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 
 use crate::family::Family;
-use crate::kept_copy::is_unfinished;
+use crate::kept_copy::{is_unfinished, require_finished};
 use crate::open_error::OpenError;
 
 /// The manifest of a database that is being created. RocksDB replaces it before it writes a row, so a crash may leave
@@ -23,14 +23,15 @@ const CURRENT: &str = "CURRENT";
 #[must_use]
 pub fn file_of_lost_database(folder: &Path) -> Option<String> {
     let found = find(folder, is_of_database).ok().flatten();
-    found.filter(|_| !folder.join(CURRENT).is_file() && !is_unfinished(folder))
+    let is_finished = || matches!(is_unfinished(folder), Ok(false));
+    found.filter(|_| !folder.join(CURRENT).is_file() && is_finished())
 }
 
 /// Returns the error for a folder without a database. It is a damaged one if it has files of a database, unless a
 /// return to an earlier format has moved some of them.
 pub(crate) fn no_database(folder: &Path) -> OpenError {
-    if is_unfinished(folder) {
-        return OpenError::RollbackUnfinished { path: folder.to_owned() };
+    if let Err(error) = require_finished(folder) {
+        return error;
     }
     match require_none(folder) {
         Err(error @ OpenError::Corrupt { .. }) => error,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::DB;
 
-use crate::folder::{make_folder, remove};
+use crate::folder::{is_folder, make_folder, remove};
 use crate::kept_copy::{
     KeptCopy, NOTE, copy_folder, discard_all, is_unfinished, kept_copies, sync,
 };
@@ -153,11 +153,12 @@ fn begin(
 /// # Errors
 /// When a return is unfinished, or a file cannot be removed.
 pub fn discard_copies(folder: &Path) -> Result<usize, RollbackError> {
-    if is_unfinished(folder) {
+    let files = |source| RollbackError::Files { path: folder.to_owned(), source };
+    let _alone = alone(folder)?;
+    // A return that begins later finds the folder locked.
+    if is_unfinished(folder).map_err(files)? {
         return Err(RollbackError::Unfinished { path: folder.to_owned() });
     }
-    let _alone = alone(folder)?;
-    let files = |source| RollbackError::Files { path: folder.to_owned(), source };
     let copies = discard_all(folder).map_err(files)?;
     let newer = folder.join(NEWER);
     let is_there = newer.is_dir();
@@ -201,14 +202,6 @@ fn require_whole(copy: &KeptCopy, price: PriceFn) -> Result<(), OpenError> {
     match meta::format(&db)? {
         Some(format) if format == copy.format => Ok(()),
         other => Err(OpenError::Corrupt { cause: format!("its format is {other:?}") }),
-    }
-}
-
-/// Returns true if there is a folder of this name. A name that cannot be looked up does not count as absent.
-fn is_folder(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        found => Ok(found?.is_dir()),
     }
 }
 
@@ -290,7 +283,7 @@ mod tests {
         fs::remove_file(&copy).unwrap();
         let refused = finish();
         assert!(matches!(refused, Err(RollbackError::NoCopy { .. })), "{refused:?}");
-        assert!(is_unfinished(folder.path()), "no program opens the folder");
+        assert!(is_unfinished(folder.path()).unwrap(), "no program opens the folder");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use hawser_proto::SequenceId;
 use hawser_storage::{
@@ -163,23 +164,87 @@ fn a_copy_that_is_not_whole_replaces_no_database() {
     assert!(!folder.join("before-upgrade.old").exists());
 }
 
+/// Upgrades a folder up to the last write of the migration, which did not happen: the next start repeats it. Returns
+/// the folder of the copy.
+fn interrupt_upgrade(folder: &Path) -> PathBuf {
+    let older = make_older(folder);
+    drop(Store::open(&settings(folder)).unwrap());
+    let db = raw(folder);
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
+    folder.join(format!("before-upgrade-{older}"))
+}
+
+/// Returns true if a copy has the database as it was before the first attempt to upgrade it.
+fn is_of_first_attempt(copy: &Path) -> bool {
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), copy).unwrap();
+    !names.contains(&"pruned".to_owned())
+}
+
 #[test]
 fn an_upgrade_that_was_interrupted_keeps_its_first_copy() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    let older = make_older(folder);
+    let copy = interrupt_upgrade(folder);
     drop(Store::open(&settings(folder)).unwrap());
-    // The last write of the migration did not happen, and the next start repeats it.
-    let db = raw(folder);
-    db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
-    drop(db);
+    assert!(is_of_first_attempt(&copy));
+}
+
+/// The database is migrated in part by then, and no other copy is as the earlier program knows it.
+#[test]
+fn a_first_copy_that_the_disk_fails_to_read_for_a_while_is_not_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let copy = interrupt_upgrade(folder);
+    for name in ["MANIFEST-", "CURRENT"] {
+        let files = fs::read_dir(&copy).unwrap().map(|file| file.unwrap().path());
+        let is_named = |path: &PathBuf| path.to_string_lossy().contains(name);
+        let file = files.filter(is_named).max().unwrap();
+        let aside = place.path().join("aside");
+        fs::rename(&file, &aside).unwrap();
+        // The system fails to look up a link to itself.
+        symlink(&file, &file).unwrap();
+        let refused = Store::open(&settings(folder)).map(drop);
+        let is_of_disk =
+            matches!(refused, Err(OpenError::Database(_) | OpenError::Unreadable { .. }));
+        assert!(is_of_disk, "{name}: {refused:?}");
+        fs::remove_file(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+    }
     drop(Store::open(&settings(folder)).unwrap());
-    let copy = folder.join(format!("before-upgrade-{older}"));
-    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), &copy).unwrap();
-    assert!(
-        !names.contains(&"pruned".to_owned()),
-        "the database as it was before the first attempt"
-    );
+    assert!(is_of_first_attempt(&copy));
+}
+
+#[test]
+fn a_first_copy_that_has_lost_a_file_does_not_stop_the_upgrade() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let copy = interrupt_upgrade(folder);
+    for file in fs::read_dir(&copy).unwrap().map(|file| file.unwrap().path()) {
+        if file.to_string_lossy().contains("MANIFEST-") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    assert_eq!(head(folder), SequenceId(3));
+    assert!(!is_of_first_attempt(&copy), "it is replaced");
+}
+
+/// All files of the database are aside, and a start would make a new one in the folder, which signs from place 1 on.
+#[test]
+fn a_note_that_the_disk_fails_to_look_up_is_not_absent() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let note = folder.join("rollback-unfinished");
+    symlink(&note, &note).unwrap();
+    for refused in [
+        Store::open(&settings(folder)).map(drop),
+        Store::open_existing(folder, price).map(drop),
+        Store::open_read_only(folder, price).map(drop),
+    ] {
+        assert!(matches!(refused, Err(OpenError::Unreadable { .. })), "{refused:?}");
+    }
+    let refused = discard_copies(folder);
+    assert!(matches!(refused, Err(RollbackError::Files { .. })), "{refused:?}");
+    assert!(!folder.join("CURRENT").exists(), "no database was made");
 }
 
 #[test]

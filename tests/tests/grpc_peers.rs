@@ -79,6 +79,8 @@ async fn a_peer_that_refuses_this_nodes_token_is_followed_without_one() {
     let status: serde_json::Value = serde_json::from_str(&page).unwrap();
     let told = status["peers"][0]["last_error"].as_str().unwrap_or_default();
     assert!(told.starts_with("called without a node token"), "{status}");
+    let refused = node.metrics().await.sum("xmtp_peer_token_refused", &[r#"node_id="300""#]);
+    assert_eq!(refused, 1.0);
 }
 
 /// Peers refuse the token of a node that is not canonical, and serve calls without one.

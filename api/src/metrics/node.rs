@@ -377,6 +377,13 @@ fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "1 for the transport of the connection to the peer",
         peers.iter().filter_map(transport),
     )?;
+    // There is no other error while there is a connection.
+    let connected = peers.iter().filter(|peer| peer.connected);
+    out.gauges(
+        "xmtp_peer_token_refused",
+        "1 if the peer refuses this node's token, and is called without one",
+        connected.map(|peer| (label(peer.node_id), i64::from(peer.last_error.is_some()))),
+    )?;
     out.gauges(
         "xmtp_peer_rtt_seconds",
         "To the peer and back, seconds",

@@ -16,6 +16,7 @@ mod metadata;
 mod oldest;
 mod operator;
 mod pauses;
+mod peer_metrics;
 mod proofs;
 mod protocols;
 mod publish;

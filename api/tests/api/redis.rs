@@ -155,6 +155,45 @@ async fn a_clock_that_is_ahead_keeps_no_tokens_from_the_callers_of_another_proce
     panic!("no token was added");
 }
 
+/// Another program writes once into the keys of a caller.
+#[tokio::test]
+async fn values_of_other_programs_in_redis_end_no_limit_and_keep_no_caller_out() {
+    let redis = Redis::start();
+    let node = redis.node().await;
+    let direct = redis::Client::open(redis.settings().url).unwrap();
+    let mut direct = direct.get_multiplexed_async_connection().await.unwrap();
+    let mut write = async |key: &str, command: &str, value: &str| {
+        redis::cmd("DEL").arg(key).query_async::<()>(&mut direct).await.unwrap();
+        redis::cmd(command).arg(key).arg(value).query_async::<()>(&mut direct).await.unwrap();
+    };
+    let mut client = node.query().await;
+    let request = pb::GetNewestEnvelopeRequest::default;
+    for (command, value) in [("SET", "x"), ("RPUSH", "a list")] {
+        for part in ["ts", "1", "2"] {
+            write(&format!("xmtpd:rl:t2:q:127.0.0.1:{part}"), command, value).await;
+        }
+        for _ in 0..60 {
+            client.get_newest_envelope(request()).await.unwrap();
+        }
+        let error = client.get_newest_envelope(request()).await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted, "{command}: a bucket as if it was new");
+        node.clock.advance(60);
+    }
+    write("xmtpd:rl:t2:q:127.0.0.1:1", "SET", "-1000000000").await;
+    node.clock.advance(60);
+    client.get_newest_envelope(request()).await.expect("no bucket is emptier than empty");
+
+    let mut client = node.notification().await;
+    let all = pb::SubscribeAllEnvelopesRequest::default;
+    write("xmtpd:rl:streams:127.0.0.1", "SET", "x").await;
+    let _open = [
+        client.subscribe_all_envelopes(all()).await.unwrap(),
+        client.subscribe_all_envelopes(all()).await.unwrap(),
+    ];
+    let error = client.subscribe_all_envelopes(all()).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+}
+
 /// Redis had another clock before a failover to a replica, or another program has written the time.
 #[tokio::test]
 async fn a_time_in_redis_that_is_still_to_come_keeps_no_tokens_from_a_caller() {

@@ -1,5 +1,7 @@
 //! The rows that an export should have by its manifest, and those of a range that have no place in it.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,23 @@ impl ExpectedStrand {
             }
         }
     }
+}
+
+/// Returns sentences for people on strands with rows, by originator, that the manifest does not name. They are of
+/// another export, or in files that no export has finished: nothing says how many rows they should have.
+pub(super) fn not_listed(
+    rows: &BTreeMap<OriginatorId, u64>,
+    expected: &BTreeMap<OriginatorId, &ExpectedStrand>,
+) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for (id, count) in rows {
+        if *count > 0 && !expected.contains_key(id) {
+            sentences.push(format!(
+                "strand {id}: {count} rows were looked at, and the manifest does not name the strand"
+            ));
+        }
+    }
+    sentences
 }
 
 /// The rows of a range that have no place in it: checkpoints, statements, and leaves of a gap. Their number and a

@@ -17,7 +17,7 @@ use hawser_rules::Registry;
 use super::*;
 use crate::export::columns::read_back;
 use crate::export::{ExportedRow, ReadRow};
-use crate::replay::planted::{PLANTED, PlantedFault};
+use crate::replay::planted::{PLANTED, PlantedFault, flip_signature};
 use crate::replay::testing::{MemoryLog, NODE, declared, draft, ns_of, settings};
 use crate::replay::tests::replay;
 use crate::replay::{
@@ -327,6 +327,17 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
         let lie = line.replace(from, to);
         assert_ne!(lie, line);
         assert!(RangeVerdict::parse(&lie).is_err(), "{lie}");
+    }
+    // A worker's line, or a file with it, is altered so that its fault does not count.
+    let mut forged = log.clone();
+    flip_signature(&mut forged);
+    let line_of_forged = check(&self::rows(&forged))[0].to_line();
+    assert!(RangeVerdict::parse(&line_of_forged).is_ok());
+    for counts in ["{}", "{\"forged\":0}", "{\"time_ahead\":1}"] {
+        let lie = line_of_forged.replace("{\"forged\":1}", counts);
+        assert_ne!(lie, line_of_forged);
+        let refused = RangeVerdict::parse(&lie).unwrap_err().to_string();
+        assert!(refused.contains("faults are not those that it counts"), "{refused}");
     }
     // Sums of false counts do not overflow.
     let lie = line.replace("\"rows\":10", "\"rows\":18446744073709551615");

@@ -9,13 +9,13 @@ use hawser_rules::RateTable;
 use serde::{Deserialize, Serialize};
 
 use super::chains::{ChainsOfLog, MINUTES_OF_RANGE_MAX};
-use super::expected::{ExpectedStrand, RowsBeside};
+use super::expected::{ExpectedStrand, RowsBeside, not_listed};
 use super::times::Times;
 use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::dependencies::{ChainTimes, TimesOfChains, dependency};
-use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead};
+use crate::replay::judge::{beyond_head, gap_of_chain, hole, judge, other_leaf, time_ahead};
 use crate::replay::{
     Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
 };
@@ -183,6 +183,8 @@ impl RangeVerdict {
         let are_times = verdict.chain_times.as_ref().is_none_or(|times| {
             times.check(verdict.through.0).is_ok() && times.first().is_none_or(|it| it >= first)
         });
+        // A line that counts none of its faults would be clean.
+        verdict.faults.check().map_err(|text| MergeError::Malformed(text.to_owned()))?;
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() || !are_times {
             return Err(MergeError::Malformed(
                 "it is not a range in the format of this version".to_owned(),
@@ -246,6 +248,10 @@ impl RangeVerdict {
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
+                let id = EnvelopeId::new(self.originator(), from);
+                if let Some(fault) = gap_of_chain(id, reason) {
+                    self.fault(fault);
+                }
                 if reason == GapReason::NotShown {
                     let places = through.0 - from.0 + 1;
                     self.not_shown = self.not_shown.saturating_add(places);
@@ -403,8 +409,8 @@ fn same_chains(first: (u64, Option<String>), second: (u64, Option<String>)) -> O
 
 /// Joins verdicts on ranges to one. Their order does not matter, and a repeated verdict counts once.
 ///
-/// With `expected` the result names the places that no range has. Without it the reader has to know the expected
-/// places, and places between two ranges count as holes of the log.
+/// With `expected` the result names the places that no range has, and the strands that are not expected. Without it the
+/// reader has to know the expected places, and places between two ranges count as holes of the log.
 ///
 /// # Errors
 /// When ranges overlap, or were judged by different keys; and when more than 10,000 strands are expected.
@@ -462,6 +468,7 @@ pub fn merge(
         let beside = range.map_or([0; 2], |it| [it.checkpoints, it.beside.statements]);
         strand.compare(log, beside, &mut incomplete, &mut left_out);
     }
+    incomplete.extend(expected.map(|_| not_listed(&rows, &expected_of)).unwrap_or_default());
     let known = listed.iter().filter(|it| !is_short(it.originator_id));
     add_holes_at_ends(&mut joined, known);
     add_beyond_heads(&mut joined, listed);

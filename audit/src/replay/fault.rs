@@ -26,7 +26,8 @@ pub enum FaultKind {
     UnknownOriginator,
     /// The originator signed an envelope that breaks a rule.
     BrokenRule,
-    /// The mark of an envelope is not the one that the rules give.
+    /// The mark of an envelope is not the one that the rules give; or places of a chain's strand are called missing or
+    /// expired, which they never are.
     WrongMark,
     /// No rate explains the fees that the originator states, or the congestion fee is too high for the envelopes before
     /// it.
@@ -242,7 +243,7 @@ impl Faults {
     ///
     /// # Errors
     /// A sentence for people that names the impossible value.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         let mut kept = BTreeMap::new();
         for fault in &self.kept {
             *kept.entry(fault.kind).or_insert(0_u64) += 1;

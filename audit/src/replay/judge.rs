@@ -7,7 +7,7 @@ use hawser_rules::{PicoDollarPrice, RuleNumber, Violation};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
-use super::item::StoredMark;
+use super::item::{GapReason, StoredMark};
 
 /// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds.
 /// Specified (`docs/protocol/rules.md`, rule 9).
@@ -72,6 +72,18 @@ pub(crate) fn not_expired(
 /// Makes the fault of the last place of a strand that is marked as pruned: a node keeps its last envelope.
 pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::NotExpired, id, "it is called pruned, and is the last of its strand")
+}
+
+/// Returns the fault of places of a chain's strand that are marked as missing or expired. A node reads a chain until it
+/// has each event, and events do not expire, so only void places of such a strand have no envelope. A keeper could hide
+/// an event otherwise, such as a revocation. Pruned places are judged by their records.
+pub(crate) fn gap_of_chain(id: EnvelopeId, reason: GapReason) -> Option<Fault> {
+    let is_never_so = matches!(reason, GapReason::Missing | GapReason::Expired);
+    (is_never_so && !id.originator.is_signer()).then(|| {
+        let text =
+            format!("it is called {}, and strands of chains lack void places only", reason.name());
+        Fault::at(FaultKind::WrongMark, id, text)
+    })
 }
 
 /// Makes the fault of places that no row covers.

@@ -8,7 +8,7 @@ use super::check::{CheckedEnvelope, CheckedRow, Checker};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{SourceError, StoredMark, StrandRow};
 use super::pipeline;
-use super::source::{LogRows, LogSource};
+use super::source::{LogRows, LogSource, heads_of};
 
 /// The maximum number of envelopes of a sample. A guess: their places take 16 MB.
 pub const SAMPLE_MAX: u64 = 1_000_000;
@@ -47,7 +47,7 @@ pub struct SampledSignatures {
 /// and the places of the sample.
 ///
 /// # Errors
-/// When rows cannot be read.
+/// When rows cannot be read, or the log lists more strands than a network has.
 pub fn sample_signatures(
     log: &dyn LogSource,
     registry: &Registry,
@@ -57,7 +57,7 @@ pub fn sample_signatures(
 ) -> Result<SampledSignatures, SourceError> {
     let mut sampled = SampledSignatures::default();
     let mut heads: Vec<EnvelopeId> =
-        log.heads()?.into_iter().filter(|head| head.originator.is_node()).collect();
+        heads_of(log)?.into_iter().filter(|head| head.originator.is_node()).collect();
     heads.sort_unstable();
     sampled.places = sum(&heads);
     let (known, unknown): (Vec<_>, Vec<_>) =

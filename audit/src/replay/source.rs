@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::compare::{ComparedBy, compare};
-    use crate::replay::{Replay, ReplaySettings, SecondCheckpoints};
+    use crate::replay::{Replay, ReplaySettings, SampleSize, SecondCheckpoints, sample_signatures};
 
     /// A log that lists a number of strands, of which none may be read.
     struct StrandList(u32);
@@ -144,6 +144,7 @@ mod tests {
         assert!(compare(&log, &StrandList(0), ComparedBy::Rows).is_err());
         assert!(compare(&StrandList(0), &log, ComparedBy::StoredTrees).is_err());
         let (registry, rates, threads, now_ns) = (Registry::default(), None, 1, 0);
+        assert!(sample_signatures(&log, &registry, SampleSize::All, 1, &mut |_| 0).is_err());
         assert!(SecondCheckpoints::read(&StrandList(0), &log, &registry).is_err());
         let settings = ReplaySettings { registry, rates, threads, now_ns };
         let mut replay = Replay::new(&log, &settings, None).unwrap();

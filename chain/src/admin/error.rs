@@ -168,7 +168,7 @@ pub enum AdminError {
     /// The endpoint states a submission fee that no bridge asks for.
     #[error(
         "{endpoint} states a fee of {stated} for a message to the app chain, and {most} is the most that is paid \
-         unasked: ask another endpoint, or give the amount with --amount"
+         unasked: ask another endpoint, or send the parameters with `hawser registry params bridge --amount`"
     )]
     SubmissionFeeTooHigh {
         /// Scheme, host and port of the endpoint.

@@ -22,7 +22,7 @@ use super::error::BroadcastError;
 use super::heads::EndpointHeads;
 use super::jobs::{Jobs, Waiter};
 use super::nonces::{Nonces, PRICE_FACTOR_MAX};
-use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
+use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus, ResumedPayload};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{Heads, PollResponse};
 use super::receipts::MinedPayload;
@@ -97,6 +97,8 @@ pub(super) struct Driver {
     /// The end of the time for which this task stops sending because another sender uses the account.
     rival_until: Option<Instant>,
     spending: Spending,
+    /// Takes the payloads that are mined without a caller.
+    resumed: mpsc::UnboundedSender<ResumedPayload>,
     requests: JoinSet<RequestResult>,
     estimates: Arc<Semaphore>,
     /// The nonce of the transaction that was sent last.
@@ -126,6 +128,7 @@ impl Driver {
         record: Option<NonceRecord>,
         sharing: Option<Sharing>,
         limits: SpendingLimits,
+        resumed: mpsc::UnboundedSender<ResumedPayload>,
     ) -> Self {
         let mut nonces = Nonces::new(Timeouts::new(state.in_flight_max));
         if sharing.is_some() {
@@ -142,6 +145,7 @@ impl Driver {
             sharing,
             rival_until: None,
             spending: Spending::new(limits),
+            resumed,
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
             last_nonce: None,
@@ -541,7 +545,8 @@ impl Driver {
             });
             return;
         }
-        let sequence_id = self.contracts.sequence_id(job.topic, receipt);
+        // Redis may have named the transaction, and lies if it is that of another payload.
+        let sequence_id = self.contracts.sequence_id(job.topic, &job.call, receipt);
         let outcome =
             sequence_id.map_or(Err(BroadcastError::NoEvent { hash, contract }), |sequence_id| {
                 Ok(BroadcastReceipt {
@@ -557,6 +562,9 @@ impl Driver {
     fn finish(&mut self, id: JobId, outcome: &BroadcastResult) {
         if let Some(since) = self.jobs.get(id).and_then(|job| job.out_since) {
             self.state.times.add_waited(outcome.is_ok(), self.now().saturating_sub(since));
+        }
+        if let Ok(receipt) = outcome {
+            self.tell_resumed(id, *receipt);
         }
         if let Some(next) = self.jobs.finish(id, outcome, self.now()) {
             self.submit(next);

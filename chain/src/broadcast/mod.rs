@@ -64,6 +64,7 @@ pub(crate) use nonces::{PRICE_FACTOR_MAX, replacement_price};
 use outcome::BroadcastResult;
 pub use outcome::{
     BroadcastReceipt, BroadcastStatus, GasPriceReading, GasPriceReadings, PayloadBounds,
+    ResumedPayload,
 };
 use payload::{BroadcasterContracts, PayloadTopic};
 use poll::PollRequest;
@@ -93,6 +94,7 @@ pub struct Broadcaster {
     state: Arc<BroadcasterState>,
     contracts: BroadcasterContracts,
     commands: mpsc::Sender<DriverCommand>,
+    resumed: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<ResumedPayload>>>,
     wait_max: Duration,
 }
 
@@ -154,9 +156,13 @@ impl Broadcaster {
             None => None,
         };
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
-        let driver = Driver::new(state.clone(), contracts, key, record, sharing, settings.spending);
+        // It holds no more than the record and Redis do: only payloads from there have no caller.
+        let (tell_resumed, resumed) = mpsc::unbounded_channel();
+        let (shared, limits) = (state.clone(), settings.spending);
+        let driver = Driver::new(shared, contracts, key, record, sharing, limits, tell_resumed);
         tokio::spawn(driver.run(receiver));
-        Ok(Self { state, contracts, commands, wait_max: settings.wait_max })
+        let resumed = Arc::new(tokio::sync::Mutex::new(resumed));
+        Ok(Self { state, contracts, commands, resumed, wait_max: settings.wait_max })
     }
 
     /// Returns the account that sends the transactions.
@@ -233,6 +239,13 @@ impl Broadcaster {
         self.send(PayloadTopic::Inbox(inbox), payload).await
     }
 
+    /// Waits for the next payload that an earlier process has sent, as the record or Redis says, and that is mined
+    /// although no caller has asked for it here. It is not sent again for ten minutes; after that only a caller that
+    /// remembers it keeps it from being paid for twice. Returns `None` after the task has ended.
+    pub async fn next_resumed(&self) -> Option<ResumedPayload> {
+        self.resumed.lock().await.recv().await
+    }
+
     /// Looks for a payload of a group in a transaction of an earlier result. A reorganisation of the chain may have
     /// moved it. Returns its present place, if two endpoints show it there, or the only one that is configured.
     pub async fn find_group_message(
@@ -266,9 +279,7 @@ impl Broadcaster {
         let (shown, _) = poll::mined(&state.endpoints, transaction_hash, &all).await;
         let Some(MinedPayload::Receipt { receipt, block_time_s }) = shown else { return None };
         let call = contracts.call(topic, payload);
-        let mut logs = receipt.inner.logs().iter();
-        let sequence_id =
-            logs.find_map(|log| contracts.sequence_id_of(topic, &call, &log.inner))?;
+        let sequence_id = contracts.sequence_id(topic, &call, &receipt)?;
         let block_number = receipt.block_number.unwrap_or_default();
         Some(BroadcastReceipt { sequence_id, transaction_hash, block_number, block_time_s })
     }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use alloy::primitives::B256;
-use hawser_proto::SequenceId;
+use alloy::primitives::{B256, Bytes};
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::error::BroadcastError;
 use crate::admin::WeiPerGas;
@@ -22,6 +22,17 @@ pub struct BroadcastReceipt {
     pub block_number: u64,
     /// The timestamp of the block, unix seconds.
     pub block_time_s: u64,
+}
+
+/// A payload that an earlier process has sent, and that is on the chain without a caller who has asked for it here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumedPayload {
+    /// The strand that it belongs to.
+    pub originator: OriginatorId,
+    /// The payload, byte for byte.
+    pub payload: Bytes,
+    /// Its place.
+    pub receipt: BroadcastReceipt,
 }
 
 /// The payload lengths that both contracts accept, in bytes.

@@ -58,16 +58,15 @@ impl BroadcasterContracts {
         Some((PayloadTopic::Inbox(InboxId(call.inboxId_.0)), call.identityUpdate_))
     }
 
-    /// Returns the sequence id that the contract assigned to a payload of this topic in this
-    /// receipt.
+    /// Returns the sequence id that the contract assigned to the payload of this call in this receipt.
     pub(super) fn sequence_id(
         self,
         topic: PayloadTopic,
+        call: &Call,
         receipt: &TransactionReceipt,
     ) -> Option<SequenceId> {
-        let contract = self.of(topic);
-        let logs = receipt.inner.logs().iter().map(|log| &log.inner);
-        logs.filter(|log| log.address == contract).find_map(|log| sequence_id_in(topic, log))
+        let mut logs = receipt.inner.logs().iter();
+        logs.find_map(|log| self.sequence_id_of(topic, call, &log.inner))
     }
 
     /// Returns the filter for the events of this topic, without its block range.

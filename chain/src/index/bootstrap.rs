@@ -105,8 +105,9 @@ impl BootstrapFindings {
     /// Combines the findings about an event of one of the transactions.
     ///
     /// A proven transaction decides if it calls the contract itself. If it calls another contract, endpoints that show
-    /// another call do not count. Otherwise one endpoint that contradicts, or half of all that do not know, is enough
-    /// to doubt the operator's choice, because skipped sequence ids are void for good.
+    /// another call do not count, and neither does an input that differs from the proven one. Otherwise one endpoint
+    /// that contradicts, or half of all that do not know, is enough to doubt the operator's choice, because skipped
+    /// sequence ids are void for good.
     fn origin_of(&self, event: &IndexedEvent) -> NumberOrigin {
         let (all, transaction) = (&self.all, &event.transaction);
         let proof = all.iter().find(|one| one.proven.contains(transaction));
@@ -120,10 +121,13 @@ impl BootstrapFindings {
         let counts = |one: &&Bootstraps| proof.is_none() || one.indirect.contains_key(transaction);
         let answers = all.iter().filter(counts).filter_map(|one| one.is_chosen(event));
         let (chosen, assigned): (Vec<_>, Vec<_>) = answers.partition(|is_chosen| *is_chosen);
-        let carries_call = |one: &Bootstraps| one.indirect.get(transaction) == Some(&true);
+        let carries_call = match proof {
+            Some(proof) => proof.indirect.get(transaction) == Some(&true),
+            None => all.iter().any(|one| one.indirect.get(transaction) == Some(&true)),
+        };
         let most_say_so = 2 * chosen.len() > self.asked;
         match (chosen.len(), assigned.len()) {
-            (0, 0) if all.iter().any(carries_call) => NumberOrigin::Unknown,
+            (0, 0) if carries_call => NumberOrigin::Unknown,
             (0, _) => NumberOrigin::Contract,
             (_, 0) if most_say_so => NumberOrigin::Operator,
             (_, assigned) if assigned == 0 || most_say_so => NumberOrigin::DoubtfulOperator,
@@ -439,5 +443,10 @@ mod tests {
         assert_eq!(together(&[Bootstraps::default(), proven]), NumberOrigin::DoubtfulOperator);
         let proven = Bootstraps { proven: one(), ..no() };
         assert_eq!(together(&[direct.clone(), direct, proven]), NumberOrigin::Contract);
+        // No endpoint has the state of the block, and one shows an input that has not the hash of the transaction.
+        let proven = Bootstraps { proven: one(), ..indirect(false, None) };
+        assert_eq!(together(&[paused(None), proven]), NumberOrigin::Contract);
+        let proven = Bootstraps { proven: one(), ..paused(None) };
+        assert_eq!(together(&[indirect(false, None), proven]), NumberOrigin::Unknown);
     }
 }

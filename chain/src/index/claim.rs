@@ -91,25 +91,27 @@ impl Claim {
     }
 
     /// Judges a claim by the answer of each endpoint: `None` for one that did not answer. `by` is the index of
-    /// the claiming endpoint, and `active` that of the endpoint in use.
+    /// the claiming endpoint, and `active` that of the endpoint in use. `hosts` has the scheme, host and port of each.
     ///
-    /// A log is confirmed if no endpoint denies it, and either another endpoint than `by` has it in a receipt, or `by`
-    /// is the endpoint in use. An endpoint that has the block denies a log that it lacks; an endpoint that has another
-    /// block at that height contradicts it.
+    /// A log is confirmed if no endpoint denies it, and either an endpoint with another host or port than `by` has it
+    /// in a receipt, or the endpoint in use has the host and port of `by`. An endpoint that has the block denies a log
+    /// that it lacks; an endpoint that has another block at that height contradicts it.
     #[must_use]
     pub fn judge(
         &self,
         by: usize,
         active: usize,
+        hosts: &[String],
         answers: &[Option<ReceiptAnswer>],
     ) -> ClaimVerdict {
+        let is_other = |place: usize| hosts.get(place) != hosts.get(by);
         let (mut is_confirmed, mut is_contradicted, mut is_open) = (false, false, false);
         for log in &self.logs {
-            let (mut denied, mut contradicted, mut counts) = (false, false, by == active);
+            let (mut denied, mut contradicted, mut counts) = (false, false, !is_other(active));
             for (place, answer) in answers.iter().enumerate() {
                 let Some(answer) = answer else { continue };
                 if answer.logs.iter().any(|other| is_same(other, log)) {
-                    counts |= place != by;
+                    counts |= is_other(place);
                 } else if let Some(block) = answer.block {
                     denied |= block == self.block;
                     contradicted |= block != self.block;
@@ -171,6 +173,11 @@ mod tests {
         Claim::find(&(0..=1), &known, logs, EventSource::NodeRegistry, REGISTRY)
     }
 
+    /// Returns the host and port of each endpoint.
+    fn hosts() -> [String; 3] {
+        ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned)
+    }
+
     fn shows(logs: &[Log]) -> Option<ReceiptAnswer> {
         Some(ReceiptAnswer { logs: logs.to_vec(), block: Some(block(1)) })
     }
@@ -214,7 +221,7 @@ mod tests {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        let judge = |answers: &[Option<ReceiptAnswer>]| claim.judge(1, 0, answers);
+        let judge = |answers: &[Option<ReceiptAnswer>]| claim.judge(1, 0, &hosts(), answers);
         // The endpoint in use had served its block before its logs.
         assert_eq!(judge(&[shows(&all), shows(&all)]), ClaimVerdict::Confirmed);
         // The log or its content is invented.
@@ -244,13 +251,16 @@ mod tests {
             |logs: &[Log]| Some(ReceiptAnswer { logs: logs.to_vec(), block: Some(block(3)) });
         for by in [0, 1] {
             let answers = [shows(&all), shows(&all), forked(&[])];
-            assert_eq!(claim.judge(by, 0, &answers), ClaimVerdict::Contradicted);
+            assert_eq!(claim.judge(by, 0, &hosts(), &answers), ClaimVerdict::Contradicted);
         }
         // Its own receipts differ from its logs.
-        assert_eq!(claim.judge(1, 0, &[forked(&all), shows(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(
+            claim.judge(1, 0, &hosts(), &[forked(&all), shows(&all)]),
+            ClaimVerdict::Confirmed
+        );
         // An endpoint on the same branch denies the log.
         let denied = [forked(&[]), shows(&all), shows(slice::from_ref(&first))];
-        assert_eq!(claim.judge(1, 0, &denied), ClaimVerdict::Denied);
+        assert_eq!(claim.judge(1, 0, &hosts(), &denied), ClaimVerdict::Denied);
     }
 
     #[test]
@@ -258,11 +268,28 @@ mod tests {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        assert_eq!(claim.judge(0, 0, &[shows(&all)]), ClaimVerdict::Confirmed);
-        assert_eq!(claim.judge(0, 0, &[shows(&all), None]), ClaimVerdict::Confirmed);
-        assert_eq!(
-            claim.judge(0, 0, &[shows(&all), shows(slice::from_ref(&first))]),
-            ClaimVerdict::Denied
-        );
+        let judge = |answers: &[Option<ReceiptAnswer>]| claim.judge(0, 0, &hosts(), answers);
+        assert_eq!(judge(&[shows(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(judge(&[shows(&all), None]), ClaimVerdict::Confirmed);
+        assert_eq!(judge(&[shows(&all), shows(slice::from_ref(&first))]), ClaimVerdict::Denied);
+    }
+
+    /// One provider is in the settings by two URLs. It makes a log up while the receipts of the endpoint in use do not
+    /// come, to have that one distrusted.
+    #[test]
+    fn one_host_does_not_confirm_its_own_claim_by_a_second_url() {
+        let all = [log(0, 100), log(1, 200)];
+        let claim = claim(&all).unwrap();
+        let hosts = ["http://a:1", "http://b:1", "http://b:1"].map(str::to_owned);
+        let answers = [None, shows(&all), shows(&all)];
+        for by in [1, 2] {
+            assert_eq!(claim.judge(by, 0, &hosts, &answers), ClaimVerdict::Open);
+            assert_eq!(
+                claim.judge(by, 1, &hosts, &answers),
+                ClaimVerdict::Confirmed,
+                "it is in use"
+            );
+        }
+        assert_eq!(claim.judge(1, usize::MAX, &hosts, &answers), ClaimVerdict::Open, "none is");
     }
 }

@@ -292,7 +292,8 @@ impl Judging<'_> {
             .endpoints
             .each(|chain| async move { receipts::receipts_of_claim(&chain, claim).await });
         let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
-        let verdict = match claim.judge(by, self.active, &receipts) {
+        let hosts: Vec<_> = self.endpoints.display_urls().collect();
+        let verdict = match claim.judge(by, self.active, &hosts, &receipts) {
             ClaimVerdict::Contradicted => {
                 let there: Vec<_> = receipts.iter().map(|answer| answer.as_ref()?.block).collect();
                 let is_denied = receipts.iter().flatten().any(|answer| claim.is_denied_by(answer));

@@ -176,14 +176,14 @@ pub struct EndpointAnswers<'a, E> {
 }
 
 impl<E> EndpointAnswers<'_, E> {
-    /// Returns true if the claimant is the endpoint in use, or another endpoint has the block too. This is
-    /// necessary because an invented header and receipts have a matching hash as well; only a second endpoint shows
-    /// that the hash belongs to the chain.
+    /// Returns true if the claimant is the endpoint in use, or an endpoint with another host or port has the block too.
+    /// This is necessary because an invented header and receipts have a matching hash as well; only a second endpoint
+    /// shows that the hash belongs to the chain.
     fn is_vouched_for(&self, block: BlockRef) -> bool {
-        let is_other = |place: usize| place != self.by;
+        let is_other = |place: usize| self.hosts.get(place) != self.hosts.get(self.by);
         let mut there = self.there.iter().enumerate();
         let mut shown = self.shown.iter().enumerate();
-        self.by == self.active
+        !is_other(self.active)
             || there.any(|(place, there)| is_other(place) && *there == Some(block))
             || shown.any(|(place, shown)| is_other(place) && matches!(shown, Ok(Some(_))))
     }
@@ -535,6 +535,27 @@ mod tests {
         let answers = EndpointAnswers { by: 0, active: 0, hosts, there, logs: &[None], shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
+    }
+
+    /// One provider is in the settings by two URLs, and the endpoint in use is silent about the block.
+    #[test]
+    fn a_block_that_one_host_has_at_two_urls_confirms_nothing() {
+        let made_up = claim(1, 200, transaction(1));
+        let proof = prove(&block(&[&[100], &[200]])).unwrap();
+        let hosts = ["http://a:1", "http://b:1", "http://b:1"].map(str::to_owned);
+        let (of_block, proven) = (Some(made_up.block), || Ok::<_, ()>(Some(proof.clone())));
+        let there = &[None, of_block, of_block];
+        let shown = &[Err(()), proven(), proven()];
+        let none: &[Log] = &[];
+        let verdict = |hosts: &[String], active: usize| {
+            let logs = &[Some(none), None, None];
+            let answers = EndpointAnswers { by: 1, active, hosts, there, logs, shown };
+            judge(&made_up, EventSource::NodeRegistry, &EventSet::default(), &answers)
+        };
+        assert_eq!(verdict(&hosts, 0), Some(ClaimVerdict::Proven));
+        assert_eq!(verdict(&hosts, 2), Some(ClaimVerdict::Confirmed), "it is in use");
+        let three = ["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned);
+        assert_eq!(verdict(&three, 0), Some(ClaimVerdict::Confirmed));
     }
 
     #[test]

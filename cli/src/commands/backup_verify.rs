@@ -119,6 +119,11 @@ fn verify_all(
             Err(error) if error.is_unreachable(&root) => return Err(error),
             read => read,
         };
+        if read.is_err() && args.backup.is_none() && checks.is_pruned(&folder, name) {
+            outcome.expected -= 1;
+            output::note(format_args!("hawser: backup {name} was removed during the check"));
+            continue;
+        }
         let is_own = match &read {
             Ok((read, _)) => checks.is_own(name, Some(read)),
             Err(_) => checks.is_own(name, folder.manifest(name).ok().as_ref()),
@@ -181,6 +186,13 @@ impl ChecksOfNode {
         made.backup == name || read.is_some_and(is_of)
     }
 
+    /// Returns true if a backup that was listed is there no more: checks take hours, and `hawser backup prune` removes
+    /// old ones meanwhile. It never removes the last one of a node.
+    fn is_pruned(&self, folder: &Backups, name: &str) -> bool {
+        let is_last = self.made.as_ref().is_some_and(|made| made.backup == name);
+        !is_last && matches!(folder.manifest(name), Err(BackupError::NoBackup { .. }))
+    }
+
     /// Returns the name of the last backup that was made of the folder, if all backups of its place were checked and it
     /// is not among them: a stranger who may write there, or a rule of the bucket, has removed it.
     fn gone(&self, args: &BackupVerifyArgs, names: &[String]) -> Option<String> {
@@ -208,5 +220,47 @@ impl ChecksOfNode {
                 data_dir.display()
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hawser_proto::OriginatorId;
+    use hawser_storage::FolderObjects;
+
+    use super::*;
+
+    fn made(backup: &str) -> MadeNote {
+        MadeNote {
+            backup: backup.to_owned(),
+            to: "backups".to_owned(),
+            network: "test".to_owned(),
+            node_id: OriginatorId(100),
+            signer: "0x00".to_owned(),
+            made_unix_s: 1,
+            took_ms: 1,
+            bytes: 1,
+            bytes_new: 1,
+            signed: true,
+        }
+    }
+
+    /// Pruning removes old backups while they are read. Who may write there can also remove the last one of the node.
+    #[test]
+    fn only_a_backup_that_may_be_pruned_is_left_out_of_a_check() {
+        let place = tempfile::tempdir().unwrap();
+        let manifests = place.path().join("manifests");
+        fs::create_dir(&manifests).unwrap();
+        let folder = Backups::existing(Arc::new(FolderObjects::new(place.path()))).unwrap();
+        let [gone, damaged, last] =
+            ["1", "2", "3"].map(|it| format!("00175000000{it}-00000000000000aa"));
+        fs::write(manifests.join(format!("{damaged}.manifest")), "damaged").unwrap();
+        assert_eq!(folder.names().unwrap(), [damaged.as_str()], "the names have the right form");
+        let checks = ChecksOfNode { made: Some(made(&last)), newest: None, checked: 0, damaged: 0 };
+        assert!(checks.is_pruned(&folder, &gone));
+        assert!(!checks.is_pruned(&folder, &damaged), "it is there, and not whole");
+        assert!(!checks.is_pruned(&folder, &last), "it is never pruned");
     }
 }

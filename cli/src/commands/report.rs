@@ -59,6 +59,10 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
         if rows(&done, "outcomes").next().is_none() {
             output::line("there is no report for this step");
         }
+        let left_off = done["left_off"].as_u64().unwrap_or(0);
+        if left_off > 0 {
+            output::line(format_args!("and {left_off} more, for which the reply has no room"));
+        }
     }
     let count =
         |state: &str| rows(&done, "outcomes").filter(|it| text(it, "state") == state).count();

@@ -1,7 +1,6 @@
 //! Registers the nodes of a development network, in the role of its administrator.
 
 use alloy::primitives::{Address, Bytes, U256};
-use alloy::providers::Provider as _;
 
 use super::NATIVE_BALANCE;
 use crate::control::DevChain;
@@ -170,10 +169,9 @@ async fn set_canonical(
 
 /// Gives native tokens to the account of a node's key, which sends payer reports.
 async fn fund(admin: &Sender, signer: Address) -> Result<(), RequestError> {
-    let chain = admin.chain();
-    let balance = chain.provider().get_balance(signer).await;
-    if balance.map_err(|error| chain.request_error("eth_getBalance", error))?.is_zero() {
-        DevChain(chain).set_balance(signer, NATIVE_BALANCE).await?;
+    let chain = DevChain(admin.chain());
+    if chain.balance(signer).await?.is_zero() {
+        chain.set_balance(signer, NATIVE_BALANCE).await?;
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Funds a payer of a development network.
 
 use alloy::primitives::{Address, U256, aliases::U96};
-use alloy::providers::Provider as _;
 
 use super::NATIVE_BALANCE;
 use crate::control::DevChain;
@@ -42,11 +41,9 @@ pub async fn fund_payer(
     addresses: &Addresses,
     payer: Address,
 ) -> Result<(), FundError> {
-    for chain in [admin.chain(), app] {
-        let balance = chain.provider().get_balance(payer).await;
-        let balance = balance.map_err(|error| chain.request_error("eth_getBalance", error))?;
-        if balance < NATIVE_BALANCE / U256::from(2) {
-            DevChain(chain).set_balance(payer, NATIVE_BALANCE).await?;
+    for chain in [DevChain(admin.chain()), DevChain(app)] {
+        if chain.balance(payer).await? < NATIVE_BALANCE / U256::from(2) {
+            chain.set_balance(payer, NATIVE_BALANCE).await?;
         }
     }
     let registry = addresses.payer_registry;

@@ -164,8 +164,10 @@ impl ReportsAbout {
                 continue;
             }
             let first = self.forgotten_through.map_or(0, |through| through.saturating_add(1));
-            if !oldest.is_settled {
-                self.open.insert(index, first..=oldest.last_minute());
+            let minutes = first..=oldest.last_minute();
+            // One that ends before an earlier report has no minutes of its own. So the ranges follow one another.
+            if !oldest.is_settled && !minutes.is_empty() {
+                self.open.insert(index, minutes);
                 self.merge_open();
             }
             self.forgotten_through = self.forgotten_through.max(Some(oldest.last_minute()));
@@ -358,6 +360,17 @@ mod tests {
         chain.note(settled(999), None, u32::MAX);
         assert!((1..=minute(998)).all(|minute| !chain.is_settled(NODE, minute)));
         assert!(chain.is_settled(NODE, minute(999)));
+    }
+
+    /// A node signs envelopes with a clock that was far ahead and is set back.
+    #[test]
+    fn reports_that_end_before_an_earlier_one_settle_none_of_its_minutes() {
+        let (mut chain, ahead) = (ChainReports::default(), minute(5000));
+        for index in 0..1000 {
+            let held = if index == 0 { ahead } else { minute(index) };
+            chain.note(submitted(index), Some(held), u32::MAX);
+        }
+        assert!((0..=ahead).all(|minute| !chain.is_settled(NODE, minute)));
     }
 
     /// A report that no node settles delays no other one: later minutes stay settled when both reports are forgotten.

@@ -241,7 +241,8 @@ impl StrandCheckpoints {
             self.waiting.pop_first();
             let is_newest = self.agreed.is_none_or(|agreed| agreed.checkpoint.size <= size);
             if root != signed.checkpoint.root {
-                if self.disputed.len() < DISPUTED_MAX {
+                // A root that is signed again, with another time, is no news.
+                if self.disputed.len() < DISPUTED_MAX && !self.disputed.contains_key(&size) {
                     self.disputed.insert(size, signed);
                     // The chain was reorganised. The node has signed its strand further before, as this node had read
                     // it, and is not to be accused. No reorganisation changes the strand of a node.

@@ -50,55 +50,11 @@ impl<J> CallerQueue<J> {
         self.jobs.lock().push(caller.site, caller.address, job);
         self.announce.send(()).expect(THREADS_LIVE);
     }
-
-    /// Puts a job before the others of its caller, at the caller's next turn.
-    pub(super) fn push_first(&self, caller: PublishCaller, job: J) {
-        self.jobs.lock().put_back(caller.site, caller.address, job);
-        self.announce.send(()).expect(THREADS_LIVE);
-    }
 }
 
 impl<J> CallerJobs<J> {
     /// Takes the job of the caller whose turn it is, after one was announced.
     pub(super) fn take(&self) -> J {
         self.jobs.lock().pop().expect("each message announces a job")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crossbeam_channel::bounded;
-
-    use super::*;
-    use crate::runtime::{Priority, Workers};
-
-    /// A caller in a site of its own.
-    fn alone(number: usize) -> PublishCaller {
-        PublishCaller { site: number, address: number }
-    }
-
-    /// A caller can send any number of repeats beside a large request.
-    #[test]
-    fn a_look_ahead_goes_before_its_callers_other_look_ups_and_takes_no_turn_of_others() {
-        let workers = Workers::start(1);
-        let (sender, order) = unbounded();
-        let (go, wait) = bounded::<()>(0);
-        let (begin, begun) = bounded::<()>(1);
-        workers.spawn(Priority::LookUp(alone(0)), move || {
-            begin.send(()).unwrap();
-            wait.recv().unwrap();
-        });
-        begun.recv().unwrap();
-        let spawn = |priority, name| {
-            let sender = sender.clone();
-            workers.spawn(priority, move || sender.send(name).unwrap());
-        };
-        (0..3).for_each(|_| spawn(Priority::LookUp(alone(1)), "repeat"));
-        spawn(Priority::LookUp(alone(2)), "other");
-        spawn(Priority::LookUp(alone(2)), "other");
-        spawn(Priority::LookAhead(alone(1)), "ahead");
-        go.send(()).unwrap();
-        let order: Vec<_> = order.iter().take(6).collect();
-        assert_eq!(order, ["ahead", "other", "repeat", "other", "repeat", "repeat"]);
     }
 }

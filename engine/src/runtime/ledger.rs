@@ -59,10 +59,10 @@ impl LedgerAppender {
     /// Books `events` and records `position`, in one write. The events are all that the chain has
     /// from `from_block` up to `position`, in its order.
     ///
-    /// Afterwards the ledger holds what the chain has up to there and nothing else. An entry for `from_block` or a later
-    /// one that does not follow from the events is reversed, and that of the same event is booked anew. So giving the
-    /// same events again is harmless. An event that can never be booked is logged and passed over. Blocks
-    /// for a sync of the disk.
+    /// Afterwards the ledger holds what the chain has up to there and nothing else. An entry for `from_block` or a
+    /// later one that does not follow from the events is reversed, and that of the same event is booked anew. So giving
+    /// the same events again is harmless. An event that can never be booked is logged and passed over. Blocks for a
+    /// sync of the disk.
     ///
     /// If an entry of a block behind `position` is reversed, no balance is known until a later position has reached
     /// that block: the chain may still have its event.

@@ -102,9 +102,6 @@ pub enum Priority {
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Callers take
     /// turns at these, on separate threads: any caller can cause such look-ups, and they must not hold up other checks.
     LookUp(PublishCaller),
-    /// As [`Self::LookUp`], before the caller's other look-ups: the sequencing thread makes this one itself if it comes
-    /// too late.
-    LookAhead(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
@@ -169,10 +166,6 @@ impl Workers {
             Priority::LookUp(caller) => {
                 let callers = self.look_ups().unwrap_or(&pool.callers);
                 return callers.push(caller, Box::new(job));
-            }
-            Priority::LookAhead(caller) => {
-                let callers = self.look_ups().unwrap_or(&pool.callers);
-                return callers.push_first(caller, Box::new(job));
             }
             Priority::Behind => self.behind().map_or(&pool.normal, |behind| &behind.strands),
         };

@@ -244,6 +244,22 @@ fn checkpoints_of_one_strand_have_a_bound() {
     assert!(watch.len() <= 16 + 4 + 1, "{}", watch.len());
 }
 
+/// Each finding is a line in the log, and a node may have its signatures checked all the time.
+#[test]
+fn a_root_that_is_signed_again_and_again_is_disputed_once() {
+    let mut watch = CheckpointWatch::default();
+    let first = OTHER.checkpoint_at(8, 100);
+    assert_eq!(take(&mut watch, first, OURS), [Finding::Disputed(first)]);
+    for time_ns in 101..200 {
+        assert_eq!(take(&mut watch, OTHER.checkpoint_at(8, time_ns), OURS), []);
+    }
+    // What is signed again is compared with the others still.
+    let larger = OTHER.checkpoint_at(9, 300);
+    assert_eq!(take(&mut watch, larger, OURS), [Finding::Disputed(larger)]);
+    let found = take(&mut watch, OTHER.checkpoint_at(8, 400), OURS);
+    assert!(matches!(&found[..], [Finding::Contradicts(_)]), "{found:?}");
+}
+
 /// A checkpoint of one of two stories.
 fn signed(story: u8, size: u64, time_ns: u64) -> SignedCheckpoint {
     Story { number: story, ..OURS }.checkpoint_at(size, time_ns)

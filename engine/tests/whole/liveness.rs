@@ -115,6 +115,25 @@ async fn a_peer_that_this_node_does_not_dial_is_not_reported() {
     follower.stop().await;
 }
 
+/// It breaks a rule of the transport in each session, such as with frames that do not decode, and is kept out for a
+/// while after each.
+#[tokio::test]
+async fn a_peer_that_the_transport_sends_away_is_not_reported() {
+    let follower = Follower::start(common::store());
+    let (source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    drop(source);
+    for _ in 0..20 {
+        follower.replication.note_sent_away(SOURCE);
+        pass(&follower, 60).await;
+        assert_eq!(accused(&follower), []);
+    }
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
 /// Its record has no URL that nodes call. It may dial others.
 #[tokio::test]
 async fn a_node_without_an_address_is_not_reported() {

@@ -28,4 +28,6 @@ mod writer;
 pub(crate) use item::{ChainItem, own_payload};
 pub(crate) use path::ChainPath;
 pub use record::{ChainRecordError, ChainRecordPlace};
-pub use writer::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};
+pub use writer::{
+    ChainPublishError, ChainWriter, GasPrices, OnChain, ResumedPayload, SenderFigures,
+};

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use hawser_chain::admin::WeiPerGas;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::dropped::DropCheck;
 use super::following::{AfterAttempt, FollowedPayload};
@@ -20,7 +21,7 @@ use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
 use super::waiting::{WaitGuard, Waiting};
-use super::writer::{ChainPublishError, ChainWriter, OnChain};
+use super::writer::{ChainPublishError, ChainWriter, OnChain, ResumedPayload};
 use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
@@ -504,15 +505,7 @@ impl ChainPath {
             }
         };
         drop(pass);
-        self.on_chain.insert(*key, KnownOnChain::new(on_chain));
-        self.record(*key, on_chain).await;
-        let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
-        let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };
-        let place = (client_key(payload), landed);
-        let is_told = match self.nodes.share() {
-            Some(share) => !share.tell(&[place], &[]).await.is_empty(),
-            None => false,
-        };
+        let is_told = self.keep_place(strand_of(*topic), payload, on_chain).await;
         // A transaction costs gas once, even if a reorganisation gives its payload another sequence id.
         let is_billed_here =
             before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
@@ -523,6 +516,34 @@ impl ChainPath {
             bill.enter_on_chain();
         }
         Ok(on_chain)
+    }
+
+    /// Keeps a payload on the chain from being sent again: remembers it, writes it to the file, and shares its place
+    /// with other gateways. Returns true if another one has shared it before.
+    async fn keep_place(&self, strand: OriginatorId, payload: &Bytes, at: OnChain) -> bool {
+        let key = payload_key(payload);
+        self.on_chain.insert(key, KnownOnChain::new(at));
+        self.record(key, at).await;
+        let id = EnvelopeId::new(strand, at.sequence_id);
+        let landed = LandedEnvelope { id, transaction: Some(at.transaction_hash) };
+        match self.nodes.share() {
+            Some(share) => !share.tell(&[(client_key(payload), landed)], &[]).await.is_empty(),
+            None => false,
+        }
+    }
+
+    /// Keeps the payloads of earlier processes from being sent again, as they get on the chain, until `end`. An attempt
+    /// does so for the payloads of this process.
+    pub(crate) async fn keep_resumed(self, end: CancellationToken) {
+        let Some(writer) = &self.writer else { return };
+        loop {
+            let resumed = tokio::select! {
+                () = end.cancelled() => return,
+                resumed = writer.next_resumed() => resumed,
+            };
+            let Some(ResumedPayload { originator, payload, on_chain }) = resumed else { return };
+            self.keep_place(originator, &payload, on_chain).await;
+        }
     }
 
     /// Writes a payload on the chain to the file, on a thread that may wait for the disk.

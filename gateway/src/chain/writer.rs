@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{Wei, WeiPerGas};
-use hawser_proto::{Bytes, SequenceId, TransactionHash};
+use hawser_proto::{Bytes, OriginatorId, SequenceId, TransactionHash};
 
 use crate::routing::ChainTopic;
 
@@ -29,6 +29,10 @@ pub trait ChainWriter: Send + Sync + 'static {
         payload: Bytes,
         transaction: TransactionHash,
     ) -> BoxFuture<'_, Option<OnChain>>;
+
+    /// Waits for the next payload that an earlier process has sent, and that is on the chain although no call here has
+    /// asked for it. Returns `None` if none follows.
+    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>>;
 
     /// Checks that the chain's endpoints answer now. The error is a text for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
@@ -93,6 +97,17 @@ pub struct OnChain {
     pub transaction_hash: TransactionHash,
     /// Time of the block, unix seconds.
     pub block_time_s: u64,
+}
+
+/// A payload on the chain that an earlier process has sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumedPayload {
+    /// The strand that it belongs to.
+    pub originator: OriginatorId,
+    /// The payload, byte for byte.
+    pub payload: Bytes,
+    /// Its place.
+    pub on_chain: OnChain,
 }
 
 /// The reason for which a payload was not published through the chain, or is not known to be.

@@ -55,6 +55,7 @@ impl ChainStrands {
         channel: CheckedChannel,
         end: CancellationToken,
     ) {
+        self.with(|observed| observed.join(node));
         let strands = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -107,6 +108,12 @@ impl ChainStrands {
         ids.into_iter().flatten().for_each(|id| fresh.record(id, now));
         drop(fresh);
         self.0.changed.send_replace(());
+    }
+
+    /// Forgets the envelopes that all nodes but these have shown, and takes no more of them until they are followed
+    /// again.
+    pub(super) fn keep_nodes(&self, is_kept: impl Fn(OriginatorId) -> bool) {
+        self.with(|observed| observed.keep_nodes(is_kept));
     }
 
     /// Returns a receiver that is notified whenever a node has shown envelopes.

@@ -11,7 +11,7 @@
 //! So a node does not count as late because of a strand while its originator does not serve, or lacks the envelope
 //! itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
@@ -94,20 +94,30 @@ impl NodeLags {
         self.forget_what_is_past();
     }
 
-    /// Returns a place behind which to ask this node for the first envelope. It is the place at which another node has
-    /// stood for longest and which this node has passed. Returns `None` if this node has answered for all such places
-    /// since its cursor moved.
-    pub(crate) fn question(&self, asked: OriginatorId, now: Instant) -> Option<EnvelopeId> {
-        let own = self.cursors.get(&asked)?;
-        let suspected = self.places().filter_map(|(_, place)| {
+    /// Returns the places behind which to ask this node for the first envelope, one for each node that stands at places
+    /// which this node has passed. Without a place of its own, a node would stay unnoticed beside one that is asked
+    /// about again and again because it moves on.
+    ///
+    /// It is the place at which the other node has stood for longest, on a strand of which it is not known to miss an
+    /// envelope if there is one. Places about which this node has answered since its cursor moved are left out.
+    pub(crate) fn questions(&self, asked: OriginatorId, now: Instant) -> BTreeSet<EnvelopeId> {
+        let Some(own) = self.cursors.get(&asked) else { return BTreeSet::new() };
+        let mut of_late: BTreeMap<OriginatorId, (bool, Instant, EnvelopeId)> = BTreeMap::new();
+        for (late, place) in self.places() {
             let up_to = own.get(place.originator);
             let answer = self.shown.get(&place).and_then(|answers| answers.get(&asked));
             let is_answered = answer.is_some_and(|it| it.first.is_some() || it.up_to >= up_to);
-            let since = self.passed_at(place.originator, place.sequence.next())?;
-            let is_due = now.duration_since(since) >= SUSPECTED_AFTER;
-            (up_to > place.sequence && is_due && !is_answered).then_some((since, place))
-        });
-        suspected.min().map(|(_, place)| place)
+            let passed_at = self.passed_at(place.originator, place.sequence.next());
+            let due = passed_at.filter(|at| now.duration_since(*at) >= SUSPECTED_AFTER);
+            let Some(since) = due.filter(|_| up_to > place.sequence && !is_answered) else {
+                continue;
+            };
+            let is_missed = self.missed.contains_key(&(late, place.originator));
+            let question = (is_missed, since, place);
+            let first = of_late.entry(late).or_insert(question);
+            *first = question.min(*first);
+        }
+        of_late.into_values().map(|(.., place)| place).collect()
     }
 
     /// Records the first envelope that a node shows after a place; `None` if it shows none.
@@ -126,11 +136,16 @@ impl NodeLags {
         firsts.sort_unstable();
         // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
+        let denying = answers.values().filter(|it| it.first.is_none()).count();
+        let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
+        let passed = heads.filter(|head| *head > after.sequence).count();
+        // While two others may still show an envelope there, one that shows none decides nothing.
+        let is_denied = passed.saturating_sub(denying) < 2;
         for (node, place) in late {
             let strand = (node, place.originator);
             if let Some(missed) = missed {
                 self.missed.insert(strand, missed);
-            } else if first.is_none() {
+            } else if is_denied {
                 self.missed.remove(&strand);
             }
         }
@@ -226,7 +241,7 @@ mod tests {
     /// Asks each of `asked` its questions, and answers with the first of `held` after the place.
     fn ask(lags: &mut NodeLags, asked: &[OriginatorId], held: &[u64], now: Instant) {
         for node in asked {
-            while let Some(after) = lags.question(*node, now) {
+            while let Some(after) = lags.questions(*node, now).first().copied() {
                 let first = held.iter().copied().find(|held| *held > after.sequence.0);
                 lags.answered(*node, after, first.map(SequenceId));
             }
@@ -247,9 +262,9 @@ mod tests {
             record(&mut lags, node, 5, at(0));
         }
         record(&mut lags, A, 6, at(1));
-        assert_eq!(lags.question(A, at(60)), None, "only one node has more");
+        assert!(lags.questions(A, at(60)).is_empty(), "only one node has more");
         record(&mut lags, B, 7, at(3));
-        assert_eq!(lags.question(A, at(12)), None, "a moment is no suspicion");
+        assert!(lags.questions(A, at(12)).is_empty(), "a moment is no suspicion");
         assert_eq!(late(&lags, C, at(70)), Duration::ZERO, "nothing was shown");
         ask(&mut lags, &[A], &[6, 7], at(70));
         assert_eq!(late(&lags, C, at(70)), Duration::ZERO, "only one node has shown it");
@@ -279,6 +294,72 @@ mod tests {
         assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
     }
 
+    /// Otherwise a node that catches up would be used now and then although its readers miss much.
+    #[test]
+    fn one_node_that_shows_nothing_makes_no_late_one_look_in_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        for (node, sequence) in [(C, 1), (A, 1000), (B, 1000), (D, 1000)] {
+            record(&mut lags, node, sequence, start);
+        }
+        ask(&mut lags, &[A, B], &[1000], at(10));
+        assert_eq!(late(&lags, C, at(10)), Duration::from_secs(10));
+        record(&mut lags, C, 10, at(11));
+        ask(&mut lags, &[D], &[], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11), "two others may show it");
+        ask(&mut lags, &[B], &[], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
+    }
+
+    /// It is a new node that catches up, or a hostile one that states other places each time.
+    #[test]
+    fn a_node_that_moves_on_keeps_no_other_one_from_being_found_late() {
+        let start = Instant::now();
+        let mut lags = NodeLags::default();
+        for (node, sequence) in [(A, 1000), (B, 1000), (C, 900)] {
+            record(&mut lags, node, sequence, start);
+        }
+        let now = start + SUSPECTED_AFTER;
+        for step in 0..3 {
+            record(&mut lags, D, step, now);
+            for node in [A, B] {
+                for after in lags.questions(node, now) {
+                    // About the other places the node fails to answer.
+                    if after.sequence.0 == 900 {
+                        lags.answered(node, after, Some(SequenceId(1000)));
+                    }
+                }
+            }
+        }
+        assert_eq!(late(&lags, C, now), SUSPECTED_AFTER);
+    }
+
+    /// The first strand is that of a node which does not serve, so it makes no other one late.
+    #[test]
+    fn a_node_that_moves_on_is_asked_about_on_each_strand() {
+        let start = Instant::now();
+        let mut lags = NodeLags::default();
+        let held = |held: [u64; 2]| -> Cursor {
+            let strands = [A, B].into_iter().zip(held);
+            strands.map(|(strand, held)| EnvelopeId::new(strand, SequenceId(held))).collect()
+        };
+        for node in [A, B, C] {
+            lags.record(node, &held([1000, 1000]), |_| true, start);
+        }
+        let now = start + SUSPECTED_AFTER;
+        for step in 0..3 {
+            lags.record(D, &held([step, step]), |_| true, now);
+            for node in [B, C] {
+                for after in lags.questions(node, now) {
+                    lags.answered(node, after, Some(SequenceId(1000)));
+                }
+            }
+        }
+        let lag = lags.lag(D, |originator| originator != A, now);
+        assert_eq!(lag, Lag { late: SUSPECTED_AFTER, gap: SUSPECTED_AFTER });
+    }
+
     #[test]
     fn nodes_that_store_only_valid_updates_are_not_late_behind_invalid_ones() {
         let start = Instant::now();
@@ -292,7 +373,8 @@ mod tests {
             ask(&mut lags, &[A, B], &[5], at(seconds));
             assert_eq!(late(&lags, C, at(seconds)), Duration::ZERO, "{seconds} s");
         }
-        assert_eq!(lags.question(A, at(200)), None, "they are not asked again while nothing moves");
+        let again = lags.questions(A, at(200));
+        assert!(again.is_empty(), "they are not asked again while nothing moves");
         // Update 9 is valid: from then on readers of C and D miss it, and not since update 6.
         for node in [A, B] {
             record(&mut lags, node, 9, at(200));

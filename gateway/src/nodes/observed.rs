@@ -79,6 +79,8 @@ struct NodeWindow {
     order: VecDeque<EnvelopeId>,
     bytes: usize,
     cursor: Cursor,
+    /// True while the node is not in the registry.
+    has_left: bool,
 }
 
 /// The envelopes that nodes show at the id of an expected one.
@@ -94,7 +96,8 @@ pub(crate) struct Comparison {
 
 impl Observations {
     /// Records an envelope that a node has shown, unverified, and returns its id. Ignores envelopes of nodes'
-    /// strands. Reads the id only: publishers wait for the lock on this value, and a payload may take long to parse.
+    /// strands, and of a node that has left: its stream ends only when no request needs the node any more. Reads the id
+    /// only: publishers wait for the lock on this value, and a payload may take long to parse.
     pub(super) fn record(
         &mut self,
         node: OriginatorId,
@@ -102,7 +105,7 @@ impl Observations {
     ) -> Option<EnvelopeId> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let (id, _) = envelope::OriginatorEnvelope::statement(unsigned).ok()?;
-        if id.originator.is_node() {
+        if id.originator.is_node() || self.nodes.get(&node).is_some_and(|window| window.has_left) {
             return None;
         }
         let known = self.nodes.values().filter_map(|window| window.envelopes.get(&id));
@@ -112,6 +115,20 @@ impl Observations {
         };
         self.nodes.entry(node).or_default().insert(id, envelope);
         Some(id)
+    }
+
+    /// Takes what a node shows from now on: it is in the registry.
+    pub(super) fn join(&mut self, node: OriginatorId) {
+        self.nodes.entry(node).or_default().has_left = false;
+    }
+
+    /// Forgets the envelopes of all nodes but these, and takes no more of them until they join again. Keeps the
+    /// cursors: a node that comes back goes on behind what it has shown, and does not look behind there.
+    pub(super) fn keep_nodes(&mut self, is_kept: impl Fn(OriginatorId) -> bool) {
+        for (_, window) in self.nodes.iter_mut().filter(|(node, _)| !is_kept(**node)) {
+            let cursor = std::mem::take(&mut window.cursor);
+            *window = NodeWindow { cursor, has_left: true, ..NodeWindow::default() };
+        }
     }
 
     /// Compares the envelopes that nodes have shown with an expected one. Among several that match, prefers one
@@ -144,9 +161,9 @@ impl Observations {
         own < id.sequence && self.nodes.values().any(|window| window.envelopes.contains_key(&id))
     }
 
-    /// Returns the cursor over the chain envelopes that a node has shown.
+    /// Returns the cursor over the chain envelopes that a node has shown; `None` if it has shown none.
     pub(super) fn cursor(&self, node: OriginatorId) -> Option<&Cursor> {
-        self.nodes.get(&node).map(|window| &window.cursor)
+        self.nodes.get(&node).map(|window| &window.cursor).filter(|cursor| !cursor.is_empty())
     }
 }
 
@@ -289,6 +306,42 @@ mod tests {
         assert!(observed.is_behind(behind, id(1, 6)));
         observed.record(behind, envelope(1, 7, 0));
         assert!(!observed.is_behind(behind, id(1, 6)), "it passed over that place");
+    }
+
+    /// It can have made an envelope up, and no other node ever shows that one. Its stream may go on for a while:
+    /// requests that are under way hold its connection.
+    #[test]
+    fn what_a_node_has_shown_leaves_with_it_and_no_more_of_it_is_taken() {
+        let mut observed = Observations::default();
+        let (gone, stays) = (OriginatorId(100), OriginatorId(200));
+        [gone, stays].into_iter().for_each(|node| observed.join(node));
+        observed.record(gone, envelope(1, 6, 0));
+        observed.record(stays, envelope(1, 5, 0));
+        assert!(observed.is_behind(stays, id(1, 6)));
+        observed.keep_nodes(|node| node == stays);
+        assert!(!observed.is_behind(stays, id(1, 6)));
+        assert_eq!(observed.record(gone, envelope(1, 7, 0)), None);
+        assert!(!observed.is_behind(stays, id(1, 7)));
+        let at_seven = observed.compare(&expected(7, &envelope(1, 7, 0)));
+        assert!(at_seven.shown_by.is_empty());
+    }
+
+    /// A registry that is read anew, or an address that is repaired, brings an honest node back.
+    #[test]
+    fn a_node_that_comes_back_goes_on_where_it_was() {
+        let mut observed = Observations::default();
+        let (back, other) = (OriginatorId(100), OriginatorId(200));
+        [back, other].into_iter().for_each(|node| observed.join(node));
+        assert!(observed.cursor(back).is_none(), "its first stream starts with new envelopes");
+        [back, other].into_iter().for_each(|node| _ = observed.record(node, envelope(1, 6, 0)));
+        observed.keep_nodes(|node| node == other);
+        observed.join(back);
+        assert!(!observed.is_behind(back, id(1, 6)), "it has shown that place");
+        assert_eq!(observed.cursor(back).unwrap().get(OriginatorId(1)), SequenceId(6));
+        observed.record(other, envelope(1, 7, 0));
+        assert!(observed.is_behind(back, id(1, 7)));
+        observed.record(back, envelope(1, 7, 0));
+        assert!(!observed.is_behind(back, id(1, 7)));
     }
 
     #[test]

@@ -91,6 +91,10 @@ impl RegistryFollower {
                 ),
             }
         }
+        // A node that has left may have made up what it has shown, so that others look behind for ever.
+        if let Some(strands) = &self.setup.chain_strands {
+            strands.keep_nodes(|id| after.contains_key(&id));
+        }
         self.nodes.replace(after);
     }
 

@@ -124,9 +124,9 @@ impl Nodes {
         }
     }
 
-    /// Returns the place after which a node is to be asked for its first envelope, if any.
-    pub(super) fn question(&self, asked: OriginatorId) -> Option<EnvelopeId> {
-        self.lags().question(asked, Instant::now())
+    /// Returns the places after which a node is to be asked for its first envelope.
+    pub(super) fn questions(&self, asked: OriginatorId) -> BTreeSet<EnvelopeId> {
+        self.lags().questions(asked, Instant::now())
     }
 
     /// Records the first envelope that a node shows after a place.

@@ -126,22 +126,23 @@ impl Watcher {
         }
     }
 
-    /// Asks the node for its first envelope after the place of another node's cursor. Without an answer
-    /// the other node does not count as late.
+    /// Asks the node for its first envelope after a place of each other node that is behind it. Without an answer about
+    /// a place, the node there does not count as late. A node that keeps silent is asked again in another round.
     async fn ask_what_others_miss(&self, node: &Node) {
-        let Some(after) = self.nodes.question(node.id()) else { return };
-        let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
-        if signer.is_none() && !after.originator.is_of_chain() {
-            return; // the node has left the network meanwhile
-        }
-        let asked = timeout(POLL_TIMEOUT, first_after(node, after, signer)).await;
-        match asked {
-            Ok(Ok(first)) => self.nodes.record_answer(node.id(), after, first),
-            Ok(Err(status)) => {
-                tracing::debug!(node_id = node.id().0, %after, %status, "a node does not show a strand");
+        for after in self.nodes.questions(node.id()) {
+            let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
+            if signer.is_none() && !after.originator.is_of_chain() {
+                continue; // the strand's node has left the network meanwhile
             }
-            Err(_) => {
-                tracing::debug!(node_id = node.id().0, %after, "a node does not show a strand")
+            match timeout(POLL_TIMEOUT, first_after(node, after, signer)).await {
+                Ok(Ok(first)) => self.nodes.record_answer(node.id(), after, first),
+                Ok(Err(status)) => {
+                    tracing::debug!(node_id = node.id().0, %after, %status, "a node does not show a strand");
+                }
+                Err(_) => {
+                    tracing::debug!(node_id = node.id().0, %after, "a node does not show a strand");
+                    return;
+                }
             }
         }
     }

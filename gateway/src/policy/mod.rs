@@ -360,7 +360,8 @@ impl Policies {
     ) -> Result<(String, Option<String>), TokenError> {
         let jwt = self.file.identity.jwt.as_ref().ok_or(TokenError::NoKeys)?;
         let (token, checked_ms) = (jwt::bearer(headers).unwrap_or_default(), now_ms());
-        let wait_s = self.token_checks.lock().wait_s(token, address, checked_ms);
+        let digest = token_checks::digest(token);
+        let wait_s = self.token_checks.lock().wait_s(digest, address, checked_ms);
         if wait_s > 0 && !token.is_empty() {
             return Err(TokenError::TooMany(wait_s));
         }
@@ -370,12 +371,10 @@ impl Policies {
         }
         let caller = keys.caller(jwt, headers, now_s);
         drop(keys);
-        let mut checks = self.token_checks.lock();
         match &caller {
-            Ok(_) => checks.note_accepted(token, checked_ms),
-            Err(error) => checks.note_refused(token, address, error, checked_ms),
+            Ok(_) => self.token_checks.lock().note_accepted(digest, checked_ms),
+            Err(error) => self.token_checks.lock().note_refused(digest, address, error, checked_ms),
         }
-        drop(checks);
         let caller = caller?;
         Ok((caller.name, caller.tenant))
     }

@@ -28,11 +28,22 @@ const ACCEPTED_MAX: usize = 50_000;
 /// hour.
 const ACCEPTED_FOR_MS: u64 = 3_600_000;
 
+/// The digest of a token, under which it is remembered.
+pub(super) type TokenDigest = [u8; 32];
+
+/// Returns the SHA-256 of a token. One that is too long to be accepted is not read to its end.
+///
+/// To be called before the checks are locked: a caller with long tokens must not hold up the others.
+pub(super) fn digest(token: &str) -> TokenDigest {
+    let bytes = token.as_bytes();
+    Sha256::digest(&bytes[..bytes.len().min(TOKEN_LEN_BYTES_MAX + 1)]).into()
+}
+
 /// The tokens that were checked lately.
 #[derive(Debug)]
 pub(super) struct TokenChecks {
-    /// Accepted tokens, by their SHA-256. False for one that was refused since: its time is over.
-    accepted: CallerTable<[u8; 32], bool>,
+    /// Accepted tokens. False for one that was refused since: its time is over.
+    accepted: CallerTable<TokenDigest, bool>,
     /// The refused tokens of each site, by its first address.
     refused: CallerTable<ClientAddress, Bucket>,
     /// The refused tokens of sites that had used up theirs.
@@ -48,7 +59,7 @@ impl Default for TokenChecks {
 
 impl TokenChecks {
     /// Returns the seconds after which a token of this address is checked; 0 if it may be checked at `now_ms`.
-    pub(super) fn wait_s(&self, token: &str, address: ClientAddress, now_ms: u64) -> u64 {
+    pub(super) fn wait_s(&self, token: TokenDigest, address: ClientAddress, now_ms: u64) -> u64 {
         let refused = self.refused.get(&address.site()).copied().unwrap_or_default();
         match refused.wait_ms(REFUSED, 1, now_ms) {
             Some(0) => 0,
@@ -57,19 +68,19 @@ impl TokenChecks {
         }
     }
 
-    fn is_accepted(&self, token: &str) -> bool {
-        token.len() <= TOKEN_LEN_BYTES_MAX && self.accepted.get(&digest(token)) == Some(&true)
+    fn is_accepted(&self, token: TokenDigest) -> bool {
+        self.accepted.get(&token) == Some(&true)
     }
 
     /// Records that a token was accepted at `now_ms`.
-    pub(super) fn note_accepted(&mut self, token: &str, now_ms: u64) {
-        self.accepted.put(digest(token), true, now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
+    pub(super) fn note_accepted(&mut self, token: TokenDigest, now_ms: u64) {
+        self.accepted.put(token, true, now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
     }
 
     /// Records that a token of this address was refused at `now_ms`. A refusal without a check does not count.
     pub(super) fn note_refused(
         &mut self,
-        token: &str,
+        token: TokenDigest,
         address: ClientAddress,
         error: &TokenError,
         now_ms: u64,
@@ -91,16 +102,12 @@ impl TokenChecks {
                 } else {
                     self.beyond.take(BEYOND, 1, now_ms);
                 }
-                if let Some(is_accepted) = self.accepted.get_mut(&digest(token)) {
+                if let Some(is_accepted) = self.accepted.get_mut(&token) {
                     *is_accepted = false;
                 }
             }
         }
     }
-}
-
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token).into()
 }
 
 #[cfg(test)]
@@ -118,7 +125,8 @@ mod tests {
         let mut checks = TokenChecks::default();
         let (flood, far_ms) = (ClientAddress::Invalid, 10 * ACCEPTED_FOR_MS);
         let refused = REFUSED.capacity + BEYOND.capacity;
-        (0..refused).for_each(|_| checks.note_refused("flood", flood, &TokenError::Expired, 0));
+        (0..refused)
+            .for_each(|_| checks.note_refused(digest("flood"), flood, &TokenError::Expired, 0));
         checks.beyond.take(BEYOND, far_ms, 0); // it does not refill during a test
         checks
     }
@@ -127,32 +135,39 @@ mod tests {
     fn a_flood_has_a_shared_number_of_tokens_checked_so_that_others_of_its_address_get_in() {
         let mut checks = TokenChecks::default();
         let mut checked = 0;
-        while checks.wait_s("wrong", HERE, 0) == 0 {
-            checks.note_refused("wrong", HERE, &TokenError::Expired, 0);
+        while checks.wait_s(digest("wrong"), HERE, 0) == 0 {
+            checks.note_refused(digest("wrong"), HERE, &TokenError::Expired, 0);
             checked += 1;
         }
         assert_eq!(checked, REFUSED.capacity + BEYOND.capacity);
-        assert_eq!(checks.wait_s("new", HERE, 0), 1);
-        assert_eq!(checks.wait_s("new", HERE, 5), 0, "one is checked again, maybe this one");
-        checks.note_accepted("new", 5);
-        checks.note_refused("wrong", HERE, &TokenError::Expired, 5);
-        assert_eq!((checks.wait_s("wrong", HERE, 5), checks.wait_s("new", HERE, 5)), (1, 0));
-        assert_eq!(checks.wait_s("wrong", THERE, 5), 0, "another address has its own");
+        assert_eq!(checks.wait_s(digest("new"), HERE, 0), 1);
+        assert_eq!(
+            checks.wait_s(digest("new"), HERE, 5),
+            0,
+            "one is checked again, maybe this one"
+        );
+        checks.note_accepted(digest("new"), 5);
+        checks.note_refused(digest("wrong"), HERE, &TokenError::Expired, 5);
+        assert_eq!(
+            (checks.wait_s(digest("wrong"), HERE, 5), checks.wait_s(digest("new"), HERE, 5)),
+            (1, 0)
+        );
+        assert_eq!(checks.wait_s(digest("wrong"), THERE, 5), 0, "another address has its own");
     }
 
     #[test]
     fn an_address_has_a_number_of_wrong_tokens_checked_and_known_ones_besides() {
         let mut checks = used_up();
-        checks.note_accepted("known", 0);
+        checks.note_accepted(digest("known"), 0);
         for _ in 0..REFUSED.capacity {
-            assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
-            checks.note_refused("wrong", HERE, &TokenError::Expired, 0);
+            assert_eq!(checks.wait_s(digest("wrong"), HERE, 0), 0);
+            checks.note_refused(digest("wrong"), HERE, &TokenError::Expired, 0);
         }
-        assert_eq!(checks.wait_s("wrong", HERE, 0), 1);
-        assert_eq!(checks.wait_s("known", HERE, 0), 0);
-        assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "others are not touched");
-        assert_eq!(checks.wait_s("wrong", HERE, 1000), 0);
-        assert_eq!(checks.wait_s("wrong", HERE, 999), 1);
+        assert_eq!(checks.wait_s(digest("wrong"), HERE, 0), 1);
+        assert_eq!(checks.wait_s(digest("known"), HERE, 0), 0);
+        assert_eq!(checks.wait_s(digest("wrong"), THERE, 0), 0, "others are not touched");
+        assert_eq!(checks.wait_s(digest("wrong"), HERE, 1000), 0);
+        assert_eq!(checks.wait_s(digest("wrong"), HERE, 999), 1);
     }
 
     /// The owner of a /48 could otherwise have millions of tokens checked in a minute.
@@ -161,14 +176,15 @@ mod tests {
         let mut checks = used_up();
         for subnet in 0..REFUSED.capacity {
             let address = ClientAddress::V6(subnet);
-            assert_eq!(checks.wait_s("wrong", address, 0), 0);
-            checks.note_refused("wrong", address, &TokenError::Expired, 0);
+            assert_eq!(checks.wait_s(digest("wrong"), address, 0), 0);
+            checks.note_refused(digest("wrong"), address, &TokenError::Expired, 0);
         }
-        assert_eq!(checks.wait_s("wrong", ClientAddress::V6(0xffff), 0), 1);
-        assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "another site has its own");
+        assert_eq!(checks.wait_s(digest("wrong"), ClientAddress::V6(0xffff), 0), 1);
+        assert_eq!(checks.wait_s(digest("wrong"), THERE, 0), 0, "another site has its own");
         let [one, next] = [1, 2].map(|last| ClientAddress::V4(Ipv4Addr::new(192, 0, 2, last)));
-        (0..REFUSED.capacity).for_each(|_| checks.note_refused("w", one, &TokenError::Expired, 0));
-        let waits = [one, next].map(|address| checks.wait_s("wrong", address, 0));
+        (0..REFUSED.capacity)
+            .for_each(|_| checks.note_refused(digest("w"), one, &TokenError::Expired, 0));
+        let waits = [one, next].map(|address| checks.wait_s(digest("wrong"), address, 0));
         assert_eq!(waits, [1, 0], "addresses of IPv4 are sites of their own");
     }
 
@@ -177,27 +193,35 @@ mod tests {
     fn a_token_is_known_for_as_long_as_it_is_used() {
         let mut checks = used_up();
         let later_ms = ACCEPTED_FOR_MS + 1;
-        checks.note_accepted("known", 0);
-        checks.note_accepted("known", ACCEPTED_FOR_MS / 2);
-        checks.note_accepted("another one", later_ms); // what has ended is forgotten
+        checks.note_accepted(digest("known"), 0);
+        checks.note_accepted(digest("known"), ACCEPTED_FOR_MS / 2);
+        checks.note_accepted(digest("another one"), later_ms); // what has ended is forgotten
         for _ in 0..REFUSED.capacity {
-            checks.note_refused("wrong", HERE, &TokenError::Expired, later_ms);
+            checks.note_refused(digest("wrong"), HERE, &TokenError::Expired, later_ms);
         }
-        assert_eq!(checks.wait_s("known", HERE, later_ms), 0);
-        assert_eq!(checks.wait_s("wrong", HERE, later_ms), 1);
+        assert_eq!(checks.wait_s(digest("known"), HERE, later_ms), 0);
+        assert_eq!(checks.wait_s(digest("wrong"), HERE, later_ms), 1);
     }
 
     #[test]
     fn an_accepted_token_that_has_expired_is_like_any_wrong_one() {
         let mut checks = used_up();
-        checks.note_accepted("known", 0);
+        checks.note_accepted(digest("known"), 0);
         for _ in 0..REFUSED.capacity {
-            checks.note_refused("known", HERE, &TokenError::Expired, 0);
+            checks.note_refused(digest("known"), HERE, &TokenError::Expired, 0);
         }
-        assert_eq!(checks.wait_s("known", HERE, 0), 1);
-        checks.note_accepted("known", 1000); // a clock that was wrong
-        checks.note_refused("wrong", HERE, &TokenError::Expired, 1000);
-        assert_eq!(checks.wait_s("known", HERE, 1000), 0);
+        assert_eq!(checks.wait_s(digest("known"), HERE, 0), 1);
+        checks.note_accepted(digest("known"), 1000); // a clock that was wrong
+        checks.note_refused(digest("wrong"), HERE, &TokenError::Expired, 1000);
+        assert_eq!(checks.wait_s(digest("known"), HERE, 1000), 0);
+    }
+
+    #[test]
+    fn a_token_that_is_too_long_is_not_read_to_its_end_and_is_no_other_one() {
+        let of_len = |len| digest(&"a".repeat(len));
+        assert_eq!(of_len(TOKEN_LEN_BYTES_MAX + 1), of_len(TOKEN_LEN_BYTES_MAX + 9));
+        assert_ne!(of_len(TOKEN_LEN_BYTES_MAX + 1), of_len(TOKEN_LEN_BYTES_MAX));
+        assert_ne!(of_len(TOKEN_LEN_BYTES_MAX - 1), of_len(TOKEN_LEN_BYTES_MAX));
     }
 
     #[test]
@@ -205,9 +229,9 @@ mod tests {
         let mut checks = TokenChecks::default();
         for _ in 0..2 * REFUSED.capacity {
             for error in [TokenError::Missing, TokenError::NoKeys, TokenError::UnknownKey] {
-                checks.note_refused("wrong", HERE, &error, 0);
+                checks.note_refused(digest("wrong"), HERE, &error, 0);
             }
         }
-        assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
+        assert_eq!(checks.wait_s(digest("wrong"), HERE, 0), 0);
     }
 }

@@ -2,12 +2,14 @@
 //! connection broke. Publishing them at another node as well would cost a second fee and show them twice. So the
 //! node is asked first, and other nodes if it does not answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::{Cursor, OriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::retention::{is_endless, unix_s};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
@@ -86,7 +88,8 @@ pub(super) async fn find(
     ArrivalSearch { found, answers }
 }
 
-/// Returns the published envelope of an item if a node shows it at this id.
+/// Returns the published envelope of an item if a node shows it at this id. Another node than its originator may show
+/// one that has expired, and the originator would publish it again: it counts as not shown there.
 ///
 /// # Errors
 /// The last node's status if no node that may have the envelope answers.
@@ -97,22 +100,35 @@ pub(super) async fn at_place(
 ) -> Result<Option<PlacedEnvelope>, Status> {
     let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
     let originator_first = (!originator.is_down()).then(|| originator.clone());
-    let mut last = Status::unavailable("no node can be asked");
+    let (mut is_gone, mut last) = (false, Status::unavailable("no node can be asked"));
     for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
+                let is_originator = asked.id() == originator.id();
+                let kept =
+                    shown.filter(|it| is_originator || !has_expired(it, unix_s(crate::now_ns())));
                 let placed =
-                    shown.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
-                // Only its originator can say that the envelope no longer exists; another node may just be behind.
-                if placed.is_some() || asked.id() == originator.id() {
-                    return Ok(placed.map(PlacedEnvelope::repeated));
+                    kept.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
+                if let Some(placed) = placed {
+                    return Ok(Some(placed.repeated()));
                 }
+                // Only its originator can say that the envelope no longer exists; another node may just be behind. The
+                // others are asked nevertheless: it may say so to be paid once more.
+                is_gone |= is_originator;
             }
             Ok(Err(status)) => last = status,
             Err(_) => last = Status::deadline_exceeded("no answer"),
         }
     }
-    Err(last)
+    if is_gone { Ok(None) } else { Err(last) }
+}
+
+/// Returns true if nodes may remove an envelope at `now_unix_s`. One that does not parse is no answer anyway.
+fn has_expired(envelope: &OriginatorEnvelope, now_unix_s: u64) -> bool {
+    let statement = envelope.unsigned_originator_envelope.clone();
+    UnsignedOriginatorEnvelope::parse(statement).is_ok_and(|it| {
+        !is_endless(it.payer().retention_days()) && it.expiry_unix_s() <= now_unix_s
+    })
 }
 
 fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
@@ -132,14 +148,6 @@ enum Newest {
 /// The index of an item, and the newest envelope of its topic; `None` if the topic has none.
 type NewestOfItem = (usize, Option<Newest>);
 
-/// The last envelopes of a topic. Kept, because the envelopes of one request often have one topic.
-struct TopicPage {
-    topic: Bytes,
-    envelopes: Vec<OriginatorEnvelope>,
-    /// Held as long as the envelopes.
-    _place: AnswerPlace,
-}
-
 /// Searches once, at `asked`, for each item of `originator` that was not found yet. Returns true if `asked` has
 /// answered.
 ///
@@ -155,17 +163,24 @@ async fn search(
     let open: Vec<usize> = (0..items.len()).filter(|index| found[*index].is_none()).collect();
     let mut answers = false;
     for part in open.chunks(TOPICS_MAX) {
-        // Dropped before the next question: searches that wait for places of others while they hold one would stop.
-        let mut page = None;
+        // The envelopes of one request often have one topic.
+        let mut topics: BTreeMap<&Bytes, (EnvelopeId, Vec<usize>)> = BTreeMap::new();
         for (index, newest) in newest_of(asked, originator, items, part).await {
             answers = true;
-            found[index] = match newest {
-                Some(Newest::OfItem(placed)) => Some(placed),
+            match newest {
+                Some(Newest::OfItem(placed)) => found[index] = Some(placed),
                 Some(Newest::Other(id)) => {
-                    among_earlier(asked, originator, &items[index], id, before, &mut page).await
+                    let of_topic = topics.entry(items[index].topic.as_bytes());
+                    let (newest, indexes) = of_topic.or_insert((id, Vec::new()));
+                    *newest = id; // of the last question
+                    indexes.push(index);
                 }
-                None => continue,
-            };
+                None => {}
+            }
+        }
+        for (newest, open) in topics.into_values() {
+            let topic = TopicSearch { asked, originator, items, newest };
+            topic.among_earlier(open, before, found).await;
         }
     }
     answers
@@ -225,57 +240,78 @@ fn usual_len_bytes_max(items: &[&PublishItem]) -> usize {
     clients.saturating_add(USUAL_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
 }
 
-/// Searches the envelopes before the newest one: other clients may have published to the topic meanwhile. `page` has
-/// those of the last topic that was searched.
-async fn among_earlier(
-    asked: &Node,
-    originator: &Node,
-    item: &PublishItem,
+/// A search for items of one topic among the envelopes before its newest one: other clients may have published to the
+/// topic meanwhile.
+struct TopicSearch<'a> {
+    asked: &'a Node,
+    originator: &'a Node,
+    items: &'a [PublishItem],
     newest: EnvelopeId,
-    before: SequenceId,
-    page: &mut Option<TopicPage>,
-) -> Option<PlacedEnvelope> {
-    let topic = item.topic.as_bytes();
-    if page.as_ref().is_none_or(|page| page.topic != *topic) {
-        *page = None; // its place is free for the next one
-        let (envelopes, place) = earlier(asked, originator, item, newest, before).await?;
-        *page = Some(TopicPage { topic: topic.clone(), envelopes, _place: place });
-    }
-    among(page.as_ref()?.envelopes.clone(), originator, item)
 }
 
-/// Returns the envelope of an item among those of a page. Another payer may have published the same client bytes.
-fn among(
-    page: Vec<OriginatorEnvelope>,
-    originator: &Node,
-    item: &PublishItem,
-) -> Option<PlacedEnvelope> {
-    candidates(page, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
-}
+impl TopicSearch<'_> {
+    /// Looks for the items at these indexes, of which there is at least one. If a page has no room for all envelopes
+    /// before the newest one, looks for those that it lacks in the page after `before`, too: in a busy topic, what was
+    /// just published is behind the first page, and what an earlier request has published is before the second one.
+    async fn among_earlier(
+        &self,
+        mut open: Vec<usize>,
+        before: SequenceId,
+        found: &mut [Option<PlacedEnvelope>],
+    ) {
+        let from = match self.newest.originator == self.originator.id() {
+            true => SequenceId(self.newest.sequence.0.saturating_sub(LOOK_BACK)),
+            false => SequenceId::NONE,
+        };
+        let Some((page, place)) = self.page_after(&open, from).await else { return };
+        self.take(&page, &mut open, found);
+        let is_over = before <= from || is_whole(&page, self.originator.id(), self.newest);
+        // Dropped before the next question: searches that wait for places of others while they hold one would stop.
+        drop((page, place));
+        if is_over || open.is_empty() {
+            return;
+        }
+        if let Some((page, _place)) = self.page_after(&open, before).await {
+            self.take(&page, &mut open, found);
+        }
+    }
 
-/// Asks for the envelopes of `originator` in the topic of an item before the newest one. If a page has no room for all
-/// of them, asks for those after `before`: in a busy topic, the item, or the next one, would be behind that page.
-async fn earlier(
-    asked: &Node,
-    originator: &Node,
-    item: &PublishItem,
-    newest: EnvelopeId,
-    before: SequenceId,
-) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
-    let from = match newest.originator == originator.id() {
-        true => SequenceId(newest.sequence.0.saturating_sub(LOOK_BACK)),
-        false => SequenceId::NONE,
-    };
-    let first = page_after(asked, originator, item, newest, from).await?;
-    if before <= from || is_whole(&first.0, originator.id(), newest) {
-        return Some(first);
+    /// Removes the items that are in a page. Another payer may have published the same client bytes.
+    fn take(
+        &self,
+        page: &[OriginatorEnvelope],
+        open: &mut Vec<usize>,
+        found: &mut [Option<PlacedEnvelope>],
+    ) {
+        open.retain(|index| {
+            let item = &self.items[*index];
+            let verify = |envelope| self.originator.batcher.verify(item.wanted(), envelope);
+            found[*index] = candidates(page, &item.client).find_map(verify);
+            found[*index].is_none()
+        });
     }
-    let earlier = among(first.0.clone(), originator, item).and_then(|placed| placed.id);
-    if earlier.is_some_and(|id| id.sequence <= before) {
-        return Some(first); // an earlier request, whose answer was lost, has published it
+
+    /// Asks for the first page of envelopes of the originator in the topic after a sequence id.
+    async fn page_after(
+        &self,
+        open: &[usize],
+        from: SequenceId,
+    ) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
+        // The cursor covers the other strands completely, so that the page has none of their envelopes.
+        let mut cursor: BTreeMap<u32, u64> =
+            [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, self.newest.originator]
+                .map(|originator| (originator.0, SequenceId::MAX.0))
+                .into();
+        cursor.insert(self.originator.id().0, from.0);
+        let items: Vec<_> = open.iter().map(|index| &self.items[*index]).collect();
+        let query = EnvelopesQuery {
+            topics: items.iter().take(1).map(|item| item.topic.as_bytes().clone()).collect(),
+            originator_node_ids: Vec::new(),
+            last_seen: Some(Cursor { node_id_to_sequence_id: cursor }),
+        };
+        let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
+        query_page(self.asked, request, usual_len_bytes_max(&items)).await.ok()
     }
-    drop(first); // its place is free for the next one
-    page_after(asked, originator, item, newest, before).await
 }
 
 /// Returns true if a page reaches to `newest` of the envelopes of `originator`, or, if that is of another node, has
@@ -292,41 +328,18 @@ fn is_whole(page: &[OriginatorEnvelope], originator: OriginatorId, newest: Envel
     page.iter().take(PAGE as usize).rev().any(reaches)
 }
 
-/// Asks for the first page of envelopes of `originator` in the topic of an item after a sequence id.
-async fn page_after(
-    asked: &Node,
-    originator: &Node,
-    item: &PublishItem,
-    newest: EnvelopeId,
-    from: SequenceId,
-) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
-    // The cursor covers the other strands completely, so that the page has none of their envelopes.
-    let mut cursor: std::collections::BTreeMap<u32, u64> =
-        [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
-            .map(|originator| (originator.0, SequenceId::MAX.0))
-            .into();
-    cursor.insert(originator.id().0, from.0);
-    let query = EnvelopesQuery {
-        topics: vec![item.topic.as_bytes().clone()],
-        originator_node_ids: Vec::new(),
-        last_seen: Some(Cursor { node_id_to_sequence_id: cursor }),
-    };
-    let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
-    query_page(asked, request, usual_len_bytes_max(&[item])).await.ok()
-}
-
 /// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie
 /// and send any envelopes, so the number of signatures to verify is bounded.
 fn candidates(
-    page: Vec<OriginatorEnvelope>,
+    page: &[OriginatorEnvelope],
     client: &Bytes,
 ) -> impl Iterator<Item = OriginatorEnvelope> {
-    let has_it = move |envelope: &OriginatorEnvelope| {
+    let has_it = move |envelope: &&OriginatorEnvelope| {
         let statement = envelope.unsigned_originator_envelope.clone();
         let parsed = UnsignedOriginatorEnvelope::parse(statement);
         parsed.is_ok_and(|it| it.payer().client().as_bytes() == client)
     };
-    page.into_iter().take(PAGE as usize).filter(has_it).take(CANDIDATES_MAX)
+    page.iter().take(PAGE as usize).filter(has_it).take(CANDIDATES_MAX).cloned()
 }
 
 #[cfg(test)]
@@ -380,12 +393,12 @@ mod tests {
     #[test]
     fn few_envelopes_of_a_page_cost_a_signature() {
         let (wanted, other) = (client(1), client(2));
-        let count = |page: Vec<_>| candidates(page, &wanted).count();
+        let count = |page: Vec<_>| candidates(&page, &wanted).count();
         let others: Vec<_> = (0..PAGE as u64 - 1).map(|it| envelope(&other, it)).collect();
         assert_eq!(count(others.clone()), 0);
         let mut page = others.clone();
         page.push(envelope(&wanted, 7));
-        assert_eq!(candidates(page.clone(), &wanted).next(), page.last().cloned());
+        assert_eq!(candidates(&page, &wanted).next(), page.last().cloned());
         page.insert(0, OriginatorEnvelope::default());
         assert_eq!(count(page), 0, "no page is longer than asked for");
         assert_eq!(count(vec![envelope(&wanted, 7); 100]), CANDIDATES_MAX);

@@ -103,7 +103,7 @@ impl NodeAttempt {
             return AttemptEnd::default(); // nothing was sent, and the caller has hung up
         };
         let node = &self.node;
-        let (mut placed, error, items) = match answer {
+        let (mut placed, error, items, is_judged) = match answer {
             Ok(answers) => {
                 debug_assert_eq!(answers.len(), items.len(), "one answer for each item");
                 let (mut placed, wrong, fault) = judged(items, answers);
@@ -118,21 +118,21 @@ impl NodeAttempt {
                     node.metrics.record_attempt(false);
                     return AttemptEnd { placed, failed: None };
                 };
-                (placed, fault, wrong)
+                (placed, fault, wrong, true)
             }
             Err(error) => {
                 let strands = &self.context.strands;
                 let error = error.unless_behind(|| {
                     items.iter().any(|item| strands.is_behind(node.id(), &item.depends_on))
                 });
-                (Vec::new(), error, items)
+                (Vec::new(), error, items, false)
             }
         };
         node.metrics.count_error(error.kind());
         log_failure(node.id(), items.len(), &error);
-        // The node may have published them nevertheless. After a wrong answer it would only show the same wrong
-        // envelope.
-        let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
+        // The node may have published them nevertheless. For an item with a wrong envelope it would only show the same
+        // one. If the answer as a whole is wrong, such as one with fewer envelopes, no item has an envelope yet.
+        let is_asked = error.may_be_published() && !is_judged;
         let under_way = error.may_be_under_way();
         let (arrived, missing, answers) = if is_asked {
             let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
@@ -142,7 +142,8 @@ impl NodeAttempt {
         };
         // A node of the reference implementation that takes over an older network ends each publish with INTERNAL, and
         // answers queries as before.
-        let is_readable = answers && !under_way;
+        let is_wrong = matches!(error, NodeError::WrongAnswer(_));
+        let is_readable = answers && !under_way && !is_wrong;
         if let Some(has_failed) = error.is_of_node()
             && !(has_failed && is_readable)
         {

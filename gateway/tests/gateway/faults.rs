@@ -25,7 +25,6 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
         Manner::KeepsForLonger,
         Manner::ExpiresEarly,
         Manner::OtherOriginator,
-        Manner::AnswersFewer,
         Manner::AnswersMore,
         Manner::Pads,
     ] {
@@ -55,6 +54,22 @@ async fn what_is_right_of_a_wrong_answer_is_not_paid_for_twice() {
     let answer = net.publish(vec![right.clone(), wrong]).await.unwrap();
     assert_eq!([&answer[0], &answer[1]].map(|it| id_of(it).0), [first, other]);
     assert_eq!(net.held_by(&right), 1);
+    let name = format!(
+        "xmtp_gateway_node_faults_total{{originator_id=\"{first}\",kind=\"wrong_answer\"}}"
+    );
+    assert_eq!(net.sample(&name).await, 1);
+}
+
+/// It has stored them, and is paid for them, whatever it answers.
+#[tokio::test]
+async fn what_a_node_leaves_out_of_its_answer_is_not_paid_for_twice() {
+    let net = Net::start(2).await;
+    let (first, _) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::AnswersFewer);
+    let sent = [message(1, "a"), message(1, "b")];
+    let answer = net.publish(sent.to_vec()).await.unwrap();
+    assert_eq!([&answer[0], &answer[1]].map(|it| id_of(it).0), [first, first]);
+    assert_eq!(sent.map(|it| net.held_by(&it)), [1, 1]);
     let name = format!(
         "xmtp_gateway_node_faults_total{{originator_id=\"{first}\",kind=\"wrong_answer\"}}"
     );

@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::WeiPerGas;
-use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain, SenderFigures};
+use hawser_gateway::chain::{
+    ChainPublishError, ChainWriter, OnChain, ResumedPayload, SenderFigures,
+};
 use hawser_gateway::identity::{
     BrokenLogError, CheckTurn, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
 };
@@ -303,6 +305,8 @@ pub(crate) struct FakeChain {
     pub(crate) ceiling: Mutex<Option<String>>,
     /// The reason it sends no transactions.
     pub(crate) halted: Mutex<Option<String>>,
+    /// Payloads of an earlier process, for the next gateway that starts.
+    pub(crate) resumed: Mutex<Vec<ResumedPayload>>,
 }
 
 impl FakeChain {
@@ -314,10 +318,7 @@ impl FakeChain {
     pub(crate) fn envelope(&self, place: usize) -> (u32, u64, pb::OriginatorEnvelope) {
         let taken = self.taken.lock();
         let (topic, payload) = &taken[place];
-        let originator = match topic {
-            ChainTopic::Group(_) => 0,
-            ChainTopic::Inbox(_) => 1,
-        };
+        let originator = u32::from(matches!(topic, ChainTopic::Inbox(_)));
         let sequence = self.sequence_of(place);
         (originator, sequence, indexed(originator, sequence, payload.clone()))
     }
@@ -396,6 +397,10 @@ impl ChainWriter for FakeChain {
             OnChain { sequence_id, transaction_hash, block_time_s: 1_750_000_000 }
         });
         std::future::ready(found).boxed()
+    }
+
+    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>> {
+        std::future::ready(self.resumed.lock().pop()).boxed()
     }
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {

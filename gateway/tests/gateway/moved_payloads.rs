@@ -1,13 +1,17 @@
-//! Tests of payloads whose transactions a reorganisation of the chain has moved.
+//! Tests of payloads whose transactions a reorganisation of the chain has moved, or an earlier process has sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_gateway::GatewaySettings;
+use hawser_gateway::chain::{OnChain, ResumedPayload};
+use hawser_gateway::routing::ChainTopic;
+use hawser_proto::{Bytes, GroupId, OriginatorId, SequenceId};
+use prost::Message as _;
 
 use super::fake_node::id_of;
-use super::fixture::{Net, SOON, SpoiltWhile, commit, identity_update, until};
+use super::fixture::{Net, SOON, SpoiltWhile, TRANSACTION, commit, identity_update, until};
 use super::redis_server::RedisServer;
 use super::sharing::two;
 
@@ -62,4 +66,25 @@ async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_
     let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (0, 2));
     assert_eq!(chain.given.load(Relaxed), 1, "it is sent once");
+}
+
+/// The process that has sent it has ended, and it was mined afterwards. Every reader of its group can repeat it.
+#[tokio::test]
+async fn a_payload_that_an_earlier_process_has_sent_is_not_sent_again() {
+    let net = Net::start(1).await;
+    let payload = Bytes::from(commit(1, "a").encode_to_vec());
+    net.chain.taken.lock().push((ChainTopic::Group(GroupId([1; 16])), payload.clone()));
+    let on_chain = OnChain {
+        sequence_id: SequenceId(1),
+        transaction_hash: TRANSACTION,
+        block_time_s: 1_750_000_000,
+    };
+    let originator = OriginatorId::GROUP_MESSAGES;
+    net.chain.resumed.lock().push(ResumedPayload { originator, payload, on_chain });
+    let next = net.beside(|_| {}, |_| {}).await;
+    until(async || net.chain.resumed.lock().is_empty()).await;
+    net.chain.shown_by(0, &net.nodes).await;
+    let answer = next.publish(vec![commit(1, "a")]).await.unwrap();
+    assert_eq!(answer, [net.chain.envelope(0).2]);
+    assert_eq!(net.chain.given.load(Relaxed), 0, "it was sent before");
 }

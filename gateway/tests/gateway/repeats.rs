@@ -65,6 +65,39 @@ async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
     assert_eq!(net.held_by(&message(1, "paid once")), 1);
 }
 
+/// It has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the envelope.
+#[tokio::test]
+async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
+    let mut net = Net::start(2).await;
+    let (first, chosen) = published(&net, message(1, "paid once")).await;
+    replicate(&net.nodes, &first);
+    let place = place_of(&net, chosen);
+    net.nodes[place] = FakeNode::start(chosen).await;
+    net.register();
+    let url = net.nodes[place].url();
+    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    let (again, _) = published(&net, message(1, "paid once")).await;
+    assert_eq!(again, first);
+    assert_eq!(net.held_by(&message(1, "paid once")), 0, "neither has stored it now");
+}
+
+/// Nodes remove it at different times, and one that lies never does. The caller would take it for published.
+#[tokio::test]
+async fn what_has_expired_is_published_again_although_another_node_shows_it() {
+    let mut net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::HadStoredIt(61 * DAY_S)));
+    let (first, chosen) = published(&net, message(1, "once more")).await;
+    replicate(&net.nodes, &first);
+    let place = place_of(&net, chosen);
+    net.nodes[place] = FakeNode::start(chosen).await;
+    net.register();
+    let url = net.nodes[place].url();
+    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    let (again, _) = published(&net, message(1, "once more")).await;
+    assert_ne!(again, first);
+    assert_eq!(net.held_by(&message(1, "once more")), 1, "it is stored now");
+}
+
 #[tokio::test]
 async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is() {
     for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
@@ -137,6 +170,23 @@ async fn what_has_arrived_in_a_busy_topic_is_found_behind_a_page_of_it() {
     let answer = net.publish(both.to_vec()).await.unwrap();
     assert!(answer.iter().all(|envelope| id_of(envelope).0 == chosen));
     assert!(both.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+}
+
+/// The former are in the first page of the topic, and the latter behind it.
+#[tokio::test]
+async fn what_was_published_before_and_what_has_just_arrived_in_a_busy_topic_are_both_found() {
+    let net = Net::start(1).await;
+    let before = (0..1000).map(|number| message(1, &format!("before {number}"))).collect();
+    net.publish(before).await.unwrap();
+    // Another gateway, which remembers none of these.
+    let other = net.beside(|_| {}, |_| {}).await;
+    other.publish(vec![message(1, "just before")]).await.unwrap();
+    net.nodes[0].becomes(Manner::StoresAndFails(Code::Unavailable));
+    for texts in [["before 7", "a", "the newest"], ["b", "before 8", "the newest again"]] {
+        let sent = texts.map(|text| message(1, text));
+        assert_eq!(other.publish(sent.to_vec()).await.unwrap().len(), 3, "{texts:?}");
+        assert!(sent.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+    }
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn what_no_signature_proves_is_not_reported() {
     for manner in [
         Manner::Forges,
         Manner::OtherOriginator,
-        Manner::AnswersFewer,
+        Manner::AnswersMore,
         // The payer's signature does not cover the retention, so the signed bytes prove no fault.
         Manner::SellsLonger,
     ] {

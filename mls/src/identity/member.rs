@@ -95,8 +95,7 @@ impl MemberIdentifier {
     /// Returns true if this is an account as signers are written: `0x` and 40 lower-case digits.
     pub(super) fn is_of_address(&self) -> bool {
         let Self::Ethereum(text) = self else { return false };
-        let digits = text.strip_prefix("0x").unwrap_or_default();
-        digits.len() == 40 && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+        self.founds_inboxes() && !text.bytes().any(|it| it.is_ascii_uppercase())
     }
 
     /// Returns the id of the inbox that this identifier creates with `nonce`: 64 lower-case hexadecimal

@@ -9,7 +9,7 @@ use super::error::{IdentityError, IdentityViolation};
 use super::kind::{MemberKind, SignatureKind};
 use super::member::{Member, MemberIdentifier};
 use super::signature::Signer;
-use super::state::{AssociationState, StateDelta};
+use super::state::{AssociationState, StateDelta, orphaned_by};
 use super::update::{Action, Update};
 
 /// The state while the actions of one update are applied.
@@ -75,9 +75,8 @@ impl<'a> PendingState<'a> {
             return changed.as_ref();
         }
         let member = self.base()?.member(identifier)?;
-        let is_installation = member.identifier.kind() == MemberKind::Installation;
-        let adder = member.added_by.as_ref().filter(|_| is_installation);
-        Some(member).filter(|_| adder.is_none_or(|adder| !self.delta.swept.contains(adder)))
+        let is_swept = orphaned_by(member).is_some_and(|adder| self.delta.swept.contains(adder));
+        (!is_swept).then_some(member)
     }
 
     /// Applies an action. After an error the state must be dropped.

@@ -244,7 +244,7 @@ impl StateDelta {
 }
 
 /// Returns the member whose revocation removes this one too.
-fn orphaned_by(member: &Member) -> Option<&MemberIdentifier> {
+pub(super) fn orphaned_by(member: &Member) -> Option<&MemberIdentifier> {
     member.added_by.as_ref().filter(|_| member.identifier.kind() == MemberKind::Installation)
 }
 

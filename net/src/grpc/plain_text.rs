@@ -1,7 +1,7 @@
 //! Peers that are called without TLS.
 //!
-//! An attacker on the path to such a peer reads all traffic between the two nodes. Calls with this node's token count as
-//! calls of this node, so no peer at a public address gets the token without TLS.
+//! An attacker on the path to such a peer reads all traffic between the two nodes. Calls with this node's token count
+//! as calls of this node, so no peer at a public address gets the token without TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -111,6 +111,10 @@ pub(super) async fn run(
         };
         tracing::info!(node_id = %peer, reason = %error, "peer disconnected");
         count(net, peer, &error);
+        // A peer that owes answers has no excuse for its silence.
+        if matches!(&error, SessionError::Peer(reason) if !reason.is_silence()) {
+            net.replication.note_sent_away(peer);
+        }
         net.failures.disconnected(peer, &error);
         SessionEnd { was_linked: true, is_lasting: error.is_lasting() }
     }

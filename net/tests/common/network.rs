@@ -99,6 +99,15 @@ impl Network {
         self.publish();
     }
 
+    /// Brings a node back into the network that was absent between these times, unix seconds.
+    pub fn bring_back(&mut self, id: u32, from_s: u64, until_s: u64) {
+        let id = OriginatorId(id);
+        self.records.get_mut(&id).unwrap().canonical = true;
+        let absence = Absence { from_s, until_s: Some(until_s) };
+        self.absences.insert(id, Absences::new(vec![absence]).unwrap());
+        self.publish();
+    }
+
     fn publish(&self) {
         let registry: Registry = self.records.values().cloned().collect();
         self.registry.send_replace(Arc::new(registry.with_absences(self.absences.clone())));

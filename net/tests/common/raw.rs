@@ -1,6 +1,6 @@
 //! A peer that says what a test wants it to say, over a QUIC of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +12,9 @@ use hawser_proto::frame::{
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{
+    Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -30,7 +32,7 @@ pub struct RawPeer {
     decoder: ControlDecoder,
     /// The bits of its hello.
     pub features: u64,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 impl RawPeer {
@@ -44,6 +46,21 @@ impl RawPeer {
     /// # Errors
     /// The error of a connection that the node has refused.
     pub async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Result<Self, ConnectionError> {
+        Self::connect_with(own, address, TransportConfig::default()).await
+    }
+
+    /// Connects, and lets the node send so many bytes on a stream before they are read.
+    pub async fn connect_with_window(address: SocketAddr, window_bytes: u32) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(window_bytes));
+        Self::connect_with(Ipv4Addr::LOCALHOST, address, transport).await.unwrap()
+    }
+
+    async fn connect_with(
+        own: Ipv4Addr,
+        address: SocketAddr,
+        transport: TransportConfig,
+    ) -> Result<Self, ConnectionError> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -51,13 +68,28 @@ impl RawPeer {
             .with_custom_certificate_verifier(Arc::new(Credulous))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
+        config.enable_early_data = true;
         let config = QuicClientConfig::try_from(config).unwrap();
         let mut endpoint = Endpoint::client(SocketAddr::from((own, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         let connection = endpoint.connect(address, "hawser").unwrap().await?;
         let (send, receive) = connection.open_bi().await.unwrap();
         let decoder = ControlDecoder::new();
-        Ok(Self { connection, send, receive, decoder, features: 0, _endpoint: endpoint })
+        Ok(Self { connection, send, receive, decoder, features: 0, endpoint })
+    }
+
+    /// Returns true if the node takes data of this peer before the handshake of a further connection.
+    pub fn may_send_early(&self) -> bool {
+        let address = self.connection.remote_address();
+        self.endpoint.connect(address, "hawser").unwrap().into_0rtt().is_ok()
+    }
+
+    /// Goes on from another port, like behind a gateway that has given it a new one.
+    pub fn move_to_another_port(&self) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        self.endpoint.rebind(socket).unwrap();
     }
 
     /// Connects and proves to be `own`.

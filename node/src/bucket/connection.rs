@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
-use object_store::{BackoffConfig, RetryConfig};
+use object_store::{BackoffConfig, ObjectMeta, ObjectStoreExt as _, RetryConfig};
 
 use super::client;
 use super::settings::{BucketError, BucketSettings};
@@ -104,6 +104,14 @@ impl BucketConnection {
         request: impl Future<Output = object_store::Result<T>>,
     ) -> io::Result<T> {
         self.requests.wait(longer, request)?.map_err(|error| self.io_error(&error))
+    }
+
+    /// Returns what the service says about an object; `None` if there is none.
+    pub(super) fn find(&self, path: &Path) -> io::Result<Option<ObjectMeta>> {
+        match self.wait(self.store.head(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// Returns the full name of an object in the bucket.

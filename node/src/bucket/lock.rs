@@ -70,11 +70,8 @@ impl<'a> HeldBucket<'a> {
 
 /// Removes a lock whose holder is gone.
 fn remove_left(bucket: &BucketConnection, path: &Path) -> io::Result<()> {
-    let written = match bucket.wait(bucket.store.head(path)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        found => found?.last_modified.timestamp(),
-    };
-    let written = u64::try_from(written).unwrap_or_default();
+    let Some(found) = bucket.find(path)? else { return Ok(()) };
+    let written = u64::try_from(found.last_modified.timestamp()).unwrap_or_default();
     if now_unix_s().saturating_sub(written) < LEFT_AFTER_S {
         return Err(ErrorKind::WouldBlock.into());
     }

@@ -108,21 +108,13 @@ impl Objects for BucketObjects {
     }
 
     fn find(&self, name: &str) -> io::Result<FoundObject> {
-        let path = self.connection.path(name)?;
-        match self.connection.wait(self.connection.store.head(&path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(FoundObject::Absent),
-            Err(error) => Err(error),
-            Ok(found) => Ok(FoundObject::Plain(found.size)),
-        }
+        let found = self.connection.find(&self.connection.path(name)?)?;
+        Ok(found.map_or(FoundObject::Absent, |it| FoundObject::Plain(it.size)))
     }
 
     fn tag(&self, name: &str) -> io::Result<Option<ObjectTag>> {
-        let path = self.connection.path(name)?;
-        match self.connection.wait(self.connection.store.head(&path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-            Ok(found) => Ok(found.e_tag.as_deref().and_then(ObjectTag::new)),
-        }
+        let found = self.connection.find(&self.connection.path(name)?)?;
+        Ok(found.and_then(|it| ObjectTag::new(it.e_tag.as_deref()?)))
     }
 
     fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>> {

@@ -10,13 +10,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_proto::sign::keccak256;
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::FileStamp;
 use super::lines::{EnvelopeLine, LineError, parse_line};
 
 /// The block time of the (absent) line 0, unix seconds. An arbitrary fixed value, so that all nodes agree.
@@ -57,7 +58,7 @@ pub enum ChainFileError {
 pub struct ChainFile {
     path: PathBuf,
     /// The identity, length and time of the file when it was last read.
-    seen: Option<Stamp>,
+    seen: Option<FileStamp>,
     position: FilePosition,
 }
 
@@ -71,13 +72,6 @@ pub struct FilePosition {
     /// The bytes before `offset`.
     anchor: Vec<u8>,
     heads: [SequenceId; 2],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    len: u64,
-    inode: u64,
-    modified: (i64, i64),
 }
 
 /// Events of both strands, each ascending.
@@ -150,10 +144,11 @@ impl ChainFile {
     pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
         // Without this flag the system waits for a program that writes into a pipe.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
-        if !file.metadata()?.is_file() {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(io::Error::other(NOT_REGULAR).into());
         }
-        let stamp = Stamp::of(&file)?;
+        let stamp = FileStamp::of(&found);
         if self.seen == Some(stamp) {
             return Ok(ChainEvents::default());
         }
@@ -170,17 +165,6 @@ impl ChainFile {
             self.seen = None; // there may be more: a part was read
         }
         Ok(events)
-    }
-}
-
-impl Stamp {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            len: metadata.len(),
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
     }
 }
 

@@ -12,7 +12,9 @@ pub mod lines;
 pub mod rates;
 pub mod registry;
 
+use std::fs::Metadata;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +25,27 @@ use crate::error::RunError;
 /// The interval at which a file that stands for a chain is read, or looked at. A guess: short enough for an operator
 /// who waits for it.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// The identity, length and modification time of a file. They differ once the file is replaced or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    inode: u64,
+    len_bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+}
+
+impl FileStamp {
+    /// Returns the stamp of a file with these metadata.
+    pub(crate) fn of(found: &Metadata) -> Self {
+        Self {
+            inode: found.ino(),
+            len_bytes: found.len(),
+            modified_s: found.mtime(),
+            modified_ns: found.mtime_nsec(),
+        }
+    }
+}
 
 /// Error of reading a file.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +79,7 @@ impl<E: std::fmt::Display> From<FileError<E>> for RunError {
     fn from(error: FileError<E>) -> Self {
         let absent = matches!(&error, FileError::Read { source, .. }
             if source.kind() == io::ErrorKind::NotFound);
-        let text = match error {
-            FileError::Read { path, source } => format!("{}: {source}", path.display()),
-            FileError::Content { path, error } => format!("{}: {error}", path.display()),
-            FileError::Empty { path } => format!("{}: the file is empty", path.display()),
-        };
-        if absent { Self::not_found(text) } else { Self::failed(text) }
+        if absent { Self::not_found(error) } else { Self::failed(error) }
     }
 }
 

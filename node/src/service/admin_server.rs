@@ -12,6 +12,7 @@ use hawser_engine::runtime::{PayerReporter, ScrubMode};
 use hawser_proto::SecretKey;
 use hawser_storage::Objects;
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -151,85 +152,86 @@ async fn run(socket: CommandSocket, parts: Arc<AdminParts>) {
 /// Serves one command of an operator. A failed connection ends the work, because the command has ended.
 fn answer(stream: UnixStream, parts: &AdminParts) {
     let Ok(mut out) = stream.try_clone() else { return };
-    let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
+    let done = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
         Ok(None) => return,
-        Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
+        Err(error) => Err(RunError::refused(format!("the request cannot be read: {error}"))),
         Ok(Some(request)) => {
             // The log may explain what another command does, and a light request puts no load on the node.
             match (!request.is_light()).then(|| parts.work.try_lock()) {
                 Some(None) => {
                     let text = "another command is at work on this node: wait for it";
-                    failed(&RunError::refused(text))
+                    Err(RunError::refused(text))
                 }
-                None | Some(Some(_)) => work(&request, parts, &mut out),
+                None | Some(Some(_)) => {
+                    // A command waits without a limit only for work that has begun.
+                    let begun = AdminReply::Progress { bytes: 0 };
+                    if !request.is_light() && write_line(&mut out, &begun).is_err() {
+                        return;
+                    }
+                    work(&request, parts, &mut out)
+                }
             }
+        }
+    };
+    let reply = match done {
+        Ok(done) => AdminReply::Done(done),
+        Err(RunError { kind, text }) => {
+            AdminReply::Failed { error: text, refused: kind != RunErrorKind::Failed }
         }
     };
     // The command may have ended by now. Its work is done and was logged.
     let _ = write_line(&mut out, &reply);
 }
 
-fn failed(error: &RunError) -> AdminReply {
-    let refused = error.kind != RunErrorKind::Failed;
-    AdminReply::Failed { error: error.text.clone(), refused }
-}
-
-fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> AdminReply {
+/// Carries out a request. Returns its outcome as JSON.
+///
+/// # Errors
+/// Fails when a rule forbids the work, or when it fails or is stopped.
+fn work(
+    request: &AdminRequest,
+    parts: &AdminParts,
+    out: &mut UnixStream,
+) -> Result<Value, RunError> {
     match request {
         AdminRequest::PayerReports { step, about, dry_run } => {
             let mut pace = Pacer::new(0, parts, out);
             let order = StepOrder { step: *step, about: *about, is_dry: *dry_run };
             let reporter = parts.payer_reports.as_ref();
-            match report_steps::take(reporter, order, &mut || pace.moved(0).is_break()) {
-                Ok(done) => AdminReply::Done(done),
-                Err(error) => failed(&error),
-            }
+            report_steps::take(reporter, order, &mut || pace.moved(0).is_break())
         }
         AdminRequest::Scrub { bytes_per_s, repair } => {
             let mut pace = Pacer::new(*bytes_per_s, parts, out);
             let mode = if *repair { ScrubMode::Repair } else { ScrubMode::Report };
-            match parts.engine.scrubs().run(mode, &mut |bytes| pace.moved(bytes)) {
-                Ok(done) => {
-                    let (rows, damages) = (done.report.rows, done.report.damages.len());
-                    tracing::info!(rows, damages, done.repaired, "read the database back");
-                    AdminReply::Done(backup::json_of_scrub_done(&done, mode))
-                }
-                Err(error) => {
-                    tracing::error!(code = "scrub_failed", %error, "the scrub failed: the database was not read back");
-                    failed(&RunError::failed(error))
-                }
-            }
+            let scrubbed = parts.engine.scrubs().run(mode, &mut |bytes| pace.moved(bytes));
+            let done = scrubbed.map_err(|error| {
+                tracing::error!(code = "scrub_failed", %error, "the scrub failed: the database was not read back");
+                RunError::failed(error)
+            })?;
+            let (rows, damages) = (done.report.rows, done.report.damages.len());
+            tracing::info!(rows, damages, done.repaired, "read the database back");
+            Ok(backup::json_of_scrub_done(&done, mode))
         }
         AdminRequest::Prune { dry_run } => {
             let mut pace = Pacer::new(0, parts, out);
             let dry_run = *dry_run || parts.keeps_expired;
-            match prune::of_engine(&parts.engine, dry_run, &mut |bytes| pace.moved(bytes)) {
-                Ok(done) => AdminReply::Done(done),
-                Err(error) => {
-                    tracing::error!(
-                        code = "prune_failed",
-                        error = error.text,
-                        "pruning failed: expired envelopes are still stored"
-                    );
-                    failed(&error)
-                }
-            }
+            let pruned = prune::of_engine(&parts.engine, dry_run, &mut |bytes| pace.moved(bytes));
+            pruned.inspect_err(|error| {
+                tracing::error!(
+                    code = "prune_failed",
+                    error = error.text,
+                    "pruning failed: expired envelopes are still stored"
+                );
+            })
         }
         AdminRequest::Snapshot { to, bytes_per_s } => {
             create_bootstrap(to, *bytes_per_s, parts, out)
         }
         AdminRequest::Backup { to, bytes_per_s } => back_up(to, *bytes_per_s, parts, out),
-        AdminRequest::LogLevel(request) => match parts.log_levels.work(request) {
-            Ok(done) => AdminReply::Done(done),
-            Err(error) => failed(&error),
-        },
+        AdminRequest::LogLevel(request) => parts.log_levels.work(request),
         AdminRequest::Apart(request) => match parts.peers.get() {
-            None => failed(&RunError::failed("the node is starting: try again")),
-            Some(None) => failed(&RunError::refused("sync.enable is off: this node has no peers")),
-            Some(Some(peers)) => match peers.apart(request) {
-                Ok(done) => AdminReply::Done(done),
-                Err(error) => failed(&error),
-            },
+            None => Err(RunError::failed("the node is starting: try again")),
+            Some(None) => Err(RunError::refused("sync.enable is off: this node has no peers")),
+            Some(Some(peers)) => peers.apart(request),
         },
     }
 }
@@ -245,24 +247,17 @@ fn create_bootstrap(
     bytes_per_s: u64,
     parts: &AdminParts,
     out: &mut UnixStream,
-) -> AdminReply {
+) -> Result<Value, RunError> {
     let mut pace = Pacer::new(bytes_per_s, parts, out);
-    let objects = match open(to, parts) {
-        Ok(objects) => objects,
-        Err(error) => return failed(&error),
-    };
-    let store = parts.engine.store();
-    match backup::create_bootstrap(store, objects, &mut |bytes| pace.moved(bytes)) {
-        Ok(report) => {
-            let (snapshot, bytes_new) = (&report.name, report.bytes_new);
-            tracing::info!(snapshot, %to, bytes_new, "made a snapshot for new nodes");
-            AdminReply::Done(backup::json_of_bootstrap(&report))
-        }
-        Err(error) => {
-            tracing::error!(code = "snapshot_failed", %to, %error, "no snapshot was made");
-            failed(&bootstrap::run_error(&error))
-        }
-    }
+    let (store, objects) = (parts.engine.store(), open(to, parts)?);
+    let made = backup::create_bootstrap(store, objects, &mut |bytes| pace.moved(bytes));
+    let report = made.map_err(|error| {
+        tracing::error!(code = "snapshot_failed", %to, %error, "no snapshot was made");
+        bootstrap::run_error(&error)
+    })?;
+    let (snapshot, bytes_new) = (&report.name, report.bytes_new);
+    tracing::info!(snapshot, %to, bytes_new, "made a snapshot for new nodes");
+    Ok(backup::json_of_bootstrap(&report))
 }
 
 fn back_up(
@@ -270,28 +265,19 @@ fn back_up(
     bytes_per_s: u64,
     parts: &AdminParts,
     out: &mut UnixStream,
-) -> AdminReply {
+) -> Result<Value, RunError> {
     let begun = Instant::now();
     let mut pace = Pacer::new(bytes_per_s, parts, out);
-    let objects = match open(to, parts) {
-        Ok(objects) => objects,
-        Err(error) => return failed(&error),
-    };
-    let (store, key) = (parts.engine.store(), parts.key.as_ref());
-    let shown = to.to_string();
-    let done = backup::create(store, objects, &shown, key, &mut |bytes| pace.moved(bytes));
-    let seconds = begun.elapsed().as_secs_f64();
-    match done {
-        Ok(report) => {
-            let (backup, bytes_copied) = (&report.name, report.bytes_copied);
-            tracing::info!(backup, %to, bytes_copied, seconds, "made a backup");
-            AdminReply::Done(backup::json_of(&report))
-        }
-        Err(error) => {
-            tracing::error!(code = "backup_failed", %to, %error, "no backup was made");
-            failed(&backup::run_error(&error))
-        }
-    }
+    let (store, objects) = (parts.engine.store(), open(to, parts)?);
+    let (shown, key) = (to.to_string(), parts.key.as_ref());
+    let made = backup::create(store, objects, &shown, key, &mut |bytes| pace.moved(bytes));
+    let report = made.map_err(|error| {
+        tracing::error!(code = "backup_failed", %to, %error, "no backup was made");
+        backup::run_error(&error)
+    })?;
+    let (seconds, bytes_copied) = (begun.elapsed().as_secs_f64(), report.bytes_copied);
+    tracing::info!(backup = report.name, %to, bytes_copied, seconds, "made a backup");
+    Ok(backup::json_of(&report))
 }
 
 /// Limits the rate of work, reports its progress to the command, and stops it when the command or the node stops.

@@ -91,7 +91,7 @@ pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError>
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
     at_begin_of_publish_threads(system::take_short_turns);
-    at_begin_of_threads_behind(system::stand_back_behind);
+    at_begin_of_threads_behind(system::stand_back);
     system::require_open_files().map_err(RunError::failed)?;
     // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
@@ -109,7 +109,7 @@ async fn live(
 ) -> Result<(), RunError> {
     let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
-    let Some(node) = start(config, &mut ends, publishers.clone()).await? else { return Ok(()) };
+    let node = start(config, &mut ends, publishers.clone()).await?;
     serve_until_stopped(&mut ends, Some(publishers)).await;
     node.stop(stop, &mut ends).await;
     Ok(())
@@ -120,7 +120,7 @@ async fn start(
     config: NodeServiceSettings,
     ends: &mut StopSignals,
     publishers: Handle,
-) -> Result<Option<Node>, RunError> {
+) -> Result<Node, RunError> {
     let config = Arc::new(config);
     let opening = {
         let config = config.clone();
@@ -134,7 +134,7 @@ async fn start(
         }
     };
     let fail = |error: ServeError| RunError::failed(format!("{error}{}", error.hint()));
-    Ok(Some(Node::serve(opened?, &config, publishers).await.map_err(fail)?))
+    Node::serve(opened?, &config, publishers).await.map_err(fail)
 }
 
 /// The payer report worker and its task.

@@ -60,8 +60,7 @@ pub(super) fn take(
         }
         Ok(outcomes)
     })?;
-    let left_off = outcomes.len().saturating_sub(OUTCOMES_MAX);
-    let rows: Vec<_> = outcomes.iter().take(OUTCOMES_MAX).map(row).collect();
+    let (rows, left_off) = rows(outcomes);
     Ok(json!({ "dry_run": order.is_dry, "outcomes": rows, "left_off": left_off }))
 }
 
@@ -83,6 +82,20 @@ fn step_of(step: PayerReportStep) -> ReportStep {
     }
 }
 
+/// Returns the outcomes for which the reply has room, and the number of the others. Failed and refused ones come first
+/// then: they decide the exit code, and a node that floods the topics of reports must not hide them.
+fn rows(mut outcomes: Vec<StepOutcome>) -> (Vec<Value>, usize) {
+    let left_off = outcomes.len().saturating_sub(OUTCOMES_MAX);
+    if left_off > 0 {
+        outcomes.sort_by_key(|outcome| match outcome.state {
+            StepState::Failed => 0,
+            StepState::Refused => 1,
+            StepState::Done | StepState::Would | StepState::Nothing | StepState::Waiting => 2,
+        });
+    }
+    (outcomes.iter().take(OUTCOMES_MAX).map(row).collect(), left_off)
+}
+
 fn row(outcome: &StepOutcome) -> Value {
     let state = match outcome.state {
         StepState::Done => "done",
@@ -99,4 +112,33 @@ fn row(outcome: &StepOutcome) -> Value {
         "state": state,
         "detail": &outcome.detail[..end],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+
+    use super::*;
+
+    /// A node has written reports of many ranges about each originator, and a later step has failed.
+    #[test]
+    fn many_outcomes_hide_no_step_that_failed_or_was_refused() {
+        let outcome = |about, state| {
+            let (about, detail) = (OriginatorId(about), "a reason".to_owned());
+            StepOutcome { about, report: None, state, detail }
+        };
+        let many = u32::try_from(OUTCOMES_MAX).unwrap();
+        let mut outcomes: Vec<_> = (0..many).map(|at| outcome(at, StepState::Waiting)).collect();
+        let (shown, left_off) = rows(outcomes.clone());
+        assert_eq!((shown.len(), left_off), (OUTCOMES_MAX, 0));
+        assert_eq!(shown[0]["originator_id"], 0);
+        outcomes.push(outcome(many, StepState::Refused));
+        outcomes.push(outcome(many + 1, StepState::Failed));
+        let (shown, left_off) = rows(outcomes);
+        assert_eq!((shown.len(), left_off), (OUTCOMES_MAX, 2));
+        let first = shown.iter().take(3).map(|row| (&row["state"], &row["originator_id"]));
+        let expected =
+            [json!(["failed", many + 1]), json!(["refused", many]), json!(["waiting", 0])];
+        assert_eq!(first.map(|it| json!([it.0, it.1])).collect::<Vec<_>>(), expected);
+    }
 }

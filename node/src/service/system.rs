@@ -257,42 +257,27 @@ pub(super) fn return_freed_memory() {
     }
 }
 
-/// The increase of the nice value of threads that read for callers. Other threads on the same core then get three times
-/// their share. A guess: readers still progress while a node publishes at its maximum.
+/// The increase of the nice value of threads that stand back. Other threads on the same core then get three times their
+/// share. A guess: readers still progress while a node publishes at its maximum, and with a larger increase threads that
+/// verify would hardly progress next to other programs.
 #[cfg(target_os = "linux")]
-const READERS_STAND_BACK: i32 = 5;
-/// The increase of the nice value of threads that check large requests, and data which readers already have. Others on
-/// the same core get three times their share. A guess: with a larger increase they would hardly progress next to other
-/// programs.
-#[cfg(target_os = "linux")]
-const VERIFIERS_STAND_BACK: i32 = 5;
+const STAND_BACK_STEPS: i32 = 5;
 /// The largest nice value on Linux.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
 
-/// Lowers the priority of the calling thread, which reads for callers, relative to the other threads of this process.
-/// Otherwise a flood of queries and catching-up streams would take most of the time of a small machine, because these
-/// threads outnumber those that publish. Linux has a priority per thread; on other systems this does nothing.
+/// Lowers the priority of the calling thread relative to the other threads of this process. The thread reads for
+/// callers, or checks large requests or data that readers already have. Otherwise a flood of queries and catching-up
+/// streams would take most of the time of a small machine, because these threads outnumber those that publish. Linux
+/// has a priority per thread; on other systems this does nothing.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
-    stand_back_by(READERS_STAND_BACK);
-}
-
-/// Lowers the priority of the calling thread, which checks large requests and data that readers already have, as
-/// [`stand_back`] does.
-pub(super) fn stand_back_behind() {
-    #[cfg(target_os = "linux")]
-    stand_back_by(VERIFIERS_STAND_BACK);
-}
-
-#[cfg(target_os = "linux")]
-fn stand_back_by(steps: i32) {
     if !reschedule(|thread| {
-        thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
+        thread.sched_nice = thread.sched_nice.saturating_add(STAND_BACK_STEPS).min(NICE_MAX);
         // A thread inherits the time slice of the thread that started it.
         thread.sched_runtime = SYSTEM_TURN_NS;
     }) {
-        stand_back_by_number(steps);
+        stand_back_by_number();
     }
 }
 
@@ -340,11 +325,11 @@ fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
 /// Lowers the calling thread's priority by an older call, which some sandboxes permit
 /// although they refuse the newer one.
 #[cfg(target_os = "linux")]
-fn stand_back_by_number(steps: i32) {
+fn stand_back_by_number() {
     #[expect(unsafe_code, reason = "the standard library has no scheduling")]
     // SAFETY: takes three numbers; 0 is the calling thread. A refusal leaves the priority as it is.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, steps);
+        libc::setpriority(libc::PRIO_PROCESS, 0, STAND_BACK_STEPS);
     }
 }
 
@@ -483,16 +468,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_thread_that_stands_back_takes_no_other_one_with_it() {
         let before = scheduling().unwrap();
-        let both: [(fn(), i32); 2] =
-            [(stand_back, READERS_STAND_BACK), (stand_back_behind, VERIFIERS_STAND_BACK)];
-        for (begin, steps) in both {
-            let of_thread = std::thread::spawn(move || {
-                begin();
-                scheduling().unwrap().sched_nice
-            });
-            let expected = (before.sched_nice + steps).min(NICE_MAX);
-            assert_eq!(of_thread.join().unwrap(), expected);
-        }
+        let of_thread = std::thread::spawn(|| {
+            stand_back();
+            scheduling().unwrap().sched_nice
+        });
+        let expected = (before.sched_nice + STAND_BACK_STEPS).min(NICE_MAX);
+        assert_eq!(of_thread.join().unwrap(), expected);
         assert_eq!(scheduling().unwrap().sched_nice, before.sched_nice);
     }
 

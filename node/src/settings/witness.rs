@@ -36,9 +36,7 @@ impl SettingsReader<'_> {
     pub(super) fn trusted_witnesses(&mut self) -> Option<Vec<WitnessSource>> {
         self.unless_default(&node::CHECKPOINT_WITNESSES, witnesses)
     }
-}
 
-impl SettingsReader<'_> {
     /// Reads the witness identity of a replica; `Some(None)` if none is configured. A name without a key, or a key
     /// without a name, is refused, because an operator who configures a witness relies on it.
     pub(super) fn witness(&mut self) -> Option<Option<WitnessSigner>> {

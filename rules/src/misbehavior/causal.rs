@@ -112,10 +112,19 @@ fn check_dependencies(case: &ReportCase<'_>, accused: &[&Exhibit]) -> Result<Opt
                     "the envelope depends on a node's strand; only chains can be depended on";
                 return Err(named("depends_on_node", text, exhibit, needed));
             }
-            match judge_place(case, exhibit, needed) {
-                NamedPlace::Existed => {}
-                NamedPlace::NotYet(fact) => return Err(fact),
-                NamedPlace::Unknown => {
+            match dependency_state(case.chain, needed, exhibit.ns()) {
+                DependencyState::Existed { .. } => {}
+                DependencyState::Later { block_ns } => {
+                    let text = "the place that is named came to be after the envelope";
+                    let fact = named("dependency_later", text, exhibit, needed);
+                    return Err(fact.with("block_ns", block_ns));
+                }
+                DependencyState::Absent { final_ns } => {
+                    let text = "the place that is named did not exist after the envelope";
+                    let fact = named("dependency_absent", text, exhibit, needed);
+                    return Err(fact.with("block_ns", final_ns));
+                }
+                DependencyState::Unknown => {
                     let text = "nothing known here says when the place that is named came to be";
                     unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
                 }
@@ -123,30 +132,6 @@ fn check_dependencies(case: &ReportCase<'_>, accused: &[&Exhibit]) -> Result<Opt
         }
     }
     Ok(unknown)
-}
-
-/// The state of a chain's sequence id at the time of an envelope.
-enum NamedPlace {
-    Existed,
-    NotYet(Fact),
-    Unknown,
-}
-
-fn judge_place(case: &ReportCase<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> NamedPlace {
-    match dependency_state(case.chain, needed, exhibit.ns()) {
-        DependencyState::Later { block_ns } => {
-            let text = "the place that is named came to be after the envelope";
-            let fact = named("dependency_later", text, exhibit, needed);
-            NamedPlace::NotYet(fact.with("block_ns", block_ns))
-        }
-        DependencyState::Existed { .. } => NamedPlace::Existed,
-        DependencyState::Absent { final_ns } => {
-            let text = "the place that is named did not exist after the envelope";
-            let fact = named("dependency_absent", text, exhibit, needed);
-            NamedPlace::NotYet(fact.with("block_ns", final_ns))
-        }
-        DependencyState::Unknown => NamedPlace::Unknown,
-    }
 }
 
 fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) -> Fact {

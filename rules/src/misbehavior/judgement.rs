@@ -238,16 +238,7 @@ impl Judgement {
         about: Option<(OriginatorId, MisbehaviorKind)>,
         fact: Fact,
     ) -> Self {
-        Self {
-            verdict: MisbehaviorVerdict::Refuted,
-            accused: about.map(|(accused, _)| accused),
-            kind: about.map(|(_, kind)| kind),
-            difference: None,
-            place: SequenceId::NONE,
-            facts: vec![fact],
-            missing: Vec::new(),
-            host,
-            is_seen_by_host: false,
-        }
+        let (accused, kind) = about.unzip();
+        Self { kind, host, ..Self::of_trees(accused, FaultJudgement::refuted(fact)) }
     }
 }

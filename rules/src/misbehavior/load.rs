@@ -1,12 +1,13 @@
 //! The load of a strand by which its congestion fees are judged: its envelopes by minute, in their order.
 
-use hawser_proto::minute::MINUTE_NS;
+use hawser_proto::minute::{CONGESTION_MINUTES, MINUTE_NS};
 use hawser_proto::minute_of;
 
 use super::order::TIME_TOLERANCE_NS;
 
-/// The number of minutes before the current one that count. Specified (`docs/protocol/fees.md`).
-pub(super) const MINUTES_BEFORE: u32 = 4;
+/// The number of minutes before the current one that count.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
+pub(super) const MINUTES_BEFORE: u32 = CONGESTION_MINUTES as u32 - 1;
 /// The number of minutes whose envelopes are kept apart. A guess: the five that count, and some for times that step
 /// back.
 pub const LOAD_MINUTES: usize = 8;
@@ -75,7 +76,7 @@ impl StrandLoad {
     /// Returns the largest numbers of envelopes that may count for the next one, if it has this time (unix
     /// nanoseconds): in its minute, itself included, and in each of the four minutes before.
     #[must_use]
-    pub fn most(&self, ns: i64) -> [u64; 5] {
+    pub fn most(&self, ns: i64) -> [u64; CONGESTION_MINUTES] {
         let current = minute_of(ns);
         let mut most = [1_u64, 0, 0, 0, 0];
         for (minute, envelopes) in self.counts {

@@ -104,7 +104,8 @@ fn a_worthless_envelope_decides_nothing_about_others_that_lack_data() {
     }
 }
 
-/// A stranger can put megabytes of public logs, and of envelopes that nothing authenticates, beside each proof.
+/// A stranger can put megabytes of public logs, of envelopes that nothing authenticates, and of copies of the envelope
+/// that breaks the rule beside each proof.
 #[test]
 fn a_proof_rests_on_the_envelope_that_breaks_the_rule_or_on_those_of_its_minutes() {
     let check = |kind, needed: &[env::OriginatorEnvelope], others: &[env::OriginatorEnvelope]| {
@@ -121,9 +122,14 @@ fn a_proof_rests_on_the_envelope_that_breaks_the_rule_or_on_those_of_its_minutes
     let others = [forged(), of_chain(7), of_other];
     let more = [&others[..], &[draft(8, NOW).signed()]].concat();
     let dependent = Draft { depends_on: [(200, 1)].into(), ..draft(7, NOW) }.signed();
-    check(MisbehaviorKind::CausalOrdering, &[dependent], &more);
     let mistargeted = Draft { target: 200, ..draft(7, NOW) }.signed();
-    check(MisbehaviorKind::InvalidPayload, &[mistargeted], &more);
+    for (kind, needed) in [
+        (MisbehaviorKind::CausalOrdering, dependent),
+        (MisbehaviorKind::InvalidPayload, mistargeted),
+    ] {
+        check(kind, std::slice::from_ref(&needed), &more);
+        check(kind, std::slice::from_ref(&needed), &vec![needed.clone(); 60]);
+    }
     let PicoDollarPrice(full) = RATE.congestion_fee(100).unwrap();
     let overcharged = Draft { congestion_fee: full, ..draft(2, NOW + 2) }.signed();
     check(MisbehaviorKind::InvalidPayload, &[draft(1, NOW).signed(), overcharged], &others);

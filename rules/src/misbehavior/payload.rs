@@ -1,6 +1,5 @@
 //! Payload faults: envelopes that a node signed although they break a rule of the protocol.
 
-use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 
 use super::case::ReportCase;
@@ -11,7 +10,7 @@ use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
 use crate::elsewhere::is_taken_elsewhere;
 use crate::envelope::{
     check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
-    is_read_elsewhere,
+    is_read_elsewhere, payer_signature,
 };
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
@@ -219,9 +218,7 @@ fn check_bytes(
 
 /// Returns the account that the payer signature recovers to.
 pub(super) fn payer_of(envelope: &PayerEnvelope) -> Result<hawser_proto::Address, Violation> {
-    let bytes = envelope.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-    let signer = Signature::from_bytes(bytes)?.recover(envelope.digest())?;
-    Ok(signer.address())
+    Ok(payer_signature(envelope)?.recover(envelope.digest())?.address())
 }
 
 fn fact_of(violation: &Violation, exhibit: &Exhibit) -> Fact {

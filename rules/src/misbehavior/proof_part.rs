@@ -1,5 +1,8 @@
 //! The part of a proven report on which the proof rests.
 
+use std::collections::BTreeSet;
+
+use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Failure;
 
@@ -10,8 +13,9 @@ use super::window;
 use crate::registry::Registry;
 
 /// Returns a proven report without the envelopes that its proof does not need: all but that of the place that breaks
-/// the rule, or for a congestion fee all that the accused did not sign. The judgement on the rest is the same. Returns
-/// `None` if the report proves nothing, or if its kind needs all envelopes of a report.
+/// the rule, or for a congestion fee all that the accused did not sign. Of a statement that the report repeats it keeps
+/// the first copy. The judgement on the rest is the same. Returns `None` if the report proves nothing, or if its kind
+/// needs all envelopes of a report.
 ///
 /// Recovers one signature for each envelope.
 #[must_use]
@@ -23,15 +27,18 @@ pub fn proof_part(report: &Report, judgement: &Judgement, registry: &Registry) -
     }
     let place = judgement.facts.first()?.at?;
     let is_of_window = judgement.detail() == window::RULE;
-    let is_needed = |envelope: &OriginatorEnvelope| {
+    let is_of_proof = |envelope: &OriginatorEnvelope| {
         let opened = exhibits::open_each(std::slice::from_ref(envelope), registry);
         opened
             .iter()
             .any(|it| it.is_signed_by(report.accused()) && (is_of_window || it.id == place))
     };
+    let mut kept: BTreeSet<Bytes> = BTreeSet::new();
     let mut message = report.clone().into_message();
     if let Some(Failure::Safety(failure)) = &mut message.failure {
-        failure.envelopes.retain(is_needed);
+        failure.envelopes.retain(|envelope| {
+            is_of_proof(envelope) && kept.insert(envelope.unsigned_originator_envelope.clone())
+        });
     }
     Report::of_message(message).ok()
 }

@@ -158,6 +158,12 @@ impl Network {
         self.write_registries();
     }
 
+    /// Replaces the record of a node of other software.
+    pub fn replace(&mut self, record: Record) {
+        self.others.retain(|other| other.id != record.id);
+        self.register(record);
+    }
+
     /// Returns a replica that has the registry of the first node, and is not running. It follows `urls`, or all
     /// nodes without any. `name` is its folder.
     #[must_use]

@@ -57,7 +57,7 @@ impl Default for OpenQuestions {
     }
 }
 
-/// The failures of a question, and the time at which it was due when it was ranked.
+/// The failures of a question, the time at which it is due, and the question.
 type QuestionRank = (u32, Instant, WalletQuestion);
 
 impl OpenQuestions {
@@ -66,10 +66,11 @@ impl OpenQuestions {
         let signature = Bytes::copy_from_slice(&question.signature);
         self.signature_bytes += signature.len();
         let question = WalletQuestion { signature, ..question.clone() };
-        let (failures, ranked, event_s) = (attempts.failures, attempts.ranked, attempts.event_s);
+        let (rank, event_s) = (attempts.rank(), attempts.event_s);
+        let has_failed = attempts.failures > 0;
         self.attempts.insert(question.clone(), attempts);
-        if failures > 0 {
-            self.rank(&question, ranked);
+        if has_failed {
+            self.rank(&question, rank);
         } else {
             self.put_newest(question, event_s);
         }
@@ -84,18 +85,18 @@ impl OpenQuestions {
             return;
         }
         let Some((_, earliest)) = of_chain.pop_first() else { return };
-        if let Some(ranked) = self.attempts.get(&earliest).map(|attempts| attempts.ranked) {
-            self.rank(&earliest, ranked);
+        if let Some(rank) = self.attempts.get(&earliest).map(Attempts::rank) {
+            self.rank(&earliest, rank);
         }
     }
 
     /// Removes a question from the newest ones of its chain, or its rank.
-    fn unplace(&mut self, question: WalletQuestion, ranked: (u32, Instant), event_s: u64) {
+    fn unplace(&mut self, question: WalletQuestion, rank: (u32, Instant), event_s: u64) {
         let chain_id = question.chain_id;
         let newest = (event_s, question);
         let Some(of_chain) = self.newest.get_mut(&chain_id).filter(|it| it.contains(&newest))
         else {
-            self.unrank(newest.1, ranked);
+            self.unrank(newest.1, rank);
             return;
         };
         of_chain.remove(&newest);
@@ -107,7 +108,7 @@ impl OpenQuestions {
     fn remove(&mut self, question: &WalletQuestion) {
         if let Some((removed, attempts)) = self.attempts.remove_entry(question) {
             self.signature_bytes -= removed.signature.len();
-            self.unplace(removed, attempts.ranked, attempts.event_s);
+            self.unplace(removed, attempts.rank(), attempts.event_s);
         }
     }
 
@@ -129,12 +130,12 @@ impl OpenQuestions {
     fn fail(&mut self, question: &WalletQuestion) {
         let Some((question, attempts)) = self.attempts.get_key_value(question) else { return };
         // A copy of the question that the queue holds, whose signature holds no update.
-        let (question, before, event_s) = (question.clone(), attempts.ranked, attempts.event_s);
+        let (question, before, event_s) = (question.clone(), attempts.rank(), attempts.event_s);
         self.unplace(question.clone(), before, event_s);
         if let Some(attempts) = self.attempts.get_mut(&question) {
             attempts.fail();
-            let ranked = attempts.ranked;
-            self.rank(&question, ranked);
+            let rank = attempts.rank();
+            self.rank(&question, rank);
         }
     }
 
@@ -163,10 +164,8 @@ impl OpenQuestions {
         }
         let (chain_id, _) = rooms.into_iter().max_by_key(|(_, room)| *room)?;
         let of_chain = self.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
-        let worst = of_chain.max_by_key(|(it, attempts)| {
-            let (failures, due) = attempts.ranked;
-            (failures, it.signature.len(), due)
-        });
+        let worst = of_chain
+            .max_by_key(|(it, attempts)| (attempts.failures, it.signature.len(), attempts.due));
         worst.map(|(question, _)| question.clone())
     }
 }
@@ -188,8 +187,6 @@ struct Attempts {
     failures: u32,
     pauses: ExponentialBackoff,
     due: Instant,
-    /// The failures and the time of the next attempt by which the queue has ranked the question.
-    ranked: (u32, Instant),
     /// The place that the attempt under way has among those of its chain; `None` without one.
     running: Option<AttemptPlace>,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
@@ -208,23 +205,18 @@ impl Attempts {
             .without_max_times()
             .build();
         let due = Instant::now();
-        Self {
-            event_s,
-            failures,
-            pauses,
-            due,
-            ranked: (failures, due),
-            running: None,
-            newest_time_s: None,
-            still: 0,
-        }
+        Self { event_s, failures, pauses, due, running: None, newest_time_s: None, still: 0 }
+    }
+
+    /// Returns the failures and the time of the next attempt, by which the queue ranks the question.
+    fn rank(&self) -> (u32, Instant) {
+        (self.failures, self.due)
     }
 
     fn fail(&mut self) {
         self.failures = self.failures.saturating_add(1);
         self.running = None;
         self.due = Instant::now() + self.pauses.next().unwrap_or(WALLET_PAUSE_MAX);
-        self.ranked = (self.failures, self.due);
     }
 }
 
@@ -402,8 +394,8 @@ mod tests {
         WalletError::NoAnswer { chain_id: 1, reason: "no".into() }
     }
 
-    #[test]
-    fn a_slow_chain_takes_no_room_of_another_and_newcomers_go_before_what_failed() {
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_chain_takes_no_room_of_another_and_newcomers_go_before_what_failed() {
         let queue = QuestionQueue::default();
         for number in 0..20 {
             queue.add(&question(1, number), false, 0);
@@ -419,21 +411,21 @@ mod tests {
         assert!(queue.start_due().0.is_empty(), "all are under way");
         // A failed question is due again, and comes after those that were not asked yet.
         queue.failed(&first[0], &failure());
-        queue.open.lock().attempts.get_mut(&first[0]).unwrap().due = Instant::now();
+        tokio::time::advance(WALLET_PAUSE_MIN).await;
         let (next, _) = queue.start_due();
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]), "{next:?}");
     }
 
     /// Two new questions come for each that is answered, as from updates with hundreds of wallets that agree at once.
-    #[test]
-    fn a_question_that_has_failed_is_asked_again_however_many_new_ones_come() {
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_has_failed_is_asked_again_however_many_new_ones_come() {
         let queue = QuestionQueue::default();
         let failed = question(1, 1);
         queue.add(&failed, false, 0);
         assert_eq!(queue.start_due().0, std::slice::from_ref(&failed));
         queue.failed(&failed, &failure());
-        queue.open.lock().attempts.get_mut(&failed).unwrap().due = Instant::now();
+        tokio::time::advance(2 * WALLET_PAUSE_MIN).await;
         let new = |number: u64| WalletQuestion { block_number: number, ..question(1, 9) };
         let is_asked = (0..100).any(|round| {
             (8 * round..8 * (round + 1)).for_each(|number| queue.add(&new(number), false, number));

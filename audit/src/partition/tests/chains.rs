@@ -113,3 +113,29 @@ fn a_verdict_on_a_chain_without_its_times_or_with_impossible_ones_is_refused() {
     let of_node = verdicts(&rows(&log.node), 1, &ChainsOfLog::default()).remove(0);
     assert!(of_node.chain_times.is_none() && !of_node.to_line().contains("chain_times"));
 }
+
+/// A keeper hides an event of a chain, such as a revocation, behind a mark that places of nodes may have.
+#[test]
+fn an_event_of_a_chain_that_its_keeper_calls_missing_or_expired_is_named_as_by_a_replay() {
+    for reason in [GapReason::Missing, GapReason::Expired, GapReason::Void] {
+        let mut log = depending_on(CHAIN.0, 1);
+        let (from, through) = (SequenceId(2), SequenceId(2));
+        log.chain.rows[1] = StrandRow::Gap { from, through, reason };
+        let settings = settings();
+        let mut replay = Replay::new(&log, &settings, None).unwrap();
+        let whole = replay.run(|_, _| true).unwrap().unwrap().all_faults();
+        let named: Vec<_> = whole.kept().iter().map(|it| (it.kind, it.originator_id)).collect();
+        match reason {
+            GapReason::Void => assert_eq!(named, [], "the chain itself leaves places out"),
+            _ => assert_eq!(named, [(FaultKind::WrongMark, Some(CHAIN))], "{reason:?}"),
+        }
+        for parts in [1, 2, 8] {
+            assert_eq!(judged(&log, parts).faults, whole, "{reason:?} in {parts} parts");
+        }
+    }
+    assert_eq!(FaultKind::WrongMark.party(), "keeper");
+    let gap =
+        StrandRow::Gap { from: SequenceId(1), through: SequenceId(9), reason: GapReason::Missing };
+    let of_node = check(&read_back(NODE, vec![gap]));
+    assert_eq!(of_node[0].all_faults().count(), 0, "no peer may have had a node's envelopes");
+}

@@ -125,6 +125,26 @@ fn a_strand_without_any_row_is_a_hole_up_to_the_head_that_its_folder_has_stated(
     assert_eq!((merged.verdict, merged.incomplete), ("faulty", Vec::new()));
 }
 
+/// A folder has files of another export beside its own, and a query over the folder would sum up their rows, too.
+#[test]
+fn rows_of_a_strand_that_the_manifest_does_not_name_are_told() {
+    let all = rows(&MemoryLog::honest(20));
+    let listed = ExpectedStrand {
+        originator_id: NODE,
+        through: SequenceId(20),
+        rows: 20,
+        checkpoints: 0,
+        statements: 0,
+        head: None,
+        beyond_head: None,
+    };
+    let merged = merge(check(&all), Some(&[listed])).unwrap();
+    assert_eq!((merged.verdict, merged.incomplete), ("clean", Vec::new()));
+    let merged = merge(check(&all), Some(&[])).unwrap();
+    let told = "strand 100: 20 rows were looked at, and the manifest does not name the strand";
+    assert_eq!((merged.verdict, merged.incomplete), ("incomplete", vec![told.to_owned()]));
+}
+
 /// A hundred faults of a kind are kept, and engines give checkpoints in any order.
 #[test]
 fn the_kept_faults_of_checkpoints_are_the_same_in_any_parts() {

@@ -25,6 +25,9 @@ use crate::send::RequestError;
 const PAGE_BLOCKS: u64 = 500;
 /// Requests for logs at one look. A guess: with it a look takes seconds, and 1,000,000 blocks of history take 50 looks.
 const PAGES_MAX: usize = 40;
+/// Blocks by which an endpoint may be behind those that were read. A guess: as many as a look reads. An honest endpoint
+/// that is further behind has some events counted twice.
+const AHEAD_MAX: u64 = 20_000;
 
 /// A kind of event that the watcher counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +115,8 @@ struct EventContracts {
 /// Reads the events of a network from one look to the next, each block once.
 #[derive(Debug)]
 pub struct EventFollower {
+    /// The first block that is counted, if it was given.
+    first: Option<u64>,
     /// The next block; `None` before the first look.
     next: Option<u64>,
     page_blocks: u64,
@@ -122,13 +127,23 @@ impl EventFollower {
     /// Creates a follower that begins with block `first`, or with the first block after the first look.
     #[must_use]
     pub fn new(first: Option<u64>) -> Self {
-        Self { next: first, page_blocks: PAGE_BLOCKS, counts: EventCounts::default() }
+        Self { first, next: first, page_blocks: PAGE_BLOCKS, counts: EventCounts::default() }
     }
 
     /// Returns the events that were counted.
     #[must_use]
     pub fn counts(&self) -> &EventCounts {
         &self.counts
+    }
+
+    /// Returns the next block to read at an endpoint with this newest block. An earlier endpoint may have made up blocks
+    /// that no chain has yet: nothing would be counted until the chain had as many.
+    fn next_at(&mut self, newest: u64) -> u64 {
+        let is_near = |next: &u64| next.saturating_sub(newest) <= AHEAD_MAX;
+        let behind = newest.saturating_add(1).max(self.first.unwrap_or_default());
+        let next = self.next.filter(is_near).unwrap_or(behind);
+        (self.next, self.counts.last_block) = (Some(next), Some(next.saturating_sub(1)));
+        next
     }
 
     /// Counts the events of new blocks, with at most 40 requests for logs. Dropping the future loses nothing that was
@@ -147,8 +162,7 @@ impl EventFollower {
         // Earlier pages may have been refused for another reason than their size.
         self.page_blocks = self.page_blocks.saturating_mul(2).min(PAGE_BLOCKS);
         let newest = network.settlement.newest_block().await?;
-        let mut next = *self.next.get_or_insert(newest.saturating_add(1));
-        self.counts.last_block.get_or_insert(next.saturating_sub(1));
+        let mut next = self.next_at(newest);
         for _ in 0..PAGES_MAX {
             if next > newest {
                 break;
@@ -240,6 +254,21 @@ mod tests {
             BTreeMap::from([(OriginatorId(100), 3), (OriginatorId(200), 4)]),
             "of the last one"
         );
+    }
+
+    /// The endpoint of the first look makes up a newest block, and those of later looks are honest.
+    #[test]
+    fn an_endpoint_that_invents_blocks_ends_no_counting() {
+        let made_up = 1 << 60;
+        let mut follower = EventFollower::new(None);
+        assert_eq!(follower.next_at(made_up), made_up + 1);
+        assert_eq!(follower.next_at(1_000_000), 1_000_001);
+        assert_eq!(follower.counts().last_block, Some(1_000_000));
+        assert_eq!(follower.next_at(1_000_000 - AHEAD_MAX + 1), 1_000_001, "it is a little behind");
+        assert_eq!(follower.next_at(2_000_000), 1_000_001, "nothing is left out");
+        let mut follower = EventFollower::new(Some(5_000_000));
+        assert_eq!(follower.next_at(10), 5_000_000, "the endpoint still reads the chain");
+        assert_eq!(follower.counts().last_block, Some(4_999_999));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use alloy::consensus::Transaction as _;
 use alloy::primitives::Bytes;
+use hawser_proto::OriginatorId;
 
 use super::Driver;
 use crate::admin::WeiPerGas;
+use crate::broadcast::outcome::{BroadcastReceipt, ResumedPayload};
+use crate::broadcast::payload::PayloadTopic;
 use crate::broadcast::record::{LiveSlot, LiveSlots};
 use crate::broadcast::signing;
-use crate::broadcast::slots::{NoncePurpose, SignedTransaction};
+use crate::broadcast::slots::{JobId, NoncePurpose, SignedTransaction};
 
 impl Driver {
     /// Resumes the unfinished transactions in the record. A slot without one of this account stays on record, as
@@ -66,5 +69,19 @@ impl Driver {
             }
         }
         (purpose, signed)
+    }
+
+    /// Tells the place of a mined payload if no caller has asked for it here: an earlier process has sent it. Otherwise
+    /// only this task would know that it is on the chain, and only for some minutes.
+    pub(super) fn tell_resumed(&self, id: JobId, receipt: BroadcastReceipt) {
+        let Some(job) = self.jobs.get(id).filter(|job| !job.has_caller()) else { return };
+        let read = job.call.to.and_then(|to| self.contracts.read(to, &job.call.data));
+        let Some((topic, payload)) = read else { return };
+        let originator = match topic {
+            PayloadTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
+            PayloadTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
+        };
+        // An error means that the last broadcaster was dropped.
+        let _ = self.resumed.send(ResumedPayload { originator, payload, receipt });
     }
 }

@@ -1,7 +1,11 @@
 //! Tests that the record is handled correctly while nothing is signed.
 
+use alloy::consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom};
 use alloy::primitives::keccak256;
+use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolEvent as _;
+use hawser_proto::{GroupId, SequenceId};
 use tokio::sync::watch;
 
 use super::super::error::BroadcastStartError;
@@ -12,6 +16,7 @@ use super::super::sharing::Share;
 use super::super::slots::{AccountCounts, AccountState, NonceUse};
 use super::super::times::TransactionTimes;
 use super::*;
+use crate::contracts::GroupMessageBroadcaster::MessageSent;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
 use crate::prices::MedianPrices;
@@ -38,7 +43,8 @@ fn state(account: Address) -> BroadcasterState {
 fn driver(record: NonceRecord, key: PrivateKeySigner, limits: SpendingLimits) -> Driver {
     let state = state(key.address());
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
-    Driver::new(Arc::new(state), contracts, key, Some(record), None, limits)
+    let (resumed, _) = mpsc::unbounded_channel();
+    Driver::new(Arc::new(state), contracts, key, Some(record), None, limits, resumed)
 }
 
 #[tokio::test]
@@ -425,4 +431,53 @@ async fn callers_are_told_at_the_end_what_was_sent() {
     let told = sent.try_recv().unwrap();
     assert!(matches!(told, Err(BroadcastError::Open { hash: Some(_), .. })), "{told:?}");
     assert_eq!(unsent.try_recv().unwrap(), Err(BroadcastError::Ended));
+}
+
+/// Returns the receipt of a transaction that has put this payload on the chain.
+fn mined_with(group: GroupId, payload: &'static [u8]) -> MinedPayload {
+    let sent = MessageSent {
+        groupId: group.0.into(),
+        message: Bytes::from_static(payload),
+        sequenceId: 5,
+    };
+    let inner = alloy::primitives::Log { address: Address::ZERO, data: sent.encode_log_data() };
+    let logs = vec![alloy::rpc::types::Log { inner, ..Default::default() }];
+    let receipt = Receipt { status: Eip658Value::Eip658(true), cumulative_gas_used: 0, logs };
+    let receipt = TransactionReceipt {
+        inner: ReceiptEnvelope::Legacy(ReceiptWithBloom::from(receipt)),
+        transaction_hash: B256::repeat_byte(1),
+        transaction_index: None,
+        block_hash: None,
+        block_number: Some(7),
+        gas_used: 0,
+        effective_gas_price: 0,
+        blob_gas_used: None,
+        blob_gas_price: None,
+        from: Address::ZERO,
+        to: None,
+        contract_address: None,
+    };
+    MinedPayload::Receipt { receipt: Box::new(receipt), block_time_s: 100 }
+}
+
+/// A Redis that lies names the transaction of an earlier payload of the group. Its caller would be told that the
+/// payload is on the chain.
+#[tokio::test]
+async fn a_payload_is_not_answered_with_the_transaction_of_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hash, contract) = (B256::repeat_byte(1), Address::ZERO);
+    for (number, shown) in (1..).zip([&b"payload"[..], b"another"]) {
+        let mut driver = priced(&folder);
+        let (group, payload) = (GroupId([number; 16]), Bytes::from_static(b"payload"));
+        let (topic, contracts) = (PayloadTopic::Group(group), driver.contracts);
+        let (waiter, mut outcome) = oneshot::channel();
+        let call = || contracts.call(topic, payload.clone());
+        let job = driver.jobs.add(topic, &payload, Some(waiter), call).unwrap();
+        driver.found_elsewhere(job, Some(mined_with(group, shown)));
+        let expected = match number {
+            1 => Ok(SequenceId(5)),
+            _ => Err(BroadcastError::NoEvent { hash, contract }),
+        };
+        assert_eq!(outcome.try_recv().unwrap().map(|told| told.sequence_id), expected);
+    }
 }

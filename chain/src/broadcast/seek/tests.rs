@@ -61,10 +61,11 @@ impl AppChain {
     }
 
     async fn send(&self, by: &Sender, topic: PayloadTopic, number: u8) -> BroadcastReceipt {
-        let sent = by.send(&self.contracts.call(topic, payload(number))).await.unwrap();
+        let call = self.contracts.call(topic, payload(number));
+        let sent = by.send(&call).await.unwrap();
         let block = self.chain.provider().get_block_by_hash(sent.block_hash.unwrap());
         BroadcastReceipt {
-            sequence_id: self.contracts.sequence_id(topic, &sent).unwrap(),
+            sequence_id: self.contracts.sequence_id(topic, &call, &sent).unwrap(),
             transaction_hash: sent.transaction_hash,
             block_number: sent.block_number.unwrap(),
             block_time_s: block.await.unwrap().unwrap().header.timestamp,

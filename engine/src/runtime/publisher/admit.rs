@@ -10,8 +10,9 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::{PriceError, is_free};
 use parking_lot::Mutex;
 
-use super::earlier::{LookUp, Receipt};
+use super::earlier::LookUp;
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
+use super::in_flight::{HeldReceipts, Receipt};
 use super::request::{PendingReply, Published, Request};
 use super::size::{CHUNK_MAX, LARGE_FROM, PublishSize};
 use super::state::PublisherState;
@@ -91,26 +92,24 @@ impl AdmissionJob {
             later_ns: &|ids| state.chain_clock.latest_ns(ids, now_ns),
         };
         let admitted = admission::admit(&context, chunk);
-        if !state.idempotent {
-            return self.note_checked(index, admitted, Ok(LookUp::default()));
-        }
-        if let Some(none) = state.none_in_memory(receipts(&admitted)) {
-            return self.note_checked(index, admitted, Ok(none));
-        }
+        let held = match state.none_in_memory(state.hold(receipts(&admitted))) {
+            Ok(none) => return self.note_checked(index, admitted, Ok(none)),
+            Err(held) => held,
+        };
         if self.is_large {
             // Workers of a lower priority read the disk in the same turn. Other callers pass between turns.
-            return self.look_up(index, admitted);
+            return self.look_up(index, admitted, held);
         }
         // Any caller can send old envelopes again. The workers go on with new envelopes while other threads read the
         // disk for the old ones.
         let job = self.clone();
-        let look_up = move || job.look_up(index, admitted);
+        let look_up = move || job.look_up(index, admitted, held);
         state.workers.spawn(Priority::LookUp(self.caller), look_up);
     }
 
     /// Looks on the disk for earlier publishes of a chunk. Blocks on it.
-    fn look_up(self: &Arc<Self>, index: usize, admitted: AdmittedChunk) {
-        let earlier = self.state.look_up(receipts(&admitted));
+    fn look_up(self: &Arc<Self>, index: usize, admitted: AdmittedChunk, held: HeldReceipts) {
+        let earlier = self.state.look_up(held);
         self.note_checked(index, admitted, earlier);
     }
 
@@ -138,8 +137,7 @@ impl AdmissionJob {
             Ok(envelopes) => envelopes,
             Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
         };
-        let looked_up = LookUp::of_parts(looked_up);
-        let earlier = match looked_up.and_then(|earlier| self.renewed(earlier, &envelopes)) {
+        let earlier = match LookUp::of_parts(looked_up) {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
@@ -173,13 +171,10 @@ impl AdmissionJob {
         let checked = self
             .take_from_rate(&envelopes, &earlier)
             .and_then(|()| self.read_balance(&envelopes))
-            // The request may have waited for that.
-            .and_then(|()| self.renewed(earlier, &envelopes))
-            .and_then(|earlier| self.check_large(&envelopes, &earlier).map(|()| earlier));
-        let earlier = match checked {
-            Ok(earlier) => earlier,
-            Err(error) => return reply.send(Err(error)),
-        };
+            .and_then(|()| self.check_large(&envelopes, &earlier));
+        if let Err(error) = checked {
+            return reply.send(Err(error));
+        }
         reply.stage.lap(&self.state.counters.admit_seconds);
         (reply.admitted, reply.queued) = (reply.stage, reply.stage);
         let Self { caller, is_large, .. } = *self;
@@ -197,19 +192,6 @@ impl AdmissionJob {
         reply.stage.lap(&counters.admit_seconds);
         counters.replayed.inc_by(envelopes.len() as u64);
         reply.send(Ok(Published::of(envelopes, 0)));
-    }
-
-    /// Repeats the look-up for the envelopes that it did not find, if more groups have been stored since then than stay
-    /// in memory. Otherwise the sequencing thread would look for them one by one. A repeated look-up blocks on the
-    /// disk.
-    fn renewed(&self, earlier: LookUp, envelopes: &[Admitted]) -> Result<LookUp, PublishError> {
-        if !self.state.idempotent || self.state.is_complete(&earlier) {
-            return Ok(earlier);
-        }
-        let is_open = |receipt: &Receipt| !earlier.knows(receipt);
-        let open = envelopes.iter().map(|admitted| admitted.receipt).filter(is_open);
-        let again = self.state.look_up(open)?;
-        Ok(earlier.renewed_by(again))
     }
 
     /// Takes a publish from the rate of the request's one payer. A request that only repeats earlier publishes takes

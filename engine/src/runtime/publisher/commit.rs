@@ -7,12 +7,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use hawser_storage::{Change, CommitError, LogEntry};
 
-use super::earlier::Generation;
 use super::error::PublishError;
+use super::in_flight::HeldReceipts;
 use super::request::{InFlightShare, PendingReply, Published};
 use super::size::{GROUP_MAX, PublishSize};
 use crate::runtime::Committer;
 use crate::runtime::counters::{Counters, Stopwatch};
+
+/// Names a group of requests, in the order in which the groups are written.
+pub(super) type Generation = u64;
 
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
@@ -25,6 +28,9 @@ pub(super) struct SignedGroup {
     /// The share of the bytes in flight of the large request that has a piece here. Such a request may fail before its
     /// pieces are written: its places are in flight until then, and its answer waits.
     pub(super) _of_piece: Option<Arc<InFlightShare>>,
+    /// The envelopes of its requests. Copies of them that are in flight find in memory what was signed here. Later
+    /// look-ups find it on the disk.
+    pub(super) _held: Vec<HeldReceipts>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,
     pub(super) counters: Arc<Counters>,

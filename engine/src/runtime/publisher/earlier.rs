@@ -1,28 +1,21 @@
 //! Earlier publishes of the same envelopes. They are looked up on disk while a request is admitted, so that
 //! the sequencing thread, which all publishes pass, reads no disk.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Mark, ReadError, Store};
 
-/// Names a group of requests, in the order in which the groups are written.
-pub(super) type Generation = u64;
+use super::in_flight::{HeldReceipts, Receipt};
 
-/// Names a publish; see [`crate::facts::receipt`].
-pub(super) type Receipt = [u8; 32];
-
-/// Receipts of stored groups that stay in memory. A guess: some tenths of a second of publishing, while a
-/// request mostly takes some milliseconds from its look-up to its turn.
-const KEPT_MAX: usize = 8192;
-/// Bytes of their envelopes that stay in memory. A guess: those of as many envelopes of 4 KiB.
-const KEPT_BYTES_MAX: usize = 32 << 20;
-
-/// The outcome of a look on the disk, as of a moment.
-#[derive(Debug, Default)]
+/// The outcome of a look on the disk. What has been signed since then for the same envelopes is known by their
+/// receipts, which it holds.
+#[derive(Debug)]
 pub(super) struct LookUp {
-    /// The newest group that was stored before.
-    stored: Generation,
+    /// The envelopes of the request, or of the part of it that has no places yet.
+    pub(super) held: HeldReceipts,
+    /// The number of times that the end of the strand had been read again before.
+    round: u64,
     /// Everything that was found is durable.
     is_durable: bool,
     /// The highest place of everything that was found.
@@ -33,17 +26,17 @@ pub(super) struct LookUp {
 }
 
 impl LookUp {
-    /// Looks for earlier publishes on the disk. `stored` was read before. Blocks on the disk.
+    /// Looks for earlier publishes of held envelopes on the disk. `round` was read before. Blocks on the disk.
     pub(super) fn read(
         store: &Store,
         node: OriginatorId,
-        stored: Generation,
-        receipts: impl Iterator<Item = Receipt>,
+        round: u64,
+        held: HeldReceipts,
     ) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
         let (mut found, mut expired) = (HashMap::new(), HashSet::new());
         let mut last = SequenceId::NONE;
-        for receipt in receipts {
+        for receipt in held.receipts() {
             let Some(sequence) = snapshot.receipt(&receipt)? else { continue };
             let id = EnvelopeId::new(node, sequence);
             if let Some(bytes) = snapshot.get(id)? {
@@ -53,28 +46,38 @@ impl LookUp {
                 expired.insert(receipt);
             }
         }
-        Ok(Self { stored, is_durable: snapshot.is_durable(), last, found, expired })
+        Ok(Self { held, round, is_durable: snapshot.is_durable(), last, found, expired })
     }
 
-    /// Looks for earlier publishes in the database's memory. Returns the outcome if that excludes every one, and `None`
-    /// if the disk has to be read. `stored` was read before. Never waits for the disk.
+    /// Looks for earlier publishes of held envelopes in the database's memory. Returns the outcome if that excludes
+    /// every one. `round` was read before. Never waits for the disk.
+    ///
+    /// # Errors
+    /// The held envelopes, if the disk has to be read.
     pub(super) fn none_in_memory(
         store: &Store,
-        stored: Generation,
-        receipts: impl Iterator<Item = Receipt>,
-    ) -> Option<Self> {
-        let is_new = store.lacks_receipts_for_sure(receipts);
-        // Nothing was found that might not be durable.
-        is_new.then(|| Self { stored, is_durable: true, ..Self::default() })
+        round: u64,
+        held: HeldReceipts,
+    ) -> Result<Self, HeldReceipts> {
+        let is_new = store.lacks_receipts_for_sure(held.receipts());
+        if is_new { Ok(Self::none(round, held)) } else { Err(held) }
     }
 
-    /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
+    /// The outcome if there is no earlier publish.
+    fn none(round: u64, held: HeldReceipts) -> Self {
+        let (last, found, expired) = (SequenceId::NONE, HashMap::new(), HashSet::new());
+        // Nothing was found that might not be durable.
+        Self { held, round, is_durable: true, last, found, expired }
+    }
+
+    /// Joins the outcomes for the parts of a request, in their order. There is at least one.
     pub(super) fn of_parts<E>(parts: impl IntoIterator<Item = Result<Self, E>>) -> Result<Self, E> {
         let mut parts = parts.into_iter();
-        let mut all = parts.next().transpose()?.unwrap_or_default();
+        let mut all = parts.next().expect("a request has a part")?;
         for part in parts {
-            let Self { stored, is_durable, last, found, expired } = part?;
-            all.stored = all.stored.min(stored);
+            let Self { held, round, is_durable, last, found, expired } = part?;
+            all.held.append(held);
+            all.round = all.round.min(round);
             all.is_durable &= is_durable;
             all.last = all.last.max(last);
             all.found.extend(found);
@@ -83,39 +86,12 @@ impl LookUp {
         Ok(all)
     }
 
-    /// Returns the outcome for some of the publishes, as of the same moment.
-    pub(super) fn part(&self, receipts: impl Iterator<Item = Receipt>) -> Self {
-        let Self { stored, is_durable, last, .. } = *self;
-        let (mut found, mut expired) = (HashMap::new(), HashSet::new());
-        for receipt in receipts {
-            if let Some(bytes) = self.found.get(&receipt) {
-                found.insert(receipt, bytes.clone());
-            } else if self.expired.contains(&receipt) {
-                expired.insert(receipt);
-            }
-        }
-        Self { stored, is_durable, last, found, expired }
-    }
-
-    /// Adds the results of a later look-up of the receipts that this one did not find.
-    pub(super) fn renewed_by(mut self, later: Self) -> Self {
-        debug_assert!(self.stored <= later.stored, "it was read later");
-        self.stored = later.stored;
-        self.is_durable &= later.is_durable;
-        self.last = self.last.max(later.last);
-        self.found.extend(later.found);
-        self.expired.extend(later.expired);
-        self
-    }
-
-    /// Returns the newest group that was stored before.
-    pub(super) fn stored(&self) -> Generation {
-        self.stored
-    }
-
-    /// Returns true if an earlier publish was found, whether or not it has expired.
-    pub(super) fn knows(&self, receipt: &Receipt) -> bool {
-        self.found.contains_key(receipt) || self.expired.contains(receipt)
+    /// Returns true if the outcome and what has been signed since then together know every earlier publish. They do
+    /// not if the end of the strand has been read again since, which is then a later `round`: the strand may hold what
+    /// was signed before and not written as it seemed. Nor if the database was open for reading only: the look may have
+    /// shown what the disk does not have in the end.
+    pub(super) fn is_complete(&self, round: u64) -> bool {
+        self.is_durable && self.round == round
     }
 
     /// Returns true if an earlier publish was stored and has expired since: there is no envelope to answer with.
@@ -136,8 +112,9 @@ impl LookUp {
 
     /// An outcome of a database that is open for reading only.
     #[cfg(test)]
-    pub(super) fn of_read_only(receipt: Receipt, bytes: Bytes) -> Self {
-        Self { found: HashMap::from([(receipt, bytes)]), ..Self::default() }
+    pub(super) fn of_read_only(held: HeldReceipts, receipt: Receipt, bytes: Bytes) -> Self {
+        let found = HashMap::from([(receipt, bytes)]);
+        Self { is_durable: false, found, ..Self::none(0, held) }
     }
 
     /// Returns the envelopes of earlier publishes, in the order of `receipts`. `None` if one of them was not found, or
@@ -155,102 +132,12 @@ impl LookUp {
     }
 }
 
-/// The envelopes of the last groups. Some are on their way to disk. Others are stored, but an earlier look-up has not
-/// seen them.
-///
-/// Those on their way are bounded by the memory for requests that wait, the others by [`KEPT_MAX`] and
-/// [`KEPT_BYTES_MAX`].
-#[derive(Debug, Default)]
-pub(super) struct RecentGroups {
-    /// Envelopes by receipt, each with the group that contained it.
-    envelopes: HashMap<Receipt, (Generation, Bytes)>,
-    /// Groups that contained envelopes, oldest first.
-    groups: VecDeque<RecentGroup>,
-    len_bytes: usize,
-    /// Groups before this one are forgotten.
-    first: Generation,
-}
-
-#[derive(Debug)]
-struct RecentGroup {
-    generation: Generation,
-    receipts: Vec<Receipt>,
-    len_bytes: usize,
-}
-
-impl RecentGroups {
-    /// Remembers a group that has been signed. A group of repeats adds nothing, because a caller can send any
-    /// number of them.
-    pub(super) fn push(
-        &mut self,
-        generation: Generation,
-        envelopes: impl IntoIterator<Item = (Receipt, Bytes)>,
-    ) {
-        let mut group = RecentGroup { generation, receipts: Vec::new(), len_bytes: 0 };
-        for (receipt, bytes) in envelopes {
-            group.len_bytes += bytes.len();
-            group.receipts.push(receipt);
-            self.envelopes.insert(receipt, (generation, bytes));
-        }
-        if !group.receipts.is_empty() {
-            self.len_bytes += group.len_bytes;
-            self.groups.push_back(group);
-        }
-    }
-
-    /// Forgets the oldest groups up to `stored` until the rest is within the bound.
-    pub(super) fn forget(&mut self, stored: Generation) {
-        while (self.envelopes.len() > KEPT_MAX || self.len_bytes > KEPT_BYTES_MAX)
-            && let Some(group) = self.groups.pop_front_if(|group| group.generation <= stored)
-        {
-            for receipt in &group.receipts {
-                // A later group may have brought the same again.
-                if self.envelopes.get(receipt).is_some_and(|it| it.0 == group.generation) {
-                    self.envelopes.remove(receipt);
-                }
-            }
-            self.len_bytes -= group.len_bytes;
-            self.first = group.generation + 1;
-        }
-    }
-
-    /// Forgets all groups: the strand has been read again behind group `last`, and may hold what no group
-    /// has brought.
-    pub(super) fn restart_after(&mut self, last: Generation) {
-        *self = Self { first: last + 2, ..Self::default() };
-    }
-
-    /// Returns the first group that is not forgotten.
-    pub(super) fn first(&self) -> Generation {
-        self.first
-    }
-
-    /// Returns the envelope of a publish in one of the groups.
-    pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
-        self.envelopes.get(receipt).map(|(_, bytes)| bytes)
-    }
-
-    /// Returns true if half of what may stay has come since the look-up. These groups and the look-up together may soon
-    /// not know every earlier publish any more.
-    pub(super) fn is_aging(&self, look_up: &LookUp) -> bool {
-        let since = self.groups.partition_point(|group| group.generation <= look_up.stored);
-        let (mut count, mut len_bytes) = (0, 0);
-        for group in self.groups.range(since..) {
-            count += group.receipts.len();
-            len_bytes += group.len_bytes;
-        }
-        count > KEPT_MAX / 2 || len_bytes > KEPT_BYTES_MAX / 2
-    }
-
-    /// Returns true if these groups and the look-up together know every earlier publish.
-    pub(super) fn complete(&self, look_up: &LookUp) -> bool {
-        look_up.stored.saturating_add(1) >= self.first
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::runtime::publisher::in_flight::EnvelopesInFlight;
 
     fn group(numbers: std::ops::Range<usize>) -> HashMap<Receipt, Bytes> {
         let receipt = |number: usize| {
@@ -261,27 +148,29 @@ mod tests {
         numbers.map(receipt).collect()
     }
 
-    fn knows(recent: &RecentGroups, number: usize) -> bool {
-        group(number..number + 1).keys().all(|receipt| recent.get(receipt).is_some())
-    }
-
-    fn look_up(stored: Generation) -> LookUp {
-        LookUp { stored, ..LookUp::default() }
+    /// A look-up of a round that has found these publishes.
+    fn look_up(round: u64, numbers: std::ops::Range<usize>) -> LookUp {
+        let found = group(numbers);
+        let held = Arc::<EnvelopesInFlight>::default().hold(found.keys().copied());
+        LookUp { found, ..LookUp::none(round, held) }
     }
 
     #[test]
-    fn parts_of_a_request_are_joined_as_of_the_earliest_moment() {
-        let part =
-            |stored, numbers| Ok(LookUp { stored, found: group(numbers), ..LookUp::default() });
-        let all = LookUp::of_parts([part(7, 0..2), part(5, 2..4), part(6, 4..5)]);
-        let all: Result<_, &str> = all;
-        let all = all.unwrap();
-        assert_eq!(all.stored, 5, "a group after the fifth may contain what one part did not find");
+    fn parts_of_a_request_are_joined_as_of_the_earliest_round() {
+        let all = [look_up(7, 0..2), look_up(5, 2..4), look_up(6, 4..5)];
+        let held: Vec<_> = all.iter().flat_map(|part| part.held.receipts()).collect();
+        let all = LookUp::of_parts(all.map(Ok::<_, &str>)).unwrap();
+        let is_complete = [4, 5, 6, 7].map(|round| all.is_complete(round));
+        assert_eq!(is_complete, [false, true, false, false], "one part may lack what is there");
         assert!(group(0..5).keys().all(|receipt| all.get(receipt).is_some()));
-        let renewed = all.renewed_by(LookUp { stored: 9, found: group(5..6), ..LookUp::default() });
-        assert_eq!(renewed.stored(), 9);
-        assert!(group(0..6).keys().all(|receipt| renewed.knows(receipt)));
-        assert_eq!(LookUp::of_parts([part(7, 0..2), Err("gone")]).unwrap_err(), "gone");
+        assert_eq!(all.held.receipts().collect::<Vec<_>>(), held, "in the order of the request");
+        assert_eq!(LookUp::of_parts([Ok(look_up(7, 0..2)), Err("gone")]).unwrap_err(), "gone");
+    }
+
+    #[test]
+    fn a_look_at_what_may_be_lost_is_not_complete() {
+        let all = [look_up(5, 0..2), LookUp { is_durable: false, ..look_up(5, 2..4) }];
+        assert!(!LookUp::of_parts(all.map(Ok::<_, &str>)).unwrap().is_complete(5));
     }
 
     #[test]
@@ -289,8 +178,7 @@ mod tests {
         let part = |is_durable, numbers: std::ops::Range<usize>| LookUp {
             is_durable,
             last: SequenceId(numbers.end as u64),
-            found: group(numbers),
-            ..LookUp::default()
+            ..look_up(0, numbers)
         };
         let answer = |parts: [LookUp; 2], numbers| {
             let all = LookUp::of_parts(parts.map(Ok::<_, &str>)).unwrap();
@@ -301,73 +189,5 @@ mod tests {
         assert_eq!(answer([part(true, 0..2), part(true, 2..4)], 0..5), None, "one is new");
         assert_eq!(answer([part(true, 0..2), part(false, 2..4)], 0..4), None, "one may be lost");
         assert_eq!(answer([part(true, 0..2), part(true, 2..5)], 0..5), None, "no reader sees one");
-    }
-
-    #[test]
-    fn groups_are_forgotten_when_they_are_stored_and_too_many() {
-        let mut recent = RecentGroups::default();
-        for generation in 1..=6 {
-            let from = usize::try_from(generation).unwrap() * 2000;
-            recent.push(generation, group(from..from + 2000));
-        }
-        recent.forget(0);
-        assert!(knows(&recent, 2000) && recent.complete(&look_up(0)), "nothing is stored yet");
-        recent.forget(1);
-        assert!(!knows(&recent, 2000) && knows(&recent, 4000));
-        recent.forget(6);
-        assert!(!knows(&recent, 5999) && knows(&recent, 6000), "8,000 receipts may stay");
-        assert!(!recent.complete(&look_up(1)), "the second group is neither here nor looked up");
-        assert!(recent.complete(&look_up(2)));
-    }
-
-    #[test]
-    fn large_envelopes_are_forgotten_earlier() {
-        let mut recent = RecentGroups::default();
-        for generation in 1..=12_u8 {
-            let large = Bytes::from(vec![generation; 4 << 20]);
-            recent.push(generation.into(), [([generation; 32], large)]);
-            recent.forget(u64::from(generation) - 1);
-        }
-        let kept = (1..=12).filter(|number| recent.get(&[*number; 32]).is_some());
-        assert_eq!(kept.collect::<Vec<u8>>(), [5, 6, 7, 8, 9, 10, 11, 12]);
-        assert!(recent.complete(&look_up(4)) && !recent.complete(&look_up(3)));
-    }
-
-    #[test]
-    fn a_look_up_is_aging_before_groups_since_then_are_forgotten() {
-        let mut recent = RecentGroups::default();
-        for generation in 1..=4 {
-            let from = usize::try_from(generation).unwrap() * 2000;
-            recent.push(generation, group(from..from + 2000));
-        }
-        let is_aging = |stored| recent.is_aging(&look_up(stored));
-        assert_eq!([0, 1, 2, 4, 9].map(is_aging), [true, true, false, false, false]);
-        assert!(recent.complete(&look_up(0)), "it still knows everything");
-        let mut recent = RecentGroups::default();
-        recent.push(1, [([1; 32], Bytes::from(vec![1; 20 << 20]))]);
-        assert!(recent.is_aging(&look_up(0)) && !recent.is_aging(&look_up(1)));
-    }
-
-    #[test]
-    fn groups_of_repeats_leave_no_trace() {
-        let mut recent = RecentGroups::default();
-        recent.push(1, group(0..5));
-        for generation in 2..100_000 {
-            recent.push(generation, []);
-            recent.forget(generation);
-        }
-        assert_eq!((recent.groups.len(), recent.envelopes.len()), (1, 5));
-        assert!(recent.complete(&look_up(0)));
-    }
-
-    #[test]
-    fn a_look_up_of_before_the_strand_was_read_again_is_not_enough() {
-        let mut recent = RecentGroups::default();
-        recent.push(1, group(0..5));
-        recent.restart_after(1);
-        assert!(!knows(&recent, 1));
-        assert!(!recent.complete(&look_up(0)) && !recent.complete(&look_up(1)));
-        recent.push(2, group(5..9));
-        assert!(recent.complete(&look_up(2)));
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
-use parking_lot::Mutex;
 
-use super::earlier::{Generation, LookUp, Receipt};
+use super::commit::Generation;
+use super::earlier::LookUp;
 use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::size::PublishSize;
@@ -25,18 +25,13 @@ const PASSED_MAX: u32 = 3;
 /// are repeats then.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
-/// A later look for earlier publishes of the next piece of a request, once a worker has made it.
-pub(super) type LookAhead = Arc<Mutex<Option<LookUp>>>;
-
 /// A large request that is being sequenced.
 pub(super) struct LargeRequest {
     pub(super) caller: PublishCaller,
     /// Envelopes without a place, in the order of the request.
     rest: std::vec::IntoIter<Admitted>,
-    /// Earlier publishes that the disk knew of when the request was admitted.
+    /// Earlier publishes that the disk knew of when the request was admitted. Holds the rest.
     pub(super) earlier: LookUp,
-    /// A later look for its next piece.
-    ahead: LookAhead,
     /// The answer for the envelopes before the rest. Those may still be on their way to the disk.
     answer: Published,
     /// Bound of the length of that part of the answer, in bytes.
@@ -60,8 +55,15 @@ impl LargeRequest {
     fn of(request: Request) -> Self {
         let Request { caller, envelopes, earlier, reply, .. } = request;
         let answer = Published::of(Vec::with_capacity(envelopes.len()), 0);
-        let (rest, ahead) = (envelopes.into_iter(), LookAhead::default());
-        Self { caller, rest, earlier, ahead, answer, answer_len: 0, reply }
+        Self { caller, rest: envelopes.into_iter(), earlier, answer, answer_len: 0, reply }
+    }
+
+    /// Returns the request, of which no envelope has a place. `piece` are its first envelopes.
+    pub(super) fn back(self, piece: Vec<Admitted>) -> Request {
+        debug_assert!(!self.has_begun(), "its answer so far would be lost");
+        let Self { caller, rest, earlier, reply, .. } = self;
+        let envelopes = piece.into_iter().chain(rest).collect();
+        Request { caller, is_large: true, envelopes, earlier, reply }
     }
 
     /// Returns the size of its next piece, which ends at `piece_max`.
@@ -73,14 +75,6 @@ impl LargeRequest {
             size.add(std::iter::once(next.envelope.as_bytes().len()));
         }
         size
-    }
-
-    /// Takes the second look-up for the piece that was taken last, if a worker has finished it. A result that a worker
-    /// delivers later is dropped.
-    pub(super) fn take_ahead(&mut self) -> Option<LookUp> {
-        let ahead = std::mem::take(&mut self.ahead);
-        let mut ahead = ahead.lock();
-        ahead.take()
     }
 
     /// Returns true if the sequencer has assigned places to some of its envelopes.
@@ -170,13 +164,6 @@ impl LargeRequests {
         self.unwritten.push_back((group, size.len_bytes));
         debug_assert!(self.unwritten.len() <= UNWRITTEN_MAX, "`can_go_on` leaves room for one");
         Some((request, piece))
-    }
-
-    /// Returns the receipts of a request's next piece, and the place for a later look for earlier publishes of them.
-    pub(super) fn look_ahead(&self, request: &LargeRequest) -> (Vec<Receipt>, LookAhead) {
-        let next = request.next_piece(self.piece_max).envelopes;
-        let next = request.rest.as_slice().iter().take(next);
-        (next.map(|admitted| admitted.receipt).collect(), request.ahead.clone())
     }
 
     /// Takes a request back after a piece, or returns its whole answer if that was the last one.

@@ -9,6 +9,7 @@ mod balance;
 mod commit;
 mod earlier;
 mod error;
+mod in_flight;
 mod large;
 mod own_end;
 mod payer_rate;
@@ -139,7 +140,8 @@ impl Publisher {
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             stored: stored.clone(),
-            kept_from: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
+            envelopes: Arc::default(),
             idempotent: settings.idempotent,
             to_sequencer: Mutex::new(Some(to_sequencer)),
         });

@@ -22,7 +22,7 @@ pub(super) struct Request {
     /// Its envelopes get their places piece by piece.
     pub(super) is_large: bool,
     pub(super) envelopes: Vec<Admitted>,
-    /// Earlier publishes of them that the disk knew of.
+    /// Earlier publishes of them that the disk knew of. Holds the envelopes.
     pub(super) earlier: LookUp,
     pub(super) reply: PendingReply,
 }

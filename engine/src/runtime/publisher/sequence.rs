@@ -10,9 +10,10 @@ use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry};
 
-use super::commit::SignedGroup;
-use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
+use super::commit::{Generation, SignedGroup};
+use super::earlier::LookUp;
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
+use super::in_flight::{HeldReceipts, Receipt};
 use super::large::{LargeRequest, LargeRequests};
 use super::own_end::{newest_held, resume};
 use super::request::{PendingReply, Published, Request};
@@ -40,9 +41,9 @@ pub(super) struct SequencerThread {
     is_clock_back: bool,
     /// The number of times that signing had begun when `sequencer` was read from the log.
     releases: u64,
-    /// The envelopes of the last groups. A repeat of one that is not stored yet finds no receipt on disk.
-    recent: RecentGroups,
     large: LargeRequests,
+    /// Requests for whose earlier publishes another thread has to look again.
+    outdated: Vec<Request>,
     generation: Generation,
     /// Number of times that the end of the strand has been read again after a failure.
     epoch: u64,
@@ -82,6 +83,7 @@ struct PlannedAnswer {
 struct OpenGroup {
     sequenced: Vec<(Sequenced, Admitted)>,
     by_receipt: HashMap<Receipt, usize>,
+    held: Vec<HeldReceipts>,
 }
 
 impl SequencerThread {
@@ -92,7 +94,6 @@ impl SequencerThread {
         to_committer: Sender<SignedGroup>,
         piece_max: PublishSize,
     ) -> Self {
-        let recent = RecentGroups::default();
         let large = LargeRequests::new(piece_max);
         let (releases, signed) = (0, sequencer.last());
         Self {
@@ -102,8 +103,8 @@ impl SequencerThread {
             signed,
             is_clock_back: false,
             releases,
-            recent,
             large,
+            outdated: Vec::new(),
             generation: 0,
             epoch: 0,
             to_committer,
@@ -114,7 +115,19 @@ impl SequencerThread {
     pub(super) fn run(mut self, requests: &Receiver<Request>, writes: &Receiver<()>) {
         while let Some(group) = self.next_group(requests, writes) {
             self.sequence_group(group);
+            for request in self.take_outdated() {
+                let (state, caller) = (self.state.clone(), request.caller);
+                let look_up = move || state.look_up_again(request);
+                self.state.workers.spawn(Priority::LookUp(caller), look_up);
+            }
         }
+    }
+
+    /// Takes the requests for whose earlier publishes another thread has to look again, with
+    /// [`PublisherState::look_up_again`]. A request is one of them again only if the end of the strand was read again
+    /// meanwhile.
+    pub(super) fn take_outdated(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.outdated)
     }
 
     /// Waits until a request can get places. Returns all small requests that wait, or none if it is the turn of a large
@@ -188,25 +201,32 @@ impl SequencerThread {
             self.large.fail_all(&error);
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
-        self.recent.forget(self.written());
-        self.state.kept_from.store(self.recent.first(), Ordering::Release);
         self.generation += 1;
         // The end of the strand that was read may lack what a peer has shown since, or places of a gap.
         self.sequencer.date_after(self.state.own_strand.shown_ns());
         self.watch_steps_back(now_ns);
         let count = requests.iter().map(|request| request.envelopes.len()).sum::<usize>();
         let sequenced = Vec::with_capacity(count);
-        let mut group = OpenGroup { sequenced, by_receipt: HashMap::new() };
+        let held = Vec::with_capacity(requests.len() + 1);
+        let mut group = OpenGroup { sequenced, by_receipt: HashMap::new(), held };
         let mut planned = Vec::with_capacity(requests.len());
         let rates = self.state.ports.rates.borrow().clone();
-        for Request { envelopes, earlier, reply, .. } in requests {
+        for request in requests {
+            if !request.earlier.is_complete(self.state.round()) {
+                self.outdated.push(request);
+                continue;
+            }
+            let Request { envelopes, earlier, reply, .. } = request;
             match self.sequence_request(now_ns, &rates, envelopes, &earlier, 0, &mut group) {
-                Ok(answer) => planned.push(PlannedReply { reply, answer }),
+                Ok(answer) => {
+                    group.held.push(earlier.held);
+                    planned.push(PlannedReply { reply, answer });
+                }
                 Err(error) => reply.send(Err(error)),
             }
         }
         let piece = self.sequence_piece(now_ns, &rates, !planned.is_empty(), &mut group);
-        let group = self.seal_group(group.sequenced, planned, piece);
+        let group = self.seal_group(group, planned, piece);
         // The committing thread ends only after this sender is gone.
         let _ = self.to_committer.send(group);
     }
@@ -222,18 +242,16 @@ impl SequencerThread {
         let written = self.written();
         let (mut request, envelopes) =
             self.large.take_piece(self.generation, written, is_among_others)?;
-        let ahead = request.take_ahead();
+        if !request.earlier.is_complete(self.state.round()) {
+            // It has no places: requests that had some failed when the end of the strand was read again.
+            self.outdated.push(request.back(envelopes));
+            return None;
+        }
+        let held = request.earlier.held.split_first(envelopes.len());
         let (earlier, before) = (&request.earlier, request.answer_len);
-        let planned = match self.look_up_again(earlier, ahead, &envelopes) {
-            Err(error) => Err(error),
-            Ok(None) => self.sequence_request(now_ns, rates, envelopes, earlier, before, group),
-            Ok(Some(again)) => {
-                self.sequence_request(now_ns, rates, envelopes, &again, before, group)
-            }
-        };
-        match planned {
+        match self.sequence_request(now_ns, rates, envelopes, earlier, before, group) {
             Ok(answer) => {
-                self.look_ahead(&request);
+                group.held.push(held);
                 Some(PlannedPiece { request, answer })
             }
             Err(error) => {
@@ -241,45 +259,6 @@ impl SequencerThread {
                 None
             }
         }
-    }
-
-    /// Has another thread look again for earlier publishes of a request's next piece, while the request waits for its
-    /// turn, if the request's look-up may be too old by then. Not behind the checks of the caller's other requests, nor
-    /// their look-ups, so that it is mostly done in time.
-    fn look_ahead(&self, request: &LargeRequest) {
-        if !self.settings.idempotent || !self.recent.is_aging(&request.earlier) {
-            return;
-        }
-        let (receipts, ahead) = self.large.look_ahead(request);
-        if receipts.is_empty() {
-            return;
-        }
-        let state = self.state.clone();
-        self.state.workers.spawn(Priority::LookAhead(request.caller), move || {
-            // This thread looks itself if the disk cannot be read, and reports the error.
-            let looked_up = state.look_up(receipts.into_iter()).ok();
-            *ahead.lock() = looked_up;
-        });
-    }
-
-    /// Returns a later look for earlier publishes of a piece whose request has waited unusually long since its look-up:
-    /// that of a worker, or one that this thread makes, once for all of the piece's envelopes.
-    fn look_up_again(
-        &self,
-        looked_up: &LookUp,
-        ahead: Option<LookUp>,
-        envelopes: &[Admitted],
-    ) -> Result<Option<LookUp>, PublishError> {
-        if !self.settings.idempotent || self.recent.complete(looked_up) {
-            return Ok(None);
-        }
-        let receipts = || envelopes.iter().map(|admitted| admitted.receipt);
-        if let Some(ahead) = ahead.filter(|ahead| self.recent.complete(ahead)) {
-            return Ok(Some(looked_up.part(receipts()).renewed_by(ahead)));
-        }
-        let is_open = |it: &Receipt| self.recent.get(it).is_none() && !looked_up.knows(it);
-        let again = self.state.look_up(receipts().filter(is_open))?;
-        Ok(Some(looked_up.part(receipts()).renewed_by(again)))
     }
 
     /// Checks that this node may sign. Reads the end of the strand anew when signing has begun again: it
@@ -339,8 +318,9 @@ impl SequencerThread {
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }
-        self.recent.restart_after(self.generation);
-        self.state.kept_from.store(self.recent.first(), Ordering::Release);
+        // It may hold what seemed not to be written, and lack what was signed.
+        self.state.envelopes.forget_signed();
+        self.state.rounds.fetch_add(1, Ordering::Release);
         let lost = PublishError::of_disk("the end of this node's own strand was read anew");
         self.large.fail_begun(&lost);
         Ok(())
@@ -358,7 +338,7 @@ impl SequencerThread {
         group: &mut OpenGroup,
     ) -> Result<PlannedAnswer, PublishError> {
         let first_index = group.sequenced.len();
-        let (answer, fresh) = self.find_repeats(envelopes, earlier, group)?;
+        let (answer, fresh) = self.find_repeats(envelopes, earlier, group);
         // Before anything is sequenced: the answer is the payer's only proof of what was charged.
         if answered_len + answer.len_bytes > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
@@ -399,7 +379,7 @@ impl SequencerThread {
         envelopes: Vec<Admitted>,
         earlier: &LookUp,
         group: &OpenGroup,
-    ) -> Result<(PlannedAnswer, Vec<Admitted>), PublishError> {
+    ) -> (PlannedAnswer, Vec<Admitted>) {
         let first_index = group.sequenced.len();
         // Most requests have one envelope, which no other one of the request can repeat: they need no map.
         let may_repeat_itself = envelopes.len() > 1;
@@ -418,7 +398,8 @@ impl SequencerThread {
                     sources.push(AnswerSource::Group(index));
                     continue;
                 }
-                if let Some(bytes) = self.earlier(&receipt, earlier)? {
+                let signed = self.state.envelopes.signed(&receipt);
+                if let Some(bytes) = signed.or_else(|| earlier.get(&receipt).cloned()) {
                     len_bytes += bytes.len() + STATEMENT_OVERHEAD_BYTES;
                     sources.push(AnswerSource::Earlier(bytes));
                     continue;
@@ -433,38 +414,17 @@ impl SequencerThread {
             fresh.push(admitted);
         }
         let added = fresh.len();
-        Ok((PlannedAnswer { sources, added, len_bytes }, fresh))
-    }
-
-    /// Returns the result of an earlier publish: still on its way to disk, or stored. Reads the disk only for
-    /// a request that has waited unusually long since its look-up, or whose look-up shows what may not be durable.
-    fn earlier(
-        &self,
-        receipt: &Receipt,
-        looked_up: &LookUp,
-    ) -> Result<Option<Bytes>, PublishError> {
-        if let Some(bytes) = self.recent.get(receipt) {
-            return Ok(Some(bytes.clone()));
-        }
-        match looked_up.get(receipt) {
-            Some(bytes) if looked_up.is_durable() => return Ok(Some(bytes.clone())),
-            None if self.recent.complete(looked_up) => return Ok(None),
-            Some(_) | None => {}
-        }
-        let again = self.state.look_up(std::iter::once(*receipt))?;
-        if !again.is_durable() {
-            return Err(PublishError::of_disk("the log is being read again after a failed write"));
-        }
-        Ok(again.get(receipt).cloned())
+        (PlannedAnswer { sources, added, len_bytes }, fresh)
     }
 
     /// Signs the sequenced envelopes on all cores, and puts the answers together.
     fn seal_group(
         &mut self,
-        sequenced: Vec<(Sequenced, Admitted)>,
+        group: OpenGroup,
         planned: Vec<PlannedReply>,
         piece: Option<PlannedPiece>,
     ) -> SignedGroup {
+        let OpenGroup { sequenced, held, .. } = group;
         let key = self.state.key.clone();
         let node = self.state.node;
         let sealed = self.state.workers.map(Priority::Urgent, sequenced, move |part| {
@@ -503,9 +463,11 @@ impl SequencerThread {
             reply.queued = now;
         }
         if self.settings.idempotent {
-            let receipt =
-                |entry: &LogEntry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
-            self.recent.push(self.generation, sealed.iter().filter_map(receipt));
+            for entry in &sealed {
+                if let Some(receipt) = entry.facts.as_ref().and_then(|facts| facts.receipt) {
+                    self.state.envelopes.note_signed(&receipt, &entry.bytes);
+                }
+            }
         }
         SignedGroup {
             generation: self.generation,
@@ -514,6 +476,7 @@ impl SequencerThread {
             entries: sealed,
             answers,
             _of_piece: of_piece,
+            _held: held,
             replayed,
             counters: self.state.counters.clone(),
         }

@@ -11,6 +11,7 @@
 mod admissions;
 mod groups;
 mod large_requests;
+mod look_ups;
 mod thread_waits;
 
 use std::collections::{BTreeMap, HashMap};
@@ -119,12 +120,19 @@ struct Process {
     ready: (Sender<SignedGroup>, Receiver<SignedGroup>),
     recovery: Recovery,
     requests: Vec<Request>,
+    /// Requests that have to be looked up again before the next turn of the sequencing half.
+    outdated: Vec<Request>,
+    /// The requests for which that was done.
+    looked_up: Receiver<Request>,
     in_flight: Arc<Semaphore>,
     awaited: Vec<Awaited>,
 }
 
-/// A request that a client waits for: its envelopes, and the answer to come.
-type Awaited = (Vec<usize>, oneshot::Receiver<Result<Published, PublishError>>);
+/// The answer to come.
+type Answer = oneshot::Receiver<Result<Published, PublishError>>;
+
+/// A request that a client waits for: its envelopes, and the answer.
+type Awaited = (Vec<usize>, Answer);
 
 impl Process {
     fn start(store: &Store) -> Self {
@@ -152,6 +160,7 @@ impl Process {
         let stored = Arc::new(AtomicU64::new(0));
         let first = own_end::resume(store, NODE).unwrap();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let (to_sequencer, looked_up) = unbounded();
         let state = Arc::new(PublisherState {
             node: NODE,
             key: SecretKey::from_bytes(&[7; 32]).unwrap(),
@@ -171,9 +180,10 @@ impl Process {
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             stored: stored.clone(),
-            kept_from: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
+            envelopes: Arc::default(),
             idempotent: true,
-            to_sequencer: Mutex::new(None),
+            to_sequencer: Mutex::new(Some(to_sequencer)),
         });
         let settings =
             PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
@@ -187,6 +197,8 @@ impl Process {
             ready: unbounded(),
             recovery,
             requests: Vec::new(),
+            outdated: Vec::new(),
+            looked_up,
             in_flight,
             awaited: Vec::new(),
         }
@@ -198,27 +210,34 @@ impl Process {
     }
 
     fn request_of(&mut self, caller: PublishCaller, envelopes: Vec<usize>) {
-        let (sender, answer) = oneshot::channel();
-        let permit = self.in_flight.clone().try_acquire_owned().unwrap();
-        let watch = Stopwatch::start();
-        let in_flight = Arc::new(InFlightShare::of(permit));
-        let reply = PendingReply::new(sender, in_flight, watch);
-        let admitted: Vec<Admitted> =
-            envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
-        // The request may wait while groups are stored, or fail: what was looked up is then of before.
-        let earlier = self.state.look_up(admitted.iter().map(|it| it.receipt)).unwrap();
-        let is_large = admitted.len() > 3;
-        self.requests.push(Request { caller, is_large, envelopes: admitted, earlier, reply });
+        let admitted = envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
+        let answer = self.request_for(caller, admitted);
         self.awaited.push((envelopes, answer));
     }
 
+    fn request_for(&mut self, caller: PublishCaller, envelopes: Vec<Admitted>) -> Answer {
+        let (request, answer) = admitted(&self.state, caller, envelopes);
+        self.requests.push(request);
+        answer
+    }
+
     fn sequence(&mut self, requests_max: usize) {
+        self.look_up_again();
         let count = requests_max.min(self.requests.len());
         let mut size = PublishSize::default();
         let taken: Vec<Request> = self.requests.drain(..count).collect();
         let small = taken.into_iter().filter_map(|it| self.sequencer.take(it, &mut size));
         let small = small.collect();
         self.sequencer.sequence_group(small);
+        self.outdated.extend(self.sequencer.take_outdated());
+    }
+
+    /// Does what other threads do for the sequencing half.
+    fn look_up_again(&mut self) {
+        for request in std::mem::take(&mut self.outdated) {
+            self.state.look_up_again(request);
+        }
+        self.requests.extend(self.looked_up.try_iter());
     }
 
     fn commit(&mut self, groups_max: usize) {
@@ -229,6 +248,24 @@ impl Process {
             self.committing.commit(first, &self.ready.1);
         }
     }
+}
+
+/// A request that has been looked up. It may wait while groups are stored, or fail: what was looked up is then of
+/// before.
+fn admitted(
+    state: &PublisherState,
+    caller: PublishCaller,
+    envelopes: Vec<Admitted>,
+) -> (Request, Answer) {
+    let (sender, answer) = oneshot::channel();
+    let permit = state.in_flight.clone().try_acquire_owned().unwrap();
+    let watch = Stopwatch::start();
+    let in_flight = Arc::new(InFlightShare::of(permit));
+    let reply = PendingReply::new(sender, in_flight, watch);
+    let held = state.hold(envelopes.iter().map(|it| it.receipt));
+    let earlier = state.look_up(held).unwrap();
+    let is_large = envelopes.len() > 3;
+    (Request { caller, is_large, envelopes, earlier, reply }, answer)
 }
 
 fn ports(store: &Store) -> Ports {
@@ -411,6 +448,7 @@ impl Sim {
             }
         }
         assert_eq!(self.ids.len(), ENVELOPES, "everything can be published");
+        assert!(self.process.state.envelopes.is_empty(), "what is answered is in flight no more");
         self.check_log();
         let announced = self.process.heads.get().get(NODE);
         assert_eq!(self.store.snapshot().head(NODE).unwrap(), announced, "peers are told of all");

@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::balance::Balances;
-use super::earlier::{LookUp, Receipt};
+use super::earlier::LookUp;
 use super::error::PublishError;
+use super::in_flight::{EnvelopesInFlight, HeldReceipts, Receipt};
 use super::own_end::OwnEnd;
 use super::payer_rate::PayerRates;
 use super::request::Request;
 use super::waiting::WaitingLine;
 use crate::readiness;
 use crate::runtime::chain_clock::ChainClock;
-use crate::runtime::counters::Counters;
+use crate::runtime::counters::{Counters, Stopwatch};
 use crate::runtime::own_clock::OwnClock;
 use crate::runtime::own_strand::OwnStrand;
 use crate::runtime::{Heads, Ports, Workers};
@@ -52,8 +53,10 @@ pub(super) struct PublisherState {
     pub(super) broken: Arc<AtomicBool>,
     /// The newest group of publishes that is done with.
     pub(super) stored: Arc<AtomicU64>,
-    /// The first group that the sequencing thread still has in memory.
-    pub(super) kept_from: AtomicU64,
+    /// The number of times that the sequencing thread has read the end of the strand again.
+    pub(super) rounds: AtomicU64,
+    /// The envelopes of all requests in flight.
+    pub(super) envelopes: Arc<EnvelopesInFlight>,
     /// Channel to the sequencing thread; `None` once the publish path drains.
     pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
 }
@@ -101,26 +104,44 @@ impl PublisherState {
         Ok(())
     }
 
-    /// Looks for earlier publishes of the same envelopes without the disk. Returns the outcome if there are none for
-    /// sure.
-    pub(super) fn none_in_memory(&self, receipts: impl Iterator<Item = Receipt>) -> Option<LookUp> {
-        let stored = self.stored.load(Ordering::Acquire);
-        LookUp::none_in_memory(&self.store, stored, receipts)
+    /// Holds envelopes for a look-up of their earlier publishes. Holds none if repeats are published anew.
+    pub(super) fn hold(&self, receipts: impl Iterator<Item = Receipt>) -> HeldReceipts {
+        self.envelopes.hold(receipts.filter(|_| self.idempotent))
     }
 
-    /// Looks on the disk for earlier publishes of the same envelopes. Blocks on it.
-    pub(super) fn look_up(
-        &self,
-        receipts: impl Iterator<Item = Receipt>,
-    ) -> Result<LookUp, PublishError> {
-        let stored = self.stored.load(Ordering::Acquire);
-        LookUp::read(&self.store, self.node, stored, receipts)
+    /// Looks for earlier publishes of held envelopes without the disk. Returns the outcome if there are none for sure.
+    ///
+    /// # Errors
+    /// The held envelopes, if the disk has to be read.
+    pub(super) fn none_in_memory(&self, held: HeldReceipts) -> Result<LookUp, HeldReceipts> {
+        LookUp::none_in_memory(&self.store, self.round(), held)
+    }
+
+    /// Looks on the disk for earlier publishes of held envelopes. Blocks on it.
+    pub(super) fn look_up(&self, held: HeldReceipts) -> Result<LookUp, PublishError> {
+        LookUp::read(&self.store, self.node, self.round(), held)
             .map_err(|error| PublishError::of_failed_read("earlier publishes", &error))
     }
 
-    /// Returns true if a look-up and the groups in memory together know every earlier publish now.
-    pub(super) fn is_complete(&self, earlier: &LookUp) -> bool {
-        earlier.stored().saturating_add(1) >= self.kept_from.load(Ordering::Acquire)
+    /// Looks again for earlier publishes of a request whose look-up is not complete any more, and hands the request to
+    /// the sequencing thread once more. Blocks on the disk.
+    pub(super) fn look_up_again(&self, mut request: Request) {
+        let held = self.hold(request.envelopes.iter().map(|admitted| admitted.receipt));
+        let earlier = match self.look_up(held) {
+            Ok(earlier) if earlier.is_durable() => earlier,
+            Ok(_) => {
+                let reason = "the log is being read again after a failed write";
+                return request.reply.send(Err(PublishError::of_disk(reason)));
+            }
+            Err(error) => return request.reply.send(Err(error)),
+        };
+        request.reply.queued = Stopwatch::start(); // the wait for the disk is no wait for a core
+        self.send_to_sequencer(Request { earlier, ..request });
+    }
+
+    /// Returns the number of times that the sequencing thread has read the end of the strand again.
+    pub(super) fn round(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
     }
 
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.

@@ -149,8 +149,7 @@ async fn on_all_cores<T: Send + 'static>(
         | Priority::Normal
         | Priority::Caller(_)
         | Priority::LargeOfCaller(_)
-        | Priority::LookUp(_)
-        | Priority::LookAhead(_) => CHUNK_ENVELOPES,
+        | Priority::LookUp(_) => CHUNK_ENVELOPES,
     };
     let for_each_core = envelopes.len().div_ceil(state.workers.threads().max(1));
     let mut chunks = Vec::new();

@@ -259,6 +259,12 @@ impl Replication {
         self.state.liveness.note_dialled(peer, tokio::time::Instant::now().into_std());
     }
 
+    /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the silence
+    /// that follows: this node does not ask it meanwhile.
+    pub fn note_sent_away(&self, peer: OriginatorId) {
+        self.state.liveness.note_sent_away(peer, tokio::time::Instant::now().into_std());
+    }
+
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
     /// peer is not reported for a silence that is not its own.
     pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {

@@ -38,20 +38,7 @@ pub fn verify(
             own: OriginatorId(0),
             absences: Absences::NONE,
         });
-        let mut reading = StrandReading {
-            verifier,
-            evidence: &evidence,
-            tree: Some(CompactRange::default()),
-            is_of_chain: stated.is_of_chain(),
-            strand: VerifiedStrand {
-                originator: stated.originator,
-                last: SequenceId::NONE,
-                envelopes: 0,
-                is_signed: record.is_some(),
-                covered: None,
-                is_tree_short: false,
-            },
-        };
+        let mut reading = StrandReading::new(stated.originator, &evidence, verifier);
         let read: ReadChunk<'_> = &mut |chunk| Ok(place.chunk(stated.originator, chunk)?);
         reading.read(stated, read, &mut |chunk, _| note(chunk.len_bytes))?;
         strands.push(reading.strand);
@@ -80,20 +67,7 @@ pub(super) fn require_chain_tree(
     seen: EnvelopesFn<'_>,
 ) -> Result<(), BootstrapFetchError> {
     let evidence = Evidence::of_majority(signed);
-    let mut reading = StrandReading {
-        verifier: None,
-        evidence: &evidence,
-        tree: Some(CompactRange::default()),
-        is_of_chain: true,
-        strand: VerifiedStrand {
-            originator: stated.originator,
-            last: SequenceId::NONE,
-            envelopes: 0,
-            is_signed: false,
-            covered: None,
-            is_tree_short: false,
-        },
-    };
+    let mut reading = StrandReading::new(stated.originator, &evidence, None);
     reading.read(stated, read, &mut |_, envelopes| seen(envelopes))?;
     let of = signed.checkpoint.signed.checkpoint;
     // Another root would have been refused at its size.
@@ -112,11 +86,27 @@ struct StrandReading<'a> {
     /// The tree so far; `None` after the first sequence id without an envelope, and of a chain's strand after the first
     /// run of void ones that no tree has.
     tree: Option<CompactRange>,
-    is_of_chain: bool,
     strand: VerifiedStrand,
 }
 
-impl StrandReading<'_> {
+impl<'a> StrandReading<'a> {
+    /// Starts before the first chunk of a strand. Without a verifier no signature of an envelope is checked.
+    fn new(
+        originator: OriginatorId,
+        evidence: &'a Evidence,
+        verifier: Option<EnvelopeVerifier>,
+    ) -> Self {
+        let strand = VerifiedStrand {
+            originator,
+            last: SequenceId::NONE,
+            envelopes: 0,
+            is_signed: verifier.is_some(),
+            covered: None,
+            is_tree_short: false,
+        };
+        Self { verifier, evidence, tree: Some(CompactRange::default()), strand }
+    }
+
     /// Reads all chunks of one strand, checks their envelopes, and grows the strand's tree by them.
     fn read(
         &mut self,
@@ -124,13 +114,14 @@ impl StrandReading<'_> {
         read: ReadChunk<'_>,
         seen: SeeChunk<'_>,
     ) -> Result<(), BootstrapFetchError> {
+        let is_of_chain = stated.is_of_chain();
         for chunk in &stated.chunks {
             let envelopes = read(chunk)?;
             if let Some(verifier) = &self.verifier {
                 require_all_signed(verifier, &envelopes)?;
             }
             for (place, bytes) in &envelopes {
-                if self.is_of_chain {
+                if is_of_chain {
                     self.require_event(*place, bytes)?;
                     self.grow_void(place.previous())?;
                 }
@@ -140,7 +131,7 @@ impl StrandReading<'_> {
             self.strand.last = chunk.through;
             seen(chunk, &envelopes);
         }
-        if self.is_of_chain {
+        if is_of_chain {
             self.grow_void(stated.head)?;
         }
         let compared = self.strand.covered.as_ref().map_or(0, |it| it.signed.checkpoint.size);

@@ -15,7 +15,9 @@ use hawser_chain::broadcast::{
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
-use hawser_gateway::chain::{ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures};
+use hawser_gateway::chain::{
+    ChainPublishError, ChainWriter, GasPrices, OnChain, ResumedPayload, SenderFigures,
+};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, SecretKey, TransactionHash};
 use zeroize::Zeroizing;
@@ -130,6 +132,15 @@ impl ChainWriter for BroadcastWriter {
                 }
             };
             found.map(on_chain)
+        }
+        .boxed()
+    }
+
+    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>> {
+        async move {
+            let resumed = self.broadcaster.next_resumed().await?;
+            let (payload, on_chain) = (resumed.payload.0, on_chain(resumed.receipt));
+            Some(ResumedPayload { originator: resumed.originator, payload, on_chain })
         }
         .boxed()
     }

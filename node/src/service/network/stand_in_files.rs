@@ -1,7 +1,6 @@
 //! Files that substitute for the registry, the rates and the app chain. They are read again when they change. An
 //! invalid change is logged once, and the last valid state is kept.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -14,7 +13,7 @@ use hawser_storage::Store;
 use super::{NetworkState, RecordRatesError, first_rates, now_ns};
 use crate::files::chain::{ChainEvents, ChainFile, ChainFileError};
 use crate::files::rates::RatesFileError;
-use crate::files::{self, FileError, POLL_EVERY, rates, registry};
+use crate::files::{self, FileError, FileStamp, POLL_EVERY, rates, registry};
 
 /// Error of loading the rates of a file.
 #[derive(Debug, thiserror::Error)]
@@ -202,15 +201,6 @@ pub(in crate::service) struct WatchedFile {
     failure: String,
 }
 
-/// The identity, length and modification time of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    inode: u64,
-    len_bytes: u64,
-    modified_s: i64,
-    modified_ns: i64,
-}
-
 impl WatchedFile {
     /// Starts to watch a file; its current content counts as read.
     pub(in crate::service) fn new(path: &Path) -> Self {
@@ -252,12 +242,7 @@ impl WatchedFile {
     /// editor may be writing it anew.
     fn take_change(&mut self) -> bool {
         let Ok(found) = std::fs::metadata(&self.path) else { return false };
-        let stamp = FileStamp {
-            inode: found.ino(),
-            len_bytes: found.len(),
-            modified_s: found.mtime(),
-            modified_ns: found.mtime_nsec(),
-        };
+        let stamp = FileStamp::of(&found);
         let is_new = self.seen != Some(stamp);
         if is_new {
             self.seen = Some(stamp);

@@ -1,22 +1,16 @@
 //! The settings of a gateway, except those of chains and contracts. Names that a node also has mean the same.
 
 use super::ignored::{self, Ignored, TRACES};
-use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, value};
+use super::setting::{DURATION_ABOVE_ZERO, Setting, secret, value};
 use super::{limits, node};
 
-pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
-    flag: "payer.private-key",
-    short: None,
-    env: "XMTPD_PAYER_PRIVATE_KEY",
-    kind: SettingKind::Secret {
-        file_flag: "payer.key-file",
-        file_env: "XMTPD_PAYER_PRIVATE_KEY_FILE",
-    },
-    default: None,
-    form: "32 bytes as 64 hex digits, 0x in front optional",
-    example: "--payer.key-file payer.key",
-    help: "The secret key of the account that pays the nodes from its balance, and the gas of the app chain",
-};
+pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = secret(
+    ("payer.private-key", "XMTPD_PAYER_PRIVATE_KEY"),
+    ("payer.key-file", "XMTPD_PAYER_PRIVATE_KEY_FILE"),
+    "32 bytes as 64 hex digits, 0x in front optional",
+    "--payer.key-file payer.key",
+    "The secret key of the account that pays the nodes from its balance, and the gas of the app chain",
+);
 /// A second name of the flag for the file of the payer's key, formed like those for the files of all other secrets, and
 /// the flag.
 pub const PAYER_KEY_FILE_ALIAS: (&str, &str) = ("payer.private-key-file", "payer.key-file");

@@ -4,8 +4,8 @@
 //! environment made for it also starts this node. All other settings have flags with dashes and `HAWSER_*` variables.
 
 use super::setting::{
-    DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, place, switch, urls, urls_without_file,
-    value,
+    DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, place, secret, switch, urls,
+    urls_without_file, value,
 };
 
 const PORT: &str = "a port, 1 to 65535";
@@ -94,19 +94,13 @@ pub(in crate::settings) const FOLLOW: Setting = urls_without_file(
     "For a replica (hawser audit watch): the nodes or replicas to follow; without it, all nodes of \
      the registry",
 );
-pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = Setting {
-    flag: "signer.private-key",
-    short: None,
-    env: "XMTPD_SIGNER_PRIVATE_KEY",
-    kind: SettingKind::Secret {
-        file_flag: "signer.private-key-file",
-        file_env: "XMTPD_SIGNER_PRIVATE_KEY_FILE",
-    },
-    default: None,
-    form: "32 bytes as 64 hex digits, 0x in front optional",
-    example: "--signer.private-key-file node.key",
-    help: "The node's secret key",
-};
+pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = secret(
+    ("signer.private-key", "XMTPD_SIGNER_PRIVATE_KEY"),
+    ("signer.private-key-file", "XMTPD_SIGNER_PRIVATE_KEY_FILE"),
+    "32 bytes as 64 hex digits, 0x in front optional",
+    "--signer.private-key-file node.key",
+    "The node's secret key",
+);
 pub(in crate::settings) const WITNESS_NAME: Setting = value(
     "witness-name",
     "HAWSER_WITNESS_NAME",
@@ -115,29 +109,24 @@ pub(in crate::settings) const WITNESS_NAME: Setting = value(
     "witness.example/w1",
     "For a replica (hawser audit watch): the name that it cosigns checkpoints with",
 );
-pub(in crate::settings) const WITNESS_KEY: Setting = Setting {
-    flag: "witness-key",
-    short: None,
-    env: "HAWSER_WITNESS_KEY",
-    kind: SettingKind::Secret {
-        file_flag: "witness-key-file",
-        file_env: "HAWSER_WITNESS_KEY_FILE",
-    },
-    default: None,
-    form: "32 bytes as 64 hex digits, 0x in front optional; only with --witness-name",
-    example: "--witness-key-file witness.key",
-    help: "For a replica: the secret Ed25519 key that it cosigns checkpoints with",
-};
+pub(in crate::settings) const WITNESS_KEY: Setting = secret(
+    ("witness-key", "HAWSER_WITNESS_KEY"),
+    ("witness-key-file", "HAWSER_WITNESS_KEY_FILE"),
+    "32 bytes as 64 hex digits, 0x in front optional; only with --witness-name",
+    "--witness-key-file witness.key",
+    "For a replica: the secret Ed25519 key that it cosigns checkpoints with",
+);
 pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = Setting {
-    flag: "checkpoint-witnesses",
-    short: None,
-    env: "HAWSER_CHECKPOINT_WITNESSES",
     kind: SettingKind::Witnesses,
-    default: None,
-    form: "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it \
-           is to be asked",
-    example: "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
-    help: "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
+    ..value(
+        "checkpoint-witnesses",
+        "HAWSER_CHECKPOINT_WITNESSES",
+        None,
+        "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it \
+         is to be asked",
+        "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
+        "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
+    )
 };
 pub(in crate::settings) const BOOTSTRAP_FROM: Setting = place(
     "bootstrap-from",

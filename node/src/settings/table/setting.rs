@@ -93,22 +93,26 @@ pub(super) const fn urls_without_file(
     Setting { kind, ..value(flag, env, None, form, example, help) }
 }
 
+/// A secret by the names of its flag and its variable, and by those of a file.
+pub(super) const fn secret(
+    (flag, env): (&'static str, &'static str),
+    (file_flag, file_env): (&'static str, &'static str),
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    let kind = SettingKind::Secret { file_flag, file_env };
+    Setting { kind, ..value(flag, env, None, form, example, help) }
+}
+
 pub(super) const fn switch(
     flag: &'static str,
     env: &'static str,
     default: &'static str,
     help: &'static str,
 ) -> Setting {
-    Setting {
-        flag,
-        short: None,
-        env,
-        kind: SettingKind::Switch,
-        default: Some(default),
-        form: "true or false",
-        example: "true",
-        help,
-    }
+    let value = value(flag, env, Some(default), "true or false", "true", help);
+    Setting { kind: SettingKind::Switch, ..value }
 }
 
 /// Form of a number that must not be zero.

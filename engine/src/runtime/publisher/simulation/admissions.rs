@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
@@ -56,10 +55,10 @@ fn a_request_that_finds_no_room_is_refused_after_a_while() {
     assert_eq!(runtime.block_on(begun).err(), Some(PublishError::Busy));
 }
 
-/// Any caller can publish with payers whose balances have to be read. The sequencing thread, behind which all
-/// publishers wait, would look on the disk for each envelope of a request that has waited too long.
+/// Any caller can publish with payers whose balances have to be read, and any number of envelopes may be stored
+/// meanwhile.
 #[test]
-fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
+fn a_request_that_waits_for_its_payers_balance_holds_its_envelopes() {
     let (sender, requests) = unbounded();
     let workers = Workers::start(1);
     let state = Arc::new(PublisherState {
@@ -71,7 +70,9 @@ fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
     let other = PublishCaller { site: 1, address: 1 };
     workers.spawn(Priority::LookUp(other), move || wait.recv().unwrap());
 
-    assert!(state.none_in_memory([[1; 32]].into_iter()).is_some(), "nothing is stored");
+    let held = state.hold(std::iter::once([1; 32]));
+    assert!(state.none_in_memory(held).is_ok(), "nothing is stored");
+    assert!(state.envelopes.is_empty());
     let (sender, _answer) = oneshot::channel();
     let permit = state.in_flight.clone().try_acquire_owned().unwrap();
     let in_flight = Arc::new(InFlightShare::of(permit));
@@ -86,12 +87,13 @@ fn a_request_that_has_waited_for_its_payers_balance_is_looked_up_again() {
     workers.spawn(Priority::Caller(caller), move || checked.send(()).unwrap());
     is_checked.recv().unwrap();
 
-    // More groups are stored meanwhile than stay in memory.
-    state.stored.store(9, Ordering::Release);
-    state.kept_from.store(9, Ordering::Release);
+    assert!(!state.envelopes.is_empty(), "what is signed meanwhile is known");
     go.send(()).unwrap();
     let request = requests.recv_timeout(Duration::from_secs(60)).expect("the request is admitted");
-    assert!(state.is_complete(&request.earlier), "the sequencing thread need not look again");
+    let held: Vec<_> = request.earlier.held.receipts().collect();
+    assert_eq!(held, [request.envelopes[0].receipt]);
+    drop(request);
+    assert!(state.envelopes.is_empty());
 }
 
 /// A write had failed when the request was looked up. The end of the write-ahead log showed an envelope that was lost
@@ -101,8 +103,12 @@ fn a_repeat_of_what_only_a_read_only_database_has_shown_is_looked_up_again() {
     let mut sim = Sim::new(0);
     sim.outcomes.lock().fails_one_in = 0;
     sim.process.request(0, vec![3]);
-    let lost = LookUp::of_read_only(ADMITTED[3].receipt, Bytes::from_static(b"lost"));
+    let receipt = ADMITTED[3].receipt;
+    let held = sim.process.state.hold(std::iter::once(receipt));
+    let lost = LookUp::of_read_only(held, receipt, Bytes::from_static(b"lost"));
     sim.process.requests[0].earlier = lost;
+    sim.process.sequence(1);
+    assert_eq!(sim.process.outdated.len(), 1);
     sim.process.sequence(1);
     sim.process.commit(usize::MAX);
     sim.take_answers();

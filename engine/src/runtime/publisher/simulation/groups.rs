@@ -11,7 +11,7 @@ use crate::sequencer::Admitted;
 const LEN_BYTES: usize = 900 << 10;
 
 /// An envelope with a long field that nodes do not know.
-fn long() -> Admitted {
+pub(super) fn long() -> Admitted {
     let mut client = hex::decode(CLIENT).unwrap();
     client.extend([0xa2, 0x06]); // field 100, of bytes
     prost::encode_length_delimiter(LEN_BYTES, &mut client).unwrap();

@@ -170,7 +170,7 @@ impl CheckpointExchange {
     }
 }
 
-/// Logs that a peer has a checkpoint of this node that is not of its tree. A peer may show the same one again and again.
+/// Logs that a peer has a checkpoint of this node that is not of its tree. A peer may show one again and again.
 fn note_difference(state: &ReplicationState, peer: OriginatorId, size: u64) {
     let now = tokio::time::Instant::now().into_std();
     let Some(left_out) = state.fault_lines.count(now, peer, "own_checkpoint") else { return };
