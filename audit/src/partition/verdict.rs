@@ -248,7 +248,7 @@ impl RangeVerdict {
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
-                let id = EnvelopeId::new(self.originator(), from);
+                let id = EnvelopeId::new(self.originator_id, from);
                 if let Some(fault) = gap_of_chain(id, reason) {
                     self.fault(fault);
                 }
