@@ -187,7 +187,7 @@ impl StrandDifference {
 
     /// Compares the checkpoints of the strand's node.
     fn add_checkpoints(&mut self, beside: [&dyn StrandRows; 2]) {
-        match checkpoints::differing(beside, self.originator_id, KEPT_OF_KIND) {
+        match checkpoints::differing(beside, self.originator_id) {
             Ok(found) => {
                 (self.other_checkpoints, self.other_checkpoint_count) = found.roots;
                 (self.signed_again, self.signed_again_count) = found.again;
@@ -202,7 +202,7 @@ impl StrandDifference {
         if !self.unreadable.is_empty() {
             return;
         }
-        match tallies::differing(beside, self.heads, others, KEPT_OF_KIND) {
+        match tallies::differing(beside, self.heads, others) {
             Ok(found) => {
                 (self.other_tallies, self.other_tally_count) = (found.first, found.count);
                 self.compared_tallies = found.compared;

@@ -395,9 +395,6 @@ impl EvidenceFile {
     /// # Errors
     /// [`EvidenceFileError`] for a malformed key, time or price list, and for a file without nodes.
     pub fn keys(&self) -> Result<KnownKeys, EvidenceFileError> {
-        if self.registry.is_empty() {
-            return Err(EvidenceFileError::NoRegistry);
-        }
         let registry = NodeEntry::registry(&self.registry)?;
         let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
@@ -431,16 +428,12 @@ impl ReportEntry {
     }
 
     fn held(&self) -> Result<FiledReport, EvidenceFileError> {
-        let bytes = |field, text: &String| match STANDARD.decode(text) {
-            Ok(bytes) => Ok(Bytes::from(bytes)),
-            Err(_) => Err(wrong(field, text, "base64")),
-        };
         if self.report.len() / 4 * 3 > REPORT_LEN_BYTES_MAX + 3 {
             return Err(wrong("report", &self.report, "report of at most 8 MiB"));
         }
-        let signature = self.host_signature.as_ref().map(|it| bytes("host_signature", it));
+        let signature = self.host_signature.as_ref().map(|it| decoded("host_signature", it));
         Ok(FiledReport {
-            report: bytes("report", &self.report)?,
+            report: decoded("report", &self.report)?,
             host_signature: signature.transpose()?,
             host: self.host_node_id,
             server_time_ns: self.server_time_ns,
@@ -457,11 +450,8 @@ impl TreeEntry {
     /// Decodes the pieces; `None` for a fault that this program does not know, whose pieces it cannot judge.
     fn held(&self) -> Result<Option<TreeEvidence>, EvidenceFileError> {
         let Some(fault) = TreeFault::of_name(&self.fault) else { return Ok(None) };
-        let piece = |text: &String| match STANDARD.decode(text) {
-            Ok(bytes) => Ok(Bytes::from(bytes)),
-            Err(_) => Err(wrong("pieces", text, "base64")),
-        };
-        let pieces = self.pieces.iter().map(piece).collect::<Result<_, _>>()?;
+        let pieces = self.pieces.iter().map(|text| decoded("pieces", text));
+        let pieces = pieces.collect::<Result<_, _>>()?;
         Ok(Some(TreeEvidence { fault, pieces }))
     }
 }
@@ -489,8 +479,14 @@ impl NodeEntry {
         usable.chain(registry.unusable().map(without_key)).collect()
     }
 
-    /// Returns the nodes of entries.
-    fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
+    /// Returns the nodes of entries. A reader who judges by them trusts the writer of the entries.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError`] for a malformed key or list of absences, and for no entries.
+    pub fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
+        if entries.is_empty() {
+            return Err(EvidenceFileError::NoRegistry);
+        }
         let (mut records, mut unusable) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {
             match entry.record()? {
@@ -528,6 +524,10 @@ impl NodeEntry {
         let absences = absences.map_err(|_| wrong("absences", &text, "list of absences"))?;
         Ok((self.node_id, absences))
     }
+}
+
+fn decoded(field: &'static str, text: &str) -> Result<Bytes, EvidenceFileError> {
+    STANDARD.decode(text).map(Bytes::from).map_err(|_| wrong(field, text, "base64"))
 }
 
 fn wrong(field: &'static str, text: &str, expected: &'static str) -> EvidenceFileError {

@@ -9,6 +9,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 
 use hawser_chain::index::display_url;
+use hawser_conformance::case_error::code_name;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::{CheckedChannel, node_connector};
 use hawser_proto::root_cause;
@@ -162,12 +163,7 @@ fn unusable(error: &dyn std::error::Error) -> RunError {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong = || {
-        RunError::usage(format!(
-            "{:?} is not an address: write host:port, http://… or https://…",
-            shown_address(address)
-        ))
-    };
+    let wrong = || no_address(address);
     let url = match address.split_once("://") {
         Some(("http" | "https", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),
@@ -180,6 +176,12 @@ fn endpoint(address: &str) -> Result<Endpoint, RunError> {
     Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
 }
 
+/// Returns the error about a text that is no address of a node's API.
+pub(crate) fn no_address(text: &str) -> RunError {
+    let shown = shown_address(text);
+    RunError::usage(format!("{shown:?} is not an address: write host:port, http://… or https://…"))
+}
+
 /// Returns an address as pages and errors show it. Of a URL with a user, path or query, which may be keys, only scheme,
 /// host and port.
 pub(crate) fn shown_address(address: &str) -> String {
@@ -188,30 +190,6 @@ pub(crate) fn shown_address(address: &str) -> String {
         return display_url(&format!("{scheme}://{rest}"));
     }
     address.to_owned()
-}
-
-/// Returns the protocol's name of a status code, such as `INVALID_ARGUMENT`.
-#[must_use]
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Returns the kind of error that a status code means: a broken rule, or a failure.

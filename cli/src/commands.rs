@@ -58,7 +58,6 @@ use std::path::Path;
 use hawser_node::error::RunError;
 use tokio::runtime::Builder;
 
-use crate::args::audit::AuditCommand;
 use crate::args::backup::BackupCommand;
 use crate::args::payer::PayerCommand;
 use crate::args::{Cli, Command};
@@ -75,19 +74,6 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         #[cfg(feature = "dev")]
         Command::Chain { command } => on_threads(chain::run(command, json)),
         Command::Node(args) => node::run(args),
-        Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
-        Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
-        Command::Audit { command: AuditCommand::Compare(args) } => audit::compare(&args, json),
-        Command::Audit { command: AuditCommand::Identities(args) } => {
-            audit::identities(&args, json)
-        }
-        Command::Audit { command: AuditCommand::Prove(args) } => audit::prove(&args, json),
-        Command::Audit { command: AuditCommand::Verify(args) } => audit::verify(&args, json),
-        Command::Audit { command: AuditCommand::Export(args) } => audit::export(&args, json),
-        Command::Audit { command: AuditCommand::CheckPartition(args) } => {
-            audit::check_partition(&args, json)
-        }
-        Command::Audit { command: AuditCommand::Merge(args) } => audit::merge(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => blocking(config::run(command, json)),
         Command::Doctor(args) => blocking(doctor::run(args, json)),
@@ -98,7 +84,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Bench(args) => on_threads(bench::run(&args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
-        Command::Audit { command } => blocking(audit::run(command, json)),
+        Command::Audit { command } => audit::run(command, json),
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Report { command } => blocking(report::run(command, json)),
         Command::ChainWatcher(args) => blocking(chain_watcher::run(args, json)),

@@ -3,6 +3,7 @@
 //! - [`args`]: the command tree; [`commands`]: one file per command;
 //! - [`logging`]: the log lines of `hawser node` and `hawser gateway`;
 //! - [`output`]: what commands print; [`output_file`]: files for results; [`render`]: one envelope as text or JSON;
+//! - [`exit_codes`]: exit codes of verdicts;
 //! - [`client`]: calls to a running node; [`network_file`]: the network that `hawser dev` runs; [`clock`]: the time;
 //! - [`metrics_server`]: the page of metrics of a watcher.
 //!
@@ -13,6 +14,7 @@ mod args;
 mod client;
 mod clock;
 mod commands;
+mod exit_codes;
 mod logging;
 mod metrics_server;
 mod network_file;

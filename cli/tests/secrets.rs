@@ -90,6 +90,17 @@ fn a_password_of_a_database_on_the_command_line_is_refused() {
     assert!(!harmless.contains("--postgres-file"), "{harmless}");
 }
 
+#[test]
+fn bench_shows_no_key_of_an_address_that_it_cannot_use() {
+    for address in ["http://me:hunter2@127.0.0.1:1/hunter2", "127.0.0.1:1?key=hunter2"] {
+        let output = hawser().args(["bench", "--target", address]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("127.0.0.1:1") && told.contains("is not an address"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
 /// The files of systemd's `LoadCredential=` have mode 0440 since version 254.
 #[test]
 fn a_credential_of_systemd_is_read_and_the_same_file_elsewhere_is_not() {

@@ -7,7 +7,7 @@ use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use serde::Serialize;
 
 use super::side::{Side, SideError};
-use crate::replay::StrandRows;
+use crate::replay::{KEPT_OF_KIND, StrandRows};
 
 /// A size of which the logs keep two roots that the strand's node has signed, as they say. A comparison has no keys, so
 /// it verifies neither: a replay of each log does that.
@@ -43,12 +43,12 @@ pub(super) struct DifferingCheckpoints {
 }
 
 impl DifferingCheckpoints {
-    fn add(&mut self, a: &CosignedCheckpoint, b: &CosignedCheckpoint, kept: usize) {
+    fn add(&mut self, a: &CosignedCheckpoint, b: &CosignedCheckpoint) {
         let (mine, other) = (a.signed.checkpoint, b.signed.checkpoint);
         let size = mine.size;
         if mine.root != other.root {
             self.roots.1 += 1;
-            if self.roots.0.len() < kept {
+            if self.roots.0.len() < KEPT_OF_KIND {
                 let roots = (mine.root.to_string(), other.root.to_string());
                 self.roots.0.push(OtherCheckpoint { size, roots });
             }
@@ -57,7 +57,7 @@ impl DifferingCheckpoints {
         let mut note = |signer: OriginatorId, what: &'static str| {
             self.again.1 += 1;
             self.other_signatures += u64::from(matches!(what, "signature" | "cosignature"));
-            if self.again.0.len() < kept {
+            if self.again.0.len() < KEPT_OF_KIND {
                 self.again.0.push(SignedAgain { size, signer, what });
             }
         };
@@ -81,15 +81,14 @@ impl DifferingCheckpoints {
     }
 }
 
-/// Returns the checkpoints of which the logs keep different ones of a size, the first `kept` of each kind. Sizes and
-/// cosignatures that one log alone has are no difference: nodes do not keep the same ones.
+/// Returns the checkpoints of which the logs keep different ones of a size. Sizes and cosignatures that one log alone
+/// has are no difference: nodes do not keep the same ones.
 ///
 /// # Errors
 /// When a checkpoint cannot be read.
 pub(super) fn differing(
     logs: [&dyn StrandRows; 2],
     node: OriginatorId,
-    kept: usize,
 ) -> Result<DifferingCheckpoints, SideError> {
     let next = |side: Side, size: u64| -> Result<Option<CosignedCheckpoint>, SideError> {
         let next = logs[side.index()].checkpoint_after(node, size);
@@ -106,7 +105,7 @@ pub(super) fn differing(
             Ordering::Less => mine = next(Side::First, sizes.1 - 1)?,
             Ordering::Greater => other = next(Side::Second, sizes.0 - 1)?,
             Ordering::Equal => {
-                found.add(a, b, kept);
+                found.add(a, b);
                 (mine, other) = (next(Side::First, sizes.0)?, next(Side::Second, sizes.1)?);
             }
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::side::{Side, SideError};
 use crate::replay::tally::OPEN_MINUTES;
-use crate::replay::{SourceError, StrandRows, Usage};
+use crate::replay::{KEPT_OF_KIND, SourceError, StrandRows, Usage};
 
 /// Minutes with different envelopes that are kept. A guess: two months.
 const MINUTES_MAX: usize = 100_000;
@@ -126,7 +126,6 @@ struct TallyWalk<'a> {
     end: Option<u32>,
     /// A keeper that knew the keys of the hash could make different tallies look equal.
     keys: RandomState,
-    kept: usize,
     found: ComparedTallies,
 }
 
@@ -139,7 +138,6 @@ pub(super) fn differing(
     logs: [&dyn StrandRows; 2],
     heads: (SequenceId, SequenceId),
     others: &OtherMinutes,
-    kept: usize,
 ) -> Result<ComparedTallies, SideError> {
     if others.is_full || !logs.iter().all(|log| log.has_tallies()) {
         return Ok(ComparedTallies::default());
@@ -152,7 +150,7 @@ pub(super) fn differing(
     let end = longer.map(|_| others.end());
     let (common, keys, found) =
         (heads.0.min(heads.1), RandomState::new(), ComparedTallies::default());
-    let mut walk = TallyWalk { logs, others, common, longer, end, keys, kept, found };
+    let mut walk = TallyWalk { logs, others, common, longer, end, keys, found };
     walk.range(TallyKind::Usage, 0..=u32::MAX)?;
     walk.range(TallyKind::Congestion, 0..=u32::MAX)?;
     Ok(walk.found)
@@ -223,7 +221,7 @@ impl TallyWalk<'_> {
             self.found.compared += 1;
             if both[0] != both[1] {
                 self.found.count += 1;
-                if self.found.first.len() < self.kept {
+                if self.found.first.len() < KEPT_OF_KIND {
                     self.found.first.push(other_tally(kind, key, both));
                 }
             }

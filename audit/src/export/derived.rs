@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{Address, SequenceId, minute_of};
+use hawser_proto::{Address, minute_of};
 use hawser_rules::Rate;
 
-use crate::replay::check::{Charge, CheckedRow, Signed};
-use crate::replay::tally::{COUNTED_MINUTES, price};
-use crate::replay::{GapReason, PrunedRecord, StrandRow, Usage};
+use crate::replay::check::CheckedRow;
+use crate::replay::tally::{MinuteCounts, TalliedEnvelope};
+use crate::replay::{GapReason, StrandRow, Usage};
 
 /// Minutes after which a minute is written. A guess: the times of honest nodes ascend.
 const OPEN_MINUTES: u32 = 60;
@@ -31,8 +31,7 @@ pub(super) enum Tally {
 #[derive(Debug, Default)]
 pub(super) struct DerivedTallies {
     rates: Vec<Rate>,
-    /// Messages by minute, for prices.
-    counts: BTreeMap<u32, u64>,
+    counts: MinuteCounts,
     usage: BTreeMap<(u32, [u8; 20]), Usage>,
     congestion: BTreeMap<u32, u64>,
     /// The last minute that was written.
@@ -53,37 +52,28 @@ impl DerivedTallies {
 
     /// Takes the next row, and passes the tallies that cannot change any more to `each`.
     pub(super) fn take(&mut self, row: &CheckedRow, each: &mut impl FnMut(Tally)) {
-        match row {
-            _ if self.refusal.is_some() => {}
-            CheckedRow::Envelope(envelope) => {
-                if let Ok(signed) = &envelope.found
-                    && envelope.mark.is_booked()
-                {
-                    let len_bytes = u64::try_from(envelope.len_bytes).unwrap_or(u64::MAX);
-                    let Signed { originator_ns, charge, counts_for_congestion, .. } = signed;
-                    let of = (envelope.sequence.0, len_bytes, *originator_ns);
-                    self.count(of, charge.as_ref(), *counts_for_congestion, each);
+        if self.refusal.is_some() {
+            return;
+        }
+        let tallied = match row {
+            CheckedRow::Envelope(envelope) => match &envelope.found {
+                Ok(signed) if envelope.mark.is_booked() => {
+                    TalliedEnvelope::of_signed(envelope.sequence, envelope.len_bytes, signed)
                 }
-            }
+                _ => None,
+            },
             CheckedRow::Other(StrandRow::Pruned { sequence, record, .. }) => {
-                let PrunedRecord { originator_ns, len_bytes, charge, counts_for_congestion } =
-                    record;
-                let charge = charge.map(|charge| Charge {
-                    payer: charge.payer,
-                    size_bytes: charge.size_bytes,
-                    retention_days: charge.retention_days,
-                    stated_picodollars: charge.stated_picodollars,
-                });
-                let of = (sequence.0, *len_bytes, *originator_ns);
-                self.count(of, charge.as_ref(), *counts_for_congestion, each);
+                TalliedEnvelope::of_record(*sequence, record)
             }
-            CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
-                if *reason == GapReason::NotShown {
-                    let places = (through.0 + 1).saturating_sub(from.0);
-                    self.not_shown = self.not_shown.saturating_add(places);
-                }
+            CheckedRow::Other(StrandRow::Gap { from, through, reason: GapReason::NotShown }) => {
+                let places = (through.0 + 1).saturating_sub(from.0);
+                self.not_shown = self.not_shown.saturating_add(places);
+                None
             }
-            CheckedRow::Other(_) => {}
+            CheckedRow::Other(_) => None,
+        };
+        if let Some(tallied) = tallied {
+            self.count(&tallied, each);
         }
     }
 
@@ -94,40 +84,19 @@ impl DerivedTallies {
         }
     }
 
-    fn count(
-        &mut self,
-        (sequence, len_bytes, originator_ns): (u64, u64, i64),
-        charge: Option<&Charge>,
-        counts: bool,
-        each: &mut impl FnMut(Tally),
-    ) {
-        if charge.is_none() && !counts {
-            return;
-        }
-        let minute = minute_of(originator_ns);
+    fn count(&mut self, envelope: &TalliedEnvelope, each: &mut impl FnMut(Tally)) {
+        let (sequence, minute) = (envelope.sequence, minute_of(envelope.originator_ns));
         if self.written.is_some_and(|written| minute <= written) {
             let text = format!("the time of place {sequence} goes back by {OPEN_MINUTES} minutes");
             self.refusal = Some(text);
             return;
         }
-        if let Some(charge) = charge {
-            let count = |age| minute.checked_sub(age).and_then(|at| self.counts.get(&at)).copied();
-            let earlier = [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0));
-            let usage = Usage {
-                picodollars: price(&self.rates, originator_ns, charge, earlier),
-                messages: 1,
-                bytes: len_bytes,
-                last_sequence: SequenceId(sequence),
-                stated_picodollars: charge.stated_picodollars,
-            };
-            self.usage.entry((minute, charge.payer.0)).or_default().add(usage);
+        if let Some((payer, usage)) = envelope.usage(&self.rates, self.counts.up_to(minute)) {
+            self.usage.entry((minute, payer.0)).or_default().add(usage);
         }
-        if counts {
-            *self.counts.entry(minute).or_default() += 1;
+        if envelope.counts_for_congestion {
+            self.counts.add(minute, 1);
             *self.congestion.entry(minute).or_default() += 1;
-            while self.counts.len() > COUNTED_MINUTES {
-                self.counts.pop_first();
-            }
         }
         let reached = self.previous.replace(minute).map_or(0, |previous| previous.min(minute));
         if let Some(end) = reached.checked_sub(OPEN_MINUTES + 1)
@@ -157,10 +126,12 @@ impl DerivedTallies {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::SequenceId;
+
     use super::*;
-    use crate::replay::StoredMark;
     use crate::replay::check::{CheckedEnvelope, Checker};
     use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
+    use crate::replay::{Charge, StoredMark};
 
     fn checked(log: &MemoryLog) -> Vec<CheckedRow> {
         Checker::new(NODE, &settings().registry, None).check(log.rows.clone())

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ExportError;
 use super::part::{FileDigest, digest_of, open_plain, verify, write_whole};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, USAGE, VOID_STATEMENTS};
 use crate::replay::STRANDS_MAX;
 
 /// The schema of manifests.
@@ -279,6 +280,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Requires that this manifest is of the same log as another one.
+    ///
+    /// # Errors
+    /// [`ExportError::OtherLog`], which names the log of this manifest.
+    pub(super) fn require_log_of(&self, other: &Self) -> Result<(), ExportError> {
+        if (&self.network, self.node_id, &self.log) == (&other.network, other.node_id, &other.log) {
+            return Ok(());
+        }
+        let (network, node_id) = (self.network.clone(), self.node_id);
+        Err(ExportError::OtherLog { network, node_id })
+    }
+
     fn digest(&self) -> String {
         let text = serde_json::to_string(self).expect("a manifest has text keys only");
         blake3::hash(text.as_bytes()).to_hex().to_string()
@@ -338,22 +351,22 @@ impl Manifest {
     pub(super) fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 5] {
         let Self { usage, congestion, checkpoints, void_statements, rates, .. } = self;
         [
-            ("usage", usage),
-            ("congestion", congestion),
-            ("checkpoints", checkpoints),
-            ("void_statements", void_statements),
-            ("rates", rates),
+            (USAGE.name, usage),
+            (CONGESTION.name, congestion),
+            (CHECKPOINTS.name, checkpoints),
+            (VOID_STATEMENTS.name, void_statements),
+            (RATES.name, rates),
         ]
     }
 
     pub(super) fn tables_mut(&mut self) -> [(&'static str, &mut Vec<TallyPart>); 5] {
         let Self { usage, congestion, checkpoints, void_statements, rates, .. } = self;
         [
-            ("usage", usage),
-            ("congestion", congestion),
-            ("checkpoints", checkpoints),
-            ("void_statements", void_statements),
-            ("rates", rates),
+            (USAGE.name, usage),
+            (CONGESTION.name, congestion),
+            (CHECKPOINTS.name, checkpoints),
+            (VOID_STATEMENTS.name, void_statements),
+            (RATES.name, rates),
         ]
     }
 
@@ -441,7 +454,7 @@ pub fn log_path(folder: &Path, originator: OriginatorId, from: SequenceId) -> Pa
 
 /// Returns that path below the folder.
 pub(super) fn log_name(originator: OriginatorId, from: SequenceId) -> String {
-    format!("log/originator={originator}/from={:019}.parquet", from.0)
+    format!("{}/originator={originator}/from={:019}.parquet", LOG.name, from.0)
 }
 
 pub(super) fn tally_path(
@@ -461,7 +474,18 @@ pub(super) fn tally_name(table: &str, originator: OriginatorId, day: u32) -> Str
 mod tests {
     use std::fs;
 
+    use super::super::table::TABLES;
     use super::*;
+
+    /// A table that the manifest lacks would be written, and neither verified nor copied.
+    #[test]
+    fn the_manifest_lists_the_files_of_each_table() {
+        let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
+        let by_day = manifest.tables().map(|(table, _)| table);
+        assert_eq!(by_day, manifest.tables_mut().map(|(table, _)| table));
+        let [log, others @ ..] = TABLES.map(|table| table.name);
+        assert_eq!((log, others), ("log", by_day));
+    }
 
     /// The form of manifests of earlier versions. Exports are continued for years, and the digest is over this text.
     #[test]

@@ -6,8 +6,11 @@
 use std::collections::BTreeSet;
 
 use super::error::ExportError;
-use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
+use super::manifest::{
+    FILE_NAME, LEN_BYTES_MAX, Manifest, StrandParts, TallyPart, log_name, tally_name,
+};
 use super::part::FileDigest;
+use super::table::TABLES;
 
 /// One file to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,12 @@ impl Publication {
     /// The longest manifest that is read, in bytes.
     pub const MANIFEST_LEN_BYTES_MAX: u64 = LEN_BYTES_MAX;
 
+    /// Returns the folders of an export.
+    #[must_use]
+    pub fn folders() -> [&'static str; 6] {
+        TABLES.map(|table| table.name)
+    }
+
     /// Compares an export with the copy at a place; `there` is the place's manifest, which is untrusted.
     ///
     /// # Errors
@@ -46,13 +55,9 @@ impl Publication {
         let (mut log, mut tallies) = (Vec::new(), Vec::new());
         let mut interim = there.cloned();
         for strand in &here.strands {
-            let id = strand.originator_id;
-            let held = there.and_then(|it| it.strand(id));
+            let held = there.and_then(|it| it.strand(strand.originator_id));
             let held = held.map_or(0, |strand| strand.parts.len());
-            for part in strand.parts.iter().skip(held) {
-                let name = log_name(id, part.from);
-                log.push(PublishedFile { name, digest: part.file.clone() });
-            }
+            log.extend(files_of(strand).skip(held));
         }
         // Both manifests have the same tables in the same order.
         for (at, (table, parts)) in here.tables().into_iter().enumerate() {
@@ -79,19 +84,17 @@ impl Publication {
         let is_lost = |file: &PublishedFile| {
             !planned.contains(&file.name) && len_of(&file.name) != Some(file.digest.len_bytes)
         };
-        self.log.extend(log_files(here).filter(is_lost));
+        self.log.extend(here.strands.iter().flat_map(files_of).filter(is_lost));
         self.tallies.extend(tally_files(here).filter(is_lost));
         self
     }
 }
 
-/// Returns the files of the table `log`.
-fn log_files(of: &Manifest) -> impl Iterator<Item = PublishedFile> {
-    of.strands.iter().flat_map(|strand| {
-        strand.parts.iter().map(move |part| {
-            let name = log_name(strand.originator_id, part.from);
-            PublishedFile { name, digest: part.file.clone() }
-        })
+/// Returns the files of a strand in the table `log`.
+fn files_of(strand: &StrandParts) -> impl Iterator<Item = PublishedFile> {
+    strand.parts.iter().map(move |part| {
+        let name = log_name(strand.originator_id, part.from);
+        PublishedFile { name, digest: part.file.clone() }
     })
 }
 
@@ -125,11 +128,7 @@ fn note_next(held: Option<&mut Vec<TallyPart>>, part: &TallyPart, digest: &FileD
 
 /// Requires that the files of the log at the place are the first ones of the export's.
 fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError> {
-    let identity = |it: &Manifest| (it.network.clone(), it.node_id, it.log.clone());
-    if identity(here) != identity(there) {
-        let (network, node_id) = (there.network.clone(), there.node_id);
-        return Err(ExportError::OtherLog { network, node_id });
-    }
+    there.require_log_of(here)?;
     for strand in &there.strands {
         let originator_id = strand.originator_id;
         let parts = here.strand(originator_id).map_or(&[][..], |it| &it.parts);
@@ -149,7 +148,7 @@ fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError
 mod tests {
     use hawser_proto::{OriginatorId, SequenceId};
 
-    use super::super::manifest::{LogPart, StrandParts};
+    use super::super::manifest::LogPart;
     use super::*;
 
     fn digest(mark: u8) -> FileDigest {

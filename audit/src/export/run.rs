@@ -151,11 +151,7 @@ fn open(source: &dyn LogSource, folder: &Path) -> Result<Manifest, ExportError> 
             false => Ok(fresh),
         };
     };
-    let identity = |it: &Manifest| (it.network.clone(), it.node_id, it.log.clone());
-    if identity(&manifest) != identity(&fresh) {
-        let (network, node_id) = (manifest.network, manifest.node_id);
-        return Err(ExportError::OtherLog { network, node_id });
-    }
+    manifest.require_log_of(&fresh)?;
     manifest.verify_files(folder)?;
     manifest.end_interrupted(folder)?;
     Ok(manifest)

@@ -201,6 +201,10 @@ pub(super) static RATES: Table = Table {
     sorted_by: 1,
 };
 
+/// The tables. Each is a folder of an export.
+pub(super) static TABLES: [&Table; 6] =
+    [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &VOID_STATEMENTS, &RATES];
+
 /// The value of a row in a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {

@@ -12,7 +12,7 @@ use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::{Field, RowAccessor as _};
 
-use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, Table, USAGE, VOID_STATEMENTS};
+use super::table::{TABLES, Table};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE, RATE, START_NS, draft, key, ns_of, settings};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
@@ -373,7 +373,7 @@ fn checkpoints_and_rates_stand_beside_the_log_and_are_replaced_when_they_grow() 
 #[test]
 fn the_documentation_lists_every_column() {
     let page = fs::read_to_string("../docs/audit-export.md").unwrap();
-    for table in [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &VOID_STATEMENTS, &RATES] {
+    for table in TABLES {
         let Table { name, columns, .. } = table;
         let part =
             page.split(&format!("## The table `{name}`")).nth(1).expect("a part of the page");

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hawser_proto::OriginatorId;
 use hawser_proto::date::date_text;
 use hawser_proto::price::PicoDollarPrice;
-use hawser_proto::{OriginatorId, SequenceId};
 
 use super::charts::{Spans, bars, row, strip};
 use super::markup::{Markup, bytes, dollars, duration, number};
-use crate::replay::{Fault, GapReason, PayerFigures, ReplayReport, ReplayedStrand};
+use crate::replay::{DayFigures, Gap, GapReason, PayerFigures, ReplayReport, ReplayedStrand};
 
 /// Faults that are listed. A guess: a person reads the first few, and the file stays small.
 const FAULTS_MAX: usize = 300;
@@ -116,7 +116,7 @@ fn faults(to: &mut Markup, report: &ReplayReport) {
     }
     to.raw("</table></div><h3>The first of them</h3><div class=\"wide\"><table class=\"faults\"><tr><th>place</th><th>kind</th><th>fault</th></tr>");
     for fault in all.kept().iter().take(FAULTS_MAX) {
-        to.element("<tr><td class=\"mono\">", place(fault), "</td>");
+        to.element("<tr><td class=\"mono\">", fault.place(), "</td>");
         to.element("<td class=\"mono\">", fault.kind.name(), "");
         if let Some(rule) = fault.rule {
             to.element(" (rule ", rule, ")");
@@ -124,14 +124,6 @@ fn faults(to: &mut Markup, report: &ReplayReport) {
         to.element("</td><td class=\"t\">", &fault.text, "</td></tr>");
     }
     to.raw("</table></div></section>");
-}
-
-fn place(fault: &Fault) -> String {
-    match (fault.originator_id, fault.sequence_id) {
-        (None, _) => "log".to_owned(),
-        (Some(originator), SequenceId::NONE) => format!("strand {originator}"),
-        (Some(originator), place) => format!("{originator}:{place}"),
-    }
 }
 
 fn sentences(to: &mut Markup, title: &'static str, sentences: &[String]) {
@@ -202,7 +194,7 @@ impl DrawnDays {
 fn by_day(
     to: &mut Markup,
     report: &ReplayReport,
-    value: fn(&crate::replay::DayFigures) -> u64,
+    value: fn(&DayFigures) -> u64,
     join: fn(u64, u64) -> u64,
     show: fn(u64) -> String,
 ) {
@@ -241,7 +233,7 @@ fn throughput(to: &mut Markup, report: &ReplayReport) {
 fn lags(to: &mut Markup, report: &ReplayReport) {
     to.raw("<section><h2>From an envelope to its checkpoint</h2>");
     to.raw("<p>The longest time of each day, for checkpoints of the strand's own node.</p>");
-    let lag = |day: &crate::replay::DayFigures| u64::try_from(day.lag_ns_max).unwrap_or(0);
+    let lag = |day: &DayFigures| u64::try_from(day.lag_ns_max).unwrap_or(0);
     let show = |ns: u64| duration(i64::try_from(ns).unwrap_or(i64::MAX));
     by_day(to, report, lag, u64::max, show);
     to.raw("</section>");
@@ -339,7 +331,7 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
         let gaps = &strand.figures.gaps;
         to.element("<h3>Strand ", strand.originator_id, ", places 1 to ");
         to.text(number(strand.reached.0)).raw("</h3>");
-        let described = |gap: &crate::replay::Gap| {
+        let described = |gap: &Gap| {
             let (from, through) = (number(gap.from.0), number(gap.through.0));
             let places =
                 if gap.from == gap.through { from } else { format!("{from} to {through}") };

@@ -212,7 +212,7 @@ impl RangeVerdict {
     /// a node, and places that were not shown.
     #[must_use]
     pub fn incomplete(&self) -> Vec<String> {
-        let (strand, not_shown) = (self.originator(), self.not_shown);
+        let (strand, not_shown) = (self.originator_id, self.not_shown);
         let text = "the registry does not name its node, so no signature was checked";
         let is_unchecked = strand.is_node() && !self.signatures_checked;
         let unchecked = is_unchecked.then(|| format!("strand {strand}: {text}"));
@@ -228,10 +228,6 @@ impl RangeVerdict {
     pub(super) fn add_faults(&mut self, faults: &Faults) {
         self.faults.join(faults);
         self.faults.sort();
-    }
-
-    fn originator(&self) -> OriginatorId {
-        self.originator_id
     }
 
     /// Takes the next row. Leaves are those of void places. `chains` is empty if dependencies are not judged.
@@ -252,7 +248,7 @@ impl RangeVerdict {
             }
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
-                let id = EnvelopeId::new(self.originator(), from);
+                let id = EnvelopeId::new(self.originator_id, from);
                 if let Some(fault) = gap_of_chain(id, reason) {
                     self.fault(fault);
                 }
@@ -278,13 +274,14 @@ impl RangeVerdict {
     fn cover(&mut self, from: SequenceId, through: SequenceId) -> Result<(), SourceError> {
         let is_behind = from > self.through || self.from == SequenceId::NONE;
         if from == SequenceId::NONE || !is_behind || through < from || through > SequenceId::MAX {
-            let text = format!("strand {}: place {from} after {}", self.originator(), self.through);
+            let text =
+                format!("strand {}: place {from} after {}", self.originator_id, self.through);
             return Err(SourceError(text));
         }
         if self.from == SequenceId::NONE {
             self.from = from;
         } else if from > self.through.next() {
-            self.fault(hole(self.originator(), self.through.next().0, from.previous().0));
+            self.fault(hole(self.originator_id, self.through.next().0, from.previous().0));
         }
         self.through = through;
         Ok(())
@@ -303,7 +300,7 @@ impl RangeVerdict {
         chains: &TimesOfChains,
     ) {
         let CheckedEnvelope { sequence, mark, stored_leaf, found, .. } = envelope;
-        let id = EnvelopeId::new(self.originator(), sequence);
+        let id = EnvelopeId::new(self.originator_id, sequence);
         let signed = match found {
             Ok(signed) => signed,
             Err((kind, text)) => {
@@ -349,7 +346,7 @@ impl RangeVerdict {
 
     fn take_void_leaf(&mut self, sequence: SequenceId, leaf: TreeHash) {
         if leaf != leaf_hash(LeafData::Void) {
-            self.fault(other_leaf(EnvelopeId::new(self.originator(), sequence)));
+            self.fault(other_leaf(EnvelopeId::new(self.originator_id, sequence)));
         }
     }
 
@@ -368,10 +365,10 @@ impl RangeVerdict {
             }
             let (from, through) = (self.through.next(), after.from.previous());
             if from <= through && may_miss {
-                let strand = self.originator();
+                let strand = self.originator_id;
                 missing = Some(format!("strand {strand}: no range has places {from} to {through}"));
             } else if from <= through {
-                self.fault(hole(self.originator(), from.0, through.0));
+                self.fault(hole(self.originator_id, from.0, through.0));
             }
         }
         if self.from == SequenceId::NONE {
@@ -453,16 +450,15 @@ pub fn merge(
             Entry::Vacant(none) => drop(none.insert(range)),
         }
     }
-    for (id, range) in &mut joined {
-        let strand = range.originator();
+    for (&id, range) in &mut joined {
         if range.from <= SequenceId(1) {
             continue;
         }
         let through = range.from.previous();
-        if expected_of.contains_key(id) && !is_short(*id) {
-            range.fault(hole(strand, 1, through.0));
+        if expected_of.contains_key(&id) && !is_short(id) {
+            range.fault(hole(id, 1, through.0));
         } else {
-            incomplete.push(format!("strand {strand}: no range has places 1 to {through}"));
+            incomplete.push(format!("strand {id}: no range has places 1 to {through}"));
         }
     }
     let mut left_out = Vec::new();
@@ -571,12 +567,12 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>, knows_rows: bool) ->
 /// Returns the parts of these ranges that were not checked, in sentences for people.
 #[must_use]
 pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
-    let strands: Vec<OriginatorId> = ranges.iter().map(RangeVerdict::originator).collect();
+    let strands: Vec<OriginatorId> = ranges.iter().map(|range| range.originator_id).collect();
     let mut counts = UncheckedCounts::default();
     ranges.iter().for_each(|range| counts.add(range.unchecked));
     let mut unchecked = counts.sentences(&strands);
     let is_left = |range: &RangeVerdict| {
-        range.originator().is_node() && range.envelopes > 0 && range.chains.is_none()
+        range.originator_id.is_node() && range.envelopes > 0 && range.chains.is_none()
     };
     if ranges.iter().any(is_left) {
         unchecked.push(DEPENDENCIES.to_owned());

@@ -1,14 +1,11 @@
 //! The bill of a payer, computed again from the log: the cost of its envelopes by the rates, compared with the charges
 //! of the reports on the chain.
 //!
-//! A report contains only the root of all amounts, so the amounts of all payers are computed: the payer's leaf is
-//! proven if the root is the same. If the source leaves places out, nothing is proven and nothing refuted.
-
-use std::collections::BTreeMap;
+//! A report contains only the root of all amounts, so the amounts of all payers are computed: if the root is the same,
+//! the payer's leaf is under it. If the source leaves places out, nothing is proven and nothing refuted.
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Leaves, SettledAmount};
+use hawser_rules::payer_report::SettledAmount;
 use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde::Serialize;
 
@@ -20,7 +17,7 @@ use super::repeats::{RepeatFinder, RepeatedCharges};
 use super::report_ranges::{BilledReport, FeePart, FinishedRange, ReportRanges};
 use super::report_sums::ReportLeaves;
 use super::source::LogSource;
-use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
+use super::tally::{MinuteCounts, OPEN_MINUTES, price};
 
 /// Everything that a bill is computed by.
 #[derive(Debug, Clone)]
@@ -164,8 +161,7 @@ pub fn bill(
 struct StrandBilling<'a> {
     settings: &'a BillSettings,
     ranges: ReportRanges,
-    /// Messages by minute, of the last minutes.
-    counts: BTreeMap<u32, u64>,
+    counts: MinuteCounts,
     /// The next place.
     next: u64,
     repeats: RepeatFinder,
@@ -186,7 +182,7 @@ impl<'a> StrandBilling<'a> {
             faults: Faults::default(),
         };
         let (ranges, repeats) = (ReportRanges::new(reports), RepeatFinder::default());
-        Self { settings, ranges, counts: BTreeMap::new(), next: 1, repeats, bill }
+        Self { settings, ranges, counts: MinuteCounts::default(), next: 1, repeats, bill }
     }
 
     fn take(&mut self, row: CheckedRow) {
@@ -242,11 +238,7 @@ impl<'a> StrandBilling<'a> {
     /// Books an envelope, and counts it.
     fn charge(&mut self, id: EnvelopeId, signed: &Signed) {
         if let Some(charge) = &signed.charge {
-            let earlier = [0, 1, 2, 3, 4].map(|age| {
-                let minute = signed.minute.checked_sub(age);
-                minute.and_then(|at| self.counts.get(&at)).copied().unwrap_or(0)
-            });
-            let rates = self.settings.rates.rates();
+            let (rates, earlier) = (self.settings.rates.rates(), self.counts.up_to(signed.minute));
             let fee = price(rates, signed.originator_ns, charge, earlier);
             self.book(id, signed.minute, charge.payer, fee);
             if charge.payer == self.settings.payer {
@@ -259,10 +251,7 @@ impl<'a> StrandBilling<'a> {
             }
         }
         if signed.counts_for_congestion {
-            *self.counts.entry(signed.minute).or_default() += 1;
-            while self.counts.len() > COUNTED_MINUTES {
-                self.counts.pop_first();
-            }
+            self.counts.add(signed.minute, 1);
         }
     }
 
@@ -290,8 +279,7 @@ impl<'a> StrandBilling<'a> {
             self.bill.faults.add(Fault::at(FaultKind::InNoReport, id, text));
         }
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
-        let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
-        {
+        let verdict = match (leaves.root() == report.root, self.bill.not_shown) {
             (true, _) => BillVerdict::Proven,
             (false, 0) if are_all_compared => BillVerdict::OtherRoot,
             (false, _) => BillVerdict::NotShown,
@@ -322,18 +310,6 @@ impl<'a> StrandBilling<'a> {
         self.bill.charged_again = self.repeats.finish();
         self.bill
     }
-}
-
-/// Returns true if the leaves give the root, and the payer's leaf is proven to be under it; a payer without usage has
-/// none.
-fn proves(leaves: &Leaves, payer: Address, root: Hash) -> bool {
-    if leaves.root() != root {
-        return false;
-    }
-    let Some(place) = leaves.place_of(payer) else { return true };
-    let proof = leaves.tree().proof(place..place + 1);
-    let leaf = leaves.payers()[place].leaf();
-    proof.verify(root, place as u64, &[leaf]).is_ok()
 }
 
 #[cfg(test)]

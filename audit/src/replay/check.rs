@@ -18,7 +18,7 @@ use hawser_rules::{
 };
 
 use super::fault::FaultKind;
-use super::item::{StoredMark, StrandRow};
+use super::item::{Charge, StoredMark, StrandRow};
 
 /// Checks the rows of one strand.
 #[derive(Debug, Clone)]
@@ -35,15 +35,6 @@ pub(crate) struct Checker {
     pub(crate) rates: Option<RateTable>,
     /// The fault of fees that these rates do not explain.
     pub(crate) wrong_fee: FaultKind,
-}
-
-/// The charge for one envelope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Charge {
-    pub(crate) payer: Address,
-    pub(crate) size_bytes: u64,
-    pub(crate) retention_days: u32,
-    pub(crate) stated_picodollars: PicoDollarPrice,
 }
 
 /// The facts of an envelope whose originator can be held to it.

@@ -180,6 +180,15 @@ impl Fault {
         Self::of_strand(FaultKind::UnknownOriginator, originator, text)
     }
 
+    /// Returns the place for people: `log`, the strand, or the strand and the sequence id.
+    pub(crate) fn place(&self) -> String {
+        match (self.originator_id, self.sequence_id) {
+            (None, _) => "log".to_owned(),
+            (Some(originator), SequenceId::NONE) => format!("strand {originator}"),
+            (Some(originator), place) => format!("{originator}:{place}"),
+        }
+    }
+
     /// Compares faults by place and kind. Several of one kind and place, as of one checkpoint, are ordered by their
     /// text.
     fn by_place(&self, other: &Self) -> std::cmp::Ordering {
@@ -203,12 +212,7 @@ impl Fault {
 impl fmt::Display for Fault {
     /// Writes one line: a file may have chosen parts of the text, and another line could look like a verdict.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.originator_id, self.sequence_id) {
-            (None, _) => f.write_str("log")?,
-            (Some(originator), SequenceId::NONE) => write!(f, "strand {originator}")?,
-            (Some(originator), place) => write!(f, "{originator}:{place}")?,
-        }
-        write!(f, "  {}", self.kind.name())?;
+        write!(f, "{}  {}", self.place(), self.kind.name())?;
         if let Some(rule) = self.rule {
             write!(f, " (rule {rule})")?;
         }

@@ -118,15 +118,15 @@ pub struct PrunedRecord {
     pub originator_ns: i64,
     /// The length of the envelope, in bytes.
     pub len_bytes: u64,
-    /// The charge.
-    pub charge: Option<PrunedCharge>,
+    /// The charge; `None` if no payer owes for the envelope.
+    pub charge: Option<Charge>,
     /// True if it counts for congestion.
     pub counts_for_congestion: bool,
 }
 
-/// The charge of such an envelope.
+/// The charge for one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrunedCharge {
+pub struct Charge {
     /// The payer.
     pub payer: Address,
     /// Length of the payer envelope, in bytes.

@@ -3,8 +3,8 @@
 //! A source gives the rows of each strand in order, and the records that are kept beside them. In reading order:
 //!
 //! - `item`: rows, and the records beside a strand; `source`: the trait of a log;
-//! - `check`: checks of single envelopes, on all cores; `payers`: their accounts;
-//! - `judge`: the faults of a row;
+//! - `check`: checks of single envelopes, on all cores;
+//! - `judge`: the faults of a row; `dependencies`: those of an envelope that is earlier than what it depends on;
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
 //! - `tally`, `tree`, `void`: parts of these checks; `load`: the envelopes by minute in a state file;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
@@ -66,7 +66,7 @@ pub use checkpoint_list::CheckpointList;
 pub(crate) use fault::KEPT_OF_KIND;
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
-    GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+    Charge, GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
 pub use repeats::{ChargedAgain, RepeatedCharges};
 pub use report_ranges::BilledReport;

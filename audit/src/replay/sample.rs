@@ -1,7 +1,7 @@
 //! The signatures of a sample of a log's envelopes, or of all of them.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::{Registry, RuleNumber, Violation};
+use hawser_rules::{Registry, RuleNumber};
 use serde::Serialize;
 
 use super::check::{CheckedEnvelope, CheckedRow, Checker};
@@ -16,8 +16,6 @@ pub const SAMPLE_MAX: u64 = 1_000_000;
 const BATCH_ROWS: usize = 4096;
 /// Bytes of these after which no more are read. A guess: an envelope may have 25 MiB.
 const BATCH_BYTES: usize = 16 << 20;
-/// The rule about the signature of a payer (`docs/protocol/rules.md`).
-const PAYER_SIGNATURE: u8 = 2;
 
 /// The envelopes whose signatures are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,14 +179,11 @@ fn fault_of(originator: OriginatorId, envelope: CheckedEnvelope) -> Option<Fault
         Ok(signed) => signed,
     };
     let violation = signed.violation?;
-    let is_of_payer = violation.rule() == Some(RuleNumber(PAYER_SIGNATURE));
+    let is_of_payer = violation.rule() == Some(RuleNumber::PAYER_SIGNATURE);
     // An envelope without a payer's signature may stand in a log, and is marked then.
     let is_marked = matches!(envelope.mark, StoredMark::Invalid(_));
-    (is_of_payer && !is_marked).then(|| fault_of_mark(id, &violation))
-}
-
-fn fault_of_mark(id: EnvelopeId, violation: &Violation) -> Fault {
-    Fault::at(FaultKind::WrongMark, id, format!("it has no mark, and {violation}"))
+    let text = format!("it has no mark, and {violation}");
+    (is_of_payer && !is_marked).then(|| Fault::at(FaultKind::WrongMark, id, text))
 }
 
 #[cfg(test)]

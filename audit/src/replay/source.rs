@@ -74,48 +74,6 @@ pub trait LogSource {
     }
 }
 
-impl<T: LogSource + ?Sized> LogSource for &T {
-    fn identity(&self) -> LogIdentity {
-        (**self).identity()
-    }
-
-    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
-        (**self).heads()
-    }
-
-    fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
-        (**self).last_held(originator)
-    }
-
-    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
-        (**self).rows(after, head)
-    }
-
-    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
-        (**self).beside(originator)
-    }
-
-    fn shows_gaps(&self) -> bool {
-        (**self).shows_gaps()
-    }
-
-    fn dates_chains_by_blocks(&self) -> bool {
-        (**self).dates_chains_by_blocks()
-    }
-
-    fn unchecked(&self) -> Vec<String> {
-        (**self).unchecked()
-    }
-
-    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
-        (**self).rates()
-    }
-
-    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
-        (**self).rates_complete_until_ns()
-    }
-}
-
 /// Returns the heads of a log's strands. The maker of a backup or of a snapshot can list any number of empty strands.
 ///
 /// # Errors

@@ -6,8 +6,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use serde::{Deserialize, Serialize};
 
-use super::check::Charge;
-use super::item::GapReason;
+use super::item::{Charge, GapReason};
 
 /// Days with figures of their own. A guess: the times of a dishonest strand may name any day.
 const DAYS_MAX: usize = 10_000;

@@ -9,7 +9,7 @@ use hawser_rules::misbehavior::StrandLoad;
 use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
-use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
+use super::check::{CheckedEnvelope, CheckedRow, Signed};
 use super::dependencies::{ChainTimes, TimesOfChains, dependency};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
@@ -19,7 +19,7 @@ use super::judge::{
 };
 use super::load::StoredLoad;
 use super::stats::{Gap, StrandFigures};
-use super::tally::{ReplayedEnvelope, Tallies, TallyFault};
+use super::tally::{TalliedEnvelope, Tallies, TallyFault};
 use super::tree::TreeReplay;
 use super::void::{DeclaredVoids, SeenVoids};
 
@@ -409,8 +409,9 @@ impl StrandReplay {
             self.chain_times.add(sequence, ns);
         }
         self.check_load(id, &signed, context);
-        if mark.is_booked() {
-            self.count(sequence, len_bytes, &signed, context)?;
+        let tallied = TalliedEnvelope::of_signed(sequence, len_bytes, &signed);
+        if let Some(tallied) = tallied.filter(|_| mark.is_booked()) {
+            self.count(&tallied, context)?;
         }
         self.add_leaf(sequence, signed.leaf, stored_leaf, context);
         Ok(())
@@ -436,26 +437,9 @@ impl StrandReplay {
         } else if sequence >= context.head {
             self.fault(pruned_head(id));
         }
-        let minute = minute_of(record.originator_ns);
-        self.tallies.see(minute);
-        let charge = record.charge.map(|charge| Charge {
-            payer: charge.payer,
-            size_bytes: charge.size_bytes,
-            retention_days: charge.retention_days,
-            stated_picodollars: charge.stated_picodollars,
-        });
-        if charge.is_some() || record.counts_for_congestion {
-            let envelope = ReplayedEnvelope {
-                sequence,
-                len_bytes: record.len_bytes,
-                originator_ns: record.originator_ns,
-                charge,
-                counts_for_congestion: record.counts_for_congestion,
-            };
-            let booked = self.tallies.count(&envelope, context.booked_rates, context.rows)?;
-            if let Some(charge) = &charge {
-                self.figures.count_charge(charge, booked);
-            }
+        self.tallies.see(minute_of(record.originator_ns));
+        if let Some(tallied) = TalliedEnvelope::of_record(sequence, record) {
+            self.count(&tallied, context)?;
         }
         if let Some(leaf) = leaf {
             self.has_claimed_leaf = true;
@@ -491,25 +475,14 @@ impl StrandReplay {
         self.load.add(ns, signed.counts_for_congestion || signed.violation.is_some());
     }
 
+    /// Counts an envelope for the tallies, and its charge for the figures.
     fn count(
         &mut self,
-        sequence: SequenceId,
-        len_bytes: usize,
-        signed: &Signed,
+        envelope: &TalliedEnvelope,
         context: &ReplayContext<'_>,
     ) -> Result<(), SourceError> {
-        if signed.charge.is_none() && !signed.counts_for_congestion {
-            return Ok(());
-        }
-        let envelope = ReplayedEnvelope {
-            sequence,
-            len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
-            originator_ns: signed.originator_ns,
-            charge: signed.charge,
-            counts_for_congestion: signed.counts_for_congestion,
-        };
-        let booked = self.tallies.count(&envelope, context.booked_rates, context.rows)?;
-        if let Some(charge) = &signed.charge {
+        let booked = self.tallies.count(envelope, context.booked_rates, context.rows)?;
+        if let Some(charge) = &envelope.charge {
             self.figures.count_charge(charge, booked);
         }
         Ok(())
@@ -584,7 +557,7 @@ impl StrandReplay {
             };
             self.fault(Fault::at(kind, id, text));
         }
-        for _ in 0..not_kept.min(1) {
+        if not_kept > 0 {
             let text = format!("{not_kept} more tallies differ");
             self.fault(Fault::of_strand(FaultKind::Usage, self.originator(), text));
         }

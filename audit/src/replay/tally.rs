@@ -13,13 +13,13 @@ use hawser_rules::fees::has_started;
 use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
 
-use super::check::Charge;
-use super::item::{SourceError, StrandRows, Usage};
+use super::check::Signed;
+use super::item::{Charge, PrunedRecord, SourceError, StrandRows, Usage};
 
 /// Minutes after which a minute is compared. A guess: times that go back do so by little.
 pub(crate) const OPEN_MINUTES: u32 = 10;
 /// Minutes whose messages are kept for prices. A guess: two days, for times that go back far.
-pub(crate) const COUNTED_MINUTES: usize = 2 * 24 * 60;
+const COUNTED_MINUTES: usize = 2 * 24 * 60;
 /// Ranges of minutes with envelopes that could not be read. A guess. Above it the last one grows.
 const UNKNOWN_MAX: usize = 10_000;
 /// Differing tallies that are kept. A guess: some megabytes.
@@ -30,14 +30,75 @@ type UsageKey = (u32, [u8; 20]);
 
 /// The values of an envelope, or of the record of a pruned one, that tallies count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ReplayedEnvelope {
-    pub(super) sequence: SequenceId,
+pub(crate) struct TalliedEnvelope {
+    pub(crate) sequence: SequenceId,
     /// Length of the originator envelope.
-    pub(super) len_bytes: u64,
-    pub(super) originator_ns: i64,
+    len_bytes: u64,
+    pub(crate) originator_ns: i64,
     /// `None` if no payer owes for it.
-    pub(super) charge: Option<Charge>,
-    pub(super) counts_for_congestion: bool,
+    pub(crate) charge: Option<Charge>,
+    pub(crate) counts_for_congestion: bool,
+}
+
+impl TalliedEnvelope {
+    /// Returns the values of a signed envelope of `len_bytes` bytes; `None` if no tally counts it.
+    pub(crate) fn of_signed(
+        sequence: SequenceId,
+        len_bytes: usize,
+        signed: &Signed,
+    ) -> Option<Self> {
+        let Signed { originator_ns, charge, counts_for_congestion, .. } = *signed;
+        let len_bytes = u64::try_from(len_bytes).unwrap_or(u64::MAX);
+        Self { sequence, len_bytes, originator_ns, charge, counts_for_congestion }.if_counted()
+    }
+
+    /// Returns the values that the record of a pruned envelope states; `None` if no tally counts it.
+    pub(crate) fn of_record(sequence: SequenceId, record: &PrunedRecord) -> Option<Self> {
+        let PrunedRecord { originator_ns, len_bytes, charge, counts_for_congestion } = *record;
+        Self { sequence, len_bytes, originator_ns, charge, counts_for_congestion }.if_counted()
+    }
+
+    fn if_counted(self) -> Option<Self> {
+        (self.charge.is_some() || self.counts_for_congestion).then_some(self)
+    }
+
+    /// Returns the payer and the tally of this envelope alone; `None` if no payer owes for it. `earlier` has the
+    /// messages of its minute and of the four before.
+    pub(crate) fn usage(
+        &self,
+        rates: &[Rate],
+        earlier: [u64; CONGESTION_MINUTES],
+    ) -> Option<(Address, Usage)> {
+        let charge = self.charge?;
+        let usage = Usage {
+            picodollars: price(rates, self.originator_ns, &charge, earlier),
+            messages: 1,
+            bytes: self.len_bytes,
+            last_sequence: self.sequence,
+            stated_picodollars: charge.stated_picodollars,
+        };
+        Some((charge.payer, usage))
+    }
+}
+
+/// Messages by minute, of the last [`COUNTED_MINUTES`] that have some.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct MinuteCounts(#[serde(with = "pairs")] BTreeMap<u32, u64>);
+
+impl MinuteCounts {
+    /// Adds messages of a minute.
+    pub(crate) fn add(&mut self, minute: u32, messages: u64) {
+        *self.0.entry(minute).or_default() += messages;
+        while self.0.len() > COUNTED_MINUTES {
+            self.0.pop_first();
+        }
+    }
+
+    /// Returns the messages of a minute and of the four before, the latest first.
+    pub(crate) fn up_to(&self, minute: u32) -> [u64; CONGESTION_MINUTES] {
+        let count = |age| minute.checked_sub(age).and_then(|at| self.0.get(&at)).copied();
+        [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0))
+    }
 }
 
 /// A tally that differs from the stored one.
@@ -62,9 +123,7 @@ impl TallyFault {
 /// The tallies of one strand.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Tallies {
-    /// Messages by minute, of the last minutes.
-    #[serde(with = "pairs")]
-    counts: BTreeMap<u32, u64>,
+    counts: MinuteCounts,
     /// Tallies of minutes that have not been compared: one for each payer and minute. If the times of a strand do not
     /// advance, this has a tally of every payer of the strand.
     #[serde(with = "pairs")]
@@ -98,7 +157,7 @@ impl Tallies {
     /// # Errors
     /// A sentence for people that names the impossible value.
     pub(super) fn check(&self, reached: u64) -> Result<(), &'static str> {
-        let counts = self.counts.values().chain(self.open_counts.values());
+        let counts = self.counts.0.values().chain(self.open_counts.values());
         if counts.chain(self.open.values().map(|it| &it.messages)).any(|count| *count > reached) {
             return Err("it counts more messages than places");
         }
@@ -109,7 +168,7 @@ impl Tallies {
         if open.min().is_some_and(|first| self.is_compared(first)) {
             return Err("minutes that were compared are still open");
         }
-        if self.counts.len() > COUNTED_MINUTES
+        if self.counts.0.len() > COUNTED_MINUTES
             || self.differing.len() + self.differing_counts.len() > DIFFERING_MAX
             || self.unknown.len() > UNKNOWN_MAX
         {
@@ -154,28 +213,17 @@ impl Tallies {
     /// Counts an envelope. Returns the amount that is booked for it.
     pub(super) fn count(
         &mut self,
-        envelope: &ReplayedEnvelope,
+        envelope: &TalliedEnvelope,
         rates: &[Rate],
         rows: &dyn StrandRows,
     ) -> Result<PicoDollarPrice, SourceError> {
-        let ReplayedEnvelope { sequence, len_bytes, originator_ns, charge, .. } = *envelope;
-        let minute = minute_of(originator_ns);
+        let minute = minute_of(envelope.originator_ns);
         let mut booked = PicoDollarPrice(0);
-        if let Some(charge) = charge {
-            booked = price(rates, originator_ns, &charge, self.earlier(minute));
-            let usage = Usage {
-                picodollars: booked,
-                messages: 1,
-                bytes: len_bytes,
-                last_sequence: sequence,
-                stated_picodollars: charge.stated_picodollars,
-            };
-            self.add_usage((minute, charge.payer.0), usage, rows)?;
+        if let Some((payer, usage)) = envelope.usage(rates, self.counts.up_to(minute)) {
+            booked = usage.picodollars;
+            self.add_usage((minute, payer.0), usage, rows)?;
         }
-        let counts = envelope.counts_for_congestion;
-        if counts || charge.is_some() {
-            self.add_count(minute, u64::from(counts), rows)?;
-        }
+        self.add_count(minute, u64::from(envelope.counts_for_congestion), rows)?;
         let reached = self.previous.replace(minute).map_or(0, |previous| previous.min(minute));
         if let Some(end) = reached.checked_sub(OPEN_MINUTES)
             && self.compared.is_none_or(|compared| compared.saturating_add(OPEN_MINUTES) < end)
@@ -216,11 +264,6 @@ impl Tallies {
         Ok((faults, self.not_kept))
     }
 
-    fn earlier(&self, minute: u32) -> [u64; CONGESTION_MINUTES] {
-        let count = |age| minute.checked_sub(age).and_then(|at| self.counts.get(&at)).copied();
-        [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0))
-    }
-
     fn is_compared(&self, minute: u32) -> bool {
         self.compared.is_some_and(|compared| minute <= compared)
     }
@@ -256,10 +299,7 @@ impl Tallies {
         messages: u64,
         rows: &dyn StrandRows,
     ) -> Result<(), SourceError> {
-        *self.counts.entry(minute).or_default() += messages;
-        while self.counts.len() > COUNTED_MINUTES {
-            self.counts.pop_first();
-        }
+        self.counts.add(minute, messages);
         if !self.is_compared(minute) {
             *self.open_counts.entry(minute).or_default() += messages;
             return Ok(());

@@ -17,9 +17,8 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{BackupError, Backups, Pace, ReadManifest, StoreIdentity};
 use serde_json::{Value, json};
 
-use super::audit::{FolderLog, StoredLog, UnopenedBackupError, load_keys};
+use super::audit::{FolderLog, StoredLog, UnopenedBackupError, registry_of};
 use super::backup::CheckedBackup;
-use crate::args::audit::KeysArgs;
 use crate::args::backup::BackupVerifyArgs;
 use crate::output;
 
@@ -59,11 +58,8 @@ impl<'a> SignatureCheck<'a> {
         args: &'a BackupVerifyArgs,
         made: Option<MadeNote>,
     ) -> Result<Self, RunError> {
-        let registry = args.registry.as_ref().map(|path| {
-            let keys = KeysArgs { registry: Some(path.clone()), rates: None };
-            load_keys(&keys, None).map(|loaded| loaded.known.registry)
-        });
-        Ok(Self { args, registry: registry.transpose()?, made })
+        let registry = args.registry.as_deref().map(registry_of).transpose()?;
+        Ok(Self { args, registry, made })
     }
 
     /// Reads every file of a backup and compares it with the manifest, then checks signatures.
@@ -204,10 +200,7 @@ impl BackupSignatures {
     fn lines(&self) -> Vec<String> {
         match self {
             Self::Checked { sampled, by_manifest } => {
-                let envelopes = output::count(
-                    usize::try_from(sampled.checked).unwrap_or(usize::MAX),
-                    "envelope",
-                );
+                let envelopes = output::count(sampled.checked, "envelope");
                 let places = output::count(sampled.places, "place");
                 let mut first = format!("signatures of {envelopes} of {places} checked");
                 if !sampled.unknown_nodes.is_empty() {
@@ -220,8 +213,7 @@ impl BackupSignatures {
                 let faults = sampled.first_faults.iter().map(|fault| format!("  {fault}"));
                 let mut lines: Vec<String> = std::iter::once(first).chain(faults).collect();
                 if sampled.faults > 0 {
-                    let number = usize::try_from(sampled.faults).unwrap_or(usize::MAX);
-                    lines.push(format!("  {}", output::count(number, "wrong signature")));
+                    lines.push(format!("  {}", output::count(sampled.faults, "wrong signature")));
                 }
                 lines
             }

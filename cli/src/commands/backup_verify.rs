@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hawser_node::backup as backups;
 use hawser_node::backup_notes::{self, MadeNote, VerifiedNote};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::settings;
 use hawser_storage::{BackupError, Backups, Objects, ReadManifest};
 
@@ -14,10 +14,7 @@ use super::backup;
 use super::backup_signatures::SignatureCheck;
 use crate::args::backup::BackupVerifyArgs;
 use crate::clock::now_unix_s;
-use crate::output;
-
-/// The exit code of a check of a place that does not answer.
-const UNREACHABLE_EXIT_CODE: u8 = 9;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
@@ -39,8 +36,7 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
     if let Some(error) = silence {
         // The record of the last check stays, because this check has no result.
         let text = "the place does not answer, so nothing is known about its backups";
-        let kind = RunErrorKind::Answer(UNREACHABLE_EXIT_CODE);
-        return Err(RunError { kind, text: format!("{text}: {error}") });
+        return Err(exit_codes::answer(exit_codes::INCOMPLETE, format!("{text}: {error}")));
     }
     match checked {
         // A named backup that does not exist does not count as damaged.

@@ -5,16 +5,13 @@ use std::io::{self, IsTerminal as _};
 use hawser_conformance::{
     Case, CaseResult, Need, Outcome, RestartCommands, SuitePlan, SuiteReport, SuiteStartError,
 };
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::files::{self, key};
 use serde_json::json;
 
 use crate::args::conformance::{ConformanceArgs, ConformanceFormat};
 use crate::network_file::NetworkFile;
-use crate::{client, output, output_file};
-
-/// Exit code when a case has failed: faults were found.
-const FAULTS: u8 = 8;
+use crate::{client, exit_codes, output, output_file};
 
 /// Runs the command.
 ///
@@ -49,7 +46,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
     }
     match report.counts(None).failed {
         0 => Ok(()),
-        _ => Err(RunError { kind: RunErrorKind::Answer(FAULTS), text: String::new() }),
+        _ => Err(exit_codes::answer(exit_codes::FAULTS, "")),
     }
 }
 

@@ -5,7 +5,7 @@ mod deploy;
 use hawser_chain::admin::installed::{self, InstalledContract};
 use hawser_chain::admin::pauses::{self, PauseChange};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
-use hawser_chain::admin::{ChainRole, Contract, splitter};
+use hawser_chain::admin::{ChainRole, Contract, Network, splitter};
 use hawser_chain::contracts::parameter::of_address;
 use hawser_node::error::RunError;
 
@@ -89,15 +89,12 @@ async fn another_splitter(args: &TransactionArgs, as_json: bool) -> Result<(), R
     Ok(())
 }
 
-async fn finish(mut session: OnchainSession, contract: Contract) -> Result<(), RunError> {
-    let result = if session.sends() {
-        let found = installed::get(&session.network, contract).await;
-        session.seen(found)?.map(|found| fields(&found))
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+async fn finish(session: OnchainSession, contract: Contract) -> Result<(), RunError> {
+    session
+        .finish_with(async |network: &Network| {
+            Ok(Some(fields(&installed::get(network, contract).await?)))
+        })
+        .await
 }
 
 fn fields(installed: &InstalledContract) -> ResultFields {

@@ -1,7 +1,7 @@
 //! `hawser fees`: the fees that nodes and the protocol have earned.
 
-use hawser_chain::admin::PaymentToken;
 use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
+use hawser_chain::admin::{Network, PaymentToken};
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
@@ -50,33 +50,26 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError
     finish(session, whose).await
 }
 
-async fn finish(mut session: OnchainSession, whose: Beneficiary) -> Result<(), RunError> {
-    let result = if session.sends() {
-        let owed = fees::owed_to(&session.network, whose).await;
-        let fields = match whose {
-            Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id.0),
-            Beneficiary::Protocol => ResultFields::default().with("protocol", true),
-        };
-        session.seen(owed)?.map(|owed| fields.amount("owed", owed))
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+async fn finish(session: OnchainSession, whose: Beneficiary) -> Result<(), RunError> {
+    session
+        .finish_with(async |network: &Network| {
+            let owed = fees::owed_to(network, whose).await?;
+            let fields = match whose {
+                Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id.0),
+                Beneficiary::Protocol => ResultFields::default().with("protocol", true),
+            };
+            Ok(Some(fields.amount("owed", owed)))
+        })
+        .await
 }
 
 async fn excess(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
     let mut session = OnchainSession::open(args, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = fees::send_excess(&session.network).await?;
     session.carry_out(plan).await?;
-    let result = if session.sends() {
-        let owed = fees::owed(&session.network).await;
-        session.seen(owed)?.map(|owed| totals(&owed))
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+    session
+        .finish_with(async |network: &Network| Ok(Some(totals(&fees::owed(network).await?))))
+        .await
 }
 
 async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {

@@ -14,17 +14,16 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use hawser_chain::admin::nodes::{self, RegisteredNode};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_proto::{Cursor, PublicKey, SequenceId};
 use serde_json::{Value, json};
 
 use answers::{AnsweringNode, BothCursors};
 
-use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
 use crate::args::keys::KeysRotateArgs;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// The part of the start that is not in its command.
 const START_NOTE: &str = "with the old node's other settings. --new-strand is for the first start only: leave it out afterwards, because a node \
@@ -58,9 +57,7 @@ pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunE
     rotation.print(&steps, as_json);
     match steps.iter().all(|step| step.state == StepState::Done) || !args.check {
         true => Ok(()),
-        false => {
-            Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text: String::new() })
-        }
+        false => Err(exit_codes::answer(exit_codes::INCOMPLETE, "")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{ChainRole, PaymentToken, funding};
+use hawser_chain::admin::{ChainRole, Network, PaymentToken, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
@@ -110,16 +110,13 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunE
     finish(session, payer).await
 }
 
-async fn finish(mut session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {
-    let result = match payer {
-        Some(payer) if session.sends() => {
-            let balance = payers::balance(&session.network, payer).await;
-            session.seen(balance)?.map(|balance| fields(&balance))
-        }
-        _ => None,
-    };
-    session.finish(result);
-    Ok(())
+async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {
+    session
+        .finish_with(async |network: &Network| {
+            let Some(payer) = payer else { return Ok(None) };
+            Ok(Some(fields(&payers::balance(network, payer).await?)))
+        })
+        .await
 }
 
 fn fields(balance: &PayerBalance) -> ResultFields {

@@ -9,20 +9,20 @@ use hawser_audit::replay::{
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::{Contract, agreed};
 use hawser_chain::watch;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::files;
 use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_rules::payer_report::SettledAmount;
 use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde_json::{Value, json};
 
-use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
+use super::audit::open_log;
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::payer_usage::UNITS;
 use crate::commands::report;
 use crate::network_file::NetworkFile;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// The keys, prices and reports that a bill is judged by, as the chain has them.
 struct ChainFacts {
@@ -166,8 +166,8 @@ impl BillTotals {
         let [_, other, not_shown] = self.verdicts;
         match (self.faults, other, not_shown) {
             (0, 0, 0) if !self.has_unverified => ("proven", None),
-            (0, 0, _) => ("incomplete", Some(INCOMPLETE_EXIT_CODE)),
-            _ => ("differs", Some(FAULTS_EXIT_CODE)),
+            (0, 0, _) => ("incomplete", Some(exit_codes::INCOMPLETE)),
+            _ => ("differs", Some(exit_codes::FAULTS)),
         }
     }
 }
@@ -219,7 +219,7 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
     }
     match code {
         None => Ok(()),
-        Some(code) => Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() }),
+        Some(code) => Err(exit_codes::answer(code, "")),
     }
 }
 
@@ -357,7 +357,7 @@ mod tests {
         };
         let unverified = [UnverifiedPart::OriginatorSignatures];
         assert_eq!(verdict(5, &[]), ("proven", None));
-        assert_eq!(verdict(5, &unverified), ("incomplete", Some(INCOMPLETE_EXIT_CODE)));
+        assert_eq!(verdict(5, &unverified), ("incomplete", Some(exit_codes::INCOMPLETE)));
         assert_eq!(verdict(0, &unverified), ("proven", None), "another payer's strand");
     }
 

@@ -110,16 +110,13 @@ pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Add
         .ok_or_else(|| RunError::usage("no recipient is named: give --recipient ADDRESS"))
 }
 
-async fn finish(mut session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
-    let result = match account {
-        Some(account) if session.sends() => {
-            let balances = balances(&session.network, account).await;
-            session.seen(balances)?
-        }
-        _ => None,
-    };
-    session.finish(result);
-    Ok(())
+async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
+    session
+        .finish_with(async |network: &Network| {
+            let Some(account) = account else { return Ok(None) };
+            Ok(Some(balances(network, account).await?))
+        })
+        .await
 }
 
 /// Reads the balances of an account on both chains.

@@ -3,6 +3,7 @@
 mod plan;
 mod target;
 
+use hawser_conformance::case_error::code_name;
 use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::lines::{self, EnvelopeLine};
@@ -177,7 +178,7 @@ impl RejectedRequest {
     fn print(&self) {
         let lines: Vec<_> = self.lines.iter().map(ToString::to_string).collect();
         let word = if lines.len() == 1 { "line" } else { "lines" };
-        let name = client::code_name(self.code);
+        let name = code_name(self.code);
         output::line(format_args!("refused  {word} {}  {name}: {}", lines.join(","), self.text));
         for hint in &self.hints {
             output::line(format_args!("         {hint}"));
@@ -220,7 +221,7 @@ impl PublishSummary {
             .map(|rejection| {
                 json!({
                     "lines": rejection.lines,
-                    "status": client::code_name(rejection.code),
+                    "status": code_name(rejection.code),
                     "text": rejection.text,
                     "hints": rejection.hints,
                 })

@@ -7,18 +7,17 @@ use alloy::primitives::Address;
 use hawser_chain::admin::agreed;
 use hawser_chain::admin::settled::SettledLeaves;
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_rules::payer_report::ReportId;
 use serde_json::{Value, json};
 
 use super::asked_node;
-use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
 use crate::args::onchain::NetworkArgs;
 use crate::args::report::{
     ReportCommand, ReportIdArgs, ReportListArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
 };
-use crate::{client, output};
+use crate::{client, exit_codes, output};
 
 /// Runs the command.
 ///
@@ -118,7 +117,7 @@ fn list_verdict(rows: &[Value]) -> Result<(), RunError> {
     }
     let (count, named) = (output::count(named.len(), "originator"), named.join(", "));
     let text = format!("the node cannot read all reports about {count}: {named}");
-    Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
+    Err(exit_codes::answer(exit_codes::INCOMPLETE, text))
 }
 
 async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
@@ -173,10 +172,10 @@ fn verdict(report: &Value) -> Result<(), RunError> {
     match (report["compared"].as_bool(), report["equal"].as_bool()) {
         (Some(true), Some(true)) => Ok(()),
         (Some(true), _) => Err(RunError::refused("this node computes another report")),
-        _ => Err(RunError {
-            kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE),
-            text: "this node cannot compute the report yet, so nothing was compared".to_owned(),
-        }),
+        _ => Err(exit_codes::answer(
+            exit_codes::INCOMPLETE,
+            "this node cannot compute the report yet, so nothing was compared",
+        )),
     }
 }
 
@@ -294,8 +293,7 @@ fn settled_verdict(
     is_computed: bool,
     rows: &[TakenFromPayer],
 ) -> Result<(), RunError> {
-    let incomplete =
-        |text: String| RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text };
+    let incomplete = |text: String| exit_codes::answer(exit_codes::INCOMPLETE, text);
     let wanted = report["leaves_settled"].as_u64().unwrap_or(0);
     let leaves = found.leaves.len() as u64;
     if leaves < wanted {
@@ -461,6 +459,7 @@ fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 #[cfg(test)]
 mod tests {
     use hawser_chain::admin::MicroDollars;
+    use hawser_node::error::RunErrorKind;
 
     use super::*;
 
@@ -472,7 +471,7 @@ mod tests {
         };
         assert_eq!(kind(true, true), Ok(()));
         assert_eq!(kind(true, false), Err(RunErrorKind::Refused));
-        let unknown = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
+        let unknown = RunErrorKind::Answer(exit_codes::INCOMPLETE);
         assert_eq!(kind(false, false), Err(unknown));
         assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
     }
@@ -497,7 +496,7 @@ mod tests {
         let row = |about: u32, state: &str| json!({ "originator_id": about, "state": state });
         assert_eq!(list_verdict(&[row(100, "equal")]).map_err(|error| error.kind), Ok(()));
         let error = list_verdict(&[row(100, "equal"), row(200, "unreadable")]).unwrap_err();
-        assert_eq!(error.kind, RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        assert_eq!(error.kind, RunErrorKind::Answer(exit_codes::INCOMPLETE));
         assert!(error.text.ends_with("1 originator: 200"), "{}", error.text);
     }
 
@@ -554,7 +553,7 @@ mod tests {
         let other =
             (Err(RunErrorKind::Refused), vec![(payer(2), 0, Some(7)), (payer(3), 7, Some(0))]);
         assert_eq!(judged(&[(1, 5), (3, 7)], &equal), other);
-        let unknown = Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        let unknown = Err(RunErrorKind::Answer(exit_codes::INCOMPLETE));
         assert_eq!(judged(&[(1, 5)], &equal).0, unknown, "a leaf is missing");
         assert_eq!(judged(&[(1, 5), (2, 8)], &equal).0, unknown, "another sum than the node knows");
         let mut cut = equal.clone();

@@ -1,12 +1,11 @@
 //! `hawser snapshot`: copies of a log for new nodes. See `docs/runbooks/bootstrap-a-node.md`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::{
     self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, StrandCounts,
     VerifiedStrand, WantedBootstrap, run_error,
@@ -15,19 +14,17 @@ use hawser_node::service::projections;
 use hawser_node::settings::{self, NodeServiceSettings};
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
-use super::audit::{INCONCLUSIVE_EXIT_CODE, load_keys};
+use super::audit::registry_of;
 use super::{backup as backups, rebuild};
-use crate::args::audit::KeysArgs;
 use crate::args::snapshot::{
     SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotFromArgs, SnapshotListArgs,
     SnapshotVerifyArgs,
 };
 use crate::clock::now_unix_s;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
@@ -86,10 +83,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
     for name in place.names().map_err(|error| run_error(&error))? {
         match place.manifest(&name) {
             Ok(manifest) => show(&name, &manifest, &[], as_json),
-            Err(error) if as_json => {
-                output::line(json!({ "snapshot": name, "error": error.to_string() }));
-            }
-            Err(error) => output::line(format_args!("{name}  {error}")),
+            Err(error) => show_fault(&name, &error, as_json),
         }
     }
     Ok(())
@@ -97,7 +91,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
 
 fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
-    let keys = args.keys.as_deref().map(keys_of).transpose()?;
+    let keys = args.keys.as_deref().map(registry_of).transpose()?;
     let names = match &args.snapshot {
         Some(name) => vec![name.clone()],
         None => place.names().map_err(|error| run_error(&error))?,
@@ -122,38 +116,43 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
                 show(name, &manifest, &strands, as_json);
             }
             Err(error) if args.snapshot.is_some() => return Err(RunError::from(error)),
-            Err(error) if as_json => {
-                refused += 1;
-                output::line(json!({ "snapshot": name, "error": error.to_string() }));
-            }
             Err(error) => {
                 refused += 1;
-                output::line(format_args!("{name}  {error}"));
+                show_fault(name, &error, as_json);
             }
         }
     }
     let snapshots = output::count(names.len(), "snapshot");
     match (refused, unchecked) {
-        (0, _) if keys.is_none() => Err(RunError {
-            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
-            text: format!(
+        (0, _) if keys.is_none() => {
+            let text = format!(
                 "no signature of {snapshots} was checked: name a registry (--registry); lengths, hashes and order are \
                  right"
-            ),
-        }),
-        (0, 0) if unvouched > 0 => Err(RunError {
-            kind: RunErrorKind::Answer(INCONCLUSIVE_EXIT_CODE),
-            text: format!(
+            );
+            Err(exit_codes::answer(exit_codes::INCONCLUSIVE, text))
+        }
+        (0, 0) if unvouched > 0 => {
+            let text = format!(
                 "no node of the registry has signed a tree of a chain's strand in {unvouched} of {snapshots}, and no \
                  chain was asked, so nothing shows that its envelopes are of the chain; the rest is right"
-            ),
-        }),
+            );
+            Err(exit_codes::answer(exit_codes::INCONCLUSIVE, text))
+        }
         (0, 0) => Ok(()),
         (0, _) => Err(RunError::failed(format!(
             "not all signatures of {unchecked} of {snapshots} were checked: the registry does not name each node; the \
              rest is right"
         ))),
         _ => Err(RunError::failed(format!("{refused} of {snapshots} cannot be used"))),
+    }
+}
+
+/// Prints a snapshot that cannot be used, with the reason.
+fn show_fault(name: &str, error: &dyn std::error::Error, as_json: bool) {
+    if as_json {
+        output::line(json!({ "snapshot": name, "error": error.to_string() }));
+    } else {
+        output::line(format_args!("{name}  {error}"));
     }
 }
 
@@ -181,12 +180,6 @@ fn has_unchecked(strand: &VerifiedStrand) -> bool {
 /// Returns true if envelopes of a chain's strand were read, and no known node has signed a tree of any of them.
 fn is_unvouched(strand: &VerifiedStrand) -> bool {
     !strand.originator.is_node() && strand.covered.is_none() && strand.envelopes > 0
-}
-
-/// Reads the keys of nodes.
-fn keys_of(path: &Path) -> Result<Registry, RunError> {
-    let keys = KeysArgs { registry: Some(path.to_owned()), rates: None };
-    Ok(load_keys(&keys, None)?.known.registry)
 }
 
 async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {

@@ -2,6 +2,7 @@
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_rules::NodeRecord;
+use hawser_rules::payer_report::Leaves;
 
 use super::super::item::{GapReason, StoredMark};
 use super::super::odd_tests::logs;

@@ -5,20 +5,19 @@ use hawser_audit::compare::{
     compare, other_rates,
 };
 use hawser_audit::replay::{LogSource, SourceError};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
-use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::source::{self, OpenLog};
 use crate::args::audit::AuditCompareArgs;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
 /// # Errors
 /// When a log cannot be read; and with an exit code of its own if logs differ, or if nothing of two logs was there to
 /// be compared.
-pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
     let [first, others @ ..] = &args.logs[..] else {
         return Err(RunError::usage("give at least two logs"));
     };
@@ -46,11 +45,11 @@ pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<()
     let (code, text) = match (are_equal, not_compared) {
         (true, None) => return Ok(()),
         (true, Some(other)) => {
-            (INCOMPLETE_EXIT_CODE, format!("{first} and {other}: there was nothing to compare"))
+            (exit_codes::INCOMPLETE, format!("{first} and {other}: there was nothing to compare"))
         }
-        (false, _) => (FAULTS_EXIT_CODE, String::new()),
+        (false, _) => (exit_codes::FAULTS, String::new()),
     };
-    Err(RunError { kind: RunErrorKind::Answer(code), text })
+    Err(exit_codes::answer(code, text))
 }
 
 /// The comparison of two logs.

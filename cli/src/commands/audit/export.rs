@@ -27,7 +27,7 @@ use crate::output;
 /// # Errors
 /// When the log cannot be read, or the folder is not an export of it: nothing in the folder changes. When signatures
 /// are judged and an envelope is refused: files with earlier places stay.
-pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
     let place = backups::place_of(&args.to)?;
     let (folder, bucket) = match (&place, &args.work) {

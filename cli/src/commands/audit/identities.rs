@@ -1,19 +1,18 @@
 //! `hawser audit identities`: identity updates with a used signature.
 
 use hawser_audit::identity_repeats::{IdentityRepeats, UsedSignature, identity_repeats};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use serde_json::json;
 
-use super::replay::FAULTS_EXIT_CODE;
 use super::source;
 use crate::args::audit::AuditIdentitiesArgs;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Runs the command.
 ///
 /// # Errors
 /// When the log cannot be read; and with an exit code of its own if readers get an update with a used signature.
-pub(in super::super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result<(), RunError> {
     let opened = source::open(&args.from)?;
     let view = opened.view()?;
     let found = identity_repeats(&*view)
@@ -25,7 +24,7 @@ pub(in super::super) fn run(args: &AuditIdentitiesArgs, as_json: bool) -> Result
     if found.delivered == 0 {
         return Ok(());
     }
-    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+    Err(exit_codes::answer(exit_codes::FAULTS, ""))
 }
 
 fn print(found: &IdentityRepeats) {

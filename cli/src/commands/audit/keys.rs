@@ -126,6 +126,14 @@ pub(crate) fn rates_of(path: &Path) -> Result<RateTable, RunError> {
     rates.map_err(|error| RunError::failed(error).while_doing(path.display()))
 }
 
+/// Reads the nodes with their keys from a registry file, a network file or an evidence file.
+///
+/// # Errors
+/// When it cannot be read, or has another form.
+pub(crate) fn registry_of(path: &Path) -> Result<Registry, RunError> {
+    of_path(path).map(|loaded| loaded.known.registry)
+}
+
 /// Reads keys from a registry file, a network file or an evidence file.
 fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     let text = read(path)?;
@@ -145,20 +153,11 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
             canonical: true,
             absences: Vec::new(),
         };
-        let file = EvidenceFile {
-            schema: SCHEMA.to_owned(),
-            tool: String::new(),
-            reports: Vec::new(),
-            trees: Vec::new(),
-            registry: network.nodes.iter().map(entry).collect(),
-            registry_source: source_of(&network),
-            rates: Vec::new(),
-            rates_confirmed_ns: None,
-            verdicts: Vec::new(),
-        };
-        let known = file.keys().map_err(|error| fail(&error))?;
+        let entries: Vec<NodeEntry> = network.nodes.iter().map(entry).collect();
+        let registry = NodeEntry::registry(&entries).map_err(|error| fail(&error))?;
+        let known = KnownKeys { registry, rates: None };
         let addresses = network.nodes.iter().map(|node| (node.node_id, node.grpc.clone()));
-        let (addresses, source) = (addresses.collect(), file.registry_source);
+        let (addresses, source) = (addresses.collect(), source_of(&network));
         return Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false });
     }
     let registry: Registry = registry::parse(&text).map_err(|error| match error {

@@ -1,19 +1,18 @@
 //! `hawser audit network`: the reports of all nodes, each fact once.
 
 use hawser_audit::{ClaimCount, Judged, NetworkAudit, NodeFindings};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
 use super::asked_chain::{self, AskedChain};
-use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE};
 use super::reports::READ_MOST;
 use super::{keys, reports};
 use crate::args::audit::AuditNetworkArgs;
 use crate::client::AddressFrom;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Bytes of proofs of one node that are held. A guess: above what a node keeps of a network that works.
 const PROOFS_LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -86,15 +85,15 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
 /// Returns the verdict, with its exit code. A proof stands, whatever a node keeps that was not read to its end.
 fn verdict(has_proof: bool, silent: usize) -> Result<(), RunError> {
     let code = match (has_proof, silent) {
-        (true, _) => FAULTS_EXIT_CODE,
+        (true, _) => exit_codes::FAULTS,
         (false, 0) => return Ok(()),
-        (false, _) => INCOMPLETE_EXIT_CODE,
+        (false, _) => exit_codes::INCOMPLETE,
     };
     let text = match silent {
         0 => String::new(),
         silent => format!("{} not read to the end", output::count(silent, "node")),
     };
-    Err(RunError { kind: RunErrorKind::Answer(code), text })
+    Err(exit_codes::answer(code, text))
 }
 
 /// A node that was not read to its end, by its address, and the reason.
@@ -184,15 +183,17 @@ pub(super) fn of_outage(outage: &Outage) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hawser_node::error::RunErrorKind;
+
     use super::*;
 
     #[test]
     fn a_proof_decides_the_exit_code_before_a_node_that_was_not_read() {
         let kind = |has_proof, silent| verdict(has_proof, silent).map_err(|error| error.kind);
         assert_eq!(kind(false, 0), Ok(()));
-        assert_eq!(kind(false, 1), Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE)));
+        assert_eq!(kind(false, 1), Err(RunErrorKind::Answer(exit_codes::INCOMPLETE)));
         for silent in [0, 1] {
-            assert_eq!(kind(true, silent), Err(RunErrorKind::Answer(FAULTS_EXIT_CODE)));
+            assert_eq!(kind(true, silent), Err(RunErrorKind::Answer(exit_codes::FAULTS)));
         }
     }
 }

@@ -30,10 +30,7 @@ const NO_VERDICT: &str =
 /// # Errors
 /// When rows or keys cannot be read; and with the exit code of the verdict, unless an engine pipes the rows: it takes
 /// every other code than 0 for a task that failed.
-pub(in super::super) fn check(
-    args: &AuditCheckPartitionArgs,
-    as_json: bool,
-) -> Result<(), RunError> {
+pub(super) fn check(args: &AuditCheckPartitionArgs, as_json: bool) -> Result<(), RunError> {
     let keys = keys::load(&args.keys, None)?;
     let settings = settings_by(&keys, args.threads);
     let payers = if args.without_payers { ExportedPayers::MayLack } else { ExportedPayers::Named };
@@ -128,7 +125,7 @@ fn print_range(range: &RangeVerdict, as_json: bool) {
 ///
 /// # Errors
 /// When summaries cannot be read or do not join; and with the exit code of the verdict.
-pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<(), RunError> {
     let expected = args.export.as_deref().map(expected).transpose()?;
     let mut ranges = Vec::new();
     for path in &args.files {

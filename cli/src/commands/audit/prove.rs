@@ -1,11 +1,10 @@
 //! `hawser audit prove` and `verify`: a proof that an envelope is part of its strand, or that its place was declared
 //! void, as a file.
 
-use hawser_audit::file::{NodeEntry, SCHEMA};
+use hawser_audit::file::NodeEntry;
 use hawser_audit::proof::{EnvelopeProof, PROOF_FILE_LEN_BYTES_MAX, ProofFile, ProvenEnvelope};
 use hawser_audit::replay::{LogSource, StrandRow};
 use hawser_audit::void_proof::{AnyProofFile, ProvenVoid, VoidProof, VoidProofFile};
-use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
@@ -34,7 +33,7 @@ struct MadeProof {
 /// # Errors
 /// When the log does not hold the envelope or a checkpoint that covers it, nor a statement about its place, and when
 /// the proof would be refuted.
-pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError> {
     let id = parse_id(&args.envelope_id)?;
     let registry = keys::load(&args.keys, None)?.known.registry;
     let log = source::open(&args.from)?;
@@ -152,29 +151,30 @@ fn parse_id(text: &str) -> Result<EnvelopeId, RunError> {
 ///
 /// # Errors
 /// When the file cannot be read; and with the exit code of the verdict.
-pub(in super::super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let fail = |error: &dyn std::fmt::Display| {
         RunError::failed(format!("{}: {error}", args.proof.display()))
     };
     let text = keys::read_text(&args.proof, PROOF_FILE_LEN_BYTES_MAX as u64)?;
     let file = AnyProofFile::parse(&text).map_err(|error| fail(&error))?;
     let of_file = "of the proof file, taken on trust: give those of the registry (--registry FILE)";
-    let (known, origin, is_on_trust) = if args.keys.registry.is_some() {
+    let (registry, origin, is_on_trust) = if args.keys.registry.is_some() {
         let loaded = keys::load(&args.keys, None)?;
-        (loaded.known, loaded.origin, false)
+        (loaded.known.registry, loaded.origin, false)
     } else {
-        (of_file_keys(file.registry())?, of_file.to_owned(), true)
+        let registry = NodeEntry::registry(file.registry()).map_err(RunError::usage)?;
+        (registry, of_file.to_owned(), true)
     };
     let judged = match &file {
         AnyProofFile::Envelope(file) => {
             let proof: EnvelopeProof = file.proof().map_err(|error| fail(&error))?;
-            let proven = proof.verify(&known.registry);
+            let proven = proof.verify(&registry);
             let told = proven.map(|it| (it.to_string(), shown(&it), false));
             told.map_err(|error| error.to_string())
         }
         AnyProofFile::Void(file) => {
             let proof = file.proof().map_err(|error| fail(&error))?;
-            let proven = proof.verify(&known.registry);
+            let proven = proof.verify(&registry);
             let told = proven.map(|it| (it.to_string(), shown_void(&it), it.is_claim()));
             told.map_err(|error| error.to_string())
         }
@@ -230,20 +230,4 @@ fn shown_void(it: &ProvenVoid) -> Value {
         "time_ns": time_ns,
         "envelope": envelope,
     })
-}
-
-/// Returns the keys that the writer of the file names.
-fn of_file_keys(registry: &[NodeEntry]) -> Result<KnownKeys, RunError> {
-    let evidence = EvidenceFile {
-        schema: SCHEMA.to_owned(),
-        tool: String::new(),
-        reports: Vec::new(),
-        trees: Vec::new(),
-        registry: registry.to_vec(),
-        registry_source: None,
-        rates: Vec::new(),
-        rates_confirmed_ns: None,
-        verdicts: Vec::new(),
-    };
-    evidence.keys().map_err(RunError::usage)
 }

@@ -11,8 +11,6 @@ use hawser_storage::{FoundObject, Objects};
 
 use super::keys;
 
-/// The folders of an export.
-const TABLES: [&str; 6] = ["log", "usage", "congestion", "checkpoints", "void_statements", "rates"];
 /// Bytes that are read at once. A guess.
 const STEP_BYTES: usize = 256 << 10;
 
@@ -79,7 +77,7 @@ fn manifest_of(to: &dyn Objects) -> Result<Option<Manifest>, RunError> {
 
 /// Returns true if the place has files of an export.
 fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
-    for table in TABLES {
+    for table in Publication::folders() {
         let place = to.location(table);
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
         if to.has_folder(table).map_err(fail)? {
@@ -92,7 +90,7 @@ fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
 /// Returns the lengths of the files that a place holds in the folders of an export.
 fn lengths_in(to: &dyn Objects) -> Result<BTreeMap<String, u64>, RunError> {
     let mut held = BTreeMap::new();
-    for table in TABLES {
+    for table in Publication::folders() {
         let place = to.location(table);
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
         if to.has_folder(table).map_err(fail)? {
@@ -157,7 +155,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let to = FolderObjects::new(place.path());
         assert!(!has_files(&to).unwrap());
-        for table in TABLES {
+        for table in Publication::folders() {
             fs::create_dir(place.path().join(table)).unwrap();
             assert!(has_files(&to).unwrap(), "{table}");
             fs::remove_dir(place.path().join(table)).unwrap();

@@ -11,7 +11,7 @@ use hawser_audit::replay::{
     LogSource, LogWithSecond, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     ReplayedStrand, STATE_LEN_BYTES_MAX, SecondCheckpoints,
 };
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use serde_json::json;
@@ -23,14 +23,8 @@ use super::source::{
 };
 use crate::args::audit::AuditReplayArgs;
 use crate::clock::now_ns;
-use crate::{output, output_file};
+use crate::{exit_codes, output, output_file};
 
-/// Exit code of a log with faults.
-pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
-/// Exit code of a log whose only faults are claims.
-pub(super) const CLAIM_EXIT_CODE: u8 = 5;
-/// Exit code of a log without faults that was not shown as a whole.
-pub(in super::super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -39,7 +33,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the log, the keys, the chain or the state cannot be read, or the state or the page cannot be written; and with
 /// the exit code of the verdict.
-pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     check_backup(&args.from, args.backup.as_deref())?;
     let copy_in = folder_for_copy(&args.from, args.work.as_deref())?;
     let mut keys = keys::load_with_chain(&args.keys, &args.network)?;
@@ -215,11 +209,11 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
 pub(super) fn exit_of_log(verdict: &str) -> Result<(), RunError> {
     let code = match verdict {
         "clean" => return Ok(()),
-        "claim" => CLAIM_EXIT_CODE,
-        "incomplete" => INCOMPLETE_EXIT_CODE,
-        _ => FAULTS_EXIT_CODE,
+        "claim" => exit_codes::CLAIM,
+        "incomplete" => exit_codes::INCOMPLETE,
+        _ => exit_codes::FAULTS,
     };
-    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+    Err(exit_codes::answer(code, ""))
 }
 
 fn print_strand(strand: &ReplayedStrand) {

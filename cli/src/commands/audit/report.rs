@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use hawser_audit::file::FiledReport;
 use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys, UnknownTreeFault};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_rules::misbehavior::quorum::LivenessRecord;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
 use serde_json::{Value, json};
 
 use super::asked_chain::{self, AskedChain};
 use super::keys::LoadedKeys;
-use super::replay::INCOMPLETE_EXIT_CODE;
 use super::{exit_of, keys, network, read_file, reports};
 use crate::args::audit::AuditReportArgs;
 use crate::client::AddressFrom;
-use crate::output;
+use crate::{exit_codes, output};
 
 /// Judges the reports of a file or of a node. A node's reports are judged page by page, so that only one page is held.
 ///
@@ -100,27 +99,29 @@ impl<'a> Judging<'a> {
             self.liveness.add(report, &judged.judgement);
         }
         self.lacks_rates |= judged.judgement.missing.contains(&Missing::Rates);
-        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
-        match self.as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
+        self.show(judged.judgement.verdict, || judged.to_json(), &judged);
     }
 
     fn take_trees(&mut self, held: TreeEvidence) {
         let judged = JudgedTrees::new(held, self.keys);
-        *self.counts.entry(judged.judgement.verdict).or_default() += 1;
-        match self.as_json {
-            true => output::line(judged.to_json()),
-            false => output::line(&judged),
-        }
+        self.show(judged.judgement.verdict, || judged.to_json(), &judged);
     }
 
     fn take_unknown(&mut self, fault: &UnknownTreeFault) {
-        *self.counts.entry(MisbehaviorVerdict::Inconclusive).or_default() += 1;
+        self.show(MisbehaviorVerdict::Inconclusive, || fault.to_json(), fault);
+    }
+
+    /// Counts a verdict, and prints it in the form that was asked for.
+    fn show(
+        &mut self,
+        verdict: MisbehaviorVerdict,
+        json: impl FnOnce() -> Value,
+        text: impl std::fmt::Display,
+    ) {
+        *self.counts.entry(verdict).or_default() += 1;
         match self.as_json {
-            true => output::line(fault.to_json()),
-            false => output::line(fault),
+            true => output::line(json()),
+            false => output::line(text),
         }
     }
 
@@ -222,8 +223,7 @@ impl<'a> Judging<'a> {
 fn end(total: MisbehaviorVerdict, read: Result<(), RunError>) -> Result<(), RunError> {
     match read {
         Err(error) if total != MisbehaviorVerdict::Proven => {
-            let kind = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
-            Err(RunError { kind, text: unread(&error) })
+            Err(exit_codes::answer(exit_codes::INCOMPLETE, unread(&error)))
         }
         Ok(()) | Err(_) => exit_of(total),
     }
@@ -235,6 +235,8 @@ fn unread(error: &RunError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hawser_node::error::RunErrorKind;
+
     use super::*;
 
     #[test]
@@ -243,7 +245,7 @@ mod tests {
         let unread = || Err(RunError::failed("the connection was closed"));
         assert_eq!(ends(MisbehaviorVerdict::Proven, Ok(())), Ok(()));
         assert_eq!(ends(MisbehaviorVerdict::Proven, unread()), Ok(()));
-        let incomplete = Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        let incomplete = Err(RunErrorKind::Answer(exit_codes::INCOMPLETE));
         for total in [MisbehaviorVerdict::Claim, MisbehaviorVerdict::Refuted] {
             assert_eq!(ends(total, unread()), incomplete);
             assert_ne!(ends(total, Ok(())), Ok(()));

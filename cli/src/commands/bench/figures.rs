@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hawser_conformance::case_error::code_name;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
-
-use crate::client;
 
 /// Latencies below this have a bucket for each microsecond.
 const EXACT_US: u64 = 256;
@@ -55,7 +54,7 @@ impl BenchFigures {
     pub(super) fn note_error(&mut self, status: &Status) {
         match status.code() {
             Code::ResourceExhausted => self.rate_limited += 1,
-            code => *self.errors.entry(client::code_name(code)).or_default() += 1,
+            code => *self.errors.entry(code_name(code)).or_default() += 1,
         }
     }
 

@@ -221,11 +221,7 @@ async fn target(args: &BenchArgs) -> Result<BenchTarget, RunError> {
 
 /// Opens the connections to an address whose calls share a time limit.
 async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Connection>, RunError> {
-    let wrong = || {
-        RunError::usage(format!(
-            "{text:?} is not an address: write host:port, http://… or https://…"
-        ))
-    };
+    let wrong = || client::no_address(text);
     let mut address = TargetAddress::parse(text).ok_or_else(wrong)?;
     if address.tls {
         address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);

@@ -16,17 +16,16 @@ use hawser_chain::admin::watcher::{
     Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
 };
 use hawser_chain::admin::{Network, Wei, WeiPerGas};
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use hawser_proto::minute::MINUTE_NS;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::audit::FAULTS_EXIT_CODE;
 use crate::args::watcher::ChainWatcherArgs;
 use crate::clock::now_unix_s;
 use crate::commands::onchain::{self, ChainsNeeded};
-use crate::{metrics_server, output};
+use crate::{exit_codes, metrics_server, output};
 use metrics::Watch;
 use state::WatcherState;
 
@@ -164,7 +163,7 @@ async fn look_once(
     let now = now_unix_s();
     known.note(&seen.implementations, &seen.reports, now);
     seen.unreported_since.clone_from(known.unreported_since());
-    let alarms = judge(&seen, &limits(args), &known.accepted(), now);
+    let alarms = judge(&seen, &limits(args), known.accepted(), now);
     Ok((seen, alarms))
 }
 
@@ -187,7 +186,7 @@ fn verdict(alarms: &[Alarm]) -> Result<(), RunError> {
     if alarms.is_empty() {
         return Ok(());
     }
-    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+    Err(exit_codes::answer(exit_codes::FAULTS, ""))
 }
 
 fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::Address;
 use hawser_audit::plain_file;
 use hawser_chain::admin::Contract;
-use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::watcher::OlderReports;
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
+use super::totals::Reports;
 use crate::output_file;
 
 /// The entry of the file with the nodes that have no report. All others are contracts.
@@ -24,8 +24,8 @@ const LEN_BYTES_MAX: u64 = 1 << 20;
 #[derive(Default)]
 pub(super) struct WatcherState {
     file: Option<PathBuf>,
-    /// The accepted code of each contract; `None` before the first look.
-    accepted: Option<BTreeMap<Contract, Address>>,
+    /// The accepted code of each contract that a look has shown.
+    accepted: BTreeMap<Contract, Address>,
     /// The time since which each node without any report is known to have none, unix seconds.
     unreported_since: BTreeMap<OriginatorId, u64>,
     /// True if the file lacks something of the above.
@@ -64,7 +64,7 @@ impl WatcherState {
     pub(super) fn note(
         &mut self,
         code: &BTreeMap<Contract, Address>,
-        reports: &BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
+        reports: &Reports,
         now_s: u64,
     ) {
         let has_none = |node: &OriginatorId| {
@@ -75,9 +75,8 @@ impl WatcherState {
         for node in reports.keys().copied().filter(has_none) {
             self.unreported_since.entry(node).or_insert(now_s);
         }
-        let accepted = self.accepted.get_or_insert_default();
         for (contract, found) in code {
-            accepted.entry(*contract).or_insert(*found);
+            self.accepted.entry(*contract).or_insert(*found);
         }
         self.is_unsaved |= before != (self.accepted.clone(), self.unreported_since.clone());
     }
@@ -88,8 +87,9 @@ impl WatcherState {
     /// When the file cannot be written. The next call tries again.
     pub(super) fn save(&mut self) -> Result<(), RunError> {
         let Some(file) = self.file.as_ref().filter(|_| self.is_unsaved) else { return Ok(()) };
-        let accepted = self.accepted.iter().flatten();
-        let names = accepted
+        let names = self
+            .accepted
+            .iter()
             .map(|(contract, code)| (contract.name().to_owned(), Value::from(code.to_string())));
         let nodes = self.unreported_since.iter();
         let nodes: BTreeMap<_, _> = nodes.map(|(node, since)| (node.to_string(), since)).collect();
@@ -101,8 +101,8 @@ impl WatcherState {
     }
 
     /// Returns the accepted code.
-    pub(super) fn accepted(&self) -> BTreeMap<Contract, Address> {
-        self.accepted.clone().unwrap_or_default()
+    pub(super) fn accepted(&self) -> &BTreeMap<Contract, Address> {
+        &self.accepted
     }
 
     /// Returns the time since which each node without any report is known to have none, unix seconds.
@@ -124,7 +124,7 @@ fn parse(text: &str) -> Option<WatcherState> {
     });
     Some(WatcherState {
         file: None,
-        accepted: Some(accepted.collect::<Option<_>>()?),
+        accepted: accepted.collect::<Option<_>>()?,
         unreported_since: unreported.collect::<Option<_>>()?,
         is_unsaved: false,
         older: OlderReports::default(),
@@ -135,7 +135,7 @@ fn parse(text: &str) -> Option<WatcherState> {
 mod tests {
     use super::*;
 
-    fn reports(counts: &[(u32, u64)]) -> BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)> {
+    fn reports(counts: &[(u32, u64)]) -> Reports {
         counts.iter().map(|(node, count)| (OriginatorId(*node), (*count, Vec::new()))).collect()
     }
 
@@ -156,7 +156,7 @@ mod tests {
             *state.unreported_since(),
             [(OriginatorId(200), 50), (OriginatorId(400), 90)].into()
         );
-        assert_eq!(state.accepted(), code, "an upgrade is not accepted by itself");
+        assert_eq!(*state.accepted(), code, "an upgrade is not accepted by itself");
         assert_eq!(
             WatcherState::load(Some(&file)).unwrap().unreported_since(),
             state.unreported_since()
@@ -177,9 +177,9 @@ mod tests {
         state.note(&[(payers, other), (gateway, later)].into(), &reports(&[]), 60);
         state.save().unwrap();
         let mut state = WatcherState::load(Some(&file)).unwrap();
-        assert_eq!(state.accepted(), [(payers, first), (gateway, later)].into());
+        assert_eq!(*state.accepted(), [(payers, first), (gateway, later)].into());
         state.note(&[(gateway, other)].into(), &reports(&[]), 70);
-        assert_eq!(state.accepted(), [(payers, first), (gateway, later)].into());
+        assert_eq!(*state.accepted(), [(payers, first), (gateway, later)].into());
     }
 
     /// Otherwise the next process would accept the code that it finds.
@@ -191,13 +191,13 @@ mod tests {
         let mut state = WatcherState::load(Some(&file)).unwrap();
         state.note(&code, &reports(&[(200, 0)]), 50);
         assert!(state.save().is_err(), "the folder is missing");
-        assert_eq!(state.accepted(), code, "alarms are judged nevertheless");
+        assert_eq!(*state.accepted(), code, "alarms are judged nevertheless");
 
         std::fs::create_dir(folder.path().join("later")).unwrap();
         state.note(&code, &reports(&[(200, 0)]), 60);
         state.save().unwrap();
         let known = WatcherState::load(Some(&file)).unwrap();
-        assert_eq!(known.accepted(), code);
+        assert_eq!(*known.accepted(), code);
         assert_eq!(*known.unreported_since(), [(OriginatorId(200), 50)].into());
         std::fs::remove_file(&file).unwrap();
         state.save().unwrap();
@@ -209,7 +209,7 @@ mod tests {
         let address = Address::repeat_byte(1);
         let name = Contract::PayerRegistry.name();
         let state = parse(&json!({ name: address.to_string() }).to_string()).unwrap();
-        assert_eq!(state.accepted(), [(Contract::PayerRegistry, address)].into());
+        assert_eq!(*state.accepted(), [(Contract::PayerRegistry, address)].into());
         let texts = ["[]", "{\"Other\":\"0x00\"}", "{\"unreported_since\":{\"x\":1}}"];
         assert!(texts.into_iter().all(|text| parse(text).is_none()));
     }

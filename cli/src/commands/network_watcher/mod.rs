@@ -29,19 +29,18 @@ use std::time::Duration;
 use hawser_chain::admin::Network;
 use hawser_chain::admin::nodes::{self, NodePlace};
 use hawser_chain::watch::check_node_url;
-use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::error::RunError;
 use hawser_node::files::{self, key};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::audit::FAULTS_EXIT_CODE;
 use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
 use crate::client::AddressFrom;
 use crate::commands::onchain::{self, ChainsNeeded};
-use crate::{metrics_server, output};
+use crate::{exit_codes, metrics_server, output};
 use follow::{ReconnectPauses, follow};
 use page::WatcherPage;
 use probe::Prober;
@@ -224,9 +223,7 @@ impl Watcher {
         }
         match table::print(&self.watch.lock(), as_json) {
             0 => Ok(()),
-            _ => {
-                Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
-            }
+            _ => Err(exit_codes::answer(exit_codes::FAULTS, "")),
         }
     }
 }

@@ -311,6 +311,25 @@ impl OnchainSession {
         Ok(seen)
     }
 
+    /// Ends the command: prints the result that a look at the chain finds, if anything was sent.
+    ///
+    /// # Errors
+    /// The errors of [`seen`](Self::seen).
+    pub(crate) async fn finish_with(
+        mut self,
+        look: impl AsyncFnOnce(&Network) -> Result<Option<ResultFields>, RunError>,
+    ) -> Result<(), RunError> {
+        let result = match self.sends() {
+            true => {
+                let found = look(&self.network).await;
+                self.seen(found)?.flatten()
+            }
+            false => None,
+        };
+        self.finish(result);
+        Ok(())
+    }
+
     /// Ends the command: prints the result, if anything was sent.
     pub(crate) fn finish(mut self, result: Option<ResultFields>) {
         match result {

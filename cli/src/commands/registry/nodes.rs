@@ -34,14 +34,12 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::add(&session.network, &new).await?;
     session.carry_out(plan).await?;
-    let result = if session.sends() {
-        let found = nodes::with_key(&session.network, &new.signing_public_key).await;
-        session.seen(found)?.flatten().map(fields)
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+    session
+        .finish_with(async |network: &Network| {
+            let found = nodes::with_key(network, &new.signing_public_key).await?;
+            Ok(found.map(fields))
+        })
+        .await
 }
 
 pub(super) async fn list(args: &NodeListArgs, as_json: bool) -> Result<(), RunError> {
@@ -212,14 +210,10 @@ pub(super) async fn approve(args: &NodeTokenArgs, as_json: bool) -> Result<(), R
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::approve(&session.network, OriginatorId(args.node), args.to).await?;
     session.carry_out(plan).await?;
-    let result = if session.sends() {
-        let found = with_approved(&session.network, OriginatorId(args.node)).await;
-        session.seen(found)?
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+    let node_id = OriginatorId(args.node);
+    session
+        .finish_with(async |network: &Network| Ok(Some(with_approved(network, node_id).await?)))
+        .await
 }
 
 pub(super) async fn base_uri(args: &BaseUriArgs, as_json: bool) -> Result<(), RunError> {
@@ -239,15 +233,12 @@ async fn with_approved(network: &Network, node_id: OriginatorId) -> Result<Resul
     Ok(fields(record).with("approved", approved.to_string()))
 }
 
-async fn finish(mut session: OnchainSession, node_id: OriginatorId) -> Result<(), RunError> {
-    let result = if session.sends() {
-        let found = nodes::get(&session.network, node_id).await;
-        session.seen(found)?.map(fields)
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+async fn finish(session: OnchainSession, node_id: OriginatorId) -> Result<(), RunError> {
+    session
+        .finish_with(async |network: &Network| {
+            Ok(Some(fields(nodes::get(network, node_id).await?)))
+        })
+        .await
 }
 
 /// Returns a record with the field names of `registry.json`, and the owner.

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_chain::admin::Contract;
 use hawser_chain::admin::rates::{self, Prices};
+use hawser_chain::admin::{Contract, Network};
 use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
@@ -29,15 +29,12 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(RunError::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
     session.carry_out(plan?).await?;
-    let result = if session.sends() {
-        let all = rates::list(&session.network).await;
-        let all = session.seen(all)?.unwrap_or_default();
-        all.last().map(|newest| fields(all.len() - 1, newest))
-    } else {
-        None
-    };
-    session.finish(result);
-    Ok(())
+    session
+        .finish_with(async |network: &Network| {
+            let all = rates::list(network).await?;
+            Ok(all.last().map(|newest| fields(all.len() - 1, newest)))
+        })
+        .await
 }
 
 pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunError> {

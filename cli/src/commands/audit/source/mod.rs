@@ -6,6 +6,7 @@ mod node;
 mod snapshot;
 mod stored;
 
+use std::ops::Deref;
 use std::path::Path;
 
 use hawser_audit::replay::LogSource;
@@ -30,6 +31,25 @@ pub(in super::super) enum OpenLog {
     Node(NodeLog),
     /// The log of a snapshot.
     Snapshot(SnapshotLog),
+}
+
+/// A view of a log that was opened.
+pub(in super::super) enum LogView<'a> {
+    /// The log of a folder or of a backup, as of one moment.
+    Folder(Box<FolderLog<'a>>),
+    /// The log of a running node or of a snapshot.
+    Shown(&'a dyn LogSource),
+}
+
+impl<'a> Deref for LogView<'a> {
+    type Target = dyn LogSource + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match *self {
+            Self::Folder(ref log) => &**log,
+            Self::Shown(log) => log,
+        }
+    }
 }
 
 /// Opens the log of a folder, of the newest backup in one, or of the newest snapshot of a place; or connects to a node
@@ -96,11 +116,13 @@ impl OpenLog {
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub(in super::super) fn view(&self) -> Result<Box<dyn LogSource + '_>, RunError> {
-        match self {
-            Self::Folder(store) => Ok(Box::new(FolderLog::new(store).map_err(RunError::failed)?)),
-            Self::Node(log) => Ok(Box::new(log)),
-            Self::Snapshot(log) => Ok(Box::new(log)),
-        }
+    pub(in super::super) fn view(&self) -> Result<LogView<'_>, RunError> {
+        Ok(match self {
+            Self::Folder(store) => {
+                LogView::Folder(Box::new(FolderLog::new(store).map_err(RunError::failed)?))
+            }
+            Self::Node(log) => LogView::Shown(log),
+            Self::Snapshot(log) => LogView::Shown(log),
+        })
     }
 }
