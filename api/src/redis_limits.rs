@@ -41,15 +41,21 @@ const ANSWER_LEN_BYTES_MAX: usize = 64 << 10;
 ///
 /// Other programs can write here too. A value that is no number counts as none, and no bucket is emptier than empty:
 /// one such value would otherwise fail each call of its caller, until the breaker lets those of all callers pass, or
-/// keep that caller out for good.
+/// keep that caller out for good. Buckets without a time are full: a time stays for as long as its buckets, and calls
+/// that are refused write none, so no token would ever be added.
 const TAKE: &str = r"
 local t, a, k, wait, writes = redis.call('TIME'), 2, 1, 0, {}
-local function number(key, default) return tonumber(redis.pcall('GET', key) or '') or default end
+local function number(key)
+  local value = tonumber(redis.pcall('GET', key) or '')
+  if value == value then return value end -- no number is unequal to itself but NaN
+end
 local latest = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local now = math.min(tonumber(ARGV[1]), latest)
 while a <= #ARGV do
   local buckets, time = tonumber(ARGV[a]), KEYS[k]
-  local last = number(time, now)
+  local last = number(time)
+  local has_time = last ~= nil
+  last = last or now
   if last > latest then
     redis.call('SET', time, string.format('%.0f', now), 'KEEPTTL')
     last = now
@@ -59,7 +65,7 @@ while a <= #ARGV do
   for _ = 1, buckets do
     local capacity, window = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
     local cost, key = math.min(capacity, tonumber(ARGV[a + 2])), KEYS[k]
-    local left = math.max(0, math.min(capacity, number(key, capacity)))
+    local left = math.max(0, math.min(capacity, has_time and number(key) or capacity))
     left = math.min(capacity, left + elapsed * capacity / window) - cost
     if left < 0 then wait = math.max(wait, math.ceil(-left * window / capacity)) end
     local full = math.max(1, math.ceil((capacity - left) * window / capacity))

@@ -182,6 +182,11 @@ async fn values_of_other_programs_in_redis_end_no_limit_and_keep_no_caller_out()
     write("xmtpd:rl:t2:q:127.0.0.1:1", "SET", "-1000000000").await;
     node.clock.advance(60);
     client.get_newest_envelope(request()).await.expect("no bucket is emptier than empty");
+    for time in ["x", "nan"] {
+        write("xmtpd:rl:t2:q:127.0.0.1:ts", "SET", time).await;
+        write("xmtpd:rl:t2:q:127.0.0.1:1", "SET", "0").await;
+        client.get_newest_envelope(request()).await.expect("it would never get a token");
+    }
 
     let mut client = node.notification().await;
     let all = pb::SubscribeAllEnvelopesRequest::default;

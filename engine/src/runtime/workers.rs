@@ -96,8 +96,8 @@ pub enum Priority {
     Normal,
     /// Publishes of a caller are checked. Takes turns with those of others, and with [`Self::Normal`] where both wait.
     Caller(PublishCaller),
-    /// A large request of a caller is checked. Callers take turns with their large requests, on the threads of
-    /// [`Self::Behind`]. So large requests leave the cores to requests of a few envelopes.
+    /// A large request of a caller is checked, or looked up again. Callers take turns with their large requests, on the
+    /// threads of [`Self::Behind`]. So large requests leave the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
     /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Callers take
     /// turns at these, on separate threads: any caller can cause such look-ups, and they must not hold up other checks.

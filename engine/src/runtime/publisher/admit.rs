@@ -153,7 +153,7 @@ impl AdmissionJob {
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
             tracing::debug!(%receipt, "admitted");
         }
-        if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
+        if let Some(refusal) = earlier.refused_as_expired(&envelopes) {
             return reply.send(Err(PublishError::Refused(refusal)));
         }
         if self.is_large || self.knows_balance(&envelopes) {
@@ -202,22 +202,6 @@ impl AdmissionJob {
             (Some(rates), Some(new)) if self.writer == Writer::Payer => rates.take(new.payer),
             _ => Ok(()),
         }
-    }
-
-    /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their
-    /// retention: taken as new ones, they would let any reader have their payer charged again. This node's own
-    /// envelopes cost nothing.
-    fn refused_as_expired(
-        &self,
-        envelopes: &[Admitted],
-        earlier: &LookUp,
-    ) -> Option<AdmissionError> {
-        if self.writer == Writer::ThisNode {
-            return None;
-        }
-        let is_expired = |(_, it): &(usize, &Admitted)| earlier.has_expired(&it.receipt);
-        let expired = envelopes.iter().enumerate().filter(is_expired).map(|(index, _)| index);
-        AdmissionError::of_expired(expired)
     }
 
     /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove

@@ -4,9 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::is_free;
 use hawser_storage::{Mark, ReadError, Store};
 
 use super::in_flight::{HeldReceipts, Receipt};
+use crate::admission::AdmissionError;
+use crate::sequencer::Admitted;
 
 /// The outcome of a look on the disk. What has been signed since then for the same envelopes is known by their
 /// receipts, which it holds.
@@ -94,9 +97,15 @@ impl LookUp {
         self.is_durable && self.round == round
     }
 
-    /// Returns true if an earlier publish was stored and has expired since: there is no envelope to answer with.
-    pub(super) fn has_expired(&self, receipt: &Receipt) -> bool {
-        self.expired.contains(receipt)
+    /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their
+    /// retention: taken as new ones, they would let any reader have their payer charged again. Envelopes that are free,
+    /// as this node's own are, may be published again.
+    pub(super) fn refused_as_expired(&self, envelopes: &[Admitted]) -> Option<AdmissionError> {
+        let is_expired = |(_, it): &(usize, &Admitted)| {
+            self.expired.contains(&it.receipt) && !is_free(it.envelope.client().topic().kind())
+        };
+        let expired = envelopes.iter().enumerate().filter(is_expired).map(|(index, _)| index);
+        AdmissionError::of_expired(expired)
     }
 
     /// Returns the envelope of an earlier publish.

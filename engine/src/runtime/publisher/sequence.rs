@@ -117,8 +117,12 @@ impl SequencerThread {
             self.sequence_group(group);
             for request in self.take_outdated() {
                 let (state, caller) = (self.state.clone(), request.caller);
-                let look_up = move || state.look_up_again(request);
-                self.state.workers.spawn(Priority::LookUp(caller), look_up);
+                // As in admission: the receipts of a large request are so many that small ones must not wait for them.
+                let priority = match request.is_large {
+                    true => Priority::LargeOfCaller(caller),
+                    false => Priority::LookUp(caller),
+                };
+                self.state.workers.spawn(priority, move || state.look_up_again(request));
             }
         }
     }

@@ -362,7 +362,7 @@ impl Sim {
             16 => self.commit_of_another_strand(),
             17 | 18 => self.recover(),
             _ if self.dice.chance(4) => self.restart(),
-            _ => {}
+            _ => look_ups::begin_anew(&self.process.state),
         }
         self.take_answers();
     }

@@ -135,6 +135,9 @@ impl PublisherState {
             }
             Err(error) => return request.reply.send(Err(error)),
         };
+        if let Some(refusal) = earlier.refused_as_expired(&request.envelopes) {
+            return request.reply.send(Err(PublishError::Refused(refusal)));
+        }
         request.reply.queued = Stopwatch::start(); // the wait for the disk is no wait for a core
         self.send_to_sequencer(Request { earlier, ..request });
     }

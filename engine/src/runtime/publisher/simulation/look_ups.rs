@@ -1,17 +1,20 @@
 //! Look-ups of earlier publishes on a disk that is slow or damaged, while the sequencing thread goes on.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
-use hawser_proto::SequenceId;
+use hawser_proto::{Bytes, SequenceId};
 use hawser_storage::Family;
 use parking_lot::Mutex;
 
 use super::groups::long;
 use super::{ADMITTED, NODE, PIECE, PublishSettings, Sim, admitted};
+use crate::facts;
 use crate::own_strand::OwnStrandStatus;
+use crate::runtime::publisher::error::PublishError;
 use crate::runtime::publisher::own_end;
 use crate::runtime::publisher::sequence::SequencerThread;
 use crate::runtime::publisher::state::PublisherState;
@@ -37,9 +40,21 @@ fn damage_receipt(sim: &Sim, envelope: usize) {
 
 /// Lets signing begin anew, as after the claim of a peer. The next turn of the sequencing half reads the end of the
 /// strand again.
-fn begin_anew(state: &PublisherState) {
+pub(super) fn begin_anew(state: &PublisherState) {
     state.own_strand.set(OwnStrandStatus::Asking);
     state.own_strand.set(OwnStrandStatus::Ready);
+}
+
+/// Removes the first envelope of the strand, as if it had expired.
+fn prune_first(sim: &Sim) {
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        ControlFlow::Continue(())
+    };
+    sim.store.snapshot().expiring(None, 1, each).unwrap();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(sim.store.prune(&expired, &derive).unwrap().pruned.len(), 1);
 }
 
 /// Other publishers store tens of MiB meanwhile, and one of them sends an envelope of the request.
@@ -98,6 +113,39 @@ fn a_look_up_that_fails_refuses_its_request_alone() {
     assert!(sim.process.state.envelopes.is_empty());
 }
 
+/// Played by a reader who sends a public envelope again shortly before it expires, beside new ones of the same payer,
+/// while a peer's claim lets the node read the end of its strand again.
+#[test]
+fn what_expires_before_the_second_look_up_is_not_published_again() {
+    let mut sim = sim();
+    sim.process.request(1, vec![3, 4]);
+    sim.process.sequence(1);
+    sim.process.commit(usize::MAX);
+    sim.take_answers();
+    let mut copies: Vec<_> = [vec![10, 3], vec![11, 12, 13, 3]]
+        .into_iter()
+        .map(|envelopes: Vec<usize>| {
+            let envelopes = envelopes.iter().map(|&it| ADMITTED[it].clone()).collect();
+            sim.process.request_for(alone(2), envelopes)
+        })
+        .collect();
+    begin_anew(&sim.process.state);
+    prune_first(&sim);
+    for _ in 0..4 {
+        sim.process.sequence(2);
+        sim.process.commit(usize::MAX);
+    }
+    for (answer, place) in copies.iter_mut().zip([1, 3]) {
+        let refused = answer.try_recv().unwrap();
+        let Err(PublishError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+        let named: Vec<_> = refusal.envelopes.iter().map(|it| (it.index, it.rule)).collect();
+        assert_eq!(named, [(place, "PUBLISHED_BEFORE")], "{refusal}");
+    }
+    let head = sim.store.snapshot().head(NODE).unwrap();
+    assert_eq!(head, SequenceId(2), "nothing got a place");
+    assert!(sim.process.state.envelopes.is_empty());
+}
+
 /// Requests wait for a disk that takes long, small ones and large ones, and others come.
 #[test]
 fn requests_that_are_looked_up_again_hold_no_later_one_up() {
@@ -124,7 +172,8 @@ fn requests_that_are_looked_up_again_hold_no_later_one_up() {
     assert_eq!((sim.process.awaited.len(), sim.refused, sim.ids.len()), (0, 0, 8));
 }
 
-/// The threads themselves: a read of the disk hangs.
+/// The threads themselves: a read of the disk hangs. It holds up neither other requests nor the second look-up of a
+/// large one, which other threads make.
 #[test]
 fn a_look_up_that_hangs_is_not_one_of_the_sequencing_thread() {
     let sim = sim();
@@ -143,7 +192,7 @@ fn a_look_up_that_hangs_is_not_one_of_the_sequencing_thread() {
     let first = own_end::resume(&state.store, NODE).unwrap();
     let (to_committer, groups) = unbounded();
     let sequencer = SequencerThread::new(state.clone(), settings, first, to_committer, PIECE);
-    let (_written, writes) = bounded(1);
+    let (written, writes) = bounded(1);
     let thread = std::thread::spawn(move || sequencer.run(&requests, &writes));
     let send = |envelope: usize| {
         let (request, answer) = admitted(&state, alone(1), vec![ADMITTED[envelope].clone()]);
@@ -155,13 +204,19 @@ fn a_look_up_that_hangs_is_not_one_of_the_sequencing_thread() {
         let group = groups.recv_timeout(Duration::from_secs(60)).expect("a group is made");
         group.entries.iter().map(|it| it.facts.as_ref().unwrap().receipt.unwrap()).collect()
     };
+    let (large, _large) = admitted(&state, alone(2), ADMITTED[5..9].to_vec());
     begin_anew(&state);
     let _first = send(1);
     assert!(next().is_empty(), "it is looked up again");
     let _second = send(2);
     assert_eq!(next(), [[2; 32]], "which holds no other request up");
+    state.send_to_sequencer(large);
+    assert!(next().is_empty(), "it is looked up again, too");
+    assert_eq!(next(), [[5; 32], [6; 32]]);
     go.send(()).unwrap();
     assert_eq!(next(), [[1; 32]]);
+    // The rest of the large request waits for a write.
+    drop(written);
     state.drain();
     thread.join().unwrap();
 }
