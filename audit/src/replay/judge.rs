@@ -80,8 +80,9 @@ pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
 pub(crate) fn gap_of_chain(id: EnvelopeId, reason: GapReason) -> Option<Fault> {
     let is_never_so = matches!(reason, GapReason::Missing | GapReason::Expired);
     (is_never_so && !id.originator.is_signer()).then(|| {
+        let reason = reason.name();
         let text =
-            format!("it is called {}, and strands of chains lack void places only", reason.name());
+            format!("it is marked as {reason}: only void places of a chain have no envelope");
         Fault::at(FaultKind::WrongMark, id, text)
     })
 }

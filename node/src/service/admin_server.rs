@@ -154,7 +154,9 @@ fn answer(stream: UnixStream, parts: &AdminParts) {
     let Ok(mut out) = stream.try_clone() else { return };
     let done = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
         Ok(None) => return,
-        Err(error) => Err(RunError::refused(format!("the request cannot be read: {error}"))),
+        Err(error) => Err(RunError::refused(format!(
+            "the request cannot be read: {error}: use the version of hawser that this node runs"
+        ))),
         Ok(Some(request)) => {
             // The log may explain what another command does, and a light request puts no load on the node.
             match (!request.is_light()).then(|| parts.work.try_lock()) {

@@ -348,7 +348,8 @@ impl SequencerThread {
             return Err(PublishError::AnswerTooLarge);
         }
         if !self.sequencer.has_room_for(fresh.len()) {
-            return Err(PublishError::broken("this node's strand has no place or no time left"));
+            let reason = "this node's strand has no place or no time left: it needs a new key";
+            return Err(PublishError::broken(reason));
         }
         // Returns the index in the request of its `fresh`th new envelope, not counting repeats.
         let index_of = |fresh: usize| {
