@@ -99,10 +99,13 @@ impl NodeLags {
     /// about again and again because it moves on.
     ///
     /// It is the place at which the other node has stood for longest, on a strand of which it is not known to miss an
-    /// envelope if there is one. Places about which this node has answered since its cursor moved are left out.
+    /// envelope if there is one. Among these, places about which this node has never answered go first: where it shows
+    /// nothing, it would be asked again and again while its cursor moves. Places about which it has answered since its
+    /// cursor moved are left out.
     pub(crate) fn questions(&self, asked: OriginatorId, now: Instant) -> BTreeSet<EnvelopeId> {
         let Some(own) = self.cursors.get(&asked) else { return BTreeSet::new() };
-        let mut of_late: BTreeMap<OriginatorId, (bool, Instant, EnvelopeId)> = BTreeMap::new();
+        let mut of_late: BTreeMap<OriginatorId, (bool, bool, Instant, EnvelopeId)> =
+            BTreeMap::new();
         for (late, place) in self.places() {
             let up_to = own.get(place.originator);
             let answer = self.shown.get(&place).and_then(|answers| answers.get(&asked));
@@ -113,7 +116,7 @@ impl NodeLags {
                 continue;
             };
             let is_missed = self.missed.contains_key(&(late, place.originator));
-            let question = (is_missed, since, place);
+            let question = (is_missed, answer.is_some(), since, place);
             let first = of_late.entry(late).or_insert(question);
             *first = question.min(*first);
         }
@@ -139,8 +142,9 @@ impl NodeLags {
         let denying = answers.values().filter(|it| it.first.is_none()).count();
         let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
         let passed = heads.filter(|head| *head > after.sequence).count();
-        // While two others may still show an envelope there, one that shows none decides nothing.
-        let is_denied = passed.saturating_sub(denying) < 2;
+        // While two others may still show an envelope there, one that shows none decides nothing. Two that show none
+        // do: the others may be out of reach for days.
+        let is_denied = denying >= 2 || passed.saturating_sub(denying) < 2;
         for (node, place) in late {
             let strand = (node, place.originator);
             if let Some(missed) = missed {
@@ -310,6 +314,58 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11), "two others may show it");
         ask(&mut lags, &[B], &[], at(11));
         assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
+    }
+
+    /// Otherwise a node that has all that readers get would count as late until the next envelope of the strand.
+    #[test]
+    fn nodes_that_are_out_of_reach_keep_no_node_late() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        let gone = [D, OriginatorId(500)];
+        for (node, sequence) in [(C, 1), (A, 12), (B, 12), (gone[0], 12), (gone[1], 12)] {
+            record(&mut lags, node, sequence, start);
+        }
+        ask(&mut lags, &[A, B], &[9], at(10));
+        assert_eq!(late(&lags, C, at(10)), Duration::from_secs(10));
+        // The places behind 9 are of invalid envelopes, which C does not store.
+        record(&mut lags, C, 9, at(11));
+        ask(&mut lags, &[A], &[9], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11), "one alone may lie");
+        ask(&mut lags, &[B], &[9], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::ZERO);
+    }
+
+    /// A payer puts invalid updates on the chain, which node C does not store, so that the others move on after each
+    /// answer that they show nothing there.
+    #[test]
+    fn a_place_where_nothing_is_shown_keeps_no_other_strand_from_being_asked_about() {
+        let start = Instant::now();
+        let mut lags = NodeLags::default();
+        let held = |held: [u64; 2]| -> Cursor {
+            let strands = [OriginatorId::CHAINS[1], B].into_iter().zip(held);
+            strands.map(|(strand, held)| EnvelopeId::new(strand, SequenceId(held))).collect()
+        };
+        for (node, places) in [(A, [6, 900]), (B, [6, 900]), (C, [5, 900])] {
+            lags.record(node, &held(places), |_| true, start);
+        }
+        let later = start + Duration::from_secs(1);
+        for node in [A, B] {
+            lags.record(node, &held([6, 1000]), |_| true, later);
+        }
+        let now = later + SUSPECTED_AFTER;
+        for step in 0..3 {
+            for node in [A, B] {
+                lags.record(node, &held([7 + step, 1000]), |_| true, now);
+            }
+            for node in [A, B] {
+                for after in lags.questions(node, now) {
+                    let first = (after.originator == B).then_some(SequenceId(1000));
+                    lags.answered(node, after, first);
+                }
+            }
+        }
+        assert_eq!(late(&lags, C, now), SUSPECTED_AFTER);
     }
 
     /// It is a new node that catches up, or a hostile one that states other places each time.

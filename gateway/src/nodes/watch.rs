@@ -1,5 +1,6 @@
 //! Polls one node: its health, its cursor, its version, and the time to connect to it.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -127,9 +128,9 @@ impl Watcher {
     }
 
     /// Asks the node for its first envelope after a place of each other node that is behind it. Without an answer about
-    /// a place, the node there does not count as late. A node that keeps silent is asked again in another round.
+    /// a place, the node there does not count as late. Silence about a place ends the round: the node may be down.
     async fn ask_what_others_miss(&self, node: &Node) {
-        for after in self.nodes.questions(node.id()) {
+        for after in in_turn(self.nodes.questions(node.id()), self.rounds / CURSOR_EVERY) {
             let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
             if signer.is_none() && !after.originator.is_of_chain() {
                 continue; // the strand's node has left the network meanwhile
@@ -164,6 +165,16 @@ impl Watcher {
             node.record_connect_time(time);
         }
     }
+}
+
+/// Returns the places in the order of a round. Of as many rounds as there are places, each place is the first in one.
+/// Otherwise a place behind which an envelope takes longer to send than [`POLL_TIMEOUT`] would keep all others from
+/// being asked about.
+fn in_turn(places: BTreeSet<EnvelopeId>, round: u32) -> Vec<EnvelopeId> {
+    let mut places: Vec<_> = places.into_iter().collect();
+    let turn = usize::try_from(round).unwrap_or_default() % places.len().max(1);
+    places.rotate_left(turn);
+    places
 }
 
 /// Requests the node's version. A node that does not report one is used nevertheless. The known version is removed
@@ -273,6 +284,18 @@ mod tests {
             ..Default::default()
         };
         UnsealedEnvelope::new(&statement).seal(signer)
+    }
+
+    /// A hostile node states a place before a very long envelope, which a node with a slow link does not send in time.
+    #[test]
+    fn silence_about_one_place_keeps_no_other_one_from_being_asked_about() {
+        let places = (1..=3).map(|place| EnvelopeId::new(NODE, SequenceId(place)));
+        let places: BTreeSet<_> = places.collect();
+        let firsts = (7..10).map(|round| in_turn(places.clone(), round)[0]);
+        assert_eq!(firsts.collect::<BTreeSet<_>>(), places);
+        let all: BTreeSet<_> = in_turn(places.clone(), 8).into_iter().collect();
+        assert_eq!(all, places);
+        assert!(in_turn(BTreeSet::new(), 8).is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@ const PAGE_BLOCKS: u64 = 500;
 /// Requests for logs at one look. A guess: with it a look takes seconds, and 1,000,000 blocks of history take 50 looks.
 const PAGES_MAX: usize = 40;
 /// Blocks by which an endpoint may be behind those that were read. A guess: as many as a look reads. An honest endpoint
-/// that is further behind has some events counted twice.
+/// that is further behind may have some events counted twice.
 const AHEAD_MAX: u64 = 20_000;
 
 /// A kind of event that the watcher counts.
@@ -119,6 +119,8 @@ pub struct EventFollower {
     first: Option<u64>,
     /// The next block; `None` before the first look.
     next: Option<u64>,
+    /// The next block instead, while the endpoint is far behind `next`; `None` otherwise.
+    behind: Option<u64>,
     page_blocks: u64,
     counts: EventCounts,
 }
@@ -127,7 +129,8 @@ impl EventFollower {
     /// Creates a follower that begins with block `first`, or with the first block after the first look.
     #[must_use]
     pub fn new(first: Option<u64>) -> Self {
-        Self { first, next: first, page_blocks: PAGE_BLOCKS, counts: EventCounts::default() }
+        let (behind, counts) = (None, EventCounts::default());
+        Self { first, next: first, behind, page_blocks: PAGE_BLOCKS, counts }
     }
 
     /// Returns the events that were counted.
@@ -136,14 +139,27 @@ impl EventFollower {
         &self.counts
     }
 
-    /// Returns the next block to read at an endpoint with this newest block. An earlier endpoint may have made up blocks
-    /// that no chain has yet: nothing would be counted until the chain had as many.
+    /// Returns the next block to read at an endpoint with this newest block.
+    ///
+    /// An endpoint may have made up blocks that no chain has yet: nothing would be counted until the chain had as many.
+    /// Another one may hide all blocks but the first ones: the whole chain would be read again before new blocks. So at
+    /// an endpoint that is far behind, reading begins behind its newest block, and at the next one that is not, reading
+    /// goes on where it was.
     fn next_at(&mut self, newest: u64) -> u64 {
-        let is_near = |next: &u64| next.saturating_sub(newest) <= AHEAD_MAX;
-        let behind = newest.saturating_add(1).max(self.first.unwrap_or_default());
-        let next = self.next.filter(is_near).unwrap_or(behind);
-        (self.next, self.counts.last_block) = (Some(next), Some(next.saturating_sub(1)));
+        let behind_newest = newest.saturating_add(1).max(self.first.unwrap_or_default());
+        let next = *self.next.get_or_insert(behind_newest);
+        let is_far_behind = next.saturating_sub(newest) > AHEAD_MAX;
+        let near = self.behind.filter(|behind| behind.abs_diff(newest) <= AHEAD_MAX);
+        self.behind = is_far_behind.then_some(near.unwrap_or(behind_newest));
+        let next = self.behind.unwrap_or(next);
+        self.counts.last_block = Some(next.saturating_sub(1));
         next
+    }
+
+    /// Records the last block that was read.
+    fn read_to(&mut self, last: u64) {
+        let place = if self.behind.is_some() { &mut self.behind } else { &mut self.next };
+        (*place, self.counts.last_block) = (Some(last.saturating_add(1)), Some(last));
     }
 
     /// Counts the events of new blocks, with at most 40 requests for logs. Dropping the future loses nothing that was
@@ -189,8 +205,8 @@ impl EventFollower {
                 }
                 Err(error) => return Err(error.into()),
             }
+            self.read_to(*blocks.end());
             next = blocks.end() + 1;
-            (self.next, self.counts.last_block) = (Some(next), Some(*blocks.end()));
         }
         Ok(())
     }
@@ -265,10 +281,32 @@ mod tests {
         assert_eq!(follower.next_at(1_000_000), 1_000_001);
         assert_eq!(follower.counts().last_block, Some(1_000_000));
         assert_eq!(follower.next_at(1_000_000 - AHEAD_MAX + 1), 1_000_001, "it is a little behind");
-        assert_eq!(follower.next_at(2_000_000), 1_000_001, "nothing is left out");
+        assert_eq!(follower.next_at(1_010_000), 1_000_001, "nothing is left out");
+        follower.read_to(1_010_000);
+        assert_eq!(follower.next_at(1_010_000), 1_010_001);
         let mut follower = EventFollower::new(Some(5_000_000));
         assert_eq!(follower.next_at(10), 5_000_000, "the endpoint still reads the chain");
         assert_eq!(follower.counts().last_block, Some(4_999_999));
+    }
+
+    /// Otherwise old events would be counted for as long as it takes to read the whole chain, and no new ones.
+    #[test]
+    fn an_endpoint_that_hides_blocks_has_no_old_ones_counted_and_no_new_ones_left_out() {
+        let mut follower = EventFollower::new(None);
+        assert_eq!(follower.next_at(1_000_000), 1_000_001);
+        assert_eq!(follower.next_at(5), 6);
+        assert_eq!(follower.next_at(7), 6);
+        follower.read_to(7);
+        assert_eq!(follower.next_at(1_000_010), 1_000_001);
+        follower.read_to(1_000_010);
+        assert_eq!(follower.next_at(1_000_020), 1_000_011);
+        assert_eq!(follower.counts().last_block, Some(1_000_010));
+        // Another endpoint has made up blocks before.
+        let made_up = 1 << 60;
+        let mut follower = EventFollower::new(None);
+        for newest in [made_up, 1_000_000, 5, 1_000_010] {
+            assert_eq!(follower.next_at(newest), newest + 1);
+        }
     }
 
     #[test]
