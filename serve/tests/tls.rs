@@ -330,8 +330,8 @@ async fn files_that_cannot_be_used_leave_the_certificate_in_use() {
     assert!(health(endpoint(&server, &files.authority, None)).await.is_ok());
 }
 
-/// Played by bytes that become right while length, time and number of the file stay: as a key that gets the right owner,
-/// or a disk that has failed to read for a moment.
+/// Played by bytes that become right while length, time and number of the file stay: as a key that gets the right
+/// owner, or a disk that has failed to read for a moment.
 #[test]
 fn files_that_could_not_be_used_are_in_use_once_they_can_be_although_they_look_the_same() {
     let files = Files::new();

@@ -71,8 +71,8 @@ struct AdminParts {
 }
 
 impl AdminServer {
-    /// Starts the server. Needs a tokio runtime. While the socket cannot be created, as on a disk that cannot be written
-    /// to, the node works without it: the failure is logged, and commands find no node.
+    /// Starts the server. Needs a tokio runtime. While the socket cannot be created, as on a read-only disk, the node
+    /// works without it: the failure is logged, and commands find no node.
     pub(super) fn start(
         engine: &Engine,
         key: Option<SecretKey>,
@@ -344,8 +344,8 @@ mod tests {
     use super::*;
     use crate::admin::{SOCKET, connect};
 
-    /// Played by a folder in the place of the socket, which cannot be removed, as that of a killed process on a disk for
-    /// reading only.
+    /// Played by a folder in the place of the socket, which cannot be removed, as that of a killed process on a
+    /// read-only disk.
     #[tokio::test]
     async fn a_socket_that_the_disk_refuses_at_the_start_is_created_later() {
         let data = tempfile::tempdir().unwrap();
