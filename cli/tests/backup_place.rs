@@ -112,6 +112,32 @@ fn the_place_may_be_named_by_the_environment() {
     assert_eq!(run(&["backup", "list"]).status.code(), Some(2), "no place is named");
 }
 
+/// Nothing has a place beside a folder that is named so, and no rename replaces it.
+#[test]
+fn a_backup_is_restored_into_the_present_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let [to, restored] = ["backups", "restored"].map(|name| place.path().join(name));
+    let output = hawser()
+        .args(["backup", "create", "--data-dir"])
+        .arg(&data)
+        .arg("--to")
+        .arg(&to)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    fs::create_dir(&restored).unwrap();
+    let output = hawser()
+        .args(["restore", "--unsigned", "--data-dir", ".", "--from"])
+        .arg(&to)
+        .current_dir(&restored)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(restored.join("CURRENT").exists());
+    assert!(!place.path().join("restored.restoring").exists());
+}
+
 /// A warning about a backup that is refused anyway hides the reason.
 #[test]
 fn only_a_backup_that_begins_warns_of_a_missing_key() {

@@ -141,6 +141,22 @@ fn a_node_is_killed_and_started_again_by_commands() {
 }
 
 #[test]
+fn a_node_that_has_lost_its_data_gets_its_strand_from_the_others_and_publishes() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let mut dev = Dev::start(folder, free_base(3), &["--chain-file", VECTORS]);
+    dev.publish(1, session_file());
+    let held = dev.strand(0, "200", FOR_NODES);
+    assert_eq!(hexes(&dev.strand(2, "200", FOR_NODES)), hexes(&held));
+    change(folder, &["kill", "200"]);
+    fs::remove_dir_all(dev.text(1, "data_dir")).unwrap();
+    assert_eq!(change(folder, &["start", "200"])["event"], "started");
+    look_again(&mut dev, folder);
+    assert_eq!(hexes(&dev.strand(1, "200", FOR_NODES)), hexes(&held));
+    assert!(dev.stop().success());
+}
+
+#[test]
 fn a_partition_cuts_a_node_off_until_it_is_healed() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();

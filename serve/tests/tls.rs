@@ -330,6 +330,24 @@ async fn files_that_cannot_be_used_leave_the_certificate_in_use() {
     assert!(health(endpoint(&server, &files.authority, None)).await.is_ok());
 }
 
+/// Played by bytes that become right while length, time and number of the file stay: as a key that gets the right
+/// owner, or a disk that has failed to read for a moment.
+#[test]
+fn files_that_could_not_be_used_are_in_use_once_they_can_be_although_they_look_the_same() {
+    let files = Files::new();
+    let tls = files.tls();
+    let (certificate, key) = issued(&files.authority);
+    files.write(&(certificate, "x".repeat(key.len())));
+    tls.look();
+    assert!(tls.fault().is_some_and(|fault| fault.contains("key.pem")));
+    let path = files.path("key.pem");
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, key).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+    tls.look();
+    assert_eq!(tls.fault(), None);
+}
+
 #[tokio::test]
 async fn a_start_names_the_file_that_cannot_be_used() {
     let files = Files::new();

@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use bytes::Bytes;
+use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::disk::{DiskFaults, Operation, SmallDisk};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
@@ -214,6 +216,18 @@ async fn a_node_starts_on_a_disk_that_is_full_or_read_only_and_goes_on_when_it_i
         publisher.publish(&network.nodes[0], 5).await;
         network.converged().await;
         publisher.assert_held(&network.nodes[1], &network.nodes[0]).await;
+        reached_by_commands(&network.nodes[0]).await;
     }
     network.nodes[0].kill();
+}
+
+/// Waits until a command of the operator reaches the node through its data folder. The disk was not to be written to
+/// when the node started, and had the socket of a process that was killed.
+async fn reached_by_commands(node: &Node) {
+    wait::until("a command reaches the node", async || {
+        let mut command = Command::new(hawser());
+        command.arg("log-level").arg("--data-dir").arg(node.data_dir());
+        command.output().unwrap().status.success().then_some(())
+    })
+    .await;
 }

@@ -1,14 +1,15 @@
 //! The server for the operator's commands on the socket of the data folder.
 
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hawser_engine::Engine;
-use hawser_engine::runtime::{PayerReporter, ScrubMode};
+use hawser_engine::runtime::{LastFailure, PayerReporter, ScrubMode};
 use hawser_proto::SecretKey;
 use hawser_storage::Objects;
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::blocking;
 use super::bootstrap;
 use super::log_levels::LogLevels;
 use super::peers::PeerStatusView;
@@ -31,12 +33,14 @@ use crate::settings::NodeServiceSettings;
 const COMMANDS_MAX: usize = 8;
 /// The interval of progress lines. A guess.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// The pause after the socket could not be created. A guess: a disk has room again after minutes.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The task that serves commands.
 pub(super) struct AdminServer {
     stop: Arc<Stop>,
     peers: PeersSlot,
-    /// The task; `None` if the socket could not be created.
+    /// The task; `None` for a database in memory.
     task: Option<JoinHandle<()>>,
 }
 
@@ -67,8 +71,8 @@ struct AdminParts {
 }
 
 impl AdminServer {
-    /// Starts the server. Needs a tokio runtime. If the socket cannot be created, the node works without it: the
-    /// failure is logged, and commands find no node.
+    /// Starts the server. Needs a tokio runtime. While the socket cannot be created, as on a read-only disk, the node
+    /// works without it: the failure is logged, and commands find no node.
     pub(super) fn start(
         engine: &Engine,
         key: Option<SecretKey>,
@@ -76,31 +80,26 @@ impl AdminServer {
         config: &NodeServiceSettings,
     ) -> Self {
         let (stop, peers) = (Arc::new(Stop::default()), PeersSlot::default());
-        let listening = engine.store().path().map(CommandSocket::listen);
-        let task = match listening {
-            None => None,
-            Some(Ok(socket)) => {
-                let parts = Arc::new(AdminParts {
-                    engine: engine.clone(),
-                    key,
-                    payer_reports,
-                    log_levels: LogLevels::new(config.log_control.clone()),
-                    keeps_expired: config.prune.dry_run,
-                    peers: peers.clone(),
-                    stop: stop.clone(),
-                    work: Mutex::default(),
-                });
-                Some(tokio::spawn(run(socket, parts)))
-            }
-            Some(Err(error)) => {
-                tracing::warn!(
-                    code = "admin_socket_unusable",
-                    %error,
-                    "commands cannot reach this node through its data folder"
-                );
-                None
-            }
-        };
+        let task = engine.store().path().map(|folder| {
+            let parts = Arc::new(AdminParts {
+                engine: engine.clone(),
+                key,
+                payer_reports,
+                log_levels: LogLevels::new(config.log_control.clone()),
+                keeps_expired: config.prune.dry_run,
+                peers: peers.clone(),
+                stop: stop.clone(),
+                work: Mutex::default(),
+            });
+            // At once: the socket is there before the node is ready.
+            let (first, folder) = (CommandSocket::listen(folder), folder.to_owned());
+            tokio::spawn(async move {
+                let socket = listen(first, &folder, &parts.stop, LISTEN_AGAIN_AFTER).await;
+                if let Some(socket) = socket {
+                    run(socket, parts).await;
+                }
+            })
+        });
         Self { stop, peers, task }
     }
 
@@ -119,6 +118,35 @@ impl AdminServer {
         {
             std::panic::resume_unwind(error.into_panic());
         }
+    }
+}
+
+/// Returns the socket of a folder as soon as it can be created. `first` is the outcome of the first attempt. Returns
+/// `None` if the server is stopped before.
+async fn listen(
+    first: io::Result<CommandSocket>,
+    folder: &Path,
+    stop: &Stop,
+    again_after: Duration,
+) -> Option<CommandSocket> {
+    let (mut listening, mut failure) = (first, LastFailure::default());
+    loop {
+        let is_new = failure.note(listening.as_ref().err());
+        match listening {
+            Ok(socket) => return Some(socket),
+            Err(error) if is_new => tracing::warn!(
+                code = "admin_socket_unusable",
+                %error,
+                "commands cannot reach this node through its data folder: tried again"
+            ),
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.wake.notified() => return None,
+            () = tokio::time::sleep(again_after) => {}
+        }
+        let folder: PathBuf = folder.to_owned();
+        listening = blocking(move || CommandSocket::listen(&folder)).await;
     }
 }
 
@@ -308,5 +336,33 @@ impl<'a> Pacer<'a> {
             }
             is_gone || parts.stop.is_wanted.load(Ordering::Relaxed)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::admin::{SOCKET, connect};
+
+    /// Played by a folder in the place of the socket, which cannot be removed, as that of a killed process on a
+    /// read-only disk.
+    #[tokio::test]
+    async fn a_socket_that_the_disk_refuses_at_the_start_is_created_later() {
+        let data = tempfile::tempdir().unwrap();
+        let in_the_way = data.path().join(SOCKET);
+        fs::create_dir(&in_the_way).unwrap();
+        let (stop, again_after) = (Stop::default(), Duration::from_millis(1));
+        let first = CommandSocket::listen(data.path());
+        assert!(first.is_err());
+        stop.wake.notify_one();
+        assert!(listen(first, data.path(), &stop, Duration::MAX).await.is_none(), "stopped before");
+
+        let first = CommandSocket::listen(data.path());
+        fs::remove_dir(&in_the_way).unwrap();
+        let socket = listen(first, data.path(), &stop, again_after).await.unwrap();
+        assert!(connect(data.path(), "node").unwrap().is_some());
+        socket.close();
     }
 }

@@ -96,12 +96,16 @@ impl Tls {
         }
     }
 
-    /// Reads the files again if they have changed since the last check. If they cannot be used, the certificate in use
-    /// stays.
+    /// Reads the files again if they have changed since the last check, and those that could not be used then at each
+    /// check: their owner and mode change no stamp, and a disk may fail for a moment. If they cannot be used, the
+    /// certificate in use stays.
     pub fn look(&self) {
         let stamps = self.0.files.stamps();
-        if self.0.current.read().stamps == stamps {
-            return;
+        {
+            let current = self.0.current.read();
+            if current.stamps == stamps && current.fault.is_none() {
+                return;
+            }
         }
         let loaded = self.0.files.load();
         let mut current = self.0.current.write();
@@ -113,12 +117,15 @@ impl Tls {
                 tracing::info!(expires_unix_s, "a new certificate is in use");
             }
             Err(error) => {
-                tracing::error!(
-                    code = "tls_certificate_unusable",
-                    %error,
-                    "the new certificate cannot be used: the last one stays in use"
-                );
-                current.fault = Some(error.to_string());
+                let fault = Some(error.to_string());
+                if current.fault != fault {
+                    tracing::error!(
+                        code = "tls_certificate_unusable",
+                        %error,
+                        "the new certificate cannot be used: the last one stays in use"
+                    );
+                }
+                current.fault = fault;
             }
         }
     }

@@ -44,6 +44,8 @@ impl Backups {
         price: PriceFn,
         pace: &mut Pace<'_>,
     ) -> Result<RestoreReport, BackupError> {
+        // Beside a relative path such as `.` there is no place for the temporary folder, and no rename replaces it.
+        let target = &std::path::absolute(target).map_err(at(target))?;
         let read = self.manifest(name)?;
         wanted.require(&read)?;
         require_free(target)?;

@@ -151,6 +151,7 @@ impl Network {
                 )));
             }
         }
+        folder.note_started(ports.node_id)?;
         report::node_up(self.reporter, event, who, self.child(who).pid);
         let node = described.nodes.iter().find(|node| node.node_id == ports.node_id);
         Ok(json!({ "event": event, "node": node }))

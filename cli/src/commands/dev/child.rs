@@ -16,7 +16,7 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::folder::Folder;
+use super::folder::{Folder, NETWORK};
 use super::ports::{DevPorts, SharedPorts};
 
 /// Time after which a process that does not end is killed: more than a node's own limit of 30 s.
@@ -189,11 +189,10 @@ impl CommandLine {
     ) -> Self {
         let node = folder.node(ports.node_id);
         let mut line = Self::new(program, &["node"]);
-        line.add("network", "hawser-dev");
+        line.add("network", NETWORK);
         line.add_path("data-dir", &node.data_dir);
         line.add_path("state-dir", &node.state_dir);
-        // A node that this command has just given a key has published nothing.
-        line.is_new_node = !node.data_dir.exists();
+        line.is_new_node = folder.is_new(ports.node_id);
         line.add_path("signer.private-key-file", &node.key_file);
         match source {
             NetworkSource::Chains => line.add_chains(folder, shared),

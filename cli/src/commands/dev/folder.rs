@@ -10,7 +10,8 @@
 //! chain.json     addresses of the contracts; it stays, too
 //! chain/         app and settlement: both chains; log.txt: their log
 //! gateway/       nonces: record of its transactions on the app chain; log.txt: its log
-//! node-100/      key: the node's; data: its database; state: this host's records about it; log.txt: its log
+//! node-100/      key: the node's; data: its database; state: this host's records about it; log.txt: its log;
+//!                unstarted: there until the node could publish for the first time
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -23,11 +24,14 @@ use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
 use hawser_node::files::{self, key};
 use hawser_proto::{OriginatorId, SecretKey};
+use hawser_storage::{StoreIdentity, has_host_marker};
 use serde::Serialize;
 
 use super::ports::DevPorts;
 use crate::network_file::{self, NetworkFile};
 
+/// Name of the network, which its databases have.
+pub(super) const NETWORK: &str = "hawser-dev";
 const LOCK: &str = "dev.lock";
 const NODE_PREFIX: &str = "node-";
 
@@ -45,6 +49,8 @@ pub(super) struct NodeFolder {
     pub(super) data_dir: PathBuf,
     pub(super) state_dir: PathBuf,
     pub(super) log_file: PathBuf,
+    /// A file that says that the node has never been able to publish.
+    unstarted: PathBuf,
 }
 
 impl Folder {
@@ -155,7 +161,29 @@ impl Folder {
             data_dir: root.join("data"),
             state_dir: root.join("state"),
             log_file: root.join("log.txt"),
+            unstarted: root.join("unstarted"),
         }
+    }
+
+    /// Returns true if a node has a key of this folder and no strand: it was never able to publish, and has no record
+    /// of a data folder that may sign. A node that has only lost its data takes its strand from the others.
+    pub(super) fn is_new(&self, node_id: u32) -> bool {
+        let node = self.node(node_id);
+        let Ok(key) = key::read(&node.key_file) else { return false };
+        let identity = StoreIdentity {
+            network: NETWORK.to_owned(),
+            node: OriginatorId(node_id),
+            public_key: key.public_key(),
+        };
+        node.unstarted.exists() && matches!(has_host_marker(&node.state_dir, &identity), Ok(false))
+    }
+
+    /// Notes that a node can publish, so that its key may have a strand.
+    ///
+    /// # Errors
+    /// When the file that says otherwise cannot be removed.
+    pub(super) fn note_started(&self, node_id: u32) -> Result<(), RunError> {
+        absent_is_fine(fs::remove_file(self.node(node_id).unstarted)).map_err(RunError::failed)
     }
 
     /// Returns the records of an earlier run, by id; none in a new folder.
@@ -194,6 +222,10 @@ impl Folder {
             let folder = self.node(ports.node_id);
             let parent = folder.key_file.parent().expect("the key lies in the node's folder");
             fs::create_dir_all(parent).map_err(RunError::failed)?;
+            if !folder.key_file.exists() {
+                // Before the key: an interrupted start leaves no key without it.
+                fs::write(&folder.unstarted, "").map_err(RunError::failed)?;
+            }
             let key = ensure_key(&folder.key_file)?;
             let earlier = known.iter().find(|node| node.node_id.0 == ports.node_id);
             running.push(record(ports, &key, earlier.is_none_or(|node| node.is_canonical)));
@@ -380,6 +412,35 @@ mod tests {
         assert_eq!(known[2], first[2]);
         let text = fs::read_to_string(folder.registry()).unwrap();
         assert_eq!(registry::parse(&text).unwrap().nodes().count(), 3);
+    }
+
+    /// Of a first start that was interrupted nothing is left that could have signed. A node that has lost its data, or
+    /// what its host knows of them, may have a strand.
+    #[test]
+    fn a_node_is_new_until_it_could_publish_whatever_is_deleted_then() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path(), false).unwrap();
+        folder.prepare(&ports(1, 5050)).unwrap();
+        let node = folder.node(100);
+        fs::create_dir_all(&node.data_dir).unwrap();
+        folder.prepare(&ports(1, 5050)).unwrap();
+        assert!(folder.is_new(100), "interrupted before it could publish");
+
+        let key = key::read(&node.key_file).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: NETWORK.to_owned(), node: OriginatorId(100), public_key: key };
+        let of_host = hawser_storage::host_dir(&node.state_dir, &identity);
+        fs::create_dir_all(&of_host).unwrap();
+        assert!(folder.is_new(100));
+        fs::write(of_host.join("marker"), "").unwrap();
+        assert!(!folder.is_new(100), "it could publish before this was noted");
+
+        folder.note_started(100).unwrap();
+        folder.note_started(100).unwrap();
+        fs::remove_dir_all(&node.data_dir).unwrap();
+        fs::remove_dir_all(&node.state_dir).unwrap();
+        folder.prepare(&ports(1, 5050)).unwrap();
+        assert!(!folder.is_new(100), "its data are lost");
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Network {
         for ports in self.ports.clone() {
             let who = ProcessName::Node(ports.node_id);
             self.wait(until_ready(who, ports.metrics(), "?for=publish", reporter)).await?;
+            folder.note_started(ports.node_id)?;
         }
         if self.has_gateway() {
             let command = CommandLine::of_gateway(&self.program, folder, self.shared);
