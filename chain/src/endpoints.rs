@@ -38,6 +38,9 @@ use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
 /// takes seconds, and providers limit rates by the second or by the minute.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The time in which a failed endpoint has to prove its chain id again while another one works. Guess: an endpoint that
+/// hangs would otherwise delay a request by ten seconds after each of its pauses.
+const BACK_MAX: Duration = Duration::from_secs(2);
 /// The first and the longest pause of a distrusted endpoint; it doubles each time, regardless of answers in between.
 /// Guesses: an endpoint that is pruned or far behind stays so for hours and continues to answer.
 const DISTRUST_MIN: Duration = Duration::from_secs(5);
@@ -226,8 +229,8 @@ impl Endpoints {
         Fut: Future<Output = Result<T, E>>,
     {
         let mut last: Option<E> = None;
-        for index in order {
-            let chain = match self.chain(index).await {
+        for index in order.iter().copied() {
+            let chain = match self.chain_in(index, &order).await {
                 Ok(chain) => chain,
                 Err(error) => {
                     last = Some(error.into());
@@ -350,6 +353,26 @@ impl Endpoints {
                 Err(RequestError::Malformed { endpoint, method: "eth_chainId", reason })
             }
         }
+    }
+
+    /// Returns the connection to an endpoint of this order as [`chain`](Self::chain) does, for some endpoints within
+    /// [`BACK_MAX`].
+    async fn chain_in(&self, index: usize, order: &[usize]) -> Result<Chain, RequestError> {
+        if !self.is_spare(index, order) {
+            return self.chain(index).await;
+        }
+        let connected = tokio::time::timeout(BACK_MAX, self.chain(index)).await;
+        connected.unwrap_or_else(|_| {
+            let error = self.silence(index, BACK_MAX);
+            self.failed(index, kind_of(&error), error.to_string());
+            Err(error)
+        })
+    }
+
+    /// Returns true if an endpoint of this order has failed, and another one works.
+    fn is_spare(&self, index: usize, order: &[usize]) -> bool {
+        let has_failed = |place: &usize| self.0.slots[*place].state.lock().error.is_some();
+        has_failed(&index) && !order.iter().all(has_failed)
     }
 
     fn succeeded(&self, index: usize) {

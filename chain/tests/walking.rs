@@ -455,6 +455,40 @@ fn blocks_that_are_read_again_get_another_second_look() {
     assert_eq!(due(&mut walk), Some(10..=40));
 }
 
+/// The operator has set a later first block than the stored position, and all blocks from it on are replaced.
+#[test]
+fn a_position_below_the_first_block_does_not_take_reading_back_to_it() {
+    fn page(walk: &mut Walk, chain: &Chain) -> PageOutcome {
+        let WalkAction::Page { blocks, headers } = walk.next(chain.head()) else {
+            panic!("there are unread blocks")
+        };
+        let answer = PageResponse { logs: Vec::new(), headers: chain.headers(&headers) };
+        walk.answered(&blocks, answer)
+    }
+    let settings = WalkSettings {
+        source: EventSource::PayerRegistry,
+        address: CONTRACT,
+        first_block: 30,
+        page_blocks: 500,
+        confirmations: 0,
+    };
+    let mut chain = Chain::new();
+    (0..40).for_each(|_| chain.mine(0));
+    let position = chain.blocks[5].header.block;
+    let mut walk = Walk::new(settings, Some(position));
+    assert!(matches!(page(&mut walk, &chain), PageOutcome::Accepted(_)));
+    chain.take_back(15, 15);
+    (0..20).for_each(|_| chain.mine(0));
+    assert_eq!(page(&mut walk, &chain), PageOutcome::Reorganised);
+    let WalkAction::Headers(numbers) = walk.next(chain.head()) else {
+        panic!("the fork point is sought")
+    };
+    assert_eq!(walk.compared(&chain.headers(&numbers)), Some(11));
+    walk.rewind(position.number + 1); // as the reader does
+    assert_eq!(walk.unread(), 30);
+    assert!(matches!(page(&mut walk, &chain), PageOutcome::Accepted(_)));
+}
+
 /// The contract has given the id away, so no later event fills the place, and the strand would wait for it for ever.
 #[test]
 fn a_log_without_readable_data_leaves_no_gap() {

@@ -57,7 +57,7 @@ impl Endpoints {
     }
 
     /// Returns the error of an endpoint that has not answered within this time.
-    fn silence(&self, index: usize, time: Duration) -> RequestError {
+    pub(super) fn silence(&self, index: usize, time: Duration) -> RequestError {
         let endpoint = self.0.slots[index].display_url.clone();
         let reason = format!("no answer within {} ms", time.as_millis());
         RequestError::Unreachable { endpoint, reason }
@@ -310,7 +310,7 @@ impl Endpoints {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::super::EndpointErrorKind;
+    use super::super::{BACK_MAX, EndpointErrorKind};
     use super::*;
 
     #[tokio::test]
@@ -348,6 +348,22 @@ mod tests {
         let times = AnswerTimes { time_max: second, paused_max: second, grace: Duration::ZERO };
         endpoints.each_soon_even_paused(times, ask).await.unwrap_err();
         assert!(paused.accept().is_ok(), "its answer could have decided");
+    }
+
+    /// It hangs for ten seconds otherwise, each time that its pause ends.
+    #[tokio::test]
+    async fn an_endpoint_that_has_failed_has_little_time_to_come_back_while_another_one_works() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = format!("http://{}", listener.local_addr().unwrap());
+        let two = Endpoints::new("app", &[silent, "http://127.0.0.1:1".to_owned()], 1).unwrap();
+        assert!(!two.is_spare(0, &[0, 1]));
+        two.failed(0, EndpointErrorKind::Unreachable, "gone".into());
+        assert!(two.is_spare(0, &[0, 1]) && !two.is_spare(0, &[0]));
+        let ask = |chain: Chain| async move { chain.newest_block().await };
+        two.ask_in(vec![0, 1], ask).await.unwrap_err();
+        let error = two.status()[0].error.clone().unwrap();
+        assert!(error.contains(&format!("within {} ms", BACK_MAX.as_millis())), "{error}");
+        assert!(!two.is_spare(0, &[0, 1]), "the other one has failed now");
     }
 
     /// The endpoint takes connections and answers nothing.

@@ -26,8 +26,8 @@ use crate::send::RequestError;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which all endpoints are asked for their heads, in case the one in use has stalled. Guess.
 const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
-/// The polling interval while a WebSocket announces new heads. Polling continues because the WebSocket may announce
-/// heads late, or old ones. Guess.
+/// The polling interval while a WebSocket announces new blocks before polls find them. Polling continues because the
+/// WebSocket may hang. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -74,8 +74,9 @@ pub struct HeadStatus {
     pub foreign_pushes: BTreeMap<usize, u64>,
     /// The last head above the known one that a WebSocket announced, and the time of that message.
     announced: Option<(BlockRef, Instant)>,
-    /// True if the WebSocket has announced a head that is not above the known one, and the chain was not polled since.
-    pub(super) is_doubtful: bool,
+    /// True while the WebSocket announces new blocks before a poll finds them. A silent one, or one that repeats old
+    /// heads, must not delay blocks by a longer interval of polling.
+    leads: bool,
 }
 
 impl HeadStatus {
@@ -87,9 +88,16 @@ impl HeadStatus {
             let announced = self.announced.filter(|(block, _)| *block == head.block);
             self.appeared = Some((head.time_s, announced.map_or(now, |(_, at)| at)));
         }
+        self.leads &= self.head.is_some_and(|known| known.number >= head.block.number);
         self.polled = Some((head.block.number, now));
         self.head_time_s = head.time_s;
         self.update(head.block, now);
+    }
+
+    /// Returns true if the chain is to be polled at `now`, given the time of the last poll.
+    fn needs_poll(&self, polled: Option<Instant>, now: Instant) -> bool {
+        let is_due = polled.is_none_or(|at| now.duration_since(at) >= POLL_PUSHED_EVERY);
+        is_due || !self.leads || self.error.is_some()
     }
 
     fn update(&mut self, head: BlockRef, now: Instant) {
@@ -103,27 +111,26 @@ impl HeadStatus {
     /// because it would decide about contract wallets, and about this machine's clock.
     fn announce(&mut self, head: BlockRef, now: Instant) {
         match self.head {
-            Some(known) if known.number >= head.number => self.is_doubtful = true,
+            Some(known) if known.number >= head.number => self.leads = false,
             _ => {
                 self.update(head, now);
                 self.announced = Some((head, now));
+                self.leads = true;
             }
         }
     }
 
     /// Returns the head that a WebSocket announced a moment ago, if the endpoint in use, whose newest block is given,
     /// may still come to it. An older one may be invented: it would hold back all readers until the chain comes to it.
-    fn announced_above(&mut self, newest: u64, now: Instant) -> Option<BlockRef> {
-        let is_doubtful = std::mem::take(&mut self.is_doubtful);
+    fn announced_above(&self, newest: u64, now: Instant) -> Option<BlockRef> {
         let is_fresh =
             self.announced.is_some_and(|(_, at)| now.duration_since(at) < POLL_PUSHED_EVERY);
-        let is_announced = self.pushed && is_fresh && !is_doubtful;
-        self.head.filter(|head| is_announced && head.number > newest)
+        self.head.filter(|head| self.leads && is_fresh && head.number > newest)
     }
 
     /// Notes that a WebSocket has ended, and why. A WebSocket of another chain stays noted until it serves this chain.
     fn end_push(&mut self, index: usize, error: &PushError) {
-        self.pushed = false;
+        (self.pushed, self.leads) = (false, false);
         if let PushError::WrongChain { found, .. } = error {
             self.foreign_pushes.insert(index, *found);
         }
@@ -182,11 +189,8 @@ impl HeadWatcher {
         let (mut asked, mut asked_all) = (None::<Instant>, None::<Instant>);
         let has_others = self.endpoints.status().len() > 1;
         loop {
-            let status = self.status.borrow().clone();
-            let is_recent = status.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
-            let is_due = asked.is_none_or(|at| at.elapsed() >= POLL_PUSHED_EVERY);
-            let is_pushed = status.pushed && is_recent && !status.is_doubtful;
-            if is_due || !(is_pushed && status.error.is_none()) {
+            let needs_poll = self.status.borrow().needs_poll(asked, Instant::now());
+            if needs_poll {
                 let head =
                     self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
                 let endpoint = self.endpoints.active();
@@ -413,17 +417,37 @@ mod tests {
         for old in [7, 6, 0] {
             status.announce(block(old, 100).block, later);
             assert_eq!((number(&status), status.seen), (Some(7), Some(now)));
-            assert!(std::mem::take(&mut status.is_doubtful), "the chain is polled");
+            assert!(!status.leads, "the chain is polled");
         }
         status.announce(block(8, 101).block, later);
         assert_eq!((number(&status), status.seen), (Some(8), Some(later)));
-        assert!(!status.is_doubtful);
+        assert!(status.leads);
+    }
+
+    /// One that takes subscriptions and then hangs would delay blocks by the longer interval each time it is connected.
+    #[test]
+    fn the_chain_is_polled_rarely_only_while_a_websocket_announces_blocks_before_polls_find_them() {
+        let (mut status, now) = (HeadStatus::default(), Instant::now());
+        let needs_poll = |status: &HeadStatus| status.needs_poll(Some(now), now);
+        status.poll(&block(7, 100), now);
+        assert!(needs_poll(&status), "it has announced nothing");
+        status.announce(block(8, 110).block, now);
+        assert!(!needs_poll(&status) && status.needs_poll(Some(now), now + POLL_PUSHED_EVERY));
+        status.poll(&block(8, 110), now);
+        assert!(!needs_poll(&status), "the poll has found nothing new");
+        status.poll(&block(9, 120), now);
+        assert!(needs_poll(&status), "it has not announced this block");
+        status.announce(block(9, 120).block, now);
+        assert!(needs_poll(&status), "it is late");
+        status.announce(block(10, 130).block, now);
+        assert!(!needs_poll(&status));
+        status.end_push(0, &unusable(CLOSED));
+        assert!(needs_poll(&status));
     }
 
     #[test]
     fn an_announced_head_that_no_endpoint_has_counts_for_a_moment() {
-        let (mut status, now) =
-            (HeadStatus { pushed: true, ..HeadStatus::default() }, Instant::now());
+        let (mut status, now) = (HeadStatus::default(), Instant::now());
         status.announce(block(1_000_000, 100).block, now);
         let number = |head: Option<BlockRef>| head.map(|head| head.number);
         assert_eq!(number(status.announced_above(7, now)), Some(1_000_000));

@@ -512,10 +512,10 @@ impl Walk {
         let differs = |block: &BlockRef| there(block).is_some_and(|header| header.block != *block);
         let other = self.blocks.iter().position(differs)?;
         let kept = self.blocks.iter().take(other).rposition(is_same).map_or(0, |index| index + 1);
-        let next = match kept.checked_sub(1) {
-            Some(last) => self.blocks[last].number + 1,
-            None => self.next.saturating_sub(REWIND).max(self.settings.first_block),
-        };
+        let after_kept = kept.checked_sub(1).map(|last| self.blocks[last].number + 1);
+        let next = after_kept.unwrap_or(self.next.saturating_sub(REWIND));
+        // The stored position may be below a first block that was set later.
+        let next = next.max(self.settings.first_block);
         let depth = self.next.saturating_sub(next);
         Some(Fork { replaced: self.blocks[other], depth, kept, next })
     }

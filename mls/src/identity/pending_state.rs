@@ -280,3 +280,106 @@ pub(super) fn changes(
     }
     pending.finish(update.inbox_id).map_err(IdentityViolation::in_update)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::member::Passkey;
+    use super::*;
+
+    /// The number of identifiers.
+    const IDENTIFIERS: u8 = 9;
+
+    /// An action of the member `by` about the identifier `about`.
+    #[derive(Debug, Clone, Copy)]
+    struct GivenAction {
+        kind: u8,
+        about: u8,
+        by: u8,
+        /// A number that no other action has, so that signatures are no replays.
+        place: u8,
+    }
+
+    /// Returns an identifier by its number: three accounts, four installations, and two passkeys.
+    fn identifier(number: u8) -> MemberIdentifier {
+        match number {
+            0..=2 => MemberIdentifier::Ethereum(format!("0x{number:040x}")),
+            3..=6 => MemberIdentifier::Installation(Bytes::copy_from_slice(&[number; 32])),
+            _ => {
+                let key = Bytes::copy_from_slice(&[number; 33]);
+                MemberIdentifier::Passkey(Passkey { key, relying_party: None })
+            }
+        }
+    }
+
+    impl GivenAction {
+        /// Returns a valid signature of an identifier. Account 2 is a contract wallet.
+        fn signer(&self, number: u8, part: u8) -> Signer {
+            let (kind, chain_id) = match number {
+                0..=1 => (SignatureKind::Erc191, None),
+                2 => (SignatureKind::Erc1271, Some(1)),
+                3..=6 => (SignatureKind::InstallationKey, None),
+                _ => (SignatureKind::P256, None),
+            };
+            let replay_key = Bytes::copy_from_slice(&[self.place, part]);
+            Signer { identifier: identifier(number), kind, replay_key, chain_id }
+        }
+
+        fn action(&self) -> Action<Signer> {
+            let (member, by) = (identifier(self.about), self.signer(self.by, 0));
+            match self.kind {
+                0..=4 => Action::Add { member, by, new: self.signer(self.about, 1) },
+                5..=8 => Action::Revoke { member, by },
+                _ => Action::ChangeRecovery { to: identifier(self.about % 3), by },
+            }
+        }
+    }
+
+    /// Returns the state after one update with these actions.
+    fn after(
+        before: &AssociationState,
+        actions: &[GivenAction],
+    ) -> Result<AssociationState, IdentityError> {
+        let actions = actions.iter().map(GivenAction::action).collect();
+        let update = Update { inbox_id: before.inbox_id(), client_timestamp_ns: 7, actions };
+        let delta = changes(Some(before), &update)?;
+        let mut state = before.clone();
+        state.apply(delta);
+        Ok(state)
+    }
+
+    proptest! {
+        /// Clients apply the actions of an update one after the other, each to the whole state.
+        #[test]
+        fn an_update_has_the_effect_of_its_actions_one_after_the_other(
+            given in prop::collection::vec((0..10_u8, 0..IDENTIFIERS, 0..2 * IDENTIFIERS), 1..40),
+            first in 0..20_u8,
+        ) {
+            let mut state = AssociationState::found(&identifier(0), 0, None);
+            let (mut before, mut done) = (state.clone(), Vec::new());
+            for (place, (kind, about, by)) in (0_u8..).zip(given) {
+                if place == first {
+                    before = state.clone(); // those so far were earlier updates
+                    done.clear();
+                }
+                let recovery = (0..IDENTIFIERS).find(|it| identifier(*it) == *state.recovery());
+                let by = if by < IDENTIFIERS { by } else { recovery.unwrap_or_default() };
+                let action = GivenAction { kind, about, by, place };
+                done.push(action);
+                let at_once = after(&before, &done);
+                match after(&state, &[action]) {
+                    Ok(next) => {
+                        prop_assert_eq!(at_once, Ok(next.clone()));
+                        state = next;
+                    }
+                    Err(_) => {
+                        prop_assert!(at_once.is_err());
+                        done.pop();
+                    }
+                }
+            }
+        }
+    }
+}
