@@ -89,7 +89,8 @@ impl LongFrames {
     }
 }
 
-/// The bounds of what a peer may send on its streams.
+/// The bounds of what a peer may send on its streams. Clones share them.
+#[derive(Clone)]
 pub(crate) struct FrameBounds {
     pub(crate) long: LongFrames,
     pub(crate) waiting: WaitingStreams,
