@@ -269,7 +269,7 @@ impl CallersState {
         let now_s = self.unix_ns() / 1_000_000_000;
         let registry: Arc<Registry> = ports.registry.borrow().clone();
         let digest = keccak256(&[text.as_bytes()]);
-        let known = self.lock_tokens().verified.get(&digest);
+        let known = self.tokens.lock().verified.get(&digest);
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
             self.metrics.node_called(token.version);
             return Ok(token.version);
@@ -279,15 +279,11 @@ impl CallersState {
         let key = token.claimed_key(own, &registry, now_s)?;
         // Only verifying a signature counts. Expired tokens and tokens for other nodes therefore use up no checks
         // of an honest node at the same address, such as one behind the same proxy.
-        self.lock_tokens().take_check(address, self.now_ms())?;
+        self.tokens.lock().take_check(address, self.now_ms())?;
         let verified = token.verify(key)?;
-        self.lock_tokens().verified.put(digest, verified);
+        self.tokens.lock().verified.put(digest, verified);
         self.metrics.node_called(verified.version);
         Ok(verified.version)
-    }
-
-    fn lock_tokens(&self) -> parking_lot::MutexGuard<'_, KnownTokens> {
-        self.tokens.lock()
     }
 }
 
