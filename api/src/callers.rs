@@ -16,10 +16,12 @@ use hawser_serve::address_slots::{AddressSlot, AddressSlots};
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 use http::HeaderMap;
+use http::request::Parts;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Interceptor;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use crate::error::{CallError, into_status};
@@ -144,7 +146,7 @@ impl Callers {
     ///
     /// # Errors
     /// [`CallError`] if a node token is not accepted, or if the address has had too many signatures checked.
-    pub(crate) fn identify(
+    fn identify(
         &self,
         headers: &HeaderMap,
         remote: Option<SocketAddr>,
@@ -158,6 +160,18 @@ impl Callers {
             _ => None,
         };
         Ok(Caller { address, node })
+    }
+
+    /// Identifies the caller of a page, and takes the cost of one proof from its limits. A page that does not exist is
+    /// charged, too: it costs an answer.
+    ///
+    /// # Errors
+    /// The errors of [`identify`](Self::identify) and [`charge`](Self::charge).
+    pub(crate) async fn charge_page(&self, head: &Parts) -> Result<Caller, CallError> {
+        let connected = head.extensions.get::<TcpConnectInfo>();
+        let caller = self.identify(&head.headers, connected.and_then(|it| it.remote_addr))?;
+        self.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        Ok(caller)
     }
 
     /// Returns true if calls wait for their callers' limits, which are in Redis.
