@@ -544,22 +544,13 @@ impl ConnectionShare {
 
     /// Completes when answers have waited for `limit` without any byte being written.
     pub(crate) async fn unread_for(&self, limit: Duration) {
-        let mut seen = self.progress();
+        let mut seen = self.writing.progress();
         loop {
             tokio::time::sleep(limit).await;
-            if self.note_unread(&mut seen) {
+            if self.writing.note_unread(&mut seen) {
                 return;
             }
         }
-    }
-
-    fn progress(&self) -> usize {
-        self.writing.progress()
-    }
-
-    /// Sets `seen` to the current progress. Returns true if answers wait and the progress was the same before.
-    fn note_unread(&self, seen: &mut usize) -> bool {
-        self.writing.note_unread(seen)
     }
 }
 
