@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
+use crate::call_bytes::MemorySource;
 use crate::close_signal::CloseSignal;
 use crate::metrics::Counter;
 use crate::overloaded::OverloadedError;
@@ -334,25 +335,25 @@ impl ConnectionShare {
         self.budget.limit_bytes
     }
 
-    /// Takes `bytes` for long-lived state. Returns true if they are lent, because the caller's share would otherwise
-    /// leave too little for its requests and answers.
+    /// Takes `bytes` for long-lived state, and returns their source. They are lent if the caller's share would leave too
+    /// little for its requests and answers otherwise.
     ///
     /// # Errors
     /// [`OverloadedError`]; nothing was taken then.
-    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, OverloadedError> {
+    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<MemorySource, OverloadedError> {
         match self.take_spare(bytes) {
-            Some(is_lent) => Ok(is_lent),
-            None => self.take(bytes).map(|()| false),
+            Some(source) => Ok(source),
+            None => self.take(bytes).map(|()| MemorySource::Share),
         }
     }
 
     /// Takes `bytes` as [`ConnectionShare::take_lasting`] does, if requests and answers keep their room. Returns
     /// `None`, and takes nothing, if they do not: closes no connection and counts no refusal.
-    pub(crate) fn take_spare(&self, bytes: usize) -> Option<bool> {
+    pub(crate) fn take_spare(&self, bytes: usize) -> Option<MemorySource> {
         // Half of the remaining share is left for requests and answers, which come and go.
         let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));
         if has_room {
-            return Some(false);
+            return Some(MemorySource::Share);
         }
         let left_bytes = self.budget.kept_bytes() + self.budget.limit_bytes / LENT_LEAVES_DIVISOR;
         let may_be_lent = |free| self.kind != ConsumerKind::Proxy && free >= left_bytes;
@@ -362,7 +363,7 @@ impl ConnectionShare {
         for lent in self.each_lent() {
             lent.fetch_add(bytes, Relaxed);
         }
-        Some(true)
+        Some(MemorySource::Lent)
     }
 
     /// Adds `bytes` if `may` accepts the number of bytes that are free for all callers afterwards.

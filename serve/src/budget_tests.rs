@@ -47,7 +47,9 @@ fn a_greedy_connection_leaves_room_for_every_other_one() {
 /// part.
 fn lasting(connection: &ConnectionShare) -> (usize, usize) {
     let taken = std::iter::repeat_with(|| connection.take_lasting(MIB)).map_while(Result::ok);
-    taken.fold((0, 0), |(all, lent), is_lent| (all + 1, lent + usize::from(is_lent)))
+    taken.fold((0, 0), |(all, lent), source| {
+        (all + 1, lent + usize::from(source == MemorySource::Lent))
+    })
 }
 
 #[test]
@@ -95,7 +97,8 @@ fn what_can_wait_gets_only_what_is_spare() {
     let taken = taken.count();
     assert!((48..=51).contains(&taken), "thirteen parts of 64 stay free: {taken}");
     let small = budget.connection(address(2), budget.account(None)).unwrap();
-    assert_eq!(small.take_spare(MIB), Some(false), "others have it from their own share");
+    let spare = small.take_spare(MIB);
+    assert_eq!(spare, Some(MemorySource::Share), "others have it from their own share");
     assert!(large.take(MIB).is_ok(), "answers of the same caller have room");
     assert!(!large.close.is_cancelled() && budget.0.refused.get() == 0);
     drop((large, small));
