@@ -335,8 +335,8 @@ impl ConnectionShare {
         self.budget.limit_bytes
     }
 
-    /// Takes `bytes` for long-lived state, and returns their source. They are lent if the caller's share would leave too
-    /// little for its requests and answers otherwise.
+    /// Takes `bytes` for long-lived state, and returns their source. They are lent if the caller's share would leave
+    /// too little for its requests and answers otherwise.
     ///
     /// # Errors
     /// [`OverloadedError`]; nothing was taken then.
