@@ -41,6 +41,7 @@ use crate::overloaded::OverloadedError;
 use crate::refused_calls::RefusedCalls;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
+use crate::warnings::WarningThrottle;
 use crate::writing::Writing;
 use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
@@ -70,8 +71,6 @@ const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 const LITTLE_DIVISOR: usize = 256;
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
-/// Least time between two log lines about closed consumers. A guess: a flood must not fill the disk.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The budget of a listener. Cheap to clone; clones share state.
 #[derive(Clone)]
@@ -86,6 +85,7 @@ struct BudgetState {
     refused: Counter,
     closed: Counter,
     unread: Counter,
+    warned: WarningThrottle,
     turns: Arc<Turns>,
 }
 
@@ -96,7 +96,6 @@ struct Callers {
     consumers: HashMap<u64, Weak<ConnectionShare>>,
     numbers: u64,
     searched_at: Option<Instant>,
-    warned_at: Option<Instant>,
 }
 
 /// The share of a connection, or of one call on a proxy's connection. Ends with its last call.
@@ -141,6 +140,7 @@ impl MemoryBudget {
             refused: Counter::default(),
             closed: Counter::default(),
             unread: Counter::default(),
+            warned: WarningThrottle::default(),
             turns: Arc::default(),
         }))
     }
@@ -274,12 +274,9 @@ impl BudgetState {
     }
 
     fn warn_of(&self, closed: &[Consumer]) {
-        let mut callers = self.callers.lock();
-        if callers.warned_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+        if !self.warned.is_due() {
             return;
         }
-        callers.warned_at = Some(Instant::now());
-        drop(callers);
         tracing::warn!(
             code = "memory_short",
             closed = closed.len(),
