@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use http::Extensions;
 use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
@@ -287,6 +288,14 @@ impl BudgetState {
 }
 
 impl ConnectionShare {
+    /// Returns the share that a request with these extensions is charged to.
+    ///
+    /// # Panics
+    /// If the request is a call whose charge has taken the share already.
+    pub(crate) fn of(extensions: &Extensions) -> &Arc<Self> {
+        extensions.get().expect("every request has a connection")
+    }
+
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
         let account = Arc::new(PaidTime::new(self.budget.turns.clone(), None));
