@@ -17,7 +17,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::http2_frames::{PREFACE, frame};
+use super::http2_frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+    kinds, read_frame,
+};
+use super::refusals::ACK;
 
 async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -67,15 +71,9 @@ async fn a_connection_may_rest_between_two_requests_and_not_within_one() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_order() {
     let server = server(|settings| settings.idle_timeout = Duration::from_millis(30)).await;
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" as &[u8], &[0, 0, 0, 4, 0, 0, 0, 0, 0]];
-    let answer = until_closed(&server, &preface.concat()).await;
-    let mut frames = answer.as_slice();
-    let mut kinds = Vec::new();
-    while let [a, b, c, kind, ..] = frames {
-        kinds.push(*kind);
-        frames = &frames[9 + u32::from_be_bytes([0, *a, *b, *c]) as usize..];
-    }
-    assert!(kinds.contains(&7), "GOAWAY: {kinds:?}");
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let kinds = kinds(&until_closed(&server, &begin).await);
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
 }
 
 #[tokio::test]
@@ -104,20 +102,15 @@ async fn a_silent_stream_outlives_every_limit() {
 async fn pings_of_an_idle_client_are_answered_and_not_held_against_it() {
     let server = server(|_| {}).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     let mut answered = 0;
     for number in 0..200u64 {
-        let mut ping = vec![0, 0, 8, 6, 0, 0, 0, 0, 0];
-        ping.extend(number.to_be_bytes());
-        stream.write_all(&ping).await.unwrap();
+        stream.write_all(&frame(PING, 0, 0, &number.to_be_bytes())).await.unwrap();
         while answered <= number {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let mut body = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            stream.read_exact(&mut body).await.unwrap();
-            assert_ne!(head[3], 7, "no GOAWAY");
-            if (head[3], head[4] & 1) == (6, 1) {
-                assert_eq!(body, number.to_be_bytes());
+            let (head, payload) = read_frame(&mut stream).await;
+            assert_ne!(head[3], GOAWAY);
+            if (head[3], head[4] & ACK) == (PING, ACK) {
+                assert_eq!(payload, number.to_be_bytes());
                 answered += 1;
             }
         }
@@ -156,15 +149,11 @@ fn asking(content_length: usize) -> Vec<u8> {
 /// Reads the frames of a connection up to the first that carries data of this stream.
 async fn data_of(connection: &mut TcpStream, stream: u32) -> Vec<u8> {
     loop {
-        let mut head = [0; 9];
-        connection.read_exact(&mut head).await.unwrap();
-        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; len];
-        connection.read_exact(&mut payload).await.unwrap();
-        if head[3] == 0 && head[5..] == stream.to_be_bytes() {
+        let (head, payload) = read_frame(connection).await;
+        if head[3] == DATA && head[5..] == stream.to_be_bytes() {
             return payload;
         }
-        assert!(head[3] != 7 && head[3] != 3, "frame {} with {payload:?}", head[3]);
+        assert!(![GOAWAY, RST_STREAM].contains(&head[3]), "frame {} with {payload:?}", head[3]);
     }
 }
 
@@ -199,7 +188,7 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
         head.contains("upgrade: h2c\r\n") && head.contains("connection: upgrade\r\n"),
         "{head}"
     );
-    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     assert_eq!(data_of(&mut connection, 1).await, SERVING);
 
     let literal = |name: &str, value: &str| {
@@ -214,7 +203,8 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
         literal("content-type", "application/grpc"),
         literal("te", "trailers"),
     ];
-    let next = [frame(1, 4, 3, &head.concat()), frame(0, 1, 3, &[0; 5])];
+    let next =
+        [frame(HEADERS, END_HEADERS, 3, &head.concat()), frame(DATA, END_STREAM, 3, &[0; 5])];
     connection.write_all(&next.concat()).await.unwrap();
     assert_eq!(data_of(&mut connection, 3).await, SERVING);
 }
@@ -223,7 +213,7 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
 async fn the_preface_may_come_with_the_request_that_asks_for_http2() {
     let server = healthy(|_| ()).await;
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
-    let begin = [PREFACE, &frame(4, 0, 0, &[0, 2, 0, 0, 0, 0])].concat();
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0])].concat();
     connection.write_all(&[&asking(5), &[0; 5][..], &begin].concat()).await.unwrap();
     assert!(read_head(&mut connection).await.starts_with("http/1.1 101 "));
     assert_eq!(data_of(&mut connection, 1).await, SERVING);
@@ -245,10 +235,10 @@ async fn frames_are_metered_behind_a_switch() {
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     connection.write_all(&[&asking(5), &[0; 5][..]].concat()).await.unwrap();
     read_head(&mut connection).await;
-    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     let (mut reader, mut writer) = connection.into_split();
     let sending = tokio::spawn(async move {
-        let pings = frame(6, 0, 0, &[7; 8]).repeat(1000);
+        let pings = frame(PING, 0, 0, &[7; 8]).repeat(1000);
         for _ in 0..PINGS / 1000 {
             if writer.write_all(&pings).await.is_err() {
                 return; // closed, as it should be
@@ -258,7 +248,7 @@ async fn frames_are_metered_behind_a_switch() {
     let mut answer = Vec::new();
     let _ = reader.read_to_end(&mut answer).await;
     sending.await.unwrap();
-    let answered = answer.len() / frame(6, 1, 0, &[7; 8]).len();
+    let answered = answer.len() / frame(PING, ACK, 0, &[7; 8]).len();
     // 250 at once, ten a second, and some for the bytes of the first answer.
     assert!(answered < PINGS / 100, "{answered} pings were answered");
 }
