@@ -1,6 +1,5 @@
 //! The listener alone, without services behind it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hawser_serve::address::Cidr;
@@ -9,14 +8,13 @@ use hawser_serve::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::common::{channel, listen};
 use super::http2_frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
     kinds, read_frame,
@@ -24,10 +22,7 @@ use super::http2_frames::{
 use super::refusals::ACK;
 
 async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    adjust(&mut settings);
-    let (routes, stats) = (Routes::default(), CallMetrics::new(&[]));
-    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+    listen(Routes::default(), CallMetrics::new(&[]), adjust).await
 }
 
 /// Sends `bytes` and waits until the other end closes.
@@ -81,16 +76,16 @@ async fn a_silent_stream_outlives_every_limit() {
     let (reporter, health) = tonic_health::server::health_reporter();
     // The client may rest so long between its connection and its call, which takes long on busy cores.
     let limit = Duration::from_secs(1);
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (limit, limit, limit);
-    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
-    let stop = CancellationToken::new();
-    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
+    let adjust = |settings: &mut ServeSettings| {
+        settings.idle_timeout = limit;
+        settings.head_timeout = limit;
+        settings.body_timeout = limit;
+    };
+    let server = listen(Routes::new(health), CallMetrics::new(&[]), adjust).await;
 
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let request = HealthCheckRequest { service: String::new() };
-    let mut stream = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+    let mut client = HealthClient::new(channel(&server).await);
+    let mut stream = client.watch(request).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
     tokio::time::sleep(3 * limit).await;
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -120,8 +115,7 @@ async fn pings_of_an_idle_client_are_answered_and_not_held_against_it() {
 #[tokio::test]
 async fn without_services_everything_is_unimplemented() {
     let server = server(|_| {}).await;
-    let channel =
-        Endpoint::from_shared(format!("http://{}", server.address())).unwrap().connect_lazy();
+    let channel = channel(&server).await;
     let request = http::Request::post("/a.B/C")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -167,10 +161,7 @@ async fn read_head(connection: &mut TcpStream) -> String {
 
 async fn healthy(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let (_, health) = tonic_health::server::health_reporter();
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    adjust(&mut settings);
-    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
-    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+    listen(Routes::new(health), CallMetrics::new(&[]), adjust).await
 }
 
 /// A framed message of one field, the status SERVING.
@@ -305,10 +296,8 @@ async fn a_head_is_charged_while_its_message_is_on_its_way() {
                 _ => CHECK,
             };
             let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
-            let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-            settings.memory = memory.clone();
-            let (routes, stop) = (Routes::default(), CancellationToken::new());
-            let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+            let adjust = |settings: &mut ServeSettings| settings.memory = memory.clone();
+            let server = listen(Routes::default(), metrics, adjust).await;
             let head = format!(
                 "POST {path}?{} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
                  x-long: {}\r\ncontent-length: 9\r\n\r\n",
@@ -332,8 +321,7 @@ async fn a_head_is_charged_while_its_message_is_on_its_way() {
 #[tokio::test]
 async fn a_deadline_ends_a_stream_that_has_begun() {
     let server = healthy(|_| {}).await;
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let channel = channel(&server).await;
     // On a busy machine a short deadline may be over before the stream begins.
     for seconds in [1, 10, 100] {
         let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });

@@ -1,7 +1,6 @@
 //! Requests that are refused before their end, over raw sockets: the client sees the answer, and a body without end
 //! costs little.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 
+use super::common::listen;
 use super::http2_frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, read_frame, request_of,
@@ -54,11 +53,12 @@ impl PublicPages for ShortPages {
 }
 
 async fn server(memory: &MemoryBudget) -> Server {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.memory = memory.clone();
-    settings.pages.push(Arc::new(ShortPages));
     let metrics = CallMetrics::new(&[RpcMethod::new(BIDI, MethodKind::Bidi)]);
-    Server::bind(settings, Routes::default(), metrics, CancellationToken::new()).await.unwrap()
+    let adjust = |settings: &mut ServeSettings| {
+        settings.memory = memory.clone();
+        settings.pages.push(Arc::new(ShortPages));
+    };
+    listen(Routes::default(), metrics, adjust).await
 }
 
 fn memory() -> MemoryBudget {
