@@ -226,6 +226,11 @@ impl Node {
         self.registry.send_replace(Arc::new(records.into_iter().collect()));
     }
 
+    /// Sends a request over HTTP/1.1 to the port for clients, and returns the answer.
+    pub(crate) async fn ask(&self, request: &[u8]) -> Http1Answer {
+        Http1Answer::read(exchange(self.address(), request).await)
+    }
+
     /// A page of the operators' port: status and body.
     pub(crate) async fn page(&self, path: &str) -> (u16, String) {
         let answer = read_page(self.api.metrics_address().unwrap(), path, "").await;
@@ -473,6 +478,18 @@ pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     answer
+}
+
+/// Returns a call over HTTP/1.1, with further lines of its head.
+pub(crate) fn post(path: &str, content_type: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n{headers}\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    request
 }
 
 /// Reads a page, with further lines of the request's head.
