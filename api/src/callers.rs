@@ -16,10 +16,12 @@ use hawser_serve::address_slots::{AddressSlot, AddressSlots};
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 use http::HeaderMap;
+use http::request::Parts;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Interceptor;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 
 use crate::error::{CallError, into_status};
@@ -144,7 +146,7 @@ impl Callers {
     ///
     /// # Errors
     /// [`CallError`] if a node token is not accepted, or if the address has had too many signatures checked.
-    pub(crate) fn identify(
+    fn identify(
         &self,
         headers: &HeaderMap,
         remote: Option<SocketAddr>,
@@ -158,6 +160,18 @@ impl Callers {
             _ => None,
         };
         Ok(Caller { address, node })
+    }
+
+    /// Identifies the caller of a page, and takes the cost of one proof from its limits. A page that does not exist is
+    /// charged, too: it costs an answer.
+    ///
+    /// # Errors
+    /// The errors of [`identify`](Self::identify) and [`charge`](Self::charge).
+    pub(crate) async fn charge_page(&self, head: &Parts) -> Result<Caller, CallError> {
+        let connected = head.extensions.get::<TcpConnectInfo>();
+        let caller = self.identify(&head.headers, connected.and_then(|it| it.remote_addr))?;
+        self.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        Ok(caller)
     }
 
     /// Returns true if calls wait for their callers' limits, which are in Redis.
@@ -269,7 +283,7 @@ impl CallersState {
         let now_s = self.unix_ns() / 1_000_000_000;
         let registry: Arc<Registry> = ports.registry.borrow().clone();
         let digest = keccak256(&[text.as_bytes()]);
-        let known = self.lock_tokens().verified.get(&digest);
+        let known = self.tokens.lock().verified.get(&digest);
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
             self.metrics.node_called(token.version);
             return Ok(token.version);
@@ -279,15 +293,11 @@ impl CallersState {
         let key = token.claimed_key(own, &registry, now_s)?;
         // Only verifying a signature counts. Expired tokens and tokens for other nodes therefore use up no checks
         // of an honest node at the same address, such as one behind the same proxy.
-        self.lock_tokens().take_check(address, self.now_ms())?;
+        self.tokens.lock().take_check(address, self.now_ms())?;
         let verified = token.verify(key)?;
-        self.lock_tokens().verified.put(digest, verified);
+        self.tokens.lock().verified.put(digest, verified);
         self.metrics.node_called(verified.version);
         Ok(verified.version)
-    }
-
-    fn lock_tokens(&self) -> parking_lot::MutexGuard<'_, KnownTokens> {
-        self.tokens.lock()
     }
 }
 

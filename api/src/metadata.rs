@@ -26,9 +26,9 @@ use crate::cursor_stream::CursorMoves;
 use crate::error::{CallError, into_status};
 use crate::limits::{payers, quoted};
 use crate::metrics::LimitedCall;
-use crate::node_api::{MessageStream, charged};
+use crate::node_api::{MessageStream, charged, check_size};
 use crate::read_workers::ReadWorkers;
-use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::CallCharge;
 
 /// Memory that a period takes: as read, as a message, and encoded. Counted from the types, with room to
 /// spare.
@@ -127,9 +127,7 @@ impl Metadata {
         let info = |(name, used): (String, UsedPayer)| (name, used.info());
         let response =
             pb::GetPayerInfoResponse { payer_info: used.into_iter().map(info).collect() };
-        if response.encoded_len() > MESSAGE_LEN_BYTES_MAX {
-            return Err(CallError::AnswerTooLarge);
-        }
+        check_size(response.encoded_len())?;
         Ok(response)
     }
 }

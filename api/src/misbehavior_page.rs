@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{Evidence, EvidenceTime, Misbehavior, StoredEvidence};
 use hawser_engine::reports::ReportClass;
+use hawser_serve::pages::parameter;
 use serde::Serialize;
 
 /// Largest number of facts on a page. A guess: the operator requests the next page after the last one.
@@ -143,9 +144,7 @@ pub(crate) fn page(
 
 /// Returns the position in the query's `after=`, or the start without it; `None` if it is malformed.
 pub(crate) fn position_of(query: &str) -> Option<EvidenceTime> {
-    let Some(text) = query.split('&').find_map(|pair| pair.strip_prefix("after=")) else {
-        return Some(EvidenceTime::default());
-    };
+    let Some(text) = parameter(query, "after") else { return Some(EvidenceTime::default()) };
     let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
     Some(EvidenceTime { server_time_ns: time.parse().ok()?, counter: counter.parse().ok()? })
 }

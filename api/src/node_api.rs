@@ -120,16 +120,12 @@ fn log_delivered(bytes: &Bytes) {
     }
 }
 
-/// Checks that envelopes of these lengths fit into one message.
+/// Checks that so many bytes fit into one message.
 ///
 /// # Errors
 /// [`CallError::AnswerTooLarge`].
-pub(crate) fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), CallError> {
-    if lengths.sum::<usize>() > MESSAGE_LEN_BYTES_MAX {
-        Err(CallError::AnswerTooLarge)
-    } else {
-        Ok(())
-    }
+pub(crate) fn check_size(len_bytes: usize) -> Result<(), CallError> {
+    if len_bytes > MESSAGE_LEN_BYTES_MAX { Err(CallError::AnswerTooLarge) } else { Ok(()) }
 }
 
 /// Counts envelopes of a stream as delivered and returns those that a message carries. An envelope that is too large

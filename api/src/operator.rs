@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::metrics::MetricsPage;
-use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness, readiness_with_all};
+use hawser_serve::pages::{
+    Page, Pages, json, open_metrics, parameter, plain, readiness, readiness_with_all,
+};
 use hawser_serve::readiness::Purpose;
 use http::StatusCode;
 use tokio::runtime::Handle;
@@ -60,7 +62,7 @@ impl NodePages {
     /// Shows the conditions of the purpose that the query names. Without one the status is that of reading, and the
     /// page has all conditions: operators look there for those of publishing, too.
     fn readyz(&self, query: &str) -> Page {
-        let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("for=")) else {
+        let Some(name) = parameter(query, "for") else {
             return readiness_with_all(self.observer.readiness.evaluate(), Purpose::Read);
         };
         match Purpose::ALL.into_iter().find(|purpose| purpose.label() == name) {

@@ -4,7 +4,7 @@
 use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportList, ReportState, ReportView};
 use hawser_proto::price::SettledAmount;
 use hawser_proto::{OriginatorId, PayerAddress};
-use hawser_serve::pages::{Page, json, plain};
+use hawser_serve::pages::{Page, json, parameter, plain};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -87,9 +87,7 @@ pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
     let Some(reporter) = reporter else {
         return plain(StatusCode::NOT_FOUND, "this node does not work on payer reports\n");
     };
-    let named =
-        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    let shown = match (named("id"), named("payer")) {
+    let shown = match (parameter(query, "id"), parameter(query, "payer")) {
         (Some(id), _) => explained(reporter, id),
         (None, Some(payer)) => match payer.parse() {
             Ok(payer) => usage(reporter, payer),

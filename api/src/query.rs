@@ -90,7 +90,7 @@ impl NodeApi {
         let turns = self.callers.turns(caller, call, paid, &self.stop);
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine keeps pages below the limit; only a single large envelope can exceed it.
-        check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
+        check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())).sum())?;
         count_delivered(&self.metrics, method, &page);
         let mut response = Response::new(pb::QueryEnvelopesResponse { envelopes: page });
         put_oldest(&oldest, &from, &mut response);
@@ -155,7 +155,7 @@ impl NodeApi {
             })
             .collect();
         let answer = pb::GetInboxIdsResponse { responses };
-        check_size(std::iter::once(answer.encoded_len()))?;
+        check_size(answer.encoded_len())?;
         Ok(answer)
     }
 }

@@ -253,7 +253,7 @@ impl RedisLimits {
     /// Sends a command unless the breaker is open. A failure closes the connection, and enough of them open the
     /// breaker: calls then pass without shared limits instead of waiting for Redis.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisAnswer<T> {
-        let state = self.breaker().state(self.now_ms());
+        let state = self.breaker.lock().state(self.now_ms());
         self.metrics.breaker_is(state);
         if state == BreakerState::Open {
             return RedisAnswer::NoAnswer;
@@ -261,7 +261,7 @@ impl RedisLimits {
         let answer = timeout(self.settings.call_timeout, self.query(command)).await;
         match answer.map_err(|_| None).and_then(|answer| answer.map_err(Some)) {
             Ok(answer) => {
-                self.breaker().worked();
+                self.breaker.lock().worked();
                 self.metrics.breaker_is(BreakerState::Closed);
                 RedisAnswer::Answer(answer)
             }
@@ -270,7 +270,7 @@ impl RedisLimits {
                 if let Ok(mut connection) = self.connection.try_lock() {
                     *connection = None;
                 }
-                if self.breaker().failed(self.now_ms()) {
+                if self.breaker.lock().failed(self.now_ms()) {
                     self.metrics.breaker_opened();
                     let error = error.map_or_else(
                         || "Redis did not answer in time".into(),
@@ -295,10 +295,6 @@ impl RedisLimits {
             }
         };
         connection.ask(command).await
-    }
-
-    fn breaker(&self) -> parking_lot::MutexGuard<'_, Breaker> {
-        self.breaker.lock()
     }
 
     fn now_ms(&self) -> u64 {

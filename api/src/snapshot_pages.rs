@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +21,11 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::callers::Callers;
 use crate::error::{CallError, into_status};
-use crate::metrics::{HandlerMetrics, LimitedCall};
+use crate::metrics::HandlerMetrics;
 use crate::node_api::NodeApi;
-use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use crate::tree_pages::refused;
 use crate::views::{SnapshotFile, SnapshotsView};
@@ -76,10 +73,7 @@ impl SnapshotPages {
     }
 
     async fn page(&self, head: Parts, charge: CallCharge) -> Result<Response<Body>, CallError> {
-        let connected = head.extensions.get::<TcpConnectInfo>();
-        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
-        let caller = self.callers.identify(&head.headers, remote)?;
-        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        let caller = self.callers.charge_page(&head).await?;
         let Some(slot) = self.downloads.clone().take(caller.address, Instant::now()) else {
             let reason = "too many snapshots are being downloaded";
             let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S), reason);

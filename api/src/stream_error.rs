@@ -11,7 +11,7 @@ pub(crate) const TOPICS_MAX: usize = 1_000_000;
 /// Largest number of adds in a Mutate, repeated topics included. Specified there.
 pub(crate) const ADDS_MAX: usize = 100_000;
 /// Largest number of entries of all cursors in a Mutate. Specified there.
-pub(crate) const CURSOR_ENTRIES_MAX: usize = 1_000_000;
+pub(crate) const ADDED_ENTRIES_MAX: usize = 1_000_000;
 /// Largest number of waves in flight. Specified there.
 pub(crate) const WAVES_MAX: usize = 256;
 
@@ -73,7 +73,7 @@ pub(crate) enum MutateError {
     IdInUse(u64),
     #[error("too many adds: {0}, at most {ADDS_MAX} are allowed in one Mutate")]
     TooManyAdds(usize),
-    #[error("too many cursor entries: {0}, at most {CURSOR_ENTRIES_MAX} are allowed in one Mutate")]
+    #[error("too many cursor entries: {0}, at most {ADDED_ENTRIES_MAX} are allowed in one Mutate")]
     TooManyCursorEntries(usize),
     // The first number is the place of the remove or add in the Mutate.
     #[error("remove: {1}")]

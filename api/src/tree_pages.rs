@@ -4,7 +4,6 @@
 //! must never change, so a tile is served only as far as the newest checkpoint covers it, and only while the stored
 //! checkpoints are of the tree held here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,14 +19,12 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 
 use crate::callers::Callers;
 use crate::error::{CallError, into_status};
-use crate::metrics::{HandlerMetrics, LimitedCall};
+use crate::metrics::HandlerMetrics;
 use crate::node_api::NodeApi;
-use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use crate::witness_context::WitnessContext;
 use crate::witness_page::WitnessCalls;
@@ -108,11 +105,7 @@ impl TreePages {
     }
 
     async fn page(&self, head: Parts, charge: CallCharge) -> Result<Page, CallError> {
-        let connected = head.extensions.get::<TcpConnectInfo>();
-        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
-        // An unknown path is charged, too: it costs an answer.
-        let caller = self.callers.identify(&head.headers, remote)?;
-        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        self.callers.charge_page(&head).await?;
         let path = match head.uri.query() {
             None => PagePath::parse(head.uri.path()),
             Some(_) => None,

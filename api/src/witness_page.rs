@@ -4,7 +4,6 @@
 //! repeat a signed checkpoint, and is charged like a caller of proofs. A submission alone causes no cosignature:
 //! the exchange of checkpoints compares the checkpoint with the tree that this process has computed itself.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,12 +21,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use tokio::time::sleep;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::callers::Callers;
 use crate::error::CallError;
-use crate::metrics::LimitedCall;
-use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use crate::witness_context::WitnessContext;
 
@@ -71,10 +67,7 @@ impl WitnessCalls {
         body: Bytes,
         charge: CallCharge,
     ) -> Result<Page, CallError> {
-        let connected = head.extensions.get::<TcpConnectInfo>();
-        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
-        let caller = self.callers.identify(&head.headers, remote)?;
-        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        self.callers.charge_page(&head).await?;
         charge.take(SUBMISSION_BYTES)?;
         let calls = self.clone();
         let judge = move || match calls.read(&body) {

@@ -23,9 +23,9 @@ use crate::tls::SERVER_NAME;
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Addresses that are tried of a name that a peer has announced. A guess: one for each version of IP. A name that is
 /// not the peer's own has few hosts dialled.
-const TOLD_ADDRESSES_MAX: usize = 2;
+const ANNOUNCED_ADDRESSES_MAX: usize = 2;
 /// Longest wait for a single one of two addresses, so that both have their turn within [`CONNECT_MAX`].
-const TOLD_CONNECT_MAX: Duration = Duration::from_millis(1500);
+const ANNOUNCED_CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// Longest life of a connection without the peer's proof. Specified in `docs/protocol/replication.md`:
 /// a few round trips and two signatures take far less, also on a loaded node.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
 struct PeerAddresses {
     /// The address that the peer has announced over gRPC. It is tried first, because a peer that announces one may not
     /// answer at the other.
-    stated: Option<String>,
+    announced: Option<String>,
     /// The address in its registry record.
     registered: String,
     /// URL of the peer's API, if the peer may still announce a QUIC address there.
@@ -93,7 +93,7 @@ struct PeerAddresses {
 async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &PeerAddresses) {
     tokio::time::sleep(pause).await;
     if net.sessions.has_grpc(peer) {
-        let url = addresses.url.as_deref().filter(|_| addresses.stated.is_none());
+        let url = addresses.url.as_deref().filter(|_| addresses.announced.is_none());
         let announcement = async {
             match url {
                 Some(url) => net.sessions.wait_for_announced_address(peer, url).await,
@@ -116,8 +116,8 @@ fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let registered = quic_address(record)?;
     // An address for QUIC in the record is the choice of the operator, so no other one is looked for.
     let url = record.http_address.clone().filter(|_| record.quic_address.is_none());
-    let stated = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
-    Some(PeerAddresses { stated: stated.map(|it| it.to_string()), registered, url })
+    let announced = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
+    Some(PeerAddresses { announced: announced.map(|it| it.to_string()), registered, url })
 }
 
 /// Tries one address after the other. The node that answers has to prove the peer's id.
@@ -128,17 +128,17 @@ async fn attempt(
     addresses: &PeerAddresses,
     announced_pause: &mut AnnouncedPause,
 ) -> Result<ProvenConnection, SessionError> {
-    if let Some(stated) = &addresses.stated
+    if let Some(announced) = &addresses.announced
         && announced_pause.begin(Instant::now())
     {
-        let connecting = connect_to_announced(endpoint, stated, net.dialled_networks());
+        let connecting = connect_to_announced(endpoint, announced, net.dialled_networks());
         match attempt_with(net, peer, connecting).await {
             Ok(proven) => {
                 announced_pause.end();
                 return Ok(proven);
             }
             Err(error) => {
-                tracing::debug!(node_id = %peer, stated, %error, "no session at the address that the peer stated");
+                tracing::debug!(node_id = %peer, announced, %error, "no session at the address that the peer announced");
                 net.failures.warn_not_dialled(peer, &error);
             }
         }
@@ -181,8 +181,8 @@ async fn connect_to_announced(
     networks: DialledNetworks,
 ) -> Result<Connection, SessionError> {
     let connecting = async {
-        let resolved = resolve(address, networks).await?.into_iter().take(TOLD_ADDRESSES_MAX);
-        connect_to_first(endpoint, resolved, TOLD_CONNECT_MAX).await
+        let resolved = resolve(address, networks).await?.into_iter().take(ANNOUNCED_ADDRESSES_MAX);
+        connect_to_first(endpoint, resolved, ANNOUNCED_CONNECT_MAX).await
     };
     timeout(CONNECT_MAX, connecting)
         .await

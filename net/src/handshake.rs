@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::PeerError;
-use crate::transport;
+use crate::{registry_change, transport};
 
 /// The optional features that every node asks for.
 const FEATURES_ALWAYS: u64 = FEATURE_CHECKPOINTS | FEATURE_WANT_NUMBERS | FEATURE_GAPS_ALONE;
@@ -133,10 +133,7 @@ impl LocalIdentity {
         let mut registry = self.registry.clone();
         async move {
             let has_left = |registry: &Arc<Registry>| registry.member(peer).is_none();
-            if registry.wait_for(has_left).await.is_err() {
-                // The sender is gone: the registry stays as it is.
-                std::future::pending::<()>().await;
-            }
+            registry_change::wait_for(&mut registry, has_left).await;
         }
     }
 

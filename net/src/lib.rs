@@ -8,7 +8,7 @@
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that; `node_addresses`: addresses at which nodes are known;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
-//!   announce;
+//!   announce; `registry_change`: the end of a session whose peer has left or moved;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for; `streams` frees the buffers of both;
 //! - `empty_frames`: the bound of frames without envelopes; `arrival`: answers that are not whole yet;
@@ -38,6 +38,7 @@ mod open_wants;
 mod peer_transport;
 mod private_peers;
 mod receive;
+mod registry_change;
 mod replica_sources;
 mod send;
 mod session;

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use hawser_engine::replication::{RequestId, Want};
 use hawser_proto::frame::StreamHeader;
 use hawser_proto::{OriginatorId, SequenceId};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::counters::PeerError;
@@ -67,7 +67,7 @@ impl OpenWants {
     /// Opens a want in place of the earlier one for the same strand. To be called for each want that is sent, in that
     /// order.
     pub(crate) fn open(&self, request: RequestId, want: Want) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.sent += 1;
         let place = WantPlace { number: state.sent, after: want.after };
         let wants = state.strands.entry(want.originator).or_default();
@@ -77,14 +77,14 @@ impl OpenWants {
 
     /// Takes a want back.
     pub(crate) fn close(&self, originator: OriginatorId) {
-        if let Some(wants) = self.state().strands.get_mut(&originator) {
+        if let Some(wants) = self.state.lock().strands.get_mut(&originator) {
             wants.retire();
         }
     }
 
     /// Closes the want that the peer refused. Returns its request if no stream has answered it yet.
     pub(crate) fn refused(&self, originator: OriginatorId) -> Option<RequestId> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let wants = state.strands.get_mut(&originator)?;
         let waiting = wants.current.as_ref().filter(|current| current.reading.is_none());
         let request = waiting?.request;
@@ -98,7 +98,7 @@ impl OpenWants {
     /// [`PeerError::Unrequested`] when no want, open, earlier or forgotten, can have begun at this place or had this
     /// number, or when the stream of the open one was seen before.
     pub(crate) fn match_stream(&self, header: StreamHeader) -> Result<StreamMatch, PeerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let wants = state.strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
         let is_late = wants.may_have_had(header);
         match &mut wants.current {
@@ -114,10 +114,6 @@ impl OpenWants {
             _ if is_late => Ok(StreamMatch::Late),
             _ => Err(PeerError::Unrequested),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, WantsState> {
-        self.state.lock()
     }
 }
 

@@ -89,7 +89,7 @@ fn without_numbers_the_newer_stream_answers_the_newer_want() {
 fn earlier_wants_are_bounded_and_a_stream_of_a_forgotten_one_is_late() {
     let last = u64::try_from(EARLIER_MAX).unwrap() + 2;
     let wants = replaced(last);
-    assert_eq!(wants.state().strands[&STRAND].earlier.len(), EARLIER_MAX);
+    assert_eq!(wants.state.lock().strands[&STRAND].earlier.len(), EARLIER_MAX);
     assert!((2..=last).all(|number| matched(&wants, header(number)).is_none()), "2 is forgotten");
     assert!(matched(&wants, StreamHeader { after: SequenceId::NONE, ..header(0) }).is_none());
     assert!(is_unrequested(&wants, header(last + 2)), "one that was not sent");

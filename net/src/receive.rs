@@ -89,7 +89,8 @@ impl LongFrames {
     }
 }
 
-/// The bounds of what a peer may send on its streams.
+/// The bounds of what a peer may send on its streams. Clones share them.
+#[derive(Clone)]
 pub(crate) struct FrameBounds {
     pub(crate) long: LongFrames,
     pub(crate) waiting: WaitingStreams,
@@ -98,7 +99,7 @@ pub(crate) struct FrameBounds {
     pub(crate) takes_prefixes: bool,
 }
 
-/// Reads one stream that the peer has opened, to its end or until its want is closed.
+/// Reads one stream that the peer has opened, to its end, or until its want is closed or the follower takes no more.
 ///
 /// # Errors
 /// When the stream breaks the protocol, answers no want, or the connection fails.
@@ -119,18 +120,14 @@ pub(crate) async fn read(
         // The want was taken back before the stream began.
         StreamEvent::Finished | StreamEvent::Reset => return Ok(()),
     };
-    let keep = match wants.match_stream(header)? {
-        StreamMatch::Late => false,
-        StreamMatch::Answer(request, ended) => tokio::select! {
+    if let StreamMatch::Answer(request, ended) = wants.match_stream(header)? {
+        tokio::select! {
             biased;
-            _ = ended => false,
-            kept = receiver.deliver(&mut stream, header.originator, request, &sink) => kept?,
-        },
-    };
-    if !keep {
-        // Fails only if the stream has ended meanwhile.
-        let _ = stream.stop(VarInt::from_u32(StreamCode::Stopped.code()));
+            _ = ended => {}
+            delivered = receiver.deliver(&mut stream, header.originator, request, &sink) => delivered?,
+        }
     }
+    // A stream whose end has not come is stopped when it is dropped.
     Ok(())
 }
 
@@ -255,14 +252,14 @@ impl StrandReceiver {
         }
     }
 
-    /// Delivers all frames to the engine's follower. Returns false when the follower takes no more.
+    /// Delivers all frames to the engine's follower, until the stream has ended or the follower takes no more.
     async fn deliver(
         &mut self,
         stream: &mut RecvStream,
         originator: OriginatorId,
         request: RequestId,
         sink: &ResponseSink,
-    ) -> Result<bool, SessionError> {
+    ) -> Result<(), SessionError> {
         let (mut is_whole, mut prefix) = (false, None);
         loop {
             let items = match self.next(stream).await? {
@@ -287,10 +284,9 @@ impl StrandReceiver {
                 StreamEvent::Frame(DataFrame::Header(_) | DataFrame::Prefix(_)) => {
                     return Err(PeerError::Protocol.into());
                 }
-                StreamEvent::Finished | StreamEvent::Reset if is_whole => return Ok(true),
+                StreamEvent::Finished | StreamEvent::Reset if is_whole => return Ok(()),
                 StreamEvent::Finished | StreamEvent::Reset => {
-                    let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
-                    return Ok(true);
+                    return close(sink.clone(), originator, request).await;
                 }
             };
             let mut delivery = pin!(sink.deliver(originator, request, items));
@@ -301,13 +297,13 @@ impl StrandReceiver {
                     let _ = stream.stop(VarInt::from_u32(StreamCode::Stopped.code()));
                     // As if the peer had ended it: the strand is asked for again.
                     if delivery.await.is_ok() && !is_whole {
-                        let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
+                        return close(sink.clone(), originator, request).await;
                     }
-                    return Ok(true);
+                    return Ok(());
                 }
             };
             if taken.is_err() {
-                return Ok(false);
+                return Ok(());
             }
         }
     }

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use crate::backoff::long_pause;
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
-use crate::empty_frames::{EmptyFrameAllowance, EmptyFrames};
+use crate::empty_frames::EmptyFrames;
 use crate::failures::FailureLog;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
@@ -167,9 +167,7 @@ struct QuicSession<'a> {
     writer: ControlWriter,
     link: Link,
     wants: Arc<OpenWants>,
-    long_frames: LongFrames,
-    waiting_streams: WaitingStreams,
-    empty_frames: EmptyFrameAllowance,
+    bounds: FrameBounds,
     /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks that end a refused want,
     /// one for each want at most.
     incoming: JoinSet<Result<(), SessionError>>,
@@ -194,6 +192,12 @@ impl<'a> QuicSession<'a> {
         let takes_checkpoints = features.has(FEATURE_CHECKPOINTS);
         let (replication, counters) = (net.replication.clone(), net.counters.clone());
         let senders = StrandSenders::new(connection.clone(), replication, counters, features);
+        let bounds = FrameBounds {
+            long: LongFrames::new(),
+            waiting: WaitingStreams::new(),
+            empty: net.empty_frames.of(peer, Instant::now()),
+            takes_prefixes: net.identity.takes_prefixes,
+        };
         Self {
             net,
             peer,
@@ -202,9 +206,7 @@ impl<'a> QuicSession<'a> {
             writer,
             link,
             wants: Arc::default(),
-            long_frames: LongFrames::new(),
-            waiting_streams: WaitingStreams::new(),
-            empty_frames: net.empty_frames.of(peer, Instant::now()),
+            bounds,
             incoming: JoinSet::new(),
             senders,
             sent_clock: Cursor::new(),
@@ -230,13 +232,9 @@ impl<'a> QuicSession<'a> {
                 frame = self.reader.next() => self.handle_frame(frame?).await?,
                 stream = self.connection.accept_uni() => {
                     let stream = stream?;
-                    self.empty_frames.take(Instant::now())?;
+                    self.bounds.empty.take(Instant::now())?;
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
-                    let counters = self.net.counters.clone();
-                    let takes_prefixes = self.net.identity.takes_prefixes;
-                    let (long, empty) = (self.long_frames.clone(), self.empty_frames.clone());
-                    let waiting = self.waiting_streams.clone();
-                    let bounds = FrameBounds { long, waiting, empty, takes_prefixes };
+                    let (counters, bounds) = (self.net.counters.clone(), self.bounds.clone());
                     let read = receive::read(stream, wants, sink, counters, bounds);
                     self.incoming.spawn(read.in_current_span());
                 }
@@ -257,10 +255,10 @@ impl<'a> QuicSession<'a> {
             LinkCommand::Want { request, want } => {
                 self.wants.open(request, want);
                 let bytes_max = if want.is_for_gaps() {
-                    self.empty_frames.explain_gaps();
+                    self.bounds.empty.explain_gaps();
                     GAPS_ALONE
                 } else {
-                    self.empty_frames.explain(1);
+                    self.bounds.empty.explain(1);
                     receive::BATCH_BYTES_MAX
                 };
                 let (originator, after, up_to) = (want.originator, want.after, want.up_to());

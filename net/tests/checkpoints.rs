@@ -11,7 +11,7 @@ use hawser_engine::misbehavior::{EvidenceTime, Misbehavior};
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::CheckpointTask;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
-use hawser_proto::frame::ControlFrame;
+use hawser_proto::frame::{ControlFrame, FEATURE_CHECKPOINTS};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -131,13 +131,11 @@ async fn what_was_cosigned_before_a_restart_is_shown_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_peer_is_shown_none_and_goes_on_as_before() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(LIAR);
     let task = CheckpointTask::start(&node.engine, key(node.id));
     node.publish(0).await;
     eventually("it is signed", || newest(&node, 100).is_some()).await;
-    let mut old = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut old = RawPeer::join(&node, 300).await;
     show(&mut old, statement(LIAR, 1, TreeHash([7; 32]))).await;
     let _strand = old.answer(300, &[envelope(LIAR, 1)]).await;
     node.wait_for(300, 1).await;
@@ -158,11 +156,9 @@ async fn an_older_peer_is_shown_none_and_goes_on_as_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_lies_costs_little_and_leaves_nothing() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(LIAR);
     node.publish(0).await;
-    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
     let counters = node.engine.counters().clone();
     let counters = &counters.checkpoint_exchange;
     let root = TreeHash([7; 32]);
@@ -203,13 +199,12 @@ async fn a_liar_that_comes_back_gets_no_new_allowance_and_keeps_no_other_peer_ou
         network.register(peer, UNREACHABLE);
     }
     let node = network.start(100);
-    let address = node.endpoint.local_addr();
     let counters = node.engine.counters().clone();
     let counters = &counters.checkpoint_exchange;
     let started = std::time::Instant::now();
     while counters.dropped.get() < 4 * AT_ONCE {
         let before = counters.dropped.get() + counters.unknown.get();
-        let mut liar = RawPeer::join_for_checkpoints(address, 300, node.id).await;
+        let mut liar = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
         for _ in 0..AT_ONCE {
             show(&mut liar, of_a_stranger()).await;
         }
@@ -219,7 +214,7 @@ async fn a_liar_that_comes_back_gets_no_new_allowance_and_keeps_no_other_peer_ou
         .await;
     }
     // Another peer is heard at once, though the liar has shown thousands before.
-    let mut other = RawPeer::join_for_checkpoints(address, 200, node.id).await;
+    let mut other = RawPeer::join_with(&node, 200, FEATURE_CHECKPOINTS).await;
     let mut forged = statement(OriginatorId(200), 1, TreeHash([7; 32]));
     forged.checkpoint.time_ns += 1;
     show(&mut other, forged).await;
@@ -236,8 +231,7 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
     let mut liar = Vec::new();
     let mut strands = Vec::new();
     for node in &nodes {
-        let mut peer =
-            RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+        let mut peer = RawPeer::join_with(node, 300, FEATURE_CHECKPOINTS).await;
         let envelopes: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
         strands.push(peer.answer(300, &envelopes).await);
         liar.push(peer);
@@ -289,8 +283,7 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
     let store = second.stop().await;
     let second = network.start_on(store, "127.0.0.1:0");
     second.wait_for(300, 5).await;
-    let address = second.endpoint.local_addr();
-    let mut peer = RawPeer::join_for_checkpoints(address, 300, second.id).await;
+    let mut peer = RawPeer::join_with(&second, 300, FEATURE_CHECKPOINTS).await;
     show(&mut peer, statement(LIAR, 5, root)).await;
     show(&mut peer, of_a_stranger()).await;
     let counters = &second.engine.counters().checkpoint_exchange;
@@ -315,7 +308,7 @@ async fn observed(
     let nodes = [network.start(100), network.start(200)];
     let mut wants = Vec::new();
     for node in &nodes {
-        let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+        let mut peer = RawPeer::join(node, 300).await;
         let want = peer.hear_want(300).await;
         wants.push((peer, want));
     }
@@ -360,8 +353,7 @@ async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those
     let root = nodes[0].engine.store().snapshot().root(LIAR, 4).unwrap();
     let (old, _) = silent.remove(0);
     drop(old);
-    let address = nodes[0].endpoint.local_addr();
-    let mut peer = RawPeer::join_for_checkpoints(address, 300, nodes[0].id).await;
+    let mut peer = RawPeer::join_with(&nodes[0], 300, FEATURE_CHECKPOINTS).await;
     show(&mut peer, statement(LIAR, 4, root)).await;
     wait_for(&nodes[1], 300, 4, &[100, 200]).await;
     for task in tasks {
@@ -395,7 +387,7 @@ async fn an_observer_that_contradicts_itself_is_accused_and_not_whom_it_observes
         network.register(peer, UNREACHABLE);
     }
     let node = network.start(100);
-    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
     for root in [1, 2] {
         let of = statement(LIAR, 5, TreeHash([root; 32])).checkpoint;
         show(&mut peer, Checkpoint { originator: observed, ..of }.sign(&key(LIAR))).await;
@@ -462,13 +454,11 @@ async fn a_folder_that_was_set_back_is_noticed_by_a_checkpoint_that_a_peer_holds
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_that_signs_another_tree_stops_the_node() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(LIAR);
     for text in 0..3 {
         node.publish(text).await;
     }
-    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
     // The node's own checkpoint, and an older one of itself, are no news to it.
     let snapshot = node.engine.store().snapshot();
     let true_root = snapshot.root(node.id, 2).unwrap();
@@ -487,11 +477,9 @@ async fn a_second_process_that_signs_another_tree_stops_the_node() {
 /// root for that size.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_takes_back_what_it_has_signed_as_an_observer() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(LIAR);
     node.publish(0).await;
-    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
     let chain = OriginatorId(0);
     let observed = |size, root| {
         let of = statement(node.id, size, TreeHash([root; 32])).checkpoint;
@@ -510,11 +498,9 @@ async fn a_node_takes_back_what_it_has_signed_as_an_observer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_signs_nothing_beside_what_it_has_signed_from_a_folder_that_is_lost() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(LIAR);
     node.publish(0).await;
-    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join_with(&node, 300, FEATURE_CHECKPOINTS).await;
     let of = statement(node.id, 2, TreeHash([1; 32])).checkpoint;
     let lost = Checkpoint { originator: LIAR, ..of }.sign(&key(node.id));
     show(&mut peer, lost).await;

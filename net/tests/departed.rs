@@ -1,7 +1,7 @@
 //! A node that leaves the network: its sessions end, and its strand comes from the nodes that hold it.
 
 use crate::common::envelopes::{NOW_NS, envelope, key};
-use crate::common::network::{Network, UNREACHABLE, eventually};
+use crate::common::network::{Network, eventually};
 use crate::common::raw::RawPeer;
 use hawser_engine::runtime::PublishError;
 use hawser_net::PeerError;
@@ -45,9 +45,7 @@ async fn a_node_that_leaves_is_disconnected_and_its_strand_comes_from_others() {
 async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
     /// Less than the first frames of a session: a clock and a want.
     const WINDOW_BYTES: u32 = 30;
-    let mut network = Network::new();
-    network.register(LEAVING, UNREACHABLE);
-    let node = network.start(100);
+    let (mut network, node) = Network::with_peer(LEAVING);
     let address = node.endpoint.local_addr();
     let mut peer = RawPeer::connect_with_window(address, WINDOW_BYTES).await;
     peer.prove(LEAVING, &key(LEAVING), node.id).await;
@@ -59,12 +57,9 @@ async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
 /// It has broken no rule, so it is not kept out like a peer that has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_removed_and_added_again_is_followed_at_once() {
-    let mut network = Network::new();
-    network.register(LEAVING, UNREACHABLE);
-    let node = network.start(100);
-    let address = node.endpoint.local_addr();
+    let (mut network, node) = Network::with_peer(LEAVING);
     for place in 1..4 {
-        let mut peer = RawPeer::join(address, LEAVING.0, node.id).await;
+        let mut peer = RawPeer::join(&node, LEAVING.0).await;
         let want = peer.hear_want(LEAVING.0).await;
         let mut strand = peer.open(LEAVING, want.after).await;
         let sent: Vec<_> = (want.after.0 + 1..=place).map(|it| envelope(LEAVING, it)).collect();

@@ -40,7 +40,7 @@ async fn a_peer_that_sends_long_frames_and_ends_none_fills_bounded_memory() {
         network.register(id, UNREACHABLE);
     }
     let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     let claimed = |id| EnvelopeId::new(OriginatorId(id), SequenceId(1));
     let entries = AWAY.map(claimed).into_iter().collect();
     peer.say(ControlFrame::Clock(ClockFrame { entries })).await;

@@ -60,18 +60,10 @@ const BYTES_MAX: u32 = 64 * 1024;
 /// Envelopes of more than two such batches.
 const PLACES: u64 = 1_000;
 
-async fn strand(
-    address: std::net::SocketAddr,
-    features: u64,
-    bytes_max: u32,
-    places: u64,
-) -> Vec<DataFrame> {
-    let mut peer = RawPeer::connect(address).await;
-    peer.features = features;
-    let (own, origin) = (OriginatorId(300), OriginatorId(100));
-    peer.prove(own, &key(own), origin).await;
-    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(places)));
-    peer.say(ControlFrame::Want(WantFrame { originator: origin, after, up_to, bytes_max })).await;
+async fn strand(origin: &Node, features: u64, bytes_max: u32, places: u64) -> Vec<DataFrame> {
+    let mut peer = RawPeer::join_with(origin, 300, features).await;
+    let (originator, after, up_to) = (origin.id, SequenceId::NONE, Some(SequenceId(places)));
+    peer.say(ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max })).await;
     peer.read_strand().await
 }
 
@@ -81,9 +73,8 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
     network.register(OriginatorId(300), UNREACHABLE);
     let origin = network.start(100);
     let signed = fill(&origin, PLACES).await;
-    let address = origin.endpoint.local_addr();
     let all = FEATURE_CHECKPOINTS | FEATURE_PREFIXES;
-    let frames = strand(address, all, BYTES_MAX, PLACES).await;
+    let frames = strand(&origin, all, BYTES_MAX, PLACES).await;
     let (mut held, mut prefixes) = (Vec::<Bytes>::new(), Vec::new());
     for frame in &frames {
         match frame {
@@ -105,9 +96,9 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
     // Older peers would take one for a violation; of what fits one batch nothing is gained, and a page of short ones
     // has one proof.
     let without = [
-        strand(address, FEATURE_CHECKPOINTS, BYTES_MAX, PLACES).await,
-        strand(address, all, BYTES_MAX, 30).await,
-        strand(address, all, 2_000, PLACES).await,
+        strand(&origin, FEATURE_CHECKPOINTS, BYTES_MAX, PLACES).await,
+        strand(&origin, all, BYTES_MAX, 30).await,
+        strand(&origin, all, 2_000, PLACES).await,
     ];
     for frames in without {
         assert!(!frames.iter().any(|it| matches!(it, DataFrame::Prefix(_))));
@@ -133,9 +124,8 @@ async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
         network.register(LIAR, UNREACHABLE);
         network.catch_up = catch_up;
         let node = network.start(100);
-        let mut peer = RawPeer::join(node.endpoint.local_addr(), LIAR.0, node.id).await;
-        let want = peer.hear_want(LIAR.0).await;
-        let mut strand = peer.open(want.originator, want.after).await;
+        let mut peer = RawPeer::join(&node, LIAR.0).await;
+        let mut strand = peer.open_wanted(LIAR.0).await;
         strand.send(lie()).await;
         if catch_up == CatchUp::Verified {
             assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
@@ -154,9 +144,8 @@ async fn a_second_prefix_without_a_batch_between_ends_the_connection() {
     network.register(LIAR, UNREACHABLE);
     network.catch_up = CatchUp::Checkpoints;
     let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), LIAR.0, node.id).await;
-    let want = peer.hear_want(LIAR.0).await;
-    let mut strand = peer.open(want.originator, want.after).await;
+    let mut peer = RawPeer::join(&node, LIAR.0).await;
+    let mut strand = peer.open_wanted(LIAR.0).await;
     let mut frame = BytesMut::new();
     lie().encode(&mut frame);
     // The node may close the connection before it has taken both.

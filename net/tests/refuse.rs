@@ -45,7 +45,7 @@ impl Scene {
     }
 
     async fn join(&self) -> RawPeer {
-        RawPeer::join(self.node.endpoint.local_addr(), LIAR.0, self.node.id).await
+        RawPeer::join(&self.node, LIAR.0).await
     }
 
     /// The peer is sent away, it is counted, and the honest node is followed as before.
@@ -229,8 +229,7 @@ async fn envelopes_that_break_the_stream_are_refused() {
         let mut scene = Scene::new().await;
         let mut peer = scene.join().await;
         // A gap before the second envelope would take the stream away before it is looked at.
-        let want = peer.hear_want(LIAR.0).await;
-        let mut strand = peer.open(want.originator, want.after).await;
+        let mut strand = peer.open_wanted(LIAR.0).await;
         if violation == PeerViolation::OutOfOrder && batch[0] == envelope(LIAR, 2) {
             strand.send_batch(&[envelope(LIAR, 1)]).await;
         }
@@ -264,8 +263,7 @@ async fn a_strand_from_another_place_than_asked_for_is_refused() {
 async fn a_data_frame_that_claims_too_much_is_refused_by_its_head() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
-    let want = peer.hear_want(LIAR.0).await;
-    let mut strand = peer.open(want.originator, want.after).await;
+    let mut strand = peer.open_wanted(LIAR.0).await;
     strand.0.write_all(&head(0x42, MAX_BATCH_FRAME + 1)).await.unwrap();
     scene.assert_refused(&peer, PeerError::Oversized, CloseCode::ProtocolViolation).await;
 }
@@ -308,8 +306,7 @@ async fn frames_that_are_malformed_or_out_of_place_are_refused() {
     }
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
-    let want = peer.hear_want(LIAR.0).await;
-    let mut strand = peer.open(want.originator, want.after).await;
+    let mut strand = peer.open_wanted(LIAR.0).await;
     strand.0.write_all(&head(0x42, 9)).await.unwrap();
     strand.0.finish().unwrap();
     scene.assert_refused(&peer, PeerError::Protocol, CloseCode::ProtocolViolation).await;
@@ -319,8 +316,7 @@ async fn frames_that_are_malformed_or_out_of_place_are_refused() {
 async fn words_about_a_gap_do_not_move_a_strand() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
-    let want = peer.hear_want(LIAR.0).await;
-    let mut strand = peer.open(want.originator, want.after).await;
+    let mut strand = peer.open_wanted(LIAR.0).await;
     let (from, to) = (SequenceId(1), SequenceId(1000));
     strand.send(DataFrame::Gap(GapFrame { from, to, reason: GapFrameReason::Expired })).await;
     scene.assert_goes_on().await;
@@ -338,8 +334,7 @@ async fn words_about_a_gap_do_not_move_a_strand() {
 async fn a_flood_of_gaps_ends_the_connection() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
-    let want = peer.hear_want(LIAR.0).await;
-    let mut strand = peer.open(want.originator, want.after).await;
+    let mut strand = peer.open_wanted(LIAR.0).await;
     let mut flood = BytesMut::new();
     for place in (1..=FLOOD).map(SequenceId) {
         let gap = GapFrame { from: place, to: place, reason: GapFrameReason::Missing };

@@ -129,7 +129,7 @@ async fn a_peer_can_ask_for_any_strand_and_gets_what_was_signed() {
         origin.publish(text).await;
     }
     relay.wait_for(200, 30).await;
-    let mut peer = RawPeer::join(relay.endpoint.local_addr(), 300, relay.id).await;
+    let mut peer = RawPeer::join(&relay, 300).await;
     peer.say(want(200, 10, Some(25))).await;
     let frames = peer.read_strand().await;
     let held = origin.held(200);
@@ -149,17 +149,14 @@ async fn a_want_without_an_end_is_answered_with_what_comes_later() {
     let mut network = Network::new();
     network.register(OriginatorId(300), UNREACHABLE);
     let origin = network.start(100);
-    let mut peer = RawPeer::join(origin.endpoint.local_addr(), 300, origin.id).await;
+    let mut peer = RawPeer::join(&origin, 300).await;
     peer.say(want(100, 0, None)).await;
-    let mut stream = peer.connection.accept_uni().await.unwrap();
-    let mut decoder = hawser_proto::frame::DataDecoder::new();
+    let mut strand = peer.accept().await;
     for text in 0..3 {
         let published = origin.publish(text).await;
         let sent = loop {
-            match decoder.next_frame().unwrap() {
-                Some(DataFrame::Batch(batch)) => break batch.envelopes().collect::<Vec<_>>(),
-                Some(_) => {}
-                None => decoder.push(stream.read_chunk(9999, true).await.unwrap().unwrap().bytes),
+            if let DataFrame::Batch(batch) = strand.next().await {
+                break batch.envelopes().collect::<Vec<_>>();
             }
         };
         assert_eq!(sent, [published]);
@@ -169,32 +166,23 @@ async fn a_want_without_an_end_is_answered_with_what_comes_later() {
 /// Another node's disk has damaged its own, and its tree says which envelopes are right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_a_chains_strand_is_sent_and_all_of_it_is_not() {
-    let mut network = Network::new();
-    network.register(OriginatorId(300), UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(OriginatorId(300));
     let chain = OriginatorId(0);
     node.engine.chain_appender().append(chain, &events(3), None).unwrap();
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join(&node, 300).await;
     peer.say(want(0, 1, Some(2))).await;
-    let mut stream = peer.connection.accept_uni().await.unwrap();
-    let (mut decoder, mut frames) = (hawser_proto::frame::DataDecoder::new(), Vec::new());
+    let (mut strand, mut frames) = (peer.accept().await, Vec::new());
     let end = loop {
-        match decoder.next_frame().unwrap() {
-            Some(DataFrame::End(end)) => break end,
-            Some(frame) => frames.push(frame),
-            None => decoder.push(stream.read_chunk(9999, true).await.unwrap().unwrap().bytes),
+        match strand.next().await {
+            DataFrame::End(end) => break end,
+            frame => frames.push(frame),
         }
     };
     assert_eq!(end, EndFrame { through: SequenceId(2) });
     assert_eq!(envelopes(&frames), [node.held(0)[&2].clone()]);
     peer.say(want(0, 1, None)).await;
-    let refused = loop {
-        if let ControlFrame::Refused(refused) = peer.hear().await {
-            break refused;
-        }
-    };
     let reason = RefusalReason::NotFromPeers;
-    assert_eq!(refused, WantRefused { originator: chain, reason });
+    assert_eq!(peer.hear_refused().await, WantRefused { originator: chain, reason });
 }
 
 /// Peers follow no strand of a chain, and bring back what the disk of another one has damaged.
@@ -225,21 +213,14 @@ async fn damaged_places_of_a_chains_strand_are_fetched_as_its_tree_has_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strands_of_chains_and_of_strangers_are_refused() {
-    let mut network = Network::new();
-    network.register(OriginatorId(300), UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let (_network, node) = Network::with_peer(OriginatorId(300));
+    let mut peer = RawPeer::join(&node, 300).await;
     for (originator, reason) in
         [(0, RefusalReason::NotFromPeers), (900, RefusalReason::UnknownOriginator)]
     {
         peer.say(want(originator, 0, None)).await;
         let originator = OriginatorId(originator);
-        loop {
-            if let ControlFrame::Refused(refused) = peer.hear().await {
-                assert_eq!(refused, WantRefused { originator, reason });
-                break;
-            }
-        }
+        assert_eq!(peer.hear_refused().await, WantRefused { originator, reason });
     }
 }
 
@@ -261,7 +242,7 @@ async fn a_stream_that_ends_at_a_damaged_row_brings_what_stands_before_it() {
     let row = [&id.0.to_be_bytes()[..], &3_u64.to_be_bytes(), &[0]].concat();
     node.engine.store().put_raw_row(Family::Log, &row, b"damaged");
 
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join(&node, 300).await;
     peer.say(want(300, 0, Some(3))).await;
     let frames = peer.read_strand().await;
     assert_eq!(envelopes(&frames), [1, 2].map(|n| envelope(id, n)));
@@ -274,11 +255,11 @@ async fn a_gap_is_filled_by_another_peer() {
     let id = OriginatorId(300);
     network.register(id, UNREACHABLE);
     let (left, right) = (network.start(100), network.start(200));
-    let mut peer = RawPeer::join(right.endpoint.local_addr(), 300, right.id).await;
+    let mut peer = RawPeer::join(&right, 300).await;
     let _right = peer.answer(300, &[1, 2, 3, 4].map(|n| envelope(id, n))).await;
     right.wait_for(300, 4).await;
 
-    let mut peer = RawPeer::join(left.endpoint.local_addr(), 300, left.id).await;
+    let mut peer = RawPeer::join(&left, 300).await;
     let _left = peer.answer(300, &[1, 4].map(|n| envelope(id, n))).await;
     left.wait_for(300, 3).await;
     assert_eq!(left.held(300), (1..=3).map(|n| (n, envelope(id, n))).collect());
@@ -295,7 +276,7 @@ async fn unfinished_and_refused_wants_are_repeated() {
     let id = OriginatorId(300);
     network.register(id, UNREACHABLE);
     let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join(&node, 300).await;
     let mut strand = peer.answer(300, &[envelope(id, 1)]).await;
     node.wait_for(300, 1).await;
     strand.0.finish().unwrap();
@@ -325,7 +306,7 @@ async fn a_signed_envelope_that_breaks_a_rule_is_kept_and_marked_and_passed_on()
     let mut kept_too_long = statement(id, 2);
     kept_too_long.expiry_unixtime += 2 * 86_400;
     let strand = [envelope(id, 1), sign(&kept_too_long, id), envelope(id, 3)];
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join(&node, 300).await;
     let _open = peer.answer(300, &strand).await;
     node.wait_for(300, 3).await;
     let place = EnvelopeId::new(id, SequenceId(2));
@@ -336,7 +317,7 @@ async fn a_signed_envelope_that_breaks_a_rule_is_kept_and_marked_and_passed_on()
     eventually("it is counted", || invalid() > 0).await;
     assert_eq!(invalid(), 1);
 
-    let mut other = RawPeer::join(node.endpoint.local_addr(), 400, node.id).await;
+    let mut other = RawPeer::join(&node, 400).await;
     other.say(want(300, 0, Some(3))).await;
     assert_eq!(envelopes(&other.read_strand().await), strand, "peers judge for themselves");
 }

@@ -42,13 +42,11 @@ async fn two_nodes_that_dial_each_other_keep_one_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_connections_that_a_peer_opens_the_newer_is_kept() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut first = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut first = RawPeer::join(&node, 300).await;
     let _strand = first.answer(300, &[envelope(PEER, 1)]).await;
     node.wait_for(300, 1).await;
-    let mut second = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut second = RawPeer::join(&node, 300).await;
     assert_eq!(first.closed().await, Some(CloseCode::Duplicate));
     assert_eq!(second.hear_want(300).await.after.0, 1, "it is asked for what follows");
     let refused: u64 = PeerError::ALL.map(|r| node.endpoint.counters().refused(r)).iter().sum();
@@ -57,10 +55,8 @@ async fn of_two_connections_that_a_peer_opens_the_newer_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_says_so() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut peer = RawPeer::join(&node, 300).await;
     peer.hear_want(300).await;
     node.stop().await;
     assert_eq!(peer.closed().await, Some(CloseCode::Shutdown));
@@ -89,10 +85,8 @@ async fn a_peer_that_the_operator_keeps_apart_is_neither_dialled_nor_admitted() 
 /// Played by a peer behind a gateway that gives it another port in the middle of a session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_moves_to_another_port_keeps_its_session() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     let mut strand = peer.answer(PEER.0, &[envelope(PEER, 1)]).await;
     node.wait_for(PEER.0, 1).await;
     let before = node.endpoint.peers()[0].remote.clone();
@@ -106,9 +100,7 @@ async fn a_peer_that_moves_to_another_port_keeps_its_session() {
 /// A proof belongs to the TLS session of its connection, and data before the handshake to no session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_takes_neither_early_data_nor_datagrams() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(PEER);
     let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
     peer.greet(PEER).await; // all that TLS sends has arrived
     assert!(!peer.may_send_early());
@@ -129,7 +121,7 @@ async fn silent_strangers_keep_no_honest_peer_out() {
         let from = Ipv4Addr::new(127, 0, 1, number);
         strangers.push(RawPeer::connect_from(from, address).await.unwrap());
     }
-    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     peer.hear_want(PEER.0).await;
     assert_eq!(peer.connection.close_reason(), None);
     assert_eq!(strangers[0].closed().await, Some(CloseCode::Busy), "the oldest gives way");
@@ -175,9 +167,7 @@ async fn strangers_take_no_slot_of_an_address_that_a_node_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_has_few_connections_that_prove_nothing() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(PEER);
     let address = node.endpoint.local_addr();
     let mut strangers = Vec::new();
     for _ in 0..12 {
@@ -186,16 +176,14 @@ async fn one_address_has_few_connections_that_prove_nothing() {
     for stranger in &strangers[..4] {
         assert_eq!(stranger.closed().await, Some(CloseCode::Busy));
     }
-    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     peer.hear_want(PEER.0).await;
 }
 
 /// Each handshake takes time of a core, also one that its dialler gives up at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_dials_without_end_is_turned_away_and_others_are_not() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(PEER);
     let address = node.endpoint.local_addr();
     let from = Ipv4Addr::new(127, 0, 2, 1);
     let mut accepted = 0;
@@ -204,15 +192,13 @@ async fn an_address_that_dials_without_end_is_turned_away_and_others_are_not() {
         assert!(accepted < 2_000, "it is accepted again and again");
     }
     assert!(node.endpoint.counters().refused(PeerError::Busy) >= 1);
-    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     peer.hear_want(PEER.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_opens_data_streams_only_after_its_proof() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(PEER);
     let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
     peer.greet(PEER).await;
     let opened = tokio::select! {
@@ -231,10 +217,8 @@ async fn a_peer_opens_data_streams_only_after_its_proof() {
 async fn claims_about_invented_originators_are_neither_kept_nor_shown() {
     const FRAMES: u32 = 256;
     let per_frame = u32::try_from(MAX_CLOCK_ENTRIES).unwrap();
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     let claim = |originator, head| EnvelopeId::new(OriginatorId(originator), SequenceId(head));
     for frame in 0..FRAMES {
         let first = 1_000 + frame * per_frame;
@@ -321,7 +305,7 @@ async fn what_answers_over_grpc_keeps_out_no_peer_that_proves_its_id() {
     let node = network.start(100);
     let refused = || node.endpoint.counters().refused(PeerError::NoMethod);
     eventually("what answers at its URL is refused", || refused() > 0).await;
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut peer = RawPeer::join(&node, 300).await;
     let _strand = peer.answer(300, &[envelope(PEER, 1)]).await;
     node.wait_for(300, 1).await;
 }

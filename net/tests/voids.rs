@@ -28,7 +28,7 @@ async fn a_statement_reaches_every_node_and_those_that_come_later_and_a_forged_o
     let mut network = Network::new();
     network.register(LIAR, UNREACHABLE);
     let nodes = [100, 200].map(|id| network.start(id));
-    let mut peer = RawPeer::join(nodes[0].endpoint.local_addr(), 300, nodes[0].id).await;
+    let mut peer = RawPeer::join(&nodes[0], 300).await;
     peer.say(ControlFrame::Void(declared(1, 4, nodes[0].id))).await;
     let signed = declared(5, 9, LIAR);
     peer.say(ControlFrame::Void(signed)).await;
@@ -41,10 +41,8 @@ async fn a_statement_reaches_every_node_and_those_that_come_later_and_a_forged_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_shows_more_statements_than_nodes_keep_is_sent_away() {
-    let mut network = Network::new();
-    network.register(LIAR, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let (_network, node) = Network::with_peer(LIAR);
+    let mut peer = RawPeer::join(&node, 300).await;
     let signed = declared(5, 9, LIAR);
     let mut bytes = BytesMut::new();
     for _ in 0..=VOIDS_MAX {

@@ -8,15 +8,13 @@ use crate::common::network::{Network, UNREACHABLE, WAIT_MAX, empty_store, eventu
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, DataDecoder, DataFrame, EndFrame, FEATURE_GAPS_ALONE,
-    FEATURE_WANT_NUMBERS, GAPS_ALONE, GapFrame, GapFrameReason, Hello, StreamHeader, VERSION,
-    WantFrame,
+    CloseCode, ControlFrame, DataFrame, EndFrame, FEATURE_GAPS_ALONE, FEATURE_WANT_NUMBERS,
+    GAPS_ALONE, GapFrame, GapFrameReason, Hello, StreamHeader, VERSION, WantFrame,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use quinn::RecvStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -36,17 +34,6 @@ fn want(originator: OriginatorId) -> ControlFrame {
     ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max: 1 << 20 })
 }
 
-/// Reads the next frame of a stream.
-async fn next(stream: &mut RecvStream, decoder: &mut DataDecoder) -> DataFrame {
-    loop {
-        if let Some(frame) = decoder.next_frame().unwrap() {
-            return frame;
-        }
-        let chunk = timeout(WAIT_MAX, stream.read_chunk(1 << 16, true)).await;
-        decoder.push(chunk.expect("the node sends on").unwrap().unwrap().bytes);
-    }
-}
-
 /// The number of pages that were read for peers.
 fn pages_read(engine: &hawser_engine::Engine) -> usize {
     let mut registry = Registry::default();
@@ -60,14 +47,12 @@ fn pages_read(engine: &hawser_engine::Engine) -> usize {
 #[test]
 fn replaced_wants_do_not_fill_the_pool_of_reads() {
     runtime().block_on(async {
-        let mut network = Network::new();
-        network.register(PEER, UNREACHABLE);
-        let node = network.start(100);
+        let (_network, node) = Network::with_peer(PEER);
         let mut published: Vec<Bytes> = Vec::new();
         for text in 0..3 {
             published.push(node.publish(text).await);
         }
-        let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+        let mut peer = RawPeer::join(&node, PEER.0).await;
         let (release, held) = mpsc::channel::<()>();
         let blocker = tokio::task::spawn_blocking(move || held.recv_timeout(WAIT_MAX));
 
@@ -80,11 +65,9 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
         for _ in 0..WANTS {
             peer.say(want(node.id)).await;
             // The header comes at once; what follows it has to be read.
-            let mut stream =
-                timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
-            let mut decoder = DataDecoder::new();
-            assert_eq!(next(&mut stream, &mut decoder).await, expected);
-            last = Some((stream, decoder));
+            let mut strand = peer.accept().await;
+            assert_eq!(strand.next().await, expected);
+            last = Some(strand);
         }
         // Behind everything that the wants have put into the queue of the only thread.
         let engine = node.engine.clone();
@@ -94,38 +77,25 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
         let queued = queued.await.unwrap();
         assert!(queued <= READS_MAX, "{queued} pages were read for {WANTS} wants");
 
-        let (mut stream, mut decoder) = last.unwrap();
-        let DataFrame::Batch(batch) = next(&mut stream, &mut decoder).await else {
+        let DataFrame::Batch(batch) = last.unwrap().next().await else {
             panic!("the last want is answered")
         };
         assert_eq!(batch.envelopes().collect::<Vec<_>>(), published);
     });
 }
 
-/// Connects as [`PEER`], which takes the numbers of wants.
-async fn join_with_numbers(address: std::net::SocketAddr, node: OriginatorId) -> RawPeer {
-    let mut peer = RawPeer::connect(address).await;
-    peer.features = FEATURE_WANT_NUMBERS;
-    peer.prove(PEER, &key(PEER), node).await;
-    peer
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_names_the_number_of_its_want() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = join_with_numbers(node.endpoint.local_addr(), node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut peer = RawPeer::join_with(&node, PEER.0, FEATURE_WANT_NUMBERS).await;
     // The second one is refused, and counts.
     for (originator, number) in [(node.id, Some(1)), (OriginatorId(7777), None), (node.id, Some(3))]
     {
         peer.say(want(originator)).await;
         let Some(number) = number else { continue };
-        let mut stream = timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
         let expected =
             StreamHeader { originator, after: SequenceId::NONE, want: NonZeroU64::new(number) };
-        let header = next(&mut stream, &mut DataDecoder::new()).await;
-        assert_eq!(header, DataFrame::Header(expected));
+        assert_eq!(peer.accept().await.next().await, DataFrame::Header(expected));
     }
 }
 
@@ -144,10 +114,8 @@ async fn header_of_next_want(peer: &mut RawPeer, counted: &mut u64) -> StreamHea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_stream_is_not_taken_for_the_answer_to_a_newer_want() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
-    let mut peer = join_with_numbers(node.endpoint.local_addr(), node.id).await;
+    let (_network, node) = Network::with_peer(PEER);
+    let mut peer = RawPeer::join_with(&node, PEER.0, FEATURE_WANT_NUMBERS).await;
     let mut counted = 0;
     let earlier = header_of_next_want(&mut peer, &mut counted).await;
     // A stream without an answer: the node asks again from the same place.
@@ -201,11 +169,11 @@ async fn want_all(peer: &mut RawPeer) {
 async fn read_all(peer: &RawPeer) -> usize {
     let mut reading = JoinSet::new();
     for _ in 0..STRANDS {
-        let mut stream = timeout(WAIT_MAX, peer.connection.accept_uni()).await.unwrap().unwrap();
+        let mut strand = peer.accept().await;
         reading.spawn(async move {
-            let (mut decoder, mut read) = (DataDecoder::new(), 0);
+            let mut read = 0;
             loop {
-                match next(&mut stream, &mut decoder).await {
+                match strand.next().await {
                     DataFrame::Batch(batch) => {
                         read += batch.envelopes().map(|it| it.len()).sum::<usize>();
                     }
@@ -226,14 +194,14 @@ async fn a_peer_that_wants_every_strand_and_reads_nothing_fills_bounded_memory()
     network.register(other, UNREACHABLE);
     let node = network.start_on(store_with_long_envelopes(), "127.0.0.1:0");
     let sent = || node.endpoint.counters().bytes_sent.get();
-    let mut hostile = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let mut hostile = RawPeer::join(&node, PEER.0).await;
     want_all(&mut hostile).await;
     // As many as there is room for; a stream takes the first MiB of each from the node.
     let fits = AHEAD_MAX / LONG as u64;
     eventually("the node reads for it", || sent() >= fits * LONG as u64).await;
 
     let all = LONG * usize::try_from(STRANDS).unwrap();
-    let mut honest = RawPeer::join(node.endpoint.local_addr(), other.0, node.id).await;
+    let mut honest = RawPeer::join(&node, other.0).await;
     want_all(&mut honest).await;
     assert_eq!(read_all(&honest).await, all);
     let held = sent() - u64::try_from(all).unwrap();
@@ -254,7 +222,7 @@ async fn short_batches_do_not_cost_a_read_each() {
     let mut network = Network::new();
     network.register(PEER, UNREACHABLE);
     let node = network.start_on(store, "127.0.0.1:0");
-    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let mut peer = RawPeer::join(&node, PEER.0).await;
     let (after, up_to) = (SequenceId::NONE, Some(SequenceId(PLACES as u64)));
     peer.say(ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max: 1 })).await;
     let frames = timeout(WAIT_MAX, peer.read_strand()).await.expect("the want has an end");
@@ -290,9 +258,7 @@ async fn gaps_alone(features: u64) -> Vec<DataFrame> {
     let mut network = Network::new();
     network.register(PEER, UNREACHABLE);
     let node = network.start_on(store_with_gaps(), "127.0.0.1:0");
-    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
-    peer.features = features;
-    peer.prove(PEER, &key(PEER), node.id).await;
+    let mut peer = RawPeer::join_with(&node, PEER.0, features).await;
     let (originator, after, up_to) = (strand(0), SequenceId::NONE, Some(SequenceId(9)));
     let want = WantFrame { originator, after, up_to, bytes_max: GAPS_ALONE };
     peer.say(ControlFrame::Want(want)).await;
@@ -325,9 +291,7 @@ async fn a_want_for_gaps_alone_is_answered_without_envelopes_if_both_ends_know_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_asks_a_peer_that_names_gaps_for_those_behind_the_one_that_it_searches_for() {
-    let mut network = Network::new();
-    network.register(PEER, UNREACHABLE);
-    let node = network.start(100);
+    let (_network, node) = Network::with_peer(PEER);
     let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
     // It claims more of its strand than it sends.
     let clock = [EnvelopeId::new(PEER, SequenceId(9))].into_iter().collect();

@@ -31,15 +31,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use http::Extensions;
 use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
+use crate::call_bytes::MemorySource;
 use crate::close_signal::CloseSignal;
 use crate::metrics::Counter;
 use crate::overloaded::OverloadedError;
 use crate::refused_calls::RefusedCalls;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
+use crate::warnings::WarningThrottle;
 use crate::writing::Writing;
 use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
@@ -69,8 +72,6 @@ const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
 const LITTLE_DIVISOR: usize = 256;
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
-/// Least time between two log lines about closed consumers. A guess: a flood must not fill the disk.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The budget of a listener. Cheap to clone; clones share state.
 #[derive(Clone)]
@@ -85,6 +86,7 @@ struct BudgetState {
     refused: Counter,
     closed: Counter,
     unread: Counter,
+    warned: WarningThrottle,
     turns: Arc<Turns>,
 }
 
@@ -95,7 +97,6 @@ struct Callers {
     consumers: HashMap<u64, Weak<ConnectionShare>>,
     numbers: u64,
     searched_at: Option<Instant>,
-    warned_at: Option<Instant>,
 }
 
 /// The share of a connection, or of one call on a proxy's connection. Ends with its last call.
@@ -140,6 +141,7 @@ impl MemoryBudget {
             refused: Counter::default(),
             closed: Counter::default(),
             unread: Counter::default(),
+            warned: WarningThrottle::default(),
             turns: Arc::default(),
         }))
     }
@@ -273,12 +275,9 @@ impl BudgetState {
     }
 
     fn warn_of(&self, closed: &[Consumer]) {
-        let mut callers = self.callers.lock();
-        if callers.warned_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+        if !self.warned.is_due() {
             return;
         }
-        callers.warned_at = Some(Instant::now());
-        drop(callers);
         tracing::warn!(
             code = "memory_short",
             closed = closed.len(),
@@ -289,6 +288,14 @@ impl BudgetState {
 }
 
 impl ConnectionShare {
+    /// Returns the share that a request with these extensions is charged to.
+    ///
+    /// # Panics
+    /// If the request is a call whose charge has taken the share already.
+    pub(crate) fn of(extensions: &Extensions) -> &Arc<Self> {
+        extensions.get().expect("every request has a connection")
+    }
+
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
         let account = Arc::new(PaidTime::new(self.budget.turns.clone(), None));
@@ -334,25 +341,25 @@ impl ConnectionShare {
         self.budget.limit_bytes
     }
 
-    /// Takes `bytes` for long-lived state. Returns true if they are lent, because the caller's share would otherwise
-    /// leave too little for its requests and answers.
+    /// Takes `bytes` for long-lived state, and returns their source. They are lent if the caller's share would leave
+    /// too little for its requests and answers otherwise.
     ///
     /// # Errors
     /// [`OverloadedError`]; nothing was taken then.
-    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, OverloadedError> {
+    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<MemorySource, OverloadedError> {
         match self.take_spare(bytes) {
-            Some(is_lent) => Ok(is_lent),
-            None => self.take(bytes).map(|()| false),
+            Some(source) => Ok(source),
+            None => self.take(bytes).map(|()| MemorySource::Share),
         }
     }
 
     /// Takes `bytes` as [`ConnectionShare::take_lasting`] does, if requests and answers keep their room. Returns
     /// `None`, and takes nothing, if they do not: closes no connection and counts no refusal.
-    pub(crate) fn take_spare(&self, bytes: usize) -> Option<bool> {
+    pub(crate) fn take_spare(&self, bytes: usize) -> Option<MemorySource> {
         // Half of the remaining share is left for requests and answers, which come and go.
         let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));
         if has_room {
-            return Some(false);
+            return Some(MemorySource::Share);
         }
         let left_bytes = self.budget.kept_bytes() + self.budget.limit_bytes / LENT_LEAVES_DIVISOR;
         let may_be_lent = |free| self.kind != ConsumerKind::Proxy && free >= left_bytes;
@@ -362,7 +369,7 @@ impl ConnectionShare {
         for lent in self.each_lent() {
             lent.fetch_add(bytes, Relaxed);
         }
-        Some(true)
+        Some(MemorySource::Lent)
     }
 
     /// Adds `bytes` if `may` accepts the number of bytes that are free for all callers afterwards.
@@ -544,22 +551,13 @@ impl ConnectionShare {
 
     /// Completes when answers have waited for `limit` without any byte being written.
     pub(crate) async fn unread_for(&self, limit: Duration) {
-        let mut seen = self.progress();
+        let mut seen = self.writing.progress();
         loop {
             tokio::time::sleep(limit).await;
-            if self.note_unread(&mut seen) {
+            if self.writing.note_unread(&mut seen) {
                 return;
             }
         }
-    }
-
-    fn progress(&self) -> usize {
-        self.writing.progress()
-    }
-
-    /// Sets `seen` to the current progress. Returns true if answers wait and the progress was the same before.
-    fn note_unread(&self, seen: &mut usize) -> bool {
-        self.writing.note_unread(seen)
     }
 }
 

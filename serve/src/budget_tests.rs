@@ -47,7 +47,9 @@ fn a_greedy_connection_leaves_room_for_every_other_one() {
 /// part.
 fn lasting(connection: &ConnectionShare) -> (usize, usize) {
     let taken = std::iter::repeat_with(|| connection.take_lasting(MIB)).map_while(Result::ok);
-    taken.fold((0, 0), |(all, lent), is_lent| (all + 1, lent + usize::from(is_lent)))
+    taken.fold((0, 0), |(all, lent), source| {
+        (all + 1, lent + usize::from(source == MemorySource::Lent))
+    })
 }
 
 #[test]
@@ -95,7 +97,8 @@ fn what_can_wait_gets_only_what_is_spare() {
     let taken = taken.count();
     assert!((48..=51).contains(&taken), "thirteen parts of 64 stay free: {taken}");
     let small = budget.connection(address(2), budget.account(None)).unwrap();
-    assert_eq!(small.take_spare(MIB), Some(false), "others have it from their own share");
+    let spare = small.take_spare(MIB);
+    assert_eq!(spare, Some(MemorySource::Share), "others have it from their own share");
     assert!(large.take(MIB).is_ok(), "answers of the same caller have room");
     assert!(!large.close.is_cancelled() && budget.0.refused.get() == 0);
     drop((large, small));
@@ -378,8 +381,8 @@ fn clients_of_a_proxy_are_consumers_of_their_own() {
     ended.give_back(ended.used_bytes());
     assert!(ended.take(1).is_err(), "a call that has to end gets no more");
     other.unwritten(1);
-    let mut seen = proxy.progress();
-    assert!(proxy.note_unread(&mut seen), "whether a proxy reads is one question");
+    let mut seen = proxy.writing.progress();
+    assert!(proxy.writing.note_unread(&mut seen), "whether a proxy reads is one question");
     other.written(1);
     drop((calls, other));
     assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
@@ -405,16 +408,16 @@ fn connections_and_calls_of_a_client_rest_together() {
 fn a_peer_that_reads_nothing_is_noticed_and_a_slow_one_is_not() {
     let budget = MemoryBudget::new(LIMIT);
     let share = budget.connection(address(1), budget.account(None)).unwrap();
-    let mut seen = share.progress();
-    assert!(!share.note_unread(&mut seen), "nothing waits");
+    let mut seen = share.writing.progress();
+    assert!(!share.writing.note_unread(&mut seen), "nothing waits");
     share.unwritten(MIB);
-    assert!(!share.note_unread(&mut seen), "it has come since");
+    assert!(!share.writing.note_unread(&mut seen), "it has come since");
     share.wrote();
-    assert!(!share.note_unread(&mut seen), "a byte was read");
+    assert!(!share.writing.note_unread(&mut seen), "a byte was read");
     share.unwritten(MIB);
-    assert!(share.note_unread(&mut seen), "more answers are no progress");
+    assert!(share.writing.note_unread(&mut seen), "more answers are no progress");
     share.written(2 * MIB);
-    assert!(!share.note_unread(&mut seen));
+    assert!(!share.writing.note_unread(&mut seen));
 }
 
 #[test]

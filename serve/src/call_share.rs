@@ -82,7 +82,7 @@ impl CallerWatch {
 impl Drop for CallerWatch {
     fn drop(&mut self) {
         if let Some(charge) = self.0.take() {
-            charge.leave();
+            charge.end();
         }
     }
 }
@@ -219,8 +219,8 @@ impl CallCharge {
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the stream must end.
     pub fn take_lasting(&self, bytes: usize) -> Result<(), OverloadedError> {
-        let is_lent = self.0.connection.take_lasting(bytes)?;
-        self.0.bytes.lock().add(bytes, source_of(is_lent));
+        let source = self.0.connection.take_lasting(bytes)?;
+        self.0.bytes.lock().add(bytes, source);
         Ok(())
     }
 
@@ -228,8 +228,8 @@ impl CallCharge {
     /// room. Returns false, and takes nothing, if they do not: the stream can wait.
     #[must_use]
     pub fn take_spare(&self, bytes: usize) -> bool {
-        let Some(is_lent) = self.0.connection.take_spare(bytes) else { return false };
-        self.0.bytes.lock().add(bytes, source_of(is_lent));
+        let Some(source) = self.0.connection.take_spare(bytes) else { return false };
+        self.0.bytes.lock().add(bytes, source);
         true
     }
 
@@ -349,17 +349,18 @@ impl CallCharge {
     /// dropped.
     pub(crate) fn clear(&self) {
         if self.0.holders.load(Relaxed) > 0 {
-            return self.leave();
+            return self.end();
         }
         let returned = self.0.bytes.lock().give_back_held();
         self.0.pass_on(returned);
     }
 
-    /// Records that the call has ended with a status and without an answer. Tasks may still work for it, so everything
-    /// stays charged to the address until the last clone of this is dropped. The connection is not charged, since its
-    /// end would not free any of it.
+    /// Records that the call has ended for its caller while tasks may still work for it: with a status and without an
+    /// answer, or because the caller has gone. Everything stays charged to the address until the last clone of this is
+    /// dropped. The connection is not charged, since its end would not free any of it.
     pub(crate) fn end(&self) {
-        self.leave();
+        let (bytes, lent_bytes) = self.0.bytes.lock().leave();
+        self.0.connection.leave(bytes, lent_bytes);
     }
 
     /// Keeps the memory of a unary call charged for a task that works for it and may outlive its answer.
@@ -374,11 +375,6 @@ impl CallCharge {
     /// tasks.
     pub fn watch_caller(&self) -> CallerWatch {
         CallerWatch(Some(self.clone()))
-    }
-
-    fn leave(&self) {
-        let (bytes, lent_bytes) = self.0.bytes.lock().leave();
-        self.0.connection.leave(bytes, lent_bytes);
     }
 
     /// Returns a number that calls from the same address share, for queues that are fair between
@@ -422,10 +418,6 @@ impl CallShare {
             self.connection.give_back_address_only(address_only, address_only_lent);
         }
     }
-}
-
-fn source_of(is_lent: bool) -> MemorySource {
-    if is_lent { MemorySource::Lent } else { MemorySource::Share }
 }
 
 impl fmt::Debug for CallCharge {

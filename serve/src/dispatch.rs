@@ -156,8 +156,7 @@ impl Dispatcher {
     /// Refuses a request that is not a call.
     fn refuse<B>(&self, status: StatusCode, request: &Request<B>) -> Response<Body> {
         self.metrics().count_not_grpc();
-        let share = request.extensions().get::<Arc<ConnectionShare>>();
-        let share = share.expect("every request has a connection").clone();
+        let share = ConnectionShare::of(request.extensions()).clone();
         // The answer to `HEAD` has no body (RFC 9110 §9.3.2).
         let text = if request.method() == Method::HEAD { "" } else { what_to_send(status) };
         let mut response = line(status, text, share);

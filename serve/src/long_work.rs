@@ -62,8 +62,7 @@ pub(crate) struct WorkCaller {
 impl WorkCaller {
     /// Returns the caller of a call.
     pub(crate) fn of_call(charge: &CallCharge) -> Self {
-        let account = charge.connection().paid_time().clone();
-        Self { site: charge.site(), address: charge.caller(), account }
+        Self::of_connection(charge.connection())
     }
 
     /// Returns the caller behind a connection.

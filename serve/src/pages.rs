@@ -261,6 +261,12 @@ pub fn text(status: StatusCode, text: String) -> Page {
     page(status, PLAIN, text)
 }
 
+/// Returns the value of a parameter of a query, as it is written; `None` if the query does not have it.
+#[must_use]
+pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
 /// The body of the readiness pages, such as `/readyz`.
 #[derive(Serialize)]
 struct ReadinessPage {

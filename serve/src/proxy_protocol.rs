@@ -89,24 +89,16 @@ fn version_2(bytes: &[u8]) -> ProxyHeader {
         return ProxyHeader::Incomplete;
     };
     let port = |at: usize| Some(u16::from_be_bytes([*addresses.get(at)?, *addresses.get(at + 1)?]));
+    let whole = |client| ProxyHeader::Whole { len_bytes, client };
     let client = match (command & 0xf, family >> 4) {
-        // LOCAL: the proxy's own connection, such as a health check.
-        (0, _) => None,
-        (1, 1) => {
-            addresses.first_chunk::<4>().zip(port(8)).map(|(ip, port)| (IpAddr::from(*ip), port))
-        }
-        (1, 2) => {
-            addresses.first_chunk::<16>().zip(port(32)).map(|(ip, port)| (IpAddr::from(*ip), port))
-        }
-        // An address family other than IP: the proxy's own address counts, as for version 1.
-        (1, 0 | 3) => return ProxyHeader::Whole { len_bytes, client: None },
-        _ => return ProxyHeader::Malformed,
+        // LOCAL, the proxy's own connection, such as a health check. Or an address family other than IP: the proxy's
+        // own address counts, as for version 1.
+        (0, _) | (1, 0 | 3) => return whole(None),
+        (1, 1) => addresses.first_chunk::<4>().map(|ip| IpAddr::from(*ip)).zip(port(8)),
+        (1, 2) => addresses.first_chunk::<16>().map(|ip| IpAddr::from(*ip)).zip(port(32)),
+        _ => None,
     };
-    if client.is_none() && command & 0xf == 1 {
-        return ProxyHeader::Malformed;
-    }
-    let client = client.map(|(ip, port)| SocketAddr::new(ip, port));
-    ProxyHeader::Whole { len_bytes, client }
+    client.map_or(ProxyHeader::Malformed, |client| whole(Some(client.into())))
 }
 
 #[cfg(test)]

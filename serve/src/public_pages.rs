@@ -168,8 +168,7 @@ where
 }
 
 fn charge_of(head: &Parts) -> CallCharge {
-    let share = head.extensions.get::<Arc<ConnectionShare>>();
-    CallCharge::new(share.expect("every request has a connection").clone())
+    CallCharge::new(ConnectionShare::of(&head.extensions).clone())
 }
 
 fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), OverloadedError> {

@@ -167,6 +167,13 @@ struct Evaluated {
     ready: ReadyPurposes,
 }
 
+impl ReadinessState {
+    /// Notifies watchers if this is a change.
+    fn note(&self, ready: ReadyPurposes) {
+        self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+    }
+}
+
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Readiness").field("ready", &*self.0.ready.borrow()).finish_non_exhaustive()
@@ -214,7 +221,7 @@ impl Readiness {
             })
             .collect();
         let ready = ReadyPurposes::of(&conditions);
-        state.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        state.note(ready);
         conditions
     }
 
@@ -250,7 +257,7 @@ impl Readiness {
             Ok(Ok(ready)) => ready,
             Ok(Err(_)) | Err(_) => {
                 let ready = ReadyPurposes::default();
-                self.0.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+                self.0.note(ready);
                 ready
             }
         }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
+use crate::call_bytes::MemorySource;
 use crate::overloaded::OverloadedError;
 
 /// The longest wait. A guess: more than ten thousand streams take to open on two cores, less than clients wait for an
@@ -152,11 +153,10 @@ async fn wait<T>(
 
 /// Returns true if a stream could now take `bytes` for its state without taking room from requests and answers.
 fn has_spare(share: &ConnectionShare, bytes: usize) -> bool {
-    let Some(is_lent) = share.take_spare(bytes) else { return false };
-    if is_lent {
-        share.give_back_lent(bytes);
-    } else {
-        share.give_back(bytes);
+    match share.take_spare(bytes) {
+        None => return false,
+        Some(MemorySource::Share) => share.give_back(bytes),
+        Some(MemorySource::Lent) => share.give_back_lent(bytes),
     }
     true
 }
@@ -249,10 +249,10 @@ mod tests {
         let budget = MemoryBudget::new(LIMIT);
         let share = connection(&budget);
         let mut lasting = Vec::new();
-        while let Some(is_lent) = share.take_spare(64 * KIB) {
-            lasting.push(is_lent);
+        while let Some(source) = share.take_spare(64 * KIB) {
+            lasting.push(source);
         }
-        assert!(lasting.contains(&true), "some of it is lent");
+        assert!(lasting.contains(&MemorySource::Lent), "some of it is lent");
         let before = budget.used_bytes();
         let mut changing = std::pin::pin!(take_for_change(wait_end(), &share, 32 * KIB));
         assert!(changing.as_mut().now_or_never().is_none(), "it waits");

@@ -1,15 +1,15 @@
-//! Warnings about connections that are not accepted: a flood repeats their causes, and not their lines in the log.
+//! Warnings about connections that are not accepted or are closed: a flood repeats their causes, and not their lines in
+//! the log.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Least time between two log lines about connections that are not accepted. A guess: a flood must not
-/// fill the disk.
+/// Least time between two log lines of one kind. A guess: a flood must not fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The warnings of a listener. Each is logged at most once in [`WARN_EVERY`].
+/// The warnings of a listener about connections that are not accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     pub(crate) full: WarningThrottle,

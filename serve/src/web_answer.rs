@@ -44,8 +44,7 @@ impl Service<Request<Body>> for WebCalls {
         if !is_text {
             return self.0.call(request);
         }
-        let share = request.extensions().get::<Arc<ConnectionShare>>();
-        let share = share.expect("every request has a connection").clone();
+        let share = ConnectionShare::of(request.extensions()).clone();
         let answered = self.0.call(request);
         let cut = |body: Body| Body::new(ShortPieces::new(body, share));
         Box::pin(async move { answered.await.map(|response| response.map(cut)) })

@@ -1,7 +1,6 @@
 //! Requests that arrive together, the memory that they take until they are decoded, and the threads that decode them.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,9 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use hawser_serve::{
-    CallCharge, CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server,
-};
+use hawser_serve::{CallCharge, CallMetrics, MemoryBudget, MethodKind, RpcMethod, Server};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
@@ -22,7 +19,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use super::common::{channel, listen};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const CALLS: usize = 400;
@@ -54,15 +53,10 @@ fn request(end: &CancellationToken) -> http::Request<Body> {
 /// Decoded, they would take more than their connection may have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_take_little_until_they_end_and_then_all_are_answered() {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.memory = MemoryBudget::new(64 << 20);
-    let memory = settings.memory.clone();
+    let memory = MemoryBudget::new(64 << 20);
     let (_, health) = tonic_health::server::health_reporter();
     let stats = CallMetrics::new(&[RpcMethod::new(CHECK, MethodKind::Unary)]);
-    let (routes, stop) = (Routes::new(health), CancellationToken::new());
-    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let (_server, channel) = connected(Routes::new(health), stats, &memory).await;
 
     let end = CancellationToken::new();
     let mut calls = JoinSet::new();
@@ -152,13 +146,15 @@ impl tower::Service<http::Request<Body>> for AnswersService {
 }
 
 /// A server of one service with one unary method, and a channel to it.
-async fn connected(routes: Routes, stats: CallMetrics) -> (Server, Channel) {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.memory = MemoryBudget::new(256 << 20);
-    let server = Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap();
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+async fn connected(routes: Routes, stats: CallMetrics, memory: &MemoryBudget) -> (Server, Channel) {
+    let server = listen(routes, stats, |settings| settings.memory = memory.clone()).await;
+    let channel = channel(&server).await;
     (server, channel)
+}
+
+/// More than the requests and answers of a test take.
+fn much() -> MemoryBudget {
+    MemoryBudget::new(256 << 20)
 }
 
 /// Returns a request with a message of so many elements.
@@ -182,7 +178,7 @@ fn are_own(threads: &Mutex<Vec<ThreadId>>) -> Vec<bool> {
 async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
     let service = ThreadsService::default();
     let stats = CallMetrics::new(&[RpcMethod::new(THREADS, MethodKind::Unary)]);
-    let (_server, channel) = connected(Routes::new(service.clone()), stats).await;
+    let (_server, channel) = connected(Routes::new(service.clone()), stats, &much()).await;
     for elements in [100, 3_000, 10_000] {
         let is_short = message_of(elements).len() < 64 * 1024;
         assert_eq!(is_short, elements < 10_000, "{elements} elements");
@@ -198,7 +194,7 @@ async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
 async fn only_short_answers_are_encoded_by_the_threads_of_the_runtime() {
     let service = AnswersService::default();
     let stats = CallMetrics::new(&[RpcMethod::new(ANSWERS, MethodKind::Unary)]);
-    let (_server, channel) = connected(Routes::new(service.clone()), stats).await;
+    let (_server, channel) = connected(Routes::new(service.clone()), stats, &much()).await;
     for is_long in [false, true] {
         let mut request = whole_request(ANSWERS, 1);
         if is_long {

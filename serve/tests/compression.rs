@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,13 +17,14 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
+
+use super::common::{channel, listen};
 
 const ECHO: &str = "/test.Echo/Say";
 
@@ -65,19 +65,13 @@ impl Service<Request<Body>> for Echo {
 }
 
 async fn server(budget: usize) -> (Server, MemoryBudget) {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.memory = MemoryBudget::new(budget);
-    let memory = settings.memory.clone();
+    let memory = MemoryBudget::new(budget);
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = RoutesBuilder::default();
     routes.add_service(Echo).add_service(health);
-    let (stats, stop) = (CallMetrics::new(&[]), CancellationToken::new());
-    (Server::bind(settings, routes.routes(), stats, stop).await.unwrap(), memory)
-}
-
-async fn channel(server: &Server) -> Channel {
-    let url = format!("http://{}", server.address());
-    Endpoint::from_shared(url).unwrap().connect().await.unwrap()
+    let adjust = |settings: &mut ServeSettings| settings.memory = memory.clone();
+    let server = listen(routes.routes(), CallMetrics::new(&[]), adjust).await;
+    (server, memory)
 }
 
 fn gzip(message: &[u8]) -> Vec<u8> {

@@ -24,7 +24,7 @@ use tonic::service::Routes;
 
 use http2_frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, frame, request_of,
+    WINDOW_UPDATE, frame, kinds, read_frame, request_of,
 };
 
 /// Time after which a test counts as hung and fails. Generous, for busy machines.
@@ -89,16 +89,6 @@ fn drain(mut stream: tokio::net::tcp::OwnedReadHalf) -> JoinHandle<Vec<u8>> {
         let _ = stream.read_to_end(&mut bytes).await;
         kinds(&bytes)
     })
-}
-
-fn kinds(mut frames: &[u8]) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    while let [a, b, c, kind, ..] = frames {
-        kinds.push(*kind);
-        let end = 9 + u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        frames = frames.get(end..).unwrap_or_default();
-    }
-    kinds
 }
 
 /// Sends frames until the server closes the connection. Returns the kinds of the frames that it sent.
@@ -293,11 +283,7 @@ fn short_fields() -> Vec<u8> {
 
 /// Reads the next frame: its kind and its stream.
 async fn next_frame(reading: &mut tokio::net::tcp::OwnedReadHalf) -> (u8, u32) {
-    let mut head = [0; 9];
-    reading.read_exact(&mut head).await.expect("the connection is open");
-    let [a, b, c, kind, _, stream @ ..] = head;
-    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-    reading.read_exact(&mut payload).await.unwrap();
+    let ([_, _, _, kind, _, stream @ ..], _) = read_frame(reading).await;
     (kind, u32::from_be_bytes(stream))
 }
 

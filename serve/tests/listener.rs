@@ -1,6 +1,5 @@
 //! The listener alone, without services behind it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hawser_serve::address::Cidr;
@@ -9,21 +8,21 @@ use hawser_serve::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::http2_frames::{PREFACE, frame};
+use super::common::{channel, listen};
+use super::http2_frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+    kinds, read_frame,
+};
+use super::refusals::ACK;
 
 async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    adjust(&mut settings);
-    let (routes, stats) = (Routes::default(), CallMetrics::new(&[]));
-    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+    listen(Routes::default(), CallMetrics::new(&[]), adjust).await
 }
 
 /// Sends `bytes` and waits until the other end closes.
@@ -67,15 +66,9 @@ async fn a_connection_may_rest_between_two_requests_and_not_within_one() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_order() {
     let server = server(|settings| settings.idle_timeout = Duration::from_millis(30)).await;
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" as &[u8], &[0, 0, 0, 4, 0, 0, 0, 0, 0]];
-    let answer = until_closed(&server, &preface.concat()).await;
-    let mut frames = answer.as_slice();
-    let mut kinds = Vec::new();
-    while let [a, b, c, kind, ..] = frames {
-        kinds.push(*kind);
-        frames = &frames[9 + u32::from_be_bytes([0, *a, *b, *c]) as usize..];
-    }
-    assert!(kinds.contains(&7), "GOAWAY: {kinds:?}");
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let kinds = kinds(&until_closed(&server, &begin).await);
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
 }
 
 #[tokio::test]
@@ -83,16 +76,16 @@ async fn a_silent_stream_outlives_every_limit() {
     let (reporter, health) = tonic_health::server::health_reporter();
     // The client may rest so long between its connection and its call, which takes long on busy cores.
     let limit = Duration::from_secs(1);
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (limit, limit, limit);
-    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
-    let stop = CancellationToken::new();
-    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
+    let adjust = |settings: &mut ServeSettings| {
+        settings.idle_timeout = limit;
+        settings.head_timeout = limit;
+        settings.body_timeout = limit;
+    };
+    let server = listen(Routes::new(health), CallMetrics::new(&[]), adjust).await;
 
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let request = HealthCheckRequest { service: String::new() };
-    let mut stream = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+    let mut client = HealthClient::new(channel(&server).await);
+    let mut stream = client.watch(request).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
     tokio::time::sleep(3 * limit).await;
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -104,20 +97,15 @@ async fn a_silent_stream_outlives_every_limit() {
 async fn pings_of_an_idle_client_are_answered_and_not_held_against_it() {
     let server = server(|_| {}).await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     let mut answered = 0;
     for number in 0..200u64 {
-        let mut ping = vec![0, 0, 8, 6, 0, 0, 0, 0, 0];
-        ping.extend(number.to_be_bytes());
-        stream.write_all(&ping).await.unwrap();
+        stream.write_all(&frame(PING, 0, 0, &number.to_be_bytes())).await.unwrap();
         while answered <= number {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let mut body = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            stream.read_exact(&mut body).await.unwrap();
-            assert_ne!(head[3], 7, "no GOAWAY");
-            if (head[3], head[4] & 1) == (6, 1) {
-                assert_eq!(body, number.to_be_bytes());
+            let (head, payload) = read_frame(&mut stream).await;
+            assert_ne!(head[3], GOAWAY);
+            if (head[3], head[4] & ACK) == (PING, ACK) {
+                assert_eq!(payload, number.to_be_bytes());
                 answered += 1;
             }
         }
@@ -127,8 +115,7 @@ async fn pings_of_an_idle_client_are_answered_and_not_held_against_it() {
 #[tokio::test]
 async fn without_services_everything_is_unimplemented() {
     let server = server(|_| {}).await;
-    let channel =
-        Endpoint::from_shared(format!("http://{}", server.address())).unwrap().connect_lazy();
+    let channel = channel(&server).await;
     let request = http::Request::post("/a.B/C")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -156,15 +143,11 @@ fn asking(content_length: usize) -> Vec<u8> {
 /// Reads the frames of a connection up to the first that carries data of this stream.
 async fn data_of(connection: &mut TcpStream, stream: u32) -> Vec<u8> {
     loop {
-        let mut head = [0; 9];
-        connection.read_exact(&mut head).await.unwrap();
-        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let mut payload = vec![0; len];
-        connection.read_exact(&mut payload).await.unwrap();
-        if head[3] == 0 && head[5..] == stream.to_be_bytes() {
+        let (head, payload) = read_frame(connection).await;
+        if head[3] == DATA && head[5..] == stream.to_be_bytes() {
             return payload;
         }
-        assert!(head[3] != 7 && head[3] != 3, "frame {} with {payload:?}", head[3]);
+        assert!(![GOAWAY, RST_STREAM].contains(&head[3]), "frame {} with {payload:?}", head[3]);
     }
 }
 
@@ -178,10 +161,7 @@ async fn read_head(connection: &mut TcpStream) -> String {
 
 async fn healthy(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let (_, health) = tonic_health::server::health_reporter();
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    adjust(&mut settings);
-    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
-    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+    listen(Routes::new(health), CallMetrics::new(&[]), adjust).await
 }
 
 /// A framed message of one field, the status SERVING.
@@ -199,7 +179,7 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
         head.contains("upgrade: h2c\r\n") && head.contains("connection: upgrade\r\n"),
         "{head}"
     );
-    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     assert_eq!(data_of(&mut connection, 1).await, SERVING);
 
     let literal = |name: &str, value: &str| {
@@ -214,7 +194,8 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
         literal("content-type", "application/grpc"),
         literal("te", "trailers"),
     ];
-    let next = [frame(1, 4, 3, &head.concat()), frame(0, 1, 3, &[0; 5])];
+    let next =
+        [frame(HEADERS, END_HEADERS, 3, &head.concat()), frame(DATA, END_STREAM, 3, &[0; 5])];
     connection.write_all(&next.concat()).await.unwrap();
     assert_eq!(data_of(&mut connection, 3).await, SERVING);
 }
@@ -223,7 +204,7 @@ async fn a_request_that_asks_for_http2_is_its_first_stream() {
 async fn the_preface_may_come_with_the_request_that_asks_for_http2() {
     let server = healthy(|_| ()).await;
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
-    let begin = [PREFACE, &frame(4, 0, 0, &[0, 2, 0, 0, 0, 0])].concat();
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0])].concat();
     connection.write_all(&[&asking(5), &[0; 5][..], &begin].concat()).await.unwrap();
     assert!(read_head(&mut connection).await.starts_with("http/1.1 101 "));
     assert_eq!(data_of(&mut connection, 1).await, SERVING);
@@ -245,10 +226,10 @@ async fn frames_are_metered_behind_a_switch() {
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     connection.write_all(&[&asking(5), &[0; 5][..]].concat()).await.unwrap();
     read_head(&mut connection).await;
-    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
     let (mut reader, mut writer) = connection.into_split();
     let sending = tokio::spawn(async move {
-        let pings = frame(6, 0, 0, &[7; 8]).repeat(1000);
+        let pings = frame(PING, 0, 0, &[7; 8]).repeat(1000);
         for _ in 0..PINGS / 1000 {
             if writer.write_all(&pings).await.is_err() {
                 return; // closed, as it should be
@@ -258,7 +239,7 @@ async fn frames_are_metered_behind_a_switch() {
     let mut answer = Vec::new();
     let _ = reader.read_to_end(&mut answer).await;
     sending.await.unwrap();
-    let answered = answer.len() / frame(6, 1, 0, &[7; 8]).len();
+    let answered = answer.len() / frame(PING, ACK, 0, &[7; 8]).len();
     // 250 at once, ten a second, and some for the bytes of the first answer.
     assert!(answered < PINGS / 100, "{answered} pings were answered");
 }
@@ -315,10 +296,8 @@ async fn a_head_is_charged_while_its_message_is_on_its_way() {
                 _ => CHECK,
             };
             let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
-            let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-            settings.memory = memory.clone();
-            let (routes, stop) = (Routes::default(), CancellationToken::new());
-            let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+            let adjust = |settings: &mut ServeSettings| settings.memory = memory.clone();
+            let server = listen(Routes::default(), metrics, adjust).await;
             let head = format!(
                 "POST {path}?{} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
                  x-long: {}\r\ncontent-length: 9\r\n\r\n",
@@ -342,8 +321,7 @@ async fn a_head_is_charged_while_its_message_is_on_its_way() {
 #[tokio::test]
 async fn a_deadline_ends_a_stream_that_has_begun() {
     let server = healthy(|_| {}).await;
-    let url = format!("http://{}", server.address());
-    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let channel = channel(&server).await;
     // On a busy machine a short deadline may be over before the stream begins.
     for seconds in [1, 10, 100] {
         let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });

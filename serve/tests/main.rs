@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod arrivals;
+mod common;
 mod compression;
 mod http2_frames;
 mod listener;

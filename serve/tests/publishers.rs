@@ -1,7 +1,6 @@
 //! Connections of publishers have threads of their own.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use hawser_serve::{CallCharge, CallMetrics, MethodKind, RpcMethod, ServeSettings, Server};
+use hawser_serve::{CallCharge, CallMetrics, MethodKind, RpcMethod, Server};
 use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
@@ -20,13 +19,13 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::common;
 use crate::tls::{Files, connected, endpoint};
 
 const PATH: &str = "/test.Echo/Call";
@@ -123,23 +122,21 @@ impl Listening {
         let (all, publishers) = (runtime(ALL), runtime(PUBLISHERS));
         let ((blocked, is_blocked), (release, released)) = (mpsc::channel(), mpsc::channel());
         let service = EchoService { blocked, release: Arc::new(Mutex::new(released)) };
-        let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        settings.publishers = Some(publishers.handle().clone());
-        settings.tls = tls.as_ref().map(Files::tls);
         let stats = CallMetrics::new(&[
             RpcMethod::new(PATH, MethodKind::Unary),
             RpcMethod::new(STREAM, MethodKind::ServerStream),
         ]);
-        let (routes, stop) = (Routes::new(service), CancellationToken::new());
-        let server = all.block_on(Server::bind(settings, routes, stats, stop)).unwrap();
+        let server = all.block_on(common::listen(Routes::new(service), stats, |settings| {
+            settings.publishers = Some(publishers.handle().clone());
+            settings.tls = tls.as_ref().map(Files::tls);
+        }));
         let clients = runtime("clients");
         Self { server, blocked: is_blocked, release, clients, tls, _runtimes: [all, publishers] }
     }
 
     fn connect(&self) -> Channel {
-        let url = format!("http://{}", self.server.address());
         let endpoint = match &self.tls {
-            None => Endpoint::from_shared(url).unwrap(),
+            None => common::endpoint(&self.server),
             Some(files) => endpoint(&self.server, &files.authority, None),
         };
         let endpoint = endpoint.initial_stream_window_size(WINDOW_BYTES);

@@ -1,7 +1,6 @@
 //! Requests that are refused before their end, over raw sockets: the client sees the answer, and a body without end
 //! costs little.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +14,18 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 
+use super::common::listen;
 use super::http2_frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, frame, request_of,
+    WINDOW_UPDATE, frame, read_frame, request_of,
 };
 
 /// Time after which a test counts as hung and fails. Generous, for busy machines.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
-const ACK: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 const MIB: usize = 1024 * 1024;
 /// The longest frame without a setting that allows more (RFC 9113 §6.5.2).
 const FRAME_LEN_BYTES: usize = 16 * 1024;
@@ -54,11 +53,12 @@ impl PublicPages for ShortPages {
 }
 
 async fn server(memory: &MemoryBudget) -> Server {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.memory = memory.clone();
-    settings.pages.push(Arc::new(ShortPages));
     let metrics = CallMetrics::new(&[RpcMethod::new(BIDI, MethodKind::Bidi)]);
-    Server::bind(settings, Routes::default(), metrics, CancellationToken::new()).await.unwrap()
+    let adjust = |settings: &mut ServeSettings| {
+        settings.memory = memory.clone();
+        settings.pages.push(Arc::new(ShortPages));
+    };
+    listen(Routes::default(), metrics, adjust).await
 }
 
 fn memory() -> MemoryBudget {
@@ -153,17 +153,10 @@ struct SeenFrame {
 }
 
 async fn next_frame(connection: &mut TcpStream) -> SeenFrame {
-    let read = async {
-        let mut head = [0; 9];
-        connection.read_exact(&mut head).await.expect("the connection is open");
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        connection.read_exact(&mut payload).await.expect("the connection is open");
-        SeenFrame { kind, flags, stream: u32::from_be_bytes(stream), payload }
-    };
-    let seen = timeout(HANGS_AFTER, read).await.expect("a frame comes");
-    assert_ne!(seen.kind, GOAWAY);
-    seen
+    let read = timeout(HANGS_AFTER, read_frame(connection)).await;
+    let ([_, _, _, kind, flags, stream @ ..], payload) = read.expect("a frame comes");
+    assert_ne!(kind, GOAWAY);
+    SeenFrame { kind, flags, stream: u32::from_be_bytes(stream), payload }
 }
 
 /// Connects over HTTP/2. The windows that the listener announces are open from then on: 2 MiB for the connection, and a

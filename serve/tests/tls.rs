@@ -1,6 +1,5 @@
 //! The listener with TLS, over sockets.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +15,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use super::common::listen;
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -97,11 +97,11 @@ fn replace(path: &Path, text: &str) {
 async fn server(tls: Tls, adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.tls = Some(tls);
-    adjust(&mut settings);
-    let (routes, metrics) = (Routes::new(health), CallMetrics::new(&[]));
-    Server::bind(settings, routes, metrics, CancellationToken::new()).await.unwrap()
+    let with_tls = |settings: &mut ServeSettings| {
+        settings.tls = Some(tls);
+        adjust(settings);
+    };
+    listen(Routes::new(health), CallMetrics::new(&[]), with_tls).await
 }
 
 pub(crate) fn endpoint(

@@ -6,7 +6,7 @@ use hawser_engine::runtime::{Subscription, end_of_topics_turn};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::Mutate;
 use hawser_proto::{Bytes, SequenceId, Topic};
 
-use crate::stream_error::{ADDS_MAX, CURSOR_ENTRIES_MAX, MutateError, WAVES_MAX};
+use crate::stream_error::{ADDED_ENTRIES_MAX, ADDS_MAX, MutateError, WAVES_MAX};
 
 /// The highest id of an originator that a cursor may name. Specified: `docs/protocol/api.md`.
 const ORIGINATOR_MAX: u32 = i32::MAX as u32;
@@ -59,7 +59,7 @@ pub(super) async fn check<T: StreamTopics + Send>(
     }
     let cursors = mutate.adds.iter().filter_map(|add| add.last_seen.as_ref());
     let entries: usize = cursors.map(|cursor| cursor.node_id_to_sequence_id.len()).sum();
-    if entries > CURSOR_ENTRIES_MAX {
+    if entries > ADDED_ENTRIES_MAX {
         return Err(MutateError::TooManyCursorEntries(entries));
     }
     let mut removes: HashSet<Bytes> = HashSet::new();

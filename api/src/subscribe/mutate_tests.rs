@@ -96,12 +96,12 @@ async fn numbers_are_checked_before_what_is_repeated_is_left_out() {
 #[tokio::test]
 async fn the_last_value_of_each_limit_is_allowed() {
     let entries: Vec<(u32, u64)> = (0..1000).map(|id| (id, 1)).collect();
-    let full = vec![add(name(9), &entries); CURSOR_ENTRIES_MAX / 1000];
+    let full = vec![add(name(9), &entries); ADDED_ENTRIES_MAX / 1000];
     let mut one_more = Mutate { adds: full.clone(), ..adds(8, &[]) };
     one_more.adds.push(add(name(9), &[(1, 1)]));
     checked(&mut Mutate { adds: full, ..adds(8, &[]) }).await.unwrap();
     let error = refused(one_more).await;
-    assert_eq!(error, MutateError::TooManyCursorEntries(CURSOR_ENTRIES_MAX + 1));
+    assert_eq!(error, MutateError::TooManyCursorEntries(ADDED_ENTRIES_MAX + 1));
 
     let last = (ORIGINATOR_MAX, SequenceId::MAX.0);
     assert_eq!(last, ((1 << 31) - 1, (1 << 63) - 1));

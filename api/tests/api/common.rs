@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
+use hawser_api::{
+    ApiHandle, ApiSettings, ChainState, ContractReading, NoPeers, PeerView, ReadingState,
+};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
@@ -25,9 +27,11 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClien
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
+use hawser_serve::metrics::Histogram;
 use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -222,23 +226,29 @@ impl Node {
         self.registry.send_replace(Arc::new(records.into_iter().collect()));
     }
 
+    /// Sends a request over HTTP/1.1 to the port for clients, and returns the answer.
+    pub(crate) async fn ask(&self, request: &[u8]) -> Http1Answer {
+        Http1Answer::read(exchange(self.address(), request).await)
+    }
+
     /// A page of the operators' port: status and body.
     pub(crate) async fn page(&self, path: &str) -> (u16, String) {
-        let address = self.api.metrics_address().unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let answer = Http1Answer::read(exchange(address, request.as_bytes()).await);
+        let answer = read_page(self.api.metrics_address().unwrap(), path, "").await;
         (answer.status, String::from_utf8(answer.body).unwrap())
+    }
+
+    /// The status for operators.
+    pub(crate) async fn status(&self) -> Value {
+        serde_json::from_str(&self.page("/status").await.1).unwrap()
     }
 
     /// The metrics for a scraper that sends this `Accept`: the content type and the body.
     pub(crate) async fn scrape(&self, accept: &str) -> (String, String) {
-        let address = self.api.metrics_address().unwrap();
-        let head = format!("GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\n");
-        let request = head + "connection: close\r\n\r\n";
-        let answer = Http1Answer::read(exchange(address, request.as_bytes()).await);
+        let accept = format!("accept: {accept}\r\n");
+        let answer = read_page(self.api.metrics_address().unwrap(), "/metrics", &accept).await;
         assert_eq!(answer.status, 200);
-        let kind = answer.headers.iter().find(|(name, _)| name == "content-type").unwrap();
-        (kind.1.clone(), String::from_utf8(answer.body).unwrap())
+        let kind = answer.header("content-type").unwrap().to_owned();
+        (kind, String::from_utf8(answer.body).unwrap())
     }
 
     /// The value of one sample of the scrape, named with its labels as they are written.
@@ -468,6 +478,72 @@ pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     answer
+}
+
+/// Returns a call over HTTP/1.1, with further lines of its head.
+pub(crate) fn post(path: &str, content_type: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n{headers}\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    request
+}
+
+/// Reads a page, with further lines of the request's head.
+pub(crate) async fn read_page(address: SocketAddr, path: &str, headers: &str) -> Http1Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
+    Http1Answer::read(exchange(address, request.as_bytes()).await)
+}
+
+/// Returns the condition of this name that a page of readiness or of the status shows.
+pub(crate) fn condition_of<'a>(page: &'a Value, name: &str) -> Option<&'a Value> {
+    page["conditions"].as_array().unwrap().iter().find(|it| it["name"] == name)
+}
+
+/// A chain in reach that nothing is read from yet.
+pub(crate) fn chain_in_reach(name: &'static str) -> ChainState {
+    ChainState {
+        name,
+        head: Some(5),
+        head_time_s: Some(1_750_000_000),
+        unseen_for: Some(Duration::ZERO),
+        disconnect_max: Duration::from_secs(60),
+        pushed: true,
+        foreign_push: None,
+        endpoints: Vec::new(),
+        faults: Vec::new(),
+        reorganisations: Vec::new(),
+        contracts: Vec::new(),
+        lists: Vec::new(),
+        account: None,
+    }
+}
+
+/// A contract that is read up to the head of its chain.
+pub(crate) fn contract_at_head() -> ContractReading {
+    ContractReading {
+        contract: "0x01".into(),
+        originator: None,
+        state: ReadingState::AtHead,
+        read_block: Some(5),
+        head_block: Some(5),
+        behind_for: None,
+        pause: None,
+        events: 0,
+        bytes: 0,
+        pages: 1,
+        failed_pages: 0,
+        asking: Duration::ZERO,
+        storing: Duration::ZERO,
+        queries_ms: Histogram::new([1.0]),
+        batches_s: Histogram::new([1.0]),
+        retries: 0,
+        odd: Vec::new(),
+        gaps: 0,
+    }
 }
 
 /// A whole answer over HTTP/1.1.

@@ -21,25 +21,10 @@ const TOPICS: &str = "/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics";
 const SUBSCRIBE: &str = "/xmtp.xmtpv4.message_api.QueryApi/Subscribe";
 const VERSION: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 
-fn post(path: &str, content_type: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let mut request = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n{headers}\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
-    request
-}
-
-async fn ask(node: &Node, request: Vec<u8>) -> Http1Answer {
-    Http1Answer::read(exchange(node.address(), &request).await)
-}
-
 async fn ask_json(node: &Node, path: &str, body: &Value) -> (u16, Value) {
     let headers = "connect-protocol-version: 1\r\n";
     let text = body.to_string();
-    let answer = ask(node, post(path, "application/json", headers, text.as_bytes())).await;
+    let answer = node.ask(&post(path, "application/json", headers, text.as_bytes())).await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     (answer.status, serde_json::from_slice(&answer.body).unwrap())
@@ -152,7 +137,7 @@ async fn messages_in_protobuf_are_those_of_grpc() {
     packed.write_all(&plain).unwrap();
     let packed = packed.finish().unwrap();
     for (headers, body) in [("", plain), ("content-encoding: gzip\r\n", packed)] {
-        let answer = ask(&node, post(QUERY, "application/proto", headers, &body)).await;
+        let answer = node.ask(&post(QUERY, "application/proto", headers, &body)).await;
         assert_eq!(
             (answer.status, answer.header("content-type")),
             (200, Some("application/proto"))
@@ -172,22 +157,22 @@ async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
         encoder.finish().unwrap()
     };
     let gzip = "content-encoding: gzip\r\n";
-    let answer = ask(&node, post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
+    let answer = node.ask(&post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"version":"1.2.3"}"#[..]));
     for content_type in ["application/json", "application/proto"] {
-        let answer = ask(&node, post(VERSION, content_type, gzip, b"")).await;
+        let answer = node.ask(&post(VERSION, content_type, gzip, b"")).await;
         assert_eq!(answer.status, 200, "an empty message of {content_type} is not compressed");
     }
     let spaces = packed(&[&b"{}"[..], &vec![b' '; 2 * 1024 * 1024]].concat());
-    let answer = ask(&node, post(VERSION, "application/json", gzip, &spaces)).await;
+    let answer = node.ask(&post(VERSION, "application/json", gzip, &spaces)).await;
     assert_eq!(answer.status, 200, "megabytes of text");
     let bomb = packed(&vec![b' '; 64 * 1024 * 1024]);
-    let answer = ask(&node, post(VERSION, "application/json", gzip, &bomb)).await;
+    let answer = node.ask(&post(VERSION, "application/json", gzip, &bomb)).await;
     assert_eq!(answer.status, 429);
-    let answer = ask(&node, post(VERSION, "application/json", gzip, b"{}")).await;
+    let answer = node.ask(&post(VERSION, "application/json", gzip, b"{}")).await;
     assert_eq!(answer.status, 400, "not gzip");
     let answer =
-        ask(&node, post(VERSION, "application/json", "content-encoding: br\r\n", b"{}")).await;
+        node.ask(&post(VERSION, "application/json", "content-encoding: br\r\n", b"{}")).await;
     assert_eq!(answer.status, 501);
 }
 
@@ -207,20 +192,20 @@ async fn answers_are_compressed_for_callers_that_ask_for_it() {
     let json = json!({ "query": { "topics": [text(topic_bytes(1))] } }).to_string().into_bytes();
     let forms = [("application/proto", request.encode_to_vec()), ("application/json", json)];
     for (content_type, body) in forms {
-        let plain = ask(&node, post(QUERY, content_type, "", &body)).await;
+        let plain = node.ask(&post(QUERY, content_type, "", &body)).await;
         assert_eq!((plain.status, plain.header("content-encoding")), (200, None));
-        let packed = ask(&node, post(QUERY, content_type, gzip, &body)).await;
+        let packed = node.ask(&post(QUERY, content_type, gzip, &body)).await;
         assert_eq!((packed.status, packed.header("content-encoding")), (200, Some("gzip")));
         assert!(packed.body.len() < plain.body.len() / 2, "{content_type}");
         assert!(unpacked(&packed.body) == plain.body, "{content_type}");
         let refused = "accept-encoding: gzip;q=0\r\n";
-        let refused = ask(&node, post(QUERY, content_type, refused, &body)).await;
+        let refused = node.ask(&post(QUERY, content_type, refused, &body)).await;
         assert_eq!(refused.header("content-encoding"), None);
         assert!(refused.body == plain.body, "{content_type}");
     }
-    let short = ask(&node, post(VERSION, "application/json", gzip, b"{}")).await;
+    let short = node.ask(&post(VERSION, "application/json", gzip, b"{}")).await;
     assert_eq!((short.header("content-encoding"), &short.body[..2]), (None, &br#"{""#[..]));
-    let error = ask(&node, post(PUBLISH, "application/json", gzip, b"{}")).await;
+    let error = node.ask(&post(PUBLISH, "application/json", gzip, b"{}")).await;
     assert_eq!((error.status, error.header("content-encoding")), (400, None));
 }
 
@@ -292,7 +277,7 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
         (br#"{"query": {"last_seen": {}, "lastSeen": {}}}"#, "'lastSeen' is there twice"),
         (b"\xff", "not valid JSON"),
     ] {
-        let answer = ask(&node, post(QUERY, "application/json", "", body)).await;
+        let answer = node.ask(&post(QUERY, "application/json", "", body)).await;
         let error: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((answer.status, &error["code"]), (400, &json!("invalid_argument")));
         assert!(error["message"].as_str().unwrap().contains(names), "{error}");
@@ -300,14 +285,14 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
     let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.QueryApi",grpc_method="QueryEnvelopes",grpc_code="invalid_argument"}"#;
     assert_eq!(node.sample(counted).await, Some(5.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
-    assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
+    assert_eq!(node.ask(&post(QUERY, "application/json", "", &deep)).await.status, 400);
     // A longer text is refused also if it does not come.
     let head = format!(
         "POST {QUERY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         36 * 1024 * 1024 + 1
     );
-    assert_eq!(ask(&node, head.into_bytes()).await.status, 429);
+    assert_eq!(node.ask(head.as_bytes()).await.status, 429);
 }
 
 /// The message of an envelope of 6 MiB is published, queried and streamed.
@@ -348,29 +333,25 @@ async fn long_messages_are_read_and_written_in_json() {
 async fn what_is_no_call_of_this_form_is_refused() {
     let node = node().await;
     let old = "connect-protocol-version: 2\r\n";
-    assert_eq!(ask(&node, post(VERSION, "application/json", old, b"{}")).await.status, 400);
+    assert_eq!(node.ask(&post(VERSION, "application/json", old, b"{}")).await.status, 400);
     let never = "connect-timeout-ms: soon\r\n";
-    assert_eq!(ask(&node, post(VERSION, "application/json", never, b"{}")).await.status, 400);
+    assert_eq!(node.ask(&post(VERSION, "application/json", never, b"{}")).await.status, 400);
     for path in ["/nothing.Here/Call", "/xmtp.xmtpv4.message_api.QueryApi/Nothing", "/"] {
         assert_eq!(
-            ask(&node, post(path, "application/json", "", b"{}")).await.status,
+            node.ask(&post(path, "application/json", "", b"{}")).await.status,
             501,
             "{path}"
         );
-        assert_eq!(
-            ask(&node, post(path, "application/proto", "", b"")).await.status,
-            501,
-            "{path}"
-        );
+        assert_eq!(node.ask(&post(path, "application/proto", "", b"")).await.status, 501, "{path}");
     }
-    assert_eq!(ask(&node, post(TOPICS, "application/json", "", b"{}")).await.status, 415);
-    assert_eq!(ask(&node, post(VERSION, "application/connect+json", "", b"")).await.status, 415);
+    assert_eq!(node.ask(&post(TOPICS, "application/json", "", b"{}")).await.status, 415);
+    assert_eq!(node.ask(&post(VERSION, "application/connect+json", "", b"")).await.status, 415);
     let get = format!(
         "GET {VERSION}?connect=v1&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     );
-    assert_eq!(ask(&node, get.into_bytes()).await.status, 405);
+    assert_eq!(node.ask(get.as_bytes()).await.status, 405);
 
-    let answer = ask(&node, post(SUBSCRIBE, "application/connect+json", "", &framed(b"{}"))).await;
+    let answer = node.ask(&post(SUBSCRIBE, "application/connect+json", "", &framed(b"{}"))).await;
     assert_eq!(
         (answer.status, answer.header("content-type")),
         (200, Some("application/connect+json"))
@@ -378,7 +359,7 @@ async fn what_is_no_call_of_this_form_is_refused() {
     let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
     assert_eq!((answer.body[0], &end["error"]["code"]), (2, &json!("unimplemented")));
     for body in [&b"\0\0\0\0\x09{}"[..], b"", b"\0\0\0\0\x02{}\0\0\0\0\x02{}"] {
-        let answer = ask(&node, post(TOPICS, "application/connect+json", "", body)).await;
+        let answer = node.ask(&post(TOPICS, "application/connect+json", "", body)).await;
         let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
         assert_eq!((answer.body[0], &end["error"]["code"]), (2, &json!("invalid_argument")));
     }
@@ -398,7 +379,7 @@ async fn a_deadline_includes_the_time_in_which_the_message_arrives() {
             "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
              connect-timeout-ms: 20\r\ncontent-length: 7\r\nconnection: close\r\n\r\n"
         );
-        let answer = ask(&node, head.into_bytes()).await;
+        let answer = node.ask(head.as_bytes()).await;
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         let status = if path == VERSION { 504 } else { 200 };
         assert_eq!(answer.status, status, "{content_type}: {body}");
@@ -440,7 +421,7 @@ async fn a_stream_is_messages_and_then_its_end() {
     // In protobuf, with an error at the end, because an empty topic is invalid.
     let filter = pb::subscribe_topics_request::TopicFilter::default();
     let request = pb::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec();
-    let answer = ask(&node, post(TOPICS, "application/connect+proto", "", &framed(&request))).await;
+    let answer = node.ask(&post(TOPICS, "application/connect+proto", "", &framed(&request))).await;
     assert_eq!(answer.status, 200);
     let &[flag, a, b, c, d] = answer.body.first_chunk().unwrap();
     let (first, end) = answer.body[5..].split_at(u32::from_be_bytes([a, b, c, d]) as usize);
@@ -459,7 +440,7 @@ async fn a_stream_is_messages_and_then_its_end() {
 async fn a_stream_that_is_refused_at_once_ends_with_its_error_alone() {
     let node = node().await;
     let path = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
-    let answer = ask(&node, post(path, "application/connect+json", "", &framed(b"{}"))).await;
+    let answer = node.ask(&post(path, "application/connect+json", "", &framed(b"{}"))).await;
     assert_eq!((answer.status, answer.body[0]), (200, 2));
     let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
     assert_eq!(end["error"]["code"], json!("invalid_argument"));
@@ -471,7 +452,7 @@ async fn a_stream_that_is_refused_at_once_ends_with_its_error_alone() {
 async fn health_is_told_in_protobuf_and_in_json() {
     let node = node().await;
     let path = "/grpc.health.v1.Health/Check";
-    let answer = ask(&node, post(path, "application/proto", "", b"")).await;
+    let answer = node.ask(&post(path, "application/proto", "", b"")).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &[8, 1][..]), "SERVING");
     let serving = json!({ "status": "SERVING" });
     assert_eq!(ask_json(&node, path, &json!({})).await, (200, serving.clone()));
@@ -501,10 +482,9 @@ async fn pages_may_send_the_headers_of_connect() {
     let allowed = |answer: &Http1Answer| {
         answer.header("access-control-allow-headers").unwrap().to_ascii_lowercase()
     };
-    let plain = ask(&node, asks("content-type, x-grpc-web")).await;
+    let plain = node.ask(&asks("content-type, x-grpc-web")).await;
     assert!(!allowed(&plain).contains("connect-"), "the answer of the network's reference node");
-    let connect =
-        ask(&node, asks("content-type,connect-protocol-version,connect-timeout-ms")).await;
+    let connect = node.ask(&asks("content-type,connect-protocol-version,connect-timeout-ms")).await;
     assert_eq!(connect.status, 204);
     for name in ["connect-protocol-version", "connect-timeout-ms", "content-type", "x-api-key"] {
         assert!(allowed(&connect).split(',').any(|it| it == name), "{name}");

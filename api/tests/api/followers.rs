@@ -81,14 +81,9 @@ async fn a_token_counts_in_any_spelling_of_its_header() {
     let body = framed(&pb::QueryEnvelopesRequest::default().encode_to_vec());
     for (text, status) in [(token(3600), 0), (token(3 * 3600), 16)] {
         for name in ["node-authorization", "Node-Authorization", "NODE-AUTHORIZATION"] {
-            let mut request = format!(
-                "POST {path} HTTP/1.1\r\nhost: x\r\n{name}: {text}\r\nconnection: close\r\n\
-                 content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            )
-            .into_bytes();
-            request.extend(&body);
-            let answer = Http1Answer::read(exchange(node.address(), &request).await);
+            let header = format!("{name}: {text}\r\n");
+            let request = post(path, "application/grpc-web+proto", &header, &body);
+            let answer = node.ask(&request).await;
             let trailers = String::from_utf8_lossy(&answer.body).replace(' ', "");
             let is_stated = answer.header("grpc-status") == Some(&status.to_string())
                 || trailers.contains(&format!("grpc-status:{status}"));

@@ -34,14 +34,7 @@ async fn assert_serves(node: &Node) {
 
 /// Sends a whole request to publish over HTTP/1.1, and then reads its answer.
 async fn post_long(node: &Node, content_type: &str, body: &[u8]) -> Http1Answer {
-    let mut request = format!(
-        "POST {PUBLISH} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
-    Http1Answer::read(exchange(node.address(), &request).await)
+    node.ask(&post(PUBLISH, content_type, "", body)).await
 }
 
 #[tokio::test]

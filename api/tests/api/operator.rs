@@ -211,13 +211,12 @@ async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
     assert_eq!(status, 503);
     let page: Value = serde_json::from_str(&page).unwrap();
     assert_eq!(page["ready"], false);
-    let conditions = page["conditions"].as_array().unwrap();
-    let missing = conditions.iter().find(|it| it["name"] == "registry_record").unwrap();
+    let missing = condition_of(&page, "registry_record").unwrap();
     assert_eq!(missing["met"], false);
     assert_eq!(missing["since_unix_s"], 1_750_000_090);
     assert_eq!(missing["reason"], "the registry has no node 100");
     assert!(missing["remedy"].as_str().unwrap().contains("register"));
-    let fine = conditions.iter().find(|it| it["name"] == "log_writable").unwrap();
+    let fine = condition_of(&page, "log_writable").unwrap();
     assert_eq!((&fine["met"], &fine["since_unix_s"]), (&true.into(), &1_750_000_000.into()));
 
     let (status, page) = node.page("/readyz").await;
@@ -241,7 +240,7 @@ async fn a_gap_that_is_declared_void_is_no_lag() {
     let (time_ns, incarnation) = (5, [1; 16]);
     let void = VoidStatement { node: OriginatorId(200), from, through, time_ns, incarnation };
     node.engine.store().record_void_statements(&[void.sign(&node_key())]).unwrap();
-    let page: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    let page = node.status().await;
     assert_eq!(page["reasons"], serde_json::json!(["peer 300: no connection: timed out"]));
     let other = &page["originators"][1];
     assert_eq!((&other["lag_envelopes"], &other["lag_s"]), (&0.into(), &0.0.into()));
@@ -283,7 +282,7 @@ async fn status_is_one_verdict_with_its_reasons() {
 
     node.engine.store().fail_next_write();
     node.engine.publish(vec![message(1, "c")]).await.unwrap_err();
-    let page: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    let page = node.status().await;
     assert_eq!(page["verdict"], "failing");
     assert!(page["reasons"][0].as_str().unwrap().starts_with("log_writable"));
 }
@@ -348,19 +347,8 @@ impl ChainsView for Chain {
             failures: 0,
         };
         vec![ChainState {
-            name: "settlement",
-            head: Some(5),
-            head_time_s: Some(1_750_000_000),
-            unseen_for: Some(Duration::ZERO),
-            disconnect_max: Duration::from_secs(60),
-            pushed: true,
-            foreign_push: None,
-            endpoints: Vec::new(),
-            faults: Vec::new(),
-            reorganisations: Vec::new(),
-            contracts: Vec::new(),
             lists: vec![list("node_registry"), self.0.lock().clone()],
-            account: None,
+            ..chain_in_reach("settlement")
         }]
     }
 }
@@ -382,8 +370,7 @@ async fn lists_that_could_not_be_read_for_long_stop_publishing_until_they_are_re
         let page: Value = serde_json::from_str(&page).unwrap();
         let conditions = page["conditions"].as_array().unwrap();
         let unmet = conditions.iter().filter(|it| it["met"] == false).count();
-        let listed = conditions.iter().find(|it| it["name"] == "settlement_chain_lists_read");
-        let listed = listed.unwrap().clone();
+        let listed = condition_of(&page, "settlement_chain_lists_read").unwrap().clone();
         assert_eq!(listed["for"], "publish");
         assert_eq!((status == 200, unmet == 0), (listed["met"] == true, listed["met"] == true));
         listed
@@ -398,7 +385,7 @@ async fn lists_that_could_not_be_read_for_long_stop_publishing_until_they_are_re
     chain.rates(Some(3300));
     assert_eq!(listed().await["met"], true, "longer than the chain may be out of reach");
     publish("by what was read last").await.unwrap();
-    let status: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    let status = node.status().await;
     assert_eq!(status["chains"][0]["lists"][1]["fault"], "the endpoint is tired");
     assert_eq!(node.sample(failures).await, Some(1.0));
 
@@ -527,7 +514,7 @@ async fn evidence_against_nodes_is_shown_and_counted() {
     assert_eq!(rest["misbehavior"][0]["verdict"], "claim");
     assert_eq!(node.page("/misbehavior?after=x").await.0, 400);
 
-    let status: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    let status = node.status().await;
     assert_eq!(status["misbehavior"]["300"]["proven"], 1);
     assert_eq!(status["misbehavior"]["300"]["claims"], 1);
     let metrics = node.page("/metrics").await.1;
@@ -573,28 +560,23 @@ impl PeerView for TwoWitnesses {
 #[tokio::test]
 async fn readiness_and_verdict_agree_on_a_strand_that_is_missing() {
     let node = node_with(|_| {}, Arc::new(TwoWitnesses(None))).await;
-    let status = async || {
-        let (_, page) = node.page("/status").await;
-        serde_json::from_str::<serde_json::Value>(&page).unwrap()
-    };
-    let before = status().await;
+    let before = node.status().await;
     assert_eq!(before["ready"]["read"], true, "it has just heard of it");
     node.clock.advance(91);
-    let after = status().await;
+    let after = node.status().await;
     assert_eq!((&after["ready"]["read"], &after["verdict"]), (&false.into(), &"failing".into()));
     assert!(after["reasons"][0].as_str().unwrap().starts_with("strands_current: "), "{after}");
     for sequence in 1..=3 {
         node.ordered_by_peer(sequence, 1, None);
     }
-    assert_eq!(status().await["ready"]["read"], true, "it has caught up");
+    assert_eq!(node.status().await["ready"]["read"], true, "it has caught up");
     // One peer alone that claims more makes the node degraded, and leaves it ready. So do two with what no node takes.
     let views: [Arc<dyn PeerView>; 2] = [Arc::new(TwoPeers), Arc::new(TwoWitnesses(Some(0)))];
     for view in views {
         let node = node_with(|_| {}, view).await;
-        node.page("/status").await;
+        node.status().await;
         node.clock.advance(1000);
-        let (_, page) = node.page("/status").await;
-        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let page = node.status().await;
         assert_eq!((&page["ready"]["read"], &page["verdict"]), (&true.into(), &"degraded".into()));
     }
 }

@@ -127,8 +127,7 @@ async fn status_and_metrics_say_how_many_nodes_cosigned_the_strand() {
     let node = node().await;
     let store = node.engine.store();
     let status = async || {
-        let (_, page) = node.page("/status").await;
-        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let page = node.status().await;
         let strands = page["originators"].as_array().unwrap().clone();
         let own = strands.into_iter().find(|it| it["originator_id"] == NODE.0).unwrap();
         own["checkpoint"].clone()

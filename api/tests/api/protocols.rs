@@ -12,19 +12,9 @@ use crate::common::*;
 const QUERY: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
 const VERSION: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 
-fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
-    let mut request = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\norigin: https://app.example\r\nx-grpc-web: 1\r\n\
-         content-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
-    request
-}
-
-async fn ask(node: &Node, request: &[u8]) -> Http1Answer {
-    Http1Answer::read(exchange(node.address(), request).await)
+/// A call that a page makes in a browser.
+fn web_post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    post(path, content_type, "origin: https://app.example\r\nx-grpc-web: 1\r\n", body)
 }
 
 /// Flag and body of each frame.
@@ -55,7 +45,7 @@ async fn streams_in_both_directions_are_no_calls_of_grpc_web() {
     let node = node().await;
     let path = "/xmtp.xmtpv4.message_api.QueryApi/Subscribe";
     for content_type in ["application/grpc-web+proto", "application/grpc-web-text"] {
-        let answer = ask(&node, &post(path, content_type, b"")).await;
+        let answer = node.ask(&web_post(path, content_type, b"")).await;
         assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("12")));
         assert_eq!(answer.header("content-type"), Some("application/grpc-web+proto"));
         assert!(answer.header("grpc-message").is_some_and(|text| text.contains("gRPC")));
@@ -73,7 +63,7 @@ async fn browsers_get_messages_and_then_trailers_in_the_body() {
     let request = pb::QueryEnvelopesRequest { query: Some(topics_query([1], None)), limit: 0 };
     let body = framed(&request.encode_to_vec());
     for content_type in ["application/grpc-web+proto", "application/grpc-web"] {
-        let answer = ask(&node, &post(QUERY, content_type, &body)).await;
+        let answer = node.ask(&web_post(QUERY, content_type, &body)).await;
         assert_eq!(answer.status, 200);
         assert_marked_for_browsers(&answer);
         assert!(answer.header("content-type").unwrap().starts_with("application/grpc-web"));
@@ -90,7 +80,7 @@ async fn browsers_get_messages_and_then_trailers_in_the_body() {
 async fn the_text_form_is_understood() {
     let node = node().await;
     // An empty message: five bytes of 0.
-    let answer = ask(&node, &post(VERSION, "application/grpc-web-text", b"AAAAAAA=")).await;
+    let answer = node.ask(&web_post(VERSION, "application/grpc-web-text", b"AAAAAAA=")).await;
     assert_eq!(answer.status, 200);
     let version = pb_meta::GetVersionResponse { version: "1.2.3".into() };
     let framed = framed(&version.encode_to_vec());
@@ -99,10 +89,11 @@ async fn the_text_form_is_understood() {
     assert_eq!(framed, [0, 0, 0, 0, 7, 10, 5, b'1', b'.', b'2', b'.', b'3']);
     assert!(text.starts_with("AAAAAAcKBTEuMi4z"), "{text}");
     // A client may pad each piece on its own, wherever the network cuts them.
-    let pieces = ask(&node, &post(VERSION, "application/grpc-web-text", b"AA==AAA=AA==AA==")).await;
+    let pieces =
+        node.ask(&web_post(VERSION, "application/grpc-web-text", b"AA==AAA=AA==AA==")).await;
     assert_eq!(pieces.body, answer.body);
     for malformed in [&b"AAA"[..], b"@@@@", b"AAAA===="] {
-        let answer = ask(&node, &post(VERSION, "application/grpc-web-text", malformed)).await;
+        let answer = node.ask(&web_post(VERSION, "application/grpc-web-text", malformed)).await;
         assert_eq!(answer.status, 200);
         let sent = String::from_utf8_lossy(malformed).into_owned();
         assert_eq!(answer.header("grpc-status"), Some("3"), "{sent}");
@@ -115,15 +106,15 @@ async fn the_form_of_grpc_web_is_found_however_it_is_written() {
     let node = node().await;
     let empty = framed(&[]);
     let with_accept = |content_type: &str, accept: &str, body: &[u8]| {
-        post(VERSION, &format!("{content_type}\r\naccept: {accept}"), body)
+        web_post(VERSION, &format!("{content_type}\r\naccept: {accept}"), body)
     };
     for request in [
-        post(VERSION, "application/grpc-web+proto; charset=utf-8", &empty),
-        post(VERSION, "Application/gRPC-Web", &empty),
+        web_post(VERSION, "application/grpc-web+proto; charset=utf-8", &empty),
+        web_post(VERSION, "Application/gRPC-Web", &empty),
         with_accept("application/grpc-web", "*/*", &empty),
         with_accept("application/grpc-web-text", "text/html, application/grpc-web", b"AAAAAAA="),
     ] {
-        let answer = ask(&node, &request).await;
+        let answer = node.ask(&request).await;
         let sent = String::from_utf8_lossy(&request).into_owned();
         assert_eq!(answer.status, 200, "{sent}");
         assert_eq!(answer.header("content-type"), Some("application/grpc-web+proto"), "{sent}");
@@ -132,10 +123,10 @@ async fn the_form_of_grpc_web_is_found_however_it_is_written() {
     }
     for request in [
         with_accept("application/grpc-web-text", "*/*", b"AAAAAAA="),
-        post(VERSION, "application/grpc-web-text; charset=utf-8", b"AAAAAAA="),
+        web_post(VERSION, "application/grpc-web-text; charset=utf-8", b"AAAAAAA="),
         with_accept("application/grpc-web-text+proto;a=b", "application/*, text/*", b"AAAAAAA="),
     ] {
-        let answer = ask(&node, &request).await;
+        let answer = node.ask(&request).await;
         let sent = String::from_utf8_lossy(&request).into_owned();
         assert_eq!(answer.status, 200, "{sent}");
         assert_eq!(
@@ -151,7 +142,7 @@ async fn the_form_of_grpc_web_is_found_however_it_is_written() {
 async fn a_refusal_reaches_a_browser_in_headers_that_it_may_read() {
     let node = node().await;
     let path = "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes";
-    let answer = ask(&node, &post(path, "application/grpc-web+proto", &framed(&[]))).await;
+    let answer = node.ask(&web_post(path, "application/grpc-web+proto", &framed(&[]))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("grpc-status"), Some("12"));
     assert_marked_for_browsers(&answer);
@@ -164,7 +155,7 @@ async fn a_browsers_stream_begins_at_once() {
     let path = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
     let body = framed(&request.encode_to_vec());
     let mut stream = TcpStream::connect(node.address()).await.unwrap();
-    stream.write_all(&post(path, "application/grpc-web+proto", &body)).await.unwrap();
+    stream.write_all(&web_post(path, "application/grpc-web+proto", &body)).await.unwrap();
     let mut seen = Vec::new();
     // The head, and the empty message that comes before everything else, in a chunk of its own.
     while !seen.ends_with(b"\r\n5\r\n\0\0\0\0\0\r\n") {
@@ -188,7 +179,7 @@ async fn a_browser_that_asks_first_is_answered_for_every_path() {
             "OPTIONS {path} HTTP/1.1\r\nhost: x\r\norigin: https://app.example\r\n\
              access-control-request-method: POST\r\nconnection: close\r\n\r\n"
         );
-        let answer = ask(&node, request.as_bytes()).await;
+        let answer = node.ask(request.as_bytes()).await;
         assert_eq!(answer.status, 204);
         assert_marked_for_browsers(&answer);
         assert_eq!(
@@ -210,14 +201,14 @@ async fn a_browser_that_asks_first_is_answered_for_every_path() {
 async fn bytes_that_are_no_call_get_a_plain_refusal() {
     let node = node().await;
     let get = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let answer = ask(&node, get).await;
+    let answer = node.ask(get).await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST,OPTIONS")));
     assert_marked_for_browsers(&answer);
     let put = b"PUT /strands/100/100/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let answer = ask(&node, put).await;
+    let answer = node.ask(put).await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,HEAD,POST,OPTIONS")));
-    assert_eq!(ask(&node, &post(QUERY, "text/plain", b"hello")).await.status, 415);
-    assert_eq!(ask(&node, &post(QUERY, "application/grpc", &framed(&[]))).await.status, 505);
+    assert_eq!(node.ask(&web_post(QUERY, "text/plain", b"hello")).await.status, 415);
+    assert_eq!(node.ask(&web_post(QUERY, "application/grpc", &framed(&[]))).await.status, 505);
 }
 
 /// A developer tries a port with `curl`, or with a gRPC library over the wrong version of HTTP.
@@ -229,18 +220,18 @@ async fn a_plain_refusal_says_what_to_send() {
     };
     for (request, status, says) in [
         (asked("GET"), 405, "curl -d '{}' -H 'content-type: application/json'"),
-        (post(QUERY, "application/x-www-form-urlencoded", b"{}"), 415, "application/json"),
-        (post(QUERY, "application/grpc", &framed(&[])), 505, "HTTP/2"),
-        (post(QUERY, "application/connect+json", &framed(b"{}")), 415, "unary"),
+        (web_post(QUERY, "application/x-www-form-urlencoded", b"{}"), 415, "application/json"),
+        (web_post(QUERY, "application/grpc", &framed(&[])), 505, "HTTP/2"),
+        (web_post(QUERY, "application/connect+json", &framed(b"{}")), 415, "unary"),
     ] {
-        let answer = ask(&node, &request).await;
+        let answer = node.ask(&request).await;
         let text = String::from_utf8(answer.body.clone()).unwrap();
         assert_eq!(answer.status, status, "{text}");
         assert!(text.contains(says) && text.ends_with('\n'), "{status}: {text}");
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
         assert_marked_for_browsers(&answer);
     }
-    let head = ask(&node, &asked("HEAD")).await;
+    let head = node.ask(&asked("HEAD")).await;
     assert_eq!((head.status, head.body), (405, Vec::new()));
 }
 
@@ -265,6 +256,6 @@ async fn a_deadline_of_the_caller_is_kept() {
         "POST {QUERY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc-web+proto\r\n\
          grpc-timeout: 1n\r\ncontent-length: 100\r\nconnection: close\r\n\r\n"
     );
-    let answer = ask(&node, request.as_bytes()).await; // the message never comes
+    let answer = node.ask(request.as_bytes()).await; // the message never comes
     assert_eq!(answer.header("grpc-status"), Some("4"));
 }

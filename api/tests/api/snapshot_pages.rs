@@ -57,7 +57,7 @@ fn request(method: &str, name: &str) -> String {
 }
 
 async fn ask(node: &Node, method: &str, name: &str) -> Http1Answer {
-    Http1Answer::read(exchange(node.address(), request(method, name).as_bytes()).await)
+    node.ask(request(method, name).as_bytes()).await
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_api::{
     ApiSettings, BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView,
-    ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace,
-    DiskView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, DiskSpace, DiskView,
+    NoPeers, PeerCounts, PeerState, PeerView, StrandState,
 };
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::misbehavior::{Evidence, Misbehavior};
@@ -24,7 +24,6 @@ use hawser_rules::RateTable;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport, Periods};
 use hawser_serve::ChainListStatus;
-use hawser_serve::metrics::Histogram;
 use hawser_storage::{NewReport, PayerReportChange, PayerReportEvent, ReportClass, ReportFact};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -77,26 +76,6 @@ struct Chain(Mutex<Option<ChainAccount>>);
 
 impl ChainsView for Chain {
     fn chains(&self) -> Vec<ChainState> {
-        let contract = ContractReading {
-            contract: "0x01".into(),
-            originator: None,
-            state: ReadingState::AtHead,
-            read_block: Some(5),
-            head_block: Some(5),
-            behind_for: None,
-            pause: None,
-            events: 0,
-            bytes: 0,
-            pages: 1,
-            failed_pages: 0,
-            asking: Duration::ZERO,
-            storing: Duration::ZERO,
-            queries_ms: Histogram::new([1.0]),
-            batches_s: Histogram::new([1.0]),
-            retries: 0,
-            odd: Vec::new(),
-            gaps: 0,
-        };
         let list = ChainListStatus {
             name: "node_registry",
             age: Duration::ZERO,
@@ -107,19 +86,11 @@ impl ChainsView for Chain {
         };
         let endpoint = ChainEndpoint { shown: "https://rpc".into(), active: true, fault: None };
         vec![ChainState {
-            name: "settlement",
-            head: Some(5),
-            head_time_s: Some(1_750_000_000),
-            unseen_for: Some(Duration::ZERO),
-            disconnect_max: Duration::from_secs(60),
-            pushed: true,
-            foreign_push: None,
             endpoints: vec![endpoint],
-            faults: Vec::new(),
-            reorganisations: Vec::new(),
-            contracts: vec![contract],
+            contracts: vec![contract_at_head()],
             lists: vec![list],
             account: self.0.lock().clone(),
+            ..chain_in_reach("settlement")
         }]
     }
 }
@@ -228,19 +199,14 @@ impl DiskView for Disk {
     }
 }
 
-async fn status(node: &Node) -> Value {
-    serde_json::from_str(&node.page("/status").await.1).unwrap()
-}
-
 #[tokio::test]
 async fn a_price_list_by_which_nothing_is_judged_is_told_and_the_node_publishes() {
     let node = node().await;
     for (block_s, is_met) in [(START_S.unsigned_abs(), true), (0, false)] {
         let read = RateTable::new(vec![rate()], Some(START_NS)).unwrap().of_block(block_s);
         node.rates.send_replace(Arc::new(read));
-        let shown = status(&node).await;
-        let is_of = |it: &&Value| it["name"] == "rates_uncontested";
-        let condition = shown["conditions"].as_array().unwrap().iter().find(is_of).unwrap();
+        let shown = node.status().await;
+        let condition = condition_of(&shown, "rates_uncontested").unwrap();
         assert_eq!((&condition["met"], &condition["for"]), (&is_met.into(), &"notice".into()));
         assert_eq!(node.page("/readyz?for=publish").await.0, 200);
     }
@@ -253,15 +219,15 @@ async fn an_account_is_shown_as_it_was_read_last() {
     let node = node_with(|settings| settings.chains = Some(view), Arc::new(NoPeers)).await;
     let wei = r#"xmtp_account_balance_wei{chain="settlement"}"#;
     let tokens = r#"xmtp_account_fee_token_microdollars{chain="settlement"}"#;
-    assert_eq!(status(&node).await["chains"][0].get("account"), None, "a replica has none");
+    assert_eq!(node.status().await["chains"][0].get("account"), None, "a replica has none");
 
     *chain.0.lock() = Some(account(None, Some("no answer")));
-    let shown = status(&node).await["chains"][0]["account"].clone();
+    let shown = node.status().await["chains"][0]["account"].clone();
     assert_eq!((&shown["native_wei"], &shown["fault"]), (&Value::Null, &"no answer".into()));
     assert_eq!(node.sample(wei).await, None);
 
     *chain.0.lock() = Some(account(Some(BALANCES), Some("no answer any more")));
-    let shown = status(&node).await["chains"][0]["account"].clone();
+    let shown = node.status().await["chains"][0]["account"].clone();
     assert_eq!((&shown["address"], &shown["block"]), (&"0xabc".into(), &4.into()));
     assert_eq!(shown["native_wei"], "3000000000000000000000", "more than 64 bits");
     assert_eq!(shown["fee_token_microdollars"], 2_500_000);
@@ -283,7 +249,7 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
     let notes = Arc::new(Notes::default());
     let view = notes.clone();
     let node = node_with(|settings| settings.backups = Some(view), Arc::new(NoPeers)).await;
-    let shown = status(&node).await["backups"].clone();
+    let shown = node.status().await["backups"].clone();
     assert_eq!((&shown["last"], &shown["verified"]), (&Value::Null, &Value::Null));
     assert_eq!(node.sample("xmtp_backup_age_seconds").await, None);
     assert_eq!(node.sample("xmtp_backup_verified_whole").await, None);
@@ -294,7 +260,7 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
         *notes.0.lock() = BackupNotes { made, verified, fault, ..BackupNotes::default() };
     };
     of(made("b2", 100), Some(verified("b1", true, 900)), None);
-    let shown = status(&node).await["backups"].clone();
+    let shown = node.status().await["backups"].clone();
     assert_eq!((&shown["last"]["backup"], &shown["last"]["age_s"]), (&"b2".into(), &100.into()));
     assert_eq!(shown["last"]["to"], "s3://bucket/node");
     assert_eq!(shown["last"]["verified"], false, "an older one was");
@@ -320,11 +286,10 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
     // An unreachable place is not damage; it has its own condition.
     assert_eq!(node.sample("xmtp_backup_place_unreachable").await, Some(0.0));
     notes.0.lock().unreachable = Some(silent());
-    let shown = status(&node).await;
+    let shown = node.status().await;
     assert_eq!(shown["backups"]["verified"]["whole"], true);
     assert_eq!(shown["backups"]["unreachable"]["attempts"], 2);
-    let is_of = |it: &&Value| it["name"] == "backup_place_reached";
-    let condition = shown["conditions"].as_array().unwrap().iter().find(is_of).unwrap();
+    let condition = condition_of(&shown, "backup_place_reached").unwrap();
     assert_eq!((&condition["met"], &condition["for"]), (&false.into(), &"notice".into()));
     assert!(condition["reason"].as_str().unwrap().contains("no route"), "{condition}");
     assert_eq!(node.sample("xmtp_backup_place_unreachable").await, Some(1.0));
@@ -332,10 +297,10 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
 
     of(made("b2", 100), Some(verified("b2", true, 10)), None);
     node.clock.advance(60);
-    let shown = status(&node).await["backups"].clone();
+    let shown = node.status().await["backups"].clone();
     assert_eq!((&shown["last"]["verified"], &shown["last"]["age_s"]), (&true.into(), &160.into()));
     of(made("b2", 100), Some(verified("b2", false, 10)), Some("a note is no note"));
-    let shown = status(&node).await["backups"].clone();
+    let shown = node.status().await["backups"].clone();
     assert_eq!(
         (&shown["last"]["verified"], &shown["fault"]),
         (&false.into(), &"a note is no note".into())
@@ -359,11 +324,11 @@ fn submitted_report() -> PayerReportEvent {
 #[tokio::test]
 async fn payer_reports_are_counted_without_a_request_that_waits_for_it() {
     let node = node().await;
-    assert_eq!(status(&node).await.get("payer_reports"), None, "it does not work on them");
+    assert_eq!(node.status().await.get("payer_reports"), None, "it does not work on them");
     let unread = with_reporter(node, |_| {}).await;
     let fault = async || {
         for _ in 0..4000 {
-            if let Some(fault) = status(&unread).await["payer_reports"]["fault"].as_str() {
+            if let Some(fault) = unread.status().await["payer_reports"]["fault"].as_str() {
                 return fault.to_owned();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -382,7 +347,7 @@ async fn payer_reports_are_counted_without_a_request_that_waits_for_it() {
     let age = r#"xmtp_report_oldest_age_seconds{state="submitted"}"#;
     assert_eq!(node.sample(age).await, Some(age_s as f64));
     assert_eq!(node.sample(r#"xmtp_report_oldest_age_seconds{state="settled"}"#).await, None);
-    let shown = status(&node).await["payer_reports"].clone();
+    let shown = node.status().await["payer_reports"].clone();
     assert_eq!((&shown["fault"], &shown["counted_unix_s"]), (&Value::Null, &START_S.into()));
     let stages = shown["stages"].as_array().unwrap();
     assert_eq!(stages.len(), 5, "however many reports there are");
@@ -407,7 +372,7 @@ fn report_about(accused: OriginatorId, class: ReportClass, sequence: u64) -> New
 #[tokio::test]
 async fn reports_of_misbehaviour_are_counted_by_node_and_by_maker() {
     let node = node().await;
-    let shown = status(&node).await["misbehavior_reports"].clone();
+    let shown = node.status().await["misbehavior_reports"].clone();
     assert_eq!(shown["against_this_node"], 0);
     assert_eq!(shown["by_node"].as_object().unwrap().len(), 0);
     let about = |class| report_about(PEER, class, 1);
@@ -415,7 +380,7 @@ async fn reports_of_misbehaviour_are_counted_by_node_and_by_maker() {
     let own = [ReportClass::Foreign, ReportClass::Proven].map(|it| report_about(NODE, it, 2));
     node.engine.store().record_reports(5, reports.chain(own).collect(), None).unwrap();
 
-    let shown = status(&node).await["misbehavior_reports"].clone();
+    let shown = node.status().await["misbehavior_reports"].clone();
     assert_eq!(shown["against_this_node"], 2);
     let peer = &shown["by_node"]["200"];
     assert_eq!((&peer["proven"], &peer["own_claims"]), (&2.into(), &1.into()));
@@ -489,7 +454,7 @@ async fn each_field_of_the_status_is_documented() {
     .await;
     node.until_sample(r#"xmtp_reports{state="settled"}"#, 0.0).await;
     let mut shown = BTreeMap::new();
-    paths(&status(&node).await, "", &mut shown);
+    paths(&node.status().await, "", &mut shown);
     let documented = documented();
     let is_inside = |path: &str, of: &str| {
         path.strip_prefix(of).is_some_and(|rest| rest.starts_with('.') || rest.starts_with('['))

@@ -11,8 +11,7 @@ use hawser_proto::merkle::{CompactRange, Tile, TreeHash};
 use crate::common::*;
 
 async fn get(node: &Node, path: &str) -> Http1Answer {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    Http1Answer::read(exchange(node.address(), request.as_bytes()).await)
+    read_page(node.address(), path, "").await
 }
 
 /// Fills the node's own strand and signs a checkpoint of everything.
@@ -217,7 +216,7 @@ async fn pages_are_read_only() {
         let request = format!(
             "{method} /strands/100/100/checkpoint HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         );
-        let answer = Http1Answer::read(exchange(node.address(), request.as_bytes()).await);
+        let answer = node.ask(request.as_bytes()).await;
         assert_eq!(answer.status, 405, "{method}");
     }
 }

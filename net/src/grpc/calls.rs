@@ -67,7 +67,7 @@ impl WantCall {
             WantedItems::Envelopes(Some(_)) => self.pages(feed).await,
             WantedItems::GapsOf(ranges) => self.gaps(ranges).await,
             // Peers over QUIC alone are asked for all gaps. A stream that breaks says nothing of any place.
-            WantedItems::Gaps(_) => self.deliver(vec![StrandItem::Closed]).await.map(drop),
+            WantedItems::Gaps(_) => self.close().await,
         }
     }
 
@@ -89,7 +89,7 @@ impl WantCall {
             }
             if feed.position() == before {
                 return match self.asked {
-                    AskedPeer::Relay => self.deliver(vec![StrandItem::Closed]).await.map(drop),
+                    AskedPeer::Relay => self.close().await,
                     AskedPeer::OwnNode | AskedPeer::OwnNodeUnprotected => ended,
                 };
             }
@@ -98,15 +98,11 @@ impl WantCall {
 
     /// Opens a stream from the position of `feed` on, and hands over what comes until it ends.
     async fn stream_once(&self, feed: &mut WantFeed) -> Result<(), SessionError> {
-        let (began, want) = (Instant::now(), (self.want.originator, self.request));
-        // A long message over a slow link takes longer than a source may show nothing.
-        let opening = self.arrived.told_to(&self.sink, want, self.open(feed.position()));
-        let (mut stream, mut next) = match opening.await {
+        let began = Instant::now();
+        let (mut stream, mut next) = match self.told(self.open(feed.position())).await {
             Ok((stream, Some(first))) => (stream, Some(first)),
             Ok((_, None)) => return self.end(feed).await,
-            Err(PeerCallError::TooManyLong) => {
-                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
-            }
+            Err(PeerCallError::TooManyLong) => return self.close().await,
             Err(
                 PeerCallError::Failed(error)
                 | PeerCallError::Answered(error)
@@ -115,7 +111,7 @@ impl WantCall {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // fails, too.
                 tracing::debug!(error, originator_id = %self.want.originator, "a strand is refused");
-                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
+                return self.close().await;
             }
             Err(error) => {
                 self.note_answer(&error, began);
@@ -127,7 +123,7 @@ impl WantCall {
             if !self.hand_over(feed, envelopes).await? {
                 return Ok(());
             }
-            next = match self.arrived.told_to(&self.sink, want, stream.next()).await {
+            next = match self.told(stream.next()).await {
                 Err(
                     PeerCallError::Failed(error)
                     | PeerCallError::Answered(error)
@@ -137,9 +133,7 @@ impl WantCall {
                     tracing::debug!(error, "a stream ended");
                     None
                 }
-                Err(PeerCallError::TooManyLong) => {
-                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
-                }
+                Err(PeerCallError::TooManyLong) => return self.close().await,
                 next => next?,
             };
         }
@@ -151,14 +145,13 @@ impl WantCall {
     /// Hands the end of a stream to the follower. One that has shown nothing new of the peer's own strand is no answer:
     /// a peer could claim envelopes for ever, and end each stream.
     async fn end(&self, feed: &WantFeed) -> Result<(), SessionError> {
-        let closed = vec![StrandItem::Closed];
         let is_new =
             feed.position() > self.want.after || *self.answer.lock() != WantAnswer::Nothing;
         if self.asked == AskedPeer::Relay || is_new {
-            return self.deliver(closed).await.map(drop);
+            return self.close().await;
         }
         *self.answer.lock() = WantAnswer::EmptyEnd;
-        self.pass_on(closed).await.map(drop)
+        self.pass_on(vec![StrandItem::Closed]).await.map(drop)
     }
 
     /// Notifies the engine when the peer answers a request for its own strand with an error of its own. An error at the
@@ -180,12 +173,10 @@ impl WantCall {
         feed: &mut WantFeed,
         page_max: Duration,
     ) -> Result<bool, SessionError> {
-        let want = (self.want.originator, self.request);
         loop {
             let (after, mut limit) = (feed.position(), PAGE_ENVELOPES);
             let asked = self.client.page_that_fits(self.want.originator, after, &mut limit);
-            let asked = self.arrived.told_to(&self.sink, want, timeout(page_max, asked));
-            let (page, _memory) = match asked.await {
+            let (page, _memory) = match self.told(timeout(page_max, asked)).await {
                 Ok(Ok(Some(page))) => page,
                 Ok(Err(PeerError::Oversized)) if self.asked == AskedPeer::Relay => return Ok(true),
                 Ok(Err(error)) => return Err(error.into()),
@@ -233,11 +224,9 @@ impl WantCall {
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = self.limit.lock().of_next_range();
         while !feed.is_over() {
-            let want = (self.want.originator, self.request);
-            let asked = self.next_page(&feed, &mut limit);
-            let asked = self.arrived.told_to(&self.sink, want, asked).await?;
+            let asked = self.told(self.next_page(&feed, &mut limit)).await?;
             let Some((page, _memory, took)) = asked else {
-                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
+                return self.close().await;
             };
             limit.note(&page, took);
             *self.limit.lock() = limit;
@@ -363,9 +352,20 @@ impl WantCall {
         violation.map_or(Ok(true), |violation| Err(violation.into()))
     }
 
+    /// Waits for an answer, or for a part of one. Tells the follower meanwhile that bytes of it arrive: a long message
+    /// over a slow link takes longer than a peer may show nothing.
+    async fn told<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.arrived.told_to(&self.sink, (self.want.originator, self.request), answer).await
+    }
+
     fn count_bytes(&self, envelopes: &[Bytes]) {
         let len: usize = envelopes.iter().map(Bytes::len).sum();
         self.counters.bytes_received.inc_by(len as u64);
+    }
+
+    /// Tells the follower that nothing more comes, and nothing is stated about the rest.
+    async fn close(&self) -> Result<(), SessionError> {
+        self.deliver(vec![StrandItem::Closed]).await.map(drop)
     }
 
     async fn deliver(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {

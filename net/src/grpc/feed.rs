@@ -14,6 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use super::asked_peer::AskedPeer;
 use super::canonical::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
+use crate::empty_frames::EventsLeft;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
@@ -45,7 +46,8 @@ pub(super) struct WantFeed {
     /// Repeated envelopes for which no new one has made up.
     repeats: u32,
     taken: AnsweredPlaces,
-    keep_alives: KeepAlives,
+    /// The keep-alives that the peer may still send: each costs this node a wake-up and the peer two bytes.
+    keep_alives: EventsLeft,
     is_over: bool,
 }
 
@@ -70,7 +72,7 @@ impl WantFeed {
             asked,
             repeats: 0,
             taken: AnsweredPlaces::of(want.originator),
-            keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
+            keep_alives: EventsLeft::new(KEEP_ALIVES_MAX, KEEP_ALIVE_EVERY, now),
             is_over: false,
         }
     }
@@ -241,29 +243,6 @@ impl AnsweredPlaces {
         let is_other = self.last[at].1 != leaf_hash(LeafData::Signed(statement));
         self.seconds_left -= u32::from(is_other);
         is_other
-    }
-}
-
-/// Bounds keep-alives: each costs this node a wake-up and the peer two bytes.
-#[derive(Debug)]
-struct KeepAlives {
-    left: u32,
-    next_at: Instant,
-}
-
-impl KeepAlives {
-    /// Takes one keep-alive from the allowance. Returns false if none is left.
-    fn take(&mut self, now: Instant) -> bool {
-        while self.left < KEEP_ALIVES_MAX && self.next_at <= now {
-            self.left += 1;
-            self.next_at += KEEP_ALIVE_EVERY;
-        }
-        if self.left == KEEP_ALIVES_MAX {
-            self.next_at = now + KEEP_ALIVE_EVERY;
-        }
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        true
     }
 }
 

@@ -7,6 +7,8 @@ use hawser_engine::ports::Registry;
 use hawser_proto::OriginatorId;
 use tokio::sync::watch;
 
+use crate::registry_change;
+
 /// The time after a change of this node's membership in which a peer's registry may differ. Specified in
 /// `docs/protocol/replication.md`: a minute between two readings, with room.
 const DIFFERS_MAX: Duration = Duration::from_secs(90);
@@ -43,11 +45,7 @@ impl OwnMembership {
     pub(super) async fn change(&mut self) {
         let (own, before) = (self.own, self.is_member);
         let is_other = |nodes: &Arc<Registry>| nodes.member(own).is_some() != before;
-        let is_changed = self.registry.wait_for(is_other).await.is_ok();
-        if !is_changed {
-            // The sender is gone: the registry stays as it is.
-            std::future::pending::<()>().await;
-        }
+        registry_change::wait_for(&mut self.registry, is_other).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_dial::DialledNetworks;
+use hawser_engine::ports::Registry;
 use hawser_engine::replication::{LinkCommand, RequestId, Want};
 use hawser_engine::runtime::replication::Link;
 use hawser_proto::{Cursor, OriginatorId};
@@ -27,6 +28,7 @@ use super::token::{PeerTokens, RefusalWarning};
 use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::PeerError;
+use crate::registry_change;
 use crate::session::NetState;
 use crate::sessions::GrpcGuard;
 
@@ -142,17 +144,11 @@ pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
         return std::future::pending().await;
     }
     let mut registry = net.identity.registry.clone();
-    let is_moved = registry
-        .wait_for(|nodes| {
-            let record = nodes.member(peer);
-            record.and_then(|record| record.http_address.as_deref()) != Some(address)
-        })
-        .await
-        .is_ok();
-    if !is_moved {
-        // The sender is gone: the registry stays as it is.
-        std::future::pending::<()>().await;
-    }
+    let is_moved = |nodes: &Arc<Registry>| {
+        let record = nodes.member(peer);
+        record.and_then(|record| record.http_address.as_deref()) != Some(address)
+    };
+    registry_change::wait_for(&mut registry, is_moved).await;
 }
 
 /// Counts and logs a refusal.

@@ -75,6 +75,14 @@ impl Network {
         }
     }
 
+    /// Registers a peer that no node reaches, and starts node 100.
+    pub fn with_peer(peer: OriginatorId) -> (Self, Node) {
+        let mut network = Self::new();
+        network.register(peer, UNREACHABLE);
+        let node = network.start(100);
+        (network, node)
+    }
+
     /// Registers a node; `address` is where others will dial it.
     pub fn register(&mut self, id: OriginatorId, address: impl ToString) {
         let url = self.urls.get(&id).cloned().unwrap_or_else(|| format!("http://{UNREACHABLE}"));
@@ -94,16 +102,17 @@ impl Network {
     pub fn remove(&mut self, id: u32, from_s: u64) {
         let id = OriginatorId(id);
         self.records.get_mut(&id).unwrap().canonical = false;
-        let absence = Absence { from_s, until_s: None };
-        self.absences.insert(id, Absences::new(vec![absence]).unwrap());
-        self.publish();
+        self.set_absence(id, Absence { from_s, until_s: None });
     }
 
     /// Brings a node back into the network that was absent between these times, unix seconds.
     pub fn bring_back(&mut self, id: u32, from_s: u64, until_s: u64) {
         let id = OriginatorId(id);
         self.records.get_mut(&id).unwrap().canonical = true;
-        let absence = Absence { from_s, until_s: Some(until_s) };
+        self.set_absence(id, Absence { from_s, until_s: Some(until_s) });
+    }
+
+    fn set_absence(&mut self, id: OriginatorId, absence: Absence) {
         self.absences.insert(id, Absences::new(vec![absence]).unwrap());
         self.publish();
     }

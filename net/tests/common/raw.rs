@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     ALPN, BatchBuilder, BatchPush, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EXPORTER_LABEL, FEATURE_CHECKPOINTS, Hello, NodeProof, Role, StreamHeader, VERSION, WantFrame,
+    EXPORTER_LABEL, Hello, NodeProof, Role, StreamHeader, VERSION, WantFrame, WantRefused,
     proof_preimage,
 };
 use hawser_proto::sign::keccak256;
@@ -22,7 +22,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::time::timeout;
 
 use super::envelopes::key;
-use super::network::WAIT_MAX;
+use super::network::{Node, WAIT_MAX};
 
 /// One connection to a node under test.
 pub struct RawPeer {
@@ -92,18 +92,16 @@ impl RawPeer {
         self.endpoint.rebind(socket).unwrap();
     }
 
-    /// Connects and proves to be `own`.
-    pub async fn join(address: SocketAddr, own: u32, peer: OriginatorId) -> Self {
-        let mut raw = Self::connect(address).await;
-        raw.prove(OriginatorId(own), &key(OriginatorId(own)), peer).await;
-        raw
+    /// Connects to a node and proves to be `own`.
+    pub async fn join(node: &Node, own: u32) -> Self {
+        Self::join_with(node, own, 0).await
     }
 
-    /// Connects, proves to be `own`, and takes checkpoints.
-    pub async fn join_for_checkpoints(address: SocketAddr, own: u32, peer: OriginatorId) -> Self {
-        let mut raw = Self::connect(address).await;
-        raw.features = FEATURE_CHECKPOINTS;
-        raw.prove(OriginatorId(own), &key(OriginatorId(own)), peer).await;
+    /// Connects to a node, and proves to be `own`, which has these features.
+    pub async fn join_with(node: &Node, own: u32, features: u64) -> Self {
+        let mut raw = Self::connect(node.endpoint.local_addr()).await;
+        raw.features = features;
+        raw.prove(OriginatorId(own), &key(OriginatorId(own)), node.id).await;
         raw
     }
 
@@ -180,6 +178,15 @@ impl RawPeer {
         }
     }
 
+    /// The next want that is refused; everything else is passed over.
+    pub async fn hear_refused(&mut self) -> WantRefused {
+        loop {
+            if let ControlFrame::Refused(refused) = self.hear().await {
+                return refused;
+            }
+        }
+    }
+
     /// Opens a stream that answers a want.
     pub async fn open(&self, originator: OriginatorId, after: SequenceId) -> Strand {
         self.open_for(StreamHeader { originator, after, want: None }).await
@@ -192,12 +199,24 @@ impl RawPeer {
         strand
     }
 
+    /// Opens a stream for the next want for a strand.
+    pub async fn open_wanted(&mut self, originator: u32) -> Strand {
+        let want = self.hear_want(originator).await;
+        self.open(want.originator, want.after).await
+    }
+
     /// Answers the next want for a strand with these envelopes.
     pub async fn answer(&mut self, originator: u32, envelopes: &[Bytes]) -> Strand {
-        let want = self.hear_want(originator).await;
-        let mut strand = self.open(want.originator, want.after).await;
+        let mut strand = self.open_wanted(originator).await;
         strand.send_batch(envelopes).await;
         strand
+    }
+
+    /// Takes the next stream that the node opens.
+    pub async fn accept(&self) -> SentStrand {
+        let stream = timeout(WAIT_MAX, self.connection.accept_uni()).await;
+        let stream = stream.expect("the node opens a stream").unwrap();
+        SentStrand { stream, decoder: DataDecoder::new() }
     }
 
     /// Reads the next stream that the node opens to its end.
@@ -256,6 +275,25 @@ impl SilentServer {
     /// Accepts the next connection.
     pub async fn accept(&self) -> Connection {
         self.0.accept().await.unwrap().await.unwrap()
+    }
+}
+
+/// One stream of a node under test.
+pub struct SentStrand {
+    stream: RecvStream,
+    decoder: DataDecoder,
+}
+
+impl SentStrand {
+    /// Reads the next frame.
+    pub async fn next(&mut self) -> DataFrame {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
+                return frame;
+            }
+            let chunk = timeout(WAIT_MAX, self.stream.read_chunk(1 << 16, true)).await;
+            self.decoder.push(chunk.expect("the node sends on").unwrap().unwrap().bytes);
+        }
     }
 }
 

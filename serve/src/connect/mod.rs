@@ -115,8 +115,7 @@ impl ConnectCall {
         request: Request<Body>,
         body_timeout: Duration,
     ) -> Response<Body> {
-        let share = request.extensions().get::<Arc<ConnectionShare>>();
-        let share = share.expect("every request has a connection").clone();
+        let share = ConnectionShare::of(request.extensions()).clone();
         let Some(kind) = calls.metrics().kind(request.uri().path()) else {
             let refused = Status::unimplemented("no such method");
             count(calls.metrics().method(request.uri().path()), &refused);
