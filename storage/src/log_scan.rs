@@ -10,7 +10,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::{current_mark, seek_nearest_mark};
+use crate::raw_rows::seek_nearest_mark;
 use crate::shared_copies::SharedCopies;
 
 /// An item of a strand.
@@ -60,7 +60,9 @@ pub struct LogScan<'s> {
 enum UpcomingMark {
     /// The mark was not read yet.
     Unread,
-    Mark(EnvelopeId, Mark),
+    /// The mark at a place; `None` if its value cannot be decoded. That is an error of this place and of those that the
+    /// mark may cover, and none of the envelopes before it.
+    Mark(EnvelopeId, Option<Mark>),
     /// There are no more.
     Ended,
 }
@@ -103,7 +105,7 @@ impl<'s> LogScan<'s> {
         loop {
             match self.mark().ok()? {
                 // Of an envelope that is not there.
-                Some((at, Mark::Invalid(_) | Mark::Waiting)) if at < id => self.pass_mark(),
+                Some((at, Some(Mark::Invalid(_) | Mark::Waiting))) if at < id => self.pass_mark(),
                 Some((at, _)) if at <= id => return None,
                 _ => break,
             }
@@ -123,10 +125,13 @@ impl<'s> LogScan<'s> {
             let Some((at, mark)) = self.mark()? else {
                 return envelope.map(|id| self.take_envelope(id, Validity::Valid)).transpose();
             };
+            if let Some(id) = envelope.filter(|id| *id < at) {
+                return self.take_envelope(id, Validity::Valid).map(Some);
+            }
+            let Some(mark) = mark else {
+                return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(at).encode()));
+            };
             match (envelope, mark) {
-                (Some(id), _) if id < at => {
-                    return self.take_envelope(id, Validity::Valid).map(Some);
-                }
                 (Some(id), Mark::Invalid(rule)) if id == at => {
                     self.pass_mark();
                     return self.take_envelope(id, Validity::Invalid(rule)).map(Some);
@@ -163,17 +168,18 @@ impl<'s> LogScan<'s> {
         Ok(Some(id.0))
     }
 
-    /// Returns the next mark that covers a place at or after `next`.
-    fn mark(&mut self) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    /// Returns the next mark that covers a place at or after `next`, or may cover one.
+    fn mark(&mut self) -> Result<Option<(EnvelopeId, Option<Mark>)>, ReadError> {
         loop {
             match self.upcoming {
-                UpcomingMark::Unread => {
-                    let read = current_mark(&self.marks)?;
-                    self.upcoming =
-                        read.map_or(UpcomingMark::Ended, |(at, mark)| UpcomingMark::Mark(at, mark));
-                }
+                UpcomingMark::Unread => self.upcoming = self.read_mark()?,
                 UpcomingMark::Mark(at, mark) => {
-                    if (EnvelopeId { sequence: mark.end(at), ..at }) >= self.next {
+                    let is_passed = match mark {
+                        Some(mark) => mark.end(at) < self.next.sequence,
+                        // No range covers a stored envelope.
+                        None => at < self.next && self.is_stored_next(),
+                    };
+                    if !is_passed {
                         return Ok(Some((at, mark)));
                     }
                     self.pass_mark();
@@ -181,6 +187,22 @@ impl<'s> LogScan<'s> {
                 UpcomingMark::Ended => return Ok(None),
             }
         }
+    }
+
+    /// Reads the mark under the iterator.
+    fn read_mark(&self) -> Result<UpcomingMark, ReadError> {
+        let Some((key, value)) = self.marks.item() else {
+            self.marks.status().map_err(DatabaseError::from)?;
+            return Ok(UpcomingMark::Ended);
+        };
+        let MarkKey(at) =
+            MarkKey::decode(key).ok_or_else(|| ReadError::corrupt(MarkKey::FAMILY, key))?;
+        Ok(UpcomingMark::Mark(at, Mark::decode(value)))
+    }
+
+    /// Returns true if the place `next` has an envelope.
+    fn is_stored_next(&self) -> bool {
+        self.log.key() == Some(&EnvelopeKey(self.next).encode()[..])
     }
 
     /// Moves to the next mark.
@@ -327,6 +349,52 @@ mod tests {
         assert_eq!(scan.take_valid(|_| false), None);
         let next = scan.next().unwrap().unwrap();
         assert!(matches!(next, LogItem::Envelope { id, .. } if id.sequence == SequenceId(5)));
+    }
+
+    /// Returns the places of the valid envelopes behind `after`, and the error that ends the scan.
+    fn scanned(store: &Store, after: u64, takes: bool) -> (Vec<u64>, Option<ReadError>) {
+        let (snapshot, mut places) = (store.snapshot(), Vec::new());
+        let mut scan = snapshot.log(EnvelopeId::new(NODE, SequenceId(after)), SequenceId(20));
+        loop {
+            if let Some(id) = takes.then(|| scan.take_valid(|_| true)).flatten() {
+                places.push(id.sequence.0);
+                continue;
+            }
+            match scan.next() {
+                Some(Ok(LogItem::Envelope { id, validity: Validity::Valid, .. })) => {
+                    places.push(id.sequence.0);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return (places, Some(error)),
+                None => return (places, None),
+            }
+        }
+    }
+
+    /// The disk has changed a mark in a way that no checksum shows.
+    #[test]
+    fn a_mark_that_cannot_be_decoded_is_an_error_of_its_own_place_only() {
+        let store = mostly_invalid();
+        let database = store.database();
+        let key = MarkKey(EnvelopeId::new(NODE, SequenceId(12))).encode();
+        database.db.put_cf(database.family(Family::Mark), key, [0xff_u8]).unwrap();
+        for place in [11_u64, 13] {
+            let key = MarkKey(EnvelopeId::new(NODE, SequenceId(place))).encode();
+            database.db.delete_cf(database.family(Family::Mark), key).unwrap();
+        }
+        let error = ReadError::corrupt(Family::Mark, &key);
+        for takes in [false, true] {
+            let read = scanned(&store, 0, takes);
+            assert_eq!(read, (vec![5, 10, 11], Some(error.clone())), "those before it");
+            assert_eq!(scanned(&store, 11, takes), (vec![], Some(error.clone())), "its own");
+            assert_eq!(scanned(&store, 12, takes), (vec![13, 15, 20], None), "those behind it");
+        }
+        // It may be the mark of a range, which covers no stored envelope.
+        let log = database.family(Family::Log);
+        let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(13))).encode();
+        database.db.delete_cf(log, key).unwrap();
+        assert_eq!(scanned(&store, 12, false), (vec![], Some(error)), "it may cover the next one");
+        assert_eq!(scanned(&store, 13, false), (vec![15, 20], None));
     }
 
     /// A registered node may have had millions of envelopes stored that break rules. Pages leave them out.

@@ -1,15 +1,40 @@
-//! The ranges of a part of a strand that are marked missing, as peers ask for them.
+//! Reads the mark of a place, and the ranges of a part of a strand that are marked missing, as peers ask for them.
 
 use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::ReadOptions;
 
 use crate::error::ReadError;
 use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::current_mark_of;
+use crate::raw_rows::{current_mark, current_mark_of, seek_nearest_mark};
 use crate::snapshot::Snapshot;
 
 impl Snapshot<'_> {
+    /// Returns the mark of a place. For a place within a skipped range this is the range's mark.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn mark(&self, id: EnvelopeId) -> Result<Option<Mark>, ReadError> {
+        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
+        let mut rows = open();
+        if !seek_nearest_mark(&mut rows, open, id)? {
+            return Ok(None);
+        }
+        let nearest = match current_mark(&rows) {
+            Ok(nearest) => nearest,
+            // It may be the mark of a range, and no range covers a stored envelope.
+            Err(_) if rows.key() != Some(&MarkKey(id).encode()[..]) && self.is_stored(id) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(nearest.filter(|(at, mark)| mark.end(*at) >= id.sequence).map(|(_, mark)| mark))
+    }
+
+    /// Returns true if a place has an envelope that can be read.
+    fn is_stored(&self, id: EnvelopeId) -> bool {
+        matches!(self.row(EnvelopeKey(id), |_| Some(())), Ok(Some(())))
+    }
+
     /// Returns the ranges that are marked missing and begin after a place of their strand, ascending, both ends
     /// included: those among the next `marks_max` marks. A strand has other marks, too.
     ///

@@ -15,7 +15,7 @@ use crate::keys::cursor::{CursorKey, HASH_UNKNOWN, decode_position, encode_posit
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
-use crate::raw_rows::{current_mark_of, seek_nearest_mark};
+use crate::raw_rows::current_mark_of;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -277,20 +277,23 @@ impl Snapshot<'_> {
         after: SequenceId,
         through: SequenceId,
     ) -> Result<Option<(SequenceId, SequenceId)>, ReadError> {
-        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
-        let (mut rows, first) = (open(), EnvelopeId::new(originator, after));
-        // A range that covers the first place may begin below it.
-        if !seek_nearest_mark(&mut rows, open, first)? {
-            rows.seek(MarkKey(first).encode());
+        let first = EnvelopeId::new(originator, after.next());
+        if first.sequence > through {
+            return Ok(None);
         }
+        let is_not_held = |mark: &Mark| matches!(mark, Mark::Missing { .. } | Mark::Expired { .. });
+        // A range that covers the first place may begin below it.
+        if let Some(mark) = self.mark(first)?.filter(is_not_held) {
+            return Ok(Some((first.sequence, mark.end(first).min(through))));
+        }
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        rows.seek(MarkKey(first).encode());
         while let Some((at, mark)) = current_mark_of(&rows, originator)? {
             if at.sequence > through {
                 break;
             }
-            let is_not_held = matches!(mark, Mark::Missing { .. } | Mark::Expired { .. });
-            if is_not_held && mark.end(at) > after {
-                let from = at.sequence.max(after.next());
-                return Ok(Some((from, mark.end(at).min(through))));
+            if is_not_held(&mark) {
+                return Ok(Some((at.sequence, mark.end(at).min(through))));
             }
             rows.next();
         }

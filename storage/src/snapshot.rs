@@ -27,8 +27,7 @@ use crate::keys::{Key, decode_u64};
 use crate::log_scan::{self, LogScan};
 use crate::meta::decode_i64;
 use crate::raw_rows::{
-    collect_heads, collect_rates, current_ledger_entry, current_ledger_entry_of, current_mark,
-    current_mark_of, seek_nearest_mark,
+    collect_heads, collect_rates, current_ledger_entry, current_ledger_entry_of, current_mark_of,
 };
 use crate::stale::HiddenProjections;
 use crate::topic_scan::TopicScan;
@@ -198,18 +197,6 @@ impl Snapshot<'_> {
                 Ok(row.map(|bytes| Bytes::copy_from_slice(&bytes)))
             })
             .collect()
-    }
-
-    /// Returns the mark of a place. For a place within a skipped range this is the range's mark.
-    ///
-    /// # Errors
-    /// When the row cannot be read.
-    pub fn mark(&self, id: EnvelopeId) -> Result<Option<Mark>, ReadError> {
-        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
-        let mut rows = open();
-        let has_nearest = seek_nearest_mark(&mut rows, open, id)?;
-        let nearest = if has_nearest { current_mark(&rows)? } else { None };
-        Ok(nearest.filter(|(at, mark)| mark.end(*at) >= id.sequence).map(|(_, mark)| mark))
     }
 
     /// Returns the ranges of one strand that are marked missing, ascending, both ends included.

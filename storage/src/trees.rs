@@ -301,7 +301,7 @@ impl Store {
     }
 
     /// Adds the leaves of stored or void places up to `through`. Ends at the first other place, before a run of void
-    /// places that is too long, or after this many bytes.
+    /// places that is too long, after this many bytes, or before what cannot be read, unless that is the first place.
     fn stage_places(
         &self,
         database: &Database,
@@ -315,7 +315,13 @@ impl Store {
         let after = EnvelopeId::new(originator, SequenceId(edge.size()));
         let snapshot = self.snapshot();
         for item in snapshot.log(after, through) {
-            match item? {
+            let item = match item {
+                Ok(item) => item,
+                // The next step begins at the damage, and fails.
+                Err(_) if edge.size() > after.sequence.0 => return Ok((edge, Stop::Bound)),
+                Err(error) => return Err(error),
+            };
+            match item {
                 LogItem::Envelope { id, bytes, .. } if id.sequence.0 == edge.size() + 1 => {
                     if left == 0 {
                         return Ok((edge, Stop::Bound));
@@ -356,7 +362,7 @@ impl Store {
 /// The reason for which a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
-    /// The bound of places or bytes was reached.
+    /// The bound of places or bytes was reached, or a place that cannot be read.
     Bound,
     /// The next place may still be found, or begins a run of void places that is too long.
     Waits,

@@ -35,10 +35,17 @@ fn damaged_marks_of_its_neighbours_are_no_error_of_a_strand() {
     assert_eq!(items[1], LogItem::Skipped { from, through, reason: Missing });
     assert_eq!(snapshot.mark(id(MIDDLE, 1)).unwrap(), None);
     assert!(snapshot.mark(id(PEER, 2)).is_err(), "its own is one");
+    assert!(snapshot.mark(id(PEER, 3)).is_err(), "it may cover the next place");
+    for place in [1, 4, 5] {
+        assert_eq!(snapshot.mark(id(PEER, place)), Ok(None), "no range covers an envelope");
+    }
     assert_eq!(snapshot.missing(MIDDLE).unwrap(), [(from, through)]);
     assert_eq!(snapshot.last_missing(MIDDLE, 8).unwrap(), [(from, through)]);
     assert!(snapshot.waiting(MIDDLE).unwrap().is_empty());
     assert_eq!(snapshot.oldest(MIDDLE).unwrap(), None);
+    let behind = snapshot.first_not_held(PEER, SequenceId(3), SequenceId(5));
+    assert_eq!(behind, Ok(None), "reports go on behind an earlier one that ends there");
+    assert!(snapshot.first_not_held(PEER, SequenceId(1), SequenceId(5)).is_err());
     let not_held = snapshot.first_not_held(MIDDLE, SequenceId::NONE, SequenceId(5)).unwrap();
     assert_eq!(not_held, Some((from, through)));
     for place in [1, 2, 6] {

@@ -160,10 +160,8 @@ impl CheckpointWatch {
             return Ok(findings);
         }
         strand.waiting.insert(signed.checkpoint.size, signed);
-        while strand.waiting.len() > WAITING_MAX {
-            strand.waiting.pop_last();
-        }
         strand.look(trees, &mut findings);
+        strand.keep_bound();
         Ok(findings)
     }
 
@@ -221,7 +219,20 @@ impl StrandCheckpoints {
         self.disputed.insert(signed.checkpoint.size, signed);
     }
 
-    /// Compares the checkpoints that the tree has reached with the tree.
+    /// Drops waiting checkpoints beyond the bound: first those whose roots cannot be read and that a larger one has
+    /// replaced, then the largest ones.
+    fn keep_bound(&mut self) {
+        let agreed = self.agreed.map_or(0, |it| it.checkpoint.size);
+        while self.waiting.len() > WAITING_MAX {
+            match self.waiting.first_key_value() {
+                Some((&smallest, _)) if smallest < agreed => self.waiting.pop_first(),
+                _ => self.waiting.pop_last(),
+            };
+        }
+    }
+
+    /// Compares the checkpoints that the tree has reached with the tree. One whose root cannot be read waits, and holds
+    /// no larger one up, whose root seldom needs the same damaged rows.
     fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
         if let Some(agreed) = self.agreed {
             let of = agreed.checkpoint;
@@ -232,13 +243,15 @@ impl StrandCheckpoints {
                 self.displace(agreed);
             }
         }
-        while let Some((&size, &signed)) = self.waiting.first_key_value() {
+        let mut from = 0;
+        while let Some((&size, &signed)) = self.waiting.range(from..).next() {
             let originator = signed.checkpoint.originator;
             if self.is_contradicted || size > trees.size(originator) {
                 break;
             }
-            let Some(root) = trees.root(originator, size) else { break };
-            self.waiting.pop_first();
+            from = size.saturating_add(1);
+            let Some(root) = trees.root(originator, size) else { continue };
+            self.waiting.remove(&size);
             let is_newest = self.agreed.is_none_or(|agreed| agreed.checkpoint.size <= size);
             if root != signed.checkpoint.root {
                 // A root that is signed again, with another time, is no news.

@@ -1,5 +1,7 @@
 //! Checkpoints of other nodes: what proves that a node has lied, and what is noticed of it.
 
+use std::ops::RangeInclusive;
+
 use hawser_engine::replication::{CheckpointWatch, Finding, Trees};
 use hawser_proto::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use hawser_proto::merkle::{
@@ -242,6 +244,53 @@ fn checkpoints_of_one_strand_have_a_bound() {
         take(&mut watch, OTHER.checkpoint(size), OURS);
     }
     assert!(watch.len() <= 16 + 4 + 1, "{}", watch.len());
+}
+
+/// A tree whose roots of these sizes the disk has damaged.
+struct Damaged {
+    story: Story,
+    unread: RangeInclusive<u64>,
+}
+
+impl Trees for Damaged {
+    fn size(&self, originator: OriginatorId) -> u64 {
+        self.story.size(originator)
+    }
+
+    fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash> {
+        self.story.root(originator, size).filter(|_| !self.unread.contains(&size))
+    }
+
+    fn consistency(&self, of: OriginatorId, from: u64, to: u64) -> Option<ConsistencyProof> {
+        self.story.consistency(of, from, to).filter(|_| !self.unread.contains(&to))
+    }
+}
+
+/// Otherwise nothing that the node signs later would be compared and passed on until the next start.
+#[test]
+fn a_root_that_cannot_be_read_holds_no_later_checkpoint_up() {
+    let mut watch = CheckpointWatch::default();
+    let damaged = Damaged { story: Story { size: 100, ..OURS }, unread: 20..=60 };
+    let mut take = |signed: SignedCheckpoint| watch.handle(signed, &key(3), &damaged).unwrap();
+    for size in 20..=60 {
+        assert_eq!(take(OURS.checkpoint(size)), []);
+    }
+    let [first, next] = [61, 62].map(|size| OURS.checkpoint(size));
+    assert_eq!(take(first), [Finding::Agrees(first)]);
+    // As many wait as may: a smaller one is looked at all the same, and the node has told two stories.
+    let found = take(OTHER.checkpoint_at(9, 9));
+    assert!(matches!(&found[..], [Finding::Disputed(_), Finding::Contradicts(_)]), "{found:?}");
+    assert_eq!(take(next), [], "nothing of that node is passed on");
+
+    let mut watch = CheckpointWatch::default();
+    for size in 20..=60 {
+        watch.handle(OURS.checkpoint(size), &key(3), &damaged).unwrap();
+    }
+    assert_eq!(watch.len(), 16);
+    let whole = Story { size: 60, ..OURS };
+    let last = watch.handle_growth(NODE, &whole);
+    assert!(matches!(&last[..], [Finding::Agrees(_)]), "they are compared once they can be read");
+    assert!(watch.waiting().is_empty());
 }
 
 /// Each finding is a line in the log, and a node may have its signatures checked all the time.

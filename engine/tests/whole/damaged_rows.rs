@@ -3,12 +3,13 @@
 use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::StrandPart;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 use hawser_storage::{
     Change, EvidenceTime, Family, LogEntry, Misbehavior, SkipReason, Store, Validity,
 };
 
-use crate::common;
+use crate::common::{self, NODE};
 use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
 
 /// The disk has damaged a mark of its strand, so nothing tells which places are missing.
@@ -123,5 +124,25 @@ async fn a_damaged_checkpoint_costs_that_one_and_others_are_taken_and_shown() {
     assert_eq!(stored.signed.checkpoint.size, 3);
     assert_eq!(stored.cosignatures, [], "what cannot be read may have been larger");
     assert_eq!(unreadable.get(), 1, "it is counted once");
+    follower.stop().await;
+}
+
+/// The node cannot read how far its own strand goes, with which a peer's checkpoint of it is compared. The peer shows
+/// that of another node right behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_compared_costs_none_that_is_shown_with_it() {
+    let store = with_strands();
+    let follower = Follower::start(store.clone());
+    let row = [&b"head"[..], &NODE.0.to_be_bytes()[..]].concat();
+    store.put_raw_row(Family::Cursor, &row, b"damaged");
+    let other = follower.connect(OTHER, &[]);
+    let root = TreeHash([1; 32]);
+    let own = Checkpoint { node: NODE, originator: NODE, size: 2, root, time_ns: 2 };
+    let shown: [CosignedCheckpoint; 2] =
+        [own.sign(&key(NODE)).into(), checkpoint(&store, SOURCE, 3)];
+    // One round takes both.
+    shown.into_iter().for_each(|it| other.link.note_checkpoint(it));
+    let offers = || follower.replication.checkpoint_offers();
+    follower.until("it is taken", || offers().contains_key(&(SOURCE, SOURCE, 0))).await;
     follower.stop().await;
 }

@@ -9,12 +9,13 @@ use hawser_engine::reports::ReportSubmission;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
+use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, StatementDifference};
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
-    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, SkipReason, Store, Validity,
+    Change, Evidence, EvidenceTime, InvalidRule, LogEntry, Misbehavior, SkipReason, Store, Validity,
 };
 use prost::Message as _;
 
@@ -276,5 +277,36 @@ async fn of_two_statements_for_a_missing_place_in_one_answer_the_first_fills_it(
         envelopes: vec![one, another],
     };
     assert_eq!(found, [expected], "it is kept before the place is filled");
+    follower.stop().await;
+}
+
+/// Two machines have one key. The first one signs a thousand places and more, the other one then declares them void,
+/// and the first one goes on. A peer shows the statement to a node that holds all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_comes_late_is_compared_with_the_last_envelope_of_its_places() {
+    const LAST: u64 = 1_100;
+    let store = common::store();
+    let append = |place, bytes| {
+        let id = EnvelopeId::new(SOURCE, SequenceId(place));
+        Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
+    };
+    // Their bytes state no time, as if each one were early enough.
+    let early = (1..LAST).map(|place| append(place, Bytes::from_static(b"early")));
+    let late = dated(SOURCE, LAST, START_NS);
+    let changes: Vec<Change> = early.chain([append(LAST, late.clone())]).collect();
+    store.commit(&changes).unwrap();
+
+    let follower = Follower::start(store.clone());
+    let other = follower.connect(OTHER, &[]);
+    let time_ns = (START_NS - 301 * SECOND_NS).unsigned_abs();
+    let (from, through) = (SequenceId(1), SequenceId(1_000_000));
+    let of = VoidStatement { node: SOURCE, from, through, time_ns, incarnation: [3; 16] };
+    let signed = of.sign(&key(SOURCE));
+    other.link.note_void(signed);
+    let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("it is a claim", || !found().is_empty()).await;
+    let Evidence { misbehavior, at, envelopes, .. } = found().remove(0).evidence;
+    assert_eq!((misbehavior, at.sequence), (Misbehavior::VoidSigned, SequenceId(LAST)));
+    assert_eq!(envelopes, [Bytes::copy_from_slice(&signed.encode()), late]);
     follower.stop().await;
 }

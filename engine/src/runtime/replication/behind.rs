@@ -159,11 +159,18 @@ async fn write(
     blocking(write).await
 }
 
-/// Reads envelopes without a gap, until there are as many as are checked at a time.
+/// Reads envelopes without a gap, until there are as many as are checked at a time. Ends before what cannot be read,
+/// unless that is the first place.
 fn read(store: &Store, after: EnvelopeId, through: SequenceId) -> Result<Vec<Bytes>, ReadError> {
     let (mut envelopes, mut load, mut next) = (Vec::new(), Load::default(), after.sequence.next());
     for item in store.snapshot().log(after, through) {
-        match item? {
+        let item = match item {
+            Ok(item) => item,
+            // The next call begins at the damage, and fails.
+            Err(_) if !envelopes.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        match item {
             LogItem::Envelope { id, bytes, .. } if id.sequence == next => {
                 load += Load::of([&bytes]);
                 envelopes.push(bytes);
@@ -176,4 +183,33 @@ fn read(store: &Store, after: EnvelopeId, through: SequenceId) -> Result<Vec<Byt
         next = next.next();
     }
     Ok(envelopes)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+    use hawser_storage::{Change, Family, InvalidRule, LogEntry};
+
+    use super::*;
+    use crate::read::testing;
+
+    /// The disk has changed the mark of the third place. Peers and payers do not wait for the places before it.
+    #[test]
+    fn envelopes_before_damage_are_verified_and_those_of_the_damage_are_not() {
+        let (store, strand) = (testing::store(), OriginatorId(300));
+        let append = |place| {
+            let id = EnvelopeId::new(strand, SequenceId(place));
+            let bytes = Bytes::from_static(b"envelope");
+            Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
+        };
+        let changes: Vec<Change> = (1..=5).map(append).collect();
+        store.commit(&changes).unwrap();
+        let key = [&strand.0.to_be_bytes()[..], &3_u64.to_be_bytes()].concat();
+        store.put_raw_row(Family::Mark, &key, &[0xff]);
+        let read_after =
+            |place| read(&store, EnvelopeId::new(strand, SequenceId(place)), SequenceId(5));
+        assert_eq!(read_after(0).unwrap().len(), 2);
+        assert!(read_after(2).is_err_and(|error| error.is_damage()));
+        assert_eq!(read_after(3).unwrap().len(), 2);
+    }
 }

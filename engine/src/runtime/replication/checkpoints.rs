@@ -139,8 +139,13 @@ impl CheckpointExchange {
             self.note_displaced(&snapshot, pair);
         }
         self.look_for_silent(&snapshot)?;
-        for (peer, checkpoint) in std::mem::take(&mut self.shown) {
-            self.take(&snapshot, peer, &checkpoint)?;
+        let mut shown = std::mem::take(&mut self.shown).into_iter();
+        while let Some((peer, checkpoint)) = shown.next() {
+            if let Err(error) = self.take(&snapshot, peer, &checkpoint) {
+                // Peers show this one again. The next round takes the others.
+                self.shown = shown.collect();
+                return Err(error.into());
+            }
         }
         for originator in self.watch.waiting() {
             let findings = self.watch.handle_growth(originator, &StoredTrees(&snapshot));

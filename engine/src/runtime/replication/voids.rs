@@ -29,8 +29,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two looks at claims about nodes of whose strands missing places were found. A guess: a look reads all
 /// claims about a node, 256 MiB at most, and the node decides how often places are found.
 const WITHDRAW_EVERY: Duration = Duration::from_secs(60);
-/// Ranges and envelopes that are read to find the first held envelope of declared places. A guess: one suffices,
-/// except in a strand that was pruned in many parts.
+/// Ranges and envelopes that are read to find the first held envelope of declared places, and the first one that breaks
+/// the statement. A guess: of these one suffices, except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
 
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
@@ -221,8 +221,8 @@ fn key_of(state: &ReplicationState, node: OriginatorId) -> Option<PublicKey> {
     record.map(|it| it.public_key)
 }
 
-/// Logs the first envelope that is held of declared places, and the first one that breaks the statement, and records
-/// the latter.
+/// Logs the first envelope that is held of declared places, and one that breaks the statement, and records the latter:
+/// the first one, or the last one behind many that do not.
 fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
     let through = of.through.min(snapshot.head(of.node)?);
@@ -236,6 +236,14 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Com
         {
             return record_broken(state, &[evidence]);
         }
+    }
+    // Another process may have gone on with the node's key, and has signed many of these places before the statement.
+    // The times of a strand ascend, so if one of the others is too late, the last one is.
+    if let Some((id, bytes)) = snapshot.last_held_through(EnvelopeId::new(of.node, through))?
+        && id.sequence >= of.from
+        && let Some(evidence) = state.voids.look_at_envelope(id, &bytes)
+    {
+        return record_broken(state, &[evidence]);
     }
     Ok(())
 }
