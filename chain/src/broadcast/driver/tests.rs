@@ -420,6 +420,30 @@ async fn a_caller_that_gives_up_is_told_what_may_come() {
     assert_eq!(told.try_recv().unwrap(), Err(BroadcastError::Paused));
 }
 
+/// Otherwise only this task knows that it is on the chain. After ten minutes a repetition would be paid for, too.
+#[tokio::test]
+async fn a_mined_payload_is_told_if_its_callers_have_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    driver.resumed = tell;
+    let (contracts, payload) = (driver.contracts, Bytes::from_static(b"payload"));
+    for (number, gives_up) in [(1, false), (2, true)] {
+        let group = GroupId([number; 16]);
+        let topic = PayloadTopic::Group(group);
+        let (waiter, mut outcome) = oneshot::channel();
+        let call = || contracts.call(topic, payload.clone());
+        let job = driver.jobs.add(topic, &payload, Some(waiter), call).unwrap();
+        if gives_up {
+            outcome.close();
+        }
+        driver.mined(job, &mined_with(group, b"payload"));
+        assert_eq!(outcome.try_recv().is_ok(), !gives_up);
+        let told = told.try_recv().ok().map(|it| (it.payload, it.receipt.sequence_id));
+        assert_eq!(told, gives_up.then(|| (payload.clone(), SequenceId(5))));
+    }
+}
+
 #[tokio::test]
 async fn callers_are_told_at_the_end_what_was_sent() {
     let folder = tempfile::tempdir().unwrap();
