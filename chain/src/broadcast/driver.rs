@@ -189,7 +189,7 @@ impl Driver {
             self.sign().await;
             self.send();
             self.poll();
-            self.record_mined_over(ending::MINED_ON_RECORD).await;
+            self.record_mined_over().await;
             self.update_status();
             let rest = self.rest();
             tokio::select! {
@@ -210,7 +210,6 @@ impl Driver {
         };
         self.requests.shutdown().await;
         self.end_all();
-        self.record_mined_over(Duration::ZERO).await;
         self.leave().await;
         drop(self.record.take());
         if let Some(stopped) = stopped {

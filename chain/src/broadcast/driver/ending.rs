@@ -11,9 +11,9 @@ use crate::broadcast::jobs::JobStage;
 use crate::broadcast::payload::PayloadTopic;
 use crate::broadcast::slots::{NoncePurpose, SlotId, SlotOutcome};
 
-/// Time for which a mined payload stays on record. A caller that is told its place may be killed, with this process,
-/// before it has noted the place. The next process then finds the payload on record and is told the place again.
-/// Otherwise a repetition would be sent, and paid for twice. A guess: callers note a place within a second.
+/// Time for which a mined payload stays on record. A caller that is told its place may end with this process, or be
+/// killed with it, before it has noted the place. The next process then finds the payload on record and is told the
+/// place again. Otherwise a repetition would be sent, and paid for twice. A guess: callers note a place in a second.
 pub(super) const MINED_ON_RECORD: Duration = Duration::from_secs(5);
 
 impl Driver {
@@ -36,10 +36,11 @@ impl Driver {
         self.mined_on_record.front().map(|(since, _)| *since + MINED_ON_RECORD)
     }
 
-    /// Takes the payloads off the record that have been mined for this time.
-    pub(super) async fn record_mined_over(&mut self, mined_for: Duration) {
+    /// Takes the payloads off the record that have been mined for [`MINED_ON_RECORD`]. Those that are left when the
+    /// task ends stay there.
+    pub(super) async fn record_mined_over(&mut self) {
         let now = self.now();
-        let is_over = |(since, _): &&(Duration, SlotId)| *since + mined_for <= now;
+        let is_over = |(since, _): &&(Duration, SlotId)| *since + MINED_ON_RECORD <= now;
         let count = self.mined_on_record.iter().take_while(is_over).count();
         let over = self.mined_on_record.drain(..count).map(|(_, slot)| slot).collect();
         self.record_over(over, false).await;

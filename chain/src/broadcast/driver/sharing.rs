@@ -258,8 +258,18 @@ impl Driver {
             raw: signed.raw.clone(),
         });
         let (entries, spent) = (entries.collect::<Vec<_>>(), self.spending.minute(taken));
+        let nonces: BTreeSet<u64> = signed.iter().map(|(it, _)| it.nonce).collect();
+        let mined: Vec<SlotId> = self.mined_on_record.iter().map(|(_, slot)| *slot).collect();
         let written = self.with_record(move |record| {
             record.note_spent(spent)?; // first: what is sent is counted after a restart, too
+            // After a reorganisation, or by an endpoint that is behind, a mined payload's nonce may be given again. A
+            // restart would give the earlier payload of the nonce another one, and pay for it twice.
+            let live = record.live();
+            let is_given_again =
+                |slot: &SlotId| live.0.get(slot).is_some_and(|it| nonces.contains(&it.nonce));
+            let over = mined.into_iter().filter(is_given_again);
+            let over = over.map(|slot| RecordEntry::Over { slot });
+            let entries: Vec<RecordEntry> = over.chain(entries).collect();
             record.append(&entries, true)
         });
         let written = written.await;

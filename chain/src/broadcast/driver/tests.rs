@@ -444,13 +444,9 @@ async fn a_mined_payload_is_told_if_its_callers_have_given_up() {
     }
 }
 
-/// The process is killed after a caller was told the place of its payload, and before the caller has noted it. A client
-/// without an answer repeats the payload.
-#[tokio::test]
-async fn a_mined_payload_is_on_record_until_its_caller_has_noted_its_place() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut driver = priced(&folder);
-    let mut outcome = submitted(&mut driver, 1);
+/// Has the payload of a group mined as the first one of the account. Returns what its caller is told.
+async fn put_on_chain(driver: &mut Driver, group: u8) -> BroadcastReceipt {
+    let mut outcome = submitted(driver, group);
     driver.sign().await;
     assert!(driver.nonces.sent(0, SendOutcome::Accepted, driver.now()).is_none());
     let query = driver.nonces.queries(driver.now()).remove(0);
@@ -467,20 +463,58 @@ async fn a_mined_payload_is_on_record_until_its_caller_has_noted_its_place() {
     let log = alloy::primitives::Log::default();
     let mined = HashMap::from([(hash, MinedPayload::Event { receipt, log })]);
     driver.done(done, &mined).await;
-    assert_eq!(outcome.try_recv().unwrap(), Ok(receipt));
-    let on_record = |driver: &Driver| driver.record.as_ref().unwrap().lock().live().0.len();
-    driver.record_mined_over(ending::MINED_ON_RECORD).await;
-    assert_eq!(on_record(&driver), 1);
+    outcome.try_recv().unwrap().unwrap()
+}
+
+/// Returns the nonces of the slots on record.
+fn on_record(driver: &Driver) -> Vec<u64> {
+    let record = driver.record.as_ref().unwrap().lock();
+    record.live().0.values().map(|slot| slot.nonce).collect()
+}
+
+/// The process is killed after a caller was told the place of its payload, and before the caller has noted it. A client
+/// without an answer repeats the payload.
+#[tokio::test]
+async fn a_mined_payload_is_on_record_until_its_caller_has_noted_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let hash = put_on_chain(&mut driver, 1).await.transaction_hash;
+    driver.record_mined_over().await;
+    assert_eq!(on_record(&driver), [0]);
     assert!(driver.mined_over_at().is_some());
     driver.started = driver.started.checked_sub(ending::MINED_ON_RECORD).unwrap();
-    driver.record_mined_over(ending::MINED_ON_RECORD).await;
-    assert_eq!((on_record(&driver), driver.mined_over_at()), (0, None));
+    driver.record_mined_over().await;
+    assert!(on_record(&driver).is_empty() && driver.mined_over_at().is_none());
 
     // A restart would ask for all of them at once.
     let purpose = NoncePurpose::Payload(JobId(1));
     let mined = |slot| SlotOutcome::Mined { slot: SlotId(slot), purpose, hash };
     let many: Vec<_> = (10..16).map(mined).collect();
     assert_eq!(driver.over_now(&many), [SlotId(10), SlotId(11)]);
+}
+
+/// Its caller ends with the process, and may not have noted the place either.
+#[tokio::test]
+async fn a_payload_that_was_just_mined_stays_on_record_when_the_process_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    put_on_chain(&mut driver, 1).await;
+    let (_, commands) = mpsc::channel(1);
+    driver.run(commands).await;
+    assert_eq!(on_record(&priced(&folder)), [0]);
+}
+
+/// The chain was reorganised, or its only endpoint is behind. After a restart, the earlier payload of the nonce would
+/// get another one and be paid for twice.
+#[tokio::test]
+async fn a_mined_payload_whose_nonce_is_given_again_leaves_the_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    put_on_chain(&mut driver, 1).await;
+    let _outcome = submitted(&mut driver, 2);
+    driver.sign().await;
+    assert_eq!(driver.nonces.lowest(), Some(0));
+    assert_eq!(on_record(&driver), [0]);
 }
 
 #[tokio::test]
