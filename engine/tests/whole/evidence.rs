@@ -15,7 +15,8 @@ use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
-    Change, Evidence, EvidenceTime, InvalidRule, LogEntry, Misbehavior, SkipReason, Store, Validity,
+    Change, Evidence, EvidenceTime, Family, InvalidRule, LogEntry, Misbehavior, SkipReason, Store,
+    Validity,
 };
 use prost::Message as _;
 
@@ -284,17 +285,30 @@ async fn of_two_statements_for_a_missing_place_in_one_answer_the_first_fills_it(
 /// and the first one goes on. A peer shows the statement to a node that holds all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_comes_late_is_compared_with_the_last_envelope_of_its_places() {
-    const LAST: u64 = 1_100;
+    late_statement_is_compared(1_100, |_| {}).await;
+}
+
+/// The disk has changed the mark of an earlier one of the places.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_comes_late_is_compared_with_the_last_envelope_behind_damage() {
+    let mark = [&SOURCE.0.to_be_bytes()[..], &3_u64.to_be_bytes()].concat();
+    late_statement_is_compared(5, |store| store.put_raw_row(Family::Mark, &mark, &[0xff])).await;
+}
+
+/// Has a peer show a statement about the places of a strand that ends with this one, which alone is later than it. The
+/// rows in the store are damaged before. Asserts that the last envelope is kept beside the statement.
+async fn late_statement_is_compared(last: u64, damage: impl FnOnce(&Store)) {
     let store = common::store();
     let append = |place, bytes| {
         let id = EnvelopeId::new(SOURCE, SequenceId(place));
         Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
     };
     // Their bytes state no time, as if each one were early enough.
-    let early = (1..LAST).map(|place| append(place, Bytes::from_static(b"early")));
-    let late = dated(SOURCE, LAST, START_NS);
-    let changes: Vec<Change> = early.chain([append(LAST, late.clone())]).collect();
+    let early = (1..last).map(|place| append(place, Bytes::from_static(b"early")));
+    let late = dated(SOURCE, last, START_NS);
+    let changes: Vec<Change> = early.chain([append(last, late.clone())]).collect();
     store.commit(&changes).unwrap();
+    damage(&store);
 
     let follower = Follower::start(store.clone());
     let other = follower.connect(OTHER, &[]);
@@ -306,7 +320,7 @@ async fn a_statement_that_comes_late_is_compared_with_the_last_envelope_of_its_p
     let found = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     follower.until("it is a claim", || !found().is_empty()).await;
     let Evidence { misbehavior, at, envelopes, .. } = found().remove(0).evidence;
-    assert_eq!((misbehavior, at.sequence), (Misbehavior::VoidSigned, SequenceId(LAST)));
+    assert_eq!((misbehavior, at.sequence), (Misbehavior::VoidSigned, SequenceId(last)));
     assert_eq!(envelopes, [Bytes::copy_from_slice(&signed.encode()), late]);
     follower.stop().await;
 }

@@ -222,7 +222,7 @@ fn key_of(state: &ReplicationState, node: OriginatorId) -> Option<PublicKey> {
 }
 
 /// Logs the first envelope that is held of declared places, and one that breaks the statement, and records the latter:
-/// the first one, or the last one behind many that do not.
+/// the first one, or the last one behind many that do not, or behind damage. Nothing looks again later.
 fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
     let through = of.through.min(snapshot.head(of.node)?);
@@ -230,11 +230,16 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Com
         return Ok(());
     }
     let after = EnvelopeId::new(of.node, of.from.previous());
+    let mut read = Ok(());
     for item in snapshot.log(after, through).take(LOOKED_AT_MAX) {
-        if let LogItem::Envelope { id, bytes, .. } = item?
-            && let Some(evidence) = state.voids.look_at_envelope(id, &bytes)
-        {
-            return record_broken(state, &[evidence]);
+        match item {
+            Ok(LogItem::Envelope { id, bytes, .. }) => {
+                if let Some(evidence) = state.voids.look_at_envelope(id, &bytes) {
+                    return record_broken(state, &[evidence]);
+                }
+            }
+            Ok(LogItem::Skipped { .. }) => {}
+            Err(error) => read = Err(error.into()),
         }
     }
     // Another process may have gone on with the node's key, and has signed many of these places before the statement.
@@ -245,5 +250,5 @@ fn look_for_held(state: &ReplicationState, of: &VoidStatement) -> Result<(), Com
     {
         return record_broken(state, &[evidence]);
     }
-    Ok(())
+    read
 }
