@@ -49,7 +49,7 @@ pub struct GatewaySettings {
     pub connect_timeout: Duration,
     /// Time for one call to a node. Default: 30 s.
     pub attempt_timeout: Duration,
-    /// Largest number of attempts for a request, the first one included. Each attempt goes to another node.
+    /// Largest number of attempts for an envelope, the first one included. Each attempt goes to another node.
     /// Default: 5.
     pub attempts_max: usize,
     /// Retention that payer envelopes ask nodes for, days. Default: 60.

@@ -5,7 +5,7 @@ mod polling;
 mod resume;
 mod sharing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -97,6 +97,8 @@ pub(super) struct Driver {
     /// The end of the time for which this task stops sending because another sender uses the account.
     rival_until: Option<Instant>,
     spending: Spending,
+    /// The slots of mined payloads that are still on record, with the times since which they are mined, oldest first.
+    mined_on_record: VecDeque<(Duration, SlotId)>,
     /// Takes the payloads that are mined without a caller.
     resumed: mpsc::UnboundedSender<ResumedPayload>,
     requests: JoinSet<RequestResult>,
@@ -145,6 +147,7 @@ impl Driver {
             sharing,
             rival_until: None,
             spending: Spending::new(limits),
+            mined_on_record: VecDeque::new(),
             resumed,
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
@@ -186,6 +189,7 @@ impl Driver {
             self.sign().await;
             self.send();
             self.poll();
+            self.record_mined_over(ending::MINED_ON_RECORD).await;
             self.update_status();
             let rest = self.rest();
             tokio::select! {
@@ -206,6 +210,7 @@ impl Driver {
         };
         self.requests.shutdown().await;
         self.end_all();
+        self.record_mined_over(Duration::ZERO).await;
         self.leave().await;
         drop(self.record.take());
         if let Some(stopped) = stopped {
@@ -229,14 +234,15 @@ impl Driver {
         self.state.status.send_if_modified(|status| std::mem::replace(status, now) != now);
     }
 
-    /// Waits until the next transaction or poll is due.
+    /// Waits until the next transaction, poll or entry of the record is due.
     fn rest(&self) -> impl Future<Output = ()> + use<> {
         let send = self.nonces.wake_at().filter(|_| !self.is_sending);
         let send = send.map(|at| at.saturating_sub(self.now()));
         let poll = (self.must_watch() && !self.is_polling)
             .then(|| self.poll_at.saturating_duration_since(Instant::now()));
         let sync = self.sync_at().map(|at| at.saturating_duration_since(Instant::now()));
-        let pause = send.into_iter().chain(poll).chain(sync).min();
+        let over = self.mined_over_at().map(|at| at.saturating_sub(self.now()));
+        let pause = send.into_iter().chain(poll).chain(sync).chain(over).min();
         async move {
             match pause {
                 Some(pause) => sleep(pause).await,
@@ -505,7 +511,8 @@ impl Driver {
         // Mined transactions need no sync, because a restart finds them by polling. A refused payload does: a restart
         // would send it again although its caller got the answer that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
-        self.record_over(done.iter().map(|done| done.slot()).collect(), durable).await;
+        let over = self.over_now(&done);
+        self.record_over(over, durable).await;
         self.end_shared(&done, payloads).await;
         for done in done {
             match done {

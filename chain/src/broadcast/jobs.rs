@@ -52,11 +52,6 @@ impl Job {
         key_of(&self.topic, self.digest)
     }
 
-    /// Returns true if a caller has asked for the payload here, also if it waits no longer.
-    pub(super) fn has_caller(&self) -> bool {
-        !self.waiters.is_empty()
-    }
-
     /// Returns true if no caller waits for the payload.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(Waiter::is_closed)

@@ -156,7 +156,7 @@ impl Broadcaster {
             None => None,
         };
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
-        // It holds no more than the record and Redis do: only payloads from there have no caller.
+        // What it holds is paid for: payloads from the record and from Redis, and those whose callers have given up.
         let (tell_resumed, resumed) = mpsc::unbounded_channel();
         let (shared, limits) = (state.clone(), settings.spending);
         let driver = Driver::new(shared, contracts, key, record, sharing, limits, tell_resumed);
@@ -239,9 +239,9 @@ impl Broadcaster {
         self.send(PayloadTopic::Inbox(inbox), payload).await
     }
 
-    /// Waits for the next payload that an earlier process has sent, as the record or Redis says, and that is mined
-    /// although no caller has asked for it here. It is not sent again for ten minutes; after that only a caller that
-    /// remembers it keeps it from being paid for twice. Returns `None` after the task has ended.
+    /// Waits for the next payload that is mined although no caller waits for it here: an earlier process has sent it,
+    /// as the record or Redis says, or its callers have given up. It is not sent again for ten minutes; after that only
+    /// a caller that remembers it keeps it from being paid for twice. Returns `None` after the task has ended.
     pub async fn next_resumed(&self) -> Option<ResumedPayload> {
         self.resumed.lock().await.recv().await
     }

@@ -24,7 +24,7 @@ pub struct BroadcastReceipt {
     pub block_time_s: u64,
 }
 
-/// A payload that an earlier process has sent, and that is on the chain without a caller who has asked for it here.
+/// A payload on the chain that no caller waits for here: an earlier process has sent it, or its callers have given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumedPayload {
     /// The strand that it belongs to.

@@ -5,7 +5,7 @@
 //! hawser-nonces 1 <chain id> <account>\n
 //! length: u32 BE, then the first 8 bytes of keccak256(body), then body   (any number of times)
 //! body: 1, slot: u64 BE, former slot: u64 BE (0: none), nonce: u64 BE, raw transaction
-//!       2, slot: u64 BE      the slot has ended: mined, or none of its transactions is out or will be
+//!       2, slot: u64 BE      the slot has ended: mined some time ago, or none of its transactions is out or will be
 //! ```
 //!
 //! A torn last entry is cut off at the next start. Its transaction was never sent, because
@@ -37,7 +37,7 @@ const COMPACT_FROM_BYTES: u64 = 4 << 20;
 pub(super) enum RecordEntry {
     /// The transaction may be sent from now on. The payload gives up its former slot.
     Signed { slot: SlotId, instead_of: Option<SlotId>, nonce: u64, raw: Bytes },
-    /// The slot has ended: one of its transactions is mined, or none of them was or will be sent.
+    /// The slot has ended: one of its transactions was mined some time ago, or none of them was or will be sent.
     Over { slot: SlotId },
 }
 

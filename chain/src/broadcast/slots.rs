@@ -243,7 +243,7 @@ pub(super) enum NonceUse {
     Other(B256),
 }
 
-/// The end of a slot. The payload's caller is answered after the end is on record.
+/// The end of a slot. The caller of a payload that ends otherwise than mined is answered after the end is on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SlotOutcome {
     /// This transaction is mined.

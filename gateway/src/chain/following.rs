@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::item::ChainResult;
 use super::writer::ChainPublishError;
 
-/// Time from the first open outcome for which a transaction is followed although attempts to learn its outcome fail. A
+/// Time from the last open outcome for which a transaction is followed although attempts to learn its outcome fail. A
 /// guess: longer than any client waits, and than a chain's endpoint is usually down.
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
 
@@ -25,7 +25,7 @@ pub(super) enum AfterAttempt {
 /// The attempts to publish one payload so far.
 #[derive(Debug, Default)]
 pub(super) struct FollowedPayload {
-    /// The last open outcome of a transaction, and the time of the first one.
+    /// The last open outcome of a transaction, and its time.
     open: Option<(ChainPublishError, Instant)>,
 }
 
@@ -42,8 +42,7 @@ impl FollowedPayload {
             Err(error) => error,
         };
         if matches!(error, ChainPublishError::Pending { .. } | ChainPublishError::Open(_)) {
-            let since = self.open.take().map_or(now, |(_, since)| since);
-            self.open = Some((error.clone(), since));
+            self.open = Some((error.clone(), now));
             return AfterAttempt::Follow(Err(error));
         }
         // This attempt has sent nothing, and the outcome of the earlier transaction is still open. At the end requests
@@ -90,6 +89,19 @@ mod tests {
         assert_eq!(following.next(not_sent(), early), AfterAttempt::TryAgain);
         let end = AfterAttempt::End { result: pending("nor now"), is_kept: true };
         assert_eq!(following.next(not_sent(), start + FOLLOWED_FOR), end);
+    }
+
+    /// Its price is too low for an hour, and meanwhile too many callers wait at the sender.
+    #[test]
+    fn a_payload_that_is_pending_for_long_is_followed_after_one_attempt_that_fails() {
+        let (mut following, start) = (FollowedPayload::default(), Instant::now());
+        let late = start + 2 * FOLLOWED_FOR;
+        for now in [start, late] {
+            let step = following.next(pending("not mined yet"), now);
+            assert_eq!(step, AfterAttempt::Follow(pending("not mined yet")));
+        }
+        let next = late + Duration::from_secs(1);
+        assert_eq!(following.next(not_sent(), next), AfterAttempt::TryAgain);
     }
 
     #[test]

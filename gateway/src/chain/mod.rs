@@ -3,7 +3,7 @@
 //!
 //! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies; `item`: a payload
 //!   and its result;
-//! - `recent`: the payloads that were sent recently, with their results;
+//! - `progress`: the progress of a payload; `recent`: the payloads that were sent recently, with theirs;
 //! - `record`: the payloads on the chain, in a file;
 //! - `path`: the steps of a payload from the request to the response; `topic_turns`: the turns of callers at a topic;
 //!   `waiting`: the requests that wait for a payload; `following`: what follows an attempt; `known`: a payload on the
@@ -19,6 +19,7 @@ mod following;
 mod item;
 mod known;
 mod path;
+mod progress;
 mod recent;
 mod record;
 mod topic_turns;

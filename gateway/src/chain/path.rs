@@ -17,6 +17,7 @@ use super::dropped::DropCheck;
 use super::following::{AfterAttempt, FollowedPayload};
 use super::item::{ChainItem, ChainResult, strand_of};
 use super::known::KnownOnChain;
+use super::progress::{PayloadAttempt, Progress};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
@@ -49,30 +50,6 @@ const ASKS_MAX: usize = 16;
 /// and leaves time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The progress of a payload.
-#[derive(Debug, Clone)]
-enum Progress {
-    /// The payload was not yet seen on the chain.
-    Sending,
-    /// The payload is on the chain, so the next payload of its topic comes after it.
-    OnChain,
-    /// The attempt has ended with this result.
-    Done(ChainResult),
-}
-
-impl Progress {
-    fn is_on_chain(&self) -> bool {
-        matches!(self, Self::OnChain | Self::Done(Ok(_) | Err(ChainPublishError::NotShown { .. })))
-    }
-
-    fn result(&self) -> Option<ChainResult> {
-        match self {
-            Self::Sending | Self::OnChain => None,
-            Self::Done(result) => Some(result.clone()),
-        }
-    }
-}
-
 /// A payload that has to be sent, with the channel for its progress.
 struct NewPayload {
     item: ChainItem,
@@ -81,13 +58,6 @@ struct NewPayload {
     /// Progress of the payload before it in the same topic and request.
     previous: Option<watch::Receiver<Progress>>,
     caller: CallerId,
-    waiting: Waiting,
-}
-
-/// An attempt to publish a payload. Requests with an equal payload wait for the same attempt.
-#[derive(Debug, Clone)]
-struct PayloadAttempt {
-    progress: watch::Receiver<Progress>,
     waiting: Waiting,
 }
 
@@ -194,7 +164,7 @@ impl ChainPath {
     /// Records that a payload is on the chain as this envelope. Requests with the payload are answered with it.
     pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
         let (_, progress) = watch::channel(Progress::Done(Ok(with_own_buffers(&envelope))));
-        let attempt = PayloadAttempt { progress, waiting: Waiting::default() };
+        let attempt = PayloadAttempt { progress, waiting: Waiting::default(), is_followed: false };
         self.remember(payload, payload_key(payload), attempt);
     }
 
@@ -360,13 +330,17 @@ impl ChainPath {
         let now = std::time::Instant::now();
         // One lock for the look-up and the entry: of two equal payloads at the same time only one is sent.
         let mut recent = self.progress.lock();
-        if let Some(PayloadAttempt { progress, waiting }) = recent.get(&key, now) {
+        if let Some(PayloadAttempt { progress, waiting, .. }) = recent.get(&key, now) {
             self.metrics.chain_repeats.inc();
             return (TopicStep { progress, new: None }, waiting.wait());
         }
         let (sender, progress) = watch::channel(Progress::Sending);
         let waiting = Waiting::default();
-        let attempt = PayloadAttempt { progress: progress.clone(), waiting: waiting.clone() };
+        let attempt = PayloadAttempt {
+            progress: progress.clone(),
+            waiting: waiting.clone(),
+            is_followed: false,
+        };
         recent.put(key, attempt, weight_of(&item.payload), now);
         let (caller, waits) = (caller.clone(), waiting.wait());
         let new = Some(NewPayload { item, key, progress: sender, previous, caller, waiting });
@@ -420,7 +394,8 @@ impl ChainPath {
             match following.next(result, Instant::now()) {
                 AfterAttempt::Follow(result) => {
                     let (next, progress) = watch::channel(Progress::Sending);
-                    let attempt = PayloadAttempt { progress, waiting: new.waiting.clone() };
+                    let waiting = new.waiting.clone();
+                    let attempt = PayloadAttempt { progress, waiting, is_followed: true };
                     self.remember(&new.item.payload, new.key, attempt);
                     let answered = std::mem::replace(&mut new.progress, next);
                     answered.send_replace(Progress::Done(result));
@@ -466,7 +441,7 @@ impl ChainPath {
             strands: &self.strands,
             retry_after: RETRY_AFTER,
         };
-        let is_settled = || previous.as_ref().is_none_or(|previous| is_settled(&previous.borrow()));
+        let is_settled = || previous.as_ref().is_none_or(|previous| previous.borrow().is_settled());
         let envelope =
             judge.shown_or_dropped(item, &is_settled, &expected, self.shown_timeout).await?;
         self.metrics.of(originator).count_published(since.elapsed(), 1, 0);
@@ -532,8 +507,8 @@ impl ChainPath {
         }
     }
 
-    /// Keeps the payloads of earlier processes from being sent again, as they get on the chain, until `end`. An attempt
-    /// does so for the payloads of this process.
+    /// Keeps payloads from being sent again that get on the chain although no attempt here follows them, such as those
+    /// of earlier processes, until `end`. An attempt does so for the payload that it follows, and bills it.
     pub(crate) async fn keep_resumed(self, end: CancellationToken) {
         let Some(writer) = &self.writer else { return };
         loop {
@@ -542,7 +517,17 @@ impl ChainPath {
                 resumed = writer.next_resumed() => resumed,
             };
             let Some(ResumedPayload { originator, payload, on_chain }) = resumed else { return };
+            let key = payload_key(&payload);
+            let attempt = self.progress.lock().get(&key, std::time::Instant::now());
+            if attempt.is_some_and(|it| it.is_followed && it.is_open()) {
+                continue; // between two questions for its outcome
+            }
             self.keep_place(originator, &payload, on_chain).await;
+            // A result from before says that the outcome is not known.
+            let mut recent = self.progress.lock();
+            if recent.get(&key, std::time::Instant::now()).is_some_and(|it| !it.is_open()) {
+                recent.remove(&key);
+            }
         }
     }
 
@@ -569,11 +554,6 @@ impl ChainPath {
         let entered = entered.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
         if new.waiting.is_abandoned() { Err(gone()) } else { Ok(entered) }
     }
-}
-
-/// Returns true if nodes have shown or dropped a payload. The next one of its topic can then be judged after it.
-fn is_settled(progress: &Progress) -> bool {
-    matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
 }
 
 fn weight_of(payload: &Bytes) -> usize {

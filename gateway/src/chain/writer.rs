@@ -30,8 +30,8 @@ pub trait ChainWriter: Send + Sync + 'static {
         transaction: TransactionHash,
     ) -> BoxFuture<'_, Option<OnChain>>;
 
-    /// Waits for the next payload that an earlier process has sent, and that is on the chain although no call here has
-    /// asked for it. Returns `None` if none follows.
+    /// Waits for the next payload that is on the chain although no call here waits for it: an earlier process has sent
+    /// it, or the calls have ended before. Returns `None` if none follows.
     fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>>;
 
     /// Checks that the chain's endpoints answer now. The error is a text for operators.
@@ -99,7 +99,7 @@ pub struct OnChain {
     pub block_time_s: u64,
 }
 
-/// A payload on the chain that an earlier process has sent.
+/// A payload on the chain that no call waits for: an earlier process has sent it, or the calls have ended before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumedPayload {
     /// The strand that it belongs to.

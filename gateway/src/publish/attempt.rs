@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::arrival::{self, ArrivalSearch, ArrivalWait};
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
-use super::retry::{Attempt, RetryState};
+use super::retry::RetryState;
 use crate::bill::BillEntry;
 use crate::fair::CallerPass;
 use crate::landed::{ClientKey, LandedEnvelope};
@@ -74,7 +74,8 @@ type PlacedItem = (PublishItem, PlacedEnvelope);
 pub(super) struct NodeAttempt {
     pub(super) context: AttemptContext,
     pub(super) request: Arc<RequestInProgress>,
-    pub(super) begun: Attempt,
+    /// Number of nodes that have failed these envelopes before.
+    pub(super) failed_before: usize,
     pub(super) node: Arc<Node>,
     pub(super) items: Vec<PublishItem>,
     /// Cancelled when the caller hangs up.
@@ -108,7 +109,7 @@ impl NodeAttempt {
                 debug_assert_eq!(answers.len(), items.len(), "one answer for each item");
                 let (mut placed, wrong, fault) = judged(items, answers);
                 if !placed.is_empty() {
-                    let failed_before = self.begun.failed_before;
+                    let failed_before = self.failed_before;
                     node.metrics.count_published(since.elapsed(), placed.len(), failed_before);
                     let unable = self.request.retry.lock().unable().clone();
                     self.write_down(&mut placed, &unable).await;

@@ -72,8 +72,8 @@ pub(crate) struct NodePublisher {
 }
 
 impl NodePublisher {
-    /// Publishes to `nodes`. A call takes at most `attempt_timeout`, and a request makes at most `attempts_max`
-    /// rounds of attempts. `running` counts the attempts.
+    /// Publishes to `nodes`. A call takes at most `attempt_timeout`, and each envelope of a request is sent to at most
+    /// `attempts_max` nodes. `running` counts the attempts.
     pub(crate) fn new(
         nodes: Nodes,
         strands: ChainStrands,
@@ -126,7 +126,7 @@ impl NodePublisher {
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
             let request = Arc::new(RequestInProgress::new(retry, since, pass));
-            results.extend(self.place(new, request, BTreeMap::new()).await);
+            results.extend(self.place(new, request, BTreeMap::new(), 0).await);
         }
         results
     }
@@ -193,12 +193,13 @@ impl NodePublisher {
     }
 
     /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of
-    /// the envelopes in the request.
+    /// the envelopes in the request. `failed_before` nodes have failed these envelopes.
     fn place(
         &self,
         items: Vec<PublishItem>,
         request: Arc<RequestInProgress>,
         last: BTreeMap<usize, NodePublishError>,
+        failed_before: usize,
     ) -> BoxFuture<'_, Vec<PublishResult>> {
         async move {
             let mut groups: BTreeMap<OriginatorId, (Arc<Node>, Vec<PublishItem>)> = BTreeMap::new();
@@ -220,9 +221,9 @@ impl NodePublisher {
                 matches!(error, NodePublishError::Last { may_be_published: true, .. })
             };
             let may_be_published = last.values().any(may_be);
-            let groups = groups
-                .into_values()
-                .map(|(node, items)| self.attempt(node, items, &request, may_be_published));
+            let groups = groups.into_values().map(|(node, items)| {
+                self.attempt(node, items, &request, may_be_published, failed_before)
+            });
             published.extend(join_all(groups).await.into_iter().flatten());
             published
         }
@@ -238,15 +239,16 @@ impl NodePublisher {
     }
 
     /// Tries one node, and other nodes if it fails. `may_be_published` is true if a node that was tried before may
-    /// have published these envelopes.
+    /// have published these envelopes, which have failed at `failed_before` nodes.
     async fn attempt(
         &self,
         node: Arc<Node>,
         items: Vec<PublishItem>,
         request: &Arc<RequestInProgress>,
         may_be_published: bool,
+        failed_before: usize,
     ) -> Vec<PublishResult> {
-        let (begun, id) = (request.retry.lock().begin(), node.id());
+        let id = node.id();
         let indexes: Vec<usize> = items.iter().map(|item| item.index).collect();
         let (context, request, gone) =
             (self.context.clone(), request.clone(), CancellationToken::new());
@@ -257,7 +259,7 @@ impl NodePublisher {
             _at_node: node.begin_request(),
             context,
             request: request.clone(),
-            begun,
+            failed_before,
             node,
             items,
             gone,
@@ -273,7 +275,8 @@ impl NodePublisher {
         let may_be_published = may_be_published || error.may_be_published();
         let (next, last) = {
             let mut retry = request.retry.lock();
-            let next = retry.failed(&begun, id, failure_of(&error, &items));
+            let left: Vec<usize> = items.iter().map(|item| item.index).collect();
+            let next = retry.failed(&left, failed_before, id, failure_of(&error, &items));
             let mut last = BTreeMap::new();
             for (item, error) in items.iter().zip(error.of_envelopes(items.len())) {
                 let (node, error) = retry.reported(item.index, id, error);
@@ -282,7 +285,7 @@ impl NodePublisher {
             (next, last)
         };
         published.extend(match next {
-            NextStep::TryOthers => self.place(items, request, last).await,
+            NextStep::TryOthers => self.place(items, request, last, failed_before + 1).await,
             NextStep::GiveUp => {
                 last.into_iter().map(|(index, error)| (index, Err(error))).collect()
             }

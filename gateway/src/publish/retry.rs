@@ -7,8 +7,8 @@ use hawser_proto::OriginatorId;
 use crate::nodes::NodeError;
 use crate::policy::CallerId;
 
-/// Number of refusing nodes after which the request is refused, unless it has a key package. A single node may be
-/// behind the chain, or lie. A guess.
+/// Number of refusing nodes after which an envelope is refused, unless it is sent with a key package. A single node may
+/// be behind the chain, or lie. A guess.
 const REFUSALS_MAX: usize = 2;
 
 /// The attempts of one request so far.
@@ -17,10 +17,10 @@ pub(super) struct RetryState {
     caller: CallerId,
     banned: BTreeSet<OriginatorId>,
     unable: BTreeSet<OriginatorId>,
-    refusals: usize,
+    /// The number of nodes that have refused an envelope without a key package beside it, by its index in the request.
+    refusals: BTreeMap<usize, usize>,
     /// The refusals of envelopes, by their indexes in the request.
     refused: BTreeMap<usize, EnvelopeRefusals>,
-    attempts: usize,
     attempts_max: usize,
 }
 
@@ -30,13 +30,6 @@ struct EnvelopeRefusals {
     count: usize,
     node: OriginatorId,
     last: NodeError,
-}
-
-/// One attempt at one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attempt {
-    /// Rounds of attempts that had failed when this one started.
-    pub(super) failed_before: usize,
 }
 
 /// The reason for which an attempt failed.
@@ -62,15 +55,14 @@ pub(super) enum NextStep {
 }
 
 impl RetryState {
-    /// Starts a request of `caller` with at most `attempts_max` rounds of attempts, the first one included.
+    /// Starts a request of `caller` with at most `attempts_max` attempts for each envelope, the first one included.
     pub(super) fn new(caller: CallerId, attempts_max: usize) -> Self {
         Self {
             caller,
             banned: BTreeSet::new(),
             unable: BTreeSet::new(),
-            refusals: 0,
+            refusals: BTreeMap::new(),
             refused: BTreeMap::new(),
-            attempts: 0,
             attempts_max,
         }
     }
@@ -91,28 +83,28 @@ impl RetryState {
         &self.unable
     }
 
-    /// Starts an attempt.
-    pub(super) fn begin(&self) -> Attempt {
-        Attempt { failed_before: self.attempts }
-    }
-
-    /// Records a failed attempt, bans its node for this request, and decides the next step.
+    /// Records that a node has failed the envelopes of these indexes, bans the node for this request, and decides the
+    /// next step. The envelopes have failed at the same `failed_before` nodes before. Failures of other envelopes of
+    /// the request, which are at other nodes at the same time, do not count for them.
     pub(super) fn failed(
         &mut self,
-        attempt: &Attempt,
+        envelopes: &[usize],
+        failed_before: usize,
         node: OriginatorId,
         failure: AttemptFailure,
     ) -> NextStep {
+        debug_assert!(failed_before < self.attempts_max, "no attempt starts after the last");
         self.banned.insert(node);
-        // The groups of a request are tried concurrently; attempts that started together are one round.
-        self.attempts = self.attempts.max(attempt.failed_before + 1);
-        debug_assert!(self.attempts <= self.attempts_max, "no attempt starts after the last");
         match failure {
-            AttemptFailure::Refused => self.refusals += 1,
+            AttemptFailure::Refused => {
+                envelopes.iter().for_each(|index| *self.refusals.entry(*index).or_default() += 1);
+            }
             AttemptFailure::RefusedKeyPackages => {}
             AttemptFailure::Failed => _ = self.unable.insert(node),
         }
-        if attempt.failed_before + 1 >= self.attempts_max || self.refusals >= REFUSALS_MAX {
+        let is_refused =
+            |index: &usize| self.refusals.get(index).is_some_and(|count| *count >= REFUSALS_MAX);
+        if failed_before + 1 >= self.attempts_max || envelopes.iter().all(is_refused) {
             NextStep::GiveUp
         } else {
             NextStep::TryOthers
@@ -159,11 +151,9 @@ mod tests {
     #[test]
     fn so_many_attempts_in_total_each_at_another_node() {
         let mut state = begun(5);
-        for n in 1..=5 {
-            let attempt = state.begin();
-            assert_eq!(attempt.failed_before, usize::try_from(n).unwrap() - 1);
+        for (failed_before, n) in (1..=5).enumerate() {
             assert!(!state.banned().contains(&node(n)));
-            let next = state.failed(&attempt, node(n), AttemptFailure::Failed);
+            let next = state.failed(&[0], failed_before, node(n), AttemptFailure::Failed);
             assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
             assert!(state.banned().contains(&node(n)));
         }
@@ -171,20 +161,28 @@ mod tests {
 
     #[test]
     fn two_nodes_that_refuse_are_believed() {
-        let mut state = begun(5);
-        let attempt = state.begin();
-        assert_eq!(state.failed(&attempt, node(1), AttemptFailure::Refused), NextStep::TryOthers);
-        let attempt = state.begin();
-        assert_eq!(state.failed(&attempt, node(2), AttemptFailure::Refused), NextStep::GiveUp);
+        let (mut state, refused) = (begun(5), AttemptFailure::Refused);
+        assert_eq!(state.failed(&[0], 0, node(1), refused), NextStep::TryOthers);
+        assert_eq!(state.failed(&[0], 1, node(2), refused), NextStep::GiveUp);
         assert!(state.unable().is_empty());
+    }
+
+    /// Each of the two nodes may be behind, and the envelopes of each would be taken by the other one.
+    #[test]
+    fn two_nodes_that_refuse_different_envelopes_refuse_none_of_them() {
+        let (mut state, refused) = (begun(5), AttemptFailure::Refused);
+        assert_eq!(state.failed(&[0, 2], 0, node(1), refused), NextStep::TryOthers);
+        assert_eq!(state.failed(&[1], 0, node(2), refused), NextStep::TryOthers);
+        assert_eq!(state.failed(&[2], 1, node(3), refused), NextStep::GiveUp);
+        assert_eq!(state.failed(&[0], 1, node(4), AttemptFailure::Failed), NextStep::TryOthers);
     }
 
     #[test]
     fn nodes_that_refuse_a_key_package_are_not_believed_while_another_one_is_left() {
         let mut state = begun(5);
-        for n in 1..=5 {
-            let attempt = state.begin();
-            let next = state.failed(&attempt, node(n), AttemptFailure::RefusedKeyPackages);
+        for (failed_before, n) in (1..=5).enumerate() {
+            let failure = AttemptFailure::RefusedKeyPackages;
+            let next = state.failed(&[0], failed_before, node(n), failure);
             assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
         }
         assert!(state.unable().is_empty(), "a refusal moves no topic");
@@ -216,12 +214,17 @@ mod tests {
         assert!(!is_refused(&[1, 2, 3]) && !is_refused(&[2, 3]), "one node may be wrong");
     }
 
+    /// One node keeps silent about its part, while others fail the other part at once.
     #[test]
-    fn groups_that_fail_together_cost_one_attempt() {
+    fn envelopes_that_fail_often_leave_all_attempts_to_others_of_the_request() {
         let mut state = begun(3);
-        let (a, b) = (state.begin(), state.begin());
-        assert_eq!(state.failed(&a, node(1), AttemptFailure::Failed), NextStep::TryOthers);
-        assert_eq!(state.failed(&b, node(2), AttemptFailure::Failed), NextStep::TryOthers);
-        assert_eq!(state.begin().failed_before, 1);
+        for (failed_before, n) in (1..=3).enumerate() {
+            let next = state.failed(&[0], failed_before, node(n), AttemptFailure::Failed);
+            assert_eq!(next, if n == 3 { NextStep::GiveUp } else { NextStep::TryOthers });
+        }
+        for (failed_before, n) in (4..=6).enumerate() {
+            let next = state.failed(&[1], failed_before, node(n), AttemptFailure::Failed);
+            assert_eq!(next, if n == 6 { NextStep::GiveUp } else { NextStep::TryOthers });
+        }
     }
 }

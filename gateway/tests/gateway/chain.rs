@@ -15,9 +15,10 @@ use tonic::Code;
 
 use super::fake_node::{Manner, client_of, id_of};
 use super::fixture::{
-    IMPOSSIBLE, Net, NoSpoiltInbox, Numbered, SOON, SpoiltWhile, TRANSACTION, Wallets, commit,
-    identity_update, indexed, message, numbered_update, proposal, until,
+    Net, SOON, TRANSACTION, commit, identity_update, indexed, message, numbered_update, proposal,
+    until,
 };
+use super::identity_checks::{IMPOSSIBLE, NoSpoiltInbox, Numbered, SpoiltWhile, Wallets};
 
 /// Makes a gateway wait a short time for a payload that no node shows. On busy cores it takes a good part of that to
 /// hear of one that a node shows.

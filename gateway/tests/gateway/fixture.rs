@@ -14,9 +14,6 @@ use hawser_chain::admin::WeiPerGas;
 use hawser_gateway::chain::{
     ChainPublishError, ChainWriter, OnChain, ResumedPayload, SenderFigures,
 };
-use hawser_gateway::identity::{
-    BrokenLogError, CheckTurn, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
-};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
@@ -25,7 +22,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInpu
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
-use hawser_proto::{Address, Bytes, InboxId, SecretKey, SequenceId, TransactionHash};
+use hawser_proto::{Address, Bytes, SecretKey, SequenceId, TransactionHash};
 use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -305,7 +302,7 @@ pub(crate) struct FakeChain {
     pub(crate) ceiling: Mutex<Option<String>>,
     /// The reason it sends no transactions.
     pub(crate) halted: Mutex<Option<String>>,
-    /// Payloads of an earlier process, for the next gateway that starts.
+    /// Payloads that no call waits for, for one of its gateways.
     pub(crate) resumed: Mutex<Vec<ResumedPayload>>,
 }
 
@@ -400,7 +397,13 @@ impl ChainWriter for FakeChain {
     }
 
     fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>> {
-        std::future::ready(self.resumed.lock().pop()).boxed()
+        async {
+            while self.resumed.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            self.resumed.lock().pop()
+        }
+        .boxed()
     }
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
@@ -427,110 +430,6 @@ impl ChainWriter for FakeChain {
 
 /// Hash of the transaction of every payload on the chain.
 pub(crate) const TRANSACTION: TransactionHash = TransactionHash([7; 32]);
-
-/// An identity check that accepts updates of every inbox except this one.
-pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
-
-impl IdentityCheck for NoSpoiltInbox {
-    fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(inbox.0 == self.0))
-    }
-
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Ok(()) }.boxed()
-    }
-}
-
-/// An identity check that refuses every update while the value is true.
-#[derive(Default)]
-pub(crate) struct SpoiltWhile(pub(crate) AtomicBool);
-
-impl IdentityCheck for SpoiltWhile {
-    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(self.0.load(Relaxed)))
-    }
-
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Ok(()) }.boxed()
-    }
-}
-
-/// An inbox check that refuses every update if the value is true.
-struct Spoilt(bool);
-
-impl InboxCheck for Spoilt {
-    fn add(&mut self, _: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
-        Ok(CheckTurn::Done)
-    }
-
-    fn check(&mut self, _: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
-        if self.0 { Err("it is spoilt".into()) } else { Ok(CheckTurn::Done) }
-    }
-}
-
-/// The number of an update that is in no inbox's log.
-pub(crate) const IMPOSSIBLE: u64 = u64::MAX;
-
-/// An identity check that accepts an update if its number is the count of the earlier ones.
-pub(crate) struct Numbered;
-
-/// An inbox of [`Numbered`]: the count of its updates so far.
-struct NumberedInbox(u64);
-
-impl InboxCheck for NumberedInbox {
-    fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
-        if update.client_timestamp_ns == IMPOSSIBLE {
-            return Err(BrokenLogError);
-        }
-        self.0 += 1;
-        Ok(CheckTurn::Done)
-    }
-
-    fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
-        let (own, next) = (update.client_timestamp_ns, self.0);
-        self.0 += 1;
-        if own == next { Ok(CheckTurn::Done) } else { Err(format!("it is {own} and not {next}")) }
-    }
-}
-
-impl IdentityCheck for Numbered {
-    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(NumberedInbox(0))
-    }
-
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Ok(()) }.boxed()
-    }
-}
-
-/// An identity check that accepts every update, and gives this answer for contract wallets.
-pub(crate) struct Wallets(pub(crate) VouchError);
-
-impl IdentityCheck for Wallets {
-    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(false))
-    }
-
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Err(self.0.clone()) }.boxed()
-    }
-}
 
 fn client(topic: Vec<u8>, payload: pb::client_envelope::Payload) -> pb::ClientEnvelope {
     let aad = pb::AuthenticatedData { target_topic: topic.into(), depends_on: None };

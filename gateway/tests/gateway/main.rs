@@ -8,6 +8,7 @@ mod fake_node;
 mod faults;
 mod fixture;
 mod floods;
+mod identity_checks;
 mod late_redis;
 mod lateness;
 mod moved_payloads;

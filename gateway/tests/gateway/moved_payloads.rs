@@ -1,17 +1,20 @@
-//! Tests of payloads whose transactions a reorganisation of the chain has moved, or an earlier process has sent.
+//! Tests of payloads whose transactions a reorganisation of the chain has moved, or an earlier process has sent, or that
+//! are mined when they are no longer followed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_gateway::GatewaySettings;
-use hawser_gateway::chain::{OnChain, ResumedPayload};
+use hawser_gateway::chain::{ChainPublishError, OnChain, ResumedPayload};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, GroupId, OriginatorId, SequenceId};
 use prost::Message as _;
+use tonic::Code;
 
 use super::fake_node::id_of;
-use super::fixture::{Net, SOON, SpoiltWhile, TRANSACTION, commit, identity_update, until};
+use super::fixture::{Net, SOON, TRANSACTION, commit, identity_update, until};
+use super::identity_checks::SpoiltWhile;
 use super::redis_server::RedisServer;
 use super::sharing::two;
 
@@ -68,23 +71,52 @@ async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_
     assert_eq!(chain.given.load(Relaxed), 1, "it is sent once");
 }
 
-/// The process that has sent it has ended, and it was mined afterwards. Every reader of its group can repeat it.
-#[tokio::test]
-async fn a_payload_that_an_earlier_process_has_sent_is_not_sent_again() {
-    let net = Net::start(1).await;
-    let payload = Bytes::from(commit(1, "a").encode_to_vec());
-    net.chain.taken.lock().push((ChainTopic::Group(GroupId([1; 16])), payload.clone()));
+/// Returns what the writer tells of a commit of group 1 that no call waits for, as number 1 on the chain.
+fn resumed(payload: Bytes) -> ResumedPayload {
     let on_chain = OnChain {
         sequence_id: SequenceId(1),
         transaction_hash: TRANSACTION,
         block_time_s: 1_750_000_000,
     };
-    let originator = OriginatorId::GROUP_MESSAGES;
-    net.chain.resumed.lock().push(ResumedPayload { originator, payload, on_chain });
-    let next = net.beside(|_| {}, |_| {}).await;
-    until(async || net.chain.resumed.lock().is_empty()).await;
-    net.chain.shown_by(0, &net.nodes).await;
-    let answer = next.publish(vec![commit(1, "a")]).await.unwrap();
-    assert_eq!(answer, [net.chain.envelope(0).2]);
-    assert_eq!(net.chain.given.load(Relaxed), 0, "it was sent before");
+    ResumedPayload { originator: OriginatorId::GROUP_MESSAGES, payload, on_chain }
+}
+
+/// The process that has sent it has ended, or its outcome was open for so long that it is not followed any more, and it
+/// was mined afterwards. Every reader of its group can repeat it.
+#[tokio::test]
+async fn a_payload_that_is_mined_while_no_call_waits_for_it_is_not_sent_again() {
+    for is_open in [false, true] {
+        let net = Net::start(1).await;
+        let envelope = commit(1, "a");
+        if is_open {
+            let reason = "it may have been mined".into();
+            let unknown = ChainPublishError::Unknown { hash: TRANSACTION, reason };
+            net.chain.faults.lock().push(unknown);
+            let status = net.publish(vec![envelope.clone()]).await.unwrap_err();
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+        }
+        let payload = Bytes::from(envelope.encode_to_vec());
+        net.chain.taken.lock().push((ChainTopic::Group(GroupId([1; 16])), payload.clone()));
+        net.chain.resumed.lock().push(resumed(payload));
+        until(async || net.chain.resumed.lock().is_empty()).await;
+        net.chain.shown_by(0, &net.nodes).await;
+        let waiting = net.publish_until_shown(std::slice::from_ref(&envelope));
+        let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
+        assert_eq!(answer, [net.chain.envelope(0).2]);
+        assert_eq!(net.chain.given.load(Relaxed), 0, "it was sent before");
+    }
+}
+
+/// It is mined between two questions for its outcome.
+#[tokio::test]
+async fn a_payload_that_is_followed_is_billed_although_it_is_mined_while_no_call_waits_for_it() {
+    let net = Net::start(1).await;
+    let reason = "not mined yet".into();
+    let pending = ChainPublishError::Pending { hash: TRANSACTION, reason };
+    net.chain.faults.lock().push(pending);
+    let envelope = commit(1, "a");
+    assert!(net.publish(vec![envelope.clone()]).await.is_err());
+    net.chain.resumed.lock().push(resumed(Bytes::from(envelope.encode_to_vec())));
+    until(async || net.page("/usage.csv").await.1.contains(",commit,1,")).await;
+    assert_eq!(net.chain.count(), 1);
 }

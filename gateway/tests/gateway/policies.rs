@@ -15,7 +15,8 @@ use prost::Message as _;
 use tonic::{Code, Request, Status};
 
 use super::fake_node::{Manner, id_of};
-use super::fixture::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
+use super::fixture::{Net, commit, identity_update, message, until, welcome};
+use super::identity_checks::NoSpoiltInbox;
 
 /// Returns policies with the test's address as a trusted proxy, so that a header names the caller.
 pub(super) fn parse(policies: &str) -> PolicyFile {

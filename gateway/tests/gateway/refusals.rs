@@ -90,6 +90,19 @@ async fn two_nodes_that_are_behind_the_chain_refuse_for_none_of_the_others() {
     assert_eq!(net.nodes[2].calls(), 1);
 }
 
+/// One node is behind or lies, and so does another one, about an envelope of another topic.
+#[tokio::test]
+async fn two_nodes_that_refuse_different_envelopes_of_a_request_refuse_neither() {
+    let net = Net::start(3).await;
+    // The first nodes of the strategy, for the topics of groups 1 and 2.
+    net.nodes[0].becomes(Manner::Refuses(1));
+    net.nodes[1].becomes(Manner::Refuses(2));
+    let answer = net.publish(vec![message(1, "a"), message(2, "b")]).await.unwrap();
+    assert_ne!(id_of(&answer[0]).0, net.nodes[0].id.0);
+    assert_ne!(id_of(&answer[1]).0, net.nodes[1].id.0);
+    assert!(net.nodes[..2].iter().all(|node| !node.refused().is_empty()), "each has refused one");
+}
+
 /// The two nodes may ask one validation service, which is broken or lies.
 #[tokio::test]
 async fn two_nodes_that_refuse_a_key_package_refuse_for_none_of_the_others() {

@@ -12,9 +12,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::fake_node::Manner;
 use super::fixture::{
-    Net, NoSpoiltInbox, SOON, Wallets, commit, identity_update, message, numbered_update, page_at,
-    until,
+    Net, SOON, commit, identity_update, message, numbered_update, page_at, until,
 };
+use super::identity_checks::{NoSpoiltInbox, Wallets};
 use super::policies::base_fee;
 
 type Published = Result<Response<api::PublishClientEnvelopesResponse>, Status>;

@@ -78,7 +78,7 @@ pub struct NodeSelectionSettings {
     pub connect_timeout: Duration,
     /// The time limit of one call to a node.
     pub attempt_timeout: Duration,
-    /// The largest number of nodes that are tried for one request.
+    /// The largest number of nodes that are tried for one envelope.
     pub attempts_max: usize,
 }
 

@@ -1,4 +1,5 @@
 //! The answers to callers whose payload has no outcome yet: after they have waited long enough, and when the task ends.
+//! Also decides when slots that have ended leave the record.
 
 use std::time::Duration;
 
@@ -8,8 +9,42 @@ use super::Driver;
 use crate::broadcast::error::BroadcastError;
 use crate::broadcast::jobs::JobStage;
 use crate::broadcast::payload::PayloadTopic;
+use crate::broadcast::slots::{NoncePurpose, SlotId, SlotOutcome};
+
+/// Time for which a mined payload stays on record. A caller that is told its place may be killed, with this process,
+/// before it has noted the place. The next process then finds the payload on record and is told the place again.
+/// Otherwise a repetition would be sent, and paid for twice. A guess: callers note a place within a second.
+pub(super) const MINED_ON_RECORD: Duration = Duration::from_secs(5);
 
 impl Driver {
+    /// Returns the slots that leave the record now because they have ended. Those of mined payloads leave it later. As
+    /// many of these may stay as transactions may be in flight, because a restart asks for all of them at once.
+    pub(super) fn over_now(&mut self, done: &[SlotOutcome]) -> Vec<SlotId> {
+        let is_payload = |done: &&SlotOutcome| {
+            matches!(done, SlotOutcome::Mined { purpose: NoncePurpose::Payload(_), .. })
+        };
+        let now = self.now();
+        let (mined, over): (Vec<&SlotOutcome>, Vec<_>) = done.iter().partition(is_payload);
+        self.mined_on_record.extend(mined.into_iter().map(|done| (now, done.slot())));
+        let excess = self.mined_on_record.len().saturating_sub(self.state.in_flight_max);
+        let oldest = self.mined_on_record.drain(..excess).map(|(_, slot)| slot);
+        over.into_iter().map(SlotOutcome::slot).chain(oldest).collect()
+    }
+
+    /// Returns the time at which the next mined payload leaves the record.
+    pub(super) fn mined_over_at(&self) -> Option<Duration> {
+        self.mined_on_record.front().map(|(since, _)| *since + MINED_ON_RECORD)
+    }
+
+    /// Takes the payloads off the record that have been mined for this time.
+    pub(super) async fn record_mined_over(&mut self, mined_for: Duration) {
+        let now = self.now();
+        let is_over = |(since, _): &&(Duration, SlotId)| *since + mined_for <= now;
+        let count = self.mined_on_record.iter().take_while(is_over).count();
+        let over = self.mined_on_record.drain(..count).map(|(_, slot)| slot).collect();
+        self.record_over(over, false).await;
+    }
+
     /// Withdraws a payload without a transaction for which no caller waits any more. Returns the error for the caller
     /// that has waited until now.
     pub(super) fn gave_up(

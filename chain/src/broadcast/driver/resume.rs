@@ -71,10 +71,10 @@ impl Driver {
         (purpose, signed)
     }
 
-    /// Tells the place of a mined payload if no caller has asked for it here: an earlier process has sent it. Otherwise
-    /// only this task would know that it is on the chain, and only for some minutes.
+    /// Tells the place of a mined payload that no caller waits for here: an earlier process has sent it, or its callers
+    /// have given up. Otherwise only this task would know that it is on the chain, and only for some minutes.
     pub(super) fn tell_resumed(&self, id: JobId, receipt: BroadcastReceipt) {
-        let Some(job) = self.jobs.get(id).filter(|job| !job.has_caller()) else { return };
+        let Some(job) = self.jobs.get(id).filter(|job| job.is_abandoned()) else { return };
         let read = job.call.to.and_then(|to| self.contracts.read(to, &job.call.data));
         let Some((topic, payload)) = read else { return };
         let originator = match topic {

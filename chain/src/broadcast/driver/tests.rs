@@ -420,6 +420,69 @@ async fn a_caller_that_gives_up_is_told_what_may_come() {
     assert_eq!(told.try_recv().unwrap(), Err(BroadcastError::Paused));
 }
 
+/// Otherwise only this task knows that it is on the chain. After ten minutes a repetition would be paid for, too.
+#[tokio::test]
+async fn a_mined_payload_is_told_if_its_callers_have_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    driver.resumed = tell;
+    let (contracts, payload) = (driver.contracts, Bytes::from_static(b"payload"));
+    for (number, gives_up) in [(1, false), (2, true)] {
+        let group = GroupId([number; 16]);
+        let topic = PayloadTopic::Group(group);
+        let (waiter, mut outcome) = oneshot::channel();
+        let call = || contracts.call(topic, payload.clone());
+        let job = driver.jobs.add(topic, &payload, Some(waiter), call).unwrap();
+        if gives_up {
+            outcome.close();
+        }
+        driver.mined(job, &mined_with(group, b"payload"));
+        assert_eq!(outcome.try_recv().is_ok(), !gives_up);
+        let told = told.try_recv().ok().map(|it| (it.payload, it.receipt.sequence_id));
+        assert_eq!(told, gives_up.then(|| (payload.clone(), SequenceId(5))));
+    }
+}
+
+/// The process is killed after a caller was told the place of its payload, and before the caller has noted it. A client
+/// without an answer repeats the payload.
+#[tokio::test]
+async fn a_mined_payload_is_on_record_until_its_caller_has_noted_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut driver = priced(&folder);
+    let mut outcome = submitted(&mut driver, 1);
+    driver.sign().await;
+    assert!(driver.nonces.sent(0, SendOutcome::Accepted, driver.now()).is_none());
+    let query = driver.nonces.queries(driver.now()).remove(0);
+    let used = NonceUse::Mined(query.hashes[0]);
+    let state = AccountState { uses: vec![(query, used)], ..AccountState::default() };
+    let done = driver.nonces.polled(&state, driver.now());
+    let SlotOutcome::Mined { hash, .. } = done[0] else { panic!("{done:?}") };
+    let receipt = BroadcastReceipt {
+        sequence_id: SequenceId(5),
+        transaction_hash: hash,
+        block_number: 7,
+        block_time_s: 100,
+    };
+    let log = alloy::primitives::Log::default();
+    let mined = HashMap::from([(hash, MinedPayload::Event { receipt, log })]);
+    driver.done(done, &mined).await;
+    assert_eq!(outcome.try_recv().unwrap(), Ok(receipt));
+    let on_record = |driver: &Driver| driver.record.as_ref().unwrap().lock().live().0.len();
+    driver.record_mined_over(ending::MINED_ON_RECORD).await;
+    assert_eq!(on_record(&driver), 1);
+    assert!(driver.mined_over_at().is_some());
+    driver.started = driver.started.checked_sub(ending::MINED_ON_RECORD).unwrap();
+    driver.record_mined_over(ending::MINED_ON_RECORD).await;
+    assert_eq!((on_record(&driver), driver.mined_over_at()), (0, None));
+
+    // A restart would ask for all of them at once.
+    let purpose = NoncePurpose::Payload(JobId(1));
+    let mined = |slot| SlotOutcome::Mined { slot: SlotId(slot), purpose, hash };
+    let many: Vec<_> = (10..16).map(mined).collect();
+    assert_eq!(driver.over_now(&many), [SlotId(10), SlotId(11)]);
+}
+
 #[tokio::test]
 async fn callers_are_told_at_the_end_what_was_sent() {
     let folder = tempfile::tempdir().unwrap();
