@@ -411,7 +411,7 @@ impl Endpoints {
         }
     }
 
-    /// Pauses an endpoint after a request that has failed within this time. Of a single one, answers always end the pause.
+    /// Pauses an endpoint after a request that has failed within this time. A single endpoint never counts as hanging.
     fn failed_after(&self, index: usize, error: &RequestError, took: Duration) {
         self.failed(index, kind_of(error), error.to_string());
         if took >= BACK_MAX && self.0.slots.len() > 1 {
