@@ -41,8 +41,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The time in which a failed endpoint has to prove its chain id again while another one works. Guess: an endpoint that
 /// hangs would otherwise delay a request by ten seconds after each of its pauses.
 const BACK_MAX: Duration = Duration::from_secs(2);
-/// The time after a request that failed only after [`BACK_MAX`] in which answers to others do not end the endpoint's
-/// pauses. Guess: longer than the longest pause and the request after it.
+/// The time in which answers to other requests do not end an endpoint's pauses, after a request has failed that took
+/// [`BACK_MAX`] or longer. Guess: longer than the longest pause and the request after it.
 const HUNG_FOR: Duration = Duration::from_secs(60);
 /// The first and the longest pause of a distrusted endpoint; it doubles each time, regardless of answers in between.
 /// Guesses: an endpoint that is pruned or far behind stays so for hours and continues to answer.
