@@ -41,6 +41,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The time in which a failed endpoint has to prove its chain id again while another one works. Guess: an endpoint that
 /// hangs would otherwise delay a request by ten seconds after each of its pauses.
 const BACK_MAX: Duration = Duration::from_secs(2);
+/// The time in which answers to other requests do not end an endpoint's pauses, after a request has failed that took
+/// [`BACK_MAX`] or longer. Guess: longer than the longest pause and the request after it.
+const HUNG_FOR: Duration = Duration::from_secs(60);
 /// The first and the longest pause of a distrusted endpoint; it doubles each time, regardless of answers in between.
 /// Guesses: an endpoint that is pruned or far behind stays so for hours and continues to answer.
 const DISTRUST_MIN: Duration = Duration::from_secs(5);
@@ -94,6 +97,8 @@ struct EndpointState {
     pauses: Pauses,
     /// The end of the pause after a failure.
     retry_at: Option<Instant>,
+    /// The time of the last failure that took long: the endpoint may hang at some requests and answer others.
+    hung_at: Option<Instant>,
     /// Pauses after distrust, and the time of the last one. Answers do not end them, because
     /// wrong answers are their reason.
     distrust: Pauses,
@@ -165,6 +170,12 @@ pub struct EndpointStatus {
     pub error: Option<String>,
 }
 
+impl EndpointState {
+    fn has_hung(&self, now: Instant) -> bool {
+        self.hung_at.is_some_and(|at| now.duration_since(at) < HUNG_FOR)
+    }
+}
+
 impl Endpoints {
     /// Creates the endpoints of chain `id` from at least one URL, the preferred one first. Sends no
     /// request yet. `name` appears in logs.
@@ -179,6 +190,7 @@ impl Endpoints {
                 error: None,
                 pauses: Pauses::new(PAUSE_MIN, PAUSE_MAX),
                 retry_at: None,
+                hung_at: None,
                 distrust: Pauses::new(DISTRUST_MIN, DISTRUST_MAX),
                 distrusted_at: None,
                 distrusted_until: None,
@@ -237,6 +249,7 @@ impl Endpoints {
                     continue;
                 }
             };
+            let began = Instant::now();
             match ask(chain).await {
                 Ok(answer) => {
                     self.succeeded(index);
@@ -244,7 +257,7 @@ impl Endpoints {
                 }
                 Err(error) if error.request_error().is_some_and(is_endpoints_fault) => {
                     if let Some(error) = error.request_error() {
-                        self.failed(index, kind_of(error), error.to_string());
+                        self.failed_after(index, error, began.elapsed());
                     }
                     last = Some(error);
                 }
@@ -392,17 +405,17 @@ impl Endpoints {
                 "requests go to this endpoint now"
             );
         }
-        state.pauses.reset();
-        state.retry_at = None;
+        if !state.has_hung(Instant::now()) {
+            state.pauses.reset();
+            state.retry_at = None;
+        }
     }
 
-    /// Ends the pause of an endpoint that has answered, unless it is distrusted. It does not become the active one.
-    fn recovered(&self, index: usize) {
-        let mut state = self.0.slots[index].state.lock();
-        let is_distrusted = state.distrusted_until.is_some_and(|until| until > Instant::now());
-        if !is_distrusted && state.retry_at.take().is_some() {
-            state.error = None;
-            state.pauses.reset();
+    /// Pauses an endpoint after a request that has failed within this time. A single endpoint never counts as hanging.
+    fn failed_after(&self, index: usize, error: &RequestError, took: Duration) {
+        self.failed(index, kind_of(error), error.to_string());
+        if took >= BACK_MAX && self.0.slots.len() > 1 {
+            self.0.slots[index].state.lock().hung_at = Some(Instant::now());
         }
     }
 

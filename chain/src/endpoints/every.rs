@@ -290,6 +290,17 @@ impl Endpoints {
         })
     }
 
+    /// Ends the pause of an endpoint that has answered, unless it is distrusted or has hung. It does not become the
+    /// active one.
+    fn recovered(&self, index: usize) {
+        let (mut state, now) = (self.0.slots[index].state.lock(), Instant::now());
+        let is_distrusted = state.distrusted_until.is_some_and(|until| until > now);
+        if !is_distrusted && !state.has_hung(now) && state.retry_at.take().is_some() {
+            state.error = None;
+            state.pauses.reset();
+        }
+    }
+
     /// Returns scheme, host and port of each endpoint, in order of preference. Two may be equal.
     pub(crate) fn display_urls(&self) -> impl Iterator<Item = String> {
         self.0.slots.iter().map(|slot| slot.display_url.clone())
@@ -310,7 +321,7 @@ impl Endpoints {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::super::{BACK_MAX, EndpointErrorKind};
+    use super::super::{BACK_MAX, EndpointErrorKind, HUNG_FOR, PAUSE_MAX};
     use super::*;
 
     #[tokio::test]
@@ -364,6 +375,27 @@ mod tests {
         let error = two.status()[0].error.clone().unwrap();
         assert!(error.contains(&format!("within {} ms", BACK_MAX.as_millis())), "{error}");
         assert!(!two.is_spare(0, &[0, 1]), "the other one has failed now");
+    }
+
+    /// It would be asked for logs again at once, and hang for ten seconds at each page.
+    #[test]
+    fn answers_do_not_end_the_pauses_of_an_endpoint_that_hangs_at_some_requests() {
+        let urls = [1, 2].map(|port| format!("http://127.0.0.1:{port}"));
+        let two = Endpoints::new("app", &urls, 1).unwrap();
+        let silence = two.silence(0, BACK_MAX);
+        for _ in 0..8 {
+            two.failed_after(0, &silence, BACK_MAX);
+            two.succeeded(0); // the head was asked for
+            two.recovered(0);
+        }
+        let soon = Instant::now() + PAUSE_MAX / 10;
+        assert_eq!(two.order(soon), [1]);
+        two.failed_after(1, &silence, Duration::ZERO);
+        two.succeeded(1);
+        assert_eq!(two.order(soon), [1], "it has failed at once");
+        let later = Instant::now() + HUNG_FOR;
+        assert!(!two.0.slots[0].state.lock().has_hung(later));
+        assert_eq!(two.order(later), [0, 1]);
     }
 
     /// The endpoint takes connections and answers nothing.

@@ -139,17 +139,22 @@ impl NodeLags {
         firsts.sort_unstable();
         // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
-        let denying = answers.values().filter(|it| it.first.is_none()).count();
-        let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
-        let passed = heads.filter(|head| *head > after.sequence).count();
-        // While two others may still show an envelope there, one that shows none decides nothing. Two that show none
-        // do: the others may be out of reach for days.
-        let is_denied = denying >= 2 || passed.saturating_sub(denying) < 2;
+        // Nodes that do not hold the strand as far as the missed envelope, as they catch up too, say nothing about it.
+        // While two others may still show it, one that shows none decides nothing. Two that show none do: the others
+        // may be out of reach for days.
+        let is_denied = |missed: SequenceId| {
+            let missed = missed.max(after.sequence.next());
+            let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
+            let holding = heads.filter(|head| *head >= missed).count();
+            let shows_none = |it: &&Shown| it.first.is_none() && it.up_to >= missed;
+            let denying = answers.values().filter(shows_none).count();
+            denying >= 2 || holding.saturating_sub(denying) < 2
+        };
         for (node, place) in late {
             let strand = (node, place.originator);
             if let Some(missed) = missed {
                 self.missed.insert(strand, missed);
-            } else if is_denied {
+            } else if self.missed.get(&strand).is_some_and(|missed| is_denied(*missed)) {
                 self.missed.remove(&strand);
             }
         }
@@ -314,6 +319,24 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11), "two others may show it");
         ask(&mut lags, &[B], &[], at(11));
         assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
+    }
+
+    /// They have passed the invalid envelopes behind the late node, and have not come to what its readers miss.
+    #[test]
+    fn nodes_that_catch_up_too_make_no_late_one_look_in_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        let ahead = OriginatorId(500);
+        for (node, sequence) in [(C, 1), (D, 8), (ahead, 8), (A, 1000), (B, 1000)] {
+            record(&mut lags, node, sequence, start);
+        }
+        ask(&mut lags, &[A, B], &[1000], at(10));
+        assert_eq!(late(&lags, C, at(10)), Duration::from_secs(10));
+        record(&mut lags, C, 5, at(11));
+        assert_eq!(lags.questions(D, at(11)).len(), 1);
+        ask(&mut lags, &[D, ahead], &[], at(11));
+        assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11));
     }
 
     /// Otherwise a node that has all that readers get would count as late until the next envelope of the strand.
