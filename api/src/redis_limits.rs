@@ -346,7 +346,7 @@ mod tests {
             *limits.connection.lock().await = None;
             let answer = limits.ask::<u64>(&script(CLOSE, &[])).await;
             assert_eq!(answer, RedisAnswer::NoAnswer);
-            assert_eq!(limits.breaker().state(limits.now_ms()), state);
+            assert_eq!(limits.breaker.lock().state(limits.now_ms()), state);
         }
     }
 

@@ -4,9 +4,9 @@ use hawser_node::error::{RunError, RunErrorKind};
 
 /// All that was found are claims, which may name an innocent party.
 pub(crate) const CLAIM: u8 = 5;
-/// What was there decides nothing.
+/// The evidence decides nothing.
 pub(crate) const INCONCLUSIVE: u8 = 6;
-/// What was stated is refuted.
+/// The statement is refuted.
 pub(crate) const REFUTED: u8 = 7;
 /// Faults, alarms or differences were found.
 pub(crate) const FAULTS: u8 = 8;

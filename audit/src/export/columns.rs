@@ -10,7 +10,7 @@ use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
 
 use super::record::values_of;
 use super::table::{LOG, LogColumn, Value};
-use crate::replay::{Charge, GapReason, PrunedRecord, StoredMark, StrandRow};
+use crate::replay::{EnvelopeCharge, GapReason, PrunedRecord, StoredMark, StrandRow};
 
 /// A row of the table `log` as it is checked again, beside its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,7 +260,7 @@ impl LogColumns {
             let &Value::Amount(stated) = self.value(LogColumn::BaseFee) else {
                 return None;
             };
-            Some(Charge {
+            Some(EnvelopeCharge {
                 payer: Address(payer),
                 size_bytes: self.number(LogColumn::PayerLenBytes)?,
                 retention_days: self.days()?,

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::replay::check::{CheckedEnvelope, Checker};
     use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
-    use crate::replay::{Charge, StoredMark};
+    use crate::replay::{EnvelopeCharge, StoredMark};
 
     fn checked(log: &MemoryLog) -> Vec<CheckedRow> {
         Checker::new(NODE, &settings().registry, None).check(log.rows.clone())
@@ -197,7 +197,7 @@ mod tests {
             let mut signed = signed.clone();
             let mut payer = Address([0; 20]);
             payer.0[..8].copy_from_slice(&at.to_be_bytes());
-            signed.charge = signed.charge.map(|charge| Charge { payer, ..charge });
+            signed.charge = signed.charge.map(|charge| EnvelopeCharge { payer, ..charge });
             let (sequence, found) = (SequenceId(at as u64), Ok(signed));
             let envelope = CheckedEnvelope { sequence, found, ..(*one).clone() };
             derived.take(&CheckedRow::Envelope(Box::new(envelope)), &mut |_| count += 1);

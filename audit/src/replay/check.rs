@@ -18,7 +18,7 @@ use hawser_rules::{
 };
 
 use super::fault::FaultKind;
-use super::item::{Charge, StoredMark, StrandRow};
+use super::item::{EnvelopeCharge, StoredMark, StrandRow};
 
 /// Checks the rows of one strand.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ pub(crate) struct Signed {
     /// The account that the payer's signature recovers to, in the strand of a node.
     pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
-    pub(crate) charge: Option<Charge>,
+    pub(crate) charge: Option<EnvelopeCharge>,
     /// The digest of the bytes that the payer has signed, if there is a charge.
     pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
@@ -360,7 +360,7 @@ impl Checker {
         signed.counts_for_congestion = is_paid && self.originator.is_node();
         let charged = payer.filter(|_| is_paid);
         signed.payer_digest = charged.map(|(_, digest)| digest);
-        signed.charge = charged.map(|(payer, _)| Charge {
+        signed.charge = charged.map(|(payer, _)| EnvelopeCharge {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
@@ -388,7 +388,8 @@ impl Checker {
         }
         signed.payer_digest = Some(digest);
         signed.counts_for_congestion = self.originator.is_node();
-        signed.charge = Some(Charge { payer, size_bytes, retention_days, stated_picodollars });
+        signed.charge =
+            Some(EnvelopeCharge { payer, size_bytes, retention_days, stated_picodollars });
     }
 
     /// Judges the fees of a valid envelope of a node, as far as the envelope alone shows.

@@ -119,14 +119,14 @@ pub struct PrunedRecord {
     /// The length of the envelope, in bytes.
     pub len_bytes: u64,
     /// The charge; `None` if no payer owes for the envelope.
-    pub charge: Option<Charge>,
+    pub charge: Option<EnvelopeCharge>,
     /// True if it counts for congestion.
     pub counts_for_congestion: bool,
 }
 
 /// The charge for one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charge {
+pub struct EnvelopeCharge {
     /// The payer.
     pub payer: Address,
     /// Length of the payer envelope, in bytes.

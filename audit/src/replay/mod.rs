@@ -66,7 +66,7 @@ pub use checkpoint_list::CheckpointList;
 pub(crate) use fault::KEPT_OF_KIND;
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
-    Charge, GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+    EnvelopeCharge, GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
 pub use repeats::{ChargedAgain, RepeatedCharges};
 pub use report_ranges::BilledReport;

@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use serde::{Deserialize, Serialize};
 
-use super::item::{Charge, GapReason};
+use super::item::{EnvelopeCharge, GapReason};
 
 /// Days with figures of their own. A guess: the times of a dishonest strand may name any day.
 const DAYS_MAX: usize = 10_000;
@@ -158,7 +158,7 @@ impl StrandFigures {
         has_room.then(|| self.days.entry(day).or_default())
     }
 
-    pub(super) fn count_charge(&mut self, charge: &Charge, booked: PicoDollarPrice) {
+    pub(super) fn count_charge(&mut self, charge: &EnvelopeCharge, booked: PicoDollarPrice) {
         let payer = hex::encode(charge.payer.0);
         let has_room = self.payers.len() < PAYERS_MAX || self.payers.contains_key(&payer);
         let of = match has_room {

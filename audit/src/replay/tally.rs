@@ -14,7 +14,7 @@ use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
 
 use super::check::Signed;
-use super::item::{Charge, PrunedRecord, SourceError, StrandRows, Usage};
+use super::item::{EnvelopeCharge, PrunedRecord, SourceError, StrandRows, Usage};
 
 /// Minutes after which a minute is compared. A guess: times that go back do so by little.
 pub(crate) const OPEN_MINUTES: u32 = 10;
@@ -36,7 +36,7 @@ pub(crate) struct TalliedEnvelope {
     len_bytes: u64,
     pub(crate) originator_ns: i64,
     /// `None` if no payer owes for it.
-    pub(crate) charge: Option<Charge>,
+    pub(crate) charge: Option<EnvelopeCharge>,
     pub(crate) counts_for_congestion: bool,
 }
 
@@ -385,7 +385,7 @@ fn take_through<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, end: &K) -> BTreeMap
 pub(crate) fn price(
     rates: &[Rate],
     originator_ns: i64,
-    charge: &Charge,
+    charge: &EnvelopeCharge,
     earlier: [u64; CONGESTION_MINUTES],
 ) -> PicoDollarPrice {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));

@@ -192,7 +192,7 @@ impl MemoryLog {
         let (_, payer, usage) = charge(&bytes).unwrap();
         let envelope = hawser_proto::envelope::OriginatorEnvelope::parse(bytes).unwrap();
         let statement = envelope.unsigned();
-        let charge = Charge {
+        let charge = EnvelopeCharge {
             payer,
             size_bytes: statement.payer().as_bytes().len() as u64,
             retention_days: DAYS,

@@ -30,5 +30,5 @@ pub(crate) use item::{ChainItem, own_payload};
 pub(crate) use path::ChainPath;
 pub use record::{ChainRecordError, ChainRecordPlace};
 pub use writer::{
-    ChainPublishError, ChainWriter, GasPrices, OnChain, ResumedPayload, SenderFigures,
+    ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures, UnawaitedPayload,
 };

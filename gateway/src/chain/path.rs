@@ -22,7 +22,7 @@ use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
 use super::waiting::{WaitGuard, Waiting};
-use super::writer::{ChainPublishError, ChainWriter, OnChain, ResumedPayload};
+use super::writer::{ChainPublishError, ChainWriter, OnChain, UnawaitedPayload};
 use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
@@ -516,7 +516,7 @@ impl ChainPath {
                 () = end.cancelled() => return,
                 resumed = writer.next_resumed() => resumed,
             };
-            let Some(ResumedPayload { originator, payload, on_chain }) = resumed else { return };
+            let Some(UnawaitedPayload { originator, payload, on_chain }) = resumed else { return };
             let key = payload_key(&payload);
             let attempt = self.progress.lock().get(&key, std::time::Instant::now());
             if attempt.is_some_and(|it| it.is_followed && it.is_open()) {

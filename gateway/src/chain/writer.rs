@@ -32,7 +32,7 @@ pub trait ChainWriter: Send + Sync + 'static {
 
     /// Waits for the next payload that is on the chain although no call here waits for it: an earlier process has sent
     /// it, or the calls have ended before. Returns `None` if none follows.
-    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>>;
+    fn next_resumed(&self) -> BoxFuture<'_, Option<UnawaitedPayload>>;
 
     /// Checks that the chain's endpoints answer now. The error is a text for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
@@ -101,7 +101,7 @@ pub struct OnChain {
 
 /// A payload on the chain that no call waits for: an earlier process has sent it, or the calls have ended before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResumedPayload {
+pub struct UnawaitedPayload {
     /// The strand that it belongs to.
     pub originator: OriginatorId,
     /// The payload, byte for byte.

@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::WeiPerGas;
 use hawser_gateway::chain::{
-    ChainPublishError, ChainWriter, OnChain, ResumedPayload, SenderFigures,
+    ChainPublishError, ChainWriter, OnChain, SenderFigures, UnawaitedPayload,
 };
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
@@ -303,7 +303,7 @@ pub(crate) struct FakeChain {
     /// The reason it sends no transactions.
     pub(crate) halted: Mutex<Option<String>>,
     /// Payloads that no call waits for, for one of its gateways.
-    pub(crate) resumed: Mutex<Vec<ResumedPayload>>,
+    pub(crate) resumed: Mutex<Vec<UnawaitedPayload>>,
 }
 
 impl FakeChain {
@@ -396,7 +396,7 @@ impl ChainWriter for FakeChain {
         std::future::ready(found).boxed()
     }
 
-    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>> {
+    fn next_resumed(&self) -> BoxFuture<'_, Option<UnawaitedPayload>> {
         async {
             while self.resumed.lock().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

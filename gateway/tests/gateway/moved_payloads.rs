@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_gateway::GatewaySettings;
-use hawser_gateway::chain::{ChainPublishError, OnChain, ResumedPayload};
+use hawser_gateway::chain::{ChainPublishError, OnChain, UnawaitedPayload};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, GroupId, OriginatorId, SequenceId};
 use prost::Message as _;
@@ -72,13 +72,13 @@ async fn a_payload_that_another_gateway_has_put_on_the_chain_is_found_there_and_
 }
 
 /// Returns what the writer tells of a commit of group 1 that no call waits for, as number 1 on the chain.
-fn resumed(payload: Bytes) -> ResumedPayload {
+fn resumed(payload: Bytes) -> UnawaitedPayload {
     let on_chain = OnChain {
         sequence_id: SequenceId(1),
         transaction_hash: TRANSACTION,
         block_time_s: 1_750_000_000,
     };
-    ResumedPayload { originator: OriginatorId::GROUP_MESSAGES, payload, on_chain }
+    UnawaitedPayload { originator: OriginatorId::GROUP_MESSAGES, payload, on_chain }
 }
 
 /// The process that has sent it has ended, or its outcome was open for so long that it is not followed any more, and it

@@ -179,13 +179,14 @@ fn error_types_end_in_error() {
     assert_none(&broken, "an error type ends in `Error`, a broken rule in `Violation`");
 }
 
-/// Types that calls return in the place of an error and that are none: the node or place with which a caller goes on,
-/// codes of the wire, the finding of a search, and names that gRPC and the EVM have given.
-const RETURNED: [&str; 10] = [
+/// Types that calls return in the place of an error and that are none: the node, place or receipts with which a caller
+/// goes on, codes of the wire, the finding of a search, and names that gRPC and the EVM have given.
+const RETURNED: [&str; 11] = [
     "CloseCode",
     "EndsVersion",
     "Fact",
     "Finding",
+    "HeldReceipts",
     "OriginatorId",
     "RefusalReason",
     "ReportOutcome",

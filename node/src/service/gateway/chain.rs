@@ -16,7 +16,7 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
 use hawser_gateway::chain::{
-    ChainPublishError, ChainWriter, GasPrices, OnChain, ResumedPayload, SenderFigures,
+    ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures, UnawaitedPayload,
 };
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, SecretKey, TransactionHash};
@@ -136,11 +136,11 @@ impl ChainWriter for BroadcastWriter {
         .boxed()
     }
 
-    fn next_resumed(&self) -> BoxFuture<'_, Option<ResumedPayload>> {
+    fn next_resumed(&self) -> BoxFuture<'_, Option<UnawaitedPayload>> {
         async move {
             let resumed = self.broadcaster.next_resumed().await?;
             let (payload, on_chain) = (resumed.payload.0, on_chain(resumed.receipt));
-            Some(ResumedPayload { originator: resumed.originator, payload, on_chain })
+            Some(UnawaitedPayload { originator: resumed.originator, payload, on_chain })
         }
         .boxed()
     }

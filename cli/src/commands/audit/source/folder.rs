@@ -7,8 +7,8 @@ use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
 use hawser_audit::replay::{
-    Charge, GapReason, LogIdentity, LogRows, LogSource, PrunedRecord, SourceError, StoredMark,
-    StrandRow, StrandRows, Usage,
+    EnvelopeCharge, GapReason, LogIdentity, LogRows, LogSource, PrunedRecord, SourceError,
+    StoredMark, StrandRow, StrandRows, Usage,
 };
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
@@ -219,7 +219,7 @@ fn record(pruned: &PrunedEnvelope) -> PrunedRecord {
     PrunedRecord {
         originator_ns: pruned.originator_ns,
         len_bytes: pruned.len_bytes,
-        charge: pruned.charge.map(|charge| Charge {
+        charge: pruned.charge.map(|charge| EnvelopeCharge {
             payer: charge.payer,
             size_bytes: charge.size_bytes,
             retention_days: charge.retention_days,
