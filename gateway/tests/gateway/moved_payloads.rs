@@ -1,5 +1,5 @@
-//! Tests of payloads whose transactions a reorganisation of the chain has moved, or an earlier process has sent, or that
-//! are mined when they are no longer followed.
+//! Tests of payloads whose transactions a reorganisation of the chain has moved, or an earlier process has sent, or
+//! that are mined when they are no longer followed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
