@@ -168,8 +168,8 @@ struct QuicSession<'a> {
     link: Link,
     wants: Arc<OpenWants>,
     bounds: FrameBounds,
-    /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks that end a refused want,
-    /// one for each want at most.
+    /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks whose stream was
+    /// stopped, or that end a refused want, one for each want at most.
     incoming: JoinSet<Result<(), SessionError>>,
     senders: StrandSenders,
     /// Heads that the peer has been sent.

@@ -15,8 +15,9 @@ use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::Contradiction;
 
-/// Checkpoints of one strand that are ahead of the tree held here. A guess: one a second, for a peer that is some
-/// seconds behind. The smallest ones are kept, since they are decided first.
+/// Checkpoints of one strand that are ahead of the tree held here, or whose roots cannot be read. A guess: one a
+/// second, for a peer that is some seconds behind. Of those ahead the smallest ones are kept, since they are decided
+/// first.
 const WAITING_MAX: usize = 16;
 /// Pairs of a node and a strand that are watched. A guess: sixty nodes that observe each other's strands.
 const WATCHED_MAX: usize = 4096;
@@ -66,7 +67,7 @@ pub struct CheckpointWatch {
 struct StrandCheckpoints {
     /// The newest one that agrees with the tree held here.
     agreed: Option<SignedCheckpoint>,
-    /// Checkpoints ahead of the tree, by size.
+    /// Checkpoints ahead of the tree, and those whose roots cannot be read, by size.
     waiting: BTreeMap<u64, SignedCheckpoint>,
     /// Checkpoints that differ from the tree, by size.
     disputed: BTreeMap<u64, SignedCheckpoint>,
@@ -110,7 +111,7 @@ impl CheckpointWatch {
             .is_none_or(|strand| strand.all().all(|it| it.checkpoint.size <= size))
     }
 
-    /// Returns the strands with a checkpoint that waits for the tree to grow.
+    /// Returns the strands with a checkpoint that waits for the tree to grow, or for its root to be readable.
     #[must_use]
     pub fn waiting(&self) -> BTreeSet<OriginatorId> {
         let waits = self.strands.iter().filter(|(_, strand)| !strand.waiting.is_empty());
@@ -165,7 +166,7 @@ impl CheckpointWatch {
         Ok(findings)
     }
 
-    /// Looks again at the checkpoints that were ahead of a strand's tree, which has grown.
+    /// Looks again at the checkpoints that wait. The strand's tree may have grown, or be readable again.
     pub fn handle_growth(&mut self, originator: OriginatorId, trees: &impl Trees) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (_, strand) in self.strands.iter_mut().filter(|((_, of), _)| *of == originator) {
