@@ -298,9 +298,9 @@ impl GatewayShare {
     }
 
     /// Writes the ids of published envelopes, and the nodes of topics that have moved or that Redis lacks. Returns the
-    /// entries that another gateway had written before, with the same id or the same transaction; that gateway has
-    /// them in a bill. An envelope may have several ids, so each entry is returned with the id of this request.
-    /// Returns none if Redis does not answer.
+    /// entries that another gateway had written before, with the same id or the same transaction. That gateway has them
+    /// in a bill, except for payloads of the chain that no call waited for. An envelope may have several ids, so each
+    /// entry is returned with the id of this request. Returns none if Redis does not answer.
     pub(crate) async fn tell(
         &self,
         places: &[(ClientKey, LandedEnvelope)],

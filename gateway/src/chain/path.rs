@@ -10,7 +10,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::dropped::DropCheck;
@@ -49,6 +49,10 @@ const ASKS_MAX: usize = 16;
 /// Time for a request to find payloads that are on the chain already. A guess: one silent node costs [`ASK_TIMEOUT`]
 /// and leaves time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time that a gateway leaves to others to share the place of a payload that no call waits for here. It may have taken
+/// the transaction over from one that only stood still and follows it: of two, the first to share the place bills it. A
+/// guess: one that follows a payload shares the place in a second.
+const OTHERS_FIRST_FOR: Duration = Duration::from_secs(5);
 
 /// A payload that has to be sent, with the channel for its progress.
 struct NewPayload {
@@ -508,7 +512,7 @@ impl ChainPath {
     }
 
     /// Keeps payloads from being sent again that get on the chain although no attempt here follows them, such as those
-    /// of earlier processes, until `end`. An attempt does so for the payload that it follows, and bills it.
+    /// of earlier processes, until `end`.
     pub(crate) async fn keep_resumed(self, end: CancellationToken) {
         let Some(writer) = &self.writer else { return };
         loop {
@@ -516,18 +520,36 @@ impl ChainPath {
                 () = end.cancelled() => return,
                 resumed = writer.next_resumed() => resumed,
             };
-            let Some(UnawaitedPayload { originator, payload, on_chain }) = resumed else { return };
-            let key = payload_key(&payload);
-            let attempt = self.progress.lock().get(&key, std::time::Instant::now());
-            if attempt.is_some_and(|it| it.is_followed && it.is_open()) {
-                continue; // between two questions for its outcome
+            let Some(resumed) = resumed else { return };
+            if self.nodes.share().is_none() {
+                self.keep_unawaited(resumed).await;
+                continue;
             }
-            self.keep_place(originator, &payload, on_chain).await;
-            // A result from before says that the outcome is not known.
-            let mut recent = self.progress.lock();
-            if recent.get(&key, std::time::Instant::now()).is_some_and(|it| !it.is_open()) {
-                recent.remove(&key);
-            }
+            let (path, end) = (self.clone(), end.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = end.cancelled() => {}
+                    () = sleep(OTHERS_FIRST_FOR) => {}
+                }
+                path.keep_unawaited(resumed).await;
+            });
+        }
+    }
+
+    /// Keeps a payload from being sent again, unless an attempt has kept it, or follows it: that one also bills it.
+    async fn keep_unawaited(&self, resumed: UnawaitedPayload) {
+        let UnawaitedPayload { originator, payload, on_chain } = resumed;
+        let key = payload_key(&payload);
+        let attempt = self.progress.lock().get(&key, std::time::Instant::now());
+        let is_followed = attempt.is_some_and(|it| it.is_followed && it.is_open());
+        if is_followed || self.on_chain.get(&key).is_some_and(|known| known.place == on_chain) {
+            return; // it may be between two questions for its outcome
+        }
+        self.keep_place(originator, &payload, on_chain).await;
+        // A result from before says that the outcome is not known.
+        let mut recent = self.progress.lock();
+        if recent.get(&key, std::time::Instant::now()).is_some_and(|it| !it.is_open()) {
+            recent.remove(&key);
         }
     }
 

@@ -13,7 +13,7 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::id_of;
-use super::fixture::{Net, SOON, TRANSACTION, commit, identity_update, until};
+use super::fixture::{Net, SOON, TRANSACTION, commit, identity_update, message, until};
 use super::identity_checks::SpoiltWhile;
 use super::redis_server::RedisServer;
 use super::sharing::two;
@@ -119,4 +119,29 @@ async fn a_payload_that_is_followed_is_billed_although_it_is_mined_while_no_call
     net.chain.resumed.lock().push(resumed(Bytes::from(envelope.encode_to_vec())));
     until(async || net.page("/usage.csv").await.1.contains(",commit,1,")).await;
     assert_eq!(net.chain.count(), 1);
+}
+
+/// One gateway stands still for some seconds, and another one takes its transaction over. Both see it mined, and the
+/// first to share its place in Redis bills it: the other one has no caller for it.
+#[tokio::test]
+async fn a_payload_that_was_taken_over_is_billed_by_the_gateway_that_follows_it() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 1, |_| {}).await;
+    let (chain, envelope) = (&first.chain, commit(1, "a"));
+    chain.held.send_replace(true);
+    let taking_over = async {
+        until(async || chain.count() == 1).await;
+        chain.resumed.lock().push(resumed(Bytes::from(envelope.encode_to_vec())));
+        until(async || chain.resumed.lock().is_empty()).await;
+        // Either gateway may have taken it. These are behind what it has told Redis at once.
+        for net in [&first, &second] {
+            net.publish(vec![message(2, "b")]).await.unwrap();
+        }
+        chain.held.send_replace(false);
+        chain.shown_by(0, &first.nodes).await;
+    };
+    let publishing = first.publish_until_shown(std::slice::from_ref(&envelope));
+    tokio::join!(publishing, taking_over);
+    let (_, usage) = first.page("/usage.csv").await;
+    assert!(usage.contains(",commit,1,"), "{usage}");
 }
