@@ -251,7 +251,7 @@ impl TestChain {
 
     async fn mine(&self, tx: &Tx) -> TransactionReceipt {
         self.enable(tx.from).await;
-        let hash: B256 = self.rpc("eth_sendTransaction", json!([tx.request()])).await;
+        let mut hash: B256 = self.rpc("eth_sendTransaction", json!([tx.request()])).await;
         let begun = Instant::now();
         let mut nudged = begun;
         loop {
@@ -261,6 +261,12 @@ impl TestChain {
                 return receipt;
             }
             if nudged.elapsed() >= NUDGE_EVERY {
+                // After a revert, the pool may take the new transaction for the one with the same nonce before it.
+                let pending: Option<Value> =
+                    self.rpc("eth_getTransactionByHash", json!([hash])).await;
+                if pending.is_none() {
+                    hash = self.rpc("eth_sendTransaction", json!([tx.request()])).await;
+                }
                 let _: Value = self.rpc("evm_mine", json!([])).await;
                 nudged = Instant::now();
             }
