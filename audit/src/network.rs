@@ -48,8 +48,8 @@ pub struct NetworkAudit {
     findings: BTreeMap<OriginatorId, NodeFindings>,
     /// The place of each fault in the findings about its node.
     faults: BTreeMap<ProvenFault, usize>,
-    /// The steps back in time, by node and later place: the earlier place, and the place in the findings about the node.
-    /// No two steps of a node have places in common.
+    /// The steps back in time, by node and later place: the earlier place, and the place in the findings about the
+    /// node. No two steps of a node have places in common.
     steps: BTreeMap<(OriginatorId, SequenceId), (SequenceId, usize)>,
     /// Bytes of reports that have been counted, by host: a host that repeats itself counts once.
     seen: BTreeSet<(Option<OriginatorId>, [u8; 32])>,

@@ -74,8 +74,8 @@ pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::NotExpired, id, "it is called pruned, and is the last of its strand")
 }
 
-/// Returns the fault of places whose mark no place of such a strand has. A keeper could hide an envelope behind it, such
-/// as a revocation. Pruned places are judged by their records.
+/// Returns the fault of places whose mark no place of such a strand has. A keeper could hide an envelope behind it,
+/// such as a revocation. Pruned places are judged by their records.
 ///
 /// A node reads a chain until it has each event, and events do not expire, so only void places of a chain's strand have
 /// no envelope. In a node's strand none is void: what the node declares void stays missing.

@@ -32,8 +32,8 @@ const WITHDRAW_EVERY: Duration = Duration::from_secs(60);
 /// Ranges and envelopes that are read to find the first held envelope of declared places, and the first one that breaks
 /// the statement. A guess: of these one suffices, except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
-/// Bytes of these envelopes. A guess: a node that signs 64 statements about its longest envelopes has a gigabyte read at
-/// each start of another one.
+/// Bytes of these envelopes. A guess: a node that signs 64 statements about its longest envelopes has a gigabyte read
+/// at each start of another one.
 const LOOKED_AT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.
