@@ -48,6 +48,9 @@ pub struct NetworkAudit {
     findings: BTreeMap<OriginatorId, NodeFindings>,
     /// The place of each fault in the findings about its node.
     faults: BTreeMap<ProvenFault, usize>,
+    /// The steps back in time, by node and later place: the earlier place, and the place in the findings about the
+    /// node. No two steps of a node have places in common.
+    steps: BTreeMap<(OriginatorId, SequenceId), (SequenceId, usize)>,
     /// Bytes of reports that have been counted, by host: a host that repeats itself counts once.
     seen: BTreeSet<(Option<OriginatorId>, [u8; 32])>,
     liveness: LivenessRecord,
@@ -86,6 +89,9 @@ impl NetworkAudit {
     /// Takes a proven fault. A graver proof of a known one takes the place of the known proof.
     fn add_proven(&mut self, accused: OriginatorId, kind: i32, judged: Judged) {
         let it = &judged.judgement;
+        if let Some(earlier) = it.step_behind() {
+            return self.add_step(accused, earlier, judged);
+        }
         // The other envelopes of the report do not count: a reporter who adds some to a known fault does not make a
         // second one. Neither does a third statement for one place, however far it differs.
         let rule = if it.difference.is_some() { 0 } else { it.detail() };
@@ -102,6 +108,26 @@ impl NetworkAudit {
                     *known = judged;
                 }
             }
+        }
+    }
+
+    /// Takes a proven step back in time, which lies behind `earlier`. Two pairs of envelopes with places in common may
+    /// show one step, and hosts keep different ones of it. Of these the first one stays, unless the other one lies
+    /// within it.
+    fn add_step(&mut self, accused: OriginatorId, earlier: SequenceId, judged: Judged) {
+        let later = judged.judgement.place;
+        let proven = &mut self.findings.entry(accused).or_default().proven;
+        let mut behind = self.steps.range((accused, earlier.next())..);
+        let known = behind.next().map(|(ends, begins)| (*ends, *begins));
+        let known = known.filter(|((node, _), (from, _))| *node == accused && *from < later);
+        let Some((key, (from, at))) = known else {
+            self.steps.insert((accused, later), (earlier, proven.len()));
+            return proven.push(judged);
+        };
+        if from <= earlier && later <= key.1 && (from, key.1) != (earlier, later) {
+            self.steps.remove(&key);
+            self.steps.insert((accused, later), (earlier, at));
+            proven[at] = judged;
         }
     }
 

@@ -300,6 +300,42 @@ fn two_statements_for_a_place_are_one_fault_of_their_gravest_difference() {
     }
 }
 
+/// A host shows each pair of an envelope before one step and one behind it.
+#[test]
+fn a_step_back_in_time_is_one_fault_for_all_pairs_of_envelopes_around_it() {
+    const SECOND_NS: i64 = 1_000_000_000;
+    // Steps back at 4 and 7.
+    let seconds = [0, 20, 21, 22, 10, 11, 12, 1, 2, 3];
+    let at = |place: u64| {
+        let ns = NOW_NS + seconds[usize::try_from(place).unwrap()] * SECOND_NS;
+        by_accused(place, b"any", ns)
+    };
+    let pair = |host: u32, earlier: u64, later: u64| {
+        held(host, MisbehaviorKind::OutOfOrder, &[at(earlier), at(later)])
+    };
+    let keys = keys();
+    let all = |hosts: &[u32], pairs: &[(u64, u64)]| -> Vec<u64> {
+        let mut audit = NetworkAudit::default();
+        for host in hosts {
+            for &(earlier, later) in pairs {
+                let judged = Judged::new(pair(*host, earlier, later), &keys);
+                assert_eq!(judged.judgement.verdict, MisbehaviorVerdict::Proven, "{judged}");
+                assert_eq!(judged.judgement.step_behind(), Some(SequenceId(earlier)));
+                audit.add(judged);
+            }
+        }
+        let (findings, _) = audit.finish(&keys.registry);
+        findings[&ACCUSED].proven.iter().map(|it| it.judgement.place.0).collect()
+    };
+    let around: Vec<(u64, u64)> =
+        (1..=3).flat_map(|from| (4..=6).map(move |to| (from, to))).collect();
+    assert_eq!(all(&[100, 200], &around), [4]);
+    let back: Vec<(u64, u64)> = around.iter().rev().copied().collect();
+    assert_eq!(all(&[100, 200], &back), [4], "the closest pair of all");
+    // A pair around both steps hides neither of them for long.
+    assert_eq!(all(&[100], &[(1, 9), (3, 4), (6, 7), (2, 8)]), [4, 7]);
+}
+
 /// The reader of a file counts those who could have seen an outage as its writer does.
 #[test]
 fn a_node_without_a_valid_key_stays_in_the_registry_of_a_file() {

@@ -77,8 +77,9 @@ pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
 
 /// Returns the fact that a judged report is about, under which it is kept once; `None` for a refuted one.
 ///
-/// A proven fault is identified by its place. Any other fault is also identified by its evidence: otherwise a first
-/// report with worthless evidence would keep out better ones.
+/// A proven fault is identified by its place, and a proven step back in time by the places between which it lies: one
+/// step is shown by each pair of an envelope before it and one behind it. Any other fault is also identified by its
+/// evidence: otherwise a first report with worthless evidence would keep out better ones.
 #[must_use]
 pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
     let class = match judgement.verdict {
@@ -103,14 +104,16 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
     if !class.is_proven() {
         digest.copy_from_slice(&evidence_digest(report, bytes)[..16]);
     }
-    Some(ReportFact {
+    let fact = ReportFact {
         accused: report.accused(),
         class,
         kind: u8::try_from(i32::from(report.kind())).unwrap_or(u8::MAX),
         detail: judgement.detail(),
         sequence: judgement.place,
         digest,
-    })
+    };
+    let step = judgement.step_behind().filter(|_| class.is_proven());
+    Some(step.map_or(fact, |earlier| fact.behind(earlier)))
 }
 
 /// Returns a digest of the envelopes, independent of their order and repetitions; for a failed request, a digest of

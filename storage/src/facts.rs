@@ -176,6 +176,28 @@ impl<'a, F: Fact> FactBatch<'a, F> {
         Some(self.last)
     }
 
+    /// Returns the lowest fact that is not below `from`, of those that are kept and those that are staged. A row that
+    /// cannot be read counts as none, as in [`stage`](Self::stage).
+    pub(crate) fn first_from(&self, from: F) -> Option<F> {
+        let staged = self.staged.range(from..).next().map(|(fact, _)| *fact);
+        let (key, mut kept) = (from.encode(), None);
+        let open = || self.database.db.raw_iterator_cf(self.database.family(F::FAMILY));
+        let read = each_fact::<F>(&self.database.db, open, key.as_ref(), |key, fact| match fact {
+            Ok((fact, _)) => {
+                kept = Some(fact);
+                ControlFlow::Break(())
+            }
+            Err(error) => {
+                self.kept.lock().note_unreadable(key, &error);
+                ControlFlow::Continue(())
+            }
+        });
+        if let Err(error) = read {
+            self.kept.lock().note_unreadable(key.as_ref(), &error);
+        }
+        staged.into_iter().chain(kept).min()
+    }
+
     /// Writes all rows, and returns when they are durable. Then removes the oldest records of classes that have too
     /// many, and those that strangers submitted if all nodes together have too many. If that fails, the rows are there
     /// all the same, and the next write removes the others.

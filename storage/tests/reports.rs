@@ -50,6 +50,57 @@ fn a_report_has_a_time_of_its_own_and_its_fact_is_stored_once() {
     });
 }
 
+/// A stranger submits each pair of an envelope before one fault and one behind it: their number would fill the room for
+/// proofs, which is never freed, and seem to be a number of faults.
+#[test]
+fn proofs_between_places_are_kept_once_for_all_that_have_places_in_common() {
+    on_each(|store| {
+        let between = |earlier, later| {
+            let about = report(ReportClass::Proven, later);
+            NewReport { fact: about.fact.behind(SequenceId(earlier)), ..about }
+        };
+        let pairs = |from: u64, through: u64| -> Vec<NewReport> {
+            (from..from + 9)
+                .flat_map(|at| (through..through + 9).map(move |to| between(at, to)))
+                .collect()
+        };
+        assert_eq!(record(store, 7, pairs(1, 10)), 1, "they are written together");
+        assert_eq!(record(store, 8, pairs(1, 10)), 0, "and again");
+        assert_eq!(counted(store, ReportClass::Proven), 1);
+        let ends: Vec<u64> = all(store).iter().map(|it| it.server_time_ns).collect();
+        assert_eq!(ends, [7]);
+        // The first pair was 1 and 10.
+        let (beside, around, inside) = (between(10, 11), between(1, 99), between(4, 6));
+        assert_eq!(record(store, 9, vec![around.clone(), inside.clone()]), 0);
+        assert_eq!(record(store, 9, vec![beside, around, inside]), 1, "another fault");
+        assert_eq!(record(store, 9, vec![between(12, 14), between(11, 13)]), 1);
+        assert_eq!(record(store, 9, vec![between(11, 12)]), 1, "there is room between two");
+        // Other facts are no such proofs, and hide none.
+        let kind = |it: NewReport, kind| NewReport { fact: ReportFact { kind, ..it.fact }, ..it };
+        assert_eq!(
+            record(store, 10, vec![kind(between(1, 99), 4), report(ReportClass::Equivocation, 5)]),
+            2
+        );
+        let accused = OriginatorId(PEER.0 + 1);
+        let of_other = between(1, 99);
+        let fact = ReportFact { accused, ..of_other.fact };
+        assert_eq!(record(store, 11, vec![NewReport { fact, ..of_other }]), 1);
+    });
+}
+
+/// An earlier version has stored such a proof by its later place alone.
+#[test]
+fn a_proof_whose_earlier_place_is_not_recorded_counts_from_the_place_before() {
+    let store = in_memory();
+    let between = |earlier, later| {
+        let about = report(ReportClass::Proven, later);
+        NewReport { fact: about.fact.behind(SequenceId(earlier)), ..about }
+    };
+    assert_eq!(record(&store, 7, vec![report(ReportClass::Proven, 10)]), 1);
+    assert_eq!(record(&store, 8, vec![between(4, 12), between(9, 10), between(1, 10)]), 0);
+    assert_eq!(record(&store, 9, vec![between(4, 9), between(10, 12)]), 2);
+}
+
 #[test]
 fn reports_outlive_restarts_and_remember_what_they_were_made_of() {
     let folder = tempfile::tempdir().unwrap();

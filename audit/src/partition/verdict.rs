@@ -15,7 +15,7 @@ use super::unchecked::UncheckedCounts;
 use crate::export::columns::ColumnJudgement;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::dependencies::{ChainTimes, TimesOfChains, dependency};
-use crate::replay::judge::{beyond_head, gap_of_chain, hole, judge, other_leaf, time_ahead};
+use crate::replay::judge::{beyond_head, hole, judge, other_leaf, time_ahead, wrong_gap};
 use crate::replay::{
     Fault, FaultKind, Faults, GapReason, ReplaySettings, STRANDS_MAX, SourceError, StrandRow,
 };
@@ -249,7 +249,7 @@ impl RangeVerdict {
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.cover(from, through)?;
                 let id = EnvelopeId::new(self.originator_id, from);
-                if let Some(fault) = gap_of_chain(id, reason) {
+                if let Some(fault) = wrong_gap(id, reason) {
                     self.fault(fault);
                 }
                 if reason == GapReason::NotShown {

@@ -27,7 +27,7 @@ pub enum FaultKind {
     /// The originator signed an envelope that breaks a rule.
     BrokenRule,
     /// The mark of an envelope is not the one that the rules give; or places of a chain's strand are called missing or
-    /// expired, which they never are.
+    /// expired, or those of a node's strand void, which they never are.
     WrongMark,
     /// No rate explains the fees that the originator states, or the congestion fee is too high for the envelopes before
     /// it.

@@ -74,17 +74,21 @@ pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::NotExpired, id, "it is called pruned, and is the last of its strand")
 }
 
-/// Returns the fault of places of a chain's strand that are marked as missing or expired. A node reads a chain until it
-/// has each event, and events do not expire, so only void places of such a strand have no envelope. A keeper could hide
-/// an event otherwise, such as a revocation. Pruned places are judged by their records.
-pub(crate) fn gap_of_chain(id: EnvelopeId, reason: GapReason) -> Option<Fault> {
-    let is_never_so = matches!(reason, GapReason::Missing | GapReason::Expired);
-    (is_never_so && !id.originator.is_signer()).then(|| {
-        let reason = reason.name();
-        let text =
-            format!("it is marked as {reason}: only void places of a chain have no envelope");
-        Fault::at(FaultKind::WrongMark, id, text)
-    })
+/// Returns the fault of places whose mark no place of such a strand has. A keeper could hide an envelope behind it,
+/// such as a revocation. Pruned places are judged by their records.
+///
+/// A node reads a chain until it has each event, and events do not expire, so only void places of a chain's strand have
+/// no envelope. In a node's strand none is void: what the node declares void stays missing.
+pub(crate) fn wrong_gap(id: EnvelopeId, reason: GapReason) -> Option<Fault> {
+    let rest = match (id.originator.is_signer(), reason) {
+        (false, GapReason::Missing | GapReason::Expired) => {
+            "only void places of a chain have no envelope"
+        }
+        (true, GapReason::Void) => "only places of a chain are void",
+        _ => return None,
+    };
+    let text = format!("it is marked as {}: {rest}", reason.name());
+    Some(Fault::at(FaultKind::WrongMark, id, text))
 }
 
 /// Makes the fault of places that no row covers.

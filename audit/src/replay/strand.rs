@@ -14,8 +14,8 @@ use super::dependencies::{ChainTimes, TimesOfChains, dependency};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
-    gap_of_chain, has_ordered_times, hole, is_late, judge, not_expired, other_leaf, overcharge,
-    pruned_head, time_ahead, time_back,
+    has_ordered_times, hole, is_late, judge, not_expired, other_leaf, overcharge, pruned_head,
+    time_ahead, time_back, wrong_gap,
 };
 use super::load::StoredLoad;
 use super::stats::{Gap, StrandFigures};
@@ -299,7 +299,7 @@ impl StrandReplay {
                         "the source gave a gap from {from} to {through}, which is not a range of places"
                     )));
                 }
-                if let Some(fault) = gap_of_chain(self.id(from), reason) {
+                if let Some(fault) = wrong_gap(self.id(from), reason) {
                     self.fault(fault);
                 }
                 self.count_gap(from, through, reason);

@@ -2,7 +2,7 @@
 //!
 //! Peers are asked one after the other, each for all places that are still wanted. A peer may send anything: an
 //! envelope that its originator has not signed ends the connection, and one that is not in the strand's tree is
-//! dropped and ends the question to this peer. The next peer is asked then. A peer that has not proved its id may pass
+//! dropped, so that the next peer is asked for its place. A peer that has not proved its id may pass
 //! on the strand of another node unchecked, as in the follower (`follower::passed_on`): only its want ends.
 
 #[cfg(test)]
@@ -65,6 +65,9 @@ pub struct MendSearch {
     wanted: BTreeMap<SequenceId, Option<TreeHash>>,
     found: BTreeMap<SequenceId, Bytes>,
     held_bytes: usize,
+    /// There was no room for an envelope. The strand's follower rests meanwhile, and what other peers send would have
+    /// no room either.
+    is_full: bool,
     /// Peers that have been asked, or that are being asked.
     asked: BTreeSet<OriginatorId>,
     /// Connected peers that have proved their ids.
@@ -105,6 +108,7 @@ impl MendSearch {
             wanted,
             found: BTreeMap::new(),
             held_bytes: 0,
+            is_full: false,
             asked: BTreeSet::new(),
             proven: BTreeSet::new(),
             open: None,
@@ -135,7 +139,7 @@ impl MendSearch {
         };
         // From the first call with something wanted on: peers that come and go do not prolong the search.
         let search_ends_at = *self.ends_at.get_or_insert(now + SEARCH_WITHIN);
-        if self.open.is_some() || search_ends_at <= now {
+        if self.open.is_some() || self.is_full || search_ends_at <= now {
             return;
         }
         let holds = |(peer, head): &&(OriginatorId, SequenceId)| {
@@ -175,7 +179,7 @@ impl MendSearch {
                     }
                     open.position = place;
                     self.take(place, entry.bytes);
-                    if self.wanted.is_empty() {
+                    if self.wanted.is_empty() || self.is_full {
                         return self.stop();
                     }
                 }
@@ -241,6 +245,7 @@ impl MendSearch {
             return;
         }
         if self.held_bytes.saturating_add(bytes.len()) > HELD_BYTES_MAX {
+            self.is_full = true;
             return;
         }
         self.held_bytes += bytes.len();

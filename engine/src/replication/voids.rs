@@ -8,30 +8,37 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 pub const VOIDS_MAX: usize = 4_096;
 
 /// The statements that are known, in the order in which they became known. The first ones of a node stay: a node gains
-/// nothing by signing more of them.
-#[derive(Debug, Clone, Default)]
-pub struct KnownVoids(Vec<SignedVoid>);
+/// nothing by signing more of them. Those of other nodes leave room for all that this node may sign itself: without its
+/// own, it might sign the same places twice after it was restored twice.
+#[derive(Debug, Clone)]
+pub struct KnownVoids {
+    own: OriginatorId,
+    all: Vec<SignedVoid>,
+}
 
 impl KnownVoids {
-    /// Takes over recorded statements.
+    /// Takes over the recorded statements of the node `own`.
     #[must_use]
-    pub fn of_recorded(recorded: Vec<SignedVoid>) -> Self {
-        Self(recorded)
+    pub fn of_recorded(own: OriginatorId, recorded: Vec<SignedVoid>) -> Self {
+        Self { own, all: recorded }
     }
 
     /// Returns true if [`add`](Self::add) would take the statement: it is not known, and there is room for it.
     #[must_use]
     pub fn takes(&self, statement: &VoidStatement) -> bool {
         let of_node = self.of(statement.node);
+        let kept_free = if statement.node == self.own { 0 } else { VOIDS_OF_NODE_MAX };
         // The same statement with another signature says nothing more.
-        !self.is_known(statement) && of_node.count() < VOIDS_OF_NODE_MAX && self.0.len() < VOIDS_MAX
+        !self.is_known(statement)
+            && of_node.count() < VOIDS_OF_NODE_MAX
+            && self.all.len() < VOIDS_MAX - kept_free
     }
 
     /// Adds a statement, whose signature the caller has verified. Returns false if it is known, or there is no room.
     pub fn add(&mut self, signed: SignedVoid) -> bool {
         let is_new = self.takes(&signed.statement);
         if is_new {
-            self.0.push(signed);
+            self.all.push(signed);
         }
         is_new
     }
@@ -39,12 +46,12 @@ impl KnownVoids {
     /// Returns all statements.
     #[must_use]
     pub fn all(&self) -> &[SignedVoid] {
-        &self.0
+        &self.all
     }
 
     /// Returns the statements of one node.
     pub fn of(&self, node: OriginatorId) -> impl Iterator<Item = &VoidStatement> {
-        self.0.iter().map(|it| &it.statement).filter(move |it| it.node == node)
+        self.all.iter().map(|it| &it.statement).filter(move |it| it.node == node)
     }
 
     /// Returns true if this statement is known, also with another signature.
@@ -93,7 +100,7 @@ impl KnownVoids {
     /// Returns all statements that are about this place: one that is dated far ahead must not hide another one.
     pub fn covering(&self, id: EnvelopeId) -> impl Iterator<Item = &SignedVoid> {
         let covers = move |of: &VoidStatement| of.node == id.originator && of.covers(id.sequence);
-        self.0.iter().filter(move |it| covers(&it.statement))
+        self.all.iter().filter(move |it| covers(&it.statement))
     }
 }
 
@@ -109,9 +116,13 @@ mod tests {
         of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap())
     }
 
+    fn known_to(own: u32) -> KnownVoids {
+        KnownVoids::of_recorded(OriginatorId(own), Vec::new())
+    }
+
     #[test]
     fn a_node_that_signs_many_takes_no_room_from_others_and_the_first_ones_stay() {
-        let mut known = KnownVoids::default();
+        let mut known = known_to(9_999);
         let taken = (1..=1_000).filter(|&place| known.add(signed(100, place, place))).count();
         assert_eq!(taken, VOIDS_OF_NODE_MAX);
         assert!(!known.add(signed(100, 1, 1)), "it is known");
@@ -131,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_range_is_covered_if_each_of_its_places_is() {
-        let mut known = KnownVoids::default();
+        let mut known = known_to(9_999);
         for (from, through) in [(3, 10), (8, 20), (22, 30)] {
             assert!(known.add(signed(100, from, through)));
         }
@@ -150,11 +161,17 @@ mod tests {
         assert_eq!(undeclared(200, 3, 20), [(3, 20)]);
     }
 
+    /// Played by very many nodes of the registry, or by 63 that sign 64 each.
     #[test]
-    fn all_nodes_together_have_a_bound_too() {
-        let mut known = KnownVoids::default();
+    fn all_nodes_together_have_a_bound_too_and_leave_room_for_what_this_node_signs() {
+        let own = 9_999;
+        let mut known = known_to(own);
         let ids = (1..=VOIDS_MAX + 10).map(|node| u32::try_from(node).unwrap());
-        assert_eq!(ids.filter(|&node| known.add(signed(node, 1, 1))).count(), VOIDS_MAX);
+        let taken = ids.filter(|&node| known.add(signed(node, 1, 1))).count();
+        assert_eq!(taken, VOIDS_MAX - VOIDS_OF_NODE_MAX);
+        assert_eq!((1..=100).filter(|&place| known.add(signed(own, place, place))).count(), 64);
         assert_eq!(known.all().len(), VOIDS_MAX);
+        let mut full = KnownVoids::of_recorded(OriginatorId(8_888), known.all().to_vec());
+        assert!(!full.add(signed(8_888, 1, 1)), "peers take no more in a session");
     }
 }

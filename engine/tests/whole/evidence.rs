@@ -134,6 +134,29 @@ async fn evidence_about_a_node_that_the_registry_lacks_holds_up_no_other_report(
     );
 }
 
+/// A stranger submits each pair of an envelope before one step and one behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pairs_around_one_step_back_in_time_are_one_fact() {
+    let node = start(common::store(), &[SOURCE], 600);
+    let timed = |place| envelope(SOURCE, place, if place <= 3 { 60 } else { 0 }, false);
+    let report = |pair: [u64; 2]| {
+        let (kind, envelopes) = (MisbehaviorKind::OutOfOrder, pair.map(timed));
+        let now_ns = u64::try_from(START_NS).unwrap();
+        client_safety_report(now_ns, SOURCE, kind, &envelopes).unwrap()
+    };
+    for (caller, earlier) in (2..=3).enumerate() {
+        for later in 4..=5 {
+            let submitted = node.engine.reports().submit(caller, report([earlier, later])).await;
+            let expected = match (earlier, later) {
+                (2, 4) => ReportSubmission::Stored,
+                _ => ReportSubmission::Known,
+            };
+            assert_eq!(submitted.unwrap(), expected, "{earlier} and {later}");
+        }
+    }
+    assert_eq!(reported(&node), [(MisbehaviorKind::OutOfOrder, SOURCE)]);
+}
+
 /// A second process with this node's key is behind it, so peers have this node's envelopes for its places. It has
 /// answered a client, which reports both.
 #[tokio::test(flavor = "multi_thread")]

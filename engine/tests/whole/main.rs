@@ -12,6 +12,7 @@ mod admission;
 mod ahead;
 mod backlog;
 mod booking;
+mod broken_voids;
 mod chain;
 mod checkpoints;
 mod clocks;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::replication::{LinkCommand, StrandItem};
@@ -10,10 +9,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX, VoidStatement};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
-use hawser_rules::misbehavior::{
-    MisbehaviorKind, MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees,
-};
 use hawser_storage::{DiskReserveSettings, Evidence, EvidenceTime, Misbehavior, Store};
 use parking_lot::Mutex;
 
@@ -21,13 +18,13 @@ use crate::common::{self, NODE, START_NS};
 use crate::follow::{Follower, OTHER, Peer, SOURCE, WAIT_MAX, dated, envelope, key, strand};
 
 /// The statement of `node` about these places, signed with the key of `by`.
-fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
+pub fn declared(node: OriginatorId, from: u64, through: u64, by: OriginatorId) -> SignedVoid {
     let (from, through) = (SequenceId(from), SequenceId(through));
     let time_ns = u64::try_from(START_NS).unwrap();
     VoidStatement { node, from, through, time_ns, incarnation: [3; 16] }.sign(&key(by))
 }
 
-fn kept(follower: &Follower) -> Vec<SignedVoid> {
+pub fn kept(follower: &Follower) -> Vec<SignedVoid> {
     follower.engine().store().void_statements().unwrap()
 }
 
@@ -512,77 +509,5 @@ async fn a_statement_that_is_dated_ahead_is_not_kept() {
     let kept_one = declared(SOURCE, 2, 3, SOURCE);
     other.link.note_void(kept_one);
     follower.until("the last one is kept", || kept(&follower) == [kept_one]).await;
-    follower.stop().await;
-}
-
-/// The two signatures outlive the envelope, and any reader of the evidence can judge them.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_envelope_that_breaks_a_statement_is_kept_with_it_as_a_claim() {
-    let follower = Follower::start(common::store());
-    let (mut source, other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
-    let of = declared(SOURCE, 2, 3, SOURCE).statement;
-    let earlier = VoidStatement { time_ns: of.time_ns - 301_000_000_000, ..of }.sign(&key(SOURCE));
-    other.link.note_void(earlier);
-    follower.until("it is kept", || kept(&follower) == [earlier]).await;
-    // They are taken one after the other: the first one counts when the next one is kept.
-    let next = declared(OTHER, 1, 4, OTHER);
-    other.link.note_void(next);
-    follower.until("the next one is kept", || kept(&follower).contains(&next)).await;
-    assert_eq!(source.want(SOURCE).await, (0, None));
-    source.send(strand(SOURCE, &[1, 2, 3])).await;
-    follower.wait_for(SOURCE, 3).await;
-    let store = follower.engine().store().clone();
-    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    assert_eq!(all().len(), 1, "one statement is broken once");
-    let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
-    assert_eq!((misbehavior, at.sequence, from), (Misbehavior::VoidSigned, SequenceId(2), None));
-    let statement = Bytes::copy_from_slice(&earlier.encode());
-    assert_eq!(envelopes, [statement, envelope(SOURCE, 2, "true")]);
-    let registry = follower.engine().ports().registry.borrow().clone();
-    let evidence = TreeEvidence { fault: TreeFault::VoidSigned, pieces: envelopes };
-    let judgement = verify_trees(&evidence, &registry);
-    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(SOURCE)));
-
-    let about_held = VoidStatement { from: SequenceId(3), ..earlier.statement };
-    other.link.note_void(about_held.sign(&key(SOURCE)));
-    follower.until("a statement that comes later is compared, too", || all().len() == 2).await;
-    assert_eq!(all()[1].evidence.at.sequence, SequenceId(3));
-    follower.stop().await;
-}
-
-/// The disk is full when the envelope comes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broken_statement_becomes_a_claim_once_the_disk_has_room_again() {
-    let store = common::store();
-    let (is_full, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (full_now, counted) = (is_full.clone(), refused.clone());
-    let free_bytes = Arc::new(move || {
-        let is_full = full_now.load(Ordering::SeqCst);
-        counted.fetch_add(u64::from(is_full), Ordering::SeqCst);
-        Some(if is_full { 0 } else { u64::MAX })
-    });
-    store.keep_room(DiskReserveSettings { free_bytes_min: 1 << 30, free_bytes });
-    let follower = Follower::start(store.clone());
-    let (mut source, other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
-    let of = declared(SOURCE, 2, 3, SOURCE).statement;
-    let earlier = VoidStatement { time_ns: of.time_ns - 301_000_000_000, ..of }.sign(&key(SOURCE));
-    other.link.note_void(earlier);
-    follower.until("it is kept", || kept(&follower) == [earlier]).await;
-    // They are taken one after the other: the first one counts when the next one is kept.
-    let next = declared(OTHER, 1, 4, OTHER);
-    other.link.note_void(next);
-    follower.until("the next one is kept", || kept(&follower).contains(&next)).await;
-    assert_eq!(source.want(SOURCE).await, (0, None));
-    is_full.store(true, Ordering::SeqCst);
-    source.send(strand(SOURCE, &[1, 2, 3])).await;
-    // That of the claim, and that of the envelopes.
-    let are_refused = || refused.load(Ordering::SeqCst) >= 2;
-    follower.until("two writes are refused", are_refused).await;
-    is_full.store(false, Ordering::SeqCst);
-    follower.wait_for(SOURCE, 3).await;
-    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    let [held] = &found[..] else { panic!("one statement is broken once: {found:?}") };
-    let Evidence { misbehavior, at, .. } = &held.evidence;
-    assert_eq!((*misbehavior, at.sequence), (Misbehavior::VoidSigned, SequenceId(2)));
     follower.stop().await;
 }

@@ -197,14 +197,26 @@ impl Judgement {
     /// statements, the broken rule, or 0.
     #[must_use]
     pub fn detail(&self) -> u8 {
-        let rule = self.facts.first().and_then(|fact| {
-            fact.numbers.iter().find(|(name, _)| *name == "rule").map(|(_, number)| *number)
-        });
-        match (self.difference, rule) {
+        match (self.difference, self.first_number("rule")) {
             (Some(difference), _) => difference as u8,
             (None, Some(rule)) => u8::try_from(rule).unwrap_or(0),
             (None, None) => 0,
         }
+    }
+
+    /// Returns the earlier of the two places that show a step back in time: the step lies behind it, at
+    /// [`place`](Self::place) or before. `None` for any other fault.
+    #[must_use]
+    pub fn step_behind(&self) -> Option<SequenceId> {
+        self.facts.first().filter(|fact| fact.name == "time_back")?;
+        let earlier = u64::try_from(self.first_number("earlier_sequence")?).ok()?;
+        Some(SequenceId(earlier))
+    }
+
+    /// Returns a number of the finding that decides.
+    fn first_number(&self, name: &str) -> Option<i128> {
+        let mut numbers = self.facts.first()?.numbers.iter();
+        numbers.find(|(its, _)| *its == name).map(|(_, number)| *number)
     }
 
     pub(super) fn of(host: Host, report: &Report, ruling: FaultJudgement) -> Self {

@@ -92,8 +92,31 @@ pub struct ReportFact {
     pub detail: u8,
     /// The place that it is about; 0 for none.
     pub sequence: SequenceId,
-    /// Distinguishes evidence without a place: a part of a digest of the evidence, or zeros.
+    /// Distinguishes evidence without a place: a part of a digest of the evidence, or zeros. Of a proof that two places
+    /// show it names the earlier one: see [`behind`](Self::behind).
     pub digest: [u8; 16],
+}
+
+/// The beginning of the digest of a proof that two places show. The earlier place follows, `u64 BE`.
+const BEHIND: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
+
+impl ReportFact {
+    /// Makes the fact of a proof that two places show and that lies between them, such as a step back in time: behind
+    /// `earlier`, at the place of the fact or before. Two such proofs about a node may show one fault if they have
+    /// places in common.
+    #[must_use]
+    pub fn behind(mut self, earlier: SequenceId) -> Self {
+        self.digest[..8].copy_from_slice(&BEHIND);
+        self.digest[8..].copy_from_slice(&earlier.0.to_be_bytes());
+        self
+    }
+
+    /// Returns the earlier place of such a proof.
+    pub(crate) fn earlier(&self) -> Option<SequenceId> {
+        let (start, earlier) = take::<8>(&self.digest)?;
+        (self.class.is_proven() && start == BEHIND).then_some(())?;
+        super::decode_u64(earlier).map(SequenceId)
+    }
 }
 
 impl Fact for ReportFact {
@@ -239,6 +262,11 @@ mod tests {
         let mut expected = vec![0, 0, 0, 100, 2, 4, 1, 0, 0, 0, 0, 0, 0, 0, 7];
         expected.extend([9; 16]);
         assert_eq!(fact.encode().to_vec(), expected);
+        let step = ReportFact { class: ReportClass::Proven, ..fact }.behind(SequenceId(6));
+        assert_eq!(step.digest, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6]);
+        assert_eq!(step.earlier(), Some(SequenceId(6)));
+        let claim = ReportFact { class: ReportClass::OwnClaim, ..step };
+        assert_eq!(claim.earlier(), None, "that is a digest");
         let row = FactRow { at: ReportTime(0x0102), len_bytes: 0x0304 };
         assert_eq!(row.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 3, 4]);
         let kept = KeptReport {

@@ -139,3 +139,21 @@ fn an_event_of_a_chain_that_its_keeper_calls_missing_or_expired_is_named_as_by_a
     let of_node = check(&read_back(NODE, vec![gap]));
     assert_eq!(of_node[0].all_faults().count(), 0, "no peer may have had a node's envelopes");
 }
+
+/// A keeper hides an envelope of a node behind the mark that only a chain's places have.
+#[test]
+fn an_envelope_of_a_node_that_its_keeper_calls_void_is_named_as_by_a_replay() {
+    let mut log = MemoryLog::honest(9);
+    log.checkpoints.clear();
+    let (from, through, reason) = (SequenceId(5), SequenceId(5), GapReason::Void);
+    log.rows[4] = StrandRow::Gap { from, through, reason };
+    let mut replay = Replay::new(&log, &settings(), None).unwrap();
+    let whole = replay.run(|_, _| true).unwrap().unwrap().all_faults();
+    let of_marks = |faults: &Faults| -> Vec<(Option<OriginatorId>, SequenceId)> {
+        let marks = faults.kept().iter().filter(|it| it.kind == FaultKind::WrongMark);
+        marks.map(|it| (it.originator_id, it.sequence_id)).collect()
+    };
+    assert_eq!(of_marks(&whole), [(Some(NODE), from)], "{:?}", whole.kept());
+    let of_part = check(&rows(&log));
+    assert_eq!(of_marks(&of_part[0].all_faults()), [(Some(NODE), from)]);
+}

@@ -129,6 +129,21 @@ fn places_that_were_not_asked_for_break_the_protocol() {
     }
 }
 
+/// The rows of a damaged block may stand for large envelopes, which are in other files.
+#[test]
+fn a_search_without_room_asks_no_further_peer() {
+    let (mut search, now) = (search(4..=6), start());
+    search.held_bytes = HELD_BYTES_MAX - entry(4, "right").bytes.len();
+    search.handle_peers(now, &PEERS);
+    let asked = request_of(search.poll_effect(), A);
+    let items = [4, 5, 6].map(|at| StrandItem::Envelope(Ok(entry(at, "right"))));
+    send(&mut search, now, (A, asked), items.into());
+    assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: A }));
+    search.handle_peers(now, &PEERS);
+    assert_eq!((search.poll_effect(), search.poll_timeout()), (None, None));
+    assert_eq!(search.into_found().into_keys().collect::<Vec<_>>(), [SequenceId(4)]);
+}
+
 #[test]
 fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
     let (mut search, now) = (search(4..=6), start());

@@ -199,8 +199,6 @@ pub(super) async fn fetch(
                 }
                 MendEffect::Stop { peer } => (peer, LinkCommand::Stop { originator }),
                 MendEffect::Disconnect { peer, violation } => {
-                    // Its silence is this node's doing.
-                    state.liveness.note_sent_away(peer, Instant::now().into_std());
                     (peer, LinkCommand::Disconnect { violation })
                 }
             };

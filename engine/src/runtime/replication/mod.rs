@@ -260,7 +260,8 @@ impl Replication {
     }
 
     /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the
-    /// silence that follows: this node does not ask it meanwhile.
+    /// silence that follows: this node does not ask it meanwhile. The session notes this also for a rule that the
+    /// engine has found broken (`LinkCommand::Disconnect`).
     pub fn note_sent_away(&self, peer: OriginatorId) {
         self.state.liveness.note_sent_away(peer, tokio::time::Instant::now().into_std());
     }

@@ -167,7 +167,6 @@ impl StrandTask {
              asked for it again"
         );
         if let Some(peer) = sender {
-            self.state.liveness.note_sent_away(peer, now());
             let violation = PeerViolation::ForgedSignature;
             self.command(peer, LinkCommand::Disconnect { violation });
         }

@@ -499,7 +499,6 @@ impl StrandTask {
                 }
                 Effect::Expired { from, through } => self.note_expired(from, through),
                 Effect::Disconnect { peer, violation } => {
-                    self.state.liveness.note_sent_away(peer, now());
                     self.command(peer, LinkCommand::Disconnect { violation });
                 }
             }

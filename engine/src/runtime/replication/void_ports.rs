@@ -77,9 +77,10 @@ impl VoidPorts {
                 read: peers show them again");
             Vec::new()
         });
-        let known = KnownVoids::of_recorded(recorded);
+        let own = store.identity().node;
+        let known = KnownVoids::of_recorded(own, recorded);
         Self {
-            own: store.identity().node,
+            own,
             book: Mutex::new(VoidRecords {
                 known,
                 logged: HashSet::new(),
@@ -115,6 +116,13 @@ impl VoidPorts {
     /// Returns the nodes that have declared places void.
     pub(super) fn nodes(&self) -> BTreeSet<OriginatorId> {
         self.book.lock().known.all().iter().map(|signed| signed.statement.node).collect()
+    }
+
+    /// Returns the statements of other nodes.
+    pub(super) fn of_others(&self) -> Vec<VoidStatement> {
+        let book = self.book.lock();
+        let all = book.known.all().iter().map(|signed| signed.statement);
+        all.filter(|it| it.node != self.own).collect()
     }
 
     /// Returns the highest place that a node has declared void.

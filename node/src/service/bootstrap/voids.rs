@@ -43,7 +43,7 @@ pub(super) fn record(
     store: &Store,
 ) -> Result<(), BootstrapFetchError> {
     let now_ns = i64::try_from(now_unix_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-    let mut known = KnownVoids::of_recorded(store.void_statements()?);
+    let mut known = KnownVoids::of_recorded(store.identity().node, store.void_statements()?);
     let before = known.all().len();
     for signed in manifest.strands.iter().flat_map(|strand| &strand.voids) {
         let VoidStatement { node, time_ns, .. } = signed.statement;
