@@ -190,8 +190,8 @@ impl EnvelopeProof {
     }
 }
 
-/// Returns the number of keys of the registry whose nodes have validly signed a checkpoint: that of its signer and those
-/// of its cosigners. 0 if the signer's own signature is not valid.
+/// Returns the number of keys of the registry whose nodes have validly signed a checkpoint: that of its signer and
+/// those of its cosigners. 0 if the signer's own signature is not valid.
 #[must_use]
 pub fn signers(checkpoint: &CosignedCheckpoint, registry: &Registry) -> usize {
     let signer = registry.node(checkpoint.signed.checkpoint.node).map(|record| record.public_key);

@@ -30,7 +30,8 @@ pub(in super::super) fn prove(
     let mut checkpoints = Vec::new();
     for node in snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)? {
         let up_to = |size_max| snapshot.standing_checkpoint(id.originator, node, size_max);
-        let found = strongest::strongest(id.sequence, registry, up_to);
+        let compared_max = strongest::COMPARED_MAX;
+        let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
         checkpoints.extend(found.map_err(RunError::failed)?);
     }
     strongest::sort(&mut checkpoints, id.originator, registry);

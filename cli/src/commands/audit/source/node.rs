@@ -109,9 +109,9 @@ impl NodeLog {
         Ok(Self { address, runtime, channel, signers, has_checkpoints })
     }
 
-    /// Asks for a proof that an envelope is part of its strand, by the checkpoint that the most nodes have signed, of the
-    /// newest ones of the strand's originator and of the other nodes in the registry. If the registry confirms none of
-    /// them, the proof is by the one that the node chooses, and not verified.
+    /// Asks for a proof that an envelope is part of its strand, by the checkpoint that the most nodes have signed, of
+    /// the newest ones of the strand's originator, or of the nodes that observe the strand of a chain. If the registry
+    /// confirms none of them, the proof is by the one that the node chooses, and not verified.
     ///
     /// # Errors
     /// When the node does not give one.
@@ -126,10 +126,15 @@ impl NodeLog {
         let not_found = || RunError::not_found(format!("the node did not return envelope {id}"));
         let (_, envelope) = envelope.ok_or_else(not_found)?;
         let beside = NodeBeside { log: self, originator: id.originator };
+        let signers: Vec<OriginatorId> = match id.originator.is_node() {
+            true => vec![id.originator],
+            false => registry.nodes().map(|record| record.id).collect(),
+        };
+        let compared_max = (strongest::COMPARED_MAX / signers.len().max(1)).max(1);
         let mut checkpoints = Vec::new();
-        for record in registry.nodes() {
-            let up_to = |size_max| beside.checkpoint(record.id, Some(size_max));
-            let found = strongest::strongest(id.sequence, registry, up_to);
+        for signer in signers {
+            let up_to = |size_max| beside.checkpoint(signer, Some(size_max));
+            let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
             checkpoints.extend(found.map_err(RunError::failed)?);
         }
         strongest::sort(&mut checkpoints, id.originator, registry);
@@ -151,8 +156,8 @@ impl NodeLog {
         Ok(EnvelopeProof { envelope, inclusion, checkpoint })
     }
 
-    /// Asks for the proof that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint; returns
-    /// it with the bytes of the checkpoint beside it.
+    /// Asks for the proof that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint.
+    /// Returns it with the bytes of the checkpoint beside it.
     fn inclusion(
         &self,
         id: EnvelopeId,

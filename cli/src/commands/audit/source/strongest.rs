@@ -7,23 +7,25 @@ use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Registry;
 
-/// Checkpoints of a node that are compared, newest first. A guess: a node signs up to four a second, and others cosign
-/// only the newest one that they have seen, so the last ones of some seconds may have no cosignature.
-const COMPARED_MAX: usize = 32;
+/// Checkpoints that are compared, newest first. A guess: a node signs up to four a second, and others cosign only the
+/// newest one that they have seen, so the last ones of some seconds may have no cosignature. Of a node that runs, each
+/// costs a call, and a caller may be limited to 60 in a minute.
+pub(super) const COMPARED_MAX: usize = 16;
 
-/// Returns, of the newest checkpoints of a node that cover a place, the one that the most nodes have validly signed; of
-/// several, the newest. `up_to` returns the node's largest checkpoint up to a size.
+/// Returns, of the `compared_max` newest checkpoints of a node that cover a place, the one that the most nodes have
+/// validly signed; of several, the newest. `up_to` returns the node's largest checkpoint up to a size.
 ///
 /// # Errors
 /// That of `up_to`.
 pub(super) fn strongest<E>(
     place: SequenceId,
     registry: &Registry,
+    compared_max: usize,
     up_to: impl Fn(u64) -> Result<Option<CosignedCheckpoint>, E>,
 ) -> Result<Option<CosignedCheckpoint>, E> {
     let (mut strongest, mut most) = (None, 0);
     let mut size_max = SequenceId::MAX.0;
-    for _ in 0..COMPARED_MAX {
+    for _ in 0..compared_max {
         let Some(found) = up_to(size_max)? else { break };
         let size = found.signed.checkpoint.size;
         // A node may answer with another size than it was asked for.
@@ -33,6 +35,9 @@ pub(super) fn strongest<E>(
         let count = signers(&found, registry);
         if strongest.is_none() || count > most {
             (strongest, most) = (Some(found), count);
+        }
+        if most >= registry.nodes().count() {
+            break; // no other one has more
         }
         size_max = size - 1;
     }
@@ -103,7 +108,7 @@ mod tests {
             let fits = stored.iter().filter(|it| it.signed.checkpoint.size <= size_max);
             Ok::<_, Infallible>(fits.max_by_key(|it| it.signed.checkpoint.size).cloned())
         };
-        let found = strongest(SequenceId(place), &registry(), up_to).unwrap();
+        let found = strongest(SequenceId(place), &registry(), COMPARED_MAX, up_to).unwrap();
         found.map(|it| it.signed.checkpoint.size)
     }
 
@@ -133,11 +138,11 @@ mod tests {
             asked.set(asked.get() + 1);
             Ok::<_, Infallible>(Some(checkpoint(NODE, size_max.min(1 << 40), &[])))
         };
-        strongest(SequenceId(1), &registry(), up_to).unwrap();
+        strongest(SequenceId(1), &registry(), COMPARED_MAX, up_to).unwrap();
         assert_eq!(asked.get(), COMPARED_MAX);
         // A node that answers with one checkpoint whatever it is asked for is not asked for ever.
         let same = |_: u64| Ok::<_, Infallible>(Some(checkpoint(NODE, 5, &[])));
-        let found = strongest(SequenceId(1), &registry(), same).unwrap();
+        let found = strongest(SequenceId(1), &registry(), COMPARED_MAX, same).unwrap();
         assert_eq!(found.map(|it| it.signed.checkpoint.size), Some(5));
     }
 
