@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_engine::Engine;
 use hawser_engine::runtime::{Committer, Heads, ProofReader};
@@ -176,6 +176,7 @@ fn observer(
         backups: settings.backups.clone(),
         payer_reports: payer_reports.map(Arc::new),
         build: Arc::new(build),
+        started: Instant::now(),
         newest: Arc::new(NewestTimes::default()),
         lags: Arc::new(LagTracker::default()),
         disk_trend: Arc::new(DiskTrend::default()),

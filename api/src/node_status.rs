@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::is_ahead;
@@ -43,6 +44,8 @@ pub(crate) struct NodeObserver {
     /// `None` if this node does not work on payer reports.
     pub(crate) payer_reports: Option<Arc<PayerReportCounts>>,
     pub(crate) build: Arc<BuildInfo>,
+    /// The moment of `build.started_ns`. The wall clock may be set while the process runs.
+    pub(crate) started: Instant,
     pub(crate) newest: Arc<NewestTimes>,
     pub(crate) lags: Arc<LagTracker>,
     pub(crate) disk_trend: Arc<DiskTrend>,
@@ -192,7 +195,7 @@ pub(crate) struct StatusPage {
     role: &'static str,
     network: String,
     started_unix_s: i64,
-    uptime_s: i64,
+    uptime_s: u64,
     ready: BTreeMap<&'static str, bool>,
     conditions: Vec<Condition>,
     originators: Vec<OriginatorReport>,
@@ -243,7 +246,6 @@ impl NodeObserver {
         let status = self.observe();
         let identity = self.engine.store().identity();
         let is_replica = identity.node == OriginatorId::REPLICA;
-        let uptime_ns = self.engine.ports().clock.now_ns() - self.build.started_ns;
         StatusPage {
             verdict: status.level,
             reasons: status.reasons,
@@ -253,7 +255,7 @@ impl NodeObserver {
             role: if is_replica { "replica" } else { "primary" },
             network: identity.network.clone(),
             started_unix_s: self.build.started_unix_s(),
-            uptime_s: uptime_ns / 1_000_000_000,
+            uptime_s: self.started.elapsed().as_secs(),
             ready: Purpose::ALL
                 .map(|purpose| (purpose.label(), status.ready.contains(purpose)))
                 .into(),

@@ -184,24 +184,43 @@ impl EnvelopeProof {
         self.inclusion.verify(leaf, index, of.size, of.root)?;
         let signer_key = key(of.node)?;
         self.checkpoint.signed.verify(&signer_key)?;
-        let (mut cosigners, mut not_counted) = (Vec::new(), Vec::new());
-        // A node is no second witness of its own checkpoint, and a key that is registered for several nodes is no
-        // witness for each of them.
-        let mut keys = vec![signer_key];
-        for cosignature in &self.checkpoint.cosignatures {
-            let known = registry.node(cosignature.cosigner).map(|record| record.public_key);
-            let is_other = |key: &PublicKey| !keys.contains(key);
-            match known.filter(is_other).filter(|key| cosignature.verify(&of, key).is_ok()) {
-                Some(key) => {
-                    keys.push(key);
-                    cosigners.push(cosignature.cosigner);
-                }
-                None => not_counted.push(cosignature.cosigner),
-            }
-        }
+        let (cosigners, not_counted) = cosigners(&self.checkpoint, signer_key, registry);
         let (signer, size, root) = (of.node, of.size, of.root);
         Ok(ProvenEnvelope { id, signer, size, root, cosigners, not_counted })
     }
+}
+
+/// Returns the number of keys of the registry whose nodes have validly signed a checkpoint: that of its signer and
+/// those of its cosigners. 0 if the signer's own signature is not valid.
+#[must_use]
+pub fn signers(checkpoint: &CosignedCheckpoint, registry: &Registry) -> usize {
+    let signer = registry.node(checkpoint.signed.checkpoint.node).map(|record| record.public_key);
+    let signer = signer.filter(|key| checkpoint.signed.verify(key).is_ok());
+    signer.map_or(0, |key| 1 + cosigners(checkpoint, key, registry).0.len())
+}
+
+/// Returns the cosigners that count beside the signer, and those that do not. A node is no second witness of its own
+/// checkpoint, and a key that is registered for several nodes is no witness for each of them.
+fn cosigners(
+    checkpoint: &CosignedCheckpoint,
+    signer_key: PublicKey,
+    registry: &Registry,
+) -> (Vec<OriginatorId>, Vec<OriginatorId>) {
+    let of = checkpoint.signed.checkpoint;
+    let (mut counted, mut not_counted) = (Vec::new(), Vec::new());
+    let mut keys = vec![signer_key];
+    for cosignature in &checkpoint.cosignatures {
+        let known = registry.node(cosignature.cosigner).map(|record| record.public_key);
+        let is_other = |key: &PublicKey| !keys.contains(key);
+        match known.filter(is_other).filter(|key| cosignature.verify(&of, key).is_ok()) {
+            Some(key) => {
+                keys.push(key);
+                counted.push(cosignature.cosigner);
+            }
+            None => not_counted.push(cosignature.cosigner),
+        }
+    }
+    (counted, not_counted)
 }
 
 impl ProofFile {

@@ -9,6 +9,7 @@ mod audit_chain;
 mod audit_compare;
 mod audit_export;
 mod audit_input;
+mod audit_proof;
 mod audit_report;
 mod audit_snapshot;
 mod audit_void;

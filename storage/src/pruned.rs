@@ -158,13 +158,17 @@ impl Snapshot<'_> {
     }
 
     /// Returns the place after the last expired one of a strand; `None` if none has expired. Envelopes before it
-    /// with a longer retention are still stored.
+    /// with a longer retention are still stored. In a strand of the older network, only places count that this node has
+    /// pruned: its other places that are marked as expired are row numbers, and most of them were never used.
     ///
     /// Costs one seek in most strands.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn oldest(&self, originator: OriginatorId) -> Result<Option<SequenceId>, ReadError> {
+        if originator.is_migrated() {
+            return Ok(self.last_pruned(originator)?.map(SequenceId::next));
+        }
         let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
         let mut rows = open();
         let last = EnvelopeId::new(originator, SequenceId(u64::MAX));
@@ -179,6 +183,19 @@ impl Snapshot<'_> {
             rows.prev();
         }
         Ok(None)
+    }
+
+    /// Returns the last place of a strand that this node has pruned.
+    fn last_pruned(&self, originator: OriginatorId) -> Result<Option<SequenceId>, ReadError> {
+        let mut rows = self.rows(Family::Pruned, ReadOptions::default());
+        let end = EnvelopeId::new(originator, SequenceId(u64::MAX));
+        rows.seek_for_prev(PrunedKey(end).encode());
+        let Some(key) = rows.key() else {
+            rows.status().map_err(DatabaseError::from)?;
+            return Ok(None);
+        };
+        let last = PrunedKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Pruned, key))?.0;
+        Ok((last.originator == originator).then_some(last.sequence))
     }
 }
 

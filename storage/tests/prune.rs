@@ -469,6 +469,21 @@ fn the_place_behind_the_last_expired_one_is_told_and_only_of_strands_in_which_so
     assert_eq!(oldest(missing), None, "missing is not expired");
     store.commit(&[append(other, 4), append(other, 8)]).unwrap();
     assert_eq!(oldest(other), Some(4), "a late find at the end");
+    let older = OriginatorId::MIGRATED[0];
+    let unused = |from, through| skip(older, from, through, SkipReason::Expired);
+    let plain = |at| {
+        append_with(
+            older,
+            at,
+            derive_plain(id(older, at), &bytes::Bytes::new(), Validity::Valid).unwrap(),
+        )
+    };
+    store
+        .commit(&[unused(1, 3), plain(4), unused(5, 8), plain(9), unused(10, 10), plain(11)])
+        .unwrap();
+    assert_eq!(oldest(older), None, "row numbers that were never used have not expired");
+    assert_eq!(prune_plain(&store, older, &[4]), [4]);
+    assert_eq!(oldest(older), Some(5));
 }
 
 #[test]

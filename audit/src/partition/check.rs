@@ -269,6 +269,7 @@ fn check_checkpoint(
     if let Err(error) = cosigned.signed.verify(&record.public_key) {
         return faults.add_in_any_order(Fault::at(FaultKind::CheckpointSignature, id, error));
     }
+    findings.beside.note_signed(of.size);
     for cosignature in &cosigned.cosignatures {
         let Some(record) = registry.node(cosignature.cosigner) else {
             findings.unchecked.add(unknown);

@@ -50,6 +50,17 @@ impl ExpectedStrand {
             }
         }
     }
+
+    /// Returns a sentence for people if a checkpoint covers more places than the head that the source has stated: its
+    /// keeper has cut the strand, or had not received the rest. The head of a node that runs is not stated, and grows
+    /// while it is exported.
+    pub(super) fn cut_below(&self, signed_places: u64) -> Option<String> {
+        let head = self.head.filter(|head| head.0 < signed_places)?;
+        let id = self.originator_id;
+        Some(format!(
+            "strand {id}: a checkpoint covers {signed_places} places, and the head is {head}"
+        ))
+    }
 }
 
 /// Returns sentences for people on strands with rows, by originator, that the manifest does not name. They are of
@@ -78,6 +89,10 @@ pub(super) struct RowsBeside {
     pub(super) statements: u64,
     /// The sum of the hashes of all rows, which is the same for any order of them.
     pub(super) digest: u64,
+    /// Places that the largest checkpoint covers, of those that a node of the registry has validly signed. Programs of
+    /// earlier versions do not note it.
+    #[serde(default)]
+    pub(super) signed_places: u64,
 }
 
 impl RowsBeside {
@@ -89,6 +104,11 @@ impl RowsBeside {
     /// Adds a row of the table `checkpoints`.
     pub(super) fn add_checkpoint(&mut self, bytes: &[u8]) {
         self.add_digest(bytes);
+    }
+
+    /// Notes the size of a checkpoint that a node of the registry has validly signed.
+    pub(super) fn note_signed(&mut self, size: u64) {
+        self.signed_places = self.signed_places.max(size);
     }
 
     /// Adds a row of the table `void_statements`.
@@ -112,5 +132,6 @@ impl RowsBeside {
     pub(super) fn add(&mut self, other: Self) {
         self.statements = self.statements.saturating_add(other.statements);
         self.digest = self.digest.wrapping_add(other.digest);
+        self.note_signed(other.signed_places);
     }
 }

@@ -467,6 +467,7 @@ pub fn merge(
         let range = joined.get(&strand.originator_id);
         let beside = range.map_or([0; 2], |it| [it.checkpoints, it.beside.statements]);
         strand.compare(log, beside, &mut incomplete, &mut left_out);
+        incomplete.extend(strand.cut_below(range.map_or(0, |it| it.beside.signed_places)));
     }
     incomplete.extend(expected.map(|_| not_listed(&rows, &expected_of)).unwrap_or_default());
     let known = listed.iter().filter(|it| !is_short(it.originator_id));

@@ -49,6 +49,38 @@ fn each_part_of_checkpoints_counts_once_and_lost_ones_are_told() {
     assert_eq!(verdict(&[&parts[..], &rows[..], &parts[..]]), one, "the fault counts once");
 }
 
+/// The keeper cuts its log and states the lower head, and a worker finds what the strand's node has signed.
+#[test]
+fn a_checkpoint_of_more_places_than_the_stated_head_is_told_whichever_part_has_it() {
+    let log = MemoryLog::honest(90);
+    let expected = |head| ExpectedStrand {
+        originator_id: NODE,
+        through: SequenceId(80),
+        rows: 80,
+        checkpoints: 9,
+        statements: 0,
+        head,
+        beyond_head: None,
+    };
+    let parts_of = |log: &MemoryLog| {
+        let all = rows_and_beside(log);
+        let parts: Vec<RangeVerdict> = all[..9 + 80].chunks(1).flat_map(check).collect();
+        parts.iter().map(|it| RangeVerdict::parse(&it.to_line()).unwrap()).collect::<Vec<_>>()
+    };
+    let verdict = |parts: &[RangeVerdict], head: Option<u64>| {
+        let merged = merge(parts.to_vec(), Some(&[expected(head.map(SequenceId))])).unwrap();
+        (merged.verdict, merged.incomplete)
+    };
+    let parts = parts_of(&log);
+    let told = "strand 100: a checkpoint covers 90 places, and the head is 80".to_owned();
+    assert_eq!(verdict(&parts, Some(80)), ("incomplete", vec![told]));
+    assert_eq!(verdict(&parts, None), ("clean", vec![]), "the log of a node that runs has grown");
+    // Of another key it shows no places.
+    let mut forged = log;
+    forged.checkpoints[8].signed = forged.checkpoints[8].signed.checkpoint.sign(&key(5));
+    assert_eq!(verdict(&parts_of(&forged), Some(80)), ("faulty", vec![]));
+}
+
 /// The leaves of a long gap may fill whole parts, which have no places then.
 #[test]
 fn parts_of_leaves_alone_count_once_each() {

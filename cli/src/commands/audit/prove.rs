@@ -77,9 +77,9 @@ pub(super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<(), RunError
 fn of_envelope(log: &OpenLog, id: EnvelopeId, registry: &Registry) -> Result<MadeProof, RunError> {
     let (network, proof) = match log {
         OpenLog::Folder(store) => {
-            (store.identity().network.clone(), source::prove_from_folder(store, id)?)
+            (store.identity().network.clone(), source::prove_from_folder(store, id, registry)?)
         }
-        OpenLog::Node(log) => (String::new(), log.prove(id)?),
+        OpenLog::Node(log) => (String::new(), log.prove(id, registry)?),
         OpenLog::Snapshot(_) => {
             let text = "a snapshot has no tree: fetch it into a folder (hawser snapshot fetch), and prove from that. \
                         It may have the statement that the place is void (--void)";

@@ -119,12 +119,20 @@ fn begin(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
         // so it must never begin beside files of the operator.
         return Err(ImportError::FolderInUse { path: path.to_owned() });
     }
-    let written = File::create(&marker).and_then(|mut file| {
-        file.write_all(fingerprint.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(failed)?;
+    write_marker(&marker, fingerprint).map_err(failed)?;
     Ok(false)
+}
+
+/// Writes the marker in place of an earlier one. A link there is replaced: it may lead to a file of the operator, or to
+/// a place where nothing removes what is written.
+fn write_marker(marker: &Path, fingerprint: &str) -> io::Result<()> {
+    match fs::remove_file(marker) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    let mut file = File::create_new(marker)?;
+    file.write_all(fingerprint.as_bytes())?;
+    file.sync_all()
 }
 
 /// Removes everything but the marker.
@@ -195,7 +203,10 @@ fn lock(path: &Path) -> Result<File, ImportError> {
     let failed = |source| ImportError::Folder { path: path.to_owned(), source };
     let held = || ImportError::FolderHeld { path: path.to_owned() };
     let folder = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(held()),
+        // A link without a target stays as it is. A folder was removed by the import that held it.
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            return Err(held());
+        }
         opened => opened.map_err(failed)?,
     };
     match folder.try_lock() {
@@ -230,6 +241,8 @@ fn is_empty(path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::service::unfinished_import::require_finished;
 
@@ -439,6 +452,37 @@ mod tests {
         whole.release().unwrap();
         require_finished(&path).unwrap();
         assert_eq!(files(&path), [(database.clone(), "MANIFEST-000001".to_owned())]);
+    }
+
+    /// The disk to which the link leads is not mounted.
+    #[test]
+    fn a_link_without_a_target_is_no_folder_that_another_import_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        symlink(folder.path().join("not-mounted"), &path).unwrap();
+        let error = ImportFolder::claim(&path, "one").unwrap_err();
+        assert!(matches!(error, ImportError::Folder { .. }), "{error}");
+        assert!(path.is_symlink(), "it stays");
+        fs::create_dir(folder.path().join("not-mounted")).unwrap();
+        ImportFolder::claim(&path, "one").unwrap().0.undo().unwrap();
+        assert!(path.is_symlink() && path.is_dir());
+    }
+
+    #[test]
+    fn nothing_is_written_where_a_link_in_place_of_the_marker_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (folder.path().join("data"), folder.path().join("elsewhere"));
+        fs::create_dir(&path).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                fs::write(&elsewhere, "").unwrap();
+            }
+            symlink(&elsewhere, path.join(UNFINISHED)).unwrap();
+            let (claimed, _) = ImportFolder::claim(&path, "one").unwrap();
+            assert_eq!(fs::read(&elsewhere).ok(), is_there.then(Vec::new));
+            claimed.undo().unwrap();
+            assert!(files(&path).is_empty());
+        }
     }
 
     /// A refused run removes all files of the folder that it has begun.

@@ -3,16 +3,22 @@
 use hawser_audit::proof::EnvelopeProof;
 use hawser_node::error::RunError;
 use hawser_proto::EnvelopeId;
+use hawser_rules::Registry;
 use hawser_storage::Store;
 
-use super::NEXT_CHECKPOINT;
+use super::{NEXT_CHECKPOINT, strongest};
 
-/// Proves that an envelope is part of its strand, by the newest checkpoint of the folder's tree: that of its
-/// originator, or else of a node that observes the strand. A chain's strand may have been cut since one was signed.
+/// Proves that an envelope is part of its strand, by the checkpoint that the most nodes have signed, of the newest ones
+/// of each node: of its originator, and of nodes that observe the strand. A chain's strand may have been cut since one
+/// was signed. If the registry confirms none of them, the proof is by the first one, and is refuted.
 ///
 /// # Errors
 /// When the folder does not hold the envelope, or no checkpoint covers it.
-pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
+pub(in super::super) fn prove(
+    store: &Store,
+    id: EnvelopeId,
+    registry: &Registry,
+) -> Result<EnvelopeProof, RunError> {
     let snapshot = store.snapshot();
     let envelope = snapshot.get(id).map_err(RunError::failed)?;
     let envelope = envelope
@@ -21,19 +27,27 @@ pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeP
         let later = "start the node, which verifies it, and try again";
         return Err(RunError::not_found(format!("{id} is not verified yet: {later}")));
     }
-    let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;
-    nodes.sort_by_key(|node| *node != id.originator);
-    for node in nodes {
-        let newest = snapshot.standing_checkpoint(id.originator, node, u64::MAX);
-        let Some(checkpoint) = newest.map_err(RunError::failed)? else { continue };
-        let size = checkpoint.signed.checkpoint.size;
-        if size >= id.sequence.0
-            && let Ok(inclusion) = snapshot.inclusion(id, size)
-        {
-            return Ok(EnvelopeProof { envelope, inclusion, checkpoint });
-        }
+    let mut checkpoints = Vec::new();
+    for node in snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)? {
+        let up_to = |size_max| snapshot.standing_checkpoint(id.originator, node, size_max);
+        let compared_max = strongest::COMPARED_MAX;
+        let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
+        checkpoints.extend(found.map_err(RunError::failed)?);
     }
-    Err(RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}")))
+    strongest::sort(&mut checkpoints, id.originator, registry);
+    let mut refuted = None;
+    for checkpoint in checkpoints {
+        let Ok(inclusion) = snapshot.inclusion(id, checkpoint.signed.checkpoint.size) else {
+            continue;
+        };
+        let proof = EnvelopeProof { envelope: envelope.clone(), inclusion, checkpoint };
+        if proof.verify(registry).is_ok() {
+            return Ok(proof);
+        }
+        refuted.get_or_insert(proof);
+    }
+    let uncovered = || RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}"));
+    refuted.ok_or_else(uncovered)
 }
 
 #[cfg(test)]
@@ -65,9 +79,11 @@ mod tests {
             let of = Checkpoint { node, originator, size, root, time_ns: size };
             store.put_checkpoint(&of.sign(&key).into()).unwrap();
         }
-        let proven = prove(&store, id(1)).map(|it| it.checkpoint.signed.checkpoint.size);
+        let proven = prove(&store, id(1), &Registry::default())
+            .map(|it| it.checkpoint.signed.checkpoint.size);
         assert_eq!(proven.map_err(|error| error.text), Ok(2));
-        let unproven = prove(&store, id(3)).map(|_| ()).map_err(|error| error.kind);
+        let unproven =
+            prove(&store, id(3), &Registry::default()).map(|_| ()).map_err(|error| error.kind);
         assert_eq!(unproven, Err(RunErrorKind::NotFound));
     }
 }

@@ -5,6 +5,7 @@ mod folder_proof;
 mod node;
 mod snapshot;
 mod stored;
+mod strongest;
 
 use std::ops::Deref;
 use std::path::Path;

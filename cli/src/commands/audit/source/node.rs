@@ -23,13 +23,13 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
+use hawser_rules::{Rate, Registry};
 use http::uri::PathAndQuery;
 use tokio::runtime::Runtime;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status};
 
-use super::NEXT_CHECKPOINT;
+use super::{NEXT_CHECKPOINT, strongest};
 use crate::client::{self, CHECKPOINT_LEN_BYTES_MAX};
 
 /// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
@@ -109,20 +109,64 @@ impl NodeLog {
         Ok(Self { address, runtime, channel, signers, has_checkpoints })
     }
 
-    /// Asks for a proof that an envelope is part of its strand. Not verified.
+    /// Asks for a proof that an envelope is part of its strand, by the checkpoint that the most nodes have signed, of
+    /// the newest ones of the strand's originator, or of the nodes that observe the strand of a chain. If the registry
+    /// confirms none of them, the proof is by the one that the node chooses, and not verified.
     ///
     /// # Errors
     /// When the node does not give one.
-    pub(in super::super) fn prove(&self, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
+    pub(in super::super) fn prove(
+        &self,
+        id: EnvelopeId,
+        registry: &Registry,
+    ) -> Result<EnvelopeProof, RunError> {
         let before = EnvelopeId { sequence: id.sequence.previous(), ..id };
         let first = self.page(before).map_err(RunError::failed)?.pop_front();
         let envelope = first.filter(|(sequence, _)| *sequence == id.sequence);
         let not_found = || RunError::not_found(format!("the node did not return envelope {id}"));
         let (_, envelope) = envelope.ok_or_else(not_found)?;
+        let beside = NodeBeside { log: self, originator: id.originator };
+        let signers: Vec<OriginatorId> = match id.originator.is_node() {
+            true => vec![id.originator],
+            false => registry.nodes().map(|record| record.id).collect(),
+        };
+        let compared_max = (strongest::COMPARED_MAX / signers.len().max(1)).max(1);
+        let mut checkpoints = Vec::new();
+        for signer in signers {
+            let up_to = |size_max| beside.checkpoint(signer, Some(size_max));
+            let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
+            checkpoints.extend(found.map_err(RunError::failed)?);
+        }
+        strongest::sort(&mut checkpoints, id.originator, registry);
+        for checkpoint in checkpoints {
+            // The node may show a tree that it does not have: another checkpoint may be of its tree.
+            let Ok((inclusion, _)) = self.inclusion(id, Some(checkpoint.signed.checkpoint.size))
+            else {
+                continue;
+            };
+            let proof = EnvelopeProof { envelope: envelope.clone(), inclusion, checkpoint };
+            if proof.verify(registry).is_ok() {
+                return Ok(proof);
+            }
+        }
+        let (inclusion, checkpoint) = self.inclusion(id, None)?;
+        let checkpoint = CosignedCheckpoint::decode(&checkpoint).map_err(|error| {
+            RunError::failed(format!("the node sent a malformed checkpoint: {error}"))
+        })?;
+        Ok(EnvelopeProof { envelope, inclusion, checkpoint })
+    }
+
+    /// Asks for the proof that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint.
+    /// Returns it with the bytes of the checkpoint beside it.
+    fn inclusion(
+        &self,
+        id: EnvelopeId,
+        size: Option<u64>,
+    ) -> Result<(InclusionProof, Bytes), RunError> {
         let request = checkpoint_pb::GetInclusionRequest {
             originator_id: id.originator.0,
             sequence_id: id.sequence.0,
-            size: None,
+            size,
         };
         let mut api = CheckpointApiClient::new(self.channel.clone());
         let answer = self.ask(api.get_inclusion(request));
@@ -137,11 +181,7 @@ impl NodeLog {
         let hashes = hashes.ok_or_else(|| {
             RunError::failed("the node sent a hash of a wrong length in its proof")
         })?;
-        let checkpoint = CosignedCheckpoint::decode(&answer.checkpoint);
-        let checkpoint = checkpoint.map_err(|error| {
-            RunError::failed(format!("the node sent a malformed checkpoint: {error}"))
-        })?;
-        Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
+        Ok((InclusionProof(hashes), answer.checkpoint))
     }
 
     /// Waits for a whole answer.

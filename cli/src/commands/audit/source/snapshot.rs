@@ -25,8 +25,18 @@ const SCHEME: &str = "snapshot:";
 /// A snapshot whose manifest was read.
 pub(in crate::commands) struct SnapshotLog {
     place: Bootstraps,
-    location: String,
+    /// The bytes that no other place has.
+    log: Vec<u8>,
     manifest: BootstrapManifest,
+}
+
+/// Returns the bytes by which manifests of exports and state files recognise the log at a location. Others may read
+/// these, and the path of a URL may be a key.
+fn log_of(location: &str) -> Vec<u8> {
+    if WebObjects::is_url(location) {
+        return blake3::hash(location.as_bytes()).as_bytes().to_vec();
+    }
+    location.as_bytes().to_vec()
 }
 
 impl SnapshotLog {
@@ -46,14 +56,14 @@ impl SnapshotLog {
         } else {
             backup::open(&backup::place_of(Path::new(place))?)?
         };
-        let location = objects.location("").display().to_string();
+        let log = log_of(&objects.location("").to_string_lossy());
         let place = Bootstraps::new(objects);
         let manifest = match named {
             Some(name) => place.manifest(name),
             None => place.newest_of_all(now_unix_s()).map(|(_, manifest)| manifest),
         };
         let manifest = manifest.map_err(|error| run_error(&error))?;
-        Ok(Self { place, location, manifest })
+        Ok(Self { place, log, manifest })
     }
 
     fn strand(&self, originator: OriginatorId) -> Option<&BootstrapStrand> {
@@ -68,7 +78,7 @@ impl LogSource for SnapshotLog {
         LogIdentity {
             network: self.manifest.network.clone(),
             node: OriginatorId(0),
-            log: self.location.clone().into_bytes(),
+            log: self.log.clone(),
         }
     }
 
@@ -182,5 +192,19 @@ impl StrandRows for SnapshotBeside<'_> {
         size: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
         Ok(self.checkpoints().after(node, size).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manifest of an export has these bytes, and is published with it.
+    #[test]
+    fn the_name_of_a_log_has_no_part_of_a_url() {
+        let named = log_of("https://a.example/hidden/snapshots");
+        assert!(!String::from_utf8_lossy(&named).contains("hidden"), "{named:?}");
+        assert_ne!(named, log_of("https://a.example/other/snapshots"));
+        assert_eq!(log_of("/srv/snapshots"), b"/srv/snapshots");
     }
 }
