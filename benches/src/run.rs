@@ -543,6 +543,7 @@ async fn ask_server(
     let plan = query::Plan {
         topics: large.stored_topics.max(1),
         page: large.pages.page,
+        full: true,
         queries: large.pages.queries.max(1),
         clients: large.pages.clients,
     };

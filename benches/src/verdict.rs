@@ -89,6 +89,9 @@ pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
 
 /// CPU time of a page at the server, and pages for many clients, by the size of the log.
 fn pages(query: &Queried) -> Vec<PromiseOutcome> {
+    if !query.is_full() {
+        return Vec::new();
+    }
     let is_large = query.stored > LARGE_FROM;
     let (cpu_us_max, pages_min) = if is_large { (500.0, 3500.0) } else { (350.0, 5000.0) };
     let name = format!("page of {} out of {} stored", query.page, query.stored);
