@@ -20,7 +20,7 @@ use crate::stats::{self, Latencies, Quantiles};
 use crate::workload;
 
 /// Topics of one request. Specified: the most that a request may have.
-const TOPICS_MAX: u64 = 10_000;
+pub(crate) const TOPICS_MAX: u64 = 10_000;
 /// Originators of one cursor. Specified: the most that a request may have.
 const CURSOR_MAX: usize = 100;
 /// Times that each request is made.
