@@ -17,7 +17,7 @@ use crate::rpc::{self, Connection};
 use crate::scenario::fill;
 use crate::scenario::query::Server;
 use crate::stats::{self, Latencies, Quantiles};
-use crate::workload;
+use crate::{http, workload};
 
 /// Topics of one request. Specified: the most that a request may have.
 pub(crate) const TOPICS_MAX: u64 = 10_000;
@@ -56,6 +56,10 @@ pub(crate) struct Expensive {
     pub(crate) client: Quantiles,
     /// User and system time of the node for each request, in microseconds, if this program has started it.
     pub(crate) server_cpu_us: Option<f64>,
+    /// Turns of each request, which a limited caller pays for, if this program has started the node. Earlier results
+    /// lack them.
+    #[serde(default)]
+    pub(crate) turns: Option<f64>,
     pub(crate) answer_bytes: u64,
 }
 
@@ -136,6 +140,7 @@ async fn timed(
     if let Some(node) = server.node {
         fill::come_to_rest(node).await?;
     }
+    let turns_before = turns(server, path).await?;
     let before = server.node.map(Node::cpu_time).transpose()?;
     let mut latencies = Latencies::new();
     for _ in 0..TIMES {
@@ -146,9 +151,23 @@ async fn timed(
     let after = server.node.map(Node::cpu_time).transpose()?;
     let spent = after.zip(before).map(|(after, before)| after.saturating_sub(before));
     let (client, server_cpu_us) = (latencies.quantiles(), spent.map(|cpu| micros_each(cpu, TIMES)));
+    let turns = turns(server, path).await?.zip(turns_before);
+    let turns = turns.map(|(after, before)| (after - before) / stats::float(TIMES));
     let cpu_ms = server_cpu_us.unwrap_or(f64::NAN) / 1e3;
     eprintln!("  {path}: p50 {:.1} ms, {cpu_ms:.1} ms CPU", client.p50_us / 1e3);
-    Ok(Expensive { client, server_cpu_us, answer_bytes })
+    Ok(Expensive { client, server_cpu_us, turns, answer_bytes })
+}
+
+/// Returns the turns that a node of this program has done for all requests of this kind.
+async fn turns(server: &Server<'_>, path: &PathAndQuery) -> Result<Option<f64>, BenchError> {
+    let Some(node) = server.node else { return Ok(None) };
+    let operation = match path.as_str().rsplit('/').next() {
+        Some("GetNewestEnvelope") => "newest",
+        Some("GetPayerInfo") => "usage",
+        _ => "query_topics",
+    };
+    let label = format!("query=\"{operation}\"");
+    Ok(Some(http::metric(&node.metrics().await?, "db_query_duration_seconds_count", &label)))
 }
 
 fn micros_each(time: Duration, count: u64) -> f64 {

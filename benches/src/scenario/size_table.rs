@@ -56,22 +56,34 @@ const LINES: &[Line] = &[
     }),
     ("newest envelopes of 10,000 topics, p50 ms", 1, |it| p50_ms(it.reads.newest.as_ref())),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.newest.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| turns(it.reads.newest.as_ref())),
     ("newest envelopes of the crowded topics, p50 ms", 1, |it| {
         p50_ms(it.reads.newest_crowded.as_ref())
     }),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.newest_crowded.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| {
+        turns(it.reads.newest_crowded.as_ref())
+    }),
     ("usage of the busy payer, p50 ms", 1, |it| p50_ms(it.reads.payer_info.as_ref())),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.payer_info.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| turns(it.reads.payer_info.as_ref())),
     ("a page of 10,000 topics from 0, p50 ms", 1, |it| p50_ms(it.reads.planned.as_ref())),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| turns(it.reads.planned.as_ref())),
     ("a page of 10,000 topics from just below the head, p50 ms", 1, |it| {
         p50_ms(it.reads.planned_below_head.as_ref())
     }),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_below_head.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| {
+        turns(it.reads.planned_below_head.as_ref())
+    }),
     ("a page of the crowded topics from 0, p50 ms", 1, |it| {
         p50_ms(it.reads.planned_crowded.as_ref())
     }),
     ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_crowded.as_ref())),
+    ("the same, turns that a limited caller pays for", 1, |it| {
+        turns(it.reads.planned_crowded.as_ref())
+    }),
     ("resident after reading, MiB", 0, |it| mib(it.resident_kib)),
     ("published/s, 20 in a request", 0, |it| it.publish.envelopes_per_second),
     ("a published envelope, CPU µs of the node", 1, |it| known(it.publish.node_cpu_us)),
@@ -129,6 +141,10 @@ fn p50_ms(read: Option<&Expensive>) -> f64 {
 
 fn cpu_ms(read: Option<&Expensive>) -> f64 {
     known(read.and_then(|it| it.server_cpu_us)) / 1e3
+}
+
+fn turns(read: Option<&Expensive>) -> f64 {
+    known(read.and_then(|it| it.turns))
 }
 
 fn mib(kib: Option<u64>) -> f64 {
