@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use hawser_proto::OriginatorId;
 
+use crate::error::BenchError;
 use crate::limits::LoadShape;
 
 /// Output of the figures.
@@ -205,8 +207,16 @@ pub(crate) struct Sizes {
     pub(crate) at: Vec<u64>,
     /// Grow a node for each size in a folder of its own below this one, and keep it: later runs only add what is
     /// missing.
-    #[arg(long)]
-    pub(crate) keep: PathBuf,
+    #[arg(long, required_unless_present = "node")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Measure a node of this protocol that runs already, also one of other software. It is grown by publishing to it.
+    /// May be given several times, and beside `--keep`: the nodes of a run share a table, with the ratio of the last
+    /// one to the first.
+    #[arg(long, requires = "originator")]
+    node: Vec<SocketAddr>,
+    /// The id of that node, once for each of them and in the same order.
+    #[arg(long, requires = "node")]
+    originator: Vec<u32>,
     /// Envelopes on each topic, on average.
     #[arg(long, default_value_t = 200)]
     pub(crate) per_topic: u64,
@@ -223,9 +233,33 @@ pub(crate) struct Sizes {
     pub(crate) marks: u64,
     #[command(flatten)]
     pub(crate) cache: DatabaseCache,
+    /// Leave out the streams.
+    #[arg(long)]
+    pub(crate) without_streams: bool,
+    /// Start an empty follower, too: once with the default, and once with `--catch-up checkpoints`. It takes as much
+    /// room on the disk as the node, until it has been measured.
+    #[arg(long, requires = "keep")]
+    pub(crate) catch_up: bool,
     /// Leave out the rebuild, which takes the longest.
     #[arg(long)]
     pub(crate) without_rebuild: bool,
+}
+
+impl Sizes {
+    /// Returns address and id of each node that runs already.
+    ///
+    /// # Errors
+    /// If an id is missing, or if several nodes are to be compared at several sizes: a table has one ratio.
+    pub(crate) fn running(&self) -> Result<Vec<(SocketAddr, OriginatorId)>, BenchError> {
+        if self.node.len() != self.originator.len() {
+            return Err("each --node needs an --originator, in the same order".into());
+        }
+        if self.at.len() > 1 && self.node.len() + usize::from(self.keep.is_some()) > 1 {
+            return Err("several nodes are compared at one size: name it with --at".into());
+        }
+        let ids = self.originator.iter().copied().map(OriginatorId);
+        Ok(self.node.iter().copied().zip(ids).collect())
+    }
 }
 
 /// Readers of a node.

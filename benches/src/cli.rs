@@ -147,7 +147,8 @@ pub(crate) enum Command {
         #[arg(long, requires = "node")]
         originator: Option<u32>,
     },
-    /// Grow a node to each of some sizes, keep it, and measure reading, starting, publishing and rebuilding there.
+    /// Grow a node to each of some sizes, keep it, and measure reading, starting, publishing, streams and rebuilding
+    /// there. Or measure nodes that run already, side by side.
     Sizes(Sizes),
     /// Grow a node, start it again, and have many streams come back that lack little. Prints text.
     Reconnect(Reconnect),
@@ -305,6 +306,26 @@ mod tests {
 
     /// Programs that measure promises, too.
     const OTHERS: [&str; 2] = ["latency.mjs", "tests/beside/run"];
+
+    #[test]
+    fn nodes_that_run_are_compared_at_one_size() {
+        let running = |line: &str| {
+            let parsed = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+            let Command::Sizes(args) = parsed.command else { panic!("{line}") };
+            args.running().map(|nodes| nodes.len()).map_err(|error| error.to_string())
+        };
+        let (one, two) = ("--node 127.0.0.1:1 --originator 100", "--node 127.0.0.1:2");
+        let sizes = "hawser-bench sizes";
+        assert_eq!(running(&format!("{sizes} --keep /f")), Ok(0));
+        assert_eq!(running(&format!("{sizes} {one}")), Ok(1));
+        assert_eq!(running(&format!("{sizes} {one} {two} --originator 300 --at 5")), Ok(2));
+        assert_eq!(running(&format!("{sizes} --keep /f {one} --at 5")), Ok(1));
+        assert!(running(&format!("{sizes} {one} {two} --at 5")).is_err(), "an id is missing");
+        assert!(running(&format!("{sizes} {one} {two} --originator 300")).is_err(), "two sizes");
+        assert!(running(&format!("{sizes} --keep /f {one}")).is_err(), "two sizes, two columns");
+        assert!(running(sizes).is_err(), "neither a folder nor a node");
+        assert!(running(&format!("{sizes} {one} --catch-up")).is_err(), "no folder of its own");
+    }
 
     #[test]
     fn each_promise_names_a_command_that_exists() {

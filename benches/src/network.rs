@@ -100,13 +100,19 @@ impl Network {
     /// start.
     pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new().prefix("hawser-bench-").tempdir_in(data_dir)?;
-        Self::with_folder(hawser, Folder::Temporary(folder), count)
+        Self::with_folder(hawser, Folder::Temporary(folder), &Vec::from_iter(1..=count))
     }
 
     /// Writes them into a folder that is kept. Nodes that have run from it before continue with their data.
     pub(crate) fn kept(hawser: &Path, folder: &Path, count: u32) -> Result<Self, BenchError> {
         fs::create_dir_all(folder)?;
-        Self::with_folder(hawser, Folder::Kept(folder.to_owned()), count)
+        Self::with_folder(hawser, Folder::Kept(folder.to_owned()), &Vec::from_iter(1..=count))
+    }
+
+    /// Writes them for the first node of a kept folder and for a follower, whose id is none of those that
+    /// [`crate::past`] writes strands for.
+    pub(crate) fn kept_with_follower(hawser: &Path, folder: &Path) -> Result<Self, BenchError> {
+        Self::with_folder(hawser, Folder::Kept(folder.to_owned()), &[1, 3])
     }
 
     /// Returns the folder with all data of the nodes.
@@ -114,10 +120,10 @@ impl Network {
         self.folder.path()
     }
 
-    fn with_folder(hawser: &Path, folder: Folder, count: u32) -> Result<Self, BenchError> {
+    fn with_folder(hawser: &Path, folder: Folder, numbers: &[u32]) -> Result<Self, BenchError> {
         let mut members = Vec::new();
         let mut records = Vec::new();
-        for number in 1..=count {
+        for &number in numbers {
             let member = Member {
                 id: OriginatorId(100 * number),
                 api: free_address()?,
@@ -235,13 +241,19 @@ impl Network {
         index: usize,
         flags: &[String],
     ) -> Result<Node, BenchError> {
+        self.remove_data(index)?;
+        self.start_with(index, flags, "/startupz").await
+    }
+
+    /// Removes everything that the `index`-th node has stored. It does not run.
+    pub(crate) fn remove_data(&self, index: usize) -> Result<(), BenchError> {
         for folder in [self.data_dir(index), self.state_dir(index)] {
             match fs::remove_dir_all(folder) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
         }
-        self.start_with(index, flags, "/startupz").await
+        Ok(())
     }
 
     async fn start_with(

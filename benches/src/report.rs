@@ -12,7 +12,7 @@ use crate::results::Run;
 use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
-use crate::scenario::sizes;
+use crate::scenario::size_table;
 use crate::stats::{self, Quantiles, grouped};
 use crate::verdict::{PromiseOutcome, verdicts};
 
@@ -60,7 +60,7 @@ fn section(out: &mut String, run: &Run) -> Result<(), BenchError> {
     of_publishing(out, run)?;
     of_the_rest(out, run)?;
     if !run.sizes.is_empty() {
-        writeln!(out, "{}", sizes::table(&run.sizes)?)?;
+        writeln!(out, "{}", size_table::table(&run.sizes)?)?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(crate) struct Run {
     pub(crate) grown: Option<Grown>,
     pub(crate) query: Option<Queried>,
     pub(crate) memory: Option<Resident>,
-    /// Nodes of several sizes.
+    /// Nodes of several sizes, or several nodes of one size.
     #[serde(default)]
     pub(crate) sizes: Vec<Size>,
 }

@@ -21,7 +21,8 @@ use crate::scenario::publish::{self, Published};
 use crate::scenario::{
     accounting, backup, balances, bill, bootstrap, catch_up, chain_index, checkpoint_upkeep,
     delivery, export, failover, false_reports, fill, floods, gateway, memory, million_topics,
-    query, readers, rebuild, reconnect, replay, restarts, sizes, sources, tls, upkeep,
+    query, readers, rebuild, reconnect, replay, restarts, running_node, size_table, sizes, sources,
+    tls, upkeep,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -317,26 +318,21 @@ async fn come_back(args: &Reconnect) -> Result<(), BenchError> {
     reconnect::run(&network, node, &flags, plan).await
 }
 
-/// Nodes of several sizes, each measured in its own folder. The table is printed after each of them.
+/// Nodes of several sizes, each measured in its own folder, and nodes that run already. The table is printed after
+/// each of them.
 async fn at_sizes(args: &Sizes) -> Result<(), BenchError> {
+    let running = args.running()?;
     let mut run = start(&args.output, &args.shape.clone().into()).await?;
-    let plan = sizes::Plan {
-        hawser: args.hawser.program(),
-        keep: args.keep.clone(),
-        shape: args.shape.clone().into(),
-        per_topic: args.per_topic,
-        page: args.pages.page,
-        queries: args.pages.queries,
-        clients: args.pages.clients,
-        minutes: args.minutes,
-        crowded_topics: args.crowded_topics,
-        marks: args.marks,
-        cache: args.cache.clone(),
-        rebuilds: !args.without_rebuild,
-    };
+    let plan = sizes::Plan::new(args);
     for &at in &args.at {
-        run.sizes.push(sizes::run(&plan, at).await?);
-        eprintln!("{}", sizes::table(&run.sizes)?);
+        if let Some(keep) = &args.keep {
+            run.sizes.push(sizes::run(&plan, keep, at).await?);
+            eprintln!("{}", size_table::table(&run.sizes)?);
+        }
+        for &(api, originator) in &running {
+            run.sizes.push(running_node::run(&plan, at, api, originator).await?);
+            eprintln!("{}", size_table::table(&run.sizes)?);
+        }
     }
     run.finish(&args.output)
 }
@@ -543,6 +539,7 @@ async fn ask_server(
     let plan = query::Plan {
         topics: large.stored_topics.max(1),
         page: large.pages.page,
+        full: true,
         queries: large.pages.queries.max(1),
         clients: large.pages.clients,
     };

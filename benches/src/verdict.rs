@@ -60,17 +60,20 @@ pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
     let mut verdicts: Vec<_> =
         run.publish.iter().filter_map(|published| publish(run, published)).collect();
     verdicts.extend(latency(run));
-    verdicts.extend(catch_up(run));
-    verdicts.extend(run.catch_up.as_ref().and_then(catch_up_memory));
-    verdicts.extend(run.catch_up_shown.iter().flat_map(|it| catch_up_shown(run, it)));
+    let own = || run.sizes.iter().filter(|size| size.node.is_none());
+    let caught_up = run.catch_up.iter().chain(own().filter_map(|size| size.catch_up.as_ref()));
+    verdicts.extend(caught_up.flat_map(|it| [catch_up(run, it), catch_up_memory(it)]).flatten());
+    let shown = own().filter_map(|size| size.catch_up_shown.as_ref());
+    let shown = run.catch_up_shown.iter().chain(shown);
+    verdicts.extend(shown.flat_map(|it| catch_up_shown(run, it)));
     verdicts.extend(delivery(run));
     verdicts.extend(run.query.as_ref().map(|query| {
         let promise = format!("query, page of {} out of {} stored: p50", query.page, query.stored);
         PromiseOutcome::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
     }));
     verdicts.extend(run.query.iter().flat_map(pages));
-    verdicts.extend(run.sizes.iter().flat_map(|size| pages(&size.query)));
-    verdicts.extend(run.sizes.iter().flat_map(starts));
+    verdicts.extend(own().flat_map(|size| pages(&size.query)));
+    verdicts.extend(own().flat_map(starts));
     verdicts.extend(run.memory.as_ref().map(|memory| {
         let promise = format!(
             "resident with {} stored and {} subscriptions",
@@ -89,6 +92,9 @@ pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
 
 /// CPU time of a page at the server, and pages for many clients, by the size of the log.
 fn pages(query: &Queried) -> Vec<PromiseOutcome> {
+    if !query.is_full() {
+        return Vec::new();
+    }
     let is_large = query.stored > LARGE_FROM;
     let (cpu_us_max, pages_min) = if is_large { (500.0, 3500.0) } else { (350.0, 5000.0) };
     let name = format!("page of {} out of {} stored", query.page, query.stored);
@@ -106,12 +112,12 @@ fn pages(query: &Queried) -> Vec<PromiseOutcome> {
 }
 
 /// Starts of a node of some size.
-fn starts(size: &Size) -> [PromiseOutcome; 2] {
-    let start = |after: &str, seconds: f64| {
+fn starts(size: &Size) -> impl Iterator<Item = PromiseOutcome> {
+    let start = move |(after, seconds): (&str, Option<f64>)| {
         let promise = format!("start with {} envelopes in the log, after a {after}", size.rows);
-        PromiseOutcome::at_most(promise, seconds, START_S_MAX, "s")
+        Some(PromiseOutcome::at_most(promise, seconds?, START_S_MAX, "s"))
     };
-    [start("stop", size.start_s), start("kill", size.start_killed_s)]
+    [("stop", size.start_s), ("kill", size.start_killed_s)].into_iter().filter_map(start)
 }
 
 /// Half of the limit model. The model does not contain the cost of followers, so with followers there is no
@@ -137,8 +143,8 @@ fn latency(run: &Run) -> Option<PromiseOutcome> {
     Some(PromiseOutcome::at_most(promise, latency.latency.p50_us / 1e3, most / 1e3, "ms"))
 }
 
-fn catch_up(run: &Run) -> Option<PromiseOutcome> {
-    let (caught_up, limits) = (run.catch_up.as_ref()?, run.limits.as_ref()?);
+fn catch_up(run: &Run, caught_up: &CaughtUp) -> Option<PromiseOutcome> {
+    let limits = run.limits.as_ref()?;
     let promise = format!("catch-up on {}: half of the limit", caught_up.envelopes);
     let half = limits.catch_up_per_second() / 2.0;
     Some(PromiseOutcome::at_least(promise, caught_up.envelopes_per_second, half, "/s"))

@@ -15,11 +15,12 @@ use crate::network::{self, Node};
 use crate::past::SeededHistory;
 use crate::rpc::{self, Connection};
 use crate::scenario::fill;
+use crate::scenario::query::Server;
 use crate::stats::{self, Latencies, Quantiles};
-use crate::workload;
+use crate::{http, workload};
 
 /// Topics of one request. Specified: the most that a request may have.
-const TOPICS_MAX: u64 = 10_000;
+pub(crate) const TOPICS_MAX: u64 = 10_000;
 /// Originators of one cursor. Specified: the most that a request may have.
 const CURSOR_MAX: usize = 100;
 /// Times that each request is made.
@@ -28,13 +29,17 @@ const TIMES: u64 = 20;
 /// The figures of all these requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExpensiveReads {
-    /// The newest envelopes of 10,000 topics, or of all if there are fewer.
-    pub(crate) newest: Expensive,
+    /// The newest envelopes of 10,000 topics. Like the next ones, it is absent if the node has no such topics or
+    /// refuses it, and in results of older programs.
+    #[serde(default)]
+    pub(crate) newest: Option<Expensive>,
     /// The newest envelopes of the crowded topics.
-    pub(crate) newest_crowded: Expensive,
+    #[serde(default)]
+    pub(crate) newest_crowded: Option<Expensive>,
     /// The usage of the busy payer, by day.
-    pub(crate) payer_info: Expensive,
-    /// A page of 10,000 topics, from their beginnings. Earlier results lack it, and the next two.
+    #[serde(default)]
+    pub(crate) payer_info: Option<Expensive>,
+    /// A page of 10,000 topics, from their beginnings.
     #[serde(default)]
     pub(crate) planned: Option<Expensive>,
     /// Such a page for a reader whose cursor is just below the heads of as many strands as it may name.
@@ -49,36 +54,46 @@ pub(crate) struct ExpensiveReads {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Expensive {
     pub(crate) client: Quantiles,
-    /// User and system time of the node for each request, in microseconds.
-    pub(crate) server_cpu_us: f64,
+    /// User and system time of the node for each request, in microseconds, if this program has started it.
+    pub(crate) server_cpu_us: Option<f64>,
+    /// Turns of each request, which a limited caller pays for, if this program has started the node. Earlier results
+    /// lack them.
+    #[serde(default)]
+    pub(crate) turns: Option<f64>,
     pub(crate) answer_bytes: u64,
 }
 
-/// Makes each of the requests of a node with `topics` topics, and with crowded ones.
+/// Makes each of the requests. The node has at least one of the topics, and `crowded_topics` crowded ones.
 pub(crate) async fn run(
-    node: &Node,
-    topics: u64,
+    server: &Server<'_>,
     crowded_topics: u64,
     page: u32,
 ) -> Result<ExpensiveReads, BenchError> {
-    let many: Vec<Bytes> = (0..topics.min(TOPICS_MAX)).map(workload::topic).collect();
+    let many: Vec<Bytes> = (0..TOPICS_MAX).map(workload::topic).collect();
     let crowded = (0..crowded_topics.min(TOPICS_MAX)).map(SeededHistory::topic);
     let crowded: Vec<Bytes> = crowded.map(workload::topic).collect();
-    let heads = network::cursor(&mut Connection::open(node.api()).await?).await?;
+    let heads = network::cursor(&mut Connection::open(server.api).await?).await?;
     let below = |id: EnvelopeId| {
         let sequence = SequenceId(id.sequence.0.saturating_sub(1));
         EnvelopeId { sequence, ..id }
     };
     let below_head: Cursor = heads.iter().take(CURSOR_MAX).map(below).collect();
     let page = |topics, last_seen| page_of(topics, last_seen, page);
-    Ok(ExpensiveReads {
-        newest: measure(node, rpc::NEWEST, &newest_of(many.clone())).await?,
-        newest_crowded: measure(node, rpc::NEWEST, &newest_of(crowded.clone())).await?,
-        payer_info: measure(node, rpc::PAYER_INFO, &usage_of_busy()?).await?,
-        planned: Some(measure(node, rpc::QUERY, &page(many.clone(), Cursor::default())).await?),
-        planned_below_head: Some(measure(node, rpc::QUERY, &page(many, below_head)).await?),
-        planned_crowded: Some(measure(node, rpc::QUERY, &page(crowded, Cursor::default())).await?),
-    })
+    let mut reads = ExpensiveReads {
+        newest: measure(server, rpc::NEWEST, &newest_of(many.clone())).await?,
+        newest_crowded: None,
+        payer_info: measure(server, rpc::PAYER_INFO, &usage_of_busy()?).await?,
+        planned: measure(server, rpc::QUERY, &page(many.clone(), Cursor::default())).await?,
+        planned_below_head: measure(server, rpc::QUERY, &page(many, below_head)).await?,
+        planned_crowded: None,
+    };
+    if !crowded.is_empty() {
+        let newest = newest_of(crowded.clone());
+        reads.newest_crowded = measure(server, rpc::NEWEST, &newest).await?;
+        let planned = page(crowded, Cursor::default());
+        reads.planned_crowded = measure(server, rpc::QUERY, &planned).await?;
+    }
+    Ok(reads)
 }
 
 fn newest_of(topics: Vec<Bytes>) -> Bytes {
@@ -97,25 +112,62 @@ fn usage_of_busy() -> Result<Bytes, BenchError> {
     Ok(metadata::GetPayerInfoRequest { payer_addresses, granularity }.encode_to_vec().into())
 }
 
+/// Makes a request again and again. A node that ran already may lack the method, or limit its callers: there is no
+/// figure then.
 async fn measure(
-    node: &Node,
+    server: &Server<'_>,
     path: PathAndQuery,
     request: &Bytes,
+) -> Result<Option<Expensive>, BenchError> {
+    match timed(server, &path, request).await {
+        Ok(figures) => Ok(Some(figures)),
+        Err(error) if server.node.is_none() => {
+            eprintln!("  {path}: left out: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn timed(
+    server: &Server<'_>,
+    path: &PathAndQuery,
+    request: &Bytes,
 ) -> Result<Expensive, BenchError> {
-    let mut connection = Connection::open(node.api()).await?;
+    let mut connection = Connection::open(server.api).await?;
     // Once without being counted: what is measured is a node that has read its indexes.
     let answer_bytes = connection.call(path.clone(), request.clone()).await?.len() as u64;
-    fill::come_to_rest(node).await?;
-    let (before, mut latencies) = (node.cpu_time()?, Latencies::new());
+    if let Some(node) = server.node {
+        fill::come_to_rest(node).await?;
+    }
+    let turns_before = turns(server, path).await?;
+    let before = server.node.map(Node::cpu_time).transpose()?;
+    let mut latencies = Latencies::new();
     for _ in 0..TIMES {
         let start = Instant::now();
         connection.call(path.clone(), request.clone()).await?;
         latencies.record(start.elapsed());
     }
-    let cpu = node.cpu_time()?.saturating_sub(before);
-    let (client, server_cpu_us) = (latencies.quantiles(), micros_each(cpu, TIMES));
-    eprintln!("  {path}: p50 {:.1} ms, {:.1} ms CPU", client.p50_us / 1e3, server_cpu_us / 1e3);
-    Ok(Expensive { client, server_cpu_us, answer_bytes })
+    let after = server.node.map(Node::cpu_time).transpose()?;
+    let spent = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+    let (client, server_cpu_us) = (latencies.quantiles(), spent.map(|cpu| micros_each(cpu, TIMES)));
+    let turns = turns(server, path).await?.zip(turns_before);
+    let turns = turns.map(|(after, before)| (after - before) / stats::float(TIMES));
+    let cpu_ms = server_cpu_us.unwrap_or(f64::NAN) / 1e3;
+    eprintln!("  {path}: p50 {:.1} ms, {cpu_ms:.1} ms CPU", client.p50_us / 1e3);
+    Ok(Expensive { client, server_cpu_us, turns, answer_bytes })
+}
+
+/// Returns the turns that a node of this program has done for all requests of this kind.
+async fn turns(server: &Server<'_>, path: &PathAndQuery) -> Result<Option<f64>, BenchError> {
+    let Some(node) = server.node else { return Ok(None) };
+    let operation = match path.as_str().rsplit('/').next() {
+        Some("GetNewestEnvelope") => "newest",
+        Some("GetPayerInfo") => "usage",
+        _ => "query_topics",
+    };
+    let label = format!("query=\"{operation}\"");
+    Ok(Some(http::metric(&node.metrics().await?, "db_query_duration_seconds_count", &label)))
 }
 
 fn micros_each(time: Duration, count: u64) -> f64 {

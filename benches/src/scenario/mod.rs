@@ -25,6 +25,8 @@ pub(crate) mod rebuild;
 pub(crate) mod reconnect;
 pub(crate) mod replay;
 pub(crate) mod restarts;
+pub(crate) mod running_node;
+pub(crate) mod size_table;
 pub(crate) mod sizes;
 pub(crate) mod sources;
 pub(crate) mod tls;

@@ -29,8 +29,11 @@ const CONNECTIONS: usize = 8;
 pub(crate) struct Queried {
     /// Envelopes in the log.
     pub(crate) stored: u64,
-    /// Envelopes in each answer.
+    /// Envelopes that each query asks for.
     pub(crate) page: u32,
+    /// Envelopes in an answer, on average. Earlier results lack it: their pages were full.
+    #[serde(default)]
+    pub(crate) envelopes_each: Option<f64>,
     pub(crate) queries: u64,
     /// From sending a query to its answer; the server's share cannot be larger.
     pub(crate) client: Quantiles,
@@ -43,6 +46,13 @@ pub(crate) struct Queried {
     /// The same pages asked for by many clients at once.
     #[serde(default)]
     pub(crate) at_once: Option<AskedAtOnce>,
+}
+
+impl Queried {
+    /// Returns true if each answer had as many envelopes as it may have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.envelopes_each.is_none_or(|each| each >= f64::from(self.page))
+    }
 }
 
 /// Pages that many clients ask for at once, each one after the other.
@@ -82,9 +92,11 @@ pub(crate) struct Server<'a> {
 /// The questions of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    /// Topics to ask for, of at least `page` envelopes each.
+    /// Topics to ask for.
     pub(crate) topics: u64,
     pub(crate) page: u32,
+    /// Each topic has at least `page` envelopes, so that an answer with fewer is a fault.
+    pub(crate) full: bool,
     pub(crate) queries: u64,
     /// Clients that ask at once.
     pub(crate) clients: usize,
@@ -99,11 +111,13 @@ impl Plan {
         ask.encode_to_vec().into()
     }
 
-    fn check(&self, answer: &[u8]) -> Result<(), BenchError> {
-        if rpc::count_entries(answer) == Some(self.page.into()) {
-            return Ok(());
+    /// Returns the number of envelopes in an answer.
+    fn check(&self, answer: &[u8]) -> Result<u64, BenchError> {
+        let page = u64::from(self.page);
+        match rpc::count_entries(answer) {
+            Some(count) if count == page || (count < page && !self.full) => Ok(count),
+            count => Err(format!("a page of {page} envelopes has {count:?}").into()),
         }
-        Err(format!("a page has not {} envelopes", self.page).into())
     }
 }
 
@@ -118,18 +132,19 @@ pub(crate) async fn run(server: &Server<'_>, plan: Plan) -> Result<Queried, Benc
         connection.call(rpc::QUERY, plan.question(number)).await?;
     }
     let before = Observed::of(server).await?;
-    let mut latencies = Latencies::new();
+    let (mut latencies, mut envelopes) = (Latencies::new(), 0);
     for number in 0..plan.queries {
         let question = plan.question(plan.queries + number);
         let start = Instant::now();
         let answer = connection.call(rpc::QUERY, question).await?;
         latencies.record(start.elapsed());
-        plan.check(&answer)?;
+        envelopes += plan.check(&answer)?;
     }
     let spent = Observed::of(server).await?.since(&before);
     Ok(Queried {
         stored,
         page: plan.page,
+        envelopes_each: Some(stats::float(envelopes) / stats::float(plan.queries.max(1))),
         queries: plan.queries,
         client: latencies.quantiles(),
         server_mean_us: spent.mean_us,
@@ -210,5 +225,22 @@ impl Observed {
             mean_us: (counted > 0.0).then(|| grown(SECONDS_SUM) * 1e6 / counted),
             cpu: self.cpu.zip(before.cpu).map(|(now, then)| now.saturating_sub(then)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_page_is_a_fault_only_where_topics_have_more() {
+        let full = Plan { topics: 1, page: 3, queries: 1, clients: 1, full: true };
+        let any = Plan { full: false, ..full };
+        let answer = |count| [0x0a, 0].repeat(count);
+        for count in 0..5 {
+            assert_eq!(full.check(&answer(count)).is_ok(), count == 3, "{count}");
+            assert_eq!(any.check(&answer(count)).ok(), (count <= 3).then_some(count as u64));
+        }
+        assert!(any.check(&[0x12, 0]).is_err(), "not a list of envelopes");
     }
 }

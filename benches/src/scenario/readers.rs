@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::{Cursor, OriginatorId};
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -16,8 +17,8 @@ use crate::error::BenchError;
 use crate::network::{self, Node};
 use crate::rpc::{self, Connection};
 use crate::scenario::publish::seed;
-use crate::scenario::reconnect::Opened;
-use crate::stats;
+use crate::scenario::reconnect::{Opened, OpenedTogether};
+use crate::stats::{self, Quantiles};
 use crate::workload::{self, Workload};
 
 /// Envelopes that are published one at a time to all listeners.
@@ -60,11 +61,12 @@ pub(crate) struct Plan {
 
 /// Prints a line for each part.
 pub(crate) async fn run(node: &Node, plan: Plan) -> Result<(), BenchError> {
-    strand(node).await?;
-    first_page(node, plan.topics).await?;
+    print_strand(&strand(node).await?);
+    print_first_page(&first_page(node).await?);
     million_topics(node).await?;
     subscriptions(node, plan).await?;
-    listeners(node, plan).await
+    print_heard(&listeners(node, plan.streams, plan.payload_len).await?);
+    Ok(())
 }
 
 /// Opens streams of topics of their own, and looks at the node while nothing happens.
@@ -76,7 +78,7 @@ async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
     };
     let mut open = Opened::default();
     let text = format!("{} streams of {} topics open", plan.streams, plan.topics_each);
-    open.measure(node, &text, &last_seen, (0..plan.streams).map(of_stream).collect()).await?;
+    open.measure(node, &last_seen, (0..plan.streams).map(of_stream).collect()).await?.print(&text);
     let (before, start) = (node.cpu_time()?, Instant::now());
     sleep(plan.idle).await;
     let share = (node.cpu_time()? - before).as_secs_f64() / start.elapsed().as_secs_f64();
@@ -88,17 +90,28 @@ async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// The figures of many streams of one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Heard {
+    pub(crate) opened: OpenedTogether,
+    /// From sending the request of one envelope until the last stream has it.
+    pub(crate) heard: Quantiles,
+}
+
 /// Opens streams of one topic, publishes to it, and takes the time until the last stream has the envelope.
-async fn listeners(node: &Node, plan: Plan) -> Result<(), BenchError> {
+pub(crate) async fn listeners(
+    node: &Node,
+    streams: u64,
+    payload_len: usize,
+) -> Result<Heard, BenchError> {
     let mut connection = Connection::open(node.api()).await?;
     let last_seen = network::cursor_of(&mut connection, node.id()).await?;
     let mut open = Opened::default();
-    let text = format!("{} streams of one topic open", plan.streams);
-    open.measure(node, &text, &last_seen, (0..plan.streams).map(|_| vec![0]).collect()).await?;
-    let workload = Workload::new(node.id(), 1, 1, plan.payload_len, seed())?;
+    let opened = open.measure(node, &last_seen, (0..streams).map(|_| vec![0]).collect()).await?;
+    let workload = Workload::new(node.id(), 1, 1, payload_len, seed())?;
     let mut times = stats::Latencies::new();
     for number in 0..TRIES {
-        let wanted = open.delivered() + plan.streams;
+        let wanted = open.delivered() + streams;
         let start = Instant::now();
         connection.call(rpc::PUBLISH, workload.request(number, 1)).await?;
         while open.delivered() < wanted {
@@ -109,27 +122,30 @@ async fn listeners(node: &Node, plan: Plan) -> Result<(), BenchError> {
         }
         times.record(start.elapsed());
     }
-    let times = times.quantiles();
+    Ok(Heard { opened, heard: times.quantiles() })
+}
+
+fn print_heard(figures: &Heard) {
+    let Heard { opened, heard } = figures;
+    opened.print(&format!("{} streams of one topic open", opened.streams));
     println!(
         "an envelope reaches {} listeners, from the request on: p50 {:.1} ms, p99 {:.1} ms",
-        plan.streams,
-        times.p50_us / 1e3,
-        times.p99_us / 1e3
+        opened.streams,
+        heard.p50_us / 1e3,
+        heard.p99_us / 1e3
     );
-    let kept = stats::verdict(times.p50_us < HEARD_US_PROMISED);
+    let kept = stats::verdict(heard.p50_us < HEARD_US_PROMISED);
     println!("promised: below {:.0} ms (p50): {kept}", HEARD_US_PROMISED / 1e3);
-    Ok(())
 }
 
 /// Opens a stream of many topics from their beginning, and takes the time until its first page.
-async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
+pub(crate) async fn first_page(node: &Node) -> Result<Quantiles, BenchError> {
     use api::subscribe_topics_response::Response;
     let filter = |number| api::subscribe_topics_request::TopicFilter {
         topic: workload::topic(number),
         last_seen: Some(Cursor::default().to_pb()),
     };
-    let topics = MANY_TOPICS.min(topics);
-    let request = api::SubscribeTopicsRequest { filters: (0..topics).map(filter).collect() };
+    let request = api::SubscribeTopicsRequest { filters: (0..MANY_TOPICS).map(filter).collect() };
     let mut times = stats::Latencies::new();
     for _ in 0..TRIES {
         let mut connection = Connection::open(node.api()).await?;
@@ -144,15 +160,17 @@ async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
         }
         times.record(start.elapsed());
     }
-    let times = times.quantiles();
+    Ok(times.quantiles())
+}
+
+fn print_first_page(times: &Quantiles) {
     println!(
-        "the first page of a stream of {topics} topics: p50 {:.1} ms, p99 {:.1} ms",
+        "the first page of a stream of {MANY_TOPICS} topics: p50 {:.1} ms, p99 {:.1} ms",
         times.p50_us / 1e3,
         times.p99_us / 1e3
     );
     let kept = stats::verdict(times.p50_us < FIRST_PAGE_US_PROMISED);
     println!("promised: below {:.0} ms (p50): {kept}", FIRST_PAGE_US_PROMISED / 1e3);
-    Ok(())
 }
 
 /// Returns a request that adds topics, which nothing was published to after the cursor.
@@ -210,19 +228,28 @@ async fn million_topics(node: &Node) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// The figures of a strand that is read as one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StrandRead {
+    pub(crate) envelopes: u64,
+    pub(crate) envelopes_per_second: f64,
+    /// Bytes of the stream's messages in a second.
+    pub(crate) bytes_per_second: f64,
+    /// The average length of these messages, in bytes.
+    pub(crate) message_len: u64,
+    pub(crate) messages: u64,
+    /// Bytes in a second of a plain stream with as many messages of that length.
+    pub(crate) plain_bytes_per_second: f64,
+}
+
 /// Reads the node's own strand as a stream, and as many bytes in messages of the same length from a server that does
 /// nothing but send.
-async fn strand(node: &Node) -> Result<(), BenchError> {
+pub(crate) async fn strand(node: &Node) -> Result<StrandRead, BenchError> {
     let mut connection = Connection::open(node.api()).await?;
     let head = network::head(&mut connection, node.id()).await?;
     let start = Instant::now();
     let (envelopes, messages, bytes) = read_strand(&mut connection, node.id(), head).await?;
-    let of_node = stats::float(bytes) / start.elapsed().as_secs_f64();
-    println!(
-        "{envelopes} envelopes by SubscribeOriginators: {:.0} /s, {:.0} MB/s",
-        stats::per_second(envelopes, start.elapsed()),
-        of_node / 1e6
-    );
+    let elapsed = start.elapsed();
     let message_len = bytes / messages.max(1);
     let server = IdleServer::start(usize::try_from(message_len)?)?;
     let mut connection = Connection::open(server.address()).await?;
@@ -235,7 +262,24 @@ async fn strand(node: &Node) -> Result<(), BenchError> {
         }
         stream.message().await?.ok_or("the plain stream ended")?;
     }
-    let plain = stats::float(message_len * messages) / start.elapsed().as_secs_f64();
+    Ok(StrandRead {
+        envelopes,
+        envelopes_per_second: stats::per_second(envelopes, elapsed),
+        bytes_per_second: stats::per_second(bytes, elapsed),
+        message_len,
+        messages,
+        plain_bytes_per_second: stats::per_second(message_len * messages, start.elapsed()),
+    })
+}
+
+fn print_strand(figures: &StrandRead) {
+    let StrandRead { envelopes, messages, message_len, .. } = figures;
+    let (of_node, plain) = (figures.bytes_per_second, figures.plain_bytes_per_second);
+    println!(
+        "{envelopes} envelopes by SubscribeOriginators: {:.0} /s, {:.0} MB/s",
+        figures.envelopes_per_second,
+        of_node / 1e6
+    );
     println!(
         "a plain stream of {messages} messages of {message_len} bytes: {:.0} MB/s; the node has {:.0} % of that",
         plain / 1e6,
@@ -243,7 +287,6 @@ async fn strand(node: &Node) -> Result<(), BenchError> {
     );
     let kept = stats::verdict(of_node >= plain * PLAIN_SHARE_MIN);
     println!("promised: {:.0} % of the plain stream: {kept}", PLAIN_SHARE_MIN * 100.0);
-    Ok(())
 }
 
 /// Reads a strand from its beginning to `head`. Returns the envelopes, the messages that they came in, and the

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -16,7 +17,7 @@ use crate::network::{self, Network, Node};
 use crate::rpc::Connection;
 use crate::scenario::memory::watch;
 use crate::scenario::publish::seed;
-use crate::stats;
+use crate::stats::{self, Quantiles};
 use crate::workload::{self, Workload};
 
 const STREAMS_PER_CONNECTION: u64 = 100;
@@ -43,6 +44,49 @@ pub(crate) struct Plan {
     pub(crate) payload_len: usize,
 }
 
+/// The figures of streams that were opened together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenedTogether {
+    pub(crate) streams: u64,
+    /// From the first request until all of them were live at the same time.
+    pub(crate) elapsed_s: f64,
+    /// User and system time of the node for each of them, in microseconds.
+    pub(crate) node_cpu_us: f64,
+    /// Times that one was refused, or lost its connection, and was opened again.
+    pub(crate) again: u64,
+    /// Resident memory of the node, with these streams and all others that are open.
+    pub(crate) resident_kib: u64,
+}
+
+impl OpenedTogether {
+    /// Prints the figures of `what`.
+    pub(crate) fn print(&self, what: &str) {
+        let Self { streams, elapsed_s, node_cpu_us, again, resident_kib } = *self;
+        println!(
+            "{what}: {elapsed_s:.2} s, {:.2} s CPU of the node, {node_cpu_us:.0} us each; {} MiB resident; \
+             {again} came again",
+            node_cpu_us * stats::float(streams) / 1e6,
+            resident_kib >> 10,
+        );
+    }
+}
+
+/// The figures of streams that come back.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CameBack {
+    /// A stream of many topics, which comes first.
+    pub(crate) many_topics: OpenedTogether,
+    pub(crate) all: OpenedTogether,
+    /// Envelopes that were published while they were away.
+    pub(crate) missed: u64,
+    /// Single envelopes that are published beside all streams: from sending a request to its answer.
+    pub(crate) single: Quantiles,
+    /// User and system time of the node for each of these envelopes, in microseconds.
+    pub(crate) single_cpu_us: f64,
+    /// Deliveries of these envelopes until the last answer.
+    pub(crate) delivered: u64,
+}
+
 /// Prints a line for each part. `node` has grown, and is stopped; it comes back with `flags`.
 pub(crate) async fn run(
     network: &Network,
@@ -50,6 +94,27 @@ pub(crate) async fn run(
     flags: &[String],
     plan: Plan,
 ) -> Result<(), BenchError> {
+    let (figures, node) = come_back(network, node, flags, plan).await?;
+    node.stop();
+    let CameBack { many_topics, all, missed, single, single_cpu_us, delivered } = figures;
+    many_topics.print(&format!("a stream of {} topics opens", MANY_TOPICS.min(plan.topics)));
+    all.print(&format!("{} streams of {} topics come back", plan.streams, plan.topics_each));
+    println!("  {missed} envelopes were missed by those who have their topics");
+    println!(
+        "single envelopes beside them: p50 {:.2} ms, p99 {:.2} ms, {single_cpu_us:.0} us CPU each, {delivered} delivered",
+        single.p50_us / 1e3,
+        single.p99_us / 1e3,
+    );
+    Ok(())
+}
+
+/// Publishes what the streams miss, stops the node, and has it and the streams come back. Returns the node.
+pub(crate) async fn come_back(
+    network: &Network,
+    node: Node,
+    flags: &[String],
+    plan: Plan,
+) -> Result<(CameBack, Node), BenchError> {
     let Plan { topics, payload_len, .. } = plan;
     let workload = Workload::new(node.id(), 64, topics, payload_len, seed())?;
     let mut connection = Connection::open(node.api()).await?;
@@ -61,30 +126,27 @@ pub(crate) async fn run(
 
     let mut open = Opened::default();
     let many = (0..MANY_TOPICS.min(topics)).collect::<Vec<_>>();
-    let text = format!("a stream of {} topics opens", many.len());
-    open.measure(&node, &text, &last_seen, vec![many]).await?;
+    let many_topics = open.measure(&node, &last_seen, vec![many]).await?;
     let of_stream = |stream: u64| {
         (0..plan.topics_each).map(|it| (stream * plan.topics_each + it) % topics).collect()
     };
     let all: Vec<Vec<u64>> = (0..plan.streams).map(of_stream).collect();
-    let text = format!("{} streams of {} topics come back", plan.streams, plan.topics_each);
-    open.measure(&node, &text, &last_seen, all).await?;
-    println!("  {} envelopes were missed by those who have their topics", missed.envelopes);
+    let all = open.measure(&node, &last_seen, all).await?;
 
     let connection = Connection::open(node.api()).await?;
     let (before, delivered) = (node.cpu_time()?, open.delivered());
     let requests = workload.requests(missed.requests, SINGLE, 1);
     let published = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 1).await?;
-    let cpu_us = (node.cpu_time()? - before).as_secs_f64() * 1e6 / stats::float(SINGLE);
-    let latency = published.latencies.quantiles();
-    println!(
-        "single envelopes beside them: p50 {:.2} ms, p99 {:.2} ms, {cpu_us:.0} us CPU each, {} delivered",
-        latency.p50_us / 1e3,
-        latency.p99_us / 1e3,
-        open.delivered() - delivered,
-    );
-    node.stop();
-    Ok(())
+    let cpu = node.cpu_time()? - before;
+    let figures = CameBack {
+        many_topics,
+        all,
+        missed: missed.envelopes,
+        single: published.latencies.quantiles(),
+        single_cpu_us: cpu.as_secs_f64() * 1e6 / stats::float(SINGLE),
+        delivered: open.delivered() - delivered,
+    };
+    Ok((figures, node))
 }
 
 /// Streams that stay open.
@@ -120,7 +182,7 @@ async fn keep_open(
             return Err(error);
         };
         if again.fetch_add(1, Ordering::Relaxed) == 0 {
-            println!("  the first stream that comes again: {error}");
+            eprintln!("  the first stream that comes again: {error}");
         }
         sleep(AGAIN_AFTER).await;
     }
@@ -136,10 +198,9 @@ impl Opened {
     pub(crate) async fn measure(
         &mut self,
         node: &Node,
-        what: &str,
         last_seen: &Cursor,
         streams: Vec<Vec<u64>>,
-    ) -> Result<(), BenchError> {
+    ) -> Result<OpenedTogether, BenchError> {
         let (before, start) = (node.cpu_time()?, Instant::now());
         let wanted = self.live.load(Ordering::Relaxed) + streams.len() as u64;
         let count = streams.len() as u64;
@@ -167,15 +228,14 @@ impl Opened {
             }
             sleep(Duration::from_millis(5)).await;
         }
-        let cpu = (node.cpu_time()? - before).as_secs_f64();
-        let mib = stats::float(node.memory()?.resident_kib) / 1024.0;
-        println!(
-            "{what}: {:.2} s, {:.2} s CPU of the node, {:.0} us each; {mib:.0} MiB resident; {} came again",
-            start.elapsed().as_secs_f64(),
-            cpu,
-            cpu * 1e6 / stats::float(count.max(1)),
-            self.again.swap(0, Ordering::Relaxed),
-        );
-        Ok(())
+        let elapsed_s = start.elapsed().as_secs_f64();
+        let cpu = node.cpu_time()? - before;
+        Ok(OpenedTogether {
+            streams: count,
+            elapsed_s,
+            node_cpu_us: cpu.as_secs_f64() * 1e6 / stats::float(count.max(1)),
+            again: self.again.swap(0, Ordering::Relaxed),
+            resident_kib: node.memory()?.resident_kib,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The same measurements on nodes of several sizes, whose folders are kept.
 
-use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,18 +9,21 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::DatabaseCache;
+use crate::args::{DatabaseCache, Sizes};
 use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::network::{Network, Node};
 use crate::past::SeededHistory;
 use crate::process;
 use crate::rebuild_part::CUT_OFF;
-use crate::scenario::expensive::{self, Expensive, ExpensiveReads};
+use crate::scenario::catch_up::{self, CaughtUp};
+use crate::scenario::expensive::{self, ExpensiveReads};
 use crate::scenario::fill::{self, Grown};
 use crate::scenario::publish::{self, Published};
 use crate::scenario::query::{self, Queried, Server};
-use crate::stats::{self, grouped};
+use crate::scenario::readers::{self, Heard, StrandRead};
+use crate::scenario::reconnect::{self, CameBack};
+use crate::stats::{self, Quantiles, grouped};
 
 /// Originators that share the crowded topics. Specified in the protocol's limits: a cursor has at most as many.
 const CROWD: u32 = 100;
@@ -28,48 +31,120 @@ const CROWD: u32 = 100;
 const PUBLISH_SECONDS: u64 = 5;
 /// The part of the envelopes after which a rebuild is cut off, in percent.
 const CUT_OFF_AT: u64 = 50;
+/// Streams that come back after a restart, the topics of each, and the envelopes that were published meanwhile.
+const STREAMS: u64 = 10_000;
+const STREAM_TOPICS: u64 = 100;
+const MISSED: u64 = 1000;
+/// Topics that these streams share. The same at each size, so that an envelope has as many readers.
+const STREAMED_TOPICS: u64 = 5000;
 /// File with the parts in which the node was grown so far, beside its folder.
 const GROWN_FILE: &str = "grown.json";
 
 /// The parameters of a run, the same for all sizes.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) hawser: PathBuf,
-    pub(crate) keep: PathBuf,
+    hawser: PathBuf,
     pub(crate) shape: LoadShape,
-    pub(crate) per_topic: u64,
+    per_topic: u64,
     pub(crate) page: u32,
-    pub(crate) queries: u64,
-    pub(crate) clients: usize,
-    pub(crate) minutes: u64,
-    pub(crate) crowded_topics: u64,
-    pub(crate) marks: u64,
-    pub(crate) cache: DatabaseCache,
-    pub(crate) rebuilds: bool,
+    queries: u64,
+    clients: usize,
+    minutes: u64,
+    crowded_topics: u64,
+    marks: u64,
+    cache: DatabaseCache,
+    streams: bool,
+    catch_up: bool,
+    rebuilds: bool,
 }
 
-/// The figures of one size.
+impl Plan {
+    pub(crate) fn new(args: &Sizes) -> Self {
+        Self {
+            hawser: args.hawser.program(),
+            shape: args.shape.clone().into(),
+            per_topic: args.per_topic.max(1),
+            page: args.pages.page,
+            queries: args.pages.queries.max(1),
+            clients: args.pages.clients,
+            minutes: args.minutes,
+            crowded_topics: args.crowded_topics,
+            marks: args.marks,
+            cache: args.cache.clone(),
+            streams: !args.without_streams,
+            catch_up: args.catch_up,
+            rebuilds: !args.without_rebuild,
+        }
+    }
+
+    /// Returns the number of topics of a node with `at` envelopes.
+    pub(crate) fn topics(&self, at: u64) -> u64 {
+        (at / self.per_topic).max(1)
+    }
+
+    /// Returns the questions for pages. Envelopes are spread at random, so a topic surely has a page if topics have
+    /// two of them on average.
+    pub(crate) fn pages(&self, topics: u64) -> query::Plan {
+        let full = self.per_topic >= 2 * u64::from(self.page);
+        let Self { page, queries, clients, .. } = *self;
+        query::Plan { topics, page, full, queries, clients }
+    }
+
+    /// Returns the load of publishing.
+    pub(crate) fn publishing(&self, topics: u64) -> publish::Plan {
+        let shape = self.shape.clone();
+        publish::Plan { shape, per_request: 20, payers: 64, topics, seconds: PUBLISH_SECONDS }
+    }
+
+    fn past(&self) -> SeededHistory {
+        let Self { minutes, crowded_topics, marks, .. } = *self;
+        SeededHistory { minutes, crowd: CROWD, crowded_topics, marks }
+    }
+}
+
+/// The figures of one size. A node that ran already has those alone that its API shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Size {
     /// Envelopes that were asked for.
     pub(crate) at: u64,
+    /// The address of a node that ran already; `None` for a node of this program.
+    #[serde(default)]
+    pub(crate) node: Option<SocketAddr>,
     /// Envelopes in the log when pages were asked for: with those of the past and of earlier runs.
     pub(crate) rows: u64,
     /// The parts in which the node was grown, over all runs.
     pub(crate) grown: Vec<Grown>,
     /// Bytes in the folder when pages were asked for.
-    pub(crate) disk_bytes: u64,
+    pub(crate) disk_bytes: Option<u64>,
     /// From the start of the process until it takes publishes, after it was stopped.
-    pub(crate) start_s: f64,
+    pub(crate) start_s: Option<f64>,
     /// From the start of the process until it takes publishes, after it was killed while it published.
-    pub(crate) start_killed_s: f64,
+    pub(crate) start_killed_s: Option<f64>,
     pub(crate) query: Queried,
     #[serde(flatten)]
     pub(crate) reads: ExpensiveReads,
     /// Resident memory after all that was read.
-    pub(crate) resident_kib: u64,
+    pub(crate) resident_kib: Option<u64>,
     pub(crate) publish: Published,
+    #[serde(default)]
+    pub(crate) streams: Option<StreamFigures>,
+    /// An empty follower that verifies first.
+    #[serde(default)]
+    pub(crate) catch_up: Option<CaughtUp>,
+    /// An empty follower with `--catch-up checkpoints`.
+    #[serde(default)]
+    pub(crate) catch_up_shown: Option<CaughtUp>,
     pub(crate) rebuild: Option<Rebuilt>,
+}
+
+/// The figures of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StreamFigures {
+    pub(crate) came_back: CameBack,
+    /// The time until the first page of a stream of 10,000 topics.
+    pub(crate) first_page: Quantiles,
+    pub(crate) heard: Heard,
+    pub(crate) strand: StrandRead,
 }
 
 /// A rebuild that was cut off once.
@@ -83,72 +158,101 @@ pub(crate) struct Rebuilt {
     pub(crate) cpu_s: f64,
 }
 
-/// Measures one size.
-pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
+/// Measures one size, in its own folder below `keep`.
+pub(crate) async fn run(plan: &Plan, keep: &Path, at: u64) -> Result<Size, BenchError> {
     eprintln!("at {} envelopes", grouped(stats::float(at)));
-    let folder = plan.keep.join(at.to_string());
+    let folder = keep.join(at.to_string());
     // Without peers: a start waits for one that does not answer, which is no cost of the log.
     let network = Network::kept(&plan.hawser, &folder, 1)?;
-    let topics = (at / plan.per_topic.max(1)).max(1);
-    let past = SeededHistory {
-        minutes: plan.minutes,
-        crowd: CROWD,
-        crowded_topics: plan.crowded_topics,
-        marks: plan.marks,
-    };
-    let grown = grow(plan, &network, past, at, topics).await?;
+    let topics = plan.topics(at);
+    let grown = grow(plan, &network, at).await?;
     let disk_bytes = process::folder_bytes(&network.data_dir(0));
 
     let flags = plan.cache.flags(disk_bytes);
     let (node, start_s) = timed_start(&network, &flags).await?;
     let server = Server { api: node.api(), originator: node.id(), node: Some(&node) };
-    let queries = query::Plan {
-        topics,
-        page: plan.page,
-        queries: plan.queries.max(1),
-        clients: plan.clients,
-    };
-    let query = query::run(&server, queries).await?;
-    let rows = query.stored + past.rows();
-    let reads = expensive::run(&node, topics, plan.crowded_topics, plan.page).await?;
+    let query = query::run(&server, plan.pages(topics)).await?;
+    let reads = expensive::run(&server, plan.crowded_topics, plan.page).await?;
     let resident_kib = node.memory()?.resident_kib;
 
-    let load = publish::Plan {
-        shape: plan.shape.clone(),
-        per_request: 20,
-        payers: 64,
-        topics,
-        seconds: PUBLISH_SECONDS,
-    };
-    let publish = publish::run(&load, &node, &[]).await?;
+    let publish = publish::run(&plan.publishing(topics), &node, &[]).await?;
     node.kill();
-    let (node, start_killed_s) = timed_start(&network, &flags).await?;
+    let (mut node, start_killed_s) = timed_start(&network, &flags).await?;
+    let mut streams = None;
+    if plan.streams {
+        let (figures, again) = with_streams(plan, &network, node, &flags, topics).await?;
+        (streams, node) = (Some(figures), again);
+    }
     node.stop();
+    let (catch_up, catch_up_shown) = match plan.catch_up {
+        true => follow(plan, &folder, &flags).await.map(|it| (Some(it.0), Some(it.1)))?,
+        false => (None, None),
+    };
     let rebuild = plan.rebuilds.then(|| rebuild(&network.data_dir(0))).transpose()?;
     Ok(Size {
         at,
-        rows,
+        node: None,
+        rows: query.stored + plan.past().rows(),
         grown,
-        disk_bytes,
-        start_s,
-        start_killed_s,
+        disk_bytes: Some(disk_bytes),
+        start_s: Some(start_s),
+        start_killed_s: Some(start_killed_s),
         query,
         reads,
-        resident_kib,
+        resident_kib: Some(resident_kib),
         publish,
+        streams,
+        catch_up,
+        catch_up_shown,
         rebuild,
     })
 }
 
-/// Grows the node to its planned size, beginning with what an earlier run has left. Stops it, and returns all parts
-/// in which it was grown.
-async fn grow(
+/// Measures streams. The node is started again with `flags` meanwhile, and runs afterwards.
+async fn with_streams(
     plan: &Plan,
     network: &Network,
-    past: SeededHistory,
-    at: u64,
+    node: Node,
+    flags: &[String],
     topics: u64,
-) -> Result<Vec<Grown>, BenchError> {
+) -> Result<(StreamFigures, Node), BenchError> {
+    eprintln!("  {STREAMS} streams of {STREAM_TOPICS} topics, and as many of one topic");
+    let payload_len = plan.shape.payload_len;
+    let streams = reconnect::Plan {
+        streams: STREAMS,
+        topics_each: STREAM_TOPICS,
+        missed: MISSED,
+        topics: topics.min(STREAMED_TOPICS),
+        payload_len,
+    };
+    let (came_back, node) = reconnect::come_back(network, node, flags, streams).await?;
+    let first_page = readers::first_page(&node).await?;
+    let heard = readers::listeners(&node, STREAMS, payload_len).await?;
+    eprintln!("  the strand as one stream");
+    let strand = readers::strand(&node).await?;
+    Ok((StreamFigures { came_back, first_page, heard, strand }, node))
+}
+
+/// Has an empty follower take what a stopped node holds, with the default, and with `--catch-up checkpoints`.
+async fn follow(
+    plan: &Plan,
+    folder: &Path,
+    flags: &[String],
+) -> Result<(CaughtUp, CaughtUp), BenchError> {
+    eprintln!("  two empty followers, one after the other");
+    let network = Network::kept_with_follower(&plan.hawser, folder)?;
+    let leader = network.start_flagged(0, flags).await?;
+    let verified = catch_up::run_with(&network, &leader, 1, false).await?;
+    let shown = catch_up::run_with(&network, &leader, 1, true).await?;
+    leader.stop();
+    network.remove_data(1)?;
+    Ok((verified, shown))
+}
+
+/// Grows the node to its planned size, beginning with what an earlier run has left. Stops it, and returns all parts
+/// in which it was grown.
+async fn grow(plan: &Plan, network: &Network, at: u64) -> Result<Vec<Grown>, BenchError> {
+    let past = plan.past();
     if !network.data_dir(0).exists() {
         network.start(0).await?.stop();
     }
@@ -162,7 +266,8 @@ async fn grow(
     };
     let node = network.start(0).await?;
     let payload_len = plan.shape.payload_len;
-    let part = fill::grow(&node, &network.data_dir(0), at, topics, payload_len).await?;
+    let (folder, topics) = (network.data_dir(0), plan.topics(at));
+    let part = fill::grow(&node, &folder, at, topics, payload_len).await?;
     node.stop();
     if part.added > 0 {
         grown.push(part);
@@ -197,122 +302,4 @@ fn rebuild(folder: &Path) -> Result<Rebuilt, BenchError> {
     let cpu_s = (process::children_cpu_time()? - before).as_secs_f64();
     eprintln!("  rebuilt: {first_s:.1} s until it was cut off, {second_s:.1} s to the end");
     Ok(Rebuilt { first_s, second_s, cpu_s })
-}
-
-impl Size {
-    fn written_per_stored(&self) -> f64 {
-        let sum = |of: fn(&Grown) -> u64| stats::float(self.grown.iter().map(of).sum());
-        sum(|grown| grown.written_bytes) / sum(|grown| grown.envelope_bytes).max(1.0)
-    }
-
-    fn grow_cpu_us(&self) -> f64 {
-        let sum = |of: fn(&Grown) -> f64| self.grown.iter().map(of).sum::<f64>();
-        sum(|grown| grown.node_cpu_us * stats::float(grown.added))
-            / sum(|grown| stats::float(grown.added)).max(1.0)
-    }
-
-    fn rebuilt_per_second(&self) -> f64 {
-        let rate = |it: Rebuilt| stats::float(self.rows) / (it.first_s + it.second_s);
-        self.rebuild.map_or(f64::NAN, rate)
-    }
-}
-
-/// A line of the table: its name, digits behind the point, and the figure of a size.
-type Line = (&'static str, usize, fn(&Size) -> f64);
-
-const LINES: [Line; 30] = [
-    ("envelopes in the log", 0, |it| stats::float(it.rows)),
-    ("bytes in the folder for each of them", 0, |it| {
-        stats::float(it.disk_bytes) / stats::float(it.rows.max(1))
-    }),
-    ("bytes written to disk for each byte stored, while growing", 2, Size::written_per_stored),
-    ("CPU time of a stored envelope while growing, µs", 1, Size::grow_cpu_us),
-    ("start after a stop, s", 2, |it| it.start_s),
-    ("start after a kill, s", 2, |it| it.start_killed_s),
-    ("a page alone, p50 ms", 2, |it| it.query.client.p50_us / 1e3),
-    ("a page alone, p99 ms", 2, |it| it.query.client.p99_us / 1e3),
-    ("a page alone, CPU ms of the node", 3, |it| it.query.server_cpu_us / 1e3),
-    ("pages/s, many clients", 0, |it| at_once(it, |it| it.pages_per_second)),
-    ("a page, many clients, p99 ms", 2, |it| at_once(it, |it| it.client.p99_us / 1e3)),
-    ("a page, many clients, CPU ms of the node", 3, |it| {
-        at_once(it, |it| it.server_cpu_us.unwrap_or(f64::NAN) / 1e3)
-    }),
-    ("newest envelopes of 10,000 topics, p50 ms", 1, |it| it.reads.newest.client.p50_us / 1e3),
-    ("the same, CPU ms of the node", 1, |it| it.reads.newest.server_cpu_us / 1e3),
-    ("newest envelopes of the crowded topics, p50 ms", 1, |it| {
-        it.reads.newest_crowded.client.p50_us / 1e3
-    }),
-    ("the same, CPU ms of the node", 1, |it| it.reads.newest_crowded.server_cpu_us / 1e3),
-    ("usage of the busy payer, p50 ms", 1, |it| it.reads.payer_info.client.p50_us / 1e3),
-    ("the same, CPU ms of the node", 1, |it| it.reads.payer_info.server_cpu_us / 1e3),
-    ("a page of 10,000 topics from 0, p50 ms", 1, |it| p50_ms(it.reads.planned.as_ref())),
-    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned.as_ref())),
-    ("a page of 10,000 topics from just below the head, p50 ms", 1, |it| {
-        p50_ms(it.reads.planned_below_head.as_ref())
-    }),
-    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_below_head.as_ref())),
-    ("a page of the crowded topics from 0, p50 ms", 1, |it| {
-        p50_ms(it.reads.planned_crowded.as_ref())
-    }),
-    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_crowded.as_ref())),
-    ("resident after reading, MiB", 0, |it| stats::float(it.resident_kib) / 1024.0),
-    ("published/s, 20 in a request", 0, |it| it.publish.envelopes_per_second),
-    ("a published envelope, CPU µs of the node", 1, |it| {
-        it.publish.node_cpu_us.unwrap_or(f64::NAN)
-    }),
-    ("rebuild until it was cut off, s", 1, |it| it.rebuild.map_or(f64::NAN, |it| it.first_s)),
-    ("rebuild from there to the end, s", 1, |it| it.rebuild.map_or(f64::NAN, |it| it.second_s)),
-    ("rebuilt envelopes/s", 0, Size::rebuilt_per_second),
-];
-
-fn p50_ms(read: Option<&Expensive>) -> f64 {
-    read.map_or(f64::NAN, |it| it.client.p50_us / 1e3)
-}
-
-fn cpu_ms(read: Option<&Expensive>) -> f64 {
-    read.map_or(f64::NAN, |it| it.server_cpu_us / 1e3)
-}
-
-fn at_once(size: &Size, of: impl Fn(&query::AskedAtOnce) -> f64) -> f64 {
-    size.query.at_once.as_ref().map_or(f64::NAN, of)
-}
-
-/// Returns the figures of all sizes as a Markdown table, with the last size's ratio to the first.
-pub(crate) fn table(sizes: &[Size]) -> Result<String, BenchError> {
-    let mut out = String::new();
-    let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else { return Ok(out) };
-    write!(out, "| published envelopes")?;
-    for size in sizes {
-        write!(out, " | {}", grouped(stats::float(size.at)))?;
-    }
-    writeln!(out, " | ratio |\n|---|{}--:|", "--:|".repeat(sizes.len()))?;
-    for (name, digits, figure) in LINES {
-        write!(out, "| {name}")?;
-        for size in sizes {
-            write!(out, " | {}", number(figure(size), digits))?;
-        }
-        writeln!(out, " | {} |", number(figure(last) / figure(first), 2))?;
-    }
-    Ok(out)
-}
-
-fn number(value: f64, digits: usize) -> String {
-    match digits {
-        _ if !value.is_finite() => "–".to_owned(),
-        0 => grouped(value),
-        digits => format!("{value:.digits$}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_known_is_a_dash() {
-        assert_eq!(number(f64::NAN, 2), "–");
-        assert_eq!(number(1234.5, 0), "1 234");
-        assert_eq!(number(1.0 / 3.0, 2), "0.33");
-        assert_eq!(table(&[]).unwrap(), "");
-    }
 }

@@ -204,6 +204,47 @@ fn the_newest_envelopes_of_crowded_topics_take_many_turns() {
     assert!(turns >= seeks * ROWS_PER_SEEK / ROWS_PER_TURN, "{turns} turns");
 }
 
+/// The most topics that a request may name, with an envelope each: the price of such a read is known, wherever its
+/// cursor is.
+#[test]
+fn topics_with_one_envelope_each_take_few_turns_and_little_memory() {
+    const MANY: u16 = 10_000;
+    const LIMIT: usize = 1000;
+    /// Two searches for each topic with the rows that they find, and envelopes that are read from the log.
+    const TURNS_MAX: usize = 35;
+    let store = store();
+    let one = |n: u16| committed(id(100, u64::from(n) + 1), name(n), i64::from(n), Vec::new());
+    let changes: Vec<_> = (0..MANY).map(|n| append(&one(n))).collect();
+    changes.chunks(1000).for_each(|some| store.commit(some).unwrap());
+    let asked = || -> Vec<Topic> { (0..MANY).map(name).collect() };
+    let check = |what: &str, turns: usize, memory: &CountedMemory, answer: &[Bytes]| {
+        assert!(turns <= TURNS_MAX, "{what}: {turns} turns");
+        let lanes = (LIMIT + 1) * 256;
+        let of_topics = usize::from(MANY) * NEWEST_TOPIC_BYTES;
+        let of_read = of_topics + lanes + BatchLimits::BESIDE_LEN_BYTES;
+        let of_answer = 2 * answer.iter().map(Bytes::len).sum::<usize>() + answer.len() * 300;
+        let most = memory.most.load(Ordering::Relaxed);
+        assert!(most <= of_read + of_answer + 100_000, "{what}: {most} bytes");
+    };
+    // Cursors at the beginning, in the middle and just below the head.
+    for seen in [0, MANY / 2, MANY - 2] {
+        let memory = CountedMemory::of(usize::MAX);
+        let charged = reader(&store).charged_to(memory.clone());
+        let last_seen = cursor(&[(100, u64::from(seen))]);
+        let mut query = charged.topics_query(asked(), &last_seen, LIMIT);
+        let (page, turns) = in_turns(|| query.turn());
+        assert_eq!(page.len(), LIMIT.min(usize::from(MANY - seen)));
+        check(&format!("a page from {seen}"), turns, &memory, &page);
+    }
+    let memory = CountedMemory::of(usize::MAX);
+    let mut query = reader(&store).charged_to(memory.clone()).newest_query(asked());
+    let (newest, turns) = in_turns(|| query.turn());
+    let newest: Vec<_> = newest.into_iter().flatten().collect();
+    assert_eq!(newest.len(), usize::from(MANY));
+    assert!(turns >= usize::from(MANY) * ROWS_PER_SEEK / ROWS_PER_TURN, "{turns} turns");
+    check("newest envelopes", turns, &memory, &newest);
+}
+
 /// A caller may name topics in any order, so that each search reads other blocks of the index.
 #[test]
 fn newest_envelopes_of_many_topics_are_looked_for_in_the_order_of_the_index() {
