@@ -11,9 +11,10 @@ use crate::broadcast::jobs::JobStage;
 use crate::broadcast::payload::PayloadTopic;
 use crate::broadcast::slots::{NoncePurpose, SlotId, SlotOutcome};
 
-/// Time for which a mined payload stays on record. A caller that is told its place may end with this process, or be
-/// killed with it, before it has noted the place. The next process then finds the payload on record and is told the
-/// place again. Otherwise a repetition would be sent, and paid for twice. A guess: callers note a place in a second.
+/// Time for which a mined payload stays on record, in the file or in Redis. A caller that is told its place may end
+/// with this process, or be killed with it, before it has noted the place. The next process then finds the payload on
+/// record and is told the place again. Otherwise a repetition would be sent, and paid for twice. A guess: callers note
+/// a place in a second.
 pub(super) const MINED_ON_RECORD: Duration = Duration::from_secs(5);
 
 impl Driver {
