@@ -473,9 +473,11 @@ impl Driver {
             }
             // A payload that was taken over from another process meanwhile needs no estimate.
             RequestResult::GasEstimated(id, Err(_)) if !self.jobs.is_trying(id) => {}
-            RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
-                self.finish(id, &Err(error));
+            RequestResult::GasEstimated(id, Err(error)) => {
+                let told = self.unsent(id, error);
+                self.finish(id, &Err(told));
             }
+            RequestResult::Failed(id, error) => self.finish(id, &Err(error)),
             RequestResult::Sent { nonce, purpose, sent, is_slow } => {
                 self.is_sending = false;
                 if is_slow {

@@ -298,7 +298,8 @@ impl ChainPath {
             let index = started.index;
             let done = started.progress.wait_for(|progress| progress.result().is_some()).await;
             let result = done.ok().and_then(|progress| progress.result());
-            let lost = || Err(ChainPublishError::NotSent("the gateway is shutting down".into()));
+            // The task that follows the payload has ended without a result, perhaps after it had sent it.
+            let lost = || Err(ChainPublishError::Open("the gateway follows it no more".into()));
             (index, result.unwrap_or_else(lost))
         });
         futures_util::future::join_all(waiting).await

@@ -232,9 +232,8 @@ impl Driver {
         let over = waiting.iter().filter_map(|(_, former)| *former).collect();
         self.record_over(over, true).await;
         for (job, _) in waiting {
-            let is_elsewhere = self.jobs.get(job).is_some_and(|job| job.is_elsewhere);
-            let error = if is_elsewhere { BroadcastError::elsewhere() } else { error.clone() };
-            self.finish(job, &Err(error));
+            let told = self.unsent(job, error.clone());
+            self.finish(job, &Err(told));
         }
     }
 
