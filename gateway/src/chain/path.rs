@@ -245,7 +245,7 @@ impl ChainPath {
         // Only the choice among several matching envelopes uses the block's time.
         let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
-        for node in self.nodes.usable().into_iter().take(ASKED_MAX) {
+        for node in self.nodes.usable_at_random().into_iter().take(ASKED_MAX) {
             let shown = query_place(&node, id, &expected.payload);
             if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, shown).await
                 && expected.matches(&shown).is_some()
