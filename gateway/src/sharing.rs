@@ -6,7 +6,8 @@
 //! the gateway does not ask Redis for a second, so that not every caller waits for a Redis that is down.
 //!
 //! A request makes one call before it is published and one afterwards. Requests that come at the same time share
-//! calls (`calls`). `count` keeps what Redis has counted for a request, even if Redis answers late.
+//! calls (`calls`). `count` keeps what Redis has counted for a request, even if Redis answers late. `owed` keeps the
+//! places on the chain that Redis has not taken, which are told again.
 
 mod calls;
 mod count;
