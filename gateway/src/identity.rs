@@ -174,7 +174,7 @@ pub(crate) async fn judge(
     let updates = Arc::new(updates);
     let _turn = identity.judged.enter(caller).await?;
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
-    let mut asked = nodes.usable();
+    let mut asked = nodes.usable_at_random();
     asked.retain(|node| node.id() != first.id());
     asked.insert(0, first);
     let (of_inbox, all) = (&topic, &updates);
@@ -201,7 +201,7 @@ async fn confirmed(
     shown_by: OriginatorId,
     placed: Vec<PlacedUpdate>,
 ) -> Vec<PlacedUpdate> {
-    let others = nodes.usable().into_iter().filter(|node| node.id() != shown_by);
+    let others = nodes.usable_at_random().into_iter().filter(|node| node.id() != shown_by);
     let others: Vec<_> = others.take(CONFIRMED_BY_MAX).collect();
     let confirmed = placed.into_iter().map(async |placed| {
         let expected = ExpectedEnvelope::of_shown(&placed.envelope)?;

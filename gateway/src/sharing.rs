@@ -6,10 +6,12 @@
 //! the gateway does not ask Redis for a second, so that not every caller waits for a Redis that is down.
 //!
 //! A request makes one call before it is published and one afterwards. Requests that come at the same time share
-//! calls (`calls`). `count` keeps what Redis has counted for a request, even if Redis answers late.
+//! calls (`calls`). `count` keeps what Redis has counted for a request, even if Redis answers late. `owed` keeps the
+//! places on the chain that Redis has not taken, which are told again.
 
 mod calls;
 mod count;
+mod owed;
 mod scripts;
 
 use std::collections::BTreeSet;
@@ -25,9 +27,11 @@ use hawser_proto::{Address, EnvelopeId, OriginatorId};
 use hawser_rules::PayloadClass;
 use hawser_serve::bucket::BucketSize;
 use hawser_serve::metrics::Counter;
+use owed::{OwedPlace, OwedPlaces};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::landed::{self, ClientKey, LandedEnvelope, OF_CHAIN, OF_NODES, PlaceMemory};
 
@@ -41,6 +45,8 @@ const TOPIC_KEPT_S: u64 = 7 * 86_400;
 /// the next one.
 const FRESH_MAX: Duration = Duration::from_millis(100);
 
+/// Pause before Redis is told a place again that it has not taken. A guess: the pause after a failed call.
+const OWED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Largest number of topics in one operation. A guess: Lua's `unpack` takes some thousand values.
 const TOPICS_PER_CALL: usize = 1000;
 
@@ -194,6 +200,8 @@ pub(crate) struct GatewayShare {
     /// The prefix of all keys. The payer in braces is a hash tag, so a Redis cluster keeps all keys of a payer on
     /// one server.
     base: String,
+    /// The places of payloads on the chain that Redis has not taken.
+    owed: Mutex<OwedPlaces>,
 }
 
 impl std::fmt::Debug for GatewayShare {
@@ -213,7 +221,7 @@ impl GatewayShare {
     ) -> Self {
         let calls = Arc::new(SharedCalls::new(link, call_max, failures));
         let base = calls.key(&format!("gateway:{{{payer}}}"));
-        Self { calls, base }
+        Self { calls, base, owed: Mutex::default() }
     }
 
     /// Creates the count of a request, for [`admit`](Self::admit). The clock of Redis selects the hour and the day, so
@@ -297,42 +305,83 @@ impl GatewayShare {
         (next().unwrap_or(none), std::iter::from_fn(next))
     }
 
-    /// Writes the ids of published envelopes, and the nodes of topics that have moved or that Redis lacks. Returns the
-    /// entries that another gateway had written before, with the same id or the same transaction. That gateway has them
-    /// in a bill, except for payloads of the chain that no call waited for. An envelope may have several ids, so each
-    /// entry is returned with the id of this request. Returns none if Redis does not answer.
+    /// Writes the ids of envelopes that nodes have published, and the nodes of topics that have moved or that Redis
+    /// lacks. Returns the entries that another gateway had written before, with the same id: that gateway has them in a
+    /// bill. An envelope may have several ids, so each entry is returned with the id of this request. Returns none if
+    /// Redis does not answer.
     pub(crate) async fn tell(
         &self,
         places: &[(ClientKey, LandedEnvelope)],
         moved: &[(TopicKey, OriginatorId)],
     ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let mut known = BTreeSet::new();
-        let (of_chain, of_nodes): (Vec<_>, Vec<_>) =
-            places.iter().copied().partition(|(_, place)| place.transaction.is_some());
-        let mut of_chain = of_chain.chunks(landed::PLACES_PER_CALL);
-        let mut of_nodes = of_nodes.chunks(landed::PLACES_PER_CALL);
+        let mut places = places.chunks(landed::PLACES_PER_CALL);
         let mut moved = moved.chunks(TOPICS_PER_CALL);
         loop {
-            let parts = [(&OF_NODES, of_nodes.next()), (&OF_CHAIN, of_chain.next())];
-            let parts = parts.into_iter().filter_map(|(memory, places)| Some((memory, places?)));
-            let parts: Vec<_> = parts.collect();
-            let tell = parts.iter().map(|(memory, places)| self.tell_places(memory, places));
-            let ops: Vec<_> = tell.chain(moved.next().map(|it| self.set_nodes(it))).collect();
+            let (told, moved) = (places.next(), moved.next());
+            let tell = told.map(|places| self.tell_places("tell", &OF_NODES, places));
+            let set = moved.map(|topics| self.set_nodes(topics));
+            let ops: Vec<_> = tell.into_iter().chain(set).collect();
             if ops.is_empty() {
                 return known;
             }
             let mut answers = self.ask(ops).await.into_iter();
-            for (_, places) in parts {
-                let are_known: Option<Vec<i64>> = read(answers.next().flatten());
-                let places = places.iter().zip(are_known.unwrap_or_default());
-                let places = places.filter(|(_, is_known)| *is_known == 1);
-                known.extend(places.map(|((client, place), _)| (*client, place.id)));
+            let Some(told) = told else { continue };
+            let are_known: Option<Vec<i64>> = read(answers.next().flatten());
+            let told = told.iter().zip(are_known.unwrap_or_default());
+            let told = told.filter(|(_, is_known)| *is_known == 1);
+            known.extend(told.map(|((client, place), _)| (*client, place.id)));
+        }
+    }
+
+    /// Writes the place of a payload on the chain. With `is_billed`, this gateway enters the payload in a bill, unless
+    /// the answer is true: another gateway has written the place of the same transaction before, and has it in a bill.
+    ///
+    /// A place that Redis does not take is written later: without it, another gateway would pay for the payload again.
+    pub(crate) async fn tell_payload(
+        self: &Arc<Self>,
+        place: (ClientKey, LandedEnvelope),
+        is_billed: bool,
+    ) -> bool {
+        let answers = self.ask(vec![self.tell_payloads(&[place], is_billed)]).await;
+        let are_known: Option<Vec<i64>> = read(answers.into_iter().next().flatten());
+        if are_known.is_none() && self.owed.lock().add(OwedPlace { place, is_billed }) {
+            tokio::spawn(self.clone().tell_owed());
+        }
+        are_known.is_some_and(|are_known| are_known == [1_i64])
+    }
+
+    /// Writes the places that Redis has not taken, until it has all of them.
+    async fn tell_owed(self: Arc<Self>) {
+        loop {
+            sleep(OWED_AGAIN_AFTER).await;
+            let owed = self.owed.lock().take_next();
+            if owed.is_empty() {
+                return;
+            }
+            let mut ops = Vec::new();
+            for is_billed in [true, false] {
+                let places = owed.iter().filter(|owed| owed.is_billed == is_billed);
+                let places: Vec<_> = places.map(|owed| owed.place).collect();
+                if !places.is_empty() {
+                    ops.push(self.tell_payloads(&places, is_billed));
+                }
+            }
+            let count = ops.len();
+            let answers = self.ask(ops).await;
+            if answers.len() < count || answers.iter().any(Option::is_none) {
+                self.owed.lock().put_back(owed);
             }
         }
     }
 
+    fn tell_payloads(&self, places: &[(ClientKey, LandedEnvelope)], is_billed: bool) -> SharedOp {
+        self.tell_places(if is_billed { "tell" } else { "note" }, &OF_CHAIN, places)
+    }
+
     fn tell_places(
         &self,
+        name: &'static str,
         memory: &PlaceMemory,
         places: &[(ClientKey, LandedEnvelope)],
     ) -> SharedOp {
@@ -340,7 +389,7 @@ impl GatewayShare {
         for (client, place) in places {
             arguments.extend([client.to_vec(), place.to_text()]);
         }
-        SharedOp { name: "tell", keys: self.place_keys(memory).into(), arguments }
+        SharedOp { name, keys: self.place_keys(memory).into(), arguments }
     }
 
     fn set_nodes(&self, topics: &[(TopicKey, OriginatorId)]) -> SharedOp {

@@ -133,7 +133,9 @@ impl EnvelopeError {
                 ChainPublishError::Pending { .. } | ChainPublishError::Open(_) => {
                     "TRANSACTION_PENDING"
                 }
-                ChainPublishError::Unknown { .. } => "TRANSACTION_UNKNOWN",
+                ChainPublishError::Unknown { .. } | ChainPublishError::NotSentHere(_) => {
+                    "TRANSACTION_UNKNOWN"
+                }
                 ChainPublishError::NotShown { .. } => "NOT_SHOWN_YET",
                 ChainPublishError::Failed { .. } => "TRANSACTION_FAILED",
             },
@@ -172,7 +174,9 @@ impl EnvelopeError {
                 ChainPublishError::Invalid(_) | ChainPublishError::Dropped { .. } => {
                     Code::InvalidArgument
                 }
-                ChainPublishError::NotSent(_) | ChainPublishError::NoChain => Code::Unavailable,
+                ChainPublishError::NotSent(_)
+                | ChainPublishError::NotSentHere(_)
+                | ChainPublishError::NoChain => Code::Unavailable,
                 ChainPublishError::Pending { .. }
                 | ChainPublishError::Open(_)
                 | ChainPublishError::Unknown { .. }

@@ -405,10 +405,15 @@ impl Driver {
         }
     }
 
-    /// Records that slots are over, if there is a record; with `durable`, syncs it before it returns. Logs a failure.
+    /// Records that slots are over, in Redis with the next sync; with `durable`, syncs the file, if there is one,
+    /// before it returns. Logs a failure.
     async fn record_over(&mut self, slots: Vec<SlotId>, durable: bool) {
         if slots.is_empty() {
             return;
+        }
+        if let Some(sharing) = &mut self.sharing {
+            let mined = slots.iter().filter_map(|slot| sharing.mined.remove(slot));
+            sharing.finished.extend(mined);
         }
         let entries: Vec<_> = slots.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.with_record(move |record| record.append(&entries, durable)).await {
@@ -468,9 +473,11 @@ impl Driver {
             }
             // A payload that was taken over from another process meanwhile needs no estimate.
             RequestResult::GasEstimated(id, Err(_)) if !self.jobs.is_trying(id) => {}
-            RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
-                self.finish(id, &Err(error));
+            RequestResult::GasEstimated(id, Err(error)) => {
+                let told = self.unsent(id, error);
+                self.finish(id, &Err(told));
             }
+            RequestResult::Failed(id, error) => self.finish(id, &Err(error)),
             RequestResult::Sent { nonce, purpose, sent, is_slow } => {
                 self.is_sending = false;
                 if is_slow {
@@ -510,9 +517,9 @@ impl Driver {
         // Mined transactions need no sync, because a restart finds them by polling. A refused payload does: a restart
         // would send it again although its caller got the answer that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
+        self.end_shared(&done, payloads).await;
         let over = self.over_now(&done);
         self.record_over(over, durable).await;
-        self.end_shared(&done, payloads).await;
         for done in done {
             match done {
                 SlotOutcome::Mined { purpose: NoncePurpose::Payload(job), hash, .. } => {

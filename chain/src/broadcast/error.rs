@@ -203,6 +203,15 @@ pub enum BroadcastError {
         /// The reason.
         reason: &'static str,
     },
+    /// This process has sent nothing. Another one that shares the nonces may have: Redis was not asked, or has not
+    /// answered.
+    #[error(
+        "nothing was sent here, and it is not known whether another process sends the payload: {reason}"
+    )]
+    Unasked {
+        /// The reason for which this process has sent nothing.
+        reason: String,
+    },
     /// The broadcaster has stopped before it has sent anything.
     #[error("the broadcaster of this process has stopped")]
     Ended,

@@ -419,6 +419,8 @@ pub(super) struct Sharing {
     pub(super) owes_results: bool,
     /// The nonces in use with their payloads, by slot.
     pub(super) slots: HashMap<SlotId, (u64, Option<B256>)>,
+    /// The nonces of mined payloads that this process still holds, by slot.
+    pub(super) mined: HashMap<SlotId, FinishedNonce>,
     /// Payloads that got no nonce from the last sync.
     pub(super) parked: HashSet<JobId>,
     /// Outcomes that have not been reported to Redis yet.
@@ -436,6 +438,7 @@ impl Sharing {
             epoch: None,
             owes_results: false,
             slots: HashMap::new(),
+            mined: HashMap::new(),
             parked: HashSet::new(),
             finished: Vec::new(),
             costs: 0,

@@ -47,7 +47,9 @@ impl FollowedPayload {
         }
         // This attempt has sent nothing, and the outcome of the earlier transaction is still open. At the end requests
         // are told so: that nothing was sent would not be true.
-        if let (ChainPublishError::NotSent(_), Some((open, since))) = (&error, &self.open) {
+        let is_unsent =
+            matches!(error, ChainPublishError::NotSent(_) | ChainPublishError::NotSentHere(_));
+        if let Some((open, since)) = self.open.as_ref().filter(|_| is_unsent) {
             if now.duration_since(*since) < FOLLOWED_FOR {
                 return AfterAttempt::TryAgain;
             }
@@ -109,7 +111,10 @@ mod tests {
         let (mut following, now) = (FollowedPayload::default(), Instant::now());
         let open = || Err(ChainPublishError::Open("another process is sending it".into()));
         assert_eq!(following.next(open(), now), AfterAttempt::Follow(open()));
-        assert_eq!(following.next(not_sent(), now), AfterAttempt::TryAgain);
+        let not_here = || Err(ChainPublishError::NotSentHere("Redis is silent".into()));
+        for unsent in [not_sent(), not_here()] {
+            assert_eq!(following.next(unsent, now), AfterAttempt::TryAgain);
+        }
         let failed = || Err(ChainPublishError::Failed { hash: HASH, reason: "no".into() });
         let end = AfterAttempt::End { result: failed(), is_kept: false };
         assert_eq!(following.next(failed(), now), end);
@@ -120,6 +125,11 @@ mod tests {
         let (mut following, now) = (FollowedPayload::default(), Instant::now());
         let end = AfterAttempt::End { result: not_sent(), is_kept: false };
         assert_eq!(following.next(not_sent(), now), end);
+        // While Redis is silent, each payload ends so: followed, all of them would be sent when it answers, also those
+        // whose callers have gone.
+        let not_here = || Err(ChainPublishError::NotSentHere("Redis is silent".into()));
+        let end = AfterAttempt::End { result: not_here(), is_kept: false };
+        assert_eq!(following.next(not_here(), now), end);
         let unknown = || Err(ChainPublishError::Unknown { hash: HASH, reason: "why".into() });
         let end = AfterAttempt::End { result: unknown(), is_kept: true };
         assert_eq!(following.next(unknown(), now), end, "it could get on the chain twice");

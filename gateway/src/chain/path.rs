@@ -10,7 +10,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::dropped::DropCheck;
@@ -49,10 +49,6 @@ const ASKS_MAX: usize = 16;
 /// Time for a request to find payloads that are on the chain already. A guess: one silent node costs [`ASK_TIMEOUT`]
 /// and leaves time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time that a gateway leaves to others to share the place of a payload that no call waits for here. It may have taken
-/// the transaction over from one that only stood still and follows it: of two, the first to share the place bills it. A
-/// guess: one that follows a payload shares the place in a second.
-const OTHERS_FIRST_FOR: Duration = Duration::from_secs(5);
 
 /// A payload that has to be sent, with the channel for its progress.
 struct NewPayload {
@@ -249,7 +245,7 @@ impl ChainPath {
         // Only the choice among several matching envelopes uses the block's time.
         let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
-        for node in self.nodes.usable().into_iter().take(ASKED_MAX) {
+        for node in self.nodes.usable_at_random().into_iter().take(ASKED_MAX) {
             let shown = query_place(&node, id, &expected.payload);
             if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, shown).await
                 && expected.matches(&shown).is_some()
@@ -302,7 +298,8 @@ impl ChainPath {
             let index = started.index;
             let done = started.progress.wait_for(|progress| progress.result().is_some()).await;
             let result = done.ok().and_then(|progress| progress.result());
-            let lost = || Err(ChainPublishError::NotSent("the gateway is shutting down".into()));
+            // The task that follows the payload has ended without a result, perhaps after it had sent it.
+            let lost = || Err(ChainPublishError::Open("the gateway follows it no more".into()));
             (index, result.unwrap_or_else(lost))
         });
         futures_util::future::join_all(waiting).await
@@ -484,12 +481,12 @@ impl ChainPath {
             }
         };
         drop(pass);
-        let is_told = self.keep_place(strand_of(*topic), payload, on_chain).await;
+        // If several gateways wait for the same transaction, the gateway that shares it first bills it.
+        let is_billed_elsewhere = self.keep_place(strand_of(*topic), payload, on_chain, true).await;
         // A transaction costs gas once, even if a reorganisation gives its payload another sequence id.
         let is_billed_here =
             before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
-        // If several gateways wait for the same transaction, the gateway that shares it first bills it.
-        if is_told || is_billed_here {
+        if is_billed_elsewhere || is_billed_here {
             bill.give_back().await;
         } else {
             bill.enter_on_chain();
@@ -498,15 +495,21 @@ impl ChainPath {
     }
 
     /// Keeps a payload on the chain from being sent again: remembers it, writes it to the file, and shares its place
-    /// with other gateways. Returns true if another one has shared it before.
-    async fn keep_place(&self, strand: OriginatorId, payload: &Bytes, at: OnChain) -> bool {
+    /// with other gateways. With `is_billed`, returns true if another one has it in a bill; otherwise this one has.
+    async fn keep_place(
+        &self,
+        strand: OriginatorId,
+        payload: &Bytes,
+        at: OnChain,
+        is_billed: bool,
+    ) -> bool {
         let key = payload_key(payload);
         self.on_chain.insert(key, KnownOnChain::new(at));
         self.record(key, at).await;
         let id = EnvelopeId::new(strand, at.sequence_id);
         let landed = LandedEnvelope { id, transaction: Some(at.transaction_hash) };
         match self.nodes.share() {
-            Some(share) => !share.tell(&[(client_key(payload), landed)], &[]).await.is_empty(),
+            Some(share) => share.tell_payload((client_key(payload), landed), is_billed).await,
             None => false,
         }
     }
@@ -521,18 +524,7 @@ impl ChainPath {
                 resumed = writer.next_resumed() => resumed,
             };
             let Some(resumed) = resumed else { return };
-            if self.nodes.share().is_none() {
-                self.keep_unawaited(resumed).await;
-                continue;
-            }
-            let (path, end) = (self.clone(), end.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = end.cancelled() => {}
-                    () = sleep(OTHERS_FIRST_FOR) => {}
-                }
-                path.keep_unawaited(resumed).await;
-            });
+            self.keep_unawaited(resumed).await;
         }
     }
 
@@ -545,7 +537,8 @@ impl ChainPath {
         if is_followed || self.on_chain.get(&key).is_some_and(|known| known.place == on_chain) {
             return; // it may be between two questions for its outcome
         }
-        self.keep_place(originator, &payload, on_chain).await;
+        // In no bill: a gateway that only stood still, and whose transaction was taken over, may follow it and bill it.
+        self.keep_place(originator, &payload, on_chain, false).await;
         // A result from before says that the outcome is not known.
         let mut recent = self.progress.lock();
         if recent.get(&key, std::time::Instant::now()).is_some_and(|it| !it.is_open()) {

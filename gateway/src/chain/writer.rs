@@ -119,6 +119,9 @@ pub enum ChainPublishError {
     /// The payload cannot be sent now; nothing was sent.
     #[error("the payload could not be sent to the chain: {0}")]
     NotSent(String),
+    /// This gateway has not sent the payload now, and cannot learn whether another one with the same key has.
+    #[error("the payload could not be sent to the chain: {0}")]
+    NotSentHere(String),
     /// The transaction was sent and may still be mined.
     #[error("transaction {hash} was sent: {reason}")]
     Pending {
@@ -177,8 +180,9 @@ pub enum ChainPublishError {
 }
 
 impl ChainPublishError {
-    /// Returns true if a transaction was or may have been sent: the payload may be published, now or later.
+    /// Returns true if a transaction was or may have been sent: the payload may be published, now or later. One that
+    /// only another gateway may have sent is in no bill of this one.
     pub(crate) fn may_be_published(&self) -> bool {
-        !matches!(self, Self::Invalid(_) | Self::NotSent(_) | Self::NoChain)
+        !matches!(self, Self::Invalid(_) | Self::NotSent(_) | Self::NotSentHere(_) | Self::NoChain)
     }
 }

@@ -128,9 +128,8 @@ fn judged(
 /// accepted it.
 async fn submit(nodes: &Nodes, report: Report) -> ReportOutcome {
     let (accused, kind) = (report.accused(), report.kind());
-    let mut hosts = nodes.usable();
+    let mut hosts = nodes.usable_at_random();
     hosts.retain(|host| host.id() != accused);
-    hosts.sort_by_cached_key(|_| rand::random::<u64>());
     let message = report.into_message();
     assert!(!message.submitted_by_node, "a gateway is no node");
     let request = SubmitMisbehaviorReportRequest { report: Some(message) };

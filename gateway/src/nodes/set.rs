@@ -82,6 +82,14 @@ impl Nodes {
         }
     }
 
+    /// Returns the usable nodes in random order, for questions that each of them can answer. In the order of their ids,
+    /// the first ones would answer all questions, and two of them that hide an envelope would always hide it.
+    pub(crate) fn usable_at_random(&self) -> Vec<Arc<Node>> {
+        let mut usable = self.usable();
+        usable.sort_by_cached_key(|_| rand::random::<u64>());
+        usable
+    }
+
     /// Returns the nodes from which clients should read. These are the usable nodes, without the nodes whose recent
     /// calls mostly failed. If the recent calls of all usable nodes mostly failed, returns all of them.
     pub(crate) fn readable(&self) -> Vec<Arc<Node>> {

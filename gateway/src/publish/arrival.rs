@@ -133,7 +133,7 @@ fn has_expired(envelope: &OriginatorEnvelope, now_unix_s: u64) -> bool {
 
 fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
     let originator = originator.id();
-    let others = nodes.usable().into_iter().filter(move |node| node.id() != originator);
+    let others = nodes.usable_at_random().into_iter().filter(move |node| node.id() != originator);
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 

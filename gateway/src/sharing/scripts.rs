@@ -31,11 +31,14 @@
 /// - `get_topics` returns the nodes of topics. Keys: the topics.
 /// - `set_topics` stores the nodes of topics. Keys: the topics. Arguments: the time in s for which they are kept;
 ///   the nodes.
-/// - `tell` stores the ids of envelopes. For each envelope the answer has 1 if the same id, or another id from the
-///   same transaction, was stored before, otherwise 0. A transaction gets another id after a reorganisation of the
-///   chain and is paid for once. The call is never repeated: it would find its own ids. Keys: the two generations;
-///   the number of the newer one. Arguments: the time in ms for which an id is kept; the largest number of ids in a
-///   generation; for each envelope its digest and its id.
+/// - `tell` stores the ids of envelopes that are in a bill. For each envelope the answer has 1 if the same id, or
+///   another id from the same transaction, was told before, otherwise 0. A transaction gets another id after a
+///   reorganisation of the chain and is paid for once. If the call is repeated, its answer says nothing: it finds its
+///   own ids. Keys: the two generations; the number of the newer one. Arguments: the time in ms for which an id is
+///   kept; the largest number of ids in a generation; for each envelope its digest and its id.
+/// - `note` stores ids as `tell` does, of envelopes that are in no bill. A mark beside each one says so, under its
+///   digest and a question mark. The first `tell` with the same id, or transaction, takes the mark away, and its
+///   answer has 0.
 /// - `find` returns the id of each envelope, if one is stored. Keys: as for `tell`. Arguments: the digests.
 pub(super) const CALL: &str = r"
 local ops, t = {}, redis.call('TIME')
@@ -181,12 +184,19 @@ local function is_same(known_place, place)
 end
 local function turn_of(key) return redis.call('GET', KEYS[key + 3]) == '1' and 1 or 0 end
 
-function ops.tell(first, arg, keys, arguments)
-  local kept, known, turn = tonumber(ARGV[arg + 1]), {}, turn_of(first)
+local function store(first, arg, arguments, is_billed)
+  local kept, known, turn, marks = tonumber(ARGV[arg + 1]), {}, turn_of(first), {}
   local key, older = KEYS[first + 1 + turn], KEYS[first + 2 - turn]
   for at = arg + 3, arg + arguments, 2 do
+    local mark = ARGV[at] .. '?'
     local known_place = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
-    known[#known + 1] = is_same(known_place, ARGV[at + 1]) and 1 or 0
+    local is_known = is_same(known_place, ARGV[at + 1])
+    if is_known and is_billed then
+      is_known = redis.call('HDEL', key, mark) + redis.call('HDEL', older, mark) == 0
+    elseif not is_known and not is_billed then
+      marks[#marks + 1] = mark
+    end
+    known[#known + 1] = is_known and 1 or 0
   end
   if redis.call('HLEN', key) >= tonumber(ARGV[arg + 2]) or redis.call('PTTL', key) < kept then
     turn = 1 - turn
@@ -195,9 +205,12 @@ function ops.tell(first, arg, keys, arguments)
     redis.call('SET', KEYS[first + 3], turn, 'PX', 2 * kept)
   end
   for at = arg + 3, arg + arguments, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+  for _, mark in ipairs(marks) do redis.call('HSET', key, mark, '1') end
   if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, 2 * kept) end
   return known
 end
+function ops.tell(first, arg, keys, arguments) return store(first, arg, arguments, true) end
+function ops.note(first, arg, keys, arguments) return store(first, arg, arguments, false) end
 
 function ops.find(key, arg, keys, arguments)
   local turn, found = turn_of(key), {}

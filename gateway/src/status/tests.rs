@@ -110,6 +110,7 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
         ChainPublishError::Invalid(text()),
         ChainPublishError::Dropped { hash, sequence_id, reason: text() },
         ChainPublishError::NotSent(text()),
+        ChainPublishError::NotSentHere(text()),
         ChainPublishError::NoChain,
         ChainPublishError::Pending { hash, reason: text() },
         ChainPublishError::Open(text()),

@@ -288,6 +288,8 @@ pub(crate) struct FakeChain {
     pub(crate) finds: AtomicBool,
     /// Number of payloads that were looked for in their transactions.
     pub(crate) sought: AtomicUsize,
+    /// If set, it panics with each payload that it is given.
+    pub(crate) panics: AtomicBool,
     /// Errors to return instead of the next answers, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas.
@@ -371,6 +373,7 @@ impl ChainWriter for FakeChain {
                     taken.len() - 1
                 })
             };
+            assert!(!self.panics.load(Relaxed), "a bug, which a test wants");
             let mut held = self.held.subscribe();
             let _ = held.wait_for(|held| !held).await;
             tokio::time::sleep(Duration::from_millis(5)).await;

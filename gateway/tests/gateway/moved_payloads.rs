@@ -145,3 +145,15 @@ async fn a_payload_that_was_taken_over_is_billed_by_the_gateway_that_follows_it(
     let (_, usage) = first.page("/usage.csv").await;
     assert!(usage.contains(",commit,1,"), "{usage}");
 }
+
+/// A bug ends the task that follows a payload, after the payload was sent.
+#[tokio::test]
+async fn a_payload_whose_task_has_ended_is_neither_called_unsent_nor_sent_again() {
+    let net = Net::start(1).await;
+    for panics in [true, false] {
+        net.chain.panics.store(panics, Relaxed);
+        let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{}", status.message());
+    }
+    assert_eq!(net.chain.count(), 1);
+}

@@ -11,9 +11,9 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::{FakeNode, Manner, client_of, id_of};
-use super::fixture::{Net, TRANSACTION, commit, message, until};
+use super::fixture::{Net, SOON, TRANSACTION, commit, message, until};
 use super::redis_server::RedisServer;
-use super::sharing::{base, code, places, policies, two};
+use super::sharing::{base, code, connect, places, policies, two};
 
 /// Stores an envelope of one node at all nodes, and stops that node.
 fn replicate_and_die(net: &mut Net, envelope: &pb::OriginatorEnvelope) {
@@ -172,6 +172,35 @@ async fn a_payload_on_the_chain_is_remembered_for_weeks_however_much_is_publishe
     assert_eq!(second.publish(vec![commit(1, "a")]).await.unwrap(), sent.unwrap());
     assert_eq!(first.chain.count(), 1, "gas was paid once");
     assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
+}
+
+/// Redis is down while a gateway puts a payload on the chain. A reader of its topic may repeat it at another gateway,
+/// also after weeks.
+#[tokio::test]
+async fn a_place_on_the_chain_that_redis_has_not_taken_is_told_later() {
+    let redis = RedisServer::start();
+    let (first, _second) = two(&redis, 1, |_| {}).await;
+    let port = redis.kill();
+    let publishing = first.publish(vec![commit(1, "a")]);
+    let showing = first.chain.shown_by(0, &first.nodes);
+    let (sent, ()) = tokio::join!(publishing, showing);
+    let redis = RedisServer::start_at(port).unwrap();
+    until(async || {
+        let mut connection = redis.connect().await;
+        let mut ids = 0;
+        for generation in ["on-chain:0", "on-chain:1"] {
+            let mut count = redis::cmd("HLEN");
+            count.arg(format!("{}:{generation}", base()));
+            ids += count.query_async::<u64>(&mut connection).await.unwrap();
+        }
+        ids == 1
+    })
+    .await;
+    let link = connect(&redis).await;
+    let patient = |settings: &mut GatewaySettings| settings.shared_call_max = SOON;
+    let third = first.beside(patient, |ports| ports.redis = Some(link)).await;
+    assert_eq!(third.publish(vec![commit(1, "a")]).await.unwrap(), sent.unwrap());
+    assert_eq!(first.chain.count(), 1, "gas was paid once");
 }
 
 /// Checks that the usage tables of both gateways together have one envelope of this kind, and that one envelope is

@@ -34,7 +34,7 @@ pub(super) async fn two(
     (first, second)
 }
 
-async fn connect(redis: &RedisServer) -> Arc<RedisLink> {
+pub(super) async fn connect(redis: &RedisServer) -> Arc<RedisLink> {
     let link = RedisLink::connect(&redis.access(), REDIS_ANSWER_LEN_BYTES_MAX).await;
     Arc::new(link.unwrap())
 }

@@ -9,11 +9,12 @@ use super::Driver;
 use crate::broadcast::error::BroadcastError;
 use crate::broadcast::jobs::JobStage;
 use crate::broadcast::payload::PayloadTopic;
-use crate::broadcast::slots::{NoncePurpose, SlotId, SlotOutcome};
+use crate::broadcast::slots::{JobId, NoncePurpose, SlotId, SlotOutcome};
 
-/// Time for which a mined payload stays on record. A caller that is told its place may end with this process, or be
-/// killed with it, before it has noted the place. The next process then finds the payload on record and is told the
-/// place again. Otherwise a repetition would be sent, and paid for twice. A guess: callers note a place in a second.
+/// Time for which a mined payload stays on record, in the file or in Redis. A caller that is told its place may end
+/// with this process, or be killed with it, before it has noted the place. The next process then finds the payload on
+/// record and is told the place again. Otherwise a repetition would be sent, and paid for twice. A guess: callers note
+/// a place in a second.
 pub(super) const MINED_ON_RECORD: Duration = Duration::from_secs(5);
 
 impl Driver {
@@ -60,7 +61,7 @@ impl Driver {
             return BroadcastError::NotMined { hash, waited };
         }
         let Some(job) = self.jobs.get(id) else { return not_sent };
-        let (is_elsewhere, stage) = (job.is_elsewhere, job.stage);
+        let (is_elsewhere, stage) = (job.is_elsewhere == Some(true), job.stage);
         if !job.is_abandoned() {
             return BroadcastError::Open { hash: None, reason: "another caller waits for it" };
         }
@@ -70,8 +71,28 @@ impl Driver {
                 false => BroadcastError::Open { hash: None, reason: "it waits for another nonce" },
             };
         }
+        let told = self.unsent(id, not_sent);
         self.finish(id, &Err(BroadcastError::Ended));
-        if is_elsewhere { BroadcastError::elsewhere() } else { not_sent }
+        told
+    }
+
+    /// Returns the error for a payload of which this process has sent nothing. If another process may be sending it, as
+    /// Redis says, or has not denied, the caller is not told that it is unsent: the caller may have asked that one
+    /// before, and would publish the payload elsewhere.
+    pub(super) fn unsent(&self, id: JobId, error: BroadcastError) -> BroadcastError {
+        if matches!(
+            error,
+            BroadcastError::TooShort { .. }
+                | BroadcastError::TooLong { .. }
+                | BroadcastError::WouldRevert(_)
+        ) {
+            return error; // the contract refuses it from every process
+        }
+        match self.jobs.get(id).and_then(|job| job.is_elsewhere) {
+            Some(true) => BroadcastError::elsewhere(),
+            None if self.sharing.is_some() => BroadcastError::Unasked { reason: error.to_string() },
+            _ => error,
+        }
     }
 
     /// Answers the callers of all payloads, because the task ends.
@@ -79,13 +100,9 @@ impl Driver {
         let now = self.now();
         for id in self.jobs.ids() {
             let hash = self.nonces.latest(id);
-            let is_elsewhere = self.jobs.get(id).is_some_and(|job| job.is_elsewhere);
-            let error = if hash.is_some() || self.nonces.is_displaced(id) {
-                BroadcastError::stopped(hash)
-            } else if is_elsewhere {
-                BroadcastError::elsewhere()
-            } else {
-                BroadcastError::Ended
+            let error = match hash.is_some() || self.nonces.is_displaced(id) {
+                true => BroadcastError::stopped(hash),
+                false => self.unsent(id, BroadcastError::Ended),
             };
             self.jobs.finish(id, &Err(error), now);
         }

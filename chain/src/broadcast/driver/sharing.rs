@@ -67,13 +67,14 @@ impl Driver {
             sharing.finished.push(FinishedNonce { nonce, payload, end: SharedEnd::Free });
         }
         let spent = sharing.cost(self.spending.spent(self.started.elapsed()));
+        let mined = sharing.mined.values().map(|it| it.nonce);
         let wanted = waiting.iter().filter(|job| floor.is_some() && !sharing.parked.contains(job));
         let wanted = wanted.filter_map(|job| Some((*job, self.jobs.get(*job)?.key())));
         let request = SyncRequest {
             floor,
             mined: self.nonces.mined_count(),
             wanted: wanted.collect(),
-            held: self.nonces.held().map(|(nonce, ..)| nonce).collect(),
+            held: self.nonces.held().map(|(nonce, ..)| nonce).chain(mined).collect(),
             spent,
             gap: self.nonces.take_gap(),
         };
@@ -231,9 +232,8 @@ impl Driver {
         let over = waiting.iter().filter_map(|(_, former)| *former).collect();
         self.record_over(over, true).await;
         for (job, _) in waiting {
-            let is_elsewhere = self.jobs.get(job).is_some_and(|job| job.is_elsewhere);
-            let error = if is_elsewhere { BroadcastError::elsewhere() } else { error.clone() };
-            self.finish(job, &Err(error));
+            let told = self.unsent(job, error.clone());
+            self.finish(job, &Err(told));
         }
     }
 
@@ -399,7 +399,9 @@ impl Driver {
         }
     }
 
-    /// Reports ended nonces to other processes, before callers get their results.
+    /// Reports ended nonces to other processes, before callers get their results. Of mined payloads it reports the
+    /// results alone: their nonces end when they leave the record, so that a process which takes them over until then
+    /// learns of the payloads.
     pub(super) async fn end_shared(
         &mut self,
         done: &[SlotOutcome],
@@ -407,9 +409,10 @@ impl Driver {
     ) {
         self.note_slots();
         let Some(sharing) = &mut self.sharing else { return };
-        let mut finished = Vec::new();
+        let (mut finished, mut results) = (Vec::new(), Vec::new());
         for outcome in done {
-            let Some((nonce, payload)) = sharing.slots.remove(&outcome.slot()) else { continue };
+            let slot = outcome.slot();
+            let Some((nonce, payload)) = sharing.slots.remove(&slot) else { continue };
             let end = match outcome {
                 SlotOutcome::Mined { purpose: NoncePurpose::Payload(_), hash, .. } => {
                     match payloads.get(hash) {
@@ -424,12 +427,22 @@ impl Driver {
                 SlotOutcome::Unknown { hash, .. } => SharedEnd::Unknown(*hash),
                 SlotOutcome::Refused { .. } | SlotOutcome::Void { .. } => SharedEnd::Free,
             };
-            finished.push(FinishedNonce { nonce, payload, end });
+            let ended = FinishedNonce { nonce, payload, end };
+            match (end, payload) {
+                (SharedEnd::Mined(_), Some(payload)) => {
+                    sharing.mined.insert(slot, ended);
+                    results.push((payload, end));
+                }
+                _ => finished.push(ended),
+            }
+        }
+        let shared = sharing.shared.clone();
+        if let Err(error) = shared.tell_results(&results).await {
+            tracing::debug!(%error, "Redis cannot be told results now: it is told when their nonces end");
         }
         if finished.is_empty() {
             return;
         }
-        let shared = sharing.shared.clone();
         if let Err(error) = shared.finish(&finished).await {
             tracing::debug!(%error, "Redis cannot be told now how transactions ended: tried again later");
             sharing.finished.extend(finished);

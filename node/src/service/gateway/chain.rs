@@ -213,6 +213,7 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
             ChainPublishError::Pending { hash: TransactionHash(hash.0), reason }
         }
         BroadcastError::Open { hash: None, .. } => ChainPublishError::Open(reason),
+        BroadcastError::Unasked { .. } => ChainPublishError::NotSentHere(reason),
         // A success without the event may be a success whose event an endpoint has left out.
         BroadcastError::Unknown { hash } | BroadcastError::NoEvent { hash, .. } => {
             ChainPublishError::Unknown { hash: TransactionHash(hash.0), reason }
@@ -243,6 +244,8 @@ mod tests {
         let open = |hash| publish_error(BroadcastError::Open { hash, reason: "it has stopped" });
         assert!(matches!(open(hash), ChainPublishError::Pending { .. }), "{}", open(hash));
         assert!(matches!(open(None), ChainPublishError::Open(_)), "{}", open(None));
+        let unasked = publish_error(BroadcastError::Unasked { reason: "it is silent".into() });
+        assert!(matches!(unasked, ChainPublishError::NotSentHere(_)), "{unasked}");
         let unsent = publish_error(BroadcastError::Ended);
         assert!(matches!(unsent, ChainPublishError::NotSent(_)), "{unsent}");
     }
