@@ -54,6 +54,16 @@ async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
     assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
 }
 
+/// A reorganisation of the settlement chain has given its id to another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_id_now_belongs_to_another_key_is_disconnected() {
+    let (mut network, node) = Network::with_peer(LEAVING);
+    let peer = RawPeer::join(&node, LEAVING.0).await;
+    eventually("the session begins", || !node.endpoint.peers().is_empty()).await;
+    network.change_key(LEAVING, OriginatorId(200));
+    assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
+}
+
 /// It has broken no rule, so it is not kept out like a peer that has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_removed_and_added_again_is_followed_at_once() {
