@@ -120,8 +120,10 @@ impl NetState {
         self.close(&connection, &error);
         drop(session);
         match &error {
-            // It has broken no rule, and may be in the network again at any time.
-            SessionError::Peer(PeerError::UnknownNode) => {}
+            // One of the two has read in its registry that the other one has left. No rule is broken, and the other one
+            // may be in the network again at any time.
+            SessionError::Peer(PeerError::UnknownNode)
+            | SessionError::Closed(CloseCode::UnknownNode) => {}
             SessionError::Peer(_) => {
                 self.replication.note_sent_away(peer);
                 self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());
