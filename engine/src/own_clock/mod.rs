@@ -251,7 +251,7 @@ impl OtherClocks {
         wall_ns.saturating_sub(lead_ns)
     }
 
-    /// Returns the moment at which the newest block appeared that neither is far ahead of the wall clock nor far behind.
+    /// Returns the moment at which the newest block appeared that is within [`LEAD_NS_MAX`] of the wall clock.
     fn agreed_at(&self, now: Instant, wall_ns: i64) -> Option<Instant> {
         let agrees = |lead_ns: i64| lead_ns.unsigned_abs() <= LEAD_NS_MAX.unsigned_abs();
         let agreeing =

@@ -31,7 +31,7 @@ use crate::runtime::stop::{self, StopSignal};
 const REST_WITHIN: Duration = Duration::from_secs(30);
 
 /// Follows a strand until it is stopped, and rests while damaged places of it are fetched: a peer answers one want
-/// for a strand at a time. `inbox` and `key` are those of the first turn. Another key of the registry begins a new turn.
+/// for a strand at a time. `inbox` and `key` are those of the first turn. Another key in the registry begins a new one.
 pub(super) async fn follow(
     state: Arc<ReplicationState>,
     originator: OriginatorId,

@@ -394,8 +394,7 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
     tokio::join!(registries, rates);
 }
 
-/// Publishes the records of a reading of the node registry, unless they have other keys than before that `keys` does not
-/// take yet.
+/// Publishes the records of a reading of the node registry. If they have other keys than before, `keys` decides when.
 fn take_registry(network: &NetworkState, reading: &ListSnapshot<Registry>, keys: &mut ChangedKeys) {
     let records = || Registry::clone(&reading.value);
     let Err(node) = network.take_records(records()) else { return keys.note_same() };

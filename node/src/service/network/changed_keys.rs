@@ -15,8 +15,8 @@ const STEADY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The readings of registries with other keys than before.
 ///
-/// The contract changes no key of an id. So another key is a lie of the endpoints, or a reorganisation of the settlement
-/// chain has given the id to another node. The latter lasts, and the chain goes on above it.
+/// The contract changes no key of an id. So another key is a lie of the endpoints, or a reorganisation of the chain has
+/// given the id to another node. The latter lasts, and the chain goes on above it.
 #[derive(Debug, Default)]
 pub(super) struct ChangedKeys {
     shown: Option<ShownKeys>,
