@@ -287,10 +287,10 @@ impl WitnessRight {
 
     /// Logs why the process cosigns nothing, once for each reason.
     fn tell(&mut self, error: &WitnessFolderError) {
-        let error = error.to_string();
-        if self.told != error {
-            tracing::error!(code = "witness_waits", error, "this witness cosigns nothing now");
-            self.told = error;
+        let text = error.to_string();
+        if self.told != text {
+            tracing::error!(code = "witness_waits", %error, "this witness cosigns nothing now");
+            self.told = text;
         }
     }
 }
