@@ -52,6 +52,8 @@ impl PeerFeatures {
 pub(crate) struct ProvenConnection {
     pub(crate) connection: Connection,
     pub(crate) peer: OriginatorId,
+    /// The key with which it has proved that.
+    pub(crate) key: PublicKey,
     pub(crate) dialler: OriginatorId,
     pub(crate) features: PeerFeatures,
     /// The durable heads that the peer claims.
@@ -92,7 +94,7 @@ impl LocalIdentity {
         transport::open_up(&connection);
         let features = PeerFeatures::of(&hello);
         let (dialler, clock) = (self.own, hello.clock);
-        Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
+        Ok(ProvenConnection { connection, peer, key, dialler, features, clock, reader, writer })
     }
 
     /// Runs the handshake of the end that was dialled.
@@ -119,7 +121,7 @@ impl LocalIdentity {
         transport::open_up(&connection);
         let features = PeerFeatures::of(&hello);
         let (dialler, clock) = (peer, hello.clock);
-        Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
+        Ok(ProvenConnection { connection, peer, key, dialler, features, clock, reader, writer })
     }
 
     fn key_of(&self, peer: OriginatorId) -> Result<PublicKey, PeerError> {
@@ -127,12 +129,18 @@ impl LocalIdentity {
         registry.member(peer).map(|record| record.public_key).ok_or(PeerError::UnknownNode)
     }
 
-    /// Waits until a peer has left the network. Cancel safe. Owns its data, so that it can live beside a
-    /// borrowed session.
-    pub(crate) fn left_network(&self, peer: OriginatorId) -> impl Future<Output = ()> + use<> {
+    /// Waits until a peer has left the network, or the registry has another key for it. Cancel safe. Owns its data, so
+    /// that it can live beside a borrowed session.
+    pub(crate) fn left_network(
+        &self,
+        peer: OriginatorId,
+        key: PublicKey,
+    ) -> impl Future<Output = ()> + use<> {
         let mut registry = self.registry.clone();
         async move {
-            let has_left = |registry: &Arc<Registry>| registry.member(peer).is_none();
+            let has_left = |registry: &Arc<Registry>| {
+                registry.member(peer).is_none_or(|record| record.public_key != key)
+            };
             registry_change::wait_for(&mut registry, has_left).await;
         }
     }

@@ -91,7 +91,7 @@ impl NetState {
 
     /// Admits the peer, runs its session, and closes the connection with the code of the error that ended it.
     async fn run_admitted(&self, proven: ProvenConnection) {
-        let (peer, connection) = (proven.peer, proven.connection.clone());
+        let (peer, key, connection) = (proven.peer, proven.key, proven.connection.clone());
         let admitted = self.sessions.admit(&proven, &self.replication, Instant::now());
         let (guard, link) = match admitted {
             Ok(admitted) => admitted,
@@ -108,7 +108,7 @@ impl NetState {
         // Beside the session and not in it: a peer that reads its control frames slowly must not stay once it has left.
         let error = tokio::select! {
             biased;
-            () = self.identity.left_network(peer) => SessionError::from(PeerError::UnknownNode),
+            () = self.identity.left_network(peer, key) => SessionError::from(PeerError::UnknownNode),
             ended = session.run() => match ended {
                 Ok(never) => match never {},
                 Err(error) => error,
@@ -120,8 +120,10 @@ impl NetState {
         self.close(&connection, &error);
         drop(session);
         match &error {
-            // It has broken no rule, and may be in the network again at any time.
-            SessionError::Peer(PeerError::UnknownNode) => {}
+            // One of the two has read in its registry that the other one has left. No rule is broken, and the other one
+            // may be in the network again at any time.
+            SessionError::Peer(PeerError::UnknownNode)
+            | SessionError::Closed(CloseCode::UnknownNode) => {}
             SessionError::Peer(_) => {
                 self.replication.note_sent_away(peer);
                 self.sessions.avoid_after_violation(peer, Instant::now(), rand::random());

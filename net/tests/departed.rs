@@ -7,6 +7,7 @@ use hawser_engine::runtime::PublishError;
 use hawser_net::PeerError;
 use hawser_proto::frame::{CloseCode, ControlFrame, Hello, VERSION};
 use hawser_proto::{Cursor, OriginatorId};
+use quinn::VarInt;
 
 const LEAVING: OriginatorId = OriginatorId(300);
 
@@ -51,6 +52,28 @@ async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
     peer.prove(LEAVING, &key(LEAVING), node.id).await;
     eventually("the session begins", || !node.endpoint.peers().is_empty()).await;
     network.remove(LEAVING.0, 1);
+    assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
+}
+
+/// The two read the registry at different times, so the peer may know this node again at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_did_not_know_this_node_for_a_moment_is_admitted_again_at_once() {
+    let (_network, node) = Network::with_peer(LEAVING);
+    for _ in 0..3 {
+        let mut peer = RawPeer::join(&node, LEAVING.0).await;
+        peer.hear_want(LEAVING.0).await;
+        peer.connection.close(VarInt::from_u32(CloseCode::UnknownNode.code()), b"");
+        eventually("the session ends", || node.endpoint.peers().is_empty()).await;
+    }
+}
+
+/// A reorganisation of the settlement chain has given its id to another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_id_now_belongs_to_another_key_is_disconnected() {
+    let (mut network, node) = Network::with_peer(LEAVING);
+    let peer = RawPeer::join(&node, LEAVING.0).await;
+    eventually("the session begins", || !node.endpoint.peers().is_empty()).await;
+    network.change_key(LEAVING, OriginatorId(200));
     assert_eq!(peer.closed().await, Some(CloseCode::UnknownNode));
 }
 

@@ -11,7 +11,7 @@ use crate::absences::Absences;
 pub struct NodeRecord {
     /// The id that the registry assigned: 100, 200, 300, …
     pub id: OriginatorId,
-    /// The key that verifies every envelope of this node's strand. It never changes.
+    /// The key that verifies every envelope of this node's strand. The contract changes no key of an id.
     pub public_key: PublicKey,
     /// The account that owns the record.
     pub owner: Address,

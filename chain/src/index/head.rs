@@ -120,6 +120,12 @@ impl HeadStatus {
         }
     }
 
+    /// Returns true if the WebSocket would have announced logs from this block on, and has not. One that does not
+    /// announce new blocks first may be silent about logs, too.
+    pub(super) fn announces_no_log_from(&self, block: u64) -> bool {
+        self.leads && self.notified_block < block
+    }
+
     /// Returns the head that a WebSocket announced a moment ago, if the endpoint in use, whose newest block is given,
     /// may still come to it. An older one may be invented: it would hold back all readers until the chain comes to it.
     fn announced_above(&self, newest: u64, now: Instant) -> Option<BlockRef> {
@@ -443,6 +449,21 @@ mod tests {
         assert!(!needs_poll(&status));
         status.end_push(0, &unusable(CLOSED));
         assert!(needs_poll(&status));
+    }
+
+    /// One that is open and silent, or repeats an old head, would delay each new block by a second.
+    #[test]
+    fn blocks_wait_for_logs_only_while_a_websocket_announces_blocks_before_polls_find_them() {
+        let (mut status, now) = (HeadStatus::default(), Instant::now());
+        status.pushed = true;
+        status.poll(&block(7, 100), now);
+        assert!(!status.announces_no_log_from(7), "it has announced nothing");
+        status.announce(block(8, 110).block, now);
+        assert!(status.announces_no_log_from(8));
+        status.notified_block = 8;
+        assert!(!status.announces_no_log_from(8) && status.announces_no_log_from(9));
+        status.announce(block(1, 10).block, now);
+        assert!(!status.announces_no_log_from(9), "it repeats an old head");
     }
 
     #[test]

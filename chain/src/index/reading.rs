@@ -195,7 +195,7 @@ impl PageReader {
     fn is_quiet(&self, status: &HeadStatus, blocks: &RangeInclusive<u64>) -> bool {
         let are_few = blocks.end() - blocks.start() < FEW_BLOCKS;
         let is_recent = self.last_page.is_some_and(|at| at.elapsed() < QUIET);
-        status.pushed && are_few && is_recent && status.notified_block < *blocks.start()
+        are_few && is_recent && status.announces_no_log_from(*blocks.start())
     }
 
     async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<Option<u64>>) {

@@ -12,6 +12,10 @@
 //!
 //! A peer can state any time, so one peer decides nothing: most of the peers whose clocks are known, and
 //! two at least, have to be behind. A chain counts alone: its endpoint is the operator's choice.
+//!
+//! Machines that were suspended together, or whose common time service corrects them, step ahead together, and rightly.
+//! Each of them is then ahead of all that the others have shown before, and as none publishes, none shows a new time.
+//! So a reading no longer counts against the wall clock once a later block agrees with it.
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +33,9 @@ const READING_AGE_MAX: Duration = Duration::from_secs(3600);
 /// The longest wait for the envelope of a place that a peer has announced. A guess: an envelope that
 /// comes later is one of many, and there are newer ones to wait for.
 const ENVELOPE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The time after a reading at which a block that agrees with the wall clock outweighs it. A guess: peers that publish
+/// show new times every few seconds, so theirs still count beside the blocks of a wrong endpoint.
+const OUTWEIGHED_AFTER: Duration = Duration::from_secs(60);
 /// Peers whose clocks must be known before they decide anything. Calculated: one peer with a wrong clock must not stop
 /// this node by itself.
 const PEERS_MIN: usize = 2;
@@ -125,6 +132,12 @@ impl ClockReading {
         let age_ns = i64::try_from(age.as_nanos()).ok().filter(|_| age <= READING_AGE_MAX)?;
         Some(wall_ns.saturating_sub(self.time_ns.saturating_add(age_ns)))
     }
+
+    /// Returns true if a block that agrees with the wall clock, and appeared at the moment `agreed`, outweighs this.
+    fn is_outweighed(self, agreed: Option<Instant>) -> bool {
+        let since = agreed.map(|agreed| agreed.saturating_duration_since(self.at));
+        since.is_some_and(|since| since >= OUTWEIGHED_AFTER)
+    }
 }
 
 /// The claims and envelopes of a connected peer about its own strand.
@@ -195,13 +208,18 @@ impl OtherClocks {
     /// [`ClockAheadError`] if it is, by one of the chains or by most of the peers.
     pub fn check(&self, now: Instant, wall_ns: i64) -> Result<(), ClockAheadError> {
         let lead_s = |lead_ns: i64| lead_ns / 1_000_000_000;
+        let agreed = self.agreed_at(now, wall_ns);
+        let lead_ns = |reading: ClockReading| {
+            let lead_ns = reading.lead_ns(now, wall_ns)?;
+            // It still votes against those that are ahead: fewer readings would give a liar more weight.
+            Some(if reading.is_outweighed(agreed) { lead_ns.min(0) } else { lead_ns })
+        };
         for (chain, reading) in &self.chains {
-            if let Some(lead_ns) = reading.lead_ns(now, wall_ns).filter(|lead| *lead > LEAD_NS_MAX)
-            {
+            if let Some(lead_ns) = lead_ns(*reading).filter(|lead| *lead > LEAD_NS_MAX) {
                 return Err(ClockAheadError::Chain { chain, lead_s: lead_s(lead_ns) });
             }
         }
-        match self.lead_over_peers_ns(now, wall_ns) {
+        match self.median_of_peers_ns(lead_ns) {
             Some(lead_ns) if lead_ns > LEAD_NS_MAX => {
                 Err(ClockAheadError::Peers { lead_s: lead_s(lead_ns) })
             }
@@ -217,7 +235,8 @@ impl OtherClocks {
             .chains
             .iter()
             .map(|(&chain, reading)| (ClockSource::Chain(chain), reading.lead_ns(now, wall_ns)));
-        let peers = (ClockSource::Peers, self.lead_over_peers_ns(now, wall_ns));
+        let lead_ns = self.median_of_peers_ns(|reading| reading.lead_ns(now, wall_ns));
+        let peers = (ClockSource::Peers, lead_ns);
         let all = chains.chain(std::iter::once(peers));
         all.filter_map(|(source, lead_ns)| Some(ClockLead { source, lead_ns: lead_ns? })).collect()
     }
@@ -226,24 +245,34 @@ impl OtherClocks {
     /// `wall_ns`. A node whose own clock is behind must not hold its lag against others.
     #[must_use]
     pub fn passed_by_most_ns(&self, now: Instant, wall_ns: i64) -> i64 {
-        let leads = self.leads_over_peers_ns(now, wall_ns);
+        let leads = self.leads_over_peers_ns(|reading| reading.lead_ns(now, wall_ns));
         // More than half of them are at least as far ahead.
         let lead_ns = leads.map_or(0, |leads| leads[leads.len() / 2].min(0));
         wall_ns.saturating_sub(lead_ns)
     }
 
-    /// Returns the lead over the median of the peers' clocks; `None` if too few are known.
-    fn lead_over_peers_ns(&self, now: Instant, wall_ns: i64) -> Option<i64> {
-        let leads = self.leads_over_peers_ns(now, wall_ns)?;
+    /// Returns the moment at which the newest block appeared that is within [`LEAD_NS_MAX`] of the wall clock.
+    fn agreed_at(&self, now: Instant, wall_ns: i64) -> Option<Instant> {
+        let agrees = |lead_ns: i64| lead_ns.unsigned_abs() <= LEAD_NS_MAX.unsigned_abs();
+        let agreeing =
+            self.chains.values().filter(|block| block.lead_ns(now, wall_ns).is_some_and(agrees));
+        agreeing.map(|block| block.at).max()
+    }
+
+    /// Returns the median of the leads over the peers' clocks; `None` if too few are known.
+    fn median_of_peers_ns(&self, lead_ns: impl Fn(ClockReading) -> Option<i64>) -> Option<i64> {
+        let leads = self.leads_over_peers_ns(lead_ns)?;
         // Of an even number the lower one of the two in the middle: more than half are behind then.
         Some(leads[(leads.len() - 1) / 2])
     }
 
     /// Returns the leads over the peers' clocks, ascending; `None` if too few are known.
-    fn leads_over_peers_ns(&self, now: Instant, wall_ns: i64) -> Option<Vec<i64>> {
+    fn leads_over_peers_ns(
+        &self,
+        lead_ns: impl Fn(ClockReading) -> Option<i64>,
+    ) -> Option<Vec<i64>> {
         let readings = self.peers.values().filter_map(|peer| peer.reading);
-        let mut leads: Vec<i64> =
-            readings.filter_map(|reading| reading.lead_ns(now, wall_ns)).collect();
+        let mut leads: Vec<i64> = readings.filter_map(lead_ns).collect();
         leads.sort_unstable();
         (leads.len() >= PEERS_MIN).then_some(leads)
     }

@@ -85,6 +85,46 @@ fn most_peers_decide_and_never_one_alone() {
     assert_eq!(clocks.check(1, 0), behind);
 }
 
+/// Machines of one network that were suspended together: the wall clocks have gone on, the monotonic ones have not.
+#[test]
+fn clocks_that_step_ahead_together_are_right_once_a_later_block_agrees() {
+    let mut clocks = TestClocks::new();
+    clocks.add_peer(200, 0);
+    clocks.add_peer(300, 0);
+    let at = clocks.at(1);
+    clocks.others.note_block("app", WALL_NS + 1_000_000_000, at);
+    assert!(clocks.check(90, HOUR_NS).is_err(), "no source has shown that the step was right");
+    let (soon, later) = (clocks.at(31), clocks.at(91));
+    clocks.others.note_block("settlement", WALL_NS + 31_000_000_000 + HOUR_NS, soon);
+    assert!(clocks.check(91, HOUR_NS).is_err(), "the others have shown their times just before");
+    clocks.others.note_block("settlement", WALL_NS + 91_000_000_000 + HOUR_NS, later);
+    assert_eq!(clocks.check(91, HOUR_NS), Ok(()));
+    assert!(clocks.check(91, 2 * HOUR_NS).is_err(), "the same block shows a second step");
+    // Peers that publish show new times all along, so a wrong endpoint does not outweigh most of them.
+    for id in [200, 300] {
+        let at = clocks.at(92);
+        clocks.others.note_envelope(OriginatorId(id), SequenceId(9), WALL_NS + 92_000_000_000);
+        clocks.others.note_head(OriginatorId(id), SequenceId(9), at);
+    }
+    assert_eq!(clocks.check(92, HOUR_NS), Err(ClockAheadError::Peers { lead_s: 3600 }));
+}
+
+#[test]
+fn a_reading_that_a_block_outweighs_still_votes_against_peers_that_lie() {
+    let mut clocks = TestClocks::new();
+    clocks.add_peer(200, 0);
+    clocks.add_peer(300, 0);
+    let later = clocks.at(120);
+    clocks.others.note_block("settlement", WALL_NS + 120_000_000_000, later);
+    for id in [400, 500] {
+        let (id, at) = (OriginatorId(id), clocks.at(121));
+        clocks.others.note_peer_up(id, SequenceId(7));
+        clocks.others.note_envelope(id, SequenceId(8), WALL_NS - HOUR_NS);
+        clocks.others.note_head(id, SequenceId(8), at);
+    }
+    assert_eq!(clocks.check(121, 0), Ok(()), "two of four");
+}
+
 #[test]
 fn what_was_signed_before_shows_no_clock() {
     let mut clocks = TestClocks::new();

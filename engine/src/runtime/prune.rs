@@ -430,15 +430,26 @@ impl PruneWorker {
         (rounds, has_backlog)
     }
 
-    /// Has damage of the index by expiry searched for and repaired at once. Each run ends there, and what expires later
-    /// stays: the next regular scrub may be a week away.
+    /// Has damage searched for and repaired at once. Each run ends there, and what expires later stays: the next regular
+    /// scrub may be a week away.
     fn note_damage(&self, error: &CommitError) {
         let CommitError::Read(cause) = error else { return };
-        // A run reads the payer reports on the chain first, which are not in the index.
+        // A run reads the payer reports on the chain first, which no scrub repairs.
         if cause.is_damage() && reports_about_strands(self.engine.store()).is_ok() {
-            self.engine.scrubs().note_read(Family::Expiry, cause);
+            self.engine.scrubs().note_read(damaged_family(cause), cause);
         }
     }
+}
+
+/// Returns the family with the damage that a run has met.
+fn damaged_family(cause: &ReadError) -> Family {
+    let named = match cause {
+        ReadError::Corrupt { family, .. } => Some(*family),
+        ReadError::Database(_) | ReadError::Rebuilding { .. } => None,
+    };
+    let named = Family::ALL.into_iter().find(|family| Some(family.name()) == named);
+    // The database does not name the family of a file. What a run reads besides the index keeps the envelope alone.
+    named.unwrap_or(Family::Expiry)
 }
 
 impl Engine {
@@ -464,6 +475,14 @@ mod tests {
     use hawser_proto::EnvelopeId;
 
     use super::*;
+
+    #[test]
+    fn damage_is_named_by_the_family_that_has_it() {
+        let id = EnvelopeId::new(OriginatorId(200), SequenceId(7));
+        assert_eq!(damaged_family(&ReadError::unreadable_envelope(id)), Family::Log);
+        let of_index = ReadError::Corrupt { family: Family::Expiry.name(), key_hex: String::new() };
+        assert_eq!(damaged_family(&of_index), Family::Expiry);
+    }
 
     /// The strand's node signs more of them in each round than a run may remove. What payer reports held back among
     /// them has to be judged again nevertheless.

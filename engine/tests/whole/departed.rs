@@ -69,6 +69,30 @@ fn charged(store: &Store) -> u64 {
     row.map_or(0, |row| row.messages)
 }
 
+/// A reorganisation of the settlement chain has given the id to another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
+    let with_key_of = |signer: OriginatorId| {
+        let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
+            id,
+            public_key: key(signer).public_key(),
+            owner: key(signer).public_key().address(),
+            ..record()
+        };
+        let records = [(NODE, NODE), (OTHER, OTHER), (SOURCE, signer)].map(record);
+        Arc::new(records.into_iter().collect::<Registry>())
+    };
+    let follower = Follower::start_with(common::store(), with_key_of(NEW));
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    follower.node.registry.send_replace(with_key_of(SOURCE));
+    source.want(SOURCE).await;
+    source.send(strand(SOURCE, &[1])).await;
+    follower.wait_for(SOURCE, 1).await;
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1]));
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_from_others() {
     let follower = Follower::start(common::store());

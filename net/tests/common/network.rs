@@ -98,6 +98,12 @@ impl Network {
         self.publish();
     }
 
+    /// Registers the key of another node for this one, as a reorganisation of the chain may.
+    pub fn change_key(&mut self, id: OriginatorId, signer: OriginatorId) {
+        self.records.get_mut(&id).unwrap().public_key = key(signer).public_key();
+        self.publish();
+    }
+
     /// Removes a node from the network as of a time, unix seconds. Its record stays.
     pub fn remove(&mut self, id: u32, from_s: u64) {
         let id = OriginatorId(id);

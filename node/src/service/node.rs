@@ -43,7 +43,7 @@ use super::stop_signal::{StopOn, StopSignals};
 use super::stop_steps::StopSteps;
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
-use super::witness_folder::{COUNT_EVERY, WitnessFolder, WitnessRun};
+use super::witness_folder::{COUNT_EVERY, WitnessRight, WitnessRun};
 use super::{blocking, free_ports, tls};
 use crate::backup_notes::FolderNotes;
 use crate::clock::now_unix_s;
@@ -201,7 +201,7 @@ impl Node {
         config: &NodeServiceSettings,
         publishers: Handle,
     ) -> Result<Self, ServeError> {
-        let OpenedNode { engine, threads, inputs, chains, wallets, witness_folder } = opened;
+        let OpenedNode { engine, threads, inputs, chains, wallets, witness } = opened;
         // Before the first part that a peer, a chain or a client notices.
         let listen = config.api.enable.then_some(config.api.address);
         let ports = match BoundPorts::bind(listen, config.metrics).await {
@@ -241,7 +241,7 @@ impl Node {
             reports: ReportTask::start(&engine),
             payer_reports,
             disk: DiskTask::start(&engine),
-            witness: witness_folder.map(|folder| keep_counting(folder, &engine)),
+            witness: witness.map(|right| keep_counting(right, &engine)),
             engine,
             threads,
             publishers,
@@ -290,10 +290,11 @@ impl InnerParts {
         };
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());
         let witness_key = witness.as_ref().map(WitnessSigner::key);
+        let own_waits = self.witness.as_ref().map(WitnessRun::waits).unwrap_or_default();
         let trusted = &config.witnesses;
         let replication = ReplicationSettings {
             migrated: config.migrated,
-            witnesses: CheckpointWitnesses { own: witness, trusted: Vec::new() },
+            witnesses: CheckpointWitnesses { own: witness, own_waits, trusted: Vec::new() },
             catch_up: config.catch_up,
             ..ReplicationSettings::default()
         };
@@ -410,9 +411,9 @@ impl InnerParts {
         steps.add("looking after the disk", self.disk.stop());
         let witness = self.witness;
         let end = move || {
-            let folder = witness.map(WitnessRun::stop);
+            let right = witness.map(WitnessRun::stop);
             close(&engine);
-            drop(folder);
+            drop(right);
         };
         steps.add("database", blocking(end));
     }
@@ -470,17 +471,10 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
     }
 }
 
-/// Counts a witness's run from time to time and at its end, so that earlier copies of its files are older than the
-/// folder.
-fn keep_counting(folder: WitnessFolder, engine: &Engine) -> WitnessRun {
+/// Counts a witness's run from time to time and at its end.
+fn keep_counting(right: WitnessRight, engine: &Engine) -> WitnessRun {
     let engine = engine.clone();
-    WitnessRun::start(folder, COUNT_EVERY, move |folder| {
-        let run = engine.store().count_run().map_err(|error| error.to_string());
-        let noted = run.and_then(|run| folder.note(run).map_err(|error| error.to_string()));
-        if let Err(error) = noted {
-            tracing::warn!(%error, "an older copy of this witness's folder might not be noticed");
-        }
-    })
+    WitnessRun::start(right, COUNT_EVERY, move |right| right.count_again(engine.store()))
 }
 
 /// Flushes the database, so that the next start need not replay the write-ahead log. A failure only costs that time.

@@ -11,8 +11,8 @@ use hawser_engine::{Engine, price};
 use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
-    CommitError, DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError,
-    RebuildError, Store, StoreIdentity, StoreSettings,
+    DiskReserveSettings, HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store,
+    StoreIdentity, StoreSettings,
 };
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
@@ -28,7 +28,7 @@ use super::settlement::ChainSetupError;
 use super::system::{self, Disk, OpenFiles};
 use super::unfinished_import::{UnfinishedImportError, require_finished};
 use super::validation::{Identities, KeyPackages};
-use super::witness_folder::{WitnessFolder, WitnessFolderError, WitnessPlace};
+use super::witness_folder::{WitnessFolderError, WitnessRight};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFileError};
@@ -86,11 +86,6 @@ pub enum OpenNodeError {
     /// The key of the witness may have cosigned what the data folder lacks.
     #[error(transparent)]
     Witness(#[from] WitnessFolderError),
-    /// The start of a witness cannot be counted in its folder.
-    #[error(
-        "the number of this run, by which a witness notices a folder that was set back, cannot be written: {0}"
-    )]
-    Run(#[from] CommitError),
 }
 
 impl From<OpenNodeError> for RunError {
@@ -130,7 +125,7 @@ pub(super) struct OpenedNode {
     pub(super) chains: Chains,
     pub(super) wallets: Arc<Wallets>,
     /// The right to cosign, of a replica that is a witness.
-    pub(super) witness_folder: Option<WitnessFolder>,
+    pub(super) witness: Option<WitnessRight>,
 }
 
 /// Opens the database and starts the engine on it. Blocks on disk and network, and during a rebuild or the reading of a
@@ -160,7 +155,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
     // at its ports has then written nothing to the log.
     require_free(config)?;
-    let witness_folder = claim_witness(config, &store)?;
+    let mut witness = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;
@@ -179,9 +174,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     engine.wait_for_replication();
     // The key of a witness is bound to the folder last: a start that fails before it has cosigned nothing.
     let ready = read_chain(config, &engine).map_err(OpenNodeError::from).and_then(|chain| {
-        if let Some(folder) = &witness_folder {
-            // The folder has the number before the record has it.
-            folder.note(store.count_run()?)?;
+        if let Some(witness) = &mut witness {
+            witness.begin(&store)?;
         }
         Ok(chain)
     });
@@ -202,7 +196,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         chain,
         chain_error: String::new(),
     };
-    Ok(OpenedNode { engine, threads, inputs, chains, wallets, witness_folder })
+    Ok(OpenedNode { engine, threads, inputs, chains, wallets, witness })
 }
 
 pub(super) fn first_registry(
@@ -285,12 +279,12 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
 fn claim_witness(
     config: &NodeServiceSettings,
     store: &Store,
-) -> Result<Option<WitnessFolder>, OpenNodeError> {
+) -> Result<Option<WitnessRight>, OpenNodeError> {
     let Some(signer) = &config.witness else { return Ok(None) };
     let DatabaseSettings { network, state_dir, data_dir, .. } = &config.store;
-    let (incarnation, run) = (store.incarnation(), store.run_number()?);
-    let place = WitnessPlace { network, state_dir, data_dir, incarnation, run };
-    Ok(Some(WitnessFolder::claim(&place, &signer.key())?))
+    let mut witness = WitnessRight::new(network, state_dir, data_dir, signer.key());
+    witness.claim(store)?;
+    Ok(Some(witness))
 }
 
 /// Returns the settings of the database of `own`, which is opened without a check against the host marker.

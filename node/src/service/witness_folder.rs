@@ -7,16 +7,22 @@
 //!
 //! A run is counted in the folder first, and then in the record: so a folder with a lower number is an older state of
 //! itself. It is counted at the start, each hour, and at the end, because the folder may be copied meanwhile.
+//!
+//! While the disk is full or read-only, neither can be counted. The process then serves readers and cosigns nothing,
+//! until it can be.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use hawser_proto::checkpoint::WitnessKey;
+use hawser_storage::{CommitError, Store};
 
 /// The first line of a record.
 const TITLE: &str = "hawser witness key 1: do not copy, do not back up";
@@ -27,6 +33,8 @@ const RUN_DIGITS: usize = 20;
 /// Interval at which a run that goes on is counted again. A guess: two syncs are nothing in an hour, and copies that
 /// are put back after a crash are usually older.
 pub(super) const COUNT_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which a process that waits tries to count its run. A guess: as soon as an operator looks again.
+const TRY_EVERY: Duration = Duration::from_secs(10);
 /// The longest record that is read, in bytes. A guess: records have some hundred bytes.
 const LEN_BYTES_MAX: u64 = 4096;
 
@@ -75,6 +83,25 @@ pub enum WitnessFolderError {
         /// The record.
         path: PathBuf,
     },
+    /// The number of the run cannot be read or written in the data folder.
+    #[error(
+        "the number of this run, by which a witness notices a folder that was set back, cannot be written: {0}"
+    )]
+    Run(#[from] CommitError),
+}
+
+impl WitnessFolderError {
+    /// Returns true if the disk may permit it later.
+    fn is_of_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Unusable { source, .. } => {
+                matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+            }
+            Self::Run(error) => error.is_of_disk(),
+            Self::Held { .. } | Self::SetBack { .. } | Self::OtherFolder { .. } => false,
+        }
+    }
 }
 
 /// The folders of a process that cosigns.
@@ -157,34 +184,159 @@ impl WitnessFolder {
     }
 }
 
+/// A witness's right to cosign, which waits while the disk cannot be written to.
+#[derive(Debug)]
+pub(super) struct WitnessRight {
+    network: String,
+    state_dir: PathBuf,
+    data_dir: PathBuf,
+    key: WitnessKey,
+    /// The claimed key; `None` while the record cannot be opened.
+    folder: Option<WitnessFolder>,
+    /// True until data folder and record have the number of this run: nothing may be cosigned before.
+    waits: Arc<AtomicBool>,
+    /// The last error that was logged while the process waits.
+    told: String,
+}
+
+impl WitnessRight {
+    pub(super) fn new(network: &str, state_dir: &Path, data_dir: &Path, key: WitnessKey) -> Self {
+        Self {
+            network: network.to_owned(),
+            state_dir: state_dir.to_owned(),
+            data_dir: data_dir.to_owned(),
+            key,
+            folder: None,
+            waits: Arc::new(AtomicBool::new(true)),
+            told: String::new(),
+        }
+    }
+
+    /// Claims the key for this process, or waits with that if the disk does not permit it.
+    ///
+    /// # Errors
+    /// [`WitnessFolderError`].
+    pub(super) fn claim(&mut self, store: &Store) -> Result<(), WitnessFolderError> {
+        let claimed = self.claim_now(store);
+        self.or_wait(claimed)
+    }
+
+    /// Counts the run, from which on the process may cosign, or waits with that if the disk does not permit it.
+    ///
+    /// # Errors
+    /// [`WitnessFolderError`].
+    pub(super) fn begin(&mut self, store: &Store) -> Result<(), WitnessFolderError> {
+        let begun = self.count(store);
+        self.or_wait(begun)
+    }
+
+    /// Counts the run again, so that earlier copies of the files are older than the folder; or for the first time if
+    /// the process has waited with that.
+    pub(super) fn count_again(&mut self, store: &Store) {
+        let waited = self.is_waiting();
+        match self.count(store) {
+            Ok(()) if waited => tracing::info!("this witness cosigns from now on"),
+            Ok(()) => {}
+            Err(error) if waited => self.tell(&error),
+            Err(error) => {
+                tracing::warn!(%error, "an older copy of this witness's folder might not be noticed");
+            }
+        }
+    }
+
+    /// Returns true until the process may cosign.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
+
+    /// Claims the key if that has failed so far, and counts the run: in the folder before the record has it.
+    fn count(&mut self, store: &Store) -> Result<(), WitnessFolderError> {
+        self.claim_now(store)?;
+        if let Some(folder) = &self.folder {
+            folder.note(store.count_run()?)?;
+            self.waits.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn claim_now(&mut self, store: &Store) -> Result<(), WitnessFolderError> {
+        if self.folder.is_none() {
+            let run = store.run_number().map_err(CommitError::Read)?;
+            let place = WitnessPlace {
+                network: &self.network,
+                state_dir: &self.state_dir,
+                data_dir: &self.data_dir,
+                incarnation: store.incarnation(),
+                run,
+            };
+            self.folder = Some(WitnessFolder::claim(&place, &self.key)?);
+        }
+        Ok(())
+    }
+
+    /// Logs an error of the disk, and lets the start go on.
+    fn or_wait(&mut self, done: Result<(), WitnessFolderError>) -> Result<(), WitnessFolderError> {
+        match done {
+            Err(error) if error.is_of_disk() => {
+                self.tell(&error);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Logs why the process cosigns nothing, once for each reason.
+    fn tell(&mut self, error: &WitnessFolderError) {
+        let text = error.to_string();
+        if self.told != text {
+            tracing::error!(code = "witness_waits", %error, "this witness cosigns nothing now");
+            self.told = text;
+        }
+    }
+}
+
 /// A run of a witness that goes on. A thread counts it again and again: the process may be killed, and an older copy of
 /// its folder put in place.
 #[derive(Debug)]
 pub(super) struct WitnessRun {
     stop: mpsc::Sender<()>,
-    thread: thread::JoinHandle<WitnessFolder>,
+    thread: thread::JoinHandle<WitnessRight>,
+    waits: Arc<AtomicBool>,
 }
 
 impl WitnessRun {
-    /// Starts the thread, which calls `count` every so often and at the end.
+    /// Starts the thread, which calls `count` every so often, sooner while the process waits, and at the end unless it
+    /// has cosigned nothing.
     pub(super) fn start(
-        folder: WitnessFolder,
+        mut right: WitnessRight,
         every: Duration,
-        count: impl Fn(&WitnessFolder) + Send + 'static,
+        count: impl Fn(&mut WitnessRight) + Send + 'static,
     ) -> Self {
         let (stop, stopped) = mpsc::channel();
+        let waits = right.waits.clone();
         let thread = thread::spawn(move || {
-            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                count(&folder);
+            loop {
+                let pause = if right.is_waiting() { every.min(TRY_EVERY) } else { every };
+                if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+                count(&mut right);
             }
-            count(&folder);
-            folder
+            if !right.is_waiting() {
+                count(&mut right);
+            }
+            right
         });
-        Self { stop, thread }
+        Self { stop, thread, waits }
+    }
+
+    /// Returns the flag that is true while nothing may be cosigned.
+    pub(super) fn waits(&self) -> Arc<AtomicBool> {
+        self.waits.clone()
     }
 
     /// Ends the run, and returns the right to cosign with its key. Blocks on the disk.
-    pub(super) fn stop(self) -> WitnessFolder {
+    pub(super) fn stop(self) -> WitnessRight {
         drop(self.stop);
         self.thread.join().expect("a panic ends the process")
     }
@@ -218,6 +370,7 @@ mod tests {
     use hawser_proto::checkpoint::{WitnessName, WitnessSigner};
 
     use super::*;
+    use crate::service::testing;
 
     fn key(seed: u8) -> WitnessKey {
         WitnessSigner::new(WitnessName::new("w.example/1").unwrap(), &[seed; 32]).key()
@@ -330,9 +483,14 @@ mod tests {
         folder.note(1).unwrap();
         let (tell, told) = mpsc::channel();
         let runs = std::sync::atomic::AtomicU64::new(2);
-        let run = WitnessRun::start(folder, Duration::from_millis(1), move |folder| {
-            let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            folder.note(run).unwrap();
+        let right = WitnessRight {
+            folder: Some(folder),
+            waits: Arc::default(),
+            ..WitnessRight::new("test", place.path(), place.path(), key(1))
+        };
+        let run = WitnessRun::start(right, Duration::from_millis(1), move |right| {
+            let run = runs.fetch_add(1, Ordering::Relaxed);
+            right.folder.as_ref().unwrap().note(run).unwrap();
             let _ = tell.send(run);
         });
         for counted in 2..5 {
@@ -344,6 +502,26 @@ mod tests {
         };
         assert!(matches!(claim(4).unwrap_err(), WitnessFolderError::SetBack { .. }));
         claim(last).unwrap();
+    }
+
+    /// It serves readers meanwhile, and binds its key to the folder when it begins to cosign.
+    #[test]
+    fn a_witness_on_a_disk_that_cannot_be_written_waits_and_begins_without_a_restart() {
+        let place = tempfile::tempdir().unwrap();
+        let (store, data) = (testing::open(&place, "data", 200), place.path().join("data"));
+        let (read_only, _) = Store::open_read_only(&data, hawser_engine::price::price).unwrap();
+        let mut right = WitnessRight::new("test", place.path(), &data, key(1));
+        right.claim(&read_only).unwrap();
+        right.begin(&read_only).unwrap();
+        right.count_again(&read_only);
+        assert!(right.is_waiting(), "the number of the run is not in the folder");
+        let record = place.path().join(name_of("test", &key(1)));
+        assert_eq!(fs::read(&record).unwrap(), b"", "the key is bound to no folder");
+        right.count_again(&store);
+        assert!(!right.is_waiting());
+        assert!(fs::read(&record).unwrap().starts_with(TITLE.as_bytes()));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(WitnessFolderError::Unusable { path: record, source: full }.is_of_disk());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hawser_serve::address::{Cidr, TrustedProxies};
 
 use super::parse;
 use super::reader::SettingsReader;
+use super::sources::SettingOrigin;
 use super::table::{Setting, limits};
 
 /// Topics that the operator may allow a stream. A client that follows as many topics as one `SubscribeTopics` may name
@@ -61,6 +62,9 @@ impl SettingsReader<'_> {
                          streams are open";
             self.error(&limits::STREAM_REFRESH, Some(given.to_owned()));
         }
+        if rates.is_some() {
+            self.refuse_rates_without_switch();
+        }
         let trusted_proxies = self.trusted_proxies();
         let connections = self.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
         let streams = self.above_zero(&limits::STREAMS_PER_CONNECTION);
@@ -85,6 +89,17 @@ impl SettingsReader<'_> {
             queue_per_stream_bytes: queue?,
             misbehavior_reports_per_address: reports?,
         })
+    }
+
+    /// Refuses a limit of rates if nothing says that limits are on or off: the operator relies on it, and it would not
+    /// hold.
+    fn refuse_rates_without_switch(&mut self) {
+        let is_given = |setting: &Setting| self.origin(setting) != SettingOrigin::Default;
+        let given = limits::RATES.into_iter().find(|setting| is_given(setting));
+        if let Some(given) = given.filter(|_| !is_given(&limits::ENABLE)) {
+            let given = format!("nothing, beside --{}, which needs it", given.flag);
+            self.error(&limits::ENABLE, Some(given));
+        }
     }
 
     fn rate_limits(&mut self) -> Option<RateLimitSettings> {
@@ -161,6 +176,26 @@ impl SettingsReader<'_> {
 #[cfg(test)]
 mod tests {
     use crate::settings::tests::read;
+
+    /// An operator who switches them off knows that they do not hold.
+    #[test]
+    fn a_limit_of_rates_is_refused_if_nothing_says_that_limits_are_on_or_off() {
+        for flag in [
+            "rate-limit.t2-per-minute-capacity",
+            "rate-limit.t2-per-hour-capacity",
+            "rate-limit.t2-subscribe-opens-per-minute",
+            "rate-limit.t-1-max-concurrent-subscribe-all",
+        ] {
+            let refused = read(&[(flag, "7")], &[]).unwrap_err().to_string();
+            assert!(refused.starts_with("1 fault "), "{refused}");
+            assert!(refused.contains("--rate-limit.enable") && refused.contains(flag), "{refused}");
+            for (enable, holds) in [("true", true), ("false", false)] {
+                let limits =
+                    read(&[(flag, "7"), ("rate-limit.enable", enable)], &[]).unwrap().limits;
+                assert_eq!(limits.rates.is_some(), holds);
+            }
+        }
+    }
 
     /// Clients would fail at a node whose operator has set such a limit, so the node does not start.
     #[test]

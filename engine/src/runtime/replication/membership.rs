@@ -68,9 +68,8 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
     loop {
         let known = registry.borrow_and_update().clone();
         let mut retry = None;
-        if let Some(record) = known.node(state.own)
-            && let Err(error) =
-                judge_own_by(&state, record.public_key, known.absences(state.own)).await
+        if known.node(state.own).is_some()
+            && let Err(error) = judge_own_by(&state, known.absences(state.own)).await
         {
             tracing::error!(code = "absences_unjudged", %error, "the own strand cannot be judged by its absences now");
             retry = Some(pauses.next());
@@ -85,12 +84,9 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
     }
 }
 
-async fn judge_own_by(
-    state: &ReplicationState,
-    key: PublicKey,
-    absences: &Absences,
-) -> Result<(), CommitError> {
-    let own = state.own;
+async fn judge_own_by(state: &ReplicationState, absences: &Absences) -> Result<(), CommitError> {
+    // The registry may have another key for this id now, with which nothing of the strand was signed.
+    let (own, key) = (state.own, state.store.identity().public_key);
     if !is_outdated(&state.store, own, absences)? {
         return Ok(());
     }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
-use hawser_rules::Absences;
+use hawser_rules::{Absences, Registry};
 use hawser_storage::{Change, CommitError, LogEntry};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::evidence::StrandWatch;
 use super::refused::name_refused;
-use super::state::ReplicationState;
+use super::state::{ReplicationState, changed};
 use super::strand_read::read_strand;
 use super::task::StrandTask;
 use super::writes;
@@ -31,7 +31,7 @@ use crate::runtime::stop::{self, StopSignal};
 const REST_WITHIN: Duration = Duration::from_secs(30);
 
 /// Follows a strand until it is stopped, and rests while damaged places of it are fetched: a peer answers one want
-/// for a strand at a time. `inbox` is that of the first turn.
+/// for a strand at a time. `inbox` and `key` are those of the first turn. Another key in the registry begins a new one.
 pub(super) async fn follow(
     state: Arc<ReplicationState>,
     originator: OriginatorId,
@@ -39,7 +39,8 @@ pub(super) async fn follow(
     inbox: mpsc::Receiver<WantResponse<Bytes>>,
     mut stopped: StopSignal,
 ) {
-    let mut inbox = inbox;
+    let (mut inbox, mut key) = (inbox, key);
+    let mut registry = state.ports.registry.clone();
     loop {
         let (stop, signal) = stop::channel();
         let task = StrandTask::follow(state.clone(), originator, key, source, inbox, signal);
@@ -48,6 +49,10 @@ pub(super) async fn follow(
             () = &mut task => return,
             () = stopped.stopped() => false,
             () = state.rests(originator, true) => true,
+            other = other_key(&mut registry, originator, key) => {
+                key = other;
+                true
+            }
         };
         stop.stop();
         task.await;
@@ -65,6 +70,22 @@ pub(super) async fn follow(
             () = stopped.stopped() => return,
             inbox = next_turn => inbox,
         };
+    }
+}
+
+/// Waits until the registry has another key for a strand than `key`, and returns it: a reorganisation of the chain has
+/// given the node's id to another node.
+async fn other_key(
+    registry: &mut watch::Receiver<Arc<Registry>>,
+    originator: OriginatorId,
+    key: PublicKey,
+) -> PublicKey {
+    loop {
+        let known = registry.borrow_and_update().node(originator).map(|record| record.public_key);
+        if let Some(other) = known.filter(|known| *known != key) {
+            return other;
+        }
+        changed(registry).await;
     }
 }
 

@@ -55,7 +55,7 @@ mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
@@ -117,6 +117,8 @@ pub struct MigratedStrands {
 pub struct CheckpointWitnesses {
     /// The witness that it is itself: it cosigns the checkpoints that agree with the trees held here.
     pub own: Option<WitnessSigner>,
+    /// True while that witness must not cosign.
+    pub own_waits: Arc<AtomicBool>,
     /// Witnesses whose cosignatures the node keeps and passes on.
     pub trusted: Vec<WitnessKey>,
 }
@@ -188,6 +190,7 @@ impl Replication {
             found: Mutex::default(),
             key: engine.key.clone(),
             witness: witnesses.own,
+            witness_waits: witnesses.own_waits,
             trusted_witnesses: witnesses.trusted,
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
@@ -76,6 +76,8 @@ pub(super) struct ReplicationState {
     pub(super) key: SecretKey,
     /// The witness that cosigns what agrees with the trees held here.
     pub(super) witness: Option<WitnessSigner>,
+    /// True while that witness must not cosign: its folder cannot note that it does.
+    pub(super) witness_waits: Arc<AtomicBool>,
     /// The witnesses whose cosignatures are kept.
     pub(super) trusted_witnesses: Vec<WitnessKey>,
     /// Bounds the pages that are read at a time for all peers.

@@ -2,7 +2,7 @@
 //! chain strands from the app chain.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use hawser_api::ChainsView;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::NetworkState;
+use super::changed_keys::ChangedKeys;
 use super::membership::MembershipSink;
 use super::payer_reports::PayerReportSink;
 use super::sinks::{LedgerSink, StrandSink};
@@ -374,16 +375,10 @@ fn shows_clock(chain_id: u64, time_s: u64, wall_ns: i64) -> bool {
 async fn publish_lists(lists: SettlementLists, network: NetworkState) {
     let registries = async {
         let Some(watcher) = &lists.registry else { return };
-        let mut snapshots = watcher.subscribe();
+        let (mut snapshots, mut keys) = (watcher.subscribe(), ChangedKeys::default());
         while snapshots.changed().await.is_ok() {
-            let registry = snapshots.borrow_and_update().value.clone();
-            if let Err(node) = network.take_records(Registry::clone(&registry)) {
-                tracing::error!(
-                    code = "registry_ignored",
-                    "the node registry has another key for node {node} than before: the registry \
-                     stays as it was"
-                );
-            }
+            let snapshot = snapshots.borrow_and_update().clone();
+            take_registry(&network, &snapshot, &mut keys);
         }
     };
     let rates = async {
@@ -397,6 +392,27 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
         }
     };
     tokio::join!(registries, rates);
+}
+
+/// Publishes the records of a reading of the node registry. If they have other keys than before, `keys` decides when.
+fn take_registry(network: &NetworkState, reading: &ListSnapshot<Registry>, keys: &mut ChangedKeys) {
+    let records = || Registry::clone(&reading.value);
+    let Err(node) = network.take_records(records()) else { return keys.note_same() };
+    if keys.note_other(reading, Instant::now()) {
+        tracing::warn!(
+            code = "registry_keys_changed",
+            "the settlement chain has had another key for node {node} for long: it was reorganised, and the node \
+             is now verified by the new key"
+        );
+        network.take_other_keys(records());
+        keys.note_same();
+    } else {
+        tracing::error!(
+            code = "registry_ignored",
+            "the node registry has another key for node {node} than before: the registry stays as it was, until \
+             every reading has shown the same keys for 15 minutes"
+        );
+    }
 }
 
 /// Records and publishes rates, on a thread for blocking work.

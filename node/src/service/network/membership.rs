@@ -125,7 +125,11 @@ mod tests {
     }
 
     fn registry(canonical: bool) -> Registry {
-        let key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        registry_with_key(7, canonical)
+    }
+
+    fn registry_with_key(seed: u8, canonical: bool) -> Registry {
+        let key = SecretKey::from_bytes(&[seed; 32]).unwrap().public_key();
         let record = NodeRecord {
             id: NODE,
             public_key: key,
@@ -182,6 +186,22 @@ mod tests {
         network.take_records(registry(true)).unwrap();
         assert!(!absences().cover(700_000_000_000) && absences().cover(699_999_999_999));
         assert!(network.registry.borrow().member(NODE).is_some());
+    }
+
+    /// A reorganisation of the chain has given the id to another node.
+    #[test]
+    fn keys_that_have_changed_are_the_known_ones_from_then_on() {
+        let network = state();
+        let key = || network.registry.borrow().node(NODE).unwrap().public_key;
+        let before = key();
+        assert_eq!(network.take_records(registry_with_key(8, true)), Err(NODE));
+        assert_eq!(key(), before);
+        network.take_other_keys(registry_with_key(8, true));
+        assert_ne!(key(), before);
+        network.take_absences().unwrap();
+        assert_eq!(network.take_records(registry(true)), Err(NODE), "an endpoint that lags behind");
+        network.take_records(registry_with_key(8, false)).unwrap();
+        assert!(network.registry.borrow().member(NODE).is_none());
     }
 
     /// Otherwise what a node has signed after its removal would be charged, and payer reports with it attested, until

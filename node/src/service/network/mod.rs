@@ -2,12 +2,13 @@
 //! file that substitutes for them.
 //!
 //! - [`NetworkState`]: the registry and the rates that the engine uses;
-//! - `membership`: absences of nodes, from the registry's events;
+//! - `membership`: absences of nodes, from the registry's events; `changed_keys`: other keys than before;
 //! - [`chains`]: both chains; `sinks`, `payer_reports`: the destinations of their events;
 //!   [`status`]: the status for the API;
 //! - [`stand_in_files`]: files that substitute for the chains.
 
 pub(super) mod chains;
+mod changed_keys;
 mod membership;
 mod payer_reports;
 mod sinks;
@@ -138,6 +139,14 @@ impl NetworkState {
         self.take_registry(new.with_absences_of(&known))
     }
 
+    /// Publishes new registry records that may have other keys than before.
+    fn take_other_keys(&self, new: Registry) {
+        let _one_at_a_time = self.replacing.lock();
+        self.keys.lock().extend(keys_of(&new));
+        let known = self.registry.borrow().clone();
+        self.take_registry(new.with_absences_of(&known)).expect("its keys are noted");
+    }
+
     /// Publishes the recorded absences with the current records.
     ///
     /// # Errors
@@ -153,8 +162,7 @@ impl NetworkState {
     /// Publishes a new registry, if it differs from the current one.
     ///
     /// # Errors
-    /// The node whose key would change, which is never allowed, not even for a node that was away for a while. The
-    /// current registry is kept.
+    /// The node whose key would change, also if it was away for a while. The current registry is kept.
     fn take_registry(&self, new: Registry) -> Result<(), OriginatorId> {
         let known = self.registry.borrow().clone();
         if new == *known {

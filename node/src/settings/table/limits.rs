@@ -208,6 +208,10 @@ pub(in crate::settings) const MIGRATION_KEY: Setting = value(
     "Public key that signed the strands of the older network; without it they are not followed",
 );
 
+/// The limits that hold only while [`ENABLE`] is on.
+pub(in crate::settings) const RATES: [&Setting; 4] =
+    [&PER_MINUTE, &PER_HOUR, &OPENS_PER_MINUTE, &SUBSCRIBE_ALL];
+
 /// The settings without effect while [`ENABLE`] is off.
 pub(in crate::settings) const OF_RATES: [&Setting; 10] = [
     &PER_MINUTE,

@@ -2,6 +2,7 @@
 //! cosigned and kept, and faults become evidence.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
@@ -60,7 +61,8 @@ impl CheckpointExchange {
         let is_largest = self.watch.is_largest(&signed)
             && stored.passed_over.is_none()
             && stored.newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
-        if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
+        let may_witness = is_largest && !self.state.witness_waits.load(Ordering::Acquire);
+        if let Some(witness) = self.state.witness.as_ref().filter(|_| may_witness)
             && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
         {
             let network = &self.state.store.identity().network;
