@@ -43,6 +43,8 @@ struct DeploySide {
     id: u64,
     gas_least: u64,
     gas_price_wei: u128,
+    /// The price at which a transaction would be sent now.
+    price: WeiPerGas,
     balance_wei: U256,
 }
 
@@ -130,6 +132,12 @@ impl<'a> DeployState<'a> {
                 format_ether(side.fee_least()),
                 format_ether(side.balance_wei)
             ));
+            if !self.args.multisig {
+                let price = side.price.0;
+                reporter.text(format_args!(
+                    "  transactions offer {price} wei for gas now, and eight times that at most"
+                ));
+            }
         }
         reporter.text(
             "then the first parameters are set and brought to the app chain, and the first rates begin",
@@ -156,10 +164,10 @@ impl<'a> DeployState<'a> {
         )))
     }
 
-    /// Returns the price of gas that was shown for a chain.
+    /// Returns the price of gas that was shown for the transactions of a chain.
     pub(super) fn shown_price(&self, role: ChainRole) -> WeiPerGas {
         let side = self.sides.iter().find(|side| side.role == role);
-        WeiPerGas(side.map_or(0, |side| side.gas_price_wei))
+        side.map_or_else(WeiPerGas::default, |side| side.price)
     }
 
     /// Returns true if a chain has the factory, before which no other contract can be there.
@@ -262,6 +270,7 @@ impl<'a> DeployState<'a> {
                 "chain_id": side.id,
                 "gas_least": side.gas_least,
                 "fee_least_wei": side.fee_least().to_string(),
+                "price_wei": side.price.0.to_string(),
                 "balance_wei": side.balance_wei.to_string(),
             })
         };
@@ -313,13 +322,15 @@ async fn side(
         let used = DeployError::DeployerUsed { account: deployer, chain_id: chain.id(), sent };
         return Err(RunError::refused(used));
     }
-    let price = chain.provider().get_gas_price().await;
+    let price = chain.present_price().await.map_err(RunError::failed)?;
+    let gas_price = chain.provider().get_gas_price().await;
     let balance = chain.provider().get_balance(deployer).await;
     Ok(DeploySide {
         role,
         id: chain.id(),
         gas_least: here().filter(|(_, is_there)| !is_there).map(|(it, _)| it.gas_least).sum(),
-        gas_price_wei: price.map_err(|error| failed("eth_gasPrice", error))?,
+        gas_price_wei: gas_price.map_err(|error| failed("eth_gasPrice", error))?,
+        price,
         balance_wei: balance.map_err(|error| failed("eth_getBalance", error))?,
     })
 }
