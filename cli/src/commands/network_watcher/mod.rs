@@ -220,8 +220,8 @@ impl Watcher {
     }
 }
 
-/// Returns the verdict on a network with this number of alarms, with its exit code. Without alarms it says nothing about
-/// strands that were not compared.
+/// Returns the verdict on a network with this number of alarms, with its exit code. Without alarms it is not good if
+/// strands were not compared.
 fn verdict(alarms: usize, is_whole: bool) -> Result<(), RunError> {
     let seconds = ONCE_COMPARE_MAX.as_secs();
     let text = match is_whole {

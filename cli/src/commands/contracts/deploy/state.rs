@@ -177,8 +177,8 @@ impl<'a> DeployState<'a> {
         self.places.iter().any(|(place, is_there)| *is_there && is_factory(place))
     }
 
-    /// Returns the block from which nodes read the events of a chain: the newest one, as long as there are no contracts.
-    /// Those that are there may have had events since any block.
+    /// Returns the block from which nodes read the events of a chain: the newest one, as long as there is no contract.
+    /// Contracts that are there may have had events in any block.
     async fn first_block(&self, chain: &Chain, role: ChainRole) -> Result<u64, RunError> {
         if self.has_factory(role) {
             return Ok(0);
