@@ -56,19 +56,19 @@ const ROUND_SAMPLES: usize = 8;
 pub(super) const ONCE_SAMPLES: usize = 64;
 
 /// The nodes that are asked in one round.
-struct AskedNodes {
+struct ComparedNodes {
     /// Those that are still asked.
     channels: BTreeMap<u32, CheckedChannel>,
-    times: AnswerTimes,
+    times: AnswerDelays,
     /// The time that is left to look for first places that differ.
     search_left: Duration,
 }
 
 /// The time beyond [`ANSWER_FREE`] that the answers of each node have taken.
 #[derive(Debug, Default)]
-struct AnswerTimes(BTreeMap<u32, Duration>);
+struct AnswerDelays(BTreeMap<u32, Duration>);
 
-impl AnswerTimes {
+impl AnswerDelays {
     /// Adds the time of an answer. Returns false if the node's answers have taken too long in all.
     fn take(&mut self, node: u32, took: Duration) -> bool {
         let slow = self.0.entry(node).or_default();
@@ -98,8 +98,8 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
         move |address: String| async move { client::connect_narrow(&address, from).await.ok() };
     let connected = for_each(wanted, connect).await.into_iter();
     let channels = connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
-    let (times, search_left) = (AnswerTimes::default(), SEARCH_MAX);
-    let mut nodes = AskedNodes { channels, times, search_left };
+    let (times, search_left) = (AnswerDelays::default(), SEARCH_MAX);
+    let mut nodes = ComparedNodes { channels, times, search_left };
     let mut kinds = StatementKinds::default();
     for question in plan {
         let originator = question.place.originator;
@@ -116,7 +116,7 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
 async fn answered(
     watch: &Mutex<WatcherPage>,
     question: ContentQuestion,
-    nodes: &mut AskedNodes,
+    nodes: &mut ComparedNodes,
 ) -> BTreeMap<u32, HeldContent> {
     let place = question.place;
     let asked = |node: &u32| Some((*node, nodes.channels.get(node)?.clone()));
@@ -304,7 +304,7 @@ mod tests {
     /// A node could answer each of hundreds of questions shortly before its time is over.
     #[test]
     fn a_node_that_answers_late_again_and_again_is_not_asked_on_and_a_far_one_is() {
-        let (mut times, near, far, late) = (AnswerTimes::default(), 1, 2, 3);
+        let (mut times, near, far, late) = (AnswerDelays::default(), 1, 2, 3);
         for _ in 0..1000 {
             assert!(times.take(near, Duration::from_millis(5)));
             assert!(times.take(far, Duration::from_millis(900)));
