@@ -3,11 +3,13 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::funding::{self, Funding};
+use hawser_chain::admin::pauses::{self, PauseChange};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{
     Account, AdminError, Contract, Contracts, MicroDollars, Network, SignedMicroDollars,
 };
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
+use hawser_chain::deploy::{DeploymentPlan, have_parameters_arrived};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_chain::watch::{BalanceWatcher, DepositWatcher, WatchedAccount};
@@ -58,6 +60,28 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     network.contracts.set(Contract::PayerRegistry, rates);
     let error = plan(&network, Contract::PayerRegistry).await.unwrap_err().to_string();
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
+}
+
+/// The values belong to the names by their order, and a list without values seems to have none that is missing.
+#[tokio::test]
+async fn parameters_that_an_endpoint_leaves_out_end_no_process_and_are_not_taken_for_set() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let liar = Proxy::start(pair.settlement.endpoint(), 1).await;
+    liar.set(|faults| faults.empties = true);
+    let network = Network {
+        settlement: Chain::connect(&liar.url(), SETTLEMENT_ID).await.unwrap(),
+        app: None,
+        app_id: APP_ID,
+        contracts: Contracts::from(&deployment.addresses),
+    };
+    let refused = pauses::set(&network, Contract::PayerRegistry, PauseChange::Pause).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("it returns 0 values for 1 names"), "{error}");
+    let [deployer, relayer] = [1, 2].map(Address::repeat_byte);
+    let plan = DeploymentPlan::new(deployer, SETTLEMENT_ID, APP_ID, relayer);
+    let arrived = have_parameters_arrived(&plan, &network.settlement).await;
+    let error = arrived.unwrap_err().to_string();
+    assert!(error.contains("it returns 0 values for 4 names"), "{error}");
 }
 
 /// The file with the addresses may name the splitter of another network, which would get the money.

@@ -9,6 +9,7 @@ use alloy::signers::local::PrivateKeySigner;
 use futures_util::future::join_all;
 use hawser_chain::broadcast::Witnesses;
 use hawser_chain::contracts::{PayerRegistry, SettlementChainParameterRegistry, parameter};
+use hawser_chain::deploy::{ChainDeployer, DeployError};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::{Call, Chain, SendError, Sender};
 use hawser_devchain::deploy;
@@ -39,6 +40,23 @@ async fn a_payment_whose_nonce_is_said_to_be_used_is_made_once(kind: ChainBacken
     }
     let sent = pair.settlement.provider().get_transaction_count(sender.account()).await.unwrap();
     assert_eq!(sent, 2, "one transaction for each payment");
+}
+
+/// An endpoint shows a low price to the operator who is asked, and a high one once the answer was yes.
+#[tokio::test]
+async fn no_step_of_a_deployment_costs_many_times_the_price_that_was_shown() {
+    let pair = Pair::start(ChainBackend::Embedded).await;
+    let proxy = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let chain = Chain::connect(&proxy.url(), pair.settlement.id()).await.unwrap();
+    let shown = chain.present_price().await.unwrap();
+    let deployer = ChainDeployer::new(&chain, &deploy::accounts().swap_remove(3)).await.unwrap();
+    let mut deployer = deployer.agreed_to(shown);
+    deployer.send("paying", &payment()).await.unwrap();
+    proxy.set(|faults| faults.prices_wei = Some(u64::try_from(9 * shown.0).unwrap()));
+    let refused = deployer.send("paying", &payment()).await;
+    assert!(matches!(refused, Err(DeployError::TooDear { .. })), "{refused:?}");
+    assert_eq!(native_balance(&pair.settlement, RECIPIENT).await, U256::from(100), "paid once");
+    assert_eq!(deployer.mined().len(), 1);
 }
 
 fn payment() -> Call {

@@ -74,6 +74,14 @@ fn a_network_is_deployed_on_two_empty_chains_and_an_interrupted_run_goes_on() {
     assert!(!done["mined"].as_array().unwrap().is_empty(), "{done}");
     assert!(again["mined"].as_array().unwrap().is_empty(), "it was complete: {again}");
 
+    // The file is lost, and the contracts have had events in blocks that no other file names.
+    std::fs::remove_file(&file).unwrap();
+    let (code, text, anew) = deploy_with(&chains, "deployer", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for key in ["settlementChainDeploymentBlock", "appChainDeploymentBlock"] {
+        assert_eq!(anew["result"]["addresses"][key], 0, "{anew}");
+    }
+
     assert_eq!(chains.fees_of_complete_network()[0], 100);
 }
 

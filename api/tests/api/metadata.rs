@@ -165,7 +165,7 @@ async fn the_balance_and_what_is_available_of_it_are_told_once_they_are_known() 
         action: LedgerAction::Deposit(LedgerMicroDollars(5)),
     };
     let (name, position) = (payer.to_string(), ChainPosition { block: 1, hash: [1; 32] });
-    node.engine.ledger_appender().append(0, &[deposit], position).unwrap();
+    node.engine.ledger_appender().append(0, std::slice::from_ref(&deposit), position).unwrap();
     let mut info = async || {
         let answer = client.get_payer_info(payer_request(&[&name], 0)).await.unwrap();
         answer.into_inner().payer_info.remove(&name).unwrap()
@@ -182,7 +182,12 @@ async fn the_balance_and_what_is_available_of_it_are_told_once_they_are_known() 
 
     let events = settled_report(minute_of(START_NS), 1);
     node.engine.store().record_payer_reports(0, &events, position).unwrap();
-    assert_eq!(info().await.available_picodollars, Some(5_000_000), "no fee is owed any more");
+    let early = info().await;
+    assert_eq!(early.available_picodollars, known.available_picodollars, "it is in no ledger yet");
+    let action = LedgerAction::UsageSettled(LedgerMicroDollars(1));
+    let settled = LedgerEvent { id: LedgerEventId([2; 32]), action, ..deposit.clone() };
+    node.engine.ledger_appender().append(0, &[deposit, settled], position).unwrap();
+    assert_eq!(info().await.available_picodollars, Some(4_000_000), "no fee is owed any more");
 }
 
 fn client_of(text: &str) -> hawser_proto::Bytes {

@@ -1,11 +1,13 @@
 //! Operations on the node registry.
 
 use alloy::primitives::{Address, Bytes, U256};
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::{OriginatorId, PublicKey};
 
+use super::onchain_reports::ASKED_AT_ONCE;
 use super::{AdminError, Contract, Network, Plan};
 use crate::contracts::NodeRegistry;
+use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 
 /// A node's record in the registry, with its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,17 +43,21 @@ pub struct NewNode {
 /// Fails when the registry cannot be read.
 pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
-    let records = nodes.into_iter().map(async |entry| {
-        Ok(RegisteredNode {
-            node_id: OriginatorId(entry.nodeId),
-            owner: owner_of(network, OriginatorId(entry.nodeId)).await?,
-            signer: entry.node.signer,
-            is_canonical: entry.node.isCanonical,
-            signing_public_key: entry.node.signingPublicKey,
-            http_address: entry.node.httpAddress,
-        })
-    });
-    try_join_all(records).await
+    // An endpoint can make up a hundred thousand nodes.
+    let records = nodes.into_iter().map(|entry| with_owner(network, entry));
+    stream::iter(records).buffered(ASKED_AT_ONCE).try_collect().await
+}
+
+async fn with_owner(network: &Network, entry: NodeWithId) -> Result<RegisteredNode, AdminError> {
+    let node_id = OriginatorId(entry.nodeId);
+    Ok(RegisteredNode {
+        node_id,
+        owner: owner_of(network, node_id).await?,
+        signer: entry.node.signer,
+        is_canonical: entry.node.isCanonical,
+        signing_public_key: entry.node.signingPublicKey,
+        http_address: entry.node.httpAddress,
+    })
 }
 
 /// A node's id, status, URL and key as the node registry states them.
@@ -73,7 +79,7 @@ pub struct NodePlace {
 /// Fails when the registry cannot be read.
 pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
-    let place = |entry: crate::contracts::node_registry::NodeRegistry::NodeWithId| NodePlace {
+    let place = |entry: NodeWithId| NodePlace {
         node_id: OriginatorId(entry.nodeId),
         is_canonical: entry.node.isCanonical,
         http_address: entry.node.httpAddress,

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
+use alloy::sol_types::SolCall as _;
 use futures_util::future::try_join_all;
 
 use super::{AdminError, ChainRole, Contract, Network, Plan, PlanStep};
 use crate::contracts::{AppChainParameterRegistry, SettlementChainParameterRegistry, artifact};
-use crate::send::{Call, ViewError, revert_of};
+use crate::send::{Call, Chain, ViewError, revert_of};
 
 pub(super) use known::key_of;
 pub use known::{Parameter, ParameterKind, known, names};
@@ -114,11 +115,7 @@ pub async fn get(network: &Network, keys: &[String]) -> Result<Vec<ParameterStat
 
 /// Returns the values on the settlement chain.
 pub(super) async fn values(network: &Network, keys: &[String]) -> Result<Vec<B256>, AdminError> {
-    if keys.is_empty() {
-        return Ok(Vec::new());
-    }
-    let get = SettlementChainParameterRegistry::get_1Call { keys_: keys.to_vec() };
-    network.view(Contract::SettlementChainParameterRegistry, &get).await
+    in_registry(network, Contract::SettlementChainParameterRegistry, keys).await
 }
 
 /// Returns the values on the app chain.
@@ -126,11 +123,44 @@ pub(super) async fn on_app_chain(
     network: &Network,
     keys: &[String],
 ) -> Result<Vec<B256>, AdminError> {
+    in_registry(network, Contract::AppChainParameterRegistry, keys).await
+}
+
+async fn in_registry(
+    network: &Network,
+    contract: Contract,
+    keys: &[String],
+) -> Result<Vec<B256>, AdminError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    let get = AppChainParameterRegistry::get_1Call { keys_: keys.to_vec() };
-    network.view(Contract::AppChainParameterRegistry, &get).await
+    let (chain, registry) = (network.chain(contract.chain())?, network.at(contract)?);
+    let found = values_at(chain, registry, keys.to_vec()).await;
+    found.map_err(|source| AdminError::View { contract, source })
+}
+
+/// Returns the values in the parameter registry at an address: one for each name, however many an endpoint returns.
+///
+/// # Errors
+/// Fails when the registry cannot be read, and [`ViewError::OtherContract`] for another number of values.
+pub(crate) async fn values_at(
+    chain: &Chain,
+    registry: Address,
+    keys: Vec<String>,
+) -> Result<Vec<B256>, ViewError> {
+    let names = keys.len();
+    // The registries of both chains have the same function.
+    let get = SettlementChainParameterRegistry::get_1Call { keys_: keys };
+    let found = chain.view(registry, &get).await?;
+    if found.len() == names {
+        return Ok(found);
+    }
+    Err(ViewError::OtherContract {
+        address: registry,
+        chain_id: chain.id(),
+        function: SettlementChainParameterRegistry::get_1Call::SIGNATURE,
+        reason: format!("it returns {} values for {names} names", found.len()),
+    })
 }
 
 async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterState, AdminError> {

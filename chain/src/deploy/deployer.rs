@@ -13,6 +13,8 @@ use super::factory_proxy;
 use super::layout::{Layout, factory_code, salt};
 use super::plan::PlannedContract;
 use super::update::Update;
+use crate::admin::WeiPerGas;
+use crate::broadcast::PRICE_FACTOR_MAX;
 use crate::contracts::{Factory, FeeToken};
 use crate::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
@@ -53,6 +55,20 @@ pub enum DeployError {
         /// The error of the transaction.
         error: SendError,
     },
+    /// The price of gas is far higher than the one that was shown; nothing was sent.
+    #[error(
+        "{what}: gas costs up to {} wei now, and {} wei at most by the price that was shown: it was not sent. Run the \
+         command again to see the present cost",
+        .price.0, .price_max.0
+    )]
+    TooDear {
+        /// The step of the deployment.
+        what: String,
+        /// The price of the step.
+        price: WeiPerGas,
+        /// The highest price that the deployer pays.
+        price_max: WeiPerGas,
+    },
     /// A contract could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -79,6 +95,8 @@ pub struct MinedStep {
 #[derive(Debug)]
 pub struct ChainDeployer {
     sender: Sender,
+    /// The highest price of gas that is paid.
+    price_max: WeiPerGas,
     mined: Vec<MinedStep>,
 }
 
@@ -93,7 +111,14 @@ impl ChainDeployer {
         let sender = Sender::new(chain.clone(), deployer.clone());
         let what = "waiting for an earlier run's transactions".to_owned();
         sender.settled().await.map_err(|error| DeployError::Step { what, error })?;
-        Ok(Self { sender, mined: Vec::new() })
+        Ok(Self { sender, price_max: WeiPerGas(u128::MAX), mined: Vec::new() })
+    }
+
+    /// Makes the deployer send nothing at more than eight times a price of gas that its operator has agreed to: an
+    /// endpoint may show a low price first, and a high one when transactions are sent.
+    #[must_use]
+    pub fn agreed_to(self, shown: WeiPerGas) -> Self {
+        Self { price_max: shown.max(WeiPerGas(1)).times(PRICE_FACTOR_MAX), ..self }
     }
 
     /// Returns the chain.
@@ -117,10 +142,15 @@ impl ChainDeployer {
     /// Sends a call and waits for its receipt. `what` names the step in the error and in the log.
     ///
     /// # Errors
-    /// [`DeployError::Step`].
+    /// [`DeployError::Step`]; [`DeployError::TooDear`] if it would cost more than was [agreed to](Self::agreed_to).
     pub async fn send(&mut self, what: &str, call: &Call) -> Result<(), DeployError> {
-        let sent = self.sender.send(call).await;
-        let receipt = sent.map_err(|error| DeployError::Step { what: what.to_owned(), error })?;
+        let failed = |error| DeployError::Step { what: what.to_owned(), error };
+        let quote = self.sender.quote(call).await.map_err(failed)?;
+        let (price, price_max) = (quote.max_fee_per_gas, self.price_max);
+        if price > price_max {
+            return Err(DeployError::TooDear { what: what.to_owned(), price, price_max });
+        }
+        let receipt = self.sender.send_quoted(call, &quote).await.map_err(failed)?;
         debug!(what, hash = %receipt.transaction_hash, "deployment");
         self.mined.push(MinedStep { what: what.to_owned(), hash: receipt.transaction_hash });
         Ok(())

@@ -8,10 +8,10 @@ use super::deployer::{ChainDeployer, DeployError};
 use super::plan::DeploymentPlan;
 use super::update::Update;
 use crate::admin::bridge::{GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
+use crate::admin::parameters::values_at;
 use crate::contracts::{
-    AppChainParameterRegistry, GroupMessageBroadcaster, NodeRegistry, PayerRegistry,
-    PayerReportManager, RateRegistry, SettlementChainGateway, SettlementChainParameterRegistry,
-    parameter,
+    GroupMessageBroadcaster, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
+    SettlementChainGateway, SettlementChainParameterRegistry, parameter,
 };
 use crate::send::{Call, Chain, ViewError};
 
@@ -107,8 +107,7 @@ pub(super) async fn parameters_to_set(
     let wanted = first_parameters(plan, start_of_prices(plan.is_for_development, first, now));
     let registry = plan.addresses.settlement_chain_parameter_registry;
     let keys: Vec<String> = wanted.iter().map(|(key, _)| key.clone()).collect();
-    let get = SettlementChainParameterRegistry::get_1Call { keys_: keys };
-    let values = chain.view(registry, &get).await?;
+    let values = values_at(chain, registry, keys).await?;
     let unset = wanted.into_iter().zip(values).filter(|(_, value)| value.is_zero());
     let (keys_, values_): (Vec<_>, Vec<_>) = unset.map(|(wanted, _)| wanted).unzip();
     if keys_.is_empty() {
@@ -227,9 +226,8 @@ pub async fn have_parameters_arrived(
     plan: &DeploymentPlan,
     app: &Chain,
 ) -> Result<bool, ViewError> {
-    let keys_ = bridged_parameters();
-    let get = AppChainParameterRegistry::get_1Call { keys_ };
-    let values = app.view(plan.addresses.app_chain_parameter_registry, &get).await?;
+    let registry = plan.addresses.app_chain_parameter_registry;
+    let values = values_at(app, registry, bridged_parameters()).await?;
     Ok(values.iter().all(|value| !value.is_zero()))
 }
 

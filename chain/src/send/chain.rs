@@ -308,6 +308,14 @@ impl Chain {
         estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
     }
 
+    /// Returns the price of gas at which a transaction would be sent now: twice the base fee, and a tip.
+    ///
+    /// # Errors
+    /// Fails when the endpoint does not answer.
+    pub async fn present_price(&self) -> Result<WeiPerGas, RequestError> {
+        Ok(WeiPerGas(self.fees().await?.max_fee_per_gas))
+    }
+
     /// Estimates the current fees per gas.
     pub(crate) async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees_with(Eip1559Estimator::new(estimated)).await;

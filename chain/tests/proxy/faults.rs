@@ -71,6 +71,8 @@ pub(crate) struct Faults {
     pub(crate) singly: bool,
     /// Returns the same word from all functions of all contracts.
     pub(crate) feigns: bool,
+    /// Returns an empty list from all functions of all contracts.
+    pub(crate) empties: bool,
     /// The amount that it adds to the transaction counts of accounts.
     pub(crate) miscounts: i64,
     /// Accepts transactions and does not pass them on.
@@ -142,6 +144,7 @@ impl Faults {
         withholds: false,
         singly: false,
         feigns: false,
+        empties: false,
         miscounts: 0,
         swallows: false,
         mutes: false,

@@ -310,6 +310,10 @@ impl ProxyState {
                 let word = format!("0x{value:064x}");
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
+            "eth_call" if faults.empties => {
+                let list = format!("0x{:064x}{:064x}", 32, 0);
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": list });
+            }
             "eth_call" if faults.stateless => *answer = refusal(asked, -32000, "missing trie node"),
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
             "eth_getLogs" if is_refused_range(faults, asked) => {

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
 use hawser_storage::{CommitError, LedgerEntry, LookingReader, ReadError, Snapshot, Store};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::chain_strand::ChainPosition;
-use crate::ledger::{self, LedgerEvent, PayerLedger, PicoDollarBalance};
+use crate::ledger::{self, LedgerAction, LedgerEvent, PayerLedger, PicoDollarBalance};
+
+/// The most blocks of [`SettledBlocks`]. A guess: a month of a settlement each minute, in some megabytes.
+const SETTLED_BLOCKS_MAX: usize = 1 << 16;
 
 /// Events could not be booked.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +43,63 @@ pub struct BookedEvents {
 pub struct LedgerAppender {
     store: Store,
     one_at_a_time: Arc<Mutex<()>>,
+    settled: Arc<Mutex<SettledBlocks>>,
+}
+
+/// The blocks in which the ledger has settlements of usage, as far as this process has read them. They say if a payer
+/// report that is settled in a block is so in the ledger, too: another reader reads the reports, and after a
+/// reorganisation the two may follow different branches for a while.
+#[derive(Debug, Default)]
+pub(super) struct SettledBlocks {
+    /// The first block from which on `blocks` is complete; `None` before the first batch.
+    since: Option<u64>,
+    blocks: BTreeSet<u64>,
+    /// Changes when blocks that were read before are read again.
+    version: u64,
+}
+
+impl SettledBlocks {
+    /// Returns a number that is another one after blocks have been read again. Until then the ledger keeps the
+    /// settlements that it has.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns true if the ledger has a settlement in a block, or has read the block before this process knew. The
+    /// reader of the ledger has to be past the block.
+    pub(super) fn has(&self, block: u64) -> bool {
+        self.since.is_none_or(|since| block < since) || self.blocks.contains(&block)
+    }
+
+    /// Forgets what is about to be read, perhaps again.
+    fn forget_from(&mut self, from_block: u64, is_again: bool) {
+        self.since = Some(self.since.map_or(from_block, |since| since.min(from_block)));
+        drop(self.blocks.split_off(&from_block));
+        self.version += u64::from(is_again);
+    }
+
+    /// Adds the blocks of settlements that the ledger has now.
+    fn add(&mut self, events: &[LedgerEvent]) {
+        let is_settlement =
+            |event: &&LedgerEvent| matches!(event.action, LedgerAction::UsageSettled(_));
+        self.blocks.extend(events.iter().filter(is_settlement).map(|event| event.block));
+        while self.blocks.len() > SETTLED_BLOCKS_MAX {
+            self.since = self.blocks.pop_first().map(|block| block.saturating_add(1));
+        }
+    }
 }
 
 impl LedgerAppender {
     /// Creates an appender for the ledger of a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, one_at_a_time: Arc::default() }
+        Self { store, one_at_a_time: Arc::default(), settled: Arc::default() }
+    }
+
+    /// Returns the blocks with settlements. They belong to each snapshot that is taken before the result is dropped;
+    /// of a batch that is being written, they have none. Waits for no write.
+    pub(super) fn settled(&self) -> MutexGuard<'_, SettledBlocks> {
+        self.settled.lock()
     }
 
     /// Calls `then` while bookings wait, so that its result agrees with the ledger at one moment. Later bookings build
@@ -116,7 +169,11 @@ impl LedgerAppender {
                 }
             }
         }
+        let is_again = snapshot.ledger_position()?.is_some_and(|read| from_block <= read.block);
+        // Before and after the write, so that no snapshot lacks a settlement that is in the blocks.
+        self.settled().forget_from(from_block, is_again);
         self.store.record_ledger(from_block, &entries, Some(position))?;
+        self.settled().add(events);
         Ok(count)
     }
 

@@ -184,8 +184,8 @@ impl Engine {
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone())
             .with_verified(verified.clone());
-        let report_history =
-            ReportHistory::new(store.clone(), ports.clock.clone(), ports.registry.clone());
+        let (clock, registry) = (ports.clock.clone(), ports.registry.clone());
+        let report_history = ReportHistory::new(store.clone(), clock, registry, ledger.clone());
         let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());
         let parts = publisher::PublisherParts {
             key: key.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Events are read once. Only when the chain takes some back, and when an originator is new, all are read again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
@@ -14,8 +14,15 @@ use hawser_storage::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::ledger::LedgerAppender;
 use crate::payer_reports::{AHEAD_MINUTES, ChainReports, minute_at, originators_of};
 use crate::ports::Clock;
+
+/// The most last settlements that wait for the ledger. A guess: those of hours, while the ledger follows in seconds. An
+/// endpoint can make up any number.
+const WAITING_MAX: usize = 1024;
+/// The block up to which settlements are booked while no balance is known.
+const ALL_BLOCKS: u64 = u64::MAX;
 
 /// The reports on the chain. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -25,6 +32,7 @@ struct ReportHistoryState {
     store: Store,
     clock: Arc<dyn Clock>,
     registry: watch::Receiver<Arc<Registry>>,
+    ledger: LedgerAppender,
     kept: Mutex<KeptHistory>,
 }
 
@@ -35,11 +43,14 @@ struct KeptHistory {
     /// The originators whose events are kept. An endpoint could make up events of others without end.
     of: BTreeSet<OriginatorId>,
     read: Option<ReportEventsRead>,
-    /// Last settlements of reports in blocks up to which the payer registry has not been read. Until then the fees of
+    /// Last settlements of reports in blocks up to which the payer registry has not been read, or in which the ledger
+    /// has no settlement: its reader follows another branch of the chain, or an endpoint lies. Until then the fees of
     /// these reports count as unsettled: no balance is without them yet, and they could be spent twice.
-    waiting: Vec<PayerReportEvent>,
+    waiting: VecDeque<PayerReportEvent>,
     /// The block up to which the payer registry had been read then.
     booked_through: u64,
+    /// The version of the ledger's settlements then.
+    settled_version: u64,
     /// The heads of strands when the envelopes at the ends of reports were last looked for.
     looked_at: BTreeMap<OriginatorId, SequenceId>,
 }
@@ -55,8 +66,10 @@ impl ReportHistory {
         store: Store,
         clock: Arc<dyn Clock>,
         registry: watch::Receiver<Arc<Registry>>,
+        ledger: LedgerAppender,
     ) -> Self {
-        Self(Arc::new(ReportHistoryState { store, clock, registry, kept: Mutex::default() }))
+        let kept = Mutex::default();
+        Self(Arc::new(ReportHistoryState { store, clock, registry, ledger, kept }))
     }
 
     /// Returns the reports of now. Blocks on the disk.
@@ -70,11 +83,15 @@ impl ReportHistory {
             // Its events were passed over.
             *kept = KeptHistory { of, ..KeptHistory::default() };
         }
+        // Held while the snapshot is taken, so that both are of one moment.
+        let settled = self.0.ledger.settled();
         let mut new = self.0.store.new_report_events(kept.read.take());
-        if booked_through(&new.snapshot)? < kept.booked_through {
-            // The registry is read again. Settlements that counted before are in no balance now.
+        let is_read_again = settled.version() != kept.settled_version;
+        if is_read_again || booked_through(&new.snapshot)? < kept.booked_through {
+            // The registry is read again. Settlements that counted before may be in no balance now.
             new = self.0.store.new_report_events(None);
         }
+        kept.settled_version = settled.version();
         if new.is_anew {
             kept.reports = Arc::default();
             kept.looked_at.clear();
@@ -84,8 +101,11 @@ impl ReportHistory {
         kept.booked_through = booked_through;
         let KeptHistory { reports, of, read, waiting, looked_at, .. } = &mut *kept;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
-        let (booked, later): (Vec<_>, Vec<_>) =
-            std::mem::take(waiting).into_iter().partition(|event| event.block <= booked_through);
+        let is_booked = |block: u64| {
+            booked_through == ALL_BLOCKS || block <= booked_through && settled.has(block)
+        };
+        let (booked, later): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(waiting).into_iter().partition(|event| is_booked(event.block));
         *waiting = later;
         booked.into_iter().for_each(|event| Arc::make_mut(reports).note(event, None, latest));
         let so_far = read_reports(&new, |event, held_minute| {
@@ -93,9 +113,13 @@ impl ReportHistory {
                 return;
             }
             let is_last = matches!(event.change, PayerReportChange::Settled { left: 0, .. });
-            match is_last && event.block > booked_through {
-                true => waiting.push(event),
-                false => Arc::make_mut(reports).note(event, held_minute, latest),
+            if !is_last || is_booked(event.block) {
+                Arc::make_mut(reports).note(event, held_minute, latest);
+                return;
+            }
+            waiting.push_back(event);
+            if waiting.len() > WAITING_MAX {
+                waiting.pop_front();
             }
         })?;
         *read = Some(so_far);
@@ -111,8 +135,8 @@ impl ReportHistory {
 /// When a row cannot be read.
 fn booked_through(snapshot: &Snapshot<'_>) -> Result<u64, ReadError> {
     match snapshot.knows_balances()? {
-        true => Ok(snapshot.ledger_position()?.map_or(u64::MAX, |at| at.block)),
-        false => Ok(u64::MAX),
+        true => Ok(snapshot.ledger_position()?.map_or(ALL_BLOCKS, |at| at.block)),
+        false => Ok(ALL_BLOCKS),
     }
 }
 
@@ -195,11 +219,13 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
     use hawser_rules::{NodeRecord, PicoDollarPrice};
     use hawser_storage::{
-        ChainPosition, Change, Family, InvalidRule, LogEntry, SkipReason, StoreIdentity, Validity,
+        ChainPosition, Change, Family, InvalidRule, LedgerEventId, LogEntry, SkipReason,
+        StoreIdentity, Validity,
     };
     use prost::Message as _;
 
     use super::*;
+    use crate::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 
     fn registry(nodes: &[u32]) -> Arc<Registry> {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
@@ -241,6 +267,11 @@ mod tests {
         Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap()
     }
 
+    fn history_of(store: &Store, registry: watch::Receiver<Arc<Registry>>) -> ReportHistory {
+        let ledger = LedgerAppender::new(store.clone());
+        ReportHistory::new(store.clone(), Arc::new(StillClock), registry, ledger)
+    }
+
     /// An envelope that states a minute.
     fn append(sequence: u64, minute: i64) -> Change {
         let id = EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
@@ -273,7 +304,7 @@ mod tests {
      {
         let store = store();
         let (_nodes, watched) = watch::channel(registry(&[100, 200]));
-        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         let mut second = submitted(2, 200);
         if let PayerReportChange::Submitted { start, end, .. } = &mut second.change {
             (*start, *end) = (SequenceId(9), SequenceId(20));
@@ -309,7 +340,7 @@ mod tests {
         let position = ChainPosition { block: 9, hash: [9; 32] };
         store.record_payer_reports(0, &[submitted(1, 200), submitted(2, 100)], position).unwrap();
         let (_nodes, watched) = watch::channel(registry(&[100, 200]));
-        let history = ReportHistory::new(store, Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         let reports = history.now().unwrap().reports;
         assert_eq!(reports.about(OriginatorId(100)).count(), 1);
         let of_damaged: Vec<_> = reports.about(OriginatorId(200)).collect();
@@ -321,7 +352,7 @@ mod tests {
     fn reports_go_on_with_new_events_and_begin_anew_for_a_new_node() {
         let store = store();
         let (nodes, watched) = watch::channel(registry(&[100]));
-        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         let record = |from, events: &[PayerReportEvent]| {
             let position = ChainPosition { block: 9, hash: [9; 32] };
             store.record_payer_reports(from, events, position).unwrap();
@@ -348,7 +379,7 @@ mod tests {
     fn a_report_is_settled_once_the_registry_has_been_read_up_to_its_last_settlement() {
         let store = store();
         let (_nodes, watched) = watch::channel(registry(&[100]));
-        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         let at = |block| ChainPosition { block, hash: [9; 32] };
         store.note_payers_read(at(1)).unwrap();
         store.note_payer_reports_read(at(1)).unwrap();
@@ -373,12 +404,89 @@ mod tests {
         assert!(is_settled());
     }
 
+    /// After a reorganisation, each of the two readers follows when its endpoint does; an endpoint may also hide events
+    /// from one of them.
+    #[test]
+    fn a_report_is_settled_while_the_ledger_has_a_settlement_in_that_block() {
+        let store = store();
+        let (_nodes, watched) = watch::channel(registry(&[100]));
+        let ledger = LedgerAppender::new(store.clone());
+        let history =
+            ReportHistory::new(store.clone(), Arc::new(StillClock), watched, ledger.clone());
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        let book = |from, settled_in: &[u8], through| {
+            let event = |block: &u8| LedgerEvent {
+                id: LedgerEventId([*block; 32]),
+                block: u64::from(*block),
+                payer: hawser_proto::Address([7; 20]),
+                action: LedgerAction::UsageSettled(LedgerMicroDollars(1)),
+            };
+            let events: Vec<_> = settled_in.iter().map(event).collect();
+            ledger.append(from, &events, at(through)).unwrap();
+        };
+        let show = |from: u64, settled_in: u64, through| {
+            let change =
+                PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
+            let settled = PayerReportEvent { block: settled_in, change, ..submitted(2, 100) };
+            let all = [submitted(2, 100), settled];
+            let events = all.iter().filter(|event| event.block >= from).cloned();
+            let events: Vec<_> = events.collect();
+            store.record_payer_reports(from, &events, at(through)).unwrap();
+        };
+        let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
+        book(0, &[], 1);
+        store.note_payers_read(at(1)).unwrap();
+        show(0, 3, 3);
+        store.note_payer_reports_read(at(3)).unwrap();
+        book(2, &[], 5);
+        assert_eq!([is_settled(), is_settled()], [false, false], "it is of another branch");
+        book(3, &[3], 5);
+        assert_eq!([is_settled(), is_settled()], [true, true], "the ledger has followed");
+        book(3, &[], 6);
+        assert_eq!([is_settled(), is_settled()], [false, false], "the ledger has it taken back");
+        show(3, 6, 7);
+        assert!(!is_settled(), "the branch of the ledger has none there");
+        book(6, &[6], 7);
+        assert!(is_settled(), "both have followed");
+        book(8, &[9], 9);
+        assert!(is_settled(), "later settlements change nothing");
+        show(3, 8, 9);
+        assert!(!is_settled(), "the reports were first");
+        book(3, &[8], 9);
+        assert!(is_settled());
+    }
+
+    /// Played by an endpoint that makes up settlements which the registry does not have.
+    #[test]
+    fn settlements_that_are_in_no_ledger_are_forgotten_the_oldest_first() {
+        let store = store();
+        let (_nodes, watched) = watch::channel(registry(&[100]));
+        let ledger = LedgerAppender::new(store.clone());
+        let history =
+            ReportHistory::new(store.clone(), Arc::new(StillClock), watched, ledger.clone());
+        let position = ChainPosition { block: 5000, hash: [9; 32] };
+        ledger.append(0, &[], position).unwrap();
+        store.note_payers_read(position).unwrap();
+        let made_up = |block| {
+            let change =
+                PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
+            PayerReportEvent { block, change, ..submitted(2, 100) }
+        };
+        let events: Vec<_> = (3..3000).map(made_up).collect();
+        store.record_payer_reports(0, &events, position).unwrap();
+        store.note_payer_reports_read(position).unwrap();
+        history.now().unwrap();
+        let kept = history.0.kept.lock();
+        assert_eq!(kept.waiting.len(), WAITING_MAX);
+        assert_eq!(kept.waiting.back().map(|event| event.block), Some(2999));
+    }
+
     /// Nothing can be spent before a balance is known. The registry's reader may then be behind the one of the reports.
     #[test]
     fn a_settlement_that_was_read_before_any_balance_was_known_waits_for_the_registry() {
         let store = store();
         let (_nodes, watched) = watch::channel(registry(&[100]));
-        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         let at = |block| ChainPosition { block, hash: [9; 32] };
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
         let change =
@@ -403,7 +511,7 @@ mod tests {
         let unusable = [(OriginatorId(200), false)];
         let registry = Registry::clone(&registry(&[100])).with_unusable(unusable);
         let (_nodes, watched) = watch::channel(Arc::new(registry));
-        let history = ReportHistory::new(store, Arc::new(StillClock), watched);
+        let history = history_of(&store, watched);
         assert_eq!(history.now().unwrap().reports.about(OriginatorId(200)).count(), 1);
     }
 }

@@ -28,6 +28,8 @@ const PAGES_MAX: usize = 40;
 /// Blocks by which an endpoint may be behind those that were read. A guess: as many as a look reads. An honest endpoint
 /// that is further behind may have some events counted twice.
 const AHEAD_MAX: u64 = 20_000;
+/// Places in the chain that are remembered. A guess: that of the chain, and those of some lies.
+const PLACES_MAX: usize = 8;
 
 /// A kind of event that the watcher counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,10 +119,9 @@ struct EventContracts {
 pub struct EventFollower {
     /// The first block that is counted, if it was given.
     first: Option<u64>,
-    /// The next block; `None` before the first look.
-    next: Option<u64>,
-    /// The next block instead, while the endpoint is far behind `next`; `None` otherwise.
-    behind: Option<u64>,
+    /// The next block, the one of the last look first. The others belong to endpoints that were far before or behind
+    /// its endpoint.
+    places: Vec<u64>,
     page_blocks: u64,
     counts: EventCounts,
 }
@@ -129,8 +130,8 @@ impl EventFollower {
     /// Creates a follower that begins with block `first`, or with the first block after the first look.
     #[must_use]
     pub fn new(first: Option<u64>) -> Self {
-        let (behind, counts) = (None, EventCounts::default());
-        Self { first, next: first, behind, page_blocks: PAGE_BLOCKS, counts }
+        let (places, counts) = (first.into_iter().collect(), EventCounts::default());
+        Self { first, places, page_blocks: PAGE_BLOCKS, counts }
     }
 
     /// Returns the events that were counted.
@@ -142,24 +143,25 @@ impl EventFollower {
     /// Returns the next block to read at an endpoint with this newest block.
     ///
     /// An endpoint may have made up blocks that no chain has yet: nothing would be counted until the chain had as many.
-    /// Another one may hide all blocks but the first ones: the whole chain would be read again before new blocks. So at
-    /// an endpoint that is far behind, reading begins behind its newest block, and at the next one that is not, reading
-    /// goes on where it was.
+    /// Another one may hide all blocks but the first ones: the whole chain would be read again before new blocks. So
+    /// reading goes on at the highest place that the endpoint has reached, or of which it is a little behind. If it is
+    /// far behind all places, reading begins after its newest block.
     fn next_at(&mut self, newest: u64) -> u64 {
+        let in_reach = |place: &u64| place.saturating_sub(newest) <= AHEAD_MAX;
+        let highest = self.places.iter().copied().filter(in_reach).max();
         let behind_newest = newest.saturating_add(1).max(self.first.unwrap_or_default());
-        let next = *self.next.get_or_insert(behind_newest);
-        let is_far_behind = next.saturating_sub(newest) > AHEAD_MAX;
-        let near = self.behind.filter(|behind| behind.abs_diff(newest) <= AHEAD_MAX);
-        self.behind = is_far_behind.then_some(near.unwrap_or(behind_newest));
-        let next = self.behind.unwrap_or(next);
+        let next = highest.unwrap_or(behind_newest);
+        self.places.retain(|place| *place != next);
+        self.places.insert(0, next);
+        // The place of the chain is never the one that was left for longest.
+        self.places.truncate(PLACES_MAX);
         self.counts.last_block = Some(next.saturating_sub(1));
         next
     }
 
     /// Records the last block that was read.
     fn read_to(&mut self, last: u64) {
-        let place = if self.behind.is_some() { &mut self.behind } else { &mut self.next };
-        (*place, self.counts.last_block) = (Some(last.saturating_add(1)), Some(last));
+        (self.places[0], self.counts.last_block) = (last.saturating_add(1), Some(last));
     }
 
     /// Counts the events of new blocks, with at most 40 requests for logs. Dropping the future loses nothing that was
@@ -304,9 +306,31 @@ mod tests {
         // Another endpoint has made up blocks before.
         let made_up = 1 << 60;
         let mut follower = EventFollower::new(None);
-        for newest in [made_up, 1_000_000, 5, 1_000_010] {
+        for newest in [made_up, 1_000_000, 5] {
             assert_eq!(follower.next_at(newest), newest + 1);
         }
+        assert_eq!(follower.next_at(1_000_010), 1_000_001);
+    }
+
+    /// One endpoint has made up blocks, and the honest one answers again after half a day.
+    #[test]
+    fn an_outage_after_a_lie_leaves_no_block_out() {
+        let made_up = 1 << 60;
+        let mut follower = EventFollower::new(None);
+        for newest in [made_up, 1_000_000] {
+            assert_eq!(follower.next_at(newest), newest + 1);
+        }
+        assert_eq!(follower.next_at(1_000_000 + 2 * AHEAD_MAX), 1_000_001);
+        follower.read_to(1_000_000 + AHEAD_MAX);
+        assert_eq!(follower.next_at(made_up), made_up + 1);
+        // Another endpoint hides ever more blocks, between the looks of the honest one.
+        for lies in 1..=20 {
+            let hidden = 1_000_000 - 2 * lies * AHEAD_MAX;
+            assert_eq!(follower.next_at(hidden), hidden + 1);
+            let next = 1_000_001 + AHEAD_MAX;
+            assert_eq!(follower.next_at(1_000_000 + 2 * AHEAD_MAX), next, "{lies}");
+        }
+        assert_eq!(follower.places.len(), PLACES_MAX);
     }
 
     #[test]

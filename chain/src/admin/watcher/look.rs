@@ -14,7 +14,7 @@ use super::{Observation, OlderReports, Watched};
 use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
-use crate::admin::nodes::RegisteredNode;
+use crate::admin::nodes::NodePlace;
 use crate::admin::{Wei, WeiPerGas, installed, nodes, onchain_reports, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
@@ -64,7 +64,7 @@ pub async fn look(
         let app = network.chain(ChainRole::App)?;
         seen.app_senders = native_balances(app, &watched.app_senders).await?;
     }
-    let (canonical, originators) = looked_at(nodes::list(network).await?);
+    let (canonical, originators) = looked_at(nodes::places(network).await?);
     let looks = originators.iter().copied();
     let looks = looks.map(|it| onchain_reports::newest_reports(network, it, REPORTS_LOOKED_AT));
     let newest: Vec<_> = stream::iter(looks).buffered(READ_AT_ONCE).try_collect().await?;
@@ -87,7 +87,7 @@ pub async fn look(
 
 /// Returns the nodes of the canonical network, and all originators whose reports are read: of too many nodes, those of
 /// the canonical network first. Records stay in the registry when their nodes have left.
-fn looked_at(mut registered: Vec<RegisteredNode>) -> (BTreeSet<OriginatorId>, Vec<OriginatorId>) {
+fn looked_at(mut registered: Vec<NodePlace>) -> (BTreeSet<OriginatorId>, Vec<OriginatorId>) {
     registered.sort_by_key(|node| !node.is_canonical);
     registered.truncate(NODES_MAX);
     let canonical = registered.iter().filter(|node| node.is_canonical);
@@ -170,20 +170,16 @@ async fn implementations(network: &Network) -> Result<BTreeMap<Contract, Address
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::Bytes;
-
     use super::*;
 
     /// Ids are given out in their order, so the nodes of an old network are those with the highest ids.
     #[test]
     fn nodes_that_have_left_take_no_places_of_those_in_the_network() {
-        let node = |id: u32, is_canonical| RegisteredNode {
+        let node = |id: u32, is_canonical| NodePlace {
             node_id: OriginatorId(id),
-            owner: Address::ZERO,
-            signer: Address::ZERO,
             is_canonical,
-            signing_public_key: Bytes::new(),
             http_address: String::new(),
+            public_key: None,
         };
         let nodes = (0..300).map(|id| node(100 * id, id >= 290)).collect();
         let (canonical, originators) = looked_at(nodes);

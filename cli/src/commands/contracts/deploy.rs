@@ -6,8 +6,9 @@ mod state;
 use std::time::{Duration, Instant};
 
 use alloy::signers::local::PrivateKeySigner;
-use hawser_chain::admin::Account;
+use hawser_chain::admin::{Account, ChainRole};
 use hawser_chain::deploy::{self, ChainDeployer, DeployError, MinedStep};
+use hawser_chain::send::Chain;
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -39,7 +40,7 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
             if ask {
                 onchain::confirm(state.missing().max(1))?;
             }
-            let addresses = state.write_addresses().await?;
+            let addresses = state.write_addresses(reporter).await?;
             let mut deployers = state.deployers(key).await?;
             let done = state.carry_out(key, &mut deployers, reporter).await;
             mined = deployers.iter().flat_map(mined_by).collect();
@@ -54,7 +55,7 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
         }
         (Mode::Send { .. }, _) => return Err(onchain::no_key()),
         (Mode::Calldata, _) if args.multisig => {
-            let addresses = state.write_addresses().await?;
+            let addresses = state.write_addresses(reporter).await?;
             rounds::show(&state, &addresses, reporter).await?
         }
         (Mode::DryRun, _) => {
@@ -73,6 +74,15 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
     Ok(())
 }
 
+/// Returns the error of a step: one that is too dear is refused.
+fn failed(error: DeployError) -> RunError {
+    if matches!(error, DeployError::TooDear { .. }) {
+        RunError::refused(error)
+    } else {
+        RunError::failed(error)
+    }
+}
+
 /// Returns the mined transactions of one chain.
 fn mined_by(deployer: &ChainDeployer) -> Vec<Value> {
     let chain_id = deployer.chain().id();
@@ -87,8 +97,21 @@ impl DeployState<'_> {
     /// Returns the deployers of the settlement chain and of the app chain. Waits until all transactions of an earlier
     /// run are mined.
     async fn deployers(&self, key: &PrivateKeySigner) -> Result<[ChainDeployer; 2], RunError> {
-        let new = async |chain| ChainDeployer::new(chain, key).await.map_err(RunError::failed);
-        Ok([new(&self.settlement).await?, new(&self.app).await?])
+        Ok([
+            self.deployer_on(&self.settlement, ChainRole::Settlement, key).await?,
+            self.deployer_on(&self.app, ChainRole::App, key).await?,
+        ])
+    }
+
+    /// Returns the deployer of one chain, which pays no more than a multiple of the price that was shown.
+    async fn deployer_on(
+        &self,
+        chain: &Chain,
+        role: ChainRole,
+        key: &PrivateKeySigner,
+    ) -> Result<ChainDeployer, RunError> {
+        let deployer = ChainDeployer::new(chain, key).await.map_err(failed)?;
+        Ok(deployer.agreed_to(self.shown_price(role)))
     }
 
     /// Sends the missing transactions, in order.
@@ -99,17 +122,17 @@ impl DeployState<'_> {
         reporter: Reporter,
     ) -> Result<(), RunError> {
         let plan = &self.plan;
-        deploy::deploy_contracts(plan, settlement, app).await.map_err(RunError::failed)?;
+        deploy::deploy_contracts(plan, settlement, app).await.map_err(failed)?;
         reporter.text("all contracts are there");
         let configured = deploy::configure_settlement(plan, settlement).await;
-        configured.map_err(RunError::failed)?;
+        configured.map_err(failed)?;
         reporter.text("the contracts of the settlement chain are configured");
         let have_arrived = deploy::have_parameters_arrived(plan, &self.app).await;
         if !have_arrived.map_err(RunError::failed)? {
             self.bring_parameters(key, settlement).await?;
         }
-        deploy::update_app_contracts(plan, app).await.map_err(RunError::failed)?;
-        deploy::publish_prices(plan, settlement).await.map_err(RunError::failed)
+        deploy::update_app_contracts(plan, app).await.map_err(failed)?;
+        deploy::publish_prices(plan, settlement).await.map_err(failed)
     }
 
     /// Sends the parameters of the app chain over the bridge, and waits for them.
@@ -124,7 +147,7 @@ impl DeployState<'_> {
         let send = self.bridging(&Account::Key(key.clone())).await?;
         for step in &send.steps {
             let sent = settlement.send(&step.described().name, &step.call).await;
-            sent.map_err(RunError::failed)?;
+            sent.map_err(failed)?;
         }
         let (begun, timeout) = (Instant::now(), self.args.send.timeout);
         let arrived = async || deploy::have_parameters_arrived(&self.plan, &self.app).await;
@@ -143,6 +166,6 @@ impl DeployState<'_> {
 
     async fn make_stand_in_tokens(&self, settlement: &mut ChainDeployer) -> Result<(), RunError> {
         let Some(call) = self.stand_in_tokens().await? else { return Ok(()) };
-        settlement.send("making stand-in tokens", &call).await.map_err(RunError::failed)
+        settlement.send("making stand-in tokens", &call).await.map_err(failed)
     }
 }

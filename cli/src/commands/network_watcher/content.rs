@@ -25,7 +25,7 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Request;
 use tonic::client::Grpc;
 
@@ -38,7 +38,12 @@ use crate::client;
 const ASKED_AT_ONCE: usize = 8;
 /// Time for one whole answer. A guess: a large envelope over a slow line.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Time in which the first place that differs is looked for. A guess: 64 questions at most.
+/// Time of one answer that costs a node nothing. A guess: a proof from the other side of the world takes half of it.
+const ANSWER_FREE: Duration = Duration::from_secs(1);
+/// Time beyond that which all answers of a node may take in one round. A guess: two large envelopes over a slow line.
+/// A node that answers each of hundreds of questions at the last moment would hold up the comparison of all strands.
+const SLOW_MAX: Duration = Duration::from_secs(20);
+/// Time in which the first places that differ are looked for, in one round. A guess: each takes 64 questions at most.
 const SEARCH_MAX: Duration = Duration::from_secs(60);
 /// Length of the answer with a proof, in bytes. Calculated: 64 hashes, and a checkpoint with some hundred cosignatures.
 pub(super) const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
@@ -49,6 +54,28 @@ const ENVELOPE_FIELDS_MAX: usize = 16;
 const ROUND_SAMPLES: usize = 8;
 /// Places at which nodes without trees are compared in the one round of `--once`. A guess.
 pub(super) const ONCE_SAMPLES: usize = 64;
+
+/// The nodes that are asked in one round.
+struct ComparedNodes {
+    /// Those that are still asked.
+    channels: BTreeMap<u32, CheckedChannel>,
+    times: AnswerDelays,
+    /// The time that is left to look for first places that differ.
+    search_left: Duration,
+}
+
+/// The time beyond [`ANSWER_FREE`] that the answers of each node have taken.
+#[derive(Debug, Default)]
+struct AnswerDelays(BTreeMap<u32, Duration>);
+
+impl AnswerDelays {
+    /// Adds the time of an answer. Returns false if the node's answers have taken too long in all.
+    fn take(&mut self, node: u32, took: Duration) -> bool {
+        let slow = self.0.entry(node).or_default();
+        *slow = slow.saturating_add(took.saturating_sub(ANSWER_FREE));
+        *slow <= SLOW_MAX
+    }
+}
 
 /// Compares all strands repeatedly.
 pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration) -> Infallible {
@@ -70,45 +97,59 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
     let connect =
         move |address: String| async move { client::connect_narrow(&address, from).await.ok() };
     let connected = for_each(wanted, connect).await.into_iter();
-    let mut channels: BTreeMap<u32, CheckedChannel> =
-        connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
+    let channels = connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
+    let (times, search_left) = (AnswerDelays::default(), SEARCH_MAX);
+    let mut nodes = ComparedNodes { channels, times, search_left };
     let mut kinds = StatementKinds::default();
     for question in plan {
         let originator = question.place.originator;
-        kinds.note(originator, &answered(watch, question, &mut channels).await);
+        kinds.note(originator, &answered(watch, question, &mut nodes).await);
     }
     let plan = watch.lock().view.sample_plan(&kinds, samples);
     for question in plan {
-        answered(watch, question, &mut channels).await;
+        answered(watch, question, &mut nodes).await;
     }
 }
 
-/// Asks the nodes of one question, and notes a difference between their answers. A node whose answer is unusable leaves
-/// `channels`, and is not asked again.
+/// Asks the nodes of one question, and notes a difference between their answers. A node whose answer is unusable, or
+/// whose answers have taken too long, is not asked again.
 async fn answered(
     watch: &Mutex<WatcherPage>,
     question: ContentQuestion,
-    channels: &mut BTreeMap<u32, CheckedChannel>,
+    nodes: &mut ComparedNodes,
 ) -> BTreeMap<u32, HeldContent> {
     let place = question.place;
-    let asked = |node: &u32| Some((*node, channels.get(node)?.clone()));
+    let asked = |node: &u32| Some((*node, nodes.channels.get(node)?.clone()));
     let asked = question.nodes.iter().filter_map(asked).collect();
     let mut held = BTreeMap::new();
-    let ask = move |channel: CheckedChannel| async move { ask(&channel, place).await };
-    for (node, answer) in for_each(asked, ask).await {
-        match answer {
-            Ok(Some(content)) => drop(held.insert(node, content)),
-            Ok(None) => {}
-            Err(text) => {
-                channels.remove(&node);
-                watch.lock().view.note_content_fault(node, &text);
+    let ask = move |channel: CheckedChannel| async move {
+        let begun = Instant::now();
+        (ask(&channel, place).await, begun.elapsed())
+    };
+    for (node, (answer, took)) in for_each(asked, ask).await {
+        let fault = match answer {
+            Ok(content) => {
+                held.extend(content.map(|content| (node, content)));
+                let is_in_time = nodes.times.take(node, took);
+                (!is_in_time).then(|| "its answers of this round take too long in all".to_owned())
             }
+            Err(text) => Some(text),
+        };
+        if let Some(text) = fault {
+            nodes.channels.remove(&node);
+            watch.lock().view.note_content_fault(node, &text);
         }
     }
     let finding = watch.lock().view.note_content(place, &held);
     if let Some(finding) = finding {
-        let finding = search(finding, channels).await;
-        watch.lock().view.note_difference(finding);
+        // Before the search, which takes time and may be given up.
+        let finding = watch.lock().view.note_difference(finding);
+        if finding.first_place.is_none() {
+            let begun = Instant::now();
+            let finding = search(finding, &nodes.channels, nodes.search_left).await;
+            nodes.search_left = nodes.search_left.saturating_sub(begun.elapsed());
+            watch.lock().view.note_difference(finding);
+        }
     }
     held
 }
@@ -139,10 +180,11 @@ where
     }
 }
 
-/// Looks for the first place at which two sides differ, by the trees of a node of each.
+/// Looks for the first place at which two sides differ, by the trees of a node of each, for `time_max` at most.
 async fn search(
     mut finding: ContentFinding,
     channels: &BTreeMap<u32, CheckedChannel>,
+    time_max: Duration,
 ) -> ContentFinding {
     let of = |side: usize| {
         let side = finding.sides.get(side)?;
@@ -167,7 +209,7 @@ async fn search(
         }
         Some((other, last))
     };
-    let found = timeout(SEARCH_MAX, find).await;
+    let found = timeout(time_max, find).await;
     if let Ok(Some((first, last))) = found {
         finding.first_place = Some(first);
         let (leaf_one, leaf_two) = match last {
@@ -253,4 +295,22 @@ async fn by_envelope(
     }
     let leaf = envelope_leaf(&bytes).filter(|_| id == place);
     Ok(leaf.map(|leaf| HeldContent { leaf, root: None, checkpoint: Bytes::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node could answer each of hundreds of questions shortly before its time is over.
+    #[test]
+    fn a_node_that_answers_late_again_and_again_is_not_asked_on_and_a_far_one_is() {
+        let (mut times, near, far, late) = (AnswerDelays::default(), 1, 2, 3);
+        for _ in 0..1000 {
+            assert!(times.take(near, Duration::from_millis(5)));
+            assert!(times.take(far, Duration::from_millis(900)));
+        }
+        let taken = (0..).take_while(|_| times.take(late, ANSWER_MAX)).count();
+        assert_eq!(taken, 2, "two large envelopes");
+        assert!(times.take(far, Duration::from_millis(900)), "others are asked on");
+    }
 }

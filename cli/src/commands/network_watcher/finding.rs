@@ -48,6 +48,16 @@ pub(super) struct ContentFinding {
     pub(super) first_leaves: Vec<(u32, TreeHash)>,
 }
 
+impl ContentFinding {
+    /// Returns true if the first two sides are of the same nodes as those of another finding.
+    pub(super) fn is_between(&self, other: &Self) -> bool {
+        let first_two = |finding: &Self| -> Vec<Vec<u32>> {
+            finding.sides.iter().take(2).map(|side| side.nodes.clone()).collect()
+        };
+        first_two(self) == first_two(other)
+    }
+}
+
 impl fmt::Display for ContentFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let EnvelopeId { originator, sequence } = self.place;

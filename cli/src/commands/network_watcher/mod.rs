@@ -214,17 +214,24 @@ impl Watcher {
         while !self.watch.lock().view.is_settled() && Instant::now() < deadline {
             sleep(ONCE_EVERY).await;
         }
-        if timeout(ONCE_COMPARE_MAX, content::compare(&self.watch, content::ONCE_SAMPLES))
-            .await
-            .is_err()
-        {
-            let seconds = ONCE_COMPARE_MAX.as_secs();
-            output::note(format_args!("not every strand was compared within {seconds} s"));
-        }
-        match table::print(&self.watch.lock(), as_json) {
-            0 => Ok(()),
-            _ => Err(exit_codes::answer(exit_codes::FAULTS, "")),
-        }
+        let compared = content::compare(&self.watch, content::ONCE_SAMPLES);
+        let is_whole = timeout(ONCE_COMPARE_MAX, compared).await.is_ok();
+        verdict(table::print(&self.watch.lock(), as_json), is_whole)
+    }
+}
+
+/// Returns the verdict on a network with this number of alarms, with its exit code. Without alarms it is not good if
+/// strands were not compared.
+fn verdict(alarms: usize, is_whole: bool) -> Result<(), RunError> {
+    let seconds = ONCE_COMPARE_MAX.as_secs();
+    let text = match is_whole {
+        true => String::new(),
+        false => format!("not every strand was compared within {seconds} s"),
+    };
+    match alarms {
+        0 if is_whole => Ok(()),
+        0 => Err(exit_codes::answer(exit_codes::INCOMPLETE, text)),
+        _ => Err(exit_codes::answer(exit_codes::FAULTS, text)),
     }
 }
 
@@ -269,9 +276,22 @@ fn of_file(path: &Path) -> Result<Vec<RegistryEntry>, RunError> {
 
 #[cfg(test)]
 mod tests {
+    use hawser_node::error::RunErrorKind;
     use hawser_proto::OriginatorId;
 
     use super::*;
+
+    /// A node that answers slowly would otherwise keep all later strands from being compared, and the verdict good.
+    #[test]
+    fn a_comparison_that_has_not_come_to_its_end_is_no_good_verdict() {
+        let code = |alarms, is_whole| match verdict(alarms, is_whole) {
+            Ok(()) => 0,
+            Err(RunError { kind: RunErrorKind::Answer(code), .. }) => code,
+            Err(error) => panic!("{error:?}"),
+        };
+        assert_eq!([code(0, true), code(1, true)], [0, exit_codes::FAULTS]);
+        assert_eq!([code(0, false), code(1, false)], [exit_codes::INCOMPLETE, exit_codes::FAULTS]);
+    }
 
     /// The owner of a node may register any text. Nodes and gateways call none of these, either.
     #[test]

@@ -328,9 +328,19 @@ impl NetworkView {
         Some(ContentFinding { place, sides, first_place: None, first_leaves: Vec::new() })
     }
 
-    /// Notes a difference. The last one of a strand is kept.
-    pub(super) fn note_difference(&mut self, finding: ContentFinding) {
-        self.findings.insert(finding.place.originator.0, finding);
+    /// Notes a difference, and returns it. The last one of a strand is kept. Between the same sides, the first place
+    /// that differs stays as it was found before: a tree never changes.
+    pub(super) fn note_difference(&mut self, mut finding: ContentFinding) -> ContentFinding {
+        let originator = finding.place.originator.0;
+        let earlier = self.findings.get(&originator).filter(|earlier| earlier.is_between(&finding));
+        if let Some(earlier) = earlier
+            && finding.first_place.is_none()
+        {
+            finding.first_place = earlier.first_place;
+            finding.first_leaves.clone_from(&earlier.first_leaves);
+        }
+        self.findings.insert(originator, finding.clone());
+        finding
     }
 }
 

@@ -7,7 +7,7 @@ use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::bridge::{self, BridgeTerms};
-use hawser_chain::admin::{Account, ChainRole, Contracts, Network, Plan};
+use hawser_chain::admin::{Account, ChainRole, Contracts, Network, Plan, WeiPerGas};
 use hawser_chain::contracts::{FeeToken, MockUnderlyingFeeToken};
 use hawser_chain::deploy::{
     CREATE2_DEPLOYER, DeployError, DeployerAccount, DeploymentPlan, PlannedPlace,
@@ -43,6 +43,8 @@ struct DeploySide {
     id: u64,
     gas_least: u64,
     gas_price_wei: u128,
+    /// The price at which a transaction would be sent now.
+    price: WeiPerGas,
     balance_wei: U256,
 }
 
@@ -130,6 +132,12 @@ impl<'a> DeployState<'a> {
                 format_ether(side.fee_least()),
                 format_ether(side.balance_wei)
             ));
+            if !self.args.multisig {
+                let price = side.price.0;
+                reporter.text(format_args!(
+                    "  transactions offer {price} wei for gas now, and eight times that at most"
+                ));
+            }
         }
         reporter.text(
             "then the first parameters are set and brought to the app chain, and the first rates begin",
@@ -156,14 +164,37 @@ impl<'a> DeployState<'a> {
         )))
     }
 
-    /// Writes the addresses before the first transaction, so that an interrupted deployment is known. Nodes read events
-    /// from the blocks that are newest now.
-    pub(super) async fn write_addresses(&self) -> Result<Addresses, RunError> {
+    /// Returns the price of gas that was shown for the transactions of a chain.
+    pub(super) fn shown_price(&self, role: ChainRole) -> WeiPerGas {
+        let side = self.sides.iter().find(|side| side.role == role);
+        side.map_or_else(WeiPerGas::default, |side| side.price)
+    }
+
+    /// Returns true if a chain has the factory, before which no other contract can be there.
+    fn has_factory(&self, role: ChainRole) -> bool {
+        let factory = self.plan.factory();
+        let is_factory = |place: &PlannedPlace| place.chain == role && place.address == factory;
+        self.places.iter().any(|(place, is_there)| *is_there && is_factory(place))
+    }
+
+    /// Returns the block from which nodes read the events of a chain: the newest one, as long as there is no contract.
+    /// Contracts that are there may have had events in any block.
+    async fn first_block(&self, chain: &Chain, role: ChainRole) -> Result<u64, RunError> {
+        if self.has_factory(role) {
+            return Ok(0);
+        }
+        chain.newest_block().await.map_err(RunError::failed)
+    }
+
+    /// Writes the addresses before the first transaction, so that an interrupted deployment is known.
+    pub(super) async fn write_addresses(&self, reporter: Reporter) -> Result<Addresses, RunError> {
         let out = &self.args.out;
-        let newest = async |chain: &Chain| chain.newest_block().await.map_err(RunError::failed);
+        let (settlement, app) = (ChainRole::Settlement, ChainRole::App);
         let addresses = Addresses {
-            settlement_chain_deployment_block: newest(&self.settlement).await?,
-            app_chain_deployment_block: newest(&self.app).await?,
+            settlement_chain_deployment_block: self
+                .first_block(&self.settlement, settlement)
+                .await?,
+            app_chain_deployment_block: self.first_block(&self.app, app).await?,
             ..self.plan.addresses.clone()
         };
         if let Some(known) = known(out)? {
@@ -184,6 +215,13 @@ impl<'a> DeployState<'a> {
         let text = format!("{:#}\n", addresses.to_json());
         files::write_whole(out, text.as_bytes())
             .map_err(|error| RunError::failed(format!("{}: {error}", out.display())))?;
+        if [settlement, app].into_iter().any(|role| self.has_factory(role)) {
+            reporter.text(format_args!(
+                "note: contracts are there from an earlier run, and {} was not: where its deployment block is 0, nodes \
+                 read the whole chain. Write the true blocks there if you know them",
+                out.display()
+            ));
+        }
         Ok(addresses)
     }
 
@@ -232,6 +270,7 @@ impl<'a> DeployState<'a> {
                 "chain_id": side.id,
                 "gas_least": side.gas_least,
                 "fee_least_wei": side.fee_least().to_string(),
+                "price_wei": side.price.0.to_string(),
                 "balance_wei": side.balance_wei.to_string(),
             })
         };
@@ -283,13 +322,15 @@ async fn side(
         let used = DeployError::DeployerUsed { account: deployer, chain_id: chain.id(), sent };
         return Err(RunError::refused(used));
     }
-    let price = chain.provider().get_gas_price().await;
+    let price = chain.present_price().await.map_err(RunError::failed)?;
+    let gas_price = chain.provider().get_gas_price().await;
     let balance = chain.provider().get_balance(deployer).await;
     Ok(DeploySide {
         role,
         id: chain.id(),
         gas_least: here().filter(|(_, is_there)| !is_there).map(|(it, _)| it.gas_least).sum(),
-        gas_price_wei: price.map_err(|error| failed("eth_gasPrice", error))?,
+        gas_price_wei: gas_price.map_err(|error| failed("eth_gasPrice", error))?,
+        price,
         balance_wei: balance.map_err(|error| failed("eth_getBalance", error))?,
     })
 }

@@ -21,7 +21,7 @@ use crate::runtime::publisher::request::{InFlightShare, PendingReply};
 use crate::runtime::publisher::state::PublisherState;
 use crate::runtime::publisher::{PublishError, Publisher};
 use crate::runtime::report_history::ReportHistory;
-use crate::runtime::{Priority, PublishCaller, Workers};
+use crate::runtime::{LedgerAppender, Priority, PublishCaller, Workers};
 
 /// The state of a node that takes publishes only from payers who can pay, without its threads.
 fn with_balances(sim: Sim) -> PublisherState {
@@ -33,7 +33,8 @@ fn with_balances(sim: Sim) -> PublisherState {
     state.store.note_payers_read(position).unwrap();
     state.store.note_payer_reports_read(position).unwrap();
     let (clock, registry) = (state.ports.clock.clone(), state.ports.registry.clone());
-    let history = ReportHistory::new(state.store.clone(), clock, registry);
+    let ledger = LedgerAppender::new(state.store.clone());
+    let history = ReportHistory::new(state.store.clone(), clock, registry, ledger);
     PublisherState { balances: Some(Balances::new(history)), ..state }
 }
 
