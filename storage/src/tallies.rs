@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hawser_proto::minute::CONGESTION_MINUTES;
+use hawser_proto::minute::{CONGESTION_MINUTES, EARLIER_MINUTES};
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
@@ -169,7 +169,8 @@ impl<'a> Tallies<'a> {
             window => *window = None,
         }
         if is_late {
-            self.reprice.extend((0..=LATER_MINUTES).filter_map(|minutes| at.after(minutes)));
+            // The envelope is in an earlier minute for each of these.
+            self.reprice.extend((0..=EARLIER_MINUTES).filter_map(|minutes| at.after(minutes)));
         }
         Ok(())
     }
@@ -223,10 +224,6 @@ impl<'a> Tallies<'a> {
         })
     }
 }
-
-/// Number of later minutes in which an envelope still counts for congestion.
-#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
-const LATER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 
 /// The families of usage rows, looked up once for many rows.
 pub(crate) struct UsageFamilies<'a> {

@@ -1,6 +1,7 @@
 //! Faults of congestion fees, which depend on all envelopes of five minutes.
 
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::minute::EARLIER_MINUTES;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, minute_of};
 use prost::Message as _;
@@ -8,7 +9,7 @@ use prost::Message as _;
 use super::case::ReportCase;
 use super::exhibits::Exhibit;
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
-use super::load::{MINUTES_BEFORE, precedes_window};
+use super::load::precedes_window;
 use crate::congestion::congestion_units;
 use crate::fees::{PicoDollarPrice, Rate, RateTable, is_free};
 
@@ -138,7 +139,7 @@ fn check_window(strand: &[WindowPlace], last: &WindowPlace) -> Result<(), Fact> 
                 "the envelopes begin within the five minutes, so earlier ones may be left out";
             let fact = Fact::new("window_start", text).at(last.id);
             let first = first.map_or(0, |it| it.id.sequence.0);
-            let begins = minute_of(last.ns).saturating_sub(MINUTES_BEFORE);
+            let begins = minute_of(last.ns).saturating_sub(EARLIER_MINUTES);
             Err(fact.with("first", first).with("minute", begins))
         }
     }
