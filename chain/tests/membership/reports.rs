@@ -14,14 +14,14 @@ use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
     WalkSettings,
 };
-use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{Call, RequestError, SendError, Sender};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{
-    Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId, SettledAmount,
+    Attestation, ContractReport, Leaves, NodeIds, PayerReport, RangeEnd, ReportId, SettledAmount,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};

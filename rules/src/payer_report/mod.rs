@@ -29,7 +29,9 @@ pub use explain::{Explanation, ReportDifference, compare, explain};
 pub use hawser_proto::price::SettledAmount;
 pub use leaves::{Leaves, PayerFee, PicoDollars, searched_trees_max};
 pub use own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
-pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
+pub use report::{
+    ContractReport, DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId,
+};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{LeafProof, LeafProofError, Tree};
 

@@ -207,6 +207,21 @@ fn sequence(what: &'static str, number: u64) -> Result<SequenceId, PayerReportEr
     }
 }
 
+/// A payer report as the contract stores it, and how far it is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContractReport {
+    /// The start of the range, exclusive.
+    pub start: SequenceId,
+    /// The last sequence id of the range.
+    pub end: SequenceId,
+    /// The Merkle root over the amounts per payer.
+    pub root: Hash,
+    /// The number of settled leaves.
+    pub offset: u64,
+    /// True if all leaves are settled.
+    pub is_settled: bool,
+}
+
 /// The payers' fees over a range of one strand. Well-formed, and not necessarily correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayerReport {

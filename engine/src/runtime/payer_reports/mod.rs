@@ -49,7 +49,7 @@ use crate::payer_reports::{
 };
 
 use computations::Computations;
-pub use contract::{ContractError, GasUsed, ReportContract, SettledSoFar, Submitted};
+pub use contract::{ContractError, GasUsed, ReportContract, Submitted};
 use damage::NamedDamage;
 use differing::DifferingReports;
 use error::FailedReports;
