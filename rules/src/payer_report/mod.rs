@@ -25,7 +25,7 @@ pub mod tree;
 
 pub use amount_cause::{AmountCause, AmountPart};
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use explain::{Explanation, ReportDifference, compare, explain};
+pub use explain::{ReportDifference, compare, explain};
 pub use hawser_proto::price::SettledAmount;
 pub use leaves::{Leaves, PayerFee, PicoDollars, searched_trees_max};
 pub use own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
