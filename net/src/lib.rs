@@ -57,6 +57,6 @@ pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::{PlainTextPeers, token_addresses};
 pub use grpc::strand::{cut_messages, read_strand};
 pub use grpc::token::node_token;
-pub use hawser_dial::is_public;
+pub use hawser_dial::{is_public, is_this_machine};
 pub use peer_transport::{PeerTransport, SessionTransport};
 pub use private_peers::PrivatePeers;
