@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hawser_proto::minute::{CONGESTION_MINUTES, EARLIER_MINUTES};
+use hawser_proto::price::Rate;
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
@@ -17,7 +18,6 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::pruned::PrunedEnvelope;
-use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
@@ -28,7 +28,7 @@ use crate::raw_rows::stored_in;
 #[derive(Clone, Copy)]
 pub(crate) struct Pricing<'a> {
     pub(crate) price: PriceFn,
-    pub(crate) rates: &'a [RateRow],
+    pub(crate) rates: &'a [Rate],
 }
 
 impl Pricing<'_> {

@@ -11,7 +11,7 @@ use super::exhibits::Exhibit;
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::load::precedes_window;
 use crate::congestion::congestion_units;
-use crate::fees::{PicoDollarPrice, Rate, RateTable, is_free};
+use crate::fees::{PicoDollarPrice, Rate, RateTable, congestion_fee, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 pub(super) const RULE: u8 = 12;
@@ -82,7 +82,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgem
     };
     let explains = |rate: &Rate| {
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
-        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
+        (units(fewest)..=units(most)).any(|units| congestion_fee(rate, units) == Ok(last.stated))
     };
     if rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";
