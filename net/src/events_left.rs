@@ -1,7 +1,8 @@
 //! The number of events that a peer may still cause.
 //!
-//! Neither a bucket of `hawser-serve`, which `net` does not use, nor a library: what this node asks of a peer lets it cause
-//! more at once ([`EventsLeft::add`]), and the usual rate limiters know time alone. A property test checks the bound.
+//! Neither a bucket of `hawser-serve`, which `net` does not use, nor a library: what this node asks of a peer lets it
+//! cause more at once ([`EventsLeft::add`]), and the usual rate limiters know time alone. A property test checks the
+//! bound.
 
 use std::time::{Duration, Instant};
 

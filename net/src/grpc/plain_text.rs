@@ -99,8 +99,8 @@ fn public_of(addresses: &[SocketAddr]) -> Option<IpAddr> {
     addresses.iter().map(SocketAddr::ip).find(|address| !may_be_unencrypted(*address))
 }
 
-/// Returns true if a peer at this address is called without TLS. Narrower than [`hawser_dial::is_private`]: networks with
-/// shared addresses (RFC 6598) have several customers.
+/// Returns true if a peer at this address is called without TLS. Narrower than [`hawser_dial::is_private`]: networks
+/// with shared addresses (RFC 6598) have several customers.
 fn may_be_unencrypted(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(it) => it.is_loopback() || it.is_private(),
