@@ -17,7 +17,7 @@ use alloy::signers::local::PrivateKeySigner;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
-    Attestation, ContractReport, DomainSeparator, LeafProof, PayerReport,
+    Attestation, ContractReport, DomainSeparator, LeafProof, PayerReport, Submitted,
 };
 use parking_lot::Mutex;
 
@@ -69,17 +69,6 @@ pub enum ReportManagerError {
         /// The domain separator that the endpoint returned.
         found: alloy::primitives::B256,
     },
-}
-
-/// The outcome of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubmitOutcome {
-    /// The contract has accepted the report with this call.
-    Taken,
-    /// The contract had accepted the report before.
-    AlreadyTaken,
-    /// The contract has accepted another report with the same start.
-    OtherTaken,
 }
 
 /// A client of the payer report manager: its chain, its address, and the account that pays for transactions.
@@ -145,15 +134,15 @@ impl ReportManager {
         &self,
         report: &PayerReport,
         attestations: &[Attestation],
-    ) -> Result<SubmitOutcome, ReportManagerError> {
+    ) -> Result<Submitted, ReportManagerError> {
         let submission = submission(report, attestations);
         match self.send(&Call::new(self.address, &submission), Wei(u128::MAX)).await {
-            Ok(_) => Ok(SubmitOutcome::Taken),
+            Ok(_) => Ok(Submitted::Now),
             Err(ReportManagerError::Send(error)) => {
                 match error.revert().and_then(|revert| revert.name()) {
-                    Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
+                    Some("PayerReportAlreadySubmitted") => Ok(Submitted::Before),
                     Some("InvalidStartSequenceId" | "InvalidSequenceIds") => {
-                        Ok(SubmitOutcome::OtherTaken)
+                        Ok(Submitted::Superseded)
                     }
                     _ => Err(error.into()),
                 }

@@ -30,7 +30,7 @@ pub use hawser_proto::price::SettledAmount;
 pub use leaves::{Leaves, PayerFee, PicoDollars, searched_trees_max};
 pub use own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
 pub use report::{
-    ContractReport, DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId,
+    ContractReport, DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId, Submitted,
 };
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{LeafProof, LeafProofError, Tree};

@@ -207,6 +207,17 @@ fn sequence(what: &'static str, number: u64) -> Result<SequenceId, PayerReportEr
     }
 }
 
+/// The outcome of submitting a report to the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// The contract has taken the report now.
+    Now,
+    /// The contract had taken it before: another node was faster.
+    Before,
+    /// The contract has taken another report that starts at the same place.
+    Superseded,
+}
+
 /// A payer report as the contract stores it, and how far it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContractReport {

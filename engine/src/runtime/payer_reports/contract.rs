@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::{Attestation, ContractReport, LeafProof, PayerReport};
+use hawser_rules::payer_report::{Attestation, ContractReport, LeafProof, PayerReport, Submitted};
 
 /// A call of the contract failed. The text is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,17 +14,6 @@ pub struct ContractError {
     /// The chain refused the transaction, and nothing was sent: a smaller one may be taken. Of a transaction that was
     /// sent and may still be mined, no part may be sent again.
     pub may_be_too_large: bool,
-}
-
-/// The outcome of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Submitted {
-    /// The contract has taken the report now.
-    Now,
-    /// The contract had taken it before: another node was faster.
-    Before,
-    /// The contract has taken another report that starts at the same place.
-    Superseded,
 }
 
 /// The gas that a transaction took, as its receipt says.
