@@ -11,6 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, StatementDifference};
+use hawser_rules::fees::base_fee;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
@@ -33,7 +34,7 @@ fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_overpriced: bool
     let client = client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())));
     let paid: Bytes = PayerEnvelope::sign(client, node, 60, &payer(0)).encode_to_vec().into();
     let originator_ns = START_NS + after_s * SECOND_NS;
-    let fee = rate().base_fee(paid.len() as u64, 60).unwrap().0;
+    let fee = base_fee(&rate(), paid.len() as u64, 60).unwrap().0;
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: node.0,
         originator_sequence_id: sequence,
