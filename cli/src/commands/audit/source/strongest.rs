@@ -54,7 +54,8 @@ pub(super) fn strongest<E>(
 /// the running node has none, its own about the strand. A replica signs none: it is asked for those of other nodes
 /// about the strand of a chain.
 ///
-/// Calls `ask` at most twice [`COMPARED_MAX`] times, whatever the registry names.
+/// Calls `ask` at most twice [`COMPARED_MAX`] times, whatever the registry names, and ends with the first call that
+/// fails. Returns what was found by then.
 pub(super) fn strongest_shown<E>(
     id: EnvelopeId,
     registry: &Registry,
@@ -62,9 +63,14 @@ pub(super) fn strongest_shown<E>(
 ) -> Option<CosignedCheckpoint> {
     let observers = registry.nodes().filter(|_| !id.originator.is_node());
     let observers = observers.map(|record| Some(record.id)).take(COMPARED_MAX - 1);
-    iter::once(None).chain(observers).find_map(|node| {
-        strongest(id.sequence, registry, |size_max| ask(node, size_max)).ok().flatten()
-    })
+    for node in iter::once(None).chain(observers) {
+        match strongest(id.sequence, registry, |size_max| ask(node, size_max)) {
+            Ok(None) => {}
+            // A node that does not answer is not waited for again and again.
+            found => return found.ok().flatten(),
+        }
+    }
+    None
 }
 
 /// Sorts checkpoints of several nodes: the one that the most nodes have validly signed first, and of several that of
@@ -225,6 +231,13 @@ mod tests {
         );
         assert_eq!(shown(chain, Some(1099)), (false, COMPARED_MAX));
         assert_eq!(shown(node, Some(102)), (false, 1));
+        asked.set(0);
+        let silent = |_: Option<OriginatorId>, _: u64| {
+            asked.set(asked.get() + 1);
+            Err("no answer in time")
+        };
+        let found = strongest_shown(EnvelopeId::new(chain, SequenceId(1)), &many, silent);
+        assert_eq!((found.is_none(), asked.get()), (true, 1), "it is not waited for again");
     }
 
     #[test]
