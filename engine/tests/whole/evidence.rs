@@ -158,6 +158,24 @@ async fn all_pairs_around_one_step_back_in_time_are_one_fact() {
     assert_eq!(reported(&node), [(MisbehaviorKind::OutOfOrder, SOURCE)]);
 }
 
+/// The accused shows a small step of its own between places that are as far apart as it wants, and then takes a large
+/// one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_step_back_in_time_keeps_out_no_report_of_a_larger_one() {
+    let node = start(common::store(), &[SOURCE], 600);
+    let submitted = async |pair: [(u64, i64); 2]| {
+        let envelopes = pair.map(|(place, after_s)| envelope(SOURCE, place, after_s, false));
+        let (kind, time_ns) = (MisbehaviorKind::OutOfOrder, START_NS.unsigned_abs());
+        let report = client_safety_report(time_ns, SOURCE, kind, &envelopes).unwrap();
+        node.engine.reports().submit(0, report).await.unwrap()
+    };
+    let far = SequenceId::MAX.0;
+    assert_eq!(submitted([(1, 60), (far, 58)]).await, ReportSubmission::Stored);
+    assert_eq!(submitted([(20, 61), (21, 59)]).await, ReportSubmission::Known, "as small");
+    assert_eq!(submitted([(10, 61), (11, 1)]).await, ReportSubmission::Stored, "a larger one");
+    assert_eq!(submitted([(9, 60), (12, 2)]).await, ReportSubmission::Known, "the same one");
+}
+
 /// A second process with this node's key is behind it, so peers have this node's envelopes for its places. It has
 /// answered a client, which reports both.
 #[tokio::test(flavor = "multi_thread")]

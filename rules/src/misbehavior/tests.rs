@@ -270,6 +270,12 @@ fn order_is_proven_by_times_and_claimed_by_absence() {
     assert_eq!(one(draft(7, NOW + 5 * MINUTE + 1)), (Claim, "time_ahead"));
     assert_eq!(one(draft(7, NOW + 5 * MINUTE)), (Refuted, "not_ahead"));
     assert_eq!(one(draft(77, NOW + 5 * MINUTE + 1)), (Proven, "time_ahead_of_chain"));
+    let size = |step_ns| {
+        let pair = vec![draft(7, NOW).signed(), draft(9, NOW - step_ns).signed()];
+        judge(&report(MisbehaviorKind::OutOfOrder, pair)).detail()
+    };
+    let steps = [SECOND, SECOND + 1, 2 * SECOND, 4 * SECOND - 1, MINUTE, 60 * MINUTE, NOW];
+    assert_eq!(steps.map(size), [0, 1, 2, 2, 6, 12, 31], "the binary digits of its seconds");
 }
 
 /// If the reporter's time counted, a reporter who dates a report into the past could make every honest envelope appear
