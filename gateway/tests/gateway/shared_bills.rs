@@ -326,6 +326,24 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
     }
 }
 
+/// Every reader of many groups can repeat their payloads in one request. If a node that is silent was asked first for a
+/// payload in each part of it, no time would be left for the last parts, whose payloads would be paid for again.
+#[tokio::test]
+async fn many_payloads_of_another_gateway_are_found_beside_a_node_that_answers_no_query() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 3, |_| {}).await;
+    let payloads: Vec<_> = (1..=80).map(|group| commit(group, "a")).collect();
+    let showing = async {
+        for place in 0..payloads.len() {
+            first.chain.shown_by(place, &first.nodes).await;
+        }
+    };
+    let (sent, ()) = tokio::join!(first.publish(payloads.clone()), showing);
+    first.nodes[0].becomes(Manner::AnswersNoQuery);
+    assert_eq!(second.publish(payloads).await.unwrap(), sent.unwrap());
+    assert_eq!(first.chain.count(), 80, "gas was paid once");
+}
+
 #[tokio::test]
 async fn of_two_places_of_an_envelope_the_one_that_was_told_is_in_another_bill_and_the_other_is_not()
  {
