@@ -367,8 +367,7 @@ impl ChainPath {
                 Some(NewPayload { key, progress, .. }) => {
                     let reason = "an earlier payload of the request did not get onto the chain";
                     self.progress.lock().remove(&key);
-                    let error = ChainPublishError::NotSent(reason.into());
-                    progress.send_replace(Progress::Done(Err(error)));
+                    progress.send_replace(Progress::Done(Err(self.unsent(reason))));
                 }
                 None => {}
             }
@@ -562,7 +561,7 @@ impl ChainPath {
     /// Waits for the turn of the payload's topic, and for a place at the writer. Gives up if no request waits for the
     /// payload any more: nothing was sent yet.
     async fn enter(&self, new: &NewPayload) -> Result<(CallerPass, TopicTurn), ChainPublishError> {
-        let gone = || ChainPublishError::NotSent("its caller hung up before it was sent".into());
+        let gone = || self.unsent("its caller hung up before it was sent");
         let entered = async {
             // Before the place: a payload that waits for its turn takes no place from other topics.
             let turn = self.topics.enter(new.item.topic, &new.caller).await?;
@@ -572,8 +571,17 @@ impl ChainPath {
             entered = entered => entered,
             () = new.waiting.abandoned() => return Err(gone()),
         };
-        let entered = entered.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
+        let entered = entered.map_err(|full| self.unsent(full))?;
         if new.waiting.is_abandoned() { Err(gone()) } else { Ok(entered) }
+    }
+
+    /// Returns the error of a payload that was not passed to the writer. Another gateway that shares the payer's Redis
+    /// may be sending it: its caller may have asked that one before.
+    fn unsent(&self, reason: impl ToString) -> ChainPublishError {
+        match self.nodes.share() {
+            Some(_) => ChainPublishError::NotSentHere(reason.to_string()),
+            None => ChainPublishError::NotSent(reason.to_string()),
+        }
     }
 }
 
