@@ -153,7 +153,7 @@ async fn send_one(
 ) -> Result<BroadcastReceipt, BroadcastError> {
     for _ in 0..200 {
         match broadcaster.group_message(group(number), payload.clone()).await {
-            Err(BroadcastError::Sharing { .. } | BroadcastError::Unasked { .. }) => {}
+            Err(BroadcastError::Unasked { .. }) => {}
             other => return other,
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
