@@ -434,6 +434,21 @@ mod tests {
         NodeServiceSettings::read(&SettingSources::new(flags, env)).unwrap()
     }
 
+    /// A new node serves readers while its disk has less free space than the settings ask for.
+    #[tokio::test]
+    async fn a_first_start_without_room_has_rates_by_which_nothing_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = settings(&folder);
+        config.store.min_free_disk_bytes = 1 << 60;
+        let opening = tokio::task::spawn_blocking(move || open(&config));
+        let OpenedNode { engine, threads, inputs, .. } = opening.await.unwrap().unwrap();
+        let rates = inputs.network.rates.borrow().clone();
+        assert_eq!(rates.rates().len(), 1);
+        assert!(!rates.covers(0) && !rates.is_complete_at(0), "{rates:?}");
+        engine.drain();
+        threads.join();
+    }
+
     /// Played by a machine that was set back: its host knows the folder, and its peers alone know better. They are
     /// asked after the tasks that sign have started.
     #[tokio::test]
