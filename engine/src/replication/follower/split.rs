@@ -49,12 +49,10 @@ impl Follower {
     }
 
     /// Notes that a connected peer has proved its id. Such a peer checks what it passes on.
-    pub fn handle_proven(&mut self, now: Instant, peer: OriginatorId) {
+    pub fn handle_proven(&mut self, peer: OriginatorId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_proven = true;
         }
-        self.look(now);
-        self.send_wants(now);
     }
 
     /// Notes which wants for gaps alone a connected peer answers.

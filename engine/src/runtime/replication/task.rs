@@ -433,7 +433,7 @@ impl StrandTask {
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
             self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
             if peer.kind.is_proven {
-                self.follower.handle_proven(now(), *id);
+                self.follower.handle_proven(*id);
             }
             self.follower.handle_gap_wants(*id, peer.kind.gap_wants);
         }
