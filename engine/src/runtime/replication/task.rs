@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::behind::{BehindStep, CheckedBehind};
 use super::catch_up::CatchUp;
-use super::checking::{Checked, envelope, verify_all};
+use super::checking::{Checked, check_all, envelope};
 use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
 use super::membership;
@@ -557,7 +557,7 @@ impl StrandTask {
         }
         self.is_checking = size != Load::default();
         (!responses.is_empty())
-            .then(|| tokio::spawn(verify_all(self.state.clone(), self.verifier(), responses)))
+            .then(|| tokio::spawn(check_all(self.state.clone(), self.verifier(), responses)))
     }
 
     /// Returns the verifier of the strand with the present registry, rates and heads.
