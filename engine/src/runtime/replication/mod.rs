@@ -56,7 +56,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -69,7 +69,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, GapWants, WITHDRAW_AFTER};
+use crate::replication::{CheckpointOffers, GapWants, ShownLimits};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
@@ -132,15 +132,8 @@ pub struct ReplicationSettings {
     pub witnesses: CheckpointWitnesses,
     /// The condition on which readers get envelopes of other nodes' strands.
     pub catch_up: CatchUp,
-    /// Places of one strand that readers are shown before they are verified, at about most; `None` for
-    /// [`AHEAD_MAX`].
-    pub ahead_max: Option<u64>,
-    /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break
-    /// a rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
-    pub withdraw_after: Option<Duration>,
-    /// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown; `None` for
-    /// [`AGAIN_PLACES`].
-    pub again_places: Option<u64>,
+    /// Bounds of what readers are shown before it is verified.
+    pub shown_limits: ShownLimits,
 }
 
 impl Replication {
@@ -159,17 +152,14 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, .. } = settings;
-        let ReplicationSettings { ahead_max, withdraw_after, again_places, .. } = settings;
+        let ReplicationSettings { migrated, witnesses, catch_up, shown_limits } = settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
             heads: engine.heads().clone(),
             relayed: engine.verified_heads().clone(),
             catch_up,
-            ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
-            withdraw_after: withdraw_after.unwrap_or(WITHDRAW_AFTER),
-            again_places: again_places.unwrap_or(AGAIN_PLACES),
+            shown_limits,
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),

@@ -135,9 +135,7 @@ impl StrandTask {
         let can_be_ahead = !is_own && originator.is_node();
         let ahead = ShownStrand::new(originator, key, verified, stored)
             .shown_by(shown_by)
-            .ahead_at_most(state.ahead_max)
-            .withdrawing_after(state.withdraw_after)
-            .asking_again_for(state.again_places);
+            .with_limits(state.shown_limits);
         let ahead = match can_be_ahead && state.catch_up == CatchUp::Checkpoints {
             true => ahead.with_runs_shown_first(),
             false => ahead,
