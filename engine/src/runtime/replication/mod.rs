@@ -143,15 +143,7 @@ impl Replication {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
-        Self::start_with(engine, ReplicationSettings { migrated, ..Default::default() })
-    }
-
-    /// Does the same with these settings.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
+    pub fn start(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
         let ReplicationSettings { migrated, witnesses, catch_up, shown_limits } = settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
@@ -272,28 +264,22 @@ impl Replication {
     }
 
     /// Announces a peer to the strands. The peer has proved its id and can be asked for envelopes. `clock` holds the
-    /// heads that the peer claims.
+    /// heads that the peer claims, and `gap_wants` are the wants for gaps alone that it answers.
     ///
     /// The link takes the place of an earlier one to the same peer. The peer counts as gone when
     /// the link is dropped.
     #[must_use]
-    pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        self.connect_with(peer, clock, GapWants::None)
-    }
-
-    /// Does the same for a peer that answers these wants for gaps alone.
-    #[must_use]
-    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, gap_wants: GapWants) -> Link {
+    pub fn connect(&self, peer: OriginatorId, clock: &Cursor, gap_wants: GapWants) -> Link {
         let kind = PeerKind { is_proven: true, gap_wants };
-        Link::new(self.state.clone(), peer, kind, Some(&clock))
+        Link::new(self.state.clone(), peer, kind, Some(clock))
     }
 
     /// Does the same for a peer that only answers at its address in the registry. `clock` is `None` for a peer that
     /// cannot send its heads: it has stated nothing about this node's own strand then.
     #[must_use]
-    pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
+    pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<&Cursor>) -> Link {
         let kind = PeerKind { is_proven: false, gap_wants: GapWants::Ranges };
-        Link::new(self.state.clone(), peer, kind, clock.as_ref())
+        Link::new(self.state.clone(), peer, kind, clock)
     }
 
     /// Returns the bound of the reads for a new session with a peer.
