@@ -12,12 +12,12 @@ use hawser_rules::{Absences, Registry};
 use hawser_storage::{Change, CommitError, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::checking::verify_all;
 use super::evidence::StrandWatch;
 use super::refused::name_refused;
-use super::state::{ReplicationState, changed};
+use super::state::{ReplicationState, changed, now};
 use super::strand_read::read_strand;
 use super::task::StrandTask;
 use super::writes;
@@ -212,7 +212,7 @@ pub(super) async fn fetch(
         let heads: Vec<_> = table.iter().map(|(id, peer)| (*id, peer.head(originator))).collect();
         let proven = table.iter().filter(|(_, peer)| peer.kind.is_proven);
         search.note_proven(proven.map(|(id, _)| *id).collect());
-        search.handle_peers(Instant::now().into_std(), &heads);
+        search.handle_peers(now(), &heads);
         while let Some(effect) = search.poll_effect() {
             let (peer, command) = match effect {
                 MendEffect::Want { peer, request, want } => {
@@ -226,7 +226,7 @@ pub(super) async fn fetch(
             let sent = table.get(&peer).is_some_and(|it| it.commands.try_send(command).is_ok());
             if !sent && matches!(command, LinkCommand::Want { .. }) {
                 search.handle_unsent();
-                search.handle_peers(Instant::now().into_std(), &heads);
+                search.handle_peers(now(), &heads);
             }
         }
         let Some(until) = search.poll_timeout() else { break };
@@ -237,10 +237,10 @@ pub(super) async fn fetch(
                 if search.awaits(response.peer, response.request) {
                     let checked = checked(state, check, response).await;
                     name_refused(state, originator, &table, std::slice::from_ref(&checked));
-                    search.handle_response(Instant::now().into_std(), checked);
+                    search.handle_response(now(), checked);
                 }
             }
-            () = sleep_until(until.into()) => search.handle_timeout(Instant::now().into_std()),
+            () = sleep_until(until.into()) => search.handle_timeout(now()),
         }
     }
     if search.refused() > 0 {

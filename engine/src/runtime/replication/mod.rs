@@ -78,7 +78,7 @@ use mend::MendCheck;
 use own_guard::GuardTask;
 use peers::{ConnectedPeers, PeerKind};
 use reader::PageProof;
-use state::ReplicationState;
+use state::{ReplicationState, now};
 use suspected::SuspectedDependencies;
 use unreadable::UnreadablePlaces;
 use void_ports::VoidPorts;
@@ -235,20 +235,20 @@ impl Replication {
     /// Notes that this node does not dial an address of a peer, by a rule or a setting of its own. The peer is not
     /// reported for a silence that is not its own.
     pub fn note_not_dialled(&self, peer: OriginatorId) {
-        self.state.liveness.note_not_dialled(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_not_dialled(peer, now());
     }
 
     /// Notes that this node has dialled an address that a peer's record names, and no session came of it: another
     /// address, which this node does not dial, does not excuse the peer.
     pub fn note_dialled(&self, peer: OriginatorId) {
-        self.state.liveness.note_dialled(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_dialled(peer, now());
     }
 
     /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the
     /// silence that follows: this node does not ask it meanwhile. The session notes this also for a rule that the
     /// engine has found broken (`LinkCommand::Disconnect`).
     pub fn note_sent_away(&self, peer: OriginatorId) {
-        self.state.liveness.note_sent_away(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_sent_away(peer, now());
     }
 
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
@@ -327,7 +327,7 @@ impl Replication {
     /// the number of lines that were left out before it; `None` if this one is to be left out, too.
     #[must_use]
     pub fn count_unreadable(&self, originator: OriginatorId) -> Option<u64> {
-        let now = tokio::time::Instant::now().into_std();
+        let now = now();
         self.state.fault_lines.count(now, originator, "unreadable")
     }
 

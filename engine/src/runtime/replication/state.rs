@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -175,6 +176,11 @@ impl ReplicationState {
     pub(super) fn strands(&self) -> BTreeMap<OriginatorId, Arc<StrandCounters>> {
         self.strands.lock().clone()
     }
+}
+
+/// Returns the present time by the clock that tests pause.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Returns when the registry has changed. Never returns once its owner is gone: the registry then

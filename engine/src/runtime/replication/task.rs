@@ -22,7 +22,7 @@ use super::evidence::StrandWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::refused::name_refused;
-use super::state::{self, ReplicationState};
+use super::state::{self, ReplicationState, now};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
@@ -584,8 +584,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
