@@ -12,7 +12,7 @@ pub(crate) struct BackupReport {
     /// The last check of this node's backups on this machine; absent if there was none.
     pub(crate) verified: Option<LastCheck>,
     /// The backup place that does not answer; absent if the last place that was asked has answered.
-    pub(crate) unreachable: Option<SilentPlace>,
+    pub(crate) unreachable: Option<BackupPlaceUnreachable>,
     /// The error if a record cannot be read.
     fault: Option<String>,
 }
@@ -51,16 +51,6 @@ pub(crate) struct LastCheck {
     damaged: u64,
 }
 
-/// A backup place that does not answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct SilentPlace {
-    place: String,
-    since_unix_s: u64,
-    tried_unix_s: u64,
-    attempts: u64,
-    error: String,
-}
-
 impl BackupReport {
     /// Creates the report of records at `now_s`, unix seconds. A recorded time in the future has age 0.
     pub(crate) fn new(notes: BackupNotes, now_s: i64) -> Self {
@@ -86,10 +76,6 @@ impl BackupReport {
             let BackupVerified { backup, verified_unix_s, is_whole, checked, damaged } = verified;
             let age_s = now_s.saturating_sub(verified_unix_s);
             LastCheck { backup, verified_unix_s, age_s, whole: is_whole, checked, damaged }
-        });
-        let unreachable = unreachable.map(|it| {
-            let BackupPlaceUnreachable { place, since_unix_s, tried_unix_s, attempts, error } = it;
-            SilentPlace { place, since_unix_s, tried_unix_s, attempts, error }
         });
         Self { last, verified, unreachable, fault }
     }

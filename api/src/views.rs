@@ -9,6 +9,7 @@ use std::time::Duration;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
 use hawser_serve::metrics::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// A view of the other nodes as the transport knows them.
 pub trait PeerView: Send + Sync + 'static {
@@ -321,8 +322,9 @@ pub struct BackupNotes {
     pub fault: Option<String>,
 }
 
-/// A backup place that does not answer, so that the state of the backups there is unknown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A backup place that does not answer, so that the state of the backups there is unknown. The record in a data folder
+/// and the status have its serialised form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupPlaceUnreachable {
     /// The folder or bucket.
     pub place: String,

@@ -12,10 +12,7 @@ use hawser_rules::misbehavior::{
     ChainRecord, Judgement, MisbehaviorVerdict, ReportCase, TreeEvidence, TreeFault, verify,
     verify_trees,
 };
-use hawser_rules::{
-    Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
-    Registry,
-};
+use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
@@ -95,7 +92,7 @@ pub struct EvidenceFile {
         deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub rates: Vec<FiledRate>,
+    pub rates: Vec<Rate>,
     /// Time up to which the rates are complete, unix nanoseconds. If it is absent, they are so up to five minutes
     /// before the newest one begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,21 +220,6 @@ impl fmt::Display for RegistrySource {
     }
 }
 
-/// A rate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FiledRate {
-    /// Start of validity, unix seconds.
-    pub start_unix_s: u64,
-    /// The fee per envelope.
-    pub message_fee: PicoDollarPrice,
-    /// The fee per byte and day.
-    pub storage_fee: PicoDollarsPerByteDay,
-    /// The fee per congestion unit.
-    pub congestion_fee: PicoDollarPrice,
-    /// Envelopes per minute without congestion.
-    pub target_rate_per_minute: u64,
-}
-
 fn yes() -> bool {
     true
 }
@@ -331,13 +313,6 @@ impl EvidenceFile {
         verdicts: Vec<Value>,
         keys: &KnownKeys,
     ) -> Self {
-        let rate = |it: &Rate| FiledRate {
-            start_unix_s: it.start_unix_s,
-            message_fee: it.message_fee,
-            storage_fee: it.storage_fee,
-            congestion_fee: it.congestion_fee,
-            target_rate_per_minute: it.target_rate_per_minute,
-        };
         Self {
             schema: SCHEMA.to_owned(),
             tool: tool.to_owned(),
@@ -345,7 +320,7 @@ impl EvidenceFile {
             trees: trees.iter().map(TreeEntry::of).collect(),
             registry: NodeEntry::all(&keys.registry),
             registry_source: None,
-            rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
+            rates: keys.rates.iter().flat_map(RateTable::rates).copied().collect(),
             rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::complete_until_ns),
             verdicts,
         }
@@ -396,20 +371,13 @@ impl EvidenceFile {
     /// [`EvidenceFileError`] for a malformed key, time or price list, and for a file without nodes.
     pub fn keys(&self) -> Result<KnownKeys, EvidenceFileError> {
         let registry = NodeEntry::registry(&self.registry)?;
-        let rate = |it: &FiledRate| Rate {
-            start_unix_s: it.start_unix_s,
-            message_fee: it.message_fee,
-            storage_fee: it.storage_fee,
-            congestion_fee: it.congestion_fee,
-            target_rate_per_minute: it.target_rate_per_minute,
-        };
         let rates = match self.rates.as_slice() {
             [] => None,
             rates @ [.., newest] => {
                 // Without the time the list may lack every rate that begins later, and that honest nodes apply.
                 let until_ns = self.rates_confirmed_ns;
                 let until_ns = until_ns.unwrap_or_else(|| complete_until_ns(newest.start_unix_s));
-                let rates = RateTable::new(rates.iter().map(rate).collect(), Some(until_ns));
+                let rates = RateTable::new(rates.to_vec(), Some(until_ns));
                 Some(rates.map_err(|error| EvidenceFileError::Rates(error.to_string()))?)
             }
         };

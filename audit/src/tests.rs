@@ -19,7 +19,7 @@ use hawser_rules::{
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::file::{FiledRate, FiledReport, SCHEMA};
+use crate::file::{FiledReport, SCHEMA};
 use crate::{
     ClaimCount, EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit,
 };
@@ -163,7 +163,7 @@ fn rates_without_the_time_up_to_which_they_are_complete_prove_no_fee_wrong() {
     // No rate that begins earlier can be added to a list.
     let later = |file: &mut EvidenceFile| {
         let start_unix_s = NOW_NS.unsigned_abs() / 1_000_000_000 + 300;
-        file.rates.push(FiledRate { start_unix_s, ..file.rates[0].clone() });
+        file.rates.push(Rate { start_unix_s, ..file.rates[0] });
         file.rates_confirmed_ns = None;
     };
     assert_eq!(judged(later), (MisbehaviorVerdict::Proven, vec![]));

@@ -48,7 +48,7 @@ pub(crate) fn write_to(
     let now_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
     let then_ns = now_ns - (i64::from(RETENTION_DAYS) + OVER_DAYS) * DAY_NS;
     let payer = workload.payer().public_key().address();
-    store.record_rates(&[price::rate_row(&RATE)])?;
+    store.record_rates(&[RATE])?;
     let rates = RateTable::new(vec![RATE], None)?;
     let mut sequencer = Sequencer::new(node, SequenceId::NONE, 0, |_| 0);
     for first in (0..places).step_by(usize::try_from(BATCH)?) {

@@ -16,8 +16,9 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport};
+use hawser_rules::payer_report::{
+    Attestation, ContractReport, DomainSeparator, LeafProof, PayerReport, Submitted,
+};
 use parking_lot::Mutex;
 
 use crate::admin::Wei;
@@ -68,32 +69,6 @@ pub enum ReportManagerError {
         /// The domain separator that the endpoint returned.
         found: alloy::primitives::B256,
     },
-}
-
-/// The outcome of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubmitOutcome {
-    /// The contract has accepted the report with this call.
-    Taken,
-    /// The contract had accepted the report before.
-    AlreadyTaken,
-    /// The contract has accepted another report with the same start.
-    OtherTaken,
-}
-
-/// A payer report as the contract stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContractReport {
-    /// The start of the range, exclusive.
-    pub start: SequenceId,
-    /// The last sequence id of the range.
-    pub end: SequenceId,
-    /// The Merkle root over the amounts per payer.
-    pub root: Hash,
-    /// The number of settled leaves.
-    pub offset: u64,
-    /// True if all leaves are settled.
-    pub is_settled: bool,
 }
 
 /// A client of the payer report manager: its chain, its address, and the account that pays for transactions.
@@ -159,15 +134,15 @@ impl ReportManager {
         &self,
         report: &PayerReport,
         attestations: &[Attestation],
-    ) -> Result<SubmitOutcome, ReportManagerError> {
+    ) -> Result<Submitted, ReportManagerError> {
         let submission = submission(report, attestations);
         match self.send(&Call::new(self.address, &submission), Wei(u128::MAX)).await {
-            Ok(_) => Ok(SubmitOutcome::Taken),
+            Ok(_) => Ok(Submitted::Now),
             Err(ReportManagerError::Send(error)) => {
                 match error.revert().and_then(|revert| revert.name()) {
-                    Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
+                    Some("PayerReportAlreadySubmitted") => Ok(Submitted::Before),
                     Some("InvalidStartSequenceId" | "InvalidSequenceIds") => {
-                        Ok(SubmitOutcome::OtherTaken)
+                        Ok(Submitted::Superseded)
                     }
                     _ => Err(error.into()),
                 }
@@ -432,6 +407,7 @@ mod tests {
     use alloy::primitives::B256;
     use alloy::sol_types::SolCall as _;
     use hawser_proto::Signature;
+    use hawser_rules::payer_report::tree::Hash;
     use hawser_rules::payer_report::{NodeIds, RangeEnd};
     use serde_json::Value;
 

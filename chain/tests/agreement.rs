@@ -53,6 +53,28 @@ fn nodes(watcher: &ListWatcher<Registry>) -> usize {
     watcher.subscribe().borrow().value.nodes().count()
 }
 
+/// Returns the number of nodes, and the error of the last reading.
+fn outcome(watcher: &ListWatcher<Registry>) -> (usize, Option<String>) {
+    let snapshot = watcher.subscribe().borrow().clone();
+    (snapshot.value.nodes().count(), snapshot.error)
+}
+
+/// Checks that the list has no node, because not all endpoints show it.
+fn assert_doubted(watcher: &ListWatcher<Registry>) {
+    let (count, error) = outcome(watcher);
+    assert_eq!(count, 0, "{error:?}");
+    assert!(error.is_some_and(|error| error.contains("say otherwise")));
+}
+
+/// Has the list read again until it has one node.
+async fn until_one_node(watcher: &ListWatcher<Registry>, heads: &Sender<u64>) {
+    until("the change is taken", || {
+        heads.send_modify(|head| *head += 1);
+        nodes(watcher) == 1
+    })
+    .await;
+}
+
 /// Has the list read again, and waits for the outcome.
 async fn read_again<T>(watcher: &ListWatcher<T>, heads: &Sender<u64>) {
     let mut snapshots = watcher.subscribe();
@@ -79,16 +101,9 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
 
     add_node(&liar, registry, &keys[3]).await;
     read_again(&watcher, &heads).await;
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!(snapshot.value.nodes().count(), 0, "one of two says so: {snapshot:?}");
-    assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
+    assert_doubted(&watcher);
     read_again(&watcher, &heads).await;
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!(
-        (snapshot.value.nodes().count(), snapshot.error),
-        (0, None),
-        "the other one is read"
-    );
+    assert_eq!(outcome(&watcher), (0, None), "the other one is read");
 
     // A first reading has nothing to keep, and leaves the liar: what the other one says, both have said.
     let fresh = settlement(&liar, &urls);
@@ -98,11 +113,7 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     // The honest one has another node at the same place: the key of the liar never gets in.
     add_node(&honest, registry, &keys[4]).await;
     first.set(|faults| faults.dead = true);
-    until("the honest one is read", || {
-        heads.send_modify(|head| *head += 1);
-        nodes(&watcher) == 1
-    })
-    .await;
+    until_one_node(&watcher, &heads).await;
     first.set(|faults| faults.dead = false);
     let known = Arc::clone(&watcher.subscribe().borrow().value);
     for _ in 0..3 {
@@ -127,9 +138,7 @@ async fn a_moment_leaves_no_change_to_a_liar(fail: fn(&mut Faults, bool)) {
         second.set(|faults| fail(faults, false));
     };
     tokio::join!(read_again(&watcher, &heads), coming_back);
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!(snapshot.value.nodes().count(), 0, "{snapshot:?}");
-    assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
+    assert_doubted(&watcher);
 }
 
 #[tokio::test]
@@ -159,11 +168,7 @@ async fn a_change_is_taken_when_most_endpoints_say_it() {
     assert_eq!(nodes(&watcher), 0, "one of three is not believed");
     add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
     // The liar is paused, and may be asked again on a slow machine.
-    until("the change is taken", || {
-        heads.send_modify(|head| *head += 1);
-        nodes(&watcher) == 1
-    })
-    .await;
+    until_one_node(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
     let key = snapshot.value.nodes().next().map(|record| record.owner.0);
     let honest_key = hawser_devchain::deploy::accounts()[3].address().into_array();
@@ -183,14 +188,8 @@ async fn a_change_that_the_preferred_endpoint_hides_is_taken_when_most_endpoints
     let (watcher, heads) = watched(endpoints, registry).await;
     add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
     read_again(&watcher, &heads).await;
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!(snapshot.value.nodes().count(), 0, "{snapshot:?}");
-    assert!(snapshot.error.is_some_and(|error| error.contains("say otherwise")));
-    until("the change is taken", || {
-        heads.send_modify(|head| *head += 1);
-        nodes(&watcher) == 1
-    })
-    .await;
+    assert_doubted(&watcher);
+    until_one_node(&watcher, &heads).await;
 }
 
 /// The preferred endpoint calls an old block its newest one, and all endpoints have the same list there.
@@ -236,8 +235,7 @@ async fn an_endpoint_that_is_a_block_behind_a_change_is_read_again_and_not_left(
         behind.set(|faults| faults.behind = 0);
     };
     tokio::join!(read_again(&watcher, &heads), catching_up);
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!((snapshot.value.nodes().count(), snapshot.error), (1, None));
+    assert_eq!(outcome(&watcher), (1, None));
     assert_eq!(endpoints.status()[0].error, None, "it is not paused");
 }
 
@@ -268,8 +266,7 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
         }
     };
     tokio::join!(read_again(&watcher, &heads), catching_up);
-    let snapshot = watcher.subscribe().borrow().clone();
-    assert_eq!((snapshot.value.nodes().count(), snapshot.error), (1, None));
+    assert_eq!(outcome(&watcher), (1, None));
     assert_eq!(endpoints.status()[0].error, None, "it is not paused");
 }
 
@@ -336,11 +333,7 @@ async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
     assert_eq!(nodes(&watcher), 0);
     // A later reading asks the preferred endpoint again at some time, and leaves it again.
     add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
-    until("the new node is read", || {
-        heads.send_modify(|head| *head += 1);
-        nodes(&watcher) == 1
-    })
-    .await;
+    until_one_node(&watcher, &heads).await;
 }
 
 /// A rate may come to the chain while a list is read: here for as long as the second endpoint does not answer.

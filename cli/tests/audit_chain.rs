@@ -20,6 +20,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_rules::fees::base_fee;
 use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
@@ -287,7 +288,7 @@ fn priced(sequence: u64, (table, rate): (&RateTable, &Rate), more: u64) -> LogEn
     let statement = signed.unsigned_originator_envelope;
     let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
     let charge = entry.facts.as_mut().unwrap().charge.as_mut().unwrap();
-    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap().0 + more;
+    let fee = base_fee(rate, charge.size_bytes, charge.retention_days).unwrap().0 + more;
     (statement.base_fee_picodollars, charge.stated_picodollars) = (fee, PicoDollarPrice(fee));
     entry.bytes = UnsealedEnvelope::new(&statement).seal(&key);
     entry

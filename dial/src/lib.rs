@@ -13,5 +13,5 @@ mod networks;
 mod redis_connection;
 
 pub use look_up::look_up;
-pub use networks::{DialledNetworks, is_private, is_public};
+pub use networks::{DialledNetworks, is_private, is_public, is_this_machine};
 pub use redis_connection::{RedisConnection, RedisConnectionSettings};

@@ -137,6 +137,14 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// Returns true if the host of a URL is this machine. Of names only `localhost` counts, because any other may resolve
+/// to any address.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Returns the IPv4 address that an IPv6 address represents, on this machine or at a translator. Returns any other
 /// address unchanged.
 fn translated(address: IpAddr) -> IpAddr {

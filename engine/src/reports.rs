@@ -77,9 +77,10 @@ pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
 
 /// Returns the fact that a judged report is about, under which it is kept once; `None` for a refuted one.
 ///
-/// A proven fault is identified by its place, and a proven step back in time by the places between which it lies: one
-/// step is shown by each pair of an envelope before it and one behind it. Any other fault is also identified by its
-/// evidence: otherwise a first report with worthless evidence would keep out better ones.
+/// A proven fault is identified by its place, and a proven step back in time by its size and the places between which
+/// it lies: one step is shown by each pair of an envelope before it and one behind it. Without the size the accused
+/// could show a small step of its own between any two places, and so keep out larger ones. Any other fault is also
+/// identified by its evidence: otherwise a first report with worthless evidence would keep out better ones.
 #[must_use]
 pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
     let class = match judgement.verdict {

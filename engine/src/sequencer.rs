@@ -5,7 +5,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::congestion::CongestionWindow;
-use hawser_rules::fees::EnvelopeFees;
+use hawser_rules::fees::{EnvelopeFees, envelope_fees};
 use hawser_rules::retention::{expiry_unix_s, unix_s};
 use hawser_rules::{PicoDollarPrice, PriceError, Rate, RateTable, is_free};
 
@@ -248,7 +248,7 @@ impl RequestDraft {
         }
         let size = envelope.as_bytes().len() as u64;
         let units = self.congestion.advance_to(minute_of(self.ns), rate.target_rate_per_minute);
-        let fees = rate.fees(size, envelope.retention_days(), units)?;
+        let fees = envelope_fees(rate, size, envelope.retention_days(), units)?;
         self.congestion.count_envelope();
         Ok(fees)
     }

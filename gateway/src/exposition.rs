@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hawser_chain::admin::SignedMicroDollars;
-use hawser_chain::broadcast::TransactionTimes;
+use hawser_chain::broadcast::{GasPriceReadings, TransactionTimes};
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
 use hawser_serve::tls::TlsMetrics;
@@ -15,7 +15,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::watch;
 
-use crate::chain::{GasPrices, SenderFigures};
+use crate::chain::SenderFigures;
 use crate::gateway_status::GatewayObserver;
 use crate::metering::{Usage, UsageTotal};
 use crate::metrics::GatewayMetrics;
@@ -204,7 +204,7 @@ impl GatewayCollector {
             self.transactions.waited(),
         )?;
         let senders = self.observer.checks.senders();
-        let mut chains: BTreeMap<u64, GasPrices> = BTreeMap::new();
+        let mut chains: BTreeMap<u64, GasPriceReadings> = BTreeMap::new();
         for sender in &senders {
             chains.entry(sender.chain_id).or_default().add(&sender.gas_prices);
         }
@@ -213,12 +213,12 @@ impl GatewayCollector {
         out.gauges(
             "xmtp_blockchain_oracle_gas_price",
             "Last gas price that the chain has stated, wei",
-            last().map(|(labels, (_, price))| (labels, u64::try_from(price.0).unwrap_or(u64::MAX))),
+            last().map(|(labels, it)| (labels, u64::try_from(it.price.0).unwrap_or(u64::MAX))),
         )?;
         out.gauges(
             "xmtp_blockchain_oracle_gas_price_last_update_timestamp_unix",
             "Time at which this gas price was read, unix seconds",
-            last().map(|(labels, (unix_s, _))| (labels, unix_s)),
+            last().map(|(labels, it)| (labels, it.unix_s)),
         )?;
         out.counters(
             "xmtp_blockchain_oracle_gas_price_updates",

@@ -15,6 +15,7 @@ use hawser_proto::frame::MAX_ANSWERED_GAPS;
 use parking_lot::Mutex;
 
 use crate::counters::PeerError;
+use crate::events_left::EventsLeft;
 
 /// Frames that each want and each envelope explains. Calculated: a stream with one gap and its end, and one more.
 const EXPLAINED: u32 = 4;
@@ -32,16 +33,6 @@ pub(crate) struct EmptyFrames(Mutex<BTreeMap<OriginatorId, EmptyFrameAllowance>>
 /// The frames without envelopes that one peer may still send, over all its connections. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct EmptyFrameAllowance(Arc<Mutex<EventsLeft>>);
-
-/// The events that a peer may still cause: a number at once, and one more after each interval.
-#[derive(Debug)]
-pub(crate) struct EventsLeft {
-    left: u32,
-    most: u32,
-    every: Duration,
-    /// The time up to which events were added.
-    filled_at: Instant,
-}
 
 impl EmptyFrames {
     /// Returns the allowance of a peer that has proved its id.
@@ -75,34 +66,6 @@ impl EmptyFrameAllowance {
     /// [`PeerError::EmptyFrames`] when the peer has sent too many.
     pub(crate) fn take(&self, now: Instant) -> Result<(), PeerError> {
         if self.0.lock().take(now) { Ok(()) } else { Err(PeerError::EmptyFrames) }
-    }
-}
-
-impl EventsLeft {
-    /// Begins with `most` events, which is also the most at any time. One is added after each `every`, which is not 0.
-    pub(crate) fn new(most: u32, every: Duration, now: Instant) -> Self {
-        Self { left: most, most, every, filled_at: now }
-    }
-
-    /// Adds events.
-    pub(crate) fn add(&mut self, events: u32) {
-        self.left = self.left.saturating_add(events).min(self.most);
-    }
-
-    /// Takes one event. Returns false if none is left.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        self.fill(now);
-        let left = self.left.checked_sub(1);
-        self.left = left.unwrap_or(0);
-        left.is_some()
-    }
-
-    fn fill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.filled_at);
-        let events = passed.as_nanos() / self.every.as_nanos();
-        let events = u32::try_from(events).unwrap_or(u32::MAX);
-        self.filled_at += self.every.saturating_mul(events);
-        self.add(events);
     }
 }
 

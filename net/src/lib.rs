@@ -11,7 +11,8 @@
 //!   announce; `registry_change`: the end of a session whose peer has left or moved;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for; `streams` frees the buffers of both;
-//! - `empty_frames`: the bound of frames without envelopes; `arrival`: answers that are not whole yet;
+//! - `empty_frames`: the bound of frames without envelopes; `events_left`: events that a peer may still cause;
+//!   `arrival`: answers that are not whole yet;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
@@ -30,6 +31,7 @@ pub mod counters;
 mod dial;
 mod empty_frames;
 pub mod endpoint;
+mod events_left;
 mod failures;
 mod grpc;
 mod handshake;
@@ -57,6 +59,6 @@ pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::plain_text::{PlainTextPeers, token_addresses};
 pub use grpc::strand::{cut_messages, read_strand};
 pub use grpc::token::node_token;
-pub use hawser_dial::is_public;
+pub use hawser_dial::{is_public, is_this_machine};
 pub use peer_transport::{PeerTransport, SessionTransport};
 pub use private_peers::PrivatePeers;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::announced::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
-use crate::empty_frames::EventsLeft;
+use crate::events_left::EventsLeft;
 use crate::handshake::ProvenConnection;
 use crate::streams::close_code;
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use crate::common::envelopes::{NOW_NS, key, rates, sign, statement};
 use crate::common::network::{Network, empty_store};
-use hawser_engine::price::rate_row;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
@@ -65,7 +64,7 @@ async fn a_strand_of_the_older_network_is_followed_checked_and_booked_without_co
     fill(&store, SIGNER);
     let source = network.start_on(store, "127.0.0.1:0");
     let store = empty_store(OriginatorId(200));
-    store.record_rates(&rates().rates().iter().map(rate_row).collect::<Vec<_>>()).unwrap();
+    store.record_rates(rates().rates()).unwrap();
     let follower = network.start_on(store, "127.0.0.1:0");
     follower.wait_for(STRAND.0, PLACES[3]).await;
     let wanted: BTreeMap<_, _> = PLACES.map(|place| (place, envelope(place, SIGNER))).into();

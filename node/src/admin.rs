@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use hawser_engine::runtime::ReportStep;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -69,7 +70,8 @@ pub enum AdminRequest {
     /// Runs one step of the payer report worker.
     PayerReports {
         /// The step.
-        step: PayerReportStep,
+        #[serde(with = "ReportStepName")]
+        step: ReportStep,
         /// The originator concerned; `None` for all.
         about: Option<u32>,
         /// True to report the envelopes without removing them.
@@ -124,17 +126,13 @@ pub enum LogRequest {
     },
 }
 
-/// A step of the payer report worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PayerReportStep {
-    /// Writes reports that are due.
+/// The names of the steps in a request.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ReportStep", rename_all = "snake_case")]
+enum ReportStepName {
     Generate,
-    /// Signs the reports that this node's own computation confirms.
     Attest,
-    /// Submits the reports that a majority has attested.
     Submit,
-    /// Settles the remaining leaves of the reports on the chain.
     Settle,
 }
 
@@ -370,6 +368,16 @@ mod tests {
             assert_eq!(error.text, "the node does not answer: no reply within 0.02 s");
         }
         drop(listener);
+    }
+
+    /// The command and the node may be of different versions.
+    #[test]
+    fn a_step_keeps_its_name_in_a_request() {
+        let (step, about, dry_run) = (ReportStep::Attest, Some(7), true);
+        let request = AdminRequest::PayerReports { step, about, dry_run };
+        let text = r#"{"payer_reports":{"step":"attest","about":7,"dry_run":true}}"#;
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
+        assert_eq!(serde_json::from_str::<AdminRequest>(text).unwrap(), request);
     }
 
     #[test]

@@ -82,21 +82,6 @@ pub struct VerifiedNote {
     pub damaged: u64,
 }
 
-/// A record of a backup destination that does not answer. It says nothing about the backups there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnreachableNote {
-    /// The folder or bucket.
-    pub place: String,
-    /// The time of the first failed attempt since the last successful one, unix seconds.
-    pub since_unix_s: u64,
-    /// Time of the last attempt, unix seconds.
-    pub tried_unix_s: u64,
-    /// The number of consecutive failed attempts.
-    pub attempts: u64,
-    /// The error of the last attempt.
-    pub error: String,
-}
-
 /// Records that a backup destination did not answer, and returns the record.
 ///
 /// # Errors
@@ -106,11 +91,11 @@ pub(crate) fn note_unreachable(
     place: &str,
     error: &str,
     now_unix_s: u64,
-) -> io::Result<UnreachableNote> {
+) -> io::Result<BackupPlaceUnreachable> {
     // A record that cannot be read is replaced.
     let before = unreachable(data_dir).ok().flatten().filter(|note| note.place == place);
     let since_unix_s = before.as_ref().map_or(now_unix_s, |note| note.since_unix_s);
-    let note = UnreachableNote {
+    let note = BackupPlaceUnreachable {
         place: place.to_owned(),
         since_unix_s,
         tried_unix_s: now_unix_s,
@@ -127,7 +112,7 @@ pub(crate) fn note_unreachable(
 /// # Errors
 /// Error of the operating system.
 pub(crate) fn note_reached(data_dir: &Path, place: &str, now_unix_s: u64) -> io::Result<()> {
-    let is_used = |note: &UnreachableNote| {
+    let is_used = |note: &BackupPlaceUnreachable| {
         note.place != place && now_unix_s.saturating_sub(note.tried_unix_s) < UNUSED_AFTER_S
     };
     match unreachable(data_dir) {
@@ -144,7 +129,7 @@ pub(crate) fn note_reached(data_dir: &Path, place: &str, now_unix_s: u64) -> io:
 ///
 /// # Errors
 /// Fails when the file cannot be read or parsed.
-pub fn unreachable(data_dir: &Path) -> io::Result<Option<UnreachableNote>> {
+pub fn unreachable(data_dir: &Path) -> io::Result<Option<BackupPlaceUnreachable>> {
     read(&data_dir.join(UNREACHABLE))
 }
 
@@ -216,7 +201,7 @@ impl BackupsView for FolderNotes {
             None
         });
         BackupNotes {
-            unreachable: unreachable.map(BackupPlaceUnreachable::from),
+            unreachable,
             made: made.map(BackupMade::from),
             verified: verified.map(BackupVerified::from),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
@@ -234,18 +219,6 @@ impl From<MadeNote> for BackupMade {
             len_bytes: note.bytes,
             new_bytes: note.bytes_new,
             is_signed: note.signed,
-        }
-    }
-}
-
-impl From<UnreachableNote> for BackupPlaceUnreachable {
-    fn from(note: UnreachableNote) -> Self {
-        Self {
-            place: note.place,
-            since_unix_s: note.since_unix_s,
-            tried_unix_s: note.tried_unix_s,
-            attempts: note.attempts,
-            error: note.error,
         }
     }
 }

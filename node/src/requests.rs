@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_net::is_this_machine;
 use reqwest::Url;
 use tokio::runtime::{Builder, Runtime};
 
@@ -65,9 +66,32 @@ impl Requests {
     }
 }
 
-/// Returns true for an address of this machine. Only the name `localhost` counts, because any
-/// other may resolve to any address.
+/// Parses the URL of a service that an operator names. It has a host, and no user, password, query or fragment. Plain
+/// HTTP to other machines requires `allow_http`.
+///
+/// # Errors
+/// The sentence about the first defect: `secret` for a user or a password, and `plain` for plain HTTP.
+pub(crate) fn service_url(
+    given: &str,
+    allow_http: bool,
+    [secret, plain]: [&'static str; 2],
+) -> Result<Url, &'static str> {
+    let url: Url = given.parse().map_err(|_| "it is no URL")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(secret);
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
+        return Err("it needs a host, and may have no query");
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http || is_loopback(&url) => Ok(url),
+        "http" => Err(plain),
+        _ => Err("its scheme must be https or http"),
+    }
+}
+
+/// Returns true for a URL of this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+    is_this_machine(url.host_str().unwrap_or_default())
 }

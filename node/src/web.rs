@@ -17,7 +17,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url};
 
-use crate::requests::{Requests, StopCheck, is_loopback};
+use crate::requests::{Requests, StopCheck, is_loopback, service_url};
 use crate::settings::place_of;
 
 /// The time limit of connecting. A guess.
@@ -281,24 +281,13 @@ pub(crate) fn with_host_only(text: &str, given: &str) -> String {
 
 /// Parses and checks a URL.
 fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
-    let wrong = |reason| WebError::Url { given: place_of(given), reason };
-    let url: Url = given.parse().map_err(|_| wrong("it is no URL"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        // The URL is not shown, because it contains a secret.
-        let (given, reason) = ("the URL".to_owned(), "it may hold no user and no password");
-        return Err(WebError::Url { given, reason });
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
-        return Err(wrong("it needs a host, and may have no query"));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if allow_http || is_loopback(&url) => Ok(url),
-        "http" => {
-            Err(wrong("plain http shows the network what is read: use https, or say --allow-http"))
-        }
-        _ => Err(wrong("its scheme must be https or http")),
-    }
+    const SECRET: &str = "it may hold no user and no password";
+    const PLAIN: &str = "plain http shows the network what is read: use https, or say --allow-http";
+    service_url(given, allow_http, [SECRET, PLAIN]).map_err(|reason| {
+        // A URL with a secret is not shown.
+        let given = if reason == SECRET { "the URL".to_owned() } else { place_of(given) };
+        WebError::Url { given, reason }
+    })
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 /// Nanoseconds in a minute.
 pub const MINUTE_NS: i64 = 60_000_000_000;
-/// Number of minutes whose envelopes decide about congestion: an envelope's own minute and the four before it.
-/// Specified: `docs/protocol/fees.md`.
-pub const CONGESTION_MINUTES: usize = 5;
+/// Number of minutes before an envelope's own one whose envelopes count for its congestion. Specified:
+/// `docs/protocol/fees.md`.
+pub const EARLIER_MINUTES: u32 = 4;
+/// Number of minutes whose envelopes decide about congestion: an envelope's own minute and those before it.
+pub const CONGESTION_MINUTES: usize = 1 + EARLIER_MINUTES as usize;
 
 /// Returns the minute since the epoch that contains `ns`; times before 1970 count as minute 0.
 #[must_use]

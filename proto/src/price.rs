@@ -25,6 +25,24 @@ impl PicoDollarPrice {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct PicoDollarsPerByteDay(pub u64);
 
+/// One entry of the rate registry, whose prices are in force from its start until the next entry's
+/// (`docs/protocol/fees.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Rate {
+    /// The first second in which the rate is in force, unix seconds.
+    pub start_unix_s: u64,
+    /// The flat fee per envelope.
+    pub message_fee: PicoDollarPrice,
+    /// The fee per byte of payer envelope and day of retention.
+    pub storage_fee: PicoDollarsPerByteDay,
+    /// The fee per congestion unit.
+    pub congestion_fee: PicoDollarPrice,
+    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number;
+    /// 0 and negative ones disable congestion.
+    pub target_rate_per_minute: u64,
+}
+
 /// An amount in picodollars that is added to the balance of a payer; below 0 for a debit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PicoDollarChange(pub i128);

@@ -6,7 +6,7 @@
 use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
-pub use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+pub use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 
 use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units, target_in_use};
 use crate::retention::check_retention;
@@ -18,23 +18,6 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
 /// stop pricing at 60 minutes. So an honest node may apply a rate for this long after a newer one has started.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
-
-/// One entry of the rate registry, whose prices are in force from its start until the next entry's
-/// (`docs/protocol/fees.md`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// The first second in which the rate is in force, unix seconds.
-    pub start_unix_s: u64,
-    /// The flat fee per envelope.
-    pub message_fee: PicoDollarPrice,
-    /// The fee per byte of payer envelope and day of retention.
-    pub storage_fee: PicoDollarsPerByteDay,
-    /// The fee per congestion unit.
-    pub congestion_fee: PicoDollarPrice,
-    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number;
-    /// 0 and negative ones disable congestion.
-    pub target_rate_per_minute: u64,
-}
 
 /// Error of computing a fee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -258,7 +241,7 @@ impl RateTable {
         sum: PicoDollarPrice,
         most: [u64; 5],
     ) -> bool {
-        let is_due = |rate: &Rate, fee| rate.is_due_for(fee, most);
+        let is_due = |rate: &Rate, fee| is_due_for(rate, fee, most);
         self.explains_sum_if(at_ns, size_bytes, days, sum, is_due)
     }
 
@@ -272,9 +255,9 @@ impl RateTable {
     ) -> bool {
         let mut in_force = self.near(at_ns).peekable();
         let explains = |rate: &Rate| {
-            let base = rate.base_fee(size_bytes, days).ok();
+            let base = base_fee(rate, size_bytes, days).ok();
             let congestion = base.and_then(|base| sum.0.checked_sub(base.0)).map(PicoDollarPrice);
-            congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee) && allows(rate, fee))
+            congestion.is_some_and(|fee| may_charge_for_congestion(rate, fee) && allows(rate, fee))
         };
         in_force.peek().is_none() || in_force.any(explains)
     }
@@ -285,7 +268,7 @@ impl RateTable {
     #[must_use]
     pub fn is_overcharged(&self, at_ns: i64, fee: PicoDollarPrice, most: [u64; 5]) -> bool {
         let mut begun = self.begun(at_ns).peekable();
-        begun.peek().is_some() && !begun.any(|rate| rate.is_due_for(fee, most))
+        begun.peek().is_some() && !begun.any(|rate| is_due_for(rate, fee, most))
     }
 
     /// Iterates over the rates that an honest node may apply at `at_ns`. Its clock differs by up to five minutes, and
@@ -330,10 +313,10 @@ fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     if rates().next().is_none() {
         return Ok(());
     }
-    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
+    if !rates().any(|rate| base_fee(rate, size_bytes, days) == Ok(base)) {
         return Err(WrongFeeError::Base);
     }
-    match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
+    match rates().any(|rate| may_charge_for_congestion(rate, congestion)) {
         true => Ok(()),
         false => Err(WrongFeeError::Congestion),
     }
@@ -400,77 +383,80 @@ impl EnvelopeFees {
     }
 }
 
-impl Rate {
-    /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
-    /// units up to the largest one passes. A rate whose target switches congestion off allows no fee but 0.
-    fn may_charge_for_congestion(&self, fee: PicoDollarPrice) -> bool {
-        match (fee.0, target_in_use(self.target_rate_per_minute), self.congestion_fee.0) {
-            (0, _, _) => true,
-            (_, None, _) | (_, _, 0) => false,
-            (fee, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
-        }
+/// Returns true if a rate allows the congestion fee. Only the node itself knows its congestion, so any number of
+/// units up to the largest one passes. A rate whose target switches congestion off allows no fee but 0.
+fn may_charge_for_congestion(rate: &Rate, fee: PicoDollarPrice) -> bool {
+    match (fee.0, target_in_use(rate.target_rate_per_minute), rate.congestion_fee.0) {
+        (0, _, _) => true,
+        (_, None, _) | (_, _, 0) => false,
+        (fee, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
     }
+}
 
-    /// Returns true if this rate gives the congestion fee, or a higher one, for at most these envelopes per minute.
-    fn is_due_for(&self, fee: PicoDollarPrice, most: [u64; 5]) -> bool {
-        if fee.0 == 0 {
-            return true;
-        }
-        let units = congestion_units(most, self.target_rate_per_minute);
-        // A rate that gives no amount is no evidence.
-        !self.congestion_fee(units).is_ok_and(|due| due < fee)
+/// Returns true if a rate gives the congestion fee, or a higher one, for at most these envelopes per minute.
+fn is_due_for(rate: &Rate, fee: PicoDollarPrice, most: [u64; 5]) -> bool {
+    if fee.0 == 0 {
+        return true;
     }
+    let units = congestion_units(most, rate.target_rate_per_minute);
+    // A rate that gives no amount is no evidence.
+    !congestion_fee(rate, units).is_ok_and(|due| due < fee)
+}
 
-    /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
-    ///
-    /// # Errors
-    /// [`FeeError`] for a size or a retention of 0, or if the result exceeds the signed 64-bit range.
-    pub fn base_fee(&self, size_bytes: u64, days: u32) -> Result<PicoDollarPrice, FeeError> {
-        if size_bytes == 0 {
-            return Err(FeeError::NoSize);
-        }
-        if days == 0 {
-            return Err(FeeError::NoDays);
-        }
-        let fee = u128::from(self.storage_fee.0)
-            .checked_mul(u128::from(size_bytes))
-            .and_then(|fee| fee.checked_mul(u128::from(days)))
-            .and_then(|fee| fee.checked_add(u128::from(self.message_fee.0)));
-        in_range(fee)
+/// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
+///
+/// # Errors
+/// [`FeeError`] for a size or a retention of 0, or if the result exceeds the signed 64-bit range.
+pub fn base_fee(rate: &Rate, size_bytes: u64, days: u32) -> Result<PicoDollarPrice, FeeError> {
+    if size_bytes == 0 {
+        return Err(FeeError::NoSize);
     }
+    if days == 0 {
+        return Err(FeeError::NoDays);
+    }
+    let fee = u128::from(rate.storage_fee.0)
+        .checked_mul(u128::from(size_bytes))
+        .and_then(|fee| fee.checked_mul(u128::from(days)))
+        .and_then(|fee| fee.checked_add(u128::from(rate.message_fee.0)));
+    in_range(fee)
+}
 
-    /// Returns the sum of base fee and congestion fee. `counts` are the originator's envelopes before this
-    /// one, as for [`congestion_units`].
-    ///
-    /// # Errors
-    /// The errors of [`Self::fees`].
-    pub fn fee(
-        &self,
-        size_bytes: u64,
-        days: u32,
-        counts: [u64; 5],
-    ) -> Result<PicoDollarPrice, PriceError> {
-        let units = congestion_units(counts, self.target_rate_per_minute);
-        self.fees(size_bytes, days, units).map(EnvelopeFees::sum)
-    }
+/// Returns the sum of base fee and congestion fee. `counts` are the originator's envelopes before this
+/// one, as for [`congestion_units`].
+///
+/// # Errors
+/// The errors of [`envelope_fees`].
+pub fn total_fee(
+    rate: &Rate,
+    size_bytes: u64,
+    days: u32,
+    counts: [u64; 5],
+) -> Result<PicoDollarPrice, PriceError> {
+    let units = congestion_units(counts, rate.target_rate_per_minute);
+    envelope_fees(rate, size_bytes, days, units).map(EnvelopeFees::sum)
+}
 
-    /// Returns the base fee, and the fee for `units` units of congestion.
-    ///
-    /// # Errors
-    /// [`PriceError`] if one of the fees cannot be computed, or their sum exceeds the signed 64-bit range.
-    pub fn fees(&self, size_bytes: u64, days: u32, units: u64) -> Result<EnvelopeFees, PriceError> {
-        let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
-        let congestion = self.congestion_fee(units).map_err(PriceError::Congestion)?;
-        EnvelopeFees::new(base, congestion).map_err(PriceError::Congestion)
-    }
+/// Returns the base fee, and the fee for `units` units of congestion.
+///
+/// # Errors
+/// [`PriceError`] if one of the fees cannot be computed, or their sum exceeds the signed 64-bit range.
+pub fn envelope_fees(
+    rate: &Rate,
+    size_bytes: u64,
+    days: u32,
+    units: u64,
+) -> Result<EnvelopeFees, PriceError> {
+    let base = base_fee(rate, size_bytes, days).map_err(PriceError::Base)?;
+    let congestion = congestion_fee(rate, units).map_err(PriceError::Congestion)?;
+    EnvelopeFees::new(base, congestion).map_err(PriceError::Congestion)
+}
 
-    /// Returns the fee for `units` units of congestion.
-    ///
-    /// # Errors
-    /// [`FeeError::Overflow`] if the result exceeds the signed 64-bit range.
-    pub fn congestion_fee(&self, units: u64) -> Result<PicoDollarPrice, FeeError> {
-        in_range(u128::from(self.congestion_fee.0).checked_mul(u128::from(units)))
-    }
+/// Returns the fee for `units` units of congestion.
+///
+/// # Errors
+/// [`FeeError::Overflow`] if the result exceeds the signed 64-bit range.
+pub fn congestion_fee(rate: &Rate, units: u64) -> Result<PicoDollarPrice, FeeError> {
+    in_range(u128::from(rate.congestion_fee.0).checked_mul(u128::from(units)))
 }
 
 fn in_range(fee: Option<u128>) -> Result<PicoDollarPrice, FeeError> {

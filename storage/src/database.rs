@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use hawser_proto::price::Rate;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
@@ -18,7 +19,6 @@ use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
 use crate::keys::misbehavior::FactKey;
-use crate::keys::rate::RateRow;
 use crate::keys::report::ReportFact;
 use crate::last_commit::LastCommit;
 use crate::poison::Poison;
@@ -80,7 +80,7 @@ pub(crate) struct Database {
     pub(crate) price: PriceFn,
     /// The recorded rates, by start ascending. Commits hold it shared, so that an amount is calculated
     /// and written with one state of it.
-    pub(crate) rate_list: RwLock<Vec<RateRow>>,
+    pub(crate) rate_list: RwLock<Vec<Rate>>,
     /// True if minutes may be marked to be priced again.
     pub(crate) unpriced: AtomicBool,
     /// The minutes that are being priced again. Its lock is the last one in the lock order.
@@ -121,7 +121,7 @@ pub(crate) struct OpenedDatabase {
     pub(crate) stale: Vec<Projection>,
     pub(crate) durability: Durability,
     pub(crate) price: PriceFn,
-    pub(crate) rates: Vec<RateRow>,
+    pub(crate) rates: Vec<Rate>,
     pub(crate) has_unpriced: bool,
     pub(crate) evidence: FactIndex<FactKey>,
     pub(crate) reports: FactIndex<ReportFact>,

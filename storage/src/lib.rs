@@ -190,7 +190,6 @@ pub use keys::membership::MembershipChange;
 pub use keys::misbehavior::{Evidence, EvidenceTime, Misbehavior};
 pub use keys::payer_report::{PayerReportChange, PayerReportEvent};
 pub use keys::pruned::PrunedEnvelope;
-pub use keys::rate::RateRow;
 pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;

@@ -1,9 +1,7 @@
 //! Types for the prices of envelopes. The engine supplies the arithmetic: storage knows no rule about fees.
 
 use hawser_proto::minute::CONGESTION_MINUTES;
-use hawser_proto::price::PicoDollarPrice;
-
-use crate::keys::rate::RateRow;
+use hawser_proto::price::{PicoDollarPrice, Rate};
 
 /// The facts about an envelope from which its price follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,4 +22,4 @@ pub struct PricedEnvelope {
 ///
 /// A pure function: booked amounts are a function of the log and of the recorded rates, so every node
 /// with the same log and the same rates books the same.
-pub type PriceFn = fn(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice;
+pub type PriceFn = fn(rates: &[Rate], envelope: &PricedEnvelope) -> PicoDollarPrice;

@@ -1,6 +1,7 @@
 //! Writes the rate history: append-only, beside the log. An operator can have it dropped as a whole, because only the
 //! chain says which rates are right.
 
+use hawser_proto::price::Rate;
 use rocksdb::WriteBatch;
 
 use crate::database::Database;
@@ -8,7 +9,7 @@ use crate::error::CommitError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
-use crate::keys::rate::{RateKey, RateRow};
+use crate::keys::rate::{RateKey, encode_value};
 use crate::meta;
 use crate::store::Store;
 
@@ -20,7 +21,7 @@ impl Store {
     /// # Errors
     /// [`CommitError::OtherRates`] when different values exist for the same start, in the database
     /// or within `rates`. After [`CommitError::Write`] the store is poisoned.
-    pub fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
+    pub fn record_rates(&self, rates: &[Rate]) -> Result<(), CommitError> {
         self.database().record_rates(rates)
     }
 
@@ -52,7 +53,7 @@ impl Store {
 }
 
 impl Database {
-    fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
+    fn record_rates(&self, rates: &[Rate]) -> Result<(), CommitError> {
         // Usually nothing is new, and a waiting writer would block all commits.
         if fresh(&self.rate_list.read(), rates)?.is_empty() {
             return Ok(());
@@ -67,12 +68,12 @@ impl Database {
         let mut batch = WriteBatch::default();
         for row in &fresh {
             let key = RateKey { start_unix_s: row.start_unix_s };
-            batch.put_cf(family, key.encode(), row.encode_value());
+            batch.put_cf(family, key.encode(), encode_value(row));
         }
         let mut known = list.clone();
         known.extend(&fresh);
         known.sort_unstable_by_key(|row| row.start_unix_s);
-        let ascend = |pair: &[RateRow]| pair[0].start_unix_s < pair[1].start_unix_s;
+        let ascend = |pair: &[Rate]| pair[0].start_unix_s < pair[1].start_unix_s;
         assert!(known.windows(2).all(ascend), "each start has one rate");
         // The marks are written first: after a crash in between they only cause a needless calculation.
         self.mark_minutes_of(&fresh, &known)?;
@@ -97,10 +98,10 @@ impl Database {
 }
 
 /// Returns the rates of `rates` that are not `known`, each once.
-fn fresh(known: &[RateRow], rates: &[RateRow]) -> Result<Vec<RateRow>, CommitError> {
-    let mut fresh: Vec<RateRow> = Vec::new();
+fn fresh(known: &[Rate], rates: &[Rate]) -> Result<Vec<Rate>, CommitError> {
+    let mut fresh: Vec<Rate> = Vec::new();
     for &row in rates {
-        let same_start = |other: &&RateRow| other.start_unix_s == row.start_unix_s;
+        let same_start = |other: &&Rate| other.start_unix_s == row.start_unix_s;
         match known.iter().chain(&fresh).find(same_start) {
             Some(&same) if same == row => {}
             Some(_) => return Err(CommitError::OtherRates { start_unix_s: row.start_unix_s }),

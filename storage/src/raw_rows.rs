@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 
+use hawser_proto::price::Rate;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions};
 
@@ -14,7 +15,7 @@ use crate::family::Family;
 use crate::keys::cursor::{CursorKey, CursorName};
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
-use crate::keys::rate::{RateKey, RateRow};
+use crate::keys::rate::{self, RateKey};
 use crate::keys::{Key, decode_u64};
 
 /// Decodes the row under the iterator; `None` if there is none.
@@ -173,10 +174,10 @@ pub(crate) fn current_ledger_entry_of(
 }
 
 /// Reads the rows of `rate` from the iterator's position to the last one.
-pub(crate) fn collect_rates(rows: &mut DBRawIterator<'_>) -> Result<Vec<RateRow>, ReadError> {
-    let mut rates: Vec<RateRow> = Vec::new();
+pub(crate) fn collect_rates(rows: &mut DBRawIterator<'_>) -> Result<Vec<Rate>, ReadError> {
+    let mut rates: Vec<Rate> = Vec::new();
     while let Some(rate) =
-        current(rows, RateKey::FAMILY, |key, value| RateRow::decode(RateKey::decode(key)?, value))?
+        current(rows, RateKey::FAMILY, |key, value| rate::decode(RateKey::decode(key)?, value))?
     {
         debug_assert!(rates.last().is_none_or(|last| last.start_unix_s < rate.start_unix_s));
         rates.push(rate);
@@ -186,7 +187,7 @@ pub(crate) fn collect_rates(rows: &mut DBRawIterator<'_>) -> Result<Vec<RateRow>
 }
 
 /// Reads all recorded rates, by start ascending.
-pub(crate) fn load_rates(db: &DB) -> Result<Vec<RateRow>, ReadError> {
+pub(crate) fn load_rates(db: &DB) -> Result<Vec<Rate>, ReadError> {
     let mut rows = db.raw_iterator_cf(family_of(db, Family::Rate));
     rows.seek_to_first();
     collect_rates(&mut rows)

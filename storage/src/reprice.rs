@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::minute::CONGESTION_MINUTES;
+use hawser_proto::price::Rate;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, minute_of};
 use rocksdb::WriteBatch;
 
@@ -26,7 +27,6 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
-use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::UsageKey;
 use crate::keys::usage_by_payer::UsageByPayerKey;
@@ -268,11 +268,7 @@ impl Database {
 
     /// Marks all booked minutes in which one of the rates `fresh` applies; `all` are the rates after the change.
     /// The caller blocks commits.
-    pub(crate) fn mark_minutes_of(
-        &self,
-        fresh: &[RateRow],
-        all: &[RateRow],
-    ) -> Result<(), CommitError> {
+    pub(crate) fn mark_minutes_of(&self, fresh: &[Rate], all: &[Rate]) -> Result<(), CommitError> {
         let mut batch = WriteBatch::default();
         let mut marked = 0;
         for rate in fresh {

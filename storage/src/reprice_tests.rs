@@ -14,7 +14,7 @@ const LIAR: OriginatorId = OriginatorId(200);
 const PAYERS: u64 = 25;
 
 /// An envelope costs more with each one before it in its minute.
-fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
+fn price(rates: &[Rate], envelope: &PricedEnvelope) -> PicoDollarPrice {
     let fee = rates.last().map_or(0, |rate| rate.message_fee.0);
     PicoDollarPrice(fee * (1 + envelope.earlier.iter().sum::<u64>()))
 }
@@ -23,8 +23,8 @@ fn store() -> Store {
     Store::in_memory(testing::store().identity().clone(), price).unwrap()
 }
 
-fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
-    RateRow {
+fn rate(start_unix_s: u64, message_fee: u64) -> Rate {
+    Rate {
         start_unix_s,
         message_fee: PicoDollarPrice(message_fee),
         storage_fee: PicoDollarsPerByteDay(0),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hawser_proto::minute::CONGESTION_MINUTES;
+use hawser_proto::price::Rate;
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 
 use crate::keys::congestion::{CongestionKey, CongestionRow};
-use crate::keys::rate::RateRow;
 use crate::keys::usage::UsageRow;
 
 /// The work on marked minutes between two steps. At most one minute of each strand is under way.
@@ -46,7 +46,7 @@ impl Repricing {
 pub(crate) struct MinuteScan {
     pub(crate) at: CongestionKey,
     /// The rates with which the amounts in `piece` are calculated.
-    pub(crate) rates: Vec<RateRow>,
+    pub(crate) rates: Vec<Rate>,
     pub(crate) span: MinuteSpan,
     /// The last place that has been read.
     pub(crate) read: SequenceId,
@@ -63,7 +63,7 @@ impl MinuteScan {
     pub(crate) fn new(
         at: CongestionKey,
         span: MinuteSpan,
-        rates: Vec<RateRow>,
+        rates: Vec<Rate>,
         piece: UsagePiece,
     ) -> Self {
         let (read, earlier) = (span.first.previous(), span.earlier);
@@ -73,7 +73,7 @@ impl MinuteScan {
 
     /// Returns true if the scan can continue: it is of this minute, with these rates, and new envelopes have only
     /// moved the end of its span.
-    pub(crate) fn is_of(&self, at: CongestionKey, span: &MinuteSpan, rates: &[RateRow]) -> bool {
+    pub(crate) fn is_of(&self, at: CongestionKey, span: &MinuteSpan, rates: &[Rate]) -> bool {
         let MinuteSpan { first, last: _, earlier, is_counted } = span;
         self.at == at
             && self.rates == rates

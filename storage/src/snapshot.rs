@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::merkle::ConsistencyProof;
+use hawser_proto::price::Rate;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
@@ -19,7 +20,6 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
-use crate::keys::rate::RateRow;
 use crate::keys::topic::TopicKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
@@ -427,7 +427,7 @@ impl Snapshot<'_> {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn rates(&self) -> Result<Vec<RateRow>, ReadError> {
+    pub fn rates(&self) -> Result<Vec<Rate>, ReadError> {
         let mut rows = self.rows(Family::Rate, ReadOptions::default());
         rows.seek_to_first();
         collect_rates(&mut rows)

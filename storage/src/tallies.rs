@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hawser_proto::minute::CONGESTION_MINUTES;
+use hawser_proto::minute::{CONGESTION_MINUTES, EARLIER_MINUTES};
+use hawser_proto::price::Rate;
 use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
@@ -17,7 +18,6 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::pruned::PrunedEnvelope;
-use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
@@ -28,7 +28,7 @@ use crate::raw_rows::stored_in;
 #[derive(Clone, Copy)]
 pub(crate) struct Pricing<'a> {
     pub(crate) price: PriceFn,
-    pub(crate) rates: &'a [RateRow],
+    pub(crate) rates: &'a [Rate],
 }
 
 impl Pricing<'_> {
@@ -169,7 +169,8 @@ impl<'a> Tallies<'a> {
             window => *window = None,
         }
         if is_late {
-            self.reprice.extend((0..=LATER_MINUTES).filter_map(|minutes| at.after(minutes)));
+            // The envelope is in an earlier minute for each of these.
+            self.reprice.extend((0..=EARLIER_MINUTES).filter_map(|minutes| at.after(minutes)));
         }
         Ok(())
     }
@@ -223,10 +224,6 @@ impl<'a> Tallies<'a> {
         })
     }
 }
-
-/// Number of later minutes in which an envelope still counts for congestion.
-#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
-const LATER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 
 /// The families of usage rows, looked up once for many rows.
 pub(crate) struct UsageFamilies<'a> {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
 use hawser_storage::{
-    Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
+    Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, Store, UsageRow, Validity,
 };
 
 /// Returns the strand as a reader gets it, abbreviated: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x`
@@ -527,7 +527,7 @@ fn memory_alone_excludes_no_receipt_that_is_stored() {
 #[test]
 fn recorded_rates_never_change() {
     on_each(|store| {
-        let rate = |start_unix_s, message_fee| RateRow {
+        let rate = |start_unix_s, message_fee| Rate {
             start_unix_s,
             message_fee: PicoDollarPrice(message_fee),
             storage_fee: PicoDollarsPerByteDay(2),

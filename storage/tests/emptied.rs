@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::support::*;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::price::Rate;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{
-    Evidence, EvidenceTime, LogItem, Misbehavior, RateRow, SkipReason, Store, StoreIdentity,
-    StoredEvidence, Validity,
+    Evidence, EvidenceTime, LogItem, Misbehavior, SkipReason, Store, StoreIdentity, StoredEvidence,
+    Validity,
 };
 
 /// Everything that readers are shown of two strands.
@@ -17,7 +18,7 @@ struct Contents {
     log: Vec<LogItem>,
     roots: Vec<TreeHash>,
     projections: BTreeMap<&'static str, [u8; 32]>,
-    rates: Vec<RateRow>,
+    rates: Vec<Rate>,
     evidence: Vec<StoredEvidence>,
 }
 

@@ -3,10 +3,10 @@
 use std::fs;
 
 use crate::support::*;
-use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
-    InvalidRule, Mark, OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings,
+    InvalidRule, Mark, OpenError, SkipReason, Store, StoreIdentity, StoreSettings,
 };
 
 #[test]
@@ -220,7 +220,7 @@ fn an_own_strand_that_contradicts_itself_is_refused() {
 fn rates_and_projection_versions_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
-    let rate = RateRow {
+    let rate = Rate {
         start_unix_s: 1,
         message_fee: PicoDollarPrice(2),
         storage_fee: PicoDollarsPerByteDay(3),

@@ -88,11 +88,8 @@ fn marks_between_two_writes_are_found() {
     }
 }
 
-/// The time between two commits is then for writes.
-#[test]
-fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
-    let store = in_memory();
-    store.commit(&(1..=600).map(plain).collect::<Vec<_>>()).unwrap();
+/// Makes the next write hang until the sender is dropped. Returns a receiver that says when it hangs, and the sender.
+fn hang_next_write(store: &Store) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (hang, hung) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let (is_first, released) = (AtomicBool::new(true), Mutex::new(released));
@@ -103,6 +100,15 @@ fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
         }
         None
     })));
+    (hung, release)
+}
+
+/// The time between two commits is then for writes.
+#[test]
+fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
+    let store = in_memory();
+    store.commit(&(1..=600).map(plain).collect::<Vec<_>>()).unwrap();
+    let (hung, release) = hang_next_write(&store);
     let parts = AtomicUsize::new(0);
     let mut pruned = 0;
     let parts_before_release = std::thread::scope(|scope| {
@@ -138,16 +144,7 @@ fn the_next_envelopes_are_read_while_a_commit_has_the_strand() {
 fn pruning_waits_between_commits_to_other_strands_too() {
     let store = in_memory();
     store.commit(&(1..=3).map(plain).collect::<Vec<_>>()).unwrap();
-    let (hang, hung) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (is_first, released) = (AtomicBool::new(true), Mutex::new(released));
-    store.set_write_faults(Some(Arc::new(move || {
-        if is_first.swap(false, Ordering::Relaxed) {
-            hang.send(()).unwrap();
-            let _ = released.lock().recv();
-        }
-        None
-    })));
+    let (hung, release) = hang_next_write(&store);
     let change = [append_with(OWN, 1, plain_facts(id(OWN, 1)))];
     let waited = std::thread::scope(|scope| {
         let commit = scope.spawn(|| store.commit(&change));

@@ -147,7 +147,7 @@ fn step(store: &Store, made: &mut Made, dice: &Dice, has_faults: bool) {
 }
 
 /// Returns a log that was never pruned, with the same changes and rates.
-fn unpruned(made: &Made, rates: &[hawser_storage::RateRow]) -> Store {
+fn unpruned(made: &Made, rates: &[hawser_proto::price::Rate]) -> Store {
     let mirror = in_memory();
     for (changes, _) in &made.groups {
         mirror.commit(changes).unwrap();

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::support::*;
 use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
+use hawser_proto::price::Rate;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, Change, Derive, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow,
-    RebuildError, SkipReason, Store, StoredEnvelope, Validity, WriteFault,
+    AddressChange, Change, Derive, Facts, InvalidRule, LogEntry, LogItem, Mark, RebuildError,
+    SkipReason, Store, StoredEnvelope, Validity, WriteFault,
 };
 use proptest::prelude::*;
 
@@ -69,7 +70,7 @@ fn reprice(store: &Store) {
 }
 
 /// Rates that apply from the beginning, and from a moment within the times of the envelopes on.
-fn rates(late_s: u8) -> [RateRow; 2] {
+fn rates(late_s: u8) -> [Rate; 2] {
     [rate(0, 1), rate(1 + u64::from(late_s), 1000)]
 }
 

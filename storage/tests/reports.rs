@@ -75,30 +75,18 @@ fn proofs_between_places_are_kept_once_for_all_that_have_places_in_common() {
         assert_eq!(record(store, 9, vec![beside, around, inside]), 1, "another fault");
         assert_eq!(record(store, 9, vec![between(12, 14), between(11, 13)]), 1);
         assert_eq!(record(store, 9, vec![between(11, 12)]), 1, "there is room between two");
-        // Other facts are no such proofs, and hide none.
-        let kind = |it: NewReport, kind| NewReport { fact: ReportFact { kind, ..it.fact }, ..it };
-        assert_eq!(
-            record(store, 10, vec![kind(between(1, 99), 4), report(ReportClass::Equivocation, 5)]),
-            2
-        );
+        // Other facts hide none.
+        let other = between(1, 99);
+        let graver = ReportFact { detail: 1, ..other.fact };
+        assert_eq!(record(store, 10, vec![NewReport { fact: graver, ..other.clone() }]), 1);
+        let of_kind = ReportFact { kind: 4, ..other.fact };
+        assert_eq!(record(store, 10, vec![NewReport { fact: of_kind, ..other }]), 1);
+        assert_eq!(record(store, 10, vec![report(ReportClass::Equivocation, 5)]), 1);
         let accused = OriginatorId(PEER.0 + 1);
         let of_other = between(1, 99);
         let fact = ReportFact { accused, ..of_other.fact };
         assert_eq!(record(store, 11, vec![NewReport { fact, ..of_other }]), 1);
     });
-}
-
-/// An earlier version has stored such a proof by its later place alone.
-#[test]
-fn a_proof_whose_earlier_place_is_not_recorded_counts_from_the_place_before() {
-    let store = in_memory();
-    let between = |earlier, later| {
-        let about = report(ReportClass::Proven, later);
-        NewReport { fact: about.fact.behind(SequenceId(earlier)), ..about }
-    };
-    assert_eq!(record(&store, 7, vec![report(ReportClass::Proven, 10)]), 1);
-    assert_eq!(record(&store, 8, vec![between(4, 12), between(9, 10), between(1, 10)]), 0);
-    assert_eq!(record(&store, 9, vec![between(4, 9), between(10, 12)]), 2);
 }
 
 #[test]

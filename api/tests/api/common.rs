@@ -12,7 +12,6 @@ use hawser_api::{
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
-use hawser_engine::price::rate_row;
 use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
@@ -85,7 +84,7 @@ pub(crate) async fn node_with(
     let identity =
         StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
     let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
-    store.record_rates(&[rate_row(&rate())]).unwrap();
+    store.record_rates(&[rate()]).unwrap();
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let table = RateTable::new(vec![rate()], None).unwrap();

@@ -15,14 +15,14 @@ use hawser_api::{
 };
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::misbehavior::{Evidence, Misbehavior};
-use hawser_engine::runtime::{
-    ContractError, GasUsed, PayerReporter, ReportContract, SettledSoFar, Submitted,
-};
+use hawser_engine::runtime::{ContractError, GasUsed, PayerReporter, ReportContract, Submitted};
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport, Periods};
+use hawser_rules::payer_report::{
+    Attestation, ContractReport, DomainSeparator, LeafProof, PayerReport, Periods,
+};
 use hawser_serve::ChainListStatus;
 use hawser_storage::{NewReport, PayerReportChange, PayerReportEvent, ReportClass, ReportFact};
 use parking_lot::Mutex;
@@ -122,8 +122,8 @@ impl ReportContract for NoContract {
         &self,
         _: OriginatorId,
         _: u64,
-        _: SettledSoFar,
-    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
+        _: ContractReport,
+    ) -> BoxFuture<'_, Result<ContractReport, ContractError>> {
         async { unreachable!("the status asks no contract") }.boxed()
     }
 

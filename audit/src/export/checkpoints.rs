@@ -1,8 +1,8 @@
 //! Checkpoints beside an exported strand: all of a folder's, or the newest ones that a node shows, after those of
 //! earlier runs.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Bytes, OriginatorId};
@@ -67,12 +67,15 @@ pub(super) fn with_newest(
     }
     shown.sort_by_key(|it| it.signed.checkpoint.time_ns);
     for (path, listed) in files {
-        for held in CheckpointReader::open_verified(&path, &listed)? {
-            let mut held = held?;
-            if let Some(at) = shown.iter().position(|it| it.signed == held.signed) {
-                add_missing(&mut held, shown.remove(at));
+        let reader = open_table_verified(&path, &listed, &CHECKPOINTS)?;
+        for group in 0..reader.num_row_groups() {
+            let read = guarded(|| read_group(&reader, group));
+            for mut held in read.map_err(|text| ExportError::malformed(&path, text))? {
+                if let Some(at) = shown.iter().position(|it| it.signed == held.signed) {
+                    add_missing(&mut held, shown.remove(at));
+                }
+                each(&held);
             }
-            each(&held);
         }
     }
     shown.iter().for_each(each);
@@ -140,43 +143,7 @@ pub(super) fn row(
     ]
 }
 
-/// A file of the table `checkpoints`, row group after row group.
-struct CheckpointReader {
-    path: PathBuf,
-    reader: TableReader,
-    next_group: usize,
-    rows: VecDeque<CosignedCheckpoint>,
-}
-
-impl CheckpointReader {
-    fn open_verified(path: &Path, listed: &FileDigest) -> Result<Self, ExportError> {
-        let reader = open_table_verified(path, listed, &CHECKPOINTS)?;
-        Ok(Self { path: path.to_owned(), reader, next_group: 0, rows: VecDeque::new() })
-    }
-
-    fn load(&mut self) -> Result<(), ExportError> {
-        let at = self.next_group;
-        self.next_group += 1;
-        let read = guarded(|| read_group(&self.reader, at));
-        self.rows = read.map_err(|text| ExportError::malformed(&self.path, text))?.into();
-        Ok(())
-    }
-}
-
-impl Iterator for CheckpointReader {
-    type Item = Result<CosignedCheckpoint, ExportError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.rows.is_empty() && self.next_group < self.reader.num_row_groups() {
-            if let Err(error) = self.load() {
-                self.next_group = usize::MAX;
-                return Some(Err(error));
-            }
-        }
-        self.rows.pop_front().map(Ok)
-    }
-}
-
+/// Reads the checkpoints of a row group.
 fn read_group(reader: &TableReader, at: usize) -> Result<Vec<CosignedCheckpoint>, ParquetError> {
     let group = reader.get_row_group(at)?;
     let fail = |text: String| ParquetError::General(text);

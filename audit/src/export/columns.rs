@@ -333,16 +333,22 @@ mod tests {
             (LogColumn::Mark, "mark"),
             (LogColumn::Rule, "rule"),
             (LogColumn::OriginatorNs, "originator_ns"),
+            (LogColumn::Minute, "minute"),
+            (LogColumn::Topic, "topic"),
+            (LogColumn::TopicKind, "topic_kind"),
             (LogColumn::Payer, "payer"),
             (LogColumn::LenBytes, "len_bytes"),
             (LogColumn::PayerLenBytes, "payer_len_bytes"),
             (LogColumn::BaseFee, "base_fee_picodollars"),
+            (LogColumn::CongestionFee, "congestion_fee_picodollars"),
             (LogColumn::RetentionDays, "retention_days"),
+            (LogColumn::ExpiryUnixS, "expiry_unix_s"),
             (LogColumn::IsCharged, "is_charged"),
             (LogColumn::CountsForCongestion, "counts_for_congestion"),
             (LogColumn::LeafHash, "leaf_hash"),
             (LogColumn::Bytes, "bytes"),
         ];
+        assert_eq!(named.len(), LOG.columns.len());
         for (column, name) in named {
             assert_eq!(LOG.columns[column as usize].name, name);
         }

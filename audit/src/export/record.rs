@@ -75,16 +75,13 @@ pub(super) fn values_of(
 fn record(originator: OriginatorId, row: StrandRow, stated: &StatedFacts) -> Record {
     match row {
         StrandRow::Envelope { sequence, bytes, mark, leaf } => {
-            let leaf = leaf.map(|leaf| Bytes::copy_from_slice(&leaf.0));
             envelope((originator, sequence), bytes, mark, leaf, stated)
         }
         StrandRow::Gap { from, through, reason } => gap(originator, from, through, reason),
         StrandRow::Pruned { sequence, record, leaf } => pruned(originator, sequence, &record, leaf),
         StrandRow::Leaf { sequence, leaf } => {
             let mut values = beginning(originator, sequence, sequence, "leaf");
-            leave_empty_before(LogColumn::LeafHash, &mut values);
-            values.push(Value::Bytes(Bytes::copy_from_slice(&leaf.0)));
-            values.push(Value::Null);
+            set(&mut values, [(LogColumn::LeafHash, leaf_value(Some(leaf)))]);
             let (kind, from) = (RecordKind::Leaf, sequence.0);
             Record { kind, from, through: from, values, refusal: None }
         }
@@ -141,22 +138,38 @@ fn add_payers(stated: &mut [StatedFacts]) {
     }
 }
 
-/// Returns the first four columns.
+/// Returns a row with values in the first four columns only.
 fn beginning(
     originator: OriginatorId,
     from: SequenceId,
     through: SequenceId,
     kind: &'static str,
 ) -> Vec<Value> {
-    let mut values = Vec::with_capacity(LOG.columns.len());
-    values.push(Value::int(u64::from(originator.0)));
-    values.extend([Value::int(from.0), Value::int(through.0), Value::text(kind)]);
+    let mut values = vec![Value::Null; LOG.columns.len()];
+    let first = [
+        (LogColumn::OriginatorId, Value::int(u64::from(originator.0))),
+        (LogColumn::SequenceId, Value::int(from.0)),
+        (LogColumn::ThroughSequenceId, Value::int(through.0)),
+        (LogColumn::Kind, Value::text(kind)),
+    ];
+    set(&mut values, first);
     values
 }
 
-/// Leaves the columns without a value empty up to this one, which comes next.
-fn leave_empty_before(column: LogColumn, values: &mut Vec<Value>) {
-    values.resize(column as usize, Value::Null);
+/// Sets values of a row.
+fn set<const N: usize>(row: &mut [Value], values: [(LogColumn, Value); N]) {
+    for (column, value) in values {
+        row[column as usize] = value;
+    }
+}
+
+fn leaf_value(leaf: Option<TreeHash>) -> Value {
+    leaf.map_or(Value::Null, |leaf| Value::Bytes(Bytes::copy_from_slice(&leaf.0)))
+}
+
+/// Returns the minute of a time.
+fn minute_value(ns: i64) -> Value {
+    Value::Int(i64::from(minute_of(ns)))
 }
 
 fn gap(
@@ -165,8 +178,7 @@ fn gap(
     through: SequenceId,
     reason: GapReason,
 ) -> Record {
-    let mut values = beginning(originator, from, through, reason.name());
-    values.resize(LOG.columns.len(), Value::Null);
+    let values = beginning(originator, from, through, reason.name());
     let kind = RecordKind::Gap(reason);
     Record { kind, from: from.0, through: through.0, values, refusal: None }
 }
@@ -179,29 +191,25 @@ fn pruned(
     leaf: Option<TreeHash>,
 ) -> Record {
     let mut values = beginning(originator, sequence, sequence, GapReason::Pruned.name());
-    let minute = Value::Int(i64::from(minute_of(record.originator_ns)));
-    values.extend([Value::Null, Value::Null, Value::Int(record.originator_ns), minute]);
-    values.extend([Value::Null, Value::Null]);
-    let len_bytes = Value::int(record.len_bytes);
-    match &record.charge {
-        None => {
-            values.extend([Value::Null, len_bytes]);
-            leave_empty_before(LogColumn::IsCharged, &mut values);
-        }
-        Some(charge) => values.extend([
-            Value::Bytes(address_text(charge.payer)),
-            len_bytes,
-            Value::int(charge.size_bytes),
-            Value::Amount(charge.stated_picodollars.0),
-            Value::Amount(0),
-            Value::Int(i64::from(charge.retention_days)),
-            Value::Null,
-        ]),
+    let known = [
+        (LogColumn::OriginatorNs, Value::Int(record.originator_ns)),
+        (LogColumn::Minute, minute_value(record.originator_ns)),
+        (LogColumn::LenBytes, Value::int(record.len_bytes)),
+        (LogColumn::IsCharged, Value::Flag(record.charge.is_some())),
+        (LogColumn::CountsForCongestion, Value::Flag(record.counts_for_congestion)),
+        (LogColumn::LeafHash, leaf_value(leaf)),
+    ];
+    set(&mut values, known);
+    if let Some(charge) = &record.charge {
+        let charged = [
+            (LogColumn::Payer, Value::Bytes(address_text(charge.payer))),
+            (LogColumn::PayerLenBytes, Value::int(charge.size_bytes)),
+            (LogColumn::BaseFee, Value::Amount(charge.stated_picodollars.0)),
+            (LogColumn::CongestionFee, Value::Amount(0)),
+            (LogColumn::RetentionDays, Value::Int(i64::from(charge.retention_days))),
+        ];
+        set(&mut values, charged);
     }
-    values.push(Value::Flag(record.charge.is_some()));
-    values.push(Value::Flag(record.counts_for_congestion));
-    values.push(leaf.map_or(Value::Null, |leaf| Value::Bytes(Bytes::copy_from_slice(&leaf.0))));
-    values.push(Value::Null);
     let kind = RecordKind::Gap(GapReason::Pruned);
     Record { kind, from: sequence.0, through: sequence.0, values, refusal: None }
 }
@@ -214,71 +222,70 @@ pub(super) fn address_text(account: Address) -> Bytes {
     text.into()
 }
 
-/// Returns the columns of an odd envelope from the length of the payer envelope to the retention.
-fn odd_values((statement, terms): &(OpenedStatement, OddTerms)) -> [Value; 4] {
-    [
-        Value::int(terms.size_bytes),
-        Value::Amount(statement.base_fee().0),
-        Value::Amount(statement.congestion_fee().0),
-        Value::Int(i64::from(terms.retention_days)),
-    ]
-}
-
 fn envelope(
     (originator, sequence): (OriginatorId, SequenceId),
     bytes: Bytes,
     mark: StoredMark,
-    leaf: Option<Bytes>,
+    leaf: Option<TreeHash>,
     stated: &StatedFacts,
 ) -> Record {
-    let (name, rule) = match mark {
-        StoredMark::Valid => ("valid", Value::Null),
-        StoredMark::Invalid(rule) => ("invalid", Value::Int(i64::from(rule))),
-        StoredMark::Waiting => ("waiting", Value::Null),
-        StoredMark::Unknown => ("unknown", Value::Null),
+    let (name, broken) = match mark {
+        StoredMark::Valid => ("valid", None),
+        StoredMark::Invalid(rule) => ("invalid", Some(rule)),
+        StoredMark::Waiting => ("waiting", None),
+        StoredMark::Unknown => ("unknown", None),
     };
-    let minute = |ns| Value::Int(i64::from(minute_of(ns)));
     let mut values = beginning(originator, sequence, sequence, "envelope");
-    values.extend([Value::text(name), rule]);
-    values.push(stated.originator_ns.map_or(Value::Null, Value::Int));
-    values.push(stated.originator_ns.map_or(Value::Null, minute));
-    let len_bytes = Value::int(bytes.len() as u64);
-    match &stated.statement {
-        None => {
-            leave_empty_before(LogColumn::Payer, &mut values);
-            values.push(stated.payer.clone().map_or(Value::Null, Value::Bytes));
-            values.push(len_bytes);
-            let is_paid = mark.is_booked() && stated.odd.is_some();
-            values.extend(stated.odd.iter().flat_map(odd_values));
-            leave_empty_before(LogColumn::IsCharged, &mut values);
-            values.extend([Value::Flag(is_paid), Value::Flag(is_paid && originator.is_node())]);
+    let known = [
+        (LogColumn::Mark, Value::text(name)),
+        (LogColumn::Rule, broken.map_or(Value::Null, |rule| Value::Int(i64::from(rule)))),
+        (LogColumn::OriginatorNs, stated.originator_ns.map_or(Value::Null, Value::Int)),
+        (LogColumn::Minute, stated.originator_ns.map_or(Value::Null, minute_value)),
+        (LogColumn::Payer, stated.payer.clone().map_or(Value::Null, Value::Bytes)),
+        (LogColumn::LenBytes, Value::int(bytes.len() as u64)),
+        (LogColumn::LeafHash, leaf_value(leaf)),
+    ];
+    set(&mut values, known);
+    let owes = match (&stated.statement, &stated.odd) {
+        (Some(statement), _) => {
+            set(&mut values, stated_values(statement));
+            stated.is_signed && is_owed(statement.payer(), broken.map(RuleNumber))
         }
-        Some(statement) => {
-            let payer = statement.payer();
-            let topic = payer.client().topic();
-            let broken = match mark {
-                StoredMark::Invalid(rule) => Some(RuleNumber(rule)),
-                StoredMark::Valid | StoredMark::Waiting | StoredMark::Unknown => None,
-            };
-            let is_paid = mark.is_booked() && stated.is_signed && is_owed(payer, broken);
-            let kind = topic.as_bytes().first();
-            values.extend([
-                Value::Bytes(topic.as_bytes().clone()),
-                kind.map_or(Value::Null, |kind| Value::Int(i64::from(*kind))),
-                stated.payer.clone().map_or(Value::Null, Value::Bytes),
-                len_bytes,
-                Value::int(payer.as_bytes().len() as u64),
-                Value::Amount(statement.base_fee().0),
-                Value::Amount(statement.congestion_fee().0),
-                Value::Int(i64::from(payer.retention_days())),
-                Value::Amount(statement.expiry_unix_s()),
-                Value::Flag(is_paid),
-                Value::Flag(is_paid && originator.is_node()),
-            ]);
+        (None, Some((statement, terms))) => {
+            let odd = [
+                (LogColumn::PayerLenBytes, Value::int(terms.size_bytes)),
+                (LogColumn::BaseFee, Value::Amount(statement.base_fee().0)),
+                (LogColumn::CongestionFee, Value::Amount(statement.congestion_fee().0)),
+                (LogColumn::RetentionDays, Value::Int(i64::from(terms.retention_days))),
+            ];
+            set(&mut values, odd);
+            true
         }
-    }
-    values.push(leaf.map_or(Value::Null, Value::Bytes));
-    values.push(Value::Bytes(bytes));
+        (None, None) => false,
+    };
+    let is_paid = mark.is_booked() && owes;
+    let last = [
+        (LogColumn::IsCharged, Value::Flag(is_paid)),
+        (LogColumn::CountsForCongestion, Value::Flag(is_paid && originator.is_node())),
+        (LogColumn::Bytes, Value::Bytes(bytes)),
+    ];
+    set(&mut values, last);
     let (kind, from) = (RecordKind::Envelope(mark), sequence.0);
     Record { kind, from, through: from, values, refusal: None }
+}
+
+/// Returns the columns that a statement with all its layers has beside its time.
+fn stated_values(statement: &UnsignedOriginatorEnvelope) -> [(LogColumn, Value); 7] {
+    let payer = statement.payer();
+    let topic = payer.client().topic().as_bytes();
+    let kind = topic.first().map_or(Value::Null, |kind| Value::Int(i64::from(*kind)));
+    [
+        (LogColumn::Topic, Value::Bytes(topic.clone())),
+        (LogColumn::TopicKind, kind),
+        (LogColumn::PayerLenBytes, Value::int(payer.as_bytes().len() as u64)),
+        (LogColumn::BaseFee, Value::Amount(statement.base_fee().0)),
+        (LogColumn::CongestionFee, Value::Amount(statement.congestion_fee().0)),
+        (LogColumn::RetentionDays, Value::Int(i64::from(payer.retention_days()))),
+        (LogColumn::ExpiryUnixS, Value::Amount(statement.expiry_unix_s())),
+    ]
 }

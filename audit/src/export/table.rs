@@ -80,25 +80,30 @@ pub(super) struct Table {
     sorted_by: i32,
 }
 
-/// Columns of [`LOG`] that readers name, with their places in the table.
+/// The columns of [`LOG`], in the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogColumn {
-    OriginatorId = 0,
-    SequenceId = 1,
-    ThroughSequenceId = 2,
-    Kind = 3,
-    Mark = 4,
-    Rule = 5,
-    OriginatorNs = 6,
-    Payer = 10,
-    LenBytes = 11,
-    PayerLenBytes = 12,
-    BaseFee = 13,
-    RetentionDays = 15,
-    IsCharged = 17,
-    CountsForCongestion = 18,
-    LeafHash = 19,
-    Bytes = 20,
+    OriginatorId,
+    SequenceId,
+    ThroughSequenceId,
+    Kind,
+    Mark,
+    Rule,
+    OriginatorNs,
+    Minute,
+    Topic,
+    TopicKind,
+    Payer,
+    LenBytes,
+    PayerLenBytes,
+    BaseFee,
+    CongestionFee,
+    RetentionDays,
+    ExpiryUnixS,
+    IsCharged,
+    CountsForCongestion,
+    LeafHash,
+    Bytes,
 }
 
 /// The rows of the log.

@@ -182,8 +182,7 @@ fn what_only_other_software_decodes_is_charged_in_each_table_and_has_no_topic() 
             assert_eq!(plain, odd, "{column:?}");
         }
         assert_eq!(odd.values[LogColumn::IsCharged as usize], Value::Flag(true));
-        // The topic stands between the minute and the payer.
-        let topic = &odd.values[LogColumn::OriginatorNs as usize + 2];
+        let topic = &odd.values[LogColumn::Topic as usize];
         let is_odd = odd.kind == RecordKind::Envelope(StoredMark::Invalid(1));
         assert_eq!(*topic == Value::Null, is_odd, "{topic:?}");
         odd_rows += usize::from(is_odd);

@@ -8,6 +8,7 @@ use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, OriginatorId, SequenceId};
 use hawser_rules::Registry;
+use hawser_rules::fees::base_fee;
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::{Field, RowAccessor as _};
@@ -162,7 +163,7 @@ fn the_tallies_follow_from_the_rows_of_the_log() {
         assert!(row.get_bool(17).unwrap());
         let minute = u32::try_from(row.get_long(7).unwrap()).unwrap();
         let sums = of_log.entry((minute, row.get_string(10).unwrap().clone())).or_default();
-        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap().0;
+        let fee = base_fee(&RATE, row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap().0;
         assert_eq!((amount(&row, 13), row.get_long(15).unwrap()), (fee, 30));
         *sums = (
             sums.0 + amount(&row, 13) + amount(&row, 14),

@@ -2,6 +2,7 @@
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_rules::fees::base_fee;
 use hawser_rules::{Absence, Absences};
 use prost::Message as _;
 
@@ -45,7 +46,7 @@ fn with_field(sequence: u64, position: usize, field: &[u8]) -> Draft {
     let client = [before, &payer.unsigned_client_envelope[..], behind].concat();
     let paid = PayerEnvelope::sign(client.into(), NODE, DAYS, &key(9)).encode_to_vec();
     let paid = [&paid[..], outside].concat();
-    made.statement.base_fee_picodollars = RATE.base_fee(paid.len() as u64, DAYS).unwrap().0;
+    made.statement.base_fee_picodollars = base_fee(&RATE, paid.len() as u64, DAYS).unwrap().0;
     made.statement.payer_envelope_bytes = paid.into();
     made
 }

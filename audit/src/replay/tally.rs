@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{Address, SequenceId, minute_of};
-use hawser_rules::fees::has_started;
+use hawser_rules::fees::{has_started, total_fee};
 use hawser_rules::{PicoDollarPrice, Rate};
 use serde::{Deserialize, Serialize};
 
@@ -390,7 +390,7 @@ pub(crate) fn price(
 ) -> PicoDollarPrice {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));
-    let fee = rate.map(|rate| rate.fee(charge.size_bytes, charge.retention_days, earlier));
+    let fee = rate.map(|rate| total_fee(rate, charge.size_bytes, charge.retention_days, earlier));
     fee.and_then(Result::ok).unwrap_or_default()
 }
 

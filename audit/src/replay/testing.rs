@@ -11,6 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
+use hawser_rules::fees::base_fee;
 use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use prost::Message as _;
 
@@ -77,7 +78,7 @@ fn drafted(
     let payer = key(if sequence.is_multiple_of(3) { 8 } else { 9 });
     let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, days, &payer);
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
-    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap().0;
+    let fee = base_fee(&RATE, payer_envelope_bytes.len() as u64, days).unwrap().0;
     let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(days) * 86_400;
     Draft {
         statement: pb::UnsignedOriginatorEnvelope {
@@ -224,7 +225,7 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
     let signature = hawser_proto::Signature::from_bytes(payer.signature_bytes()?).ok()?;
     let size_bytes = payer.as_bytes().len() as u64;
     let usage = Usage {
-        picodollars: RATE.base_fee(size_bytes, payer.retention_days()).unwrap(),
+        picodollars: base_fee(&RATE, size_bytes, payer.retention_days()).unwrap(),
         messages: 1,
         bytes: bytes.len() as u64,
         last_sequence: statement.id().sequence,

@@ -132,7 +132,7 @@ pub(crate) fn new_store(folder: &Path) -> Result<Store, BenchError> {
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,
     })?;
-    store.record_rates(&[price::rate_row(&RATE)])?;
+    store.record_rates(&[RATE])?;
     Ok(store)
 }
 

@@ -77,3 +77,12 @@ pub struct GasPriceReadings {
     /// The number of times that a price was needed and a default was used, because none had been read yet.
     pub defaults: u64,
 }
+
+impl GasPriceReadings {
+    /// Adds the prices that another broadcaster has read on the same chain.
+    pub fn add(&mut self, other: &Self) {
+        self.last = self.last.max(other.last);
+        self.read += other.read;
+        self.defaults += other.defaults;
+    }
+}

@@ -14,14 +14,15 @@ use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
     WalkSettings,
 };
-use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::reports::{ReportManager, ReportManagerError};
 use hawser_chain::send::{Call, RequestError, SendError, Sender};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::{
-    Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId, SettledAmount,
+    Attestation, ContractReport, Leaves, NodeIds, PayerReport, RangeEnd, ReportId, SettledAmount,
+    Submitted,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -183,11 +184,11 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
 
     let attested = chain.attested(&first);
     chain.refuses_expensive_gas(&first, &attested).await;
-    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
-    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::AlreadyTaken);
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), Submitted::Now);
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), Submitted::Before);
     let other = report(0, 8, &leaves);
     let submitted = manager.submit(&other, &chain.attested(&other)).await.unwrap();
-    assert_eq!(submitted, SubmitOutcome::OtherTaken);
+    assert_eq!(submitted, Submitted::Superseded);
 
     let (encoded, tree) = (leaves.encoded(), leaves.tree());
     let settle = |range: std::ops::Range<usize>| {
@@ -266,7 +267,7 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     set("evm_setAutomine", json!([true])).await;
     assert_eq!(count(BlockId::latest()).await, before, "it is too cheap");
 
-    assert_eq!(chain.manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    assert_eq!(chain.manager.submit(&first, &attested).await.unwrap(), Submitted::Now);
     assert_eq!(count(BlockId::latest()).await, before + 1, "with the same nonce");
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
 }
@@ -305,7 +306,7 @@ async fn fees_that_every_endpoint_refuses_are_raised_up_to_a_bound() {
         let tip = of_node.quote(&nothing).await.unwrap().max_priority_fee_per_gas;
         accept_from(tip.0 + 1);
         let submitted = manager.submit(&report, &attested).await.unwrap();
-        assert_eq!(submitted, SubmitOutcome::Taken, "{} endpoints", urls.len());
+        assert_eq!(submitted, Submitted::Now, "{} endpoints", urls.len());
         assert_eq!(count().await, before + 1, "one of the attempts is mined");
     }
 }
@@ -320,7 +321,7 @@ async fn a_restart_does_not_begin_the_ceiling_of_a_nodes_hour_anew() {
     let first = report(0, 9, &leaves);
     let manager = chain.manager.clone().keeping_costs(path.clone());
     let submitted = manager.submit(&first, &chain.attested(&first)).await.unwrap();
-    assert_eq!(submitted, SubmitOutcome::Taken);
+    assert_eq!(submitted, Submitted::Now);
 
     let address = chain.network.at(Contract::PayerReportManager).unwrap();
     let account = deploy::accounts().swap_remove(1);
@@ -353,7 +354,7 @@ async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settl
     let leaves = Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]);
     let first = report(0, 9, &leaves);
     let (manager, attested) = (&chain.manager, chain.attested(&first));
-    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), Submitted::Now);
     let kept = chain.kept(0, &leaves).await.unwrap();
     assert_eq!((kept.end.0, kept.root, kept.is_settled), (9, leaves.root(), false));
     let proof = leaves.tree().proof(0..1);
@@ -405,7 +406,7 @@ async fn settling_ten_thousand_payers_takes_little_more_gas_than_the_contract_al
     let leaves = Leaves::sum((0..PAYERS).map(payer));
     let report = report(0, 9, &leaves);
     let submitted = manager.submit(&report, &chain.attested(&report)).await.unwrap();
-    assert_eq!(submitted, SubmitOutcome::Taken);
+    assert_eq!(submitted, Submitted::Now);
 
     let (encoded, tree) = (leaves.encoded(), leaves.tree());
     let head = || async { settlement.provider().get_block_number().await.unwrap() };

@@ -4,6 +4,7 @@ use hawser_chain::admin::Contract;
 use hawser_chain::watch;
 use hawser_node::error::RunError;
 use hawser_rules::PicoDollarPrice;
+use hawser_rules::fees::base_fee;
 use hawser_rules::payer_report::{PicoDollars, SettledAmount};
 use serde_json::json;
 
@@ -65,7 +66,8 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
             "the fee is larger than any amount can be: give a smaller --count or --size",
         )
     };
-    let PicoDollarPrice(one) = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
+    let PicoDollarPrice(one) =
+        base_fee(rate, args.size, args.retention).map_err(RunError::usage)?;
     let all = one.checked_mul(args.count).and_then(PicoDollars::new).ok_or_else(too_large)?;
     let SettledAmount(settled) = all.settled();
     if as_json {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::Address;
 use hawser_chain::admin::agreed;
 use hawser_chain::admin::settled::SettledLeaves;
-use hawser_node::admin::{self, AdminRequest, PayerReportStep};
+use hawser_node::admin::{self, AdminRequest, ReportStep};
 use hawser_node::error::RunError;
 use hawser_rules::payer_report::ReportId;
 use serde_json::{Value, json};
@@ -29,15 +29,15 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
         ReportCommand::Show(args) => show(&args, as_json).await,
         ReportCommand::Explain(args) => explain(&args, as_json).await,
         ReportCommand::Settled(args) => settled(&args, as_json).await,
-        ReportCommand::Generate(args) => take(PayerReportStep::Generate, &args, as_json),
-        ReportCommand::Attest(args) => take(PayerReportStep::Attest, &args, as_json),
-        ReportCommand::Submit(args) => take(PayerReportStep::Submit, &args, as_json),
-        ReportCommand::Settle(args) => take(PayerReportStep::Settle, &args, as_json),
+        ReportCommand::Generate(args) => take(ReportStep::Generate, &args, as_json),
+        ReportCommand::Attest(args) => take(ReportStep::Attest, &args, as_json),
+        ReportCommand::Submit(args) => take(ReportStep::Submit, &args, as_json),
+        ReportCommand::Settle(args) => take(ReportStep::Settle, &args, as_json),
     }
 }
 
 /// Asks a running node to take a step, and prints the outcome for each report.
-fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
+fn take(step: ReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = asked_node::data_dir(&args.data, args.network.as_deref())?;
     let ReportStepArgs { about, dry_run, .. } = *args;
     let request = AdminRequest::PayerReports { step, about, dry_run };

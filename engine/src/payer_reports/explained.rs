@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use hawser_proto::minute::CONGESTION_MINUTES;
 use hawser_proto::{PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::{
-    AmountCause, ChargedEnvelope, Explanation, Leaves, MinuteOfPayer, OwnUsage, PayerReport,
-    ReportDifference, explain,
+    AmountCause, ChargedEnvelope, Leaves, MinuteOfPayer, OwnUsage, PayerReport, ReportDifference,
+    explain,
 };
 use hawser_storage::{LogPlace, PricedEnvelope, ReadError, Snapshot, UsageRow};
 
@@ -92,8 +92,7 @@ fn find_cause(
     let Some(sought) = sought else { return Ok(()) };
     *sought = AmountCause::Unknown;
     let Some(usage) = own_usage(snapshot, report, figures, rows_max)? else { return Ok(()) };
-    let explained = explain(report, figures.start_minute, figures.end, &usage);
-    let Explanation::Different(differences) = explained else { return Ok(()) };
+    let differences = explain(report, figures.start_minute, figures.end, &usage);
     let cause = differences.into_iter().find_map(|difference| match difference {
         ReportDifference::Amounts { cause, .. } => Some(cause),
         _ => None,

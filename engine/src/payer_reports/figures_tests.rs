@@ -7,7 +7,6 @@ use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_storage::{Change, Charge, SkipReason, Store};
 
 use super::*;
-use crate::price::rate_row;
 use crate::read::testing::{self, Dice};
 
 const ABOUT: OriginatorId = OriginatorId(200);
@@ -32,7 +31,7 @@ fn strand(places: impl IntoIterator<Item = (u32, u8, u64)>) -> Store {
         congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
-    store.record_rates(&[rate_row(&rate)]).unwrap();
+    store.record_rates(&[rate]).unwrap();
     let change = |(sequence, (minute, payer, size_bytes)): (u64, (u32, u8, u64))| {
         append(sequence, FIRST_MINUTE + minute, payer, size_bytes)
     };

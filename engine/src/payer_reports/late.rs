@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::minute::CONGESTION_MINUTES;
+use hawser_proto::minute::{CONGESTION_MINUTES, EARLIER_MINUTES};
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::PicoDollarPrice;
 use hawser_rules::payer_report::tree::Hash;
@@ -29,9 +29,6 @@ const BEHIND_END_MAX: usize = 65_536;
 /// The maximum number of late places of a report that one look returns. A guess: the first one is a proof, unless its
 /// envelope is too long for evidence.
 const LATE_PLACES_MAX: usize = 16;
-/// The number of minutes before its own that decide about the congestion of an envelope.
-#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
-const EARLIER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
 /// The node for which facts are read: none, because only a node's own strand has receipts, and none is needed here.
 const NO_NODE: OriginatorId = OriginatorId(0);
 

@@ -76,7 +76,6 @@ mod tests {
     use hawser_storage::{Change, Charge};
 
     use super::*;
-    use crate::price::rate_row;
     use crate::read::testing;
 
     const PAYER: PayerAddress = Address([7; 20]);
@@ -101,7 +100,7 @@ mod tests {
             congestion_fee: PicoDollarPrice(0),
             target_rate_per_minute: 0,
         };
-        store.record_rates(&[rate_row(&rate)]).unwrap();
+        store.record_rates(&[rate]).unwrap();
         store.commit(&[1, 2, 3].map(append)).unwrap();
         let (snapshot, chain) = (store.snapshot(), ChainReports::default());
         let owed = PicoDollarBalance(-3 * i128::from(most));

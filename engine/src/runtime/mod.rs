@@ -92,8 +92,8 @@ pub use pace::ShortTurns;
 pub use payer_reports::{
     Attested, ContractError, GasUsed, PayerReportSettings, PayerReportTask, PayerReportTotals,
     PayerReporter, ReportContract, ReportExplained, ReportList, ReportStage, ReportState,
-    ReportStep, ReportStepError, ReportView, SettledPart, SettledSoFar, StageCount, StageCounts,
-    StepOutcome, StepState, Submitted, Turns, Written,
+    ReportStep, ReportStepError, ReportView, SettledPart, StageCount, StageCounts, StepOutcome,
+    StepState, Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;

@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId, Signature};
 use hawser_rules::Absences;
+use hawser_rules::fees::base_fee;
 use hawser_storage::{Change, LogEntry, Store, StoreIdentity, Validity};
 use prost::Message as _;
 
@@ -35,7 +36,7 @@ pub fn envelope(sequence: u64, is_bad: bool) -> Bytes {
         originator_node_id: SOURCE.0,
         originator_sequence_id: sequence,
         originator_ns: ns,
-        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap().0,
+        base_fee_picodollars: base_fee(&rate(), paid.len() as u64, 60).unwrap().0,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,

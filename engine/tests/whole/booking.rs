@@ -10,6 +10,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{
     Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind, minute_of,
 };
+use hawser_rules::fees::total_fee;
 use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate};
 use hawser_storage::{InvalidRule, LogItem, Store, Validity};
 use prost::Message as _;
@@ -161,7 +162,7 @@ fn expected(is_absent: impl Fn(i64) -> bool) -> (u64, u64) {
     let owed = plan.iter().enumerate().filter(|(_, it)| is_owed(it));
     for (_, it) in owed.filter(|(index, _)| !is_absent(place(*index).1)) {
         let len_bytes = it.paid.len() as u64;
-        amount += busy_rate().fee(len_bytes, 60, [messages, 0, 0, 0, 0]).unwrap().0;
+        amount += total_fee(&busy_rate(), len_bytes, 60, [messages, 0, 0, 0, 0]).unwrap().0;
         messages += 1;
     }
     (messages, amount)

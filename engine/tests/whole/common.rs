@@ -7,7 +7,6 @@ use hawser_engine::ports::{
     Clock, IdentityJudge, NodeRecord, PayloadValidator, Registry, TrustingJudge,
 };
 use hawser_engine::price;
-use hawser_engine::price::rate_row;
 use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
@@ -92,7 +91,7 @@ pub fn rate() -> Rate {
 
 /// Records rates, as their owner does before it hands them out.
 pub fn record_rates(store: &Store, rates: &[Rate]) {
-    store.record_rates(&rates.iter().map(rate_row).collect::<Vec<_>>()).unwrap();
+    store.record_rates(rates).unwrap();
 }
 
 pub fn start(store: Store) -> Node {

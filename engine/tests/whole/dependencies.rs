@@ -7,6 +7,7 @@ use hawser_engine::runtime::ReportTask;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_rules::fees::base_fee;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_storage::{EvidenceTime, Misbehavior, ReportClass};
 use prost::Message as _;
@@ -33,7 +34,7 @@ fn needing_at(sequence: u64, needed: u64, after_s: u64) -> Bytes {
         originator_node_id: SOURCE.0,
         originator_sequence_id: sequence,
         originator_ns: START_NS + i64::try_from(after_s).unwrap() * 1_000_000_000,
-        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap().0,
+        base_fee_picodollars: base_fee(&rate(), paid.len() as u64, 60).unwrap().0,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + after_s + 60 * 86_400,
         payer_envelope_bytes: paid,

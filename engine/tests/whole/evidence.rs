@@ -11,6 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, StatementDifference};
+use hawser_rules::fees::base_fee;
 use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
@@ -33,7 +34,7 @@ fn envelope(node: OriginatorId, sequence: u64, after_s: i64, is_overpriced: bool
     let client = client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())));
     let paid: Bytes = PayerEnvelope::sign(client, node, 60, &payer(0)).encode_to_vec().into();
     let originator_ns = START_NS + after_s * SECOND_NS;
-    let fee = rate().base_fee(paid.len() as u64, 60).unwrap().0;
+    let fee = base_fee(&rate(), paid.len() as u64, 60).unwrap().0;
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: node.0,
         originator_sequence_id: sequence,
@@ -155,6 +156,24 @@ async fn all_pairs_around_one_step_back_in_time_are_one_fact() {
         }
     }
     assert_eq!(reported(&node), [(MisbehaviorKind::OutOfOrder, SOURCE)]);
+}
+
+/// The accused shows a small step of its own between places that are as far apart as it wants, and then takes a large
+/// one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_step_back_in_time_keeps_out_no_report_of_a_larger_one() {
+    let node = start(common::store(), &[SOURCE], 600);
+    let submitted = async |pair: [(u64, i64); 2]| {
+        let envelopes = pair.map(|(place, after_s)| envelope(SOURCE, place, after_s, false));
+        let (kind, time_ns) = (MisbehaviorKind::OutOfOrder, START_NS.unsigned_abs());
+        let report = client_safety_report(time_ns, SOURCE, kind, &envelopes).unwrap();
+        node.engine.reports().submit(0, report).await.unwrap()
+    };
+    let far = SequenceId::MAX.0;
+    assert_eq!(submitted([(1, 60), (far, 58)]).await, ReportSubmission::Stored);
+    assert_eq!(submitted([(20, 61), (21, 59)]).await, ReportSubmission::Known, "as small");
+    assert_eq!(submitted([(10, 61), (11, 1)]).await, ReportSubmission::Stored, "a larger one");
+    assert_eq!(submitted([(9, 60), (12, 2)]).await, ReportSubmission::Known, "the same one");
 }
 
 /// A second process with this node's key is behind it, so peers have this node's envelopes for its places. It has

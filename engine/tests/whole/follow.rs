@@ -20,6 +20,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{
     Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, StatementDifference,
 };
+use hawser_rules::fees::base_fee;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
@@ -68,7 +69,7 @@ fn signed(originator: OriginatorId, sequence: u64, text: &str, rate: Rate, ns: i
         originator_node_id: originator.0,
         originator_sequence_id: sequence,
         originator_ns: ns,
-        base_fee_picodollars: rate.base_fee(paid.len() as u64, 60).unwrap().0,
+        base_fee_picodollars: base_fee(&rate, paid.len() as u64, 60).unwrap().0,
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,

@@ -31,6 +31,33 @@ fn copied() -> Store {
     store
 }
 
+/// Records a claim that all places of the source's strand between these two are missing.
+fn claim_between(store: &Store, before: u64, place: u64) {
+    let claim = Evidence {
+        misbehavior: Misbehavior::Gap,
+        at: EnvelopeId::new(SOURCE, SequenceId(place)),
+        from: None,
+        envelopes: strand(SOURCE, &[before, place]),
+    };
+    store.record_evidence(START_NS.unsigned_abs(), &[claim]).unwrap();
+}
+
+/// Returns the places at which claims stand.
+fn claims(store: &Store) -> Vec<u64> {
+    let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    all.into_iter().map(|it| it.evidence.at.sequence.0).collect()
+}
+
+/// Checks that a node which starts withdraws its claim, on a clock that is paused.
+async fn assert_claim_ends(store: Store) {
+    assert_eq!(claims(&store), [4]);
+    let follower = Follower::start(store.clone());
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    tokio::time::resume();
+    follower.until("the claim ends", || claims(&store).is_empty()).await;
+    follower.stop().await;
+}
+
 /// The peer may be the only one that holds them: the strand's own node, or the only source of a replica.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_of_a_strand_is_asked_for_what_a_snapshot_leaves_out() {
@@ -124,13 +151,7 @@ async fn a_place_below_many_others_that_no_peer_holds_has_its_turn() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
     let store = copied();
-    let (at, envelopes) = (EnvelopeId::new(SOURCE, SequenceId(4)), strand(SOURCE, &[1, 4]));
-    let claim = Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes };
-    store.record_evidence(START_NS.unsigned_abs(), &[claim]).unwrap();
-    let claims = || {
-        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-        all.len()
-    };
+    claim_between(&store, 1, 4);
     let follower = Follower::start(store.clone());
     let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
     assert_eq!(source.want(SOURCE).await, (4, None));
@@ -141,7 +162,7 @@ async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
     let held = strand(SOURCE, &[1, 3, 4]);
     follower.until("one is found", || follower.held(SOURCE) == held).await;
     tokio::time::sleep(Duration::from_secs(180)).await;
-    assert_eq!(claims(), 1, "the other one is missing still");
+    assert_eq!(claims(&store), [4], "the other one is missing still");
     let mut other = follower.connect(OTHER, &[]);
     assert_eq!(other.want(SOURCE).await, (1, Some(2)));
     other.answer(found(2)).await;
@@ -149,7 +170,7 @@ async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
     follower.until("the other one is found", || follower.held(SOURCE) == whole).await;
     tokio::time::sleep(Duration::from_secs(180)).await;
     tokio::time::resume();
-    follower.until("the claim ends", || claims() == 0).await;
+    follower.until("the claim ends", || claims(&store).is_empty()).await;
     follower.stop().await;
 }
 
@@ -158,19 +179,8 @@ async fn a_claim_that_places_are_missing_ends_when_all_of_them_are_found() {
 async fn a_claim_about_places_that_an_earlier_run_has_found_ends() {
     let store = common::store();
     store.commit(&[append(1), append(2), append(3), append(4)]).unwrap();
-    let (at, envelopes) = (EnvelopeId::new(SOURCE, SequenceId(4)), strand(SOURCE, &[1, 4]));
-    let claim = Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes };
-    store.record_evidence(START_NS.unsigned_abs(), &[claim]).unwrap();
-    let claims = || {
-        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-        all.len()
-    };
-    assert_eq!(claims(), 1);
-    let follower = Follower::start(store.clone());
-    tokio::time::sleep(Duration::from_secs(180)).await;
-    tokio::time::resume();
-    follower.until("the claim ends", || claims() == 0).await;
-    follower.stop().await;
+    claim_between(&store, 1, 4);
+    assert_claim_ends(store).await;
 }
 
 /// A restored node has declared place 2 void, and a relay had left out what it signed right behind it: gaps side by
@@ -179,23 +189,11 @@ async fn a_claim_about_places_that_an_earlier_run_has_found_ends() {
 async fn a_claim_ends_when_a_part_of_its_places_is_declared_and_the_others_are_found() {
     let store = common::store();
     store.commit(&[append(1), missing(2, 2), append(3), append(4)]).unwrap();
-    let (at, envelopes) = (EnvelopeId::new(SOURCE, SequenceId(4)), strand(SOURCE, &[1, 4]));
-    let claim = Evidence { misbehavior: Misbehavior::Gap, at, from: None, envelopes };
-    let time_ns = START_NS.unsigned_abs();
-    store.record_evidence(time_ns, &[claim]).unwrap();
-    let (node, place) = (SOURCE, SequenceId(2));
+    claim_between(&store, 1, 4);
+    let (node, place, time_ns) = (SOURCE, SequenceId(2), START_NS.unsigned_abs());
     let of = VoidStatement { node, from: place, through: place, time_ns, incarnation: [3; 16] };
     store.record_void_statements(&[of.sign(&key(SOURCE))]).unwrap();
-    let claims = || {
-        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-        all.len()
-    };
-    assert_eq!(claims(), 1);
-    let follower = Follower::start(store.clone());
-    tokio::time::sleep(Duration::from_secs(180)).await;
-    tokio::time::resume();
-    follower.until("the claim ends", || claims() == 0).await;
-    follower.stop().await;
+    assert_claim_ends(store).await;
 }
 
 /// A node could leave places out until its envelopes there may have expired. On a clock that only moves while all tasks
@@ -206,18 +204,9 @@ async fn a_claim_about_places_that_have_expired_unseen_stays_when_others_are_fou
     let (from, through) = (SequenceId(2), SequenceId(3));
     let expired = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Expired };
     store.commit(&[append(1), expired, append(4), missing(5, 5), append(6)]).unwrap();
-    let claim = |before, place| Evidence {
-        misbehavior: Misbehavior::Gap,
-        at: EnvelopeId::new(SOURCE, SequenceId(place)),
-        from: None,
-        envelopes: strand(SOURCE, &[before, place]),
-    };
-    store.record_evidence(START_NS.unsigned_abs(), &[claim(1, 4), claim(4, 6)]).unwrap();
-    let claims = || -> Vec<u64> {
-        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-        all.into_iter().map(|it| it.evidence.at.sequence.0).collect()
-    };
-    assert_eq!(claims(), [4, 6]);
+    claim_between(&store, 1, 4);
+    claim_between(&store, 4, 6);
+    assert_eq!(claims(&store), [4, 6]);
     let follower = Follower::start(store.clone());
     let mut source = follower.connect(SOURCE, &[(SOURCE, 6)]);
     assert_eq!(source.want(SOURCE).await, (6, None));
@@ -228,8 +217,8 @@ async fn a_claim_about_places_that_have_expired_unseen_stays_when_others_are_fou
     follower.until("it is found", || follower.held(SOURCE) == held).await;
     tokio::time::sleep(Duration::from_secs(180)).await;
     tokio::time::resume();
-    follower.until("the claim about it ends", || claims().len() < 2).await;
-    assert_eq!(claims(), [4]);
+    follower.until("the claim about it ends", || claims(&store).len() < 2).await;
+    assert_eq!(claims(&store), [4]);
     follower.stop().await;
 }
 

@@ -11,6 +11,7 @@ use hawser_proto::envelope::{PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, Topic};
 use hawser_rules::congestion::congestion_units;
+use hawser_rules::fees::{base_fee, congestion_fee};
 use hawser_rules::misbehavior::report::WINDOW_ENVELOPES_MAX;
 use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
@@ -50,7 +51,7 @@ fn message(sequence: u64, after_ms: i64, congestion: u64) -> Bytes {
     let text = frame(1, 1, sequence.to_string().as_bytes());
     let client = client(&group_topic(1), None, group_payload(text));
     let paid: Bytes = PayerEnvelope::sign(client, SOURCE, 60, &payer(0)).encode_to_vec().into();
-    let base = rate().base_fee(paid.len() as u64, 60).unwrap().0;
+    let base = base_fee(&rate(), paid.len() as u64, 60).unwrap().0;
     signed(sequence, START_NS + after_ms * 1_000_000, (base, congestion), paid)
 }
 
@@ -126,7 +127,7 @@ async fn congestion_that_is_due_is_held_against_no_node_also_after_a_restart() {
     let rate = rate_of(2);
     let due = |sequence: u64| {
         let units = congestion_units([sequence - 1, 0, 0, 0, 0], 2);
-        rate.congestion_fee(units).unwrap().0
+        congestion_fee(&rate, units).unwrap().0
     };
     let honest = |sequence: u64| message(sequence, i64::try_from(sequence).unwrap(), due(sequence));
     let mut store = empty_store();

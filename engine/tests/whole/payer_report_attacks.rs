@@ -10,6 +10,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::fees::base_fee;
 use hawser_rules::payer_report::{
     Attestation, Leaves, NodeIds, PayerReport, PicoDollars, RangeEnd, ReportId,
 };
@@ -298,7 +299,7 @@ async fn no_payer_pays_congestion_that_the_rules_do_not_give() {
         if minute < 2 {
             let envelope = OriginatorEnvelope::parse(bytes).unwrap();
             let len = envelope.unsigned().payer().as_bytes().len();
-            let fee = rate().base_fee(len as u64, 60).unwrap();
+            let fee = base_fee(&rate(), len as u64, 60).unwrap();
             by_the_rules.push((payer(by).public_key().address(), fee));
         }
     }

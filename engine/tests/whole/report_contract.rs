@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_engine::runtime::{ContractError, GasUsed, ReportContract, SettledSoFar, Submitted};
+use hawser_engine::runtime::{ContractError, GasUsed, ReportContract, Submitted};
 use hawser_proto::{Address, OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, LeafProof, PayerFee, PayerReport, PicoDollars, SettledAmount,
+    Attestation, ContractReport, DomainSeparator, LeafProof, PayerFee, PayerReport, PicoDollars,
+    SettledAmount,
 };
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -243,8 +244,8 @@ impl ReportContract for TestContract {
         &self,
         originator: OriginatorId,
         index: u64,
-        known: SettledSoFar,
-    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
+        known: ContractReport,
+    ) -> BoxFuture<'_, Result<ContractReport, ContractError>> {
         async move {
             let chain = self.0.lock();
             let kept = chain.kept[&originator.0][usize::try_from(index).unwrap()].clone();
@@ -257,7 +258,7 @@ impl ReportContract for TestContract {
                 true => [9; 32],
                 false => kept.report.root(),
             };
-            Ok(SettledSoFar { start, end, root, offset, is_settled })
+            Ok(ContractReport { start, end, root, offset, is_settled })
         }
         .boxed()
     }

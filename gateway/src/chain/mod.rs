@@ -29,6 +29,4 @@ mod writer;
 pub(crate) use item::{ChainItem, own_payload};
 pub(crate) use path::ChainPath;
 pub use record::{ChainRecordError, ChainRecordPlace};
-pub use writer::{
-    ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures, UnawaitedPayload,
-};
+pub use writer::{ChainPublishError, ChainWriter, OnChain, SenderFigures, UnawaitedPayload};

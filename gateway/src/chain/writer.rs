@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{Wei, WeiPerGas};
+use hawser_chain::broadcast::GasPriceReadings;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, TransactionHash};
 
 use crate::routing::ChainTopic;
@@ -59,33 +60,13 @@ pub struct SenderFigures {
     /// The id of the chain.
     pub chain_id: u64,
     /// The gas prices that were read.
-    pub gas_prices: GasPrices,
+    pub gas_prices: GasPriceReadings,
     /// The nonce of the last transaction that was sent; `None` before the first one.
     pub last_nonce: Option<u64>,
     /// The time for which the next transaction to be mined has been waited for; `None` if none is.
     pub next_waits: Option<Duration>,
     /// The account's balance of the chain's native token; `None` before it was read.
     pub balance: Option<Wei>,
-}
-
-/// The gas prices that a sender has read from the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GasPrices {
-    /// The last one: the time of reading, unix seconds, and the price. `None` before the first one.
-    pub last: Option<(u64, WeiPerGas)>,
-    /// Number of prices that were read.
-    pub read: u64,
-    /// Number of times that a default price was used, because none was read yet.
-    pub defaults: u64,
-}
-
-impl GasPrices {
-    /// Adds the prices that another sender has read on the same chain.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.last = self.last.max(other.last);
-        self.read += other.read;
-        self.defaults += other.defaults;
-    }
 }
 
 /// A payload's place on the chain.

@@ -6,7 +6,7 @@ use hawser_proto::envelope::{LayerError, PayerEnvelope, UnsignedOriginatorEnvelo
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, Signature};
-use hawser_rules::fees::is_free;
+use hawser_rules::fees::{base_fee, is_free};
 use hawser_rules::retention::check_expiry;
 use hawser_rules::{PicoDollarPrice, RateTable, Violation, check_charges};
 
@@ -195,9 +195,8 @@ fn known_base_fee(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> 
         return PicoDollarPrice(0);
     }
     let rate = rates.at(statement.originator_ns());
-    let fee =
-        rate.and_then(|rate| rate.base_fee(payer.as_bytes().len() as u64, payer.retention_days()));
-    fee.unwrap_or_default()
+    let size_bytes = payer.as_bytes().len() as u64;
+    rate.and_then(|rate| base_fee(rate, size_bytes, payer.retention_days())).unwrap_or_default()
 }
 
 /// Returns true if a stored payer envelope has the target, the client envelope and the payer of the one that was

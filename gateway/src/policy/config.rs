@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use hawser_chain::index::display_url;
+use hawser_dial::is_this_machine;
 use hawser_rules::retention::check_retention;
 use hawser_serve::address::{Cidr, ClientAddress, TrustedProxies};
 use serde::{Deserialize, Deserializer};
@@ -201,12 +202,9 @@ impl JwtSettings {
 /// Returns true if data from a URL cannot be changed in transit: `https:`, or `http:` to this machine.
 fn is_safe(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => true,
-        Some("http") => is_here,
+        Some("http") => is_this_machine(uri.host().unwrap_or_default()),
         _ => false,
     }
 }

@@ -10,6 +10,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::congestion::congestion_units;
+use hawser_rules::fees::base_fee;
 use hawser_rules::{ENVELOPE_LEN_BYTES_MAX, PicoDollarPrice, Rate, RateTable};
 use hawser_serve::{CallCharge, StatusDetails};
 use hawser_validation::limits::{QUOTA_PERIOD, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
@@ -241,7 +242,7 @@ impl PublishService {
         }
         let size = payer_envelope_len(&envelope.bytes, retention_days);
         let rate = rates.at(crate::now_ns()).ok();
-        let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days).ok());
+        let fee = rate.and_then(|rate| base_fee(rate, size as u64, retention_days).ok());
         // Without a rate, nodes refuse the envelope too.
         let fee = fee.unwrap_or_default();
         let left = price_max.map_or(PicoDollarPrice(u64::MAX), |max| max.less(fee));

@@ -1,7 +1,6 @@
 //! Tests of publishing through the chain.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_gateway::chain::ChainPublishError;
@@ -18,7 +17,7 @@ use super::fixture::{
     Net, SOON, TRANSACTION, commit, identity_update, indexed, message, numbered_update, proposal,
     until,
 };
-use super::identity_checks::{IMPOSSIBLE, NoSpoiltInbox, Numbered, SpoiltWhile, Wallets};
+use super::identity_checks::{FakeCheck, IMPOSSIBLE, Numbered};
 
 /// Makes a gateway wait a short time for a payload that no node shows. On busy cores it takes a good part of that to
 /// hear of one that a node shows.
@@ -73,8 +72,7 @@ async fn a_node_that_lies_about_the_chain_is_reported_and_neither_believed_nor_i
 #[tokio::test]
 async fn a_node_that_does_not_know_a_new_commit_yet_is_asked_again() {
     let net = Net::start(3).await;
-    let shown = net.chain.shown_by(0, &net.nodes);
-    let (made, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    let made = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     assert_eq!(id_of(&made.unwrap()[0]), (0, 1));
     net.nodes.iter().for_each(|node| node.becomes(Manner::RefusesCalls(2)));
     let mut dependent = message(1, "b");
@@ -136,9 +134,7 @@ async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_ke
 async fn an_unsent_payload_delays_no_other_topic() {
     let net = Net::start(1).await;
     net.chain.faults.lock().push(ChainPublishError::NotSent("no gas".into()));
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
-    let (failed, ()) = futures_util::future::join(publishing, showing).await;
+    let failed = net.publish_shown(vec![commit(1, "a"), commit(2, "b")], 0, &net.nodes).await;
     let failed = failed.unwrap_err();
     // The order of payloads of two topics is not specified.
     assert!(failed.metadata().get("published-envelopes").is_some(), "{failed}");
@@ -179,8 +175,7 @@ async fn an_unsent_payload_is_sent_with_the_next_request() {
     let failed = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
     assert!(failed.message().contains("no gas"), "{}", failed.message());
-    let showing = net.chain.shown_by(0, &net.nodes[..1]);
-    let (answer, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), showing).await;
+    let answer = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes[..1]).await;
     assert_eq!(answer.unwrap().len(), 1);
 }
 
@@ -196,9 +191,7 @@ async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it()
     let status = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     until(async || net.chain.count() == 1).await; // no request waits any more
-    let showing = net.chain.shown_by(0, &net.nodes[..1]);
-    let again = net.publish(vec![commit(1, "a")]);
-    let (answer, ()) = futures_util::future::join(again, showing).await;
+    let answer = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes[..1]).await;
     assert_eq!(answer.unwrap(), [net.chain.envelope(0).2]);
     assert_eq!(net.chain.count(), 1, "there is one transaction");
 }
@@ -284,7 +277,7 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
         1,
         |_| {},
         |ports| {
-            ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
+            ports.identity = Some(Arc::new(FakeCheck::without(spoilt)));
         },
     )
     .await;
@@ -292,9 +285,8 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("it is spoilt"), "{}", refused.message());
     assert_eq!(net.chain.count(), 0);
-    let showing = net.chain.shown_by(0, &net.nodes[..1]);
-    let fine = net.publish(vec![identity_update([6; 32])]);
-    assert_eq!(futures_util::future::join(fine, showing).await.0.unwrap().len(), 1);
+    let fine = net.publish_shown(vec![identity_update([6; 32])], 0, &net.nodes[..1]).await;
+    assert_eq!(fine.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -307,7 +299,9 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
         (VouchError::TooMany("its minute".into()), Code::ResourceExhausted, Some("60")),
     ] {
         let text = fault.to_string();
-        let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
+        let ports = |ports: &mut GatewayPorts| {
+            ports.identity = Some(Arc::new(FakeCheck::of_wallets(fault)))
+        };
         let net = Net::with(1, |_| {}, ports).await;
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
         assert_eq!(refused.code(), code);
@@ -332,9 +326,7 @@ async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_vali
         let refused = net.publish(vec![numbered_update(inbox, 2)]).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert_eq!(net.chain.count(), 0);
-        let showing = net.chain.shown_by(0, &net.nodes);
-        let publishing = net.publish(vec![numbered_update(inbox, 1)]);
-        let (answer, ()) = futures_util::future::join(publishing, showing).await;
+        let answer = net.publish_shown(vec![numbered_update(inbox, 1)], 0, &net.nodes).await;
         assert_eq!(answer.unwrap().len(), 1, "only node {ahead} has what comes before");
     }
 }
@@ -376,9 +368,7 @@ async fn an_inbox_whose_log_is_longer_than_usual_is_judged_too() {
     let refused = net.publish(vec![numbered_update(inbox, 7)]).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("it is 7 and not 8"), "{}", refused.message());
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let publishing = net.publish(vec![numbered_update(inbox, 8)]);
-    let (answer, ()) = futures_util::future::join(publishing, showing).await;
+    let answer = net.publish_shown(vec![numbered_update(inbox, 8)], 0, &net.nodes).await;
     assert_eq!(answer.unwrap().len(), 1);
 }
 
@@ -387,7 +377,7 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
     let inbox = [5; 32];
     for nodes in 1..=2 {
         let spoilt =
-            |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(inbox)));
+            |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(FakeCheck::without(inbox)));
         let net = Net::with(nodes, |_| {}, spoilt).await;
         let there = indexed(1, 1, identity_update(inbox).encode_to_vec().into());
         net.nodes.iter().for_each(|node| node.show(1, 1, &there));
@@ -405,9 +395,7 @@ async fn an_update_that_one_node_alone_claims_to_have_is_sent() {
         let net = Net::with(2, |_| {}, numbered_inboxes).await;
         let made_up = indexed(1, 9, numbered_update(inbox, 0).encode_to_vec().into());
         net.nodes[liar].index_quietly(1, 9, &made_up);
-        let showing = net.chain.shown_by(0, &net.nodes);
-        let publishing = net.publish(vec![numbered_update(inbox, 0)]);
-        let (answer, ()) = futures_util::future::join(publishing, showing).await;
+        let answer = net.publish_shown(vec![numbered_update(inbox, 0)], 0, &net.nodes).await;
         assert_ne!(answer.unwrap(), [made_up], "node {liar} is not believed");
         assert_eq!(net.chain.count(), 1);
     }
@@ -542,37 +530,4 @@ async fn a_ceiling_that_stops_sending_is_a_condition() {
     until(async || net.unmet().await == ["app_chain_cost"]).await;
     *net.chain.ceiling.lock() = None;
     until(async || net.unmet().await.is_empty()).await;
-}
-
-#[tokio::test]
-async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_once() {
-    let check = Arc::new(SpoiltWhile::default());
-    let adjust = |settings: &mut GatewaySettings| {
-        settings.chain_results_kept = Duration::ZERO;
-        settings.shown_timeout = Duration::from_millis(200);
-    };
-    let net = Net::with(1, adjust, |ports| ports.identity = Some(check.clone())).await;
-    net.chain.one_each.store(true, Relaxed);
-    let update = vec![identity_update([5; 32])];
-    // The writer holds its answer until the update has become invalid.
-    net.chain.held.send_replace(true);
-    let releasing = async {
-        until(async || net.chain.count() == 1).await;
-        check.0.store(true, Relaxed);
-        net.chain.held.send_replace(false);
-    };
-    let (dropped, ()) = tokio::join!(net.publish(update.clone()), releasing);
-    assert!(dropped.unwrap_err().message().contains("on the chain as number 1"));
-    // After a reorganisation the update is valid, in the same transaction.
-    check.0.store(false, Relaxed);
-    net.chain.moved_by.store(1, Relaxed);
-    let showing = async {
-        until(async || net.chain.given.load(Relaxed) == 2).await;
-        net.chain.shown_by(0, &net.nodes).await;
-    };
-    let both = async { tokio::join!(net.publish_until_shown(&update), showing) };
-    let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
-    assert_eq!(id_of(&answer[0]), (1, 2));
-    let usage = net.page("/usage.csv").await.1;
-    assert!(usage.contains(",identity_update,1,"), "{usage}");
 }

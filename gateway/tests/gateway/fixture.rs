@@ -168,6 +168,16 @@ impl Net {
         Ok(answer.into_inner().originator_envelopes)
     }
 
+    /// Publishes envelopes, and shows the payload at this place of the chain at these nodes meanwhile.
+    pub(crate) async fn publish_shown(
+        &self,
+        envelopes: Vec<pb::ClientEnvelope>,
+        place: usize,
+        nodes: &[FakeNode],
+    ) -> Result<Vec<pb::OriginatorEnvelope>, Status> {
+        tokio::join!(self.publish(envelopes), self.chain.shown_by(place, nodes)).0
+    }
+
     /// Repeats a request until it is answered, like a client whose request ends before a node shows the envelopes.
     pub(crate) async fn publish_until_shown(
         &self,

@@ -12,30 +12,32 @@ use hawser_gateway::identity::{
 use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
-/// An identity check that accepts updates of every inbox except this one.
-pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
+/// An identity check that accepts every update, unless its fields say otherwise.
+#[derive(Default)]
+pub(crate) struct FakeCheck {
+    /// The inbox whose updates are refused.
+    spoilt: Option<[u8; 32]>,
+    /// True while all updates are refused.
+    pub(crate) refuses_all: AtomicBool,
+    /// The answer for contract wallets.
+    wallets: Option<VouchError>,
+}
 
-impl IdentityCheck for NoSpoiltInbox {
-    fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(inbox.0 == self.0))
+impl FakeCheck {
+    /// Refuses the updates of this inbox.
+    pub(crate) fn without(spoilt: [u8; 32]) -> Self {
+        Self { spoilt: Some(spoilt), ..Self::default() }
     }
 
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Ok(()) }.boxed()
+    /// Gives this answer for contract wallets.
+    pub(crate) fn of_wallets(fault: VouchError) -> Self {
+        Self { wallets: Some(fault), ..Self::default() }
     }
 }
 
-/// An identity check that refuses every update while the value is true.
-#[derive(Default)]
-pub(crate) struct SpoiltWhile(pub(crate) AtomicBool);
-
-impl IdentityCheck for SpoiltWhile {
-    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(self.0.load(Relaxed)))
+impl IdentityCheck for FakeCheck {
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(Spoilt(self.refuses_all.load(Relaxed) || self.spoilt == Some(inbox.0)))
     }
 
     fn wallets<'a>(
@@ -43,7 +45,7 @@ impl IdentityCheck for SpoiltWhile {
         _: PrecheckCaller<'a>,
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Ok(()) }.boxed()
+        async { self.wallets.clone().map_or(Ok(()), Err) }.boxed()
     }
 }
 
@@ -96,22 +98,5 @@ impl IdentityCheck for Numbered {
         _: &'a IdentityUpdate,
     ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
-    }
-}
-
-/// An identity check that accepts every update, and gives this answer for contract wallets.
-pub(crate) struct Wallets(pub(crate) VouchError);
-
-impl IdentityCheck for Wallets {
-    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
-        Box::new(Spoilt(false))
-    }
-
-    fn wallets<'a>(
-        &'a self,
-        _: PrecheckCaller<'a>,
-        _: &'a IdentityUpdate,
-    ) -> BoxFuture<'a, Result<(), VouchError>> {
-        async { Err(self.0.clone()) }.boxed()
     }
 }

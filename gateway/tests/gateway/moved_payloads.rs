@@ -13,15 +13,15 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::id_of;
-use super::fixture::{Net, SOON, TRANSACTION, commit, identity_update, message, until};
-use super::identity_checks::SpoiltWhile;
+use super::fixture::{FakeChain, Net, SOON, TRANSACTION, commit, identity_update, message, until};
+use super::identity_checks::FakeCheck;
 use super::redis_server::RedisServer;
 use super::sharing::two;
 
-/// Otherwise the payload would be on the chain twice, and paid for twice.
-#[tokio::test]
-async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again() {
-    let check = Arc::new(SpoiltWhile::default());
+/// Publishes an update that becomes invalid where it is on the chain. Then a reorganisation moves its transaction to a
+/// place where it is valid, and the update is repeated until a node shows it there, which one does when `is_due`.
+async fn publish_moved(set: impl FnOnce(&FakeChain), is_due: impl Fn(&FakeChain) -> bool) -> Net {
+    let check = Arc::new(FakeCheck::default());
     let adjust = |settings: &mut GatewaySettings| {
         settings.chain_results_kept = Duration::ZERO;
         settings.shown_timeout = Duration::from_millis(200);
@@ -32,23 +32,39 @@ async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again
     net.chain.held.send_replace(true);
     let releasing = async {
         until(async || net.chain.count() == 1).await;
-        check.0.store(true, Relaxed);
+        check.refuses_all.store(true, Relaxed);
         net.chain.held.send_replace(false);
     };
     let (dropped, ()) = tokio::join!(net.publish(update.clone()), releasing);
     assert!(dropped.unwrap_err().message().contains("on the chain as number 1"));
     // The same transaction is in another block, with another sequence id, where the update is valid.
-    check.0.store(false, Relaxed);
+    check.refuses_all.store(false, Relaxed);
     net.chain.moved_by.store(1, Relaxed);
-    net.chain.finds.store(true, Relaxed);
+    set(&net.chain);
     let showing = async {
-        until(async || net.chain.sought.load(Relaxed) == 1).await;
+        until(async || is_due(&net.chain)).await;
         net.chain.shown_by(0, &net.nodes).await;
     };
     let both = async { tokio::join!(net.publish_until_shown(&update), showing) };
     let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
     assert_eq!(id_of(&answer[0]), (1, 2));
+    net
+}
+
+/// Otherwise the payload would be on the chain twice, and paid for twice.
+#[tokio::test]
+async fn a_payload_whose_transaction_was_moved_is_found_there_and_not_sent_again() {
+    let finds = |chain: &FakeChain| chain.finds.store(true, Relaxed);
+    let net = publish_moved(finds, |chain| chain.sought.load(Relaxed) == 1).await;
     assert_eq!(net.chain.given.load(Relaxed), 1, "it is sent once");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_once() {
+    let keeps_one = |chain: &FakeChain| chain.one_each.store(true, Relaxed);
+    let net = publish_moved(keeps_one, |chain| chain.given.load(Relaxed) == 2).await;
+    let usage = net.page("/usage.csv").await.1;
+    assert!(usage.contains(",identity_update,1,"), "{usage}");
 }
 
 /// Redis has the place before a reorganisation, and no node shows the payload there.

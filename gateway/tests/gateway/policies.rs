@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 
 use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, commit, identity_update, message, until, welcome};
-use super::identity_checks::NoSpoiltInbox;
+use super::identity_checks::FakeCheck;
 
 /// Returns policies with the test's address as a trusted proxy, so that a header names the caller.
 pub(super) fn parse(policies: &str) -> PolicyFile {
@@ -222,7 +222,8 @@ async fn repeats_and_payloads_that_are_not_sent_take_nothing_of_the_day() {
 async fn updates_that_are_refused_are_counted_and_those_that_cannot_be_judged_are_not() {
     let spoilt = [5; 32];
     let policies = parse("[default]\nenvelopes_per_day = 3");
-    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
+    let judged =
+        |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(FakeCheck::without(spoilt)));
     let mut net = Net::with(1, |settings| settings.policies = policies, judged).await;
     let code = async |net: &Net, envelopes| {
         net.publish(envelopes).await.map_or_else(|status| status.code(), |_| Code::Ok)
@@ -323,9 +324,7 @@ async fn without_policies_a_stranger_can_spend_only_so_much() {
     let net = Net::with(1, limits, |_| {}).await;
     // A payload costs a fifth of a dollar, so the budget of an hour has room for one.
     *net.chain.gas_price.lock() = WeiPerGas(5 * 10u128.pow(12));
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let (answer, ()) = futures_util::future::join(publishing, showing).await;
+    let answer = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     answer.unwrap();
     let refused = net.publish(vec![commit(2, "b")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);

@@ -75,8 +75,7 @@ async fn a_caller_for_whom_all_nodes_are_too_expensive_takes_nothing_from_all_ca
 #[tokio::test]
 async fn two_nodes_that_are_behind_the_chain_refuse_for_none_of_the_others() {
     let net = Net::start(3).await;
-    let shown = net.chain.shown_by(0, &net.nodes[2..]);
-    let (made, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    let made = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes[2..]).await;
     assert_eq!(id_of(&made.unwrap()[0]), (0, 1));
     // The first two of the strategy, for the topics of groups 1 and 5.
     net.nodes[..2].iter().for_each(|node| node.becomes(Manner::Refuses(0)));

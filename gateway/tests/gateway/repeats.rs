@@ -1,5 +1,6 @@
 //! Tests of repeated requests, from the same client or from a reader of the topic.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -27,6 +28,21 @@ fn replicate(nodes: &[FakeNode], envelope: &pb::OriginatorEnvelope) {
     let (originator, sequence) = id_of(envelope);
     let others = nodes.iter().filter(|node| node.id.0 != originator);
     others.for_each(|node| node.index_quietly(originator, sequence, envelope));
+}
+
+/// Makes a gateway record what it has put on the chain in this folder.
+fn record_in(folder: &Path, ports: &mut GatewayPorts) {
+    let (path, chain) = (folder.join("nonces.on-chain"), "1".to_owned());
+    ports.chain_record = Some(ChainRecordPlace { path, chain });
+}
+
+/// Replaces a node by an empty one, and waits until the gateway knows that.
+async fn lose_all(net: &mut Net, id: u32) {
+    let place = place_of(net, id);
+    net.nodes[place] = FakeNode::start(id).await;
+    net.register();
+    let url = net.nodes[place].url();
+    until(async || net.get_nodes().await.get(&id) == Some(&url)).await;
 }
 
 fn place_of(net: &Net, id: u32) -> usize {
@@ -71,11 +87,7 @@ async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
     let mut net = Net::start(2).await;
     let (first, chosen) = published(&net, message(1, "paid once")).await;
     replicate(&net.nodes, &first);
-    let place = place_of(&net, chosen);
-    net.nodes[place] = FakeNode::start(chosen).await;
-    net.register();
-    let url = net.nodes[place].url();
-    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    lose_all(&mut net, chosen).await;
     let (again, _) = published(&net, message(1, "paid once")).await;
     assert_eq!(again, first);
     assert_eq!(net.held_by(&message(1, "paid once")), 0, "neither has stored it now");
@@ -88,11 +100,7 @@ async fn what_has_expired_is_published_again_although_another_node_shows_it() {
     net.nodes.iter().for_each(|node| node.becomes(Manner::HadStoredIt(61 * DAY_S)));
     let (first, chosen) = published(&net, message(1, "once more")).await;
     replicate(&net.nodes, &first);
-    let place = place_of(&net, chosen);
-    net.nodes[place] = FakeNode::start(chosen).await;
-    net.register();
-    let url = net.nodes[place].url();
-    until(async || net.get_nodes().await.get(&chosen) == Some(&url)).await;
+    lose_all(&mut net, chosen).await;
     let (again, _) = published(&net, message(1, "once more")).await;
     assert_ne!(again, first);
     assert_eq!(net.held_by(&message(1, "once more")), 1, "it is stored now");
@@ -213,9 +221,7 @@ async fn a_payload_that_is_on_the_chain_is_not_sent_again_however_late_it_is_rep
         settings.chain_results_kept = Duration::ZERO;
     };
     let net = Net::with(1, forgetful, |_| {}).await;
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     let again = net.publish(vec![commit(1, "a")]).await.unwrap();
     assert_eq!(again, first.unwrap());
     assert_eq!(again[0].encode_to_vec(), net.chain.envelope(0).2.encode_to_vec());
@@ -225,14 +231,9 @@ async fn a_payload_that_is_on_the_chain_is_not_sent_again_however_late_it_is_rep
 #[tokio::test]
 async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("nonces.on-chain");
-    let recorded = |ports: &mut GatewayPorts| {
-        ports.chain_record = Some(ChainRecordPlace { path: path.clone(), chain: "1".to_owned() });
-    };
+    let recorded = |ports: &mut GatewayPorts| record_in(folder.path(), ports);
     let net = Net::with(1, |_| {}, recorded).await;
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     let first = first.unwrap();
     // A reader of the group repeats the commit, and another one that is new.
     let restarted = net.beside(|_| {}, recorded).await;
@@ -285,14 +286,9 @@ async fn repeated_envelopes_are_looked_for_a_few_at_once_and_not_for_long() {
 #[tokio::test]
 async fn an_old_payload_of_the_chain_that_is_repeated_is_asked_for_at_one_node() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("nonces.on-chain");
-    let recorded = |ports: &mut GatewayPorts| {
-        ports.chain_record = Some(ChainRecordPlace { path: path.clone(), chain: "1".to_owned() });
-    };
+    let recorded = |ports: &mut GatewayPorts| record_in(folder.path(), ports);
     let net = Net::with(3, |_| {}, recorded).await;
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     let asked = || net.nodes.iter().map(|node| node.asked().len()).sum::<usize>();
     let before = asked();
     // It knows the payload, and no node has shown it the envelope.

@@ -93,9 +93,8 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
     let (first, second) = two(&redis, 2, |_| {}).await;
     let other = first.publish(vec![message(1, "another one")]).await.unwrap();
     let (originator, sequence) = id_of(&other[0]);
-    let publishing = first.publish(vec![commit(2, "another commit")]);
-    let (other_commit, ()) =
-        futures_util::future::join(publishing, first.chain.shown_by(0, &first.nodes)).await;
+    let other_commit =
+        first.publish_shown(vec![commit(2, "another commit")], 0, &first.nodes).await;
     let commit_place = id_of(&other_commit.unwrap()[0]);
     assert_eq!(commit_place, (0, 1));
     let lies = [
@@ -134,9 +133,7 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     let redis = RedisServer::start();
     let limit = policies("[default]\nenvelopes_per_day = 2");
     let (first, second) = two(&redis, 2, limit).await;
-    let publishing = first.publish(vec![commit(1, "a")]);
-    let showing = first.chain.shown_by(0, &first.nodes);
-    let (sent, ()) = futures_util::future::join(publishing, showing).await;
+    let sent = first.publish_shown(vec![commit(1, "a")], 0, &first.nodes).await;
     assert_eq!(second.publish(vec![commit(1, "a")]).await.unwrap(), sent.unwrap());
     assert_eq!(first.chain.count(), 1, "gas was paid once");
     let counted = rows(&first).await;
@@ -151,9 +148,7 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
 async fn a_payload_on_the_chain_is_remembered_for_weeks_however_much_is_published_meanwhile() {
     let redis = RedisServer::start();
     let (first, second) = two(&redis, 2, |_| {}).await;
-    let publishing = first.publish(vec![commit(1, "a")]);
-    let showing = first.chain.shown_by(0, &first.nodes);
-    let (sent, ()) = futures_util::future::join(publishing, showing).await;
+    let sent = first.publish_shown(vec![commit(1, "a")], 0, &first.nodes).await;
     // As after minutes, or after a flood of envelopes for nodes.
     let mut connection = redis.connect().await;
     let key = |name: &str| format!("{}:{name}", base());
@@ -324,9 +319,7 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
     for (number, (place, is_billed, what)) in places.into_iter().enumerate() {
         let payload = commit(1, what);
         tell(&redis, &payload, &place).await;
-        let publishing = first.publish(vec![payload]);
-        let showing = first.chain.shown_by(number, &first.nodes);
-        let (answer, ()) = tokio::join!(publishing, showing);
+        let answer = first.publish_shown(vec![payload], number, &first.nodes).await;
         assert!(answer.is_ok(), "{what}: {answer:?}");
         expected += u64::from(is_billed);
         assert_eq!(billed(&first).await, expected, "{what}");

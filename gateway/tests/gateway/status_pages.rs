@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_chain::admin::{SignedMicroDollars, Wei, WeiPerGas};
-use hawser_gateway::chain::{GasPrices, SenderFigures};
+use hawser_chain::broadcast::{GasPriceReading, GasPriceReadings};
+use hawser_gateway::chain::SenderFigures;
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -124,11 +125,11 @@ async fn nonce_gas_prices_and_times_of_the_chain_are_shown_under_the_reference_n
     assert!(!page.contains(&of_chain(PRICE)), "no price is known");
 
     // An endpoint may state any price.
-    let last = Some((1_750_000_000, WeiPerGas(u128::MAX)));
-    let gas_prices = GasPrices { last, read: 3, defaults: 2 };
+    let price = WeiPerGas(u128::MAX);
+    let last = Some(GasPriceReading { unix_s: 1_750_000_000, price });
+    let gas_prices = GasPriceReadings { last, read: 3, defaults: 2 };
     *net.chain.figures.lock() = SenderFigures { gas_prices, last_nonce: Some(41), ..figures };
-    let shown = net.chain.shown_by(0, &net.nodes);
-    let (sent, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    let sent = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await;
     sent.unwrap();
     for (name, value) in [
         (of_chain(PRICE), u64::MAX),

@@ -14,7 +14,7 @@ use super::fake_node::Manner;
 use super::fixture::{
     Net, SOON, commit, identity_update, message, numbered_update, page_at, until,
 };
-use super::identity_checks::{NoSpoiltInbox, Wallets};
+use super::identity_checks::FakeCheck;
 use super::policies::base_fee;
 
 type Published = Result<Response<api::PublishClientEnvelopesResponse>, Status>;
@@ -100,7 +100,8 @@ async fn an_update_of_thousands_of_empty_actions_is_charged_for_what_it_becomes(
 
 #[tokio::test]
 async fn what_cannot_be_judged_is_not_paid_for() {
-    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox([9; 32])));
+    let judged =
+        |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(FakeCheck::without([9; 32])));
     let mut net = Net::with(2, |_| {}, judged).await;
     let many = (0..65).map(|number| numbered_update([5; 32], number)).collect();
     let refused = net.publish(many).await.unwrap_err();
@@ -119,7 +120,9 @@ async fn a_caller_pays_for_its_own_questions_to_wallets_and_not_for_those_of_oth
     for (fault, is_paid_for) in
         [(VouchError::TooMany("its own".into()), true), (VouchError::Busy("others".into()), false)]
     {
-        let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
+        let ports = |ports: &mut GatewayPorts| {
+            ports.identity = Some(Arc::new(FakeCheck::of_wallets(fault)))
+        };
         let file = PolicyFile::parse("[default]\nenvelopes_per_day = 1").unwrap();
         let net = Net::with(1, |settings| settings.policies = file, ports).await;
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
@@ -318,7 +321,7 @@ async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
     // A repeat gets the stored envelope and adds nothing to the usage table.
     let before = usage(&net).await;
     assert_eq!(before.lines().count(), 3, "{before}");
-    let (again, ()) = tokio::join!(net.publish(both), net.chain.shown_by(0, &net.nodes));
+    let again = net.publish_shown(both, 0, &net.nodes).await;
     assert_eq!(again.unwrap()[0], node.log()[0]);
     assert_eq!((node.calls(), net.chain.count()), (1, 1));
     assert_eq!(usage(&net).await, before);

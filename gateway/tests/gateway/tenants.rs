@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_chain::admin::{Wei, WeiPerGas};
-use hawser_gateway::chain::{ChainWriter, GasPrices, SenderFigures};
+use hawser_chain::broadcast::{GasPriceReading, GasPriceReadings};
+use hawser_gateway::chain::{ChainWriter, SenderFigures};
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -185,7 +186,8 @@ async fn a_tenant_whose_transactions_are_stuck_delays_no_other() {
 async fn gas_prices_of_tenants_are_one_series_of_their_chain_and_nonces_are_none() {
     let tenants = Tenants::start().await;
     for (name, at, wei) in [("red", 9, 50), ("blue", 8, 60)] {
-        let gas_prices = GasPrices { last: Some((at, WeiPerGas(wei))), read: at, defaults: 1 };
+        let last = Some(GasPriceReading { unix_s: at, price: WeiPerGas(wei) });
+        let gas_prices = GasPriceReadings { last, read: at, defaults: 1 };
         let figures = SenderFigures {
             chain_id: 7,
             gas_prices,

@@ -14,7 +14,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use super::asked_peer::AskedPeer;
 use super::canonical::{self, CanonicalEnvelope};
 use crate::counters::PeerError;
-use crate::empty_frames::EventsLeft;
+use crate::events_left::EventsLeft;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
 const BATCH_BYTES_MAX: usize = 512 * 1024;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::call_error::PeerCallError;
 use crate::arrival::ArrivedBytes;
 use crate::counters::PeerError;
-use crate::empty_frames::EventsLeft;
+use crate::events_left::EventsLeft;
 
 /// Lengths of a frame's head, and of what the caller sends before its first frame (RFC 9113 §3.4, §4.1).
 const HEAD_LEN_BYTES: usize = 9;

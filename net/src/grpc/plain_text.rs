@@ -96,10 +96,12 @@ pub(super) fn is_tls(url: &str) -> bool {
 
 /// Returns the first address that is neither loopback nor private.
 fn public_of(addresses: &[SocketAddr]) -> Option<IpAddr> {
-    addresses.iter().map(SocketAddr::ip).find(|address| !is_private(*address))
+    addresses.iter().map(SocketAddr::ip).find(|address| !may_be_unencrypted(*address))
 }
 
-fn is_private(address: IpAddr) -> bool {
+/// Returns true if a peer at this address is called without TLS. Narrower than [`hawser_dial::is_private`]: networks
+/// with shared addresses (RFC 6598) have several customers.
+fn may_be_unencrypted(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(it) => it.is_loopback() || it.is_private(),
         IpAddr::V6(it) => it.is_loopback() || it.is_unique_local(),

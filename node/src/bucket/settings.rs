@@ -5,7 +5,7 @@ use std::fmt;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::requests::is_loopback;
+use crate::requests::service_url;
 
 /// The scheme of a bucket's name.
 pub(super) const SCHEME: &str = "s3://";
@@ -154,22 +154,11 @@ impl BucketSettings {
     }
 
     fn check_endpoint(&self, endpoint: &str) -> Result<Url, BucketError> {
-        let wrong = |reason| BucketError::Endpoint { reason };
-        let url: Url = endpoint.parse().map_err(|_| wrong("it is no URL"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("it holds a password: set the keys by their own variables"));
-        }
-        if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
-            return Err(wrong("it needs a host, and may have no query"));
-        }
-        match url.scheme() {
-            "https" => Ok(url),
-            "http" if self.allow_http || is_loopback(&url) => Ok(url),
-            "http" => Err(wrong(
-                "plain http shows the data to the network: use https, or set AWS_ALLOW_HTTP=true",
-            )),
-            _ => Err(wrong("its scheme must be https or http")),
-        }
+        const SECRET: &str = "it holds a password: set the keys by their own variables";
+        const PLAIN: &str =
+            "plain http shows the data to the network: use https, or set AWS_ALLOW_HTTP=true";
+        service_url(endpoint, self.allow_http, [SECRET, PLAIN])
+            .map_err(|reason| BucketError::Endpoint { reason })
     }
 
     /// Returns the displayed name.

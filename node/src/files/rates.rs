@@ -7,11 +7,9 @@
 //! Records are ordered by their start. `"completeUntil"` beside `"rates"` may name the time up to which the list is
 //! complete, by which a judge of other nodes' fees goes. A node prices by the file itself as the source of its rates.
 
-use hawser_engine::price::rate_row;
 use hawser_rules::fees::{
     PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, RateTableError, complete_until_ns,
 };
-use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Content of the file.
@@ -131,12 +129,6 @@ fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateT
     RateTable::new(rates.collect(), confirmed_ns)
 }
 
-/// Returns the rows with which the database records a rate table.
-#[must_use]
-pub fn rows(table: &RateTable) -> Vec<RateRow> {
-    table.rates().iter().map(rate_row).collect()
-}
-
 fn some_number_or_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
@@ -216,11 +208,10 @@ mod tests {
     fn records_read_back() {
         let table = parse(&text(&[0, 7])).unwrap();
         assert_eq!(table.refreshed_ns(), None);
-        let rows = rows(&table);
-        assert_eq!(rows.len(), 2);
+        assert_eq!(table.rates().len(), 2);
         assert_eq!(
-            rows[1],
-            RateRow {
+            table.rates()[1],
+            Rate {
                 start_unix_s: 7,
                 message_fee: PicoDollarPrice(100),
                 storage_fee: PicoDollarsPerByteDay(200),

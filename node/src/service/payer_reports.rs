@@ -8,17 +8,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::{Endpoints, is_rate_limit};
-use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::reports::{ReportManager, ReportManagerError};
 use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
-    ContractError, GasUsed, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar,
-    Submitted,
+    ContractError, GasUsed, PayerReportSettings, PayerReporter, ReportContract,
 };
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::{Attestation, LeafProof, PayerReport};
+use hawser_rules::payer_report::{Attestation, ContractReport, LeafProof, PayerReport, Submitted};
 
 /// The contract and the endpoints of its chain.
 #[derive(Clone)]
@@ -55,41 +54,16 @@ impl ReportContract for Contract {
         report: &'a PayerReport,
         attestations: &'a [Attestation],
     ) -> BoxFuture<'a, Result<Submitted, ContractError>> {
-        async move {
-            Ok(match self.0.submit(report, attestations).await.map_err(contract_error)? {
-                SubmitOutcome::Taken => Submitted::Now,
-                SubmitOutcome::AlreadyTaken => Submitted::Before,
-                SubmitOutcome::OtherTaken => Submitted::Superseded,
-            })
-        }
-        .boxed()
+        async move { self.0.submit(report, attestations).await.map_err(contract_error) }.boxed()
     }
 
     fn held(
         &self,
         originator: OriginatorId,
         index: u64,
-        known: SettledSoFar,
-    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
-        async move {
-            let known = ContractReport {
-                start: known.start,
-                end: known.end,
-                root: known.root,
-                offset: known.offset,
-                is_settled: known.is_settled,
-            };
-            let kept = self.0.kept(originator, index, &known);
-            let kept = kept.await.map_err(contract_error)?;
-            Ok(SettledSoFar {
-                start: kept.start,
-                end: kept.end,
-                root: kept.root,
-                offset: kept.offset,
-                is_settled: kept.is_settled,
-            })
-        }
-        .boxed()
+        known: ContractReport,
+    ) -> BoxFuture<'_, Result<ContractReport, ContractError>> {
+        async move { self.0.kept(originator, index, &known).await.map_err(contract_error) }.boxed()
     }
 
     fn settle<'a>(

@@ -6,7 +6,6 @@ use hawser_engine::runtime::{PayerReporter, ReportStep, StepOutcome, StepState};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::admin::PayerReportStep;
 use crate::error::RunError;
 
 /// The largest number of reported outcomes, so that they fit into a line. A guess: many times the waiting reports.
@@ -19,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The requested step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StepOrder {
-    pub(super) step: PayerReportStep,
+    pub(super) step: ReportStep,
     /// The originator; `None` for all.
     pub(super) about: Option<u32>,
     pub(super) is_dry: bool,
@@ -54,7 +53,7 @@ pub(super) fn take(
         let mut outcomes = Vec::new();
         for about in originators {
             tokio::select! {
-                more = reporter.step(step_of(order.step), about, order.is_dry) => outcomes.extend(more),
+                more = reporter.step(order.step, about, order.is_dry) => outcomes.extend(more),
                 () = until(is_unwanted) => return Err(RunError::failed("the command was stopped before it was done")),
             }
         }
@@ -70,15 +69,6 @@ async fn until(is_so: &mut dyn FnMut() -> bool) {
         if is_so() {
             return;
         }
-    }
-}
-
-fn step_of(step: PayerReportStep) -> ReportStep {
-    match step {
-        PayerReportStep::Generate => ReportStep::Generate,
-        PayerReportStep::Attest => ReportStep::Attest,
-        PayerReportStep::Submit => ReportStep::Submit,
-        PayerReportStep::Settle => ReportStep::Settle,
     }
 }
 

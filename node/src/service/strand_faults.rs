@@ -209,6 +209,7 @@ mod tests {
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_rules::congestion::congestion_units;
+    use hawser_rules::fees::congestion_fee;
     use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use hawser_storage::{InvalidRule, SkipReason};
 
@@ -414,7 +415,7 @@ mod tests {
         let rate_of_two = rate(2);
         let due = |sequence: u64| {
             let units = congestion_units([sequence - 1, 0, 0, 0, 0], 2);
-            congested(sequence, 500, (FEE, rate_of_two.congestion_fee(units).unwrap().0))
+            congested(sequence, 500, (FEE, congestion_fee(&rate_of_two, units).unwrap().0))
         };
         for part in [1..=6, 7..=12] {
             take_at(&store, rate(2), &changes_of(&part.map(due).collect::<Vec<_>>()));

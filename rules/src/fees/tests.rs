@@ -23,7 +23,7 @@ fn base_fees_equal_the_golden_ones() {
         let days = u32::try_from(number(&case["storage_days"])).unwrap();
         // A negative size cannot be represented here; 0 is refused as well.
         let size: i128 = case["message_size"].as_str().unwrap().parse().unwrap();
-        let fee = rate.base_fee(u64::try_from(size).unwrap_or(0), days);
+        let fee = base_fee(&rate, u64::try_from(size).unwrap_or(0), days);
         match case["result_picodollars"].as_str() {
             Some(golden) => {
                 assert_eq!(fee, Ok(PicoDollarPrice(golden.parse().unwrap())), "{case}");
@@ -53,7 +53,7 @@ fn base_fees_reach_up_to_the_signed_range() {
         (1 << 63, 0, 1, 1, None),
         (u64::MAX, u64::MAX, u64::MAX, u32::MAX, None),
     ] {
-        let fee = rate(message_fee, storage_fee).base_fee(size, days);
+        let fee = base_fee(&rate(message_fee, storage_fee), size, days);
         let golden = golden.map(PicoDollarPrice).ok_or(FeeError::Overflow);
         assert_eq!(fee, golden, "{message_fee} + {storage_fee} × {size} × {days}");
     }
@@ -256,10 +256,10 @@ proptest! {
             .checked_mul(u128::from(size) * u128::from(days))
             .and_then(|fee| fee.checked_add(u128::from(rate.message_fee.0)))
             .filter(|fee| *fee <= limit && size > 0 && days > 0);
-        prop_assert_eq!(rate.base_fee(size, days).ok().map(|fee| u128::from(fee.0)), exact);
+        prop_assert_eq!(base_fee(&rate, size, days).ok().map(|fee| u128::from(fee.0)), exact);
         let congestion = u128::from(rate.congestion_fee.0) * u128::from(units);
         let exact = (congestion <= limit).then_some(congestion);
-        prop_assert_eq!(rate.congestion_fee(units).ok().map(|fee| u128::from(fee.0)), exact);
+        prop_assert_eq!(congestion_fee(&rate, units).ok().map(|fee| u128::from(fee.0)), exact);
     }
 
     #[test]
@@ -272,9 +272,9 @@ proptest! {
         // A larger argument than one that overflows has to overflow, too.
         let most = PicoDollarPrice(u64::MAX);
         let price = |fee: Result<PicoDollarPrice, FeeError>| fee.unwrap_or(most);
-        prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
-        prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));
-        let congestion = |units| price(rate.congestion_fee(units));
+        prop_assert!(price(base_fee(&rate, size, days)) <= price(base_fee(&rate, size + 1, days)));
+        prop_assert!(price(base_fee(&rate, size, days)) <= price(base_fee(&rate, size, days + 1)));
+        let congestion = |units| price(congestion_fee(&rate, units));
         prop_assert!(congestion(units) <= congestion(units + 1));
     }
 
@@ -287,7 +287,7 @@ proptest! {
         at_ns in 0..i64::MAX,
     ) {
         let rate = Rate { target_rate_per_minute: 1, ..rate };
-        let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
+        let fees = base_fee(&rate, size_bytes, days).ok().zip(congestion_fee(&rate, units).ok());
         let Some((PicoDollarPrice(base), PicoDollarPrice(congestion))) = fees else {
             return Ok(());
         };

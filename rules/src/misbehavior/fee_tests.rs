@@ -17,7 +17,7 @@ use super::{
 };
 use crate::absences::Absences;
 use crate::congestion::congestion_units;
-use crate::fees::{Charged, PicoDollarPrice, Rate, RateTable, WrongFeeError};
+use crate::fees::{Charged, PicoDollarPrice, Rate, RateTable, WrongFeeError, congestion_fee};
 
 fn number(judgement: &Judgement, name: &str) -> Option<i128> {
     let numbers = &judgement.facts[0].numbers;
@@ -156,7 +156,7 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
 
     // The former rate gives the congestion fee of place 8, which has six envelopes before it in its minute.
     let units = congestion_units([6, 0, 0, 0, 0], 4);
-    let PicoDollarPrice(due) = RATE.congestion_fee(units).unwrap();
+    let PicoDollarPrice(due) = congestion_fee(&RATE, units).unwrap();
     let strand: Vec<_> = (1..=8_u64)
         .map(|place| match place {
             1 => with(1, NOW - 5 * MINUTE, 1, 0),
@@ -167,7 +167,7 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
     assert_eq!(judged(&rates, &strand[..]), undecided);
     assert_eq!(judged(&rates[1..], &strand[..]), proven);
     // An earlier envelope by the former rate does not hide a congestion fee that no rate gives.
-    let PicoDollarPrice(full) = RATE.congestion_fee(100).unwrap();
+    let PicoDollarPrice(full) = congestion_fee(&RATE, 100).unwrap();
     let hiding = [with(1, NOW, 0, 0), with(2, NOW + 2, 1, full)];
     assert_eq!(judged(&rates, &hiding), proven);
     assert_eq!(judged(&rates, &[with(1, NOW, 0, 0), with(2, NOW + 2, 1, 0)]), undecided);
@@ -236,13 +236,13 @@ fn due(earlier_ns: &[i64], ns: i64, counts_itself: bool) -> u64 {
         let minute = minute_of(ns) - age;
         *count += earlier_ns.iter().filter(|it| minute_of(**it) == minute).count() as u64;
     }
-    RATE.congestion_fee(congestion_units(counts, RATE.target_rate_per_minute)).unwrap().0
+    congestion_fee(&RATE, congestion_units(counts, RATE.target_rate_per_minute)).unwrap().0
 }
 
 #[test]
 fn congestion_without_load_is_above_what_any_envelopes_give() {
     let (rates, like) = (rates(), draft(1, NOW).statement());
-    let PicoDollarPrice(fee) = RATE.congestion_fee(100).unwrap();
+    let PicoDollarPrice(fee) = congestion_fee(&RATE, 100).unwrap();
     let mut load = StrandLoad::START;
     let mut strand = Vec::new();
     for sequence in 1..=3 {

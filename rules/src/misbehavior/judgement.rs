@@ -194,13 +194,13 @@ pub struct Judgement {
 
 impl Judgement {
     /// Returns a number that distinguishes faults of one kind at one sequence id: the kind of difference between two
-    /// statements, the broken rule, or 0.
+    /// statements, the broken rule, the size of a step back in time, or 0.
     #[must_use]
     pub fn detail(&self) -> u8 {
         match (self.difference, self.first_number("rule")) {
             (Some(difference), _) => difference as u8,
             (None, Some(rule)) => u8::try_from(rule).unwrap_or(0),
-            (None, None) => 0,
+            (None, None) => self.step_size().unwrap_or(0),
         }
     }
 
@@ -211,6 +211,13 @@ impl Judgement {
         self.facts.first().filter(|fact| fact.name == "time_back")?;
         let earlier = u64::try_from(self.first_number("earlier_sequence")?).ok()?;
         Some(SequenceId(earlier))
+    }
+
+    /// Returns the size of a step back in time: the number of binary digits of its whole seconds, which is 1 or more.
+    fn step_size(&self) -> Option<u8> {
+        self.step_behind()?;
+        let step_s = u64::try_from(self.first_number("step_ns")? / 1_000_000_000).ok()?;
+        u8::try_from(u64::BITS - step_s.leading_zeros()).ok()
     }
 
     /// Returns a number of the finding that decides.

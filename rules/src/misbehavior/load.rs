@@ -1,13 +1,10 @@
 //! The load of a strand by which its congestion fees are judged: its envelopes by minute, in their order.
 
-use hawser_proto::minute::{CONGESTION_MINUTES, MINUTE_NS};
+use hawser_proto::minute::{CONGESTION_MINUTES, EARLIER_MINUTES, MINUTE_NS};
 use hawser_proto::minute_of;
 
 use super::order::TIME_TOLERANCE_NS;
 
-/// The number of minutes before the current one that count.
-#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
-pub(super) const MINUTES_BEFORE: u32 = CONGESTION_MINUTES as u32 - 1;
 /// The number of minutes whose envelopes are kept apart. A guess: the five that count, and some for times that step
 /// back.
 pub const LOAD_MINUTES: usize = 8;
@@ -43,7 +40,7 @@ impl StrandLoad {
     pub fn behind(ns: i64, counts: impl Fn(u32) -> u64) -> Self {
         let mut load = Self::default();
         let current = minute_of(ns);
-        for minute in current.saturating_sub(MINUTES_BEFORE)..=current {
+        for minute in current.saturating_sub(EARLIER_MINUTES)..=current {
             *load.slot(minute) = (minute, counts(minute));
         }
         load
@@ -100,6 +97,6 @@ impl StrandLoad {
 /// its strand can count.
 #[must_use]
 pub fn precedes_window(earlier_ns: i64, ns: i64) -> bool {
-    let begins = minute_of(ns).saturating_sub(MINUTES_BEFORE);
+    let begins = minute_of(ns).saturating_sub(EARLIER_MINUTES);
     earlier_ns.saturating_add(TIME_TOLERANCE_NS) < i64::from(begins) * MINUTE_NS
 }

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
 use super::tests::{Draft, NOW, RATE, bare, draft, judge, key, of_chain, registry, report, sign};
 use super::{MisbehaviorKind, MisbehaviorVerdict, Report, proof_part, verify};
-use crate::fees::PicoDollarPrice;
+use crate::fees::{PicoDollarPrice, base_fee, congestion_fee};
 use crate::registry::{NodeRecord, Registry};
 
 fn outcome(
@@ -130,7 +130,7 @@ fn a_proof_rests_on_the_envelope_that_breaks_the_rule_or_on_those_of_its_minutes
         check(kind, std::slice::from_ref(&needed), &more);
         check(kind, std::slice::from_ref(&needed), &vec![needed.clone(); 60]);
     }
-    let PicoDollarPrice(full) = RATE.congestion_fee(100).unwrap();
+    let PicoDollarPrice(full) = congestion_fee(&RATE, 100).unwrap();
     let overcharged = Draft { congestion_fee: full, ..draft(2, NOW + 2) }.signed();
     check(MisbehaviorKind::InvalidPayload, &[draft(1, NOW).signed(), overcharged], &others);
 
@@ -182,7 +182,7 @@ fn with_message(data: &[u8]) -> env::UnsignedOriginatorEnvelope {
     let payload = Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) }));
     let client = env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
     let payer = PayerEnvelope::sign(client.into(), OriginatorId(100), 30, &key(9)).encode_to_vec();
-    let base_fee_picodollars = RATE.base_fee(payer.len() as u64, 30).unwrap().0;
+    let base_fee_picodollars = base_fee(&RATE, payer.len() as u64, 30).unwrap().0;
     let payer_envelope_bytes = payer.into();
     let statement = draft(7, NOW).statement();
     env::UnsignedOriginatorEnvelope { payer_envelope_bytes, base_fee_picodollars, ..statement }

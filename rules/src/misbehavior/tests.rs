@@ -22,7 +22,9 @@ use super::*;
 use crate::absences::Absences;
 use crate::congestion::congestion_units;
 use crate::envelope::tests::{key_packages, upload, wrongly_signed};
-use crate::fees::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
+use crate::fees::{
+    PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, base_fee, congestion_fee,
+};
 use crate::registry::{NodeRecord, Registry};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
@@ -94,7 +96,7 @@ impl Draft {
         let payer =
             PayerEnvelope::sign(self.client(), OriginatorId(self.target), self.days, &key(9));
         let payer = payer.encode_to_vec();
-        let PicoDollarPrice(base) = RATE.base_fee(payer.len() as u64, self.days).unwrap();
+        let PicoDollarPrice(base) = base_fee(&RATE, payer.len() as u64, self.days).unwrap();
         env::UnsignedOriginatorEnvelope {
             originator_node_id: self.node,
             originator_sequence_id: self.sequence,
@@ -268,6 +270,12 @@ fn order_is_proven_by_times_and_claimed_by_absence() {
     assert_eq!(one(draft(7, NOW + 5 * MINUTE + 1)), (Claim, "time_ahead"));
     assert_eq!(one(draft(7, NOW + 5 * MINUTE)), (Refuted, "not_ahead"));
     assert_eq!(one(draft(77, NOW + 5 * MINUTE + 1)), (Proven, "time_ahead_of_chain"));
+    let size = |step_ns| {
+        let pair = vec![draft(7, NOW).signed(), draft(9, NOW - step_ns).signed()];
+        judge(&report(MisbehaviorKind::OutOfOrder, pair)).detail()
+    };
+    let steps = [SECOND, SECOND + 1, 2 * SECOND, 4 * SECOND - 1, MINUTE, 60 * MINUTE, NOW];
+    assert_eq!(steps.map(size), [0, 1, 2, 2, 6, 12, 31], "the binary digits of its seconds");
 }
 
 /// If the reporter's time counted, a reporter who dates a report into the past could make every honest envelope appear
@@ -422,7 +430,7 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
     let of = |envelopes| outcome(&report(MisbehaviorKind::InvalidPayload, envelopes));
     // Sequence id 8 has six envelopes before it in its minute; four per minute are free.
     let units = congestion_units([6, 0, 0, 0, 0], 4);
-    let PicoDollarPrice(right) = RATE.congestion_fee(units).unwrap();
+    let PicoDollarPrice(right) = congestion_fee(&RATE, units).unwrap();
     assert!(right > 0);
     assert_eq!(of(strand(8, right)), (Refuted, "no_rule_broken"));
     // An honest node that has lost envelopes counts fewer than it has signed.

@@ -1,6 +1,7 @@
 //! Faults of congestion fees, which depend on all envelopes of five minutes.
 
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::minute::EARLIER_MINUTES;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, minute_of};
 use prost::Message as _;
@@ -8,9 +9,9 @@ use prost::Message as _;
 use super::case::ReportCase;
 use super::exhibits::Exhibit;
 use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
-use super::load::{MINUTES_BEFORE, precedes_window};
+use super::load::precedes_window;
 use crate::congestion::congestion_units;
-use crate::fees::{PicoDollarPrice, Rate, RateTable, is_free};
+use crate::fees::{PicoDollarPrice, Rate, RateTable, congestion_fee, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 pub(super) const RULE: u8 = 12;
@@ -81,7 +82,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[&Exhibit]) -> FaultJudgem
     };
     let explains = |rate: &Rate| {
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
-        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
+        (units(fewest)..=units(most)).any(|units| congestion_fee(rate, units) == Ok(last.stated))
     };
     if rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";
@@ -138,7 +139,7 @@ fn check_window(strand: &[WindowPlace], last: &WindowPlace) -> Result<(), Fact> 
                 "the envelopes begin within the five minutes, so earlier ones may be left out";
             let fact = Fact::new("window_start", text).at(last.id);
             let first = first.map_or(0, |it| it.id.sequence.0);
-            let begins = minute_of(last.ns).saturating_sub(MINUTES_BEFORE);
+            let begins = minute_of(last.ns).saturating_sub(EARLIER_MINUTES);
             Err(fact.with("first", first).with("minute", begins))
         }
     }

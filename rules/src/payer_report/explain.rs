@@ -85,15 +85,6 @@ impl ReportDifference {
     }
 }
 
-/// The result of recomputing a report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Explanation {
-    /// The report equals this node's computation.
-    Equal,
-    /// The report differs. The list of differences is not empty.
-    Different(Vec<ReportDifference>),
-}
-
 /// Compares a report with this node's data and returns the differences; empty if they are equal. `start_minute` is
 /// the minute of the envelope at the report's start, `None` for a report from the beginning. `held_end` is the
 /// minute of the envelope at the report's end, and the last sequence id with usage in that minute. `own` is the
@@ -141,7 +132,7 @@ pub fn explain(
     start_minute: Option<u32>,
     held_end: RangeEnd,
     usage: &OwnUsage,
-) -> Explanation {
+) -> Vec<ReportDifference> {
     let own = usage.leaves();
     let mut differences = compare(report, start_minute, held_end, own.root());
     for difference in &mut differences {
@@ -149,10 +140,7 @@ pub fn explain(
             *found = cause(*reported, &own, usage);
         }
     }
-    match differences.is_empty() {
-        true => Explanation::Equal,
-        false => Explanation::Different(differences),
-    }
+    differences
 }
 
 impl std::fmt::Display for ReportDifference {
@@ -223,14 +211,13 @@ mod tests {
     #[test]
     fn a_true_report_is_equal() {
         let report = report(end(7, 70), &[(1, 107), (2, 50), (3, 0)]);
-        assert_eq!(explain(&report, Some(4), end(7, 70), &usage()), Explanation::Equal);
+        assert_eq!(explain(&report, Some(4), end(7, 70), &usage()), []);
     }
 
     #[test]
     fn other_amounts_get_their_cause() {
         let report = report(end(7, 70), &[(1, 107), (3, 0)]);
-        let explained = explain(&report, Some(4), end(7, 70), &usage());
-        let Explanation::Different(differences) = explained else { panic!("it is equal") };
+        let differences = explain(&report, Some(4), end(7, 70), &usage());
         let [ReportDifference::Amounts { cause, .. }] = &differences[..] else {
             panic!("{differences:?}")
         };
@@ -245,7 +232,7 @@ mod tests {
         let minute = ReportDifference::EndMinute { reported: 6, held: 7 };
         let sequence =
             ReportDifference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
-        assert_eq!(explained, Explanation::Different(vec![minute, sequence]));
+        assert_eq!(explained, [minute, sequence]);
         for start in [7, 8] {
             let differences = compare(
                 &report(end(7, 70), &[]),

@@ -25,11 +25,13 @@ pub mod tree;
 
 pub use amount_cause::{AmountCause, AmountPart};
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use explain::{Explanation, ReportDifference, compare, explain};
+pub use explain::{ReportDifference, compare, explain};
 pub use hawser_proto::price::SettledAmount;
 pub use leaves::{Leaves, PayerFee, PicoDollars, searched_trees_max};
 pub use own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
-pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
+pub use report::{
+    ContractReport, DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId, Submitted,
+};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{LeafProof, LeafProofError, Tree};
 

@@ -207,6 +207,32 @@ fn sequence(what: &'static str, number: u64) -> Result<SequenceId, PayerReportEr
     }
 }
 
+/// The outcome of submitting a report to the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// The contract has taken the report now.
+    Now,
+    /// The contract had taken it before: another node was faster.
+    Before,
+    /// The contract has taken another report that starts at the same place.
+    Superseded,
+}
+
+/// A payer report as the contract stores it, and how far it is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContractReport {
+    /// The start of the range, exclusive.
+    pub start: SequenceId,
+    /// The last sequence id of the range.
+    pub end: SequenceId,
+    /// The Merkle root over the amounts per payer.
+    pub root: Hash,
+    /// The number of settled leaves.
+    pub offset: u64,
+    /// True if all leaves are settled.
+    pub is_settled: bool,
+}
+
 /// The payers' fees over a range of one strand. Well-formed, and not necessarily correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayerReport {

@@ -1,6 +1,6 @@
 //! Rows of recorded rates.
 
-use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 
 use super::{Key, take};
 use crate::family::Family;
@@ -25,43 +25,27 @@ impl Key<'_> for RateKey {
     }
 }
 
-/// Rates that apply from a moment on, from the chain's rate registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateRow {
-    /// Start of validity in unix seconds.
-    pub start_unix_s: u64,
-    /// The fee per message.
-    pub message_fee: PicoDollarPrice,
-    /// The fee per byte and day kept.
-    pub storage_fee: PicoDollarsPerByteDay,
-    /// The fee per unit of congestion.
-    pub congestion_fee: PicoDollarPrice,
-    /// Messages per minute above which congestion begins.
-    pub target_rate_per_minute: u64,
+/// Encodes a rate without its start, which is the key.
+pub(crate) fn encode_value(rate: &Rate) -> [u8; 32] {
+    let mut value = [0; 32];
+    value[..8].copy_from_slice(&rate.message_fee.0.to_be_bytes());
+    value[8..16].copy_from_slice(&rate.storage_fee.0.to_be_bytes());
+    value[16..24].copy_from_slice(&rate.congestion_fee.0.to_be_bytes());
+    value[24..].copy_from_slice(&rate.target_rate_per_minute.to_be_bytes());
+    value
 }
 
-impl RateRow {
-    pub(crate) fn encode_value(&self) -> [u8; 32] {
-        let mut value = [0; 32];
-        value[..8].copy_from_slice(&self.message_fee.0.to_be_bytes());
-        value[8..16].copy_from_slice(&self.storage_fee.0.to_be_bytes());
-        value[16..24].copy_from_slice(&self.congestion_fee.0.to_be_bytes());
-        value[24..].copy_from_slice(&self.target_rate_per_minute.to_be_bytes());
-        value
-    }
-
-    pub(crate) fn decode(key: RateKey, value: &[u8]) -> Option<Self> {
-        let (message_fee, rest) = take(value)?;
-        let (storage_fee, rest) = take(rest)?;
-        let (congestion_fee, rest) = take(rest)?;
-        Some(Self {
-            start_unix_s: key.start_unix_s,
-            message_fee: PicoDollarPrice(u64::from_be_bytes(message_fee)),
-            storage_fee: PicoDollarsPerByteDay(u64::from_be_bytes(storage_fee)),
-            congestion_fee: PicoDollarPrice(u64::from_be_bytes(congestion_fee)),
-            target_rate_per_minute: super::decode_u64(rest)?,
-        })
-    }
+pub(crate) fn decode(key: RateKey, value: &[u8]) -> Option<Rate> {
+    let (message_fee, rest) = take(value)?;
+    let (storage_fee, rest) = take(rest)?;
+    let (congestion_fee, rest) = take(rest)?;
+    Some(Rate {
+        start_unix_s: key.start_unix_s,
+        message_fee: PicoDollarPrice(u64::from_be_bytes(message_fee)),
+        storage_fee: PicoDollarsPerByteDay(u64::from_be_bytes(storage_fee)),
+        congestion_fee: PicoDollarPrice(u64::from_be_bytes(congestion_fee)),
+        target_rate_per_minute: super::decode_u64(rest)?,
+    })
 }
 
 #[cfg(test)]
@@ -81,21 +65,21 @@ mod tests {
         #[test]
         fn values_read_back(start_unix_s in any::<u64>(), fees in any::<[u64; 4]>()) {
             let [message_fee, storage_fee, congestion_fee, target_rate_per_minute] = fees;
-            let row = RateRow {
+            let rate = Rate {
                 start_unix_s,
                 message_fee: PicoDollarPrice(message_fee),
                 storage_fee: PicoDollarsPerByteDay(storage_fee),
                 congestion_fee: PicoDollarPrice(congestion_fee),
                 target_rate_per_minute,
             };
-            prop_assert_eq!(RateRow::decode(RateKey { start_unix_s }, &row.encode_value()), Some(row));
+            prop_assert_eq!(decode(RateKey { start_unix_s }, &encode_value(&rate)), Some(rate));
         }
     }
 
     #[test]
     fn the_layout_is_pinned() {
         assert_eq!(RateKey { start_unix_s: 0x0102 }.encode(), [0, 0, 0, 0, 0, 0, 1, 2]);
-        let row = RateRow {
+        let rate = Rate {
             start_unix_s: 9,
             message_fee: PicoDollarPrice(1),
             storage_fee: PicoDollarsPerByteDay(2),
@@ -104,6 +88,6 @@ mod tests {
         };
         let mut expected = [0; 32];
         (expected[7], expected[15], expected[23], expected[31]) = (1, 2, 3, 4);
-        assert_eq!(row.encode_value(), expected);
+        assert_eq!(encode_value(&rate), expected);
     }
 }

@@ -88,7 +88,8 @@ pub struct ReportFact {
     pub class: ReportClass,
     /// Number of the kind in the API's schema.
     pub kind: u8,
-    /// Distinguishes faults of one kind at one place.
+    /// Distinguishes faults of one kind at one place. It is 0 in rows of earlier versions about proofs that two places
+    /// show, which lack the earlier place.
     pub detail: u8,
     /// The place that it is about; 0 for none.
     pub sequence: SequenceId,
@@ -103,7 +104,7 @@ const BEHIND: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 impl ReportFact {
     /// Makes the fact of a proof that two places show and that lies between them, such as a step back in time: behind
     /// `earlier`, at the place of the fact or before. Two such proofs about a node may show one fault if they have
-    /// places in common.
+    /// places in common. Of one kind and detail either all proofs are such, or none is.
     #[must_use]
     pub fn behind(mut self, earlier: SequenceId) -> Self {
         self.digest[..8].copy_from_slice(&BEHIND);

@@ -6,14 +6,14 @@ pub(crate) mod pruning;
 
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{
     Address, EnvelopeId, InboxId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
 };
 use hawser_storage::{
     AddressChange, Change, Charge, Durability, Facts, InvalidRule, LogEntry, PricedEnvelope,
-    RateRow, SkipReason, Snapshot, Store, StoreIdentity, StoreSettings, Validity,
+    SkipReason, Snapshot, Store, StoreIdentity, StoreSettings, Validity,
 };
 
 /// The node that owns the database.
@@ -54,8 +54,8 @@ pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
 
 /// Returns the price: 1 for each byte, and the message fee of the rate in force for the envelope and
 /// for each earlier one that counts for its congestion.
-pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> PicoDollarPrice {
-    let ns = |rate: &RateRow| i128::from(rate.start_unix_s) * 1_000_000_000;
+pub(crate) fn price(rates: &[Rate], envelope: &PricedEnvelope) -> PicoDollarPrice {
+    let ns = |rate: &Rate| i128::from(rate.start_unix_s) * 1_000_000_000;
     let in_force = rates.iter().rev().find(|rate| ns(rate) <= i128::from(envelope.originator_ns));
     let messages = 1 + envelope.earlier.iter().sum::<u64>();
     let fee = in_force.map_or(0, |rate| rate.message_fee.0.saturating_mul(messages));
@@ -68,8 +68,8 @@ pub(crate) fn charge(payer: u8, size_bytes: u64) -> Charge {
     Charge { payer, size_bytes, retention_days: 2, stated_picodollars }
 }
 
-pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
-    RateRow {
+pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> Rate {
+    Rate {
         start_unix_s,
         message_fee: PicoDollarPrice(message_fee),
         storage_fee: PicoDollarsPerByteDay(0),

@@ -16,7 +16,6 @@ use hawser_audit::replay::{
     CheckpointList, FaultKind, Faults, LogIdentity, LogRows, LogSource, LogWithSecond, Replay,
     ReplayReport, ReplaySettings, SecondCheckpoints, SourceError, StrandRows,
 };
-use hawser_engine::price::recorded_rate;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable};
@@ -56,7 +55,7 @@ impl Sim {
     /// # Panics
     /// Panics if an audit leaves a lie out, or accuses an honest node.
     pub fn assert_audits(&self, findings: &mut AuditFindings) {
-        let rates = RateTable::new(rates().iter().map(recorded_rate).collect(), None);
+        let rates = RateTable::new(rates().to_vec(), None);
         let mut settings = ReplaySettings {
             registry: self.registry(),
             rates: Some(rates.expect("they ascend")),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hawser_engine::price::recorded_rate;
 use hawser_engine::replication::{PeerViolation, RequestId, StrandItem};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -307,7 +306,7 @@ impl Sim {
             named_at: None,
         });
         sim.has_liar = true;
-        let rate_table = RateTable::new(rates().iter().map(recorded_rate).collect(), None).unwrap();
+        let rate_table = RateTable::new(rates().to_vec(), None).unwrap();
         for id in sim.honest() {
             let node = sim.node(id);
             node.keeps_evidence = true;

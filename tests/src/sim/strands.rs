@@ -6,11 +6,10 @@ use bytes::Bytes;
 use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay};
+use hawser_proto::price::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Signature, Topic};
 use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
-use hawser_storage::RateRow;
 use parking_lot::Mutex;
 use prost::Message as _;
 
@@ -162,8 +161,8 @@ pub(super) fn version_of(id: EnvelopeId, bytes: &Bytes) -> Option<Version> {
 }
 
 /// The rates of the network; the second one is in force from the tenth envelope of each strand on.
-pub(super) fn rates() -> [RateRow; 2] {
-    let first = RateRow {
+pub(super) fn rates() -> [Rate; 2] {
+    let first = Rate {
         start_unix_s: 0,
         message_fee: PicoDollarPrice(10),
         storage_fee: PicoDollarsPerByteDay(1),
@@ -171,7 +170,7 @@ pub(super) fn rates() -> [RateRow; 2] {
         target_rate_per_minute: 4,
     };
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 1;
-    [first, RateRow { start_unix_s, message_fee: PicoDollarPrice(20), ..first }]
+    [first, Rate { start_unix_s, message_fee: PicoDollarPrice(20), ..first }]
 }
 
 /// The topic of all envelopes.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::RateRow;
+use hawser_rules::Rate;
 
 /// A follower's connection to a server: who asks, who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +68,7 @@ pub(super) enum Event {
     /// A pause is over before a node asks for something again.
     Drive { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A node learns of a rate.
-    Rate { node: OriginatorId, rate: RateRow },
+    Rate { node: OriginatorId, rate: Rate },
     /// A node learns that another one has left the network.
     Departure { node: OriginatorId },
     /// A node adds to its own strand.

@@ -1,10 +1,9 @@
 //! The settlement chain's contract of payer reports, as the worker needs it.
 
 use futures_util::future::BoxFuture;
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Attestation, LeafProof, PayerReport};
+use hawser_rules::payer_report::{Attestation, ContractReport, LeafProof, PayerReport, Submitted};
 
 /// A call of the contract failed. The text is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,32 +14,6 @@ pub struct ContractError {
     /// The chain refused the transaction, and nothing was sent: a smaller one may be taken. Of a transaction that was
     /// sent and may still be mined, no part may be sent again.
     pub may_be_too_large: bool,
-}
-
-/// The outcome of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Submitted {
-    /// The contract has taken the report now.
-    Now,
-    /// The contract had taken it before: another node was faster.
-    Before,
-    /// The contract has taken another report that starts at the same place.
-    Superseded,
-}
-
-/// A report as the contract keeps it, and how far it is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettledSoFar {
-    /// The sequence id before the range.
-    pub start: SequenceId,
-    /// The last one in it.
-    pub end: SequenceId,
-    /// The root of its tree.
-    pub root: Hash,
-    /// Leaves that are settled: the next one is at this place.
-    pub offset: u64,
-    /// True if no leaf is left.
-    pub is_settled: bool,
 }
 
 /// The gas that a transaction took, as its receipt says.
@@ -62,8 +35,8 @@ pub trait ReportContract: Send + Sync + 'static {
         &self,
         originator: OriginatorId,
         index: u64,
-        known: SettledSoFar,
-    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>>;
+        known: ContractReport,
+    ) -> BoxFuture<'_, Result<ContractReport, ContractError>>;
 
     /// Settles the next leaves of a report, and returns when the chain has done so, with the gas that it took.
     fn settle<'a>(

@@ -22,7 +22,7 @@ use prost::Message as _;
 use super::*;
 use crate::facts;
 use crate::payer_reports::ChainReports;
-use crate::price::{self, rate_row};
+use crate::price;
 use crate::read::testing;
 use crate::runtime::payer_reports::late_searches::LateSearches;
 
@@ -136,7 +136,7 @@ fn record_price(store: &Store) {
         congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
-    store.record_rates(&[rate_row(&rate)]).unwrap();
+    store.record_rates(&[rate]).unwrap();
 }
 
 /// Returns the envelope at a place of the strand that attests a report.

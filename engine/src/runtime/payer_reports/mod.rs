@@ -49,11 +49,12 @@ use crate::payer_reports::{
 };
 
 use computations::Computations;
-pub use contract::{ContractError, GasUsed, ReportContract, SettledSoFar, Submitted};
+pub use contract::{ContractError, GasUsed, ReportContract};
 use damage::NamedDamage;
 use differing::DifferingReports;
 use error::FailedReports;
 pub use error::ReportStepError;
+pub use hawser_rules::payer_report::Submitted;
 use known_leaves::KnownLeaves;
 use late_searches::LateSearches;
 use named_uncounted::NamedUncounted;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
+use hawser_rules::payer_report::{ContractReport, Leaves, PayerReport, ReportId};
 
-use super::{GasUsed, PayerReporterState, ReportStepError, SettledSoFar, blocking};
+use super::{GasUsed, PayerReporterState, ReportStepError, blocking};
 use crate::payer_reports::{ChainReport, Recomputed, UndecidedError, recompute_on_chain};
 
 /// The gas of a settlement, at most, as far as the node knows it before. Chosen: the 16,777,216 of a transaction
@@ -148,7 +148,7 @@ impl PayerReporterState {
         let other_amounts = ReportStepError::OtherAmounts { originator, index };
         let Some(report) = on_chain.report() else { return Err(other_amounts) };
         // With a wrong index another report would be settled, by amounts that are not its own.
-        let known = SettledSoFar {
+        let known = ContractReport {
             start: report.start(),
             end: report.end().sequence,
             root: report.root(),

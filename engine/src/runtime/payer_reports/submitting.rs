@@ -4,9 +4,8 @@ use std::cmp::Reverse;
 
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
-use hawser_rules::payer_report::{Majority, majority};
+use hawser_rules::payer_report::{Majority, Submitted, majority};
 
-use super::contract::Submitted;
 use super::verdict::OTHER_NODES;
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{HeldReport, nodes_of};

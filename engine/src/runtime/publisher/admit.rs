@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_rules::fees::base_fee;
 use hawser_rules::{PriceError, is_free};
 use parking_lot::Mutex;
 
@@ -257,7 +258,7 @@ impl AdmissionJob {
                 continue;
             }
             let (size, days) = (bytes.len() as u64, admitted.envelope.retention_days());
-            let price = rates.at(now_ns).and_then(|rate| rate.base_fee(size, days));
+            let price = rates.at(now_ns).and_then(|rate| base_fee(rate, size, days));
             prices.push(Some(price.map_err(|error| {
                 PublishError::Refused(AdmissionError::of_price(index, PriceError::Base(error)))
             })?));

@@ -35,7 +35,6 @@ use super::sequence::SequencerThread;
 use super::size::PublishSize;
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
-use crate::price::rate_row;
 use crate::read::testing::{self, Dice, StoppedClock};
 use crate::runtime::chain::{ChainAppender, ChainAppenderParts};
 use crate::runtime::chain_clock::ChainClock;
@@ -321,7 +320,7 @@ impl Sim {
     /// A run over a store without rows.
     fn over(store: Store, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
-        store.record_rates(&[rate_row(&rate())]).unwrap();
+        store.record_rates(&[rate()]).unwrap();
         let fails_one_in = 3 + dice.below(12);
         let outcomes = Outcomes { dice: Dice::new(!seed), fails_one_in };
         let outcomes = Arc::new(Mutex::new(outcomes));

@@ -142,7 +142,7 @@ fn take_shown(state: &ReplicationState, shown: Vec<ShownVoid>) -> Result<(), Com
 }
 
 /// Withdraws the claims that places of these nodes' strands are missing, if each of the places was declared void or
-/// found.
+/// found. [`withdraw_filled`] tries again where that fails.
 fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
     let snapshot = state.store.snapshot();
     for node in nodes {
@@ -150,12 +150,13 @@ fn withdraw_claims(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
         match state.reports.withdraw_gaps(node, is_over) {
             Ok(0) => {}
             Ok(claims) => {
-                tracing::info!(node_id = %node, claims, "a node has declared places void: the claims that they are missing are \
-                    withdrawn");
+                tracing::info!(node_id = %node, claims, "missing places were found or declared void: the claims about them \
+                    are withdrawn");
             }
             Err(error) => {
-                tracing::warn!(node_id = %node, %error, "claims about places that a node has declared void cannot be withdrawn \
-                    now: tried again at the next start");
+                tracing::warn!(node_id = %node, %error, "claims about places that were found or declared void cannot be \
+                    withdrawn now: tried again");
+                state.found.lock().insert(node);
             }
         }
     }
@@ -176,26 +177,7 @@ pub(super) async fn withdraw_filled(state: Arc<ReplicationState>, mut stopped: S
         let nodes = std::mem::take(&mut *state.found.lock());
         if !nodes.is_empty() {
             let of = state.clone();
-            blocking(move || withdraw_claims_of_filled(&of, nodes)).await;
-        }
-    }
-}
-
-/// Does what [`withdraw_claims`] does after places were found.
-fn withdraw_claims_of_filled(state: &ReplicationState, nodes: BTreeSet<OriginatorId>) {
-    let snapshot = state.store.snapshot();
-    for node in nodes {
-        let is_over = |from, through| state.voids.explain_all(&snapshot, node, from, through);
-        match state.reports.withdraw_gaps(node, is_over) {
-            Ok(0) => {}
-            Ok(claims) => {
-                tracing::info!(node_id = %node, claims, "missing places were found: the claims about them are withdrawn");
-            }
-            Err(error) => {
-                tracing::warn!(node_id = %node, %error, "claims about places that were found cannot be withdrawn now: tried \
-                    again");
-                state.found.lock().insert(node);
-            }
+            blocking(move || withdraw_claims(&of, nodes)).await;
         }
     }
 }

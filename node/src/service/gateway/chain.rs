@@ -10,13 +10,13 @@ use futures_util::future::BoxFuture;
 use hawser_chain::admin::{AdminError, Contract, WeiPerGas};
 use hawser_chain::broadcast::{
     BroadcastError, BroadcastReceipt, BroadcastSettings, BroadcastStartError, Broadcaster,
-    GasPriceReadings, IN_FLIGHT, TransactionTimes, WAIT_MAX,
+    IN_FLIGHT, TransactionTimes, WAIT_MAX,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
 use hawser_gateway::chain::{
-    ChainPublishError, ChainWriter, GasPrices, OnChain, SenderFigures, UnawaitedPayload,
+    ChainPublishError, ChainWriter, OnChain, SenderFigures, UnawaitedPayload,
 };
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::{Bytes, SecretKey, TransactionHash};
@@ -159,12 +159,10 @@ impl ChainWriter for BroadcastWriter {
     }
 
     fn figures(&self) -> SenderFigures {
-        let GasPriceReadings { last, read, defaults } = self.broadcaster.gas_price_readings();
-        let last = last.map(|last| (last.unix_s, last.price));
         let status = self.broadcaster.status();
         SenderFigures {
             chain_id: self.endpoints.id(),
-            gas_prices: GasPrices { last, read, defaults },
+            gas_prices: self.broadcaster.gas_price_readings(),
             last_nonce: status.last_nonce,
             next_waits: status.lowest_since.map(|since| since.elapsed()),
             balance: self.balances.reading().balances.map(|it| it.native),

@@ -145,6 +145,20 @@ pub enum ImportPlanError {
         /// The number of rows that were read.
         read: u64,
     },
+    /// The rows of a strand end at another place than the database has stated before they were read.
+    #[error(
+        "originator {originator} ended at {stated} when its rows in gateway_envelopes_meta were counted, and the last \
+         one that was read is at {read}: an index of the table is damaged, or the server lies. Restore the database, \
+         or take everything from peers (docs/runbooks/replace-xmtpd.md)"
+    )]
+    OtherEnd {
+        /// The strand.
+        originator: OriginatorId,
+        /// The stated end.
+        stated: SequenceId,
+        /// The place of the last row that was read.
+        read: SequenceId,
+    },
     /// The database contains accepted messages that have no envelope yet.
     #[error(
         "{staged} messages were accepted and have no envelope yet: start xmtpd without traffic until the table \
@@ -173,21 +187,32 @@ impl ImportPlan {
         self.strands.values().fold(0, |sum, strand| sum.saturating_add(strand.envelopes))
     }
 
-    /// Checks that the import has read all rows of a strand. It does not read rows at place 0 and below. For each such
-    /// row, the counts of the two tables of envelopes could be equal although one table lacks an envelope.
+    /// Checks that the import has read all `envelopes` rows of a strand, up to `head`. It does not read rows at place 0
+    /// and below. For each such row, the counts of the two tables of envelopes could be equal although one table lacks
+    /// an envelope.
+    ///
+    /// The end of the own strand bounds the counter, to which the strand is moved: a server that states an end far
+    /// ahead, without a row there, would leave the node no places.
     ///
     /// # Errors
-    /// [`ImportPlanError::OtherPlaces`].
+    /// [`ImportPlanError::OtherPlaces`] and [`ImportPlanError::OtherEnd`].
     pub(super) fn require_read(
         &self,
         originator: OriginatorId,
-        read: u64,
+        envelopes: u64,
+        head: SequenceId,
     ) -> Result<(), ImportPlanError> {
-        let described = self.strands.get(&originator).map_or(0, |strand| strand.envelopes);
-        if read == described {
-            return Ok(());
+        let planned = self.strands.get(&originator);
+        let described = planned.map_or(0, |strand| strand.envelopes);
+        if envelopes != described {
+            let read = envelopes;
+            return Err(ImportPlanError::OtherPlaces { originator, described, read });
         }
-        Err(ImportPlanError::OtherPlaces { originator, described, read })
+        let stated = planned.map_or(SequenceId::NONE, |strand| strand.head);
+        if head != stated {
+            return Err(ImportPlanError::OtherEnd { originator, stated, read: head });
+        }
+        Ok(())
     }
 }
 
@@ -198,6 +223,8 @@ pub(super) struct PlannedStrand {
     pub(super) key: PublicKey,
     /// The number of its envelopes.
     pub(super) envelopes: u64,
+    /// The highest place of these, as the database states it.
+    pub(super) head: SequenceId,
 }
 
 /// The addresses of the network's contracts, in lower case.
@@ -268,7 +295,8 @@ pub(super) fn check(
         if is_left_out {
             plan.left_out.push((originator, envelopes));
         } else if let Some(key) = key {
-            plan.strands.insert(originator, PlannedStrand { key, envelopes });
+            let head = SequenceId(u64::try_from(strand.head).unwrap_or_default());
+            plan.strands.insert(originator, PlannedStrand { key, envelopes, head });
         } else if !originator.is_node() {
             plan.left_out.push((originator, envelopes));
         } else {
@@ -373,9 +401,12 @@ mod tests {
     #[test]
     fn strands_of_nodes_are_taken_over_and_those_of_chains_are_not() {
         let plan = checked(&facts()).unwrap();
-        let planned =
-            |seed, envelopes| PlannedStrand { key: record(1, seed).public_key, envelopes };
-        assert_eq!(plan.strands, [(OWN, planned(1, 5)), (OriginatorId(200), planned(2, 1))].into());
+        let planned = |seed, envelopes, head| {
+            let (key, head) = (record(1, seed).public_key, SequenceId(head));
+            PlannedStrand { key, envelopes, head }
+        };
+        let strands = [(OWN, planned(1, 5, 7)), (OriginatorId(200), planned(2, 1, 1))];
+        assert_eq!(plan.strands, strands.into());
         assert_eq!(plan.left_out, [(OriginatorId(0), 3), (OriginatorId(10), 2)]);
         assert_eq!(
             plan.counter,
@@ -389,7 +420,8 @@ mod tests {
         let registry = [record(100, 1), record(200, 2)].into_iter().collect();
         let key = record(1, 7).public_key;
         let plan = checked_with(&facts(), Some(key), &registry).unwrap();
-        assert_eq!(plan.strands[&OriginatorId(10)], PlannedStrand { key, envelopes: 2 });
+        let planned = PlannedStrand { key, envelopes: 2, head: SequenceId(9) };
+        assert_eq!(plan.strands[&OriginatorId(10)], planned);
         assert_eq!(plan.left_out, [(OriginatorId(0), 3)]);
     }
 
@@ -469,9 +501,24 @@ mod tests {
     #[test]
     fn rows_that_are_not_read_are_not_left_out_in_silence() {
         let plan = checked(&facts()).unwrap();
-        assert_eq!(plan.require_read(OWN, 5), Ok(()));
+        let head = SequenceId(7);
+        assert_eq!(plan.require_read(OWN, 5, head), Ok(()));
         let other = ImportPlanError::OtherPlaces { originator: OWN, described: 5, read: 4 };
-        assert_eq!(plan.require_read(OWN, 4), Err(other));
+        assert_eq!(plan.require_read(OWN, 4, head), Err(other));
+    }
+
+    /// The counter of the own strand may be a bounded number of places above its end, whatever the server says of it.
+    #[test]
+    fn a_server_that_states_an_end_without_a_row_there_moves_no_strand() {
+        const FAR: i64 = i64::MAX - 1;
+        let mut far = facts();
+        let own = far.strands.get_mut(&OWN).unwrap();
+        (own.head, own.recorded_head, far.counter) = (FAR, FAR, FAR);
+        let plan = checked(&far).unwrap();
+        let (stated, read) = (SequenceId(FAR.unsigned_abs()), SequenceId(7));
+        let other = ImportPlanError::OtherEnd { originator: OWN, stated, read };
+        assert_eq!(plan.require_read(OWN, 5, read), Err(other));
+        assert_eq!(plan.require_read(OWN, 5, stated), Ok(()));
     }
 
     #[test]

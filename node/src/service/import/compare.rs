@@ -139,7 +139,8 @@ mod tests {
             store.commit(&[places]).unwrap();
         }
         let plan = |strands: &[OriginatorId]| {
-            let planned = |it: &OriginatorId| (*it, PlannedStrand { key, envelopes: 5 });
+            let head = SequenceId(5);
+            let planned = |it: &OriginatorId| (*it, PlannedStrand { key, envelopes: 5, head });
             let strands = strands.iter().map(planned).collect::<BTreeMap<_, _>>();
             ImportPlan { strands, left_out: Vec::new(), counter: SequenceId(5) }
         };

@@ -167,7 +167,7 @@ impl PlannedImport<'_> {
         let judging = JudgingFacts { rates, now_unix_s };
         let taken = transfer::take(source, &store, verifiers(plan, own), &judging, note).await?;
         for strand in &taken {
-            plan.require_read(strand.originator, strand.envelopes)?;
+            plan.require_read(strand.originator, strand.envelopes, strand.head)?;
         }
         let compared = async {
             compare::seal(&store, own, plan).await?;

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_engine::ports::{Clock as _, Registry};
-use hawser_engine::price::recorded_rate;
 use hawser_engine::runtime::SystemClock;
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::fees::{RateTable, RateTableError};
@@ -27,7 +26,6 @@ use hawser_storage::{CommitError, ReadError, Store};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 
 /// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
@@ -71,7 +69,7 @@ pub(super) fn record_rates(
     table: &RateTable,
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
-    store.record_rates(&rows(table))?;
+    store.record_rates(table.rates())?;
     let recorded = recorded_rates(store)?.as_of(table);
     if let Some(until_ns) = recorded.complete_until_ns()
         && let Err(error) = store.note_rates_complete(until_ns)
@@ -103,8 +101,7 @@ fn unconfirmed_rates(store: &Store) -> Result<RateTable, RecordRatesError> {
 }
 
 fn recorded_rates(store: &Store) -> Result<RateTable, RecordRatesError> {
-    let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), None)?)
+    Ok(RateTable::new(store.snapshot().rates()?, None)?)
 }
 
 /// The registry and the rates that the engine uses. Cheap to clone; all clones share one state.

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use hawser_engine::price::recorded_rate;
 use hawser_engine::reports::report_of;
 use hawser_proto::OriginatorId;
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::digest;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, NoChain, ReportCase, verify};
-use hawser_storage::{EvidenceTime, RateRow, StoredEvidence};
+use hawser_storage::{EvidenceTime, StoredEvidence};
 use serde_json::{Value, json};
 
 use crate::sim::strands::{key, public_key, rates};
@@ -35,7 +34,7 @@ impl Sim {
     /// Panics if a report has another verdict, or cannot be made.
     pub fn assert_evidence_verifies(&self) {
         let registry = self.registry();
-        let rates = RateTable::new(rates().iter().map(recorded_rate).collect(), None).unwrap();
+        let rates = RateTable::new(rates().to_vec(), None).unwrap();
         for (id, stored) in self.recorded_faults() {
             let (at, fault) = (stored.evidence.at, stored.evidence.misbehavior);
             let judgement = verify(&ReportCase {
@@ -84,20 +83,11 @@ impl Sim {
             let public_key = hex::encode(public_key(*id).as_bytes());
             json!({ "node_id": id.0, "public_key": public_key })
         };
-        let rate = |row: &RateRow| {
-            json!({
-                "start_unix_s": row.start_unix_s,
-                "message_fee": row.message_fee.0,
-                "storage_fee": row.storage_fee.0,
-                "congestion_fee": row.congestion_fee.0,
-                "target_rate_per_minute": row.target_rate_per_minute,
-            })
-        };
         let file = json!({
             "schema": "hawser-evidence/1",
             "reports": faults.iter().map(|fault| &fault.entry).collect::<Vec<_>>(),
             "registry": self.members.iter().map(node).collect::<Vec<_>>(),
-            "rates": rates().iter().map(rate).collect::<Vec<_>>(),
+            "rates": rates(),
             "rates_confirmed_ns": i64::MAX,
         });
         file.to_string()

@@ -127,14 +127,7 @@ impl LogSource for FolderLog<'_> {
     }
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
-        let rate = |row: hawser_storage::RateRow| Rate {
-            start_unix_s: row.start_unix_s,
-            message_fee: row.message_fee,
-            storage_fee: row.storage_fee,
-            congestion_fee: row.congestion_fee,
-            target_rate_per_minute: row.target_rate_per_minute,
-        };
-        Ok(self.snapshot.rates().map_err(failed)?.into_iter().map(rate).collect())
+        self.snapshot.rates().map_err(failed)
     }
 
     fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {

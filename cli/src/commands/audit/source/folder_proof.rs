@@ -27,12 +27,13 @@ pub(in super::super) fn prove(
         let later = "start the node, which verifies it, and try again";
         return Err(RunError::not_found(format!("{id} is not verified yet: {later}")));
     }
-    let mut checkpoints = Vec::new();
+    let (mut checkpoints, mut unread) = (Vec::new(), None);
     for node in snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)? {
         let up_to = |size_max| snapshot.standing_checkpoint(id.originator, node, size_max);
-        let compared_max = strongest::COMPARED_MAX;
-        let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
-        checkpoints.extend(found.map_err(RunError::failed)?);
+        match strongest::strongest(id.sequence, registry, up_to) {
+            Ok(found) => checkpoints.extend(found),
+            Err(error) => unread = unread.or(Some(error)), // another node's may do
+        }
     }
     strongest::sort(&mut checkpoints, id.originator, registry);
     let mut refuted = None;
@@ -47,7 +48,7 @@ pub(in super::super) fn prove(
         refuted.get_or_insert(proof);
     }
     let uncovered = || RunError::not_found(format!("no checkpoint covers {id}: {NEXT_CHECKPOINT}"));
-    refuted.ok_or_else(uncovered)
+    refuted.ok_or_else(|| unread.map_or_else(uncovered, RunError::failed))
 }
 
 #[cfg(test)]

@@ -110,8 +110,8 @@ impl NodeLog {
     }
 
     /// Asks for a proof that an envelope is part of its strand, by the checkpoint that the most nodes have signed, of
-    /// the newest ones of the strand's originator, or of the nodes that observe the strand of a chain. If the registry
-    /// confirms none of them, the proof is by the one that the node chooses, and not verified.
+    /// the newest ones of the strand's originator, or of a node that observes the strand. If the node gives no proof
+    /// for it that verifies, the proof is by the checkpoint that the node chooses, and not verified.
     ///
     /// # Errors
     /// When the node does not give one.
@@ -126,24 +126,11 @@ impl NodeLog {
         let not_found = || RunError::not_found(format!("the node did not return envelope {id}"));
         let (_, envelope) = envelope.ok_or_else(not_found)?;
         let beside = NodeBeside { log: self, originator: id.originator };
-        let signers: Vec<OriginatorId> = match id.originator.is_node() {
-            true => vec![id.originator],
-            false => registry.nodes().map(|record| record.id).collect(),
-        };
-        let compared_max = (strongest::COMPARED_MAX / signers.len().max(1)).max(1);
-        let mut checkpoints = Vec::new();
-        for signer in signers {
-            let up_to = |size_max| beside.checkpoint(signer, Some(size_max));
-            let found = strongest::strongest(id.sequence, registry, compared_max, up_to);
-            checkpoints.extend(found.map_err(RunError::failed)?);
-        }
-        strongest::sort(&mut checkpoints, id.originator, registry);
-        for checkpoint in checkpoints {
-            // The node may show a tree that it does not have: another checkpoint may be of its tree.
-            let Ok((inclusion, _)) = self.inclusion(id, Some(checkpoint.signed.checkpoint.size))
-            else {
-                continue;
-            };
+        let ask = |node, size_max| beside.checkpoint(node, Some(size_max));
+        if let Some(checkpoint) = strongest::strongest_shown(id, registry, ask)
+            // The node may show a tree that it does not have.
+            && let Ok((inclusion, _)) = self.inclusion(id, Some(checkpoint.signed.checkpoint.size))
+        {
             let proof = EnvelopeProof { envelope: envelope.clone(), inclusion, checkpoint };
             if proof.verify(registry).is_ok() {
                 return Ok(proof);
@@ -374,27 +361,31 @@ struct NodeBeside<'a> {
 }
 
 impl NodeBeside<'_> {
-    /// Asks for the newest checkpoint of a node, with a size up to `size_max` if there is one.
+    /// Asks for the newest checkpoint of `node`, with a size up to `size_max` if there is one. Without `node`, the
+    /// node that is asked chooses: the one of the strand's originator, or its own.
     fn checkpoint(
         &self,
-        node: OriginatorId,
+        node: Option<OriginatorId>,
         size_max: Option<u64>,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
         let request = checkpoint_pb::GetCheckpointRequest {
             originator_id: self.originator.0,
-            node_id: Some(node.0),
+            node_id: node.map(|node| node.0),
             size_max,
         };
         let answer = self.log.checkpoint(request).map_err(|status| failed(&status))?;
+        // Statements about void places may stand in place of a checkpoint.
+        let answer = answer.filter(|answer| node.is_some() || !answer.checkpoint.is_empty());
         let Some(answer) = answer else { return Ok(None) };
+        let strand = self.originator;
         let checkpoint = CosignedCheckpoint::decode(&answer.checkpoint).map_err(|error| {
-            SourceError(format!("the checkpoint of node {node} is malformed: {error}"))
+            SourceError(format!("a checkpoint of strand {strand} is malformed: {error}"))
         })?;
         let of = checkpoint.signed.checkpoint;
-        if (of.originator, of.node) != (self.originator, node) {
+        if of.originator != strand || node.is_some_and(|node| of.node != node) {
             let text = format!(
-                "the node sent a checkpoint of node {}, and that of node {node} was requested",
-                of.node
+                "the node sent a checkpoint of node {} about strand {}, which was not requested",
+                of.node, of.originator
             );
             return Err(SourceError(text));
         }
@@ -438,7 +429,7 @@ impl StrandRows for NodeBeside<'_> {
         node: OriginatorId,
         size: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
-        let newest = self.checkpoint(node, None)?;
+        let newest = self.checkpoint(Some(node), None)?;
         Ok(newest.filter(|newest| newest.signed.checkpoint.size > size))
     }
 
@@ -447,7 +438,7 @@ impl StrandRows for NodeBeside<'_> {
         node: OriginatorId,
         size_max: u64,
     ) -> Result<Option<CosignedCheckpoint>, SourceError> {
-        self.checkpoint(node, Some(size_max))
+        self.checkpoint(Some(node), Some(size_max))
     }
 }
 
