@@ -94,14 +94,14 @@ impl NodeLags {
         self.forget_what_is_past();
     }
 
-    /// Returns the places behind which to ask this node for the first envelope, one for each node that stands at places
-    /// which this node has passed. Without a place of its own, a node would stay unnoticed beside one that is asked
-    /// about again and again because it moves on.
+    /// Returns the places behind which to ask this node (`asked`) for its first envelope: one place for each other node
+    /// that stands where `asked` has passed. If all other nodes shared one place, a late node would stay unnoticed
+    /// beside a node that is asked about again and again because it moves on.
     ///
-    /// It is the place at which the other node has stood for longest, on a strand of which it is not known to miss an
-    /// envelope if there is one. Among these, places about which this node has never answered go first: where it shows
-    /// nothing, it would be asked again and again while its cursor moves. Places about which it has answered since its
-    /// cursor moved are left out.
+    /// The place is the one at which the other node has stood for longest. Strands of which it is not known to miss an
+    /// envelope go first, and among these, places about which `asked` has never answered: where `asked` shows nothing,
+    /// it would otherwise be asked again and again while its cursor moves. Places about which it has answered since
+    /// its cursor moved are left out.
     pub(crate) fn questions(&self, asked: OriginatorId, now: Instant) -> BTreeSet<EnvelopeId> {
         let Some(own) = self.cursors.get(&asked) else { return BTreeSet::new() };
         let mut of_late: BTreeMap<OriginatorId, (bool, bool, Instant, EnvelopeId)> =
@@ -139,9 +139,9 @@ impl NodeLags {
         firsts.sort_unstable();
         // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
-        // Nodes that do not hold the strand as far as the missed envelope, as they catch up too, say nothing about it.
-        // While two others may still show it, one that shows none decides nothing. Two that show none do: the others
-        // may be out of reach for days.
+        // Only nodes that hold the strand up to the missed envelope count: others, which still catch up, know nothing
+        // about it. One node that shows no envelope decides nothing while two others may still show it. Two such nodes
+        // decide: the others may be out of reach for days.
         let is_denied = |missed: SequenceId| {
             let missed = missed.max(after.sequence.next());
             let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));

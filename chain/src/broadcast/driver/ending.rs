@@ -76,9 +76,9 @@ impl Driver {
         told
     }
 
-    /// Returns the error for a payload of which this process has sent nothing. If another process may be sending it, as
-    /// Redis says, or has not denied, the caller is not told that it is unsent: the caller may have asked that one
-    /// before, and would publish the payload elsewhere.
+    /// Returns the error for a payload of which this process has sent nothing. The error calls the payload unsent only
+    /// if Redis says that no other process is sending it: the caller may have asked another process before, and would
+    /// publish an unsent payload elsewhere as well.
     pub(super) fn unsent(&self, id: JobId, error: BroadcastError) -> BroadcastError {
         if matches!(
             error,

@@ -328,8 +328,8 @@ impl NetworkView {
         Some(ContentFinding { place, sides, first_place: None, first_leaves: Vec::new() })
     }
 
-    /// Notes a difference, and returns it. The last one of a strand is kept. Between the same sides, the first place
-    /// that differs stays as it was found before: a tree never changes.
+    /// Records a difference in a strand in place of the last one, and returns it. If both are between the same sides,
+    /// it keeps the first differing place that was found before: trees only grow, so that place never changes.
     pub(super) fn note_difference(&mut self, mut finding: ContentFinding) -> ContentFinding {
         let originator = finding.place.originator.0;
         let earlier = self.findings.get(&originator).filter(|earlier| earlier.is_between(&finding));
