@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_can_provoke_tells_nothing_of_the_node() {
+    fn errors_that_a_caller_can_provoke_do_not_count_against_the_node() {
         let timeout = NodeError::Timeout(Duration::ZERO);
         let not_called = NodeError::NotCalled(Box::new(timeout.clone()));
         let busy = NodeError::Failed(Status::resource_exhausted("too many from this payer"));
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!([timeout, failed].map(|error| error.is_of_node()), [Some(true); 2]);
     }
 
-    /// Otherwise a caller's budget pays for envelopes that a busy node has not looked at.
+    /// A caller's budget would otherwise pay for envelopes that a busy node has not looked at.
     #[test]
     fn a_node_that_turns_a_publish_away_has_not_published_it() {
         let of = |reason: &'static str, code| {

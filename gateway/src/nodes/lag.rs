@@ -303,9 +303,9 @@ mod tests {
         assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
     }
 
-    /// Otherwise a node that catches up would be used now and then although its readers miss much.
+    /// A late node that catches up would otherwise be used now and then although its readers miss much.
     #[test]
-    fn one_node_that_shows_nothing_makes_no_late_one_look_in_time() {
+    fn one_node_without_the_envelope_does_not_clear_a_late_node() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -321,9 +321,10 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
     }
 
-    /// They have passed the invalid envelopes behind the late node, and have not come to what its readers miss.
+    /// The other nodes have passed the invalid envelopes behind the late node, and have not reached the envelope that
+    /// its readers miss.
     #[test]
-    fn nodes_that_catch_up_too_make_no_late_one_look_in_time() {
+    fn nodes_that_catch_up_do_not_clear_a_late_node() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -339,9 +340,9 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11));
     }
 
-    /// Otherwise a node that has all that readers get would count as late until the next envelope of the strand.
+    /// A node that has every envelope that readers get would otherwise count as late until the strand's next envelope.
     #[test]
-    fn nodes_that_are_out_of_reach_keep_no_node_late() {
+    fn unreachable_nodes_do_not_keep_a_current_node_counted_as_late() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -391,9 +392,9 @@ mod tests {
         assert_eq!(late(&lags, C, now), SUSPECTED_AFTER);
     }
 
-    /// It is a new node that catches up, or a hostile one that states other places each time.
+    /// The node that moves on is a new node that catches up, or a hostile one that states other places each time.
     #[test]
-    fn a_node_that_moves_on_keeps_no_other_one_from_being_found_late() {
+    fn a_node_that_moves_on_does_not_hide_another_late_node() {
         let start = Instant::now();
         let mut lags = NodeLags::default();
         for (node, sequence) in [(A, 1000), (B, 1000), (C, 900)] {

@@ -306,9 +306,9 @@ mod tests {
         assert_eq!(own, "the call ends with Unavailable");
     }
 
-    /// Otherwise a hostile node could have two honest nodes of other software make all others look late.
+    /// Nodes of other software pass such envelopes on. By two of them, a hostile node could make all others look late.
     #[test]
-    fn an_envelope_that_the_strands_node_has_not_signed_is_none() {
+    fn an_envelope_that_the_strands_node_has_not_signed_does_not_count() {
         let signer = Some(key(1).public_key());
         let after = EnvelopeId::new(NODE, SequenceId(2));
         let first = |envelopes: Vec<Bytes>| first_of(envelopes, after, signer).unwrap();

@@ -506,7 +506,7 @@ mod tests {
         claim(last).unwrap();
     }
 
-    /// It serves readers meanwhile, and binds its key to the folder when it begins to cosign.
+    /// The witness serves readers meanwhile, and binds its key to the folder when it begins to cosign.
     #[test]
     fn a_witness_on_a_disk_that_cannot_be_written_waits_and_begins_without_a_restart() {
         let place = tempfile::tempdir().unwrap();

@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(replaced_at, Some(4), "two seconds and two blocks after it was sent again");
     }
 
-    /// It answers alone once.
+    /// One endpoint answers alone once, with a newest block far ahead.
     #[test]
     fn a_block_that_one_endpoint_alone_states_holds_up_no_replacement() {
         for lie_at in 1..5 {
