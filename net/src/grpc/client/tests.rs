@@ -173,7 +173,8 @@ async fn a_peer_at_a_public_address_gets_no_token_without_tls() {
     }
 }
 
-/// The peer refuses calls with the token and calls without one. Only the first refused call is repeated without a token.
+/// The peer refuses calls with the token and calls without one. Only the first refused call is repeated without a
+/// token.
 #[tokio::test]
 async fn a_peer_that_wants_tokens_and_refuses_them_costs_one_call_more() {
     let calls = Arc::<Mutex<Vec<bool>>>::default();
