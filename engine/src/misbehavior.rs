@@ -83,8 +83,8 @@ pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
 /// The verdict on the fees that an envelope states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeVerdict {
-    /// A rate that had begun explains them. If another one had replaced it, they prove nothing: the newer one may have
-    /// come to the chain long after it began.
+    /// A rate that had begun explains the fees. They prove nothing even if a newer rate had replaced it: the newer rate
+    /// may have come to the chain long after its start.
     Explained,
     /// No known rate gives these fees, but the price list may lack the newest rate.
     Unknown,

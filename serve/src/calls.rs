@@ -68,7 +68,7 @@ impl Calls {
         &self.metrics
     }
 
-    /// Returns what the listener may compress.
+    /// Returns the allowance for compressing answers, which all calls of the listener share.
     pub(crate) fn packed(&self) -> &Arc<PackAllowance> {
         &self.packed
     }

@@ -366,8 +366,8 @@ impl Checker {
             retention_days: envelope.retention_days(),
             stated_picodollars: parsed.base_fee().plus(parsed.congestion_fee()),
         });
-        // The fees of an envelope that breaks a rule are no fault of their own, but neither its absence nor a late
-        // expiry excuses a node.
+        // If the envelope breaks a proven rule, its fees are no further fault. An absence of the node or a late expiry
+        // proves nothing, so it excuses no wrong fee.
         let is_judged = signed.violation.is_none() || signed.is_unproven;
         if is_judged && self.originator.is_node() {
             self.judge_fees(signed, parsed);

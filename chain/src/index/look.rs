@@ -273,7 +273,8 @@ impl SecondLook {
 
     /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
     /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
-    /// one block, its page is given up, and so is each later one until a look succeeds. Returns what is given up.
+    /// one block, its page is given up, and so is each later page until a look succeeds. Returns the blocks that are
+    /// given up.
     pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<Skipped> {
         self.failed(blocks);
         let first = *blocks.start();

@@ -51,9 +51,9 @@ impl Nonces {
         }
     }
 
-    /// Sends everything again when the next transaction to be mined takes too long: a node may have
-    /// dropped it. If that does not help, signs that one again at a higher price. A filler in place of a payload that
-    /// was given up waits longer without blocks: a node may have the payload, and the chain may have stopped.
+    /// Sends all transactions again when the next one to be mined takes too long: a node may have dropped it. If that
+    /// does not help, signs the next one again at a higher price. A filler in place of a payload that was given up
+    /// waits longer without blocks: a node may have the payload, and the chain may have stopped.
     pub(super) fn find_stuck(&mut self, now: Duration) {
         let Timeouts { stuck_after, stuck_without_blocks_after, give_up_after, .. } = self.timeouts;
         let Some(slot) = self.slots.get_mut(&self.mined) else { return };
