@@ -113,8 +113,7 @@ impl SecondLook {
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
     fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
-        // At most half of the pages that may wait. With more, nothing would be read, and after a start waiting pages
-        // get their look only once a page has been read: the reader would stand still for ever.
+        // At most half of the pages that may wait: with more, nothing is read, and the pages of a start wait for a read.
         let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
@@ -273,8 +272,7 @@ impl SecondLook {
 
     /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
     /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
-    /// one block, its page is given up, and so is each later page until a look succeeds. Returns the blocks that are
-    /// given up.
+    /// one block, its page is given up, and so is each later one until a look succeeds. Returns the blocks given up.
     pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<Skipped> {
         self.failed(blocks);
         let first = *blocks.start();
