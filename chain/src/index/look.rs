@@ -113,7 +113,7 @@ impl SecondLook {
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
     fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
-        // At most half of the pages that may wait: with more, nothing is read, and the pages of a start wait for a read.
+        // At most half of the pages that may wait: with more, nothing is read, and pages of a start wait for a read.
         let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
