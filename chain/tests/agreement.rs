@@ -122,6 +122,41 @@ async fn one_endpoint_of_two_adds_no_node_and_replaces_no_key() {
     }
 }
 
+/// The liar alone answers for a time, so that its list is in use. The other endpoint cannot outvote it afterwards.
+#[tokio::test]
+async fn a_list_that_one_endpoint_of_two_shows_is_not_of_most() {
+    let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let (honest, _) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let second = Proxy::start(honest.settlement.endpoint(), 0).await;
+    let urls = [liar.settlement.endpoint().to_owned(), second.url()];
+    let (watcher, heads) = watched(settlement(&liar, &urls), registry).await;
+    let is_of_most = || watcher.subscribe().borrow().is_of_most;
+    assert!(is_of_most(), "both show no node");
+    add_node(&liar, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    second.set(|faults| faults.dead = true);
+    until("the only one that answers is believed", || {
+        heads.send_modify(|head| *head += 1);
+        nodes(&watcher) == 1
+    })
+    .await;
+    assert!(!is_of_most());
+    second.set(|faults| faults.dead = false);
+    for _ in 0..2 {
+        read_again(&watcher, &heads).await;
+        let snapshot = watcher.subscribe().borrow().clone();
+        assert_eq!((snapshot.value.nodes().count(), snapshot.error), (1, None));
+        assert!(!snapshot.is_of_most, "the other one says otherwise");
+    }
+    // In truth the node is on the chain.
+    add_node(&honest, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    until("both show the node", || {
+        heads.send_modify(|head| *head += 1);
+        nodes(&watcher) == 1 && is_of_most()
+    })
+    .await;
+}
+
 /// A liar has a node that the honest endpoint does not have. The honest one fails or hangs when it is first asked.
 async fn a_moment_leaves_no_change_to_a_liar(fail: fn(&mut Faults, bool)) {
     let (liar, deployment) = Pair::deployed(ChainBackend::Embedded).await;

@@ -384,6 +384,11 @@ fn money_goes_to_both_chains_at_once_and_comes_back() {
         let wei = shown["app_chain_wei"].as_str().unwrap().parse::<u128>().unwrap();
         wei > 4_990_000_000_000_000_000
     });
+    let contract = deploy_variant(&chains, "RateRegistry", &["settlementChainParameterRegistry"]);
+    let contract = contract.to_string();
+    let to_contract = ["payer", "fund", "--app-amount", "5", "--payer", &contract];
+    let text = chains.failure(STRANGER, 3, &to_contract);
+    assert!(text.contains("name the recipient with --app-recipient"), "{text}");
     let text = chains.failure(STRANGER, 1, &["payer", "fund", "--app-amount", "0.000001"]);
     assert!(text.contains("InsufficientAmount(appChainAmount: 1000000000000, "), "{text}");
     let text = chains.failure(STRANGER, 1, &["payer", "fund", "--registry-amount", "9"]);

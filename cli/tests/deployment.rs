@@ -15,6 +15,12 @@ use crate::support::{hawser, stderr};
 /// An address without code.
 const OTHER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 
+/// Creates a contract that answers every call with the number 18.
+const EIGHTEEN: &[u8] = &[
+    0x69, 0x60, 0x12, 0x60, 0, 0x52, 0x60, 0x20, 0x60, 0, 0xf3, 0x60, 0, 0x52, 0x60, 0x0a, 0x60,
+    0x16, 0xf3,
+];
+
 /// Ids that no deployed network has, and no development chain.
 const IDS: [u64; 2] = [700_001, 700_002];
 
@@ -132,9 +138,23 @@ fn a_deployment_that_cannot_be_what_it_says_is_refused() {
     let to_itself = Call { to: Some(key.address()), data: Bytes::new(), value: U256::ZERO };
     chains.runtime.block_on(async {
         let chain = Chain::connect(&chains.rpc[1], IDS[1]).await.unwrap();
-        Sender::new(chain, key).send(&to_itself).await.unwrap();
+        Sender::new(chain, key.clone()).send(&to_itself).await.unwrap();
     });
     let (code, text) = with(&["--dry-run"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("has sent 1 transactions on chain 700002"), "{text}");
+
+    let token = key.address().create(0).to_string();
+    let creation = Call { to: None, data: Bytes::from_static(EIGHTEEN), value: U256::ZERO };
+    chains.runtime.block_on(async {
+        let chain = Chain::connect(&chains.rpc[0], IDS[0]).await.unwrap();
+        Sender::new(chain, key).send(&creation).await.unwrap();
+    });
+    let mut command = hawser();
+    command.args(["contracts", "deploy", "--rpc-url", &chains.rpc[0], "--app-rpc-url"]);
+    command.args([&chains.rpc[1], "--underlying", &token, "--inbox", &token, "--dry-run"]);
+    command.args(["--chain-id", "700001", "--from", OTHER, "--app-chain-id"]);
+    let (code, text) = outcome(&mut command, "700002");
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("has 18 decimals, and a network counts with 6"), "{text}");
 }

@@ -139,12 +139,6 @@ pub enum BroadcastError {
         /// The system's error.
         reason: String,
     },
-    /// Redis, which shares nonces, gives this payload none; nothing was sent.
-    #[error("no shared nonce can be taken, so nothing was sent: {reason}")]
-    Sharing {
-        /// The reason.
-        reason: String,
-    },
     /// An unknown sender uses the account, so its nonces cannot be assigned; nothing was sent.
     #[error(
         "another sender uses {account}, so nothing is sent until it has sent nothing for {} s: stop it, or share \
@@ -203,8 +197,8 @@ pub enum BroadcastError {
         /// The reason.
         reason: &'static str,
     },
-    /// This process has sent nothing. Another one that shares the nonces may have: Redis was not asked, or has not
-    /// answered.
+    /// This process has sent nothing. Another one that shares the nonces may have: Redis was not asked, has not
+    /// answered, or may have given that one a nonce for the payload since.
     #[error(
         "nothing was sent here, and it is not known whether another process sends the payload: {reason}"
     )]

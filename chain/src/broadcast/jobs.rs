@@ -40,8 +40,8 @@ pub(super) struct Job {
     pub(super) stage: JobStage,
     /// The time since which a node may have a transaction of it.
     pub(super) out_since: Option<Duration>,
-    /// True if another process may have a transaction of it; `None` until Redis has said.
-    pub(super) is_elsewhere: Option<bool>,
+    /// True if another process may have a transaction of it, as Redis has said last.
+    pub(super) is_elsewhere: bool,
     digest: B256,
     waiters: Vec<Waiter>,
 }
@@ -172,7 +172,7 @@ impl Jobs {
         self.made += 1;
         let id = JobId(self.made);
         let (stage, waiters) = (JobStage::Trying, waiter.into_iter().collect());
-        let (call, out_since, is_elsewhere) = (call(), None, None);
+        let (call, out_since, is_elsewhere) = (call(), None, false);
         let job =
             Job { topic, call, gas_limit: 0, stage, out_since, is_elsewhere, digest, waiters };
         self.jobs.insert(id, job);
@@ -228,7 +228,7 @@ impl Jobs {
     /// Records whether another process may have a transaction of a payload.
     pub(super) fn note_elsewhere(&mut self, id: JobId, is_elsewhere: bool) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.is_elsewhere = Some(is_elsewhere);
+            job.is_elsewhere = is_elsewhere;
         }
     }
 

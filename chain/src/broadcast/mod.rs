@@ -96,6 +96,8 @@ pub struct Broadcaster {
     commands: mpsc::Sender<DriverCommand>,
     resumed: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<ResumedPayload>>>,
     wait_max: Duration,
+    /// Other processes may send with the account's nonces, which they share through Redis.
+    shares_nonces: bool,
 }
 
 impl fmt::Debug for Broadcaster {
@@ -158,11 +160,13 @@ impl Broadcaster {
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
         // What it holds is paid for: payloads from the record and from Redis, and those whose callers have given up.
         let (tell_resumed, resumed) = mpsc::unbounded_channel();
+        let shares_nonces = sharing.is_some();
         let (shared, limits) = (state.clone(), settings.spending);
         let driver = Driver::new(shared, contracts, key, record, sharing, limits, tell_resumed);
         tokio::spawn(driver.run(receiver));
         let resumed = Arc::new(tokio::sync::Mutex::new(resumed));
-        Ok(Self { state, contracts, commands, resumed, wait_max: settings.wait_max })
+        let wait_max = settings.wait_max;
+        Ok(Self { state, contracts, commands, resumed, wait_max, shares_nonces })
     }
 
     /// Returns the account that sends the transactions.
@@ -302,9 +306,15 @@ impl Broadcaster {
         let digest = keccak256(&payload);
         let (waiter, mut outcome) = oneshot::channel();
         let command = DriverCommand::Send { topic, payload, waiter };
-        self.commands.try_send(command).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => BroadcastError::Busy { waiting: CALLS_MAX },
-            mpsc::error::TrySendError::Closed(_) => BroadcastError::Ended,
+        self.commands.try_send(command).map_err(|refused| {
+            let error = match refused {
+                mpsc::error::TrySendError::Full(_) => BroadcastError::Busy { waiting: CALLS_MAX },
+                mpsc::error::TrySendError::Closed(_) => BroadcastError::Ended,
+            };
+            match self.shares_nonces {
+                true => BroadcastError::Unasked { reason: error.to_string() },
+                false => error,
+            }
         })?;
         // A task that ends without an answer may have sent the payload.
         let stopped = |_| Err(BroadcastError::stopped(None));

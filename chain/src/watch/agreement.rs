@@ -39,7 +39,7 @@ const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A reading that the other endpoints do not outvote.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AgreedReading<T> {
     pub(super) value: T,
     /// The block at whose state it was read.
@@ -47,6 +47,8 @@ pub(super) struct AgreedReading<T> {
     /// The number of endpoints that say otherwise, if the value equals the last reading and as many say it: one of two
     /// may hide a change. The value stays in use, and proves nothing. 0 if fewer say otherwise.
     pub(super) contested_by: usize,
+    /// True if more than half of the endpoints say it, each host once. Silent ones do not.
+    pub(super) is_of_most: bool,
 }
 
 /// Reads a value at the newest block of the first usable endpoint. If that one lacks the block of the `known` value, an
@@ -74,7 +76,7 @@ where
     loop {
         let (chain, value, block) = read_one(endpoints, preferred.as_deref(), &read).await?;
         if hosts == 1 {
-            return Ok(AgreedReading { value, block, contested_by: 0 });
+            return Ok(AgreedReading { value, block, contested_by: 0, is_of_most: true });
         }
         let is_known = known.is_some_and(|(known, _)| *known == value);
         let is_old = block < known_block;
@@ -121,7 +123,7 @@ where
                 "as many endpoints say otherwise as say what was read at block {block}: one lies or is behind"
             );
         }
-        return Ok(AgreedReading { value, block, contested_by });
+        return Ok(AgreedReading { value, block, contested_by, is_of_most: 2 * for_it > hosts });
     }
 }
 
@@ -141,7 +143,7 @@ where
         return Ok(first.value);
     }
     let again = read(endpoints, Some((&first.value, first.block)), &reading).await?;
-    let AgreedReading { value, block, contested_by } = again;
+    let AgreedReading { value, block, contested_by, .. } = again;
     match contested_by {
         0 => Ok(value),
         votes => Err(WatchError::Contradicted { block, for_it: votes, against: votes }),

@@ -53,6 +53,9 @@ pub struct ListSnapshot<T> {
     /// The block at whose state it was read. No reading at a lower block replaces it, unless
     /// readings have failed for ten minutes.
     pub block: u64,
+    /// True if more than half of the endpoints said this at that reading, each host once. Otherwise the others were
+    /// silent, or as many said otherwise.
+    pub is_of_most: bool,
     /// The time of the last successful reading.
     pub read_at: SystemTime,
     /// The error of the last attempt; `None` if it succeeded.
@@ -202,13 +205,18 @@ async fn watch_list<T, F, Fut>(
 where
     T: Send + Sync + 'static,
     F: Fn(Option<KnownList<T>>) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(T, u64), WatchError>> + Send,
+    Fut: Future<Output = Result<agreement::AgreedReading<T>, WatchError>> + Send,
 {
-    let (value, block) = first_reading(attempts, &read).await?;
-    let (value, read_at) = (Arc::new(value), SystemTime::now());
-    let first =
-        ListSnapshot { value, block, read_at, error: None, failing_since: None, failures: 0 };
-    let (sender, snapshots) = watch::channel(first);
+    let first = first_reading(attempts, &read).await?;
+    let (sender, snapshots) = watch::channel(ListSnapshot {
+        value: Arc::new(first.value),
+        block: first.block,
+        is_of_most: first.is_of_most,
+        read_at: SystemTime::now(),
+        error: None,
+        failing_since: None,
+        failures: 0,
+    });
     let task = tokio::spawn(async move {
         let mut is_notified = true;
         loop {
@@ -236,10 +244,13 @@ where
 
 /// Reads a list for the first time, in at most so many `attempts`. An answer that does not count has its endpoint
 /// paused, so the next attempt asks another one: a start must not depend on the preferred endpoint.
-async fn first_reading<T, F, Fut>(attempts: usize, read: &F) -> Result<(T, u64), WatchError>
+async fn first_reading<T, F, Fut>(
+    attempts: usize,
+    read: &F,
+) -> Result<agreement::AgreedReading<T>, WatchError>
 where
     F: Fn(Option<KnownList<T>>) -> Fut,
-    Fut: Future<Output = Result<(T, u64), WatchError>>,
+    Fut: Future<Output = Result<agreement::AgreedReading<T>, WatchError>>,
 {
     let is_silence = |error: &WatchError| error.request_error().is_some_and(is_endpoints_fault);
     for _ in 1..attempts {
@@ -260,26 +271,32 @@ fn may_be_older(failing: Option<Duration>) -> bool {
 
 /// Refuses a reading older than the last one, unless readings have been failing for [`OLDER_AFTER`].
 fn not_older<T>(
-    outcome: Result<(T, u64), WatchError>,
+    outcome: Result<agreement::AgreedReading<T>, WatchError>,
     known: u64,
     failing: Option<Duration>,
-) -> Result<(T, u64), WatchError> {
+) -> Result<agreement::AgreedReading<T>, WatchError> {
     match outcome {
-        Ok((_, found)) if found < known && !may_be_older(failing) => {
+        Ok(agreement::AgreedReading { block: found, .. })
+            if found < known && !may_be_older(failing) =>
+        {
             Err(WatchError::Behind { found, known })
         }
         outcome => outcome,
     }
 }
 
-fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<(T, u64), WatchError>) {
+fn update<T>(
+    name: &str,
+    snapshot: &mut ListSnapshot<T>,
+    outcome: Result<agreement::AgreedReading<T>, WatchError>,
+) {
     match outcome {
-        Ok((value, block)) => {
+        Ok(reading) => {
             if snapshot.error.take().is_some() {
                 tracing::info!("the {name} is read again");
             }
-            snapshot.value = Arc::new(value);
-            snapshot.block = block;
+            snapshot.value = Arc::new(reading.value);
+            (snapshot.block, snapshot.is_of_most) = (reading.block, reading.is_of_most);
             snapshot.read_at = SystemTime::now();
             snapshot.failing_since = None;
         }
@@ -302,6 +319,10 @@ mod tests {
 
     use super::*;
 
+    fn reading(value: &'static str, block: u64) -> agreement::AgreedReading<&'static str> {
+        agreement::AgreedReading { value, block, contested_by: 0, is_of_most: true }
+    }
+
     /// A WebSocket may announce logs of a contract without end.
     #[tokio::test(start_paused = true)]
     async fn changes_that_are_announced_without_end_cause_one_reading_a_second() {
@@ -311,7 +332,7 @@ mod tests {
         let counted = count.clone();
         let read = move |_: Option<KnownList<&'static str>>| {
             counted.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(Ok::<_, WatchError>(("nodes", 7)))
+            std::future::ready(Ok::<_, WatchError>(reading("nodes", 7)))
         };
         let _watcher = watch_list("list", hour, notify, 1, read).await.unwrap();
         for _ in 0..1000 {
@@ -324,22 +345,25 @@ mod tests {
 
     #[test]
     fn no_older_reading_replaces_a_newer_one() {
-        assert_eq!(not_older(Ok(("nodes", 7)), 7, None), Ok(("nodes", 7)));
-        assert_eq!(not_older(Ok(("nodes", 8)), 7, None), Ok(("nodes", 8)));
+        for block in [7, 8] {
+            let newer = reading("nodes", block);
+            assert_eq!(not_older(Ok(newer.clone()), 7, None), Ok(newer));
+        }
         let behind = WatchError::Behind { found: 6, known: 7 };
         let almost = Some(OLDER_AFTER - Duration::from_nanos(1));
         for failing in [None, Some(Duration::ZERO), almost] {
-            assert_eq!(not_older(Ok(("nodes", 6)), 7, failing), Err(behind.clone()));
+            assert_eq!(not_older(Ok(reading("nodes", 6)), 7, failing), Err(behind.clone()));
         }
         let mut snapshot = ListSnapshot {
             value: Arc::new("new"),
             block: 7,
+            is_of_most: true,
             read_at: SystemTime::now(),
             error: None,
             failing_since: None,
             failures: 0,
         };
-        update("list", &mut snapshot, not_older(Ok(("old", 6)), 7, None));
+        update("list", &mut snapshot, not_older(Ok(reading("old", 6)), 7, None));
         assert_eq!((*snapshot.value, snapshot.block, snapshot.failures), ("new", 7, 1));
         assert_eq!(snapshot.error, Some(behind.to_string()));
     }
@@ -350,15 +374,17 @@ mod tests {
         let mut snapshot = ListSnapshot {
             value: Arc::new("a lie"),
             block: u64::MAX,
+            is_of_most: false,
             read_at,
             error: None,
             failing_since: None,
             failures: 0,
         };
-        update("list", &mut snapshot, not_older(Ok(("honest", 9)), u64::MAX, None));
+        let honest = || Ok(reading("honest", 9));
+        update("list", &mut snapshot, not_older(honest(), u64::MAX, None));
         assert_eq!((*snapshot.value, snapshot.block), ("a lie", u64::MAX));
         assert!(snapshot.failing_since.is_some(), "the time runs");
-        update("list", &mut snapshot, not_older(Ok(("honest", 9)), u64::MAX, Some(OLDER_AFTER)));
+        update("list", &mut snapshot, not_older(honest(), u64::MAX, Some(OLDER_AFTER)));
         assert_eq!((*snapshot.value, snapshot.block, snapshot.error), ("honest", 9, None));
         assert_eq!(snapshot.failing_since, None);
     }

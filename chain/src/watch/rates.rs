@@ -6,7 +6,8 @@ use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
 use hawser_rules::{Rate, RateTable};
 
-use super::{WatchError, agreement};
+use super::WatchError;
+use super::agreement::{self, AgreedReading};
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
 use crate::send::Chain;
@@ -30,19 +31,19 @@ impl PartialEq for ReadList {
     }
 }
 
-/// Reads the entries after the known entries, all at one block, and returns them with the block's number. `known_block`
-/// is the block of the last reading. The contract only appends entries. So only the newest known entry is compared: if
-/// it is unchanged, all known entries are. A list without this entry, as after a reorganisation, is a change like any
-/// other. It replaces nothing if it is of an older block, or if most endpoints contradict it. A list that cannot be
-/// read completely is discarded. The table is confirmed as of the time before the reading: a rate may come to the chain
-/// during it. It is complete as of the block, because this machine's clock may be ahead, and the endpoint behind; at no
-/// time if as many endpoints have another list.
+/// Reads the entries after the known entries, all at one block. `known_block` is the block of the last reading. The
+/// contract only appends entries. So only the newest known entry is compared: if it is unchanged, all known entries
+/// are. A list without this entry, as after a reorganisation, is a change like any other. It replaces nothing if it is
+/// of an older block, or if most endpoints contradict it. A list that cannot be read completely is discarded. The table
+/// is confirmed as of the time before the reading: a rate may come to the chain during it. It is complete as of the
+/// block, because this machine's clock may be ahead, and the endpoint behind; at no time if as many endpoints have
+/// another list.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
     known_block: u64,
-) -> Result<(RateTable, u64), WatchError> {
+) -> Result<AgreedReading<RateTable>, WatchError> {
     let known = ReadList { rates: known.to_vec(), block_unix_s: 0 };
     let asked_at = SystemTime::now();
     // Before the first reading nothing is known, and an empty list is never read.
@@ -50,11 +51,12 @@ pub(super) async fn read(
         read_at(chain, address, block, &known.rates)
     })
     .await?;
-    let (mut list, block) = (agreed.value, agreed.block);
-    if agreed.contested_by > 0 {
+    let AgreedReading { value: mut list, block, contested_by, is_of_most } = agreed;
+    if contested_by > 0 {
         list.block_unix_s = 0;
     }
-    Ok((table_of(list, asked_at, address)?, block))
+    let value = table_of(list, asked_at, address)?;
+    Ok(AgreedReading { value, block, contested_by, is_of_most })
 }
 
 /// Reads all entries once, for a caller that does not come again.

@@ -5,24 +5,22 @@ use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use hawser_rules::{NodeRecord, Registry};
 
+use super::agreement::{self, AgreedReading};
 use super::node_url::check_node_url;
-use super::{KnownList, WatchError, agreement};
+use super::{KnownList, WatchError};
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 use crate::endpoints::Endpoints;
 use crate::send::Chain;
 
-/// Reads all records with one call, and returns them with the number of the block. Records that most endpoints
-/// contradict are discarded.
+/// Reads all records with one call. Records that most endpoints contradict are discarded.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: AccountAddress,
     known: Option<&KnownList<Registry>>,
-) -> Result<(Registry, u64), WatchError> {
+) -> Result<AgreedReading<Registry>, WatchError> {
     let known = known.map(|known| (&*known.value, known.block));
-    let reading = |chain, block| read_at(chain, address, block);
-    let agreed = agreement::read(endpoints, known, reading).await?;
-    Ok((agreed.value, agreed.block))
+    agreement::read(endpoints, known, |chain, block| read_at(chain, address, block)).await
 }
 
 /// Reads all records once, for a caller that does not come again.

@@ -76,7 +76,7 @@ pub(crate) struct FundArgs {
     /// Address of the payer [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Option<Address>,
-    /// Account of the app chain that gets the tokens [default: the payer].
+    /// Account of the app chain that gets the tokens [default: the payer, unless it is a contract].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) app_recipient: Option<Address>,
     /// Gas limit on the app chain [default: 141000].

@@ -4,8 +4,9 @@ use alloy::primitives::Address;
 use hawser_chain::admin::bridge::Gas;
 use hawser_chain::admin::funding::{self, Funding};
 use hawser_chain::admin::{
-    Account, AdminError, ChainRole, Network, PaymentToken, WeiPerGas, payers,
+    Account, AdminError, ChainRole, MicroDollars, Network, PaymentToken, WeiPerGas, payers,
 };
+use hawser_chain::send::Chain;
 use hawser_node::error::RunError;
 
 use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
@@ -20,6 +21,9 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
     session.refuse_repeated_payment(ChainRole::Settlement)?;
     let payer = payer(args.payer, &session.account)?;
+    if args.app_recipient.is_none() && args.app_amount != MicroDollars::default() {
+        refuse_contract(&session.network.settlement, payer, "--app-recipient").await?;
+    }
     let funding = Funding {
         payer,
         amount: args.registry_amount,
@@ -89,11 +93,26 @@ pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), 
             .await?;
     session.refuse_repeated_payment(ChainRole::App)?;
     let recipient = recipient(args.recipient, &session.account)?;
+    if let (None, Some(app)) = (args.recipient, &session.network.app) {
+        refuse_contract(app, recipient, "--recipient").await?;
+    }
     let token = PaymentToken::underlying_if(args.into_underlying);
     let plan = funding::from_app_chain(&session.network, recipient, args.sum.amount, token)?;
     session.carry_out(plan).await?;
     let account = session.account.address();
     finish(session, account).await
+}
+
+/// Refuses an account with code on one chain as the recipient on the other one, unless it is named with `flag`: a
+/// contract, such as a multisig, need not be there, and what its address gets is lost then.
+async fn refuse_contract(chain: &Chain, account: Address, flag: &str) -> Result<(), RunError> {
+    if !chain.has_code(account).await.map_err(RunError::failed)? {
+        return Ok(());
+    }
+    Err(RunError::refused(format!(
+        "{account} is a contract on chain {}, and may not be there on the other chain: name the recipient with {flag}",
+        chain.id()
+    )))
 }
 
 /// Returns the payer that was given, or else the account that sends.

@@ -124,6 +124,8 @@ impl ReportsAbout {
                 }
                 self.bound_minutes();
             }
+            // The contract tells so of an empty report, which is settled by its submission, and of no other one.
+            PayerReportChange::Settled { leaves: 0, .. } => {}
             PayerReportChange::Settled { leaves, left, microdollars } => {
                 if left == 0 {
                     self.open.remove(&index);

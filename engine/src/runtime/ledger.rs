@@ -1,7 +1,7 @@
 //! Events of payers on their way into the ledger.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
@@ -54,7 +54,8 @@ pub struct LedgerAppender {
 pub(super) struct SettledBlocks {
     /// The first block from which on `blocks` is complete; `None` before the first batch.
     since: Option<u64>,
-    blocks: BTreeSet<u64>,
+    /// The number of settled amounts in each block.
+    blocks: BTreeMap<u64, u64>,
     /// Changes when blocks that were read before are read again.
     version: u64,
 }
@@ -65,10 +66,11 @@ impl SettledBlocks {
         self.version
     }
 
-    /// Returns true if the ledger has a settlement in a block, or if it read the block before this value recorded any.
-    /// Meaningful only for blocks that the ledger's reader has passed.
-    pub(super) fn has(&self, block: u64) -> bool {
-        self.since.is_none_or(|since| block < since) || self.blocks.contains(&block)
+    /// Returns true if the ledger has at least this number of settled amounts in a block, or if it read the block
+    /// before this value recorded any. Meaningful only for blocks that the ledger's reader has passed.
+    pub(super) fn has(&self, block: u64, amounts: u64) -> bool {
+        let has_all = |counted: &u64| *counted >= amounts;
+        self.since.is_none_or(|since| block < since) || self.blocks.get(&block).is_some_and(has_all)
     }
 
     /// Forgets the blocks from `from_block` on, which are about to be read. `is_again` is true if they were read
@@ -79,13 +81,15 @@ impl SettledBlocks {
         self.version += u64::from(is_again);
     }
 
-    /// Adds the blocks of settlements that the ledger has now.
+    /// Adds the settlements that the ledger has now. One of nothing is no entry there, and counts here.
     fn add(&mut self, events: &[LedgerEvent]) {
         let is_settlement =
             |event: &&LedgerEvent| matches!(event.action, LedgerAction::UsageSettled(_));
-        self.blocks.extend(events.iter().filter(is_settlement).map(|event| event.block));
+        for event in events.iter().filter(is_settlement) {
+            *self.blocks.entry(event.block).or_default() += 1;
+        }
         while self.blocks.len() > SETTLED_BLOCKS_MAX {
-            self.since = self.blocks.pop_first().map(|block| block.saturating_add(1));
+            self.since = self.blocks.pop_first().map(|(block, _)| block.saturating_add(1));
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::payer_reports::{AHEAD_MINUTES, ChainReports, minute_at, originators_o
 use crate::ports::Clock;
 
 /// The most settlements that wait for the ledger. A guess: a network settles as many in some hours, and the ledger
-/// follows within seconds. Bounded because an endpoint can make up any number.
+/// follows within seconds. Bounded because an endpoint can make up any number. Settlements without room are read again
+/// when half of the room is free.
 const WAITING_MAX: usize = 1024;
 /// The block up to which settlements are booked while no balance is known.
 const ALL_BLOCKS: u64 = u64::MAX;
@@ -44,10 +45,12 @@ struct KeptHistory {
     of: BTreeSet<OriginatorId>,
     read: Option<ReportEventsRead>,
     /// The last settlement of each report that the ledger does not confirm yet: the payer registry has not been read up
-    /// to its block, or the ledger has no settlement there, because its reader follows another branch of the chain or
-    /// an endpoint lies. Until the ledger confirms it, the fees of the report count as unsettled: no balance was
-    /// reduced by them yet, so payers could spend them twice.
+    /// to its block, or the ledger has fewer settled amounts there, because its reader follows another branch of the
+    /// chain or an endpoint lies. Until the ledger confirms it, the fees of the report count as unsettled: no balance
+    /// was reduced by them yet, so payers could spend them twice.
     waiting: VecDeque<PayerReportEvent>,
+    /// True if some settlements had no room in `waiting`.
+    has_dropped: bool,
     /// The block up to which the payer registry had been read at that reading.
     booked_through: u64,
     /// The version of the ledger's settlements at that reading.
@@ -87,9 +90,10 @@ impl ReportHistory {
         // Held while the snapshot is taken, so that both are of one moment.
         let settled = self.0.ledger.settled();
         let mut new = self.0.store.new_report_events(kept.read.take());
-        let is_read_again = settled.version() != kept.settled_version;
-        if is_read_again || booked_through(&new.snapshot)? < kept.booked_through {
-            // The registry is read again. Settlements that counted before may be in no balance now.
+        let has_gone_back = settled.version() != kept.settled_version
+            || booked_through(&new.snapshot)? < kept.booked_through;
+        // If the registry is read again, settlements that counted before may be in no balance now.
+        if has_gone_back || kept.has_room_for_dropped() {
             new = self.0.store.new_report_events(None);
         }
         kept.settled_version = settled.version();
@@ -97,35 +101,53 @@ impl ReportHistory {
             kept.reports = Arc::default();
             kept.looked_at.clear();
             kept.waiting.clear();
+            kept.has_dropped = false;
         }
         let booked_through = booked_through(&new.snapshot)?;
         kept.booked_through = booked_through;
-        let KeptHistory { reports, of, read, waiting, looked_at, .. } = &mut *kept;
+        let KeptHistory { reports, of, read, waiting, has_dropped, looked_at, .. } = &mut *kept;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
-        let is_booked = |block: u64| {
-            booked_through == ALL_BLOCKS || block <= booked_through && settled.has(block)
+        let may_count = |event: &PayerReportEvent| {
+            let Some(leaves) = last_leaves(event) else { return true };
+            let (block, is_all_booked) = (event.block, booked_through == ALL_BLOCKS);
+            is_all_booked || block <= booked_through && settled.has(block, leaves)
         };
         let (booked, later): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(waiting).into_iter().partition(|event| is_booked(event.block));
+            std::mem::take(waiting).into_iter().partition(&may_count);
         *waiting = later;
         booked.into_iter().for_each(|event| Arc::make_mut(reports).note(event, None, latest));
         let so_far = read_reports(&new, |event, held_minute| {
             if !of.contains(&event.originator) {
                 return;
             }
-            let is_last = matches!(event.change, PayerReportChange::Settled { left: 0, .. });
-            if !is_last || is_booked(event.block) {
+            if may_count(&event) {
                 Arc::make_mut(reports).note(event, held_minute, latest);
                 return;
             }
             waiting.push_back(event);
             if waiting.len() > WAITING_MAX {
                 waiting.pop_front();
+                *has_dropped = true;
             }
         })?;
         *read = Some(so_far);
         note_minutes(&new.snapshot, reports, looked_at)?;
         Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
+    }
+}
+
+impl KeptHistory {
+    /// Returns true if settlements that had no room in `waiting` may have some now.
+    fn has_room_for_dropped(&self) -> bool {
+        self.has_dropped && self.waiting.len() <= WAITING_MAX / 2
+    }
+}
+
+/// Returns the number of leaves with which an event settles the rest of a report; `None` for any other event.
+fn last_leaves(event: &PayerReportEvent) -> Option<u64> {
+    match event.change {
+        PayerReportChange::Settled { leaves, left: 0, .. } if leaves > 0 => Some(leaves),
+        _ => None,
     }
 }
 
@@ -268,9 +290,38 @@ mod tests {
         Store::in_memory(identity, |_, _| PicoDollarPrice(0)).unwrap()
     }
 
+    /// The settlement of the last leaves of a report.
+    fn last_settlement(leaves: u64) -> PayerReportChange {
+        PayerReportChange::Settled { leaves, left: 0, microdollars: SettledAmount(1) }
+    }
+
+    /// The settlement of one payer's part in the payer registry.
+    fn usage_settled(block: u64, log_index: u8) -> LedgerEvent {
+        let mut id = [log_index; 32];
+        id[..8].copy_from_slice(&block.to_be_bytes());
+        LedgerEvent {
+            id: LedgerEventId(id),
+            block,
+            payer: hawser_proto::Address([7; 20]),
+            action: LedgerAction::UsageSettled(LedgerMicroDollars(1)),
+        }
+    }
+
     fn history_of(store: &Store, registry: watch::Receiver<Arc<Registry>>) -> ReportHistory {
         let ledger = LedgerAppender::new(store.clone());
         ReportHistory::new(store.clone(), Arc::new(StillClock), registry, ledger)
+    }
+
+    /// Returns a store, the appender of its ledger, and the reports about node 100.
+    fn with_ledger() -> (Store, LedgerAppender, ReportHistory) {
+        let (store, (_nodes, watched)) = (store(), watch::channel(registry(&[100])));
+        let (ledger, clock) = (LedgerAppender::new(store.clone()), Arc::new(StillClock));
+        let history = ReportHistory::new(store.clone(), clock, watched, ledger.clone());
+        (store, ledger, history)
+    }
+
+    fn at(block: u64) -> ChainPosition {
+        ChainPosition { block, hash: [9; 32] }
     }
 
     /// An envelope that states a minute.
@@ -311,7 +362,7 @@ mod tests {
             (*start, *end) = (SequenceId(9), SequenceId(20));
         }
         second.index = 1;
-        let position = ChainPosition { block: 9, hash: [9; 32] };
+        let position = at(9);
         store.record_payer_reports(0, &[submitted(1, 200), second], position).unwrap();
         let reports = || history.now().unwrap().reports;
         let open = || reports().without_minute().map(|(index, _)| index).collect::<Vec<_>>();
@@ -334,11 +385,11 @@ mod tests {
     fn a_place_that_cannot_be_read_hides_no_report() {
         let store = store();
         store.commit(&[skip(1, 20, SkipReason::Missing)]).unwrap();
-        let at = [&200_u32.to_be_bytes()[..], &9_u64.to_be_bytes()].concat();
-        store.put_raw_row(Family::Mark, &at, &[0xff]);
+        let key = [&200_u32.to_be_bytes()[..], &9_u64.to_be_bytes()].concat();
+        store.put_raw_row(Family::Mark, &key, &[0xff]);
         let end = EnvelopeId::new(OriginatorId(200), SequenceId(9));
         assert!(minute_at(&store.snapshot(), end).is_err());
-        let position = ChainPosition { block: 9, hash: [9; 32] };
+        let position = at(9);
         store.record_payer_reports(0, &[submitted(1, 200), submitted(2, 100)], position).unwrap();
         let (_nodes, watched) = watch::channel(registry(&[100, 200]));
         let history = history_of(&store, watched);
@@ -355,7 +406,7 @@ mod tests {
         let (nodes, watched) = watch::channel(registry(&[100]));
         let history = history_of(&store, watched);
         let record = |from, events: &[PayerReportEvent]| {
-            let position = ChainPosition { block: 9, hash: [9; 32] };
+            let position = at(9);
             store.record_payer_reports(from, events, position).unwrap();
         };
         let of = |node| history.now().unwrap().reports.about(OriginatorId(node)).count();
@@ -381,14 +432,12 @@ mod tests {
         let store = store();
         let (_nodes, watched) = watch::channel(registry(&[100]));
         let history = history_of(&store, watched);
-        let at = |block| ChainPosition { block, hash: [9; 32] };
         store.note_payers_read(at(1)).unwrap();
         store.note_payer_reports_read(at(1)).unwrap();
         store.record_ledger(0, &[], Some(at(1))).unwrap();
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
-        let change =
-            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
-        let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
+        let settled =
+            PayerReportEvent { block: 3, change: last_settlement(1), ..submitted(2, 100) };
         store.record_payer_reports(0, &[submitted(2, 100), settled.clone()], at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");
         store.record_ledger(0, &[], Some(at(2))).unwrap();
@@ -409,25 +458,13 @@ mod tests {
     /// from one of them.
     #[test]
     fn a_report_is_settled_while_the_ledger_has_a_settlement_in_that_block() {
-        let store = store();
-        let (_nodes, watched) = watch::channel(registry(&[100]));
-        let ledger = LedgerAppender::new(store.clone());
-        let history =
-            ReportHistory::new(store.clone(), Arc::new(StillClock), watched, ledger.clone());
-        let at = |block| ChainPosition { block, hash: [9; 32] };
-        let book = |from, settled_in: &[u8], through| {
-            let event = |block: &u8| LedgerEvent {
-                id: LedgerEventId([*block; 32]),
-                block: u64::from(*block),
-                payer: hawser_proto::Address([7; 20]),
-                action: LedgerAction::UsageSettled(LedgerMicroDollars(1)),
-            };
-            let events: Vec<_> = settled_in.iter().map(event).collect();
+        let (store, ledger, history) = with_ledger();
+        let book = |from, settled_in: &[u64], through| {
+            let events: Vec<_> = settled_in.iter().map(|block| usage_settled(*block, 0)).collect();
             ledger.append(from, &events, at(through)).unwrap();
         };
         let show = |from: u64, settled_in: u64, through| {
-            let change =
-                PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
+            let change = last_settlement(1);
             let settled = PayerReportEvent { block: settled_in, change, ..submitted(2, 100) };
             let all = [submitted(2, 100), settled];
             let events = all.iter().filter(|event| event.block >= from).cloned();
@@ -460,19 +497,12 @@ mod tests {
     /// Played by an endpoint that makes up settlements which the registry does not have.
     #[test]
     fn settlements_that_are_in_no_ledger_are_forgotten_the_oldest_first() {
-        let store = store();
-        let (_nodes, watched) = watch::channel(registry(&[100]));
-        let ledger = LedgerAppender::new(store.clone());
-        let history =
-            ReportHistory::new(store.clone(), Arc::new(StillClock), watched, ledger.clone());
-        let position = ChainPosition { block: 5000, hash: [9; 32] };
+        let (store, ledger, history) = with_ledger();
+        let position = at(5000);
         ledger.append(0, &[], position).unwrap();
         store.note_payers_read(position).unwrap();
-        let made_up = |block| {
-            let change =
-                PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
-            PayerReportEvent { block, change, ..submitted(2, 100) }
-        };
+        let made_up =
+            |block| PayerReportEvent { block, change: last_settlement(1), ..submitted(2, 100) };
         let events: Vec<_> = (3..3000).map(made_up).collect();
         store.record_payer_reports(0, &events, position).unwrap();
         store.note_payer_reports_read(position).unwrap();
@@ -482,17 +512,65 @@ mod tests {
         assert_eq!(kept.waiting.back().map(|event| event.block), Some(2999));
     }
 
+    /// The reader of the ledger stood still for days, because endpoints contradicted each other, and goes on.
+    #[test]
+    fn settlements_for_which_there_was_no_room_count_once_the_ledger_has_followed() {
+        let (store, ledger, history) = with_ledger();
+        ledger.append(0, &[], at(2)).unwrap();
+        store.note_payers_read(at(2)).unwrap();
+        let settled_in: Vec<u64> = (3..=3 + WAITING_MAX as u64).collect();
+        let settled = |block: &u64| PayerReportEvent {
+            block: *block,
+            index: *block - 3,
+            change: last_settlement(1),
+            ..submitted(2, 100)
+        };
+        let mut events = vec![submitted(2, 100)];
+        events.extend(settled_in.iter().map(settled));
+        store.record_payer_reports(0, &events, at(5000)).unwrap();
+        store.note_payer_reports_read(at(5000)).unwrap();
+        let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
+        assert!(!is_settled(), "the ledger is behind");
+        let booked: Vec<_> = settled_in.iter().map(|block| usage_settled(*block, 0)).collect();
+        ledger.append(3, &booked, at(5000)).unwrap();
+        is_settled();
+        assert!(is_settled(), "it was the one without room");
+    }
+
+    /// An endpoint hides the settlement of one payer of several from the reader of the ledger, or makes up that of a
+    /// report in a block with another one.
+    #[test]
+    fn a_report_is_not_settled_by_fewer_amounts_in_the_ledger_or_by_none() {
+        let (store, ledger, history) = with_ledger();
+        ledger.append(0, &[], at(2)).unwrap();
+        store.note_payers_read(at(2)).unwrap();
+        let show = |leaves| {
+            let change = last_settlement(leaves);
+            let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
+            store.record_payer_reports(0, &[submitted(2, 100), settled], at(3)).unwrap();
+            store.note_payer_reports_read(at(3)).unwrap();
+        };
+        let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
+        show(2);
+        ledger.append(3, &[usage_settled(3, 0)], at(3)).unwrap();
+        assert_eq!([is_settled(), is_settled()], [false, false], "one of two is hidden");
+        ledger.append(3, &[usage_settled(3, 0), usage_settled(3, 1)], at(3)).unwrap();
+        assert_eq!([is_settled(), is_settled()], [true, true]);
+        show(3);
+        assert!(!is_settled());
+        show(0);
+        assert!(!is_settled(), "the contract tells so of empty reports only");
+    }
+
     /// Nothing can be spent before a balance is known. The registry's reader may then be behind the one of the reports.
     #[test]
     fn a_settlement_that_was_read_before_any_balance_was_known_waits_for_the_registry() {
         let store = store();
         let (_nodes, watched) = watch::channel(registry(&[100]));
         let history = history_of(&store, watched);
-        let at = |block| ChainPosition { block, hash: [9; 32] };
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
-        let change =
-            PayerReportChange::Settled { leaves: 1, left: 0, microdollars: SettledAmount(1) };
-        let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
+        let settled =
+            PayerReportEvent { block: 3, change: last_settlement(1), ..submitted(2, 100) };
         store.record_payer_reports(0, &[submitted(2, 100), settled], at(3)).unwrap();
         assert!(is_settled());
         store.record_ledger(0, &[], Some(at(2))).unwrap();
@@ -507,7 +585,7 @@ mod tests {
     #[test]
     fn reports_about_a_node_whose_record_cannot_be_used_count() {
         let store = store();
-        let position = ChainPosition { block: 9, hash: [9; 32] };
+        let position = at(9);
         store.record_payer_reports(0, &[submitted(1, 200)], position).unwrap();
         let unusable = [(OriginatorId(200), false)];
         let registry = Registry::clone(&registry(&[100])).with_unusable(unusable);

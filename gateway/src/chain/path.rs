@@ -27,7 +27,9 @@ use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place, with_own_buffers};
+use crate::nodes::{
+    AskOrder, ChainStrands, ExpectedEnvelope, Nodes, query_place, with_own_buffers,
+};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 use crate::running::RunningTasks;
@@ -44,10 +46,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bounds on looking for payloads that are on the chain already: the nodes that are asked for each, the time for each
 /// node, and the payloads of a request that are looked for at once. Guesses.
 const ASKED_MAX: usize = 3;
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASKS_MAX: usize = 16;
-/// Time for a request to find payloads that are on the chain already. A guess: one silent node costs [`ASK_TIMEOUT`]
-/// and leaves time for the next one, and clients wait longer than this.
+/// Time for a request to find payloads that are on the chain already. A guess: two silent nodes cost twice
+/// [`ASK_TIMEOUT`] and leave time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A payload that has to be sent, with the channel for its progress.
@@ -191,11 +193,15 @@ impl ChainPath {
                 Some((key, (topic, payload, self.landed(topic, payload, &key, &shared)?)))
             })
             .collect();
+        if known.is_empty() {
+            return;
+        }
         let known: Vec<_> = known.into_iter().collect();
+        let order = self.nodes.ask_order();
         let recalled = async {
             for known in known.chunks(ASKS_MAX) {
                 let asked = known.iter().map(async |(key, (topic, payload, landed))| {
-                    match self.shown_at(payload, *landed).await {
+                    match self.shown_at(payload, *landed, &order).await {
                         Some(envelope) => self.record_found(payload, envelope),
                         None => self.find_shared(*key, *topic, payload, *landed).await,
                     }
@@ -240,17 +246,17 @@ impl ChainPath {
         &self,
         payload: &Bytes,
         landed: LandedEnvelope,
+        order: &AskOrder,
     ) -> Option<OriginatorEnvelope> {
         let transaction_hash = landed.transaction?;
         // Only the choice among several matching envelopes uses the block's time.
         let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
-        for node in self.nodes.usable_at_random().into_iter().take(ASKED_MAX) {
-            let shown = query_place(&node, id, &expected.payload);
-            if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, shown).await
-                && expected.matches(&shown).is_some()
-            {
-                return Some(shown);
+        for node in order.nodes().into_iter().take(ASKED_MAX) {
+            match timeout(ASK_TIMEOUT, query_place(&node, id, &expected.payload)).await {
+                Ok(Ok(Some(shown))) if expected.matches(&shown).is_some() => return Some(shown),
+                Ok(_) => {}
+                Err(_) => order.put_last(node.id()),
             }
         }
         None
@@ -361,8 +367,7 @@ impl ChainPath {
                 Some(NewPayload { key, progress, .. }) => {
                     let reason = "an earlier payload of the request did not get onto the chain";
                     self.progress.lock().remove(&key);
-                    let error = ChainPublishError::NotSent(reason.into());
-                    progress.send_replace(Progress::Done(Err(error)));
+                    progress.send_replace(Progress::Done(Err(self.unsent(reason))));
                 }
                 None => {}
             }
@@ -559,7 +564,7 @@ impl ChainPath {
     /// Waits for the turn of the payload's topic, and for a place at the writer. Gives up if no request waits for the
     /// payload any more: nothing was sent yet.
     async fn enter(&self, new: &NewPayload) -> Result<(CallerPass, TopicTurn), ChainPublishError> {
-        let gone = || ChainPublishError::NotSent("its caller hung up before it was sent".into());
+        let gone = || self.unsent("its caller hung up before it was sent");
         let entered = async {
             // Before the place: a payload that waits for its turn takes no place from other topics.
             let turn = self.topics.enter(new.item.topic, &new.caller).await?;
@@ -569,8 +574,17 @@ impl ChainPath {
             entered = entered => entered,
             () = new.waiting.abandoned() => return Err(gone()),
         };
-        let entered = entered.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
+        let entered = entered.map_err(|full| self.unsent(full))?;
         if new.waiting.is_abandoned() { Err(gone()) } else { Ok(entered) }
+    }
+
+    /// Returns the error of a payload that was not passed to the writer. Another gateway that shares the payer's Redis
+    /// may be sending it: its caller may have asked that one before.
+    fn unsent(&self, reason: impl ToString) -> ChainPublishError {
+        match self.nodes.share() {
+            Some(_) => ChainPublishError::NotSentHere(reason.to_string()),
+            None => ChainPublishError::NotSent(reason.to_string()),
+        }
     }
 }
 

@@ -47,8 +47,9 @@ pub(super) struct PayloadAttempt {
 }
 
 impl PayloadAttempt {
-    /// Returns true if the attempt has no result yet.
+    /// Returns true if the attempt has no result yet. One whose task a bug has ended will have none.
     pub(super) fn is_open(&self) -> bool {
-        !matches!(*self.progress.borrow(), Progress::Done(_))
+        let goes_on = self.progress.has_changed().is_ok();
+        goes_on && !matches!(*self.progress.borrow(), Progress::Done(_))
     }
 }

@@ -100,7 +100,7 @@ pub enum ChainPublishError {
     /// The payload cannot be sent now; nothing was sent.
     #[error("the payload could not be sent to the chain: {0}")]
     NotSent(String),
-    /// This gateway has not sent the payload now, and cannot learn whether another one with the same key has.
+    /// This gateway has not sent the payload now, and does not know whether another one with the same key has.
     #[error("the payload could not be sent to the chain: {0}")]
     NotSentHere(String),
     /// The transaction was sent and may still be mined.

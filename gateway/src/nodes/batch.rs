@@ -229,8 +229,10 @@ impl Batcher {
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
         let outcome_of = |answer: Result<_, _>| match answer {
             Ok(answer) => Some(answer),
-            // A job that is dropped without an answer was never sent.
+            // A job that is dropped after its caller has hung up was never sent.
             Err(_) if gone.is_cancelled() => None,
+            // The gateway ends, or a bug has ended the call. A node that has left the registry keeps its queue for as
+            // long as requests wait in it, because each of them holds the node.
             Err(_) => Some(Err(unused())),
         };
         let waiting = tokio::select! {

@@ -7,14 +7,15 @@
 //!   about wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other
 //!   nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
-//! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
-//!   that are behind;
+//! - `set`: all nodes, and the choice among them; `ask_order`: the nodes that one request asks in turn;
+//!   `placement`: the last node of each topic; `lag`: detects nodes that are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
 //! - `query`: asks a node for envelopes, within bounds of memory, and decodes those of answers; `wanted`: an
 //!   envelope that a node is asked to publish;
 //! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.
 
 mod answer;
+mod ask_order;
 mod batch;
 mod call;
 mod dial;
@@ -41,6 +42,7 @@ mod watch;
 pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
+pub(crate) use ask_order::AskOrder;
 pub(crate) use batch::{NodeAnswers, PayerSettings, PlacedEnvelope};
 pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};

@@ -8,6 +8,7 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_rules::PicoDollarPrice;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::ask_order::AskOrder;
 use super::lag::{Lag, NodeLags};
 use super::node::Node;
 use super::placement::{TopicPlacements, topic_key};
@@ -88,6 +89,11 @@ impl Nodes {
         let mut usable = self.usable();
         usable.sort_by_cached_key(|_| rand::random::<u64>());
         usable
+    }
+
+    /// Returns the usable nodes in the order in which a request asks them for its envelopes.
+    pub(crate) fn ask_order(&self) -> AskOrder {
+        AskOrder::new(self.usable_at_random())
     }
 
     /// Returns the nodes from which clients should read. These are the usable nodes, without the nodes whose recent

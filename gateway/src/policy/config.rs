@@ -209,6 +209,15 @@ fn is_safe(url: &str) -> bool {
     }
 }
 
+/// Returns the text of a mistake without the value that is at fault: it may be a secret in the wrong place.
+fn without_value(mistake: &str) -> String {
+    let kind = ["invalid type", "invalid value"].into_iter().find(|it| mistake.starts_with(it));
+    match kind.zip(mistake.rsplit_once(", expected ")) {
+        Some((kind, (_, expected))) => format!("{kind}, expected {expected}"),
+        None => mistake.to_owned(),
+    }
+}
+
 fn subject() -> String {
     "sub".into()
 }
@@ -372,7 +381,7 @@ impl PolicyFile {
         let form = |error: toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            PolicyFileError::Form { line, what: error.message().to_owned() }
+            PolicyFileError::Form { line, what: without_value(error.message()) }
         };
         let mut file: Self = toml::from_str(text).map_err(form)?;
         for (caller, policy) in &file.callers {

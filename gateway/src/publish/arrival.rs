@@ -3,6 +3,7 @@
 //! node is asked first, and other nodes if it does not answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
@@ -16,7 +17,7 @@ use tonic::Status;
 
 use super::item::PublishItem;
 use crate::nodes::{
-    AnswerPlace, Node, Nodes, PlacedEnvelope, query_newest, query_page, query_place,
+    AnswerPlace, AskOrder, Node, Nodes, PlacedEnvelope, query_newest, query_page, query_place,
 };
 
 /// Time for which a node is asked, and the pause between two searches. Guesses: a node that is only slow has
@@ -80,7 +81,7 @@ pub(super) async fn find(
         sleep(ASK_EVERY).await;
     }
     if !answers {
-        for other in others(nodes, originator) {
+        for other in others(&nodes.ask_order(), originator) {
             let search = search(&other, originator, items, before, &mut found);
             let _ = timeout(ASK_TIMEOUT, search).await;
         }
@@ -88,20 +89,22 @@ pub(super) async fn find(
     ArrivalSearch { found, answers }
 }
 
-/// Returns the published envelope of an item if a node shows it at this id. Another node than its originator may show
-/// one that has expired, and the originator would publish it again: it counts as not shown there.
+/// Returns the published envelope of an item if a node shows it at this id: its originator, or one of the first others
+/// in `order`. Another node than its originator may show one that has expired, and the originator would publish it
+/// again: it counts as not shown there.
 ///
 /// # Errors
 /// The last node's status if no node that may have the envelope answers.
 pub(super) async fn at_place(
     nodes: &Nodes,
+    order: &AskOrder,
     id: EnvelopeId,
     item: &PublishItem,
 ) -> Result<Option<PlacedEnvelope>, Status> {
     let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
     let originator_first = (!originator.is_down()).then(|| originator.clone());
     let (mut is_gone, mut last) = (false, Status::unavailable("no node can be asked"));
-    for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
+    for asked in originator_first.into_iter().chain(others(order, &originator)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
                 let is_originator = asked.id() == originator.id();
@@ -117,7 +120,10 @@ pub(super) async fn at_place(
                 is_gone |= is_originator;
             }
             Ok(Err(status)) => last = status,
-            Err(_) => last = Status::deadline_exceeded("no answer"),
+            Err(_) => {
+                order.put_last(asked.id());
+                last = Status::deadline_exceeded("no answer");
+            }
         }
     }
     if is_gone { Ok(None) } else { Err(last) }
@@ -131,9 +137,9 @@ fn has_expired(envelope: &OriginatorEnvelope, now_unix_s: u64) -> bool {
     })
 }
 
-fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
+fn others(order: &AskOrder, originator: &Node) -> impl Iterator<Item = Arc<Node>> + use<> {
     let originator = originator.id();
-    let others = nodes.usable_at_random().into_iter().filter(move |node| node.id() != originator);
+    let others = order.nodes().into_iter().filter(move |node| node.id() != originator);
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 

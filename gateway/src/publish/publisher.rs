@@ -18,8 +18,8 @@ use super::retry::{AttemptFailure, NextStep, RetryState};
 use crate::fair::CallerGate;
 use crate::landed::ClientKey;
 use crate::nodes::{
-    ChainStrands, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX,
-    topic_key,
+    AskOrder, ChainStrands, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope,
+    REQUESTS_AT_NODE_MAX, topic_key,
 };
 use crate::policy::CallerId;
 use crate::running::RunningTasks;
@@ -163,10 +163,14 @@ impl NodePublisher {
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
         let (mut known, mut new): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| self.context.published.get(&item.key).is_some());
+        if known.is_empty() {
+            return (Vec::new(), new); // of most requests, all are new
+        }
         let (mut results, until) = (Vec::new(), Instant::now() + REPEATS_TIMEOUT);
+        let order = self.context.nodes.ask_order();
         while !known.is_empty() && Instant::now() < until {
             let part: Vec<_> = known.drain(..known.len().min(REPEATS_AT_ONCE_MAX)).collect();
-            let searched = join_all(part.iter().map(|item| self.find_repeat(item))).await;
+            let searched = join_all(part.iter().map(|item| self.find_repeat(item, &order))).await;
             for (item, found) in part.into_iter().zip(searched) {
                 match found {
                     Some(result) => results.push(result),
@@ -180,9 +184,9 @@ impl NodePublisher {
     }
 
     /// Looks for the envelope of an item that was published before.
-    async fn find_repeat(&self, item: &PublishItem) -> Option<PublishResult> {
+    async fn find_repeat(&self, item: &PublishItem, order: &AskOrder) -> Option<PublishResult> {
         let id = self.context.published.get(&item.key)?;
-        match arrival::at_place(&self.context.nodes, id, item).await {
+        match arrival::at_place(&self.context.nodes, order, id, item).await {
             Ok(Some(placed)) => return Some((item.index, Ok(placed))),
             Ok(None) => self.context.published.remove(&item.key),
             Err(status) => {

@@ -37,8 +37,8 @@
 ///   own ids. Keys: the two generations; the number of the newer one. Arguments: the time in ms for which an id is
 ///   kept; the largest number of ids in a generation; for each envelope its digest and its id.
 /// - `note` stores ids as `tell` does, of envelopes that are in no bill. A mark beside each one says so, under its
-///   digest and a question mark. The first `tell` with the same id, or transaction, takes the mark away, and its
-///   answer has 0.
+///   digest and a question mark. The first `tell` of the envelope takes the mark away, and its answer has 0. So
+///   does one with another transaction: otherwise the answer to a second `tell` of that one would have 0, too.
 /// - `find` returns the id of each envelope, if one is stored. Keys: as for `tell`. Arguments: the digests.
 pub(super) const CALL: &str = r"
 local ops, t = {}, redis.call('TIME')
@@ -191,9 +191,10 @@ local function store(first, arg, arguments, is_billed)
     local mark = ARGV[at] .. '?'
     local known_place = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
     local is_known = is_same(known_place, ARGV[at + 1])
-    if is_known and is_billed then
-      is_known = redis.call('HDEL', key, mark) + redis.call('HDEL', older, mark) == 0
-    elseif not is_known and not is_billed then
+    if is_billed and known_place then
+      local is_marked = redis.call('HDEL', key, mark) + redis.call('HDEL', older, mark) > 0
+      is_known = is_known and not is_marked
+    elseif not is_billed and not is_known then
       marks[#marks + 1] = mark
     end
     known[#known + 1] = is_known and 1 or 0

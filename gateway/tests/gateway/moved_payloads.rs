@@ -172,4 +172,13 @@ async fn a_payload_whose_task_has_ended_is_neither_called_unsent_nor_sent_again(
         assert_eq!(status.code(), Code::DeadlineExceeded, "{}", status.message());
     }
     assert_eq!(net.chain.count(), 1);
+    // It is mined, and the writer tells so, because no call waits for it any more.
+    let envelope = commit(1, "a");
+    net.chain.resumed.lock().push(resumed(Bytes::from(envelope.encode_to_vec())));
+    until(async || net.chain.resumed.lock().is_empty()).await;
+    net.chain.shown_by(0, &net.nodes).await;
+    let waiting = net.publish_until_shown(std::slice::from_ref(&envelope));
+    let answer = tokio::time::timeout(SOON, waiting).await.expect("a node shows it");
+    assert_eq!(answer, [net.chain.envelope(0).2]);
+    assert_eq!(net.chain.given.load(Relaxed), 1, "it was sent before");
 }

@@ -282,6 +282,23 @@ async fn repeated_envelopes_are_looked_for_a_few_at_once_and_not_for_long() {
     assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
 }
 
+/// The node of the envelopes has ended, and one of the others is silent. If it was asked first for an envelope in each
+/// part of the request, no time would be left for the last part, whose envelopes would be paid for again.
+#[tokio::test]
+async fn a_node_that_answers_no_query_costs_a_request_of_many_repeats_its_time_once() {
+    let mut net = Net::start(3).await;
+    let envelopes: Vec<_> = (0..130).map(|number| message(1, &number.to_string())).collect();
+    let first = net.publish(envelopes.clone()).await.unwrap();
+    first.iter().for_each(|envelope| replicate(&net.nodes, envelope));
+    let chosen = id_of(&first[0]).0;
+    let place = place_of(&net, chosen);
+    net.nodes[place].die();
+    until(async || !net.get_nodes().await.contains_key(&chosen)).await;
+    net.nodes[(place + 1) % 3].becomes(Manner::AnswersNoQuery);
+    assert_eq!(net.publish(envelopes.clone()).await.unwrap(), first);
+    assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+}
+
 /// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a
 /// request would cost thousands of queries.
 #[tokio::test]

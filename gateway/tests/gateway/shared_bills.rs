@@ -32,13 +32,22 @@ async fn rows(net: &Net) -> Vec<String> {
 
 /// Writes an id of an envelope to Redis, as another gateway or any other program may do.
 async fn tell(redis: &RedisServer, envelope: &pb::ClientEnvelope, place: &str) {
+    set(redis, &digest_of(envelope), place).await;
+}
+
+/// Writes a field of the memories of places.
+async fn set(redis: &RedisServer, field: &[u8], value: &str) {
     let mut connection = redis.connect().await;
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec());
     for name in ["landed:0", "landed:1", "on-chain:0", "on-chain:1"] {
         let mut telling = redis::cmd("HSET");
-        telling.arg(format!("{}:{name}", base())).arg(&digest[..16]).arg(place);
+        telling.arg(format!("{}:{name}", base())).arg(field).arg(value);
         telling.query_async::<()>(&mut connection).await.unwrap();
     }
+}
+
+/// Returns the digest under which Redis has the id of an envelope.
+fn digest_of(envelope: &pb::ClientEnvelope) -> Vec<u8> {
+    <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec())[..16].to_vec()
 }
 
 /// Returns the number of envelopes in a gateway's usage table.
@@ -228,9 +237,24 @@ async fn what_is_under_way_at_two_gateways_is_billed_by_one_of_them() {
 #[tokio::test]
 async fn a_payload_that_two_gateways_wait_for_is_billed_by_one_of_them() {
     let redis = RedisServer::start();
+    assert_billed_by_one_of_two(&redis, vec![commit(1, "a")]).await;
+}
+
+/// A gateway without a request for the payload has noted another transaction of its nonce, which a reorganisation has
+/// taken from the chain since.
+#[tokio::test]
+async fn the_mark_of_another_transaction_has_no_second_gateway_bill_the_one_that_is_mined() {
+    let (redis, payload) = (RedisServer::start(), commit(1, "a"));
+    tell(&redis, &payload, &format!("0.5.{}", hex::encode([8; 32]))).await;
+    set(&redis, &[&digest_of(&payload)[..], b"?"].concat(), "1").await;
+    assert_billed_by_one_of_two(&redis, vec![payload]).await;
+}
+
+/// Checks that of two gateways which wait for the same transaction one bills it.
+async fn assert_billed_by_one_of_two(redis: &RedisServer, payload: Vec<pb::ClientEnvelope>) {
     let limit = policies("[default]\nenvelopes_per_day = 2");
-    let (first, second) = two(&redis, 1, limit).await;
-    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    let (first, second) = two(redis, 1, limit).await;
+    let chain = &first.chain;
     chain.one_each.store(true, Relaxed);
     chain.held.send_replace(true);
     let releasing = async {
@@ -300,6 +324,24 @@ async fn a_payload_that_a_reorganisation_has_moved_is_billed_by_one_gateway() {
     assert_eq!((id_of(&one.unwrap()[0]), id_of(&other.unwrap()[0])), ((0, 1), (0, 2)));
     assert_eq!(chain.count(), 1, "one transaction");
     assert_billed_once([&first, &second], ",commit,1,").await;
+}
+
+/// Every reader of many groups can repeat their payloads in one request. If a node that is silent was asked first for a
+/// payload in each part of it, no time would be left for the last parts, whose payloads would be paid for again.
+#[tokio::test]
+async fn many_payloads_of_another_gateway_are_found_beside_a_node_that_answers_no_query() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 3, |_| {}).await;
+    let payloads: Vec<_> = (1..=80).map(|group| commit(group, "a")).collect();
+    let showing = async {
+        for place in 0..payloads.len() {
+            first.chain.shown_by(place, &first.nodes).await;
+        }
+    };
+    let (sent, ()) = tokio::join!(first.publish(payloads.clone()), showing);
+    first.nodes[0].becomes(Manner::AnswersNoQuery);
+    assert_eq!(second.publish(payloads).await.unwrap(), sent.unwrap());
+    assert_eq!(first.chain.count(), 80, "gas was paid once");
 }
 
 #[tokio::test]

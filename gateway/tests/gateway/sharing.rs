@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use hawser_chain::admin::WeiPerGas;
 use hawser_chain::redis_link::RedisLink;
+use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::select::Strategy;
 use hawser_gateway::{GatewaySettings, REDIS_ANSWER_LEN_BYTES_MAX};
 use hawser_proto::OriginatorId;
+use hawser_serve::StatusDetails;
 use tonic::Code;
 
 use super::fake_node::{Manner, id_of};
-use super::fixture::{Net, SOON, commit, message, until};
+use super::fixture::{Net, SOON, commit, message, proposal, until};
 use super::policies::{parse, publish_from};
 use super::redis_server::RedisServer;
 use super::strangers::hung_up;
@@ -372,6 +374,21 @@ async fn a_topic_that_redis_has_lost_is_shared_again_and_stays_at_one_node() {
         assert_eq!(at_first, after);
         let at_second = id_of(&second.publish(vec![message(1, "and here?")]).await.unwrap()[0]).0;
         assert_eq!(at_second, after, "readers find the topic at one node");
+    }
+}
+
+/// Its caller may have asked another gateway before, and would have it sent elsewhere as well.
+#[tokio::test]
+async fn what_waits_at_a_gateway_is_called_unsent_only_if_no_other_one_may_send_it() {
+    let redis = RedisServer::start();
+    let (sharing, _other) = two(&redis, 1, |_| {}).await;
+    for (net, reason) in [(sharing, "TRANSACTION_UNKNOWN"), (Net::start(1).await, "NOT_SENT")] {
+        net.chain.faults.lock().push(ChainPublishError::NotSent("no gas".into()));
+        let failed = net.publish(vec![proposal(1, "a"), commit(1, "b")]).await.unwrap_err();
+        assert_eq!(failed.code(), Code::Unavailable);
+        let wrong = StatusDetails::wrong_of(&failed);
+        let reasons: Vec<&str> = wrong.iter().map(|it| &*it.reason).collect();
+        assert_eq!(reasons, ["NOT_SENT", reason], "the second one was not passed to the writer");
     }
 }
 

@@ -115,8 +115,8 @@ impl GatewayServiceSettings {
         let registry_file = reader.optional_path(&node::REGISTRY_FILE);
         let rates_file = reader.optional_path(&node::RATES_FILE);
         let allow_private = reader.switch(&node::ALLOW_PRIVATE_NODES);
-        let policies = reader.optional_path(&gateway::POLICIES);
-        let nonce_record = reader.optional_path(&gateway::NONCE_RECORD);
+        let policies = reader.protecting_file(&gateway::POLICIES);
+        let nonce_record = reader.protecting_file(&gateway::NONCE_RECORD);
         let redis = reader.gateway_redis();
         let gas_price_max = reader.gas_price(&gateway::GAS_PRICE_MAX);
         let per_hour_max = reader.get(&gateway::GAS_PER_HOUR_MAX, parse::token_wei);
@@ -384,6 +384,24 @@ mod tests {
             let error = tls(given).unwrap_err();
             assert!(error.contains(missing), "{given:?}: {error}");
         }
+    }
+
+    /// A script names the file by a variable that is not set. Without the file the gateway would serve every caller.
+    #[test]
+    fn an_empty_name_of_a_file_that_protects_is_refused() {
+        let files = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let tls = [("tls-cert", "cert.pem"), ("tls-key", "key.pem")];
+        let env = [("XMTPD_PAYER_PRIVATE_KEY", KEY)];
+        for flag in ["tls-client-ca", "policies-file", "nonce-record"] {
+            for empty in ["", " "] {
+                let given = [&files[..], &tls, &[(flag, empty)]].concat();
+                let refused = read(&given, &env).unwrap_err();
+                assert!(refused.starts_with("1 fault ") && refused.contains(flag), "{refused}");
+            }
+        }
+        let plain = [&files[..], &[("tls-cert", ""), ("tls-key", "")]].concat();
+        let refused = read(&plain, &env).unwrap_err();
+        assert!(refused.contains("--tls-cert") && refused.contains("--tls-key"), "{refused}");
     }
 
     #[test]

@@ -441,7 +441,7 @@ impl SettingsReader<'_> {
 
     /// Reads the files of the API's certificate, if it has one.
     pub(super) fn tls(&mut self) -> Option<TlsFiles> {
-        let mut file = |setting| self.non_empty(setting).map(PathBuf::from);
+        let mut file = |setting| self.protecting_file(setting);
         let (cert, key) = (file(&node::TLS_CERT), file(&node::TLS_KEY));
         let client_ca = file(&node::TLS_CLIENT_CA);
         match (cert, key) {

@@ -175,6 +175,16 @@ impl<'a> SettingsReader<'a> {
         self.get(setting, |text| (!text.is_empty()).then(|| text.into()))
     }
 
+    /// Reads the name of a file that protects; `None` if it is not given. An empty name is refused: the operator relies
+    /// on the file, and has named it by a variable of a script that is not set.
+    pub(super) fn protecting_file(&mut self, setting: &Setting) -> Option<PathBuf> {
+        if self.origin(setting) == SettingOrigin::Default {
+            return None;
+        }
+        let name = |text: &str| Some(text.trim().to_owned()).filter(|name| !name.is_empty());
+        self.get(setting, name).map(PathBuf::from)
+    }
+
     pub(super) fn duration_above_zero(&mut self, setting: &Setting) -> Option<Duration> {
         self.get(setting, |text| parse::duration(text).filter(|time| !time.is_zero()))
     }

@@ -324,7 +324,7 @@ impl Sim {
             _ => self.faults.burns_ids && self.rng.random_ratio(1, 20),
         };
         let change = if is_burned {
-            let reason = SkipReason::Void;
+            let reason = SkipReason::Missing;
             Change::Skip { originator: node, from: next, through: next, reason }
         } else {
             self.date(node, next);
@@ -352,7 +352,7 @@ impl Sim {
 
     /// Leaves the next places of a node's own strand empty, at least one.
     pub fn leave_many_empty(&mut self, node: OriginatorId, places: u64) {
-        let (last, reason) = (self.nodes[&node].head(node), SkipReason::Void);
+        let (last, reason) = (self.nodes[&node].head(node), SkipReason::Missing);
         let (from, through) = (last.next(), SequenceId(last.0 + places));
         let skip = Change::Skip { originator: node, from, through, reason };
         self.node(node).store.commit(&[skip]).unwrap();

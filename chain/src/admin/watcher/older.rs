@@ -13,8 +13,8 @@ const UNSEEN_MAX: u64 = 256;
 /// The unsettled reports of an originator that are remembered, the oldest ones: an endpoint can only make up newer
 /// ones. A guess: as many as one look finds.
 const OPEN_MAX: usize = 256;
-/// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
-/// makes up nodes adds.
+/// Originators whose reports are remembered, the ones that were seen first if too many have unsettled ones. A guess:
+/// four times as many as a look shows. Bounds what an endpoint that makes up nodes adds.
 const ORIGINATORS_MAX: usize = 1024;
 
 /// The unsettled reports of each originator. Without them, the alarm about a report that is never settled would end as
@@ -71,7 +71,10 @@ impl OlderReports {
     ) -> Vec<OnchainReport> {
         older.retain(|report| !report.is_settled);
         if self.0.len() >= ORIGINATORS_MAX && !self.0.contains_key(&originator) {
-            self.0.clear();
+            self.0.retain(|_, seen| !seen.open.is_empty());
+            if self.0.len() >= ORIGINATORS_MAX {
+                return older;
+            }
         }
         let seen = self.0.entry(originator).or_default();
         let end = end_of(newest);
@@ -181,6 +184,20 @@ mod tests {
         }
         for count in 41..100 {
             assert_eq!(look(&mut older, count, &[3]).1, [3], "{count}");
+        }
+    }
+
+    /// Nodes that one endpoint makes up take no memory away from those that an honest one has shown.
+    #[test]
+    fn an_endpoint_that_makes_up_nodes_hides_no_old_report_from_later_looks() {
+        for made_up_open in [true, false] {
+            let mut older = OlderReports::default();
+            look(&mut older, 32, &[3]);
+            for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
+                older.note(OriginatorId(1000 + node), &[report(0, !made_up_open)], Vec::new());
+            }
+            assert!(older.0.len() <= ORIGINATORS_MAX);
+            assert_eq!(look(&mut older, 1000, &[3]).1, [3], "{made_up_open}");
         }
     }
 

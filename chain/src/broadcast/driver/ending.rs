@@ -61,7 +61,7 @@ impl Driver {
             return BroadcastError::NotMined { hash, waited };
         }
         let Some(job) = self.jobs.get(id) else { return not_sent };
-        let (is_elsewhere, stage) = (job.is_elsewhere == Some(true), job.stage);
+        let (is_elsewhere, stage) = (job.is_elsewhere, job.stage);
         if !job.is_abandoned() {
             return BroadcastError::Open { hash: None, reason: "another caller waits for it" };
         }
@@ -76,21 +76,20 @@ impl Driver {
         told
     }
 
-    /// Returns the error for a payload of which this process has sent nothing. The error calls the payload unsent only
-    /// if Redis says that no other process is sending it: the caller may have asked another process before, and would
-    /// publish an unsent payload elsewhere as well.
+    /// Returns the error for a payload of which this process has sent nothing. If other
+    /// processes share the nonces, the error does not call the payload unsent: another process sends it, as Redis says,
+    /// or may have begun to since Redis was asked. The caller may have asked that process before, and would publish an
+    /// unsent payload elsewhere as well.
     pub(super) fn unsent(&self, id: JobId, error: BroadcastError) -> BroadcastError {
-        if matches!(
-            error,
+        match error {
             BroadcastError::TooShort { .. }
-                | BroadcastError::TooLong { .. }
-                | BroadcastError::WouldRevert(_)
-        ) {
-            return error; // the contract refuses it from every process
-        }
-        match self.jobs.get(id).and_then(|job| job.is_elsewhere) {
-            Some(true) => BroadcastError::elsewhere(),
-            None if self.sharing.is_some() => BroadcastError::Unasked { reason: error.to_string() },
+            | BroadcastError::TooLong { .. }
+            | BroadcastError::WouldRevert(_) => error, // the contract refuses it from every process
+            _ if self.jobs.get(id).is_some_and(|job| job.is_elsewhere) => {
+                BroadcastError::elsewhere()
+            }
+            BroadcastError::Unasked { .. } => error,
+            _ if self.sharing.is_some() => BroadcastError::Unasked { reason: error.to_string() },
             _ => error,
         }
     }

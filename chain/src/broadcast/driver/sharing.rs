@@ -224,7 +224,7 @@ impl Driver {
                 "no transaction is sent, because shared nonces cannot be reached"
             );
         }
-        self.refuse_waiting(&BroadcastError::Sharing { reason }).await;
+        self.refuse_waiting(&BroadcastError::Unasked { reason }).await;
     }
 
     pub(super) async fn refuse_waiting(&mut self, error: &BroadcastError) {
@@ -315,13 +315,19 @@ impl Driver {
     }
 
     /// Converts the answer for one transaction. If the transaction must not be sent, its cost is given back.
-    fn recorded(&mut self, answer: SharedRecord, cost: Wei, taken: Duration) -> Recorded {
+    pub(super) fn recorded(
+        &mut self,
+        answer: SharedRecord,
+        cost: Wei,
+        taken: Duration,
+    ) -> Recorded {
         match answer {
             SharedRecord::Recorded => Recorded::Yes,
             SharedRecord::Taken => {
                 self.spending.give_back(cost, taken);
+                // It may send the payload by now, because its callers have asked it meanwhile.
                 let reason = "another process has taken the nonce over".into();
-                Recorded::No(BroadcastError::Sharing { reason })
+                Recorded::No(BroadcastError::Unasked { reason })
             }
             SharedRecord::TooExpensive(spent) => {
                 self.spending.give_back(cost, taken);

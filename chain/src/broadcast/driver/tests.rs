@@ -12,7 +12,7 @@ use super::super::error::BroadcastStartError;
 use super::super::outcome::PayloadBounds;
 use super::super::price::GasPrice;
 use super::super::require_near;
-use super::super::sharing::Share;
+use super::super::sharing::{Share, SharedRecord};
 use super::super::slots::{AccountCounts, AccountState, NonceUse};
 use super::super::times::TransactionTimes;
 use super::*;
@@ -384,7 +384,7 @@ async fn what_another_process_may_have_sent_is_not_called_unsent() {
     let outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
     let (.., job) = payload_of(&driver, 1);
     driver.given(job, Share::Elsewhere);
-    let refusal = BroadcastError::Sharing { reason: "it is silent".into() };
+    let refusal = BroadcastError::Unasked { reason: "Redis is silent".into() };
     driver.refuse_waiting(&refusal).await;
     let told = outcomes.map(|mut outcome| outcome.try_recv().unwrap());
     assert_eq!(told, [Err(BroadcastError::elsewhere()), Err(refusal)]);
@@ -392,6 +392,10 @@ async fn what_another_process_may_have_sent_is_not_called_unsent() {
     let outcome = submitted(&mut driver, 1);
     let unsent = Err(BroadcastError::NotSent { waited: WAITED });
     assert_eq!(given_up(&mut driver, 1, outcome), unsent, "no other process is known to have it");
+
+    // This process stood still before it had signed, and the payload's caller has asked another one.
+    let taken = driver.recorded(SharedRecord::Taken, Wei(0), Duration::ZERO);
+    assert!(matches!(taken, Recorded::No(BroadcastError::Unasked { .. })), "{taken:?}");
 }
 
 #[tokio::test]

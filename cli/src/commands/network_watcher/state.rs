@@ -329,11 +329,12 @@ impl NetworkView {
     }
 
     /// Records a difference in a strand in place of the last one, and returns it. If both are between the same sides,
-    /// it keeps the first differing place that was found before: trees only grow, so that place never changes.
+    /// it keeps the first differing place that was found before, because trees only grow. If a node lied then, its tree
+    /// may differ at an earlier place now.
     pub(super) fn note_difference(&mut self, mut finding: ContentFinding) -> ContentFinding {
-        let originator = finding.place.originator.0;
+        let (originator, place) = (finding.place.originator.0, finding.place.sequence.0);
         let earlier = self.findings.get(&originator).filter(|earlier| earlier.is_between(&finding));
-        if let Some(earlier) = earlier
+        if let Some(earlier) = earlier.filter(|earlier| earlier.first_place <= Some(place))
             && finding.first_place.is_none()
         {
             finding.first_place = earlier.first_place;
@@ -346,6 +347,9 @@ impl NetworkView {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::merkle::TreeHash;
+
+    use super::super::finding::ContentSide;
     use super::*;
 
     fn view(nodes: &[u32]) -> NetworkView {
@@ -520,6 +524,29 @@ mod tests {
         assert_eq!(view.range(10), Some([(300, 85_000), (100, 90_000)]));
         view.note_cursor(100, &cursor(OriginatorId::MIGRATED.map(|id| (id.0, 90_001))), 1);
         assert_eq!(alarms(&view), ["divergence"]);
+    }
+
+    #[test]
+    fn the_first_place_that_differs_stays_as_found_unless_the_sides_differ_before_it() {
+        let mut view = view(&[100, 200]);
+        let side = |node: u32| ContentSide {
+            nodes: vec![node],
+            content: HeldContent {
+                leaf: TreeHash([0; 32]),
+                root: None,
+                checkpoint: hawser_proto::Bytes::new(),
+            },
+        };
+        let finding = |place, first_place| ContentFinding {
+            place: EnvelopeId::new(OriginatorId(100), SequenceId(place)),
+            sides: vec![side(100), side(200)],
+            first_place,
+            first_leaves: Vec::new(),
+        };
+        view.note_difference(finding(1000, Some(900)));
+        assert_eq!(view.note_difference(finding(1001, None)).first_place, Some(900));
+        assert_eq!(view.note_difference(finding(500, None)).first_place, None, "it is before");
+        assert_eq!(view.note_difference(finding(1001, None)).first_place, None);
     }
 
     #[test]

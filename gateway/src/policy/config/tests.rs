@@ -183,6 +183,13 @@ fn a_secret_at_a_wrong_key_is_not_shown() {
         ("[tenants.a]\npayer_key = \"0x5ec2e7\"", 2, "unknown field `payer_key`"),
         ("[webhook]\nurl = \"https://a\"\ntoken = \"0x5ec2e7\"", 3, "unknown field `token`"),
         ("[identity]\nkind = \"none\"\nkey = 0x5ec2e7zz", 3, ""),
+        ("[identity]\napi_keys = \"0x5ec2e7\"", 2, "invalid type, expected a map"),
+        ("webhook = \"https://user:5ec2e7@a, expected b\"", 1, "invalid type, expected struct"),
+        (
+            "[webhook]\nurl = \"https://a\"\ntimeout_ms = \"5ec2e7\"",
+            3,
+            "invalid type, expected u64",
+        ),
     ] {
         let error = PolicyFile::parse(text).unwrap_err().to_string();
         let begins = error.starts_with(&format!("line {line}: {what}"));

@@ -200,7 +200,6 @@ fn publish_error(error: BroadcastError) -> ChainPublishError {
         | BroadcastError::Rpc(_)
         | BroadcastError::Key { .. }
         | BroadcastError::Record { .. }
-        | BroadcastError::Sharing { .. }
         | BroadcastError::Rival { .. }
         | BroadcastError::NotSent { .. }
         | BroadcastError::Ended => ChainPublishError::NotSent(reason),

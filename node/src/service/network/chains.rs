@@ -410,7 +410,7 @@ fn take_registry(network: &NetworkState, reading: &ListSnapshot<Registry>, keys:
         tracing::error!(
             code = "registry_ignored",
             "the node registry has another key for node {node} than before: the registry stays as it was, until \
-             every reading has shown the same keys for 15 minutes"
+             every reading has shown the same keys for 15 minutes, and most endpoints show them"
         );
     }
 }

@@ -16,7 +16,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// The readings of registries with other keys than before.
 ///
 /// The contract changes no key of an id. So another key is a lie of the endpoints, or a reorganisation of the chain has
-/// given the id to another node. The latter lasts, and the chain goes on above it.
+/// given the id to another node. The latter lasts, the chain goes on above it, and most endpoints show it.
 #[derive(Debug, Default)]
 pub(super) struct ChangedKeys {
     shown: Option<ShownKeys>,
@@ -37,12 +37,15 @@ impl ChangedKeys {
     }
 
     /// Notes a reading with other keys than before. Returns true if they are to be taken: the readings have shown
-    /// nothing else for [`STEADY_AFTER`], and the last one has succeeded at a later block than the first one.
+    /// nothing else for [`STEADY_AFTER`], and the last one has succeeded at a later block than the first one, and is of
+    /// most endpoints. A list that one of two endpoints shows may be read while the other one is away, and stays in use
+    /// when the other one contradicts it.
     pub(super) fn note_other(&mut self, reading: &ListSnapshot<Registry>, now: Instant) -> bool {
         let keys: BTreeMap<_, _> = keys_of(&reading.value).collect();
         if let Some(shown) = self.shown.as_ref().filter(|shown| shown.keys == keys) {
             let has_lasted = now.saturating_duration_since(shown.since) >= STEADY_AFTER;
-            return has_lasted && reading.error.is_none() && reading.block > shown.block;
+            let is_later = reading.error.is_none() && reading.block > shown.block;
+            return has_lasted && is_later && reading.is_of_most;
         }
         self.shown = Some(ShownKeys { keys, block: reading.block, since: now });
         false
@@ -73,7 +76,15 @@ mod tests {
         };
         let registry: Registry = [100, 200].into_iter().zip(seeds).map(record).collect();
         let (value, read_at) = (Arc::new(registry), SystemTime::now());
-        ListSnapshot { value, block, read_at, error: None, failing_since: None, failures: 0 }
+        ListSnapshot {
+            value,
+            block,
+            is_of_most: true,
+            read_at,
+            error: None,
+            failing_since: None,
+            failures: 0,
+        }
     }
 
     #[test]
@@ -87,6 +98,8 @@ mod tests {
         assert!(!keys.note_other(&reading([2, 1], 7), late), "an endpoint that stands still");
         let failed = ListSnapshot { error: Some("lost".into()), ..reading([2, 1], 9) };
         assert!(!keys.note_other(&failed, late), "a failed reading repeats the last value");
+        let contested = ListSnapshot { is_of_most: false, ..reading([2, 1], 9) };
+        assert!(!keys.note_other(&contested, late), "one of two endpoints says so");
         assert!(keys.note_other(&reading([2, 1], 9), late));
     }
 

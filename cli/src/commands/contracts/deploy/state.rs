@@ -24,6 +24,8 @@ use crate::output::Reporter;
 
 /// Stand-in tokens that the deployer makes for itself: ten dollars, many times the price of the bridge.
 const STAND_IN_TOKENS: u64 = 10_000_000;
+/// Decimals of the token that the fee token wraps. Specified: amounts are in millionths of a dollar.
+const TOKEN_DECIMALS: u8 = 6;
 
 /// A deployment as the two chains show it.
 pub(super) struct DeployState<'a> {
@@ -68,6 +70,9 @@ impl<'a> DeployState<'a> {
                     settlement.id()
                 )));
             }
+        }
+        if let Some(token) = foundations.underlying {
+            require_decimals(&settlement, token).await?;
         }
         let account = args.account(deployer);
         if let DeployerAccount::Contract(contract) = account {
@@ -333,6 +338,18 @@ async fn side(
         price,
         balance_wei: balance.map_err(|error| failed("eth_getBalance", error))?,
     })
+}
+
+/// Refuses a token with another unit than a millionth: the fee token wraps unit by unit, and all amounts of the network
+/// would be wrong for good.
+async fn require_decimals(chain: &Chain, token: Address) -> Result<(), RunError> {
+    let decimals = chain.view(token, &FeeToken::decimalsCall {}).await.map_err(RunError::failed)?;
+    if decimals == TOKEN_DECIMALS {
+        return Ok(());
+    }
+    Err(RunError::refused(format!(
+        "the token at {token} has {decimals} decimals, and a network counts with {TOKEN_DECIMALS}: name another one"
+    )))
 }
 
 /// Refuses a chain without a contract at an address.
