@@ -152,8 +152,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
-    // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
-    // at its ports has then written nothing to the log.
+    // Under the database lock, so that a second start of the same node is refused as such, and not for its port. A
+    // start that fails at its ports has then written nothing to the log.
     require_free(config)?;
     let mut witness = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
