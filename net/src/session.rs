@@ -325,10 +325,10 @@ impl<'a> QuicSession<'a> {
         let now = self.net.replication.heads().get();
         let moved: Cursor = now.iter().filter(|id| !self.sent_clock.covers(*id)).collect();
         self.sent_clock.merge(&moved);
-        if moved.is_empty() && !std::mem::replace(&mut self.has_sent_clock, true) {
+        let is_first = !std::mem::replace(&mut self.has_sent_clock, true);
+        if is_first && moved.is_empty() {
             return self.writer.send(ControlFrame::Clock(ClockFrame { entries: moved })).await;
         }
-        self.has_sent_clock = true;
         self.writer.send_clock(&moved).await
     }
 
@@ -356,8 +356,8 @@ impl<'a> QuicSession<'a> {
         Ok(())
     }
 
-    /// Shows the peer the statements about its own strand, before the first clock: with that it counts as answered
-    /// when it asks for the end of its strand.
+    /// Shows the peer the statements about its own strand, before the first clock: with that clock, the peer's question
+    /// for the end of its own strand counts as answered.
     async fn send_voids_of_peer(&mut self) -> Result<(), SessionError> {
         let known = self.net.replication.void_statements_after(0, VOIDS_MAX);
         self.first_voids = known.len();

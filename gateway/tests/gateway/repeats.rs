@@ -81,9 +81,10 @@ async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
     assert_eq!(net.held_by(&message(1, "paid once")), 1);
 }
 
-/// It has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the envelope.
+/// The node has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the
+/// envelope.
 #[tokio::test]
-async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
+async fn an_envelope_that_its_node_denies_and_another_shows_is_not_paid_for_again() {
     let mut net = Net::start(2).await;
     let (first, chosen) = published(&net, message(1, "paid once")).await;
     replicate(&net.nodes, &first);
@@ -336,10 +337,7 @@ async fn an_old_payload_of_the_chain_that_is_repeated_is_asked_for_at_one_node()
 async fn repeated_payloads_of_the_chain_are_asked_for_at_all_nodes_by_turns() {
     let forgets = |settings: &mut GatewaySettings| settings.chain_results_kept = Duration::ZERO;
     let net = Net::with(3, forgets, |_| {}).await;
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let (first, ()) = futures_util::future::join(publishing, showing).await;
-    let first = first.unwrap();
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await.unwrap();
     let asked = || net.nodes.iter().map(|node| node.asked().len());
     let before: Vec<_> = asked().collect();
     until(async || {

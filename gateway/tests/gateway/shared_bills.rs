@@ -185,9 +185,7 @@ async fn a_place_on_the_chain_that_redis_has_not_taken_is_told_later() {
     let redis = RedisServer::start();
     let (first, _second) = two(&redis, 1, |_| {}).await;
     let port = redis.kill();
-    let publishing = first.publish(vec![commit(1, "a")]);
-    let showing = first.chain.shown_by(0, &first.nodes);
-    let (sent, ()) = tokio::join!(publishing, showing);
+    let sent = first.publish_shown(vec![commit(1, "a")], 0, &first.nodes).await;
     let redis = RedisServer::start_at(port).unwrap();
     until(async || {
         let mut connection = redis.connect().await;
@@ -369,8 +367,7 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
 }
 
 #[tokio::test]
-async fn of_two_places_of_an_envelope_the_one_that_was_told_is_in_another_bill_and_the_other_is_not()
- {
+async fn the_second_place_of_an_envelope_is_billed_although_another_gateway_bills_the_first() {
     let redis = RedisServer::start();
     let (first, _second) = two(&redis, 1, |_| {}).await;
     let node = &first.nodes[0];

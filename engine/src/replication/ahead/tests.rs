@@ -26,12 +26,16 @@ struct Rig {
 
 impl Rig {
     fn new(ahead_max: u64) -> Self {
+        Self::with_limits(ShownLimits { ahead_max, ..ShownLimits::default() })
+    }
+
+    fn with_limits(limits: ShownLimits) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let now = Instant::now();
         let none = SequenceId::NONE;
         let follower = Follower::new(STRAND, none, [], now);
         let ahead = ShownStrand::new(STRAND, key().public_key(), none, none);
-        let mut ahead = ahead.with_runs_shown_first().ahead_at_most(ahead_max);
+        let mut ahead = ahead.with_runs_shown_first().with_limits(limits);
         ahead.note_absences_known();
         let (request, edge) = (RequestId(0), CompactRange::default());
         let mut rig = Self { ahead, follower, request, edge, now };
@@ -198,8 +202,7 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
 /// A relay that changes one place of many costs few of them, and does not put the look at the others off.
 #[test]
 fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
-    let mut rig = Rig::new(AHEAD_MAX);
-    rig.ahead = rig.ahead.asking_again_for(2);
+    let mut rig = Rig::with_limits(ShownLimits { again_places: 2, ..ShownLimits::default() });
     (0..5).for_each(|_| rig.page());
     assert_eq!(rig.forged(1), Some(STRAND));
     let (verified, head) = (SequenceId(1), SequenceId(5));
@@ -244,7 +247,7 @@ fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
     assert!(effects.any(is_asked));
 }
 
-/// It only says that more of an answer has arrived.
+/// An answer without items only says that more bytes of an answer have arrived.
 #[test]
 fn an_answer_without_items_is_not_put_aside() {
     let mut rig = Rig::new(AHEAD_MAX);
@@ -286,7 +289,7 @@ fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away
     assert_eq!(rig.forged(1), Some(STRAND));
 }
 
-/// Otherwise it would be chosen again while its connection ends, and each time that it is back.
+/// The peer would otherwise be chosen again while its connection ends, and each time that it reconnects.
 #[test]
 fn a_peer_that_has_sent_a_changed_outer_layer_comes_behind_others() {
     let mut rig = Rig::new(AHEAD_MAX);

@@ -11,7 +11,7 @@ fn bad(violation: PeerViolation) -> StrandItem<VerifyResult> {
     StrandItem::Envelope(Err(violation))
 }
 
-/// Otherwise a hostile node could have it send such envelopes, and hold its own strand up by that.
+/// A hostile node could otherwise give such envelopes to a peer of other software, and so delay that peer's strand.
 #[test]
 fn other_software_that_passes_on_what_it_has_not_checked_keeps_its_connection() {
     for violation in OF_MAKERS {
@@ -49,7 +49,7 @@ fn who_has_checked_or_made_an_envelope_has_no_such_excuse() {
     for violation in OF_MAKERS {
         let mut rig = Rig::new(7);
         rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(20));
-        rig.follower.handle_proven(rig.now, OTHER);
+        rig.follower.handle_proven(OTHER);
         rig.effects();
         let effects = rig.answer(OTHER, vec![bad(violation)]);
         assert_eq!(effects, [Effect::Disconnect { peer: OTHER, violation }]);

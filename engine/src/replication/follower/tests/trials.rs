@@ -89,7 +89,7 @@ fn relays_that_connect_again_before_another_peer_is_tried_hold_no_strand_up() {
     }
 }
 
-/// Its link may be the cause, and there may be no other peer that holds the strand.
+/// The link may be the cause, and there may be no other peer that holds the strand.
 #[test]
 fn a_peer_whose_connection_ends_in_its_trial_gets_the_shortest_pause_each_time() {
     let mut rig = Rig::three(7);
@@ -196,7 +196,7 @@ fn peers_that_others_outran_for_longer_are_tried_later() {
 #[test]
 fn a_source_whose_bytes_arrive_is_not_asked_again_for_ten_minutes() {
     let mut rig = Rig::connected(7);
-    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.follower.handle_proven(SOURCE);
     rig.claims(SOURCE, 9);
     let (begin, (first, _)) = (rig.now, rig.asked[&SOURCE]);
     while rig.asked[&SOURCE].0 == first {
