@@ -44,6 +44,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// The gas limit of a transaction (EIP-7825).
 const TRANSACTION_GAS_MAX: u64 = 1 << 24;
+/// Length of the code of an account that has delegated to a contract: three bytes and the contract's address.
+const DELEGATION_LEN_BYTES: usize = 23;
 
 /// A connection to an endpoint that has proved its chain id. Cheap to clone.
 #[derive(Clone)]
@@ -126,6 +128,17 @@ impl Chain {
     /// Fails when the chain does not answer.
     pub async fn has_code(&self, address: Address) -> Result<bool, RequestError> {
         Ok(self.code_len(address).await? != 0)
+    }
+
+    /// Returns true if the address is that of a contract, and not an account with a key. The holder of a key has the
+    /// same account on every chain, also after the account has delegated to a contract.
+    ///
+    /// # Errors
+    /// Fails when the chain does not answer.
+    pub async fn has_keyless_code(&self, address: Address) -> Result<bool, RequestError> {
+        let code = self.provider.get_code_at(address).await;
+        let code = code.map_err(|error| self.request_error("eth_getCode", error))?;
+        Ok(!code.is_empty() && !is_delegation(&code))
     }
 
     /// Returns the length of the code at the address, in bytes; 0 without a contract.
@@ -410,6 +423,12 @@ impl From<EthCallError> for SendError {
     }
 }
 
+/// Returns true if an account with this code has a key, and has delegated to a contract (EIP-7702). No contract's code
+/// begins like this.
+fn is_delegation(code: &[u8]) -> bool {
+    code.len() == DELEGATION_LEN_BYTES && code.starts_with(&[0xef, 0x01, 0x00])
+}
+
 fn quote_of(returned: Bytes, gas_limit: u64, fees: Eip1559Estimation) -> Quote {
     let Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas } = fees;
     Quote {
@@ -480,6 +499,15 @@ pub(crate) fn install_cryptography() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_that_has_delegated_to_a_contract_is_none() {
+        let delegation = [&[0xef_u8, 0x01, 0x00][..], &[7; 20]].concat();
+        assert!(is_delegation(&delegation));
+        assert!(!is_delegation(&[&delegation[..], &[0]].concat()));
+        assert!(!is_delegation(&[&[0x60_u8, 0x01, 0x00][..], &[7; 20]].concat()));
+        assert!(!is_delegation(&[]));
+    }
 
     #[test]
     fn only_the_host_of_a_url_is_shown() {

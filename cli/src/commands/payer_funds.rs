@@ -103,10 +103,10 @@ pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), 
     finish(session, account).await
 }
 
-/// Refuses an account with code on one chain as the recipient on the other one, unless it is named with `flag`: a
-/// contract, such as a multisig, need not be there, and what its address gets is lost then.
+/// Refuses a contract on one chain as the recipient on the other one, unless it is named with `flag`: a contract, such
+/// as a multisig, need not be there, and what its address gets is lost then.
 async fn refuse_contract(chain: &Chain, account: Address, flag: &str) -> Result<(), RunError> {
-    if !chain.has_code(account).await.map_err(RunError::failed)? {
+    if !chain.has_keyless_code(account).await.map_err(RunError::failed)? {
         return Ok(());
     }
     Err(RunError::refused(format!(

@@ -90,8 +90,9 @@ pub(super) async fn find(
 }
 
 /// Returns the published envelope of an item if a node shows it at this id: its originator, or one of the first others
-/// in `order`. Another node than its originator may show one that has expired, and the originator would publish it
-/// again: it counts as not shown there.
+/// in `order`. The originator is asked first, unless it has kept silent in this request: then it is asked last. Another
+/// node than its originator may show one that has expired, and the originator would publish it again: it counts as not
+/// shown there.
 ///
 /// # Errors
 /// The last node's status if no node that may have the envelope answers.
@@ -102,9 +103,14 @@ pub(super) async fn at_place(
     item: &PublishItem,
 ) -> Result<Option<PlacedEnvelope>, Status> {
     let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
-    let originator_first = (!originator.is_down()).then(|| originator.clone());
+    let mut asked_nodes: Vec<_> = others(order, &originator).collect();
+    if !originator.is_down() {
+        let is_last = order.has_kept_silent(originator.id());
+        let place = if is_last { asked_nodes.len() } else { 0 };
+        asked_nodes.insert(place, originator.clone());
+    }
     let (mut is_gone, mut last) = (false, Status::unavailable("no node can be asked"));
-    for asked in originator_first.into_iter().chain(others(order, &originator)) {
+    for asked in asked_nodes {
         match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
                 let is_originator = asked.id() == originator.id();

@@ -299,6 +299,22 @@ async fn a_node_that_answers_no_query_costs_a_request_of_many_repeats_its_time_o
     assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
 }
 
+/// The node of the envelopes answers health checks and no query. If it was asked first in each part of the request, no
+/// time would be left for the last part, whose envelopes are paid for again if their topic has moved.
+#[tokio::test]
+async fn the_node_of_repeated_envelopes_costs_a_request_its_time_once_if_it_is_silent() {
+    let net = Net::start(2).await;
+    let envelopes: Vec<_> = (0..130).map(|number| message(1, &number.to_string())).collect();
+    let first = net.publish(envelopes.clone()).await.unwrap();
+    first.iter().for_each(|envelope| replicate(&net.nodes, envelope));
+    let silent = &net.nodes[place_of(&net, id_of(&first[0]).0)];
+    let before = silent.asked().len();
+    silent.becomes(Manner::AnswersNoQuery);
+    assert_eq!(net.publish(envelopes).await.unwrap(), first);
+    let asked = silent.asked().len() - before;
+    assert!((64..128).contains(&asked), "{asked} queries, of which the first part has 64");
+}
+
 /// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a
 /// request would cost thousands of queries.
 #[tokio::test]

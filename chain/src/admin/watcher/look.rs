@@ -68,6 +68,7 @@ pub async fn look(
     let looks = originators.iter().copied();
     let looks = looks.map(|it| onchain_reports::newest_reports(network, it, REPORTS_LOOKED_AT));
     let newest: Vec<_> = stream::iter(looks).buffered(READ_AT_ONCE).try_collect().await?;
+    older.begin_look();
     for (originator, newest) in originators.into_iter().zip(newest) {
         if !canonical.contains(&originator) {
             // No further report is due, and a network without migrated logs has none about them.

@@ -1,5 +1,6 @@
 //! The unsettled reports behind the newest ones, from one look to the next.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
@@ -13,14 +14,18 @@ const UNSEEN_MAX: u64 = 256;
 /// The unsettled reports of an originator that are remembered, the oldest ones: an endpoint can only make up newer
 /// ones. A guess: as many as one look finds.
 const OPEN_MAX: usize = 256;
-/// Originators whose reports are remembered, the ones that were seen first if too many have unsettled ones. A guess:
-/// four times as many as a look shows. Bounds what an endpoint that makes up nodes adds.
+/// Originators whose reports are remembered. A guess: four times as many as a look shows. Bounds what an endpoint that
+/// makes up nodes adds.
 const ORIGINATORS_MAX: usize = 1024;
 
 /// The unsettled reports of each originator. Without them, the alarm about a report that is never settled would end as
 /// soon as enough newer reports are on the chain.
 #[derive(Debug, Default)]
-pub struct OlderReports(BTreeMap<OriginatorId, SeenReports>);
+pub struct OlderReports {
+    of: BTreeMap<OriginatorId, SeenReports>,
+    /// The number of looks until now.
+    looks: u64,
+}
 
 /// The reports about one originator that looks have shown.
 #[derive(Debug, Default)]
@@ -29,9 +34,17 @@ struct SeenReports {
     end: u64,
     /// The indices of those that were not settled.
     open: BTreeSet<u64>,
+    /// The number of looks that have shown the originator, and the last of them.
+    looks: u64,
+    last_look: u64,
 }
 
 impl OlderReports {
+    /// Begins another look.
+    pub(super) fn begin_look(&mut self) {
+        self.looks += 1;
+    }
+
     /// Returns the unsettled reports about an originator that are older than its `newest` ones, in the order of their
     /// indices. Reads those that were not settled at the last look, and a bounded number of those that no look has
     /// shown: at the first look, if the endpoint of an earlier look was far behind, or if it showed reports that are
@@ -53,7 +66,7 @@ impl OlderReports {
     /// Returns the indices of the older reports to read.
     fn wanted(&self, originator: OriginatorId, newest: &[OnchainReport]) -> Vec<u64> {
         let first = newest.first().map_or(0, |report| report.index);
-        let seen = self.0.get(&originator);
+        let seen = self.of.get(&originator);
         // An endpoint that made up the last ones may have made up all.
         let seen_end = seen.map(|seen| seen.end).filter(|end| *end <= end_of(newest));
         let seen_end = seen_end.unwrap_or(0);
@@ -70,13 +83,10 @@ impl OlderReports {
         mut older: Vec<OnchainReport>,
     ) -> Vec<OnchainReport> {
         older.retain(|report| !report.is_settled);
-        if self.0.len() >= ORIGINATORS_MAX && !self.0.contains_key(&originator) {
-            self.0.retain(|_, seen| !seen.open.is_empty());
-            if self.0.len() >= ORIGINATORS_MAX {
-                return older;
-            }
+        if !self.of.contains_key(&originator) && !self.make_room() {
+            return older;
         }
-        let seen = self.0.entry(originator).or_default();
+        let seen = self.of.entry(originator).or_default();
         let end = end_of(newest);
         // An endpoint that is behind does not show the later ones.
         let mut open = seen.open.split_off(&end);
@@ -85,8 +95,23 @@ impl OlderReports {
         while open.len() > OPEN_MAX {
             open.pop_last();
         }
-        *seen = SeenReports { end, open };
+        *seen = SeenReports { end, open, looks: seen.looks + 1, last_look: self.looks };
         older
+    }
+
+    /// Forgets an originator if there are too many: one without an unsettled report, or else the one that the fewest
+    /// looks have shown, and of several the newest. So an endpoint that makes up nodes displaces none that another one
+    /// has shown before, and its nodes give way to those that another one shows afterwards. Returns false if the
+    /// present look has shown all.
+    fn make_room(&mut self) -> bool {
+        if self.of.len() < ORIGINATORS_MAX {
+            return true;
+        }
+        let earlier = self.of.iter().filter(|(_, seen)| seen.last_look != self.looks);
+        let least = earlier
+            .min_by_key(|(_, seen)| (!seen.open.is_empty(), seen.looks, Reverse(seen.last_look)));
+        let least = least.map(|(originator, _)| *originator);
+        least.is_some_and(|originator| self.of.remove(&originator).is_some())
     }
 }
 
@@ -125,6 +150,7 @@ mod tests {
     fn look(older: &mut OlderReports, count: u64, open: &[u64]) -> (Vec<u64>, Vec<u64>) {
         let at = |index| report(index, !open.contains(&index));
         let newest: Vec<_> = (count.saturating_sub(REPORTS_LOOKED_AT)..count).map(at).collect();
+        older.begin_look();
         let wanted = older.wanted(NODE, &newest);
         let found = older.note(NODE, &newest, wanted.iter().copied().map(at).collect());
         (wanted, found.iter().map(|report| report.index).collect())
@@ -196,8 +222,30 @@ mod tests {
             for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
                 older.note(OriginatorId(1000 + node), &[report(0, !made_up_open)], Vec::new());
             }
-            assert!(older.0.len() <= ORIGINATORS_MAX);
+            assert!(older.of.len() <= ORIGINATORS_MAX);
             assert_eq!(look(&mut older, 1000, &[3]).1, [3], "{made_up_open}");
+        }
+    }
+
+    /// The endpoint is the first one, or one of many later looks, and each of its looks shows other nodes.
+    #[test]
+    fn nodes_that_an_endpoint_makes_up_for_many_looks_displace_no_others() {
+        for is_first in [true, false] {
+            let mut older = OlderReports::default();
+            if !is_first {
+                look(&mut older, 32, &[3]);
+            }
+            for made_up in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
+                if made_up % 256 == 0 {
+                    older.begin_look();
+                }
+                older.note(OriginatorId(1000 + made_up), &[report(0, false)], Vec::new());
+            }
+            if is_first {
+                look(&mut older, 32, &[3]);
+            }
+            assert_eq!(older.of.len(), ORIGINATORS_MAX);
+            assert_eq!(look(&mut older, 1000, &[3]).1, [3], "{is_first}");
         }
     }
 
@@ -221,6 +269,6 @@ mod tests {
         for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
             older.note(OriginatorId(node), &[], Vec::new());
         }
-        assert!(older.0.len() <= ORIGINATORS_MAX);
+        assert!(older.of.len() <= ORIGINATORS_MAX);
     }
 }
