@@ -124,12 +124,14 @@ fn a_file_holds_all_that_a_stranger_needs() {
     let of_file = read.keys().unwrap();
     assert_eq!(of_file.rates, keys().rates);
     let form: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let fees = ["message_fee", "storage_fee", "congestion_fee"];
-    assert_eq!(
-        fees.map(|fee| form["rates"][0][fee].as_u64()),
-        [1, 2, 3].map(Some),
-        "plain numbers"
-    );
+    let rate = serde_json::json!({
+        "start_unix_s": 5,
+        "message_fee": 1,
+        "storage_fee": 2,
+        "congestion_fee": 3,
+        "target_rate_per_minute": 4,
+    });
+    assert_eq!(form["rates"], serde_json::json!([rate]), "plain numbers");
     let judged: Vec<Judged> = reports.iter().map(|it| Judged::new(it.clone(), &of_file)).collect();
     assert_eq!(judged[0].judgement.verdict, MisbehaviorVerdict::Proven);
     assert_eq!(judged[0].judgement.host, Host::Node(OriginatorId(100)));

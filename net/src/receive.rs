@@ -269,9 +269,8 @@ impl StrandReceiver {
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }
-                StreamEvent::Frame(DataFrame::Batch(batch)) if prefix.is_some() => {
-                    self.bounds.empty.explain(batch.len());
-                    prefix.take().into_iter().chain(envelopes(&batch)?).collect()
+                StreamEvent::Frame(batch @ DataFrame::Batch(_)) if prefix.is_some() => {
+                    prefix.take().into_iter().chain(self.items(batch)?).collect()
                 }
                 StreamEvent::Frame(frame @ (DataFrame::Batch(_) | DataFrame::Gap(_))) => {
                     self.gather(frame)?

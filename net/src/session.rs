@@ -325,10 +325,10 @@ impl<'a> QuicSession<'a> {
         let now = self.net.replication.heads().get();
         let moved: Cursor = now.iter().filter(|id| !self.sent_clock.covers(*id)).collect();
         self.sent_clock.merge(&moved);
-        if moved.is_empty() && !std::mem::replace(&mut self.has_sent_clock, true) {
+        let is_first = !std::mem::replace(&mut self.has_sent_clock, true);
+        if is_first && moved.is_empty() {
             return self.writer.send(ControlFrame::Clock(ClockFrame { entries: moved })).await;
         }
-        self.has_sent_clock = true;
         self.writer.send_clock(&moved).await
     }
 

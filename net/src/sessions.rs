@@ -111,7 +111,7 @@ impl Sessions {
                     true => GapWants::All,
                     false => GapWants::None,
                 };
-                (guard, replication.connect_with(proven.peer, proven.clock.clone(), gap_wants))
+                (guard, replication.connect(proven.peer, &proven.clock, gap_wants))
             });
         });
         admitted

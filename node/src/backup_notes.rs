@@ -238,6 +238,7 @@ impl From<VerifiedNote> for BackupVerified {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -298,6 +299,16 @@ mod tests {
         assert_eq!(silent("s3://a/b", 5).unwrap().attempts, 1);
         let again = silent("s3://a/b", 9).unwrap();
         assert_eq!((again.since_unix_s, again.tried_unix_s, again.attempts), (5, 9, 2));
+        // A node of another version may have written it.
+        let kept = std::fs::read(folder.path().join(UNREACHABLE)).unwrap();
+        let form = json!({
+            "place": "s3://a/b",
+            "since_unix_s": 5,
+            "tried_unix_s": 9,
+            "attempts": 2,
+            "error": "no route",
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), form);
         let reached = |place: &str, now| note_reached(folder.path(), place, now).unwrap();
         reached("s3://other/b", 10);
         assert_eq!(notes.backups().unreachable.unwrap().place, "s3://a/b");

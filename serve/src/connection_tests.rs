@@ -2,15 +2,12 @@
 //! requests that are refused before their service gets them.
 
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,32 +20,16 @@ use crate::frame_meter::{HEADERS, SETTINGS};
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
 use crate::public_pages::{PageFuture, PublicPages};
+use crate::test_service::TestService;
 
-const UNARY: &str = "/test.Idle/Unary";
+const UNARY: &str = "/test.Service/Unary";
 
-/// A service that refuses all calls because of a limit, and counts them.
-#[derive(Clone, Default)]
-struct LimitedService(Arc<AtomicUsize>);
-
-impl NamedService for LimitedService {
-    const NAME: &'static str = "test.Idle";
-}
-
-impl tower::Service<Request<Answer>> for LimitedService {
-    type Response = Response<Answer>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Answer>) -> Self::Future {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let refused = Status::resource_exhausted("later");
-        CallCharge::of(request.extensions()).refuse_further(UNARY, &refused);
-        Box::pin(async move { Ok(refused.into_http()) })
-    }
+/// Refuses a call because of a limit, and counts it.
+fn refuse(calls: &AtomicUsize, request: &Request<Answer>) -> Response<Answer> {
+    calls.fetch_add(1, Ordering::Relaxed);
+    let refused = Status::resource_exhausted("later");
+    CallCharge::of(request.extensions()).refuse_further(UNARY, &refused);
+    refused.into_http()
 }
 
 /// Returns a request with these bytes as its body.
@@ -70,11 +51,14 @@ fn settings() -> ServeSettings {
     ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
-async fn limited_server(settings: ServeSettings) -> (Server, LimitedService) {
+/// Starts a server that refuses all calls. Returns it with the number of those that it has got.
+async fn limited_server(settings: ServeSettings) -> (Server, Arc<AtomicUsize>) {
     let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
-    let (service, stop) = (LimitedService::default(), CancellationToken::new());
-    let routes = Routes::new(service.clone());
-    (Server::bind(settings, routes, metrics, stop).await.unwrap(), service)
+    let (calls, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    let counted = calls.clone();
+    let service = TestService::new(move |request| std::future::ready(refuse(&counted, &request)));
+    let server = Server::bind(settings, Routes::new(service), metrics, stop).await.unwrap();
+    (server, calls)
 }
 
 async fn channel_to(server: &Server) -> Channel {
@@ -86,8 +70,8 @@ async fn channel_to(server: &Server) -> Channel {
 /// less, on a busy machine too: most of them come while it holds.
 #[tokio::test]
 async fn calls_after_a_refusal_reach_the_service_only_once_in_a_while() {
-    let (server, service) = limited_server(settings()).await;
-    let called = || service.0.load(Ordering::Relaxed);
+    let (server, calls) = limited_server(settings()).await;
+    let called = || calls.load(Ordering::Relaxed);
     let greedy = channel_to(&server).await;
     for _ in 0..30 {
         assert_eq!(code_of(&greedy, &[0; 5]).await.unwrap(), "8");
@@ -102,14 +86,14 @@ async fn calls_after_a_refusal_reach_the_service_only_once_in_a_while() {
 /// The service would only repeat the refusal. A connection may end with a thousand such requests.
 #[tokio::test]
 async fn a_request_that_is_refused_before_it_is_whole_reaches_no_service() {
-    let (server, service) = limited_server(settings()).await;
+    let (server, calls) = limited_server(settings()).await;
     let channel = channel_to(&server).await;
     assert_eq!(code_of(&channel, &[0, 0, 0, 0, 9, 7]).await.unwrap(), "3", "a part of a message");
     assert_eq!(code_of(&channel, &[]).await.unwrap(), "3", "no message");
     assert_eq!(code_of(&channel, &[0; 10]).await.unwrap(), "3", "two messages");
-    assert_eq!(service.0.load(Ordering::Relaxed), 0);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
     assert_eq!(code_of(&channel, &[0; 5]).await.unwrap(), "8");
-    assert_eq!(service.0.load(Ordering::Relaxed), 1);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
 /// A caller opens connections in a loop. Those that are refused have no turns, and the listener's time is the same.

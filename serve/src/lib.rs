@@ -107,6 +107,9 @@ mod short_writes;
 mod socket;
 mod status_headers;
 mod task_threads;
+#[cfg(test)]
+#[path = "../tests/test_service.rs"]
+mod test_service;
 pub mod tls;
 mod turns;
 mod unflushed;

@@ -1,11 +1,8 @@
 //! Tests over sockets of requests that wait for one of the threads that work on long messages.
 
-use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +17,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 
@@ -31,12 +27,13 @@ use crate::long_work::occupy_workers;
 use crate::method::{MethodKind, RpcMethod};
 use crate::request_messages::RequestMessages;
 use crate::settings::ServeSettings;
+use crate::test_service::TestService;
 
 /// Time after which a test counts as hung and fails. Generous, for busy machines.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
-const UNARY: &str = "/test.Waiting/Unary";
-const BIDI: &str = "/test.Waiting/Bidi";
-const DECODING: &str = "/test.Waiting/Decoding";
+const UNARY: &str = "/test.Service/Unary";
+const BIDI: &str = "/test.Service/Bidi";
+const DECODING: &str = "/test.Service/Decoding";
 const OK: &str = "0";
 const INVALID_ARGUMENT: &str = "3";
 const DEADLINE_EXCEEDED: &str = "4";
@@ -49,48 +46,31 @@ struct WaitingService {
     decode: Arc<Notify>,
 }
 
-impl NamedService for WaitingService {
-    const NAME: &'static str = "test.Waiting";
-}
-
-impl tower::Service<http::Request<Body>> for WaitingService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+impl WaitingService {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         if request.uri().path() == UNARY {
-            return Box::pin(async move {
-                let read = request.into_body().collect().await;
-                Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
-            });
+            let read = request.into_body().collect().await;
+            return read.err().unwrap_or_else(|| Status::ok("")).into_http();
         }
         let mut messages = RequestMessages::take(request.extensions());
-        if request.uri().path() == DECODING {
-            let Self { taken, decode } = self.clone();
-            return Box::pin(async move {
-                let message = messages.next().await.unwrap().unwrap();
-                taken.notify_one();
-                decode.notified().await;
-                let mut decoding = messages.decode(message, |_| Ok(()));
-                let decoded = messages.decoded(&mut decoding).await;
-                Ok(decoded.err().unwrap_or_else(|| Status::ok("")).into_http())
-            });
+        let is_decoding = request.uri().path() == DECODING;
+        drop(request);
+        if is_decoding {
+            let message = messages.next().await.unwrap().unwrap();
+            self.taken.notify_one();
+            self.decode.notified().await;
+            let mut decoding = messages.decode(message, |_| Ok(()));
+            let decoded = messages.decoded(&mut decoding).await;
+            return decoded.err().unwrap_or_else(|| Status::ok("")).into_http();
         }
-        Box::pin(async move {
-            let ended = loop {
-                match messages.next().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break Status::ok(""),
-                    Err(status) => break status,
-                }
-            };
-            Ok(ended.into_http())
-        })
+        let ended = loop {
+            match messages.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break Status::ok(""),
+                Err(status) => break status,
+            }
+        };
+        ended.into_http()
     }
 }
 
@@ -110,6 +90,7 @@ async fn serving_with(
         .map(|path| RpcMethod::new(path, MethodKind::Bidi).decoding(&[]).taking_messages());
     let unary = RpcMethod::new(UNARY, MethodKind::Unary);
     let metrics = CallMetrics::new(&[unary, bidi, decoding]);
+    let service = TestService::new(move |request| service.clone().answer(request));
     let (routes, stop) = (Routes::new(service), CancellationToken::new());
     let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
     let url = format!("http://{}", server.address());

@@ -1,9 +1,6 @@
 //! Requests that arrive together, the memory that they take until they are decoded, and the threads that decode them.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -17,11 +14,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use super::common::{channel, listen};
+use super::test_service::TestService;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const CALLS: usize = 400;
@@ -82,67 +79,30 @@ async fn requests_take_little_until_they_end_and_then_all_are_answered() {
     }
 }
 
-const THREADS: &str = "/test.Threads/Call";
-
-/// A service that notes the thread of each of its requests. As the stubs do, it works on a request when it has read
-/// it.
-#[derive(Clone, Default)]
-struct ThreadsService(Arc<Mutex<Vec<ThreadId>>>);
-
-impl NamedService for ThreadsService {
-    const NAME: &'static str = "test.Threads";
-}
-
-impl tower::Service<http::Request<Body>> for ThreadsService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let threads = self.0.clone();
-        Box::pin(async move {
-            let read = request.into_body().collect().await;
-            threads.lock().push(thread::current().id());
-            Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
-        })
-    }
-}
-
-const ANSWERS: &str = "/test.Answers/Call";
+const CALL: &str = "/test.Service/Call";
+/// Header of a request whose answer is long.
 const LONG: &str = "x-long";
 
-/// A service that notes the thread that encodes each of its answers. Long ones are charged as such.
-#[derive(Clone, Default)]
-struct AnswersService(Arc<Mutex<Vec<ThreadId>>>);
+/// The threads that have worked on something, in order.
+type Threads = Arc<Mutex<Vec<ThreadId>>>;
 
-impl NamedService for AnswersService {
-    const NAME: &'static str = "test.Answers";
+/// Notes the thread of a request. As the stubs do, works on the request when it has been read.
+async fn note_request(threads: Threads, request: http::Request<Body>) -> http::Response<Body> {
+    let read = request.into_body().collect().await;
+    threads.lock().push(thread::current().id());
+    read.err().unwrap_or_else(|| Status::ok("")).into_http()
 }
 
-impl tower::Service<http::Request<Body>> for AnswersService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<http::Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+/// Makes an answer that notes the thread that encodes it. A long one is charged as such.
+async fn note_answer(threads: Threads, request: http::Request<Body>) -> http::Response<Body> {
+    if request.headers().contains_key(LONG) {
+        CallCharge::of(request.extensions()).take(8 << 20).unwrap();
     }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.headers().contains_key(LONG) {
-            CallCharge::of(request.extensions()).take(8 << 20).unwrap();
-        }
-        let threads = self.0.clone();
-        let encoded = stream::once(async move {
-            threads.lock().push(thread::current().id());
-            Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])))
-        });
-        std::future::ready(Ok(http::Response::new(Body::new(StreamBody::new(encoded)))))
-    }
+    let encoded = stream::once(async move {
+        threads.lock().push(thread::current().id());
+        Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])))
+    });
+    http::Response::new(Body::new(StreamBody::new(encoded)))
 }
 
 /// A server of one service with one unary method, and a channel to it.
@@ -158,8 +118,8 @@ fn much() -> MemoryBudget {
 }
 
 /// Returns a request with a message of so many elements.
-fn whole_request(path: &str, elements: usize) -> http::Request<Body> {
-    http::Request::post(path)
+fn whole_request(elements: usize) -> http::Request<Body> {
+    http::Request::post(CALL)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Body::new(Full::new(Bytes::from(message_of(elements)))))
@@ -167,7 +127,7 @@ fn whole_request(path: &str, elements: usize) -> http::Request<Body> {
 }
 
 /// Returns for each of these threads whether it is the one of the test, which has all tasks of its runtime.
-fn are_own(threads: &Mutex<Vec<ThreadId>>) -> Vec<bool> {
+fn are_own(threads: &Threads) -> Vec<bool> {
     let own = thread::current().id();
     threads.lock().iter().map(|thread| *thread == own).collect()
 }
@@ -176,27 +136,31 @@ fn are_own(threads: &Mutex<Vec<ThreadId>>) -> Vec<bool> {
 /// thousand topics registers each of them.
 #[tokio::test]
 async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
-    let service = ThreadsService::default();
-    let stats = CallMetrics::new(&[RpcMethod::new(THREADS, MethodKind::Unary)]);
-    let (_server, channel) = connected(Routes::new(service.clone()), stats, &much()).await;
+    let threads = Threads::default();
+    let noted = threads.clone();
+    let service = TestService::new(move |request| note_request(noted.clone(), request));
+    let stats = CallMetrics::new(&[RpcMethod::new(CALL, MethodKind::Unary)]);
+    let (_server, channel) = connected(Routes::new(service), stats, &much()).await;
     for elements in [100, 3_000, 10_000] {
         let is_short = message_of(elements).len() < 64 * 1024;
         assert_eq!(is_short, elements < 10_000, "{elements} elements");
-        let request = whole_request(THREADS, elements);
+        let request = whole_request(elements);
         let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], "0", "{elements} elements");
     }
-    assert_eq!(are_own(&service.0), [true, false, false]);
+    assert_eq!(are_own(&threads), [true, false, false]);
 }
 
 /// Encoding an answer of megabytes would block the runtime, too.
 #[tokio::test]
 async fn only_short_answers_are_encoded_by_the_threads_of_the_runtime() {
-    let service = AnswersService::default();
-    let stats = CallMetrics::new(&[RpcMethod::new(ANSWERS, MethodKind::Unary)]);
-    let (_server, channel) = connected(Routes::new(service.clone()), stats, &much()).await;
+    let threads = Threads::default();
+    let noted = threads.clone();
+    let service = TestService::new(move |request| note_answer(noted.clone(), request));
+    let stats = CallMetrics::new(&[RpcMethod::new(CALL, MethodKind::Unary)]);
+    let (_server, channel) = connected(Routes::new(service), stats, &much()).await;
     for is_long in [false, true] {
-        let mut request = whole_request(ANSWERS, 1);
+        let mut request = whole_request(1);
         if is_long {
             request.headers_mut().insert(LONG, http::HeaderValue::from_static("1"));
         }
@@ -204,5 +168,5 @@ async fn only_short_answers_are_encoded_by_the_threads_of_the_runtime() {
         let answer = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(answer[..], [0; 5]);
     }
-    assert_eq!(are_own(&service.0), [true, false]);
+    assert_eq!(are_own(&threads), [true, false]);
 }

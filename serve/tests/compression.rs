@@ -1,10 +1,6 @@
 //! Compressed messages in both directions.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io::{Read as _, Write as _};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,57 +14,37 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
 use super::common::{channel, listen};
+use super::test_service::TestService;
 
-const ECHO: &str = "/test.Echo/Say";
+const ECHO: &str = "/test.Service/Echo";
 
 /// Returns the bytes of the request as the service sees them, with the frames' heads.
-#[derive(Clone)]
-struct Echo;
-
-impl NamedService for Echo {
-    const NAME: &'static str = "test.Echo";
-}
-
-impl Service<Request<Body>> for Echo {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(async move {
-            let bytes = match request.into_body().collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(status) => return Ok(status.into_http()),
-            };
-            let mut trailers = HeaderMap::new();
-            trailers.insert(Status::GRPC_STATUS, 0.into());
-            // In two pieces, because a frame of a stream may arrive in parts.
-            let half = bytes.len() / 2;
-            let pieces = [bytes.slice(..half), bytes.slice(half..)].map(Frame::data);
-            let frames = pieces.into_iter().chain([Frame::trailers(trailers)]).map(Ok::<_, Status>);
-            let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
-            let response = Response::builder().header("content-type", "application/grpc");
-            Ok(response.body(body).unwrap())
-        })
-    }
+async fn echo(request: Request<Body>) -> Response<Body> {
+    let bytes = match request.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(status) => return status.into_http(),
+    };
+    let mut trailers = HeaderMap::new();
+    trailers.insert(Status::GRPC_STATUS, 0.into());
+    // In two pieces, because a frame of a stream may arrive in parts.
+    let half = bytes.len() / 2;
+    let pieces = [bytes.slice(..half), bytes.slice(half..)].map(Frame::data);
+    let frames = pieces.into_iter().chain([Frame::trailers(trailers)]).map(Ok::<_, Status>);
+    let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+    Response::builder().header("content-type", "application/grpc").body(body).unwrap()
 }
 
 async fn server(budget: usize) -> (Server, MemoryBudget) {
     let memory = MemoryBudget::new(budget);
     let (_, health) = tonic_health::server::health_reporter();
     let mut routes = RoutesBuilder::default();
-    routes.add_service(Echo).add_service(health);
+    routes.add_service(TestService::new(echo)).add_service(health);
     let adjust = |settings: &mut ServeSettings| settings.memory = memory.clone();
     let server = listen(routes.routes(), CallMetrics::new(&[]), adjust).await;
     (server, memory)

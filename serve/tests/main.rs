@@ -9,4 +9,5 @@ mod http2_frames;
 mod listener;
 mod publishers;
 mod refusals;
+mod test_service;
 mod tls;

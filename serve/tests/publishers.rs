@@ -1,9 +1,6 @@
 //! Connections of publishers have threads of their own.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -21,16 +18,16 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use crate::common;
+use crate::test_service::TestService;
 use crate::tls::{Files, connected, endpoint};
 
-const PATH: &str = "/test.Echo/Call";
+const PATH: &str = "/test.Service/Call";
 /// A method that answers with a stream of [`PIECES`].
-const STREAM: &str = "/test.Echo/Stream";
+const STREAM: &str = "/test.Service/Stream";
 /// Messages of a stream, and the fields of each, of 19 bytes.
 const PIECES: usize = 1024;
 const FIELDS: usize = 54;
@@ -57,42 +54,27 @@ struct EchoService {
     release: Arc<Mutex<mpsc::Receiver<()>>>,
 }
 
-impl NamedService for EchoService {
-    const NAME: &'static str = "test.Echo";
-}
-
-impl tower::Service<http::Request<Body>> for EchoService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.headers.contains_key(BLOCKS) {
-                service.blocked.send(()).unwrap();
-                service.release.lock().recv().unwrap();
-            }
-            if parts.headers.contains_key(STORES) {
-                CallCharge::of(&parts.extensions).stored(1, Duration::ZERO);
-            }
-            if parts.uri.path() == STREAM {
-                let pieces = std::iter::repeat_n(Bytes::from(framed(FIELDS)), PIECES);
-                let pieces = stream::iter(pieces.map(|piece| Ok::<_, Status>(Frame::data(piece))));
-                return Ok(http::Response::new(Body::new(StreamBody::new(pieces))));
-            }
-            let echo = stream::iter([Ok::<_, Status>(Frame::data(body))]);
-            let mut response = http::Response::new(Body::new(StreamBody::new(echo)));
-            let name = HeaderValue::from_str(thread::current().name().unwrap()).unwrap();
-            response.headers_mut().insert(THREAD, name);
-            Ok(response)
-        })
+impl EchoService {
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        if parts.headers.contains_key(BLOCKS) {
+            self.blocked.send(()).unwrap();
+            self.release.lock().recv().unwrap();
+        }
+        if parts.headers.contains_key(STORES) {
+            CallCharge::of(&parts.extensions).stored(1, Duration::ZERO);
+        }
+        if parts.uri.path() == STREAM {
+            let pieces = std::iter::repeat_n(Bytes::from(framed(FIELDS)), PIECES);
+            let pieces = stream::iter(pieces.map(|piece| Ok::<_, Status>(Frame::data(piece))));
+            return http::Response::new(Body::new(StreamBody::new(pieces)));
+        }
+        let echo = stream::iter([Ok::<_, Status>(Frame::data(body))]);
+        let mut response = http::Response::new(Body::new(StreamBody::new(echo)));
+        let name = HeaderValue::from_str(thread::current().name().unwrap()).unwrap();
+        response.headers_mut().insert(THREAD, name);
+        response
     }
 }
 
@@ -122,6 +104,7 @@ impl Listening {
         let (all, publishers) = (runtime(ALL), runtime(PUBLISHERS));
         let ((blocked, is_blocked), (release, released)) = (mpsc::channel(), mpsc::channel());
         let service = EchoService { blocked, release: Arc::new(Mutex::new(released)) };
+        let service = TestService::new(move |request| service.clone().answer(request));
         let stats = CallMetrics::new(&[
             RpcMethod::new(PATH, MethodKind::Unary),
             RpcMethod::new(STREAM, MethodKind::ServerStream),

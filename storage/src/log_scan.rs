@@ -271,8 +271,8 @@ pub(crate) fn read_options(originator: OriginatorId, through: SequenceId) -> Rea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NODE, store};
-    use crate::{Change, Facts, InvalidRule, LogEntry, Store};
+    use crate::testing::{NODE, bare_facts, store};
+    use crate::{Change, InvalidRule, LogEntry, Store};
 
     /// Returns a store with the places 1 to 5 skipped, and damage: an envelope within them.
     fn damaged() -> Store {
@@ -304,20 +304,10 @@ mod tests {
     /// Returns a store with the places 1 to 20, of which every fifth has a valid envelope.
     fn mostly_invalid() -> Store {
         let store = store();
-        let facts = || Facts {
-            topic: None,
-            originator_ns: 0,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        };
         let entry = |place: u64| {
             let (id, bytes) = (EnvelopeId::new(NODE, SequenceId(place)), Bytes::from(vec![7; 100]));
             match place % 5 {
-                0 => LogEntry::valid(id, bytes, facts()),
+                0 => LogEntry::valid(id, bytes, bare_facts()),
                 _ => LogEntry::invalid(id, bytes, InvalidRule(1)),
             }
         };

@@ -290,6 +290,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Facts, SkipReason};
+    use crate::testing::bare_facts;
 
     fn id(originator: u32, sequence: u64) -> EnvelopeId {
         EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
@@ -300,16 +301,7 @@ mod tests {
     }
 
     fn entry(id: EnvelopeId, name: u8) -> LogEntry {
-        let facts = Facts {
-            topic: Some(topic(name)),
-            originator_ns: 0,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        };
+        let facts = Facts { topic: Some(topic(name)), ..bare_facts() };
         LogEntry::valid(id, Bytes::new(), facts)
     }
 

@@ -43,16 +43,7 @@ fn facts(seed: u64, at: EnvelopeId) -> Facts {
     let payer = u8::try_from(mixed(seed, at.sequence.0) % PAYERS).unwrap();
     let (payer, stated_picodollars) = (Address([payer; 20]), PicoDollarPrice(3));
     let charge = Charge { payer, size_bytes: 1, retention_days: 2, stated_picodollars };
-    Facts {
-        topic: None,
-        originator_ns: 40_000_000_000,
-        depends_on: Vec::new(),
-        expiry_unix_s: None,
-        receipt: None,
-        charge: Some(charge),
-        counts_for_congestion: true,
-        addresses: Vec::new(),
-    }
+    Facts { charge: Some(charge), counts_for_congestion: true, ..testing::bare_facts() }
 }
 
 fn extend_to(store: &Store, seed: u64, last: u64) {

@@ -323,18 +323,11 @@ mod tests {
     use hawser_proto::{Topic, TopicKind};
 
     use super::*;
+    use crate::testing::bare_facts;
 
     fn entry(sequence: u64, identifier: &[u8]) -> LogEntry {
-        let facts = Facts {
-            topic: Some(Topic::new(TopicKind::GroupMessages, identifier).unwrap()),
-            originator_ns: 0,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        };
+        let topic = Topic::new(TopicKind::GroupMessages, identifier).unwrap();
+        let facts = Facts { topic: Some(topic), ..bare_facts() };
         let id = EnvelopeId::new(OriginatorId(300), SequenceId(sequence));
         LogEntry::valid(id, Bytes::new(), facts)
     }

@@ -25,19 +25,24 @@ pub(crate) fn id(place: u64) -> EnvelopeId {
     EnvelopeId::new(PEER, SequenceId(place))
 }
 
-/// Returns the facts of the peer's envelope at a place: it is on no topic, costs nothing, and expires as many seconds
-/// after 1970 as the number of its place.
-pub(crate) fn facts(place: u64) -> Facts {
+/// Returns the facts of an envelope of 1970 that is on no topic, costs nothing, and never expires.
+pub(crate) fn bare_facts() -> Facts {
     Facts {
         topic: None,
         originator_ns: 40_000_000_000,
         depends_on: Vec::new(),
-        expiry_unix_s: Some(place),
+        expiry_unix_s: None,
         receipt: None,
         charge: None,
         counts_for_congestion: false,
         addresses: Vec::new(),
     }
+}
+
+/// Returns the facts of the peer's envelope at a place: like [`bare_facts`], but it expires as many seconds after 1970
+/// as the number of its place.
+pub(crate) fn facts(place: u64) -> Facts {
+    Facts { expiry_unix_s: Some(place), ..bare_facts() }
 }
 
 /// Returns the row by expiry of the peer's envelope at a place.

@@ -25,7 +25,7 @@ use crate::pauses::RetryPauses;
 /// no envelopes are accepted from peers until more places are verified. Shown places are on disk, so this does not
 /// bound memory. It bounds the places that may be withdrawn, and the time that peers wait for them. A guess: a
 /// minute of verification on two cores.
-pub const AHEAD_MAX: u64 = 1 << 21;
+const AHEAD_MAX: u64 = 1 << 21;
 /// Time for which pages have the cores to themselves, counted from the first place that is shown. A guess: a node on
 /// two cores takes about as long to show half of [`AHEAD_MAX`], so a backlog of a million places is shown no later.
 const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
@@ -33,12 +33,30 @@ const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 /// Time for which a strand that is asked for again may wait for its places, before envelopes among them that break a
 /// rule are withdrawn from readers. A guess: an honest peer sends most backlogs within it, and verified places need no
 /// second look.
-pub const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
+const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
 
 /// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown. Those behind
 /// them are verified from the log. A guess: as many as are verified together, so that bad places one behind the other
 /// cost each place one more check at most, and a single one costs no strand.
-pub const AGAIN_PLACES: u64 = 4096;
+const AGAIN_PLACES: u64 = 4096;
+
+/// Bounds of what readers are shown of one strand before it is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShownLimits {
+    /// Places that are shown ahead of their verification, at about most.
+    pub ahead_max: u64,
+    /// Time for which shown places may be asked for again, before envelopes among them that break a rule are withdrawn
+    /// from readers.
+    pub withdraw_after: Duration,
+    /// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown.
+    pub again_places: u64,
+}
+
+impl Default for ShownLimits {
+    fn default() -> Self {
+        Self { ahead_max: AHEAD_MAX, withdraw_after: WITHDRAW_AFTER, again_places: AGAIN_PLACES }
+    }
+}
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +69,7 @@ pub enum ShownStage {
         verified: SequenceId,
     },
     /// An unverified place has a bad outer layer, so the unverified places are requested again from there, and verified
-    /// on arrival, until [so many](AGAIN_PLACES) have come.
+    /// on arrival, until [so many](ShownLimits::again_places) have come.
     AskedAgain {
         /// The last place that readers are shown.
         head: SequenceId,
@@ -114,12 +132,7 @@ pub struct ShownStrand {
     knows_absences: bool,
     /// The last place that was accepted while it was shown first.
     accepted: SequenceId,
-    /// See [`AHEAD_MAX`].
-    ahead_max: u64,
-    /// See [`WITHDRAW_AFTER`].
-    withdraw_after: Duration,
-    /// See [`AGAIN_PLACES`].
-    again_places: u64,
+    limits: ShownLimits,
     /// The place up to which peers have to bring what was asked for again.
     again_through: SequenceId,
     /// `None` unless some of the unverified places were asked for again.
@@ -154,9 +167,7 @@ impl ShownStrand {
             asks_again: false,
             knows_absences: false,
             accepted: stored,
-            ahead_max: AHEAD_MAX,
-            withdraw_after: WITHDRAW_AFTER,
-            again_places: AGAIN_PLACES,
+            limits: ShownLimits::default(),
             again_through: verified,
             withdrawal: None,
             shown_since: None,
@@ -178,22 +189,10 @@ impl ShownStrand {
         self
     }
 
-    /// Sets another bound than [`AHEAD_MAX`].
+    /// Sets other bounds than the default ones.
     #[must_use]
-    pub fn ahead_at_most(self, ahead_max: u64) -> Self {
-        Self { ahead_max, ..self }
-    }
-
-    /// Sets another time than [`WITHDRAW_AFTER`].
-    #[must_use]
-    pub fn withdrawing_after(self, withdraw_after: Duration) -> Self {
-        Self { withdraw_after, ..self }
-    }
-
-    /// Sets another number than [`AGAIN_PLACES`].
-    #[must_use]
-    pub fn asking_again_for(self, again_places: u64) -> Self {
-        Self { again_places, ..self }
+    pub fn with_limits(self, limits: ShownLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Returns true if readers may be shown runs before they are verified.
@@ -216,7 +215,7 @@ impl ShownStrand {
 
     /// True if so many places are shown that others wait until more of them are verified.
     fn is_far_ahead(&self) -> bool {
-        self.places_ahead().is_some_and(|places| places >= self.ahead_max)
+        self.places_ahead().is_some_and(|places| places >= self.limits.ahead_max)
     }
 
     /// True if verification no longer waits for a gap between pages: half of the bound is shown, or places have been
@@ -224,7 +223,7 @@ impl ShownStrand {
     /// however small, would keep verification away.
     fn is_overdue(&self, now: Instant) -> bool {
         let is_old = self.shown_since.is_none_or(|since| now >= since + PAGES_FIRST_FOR);
-        is_old || self.places_ahead().is_some_and(|places| places >= self.ahead_max / 2)
+        is_old || self.places_ahead().is_some_and(|places| places >= self.limits.ahead_max / 2)
     }
 
     /// Returns the number of places that are shown and not verified; `None` if the strand is not in that stage.
@@ -411,7 +410,7 @@ impl ShownStrand {
         let first = Withdrawal { since: now, through: verified };
         let withdrawal = self.withdrawal.get_or_insert(first);
         withdrawal.through = withdrawal.through.max(verified);
-        let is_due = now >= withdrawal.since + self.withdraw_after;
+        let is_due = now >= withdrawal.since + self.limits.withdraw_after;
         (is_due && withdrawal.through < head).then_some((withdrawal.through, head))
     }
 
@@ -483,7 +482,7 @@ impl ShownStrand {
             ShownStage::Verified | ShownStage::Shown { .. } => follower.with_doubts_of(before),
         };
         (self.parked, self.asks_again) = (None, false);
-        self.again_through = SequenceId(verified.0.saturating_add(self.again_places));
+        self.again_through = SequenceId(verified.0.saturating_add(self.limits.again_places));
         self.stage = ShownStage::AskedAgain { head };
         follower
     }

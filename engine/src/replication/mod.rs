@@ -31,9 +31,7 @@ mod stored_trees;
 mod verify;
 mod voids;
 
-pub use ahead::{
-    AGAIN_PLACES, AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER,
-};
+pub use ahead::{AskAgain, Incoming, ShownLimits, ShownStage, ShownStrand};
 pub use checkpoint_pace::{
     CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints, SHOWN_TO_SIGNER,
 };

@@ -7,7 +7,7 @@ use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::replication::SHOWN_TO_SIGNER;
 use hawser_engine::runtime::CheckpointTask;
-use hawser_engine::runtime::replication::Replication;
+use hawser_engine::runtime::replication::{Replication, ReplicationSettings};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -110,7 +110,7 @@ async fn nothing_is_signed_before_peers_are_asked() {
     assert_eq!(latest(&store, NODE), None);
     assert!(node.engine.publish(vec![message(1, "b")]).await.is_err());
     // There is no other node to ask.
-    let (_replication, tasks) = Replication::start(&node.engine, None);
+    let (_replication, tasks) = Replication::start(&node.engine, ReplicationSettings::default());
     node.engine.publish(vec![message(1, "b")]).await.unwrap();
     signed(&store, NODE, 2).await;
     task.stop().await;
@@ -289,7 +289,7 @@ async fn a_node_is_shown_its_own_checkpoints_at_once_and_takes_them_for_no_other
     const ALL: u64 = 900;
     let store = store();
     let node = start(store.clone());
-    let (replication, tasks) = Replication::start(&node.engine, None);
+    let (replication, tasks) = Replication::start(&node.engine, ReplicationSettings::default());
     let (done, is_done) = tokio::sync::oneshot::channel();
     let signing = std::thread::spawn(move || {
         for size in 1..=ALL {
@@ -328,7 +328,7 @@ async fn a_node_is_shown_its_own_checkpoints_at_once_and_takes_them_for_no_other
 async fn a_lost_checkpoint_of_the_own_strand_that_agrees_with_the_tree_is_kept() {
     let store = store();
     let node = start(store.clone());
-    let (replication, tasks) = Replication::start(&node.engine, None);
+    let (replication, tasks) = Replication::start(&node.engine, ReplicationSettings::default());
     for size in 1..=3 {
         let id = EnvelopeId::new(NODE, SequenceId(size));
         let entry = LogEntry::waiting(id, format!("own {id}").into_bytes().into());

@@ -8,7 +8,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::replication::{LinkCommand, RequestId, StrandItem};
+use hawser_engine::replication::{GapWants, LinkCommand, RequestId, StrandItem};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{
     Link, Replication, ReplicationSettings, ReplicationTasks,
@@ -113,14 +113,14 @@ impl Follower {
     fn start_all(store: Store, registry: Arc<Registry>, settings: ReplicationSettings) -> Self {
         let node = common::start(store);
         node.registry.send_replace(registry);
-        let (replication, tasks) = Replication::start_with(&node.engine, settings);
+        let (replication, tasks) = Replication::start(&node.engine, settings);
         Self { node, replication, tasks }
     }
 
     pub fn connect(&self, id: OriginatorId, clock: &[(OriginatorId, u64)]) -> Peer {
         let clock = clock.iter().map(|&(id, head)| EnvelopeId::new(id, SequenceId(head)));
         let clock: Cursor = clock.collect();
-        Peer { link: self.replication.connect(id, clock), asked: None }
+        Peer { link: self.replication.connect(id, &clock, GapWants::None), asked: None }
     }
 
     pub async fn wait_for(&self, originator: OriginatorId, sequence: u64) {

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hawser_engine::replication::{LinkCommand, PeerViolation, StrandItem};
+use hawser_engine::replication::{LinkCommand, PeerViolation, ShownLimits, StrandItem};
 use hawser_engine::runtime::Priority;
 use hawser_engine::runtime::replication::ReplicationSettings;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -13,6 +13,11 @@ use hawser_storage::{EvidenceTime, Misbehavior};
 use crate::backlog::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
 use crate::follow::{Follower, Peer, SOURCE, WAIT_MAX};
+
+/// Returns settings by which readers are shown what is not verified, within these bounds.
+fn within(shown_limits: ShownLimits) -> ReplicationSettings {
+    ReplicationSettings { shown_limits, ..showing() }
+}
 
 /// Keeps what readers are shown from being verified, until the result is dropped.
 #[must_use]
@@ -85,7 +90,7 @@ async fn a_backlog_is_readable_while_nothing_of_it_is_verified() {
 async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
     const AHEAD: u64 = 10;
     let backlog = Backlog::new(None);
-    let settings = ReplicationSettings { ahead_max: Some(AHEAD), ..showing() };
+    let settings = within(ShownLimits { ahead_max: AHEAD, ..ShownLimits::default() });
     let follower = Follower::start_by(common::store(), settings);
     let held = hold_verification(&follower);
     let mut source = follower.connect(SOURCE, &[]);
@@ -171,7 +176,7 @@ async fn a_changed_outer_layer_has_its_place_sent_again_and_not_the_rest_of_the_
         sent[at] = backlog.relayed(place)[at].clone();
     }
     let store = backlog.killed_before_verifying(&sent);
-    let settings = ReplicationSettings { again_places: Some(1), ..showing() };
+    let settings = within(ShownLimits { again_places: 1, ..ShownLimits::default() });
     let follower = Follower::start_by(store, settings);
     let mut source = follower.connect(SOURCE, &[]);
     for place in places {
@@ -194,7 +199,8 @@ async fn what_breaks_a_rule_is_withdrawn_behind_a_place_that_nothing_verifies() 
     let place = |it: u64| usize::try_from(it).unwrap();
     let backlog = Backlog::new(Some(BAD));
     let sent = Backlog { envelopes: backlog.relayed(UNSIGNED), ..Backlog::new(Some(BAD)) };
-    let settings = ReplicationSettings { withdraw_after: Some(Duration::ZERO), ..showing() };
+    let at_once = ShownLimits { withdraw_after: Duration::ZERO, ..ShownLimits::default() };
+    let settings = within(at_once);
     let follower = Follower::start_by(common::store(), settings);
     let held = hold_verification(&follower);
     let mut source = follower.connect(SOURCE, &[]);

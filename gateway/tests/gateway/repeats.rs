@@ -320,10 +320,7 @@ async fn an_old_payload_of_the_chain_that_is_repeated_is_asked_for_at_one_node()
 async fn repeated_payloads_of_the_chain_are_asked_for_at_all_nodes_by_turns() {
     let forgets = |settings: &mut GatewaySettings| settings.chain_results_kept = Duration::ZERO;
     let net = Net::with(3, forgets, |_| {}).await;
-    let publishing = net.publish(vec![commit(1, "a")]);
-    let showing = net.chain.shown_by(0, &net.nodes);
-    let (first, ()) = futures_util::future::join(publishing, showing).await;
-    let first = first.unwrap();
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await.unwrap();
     let asked = || net.nodes.iter().map(|node| node.asked().len());
     let before: Vec<_> = asked().collect();
     until(async || {

@@ -185,9 +185,7 @@ async fn a_place_on_the_chain_that_redis_has_not_taken_is_told_later() {
     let redis = RedisServer::start();
     let (first, _second) = two(&redis, 1, |_| {}).await;
     let port = redis.kill();
-    let publishing = first.publish(vec![commit(1, "a")]);
-    let showing = first.chain.shown_by(0, &first.nodes);
-    let (sent, ()) = tokio::join!(publishing, showing);
+    let sent = first.publish_shown(vec![commit(1, "a")], 0, &first.nodes).await;
     let redis = RedisServer::start_at(port).unwrap();
     until(async || {
         let mut connection = redis.connect().await;

@@ -186,7 +186,7 @@ impl<'a> GrpcPeerSession<'a> {
             .link_grpc(peer, address, round_trip, || {
                 // Before the link, with which the peer counts as having answered about this node's own strand.
                 voids.into_iter().for_each(|signed| net.replication.note_void(peer, signed));
-                net.replication.connect_unproven(peer, heads.clone())
+                net.replication.connect_unproven(peer, heads.as_ref())
             })
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
         guard.note_answer(round_trip, quic_address, client.refused_token());

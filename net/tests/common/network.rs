@@ -152,7 +152,7 @@ impl Network {
             catch_up: self.catch_up,
             ..ReplicationSettings::default()
         };
-        let (replication, tasks) = Replication::start_with(&engine, settings);
+        let (replication, tasks) = Replication::start(&engine, settings);
         if !self.records.contains_key(&id) {
             self.register(id, UNREACHABLE); // before it dials
         }

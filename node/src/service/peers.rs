@@ -57,7 +57,7 @@ impl Peers {
         replication.migrated = replication.migrated.filter(|_| settings.is_some());
         let is_replica = engine.store().identity().node == OriginatorId::REPLICA;
         replication.witnesses.trusted = trusted.iter().map(|it| it.key.clone()).collect();
-        let (replication, tasks) = Replication::start_with(engine, replication);
+        let (replication, tasks) = Replication::start(engine, replication);
         // A replica signs no checkpoints that others could cosign.
         let asked: &[WitnessSource] = if is_replica { &[] } else { trusted };
         let Some(settings) = settings else {

@@ -11,8 +11,8 @@ use hawser_engine::misbehavior::{
 };
 use hawser_engine::overcharge::overcharge;
 use hawser_engine::replication::{
-    CheckpointWatch, Follower, PeerClock, ShownStage, ShownStrand, SplitLimits, StrandWrite,
-    WantResponse,
+    CheckpointWatch, Follower, PeerClock, ShownLimits, ShownStage, ShownStrand, SplitLimits,
+    StrandWrite, WantResponse,
 };
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -207,7 +207,9 @@ impl Node {
         let (verified, stored) = (self.verified_head(originator), self.head(originator));
         let ahead = ShownStrand::new(originator, public_key(originator), verified, stored);
         let ahead = if is_on { ahead.with_runs_shown_first() } else { ahead };
-        let mut ahead = ahead.ahead_at_most(AHEAD_MAX).asking_again_for(AGAIN_PLACES);
+        let (ahead_max, again_places) = (AHEAD_MAX, AGAIN_PLACES);
+        let limits = ShownLimits { ahead_max, again_places, ..ShownLimits::default() };
+        let mut ahead = ahead.with_limits(limits);
         ahead.note_absences_known();
         ahead
     }

@@ -51,7 +51,7 @@ impl Sim {
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
             if is_proven {
-                following.follower.handle_proven(now, path.server);
+                following.follower.handle_proven(path.server);
             }
             following.follower.handle_gap_wants(path.server, gap_wants);
             self.route_effects(path.follower, originator);

@@ -234,7 +234,7 @@ impl Sim {
             let following = self.node(id).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
             if is_proven {
-                following.follower.handle_proven(now, path.server);
+                following.follower.handle_proven(path.server);
             }
             following.follower.handle_gap_wants(path.server, gap_wants);
         }

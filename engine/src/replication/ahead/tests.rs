@@ -26,12 +26,16 @@ struct Rig {
 
 impl Rig {
     fn new(ahead_max: u64) -> Self {
+        Self::with_limits(ShownLimits { ahead_max, ..ShownLimits::default() })
+    }
+
+    fn with_limits(limits: ShownLimits) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let now = Instant::now();
         let none = SequenceId::NONE;
         let follower = Follower::new(STRAND, none, [], now);
         let ahead = ShownStrand::new(STRAND, key().public_key(), none, none);
-        let mut ahead = ahead.with_runs_shown_first().ahead_at_most(ahead_max);
+        let mut ahead = ahead.with_runs_shown_first().with_limits(limits);
         ahead.note_absences_known();
         let (request, edge) = (RequestId(0), CompactRange::default());
         let mut rig = Self { ahead, follower, request, edge, now };
@@ -198,8 +202,7 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
 /// A relay that changes one place of many costs few of them, and does not put the look at the others off.
 #[test]
 fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
-    let mut rig = Rig::new(AHEAD_MAX);
-    rig.ahead = rig.ahead.asking_again_for(2);
+    let mut rig = Rig::with_limits(ShownLimits { again_places: 2, ..ShownLimits::default() });
     (0..5).for_each(|_| rig.page());
     assert_eq!(rig.forged(1), Some(STRAND));
     let (verified, head) = (SequenceId(1), SequenceId(5));

@@ -45,7 +45,7 @@ impl Follower {
         let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
         search.wide_through = near.map_or(asked_through, |(_, last)| *last);
         let source = self.peers.get(&search.left_out_by);
-        let claimed = source.map_or(shown, |source| source.claimed_head.max(shown));
+        let claimed = source.map_or(shown, |source| source.claims.head().max(shown));
         search.asked_through = asked_through;
         search.further = FurtherRanges::new(further, claimed);
     }

@@ -14,7 +14,7 @@ use super::search::SEARCH_FOR;
 /// The most by which the time of a claim may be noted too late. A guess: a twelfth of a search.
 const NOTED_EVERY: Duration = Duration::from_secs(5);
 
-/// The claims of the last minute, and the highest one before it.
+/// The claims of the last minute, and the highest one before it: at least one.
 ///
 /// Invariant: times and places ascend, and of three neighbours the last is [`NOTED_EVERY`] behind the first. So some
 /// two dozen claims are kept.
@@ -27,12 +27,17 @@ impl ClaimTimes {
         Self(VecDeque::from([(now, head)]))
     }
 
-    /// Notes that the peer claims to hold the strand up to `head`.
-    pub(super) fn note(&mut self, now: Instant, head: SequenceId) {
-        let Self(claims) = self;
-        if claims.back().is_some_and(|(_, last)| *last >= head) {
-            return;
+    /// Returns the highest place that the peer has claimed.
+    pub(super) fn head(&self) -> SequenceId {
+        self.0.back().map_or(SequenceId::NONE, |(_, head)| *head)
+    }
+
+    /// Notes that the peer claims to hold the strand up to `head`. Returns false if it has claimed as much before.
+    pub(super) fn note(&mut self, now: Instant, head: SequenceId) -> bool {
+        if self.head() >= head {
+            return false;
         }
+        let Self(claims) = self;
         while claims.get(1).is_some_and(|(at, _)| *at + SEARCH_FOR <= now) {
             claims.pop_front();
         }
@@ -41,6 +46,7 @@ impl ClaimTimes {
             claims.pop_back();
         }
         claims.push_back((now, head));
+        true
     }
 
     /// Returns a time from which on the peer has claimed this place; `None` if it has not claimed it.

@@ -93,7 +93,7 @@ impl Follower {
             let stated = search.expired.get(peer);
             stated.is_some_and(|(first, to)| *first <= next && *to >= through)
         };
-        let knows = self.peers.iter().filter(|(_, peer)| peer.claimed_head >= through);
+        let knows = self.peers.iter().filter(|(_, peer)| peer.claims.head() >= through);
         let (say, others_know): (Vec<_>, Vec<_>) =
             knows.map(|(id, _)| id).partition(|id| states_expiry(id));
         let are_most = self.own_beside.as_ref().is_some_and(|others| {

@@ -59,7 +59,7 @@ impl PeerProgress {
         let is_long_ago = |at: Instant| at + 2 * SEARCH_AGAIN_AFTER <= now;
         let claimed_at = self.claims.since(through);
         let had_passed =
-            self.claimed_head == SequenceId::NONE || claimed_at.is_some_and(is_long_ago);
+            self.claims.head() == SequenceId::NONE || claimed_at.is_some_and(is_long_ago);
         had_passed && self.answers.says_none(now, from, through)
     }
 }
@@ -194,7 +194,7 @@ impl Follower {
     fn owed_range(&self, peer: &PeerProgress) -> Option<Places> {
         let is_walked = self.missing.next_after(peer.fill_position).is_none();
         let first = self.missing.next_after(peer.asked_until).filter(|_| is_walked);
-        first.filter(|(_, to)| *to <= peer.claimed_head)
+        first.filter(|(_, to)| *to <= peer.claims.head())
     }
 
     /// Notes that a peer is asked for missing places. Returns true if this is no step of its walk.
@@ -205,7 +205,7 @@ impl Follower {
         let Some((_, to)) = asked else { return false };
         let is_owed = self.owed_range(peer).is_some() && id != self.choice.source;
         // A peer that claims nothing may hold everything.
-        if (to <= peer.claimed_head || peer.claimed_head == SequenceId::NONE)
+        if (to <= peer.claims.head() || peer.claims.head() == SequenceId::NONE)
             && let Some(peer) = self.peers.get_mut(&id)
         {
             peer.asked_until = to;

@@ -126,11 +126,9 @@ struct PeerProgress {
     open: Option<OpenWant>,
     /// The peer is not asked before this time.
     ask_at: Instant,
-    /// The head of the strand that the peer claims to hold. Decides only which peer is asked, and when.
-    claimed_head: SequenceId,
-    /// Its clock has named the strand in this connection. Sent envelopes alone raise `claimed_head`, too.
+    /// Its clock has named the strand in this connection. Sent envelopes count as claims, too.
     has_claimed: bool,
-    /// The times of its claims.
+    /// What the peer claims to hold of the strand. Decides only which peer is asked, and when.
     claims: ClaimTimes,
     /// Its last answers in searches.
     answers: RangeAnswers,
@@ -230,7 +228,6 @@ impl Follower {
         let fresh = PeerProgress {
             open: None,
             ask_at: now,
-            claimed_head: head,
             has_claimed: head != SequenceId::NONE,
             claims: ClaimTimes::begin(now, head),
             answers: RangeAnswers::default(),
@@ -263,11 +260,9 @@ impl Follower {
     pub fn handle_head(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.has_claimed |= head != SequenceId::NONE;
-        if progress.claimed_head >= head {
+        if !progress.claims.note(now, head) {
             return;
         }
-        progress.claimed_head = head;
-        progress.claims.note(now, head);
         self.choice.note_life(peer);
         self.look(now);
         self.send_wants(now);
@@ -444,7 +439,6 @@ impl Follower {
             Err(violation) => return Err(violation),
         };
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.claimed_head = peer.claimed_head.max(sequence);
             peer.claims.note(now, sequence);
         }
         if self.sends_part(from) {

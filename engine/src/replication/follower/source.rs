@@ -175,7 +175,7 @@ impl Follower {
         // Places that it says it does not hold are an answer.
         let owes = |peer: &PeerProgress| {
             let covered = peer.open.as_ref().map(|open| open.last);
-            peer.is_proven && covered.is_some_and(|covered| covered < peer.claimed_head)
+            peer.is_proven && covered.is_some_and(|covered| covered < peer.claims.head())
         };
         let is_owing = source == self.originator && self.peers.get(&source).is_some_and(owes);
         // A single time may be a silently broken stream, so the node is asked again before it counts.
@@ -210,7 +210,7 @@ impl Follower {
     }
 
     pub(super) fn is_stalled(&self) -> bool {
-        let is_ahead = |peer: &PeerProgress| peer.claimed_head > self.accepted;
+        let is_ahead = |peer: &PeerProgress| peer.claims.head() > self.accepted;
         // While a commit is under way, the source may be waiting for this node to read on.
         self.durable == self.accepted && self.peers.get(&self.choice.source).is_some_and(is_ahead)
     }
@@ -275,14 +275,14 @@ impl Follower {
             let rank = self.rank(*id, peer)?;
             let doubt = self.choice.doubts.get(id).filter(|_| rank == SourceRank::Doubted);
             let record = self.choice.record(*id);
-            Some((rank, doubt.map(|it| it.until), record, Reverse(peer.claimed_head), *id))
+            Some((rank, doubt.map(|it| it.until), record, Reverse(peer.claims.head()), *id))
         });
         ranked.min().map(|(rank, _, _, _, id)| (rank, id))
     }
 
     /// Returns the rank of a connected peer; `None` if it must not be asked at all.
     fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<SourceRank> {
-        let (claimed, choice) = (peer.claimed_head, &self.choice);
+        let (claimed, choice) = (peer.claims.head(), &self.choice);
         let is_current = claimed >= choice.passed.older && !choice.is_silent(id);
         let is_paused = choice.is_paused(id);
         if id == self.originator {
@@ -306,11 +306,11 @@ impl Follower {
     pub(super) fn rival(&self) -> Option<OriginatorId> {
         let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
             let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);
-            is_good && !self.choice.is_asked(**id) && peer.claimed_head > self.accepted
+            is_good && !self.choice.is_asked(**id) && peer.claims.head() > self.accepted
         };
         let rivals = self.peers.iter().filter(is_rival);
         let order = |(id, peer): &(&OriginatorId, &PeerProgress)| {
-            (self.choice.record(**id), Reverse(peer.claimed_head), **id)
+            (self.choice.record(**id), Reverse(peer.claims.head()), **id)
         };
         rivals.min_by_key(order).map(|(id, _)| *id)
     }
@@ -371,19 +371,19 @@ impl Follower {
     /// True if a peer claims so much more than was accepted that the source should send more than a little.
     fn is_far_ahead(&self, peer: OriginatorId) -> bool {
         let far = self.accepted.0.saturating_add(FAR_PLACES_MIN);
-        let claims = |peer: &PeerProgress| peer.claimed_head.0 >= far;
+        let claims = |peer: &PeerProgress| peer.claims.head().0 >= far;
         let is_free = self.search.is_none() && self.split.is_none();
         is_free && self.peers.get(&peer).is_some_and(claims)
     }
 
     pub(super) fn is_ahead(&self, peer: OriginatorId) -> bool {
-        self.peers.get(&peer).is_some_and(|peer| peer.claimed_head > self.accepted)
+        self.peers.get(&peer).is_some_and(|peer| peer.claims.head() > self.accepted)
     }
 
     /// True if a peer that was asked should have shown the place that another one has shown now: it originates the
     /// strand, or claims that place.
     fn is_owing(&self, asked: OriginatorId) -> bool {
-        let claims = |peer: &PeerProgress| peer.claimed_head >= self.accepted;
+        let claims = |peer: &PeerProgress| peer.claims.head() >= self.accepted;
         asked == self.originator || self.peers.get(&asked).is_some_and(claims)
     }
 }

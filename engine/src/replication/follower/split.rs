@@ -49,12 +49,10 @@ impl Follower {
     }
 
     /// Notes that a connected peer has proved its id. Such a peer checks what it passes on.
-    pub fn handle_proven(&mut self, now: Instant, peer: OriginatorId) {
+    pub fn handle_proven(&mut self, peer: OriginatorId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_proven = true;
         }
-        self.look(now);
-        self.send_wants(now);
     }
 
     /// Notes which wants for gaps alone a connected peer answers.
@@ -69,8 +67,9 @@ impl Follower {
     pub fn can_split(&self) -> bool {
         let is_free = self.split.is_none() && self.search.is_none() && !self.choice.is_fixed;
         let backlog_min = self.split_limits.backlog_min;
-        let is_long =
-            |peer: &PeerProgress| peer.claimed_head.0 > self.accepted.0.saturating_add(backlog_min);
+        let is_long = |peer: &PeerProgress| {
+            peer.claims.head().0 > self.accepted.0.saturating_add(backlog_min)
+        };
         let sharers = self.peers.iter().filter(|(id, peer)| self.is_sharer(**id, peer));
         let holders = sharers.filter(|(_, peer)| is_long(peer));
         is_free
@@ -447,7 +446,7 @@ impl Follower {
     fn new_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let (split, limits) = (self.split.as_ref()?, self.split_limits);
         let source = self.peers.get(&self.choice.source)?;
-        let end = source.claimed_head.0.saturating_sub(limits.backlog_min / 4);
+        let end = source.claims.head().0.saturating_sub(limits.backlog_min / 4);
         let is_shared =
             self.peers.iter().filter(|(id, it)| self.is_sharer(**id, it)).nth(1).is_some();
         if !is_shared || !self.is_sharer(id, peer) {
@@ -457,7 +456,7 @@ impl Follower {
         let by_bytes = by_bytes.unwrap_or(limits.first_part_places);
         let places = peer.part_places.min(limits.part_places_max).min(by_bytes);
         let through = split.assigned.0.saturating_add(places);
-        let through = through.min(peer.claimed_head.0).min(end);
+        let through = through.min(peer.claims.head().0).min(end);
         (through > split.assigned.0).then(|| self.part_want(split.assigned, SequenceId(through)))
     }
 
@@ -473,14 +472,14 @@ impl Follower {
 
     /// True if a peer may be asked for a part: it claims all of it, and has not failed to send it before.
     fn serves(&self, id: OriginatorId, peer: &PeerProgress, part: &BacklogPart) -> bool {
-        let is_able = self.is_sharer(id, peer) && peer.claimed_head >= part.through;
+        let is_able = self.is_sharer(id, peer) && peer.claims.head() >= part.through;
         is_able && !part.avoided.contains(&id)
     }
 
     /// True if a peer may be asked for parts at all.
     fn is_sharer(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
         let is_left = self.choice.is_relayed && id == self.originator;
-        !is_left && !self.choice.is_paused(id) && peer.claimed_head > self.accepted
+        !is_left && !self.choice.is_paused(id) && peer.claims.head() > self.accepted
     }
 
     /// Returns [`is_sharer`](Self::is_sharer) for the peer with this id; false if it is not connected.

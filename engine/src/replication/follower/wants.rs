@@ -31,7 +31,7 @@ impl Follower {
                 GapWants::Ranges => FurtherForm::Several,
                 // A relay can claim places that the node has yet to sign. It would say that it lacks them.
                 GapWants::All if is_own && search.left_out_by != id => {
-                    FurtherForm::Gaps(peer.claimed_head)
+                    FurtherForm::Gaps(peer.claims.head())
                 }
                 GapWants::All => FurtherForm::Gaps(SequenceId::MAX),
             };

@@ -48,22 +48,31 @@ pub(super) fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
     }
 }
 
-/// Checks responses; their order and that of their items is kept.
-pub(super) async fn verify_all(
+/// Checks the responses that have arrived together.
+pub(super) async fn check_all(
     state: Arc<ReplicationState>,
     verifier: Arc<EnvelopeVerifier>,
     responses: Vec<WantResponse<Bytes>>,
 ) -> Checked {
+    Checked::Verified(verify_all(&state, &verifier, responses).await)
+}
+
+/// Checks responses; their order and that of their items is kept.
+pub(super) async fn verify_all(
+    state: &ReplicationState,
+    verifier: &Arc<EnvelopeVerifier>,
+    responses: Vec<WantResponse<Bytes>>,
+) -> Vec<WantResponse<VerifyResult>> {
     let envelopes: Vec<Bytes> =
         responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
-    let mut results = verify(&state, &verifier, &envelopes, Priority::Normal).await.into_iter();
+    let mut results = verify(state, verifier, &envelopes, Priority::Normal).await.into_iter();
     let mut next = || results.next().expect("one result for each envelope");
     let verified = |response: WantResponse<Bytes>| WantResponse {
         peer: response.peer,
         request: response.request,
         items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
     };
-    Checked::Verified(responses.into_iter().map(verified).collect())
+    responses.into_iter().map(verified).collect()
 }
 
 /// Verifies envelopes of one strand; results are in their order.

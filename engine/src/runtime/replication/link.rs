@@ -9,7 +9,7 @@ use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tokio::sync::mpsc;
 
 use super::peers::PeerKind;
-use super::state::ReplicationState;
+use super::state::{ReplicationState, now};
 use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResponse};
 
 /// Commands that wait for one connection. Each strand has at most a few under way, so this serves
@@ -69,7 +69,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         let ResponseSink { state, peer, generation } = &self.sink;
         state.peers.remove(*peer, *generation, || {
-            state.liveness.note_lost(*peer, tokio::time::Instant::now().into_std());
+            state.liveness.note_lost(*peer, now());
             state.publisher.own_clock().note_peer_down(*peer);
         });
     }
@@ -122,7 +122,7 @@ impl ResponseSink {
     /// Notes that the peer has answered a request for its own strand, after `took`, with an error that blames no
     /// caller.
     pub fn note_failed_request(&self, took: Duration) {
-        self.state.liveness.note_failed(self.peer, tokio::time::Instant::now().into_std(), took);
+        self.state.liveness.note_failed(self.peer, now(), took);
     }
 
     /// Takes over the heads that the peer claims to hold. Of originators that this node does not know a

@@ -7,7 +7,7 @@ use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::own_liveness_report;
 use tokio::time::MissedTickBehavior;
 
-use super::state::ReplicationState;
+use super::state::{ReplicationState, now};
 use crate::liveness::{Complaint, LivenessWatch, OtherNode};
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
@@ -41,7 +41,7 @@ fn look(state: &ReplicationState, watch: &mut LivenessWatch) -> Vec<Complaint> {
     let is_clock_right = state.publisher.own_clock().check(wall_ns).is_ok();
     let heads = state.heads.get();
     let others = registry.nodes().filter(|node| node.canonical && node.id != state.own);
-    let now = tokio::time::Instant::now().into_std();
+    let now = now();
     let seen = others.filter(|node| node.id.is_node()).map(|node| {
         let noted = state.liveness.of(node.id);
         let head = state.peers.own_head(node.id);

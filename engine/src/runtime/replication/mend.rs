@@ -12,11 +12,12 @@ use hawser_rules::{Absences, Registry};
 use hawser_storage::{Change, CommitError, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
+use super::checking::verify_all;
 use super::evidence::StrandWatch;
 use super::refused::name_refused;
-use super::state::{ReplicationState, changed};
+use super::state::{ReplicationState, changed, now};
 use super::strand_read::read_strand;
 use super::task::StrandTask;
 use super::writes;
@@ -24,7 +25,6 @@ use crate::replication::{
     EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, PeerViolation, StrandItem, VerifyResult,
     WantResponse,
 };
-use crate::runtime::Priority;
 use crate::runtime::stop::{self, StopSignal};
 
 /// Time to wait until the follower of a strand rests. A guess: it ends its commit before.
@@ -212,7 +212,7 @@ pub(super) async fn fetch(
         let heads: Vec<_> = table.iter().map(|(id, peer)| (*id, peer.head(originator))).collect();
         let proven = table.iter().filter(|(_, peer)| peer.kind.is_proven);
         search.note_proven(proven.map(|(id, _)| *id).collect());
-        search.handle_peers(Instant::now().into_std(), &heads);
+        search.handle_peers(now(), &heads);
         while let Some(effect) = search.poll_effect() {
             let (peer, command) = match effect {
                 MendEffect::Want { peer, request, want } => {
@@ -226,7 +226,7 @@ pub(super) async fn fetch(
             let sent = table.get(&peer).is_some_and(|it| it.commands.try_send(command).is_ok());
             if !sent && matches!(command, LinkCommand::Want { .. }) {
                 search.handle_unsent();
-                search.handle_peers(Instant::now().into_std(), &heads);
+                search.handle_peers(now(), &heads);
             }
         }
         let Some(until) = search.poll_timeout() else { break };
@@ -237,10 +237,10 @@ pub(super) async fn fetch(
                 if search.awaits(response.peer, response.request) {
                     let checked = checked(state, check, response).await;
                     name_refused(state, originator, &table, std::slice::from_ref(&checked));
-                    search.handle_response(Instant::now().into_std(), checked);
+                    search.handle_response(now(), checked);
                 }
             }
-            () = sleep_until(until.into()) => search.handle_timeout(Instant::now().into_std()),
+            () = sleep_until(until.into()) => search.handle_timeout(now()),
         }
     }
     if search.refused() > 0 {
@@ -278,7 +278,10 @@ async fn checked(
     response: WantResponse<Bytes>,
 ) -> WantResponse<VerifyResult> {
     match check {
-        MendCheck::OfSignatures(verifier) => check_signatures(state, verifier, response).await,
+        MendCheck::OfSignatures(verifier) => {
+            let mut checked = verify_all(state, verifier, vec![response]).await;
+            checked.pop().expect("one for each response")
+        }
         MendCheck::OfTree { originator } => {
             let WantResponse { peer, request, items } = response;
             let of_tree = |item: StrandItem<Bytes>| item.map(|bytes| open(*originator, bytes));
@@ -298,34 +301,6 @@ fn open(originator: OriginatorId, bytes: Bytes) -> VerifyResult {
     match id.originator == originator {
         true => Ok(LogEntry::waiting(id, bytes)), // its bytes alone are taken
         false => Err(PeerViolation::WrongOriginator),
-    }
-}
-
-/// Checks the envelopes of a response on the workers, and returns the response with the results in their places.
-async fn check_signatures(
-    state: &ReplicationState,
-    verifier: &Arc<EnvelopeVerifier>,
-    response: WantResponse<Bytes>,
-) -> WantResponse<VerifyResult> {
-    let envelope = |item: &StrandItem<Bytes>| match item {
-        StrandItem::Envelope(bytes) | StrandItem::Second(bytes) => Some(bytes.clone()),
-        StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
-            None
-        }
-    };
-    let batch: Vec<Bytes> = response.items.iter().filter_map(envelope).collect();
-    let (verifier, (done, verified)) = (verifier.clone(), tokio::sync::oneshot::channel());
-    state.workers.spawn(Priority::Normal, move || {
-        // After a stop, no task receives the results.
-        let _ = done.send(verifier.check(batch));
-    });
-    let results = verified.await.expect("a worker that panics ends the process");
-    let mut results = results.into_iter();
-    let mut next = || results.next().expect("one result for each envelope");
-    WantResponse {
-        peer: response.peer,
-        request: response.request,
-        items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
     }
 }
 

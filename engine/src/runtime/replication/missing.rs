@@ -3,6 +3,7 @@
 use hawser_proto::SequenceId;
 use tokio::task::JoinHandle;
 
+use super::state::now;
 use super::strand_read::MissingRead;
 use super::task::StrandTask;
 use crate::replication::RANGES_MAX;
@@ -25,7 +26,7 @@ impl StrandTask {
     /// Passes the ranges that were read to the follower. If the read failed, the follower asks for the ranges again
     /// later.
     pub(super) fn take_missing(&mut self, (below, ranges): MissingRead) {
-        let now = tokio::time::Instant::now().into_std();
+        let now = now();
         match ranges {
             Ok(ranges) => self.follower.handle_missing(now, below, ranges),
             Err(error) => {

@@ -56,7 +56,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -69,7 +69,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, GapWants, WITHDRAW_AFTER};
+use crate::replication::{CheckpointOffers, GapWants, ShownLimits};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
@@ -78,7 +78,7 @@ use mend::MendCheck;
 use own_guard::GuardTask;
 use peers::{ConnectedPeers, PeerKind};
 use reader::PageProof;
-use state::ReplicationState;
+use state::{ReplicationState, now};
 use suspected::SuspectedDependencies;
 use unreadable::UnreadablePlaces;
 use void_ports::VoidPorts;
@@ -132,15 +132,8 @@ pub struct ReplicationSettings {
     pub witnesses: CheckpointWitnesses,
     /// The condition on which readers get envelopes of other nodes' strands.
     pub catch_up: CatchUp,
-    /// Places of one strand that readers are shown before they are verified, at about most; `None` for
-    /// [`AHEAD_MAX`].
-    pub ahead_max: Option<u64>,
-    /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break
-    /// a rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
-    pub withdraw_after: Option<Duration>,
-    /// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown; `None` for
-    /// [`AGAIN_PLACES`].
-    pub again_places: Option<u64>,
+    /// Bounds of what readers are shown before it is verified.
+    pub shown_limits: ShownLimits,
 }
 
 impl Replication {
@@ -150,26 +143,15 @@ impl Replication {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
-        Self::start_with(engine, ReplicationSettings { migrated, ..Default::default() })
-    }
-
-    /// Does the same with these settings.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, .. } = settings;
-        let ReplicationSettings { ahead_max, withdraw_after, again_places, .. } = settings;
+    pub fn start(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
+        let ReplicationSettings { migrated, witnesses, catch_up, shown_limits } = settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
             heads: engine.heads().clone(),
             relayed: engine.verified_heads().clone(),
             catch_up,
-            ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
-            withdraw_after: withdraw_after.unwrap_or(WITHDRAW_AFTER),
-            again_places: again_places.unwrap_or(AGAIN_PLACES),
+            shown_limits,
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),
@@ -253,20 +235,20 @@ impl Replication {
     /// Notes that this node does not dial an address of a peer, by a rule or a setting of its own. The peer is not
     /// reported for a silence that is not its own.
     pub fn note_not_dialled(&self, peer: OriginatorId) {
-        self.state.liveness.note_not_dialled(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_not_dialled(peer, now());
     }
 
     /// Notes that this node has dialled an address that a peer's record names, and no session came of it: another
     /// address, which this node does not dial, does not excuse the peer.
     pub fn note_dialled(&self, peer: OriginatorId) {
-        self.state.liveness.note_dialled(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_dialled(peer, now());
     }
 
     /// Notes that this node has ended the connection to a peer that broke a rule. The peer is not reported for the
     /// silence that follows: this node does not ask it meanwhile. The session notes this also for a rule that the
     /// engine has found broken (`LinkCommand::Disconnect`).
     pub fn note_sent_away(&self, peer: OriginatorId) {
-        self.state.liveness.note_sent_away(peer, tokio::time::Instant::now().into_std());
+        self.state.liveness.note_sent_away(peer, now());
     }
 
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
@@ -282,28 +264,22 @@ impl Replication {
     }
 
     /// Announces a peer to the strands. The peer has proved its id and can be asked for envelopes. `clock` holds the
-    /// heads that the peer claims.
+    /// heads that the peer claims, and `gap_wants` are the wants for gaps alone that it answers.
     ///
     /// The link takes the place of an earlier one to the same peer. The peer counts as gone when
     /// the link is dropped.
     #[must_use]
-    pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        self.connect_with(peer, clock, GapWants::None)
-    }
-
-    /// Does the same for a peer that answers these wants for gaps alone.
-    #[must_use]
-    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, gap_wants: GapWants) -> Link {
+    pub fn connect(&self, peer: OriginatorId, clock: &Cursor, gap_wants: GapWants) -> Link {
         let kind = PeerKind { is_proven: true, gap_wants };
-        Link::new(self.state.clone(), peer, kind, Some(&clock))
+        Link::new(self.state.clone(), peer, kind, Some(clock))
     }
 
     /// Does the same for a peer that only answers at its address in the registry. `clock` is `None` for a peer that
     /// cannot send its heads: it has stated nothing about this node's own strand then.
     #[must_use]
-    pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
+    pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<&Cursor>) -> Link {
         let kind = PeerKind { is_proven: false, gap_wants: GapWants::Ranges };
-        Link::new(self.state.clone(), peer, kind, clock.as_ref())
+        Link::new(self.state.clone(), peer, kind, clock)
     }
 
     /// Returns the bound of the reads for a new session with a peer.
@@ -351,7 +327,7 @@ impl Replication {
     /// the number of lines that were left out before it; `None` if this one is to be left out, too.
     #[must_use]
     pub fn count_unreadable(&self, originator: OriginatorId) -> Option<u64> {
-        let now = tokio::time::Instant::now().into_std();
+        let now = now();
         self.state.fault_lines.count(now, originator, "unreadable")
     }
 

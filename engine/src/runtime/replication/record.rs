@@ -3,7 +3,7 @@
 use hawser_proto::{Bytes, StatementDifference};
 use hawser_storage::{CommitError, Evidence, Misbehavior};
 
-use super::state::ReplicationState;
+use super::state::{ReplicationState, now};
 
 /// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
 const PART_BYTES: usize = 4 * 1024 * 1024;
@@ -53,7 +53,7 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
             Misbehavior::TwoCheckpoints | Misbehavior::TwoObservations | Misbehavior::OtherTree => {
             }
             _ => {
-                let now = tokio::time::Instant::now().into_std();
+                let now = now();
                 if let Some(left_out) = state.fault_lines.count(now, at.originator, fault) {
                     tracing::warn!(envelope = %at, fault, from, left_out, "evidence against an originator");
                 }

@@ -3,7 +3,7 @@
 use hawser_proto::OriginatorId;
 
 use super::peers::PeerTable;
-use super::state::ReplicationState;
+use super::state::{ReplicationState, now};
 use crate::replication::{PeerViolation, StrandItem, VerifyResult, WantResponse};
 
 /// Logs refused items of checked responses of a strand, unless the end of the peer's connection shows them. `peers` are
@@ -33,7 +33,7 @@ pub(super) fn name_refused(
         }
         return;
     }
-    let now = tokio::time::Instant::now().into_std();
+    let now = now();
     for (peer, violation) in refused {
         let is_unproven = peers.get(&peer).is_some_and(|it| !it.kind.is_proven);
         if peer != originator

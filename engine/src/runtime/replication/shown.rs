@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hawser_proto::{Bytes, SequenceId};
 use hawser_rules::Absences;
@@ -12,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::behind::{BehindOutcome, BehindStep, verify_next, withdraw_next};
 use super::checking::{Checked, JudgedRun, check_run, envelope};
+use super::state::now;
 use super::task::StrandTask;
 use crate::replication::{
     AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, ShownStage,
@@ -220,8 +220,4 @@ impl StrandTask {
         self.peers.mark_changed();
         self.registry.mark_changed();
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -23,7 +23,7 @@ use super::suspected::SuspectedDependencies;
 use super::unreadable::UnreadablePlaces;
 use super::void_ports::VoidPorts;
 use crate::ports::Registry;
-use crate::replication::{LinkCommand, RequestIds, WantResponse};
+use crate::replication::{LinkCommand, RequestIds, ShownLimits, WantResponse};
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
@@ -46,12 +46,7 @@ pub(super) struct ReplicationState {
     pub(super) relayed: Heads,
     /// The condition on which readers get envelopes of other nodes' strands.
     pub(super) catch_up: CatchUp,
-    /// Places of one strand that readers are shown before they are verified, at most.
-    pub(super) ahead_max: u64,
-    /// Time for which shown places may be asked for again before readers lose what breaks a rule among them.
-    pub(super) withdraw_after: Duration,
-    /// Number of places that peers have to bring again for one with a bad outer layer, at least.
-    pub(super) again_places: u64,
+    pub(super) shown_limits: ShownLimits,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,
@@ -181,6 +176,11 @@ impl ReplicationState {
     pub(super) fn strands(&self) -> BTreeMap<OriginatorId, Arc<StrandCounters>> {
         self.strands.lock().clone()
     }
+}
+
+/// Returns the present time by the clock that tests pause.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Returns when the registry has changed. Never returns once its owner is gone: the registry then

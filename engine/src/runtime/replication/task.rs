@@ -16,13 +16,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::behind::{BehindStep, CheckedBehind};
 use super::catch_up::CatchUp;
-use super::checking::{Checked, envelope, verify_all};
+use super::checking::{Checked, check_all, envelope};
 use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::refused::name_refused;
-use super::state::{self, ReplicationState};
+use super::state::{self, ReplicationState, now};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
@@ -135,9 +135,7 @@ impl StrandTask {
         let can_be_ahead = !is_own && originator.is_node();
         let ahead = ShownStrand::new(originator, key, verified, stored)
             .shown_by(shown_by)
-            .ahead_at_most(state.ahead_max)
-            .withdrawing_after(state.withdraw_after)
-            .asking_again_for(state.again_places);
+            .with_limits(state.shown_limits);
         let ahead = match can_be_ahead && state.catch_up == CatchUp::Checkpoints {
             true => ahead.with_runs_shown_first(),
             false => ahead,
@@ -433,7 +431,7 @@ impl StrandTask {
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
             self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
             if peer.kind.is_proven {
-                self.follower.handle_proven(now(), *id);
+                self.follower.handle_proven(*id);
             }
             self.follower.handle_gap_wants(*id, peer.kind.gap_wants);
         }
@@ -557,7 +555,7 @@ impl StrandTask {
         }
         self.is_checking = size != Load::default();
         (!responses.is_empty())
-            .then(|| tokio::spawn(verify_all(self.state.clone(), self.verifier(), responses)))
+            .then(|| tokio::spawn(check_all(self.state.clone(), self.verifier(), responses)))
     }
 
     /// Returns the verifier of the strand with the present registry, rates and heads.
@@ -586,8 +584,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

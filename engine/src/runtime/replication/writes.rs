@@ -12,7 +12,7 @@ use hawser_storage::{
 use super::conflicts;
 use super::evidence::{self, StrandWatch};
 use super::record::record_broken;
-use super::state::ReplicationState;
+use super::state::{ReplicationState, now};
 use crate::facts;
 use crate::replication::{ShownStage, StrandWrite};
 
@@ -442,7 +442,7 @@ impl CommitCounts {
     /// Counts the changes. Logs ranges that are marked missing, and one line for all envelopes that break a rule.
     fn of(state: &ReplicationState, changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
-        let (mut first, now) = (None, tokio::time::Instant::now().into_std());
+        let (mut first, now) = (None, now());
         for change in changes {
             match change {
                 Change::Append(LogEntry { id, validity, .. }) => {

@@ -9,8 +9,9 @@ fn a_claim_is_dated_at_most_some_seconds_late_and_few_are_kept() {
     let mut claims = ClaimTimes::begin(start, SequenceId::NONE);
     let at = |tenth: u64| start + Duration::from_millis(100 * tenth);
     for tenth in 1..=3000 {
-        claims.note(at(tenth), SequenceId(10 * tenth));
-        claims.note(at(tenth), SequenceId(10 * tenth - 5));
+        assert!(claims.note(at(tenth), SequenceId(10 * tenth)));
+        assert!(!claims.note(at(tenth), SequenceId(10 * tenth - 5)), "it has claimed more");
+        assert_eq!(claims.head(), SequenceId(10 * tenth));
         assert!(claims.0.len() <= 26, "{} claims", claims.0.len());
     }
     assert_eq!(claims.since(SequenceId(30_001)), None);

@@ -49,7 +49,7 @@ fn who_has_checked_or_made_an_envelope_has_no_such_excuse() {
     for violation in OF_MAKERS {
         let mut rig = Rig::new(7);
         rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(20));
-        rig.follower.handle_proven(rig.now, OTHER);
+        rig.follower.handle_proven(OTHER);
         rig.effects();
         let effects = rig.answer(OTHER, vec![bad(violation)]);
         assert_eq!(effects, [Effect::Disconnect { peer: OTHER, violation }]);

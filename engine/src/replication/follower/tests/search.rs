@@ -510,7 +510,7 @@ fn a_search_in_a_nodes_own_strand_takes_a_minute() {
 #[test]
 fn a_search_does_not_end_at_the_moment_at_which_a_peer_breaks_a_rule() {
     let mut rig = claimed_long_ago(SOURCE, &[OTHER, THIRD]);
-    rig.follower.handle_proven(rig.now, OTHER);
+    rig.follower.handle_proven(OTHER);
     rig.effects();
     rig.answer(SOURCE, envelopes([3]));
     for peer in [SOURCE, THIRD] {

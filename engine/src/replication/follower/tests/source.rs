@@ -520,7 +520,7 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
     let stalled = |is_proven: bool, answer: Option<StrandItem<VerifyResult>>| {
         let mut rig = Rig::connected(7);
         if is_proven {
-            rig.follower.handle_proven(rig.now, SOURCE);
+            rig.follower.handle_proven(SOURCE);
         }
         rig.claims(SOURCE, 9);
         if let Some(item) = answer {
@@ -539,7 +539,7 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
     assert!(!stalled(true, Some(gap(9))));
     assert!(stalled(true, Some(gap(8))), "it claims one more");
     let mut rig = Rig::connected(7);
-    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.follower.handle_proven(SOURCE);
     rig.wait(LONG);
     assert!(!rig.follower.take_stalled(), "it claims no more than is held");
 }
@@ -549,7 +549,7 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
 fn silence_begins_with_the_claim() {
     for idle in [STALL_AFTER / 10, STALL_AFTER - Duration::from_millis(1), LONG] {
         let mut rig = Rig::connected(7);
-        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.follower.handle_proven(SOURCE);
         rig.wait(idle);
         assert_eq!(rig.claims(SOURCE, 8), []);
         let wait = STALL_AFTER - Duration::from_millis(1);
@@ -570,13 +570,13 @@ fn a_stream_or_a_connection_that_breaks_begins_the_count_of_silences_anew() {
         |rig| {
             rig.down(SOURCE);
             rig.up(SOURCE);
-            rig.follower.handle_proven(rig.now, SOURCE);
+            rig.follower.handle_proven(SOURCE);
             rig.claims(SOURCE, 9);
         },
         |rig| {
             rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(9));
             rig.effects();
-            rig.follower.handle_proven(rig.now, SOURCE);
+            rig.follower.handle_proven(SOURCE);
         },
         |rig| {
             rig.answer(SOURCE, vec![StrandItem::Closed]);
@@ -585,7 +585,7 @@ fn a_stream_or_a_connection_that_breaks_begins_the_count_of_silences_anew() {
     ];
     for (number, breaks) in breaks.into_iter().enumerate() {
         let mut rig = Rig::connected(7);
-        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.follower.handle_proven(SOURCE);
         rig.claims(SOURCE, 9);
         rig.wait(STALL_AFTER);
         breaks(&mut rig);

@@ -36,7 +36,7 @@ impl Rig {
         for peer in PEERS {
             rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
             if are_proven {
-                rig.follower.handle_proven(rig.now, peer);
+                rig.follower.handle_proven(peer);
             }
         }
         rig.effects();
@@ -354,7 +354,7 @@ fn a_far_peer_makes_a_near_one_hardly_slower() {
         for peer in [SOURCE, OTHER] {
             rig.follower.handle_peer_up(rig.now, peer, SequenceId(HEAD));
         }
-        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.follower.handle_proven(SOURCE);
         rig.follower.start_split(rig.now);
         rig.effects();
         let (begin, round_trip) = (rig.now, Duration::from_millis(round_trip_ms));
@@ -489,7 +489,7 @@ proptest! {
                     rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
                     rig.asked.remove(&peer);
                     if are_proven {
-                        rig.follower.handle_proven(rig.now, peer);
+                        rig.follower.handle_proven(peer);
                     }
                     rig.effects()
                 }

@@ -196,7 +196,7 @@ fn peers_that_others_outran_for_longer_are_tried_later() {
 #[test]
 fn a_source_whose_bytes_arrive_is_not_asked_again_for_ten_minutes() {
     let mut rig = Rig::connected(7);
-    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.follower.handle_proven(SOURCE);
     rig.claims(SOURCE, 9);
     let (begin, (first, _)) = (rig.now, rig.asked[&SOURCE]);
     while rig.asked[&SOURCE].0 == first {

@@ -7,7 +7,7 @@ use hawser_storage::{ReadError, Snapshot};
 
 use super::CheckpointExchange;
 use crate::replication::{StoredTrees, Trees};
-use crate::runtime::replication::state::ReplicationState;
+use crate::runtime::replication::state::{ReplicationState, now};
 
 impl CheckpointExchange {
     /// Takes a checkpoint that a peer has sent.
@@ -172,7 +172,7 @@ impl CheckpointExchange {
 
 /// Logs that a peer has a checkpoint of this node that is not of its tree. A peer may show one again and again.
 fn note_difference(state: &ReplicationState, peer: OriginatorId, size: u64) {
-    let now = tokio::time::Instant::now().into_std();
+    let now = now();
     let Some(left_out) = state.fault_lines.count(now, peer, "own_checkpoint") else { return };
     tracing::error!(
         code = "own_checkpoint_differs",
