@@ -312,7 +312,7 @@ mod tests {
         assert!(!verified.holds(&stranger, MADE_S), "the node has another key now");
     }
 
-    /// Its calls would have none of the limits on callers.
+    /// With an accepted token, the calls of a node that has left would have none of the limits on callers.
     #[test]
     fn a_node_that_has_left_the_network_is_no_node_to_tokens() {
         let key = SecretKey::from_hex(REFERENCE_KEY).unwrap();

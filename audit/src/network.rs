@@ -111,9 +111,8 @@ impl NetworkAudit {
         }
     }
 
-    /// Takes a proven step back in time, which lies behind `earlier`. Two pairs of envelopes with places in common may
-    /// show one step, and hosts keep different ones of it. Of these the first one stays, unless the other one lies
-    /// within it.
+    /// Takes a proven step back in time that lies behind `earlier`. Different hosts may show one step by different
+    /// pairs of envelopes, whose ranges of places overlap. The first pair stays, unless a later one lies within it.
     fn add_step(&mut self, accused: OriginatorId, earlier: SequenceId, judged: Judged) {
         let later = judged.judgement.place;
         let proven = &mut self.findings.entry(accused).or_default().proven;

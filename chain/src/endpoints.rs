@@ -41,8 +41,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The time in which a failed endpoint has to prove its chain id again while another one works. Guess: an endpoint that
 /// hangs would otherwise delay a request by ten seconds after each of its pauses.
 const BACK_MAX: Duration = Duration::from_secs(2);
-/// The time in which answers to other requests do not end an endpoint's pauses, after a request has failed that took
-/// [`BACK_MAX`] or longer. Guess: longer than the longest pause and the request after it.
+/// The time for which an endpoint counts as hanging, so that answers to other requests do not end its pauses, after a
+/// request took [`BACK_MAX`] or longer and failed. Guess: longer than the longest pause and the request after it.
 const HUNG_FOR: Duration = Duration::from_secs(60);
 /// The first and the longest pause of a distrusted endpoint; it doubles each time, regardless of answers in between.
 /// Guesses: an endpoint that is pruned or far behind stays so for hours and continues to answer.
@@ -368,8 +368,8 @@ impl Endpoints {
         }
     }
 
-    /// Returns the connection to an endpoint of this order as [`chain`](Self::chain) does, for some endpoints within
-    /// [`BACK_MAX`].
+    /// Returns the connection to an endpoint as [`chain`](Self::chain) does. Waits at most [`BACK_MAX`] if the endpoint
+    /// has failed and another one of this order works.
     async fn chain_in(&self, index: usize, order: &[usize]) -> Result<Chain, RequestError> {
         if !self.is_spare(index, order) {
             return self.chain(index).await;
@@ -411,7 +411,7 @@ impl Endpoints {
         }
     }
 
-    /// Pauses an endpoint after a request that has failed within this time. A single endpoint never counts as hanging.
+    /// Pauses an endpoint after a failed request. If `took` is long, it counts as hanging, unless it is the only one.
     fn failed_after(&self, index: usize, error: &RequestError, took: Duration) {
         self.failed(index, kind_of(error), error.to_string());
         if took >= BACK_MAX && self.0.slots.len() > 1 {

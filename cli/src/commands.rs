@@ -109,7 +109,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Registry { command } => blocking(registry::run(command, json)),
         Command::Contracts { command } => blocking(contracts::run(command, json)),
         Command::Completion { shell } => {
-            completion::run(shell);
+            completion::run(shell, json);
             Ok(())
         }
         Command::Manual { folder } => manual::run(&folder, json),

@@ -109,10 +109,10 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
     }
 }
 
-/// Has the user confirm a change at the terminal. `unchanged` tells what has not happened without it.
+/// Asks the user at the terminal to confirm a change. `unchanged` is the text about the change that was not made.
 ///
-/// Commands call it unless `--yes` is given. A script cannot be asked. It gives `--yes`, so that it changes nothing
-/// that its author did not mean to change.
+/// Commands call this unless `--yes` is given. Without a terminal there is an error: a script has to give `--yes`, so
+/// that it changes nothing that its author did not mean to change.
 ///
 /// # Errors
 /// When the answer is not yes, when there is no terminal, and when the terminal cannot be read or written.

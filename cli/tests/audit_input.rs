@@ -151,7 +151,7 @@ fn a_node_of_the_registry_without_a_valid_key_is_named() {
     assert!(stderr(&output).contains(&named), "{output:?}");
 }
 
-/// Its owner has put the name of the schema of evidence files into the node's address.
+/// The owner of a node has put the name of the schema of evidence files into the node's address.
 #[test]
 fn the_address_of_a_node_does_not_make_a_registry_file_unreadable() {
     let place = tempfile::tempdir().unwrap();
@@ -317,7 +317,7 @@ fn the_text_of_a_fault_in_a_file_adds_no_line_to_a_verdict() {
     assert!(!shown.contains('\u{1b}'), "{shown}");
 }
 
-/// It has five hundred more envelopes behind each place, whatever it is asked for.
+/// The node returns five hundred more envelopes behind each place, whatever it is asked for.
 #[test]
 fn a_node_that_answers_without_end_or_with_another_strand_holds_up_no_audit() {
     let place = tempfile::tempdir().unwrap();

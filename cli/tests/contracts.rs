@@ -464,6 +464,9 @@ fn each_shell_gets_a_script_that_knows_the_commands() {
         for word in ["contracts", "upgrade", "calldata"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        let value = support::json(&["completion", shell, "--json"]);
+        assert_eq!(value["shell"], shell);
+        assert!(value["script"].as_str().unwrap().contains("calldata"), "{shell}");
     }
     assert_eq!(run(&["completion", "cmd"]).status.code(), Some(2));
 }

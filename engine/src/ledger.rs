@@ -245,8 +245,8 @@ pub(crate) fn reversals(
     standing.into_iter().map(reverse).collect()
 }
 
-/// The money of a payer, in picodollars: its balance in the payer registry, or what it can still spend of it. Below 0
-/// if the payer owes.
+/// The money of a payer, in picodollars: its balance in the payer registry, or the part of it that it can still spend.
+/// Below 0 if the payer owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PicoDollarBalance(pub i128);
 

@@ -83,8 +83,8 @@ pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
 /// The verdict on the fees that an envelope states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeVerdict {
-    /// A rate that had begun explains them. If another one had replaced it, they prove nothing: the newer one may have
-    /// come to the chain long after it began.
+    /// A rate that had begun explains the fees. They prove nothing even if a newer rate had replaced it: the newer rate
+    /// may have come to the chain long after its start.
     Explained,
     /// No known rate gives these fees, but the price list may lack the newest rate.
     Unknown,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_is_too_early_is_evidence_and_a_late_one_is_none() {
+    fn an_early_expiry_is_evidence_and_a_late_one_is_not() {
         // A topic and a group message.
         let client: Vec<u8> = vec![0x0a, 4, 0x12, 2, 0, 1, 0x12, 0];
         let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn one_step_back_is_one_fault_and_small_ones_are_none() {
+    fn a_step_back_is_one_fault_and_a_small_one_is_no_fault() {
         let id = |n| EnvelopeId::new(NODE, SequenceId(n));
         let mut times = StrandTimes::after(Some((10 * SECOND, id(1))));
         let mut next = |n, ns| times.next(id(n), ns, 0);

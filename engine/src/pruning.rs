@@ -408,7 +408,7 @@ mod tests {
         }
     }
 
-    /// Otherwise, it would go, and its inbox could not be found by the address any more.
+    /// The update would otherwise be pruned, and its inbox could not be found by the address any more.
     #[test]
     fn the_addresses_of_an_identity_update_are_read_also_if_its_payer_and_receipt_are_known() {
         use prost::Message as _;

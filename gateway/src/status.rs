@@ -239,8 +239,8 @@ fn failure(outcomes: &[Outcome]) -> Status {
     status
 }
 
-/// Returns what nodes that refuse envelopes say they have of the strands on which these depend; of several nodes the
-/// lowest place of each strand, which all of them have.
+/// Returns the last places of the strands on which refused envelopes depend, as the refusing nodes state them. If
+/// several nodes state a place of one strand, it is the lowest one, which all of them hold.
 fn seen_by_nodes<'a>(
     failures: impl Iterator<Item = &'a EnvelopeError>,
 ) -> BTreeMap<OriginatorId, SequenceId> {

@@ -1,8 +1,8 @@
 //! The number of events that a peer may still cause.
 //!
-//! Neither a bucket of `hawser-serve`, which `net` does not use, nor a library: what this node asks of a peer lets it
-//! cause more at once ([`EventsLeft::add`]), and the usual rate limiters know time alone. A property test checks the
-//! bound.
+//! Written here because a request of this node allows its peer more events at once ([`EventsLeft::add`]), and the usual
+//! rate limiters add events by time alone. `hawser-serve` has a bucket, but `net` does not use that crate. A property
+//! test checks the bound.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,13 @@ pub(crate) struct EventsLeft {
 }
 
 impl EventsLeft {
-    /// Begins with `most` events, which is also the most at any time. One is added after each `every`, which is not 0.
+    /// Creates the count with `most` events left, which is also its upper bound. One event is added after each `every`,
+    /// which must not be 0.
     pub(crate) fn new(most: u32, every: Duration, now: Instant) -> Self {
         Self { left: most, most, every, filled_at: now }
     }
 
-    /// Adds events.
+    /// Adds events, up to the bound.
     pub(crate) fn add(&mut self, events: u32) {
         self.left = self.left.saturating_add(events).min(self.most);
     }

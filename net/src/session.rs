@@ -356,8 +356,8 @@ impl<'a> QuicSession<'a> {
         Ok(())
     }
 
-    /// Shows the peer the statements about its own strand, before the first clock: with that it counts as answered
-    /// when it asks for the end of its strand.
+    /// Shows the peer the statements about its own strand, before the first clock: with that clock, the peer's question
+    /// for the end of its own strand counts as answered.
     async fn send_voids_of_peer(&mut self) -> Result<(), SessionError> {
         let known = self.net.replication.void_statements_after(0, VOIDS_MAX);
         self.first_voids = known.len();

@@ -41,7 +41,7 @@ async fn a_node_that_leaves_is_disconnected_and_its_strand_comes_from_others() {
     assert!(holder.endpoint.counters().refused(PeerError::UnknownNode) > 0);
 }
 
-/// It takes no control frame, so that the node waits for room to send the next one.
+/// The peer takes no control frame, so that the node waits for room to send the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_leaves_is_disconnected_also_while_it_reads_nothing() {
     /// Less than the first frames of a session: a clock and a want.

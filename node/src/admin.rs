@@ -233,33 +233,20 @@ impl CommandSocket {
 /// # Errors
 /// Fails when the folder cannot be opened, or the socket refuses the connection for another reason.
 pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunError> {
-    let socket = match SocketPath::of(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        socket => socket.map_err(RunError::failed)?,
+    let connected = SocketPath::of(folder).and_then(|socket| UnixStream::connect(socket.as_path()));
+    let error = match connected {
+        Ok(stream) => return Ok(Some(stream)),
+        Err(error) => error,
     };
-    match UnixStream::connect(socket.as_path()) {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => {
-            let advice = match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    ". Run this as the user to whom the folder belongs"
-                }
-                _ => "",
-            };
-            let folder = folder.display();
-            Err(RunError::failed(format!(
-                "cannot connect to the {listener}'s socket in {folder}: {error}{advice}"
-            )))
-        }
-    }
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
+        io::ErrorKind::PermissionDenied => ". Run this as the user to whom the folder belongs",
+        _ => "",
+    };
+    let folder = folder.display();
+    Err(RunError::failed(format!(
+        "cannot connect to the {listener}'s socket in {folder}: {error}{advice}"
+    )))
 }
 
 /// Sends a request to the node that runs on a data folder and waits until the work is done. Returns
@@ -378,6 +365,21 @@ mod tests {
         let text = r#"{"payer_reports":{"step":"attest","about":7,"dry_run":true}}"#;
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<AdminRequest>(text).unwrap(), request);
+    }
+
+    /// The socket of a folder with a long name is reached through the opened folder.
+    #[test]
+    fn a_folder_that_cannot_be_opened_is_named_however_long_its_name_is() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["f".to_owned(), "f".repeat(PATH_LEN_BYTES_MAX)] {
+            let folder = place.path().join(name);
+            assert!(connect(&folder, "node").unwrap().is_none(), "no folder, no node");
+            // A link to itself, because tests may run as root, who may open every folder.
+            std::os::unix::fs::symlink(&folder, &folder).unwrap();
+            let error = connect(&folder, "node").unwrap_err();
+            let named = format!("the node's socket in {}: ", folder.display());
+            assert!(error.text.contains(&named), "{error:?}");
+        }
     }
 
     #[test]

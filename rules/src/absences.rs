@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_rule_was_judged_by_differs_unless_the_node_never_left() {
+    fn recorded_absences_differ_from_those_of_an_earlier_rule_unless_there_are_none() {
         let away = Absences::new(vec![absence(9, Some(12))]).unwrap();
         let earlier = [9u64.to_be_bytes(), 12u64.to_be_bytes()].concat();
         assert_eq!(away.to_bytes(), [&[RULE_VERSION][..], &earlier].concat());

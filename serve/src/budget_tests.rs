@@ -317,7 +317,8 @@ fn a_greedy_address_takes_nothing_from_its_neighbours() {
     assert!(neighbours.iter().all(|it| !it.close.is_cancelled()));
 }
 
-/// Otherwise those over TLS would be closed after connections with calls, and at addresses that hold little not at all.
+/// Connections over TLS would otherwise be closed after connections with calls, and not at all at addresses that hold
+/// little.
 #[test]
 fn connections_without_calls_are_idle_whatever_their_encryption_takes() {
     let budget = MemoryBudget::new(LIMIT);

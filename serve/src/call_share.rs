@@ -293,9 +293,9 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Takes the memory for decoding messages that change an open stream. Waits until `wait_end` if there is none for
-    /// them, or for what the stream may keep of them, and longer for other changes of its address. Returns the change,
-    /// if it counts among these.
+    /// Takes the memory for decoding `bytes` of messages that change an open stream. Waits until `wait_end` while there
+    /// is no memory for the messages or for the state that the stream may keep of them, and then longer while other
+    /// changes of the same address are under way. Returns the change if it counts among those changes.
     ///
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the stream must end.
@@ -407,7 +407,7 @@ impl CallShare {
     /// Subtracts bytes that the call is no longer charged from the shares.
     fn pass_on(&self, returned: ReturnedBytes) {
         let ReturnedBytes { held, held_lent, address_only, address_only_lent } = returned;
-        // Each share is counted by all cores, so nothing is not subtracted either.
+        // All cores share these counters: a subtraction of 0 would still take the cache line from the others.
         if held > held_lent {
             self.connection.give_back(held - held_lent);
         }

@@ -68,7 +68,7 @@ impl Calls {
         &self.metrics
     }
 
-    /// Returns what the listener may compress.
+    /// Returns the allowance for compressing answers, which all calls of the listener share.
     pub(crate) fn packed(&self) -> &Arc<PackAllowance> {
         &self.packed
     }
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_are_read_and_nonsense_is_none() {
+    fn deadlines_are_read_and_other_texts_are_no_deadline() {
         assert_eq!(deadline_of("2H"), Some(Duration::from_secs(7200)));
         assert_eq!(deadline_of("150m"), Some(Duration::from_millis(150)));
         assert_eq!(deadline_of("99999999S"), Some(Duration::from_secs(99_999_999)));

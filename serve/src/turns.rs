@@ -40,8 +40,9 @@ const DEFERRED_MAX: u8 = 4;
 /// The longest time of a turn that counts before rests begin: a longer turn was interrupted by other threads, mostly.
 /// While there are rests, the thread's own time counts. Reading it takes a call of the system. A guess.
 const REST_FOR_MAX: Duration = Duration::from_micros(500);
-/// Number of unpaid turns in a row after which a connection is no publisher's any more. Bounds what a caller may do on
-/// publishers' threads for one stored envelope. A guess: a client that publishes reads some messages between.
+/// Number of unpaid turns in a row after which a connection no longer counts as a publisher's. Bounds the work on
+/// publishers' threads that a caller gets for one stored envelope. A guess: a client that publishes reads some messages
+/// between.
 const UNPAID_TURNS_MAX: u32 = 32;
 
 /// Returns the time that the calling thread has worked in all, without the time in which other threads had its core.

@@ -56,9 +56,9 @@ impl Store {
     /// A read that fails without damage may succeed later, so it refuses the commit, unless `gives_up` returns true for
     /// the place: its change is left out then, like one whose place is damaged.
     ///
-    /// `before_write` gets these indexes too, before anything is written, if there are any: what it makes durable is
-    /// there before the other changes are. It is called without a lock, because other commits must not wait for its
-    /// syncs, and again if the commit then leaves out further changes.
+    /// If there are any such indexes, `before_write` gets them before anything is written, so that its own writes are
+    /// durable before the other changes are. It is called without a lock, because other commits must not wait for its
+    /// syncs, and called again if the commit then leaves out further changes.
     ///
     /// # Errors
     /// As [`Store::commit`], except [`CommitError::Conflict`], and the error of `before_write`, after which nothing is
@@ -219,7 +219,7 @@ impl Database {
     }
 }
 
-/// The changes of a commit, with what is known of them.
+/// The changes of a commit, with the facts that the caller has computed about them.
 #[derive(Clone, Copy)]
 pub(crate) struct CommittedChanges<'a> {
     pub(crate) changes: &'a [Change],

@@ -12,8 +12,8 @@
 //! - `kept_copy`, `rollback`: the copy that a migration leaves, and the return to it;
 //! - `promote`: the folder of a replica becomes that of a node;
 //! - `remains`: files of a database that has lost the list of its files;
-//! - `unread`, `unread_tables`: the parts that could not be read at the opening, and without which a database is
-//!   open;
+//! - `unread`, `unread_tables`: the parts that could not be read when the database was opened, and that the open
+//!   database lacks;
 //! - `host`: decides if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
 //! - `emptied`: a database in memory that simulations use again;
@@ -37,7 +37,7 @@
 //! - `progress`: the progress of long work, as it is stored;
 //! - `prune`, `leaving`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, reading them before, the
 //!   marks of their places, reading the records that remain, and the ends of expired ranges;
-//! - `deletions`: the deleted rows that files still have, so that none are written again for nothing;
+//! - `deletions`: counts of the deleted rows in files, so that a file without any is not compacted for nothing;
 //! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;

@@ -60,8 +60,8 @@ pub struct LogScan<'s> {
 enum UpcomingMark {
     /// The mark was not read yet.
     Unread,
-    /// The mark at a place; `None` if its value cannot be decoded. That is an error of this place and of those that the
-    /// mark may cover, and none of the envelopes before it.
+    /// The mark at a place; `None` if its value cannot be decoded. Reads of this place, and of places that the mark may
+    /// cover, then fail; envelopes before it are read.
     Mark(EnvelopeId, Option<Mark>),
     /// There are no more.
     Ended,
@@ -168,7 +168,7 @@ impl<'s> LogScan<'s> {
         Ok(Some(id.0))
     }
 
-    /// Returns the next mark that covers a place at or after `next`, or may cover one.
+    /// Returns the next mark that covers a place at or after `next`, or that cannot be decoded and may cover one.
     fn mark(&mut self) -> Result<Option<(EnvelopeId, Option<Mark>)>, ReadError> {
         loop {
             match self.upcoming {
@@ -176,7 +176,7 @@ impl<'s> LogScan<'s> {
                 UpcomingMark::Mark(at, mark) => {
                     let is_passed = match mark {
                         Some(mark) => mark.end(at) < self.next.sequence,
-                        // No range covers a stored envelope.
+                        // An envelope is stored at `next`, so no range of marked places reaches it.
                         None => at < self.next && self.is_stored_next(),
                     };
                     if !is_passed {

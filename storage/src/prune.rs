@@ -196,7 +196,8 @@ impl Store {
         options.set_exclusive_manual_compaction(false);
         database.compact_log(places, &options);
         for family in [Family::Expiry, Family::Topic] {
-            // The topics are one run then, which each further compaction would read and write as a whole.
+            // Otherwise a family is left alone: after its first compaction it is one run, and each further compaction
+            // would read and write all of it.
             if database.has_deletions(family) {
                 let family = database.family(family);
                 database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
@@ -446,10 +447,11 @@ impl Database {
         }
     }
 
-    /// Locks the head of a strand while no commit runs. Does not stand in line at first: a thread in line gets the lock
-    /// and then the turn to write before it gets a core, and commits would wait for that as well. A commit to another
-    /// strand has the turn to write. One that waits for this head has to get a core before it can take it, and pruning
-    /// would take it first.
+    /// Locks the head of a strand while no commit runs. At first only tries the lock and does not queue for it: a
+    /// queued thread is handed the lock, and then the turn to write, before it has a core, and commits would wait for
+    /// the core as well. Tries only while no commit to any strand runs: a commit to another strand holds the turn to
+    /// write, and one that waits for this head needs a core before it can take the lock, so pruning would take the lock
+    /// first.
     fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if !self.lasting.last_commit.is_running()

@@ -36,10 +36,10 @@ pub struct StoredReport {
 }
 
 impl Store {
-    /// Records reports at `now_ns` as one write, and returns those that were new when it is durable. The first report
-    /// of each fact is kept. Of proofs that lie between two places the first one is kept of those with the same detail
-    /// and places in common: one fault has as many such proofs as pairs of places around it. `reported_up_to` is the
-    /// evidence that the reports were made of, and recorded with them.
+    /// Records reports at `now_ns` as one write, and returns the new ones when it is durable. The first report of each
+    /// fact is kept. Of proofs that take two places, only the first one is kept if their kind and detail are equal and
+    /// their ranges overlap: any pair of places around a fault proves that fault. `reported_up_to` is the evidence from
+    /// which the reports were made; it is recorded with them.
     ///
     /// Keeps about each node and class up to 10,000 reports and 256 MiB. Proven ones are kept for ever, and
     /// further ones are not stored: they prove nothing more. Others are kept for 30 days, and the oldest
@@ -117,11 +117,11 @@ impl Store {
     }
 }
 
-/// Returns true for a proof between two places if one of the same kind and detail has places in common with it.
+/// Returns true for a proof that takes two places if a known one of the same kind and detail overlaps its range.
 fn has_known_places(batch: &FactBatch<'_, ReportFact>, fact: ReportFact) -> bool {
     let Some(earlier) = fact.earlier() else { return false };
-    // Of those that are kept no two have places in common, so the first one that ends behind `earlier` also begins
-    // first.
+    // No two known proofs overlap. So of those that end after `earlier`, the one that ends first also begins first: if
+    // it begins at or after the fact's place, all others do.
     let first = ReportFact { sequence: earlier.next(), digest: [0; 16], ..fact };
     let kind = |it: ReportFact| (it.accused, it.class, it.kind, it.detail);
     let next = batch.first_from(first).filter(|it| kind(*it) == kind(fact));

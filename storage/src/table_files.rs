@@ -149,7 +149,7 @@ impl Store {
             let taken = database.take_over(&files);
             taken.map_err(|cause| database.fail_write(cause))?;
         }
-        // No reader comes to the folder before it is opened anew.
+        // The folder has no readers before it is opened anew.
         let (are_shown, are_remembered) = (shown_by.is_some(), false);
         let (changes, hashed) = (&changes[..], &hashed[..]);
         let changes = CommittedChanges { changes, hashed, are_filed, are_shown, are_remembered };
@@ -312,7 +312,7 @@ fn in_order_of_topics(entries: &[&LogEntry]) -> Vec<usize> {
     rows.into_iter().map(|(_, index)| index).collect()
 }
 
-/// Returns the key of an envelope's row of its topic, with what the row has; `None` if it has none.
+/// Returns the key and the content of an envelope's row by topic; `None` if the envelope has no such row.
 fn topic_row(entry: &LogEntry) -> Option<(TopicKey<'_>, &Facts, &Bytes)> {
     let facts = entry.facts.as_ref()?;
     Some((TopicKey::of(facts, entry.id)?, facts, &entry.bytes))

@@ -257,7 +257,7 @@ fn what_was_disowned_stays_unknown_until_it_is_adopted() {
     }
 }
 
-/// It does so for every later folder, also when that is disowned or adopted.
+/// The host remembers the place for every later folder, also when a folder is disowned or adopted.
 #[test]
 fn the_host_remembers_the_highest_place_that_it_signed() {
     let host = Host::with_strand(3);

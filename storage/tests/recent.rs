@@ -96,7 +96,7 @@ fn show_by(store: &Store, places: std::ops::RangeInclusive<u64>, further: u64) {
     store.commit_shown_by(&places.map(shown).collect::<Vec<_>>(), &prefix, &[]).unwrap();
 }
 
-/// They would be forgotten before readers come who lack no more than the newest envelopes.
+/// Topics of earlier parts would be forgotten before readers come who lack only the newest envelopes.
 #[test]
 fn topics_of_a_shown_backlog_are_remembered_from_its_last_part_on() {
     const REMEMBERED: u64 = 100_000;

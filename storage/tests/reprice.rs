@@ -128,9 +128,9 @@ fn rates_and_commits_wait_for_no_scan() {
     assert_right(&store);
 }
 
-/// Otherwise the amounts would count as correct, and this node would attest them.
+/// Without the mark, the amounts would count as correct, and this node would attest them.
 #[test]
-fn a_mark_that_cannot_be_read_counts_as_one() {
+fn an_unreadable_mark_counts_as_a_minute_to_be_priced_again() {
     let store = in_memory();
     extend_to(&store, PEER, 1);
     store.record_rates(&[rate(0, 1)]).unwrap();

@@ -214,7 +214,7 @@ fn what_was_withdrawn_can_still_be_pruned() {
 }
 
 #[test]
-fn it_is_still_so_after_the_folder_is_opened_again() {
+fn unverified_places_are_known_after_the_folder_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
     show(&store, 1..=9);

@@ -143,7 +143,7 @@ mod tests {
 
     /// Puts and takes at random, and compares with a list that is in the order of use.
     #[test]
-    fn it_holds_what_a_list_in_the_order_of_use_holds() {
+    fn the_cache_holds_what_a_list_in_the_order_of_use_holds() {
         const ROOM: usize = 5;
         for seed in 1..200_u64 {
             let mut cache = StateCache::new(ROOM as u64 * 512);

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(times.due(at(start, 100)), Some(TimerEvent::NoPong));
     }
 
-    /// It has read nothing since before its end.
+    /// The client has read nothing since before its end.
     #[test]
     fn the_frames_after_the_end_of_a_client_have_an_interval_of_their_own() {
         let start = Instant::now();

@@ -209,7 +209,7 @@ async fn answers_are_compressed_for_callers_that_ask_for_it() {
     assert_eq!((error.status, error.header("content-encoding")), (400, None));
 }
 
-/// Of a stream only the messages that shrink are compressed, each for itself.
+/// Each message of a stream is compressed on its own, and only if it becomes shorter.
 #[tokio::test]
 async fn messages_of_a_stream_are_compressed_for_callers_that_ask_for_it() {
     let node = node().await;

@@ -39,7 +39,7 @@ fn assert_marked_for_browsers(answer: &Http1Answer) {
     assert_eq!(answer.header("access-control-allow-credentials"), None);
 }
 
-/// Its client cannot answer pings: its requests end before it reads an answer.
+/// A client of gRPC-Web cannot answer pings: its requests end before it reads an answer.
 #[tokio::test]
 async fn streams_in_both_directions_are_no_calls_of_grpc_web() {
     let node = node().await;

@@ -51,9 +51,9 @@ impl ExpectedStrand {
         }
     }
 
-    /// Returns a sentence for people if a checkpoint covers more places than the head that the source has stated: its
-    /// keeper has cut the strand, or had not received the rest. The head of a node that runs is not stated, and grows
-    /// while it is exported.
+    /// Returns a sentence for people if a checkpoint covers `signed_places`, which are more than the head that the
+    /// source has stated: the keeper has cut the strand, or has not received the rest. Returns `None` for the export of
+    /// a running node, which states no head because its strands grow meanwhile.
     pub(super) fn cut_below(&self, signed_places: u64) -> Option<String> {
         let head = self.head.filter(|head| head.0 < signed_places)?;
         let id = self.originator_id;

@@ -487,8 +487,9 @@ pub fn merge(
 /// One range for each strand.
 type Joined = BTreeMap<OriginatorId, RangeVerdict>;
 
-/// Adds the holes between the last rows of strands and their ends: the head, or the last place that was exported. As
-/// many rows of these strands were checked as they have, so one that lacks was replaced by another one.
+/// Adds the holes between the last rows of strands and their ends: the head, or the last place that was exported. The
+/// number of checked rows of these strands is the one in the manifest, so a missing row means that another row, which
+/// does not belong there, was checked in its place.
 fn add_holes_at_ends<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a ExpectedStrand>) {
     for &ExpectedStrand { originator_id, through, head, .. } in strands {
         let end = head.unwrap_or(through).max(through);

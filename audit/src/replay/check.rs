@@ -122,9 +122,9 @@ impl Checker {
         })
     }
 
-    /// Combines the verdict of all other rules with the rule of absence. A stored mark of an envelope from an absence
-    /// may also be the one that follows from the absences by which the keeper has judged: it was right then. Not the
-    /// mark of an absence that the registry lacks: a keeper could make one up, and hide envelopes by it.
+    /// Combines the verdict of all other rules with the rule of absence. The stored mark of an envelope from an absence
+    /// is also accepted if it follows from the absences by which the keeper judged, because it was right then. The mark
+    /// of an absence that the registry lacks is never accepted: a keeper could make up an absence to hide envelopes.
     fn by_absence(
         &self,
         originator_ns: i64,
@@ -366,8 +366,8 @@ impl Checker {
             retention_days: envelope.retention_days(),
             stated_picodollars: parsed.base_fee().plus(parsed.congestion_fee()),
         });
-        // The fees of an envelope that breaks a rule are no fault of their own, but neither its absence nor a late
-        // expiry excuses a node.
+        // If the envelope breaks a proven rule, its fees are no further fault. An absence of the node or a late expiry
+        // proves nothing, so it excuses no wrong fee.
         let is_judged = signed.violation.is_none() || signed.is_unproven;
         if is_judged && self.originator.is_node() {
             self.judge_fees(signed, parsed);

@@ -205,7 +205,8 @@ impl ReplayState {
     pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
         let is_read = |schema: &str| [STATE_SCHEMA, EARLIER_STATE_SCHEMA].contains(&schema);
         let mut state: Self = serde_json::from_str(text).map_err(|error| {
-            // Other versions have other fields: the schema says so before the first field that is missed.
+            // Other versions have other fields. So the schema is read first: the error names the version, not a missing
+            // field.
             match serde_json::from_str::<StateHeader>(text) {
                 Ok(header) if !is_read(&header.schema) => other_schema(header.schema),
                 _ => error.into(),

@@ -23,8 +23,8 @@ use super::tally::{TalliedEnvelope, Tallies, TallyFault};
 use super::tree::TreeReplay;
 use super::void::{DeclaredVoids, SeenVoids};
 
-/// Number of envelopes of other strands after which a node is not asked for more of this one. A guess: a folder ends,
-/// but a dishonest node may send without an end.
+/// Number of foreign envelopes, which belong to other strands, after which the node is no longer asked for this strand.
+/// A guess: a folder ends, but a dishonest node may send without end.
 const FOREIGN_MAX: u64 = 1_000;
 
 /// The facts outside the strand by which it is judged.

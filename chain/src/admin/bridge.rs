@@ -205,7 +205,7 @@ pub(super) async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
 mod tests {
     use super::*;
 
-    /// Otherwise, one that lies would have an administrator send all fee tokens to the app chain.
+    /// An endpoint that states a huge fee would otherwise have an administrator send all fee tokens to the app chain.
     #[test]
     fn a_submission_fee_that_no_bridge_asks_for_is_not_paid_unasked() {
         let most = U256::from(SUBMISSION_WEI_MAX);

@@ -51,8 +51,8 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum DriverCommand {
     /// Broadcast a payload.
     Send { topic: PayloadTopic, payload: Bytes, waiter: Waiter },
-    /// A caller has waited for this time and waits no longer. The reply is the result, if it has come, or what is known
-    /// instead.
+    /// A caller has waited for this time and waits no longer. The reply is the result, if it has come, or the present
+    /// knowledge about the payload.
     GaveUp {
         topic: PayloadTopic,
         digest: B256,

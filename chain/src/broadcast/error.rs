@@ -36,12 +36,13 @@ pub enum BroadcastStartError {
     },
     /// The record belongs to another account or another chain id.
     #[error(
-        "{path} is the nonce record of {found}, not of {expected}: give each account and chain a file of its own"
+        "{path} is {found}; that of this account and chain begins with {expected:?}: give each account and chain a \
+         file of its own"
     )]
     OtherRecord {
         /// The file.
         path: PathBuf,
-        /// The first line that the file has.
+        /// The kind of the file, with its first line if it is a record.
         found: String,
         /// The first line that a record of this account and chain has.
         expected: String,

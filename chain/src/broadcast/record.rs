@@ -24,6 +24,8 @@ use crate::spending::{MinuteCost, SpentFile, present_minute};
 use super::error::BroadcastStartError;
 use super::slots::SlotId;
 
+/// The beginning of each record.
+const KIND: &str = "hawser-nonces ";
 /// The length in bytes of the length field and digest before each body.
 const HEAD_LEN: usize = 12;
 /// The highest slot id that a record may have. Ids are counted up from 1, so no real record comes near it, and each
@@ -192,7 +194,7 @@ impl NonceRecord {
     ) -> Result<Self, BroadcastStartError> {
         let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
         let lock = lock(path)?;
-        let head = format!("hawser-nonces 1 {chain_id} {account}\n");
+        let head = format!("{KIND}1 {chain_id} {account}\n");
         let mut file = private_file::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
@@ -319,9 +321,17 @@ fn lock(path: &Path) -> Result<File, BroadcastStartError> {
     }
 }
 
+/// Returns the error about a file that has another first line. The content of a file that is no record is not shown:
+/// the operator may have named the file of the account's key.
 fn other(path: &Path, bytes: &[u8], head: &str) -> BroadcastStartError {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let found = String::from_utf8_lossy(&first[..first.len().min(100)]).into_owned();
+    let found = match first.starts_with(KIND.as_bytes()) {
+        true => {
+            let first = String::from_utf8_lossy(&first[..first.len().min(100)]);
+            format!("the nonce record {first:?}")
+        }
+        false => "no nonce record".to_owned(),
+    };
     let expected = head.trim_end().to_owned();
     BroadcastStartError::OtherRecord { path: path.to_owned(), found, expected }
 }
@@ -439,12 +449,26 @@ mod tests {
         assert!(matches!(again, Err(BroadcastStartError::RecordInUse { .. })));
         drop(record);
         for (chain, account) in [(CHAIN, 2), (CHAIN + 1, 1)] {
-            let other = NonceRecord::open(&path, chain, Address::repeat_byte(account));
-            assert!(matches!(other, Err(BroadcastStartError::OtherRecord { .. })));
+            let other = NonceRecord::open(&path, chain, Address::repeat_byte(account)).unwrap_err();
+            assert!(matches!(other, BroadcastStartError::OtherRecord { .. }));
+            assert!(other.to_string().contains("is the nonce record \"hawser-nonces 1 31338 0x"));
         }
-        fs::write(&path, "something else").unwrap();
-        let other = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1));
-        assert!(matches!(other, Err(BroadcastStartError::OtherRecord { .. })));
+    }
+
+    /// Played by an operator who names the file of the account's key for the record. The error is in the log.
+    #[test]
+    fn a_file_that_is_no_record_is_neither_shown_nor_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("payer.key");
+        let secret = "5e".repeat(32);
+        for content in [secret.clone(), format!("0x{secret}\n")] {
+            fs::write(&path, &content).unwrap();
+            let other = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1)).unwrap_err();
+            assert!(matches!(other, BroadcastStartError::OtherRecord { .. }));
+            let shown = format!("{other} {other:?}");
+            assert!(shown.contains("is no nonce record") && !shown.contains(&secret), "{shown}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
     }
 
     #[test]

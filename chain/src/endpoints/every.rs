@@ -361,7 +361,7 @@ mod tests {
         assert!(paused.accept().is_ok(), "its answer could have decided");
     }
 
-    /// It hangs for ten seconds otherwise, each time that its pause ends.
+    /// The endpoint hangs: without the limit, each end of its pause would cost a request ten seconds.
     #[tokio::test]
     async fn an_endpoint_that_has_failed_has_little_time_to_come_back_while_another_one_works() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -377,7 +377,8 @@ mod tests {
         assert!(!two.is_spare(0, &[0, 1]), "the other one has failed now");
     }
 
-    /// It would be asked for logs again at once, and hang for ten seconds at each page.
+    /// The endpoint answers requests for heads and hangs at those for logs. If answers ended its pause, it would be
+    /// asked for logs at once, and cost each page ten seconds.
     #[test]
     fn answers_do_not_end_the_pauses_of_an_endpoint_that_hangs_at_some_requests() {
         let urls = [1, 2].map(|port| format!("http://127.0.0.1:{port}"));

@@ -106,9 +106,9 @@ impl HeadStatus {
         self.error = None;
     }
 
-    /// Updates the status with a head that a WebSocket announces, if it is above the known one. Any other head has the
-    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself. The announced time is ignored,
-    /// because it would decide about contract wallets, and about this machine's clock.
+    /// Updates the status with a head that a WebSocket announces, if it is above the known one. After any other head
+    /// the chain is polled: it was reorganised, or the WebSocket is behind or repeats old heads. The announced time is
+    /// ignored, because times of blocks decide about contract wallets and about this machine's clock.
     fn announce(&mut self, head: BlockRef, now: Instant) {
         match self.head {
             Some(known) if known.number >= head.number => self.leads = false,
@@ -120,8 +120,8 @@ impl HeadStatus {
         }
     }
 
-    /// Returns true if the WebSocket would have announced logs from this block on, and has not. One that does not
-    /// announce new blocks first may be silent about logs, too.
+    /// Returns true if the WebSocket announced no log in blocks from `block` on and can be relied on for that: one that
+    /// does not announce new blocks before polls find them may be silent about logs, too.
     pub(super) fn announces_no_log_from(&self, block: u64) -> bool {
         self.leads && self.notified_block < block
     }
@@ -430,7 +430,8 @@ mod tests {
         assert!(status.leads);
     }
 
-    /// One that takes subscriptions and then hangs would delay blocks by the longer interval each time it is connected.
+    /// A WebSocket that takes subscriptions and then hangs would otherwise delay blocks by the longer interval after
+    /// each connection.
     #[test]
     fn the_chain_is_polled_rarely_only_while_a_websocket_announces_blocks_before_polls_find_them() {
         let (mut status, now) = (HeadStatus::default(), Instant::now());
@@ -451,7 +452,7 @@ mod tests {
         assert!(needs_poll(&status));
     }
 
-    /// One that is open and silent, or repeats an old head, would delay each new block by a second.
+    /// A WebSocket that is open and silent, or repeats an old head, would otherwise delay each new block by a second.
     #[test]
     fn blocks_wait_for_logs_only_while_a_websocket_announces_blocks_before_polls_find_them() {
         let (mut status, now) = (HeadStatus::default(), Instant::now());

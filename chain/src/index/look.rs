@@ -94,8 +94,8 @@ impl SecondLook {
         }
     }
 
-    /// Adds the blocks from `first` on again that have had their look, as far as they are among the last
-    /// [`MISSED_BLOCKS_MAX`] of these, in pages of this length. `unread` is the first unread block.
+    /// Adds blocks that have had their look again, in pages of `page_blocks`: those from `first` on, but only the last
+    /// [`MISSED_BLOCKS_MAX`]. `unread` is the first unread block.
     pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
         let end = self.unlooked(unread);
         let first = first.max(end.saturating_sub(MISSED_BLOCKS_MAX));
@@ -104,16 +104,16 @@ impl SecondLook {
         self.add_pages(first, end, page_blocks);
     }
 
-    /// Returns true if blocks may be added again that have had their look. Looks have to come on by half as many new
-    /// blocks as were added the last time: an endpoint that is silent at each second look would otherwise have the same
-    /// blocks looked at without end.
+    /// Returns true if blocks that have had their look may be added again. Before that, half as many new blocks as were
+    /// added the last time must have had their look: an endpoint that is silent at each second look would otherwise
+    /// cause looks at the same blocks without end.
     pub(crate) fn may_go_back(&self, unread: u64) -> bool {
         self.unlooked(unread) >= self.back_from
     }
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
     fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
-        // While too many pages wait, nothing is read, and after a start they wait until a page is read.
+        // At most half of the pages that may wait: with more, nothing is read, and pages of a start wait for a read.
         let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
@@ -272,7 +272,7 @@ impl SecondLook {
 
     /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
     /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
-    /// one block, its page is given up, and so is each later one until a look succeeds. Returns what is given up.
+    /// one block, its page is given up, and so is each later one until a look succeeds. Returns the blocks given up.
     pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<Skipped> {
         self.failed(blocks);
         let first = *blocks.start();

@@ -422,7 +422,7 @@ mod tests {
 
     /// An endpoint that is down or limits the rate of requests may have the logs.
     #[test]
-    fn only_a_refusal_of_the_logs_themselves_counts_as_one() {
+    fn only_an_endpoint_that_refuses_the_logs_counts_as_refusing() {
         let refused = |message: &str| {
             let (endpoint, message) = ("http://a:1".to_owned(), message.to_owned());
             Err(RequestError::Refused { endpoint, method: "eth_getLogs", code: -32000, message })

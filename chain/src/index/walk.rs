@@ -344,7 +344,7 @@ impl Walk {
         PageOutcome::Accepted(EventBatch { from_block, events, position: last, is_at_head })
     }
 
-    /// Registers blocks for the second look. Of a page far from the head, only the last header is known.
+    /// Registers blocks for the second look. For a page far from the head, only the last header is known.
     fn note_for_look(
         &mut self,
         blocks: &RangeInclusive<u64>,

@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    /// Otherwise a rate limit would pass for an endpoint that is not there.
+    /// A rate limit that answers a whole batch would otherwise look like an endpoint that is down.
     #[tokio::test]
     async fn an_error_for_a_whole_batch_is_that_of_its_requests() {
         let error = json!({ "code": -32_005, "message": "daily request limit reached" });

@@ -99,7 +99,7 @@ pub enum WatchError {
     Contradicted {
         /// The block of the reading.
         block: u64,
-        /// Endpoints that state what was read.
+        /// The number of endpoints that state the value that was read.
         for_it: usize,
         /// Endpoints that state something else.
         against: usize,
@@ -129,8 +129,8 @@ impl<T> Drop for ListWatcher<T> {
 /// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes, at most
 /// once a second.
 ///
-/// Records without a valid key, or with an id that is none of a node, are kept by their ids alone. An address that is
-/// no URL of a node is left out of its record. Of several records with the same key, one at most keeps its addresses.
+/// Records without a valid key, or whose id is not one of a node, are kept by their ids alone. An address that is no
+/// URL of a node is left out of its record. If several records have the same key, at most one keeps its addresses.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now.

@@ -75,8 +75,8 @@ fn source(args: &UsageArgs) -> Result<String, RunError> {
     Ok(format!("http://{}", first.grpc))
 }
 
-/// Reads the chain. Of several endpoints, more have to show the same than show otherwise: a false report, rate or key
-/// would make an honest bill differ.
+/// Reads the chain. A value counts only if more endpoints show it than show another one: a false report, rate or key
+/// would make an honest bill look wrong.
 async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
     let reached = onchain::connect_to_all(&args.network, ChainsNeeded::Settlement).await?;
     let (network, endpoints) = (&reached.network, reached.settlement.endpoints());

@@ -561,7 +561,7 @@ mod tests {
         assert_eq!(judged(&[(1, 5), (2, 7)], &cut), (unknown, vec![]), "the node shows a part");
     }
 
-    /// It may have moved an amount from one payer to another one, so that an honest node seems to have lied.
+    /// The endpoint may have moved an amount from one payer to another, so that an honest node seems to have lied.
     #[test]
     fn amounts_that_differ_are_told_with_the_endpoint_that_alone_shows_them() {
         let found = SettledLeaves {

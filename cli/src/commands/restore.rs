@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(fault(), "publishes");
     }
 
-    /// It names no process, and removes its question without a note.
+    /// A node of an older version names no process, and removes its question without a note.
     #[test]
     fn a_node_of_an_older_version_is_named_as_one() {
         let dir = tempfile::tempdir().unwrap();

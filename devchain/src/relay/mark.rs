@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_read_back_and_nothing_else_is_one() {
+    fn a_mark_is_read_back_and_other_bytes_are_no_mark() {
         assert_eq!(number_of(&marked(&[1, 2, 3], 77)), Some(77));
         assert_eq!(number_of(&marked(&[], u64::MAX)), Some(u64::MAX));
         assert_eq!(number_of(&[0; 64]), None);

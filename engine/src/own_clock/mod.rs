@@ -13,9 +13,10 @@
 //! A peer can state any time, so one peer decides nothing: most of the peers whose clocks are known, and
 //! two at least, have to be behind. A chain counts alone: its endpoint is the operator's choice.
 //!
-//! Machines that were suspended together, or whose common time service corrects them, step ahead together, and rightly.
-//! Each of them is then ahead of all that the others have shown before, and as none publishes, none shows a new time.
-//! So a reading no longer counts against the wall clock once a later block agrees with it.
+//! The wall clocks of machines that were suspended together, or that one time service corrects, rightly step ahead
+//! together. Each machine is then ahead of every time that the others showed before the step, and because none of them
+//! publishes, none shows a new time. So a reading no longer counts against the wall clock once a later block agrees
+//! with the wall clock.
 
 #[cfg(test)]
 mod tests;
@@ -133,7 +134,8 @@ impl ClockReading {
         Some(wall_ns.saturating_sub(self.time_ns.saturating_add(age_ns)))
     }
 
-    /// Returns true if a block that agrees with the wall clock, and appeared at the moment `agreed`, outweighs this.
+    /// Returns true if a block that agrees with the wall clock outweighs this reading: it appeared at `agreed`,
+    /// [`OUTWEIGHED_AFTER`] or more after the reading.
     fn is_outweighed(self, agreed: Option<Instant>) -> bool {
         let since = agreed.map(|agreed| agreed.saturating_duration_since(self.at));
         since.is_some_and(|since| since >= OUTWEIGHED_AFTER)

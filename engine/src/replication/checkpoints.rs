@@ -232,8 +232,8 @@ impl StrandCheckpoints {
         }
     }
 
-    /// Compares the checkpoints that the tree has reached with the tree. One whose root cannot be read waits, and holds
-    /// no larger one up, whose root seldom needs the same damaged rows.
+    /// Compares the checkpoints that the tree has reached with the tree. A checkpoint whose root cannot be read waits,
+    /// but larger ones do not wait for it: their roots seldom need the same damaged rows.
     fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
         if let Some(agreed) = self.agreed {
             let of = agreed.checkpoint;

@@ -11,7 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::chain_strand::ChainPosition;
 use crate::ledger::{self, LedgerAction, LedgerEvent, PayerLedger, PicoDollarBalance};
 
-/// The most blocks of [`SettledBlocks`]. A guess: a month of a settlement each minute, in some megabytes.
+/// The most blocks of [`SettledBlocks`]. A guess: with one settlement a minute they are those of 45 days, and take some
+/// megabytes.
 const SETTLED_BLOCKS_MAX: usize = 1 << 16;
 
 /// Events could not be booked.
@@ -46,9 +47,9 @@ pub struct LedgerAppender {
     settled: Arc<Mutex<SettledBlocks>>,
 }
 
-/// The blocks in which the ledger has settlements of usage, as far as this process has read them. They say if a payer
-/// report that is settled in a block is so in the ledger, too: another reader reads the reports, and after a
-/// reorganisation the two may follow different branches for a while.
+/// The blocks in which the ledger has settlements of usage, as far as this process has read them. A payer report that
+/// is settled in a block counts as settled only if the ledger has a settlement there, too: the reports have a reader of
+/// their own, and after a reorganisation the two readers may follow different branches for a while.
 #[derive(Debug, Default)]
 pub(super) struct SettledBlocks {
     /// The first block from which on `blocks` is complete; `None` before the first batch.
@@ -60,20 +61,20 @@ pub(super) struct SettledBlocks {
 }
 
 impl SettledBlocks {
-    /// Returns a number that is another one after blocks have been read again. Until then the ledger keeps the
-    /// settlements that it has.
+    /// Returns a number that changes when blocks have been read again. While it stays, the ledger loses no settlement.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Returns true if the ledger has so many settled amounts in a block, or has read the block before this process
-    /// knew. The reader of the ledger has to be past the block.
+    /// Returns true if the ledger has at least this number of settled amounts in a block, or if it read the block
+    /// before this value recorded any. Meaningful only for blocks that the ledger's reader has passed.
     pub(super) fn has(&self, block: u64, amounts: u64) -> bool {
         let has_all = |counted: &u64| *counted >= amounts;
         self.since.is_none_or(|since| block < since) || self.blocks.get(&block).is_some_and(has_all)
     }
 
-    /// Forgets what is about to be read, perhaps again.
+    /// Forgets the blocks from `from_block` on, which are about to be read. `is_again` is true if they were read
+    /// before.
     fn forget_from(&mut self, from_block: u64, is_again: bool) {
         self.since = Some(self.since.map_or(from_block, |since| since.min(from_block)));
         drop(self.blocks.split_off(&from_block));
@@ -100,8 +101,8 @@ impl LedgerAppender {
         Self { store, one_at_a_time: Arc::default(), settled: Arc::default() }
     }
 
-    /// Returns the blocks with settlements. They belong to each snapshot that is taken before the result is dropped;
-    /// of a batch that is being written, they have none. Waits for no write.
+    /// Returns the blocks with settlements, locked. Each is in every snapshot that is taken before the result is
+    /// dropped; blocks of a batch that is being written are left out. Waits for no write.
     pub(super) fn settled(&self) -> MutexGuard<'_, SettledBlocks> {
         self.settled.lock()
     }

@@ -266,8 +266,9 @@ impl PruneReport {
     }
 }
 
-/// Runs that continue each other. While envelopes are left that could be removed, the next run passes over what this
-/// round has judged. The end of a round forgets that, so that reports on the chain that have come meanwhile count.
+/// A round: runs that continue each other. While removable envelopes are left, the next run passes over the envelopes
+/// that this round has judged. The end of a round forgets its judgements, so that reports that have come to the chain
+/// meanwhile count.
 ///
 /// Envelopes that have to stay for their bytes are read before they are refused, and a node may sign any number of
 /// them. So a strand with more of them than a run may remove rests: each round makes up for as many as that, and until
@@ -318,7 +319,7 @@ impl PruneRounds {
         self.strands.get(&at.id.originator).is_some_and(|it| at <= it.through)
     }
 
-    /// Takes over what a run has judged. Returns true if the round goes on soon.
+    /// Takes over the judgements of a run. Returns true if the round goes on soon.
     fn note(&mut self, report: &PruneReport, places_max: u64) -> bool {
         let mut from = None;
         for (&originator, found) in &report.strands {
@@ -340,7 +341,7 @@ impl PruneRounds {
         goes_on
     }
 
-    /// Forgets what this round has judged, except for strands that rest.
+    /// Forgets the judgements of this round, except for strands that rest.
     fn end_round(&mut self, places_max: u64) {
         (self.from, self.runs) = (None, 0);
         self.strands.retain(|_, strand| {
@@ -430,8 +431,8 @@ impl PruneWorker {
         (rounds, has_backlog)
     }
 
-    /// Has damage searched for and repaired at once. Each run ends there, and what expires later stays: the next regular
-    /// scrub may be a week away.
+    /// Has damage searched for and repaired at once. Each run ends there, and what expires later stays: the next
+    /// regular scrub may be a week away.
     fn note_damage(&self, error: &CommitError) {
         let CommitError::Read(cause) = error else { return };
         // A run reads the payer reports on the chain first, which no scrub repairs.

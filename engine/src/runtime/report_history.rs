@@ -18,8 +18,9 @@ use super::ledger::LedgerAppender;
 use crate::payer_reports::{AHEAD_MINUTES, ChainReports, minute_at, originators_of};
 use crate::ports::Clock;
 
-/// The most last settlements that wait for the ledger. A guess: those of hours, while the ledger follows in seconds. An
-/// endpoint can make up any number. Those without room are read again when half of it is free.
+/// The most settlements that wait for the ledger. A guess: a network settles as many in some hours, and the ledger
+/// follows within seconds. Bounded because an endpoint can make up any number. Settlements without room are read again
+/// when half of the room is free.
 const WAITING_MAX: usize = 1024;
 /// The block up to which settlements are booked while no balance is known.
 const ALL_BLOCKS: u64 = u64::MAX;
@@ -43,15 +44,16 @@ struct KeptHistory {
     /// The originators whose events are kept. An endpoint could make up events of others without end.
     of: BTreeSet<OriginatorId>,
     read: Option<ReportEventsRead>,
-    /// Last settlements of reports in blocks up to which the payer registry has not been read, or in which the ledger
-    /// has fewer settled amounts: its reader follows another branch of the chain, or an endpoint lies. Until then the
-    /// fees of these reports count as unsettled: no balance is without them yet, and they could be spent twice.
+    /// The last settlement of each report that the ledger does not confirm yet: the payer registry has not been read up
+    /// to its block, or the ledger has fewer settled amounts there, because its reader follows another branch of the
+    /// chain or an endpoint lies. Until the ledger confirms it, the fees of the report count as unsettled: no balance
+    /// was reduced by them yet, so payers could spend them twice.
     waiting: VecDeque<PayerReportEvent>,
     /// True if some settlements had no room in `waiting`.
     has_dropped: bool,
-    /// The block up to which the payer registry had been read then.
+    /// The block up to which the payer registry had been read at that reading.
     booked_through: u64,
-    /// The version of the ledger's settlements then.
+    /// The version of the ledger's settlements at that reading.
     settled_version: u64,
     /// The heads of strands when the envelopes at the ends of reports were last looked for.
     looked_at: BTreeMap<OriginatorId, SequenceId>,

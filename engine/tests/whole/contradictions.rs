@@ -140,7 +140,7 @@ fn a_strand_that_was_cut_and_read_again_proves_nothing_about_an_honest_node() {
 }
 
 #[test]
-fn what_agrees_with_two_trees_of_one_strand_is_no_agreement() {
+fn a_node_whose_checkpoints_agree_with_two_trees_of_a_strand_contradicts_itself() {
     let cut = Story { size: 20, ..OTHER };
     let (before, after) = (OURS.checkpoint(9), OTHER.checkpoint(12));
     for has_restarted in [false, true] {

@@ -312,7 +312,7 @@ async fn evidence_that_was_recorded_before_a_failed_write_is_recorded_once() {
     follower.stop().await;
 }
 
-/// Its peers ask for it again each second, and a hostile one hundreds of times.
+/// Peers ask for the strand again each second, and a hostile peer hundreds of times.
 #[tokio::test(start_paused = true)]
 async fn a_strand_that_cannot_be_sent_fills_no_log() {
     let follower = Follower::start(store());

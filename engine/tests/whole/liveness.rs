@@ -127,7 +127,7 @@ async fn a_peer_that_the_transport_sends_away_is_not_reported() {
     assert_excused_by(|follower| follower.replication.note_sent_away(SOURCE)).await;
 }
 
-/// Its record has no URL that nodes call. It may dial others.
+/// The record of the node has no URL that nodes call. The node may dial others.
 #[tokio::test]
 async fn a_node_without_an_address_is_not_reported() {
     let other = |id: OriginatorId, http_address: Option<String>| NodeRecord {

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(following.next(not_sent(), start + FOLLOWED_FOR), end);
     }
 
-    /// Its price is too low for an hour, and meanwhile too many callers wait at the sender.
+    /// The price of the transaction is too low for an hour, and meanwhile too many callers wait at the sender.
     #[test]
     fn a_payload_that_is_pending_for_long_is_followed_after_one_attempt_that_fails() {
         let (mut following, start) = (FollowedPayload::default(), Instant::now());

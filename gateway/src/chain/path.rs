@@ -499,8 +499,9 @@ impl ChainPath {
         Ok(on_chain)
     }
 
-    /// Keeps a payload on the chain from being sent again: remembers it, writes it to the file, and shares its place
-    /// with other gateways. With `is_billed`, returns true if another one has it in a bill; otherwise this one has.
+    /// Records that a payload is on the chain, so that it is not sent again: remembers it, writes it to the file, and
+    /// shares its place with other gateways. `is_billed` says that this gateway bills it. Returns true if another
+    /// gateway has it in a bill already.
     async fn keep_place(
         &self,
         strand: OriginatorId,
@@ -519,8 +520,8 @@ impl ChainPath {
         }
     }
 
-    /// Keeps payloads from being sent again that get on the chain although no attempt here follows them, such as those
-    /// of earlier processes, until `end`.
+    /// Records payloads that get on the chain although no attempt here follows them, such as those of earlier
+    /// processes, so that they are not sent again. Runs until `end`.
     pub(crate) async fn keep_resumed(self, end: CancellationToken) {
         let Some(writer) = &self.writer else { return };
         loop {
@@ -533,7 +534,8 @@ impl ChainPath {
         }
     }
 
-    /// Keeps a payload from being sent again, unless an attempt has kept it, or follows it: that one also bills it.
+    /// Records a payload on the chain, so that it is not sent again, unless an attempt has recorded it or follows it:
+    /// that attempt also bills it.
     async fn keep_unawaited(&self, resumed: UnawaitedPayload) {
         let UnawaitedPayload { originator, payload, on_chain } = resumed;
         let key = payload_key(&payload);
@@ -542,9 +544,10 @@ impl ChainPath {
         if is_followed || self.on_chain.get(&key).is_some_and(|known| known.place == on_chain) {
             return; // it may be between two questions for its outcome
         }
-        // In no bill: a gateway that only stood still, and whose transaction was taken over, may follow it and bill it.
+        // Not billed here: a gateway that only stood still, while another one took its transaction over, may still
+        // follow the payload and bill it.
         self.keep_place(originator, &payload, on_chain, false).await;
-        // A result from before says that the outcome is not known.
+        // An earlier attempt has ended with an unknown outcome: its result is out of date now.
         let mut recent = self.progress.lock();
         if recent.get(&key, std::time::Instant::now()).is_some_and(|it| !it.is_open()) {
             recent.remove(&key);

@@ -109,7 +109,8 @@ impl PlacedEnvelope {
     }
 }
 
-/// The envelopes of a node's answer to one request, in its order, or what is wrong with each.
+/// A node's answer to one request: for each of its envelopes, in order, the published envelope or the fault of the
+/// answer.
 pub(crate) type NodeAnswers = Vec<Result<PlacedEnvelope, AnswerError>>;
 
 /// The envelopes of one request for this node.
@@ -553,8 +554,8 @@ fn is_of_caller(error: &NodeError) -> bool {
     matches!(error, NodeError::Refused(status) if status.code() != Code::FailedPrecondition)
 }
 
-/// Returns the most bytes of an answer: what a node adds is bounded, so an answer takes memory in proportion to its
-/// request, which is charged.
+/// Returns the largest accepted length of an answer, in bytes. The bytes that a node may add are bounded, so an answer
+/// takes memory in proportion to its request, which is charged.
 fn answer_len_bytes_max(sent: &[SignedEnvelope]) -> usize {
     let all: usize = sent.iter().map(|sealed| len_bytes_max(&sealed.bytes)).sum();
     all.saturating_add(len_bytes_max(&Bytes::new())).min(MESSAGE_LEN_BYTES_MAX)

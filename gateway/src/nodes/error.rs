@@ -140,9 +140,9 @@ impl NodeError {
         }
     }
 
-    /// Returns true if readers of the node may have the same trouble, and false if the node answered as one that works.
-    /// Returns `None` if the error shows neither: the node was not called, serves this gateway less than
-    /// others, or says that it cannot publish now. So no caller can make a node look broken by what it sends.
+    /// Returns true if readers of the node may meet the same failure, and false if the node answered as a working node
+    /// does. Returns `None` if the error shows neither: the node was not called, serves this gateway less than others,
+    /// or says that it cannot publish now. So no caller can make a node look broken by its requests.
     pub(crate) fn is_of_node(&self) -> Option<bool> {
         match self {
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => Some(true),
@@ -169,7 +169,7 @@ impl NodeError {
             let field = format!("payer_envelopes[{place}]");
             told.iter().find(|wrong| wrong.field == field)
         };
-        // Of a lone envelope that the node does not name, the status says more than that others are at fault.
+        // A lone envelope that the details do not name keeps the node's own text, which says more than [`WITH_OTHERS`].
         let is_untold = told.is_empty() || count == 1 && own_of(0).is_none();
         let (Self::Refused(status), false) = (self, is_untold) else {
             return vec![self.clone(); count];
@@ -294,8 +294,8 @@ fn is_unable(line: &str) -> bool {
     of_fee || of_key_package().unwrap_or(false)
 }
 
-/// Returns the details of the refusal of one envelope: its own reason, and what the node has of the strands on which
-/// refused envelopes depend.
+/// Returns the details of the refusal of one envelope: its own reason, and the last places that the node holds of the
+/// strands on which refused envelopes depend.
 fn details_of(status: &Status, reason: Cow<'static, str>) -> Bytes {
     let details =
         StatusDetails { seen: StatusDetails::seen_of(status), ..StatusDetails::of(reason) };
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_can_provoke_tells_nothing_of_the_node() {
+    fn errors_that_a_caller_can_provoke_do_not_count_against_the_node() {
         let timeout = NodeError::Timeout(Duration::ZERO);
         let not_called = NodeError::NotCalled(Box::new(timeout.clone()));
         let busy = NodeError::Failed(Status::resource_exhausted("too many from this payer"));
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!([timeout, failed].map(|error| error.is_of_node()), [Some(true); 2]);
     }
 
-    /// Otherwise a caller's budget pays for envelopes that a busy node has not looked at.
+    /// A caller's budget would otherwise pay for envelopes that a busy node has not looked at.
     #[test]
     fn a_node_that_turns_a_publish_away_has_not_published_it() {
         let of = |reason: &'static str, code| {

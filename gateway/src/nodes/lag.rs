@@ -94,14 +94,14 @@ impl NodeLags {
         self.forget_what_is_past();
     }
 
-    /// Returns the places behind which to ask this node for the first envelope, one for each node that stands at places
-    /// which this node has passed. Without a place of its own, a node would stay unnoticed beside one that is asked
-    /// about again and again because it moves on.
+    /// Returns the places behind which to ask this node (`asked`) for its first envelope: one place for each other node
+    /// that stands where `asked` has passed. If all other nodes shared one place, a late node would stay unnoticed
+    /// beside a node that is asked about again and again because it moves on.
     ///
-    /// It is the place at which the other node has stood for longest, on a strand of which it is not known to miss an
-    /// envelope if there is one. Among these, places about which this node has never answered go first: where it shows
-    /// nothing, it would be asked again and again while its cursor moves. Places about which it has answered since its
-    /// cursor moved are left out.
+    /// The place is the one at which the other node has stood for longest. Strands of which it is not known to miss an
+    /// envelope go first, and among these, places about which `asked` has never answered: where `asked` shows nothing,
+    /// it would otherwise be asked again and again while its cursor moves. Places about which it has answered since
+    /// its cursor moved are left out.
     pub(crate) fn questions(&self, asked: OriginatorId, now: Instant) -> BTreeSet<EnvelopeId> {
         let Some(own) = self.cursors.get(&asked) else { return BTreeSet::new() };
         let mut of_late: BTreeMap<OriginatorId, (bool, bool, Instant, EnvelopeId)> =
@@ -139,9 +139,9 @@ impl NodeLags {
         firsts.sort_unstable();
         // The second lowest place: two nodes have shown an envelope up to there.
         let missed = firsts.get(1).copied();
-        // Nodes that do not hold the strand as far as the missed envelope, as they catch up too, say nothing about it.
-        // While two others may still show it, one that shows none decides nothing. Two that show none do: the others
-        // may be out of reach for days.
+        // Only nodes that hold the strand up to the missed envelope count: others, which still catch up, know nothing
+        // about it. One node that shows no envelope decides nothing while two others may still show it. Two such nodes
+        // decide: the others may be out of reach for days.
         let is_denied = |missed: SequenceId| {
             let missed = missed.max(after.sequence.next());
             let heads = self.cursors.values().map(|cursor| cursor.get(after.originator));
@@ -303,9 +303,9 @@ mod tests {
         assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
     }
 
-    /// Otherwise a node that catches up would be used now and then although its readers miss much.
+    /// A late node that catches up would otherwise be used now and then although its readers miss much.
     #[test]
-    fn one_node_that_shows_nothing_makes_no_late_one_look_in_time() {
+    fn one_node_without_the_envelope_does_not_clear_a_late_node() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -321,9 +321,10 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::ZERO, "one alone may lie");
     }
 
-    /// They have passed the invalid envelopes behind the late node, and have not come to what its readers miss.
+    /// The other nodes have passed the invalid envelopes behind the late node, and have not reached the envelope that
+    /// its readers miss.
     #[test]
-    fn nodes_that_catch_up_too_make_no_late_one_look_in_time() {
+    fn nodes_that_catch_up_do_not_clear_a_late_node() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -339,9 +340,9 @@ mod tests {
         assert_eq!(late(&lags, C, at(11)), Duration::from_secs(11));
     }
 
-    /// Otherwise a node that has all that readers get would count as late until the next envelope of the strand.
+    /// A node that has every envelope that readers get would otherwise count as late until the strand's next envelope.
     #[test]
-    fn nodes_that_are_out_of_reach_keep_no_node_late() {
+    fn unreachable_nodes_do_not_keep_a_current_node_counted_as_late() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
@@ -391,9 +392,9 @@ mod tests {
         assert_eq!(late(&lags, C, now), SUSPECTED_AFTER);
     }
 
-    /// It is a new node that catches up, or a hostile one that states other places each time.
+    /// The node that moves on is a new node that catches up, or a hostile one that states other places each time.
     #[test]
-    fn a_node_that_moves_on_keeps_no_other_one_from_being_found_late() {
+    fn a_node_that_moves_on_does_not_hide_another_late_node() {
         let start = Instant::now();
         let mut lags = NodeLags::default();
         for (node, sequence) in [(A, 1000), (B, 1000), (C, 900)] {

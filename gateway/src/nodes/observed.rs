@@ -308,10 +308,10 @@ mod tests {
         assert!(!observed.is_behind(behind, id(1, 6)), "it passed over that place");
     }
 
-    /// It can have made an envelope up, and no other node ever shows that one. Its stream may go on for a while:
-    /// requests that are under way hold its connection.
+    /// The node that leaves may have made an envelope up, which no other node ever shows. Its stream may go on for a
+    /// while: requests that are under way hold its connection.
     #[test]
-    fn what_a_node_has_shown_leaves_with_it_and_no_more_of_it_is_taken() {
+    fn chain_envelopes_of_a_node_are_forgotten_when_it_leaves_and_later_ones_are_ignored() {
         let mut observed = Observations::default();
         let (gone, stays) = (OriginatorId(100), OriginatorId(200));
         [gone, stays].into_iter().for_each(|node| observed.join(node));

@@ -127,8 +127,8 @@ impl Watcher {
         }
     }
 
-    /// Asks the node for its first envelope after a place of each other node that is behind it. Without an answer about
-    /// a place, the node there does not count as late. Silence about a place ends the round: the node may be down.
+    /// Asks the node for its first envelope after a place of each other node that is behind it. The other node does not
+    /// count as late by a place about which this node gives no answer. Silence ends the round: this node may be down.
     async fn ask_what_others_miss(&self, node: &Node) {
         for after in in_turn(self.nodes.questions(node.id()), self.rounds / CURSOR_EVERY) {
             let signer = self.nodes.get(after.originator).map(|node| node.record.public_key);
@@ -167,9 +167,9 @@ impl Watcher {
     }
 }
 
-/// Returns the places in the order of a round. Of as many rounds as there are places, each place is the first in one.
-/// Otherwise a place behind which an envelope takes longer to send than [`POLL_TIMEOUT`] would keep all others from
-/// being asked about.
+/// Returns the places in the order of a round, which begins one place later than the round before. With a fixed order,
+/// a first place behind which an envelope takes longer to send than [`POLL_TIMEOUT`] would end each round, and no
+/// question about the other places would be asked.
 fn in_turn(places: BTreeSet<EnvelopeId>, round: u32) -> Vec<EnvelopeId> {
     let mut places: Vec<_> = places.into_iter().collect();
     let turn = usize::try_from(round).unwrap_or_default() % places.len().max(1);
@@ -306,9 +306,9 @@ mod tests {
         assert_eq!(own, "the call ends with Unavailable");
     }
 
-    /// Otherwise a hostile node could have two honest nodes of other software make all others look late.
+    /// Nodes of other software pass such envelopes on. By two of them, a hostile node could make all others look late.
     #[test]
-    fn an_envelope_that_the_strands_node_has_not_signed_is_none() {
+    fn an_envelope_that_the_strands_node_has_not_signed_does_not_count() {
         let signer = Some(key(1).public_key());
         let after = EnvelopeId::new(NODE, SequenceId(2));
         let first = |envelopes: Vec<Bytes>| first_of(envelopes, after, signer).unwrap();

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(waits, [1, 0], "addresses of IPv4 are sites of their own");
     }
 
-    /// It may live for a day, while another client behind its address sends wrong ones.
+    /// A token may be valid for a day, while another client behind its address sends wrong ones.
     #[test]
     fn a_token_is_known_for_as_long_as_it_is_used() {
         let mut checks = used_up();

@@ -257,8 +257,8 @@ struct TopicSearch<'a> {
 
 impl TopicSearch<'_> {
     /// Looks for the items at these indexes, of which there is at least one. If a page has no room for all envelopes
-    /// before the newest one, looks for those that it lacks in the page after `before`, too: in a busy topic, what was
-    /// just published is behind the first page, and what an earlier request has published is before the second one.
+    /// before the newest one, looks for the others in the page after `before`, too: in a busy topic, the envelopes that
+    /// were just published come after the first page, and those of an earlier request come before the second one.
     async fn among_earlier(
         &self,
         mut open: Vec<usize>,

@@ -371,8 +371,8 @@ fn gas_of(len: usize) -> u64 {
     GAS_OF_PAYLOAD + GAS_PER_BYTE * len as u64
 }
 
-/// Returns true if an envelope is certainly not published, or if another request pays for it: it has sent it before, or
-/// has begun to send it to the chain when this one came. `is_entered` is true if this request pays.
+/// Returns true if this request pays nothing for an envelope: the envelope is certainly not published, or another
+/// request, which sent it earlier, pays for it. `is_entered` is true if this request pays.
 fn costs_nothing(outcome: &Outcome, is_entered: bool) -> bool {
     match outcome {
         Ok(_) => !is_entered,

@@ -60,7 +60,7 @@ async fn what_is_right_of_a_wrong_answer_is_not_paid_for_twice() {
     assert_eq!(net.sample(&name).await, 1);
 }
 
-/// It has stored them, and is paid for them, whatever it answers.
+/// The node has stored these envelopes and is paid for them, whatever it answers.
 #[tokio::test]
 async fn what_a_node_leaves_out_of_its_answer_is_not_paid_for_twice() {
     let net = Net::start(2).await;
@@ -118,8 +118,8 @@ async fn a_node_whose_calls_mostly_fail_is_not_named_to_readers() {
     until(async || net.get_nodes().await.contains_key(&first)).await;
 }
 
-/// Its disk is full, or it searches for the end of its strand. Or it is a node of the reference implementation that
-/// takes over an older network, and ends each publish with INTERNAL. It still answers reads.
+/// The node's disk is full, or it searches for the end of its strand. Or it is a node of the reference implementation
+/// that takes over an older network, and ends each publish with INTERNAL. It still answers reads.
 #[tokio::test]
 async fn a_node_that_only_reads_is_named_to_readers() {
     for manner in [Manner::CannotPublish, Manner::Fails] {

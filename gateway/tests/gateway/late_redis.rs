@@ -101,7 +101,7 @@ async fn what_redis_takes_late_for_a_request_that_was_refused_comes_back() {
 }
 
 #[tokio::test]
-async fn of_what_redis_takes_late_only_what_was_published_stays_counted() {
+async fn of_costs_that_redis_takes_late_only_published_envelopes_stay_counted() {
     let late = LateRedis::start().await;
     let net = late.gateway(LIMIT).await;
     late.hold(true);

@@ -123,7 +123,7 @@ async fn a_payload_that_is_mined_while_no_call_waits_for_it_is_not_sent_again() 
     }
 }
 
-/// It is mined between two questions for its outcome.
+/// The payload is mined between two questions for its outcome.
 #[tokio::test]
 async fn a_payload_that_is_followed_is_billed_although_it_is_mined_while_no_call_waits_for_it() {
     let net = Net::start(1).await;

@@ -81,9 +81,10 @@ async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
     assert_eq!(net.held_by(&message(1, "paid once")), 1);
 }
 
-/// It has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the envelope.
+/// The node has lost a part of its strand, or lies to be paid once more. Every reader of the topic can repeat the
+/// envelope.
 #[tokio::test]
-async fn what_its_node_denies_and_another_one_shows_is_not_paid_again() {
+async fn an_envelope_that_its_node_denies_and_another_shows_is_not_paid_for_again() {
     let mut net = Net::start(2).await;
     let (first, chosen) = published(&net, message(1, "paid once")).await;
     replicate(&net.nodes, &first);

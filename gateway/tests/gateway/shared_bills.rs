@@ -367,8 +367,7 @@ async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_
 }
 
 #[tokio::test]
-async fn of_two_places_of_an_envelope_the_one_that_was_told_is_in_another_bill_and_the_other_is_not()
- {
+async fn the_second_place_of_an_envelope_is_billed_although_another_gateway_bills_the_first() {
     let redis = RedisServer::start();
     let (first, _second) = two(&redis, 1, |_| {}).await;
     let node = &first.nodes[0];

@@ -24,9 +24,9 @@ use crate::arrival::ArrivedBytes;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError, SubscribeRpc};
 
-/// Longest wait for a page, or for shorter ones after it, before a stream is opened. A guess: a part of the time for
-/// which the follower waits for an answer, so that a peer whose pages hang is asked for its stream within the same
-/// want.
+/// Longest wait for a page and for the shorter pages that are asked for after it failed, before a stream is opened. A
+/// guess: less than the time for which the follower waits for an answer, so that a peer whose pages hang is asked for
+/// its stream within the same want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
 /// The same for pages in place of a stream, which would be as long. Calculated: three calls of ten seconds each, for
 /// shorter and shorter pages.
@@ -164,9 +164,9 @@ impl WantCall {
         }
     }
 
-    /// Asks for pages, which also have envelopes that a Hawser peer has marked invalid, up to one that is not full.
-    /// Returns false when the follower takes no more. A peer that refuses, or whose page takes long, is asked for its
-    /// stream all the same: longer than `page_max`, with shorter ones after it. So is one whose first envelope is too
+    /// Asks for pages, which also have envelopes that a Hawser peer has marked invalid, until one is not full. Returns
+    /// false when the follower takes no more. Returns true, so that the caller opens a stream, also if the peer
+    /// refuses, if its page and the shorter ones after it take longer than `page_max`, or if its first envelope is too
     /// long for any page.
     async fn first_pages(
         &self,

@@ -58,7 +58,7 @@ const CLOCK_BYTES_MAX: usize = 20 * MAX_CLOCK_ENTRIES;
 /// Windows of a stream and of a connection: the bytes that a peer may send before its strand takes them. As over QUIC.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// Largest headers of an answer. A guess: hundred times what nodes send.
+/// Largest length of the headers of an answer, in bytes. A guess: a hundred times the length that nodes send.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
@@ -168,8 +168,9 @@ impl PeerClient {
         Self { arrived, ..self.clone() }
     }
 
-    /// Asks a new connection for the heads that the peer holds. No other answer is on its way, so this one is not late.
-    /// Otherwise a server that sends any bytes would keep the attempt open, also when the peer has another URL by now.
+    /// Asks for the heads that the peer holds, on a new connection. No other answer is on its way there, so late bytes
+    /// do not prolong the wait: a server that sends any bytes would otherwise keep the attempt open, even after the
+    /// peer got another URL.
     pub(super) async fn first_heads(&self) -> Result<PeerHeads, PeerCallError> {
         within(CALL_MAX, self.heads()).await
     }

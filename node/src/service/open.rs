@@ -152,8 +152,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
-    // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
-    // at its ports has then written nothing to the log.
+    // Under the database lock, so that a second start of the same node is refused as such, and not for its port. A
+    // start that fails at its ports has then written nothing to the log.
     require_free(config)?;
     let mut witness = claim_witness(config, &store)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
@@ -432,6 +432,21 @@ mod tests {
         let secret = format!("0x{}", "01".repeat(32));
         let env = [("XMTPD_SIGNER_PRIVATE_KEY".to_owned(), secret)];
         NodeServiceSettings::read(&SettingSources::new(flags, env)).unwrap()
+    }
+
+    /// A new node serves readers while its disk has less free space than the settings ask for.
+    #[tokio::test]
+    async fn a_first_start_without_room_has_rates_by_which_nothing_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = settings(&folder);
+        config.store.min_free_disk_bytes = 1 << 60;
+        let opening = tokio::task::spawn_blocking(move || open(&config));
+        let OpenedNode { engine, threads, inputs, .. } = opening.await.unwrap().unwrap();
+        let rates = inputs.network.rates.borrow().clone();
+        assert_eq!(rates.rates().len(), 1);
+        assert!(!rates.covers(0) && !rates.is_complete_at(0), "{rates:?}");
+        engine.drain();
+        threads.join();
     }
 
     /// Played by a machine that was set back: its host knows the folder, and its peers alone know better. They are

@@ -354,9 +354,9 @@ mod tests {
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(6));
     }
 
-    /// Its node may have signed it days after it had dated it, which excuses no fee.
+    /// The node may have signed the envelope days after it dated it, which excuses no fee.
     #[test]
-    fn wrong_fees_of_an_envelope_that_expires_late_are_evidence_and_its_expiry_is_none() {
+    fn a_late_expiry_is_no_evidence_and_excuses_no_wrong_fee() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder, "new", OWN.0);
         let of_days = |sequence: u64, fees, days: u64| {

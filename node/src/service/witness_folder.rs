@@ -8,8 +8,8 @@
 //! A run is counted in the folder first, and then in the record: so a folder with a lower number is an older state of
 //! itself. It is counted at the start, each hour, and at the end, because the folder may be copied meanwhile.
 //!
-//! While the disk is full or read-only, neither can be counted. The process then serves readers and cosigns nothing,
-//! until it can be.
+//! While the disk is full or read-only, no run can be counted. Until one can be, the process serves readers and cosigns
+//! nothing.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read as _};
@@ -212,7 +212,8 @@ impl WitnessRight {
         }
     }
 
-    /// Claims the key for this process, or waits with that if the disk does not permit it.
+    /// Claims the key for this process. If the disk does not permit that now, logs it, and leaves the claim to
+    /// [`count_again`](Self::count_again).
     ///
     /// # Errors
     /// [`WitnessFolderError`].
@@ -221,7 +222,8 @@ impl WitnessRight {
         self.or_wait(claimed)
     }
 
-    /// Counts the run, from which on the process may cosign, or waits with that if the disk does not permit it.
+    /// Counts the run, after which the process may cosign. If the disk does not permit that now, logs it, and leaves
+    /// the count to [`count_again`](Self::count_again).
     ///
     /// # Errors
     /// [`WitnessFolderError`].
@@ -230,8 +232,8 @@ impl WitnessRight {
         self.or_wait(begun)
     }
 
-    /// Counts the run again, so that earlier copies of the files are older than the folder; or for the first time if
-    /// the process has waited with that.
+    /// Counts the run again, so that earlier copies of the files are older than the folder. Counts it for the first
+    /// time if the disk has not permitted that so far.
     pub(super) fn count_again(&mut self, store: &Store) {
         let waited = self.is_waiting();
         match self.count(store) {
@@ -504,7 +506,7 @@ mod tests {
         claim(last).unwrap();
     }
 
-    /// It serves readers meanwhile, and binds its key to the folder when it begins to cosign.
+    /// The witness serves readers meanwhile, and binds its key to the folder when it begins to cosign.
     #[test]
     fn a_witness_on_a_disk_that_cannot_be_written_waits_and_begins_without_a_restart() {
         let place = tempfile::tempdir().unwrap();

@@ -219,7 +219,10 @@ impl<'a> SettingsReader<'a> {
             Some(text) => format!("{text:?}"),
             None => "(secret, not shown)".to_owned(),
         };
-        let given = self.sources.placed(given, self.origin(setting));
+        let given = match self.sources.file_of(setting) {
+            Some(file) => format!("{given} in {file}"),
+            None => self.sources.placed(given, self.origin(setting)),
+        };
         self.error(setting, Some(given));
     }
 
@@ -307,5 +310,22 @@ mod tests {
         assert!(text.contains(&format!("\"a\" in {path}; expected a port")), "{text}");
         let text = read(&[("config", path), ("api.port", "b")], &[]).unwrap_err().to_string();
         assert!(text.contains("\"b\"; expected a port"), "the flag goes before: {text}");
+    }
+
+    /// Otherwise the error has only the name of a setting that the operator has not given.
+    #[test]
+    fn a_file_with_a_wrong_secret_is_named_and_its_content_is_not_shown() {
+        let [wrong, settings] = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        std::fs::write(wrong.path(), "5e5e5e").unwrap();
+        let path = wrong.path().to_str().unwrap();
+        let line = format!("signer.private-key-file = {path:?}\n");
+        std::fs::write(settings.path(), line).unwrap();
+        let config = settings.path().to_str().unwrap();
+        for named in [("signer.private-key-file", path), ("config", config)] {
+            // An empty variable counts as not given.
+            let text = read(&[named], &[("XMTPD_SIGNER_PRIVATE_KEY", "")]).unwrap_err().to_string();
+            let expected = format!("(secret, not shown) in {path}; expected 32 bytes");
+            assert!(text.contains(&expected) && !text.contains("5e5e5e"), "{named:?}: {text}");
+        }
     }
 }

@@ -189,6 +189,19 @@ impl SettingSources {
         self.file.is_unread()
     }
 
+    /// Returns the file whose content is the value of a setting; `None` if it was given as itself, or not at all.
+    pub(super) fn file_of(&self, setting: &Setting) -> Option<&str> {
+        let (file_flag, file_env) = setting.file_names()?;
+        let sources = [
+            (self.flags.get(setting.flag), self.flags.get(file_flag)),
+            (self.env.get(setting.env), self.env.get(file_env)),
+            (self.file.values.get(setting.flag), self.file.values.get(file_flag)),
+        ];
+        let mut sources = sources.into_iter();
+        let (_, file) = sources.find(|(text, file)| text.is_some() || file.is_some())?;
+        file.map(|file| file.as_str())
+    }
+
     /// Returns a wrong value as an error shows it: with the file, if it is from there. The error has the names of flag
     /// and variable.
     pub(super) fn placed(&self, given: String, origin: SettingOrigin) -> String {

@@ -204,8 +204,8 @@ impl Judgement {
         }
     }
 
-    /// Returns the earlier of the two places that show a step back in time: the step lies behind it, at
-    /// [`place`](Self::place) or before. `None` for any other fault.
+    /// Returns the earlier of the two places that prove a step back in time. The step lies after it, and at or before
+    /// [`place`](Self::place). `None` for any other fault.
     #[must_use]
     pub fn step_behind(&self) -> Option<SequenceId> {
         self.facts.first().filter(|fact| fact.name == "time_back")?;
@@ -220,7 +220,7 @@ impl Judgement {
         u8::try_from(u64::BITS - step_s.leading_zeros()).ok()
     }
 
-    /// Returns a number of the finding that decides.
+    /// Returns the number called `name` of the first fact, which decides the verdict; `None` if it has none.
     fn first_number(&self, name: &str) -> Option<i128> {
         let mut numbers = self.facts.first()?.numbers.iter();
         numbers.find(|(its, _)| *its == name).map(|(_, number)| *number)

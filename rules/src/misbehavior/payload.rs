@@ -194,9 +194,9 @@ fn judge_fees(
 }
 
 /// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
-/// Returns beside the statement a rule that it breaks here, if that proves nothing: a late expiry, because a node of
-/// other software computes the expiry when it signs, or a rule that it [does not break](is_taken_elsewhere) for other
-/// software. The envelope then breaks no other rule but by a late expiry.
+/// Returns the statement, and beside it a broken rule that proves nothing: a late expiry, because a node of other
+/// software computes the expiry when it signs, or a rule that the envelope [does not break](is_taken_elsewhere) for
+/// other software. Apart from that rule and a late expiry, the envelope breaks no rule.
 fn check_bytes(
     exhibit: &Exhibit,
 ) -> Result<(UnsignedOriginatorEnvelope, Option<Violation>), Violation> {

@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_in_content_for_certain_is_an_equivocation() {
+    fn only_a_certain_difference_in_content_is_an_equivocation() {
         let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         for (misbehavior, share) in [
             (

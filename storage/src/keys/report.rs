@@ -88,23 +88,23 @@ pub struct ReportFact {
     pub class: ReportClass,
     /// Number of the kind in the API's schema.
     pub kind: u8,
-    /// Distinguishes faults of one kind at one place. It is 0 in rows of earlier versions about proofs that two places
-    /// show, which lack the earlier place.
+    /// Distinguishes faults of one kind at one place. Rows of earlier versions have 0 for a proof that takes two
+    /// places; their digest does not name the earlier place.
     pub detail: u8,
-    /// The place that it is about; 0 for none.
+    /// The place of the fault; 0 for none.
     pub sequence: SequenceId,
-    /// Distinguishes evidence without a place: a part of a digest of the evidence, or zeros. Of a proof that two places
-    /// show it names the earlier one: see [`behind`](Self::behind).
+    /// Distinguishes evidence without a place: a part of a digest of the evidence, or zeros. For a proof that takes two
+    /// places it names the earlier one: see [`behind`](Self::behind).
     pub digest: [u8; 16],
 }
 
-/// The beginning of the digest of a proof that two places show. The earlier place follows, `u64 BE`.
+/// The beginning of the digest of a proof that takes two places. The earlier place follows, `u64 BE`.
 const BEHIND: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 
 impl ReportFact {
-    /// Makes the fact of a proof that two places show and that lies between them, such as a step back in time: behind
-    /// `earlier`, at the place of the fact or before. Two such proofs about a node may show one fault if they have
-    /// places in common. Of one kind and detail either all proofs are such, or none is.
+    /// Returns the fact of a proof that takes two places, such as a step back in time: the fault lies after `earlier`
+    /// and at or before the place of the fact. Two such proofs about a node may show the same fault if their ranges
+    /// overlap. All proofs of one kind and detail take two places, or none does.
     #[must_use]
     pub fn behind(mut self, earlier: SequenceId) -> Self {
         self.digest[..8].copy_from_slice(&BEHIND);
@@ -112,7 +112,7 @@ impl ReportFact {
         self
     }
 
-    /// Returns the earlier place of such a proof.
+    /// Returns the earlier place of a proof that takes two; `None` for any other fact.
     pub(crate) fn earlier(&self) -> Option<SequenceId> {
         let (start, earlier) = take::<8>(&self.digest)?;
         (self.class.is_proven() && start == BEHIND).then_some(())?;

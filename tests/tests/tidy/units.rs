@@ -69,3 +69,14 @@ fn the_services_may_do_only_what_they_need() {
     }
     assert_none(&exposed, "systemd-analyze security rates a service below 2.0");
 }
+
+/// A start fails while the settlement chain does not answer, which may last for hours. A limit of starts would keep the
+/// process down after the chain has come back.
+#[test]
+fn nodes_and_gateways_are_started_until_their_chain_answers() {
+    for unit in ["hawser.service", "hawser-gateway.service"] {
+        let text = fs::read_to_string(root().join("deploy/systemd").join(unit)).unwrap();
+        let has = |line: &str| text.lines().any(|it| it == line);
+        assert!(has("Restart=on-failure") && has("StartLimitIntervalSec=0"), "{unit}: {text}");
+    }
+}

@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_run_and_failed_is_an_answer_and_a_missing_block_is_none() {
+    fn a_failed_call_is_an_answer_and_a_missing_block_is_not() {
         for message in [
             "execution reverted: SignatureValidator: deployment",
             "out of gas",

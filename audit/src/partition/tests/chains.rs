@@ -147,7 +147,8 @@ fn an_envelope_of_a_node_that_its_keeper_calls_void_is_named_as_by_a_replay() {
     log.checkpoints.clear();
     let (from, through, reason) = (SequenceId(5), SequenceId(5), GapReason::Void);
     log.rows[4] = StrandRow::Gap { from, through, reason };
-    let mut replay = Replay::new(&log, &settings(), None).unwrap();
+    let settings = settings();
+    let mut replay = Replay::new(&log, &settings, None).unwrap();
     let whole = replay.run(|_, _| true).unwrap().unwrap().all_faults();
     let of_marks = |faults: &Faults| -> Vec<(Option<OriginatorId>, SequenceId)> {
         let marks = faults.kept().iter().filter(|it| it.kind == FaultKind::WrongMark);

@@ -28,7 +28,7 @@ const PAGES_MAX: usize = 40;
 /// Blocks by which an endpoint may be behind those that were read. A guess: as many as a look reads. An honest endpoint
 /// that is further behind may have some events counted twice.
 const AHEAD_MAX: u64 = 20_000;
-/// Places in the chain that are remembered. A guess: that of the chain, and those of some lies.
+/// Largest number of remembered positions in the chain. A guess: the true one, and some that lying endpoints caused.
 const PLACES_MAX: usize = 8;
 
 /// A kind of event that the watcher counts.
@@ -119,8 +119,8 @@ struct EventContracts {
 pub struct EventFollower {
     /// The first block that is counted, if it was given.
     first: Option<u64>,
-    /// The next block, the one of the last look first. The others belong to endpoints that were far before or behind
-    /// its endpoint.
+    /// The next blocks to read; the first one is that of the last look. The others were reached at endpoints that were
+    /// far ahead of the last look's endpoint, or far behind it.
     places: Vec<u64>,
     page_blocks: u64,
     counts: EventCounts,
@@ -142,10 +142,11 @@ impl EventFollower {
 
     /// Returns the next block to read at an endpoint with this newest block.
     ///
-    /// An endpoint may have made up blocks that no chain has yet: nothing would be counted until the chain had as many.
-    /// Another one may hide all blocks but the first ones: the whole chain would be read again before new blocks. So
-    /// reading goes on at the highest place that the endpoint has reached, or of which it is a little behind. If it is
-    /// far behind all places, reading begins after its newest block.
+    /// An endpoint may have made up blocks above the chain's head. If reading continued there, nothing would be counted
+    /// until the chain had as many blocks. Another endpoint may hide all blocks but the first ones. If reading
+    /// continued there, the whole chain would be read again before new blocks. So reading continues at the highest
+    /// remembered position that is at most [`AHEAD_MAX`] blocks above the endpoint's newest block. Without such a
+    /// position it begins after that newest block.
     fn next_at(&mut self, newest: u64) -> u64 {
         let in_reach = |place: &u64| place.saturating_sub(newest) <= AHEAD_MAX;
         let highest = self.places.iter().copied().filter(in_reach).max();
@@ -153,7 +154,7 @@ impl EventFollower {
         let next = highest.unwrap_or(behind_newest);
         self.places.retain(|place| *place != next);
         self.places.insert(0, next);
-        // The place of the chain is never the one that was left for longest.
+        // Drops the position that was used least recently. That is never the true one.
         self.places.truncate(PLACES_MAX);
         self.counts.last_block = Some(next.saturating_sub(1));
         next
@@ -291,7 +292,8 @@ mod tests {
         assert_eq!(follower.counts().last_block, Some(4_999_999));
     }
 
-    /// Otherwise old events would be counted for as long as it takes to read the whole chain, and no new ones.
+    /// One endpoint hides most of the chain. If the follower went back to it, it would count old events again, and no
+    /// new ones until it had read the whole chain.
     #[test]
     fn an_endpoint_that_hides_blocks_has_no_old_ones_counted_and_no_new_ones_left_out() {
         let mut follower = EventFollower::new(None);

@@ -30,7 +30,7 @@ pub(super) const NODES_MAX: usize = 256;
 const READ_AT_ONCE: usize = 4;
 
 /// Reads the state of the contracts. Those of the app chain are left out if it is not connected, and so are the rates
-/// if the address of their registry is not known. `older` is what the looks before have found.
+/// if the address of their registry is not known. `older` are the findings of earlier looks.
 ///
 /// # Errors
 /// [`AdminError`] if a contract cannot be read, or if `watched` has accounts of the app chain and it is not connected.

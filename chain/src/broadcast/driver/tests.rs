@@ -424,7 +424,8 @@ async fn a_caller_that_gives_up_is_told_what_may_come() {
     assert_eq!(told.try_recv().unwrap(), Err(BroadcastError::Paused));
 }
 
-/// Otherwise only this task knows that it is on the chain. After ten minutes a repetition would be paid for, too.
+/// Without a caller, only this task knows that the payload is on the chain. After ten minutes a repetition of the
+/// payload would be paid for, too.
 #[tokio::test]
 async fn a_mined_payload_is_told_if_its_callers_have_given_up() {
     let folder = tempfile::tempdir().unwrap();
@@ -497,7 +498,7 @@ async fn a_mined_payload_is_on_record_until_its_caller_has_noted_its_place() {
     assert_eq!(driver.over_now(&many), [SlotId(10), SlotId(11)]);
 }
 
-/// Its caller ends with the process, and may not have noted the place either.
+/// The caller ends with the process, and may not have noted the place of the payload either.
 #[tokio::test]
 async fn a_payload_that_was_just_mined_stays_on_record_when_the_process_ends() {
     let folder = tempfile::tempdir().unwrap();

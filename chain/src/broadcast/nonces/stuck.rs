@@ -51,9 +51,9 @@ impl Nonces {
         }
     }
 
-    /// Sends everything again when the next transaction to be mined takes too long: a node may have
-    /// dropped it. If that does not help, signs that one again at a higher price. A filler in place of a payload that
-    /// was given up waits longer without blocks: a node may have the payload, and the chain may have stopped.
+    /// Sends all transactions again when the next one to be mined takes too long: a node may have dropped it. If that
+    /// does not help, signs the next one again at a higher price. A filler in place of a payload that was given up
+    /// waits longer without blocks: a node may have the payload, and the chain may have stopped.
     pub(super) fn find_stuck(&mut self, now: Duration) {
         let Timeouts { stuck_after, stuck_without_blocks_after, give_up_after, .. } = self.timeouts;
         let Some(slot) = self.slots.get_mut(&self.mined) else { return };
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(replaced_at, Some(4), "two seconds and two blocks after it was sent again");
     }
 
-    /// It answers alone once.
+    /// One endpoint answers alone once, with a newest block far ahead.
     #[test]
     fn a_block_that_one_endpoint_alone_states_holds_up_no_replacement() {
         for lie_at in 1..5 {

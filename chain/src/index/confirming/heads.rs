@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(heads.progress(9, grown + STILL_MAX, 1001), Progress::Still, "again");
     }
 
-    /// Otherwise it would stop the reader of a node with two endpoints for good, by hiding one block.
+    /// By hiding one block, one of two endpoints could otherwise stop the reader of a node for good.
     #[test]
     fn an_endpoint_that_has_come_to_a_height_and_shows_no_block_there_is_not_waited_for_long() {
         let (mut heads, start) = (OtherHeads::default(), Instant::now());

@@ -47,14 +47,14 @@ impl PageReader {
         });
     }
 
-    /// Has blocks read on if those for which reading has stopped are to be read again, such as after a gap was found.
-    /// Their look follows that, so none is due by which the reader could come to another result. No look may be
+    /// Resumes reading if the blocks at which it was held are to be read again, such as after a gap was found. Their
+    /// second look comes after they are read. So no look is due now whose result could end the hold. No look may be
     /// running.
     fn release_unread(&mut self, unread: u64) {
         if self.held.is_none() {
             return;
         }
-        // A look that waits only for a higher head, or for the storing half, does not release anything.
+        // A look that only waits for a higher head, or for the storing half, is still due: the hold stays.
         let due = self.walk.look().due(u64::MAX, unread);
         let read = self.context.status.lock().read;
         if due.is_none_or(|due| due.known.is_none() && read <= Some(*due.blocks.end())) {
@@ -64,8 +64,8 @@ impl PageReader {
 
     /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
     ///
-    /// After a start a page has to follow the stored blocks first. The stored blocks may have been replaced, which the
-    /// last of them shows.
+    /// After a start, events can be looked up only once a page has followed the stored blocks: a reorganisation may
+    /// have replaced these, and the next page shows whether the last one is still on the chain.
     fn can_compare(&self, due: &RecheckPage) -> bool {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
@@ -127,8 +127,8 @@ impl PageReader {
         }
     }
 
-    /// Handles a look of which nothing came. Blocks that are given up count as missed by all endpoints: they get
-    /// another look when one answers again, or after a start. While the reader holds, none are given up.
+    /// Handles a look without a result. Blocks that are given up count as missed by all endpoints: they get another
+    /// look when an endpoint answers again, or after a start. While reading is held, no blocks are given up.
     fn not_looked(&mut self, blocks: &RangeInclusive<u64>, error: &LookError) {
         let (strand, unread) = (self.context.name, self.walk.unread());
         tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
@@ -153,8 +153,8 @@ impl PageReader {
         }
     }
 
-    /// Has blocks looked at once more whose look has ended without an endpoint that answers now: it may be the only one
-    /// that has an event. `silent` are the endpoints that do not answer.
+    /// Schedules another look at blocks whose look ended without the answer of an endpoint that answers now: that
+    /// endpoint may be the only one that has an event. `silent` are the endpoints that do not answer.
     fn look_back(&mut self, silent: &BTreeSet<String>) {
         let (unread, page_blocks) = (self.walk.unread(), self.settings.page_blocks);
         if self.walk.look().may_go_back(unread)
@@ -194,8 +194,8 @@ impl PageReader {
         for place in lacking {
             self.endpoints.distrust_at(*place, "events are missing in its responses");
         }
-        // The endpoints that have the events may answer for fewer blocks only: the same endpoint that lacks them would
-        // then give each page again, without end.
+        // The endpoints that have the events may refuse pages of this length. The endpoint that lacks the events would
+        // then answer each page again, without end. So pages become shorter with each look that finds more events.
         for _ in 1..self.walk.look().looks() {
             self.walk.refused("");
         }

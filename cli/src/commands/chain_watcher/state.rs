@@ -163,7 +163,7 @@ mod tests {
         );
     }
 
-    /// Such as those of the app chain, whose endpoint was not named at the first look.
+    /// Contracts may come later, such as those of the app chain if its endpoint was not named at the first look.
     #[test]
     fn the_code_of_a_contract_that_comes_later_is_accepted_then_and_no_other_code_of_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(*state.accepted(), [(payers, first), (gateway, later)].into());
     }
 
-    /// Otherwise the next process would accept the code that it finds.
+    /// Without the file, the next process would accept whatever code it finds.
     #[test]
     fn a_state_that_could_not_be_written_is_written_later_although_nothing_has_changed() {
         let folder = tempfile::tempdir().unwrap();

@@ -38,10 +38,12 @@ use crate::client;
 const ASKED_AT_ONCE: usize = 8;
 /// Time for one whole answer. A guess: a large envelope over a slow line.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Time of one answer that costs a node nothing. A guess: a proof from the other side of the world takes half of it.
+/// The part of each answer's time that does not count to [`SLOW_MAX`]. A guess: a proof from the other side of the
+/// world takes half of it.
 const ANSWER_FREE: Duration = Duration::from_secs(1);
-/// Time beyond that which all answers of a node may take in one round. A guess: two large envelopes over a slow line.
-/// A node that answers each of hundreds of questions at the last moment would hold up the comparison of all strands.
+/// Time that all answers of a node together may take in one round, without the free part of each ([`ANSWER_FREE`]). A
+/// guess: two large envelopes over a slow line. Without this bound, a node that answers each of hundreds of questions
+/// at the last moment would hold up the comparison of all strands.
 const SLOW_MAX: Duration = Duration::from_secs(20);
 /// Time in which the first places that differ are looked for, in one round. A guess: each takes 64 questions at most.
 const SEARCH_MAX: Duration = Duration::from_secs(60);
@@ -57,19 +59,19 @@ pub(super) const ONCE_SAMPLES: usize = 64;
 
 /// The nodes that are asked in one round.
 struct ComparedNodes {
-    /// Those that are still asked.
+    /// The nodes that are still asked in this round.
     channels: BTreeMap<u32, CheckedChannel>,
     times: AnswerDelays,
     /// The time that is left to look for first places that differ.
     search_left: Duration,
 }
 
-/// The time beyond [`ANSWER_FREE`] that the answers of each node have taken.
+/// For each node, the sum of the times by which its answers exceeded [`ANSWER_FREE`] in this round.
 #[derive(Debug, Default)]
 struct AnswerDelays(BTreeMap<u32, Duration>);
 
 impl AnswerDelays {
-    /// Adds the time of an answer. Returns false if the node's answers have taken too long in all.
+    /// Adds the time of an answer. Returns false if the node's sum exceeds [`SLOW_MAX`].
     fn take(&mut self, node: u32, took: Duration) -> bool {
         let slow = self.0.entry(node).or_default();
         *slow = slow.saturating_add(took.saturating_sub(ANSWER_FREE));
@@ -111,8 +113,8 @@ pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
     }
 }
 
-/// Asks the nodes of one question, and notes a difference between their answers. A node whose answer is unusable, or
-/// whose answers have taken too long, is not asked again.
+/// Asks the nodes one question, and records a difference between their answers. A node whose answer is unusable, or
+/// whose answers have taken too long together, is not asked again in this round.
 async fn answered(
     watch: &Mutex<WatcherPage>,
     question: ContentQuestion,

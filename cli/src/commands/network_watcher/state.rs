@@ -328,8 +328,9 @@ impl NetworkView {
         Some(ContentFinding { place, sides, first_place: None, first_leaves: Vec::new() })
     }
 
-    /// Notes a difference, and returns it. The last one of a strand is kept. Between the same sides, the first place
-    /// that differs stays as it was found before: a tree never changes. A node that lied then may differ before it now.
+    /// Records a difference in a strand in place of the last one, and returns it. If both are between the same sides,
+    /// it keeps the first differing place that was found before, because trees only grow. If a node lied then, its tree
+    /// may differ at an earlier place now.
     pub(super) fn note_difference(&mut self, mut finding: ContentFinding) -> ContentFinding {
         let (originator, place) = (finding.place.originator.0, finding.place.sequence.0);
         let earlier = self.findings.get(&originator).filter(|earlier| earlier.is_between(&finding));

@@ -92,7 +92,8 @@ impl Transcript {
         self.steps.iter().any(|step| !step["receipt"].is_null())
     }
 
-    /// Returns what a look at the chain has found. A look that fails after a transaction was mined is noted.
+    /// Returns the result of reading the chain. If reading fails after a transaction was mined, records the error, and
+    /// returns `None`.
     fn take_look<T>(&mut self, look: Result<T, RunError>) -> Result<Option<T>, RunError> {
         match look {
             Ok(found) => Ok(Some(found)),
@@ -155,8 +156,8 @@ impl OnchainSession {
     }
 
     /// Refuses a payment on a chain if transactions of an earlier run were under way there when this command began. An
-    /// interrupted run may have sent the same payment, and a repetition would make it a second time. Other steps are
-    /// planned by what the chain has, so these are not repeated.
+    /// interrupted run may have sent the same payment, and a repetition would make it a second time. Other steps
+    /// are planned from the state of the chain, so they are not repeated.
     ///
     /// # Errors
     /// When there were such transactions.

@@ -247,7 +247,7 @@ fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
     assert!(effects.any(is_asked));
 }
 
-/// It only says that more of an answer has arrived.
+/// An answer without items only says that more bytes of an answer have arrived.
 #[test]
 fn an_answer_without_items_is_not_put_aside() {
     let mut rig = Rig::new(AHEAD_MAX);
@@ -289,7 +289,7 @@ fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away
     assert_eq!(rig.forged(1), Some(STRAND));
 }
 
-/// Otherwise it would be chosen again while its connection ends, and each time that it is back.
+/// The peer would otherwise be chosen again while its connection ends, and each time that it reconnects.
 #[test]
 fn a_peer_that_has_sent_a_changed_outer_layer_comes_behind_others() {
     let mut rig = Rig::new(AHEAD_MAX);

@@ -20,8 +20,8 @@ use crate::replication::link::StrandItem;
 use crate::replication::verify::VerifyResult;
 
 impl Follower {
-    /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer
-    /// has sent behind the envelope that began it.
+    /// Makes the search that has just begun, if there is one, also ask for the gaps behind its own. `rest` are the
+    /// items that the peer has sent behind the envelope that began the search.
     pub(super) fn widen_search(&mut self, rest: &[StrandItem<VerifyResult>]) {
         let (accepted, originator) = (self.accepted, self.originator);
         let is_own = self.own_beside.is_some();
@@ -95,9 +95,9 @@ impl Follower {
         of_ranges.into_iter().for_each(|answer| peer.answers.add(now, answer));
     }
 
-    /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,
-    /// or has refused, counts as one that does not hold what it was asked for. One that is still sending may hold what
-    /// follows.
+    /// Notes that the search, which ends, no longer waits for a peer. A peer that has sent nothing in its time, or has
+    /// refused, counts as not holding the places that it was asked for. A peer that is still sending may hold the
+    /// places that follow.
     pub(super) fn give_up(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
         let Some(search) = &self.search else { return };

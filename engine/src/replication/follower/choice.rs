@@ -217,7 +217,7 @@ impl Choice {
         self.pace.as_ref().filter(|pace| !pace.is_enough()).map(|pace| pace.judged_at)
     }
 
-    /// Notes that this node was too busy to look at what the source has sent, and gives it so much more time.
+    /// Gives the source this much more time, because this node was too busy to examine its envelopes.
     pub(super) fn excuse_pace(&mut self, now: Instant, time: Duration) {
         if let Some(pace) = &mut self.pace {
             pace.judged_at = pace.judged_at.max(now + time);
@@ -266,8 +266,8 @@ impl Choice {
         Some(peer)
     }
 
-    /// Returns the tried peer that was doubted most often, if that is more often than `rival` was. Of several, it is
-    /// the one that has had most time.
+    /// Returns the tried peer that was doubted most often, if that is more often than `rival`. Among equal ones it is
+    /// the peer whose trial has lasted longest.
     pub(super) fn outranked_by(&self, rival: OriginatorId) -> Option<OriginatorId> {
         let newest_first = self.trials.iter().rev().map(|trial| trial.peer);
         // Of equal ones this is the last.

@@ -96,7 +96,7 @@ impl FurtherRanges {
     ) -> bool {
         let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
         let known = |index: usize| (index < self.ranges.len()).then_some(index);
-        // An envelope stands right behind what the peer has answered for.
+        // The place right after the peer's answer has an envelope.
         let from = asked_through.next().next();
         let first = match form {
             FurtherForm::Gaps(through) if from <= self.claimed.min(through) => {

@@ -183,7 +183,7 @@ impl RangeAnswers {
         self.ranges.push(answer);
     }
 
-    /// Adds the newest named gaps, in place of the earlier ones and of what the peer has said about their places.
+    /// Replaces the earlier named gaps, and the peer's earlier answers about their places, by the newest named gaps.
     pub(super) fn add_named(&mut self, named: NamedGaps) {
         let is_other =
             |it: &RangeAnswer| it.through <= named.after || named.through <= it.shown.after;

@@ -201,7 +201,7 @@ impl Follower {
         self.search.as_ref().map(|search| search.left_out_by)
     }
 
-    /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
+    /// Notes that a peer has come or gone: a peer that holds the searched places may be about to come.
     pub(super) fn note_peer_changed(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
         let is_waited_for = self.allowances.note_change(now, peer);
@@ -279,7 +279,7 @@ impl Follower {
         }
     }
 
-    /// Notes that this node was too busy to look at what peers sent: the places may be among it.
+    /// Notes that this node was too busy to examine the answers of peers, which may contain the searched places.
     pub(super) fn excuse_search(&mut self, now: Instant) {
         if let Some(search) = &mut self.search {
             search.until = search.until.max(now + SEARCH_AGAIN_AFTER);

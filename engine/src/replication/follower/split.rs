@@ -48,7 +48,7 @@ impl Follower {
         self
     }
 
-    /// Notes that a connected peer has proved its id. Such a peer checks what it passes on.
+    /// Notes that a connected peer has proved its id. Such a peer checks envelopes before it passes them on.
     pub fn handle_proven(&mut self, peer: OriginatorId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.is_proven = true;

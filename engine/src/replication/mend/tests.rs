@@ -157,7 +157,7 @@ fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
     assert_eq!(search.poll_timeout(), None);
 }
 
-/// It holds the strand up no longer than one that sends places without an end.
+/// Such a peer delays the strand no longer than one that sends places without an end.
 #[test]
 fn a_peer_whose_bytes_arrive_keeps_its_turn_for_a_while() {
     let (mut search, begin) = (search(4..=4), start());

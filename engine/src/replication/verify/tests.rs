@@ -286,7 +286,7 @@ fn a_retention_that_no_node_accepts_is_never_booked_and_a_reserved_topic_is_free
 
 /// Its target stands there twice: as a text, which xmtpd passes over and this program refuses.
 #[test]
-fn what_only_other_software_decodes_is_booked_for_the_payer_who_has_signed_it_for_its_node() {
+fn an_envelope_that_only_other_software_decodes_is_charged_to_its_payer() {
     let odd = |target, days| {
         let mut made = statement(5, &paid(application(), target, days));
         let paid = [&made.payer_envelope_bytes[..], b"\x1a\x03200"].concat();

@@ -156,8 +156,8 @@ impl LateLook<'_, '_> {
 
     /// Notes the reports that have late envelopes, newest first, unless others are still to be judged. Returns the rows
     /// that were read to find them. Goes on behind the row at which the last look has ended. A damaged row hides the
-    /// late envelopes of its report alone: the next look goes on with the report before that. After another failure it
-    /// goes on where this one did. Forgets the searches for reports that are no longer kept.
+    /// late envelopes of its report alone: the next look continues with the report before it. After another failure the
+    /// next look continues where this one began. Forgets the searches for reports that are no longer kept.
     fn late_reports<'r>(
         &self,
         newest_first: impl Iterator<Item = &'r ChainReport>,

@@ -206,7 +206,8 @@ impl SequencerThread {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
         self.generation += 1;
-        // The end of the strand that was read may lack what a peer has shown since, or places of a gap.
+        // A peer may have shown later envelopes of this strand, or places of a gap, since the end of the strand was
+        // read.
         self.sequencer.date_after(self.state.own_strand.shown_ns());
         self.watch_steps_back(now_ns);
         let count = requests.iter().map(|request| request.envelopes.len()).sum::<usize>();
@@ -322,7 +323,7 @@ impl SequencerThread {
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }
-        // It may hold what seemed not to be written, and lack what was signed.
+        // The log may hold envelopes whose write seemed to fail, and lack envelopes that were signed.
         self.state.envelopes.forget_signed();
         self.state.rounds.fetch_add(1, Ordering::Release);
         let lost = PublishError::of_disk("the end of this node's own strand was read anew");

@@ -155,7 +155,7 @@ mod tests {
 
     /// A delivery passes over parts without listeners.
     #[test]
-    fn those_in_parts_are_visited_once_while_others_of_their_part_leave() {
+    fn listeners_are_visited_once_while_others_of_their_part_leave() {
         let listeners = ListenersInParts::default();
         let listener = || Arc::new(Listener::new(BatchLimits::QUEUE, Arc::default()));
         // Several in each part.

@@ -119,8 +119,8 @@ impl Reader {
 
     /// Returns the page of valid envelopes that follows `last_seen` in the strands of `originators`:
     /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds are
-    /// those for topics; an originator that is named more than once counts once. Strands end where they are verified:
-    /// other nodes read them so, and believe what they get.
+    /// those for topics; an originator that is named more than once counts once. A strand ends
+    /// at its last verified place, because other nodes read strands by this query and rely on its envelopes.
     ///
     /// Blocks on the disk. Costs a search for the end of each strand, and one ordered scan of it.
     ///

@@ -301,7 +301,8 @@ impl Replication {
         bytes_max: usize,
         reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
-        // A part of a chain's strand is for a disk that has damaged its own, and whose tree proves it.
+        // Each node reads the chains itself. A peer asks for a part of a chain's strand only to replace what its disk
+        // has damaged, and checks the part by its own tree.
         if !originator.is_signer() && part == StrandPart::Items(None) {
             return Err(RefusalReason::NotFromPeers);
         }
@@ -450,7 +451,7 @@ async fn supervise(
     let mut followed = BTreeSet::new();
     let mut registry = state.ports.registry.clone();
     loop {
-        // Before the look: an inbox of another one that is closed in between is not missed.
+        // Registered before the strands are looked at, so that an inbox that is closed meanwhile is not missed.
         let closed = state.inbox_closed.notified();
         tokio::pin!(closed);
         closed.as_mut().enable();
@@ -458,7 +459,7 @@ async fn supervise(
         let is_followed =
             |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
         for node in nodes.nodes().filter(|node| is_followed(node.id)) {
-            // Not the inbox says if it is followed: its follower may rest.
+            // The set decides, not the inbox: while its follower rests, a strand may have no inbox.
             if !followed.contains(&node.id)
                 && let Some(inbox) = state.open_inbox(node.id)
             {

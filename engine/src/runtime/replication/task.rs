@@ -469,8 +469,8 @@ impl StrandTask {
         })
     }
 
-    /// Does what the follower has decided, in its order: queues writes, sends commands to connections, and passes on
-    /// what the peers have shown of this node and of themselves.
+    /// Carries out the follower's decisions in their order: queues writes, sends commands to connections, and passes on
+    /// the facts that peers have shown about this node and about themselves.
     fn route_effects(&mut self) {
         let originator = self.originator;
         while let Some(effect) = self.follower.poll_effect() {

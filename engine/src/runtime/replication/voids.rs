@@ -26,14 +26,14 @@ use crate::runtime::stoppable::blocking;
 
 /// Pause after statements could not be stored. A guess: a disk that fails needs an operator.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Pause between two looks at claims about nodes of whose strands missing places were found. A guess: a look reads all
-/// claims about a node, 256 MiB at most, and the node decides how often places are found.
+/// Pause between two searches for claims that are to be withdrawn because missing places were found. A guess: a search
+/// reads all claims about a node, 256 MiB at most, and that node decides how often places are found.
 const WITHDRAW_EVERY: Duration = Duration::from_secs(60);
-/// Ranges and envelopes that are read to find the first held envelope of declared places, and the first one that breaks
-/// the statement. A guess: of these one suffices, except in a strand that was pruned in many parts.
+/// The most ranges and envelopes that are read of declared places, to find the first held envelope and the first one
+/// that breaks the statement. A guess: one usually suffices, except in a strand that was pruned in many parts.
 const LOOKED_AT_MAX: usize = 1_024;
-/// Bytes of these envelopes. A guess: a node that signs 64 statements about its longest envelopes has a gigabyte read
-/// at each start of another one.
+/// The most bytes of these envelopes. A guess: with 64 statements about its longest envelopes, a hostile node can make
+/// another node read a gigabyte at each start.
 const LOOKED_AT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Declares places of this node's own strand void, durably, before they are left out. None of them is signed later.

@@ -117,7 +117,7 @@ impl WriteQueue {
     }
 
     /// Keeps the comparisons among writes that are void, because their places are asked for again: they may be
-    /// evidence, and no peer may send it once more. Drops what is too much.
+    /// evidence that no peer sends again. Drops those beyond the bound.
     pub(super) fn keep(&mut self, writes: impl IntoIterator<Item = StrandWrite>) {
         for write in writes {
             let load = Load::of_write(&write);
@@ -175,7 +175,7 @@ pub(super) struct FailedWritesError {
     pub(super) writes: Vec<StrandWrite>,
 }
 
-/// The stage in which writes were made, with what is known about them.
+/// The stage in which writes were made, with the facts that the stage has about them.
 pub(super) struct StageOfWrites {
     pub(super) stage: ShownStage,
     /// The proof by which they are shown if they are not verified.
@@ -374,7 +374,7 @@ pub(super) fn commit_verified(
     state.counters.verified_behind.inc_by(entries.len() as u64);
     state.engine_counters.invalid.inc_by(done.invalid);
     note_withdrawn(state, verified, done.withdrawn);
-    // After the watch: what peers are sent counts as looked at.
+    // After the watch: envelopes that peers are sent count as examined.
     state.committer.announce_verified(verified, entries);
     Ok(done.through)
 }

@@ -391,7 +391,7 @@ async fn a_network_with_many_addresses_delays_a_new_caller_of_another_by_one_que
 
 /// Otherwise callers could bypass the service by causing too many calls to it.
 #[tokio::test]
-async fn nothing_passes_because_too_many_ask() {
+async fn too_many_questions_at_once_let_no_caller_pass() {
     let service = Service::start().await;
     let webhook = service.webhook(|settings| {
         settings.allow_without_answer = true;

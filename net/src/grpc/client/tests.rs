@@ -138,7 +138,7 @@ impl Service<Request<Body>> for RefusesTokens {
     }
 }
 
-/// Its clock is wrong, or this node's: it must not cost the peer's strand.
+/// The peer's clock or this node's is wrong: the peer's strand is followed all the same.
 #[tokio::test]
 async fn a_peer_that_refuses_the_token_is_called_without_one() {
     let calls = Arc::<Mutex<Vec<bool>>>::default();
@@ -173,7 +173,8 @@ async fn a_peer_at_a_public_address_gets_no_token_without_tls() {
     }
 }
 
-/// It has to hear of the refused token, and of no second attempt at each call.
+/// The peer refuses calls with the token and calls without one. Only the first refused call is repeated without a
+/// token.
 #[tokio::test]
 async fn a_peer_that_wants_tokens_and_refuses_them_costs_one_call_more() {
     let calls = Arc::<Mutex<Vec<bool>>>::default();

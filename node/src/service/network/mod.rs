@@ -81,7 +81,8 @@ pub(super) fn record_rates(
 }
 
 /// Records a rate table at the start like [`record_rates`]. If the disk does not permit it, returns the previously
-/// recorded rates unconfirmed, so that nothing is published at them.
+/// recorded rates, or the table itself if there are none. Either is unconfirmed, so that nothing is published or judged
+/// by it.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or they cannot be read.
@@ -89,15 +90,16 @@ pub(super) fn first_rates(table: &RateTable, store: &Store) -> Result<RateTable,
     match record_rates(table, store) {
         Err(error) if error.is_of_disk() => {
             tracing::warn!(%error, "the new price list cannot be recorded now: tried again");
-            unconfirmed_rates(store)
+            match recorded_rates(store) {
+                // The first start of a node.
+                Err(RecordRatesError::Table(RateTableError::Empty)) => {
+                    Ok(table.confirmed(UNCONFIRMED_NS))
+                }
+                recorded => Ok(recorded?.confirmed(UNCONFIRMED_NS)),
+            }
         }
         recorded => recorded,
     }
-}
-
-/// Returns all recorded rates as a list that nothing may be published or judged by.
-fn unconfirmed_rates(store: &Store) -> Result<RateTable, RecordRatesError> {
-    Ok(recorded_rates(store)?.confirmed(UNCONFIRMED_NS))
 }
 
 fn recorded_rates(store: &Store) -> Result<RateTable, RecordRatesError> {

@@ -80,7 +80,8 @@ fn ten_peers_get_back_together_what_one_would() {
     }
 }
 
-/// It is waited for as if the others were not there, and has its share in what comes back.
+/// Searches wait for the honest peer as if the silent ones were not there, and it gets its share of the allowance that
+/// is restored.
 #[test]
 fn an_honest_peer_loses_nothing_to_others_that_are_silent() {
     let (mut allowances, now, peers) = ten_used_up();

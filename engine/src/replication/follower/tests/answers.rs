@@ -96,9 +96,9 @@ fn a_relay_has_no_young_place_passed_over_by_what_peers_have_said() {
     assert!(rig.follower.is_searching());
 }
 
-/// It may hang. Other peers may still search for places further down, and need the second minute.
+/// The strand's node may hang. Other peers may still search for earlier places, and need the second minute.
 #[test]
-fn a_silent_node_of_the_strand_has_not_said_that_it_lacks_a_young_place() {
+fn the_silence_of_the_strands_node_does_not_deny_a_young_place() {
     let mut rig = Rig::connected(0);
     rig.follower.note_wall(NOW_NS);
     rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
@@ -127,7 +127,7 @@ fn places_that_can_have_expired_are_searched_for_one_by_one() {
     assert!(rig.follower.is_searching());
 }
 
-/// Otherwise each gap would cost the two seconds that a silent peer has.
+/// Each gap would otherwise cost the two seconds that a silent peer has.
 #[test]
 fn a_peer_that_does_not_answer_has_had_its_time_for_all_gaps_that_it_was_asked_for() {
     for refuses in [false, true] {
@@ -247,7 +247,7 @@ fn beside_a_peer_without_time_left() -> Rig {
     rig
 }
 
-/// It may be hung. Each gap would cost two seconds otherwise.
+/// The peer may hang: with a want for each gap, each would cost two seconds.
 #[test]
 fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
     let mut rig = beside_a_peer_without_time_left();
@@ -355,7 +355,7 @@ fn a_peer_over_grpc_that_answers_about_no_range_puts_the_end_of_a_search_off_by_
     assert!(rig.follower.is_searching());
 }
 
-/// It begins with the gap of the search, so that its answer for that counts.
+/// The peer's first answer is about the gap of the search, so that it counts there.
 #[test]
 fn a_peer_that_comes_back_is_asked_for_the_gap_of_a_search_first() {
     let mut rig = behind(SOURCE, OTHER);
@@ -507,7 +507,7 @@ fn a_relay_has_no_young_place_passed_over_by_the_gaps_that_peers_have_named() {
     assert!(rig.follower.is_searching());
 }
 
-/// It could have a search go on by envelopes that no want has asked for.
+/// Such a peer could prolong a search with envelopes that no want has asked for.
 #[test]
 fn a_peer_that_sends_an_envelope_where_gaps_alone_were_asked_for_is_sent_away() {
     let mut rig = asking_for_gaps();
@@ -548,7 +548,7 @@ fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
     assert_eq!(rig.follower.accepted(), SequenceId(5), "what both have said");
 }
 
-/// It has nothing to name: most gaps are found where a strand ends.
+/// The source has no gaps to name there: most gaps are found where a strand ends.
 #[test]
 fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
     let mut rig = Rig::connected(0);
@@ -562,7 +562,7 @@ fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
     }
 }
 
-/// Its clock comes later than its envelopes, or it has none.
+/// The clock of a source comes later than its envelopes, or the source sends none.
 #[test]
 fn gaps_are_asked_for_up_to_what_the_source_has_shown_if_it_claims_less() {
     let mut rig = Rig::connected(0);

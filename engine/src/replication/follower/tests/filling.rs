@@ -320,7 +320,7 @@ fn ranges_that_memory_has_no_room_for_have_their_turn() {
     assert_eq!(reads_below(&rig.wait(WINDOW_FOR * 2)), None);
 }
 
-/// They may not be on disk yet when the highest ranges are read.
+/// The marks may not be on disk yet when the highest ranges are read.
 #[test]
 fn places_that_are_marked_while_a_window_is_read_are_kept() {
     let mut rig = with_missing(9, [(2, 2), (4, 4)]);

@@ -26,7 +26,7 @@ fn long_gaps_in_a_row_cost_one_minute_together_if_the_strands_own_node_has_left_
     }
 }
 
-/// It holds the range and begins to send it late. A node that joins must not pass it over.
+/// The peer holds the range and begins to send it late. A node that joins must not pass it over.
 #[test]
 fn a_long_range_that_a_peer_sends_is_not_passed_over_however_old_the_claim_is() {
     let mut rig = Rig::connected(0);

@@ -11,7 +11,7 @@ fn bad(violation: PeerViolation) -> StrandItem<VerifyResult> {
     StrandItem::Envelope(Err(violation))
 }
 
-/// Otherwise a hostile node could have it send such envelopes, and hold its own strand up by that.
+/// A hostile node could otherwise give such envelopes to a peer of other software, and so delay that peer's strand.
 #[test]
 fn other_software_that_passes_on_what_it_has_not_checked_keeps_its_connection() {
     for violation in OF_MAKERS {

@@ -194,7 +194,7 @@ fn a_strand_with_many_unused_ids_falls_behind_by_one_search_and_not_by_one_for_e
     }
 }
 
-/// Its connection may be lost at that moment.
+/// The connection of the peer that holds the place may be lost at that moment.
 #[test]
 fn a_place_that_a_peer_holds_is_found_however_old_the_claim_is() {
     let mut rig = Rig::connected(0);
@@ -334,7 +334,7 @@ fn a_search_takes_two_minutes_if_the_strands_own_node_goes_without_an_answer() {
     }
 }
 
-/// It may hang. Other peers may still search for places further down.
+/// The strand's node may hang, and other peers may still search for earlier places.
 #[test]
 fn a_search_takes_two_minutes_if_the_strands_own_node_stays_and_does_not_answer() {
     let mut rig = beside_a_relay();
@@ -433,7 +433,7 @@ fn peers_that_take_turns_with_their_silence_do_not_hold_a_strand_up_for_a_minute
     assert!(took <= ANSWER_WITHIN * 100 * 3, "{took:?}");
 }
 
-/// Its allowance is used up by that, too, and by nothing that other peers do.
+/// That uses up the allowance of the peer, and nothing that other peers do uses it up.
 #[test]
 fn a_peer_that_comes_and_goes_puts_the_end_of_searches_off_a_few_times_only() {
     let mut rig = claimed_long_ago(SOURCE, &[OTHER, THIRD]);
@@ -523,7 +523,7 @@ fn a_search_does_not_end_at_the_moment_at_which_a_peer_breaks_a_rule() {
     assert!(marks_missing(&rig.wait(SEARCH_AGAIN_AFTER), 2, 2));
 }
 
-/// It is connected, and is asked for nothing.
+/// The node that has left is connected, and is asked for nothing.
 #[test]
 fn a_search_does_not_wait_for_the_answer_of_a_node_that_has_left() {
     let mut rig = claimed_long_ago(OTHER, &[]);

@@ -59,7 +59,7 @@ fn a_second_statement_for_the_last_place_of_a_search_is_compared() {
     assert!(!has_comparison(&late), "the want is over");
 }
 
-/// Its signature is wrong, nothing is held at its place, or it belongs to another strand.
+/// The second statement has a wrong signature, no envelope is held at its place, or it belongs to another strand.
 #[test]
 fn a_second_statement_that_cannot_be_evidence_is_dropped() {
     let forged = StrandItem::Second(Err(PeerViolation::ForgedSignature));

@@ -89,7 +89,7 @@ fn relays_that_connect_again_before_another_peer_is_tried_hold_no_strand_up() {
     }
 }
 
-/// Its link may be the cause, and there may be no other peer that holds the strand.
+/// The link may be the cause, and there may be no other peer that holds the strand.
 #[test]
 fn a_peer_whose_connection_ends_in_its_trial_gets_the_shortest_pause_each_time() {
     let mut rig = Rig::three(7);

@@ -154,7 +154,7 @@ fn an_honest_maker_leaves_out_what_was_signed_of_an_earlier_tree() {
 
 /// Otherwise the operator of one node, who has several in the registry, would be a majority.
 #[test]
-fn a_key_that_is_registered_for_several_nodes_has_one_word() {
+fn a_key_that_is_registered_for_several_nodes_counts_once() {
     let maker = Maker::new();
     let root = maker.store.snapshot().root(GROUPS, PLACES).unwrap();
     let (node, twin) = (OriginatorId(100), OriginatorId(300));

@@ -378,7 +378,7 @@ fn a_tree_that_leaves_out_much_of_a_strand_is_no_ground() {
 }
 
 #[test]
-fn what_a_kill_has_left_is_not_released_and_goes_on() {
+fn places_that_a_killed_run_has_written_are_not_released_and_are_continued() {
     let (maker, mut stated, signed) = vouched();
     let all = all_honest();
     stated.chunks = vec![maker.put_chunk(NODE, &all[..6]), maker.put_chunk(NODE, &all[6..])];
