@@ -141,8 +141,8 @@ impl ReplicationState {
         }
     }
 
-    /// Returns once the guard takes a strand from a peer, or once it does not. It takes this node's own one alone. Cancel
-    /// safe.
+    /// Returns once the guard takes a strand from a peer, or once it does not. It takes this node's own one alone.
+    /// Cancel safe.
     pub(super) async fn taken(&self, originator: OriginatorId, is_wanted: bool) {
         let is_own = originator == self.own;
         let mut taken = self.own_taken.subscribe();
