@@ -247,7 +247,7 @@ fn wrong_files_are_refused_with_the_reason() {
         refused(|it| it.registry[0].public_key = "04".into()).contains("not a valid public key")
     );
     assert!(refused(|it| it.registry[0].absences = vec![(5, Some(5))]).contains("absences"));
-    assert!(refused(|it| it.rates.push(it.rates[0].clone())).starts_with("rates:"));
+    assert!(refused(|it| it.rates.push(it.rates[0])).starts_with("rates:"));
     assert!(refused(|it| it.registry.clear()).contains("no registry"));
     assert!(refused(|it| it.reports = vec![it.reports[0].clone(); 1001]).contains("at most 1000"));
     let absent = |it: &mut EvidenceFile| it.registry[0].absences = vec![(5, Some(9)); 10_001];
