@@ -203,16 +203,7 @@ pub(super) async fn fetch(
         // Without a leaf of the tree an envelope of a chain cannot be proven.
         wanted.retain(|_, leaf| leaf.is_some());
     }
-    let turn = async {
-        state.taken(originator, false).await;
-        state.mending.send_replace(Some(originator));
-        open_inbox(state, originator).await
-    };
-    let Ok(mut inbox) = timeout(REST_WITHIN, turn).await else {
-        // The strand's follower did not pause, so its strand is left alone.
-        state.mending.send_replace(None);
-        return BTreeMap::new();
-    };
+    let Some(mut inbox) = begin_fetch(state, originator).await else { return BTreeMap::new() };
     let _turn = FetchTurn(state, originator);
     let mut search = MendSearch::new(originator, wanted, state.begin_turn());
     let mut peers = state.peers.subscribe();
@@ -263,6 +254,24 @@ pub(super) async fn fetch(
         );
     }
     search.into_found()
+}
+
+/// Has the follower of a strand rest. Returns the strand's inbox; `None` if the follower does not pause, or the guard
+/// takes the strand from a peer: the strand is left alone then.
+async fn begin_fetch(
+    state: &ReplicationState,
+    originator: OriginatorId,
+) -> Option<mpsc::Receiver<WantResponse<Bytes>>> {
+    let inbox = async {
+        state.taken(originator, false).await;
+        state.mending.send_replace(Some(originator));
+        open_inbox(state, originator).await
+    };
+    let inbox = timeout(REST_WITHIN, inbox).await.ok();
+    if inbox.is_none() {
+        state.mending.send_replace(None);
+    }
+    inbox
 }
 
 async fn open_inbox(
