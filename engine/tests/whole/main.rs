@@ -33,6 +33,7 @@ mod many_conflicts;
 mod missing;
 mod other_reports;
 mod overcharges;
+mod own_repairs;
 mod payer_money;
 mod payer_report_attacks;
 mod payer_report_doubts;

@@ -31,7 +31,8 @@ use crate::runtime::stop::{self, StopSignal};
 const REST_WITHIN: Duration = Duration::from_secs(30);
 
 /// Follows a strand until it is stopped, and rests while damaged places of it are fetched: a peer answers one want
-/// for a strand at a time. `inbox` and `key` are those of the first turn. Another key in the registry begins a new one.
+/// for a strand at a time. `inbox` and `key` are those of the first turn. Another key in the registry begins a new one,
+/// but not of this node's own strand: nothing in it was signed with another key. Closes the inbox at its end.
 pub(super) async fn follow(
     state: Arc<ReplicationState>,
     originator: OriginatorId,
@@ -46,22 +47,25 @@ pub(super) async fn follow(
         let task = StrandTask::follow(state.clone(), originator, key, source, inbox, signal);
         tokio::pin!(task);
         let goes_on = tokio::select! {
-            () = &mut task => return,
+            () = &mut task => {
+                state.close_inbox(originator);
+                return;
+            }
             () = stopped.stopped() => false,
             () = state.rests(originator, true) => true,
-            other = other_key(&mut registry, originator, key) => {
+            other = other_key(&mut registry, originator, key), if originator != state.own => {
                 key = other;
                 true
             }
         };
         stop.stop();
         task.await;
-        if !goes_on {
-            return;
-        }
         // Late answers to its wants must not count as answers to later ones.
         state.stop_wants(originator);
         state.close_inbox(originator);
+        if !goes_on {
+            return;
+        }
         let next_turn = async {
             state.rests(originator, false).await;
             open_inbox(&state, originator).await
@@ -187,7 +191,8 @@ impl MendCheck {
 }
 
 /// Fetches envelopes of a strand from peers: those that `check` lets pass, and that the strand's tree has if it has the
-/// place. Each connected peer is asked once. One call at a time.
+/// place. Each connected peer is asked once. One call at a time. Of this node's own strand it ends when the guard takes
+/// that from a peer: a peer's claim counts for seconds, and the node must not sign claimed places because of a repair.
 pub(super) async fn fetch(
     state: &ReplicationState,
     check: &MendCheck,
@@ -198,12 +203,7 @@ pub(super) async fn fetch(
         // Without a leaf of the tree an envelope of a chain cannot be proven.
         wanted.retain(|_, leaf| leaf.is_some());
     }
-    state.mending.send_replace(Some(originator));
-    let Ok(mut inbox) = timeout(REST_WITHIN, open_inbox(state, originator)).await else {
-        // The strand's follower did not pause, so its strand is left alone.
-        state.mending.send_replace(None);
-        return BTreeMap::new();
-    };
+    let Some(mut inbox) = begin_fetch(state, originator).await else { return BTreeMap::new() };
     let _turn = FetchTurn(state, originator);
     let mut search = MendSearch::new(originator, wanted, state.begin_turn());
     let mut peers = state.peers.subscribe();
@@ -232,6 +232,7 @@ pub(super) async fn fetch(
         let Some(until) = search.poll_timeout() else { break };
         tokio::select! {
             _ = peers.changed() => {}
+            () = state.taken(originator, true) => break,
             response = inbox.recv() => {
                 let Some(response) = response else { break };
                 if search.awaits(response.peer, response.request) {
@@ -253,6 +254,24 @@ pub(super) async fn fetch(
         );
     }
     search.into_found()
+}
+
+/// Has the follower of a strand rest. Returns the strand's inbox; `None` if the follower does not pause, or the guard
+/// takes the strand from a peer: the strand is left alone then.
+async fn begin_fetch(
+    state: &ReplicationState,
+    originator: OriginatorId,
+) -> Option<mpsc::Receiver<WantResponse<Bytes>>> {
+    let inbox = async {
+        state.taken(originator, false).await;
+        state.mending.send_replace(Some(originator));
+        open_inbox(state, originator).await
+    };
+    let inbox = timeout(REST_WITHIN, inbox).await.ok();
+    if inbox.is_none() {
+        state.mending.send_replace(None);
+    }
+    inbox
 }
 
 async fn open_inbox(

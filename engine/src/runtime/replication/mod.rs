@@ -180,6 +180,7 @@ impl Replication {
             strands: Mutex::default(),
             mending: watch::Sender::default(),
             filling: watch::Sender::default(),
+            own_taken: watch::Sender::default(),
             inbox_closed: Notify::new(),
             turns: AtomicU32::new(0),
         });

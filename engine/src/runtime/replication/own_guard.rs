@@ -11,8 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::ReplicationState;
-use super::task::StrandTask;
-use super::voids;
+use super::{mend, voids};
 use crate::own_strand::{
     OwnStrandGuard, OwnStrandStatus, Release, StrandObservation, gap_of_start,
 };
@@ -34,8 +33,8 @@ pub(super) struct GuardTask {
     fetching: Option<Fetching>,
     /// True while no publish is under way: every assigned id is on disk.
     is_idle: bool,
-    /// Missing places of the strand are being looked for, or there are none.
-    is_filling: bool,
+    /// True if no place of the strand was missing at the last look.
+    is_whole: bool,
     /// The highest place and the latest time of this node's envelopes, checkpoints and statements that were shown.
     shown: Shown,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
@@ -79,7 +78,7 @@ impl GuardTask {
             guard,
             fetching: None,
             is_idle: false,
-            is_filling: false,
+            is_whole: false,
             shown: Shown::default(),
             disowning: None,
             disown_failure: LastFailure::default(),
@@ -155,6 +154,10 @@ impl GuardTask {
         self.look();
         let now = Instant::now().into_std();
         let source = self.guard.source();
+        // A repair of the strand ends for it.
+        self.state.own_taken.send_if_modified(|is_taken| {
+            std::mem::replace(is_taken, source.is_some()) != source.is_some()
+        });
         let is_other = self.fetching.as_ref().is_some_and(|it| it.source != source);
         if is_other || (self.fetching.is_some() && self.guard.release(now).is_some()) {
             // Everything that it has found counts before the gate opens.
@@ -180,7 +183,7 @@ impl GuardTask {
             self.is_idle = true;
             return Pause::None;
         }
-        if self.fetching.is_none() && !(self.is_filling && self.guard.source().is_none()) {
+        if self.fetching.is_none() && !(self.is_whole && self.guard.source().is_none()) {
             self.start_fetching().await;
         }
         if is_recorded { Pause::Event } else { Pause::Retry }
@@ -340,29 +343,29 @@ impl GuardTask {
         self.guard.note_released();
         // The operator has confirmed since, or the adoption above contradicts it.
         self.disowning = None;
-        self.is_filling = false;
+        self.is_whole = false;
         true
     }
 
-    /// Takes the strand from its source, or looks for missing places of it at all peers.
+    /// Takes the strand from its source, or looks for missing places of it at all peers. Does nothing while damaged
+    /// places of it are fetched: the next look tries again.
     async fn start_fetching(&mut self) {
         let (state, source) = (self.state.clone(), self.guard.source());
+        let own = state.own;
         if source.is_none() {
-            self.is_filling = true;
             let store = state.store.clone();
-            let own = state.own;
             let missing = blocking(move || store.snapshot().last_missing(own, 1)).await;
-            if missing.is_ok_and(|missing| missing.is_empty()) {
+            self.is_whole = missing.is_ok_and(|missing| missing.is_empty());
+            if self.is_whole {
                 return;
             }
         }
-        let Some(inbox) = state.open_inbox(state.own) else { return };
+        let Some(inbox) = state.open_inbox(own) else { return };
         let key = state.store.identity().public_key;
         let (stop, stopped) = stop::channel();
         // A strand whose source is its own node, which is no peer, asks for missing places only.
-        let from = source.unwrap_or(state.own);
-        let own = state.own;
-        let task = tokio::spawn(StrandTask::follow(state, own, key, from, inbox, stopped));
+        let from = source.unwrap_or(own);
+        let task = tokio::spawn(mend::follow(state, own, (key, from), inbox, stopped));
         self.fetching = Some(Fetching { source, stop, task });
     }
 
@@ -372,7 +375,6 @@ impl GuardTask {
         if let Err(error) = task.await {
             std::panic::resume_unwind(error.into_panic());
         }
-        self.state.close_inbox(self.state.own);
-        self.is_filling = false;
+        self.is_whole = false;
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct ReplicationState {
     pub(super) mending: watch::Sender<Option<OriginatorId>>,
     /// The strand that is taken from elsewhere than from peers. Its follower rests.
     pub(super) filling: watch::Sender<Option<OriginatorId>>,
+    /// True while the guard takes this node's own strand from a peer. No damaged places of it are fetched then.
+    pub(super) own_taken: watch::Sender<bool>,
     /// Wakes the tasks that wait for an inbox to be closed.
     pub(super) inbox_closed: Notify,
     /// Followers and searches so far.
@@ -137,6 +139,15 @@ impl ReplicationState {
                 _ = filling.changed() => {}
             }
         }
+    }
+
+    /// Returns once the guard takes a strand from a peer, or once it does not. It takes this node's own one alone.
+    /// Cancel safe.
+    pub(super) async fn taken(&self, originator: OriginatorId, is_wanted: bool) {
+        let is_own = originator == self.own;
+        let mut taken = self.own_taken.subscribe();
+        // The sender is in this state, so it is never gone.
+        let _ = taken.wait_for(|is_taken| (*is_taken && is_own) == is_wanted).await;
     }
 
     /// Takes back what connected peers were asked of a strand.

@@ -1,0 +1,83 @@
+//! Damaged places of a node's own strand, which are fetched while the guard of the strand has work, too.
+
+use std::collections::BTreeMap;
+
+use hawser_engine::replication::StrandItem;
+use hawser_proto::{Bytes, EnvelopeId, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
+use tokio::task::JoinHandle;
+
+use crate::common::{self, NODE};
+use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
+
+fn append(place: u64) -> Change {
+    let id = EnvelopeId::new(NODE, SequenceId(place));
+    let (bytes, validity) = (envelope(NODE, place, "true"), Validity::Valid);
+    Change::Append(LogEntry { id, bytes, validity, facts: None })
+}
+
+/// Returns the log of a node that has left out the places 1 to 3 of its strand, and has signed place 4.
+fn behind_a_gap() -> Store {
+    let store = common::store();
+    let (from, through) = (SequenceId(1), SequenceId(3));
+    let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
+    store.commit(&[skip, append(4)]).unwrap();
+    store
+}
+
+/// Fetches a place as the repair of a damaged one does.
+fn fetch(follower: &Follower, place: u64) -> JoinHandle<BTreeMap<SequenceId, Bytes>> {
+    let replication = follower.replication.clone();
+    let wanted = [(SequenceId(place), None)].into();
+    tokio::spawn(async move { replication.fetch(NODE, wanted).await })
+}
+
+/// The places of a gap are looked for as long as the node runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_place_is_fetched_while_a_gap_of_the_strand_is_looked_for() {
+    let follower = Follower::start(behind_a_gap());
+    let mut other = follower.connect(OTHER, &[(NODE, 4)]);
+    assert_eq!(other.want(NODE).await, (0, Some(3)), "the gap");
+    let search = fetch(&follower, 4);
+    while other.want(NODE).await != (3, Some(4)) {}
+    other.send(strand(NODE, &[4])).await;
+    assert_eq!(search.await.unwrap(), [(SequenceId(4), envelope(NODE, 4, "true"))].into());
+    while other.want(NODE).await != (0, Some(3)) {}
+    other.answer(vec![StrandItem::Envelope(envelope(NODE, 2, "true")), StrandItem::End]).await;
+    let found = || follower.held(NODE) == strand(NODE, &[2, 4]);
+    follower.until("the find is stored", found).await;
+    follower.stop().await;
+}
+
+/// The search for a damaged place begins before the node publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_looked_for_once_a_search_for_damaged_places_is_over() {
+    let follower = Follower::start(behind_a_gap());
+    let mut other = follower.connect(OTHER, &[(NODE, 4)]);
+    let search = fetch(&follower, 4);
+    while other.want(NODE).await != (3, Some(4)) {}
+    follower.until("the node publishes", || follower.complaint().is_none()).await;
+    follower.publish("behind the gap").await.unwrap();
+    other.send(strand(NODE, &[4])).await;
+    search.await.unwrap();
+    while other.want(NODE).await != (0, Some(3)) {}
+    follower.stop().await;
+}
+
+/// A machine was set back, and its disk is damaged. One peer answers no search, and another one has the strand's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_for_damaged_places_ends_when_a_peer_has_more_of_the_strand() {
+    let store = common::store();
+    store.commit(&[append(1)]).unwrap();
+    let follower = Follower::start(store);
+    let mut silent = follower.connect(OTHER, &[(NODE, 1)]);
+    let search = fetch(&follower, 1);
+    assert_eq!(silent.want(NODE).await, (0, Some(1)));
+    let mut source = follower.connect(SOURCE, &[(NODE, 3)]);
+    assert_eq!(source.want(NODE).await, (1, None), "before its claim counts no more");
+    assert!(search.await.unwrap().is_empty());
+    source.send(strand(NODE, &[2, 3])).await;
+    follower.wait_for(NODE, 3).await;
+    assert_eq!(follower.held(NODE), strand(NODE, &[1, 2, 3]));
+    follower.stop().await;
+}
