@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-use crate::start_error::ApiError;
+use crate::start_error::ApiStartError;
 
 /// The bound ports of clients and of operators. Callers that connect wait until [`start_on`](crate::start_on) serves
 /// them, and are refused once this is dropped.
@@ -29,19 +29,19 @@ impl BoundPorts {
     /// Binds the addresses for clients and for operators.
     ///
     /// # Errors
-    /// [`ApiError::Listen`] with the first address that cannot be bound.
+    /// [`ApiStartError::Listen`] with the first address that cannot be bound.
     pub async fn bind(
         api: Option<SocketAddr>,
         operators: Option<SocketAddr>,
-    ) -> Result<Self, ApiError> {
+    ) -> Result<Self, ApiStartError> {
         let api = bind(api).await?;
         Ok(Self { api, operators: bind(operators).await? })
     }
 }
 
-async fn bind(address: Option<SocketAddr>) -> Result<Option<BoundPort>, ApiError> {
+async fn bind(address: Option<SocketAddr>) -> Result<Option<BoundPort>, ApiStartError> {
     let Some(address) = address else { return Ok(None) };
     let bound = TcpListener::bind(address).await;
-    let listener = bound.map_err(|source| ApiError::Listen { address, source })?;
+    let listener = bound.map_err(|source| ApiStartError::Listen { address, source })?;
     Ok(Some(BoundPort { address, listener }))
 }

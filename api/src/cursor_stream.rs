@@ -19,7 +19,7 @@ const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
 const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// Least time between two cursors for each stream that gets them, so that no number of streams takes more than a tenth
 /// of a core. Specified in `docs/protocol/api.md`; a guess.
-const CURSOR_COSTS: Duration = Duration::from_micros(50);
+const PAUSE_PER_STREAM: Duration = Duration::from_micros(50);
 
 /// Wakes the streams of the cursor when it has moved, at most ten times per second, and less often if there are
 /// thousands.
@@ -103,7 +103,7 @@ async fn pass_on(
 /// Returns the time between two cursors for a number of streams.
 fn pause_for(streams: usize) -> Duration {
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-    CURSOR_SENT_EVERY.max(CURSOR_COSTS.saturating_mul(streams))
+    CURSOR_SENT_EVERY.max(PAUSE_PER_STREAM.saturating_mul(streams))
 }
 
 /// Waits until the cursor differs from `sent` and the least time since `sent` has passed.

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 /// Seconds between two samples. A guess: a compaction of table files frees within minutes the space that it takes.
-const LOOK_EVERY_S: i64 = 600;
+const SAMPLE_EVERY_S: i64 = 600;
 /// Number of samples: those of a day, so that its busy and its quiet hours count.
-const LOOKS_MAX: usize = 144;
-/// Shortest time for an estimate, seconds. A guess: over a shorter time compactions have more effect than callers.
+const SAMPLES_MAX: usize = 144;
+/// Shortest time between the first sample and an estimate, seconds. A guess: over a shorter time compactions have more
+/// effect than callers.
 const RATE_OVER_S_MIN: i64 = 3600;
 const DAY_S: f64 = 86_400.0;
 
@@ -19,23 +20,23 @@ pub(crate) struct DiskTrend(Mutex<VecDeque<(i64, u64)>>);
 impl DiskTrend {
     /// Returns true if it is time for another sample.
     pub(crate) fn is_due(&self, now_s: i64) -> bool {
-        let looks = self.0.lock();
+        let samples = self.0.lock();
         // Also true after the clock was set back.
-        looks.back().is_none_or(|(last_s, _)| !(0..LOOK_EVERY_S).contains(&(now_s - last_s)))
+        samples.back().is_none_or(|(last_s, _)| !(0..SAMPLE_EVERY_S).contains(&(now_s - last_s)))
     }
 
     /// Records a sample.
     pub(crate) fn note(&self, now_s: i64, free_bytes: u64) {
-        let mut looks = self.0.lock();
+        let mut samples = self.0.lock();
         // The clock was set, or no sample was taken for hours: earlier samples are not of the last day.
-        let is_near = |last_s: i64| (0..=3 * LOOK_EVERY_S).contains(&(now_s - last_s));
-        if looks.back().is_some_and(|(last_s, _)| !is_near(*last_s)) {
-            looks.clear();
+        let is_near = |last_s: i64| (0..=3 * SAMPLE_EVERY_S).contains(&(now_s - last_s));
+        if samples.back().is_some_and(|(last_s, _)| !is_near(*last_s)) {
+            samples.clear();
         }
-        if looks.len() == LOOKS_MAX {
-            looks.pop_front();
+        if samples.len() == SAMPLES_MAX {
+            samples.pop_front();
         }
-        looks.push_back((now_s, free_bytes));
+        samples.push_back((now_s, free_bytes));
     }
 
     /// Returns the days until the disk is full if it fills as in the last day; `None` while the rate is unknown,
@@ -52,14 +53,14 @@ impl DiskTrend {
 mod tests {
     use super::*;
 
-    /// Returns the trend and the free bytes after samples every ten minutes for this many seconds, with `per_look`
+    /// Returns the trend and the free bytes after samples every ten minutes for this many seconds, with `per_sample`
     /// bytes less each time.
-    fn looked(seconds: i64, free: u64, per_look: u64) -> (DiskTrend, u64) {
+    fn sampled(seconds: i64, free: u64, per_sample: u64) -> (DiskTrend, u64) {
         let trend = DiskTrend::default();
         let mut left = free;
         for now_s in 0..seconds {
             if trend.is_due(now_s) {
-                left -= per_look;
+                left -= per_sample;
                 trend.note(now_s, left);
             }
         }
@@ -67,17 +68,17 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fills_has_its_days() {
-        let (trend, left) = looked(86_400, 1_000_000, 1000);
+    fn a_disk_that_fills_has_an_estimate() {
+        let (trend, left) = sampled(86_400, 1_000_000, 1000);
         let days = trend.days_left(86_400, left).unwrap();
         // 144,000 bytes in a day, and 856,000 are free.
         assert!((5.8..6.2).contains(&days), "{days}");
-        assert_eq!(trend.0.lock().len(), LOOKS_MAX);
+        assert_eq!(trend.0.lock().len(), SAMPLES_MAX);
     }
 
     #[test]
-    fn nothing_is_told_too_early_or_of_a_disk_that_does_not_fill() {
-        let (trend, left) = looked(3000, 1_000_000, 1000);
+    fn there_is_no_estimate_too_early_or_of_a_disk_that_does_not_fill() {
+        let (trend, left) = sampled(3000, 1_000_000, 1000);
         assert_eq!(trend.days_left(3000, left), None, "less than an hour");
         assert!(trend.days_left(3600, left).is_some());
         assert_eq!(trend.days_left(3600, 1_000_000), None, "something was freed");
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_ten_minutes_apart_and_begin_anew_when_the_clock_goes_back() {
+    fn samples_are_ten_minutes_apart_and_begin_anew_when_the_clock_goes_back() {
         let trend = DiskTrend::default();
         assert!(trend.is_due(1000));
         trend.note(1000, 50);
@@ -95,6 +96,6 @@ mod tests {
         for number in 0..1000 {
             trend.note(500 + number, 40);
         }
-        assert_eq!(trend.0.lock().len(), LOOKS_MAX);
+        assert_eq!(trend.0.lock().len(), SAMPLES_MAX);
     }
 }

@@ -44,7 +44,7 @@ use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
 use crate::snapshot_pages::SnapshotPages;
-use crate::start_error::ApiError;
+use crate::start_error::ApiStartError;
 use crate::tree_pages::TreePages;
 use crate::views::PeerView;
 
@@ -73,12 +73,12 @@ pub struct ApiHandle {
 /// Serves clients at `settings.listen` and operators at `settings.metrics`.
 ///
 /// # Errors
-/// [`ApiError`] if an address cannot be bound or a setting is invalid. Nothing is served then.
+/// [`ApiStartError`] if an address cannot be bound or a setting is invalid. Nothing is served then.
 pub async fn start(
     settings: ApiSettings,
     engine: Engine,
     peers: Arc<dyn PeerView>,
-) -> Result<ApiHandle, ApiError> {
+) -> Result<ApiHandle, ApiStartError> {
     let ports = BoundPorts::bind(settings.listen, settings.metrics).await?;
     start_on(ports, settings, engine, peers).await
 }
@@ -86,15 +86,15 @@ pub async fn start(
 /// Serves clients and operators at bound ports; the addresses of the settings are not read.
 ///
 /// # Errors
-/// [`ApiError`] if a setting is invalid. Nothing is served then.
+/// [`ApiStartError`] if a setting is invalid. Nothing is served then.
 pub async fn start_on(
     ports: BoundPorts,
     settings: ApiSettings,
     engine: Engine,
     peers: Arc<dyn PeerView>,
-) -> Result<ApiHandle, ApiError> {
+) -> Result<ApiHandle, ApiStartError> {
     if settings.keepalive_interval.is_zero() {
-        return Err(ApiError::KeepaliveInterval);
+        return Err(ApiStartError::KeepaliveInterval);
     }
     let end = CancellationToken::new();
     let stop = CancellationToken::new();
@@ -140,7 +140,7 @@ pub async fn start_on(
         Some((serve, listener)) => {
             let address = serve.listen;
             let served = Server::on(listener, serve, routes, calls, stop);
-            Some(served.map_err(|source| ApiError::Listen { address, source })?)
+            Some(served.map_err(|source| ApiStartError::Listen { address, source })?)
         }
         None => None,
     };
@@ -188,10 +188,10 @@ fn serve_operators(
     port: Option<BoundPort>,
     pages: Arc<NodePages>,
     end: CancellationToken,
-) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ApiError> {
+) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ApiStartError> {
     let Some(BoundPort { address, listener }) = port else { return Ok(None) };
     let served = pages::serve(pages, listener, end);
-    Ok(Some(served.map_err(|source| ApiError::Listen { address, source })?))
+    Ok(Some(served.map_err(|source| ApiStartError::Listen { address, source })?))
 }
 
 impl ApiHandle {
@@ -308,7 +308,7 @@ fn routes(
     api: NodeApi,
     heads: Heads,
     readiness: Readiness,
-) -> Result<Routes, ApiError> {
+) -> Result<Routes, ApiStartError> {
     let stop = api.stop.clone();
     let metadata = Metadata {
         engine: api.engine.clone(),

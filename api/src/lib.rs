@@ -79,7 +79,7 @@ mod witness_page;
 pub use bound_ports::BoundPorts;
 pub use handle::{ApiHandle, start, start_on};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
-pub use start_error::ApiError;
+pub use start_error::ApiStartError;
 pub use stream_request::StreamRequest;
 pub use subscribe::CheckedStream;
 pub use views::{

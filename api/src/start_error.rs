@@ -7,7 +7,7 @@ use hawser_serve::SchemaError;
 
 /// Error of [`start`](crate::start): nothing is served.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub enum ApiStartError {
     /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {

@@ -163,7 +163,9 @@ impl fmt::Display for Judged {
         match it.host {
             Host::None => Ok(()),
             Host::Unknown => write!(f, "\n  kept by no node of the registry"),
-            Host::Other(node) => write!(f, "\n  signed by node {node}, which it was not got from"),
+            Host::Other(node) => {
+                write!(f, "\n  signed by node {node}, and not by the node that it came from")
+            }
             Host::Node(node) if it.is_seen_by_host => {
                 write!(f, "\n  kept by node {node}, which says that it saw it")
             }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use crate::common;
 
-/// 2026-11-20T06:17:26Z, when the captured packages were made.
-const THEN: u64 = 1_795_155_446;
+/// 2026-11-20T06:17:26Z, when the captured packages were made, in unix seconds.
+const CAPTURED_S: u64 = 1_795_155_446;
 
 fn packages() -> Vec<(Vec<u8>, serde_json::Value)> {
     let captured = common::captured("key_package");
@@ -26,7 +26,7 @@ fn packages() -> Vec<(Vec<u8>, serde_json::Value)> {
 }
 
 #[test]
-fn key_packages_of_real_clients_are_valid_and_say_what_they_said() {
+fn key_packages_of_real_clients_are_valid_and_have_the_recorded_fields() {
     for (bytes, expected) in packages() {
         // Clients let the lifetime begin an hour before they make the package.
         let made = expected["not_before"].as_u64().unwrap() + 3600;
@@ -55,17 +55,17 @@ fn the_given_time_and_no_other_decides_whether_a_key_package_may_be_used() {
 }
 
 #[test]
-fn a_key_package_holds_to_the_last_byte_and_no_further() {
+fn a_key_package_that_is_cut_or_has_a_byte_more_is_refused() {
     let (bytes, _) = packages().remove(0);
     for end in 0..bytes.len() {
-        assert!(key_package(&bytes[..end], THEN).is_err(), "cut to {end}");
+        assert!(key_package(&bytes[..end], CAPTURED_S).is_err(), "cut to {end}");
     }
-    assert!(key_package(&[&bytes[..], &[0]].concat(), THEN).is_err());
+    assert!(key_package(&[&bytes[..], &[0]].concat(), CAPTURED_S).is_err());
 }
 
 #[test]
-fn key_packages_that_are_too_long_are_not_looked_at() {
-    let refused = key_package(&vec![0; 1 << 20], THEN);
+fn key_packages_that_are_too_long_are_refused_unread() {
+    let refused = key_package(&vec![0; 1 << 20], CAPTURED_S);
     assert_eq!(refused, Err(KeyPackageError::TooLong(1 << 20)));
 }
 
@@ -76,9 +76,9 @@ fn a_wrong_signature_is_found_whatever_the_lifetime_is() {
     let (mut bytes, expected) = packages().remove(0);
     let not_after = expected["not_after"].as_u64().unwrap().to_be_bytes();
     let at = bytes.windows(8).position(|window| window == not_after).unwrap();
-    for end in [THEN + 1, u64::MAX] {
+    for end in [CAPTURED_S + 1, u64::MAX] {
         bytes[at..at + 8].copy_from_slice(&end.to_be_bytes());
-        assert!(matches!(key_package(&bytes, THEN), Err(KeyPackageError::Verify(_))));
+        assert!(matches!(key_package(&bytes, CAPTURED_S), Err(KeyPackageError::Verify(_))));
     }
 }
 
@@ -116,12 +116,12 @@ proptest! {
         let (mut bytes, _) = which.get(&packages).clone();
         let at = at.index(bytes.len());
         bytes[at] ^= mask;
-        prop_assert!(key_package(&bytes, THEN).is_err(), "byte {at} with {mask}");
+        prop_assert!(key_package(&bytes, CAPTURED_S).is_err(), "byte {at} with {mask}");
     }
 
     #[test]
-    fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(key_package(&bytes, THEN).is_err());
+    fn random_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(key_package(&bytes, CAPTURED_S).is_err());
         let _ = group_message(&bytes);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiSettings, NoPeers};
+use hawser_api::{ApiSettings, ApiStartError, NoPeers};
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -195,5 +195,5 @@ async fn operators_are_answered_after_the_api_listens() {
     };
     let engine = node().await.engine;
     let started = hawser_api::start(settings, engine, Arc::new(NoPeers)).await;
-    assert!(matches!(started, Err(ApiError::Listen { address, .. }) if address == listen));
+    assert!(matches!(started, Err(ApiStartError::Listen { address, .. }) if address == listen));
 }

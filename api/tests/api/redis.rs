@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_api::{ApiError, ApiSettings, NoPeers, RateLimitSettings, RedisSettings};
+use hawser_api::{ApiSettings, ApiStartError, NoPeers, RateLimitSettings, RedisSettings};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -380,6 +380,6 @@ async fn a_node_does_not_start_without_the_redis_that_it_relies_on() {
             ..ApiSettings::default()
         };
         let started = hawser_api::start(settings, engine.clone(), Arc::new(NoPeers)).await;
-        assert!(matches!(started, Err(ApiError::Redis(_))));
+        assert!(matches!(started, Err(ApiStartError::Redis(_))));
     }
 }

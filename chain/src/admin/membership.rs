@@ -33,11 +33,12 @@ pub struct MembershipTime {
     pub is_member: bool,
 }
 
-/// Returns the changes of the canonical network in a range of blocks, in the order of the chain. Events of one
-/// endpoint: compare the last change of each node with its record.
+/// Returns the changes of the canonical network in a range of blocks, in the order of the chain. One endpoint answers,
+/// which may leave changes out: compare the last change of each node with its record in the registry.
 ///
 /// # Errors
-/// [`AdminError`] if the node registry is not known, or the chain does not answer.
+/// [`AdminError`] if the address of the node registry is not known, if the chain does not answer, or if the endpoint
+/// sends more than 100,000 changes.
 pub async fn changes(
     network: &Network,
     blocks: RangeInclusive<u64>,

@@ -123,9 +123,9 @@ async fn reports_of(
     network: &Network,
     originator: OriginatorId,
     from: u64,
-    count: u64,
+    end: u64,
 ) -> Result<Vec<OnchainReport>, AdminError> {
-    let (mut all, mut left) = (Vec::new(), from..count);
+    let (mut all, mut left) = (Vec::new(), from..end);
     while !left.is_empty() {
         let some: Vec<u64> = left.by_ref().take(PAGE).collect();
         all.extend(reports_at(network, originator, &some).await?);
@@ -151,7 +151,7 @@ pub(crate) async fn reports_at(
         };
         let page = network.view(Contract::PayerReportManager, &page).await?;
         if page.iter().any(lists_too_many) {
-            return Err(too_many_nodes(network)?);
+            return Err(too_many_nodes(network));
         }
         all.extend(some.iter().zip(page).map(|(index, report)| read(originator, *index, report)));
     }
@@ -163,15 +163,19 @@ fn lists_too_many(report: &IPayerReportManager::PayerReport) -> bool {
 }
 
 /// Returns the error about a report that lists more nodes than the contract accepts.
-fn too_many_nodes(network: &Network) -> Result<AdminError, AdminError> {
+fn too_many_nodes(network: &Network) -> AdminError {
     let contract = Contract::PayerReportManager;
+    let address = match network.at(contract) {
+        Ok(address) => address,
+        Err(unknown) => return unknown,
+    };
     let source = ViewError::OtherContract {
-        address: network.at(contract)?,
+        address,
         chain_id: network.settlement.id(),
         function: PayerReportManager::getPayerReportsCall::SIGNATURE,
         reason: format!("a report lists more than {NODES_MAX} nodes"),
     };
-    Ok(AdminError::View { contract, source })
+    AdminError::View { contract, source }
 }
 
 /// Returns the newest reports about an originator, at most `most`, in ascending index order,

@@ -130,10 +130,11 @@ impl<'a> SignatureCheck<'a> {
             Some(SampleSize::Envelopes(0)) => Err("none were asked for"),
             Some(size) => Ok(size),
             None if read.is_signed && (is_own() || is_registered()) => Ok(DEFAULT),
-            None => Err(
-                "the key of the node has not signed the backup, as far as is known: give the keys of the \
-                        nodes (--registry FILE), or say --signatures",
-            ),
+            None => {
+                Err("nothing shows that the node's key has signed it: give the keys of the nodes \
+                 (--registry FILE) or the node's data folder (--data-dir DIR), or open it nevertheless \
+                 (--signatures N)")
+            }
         }
     }
 

@@ -307,7 +307,8 @@ impl Rotation<'_> {
             found,
             command: None,
             note: Some(
-                "leave the old node running until its retention has passed, and for 6 hours at the least",
+                "leave the old node running for 6 hours at the least, and until the retention of its last \
+                 envelopes has passed if readers know only its address",
             ),
         }
     }

@@ -19,12 +19,12 @@ pub fn alias(account: Address) -> Address {
     number(account).wrapping_add(number(OFFSET)).into()
 }
 
-/// Returns call data with a mark.
+/// Returns call data with the mark of a ticket. `number` is the ticket's.
 pub(super) fn marked(data: &[u8], number: u64) -> Bytes {
     [data, &WORD, &number.to_be_bytes()].concat().into()
 }
 
-/// Returns the number of the ticket that a transaction delivered.
+/// Returns the number of the ticket that a transaction with this call data delivered; `None` if the data has no mark.
 pub(super) fn number_of(data: &[u8]) -> Option<u64> {
     let (_, mark) = data.split_last_chunk::<MARK_LEN>()?;
     let number = mark.strip_prefix(&WORD)?;

@@ -233,24 +233,11 @@ impl Engine {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Vec<Bytes>, PublishError> {
-        Ok(self.publish_counted(PublishCaller::default(), envelopes).await?.envelopes)
+        Ok(self.publisher.publish(PublishCaller::default(), envelopes).await?.envelopes)
     }
 
-    /// Publishes as [`publish`](Self::publish) does for a caller, and distinguishes new envelopes from repeated ones.
-    /// Requests of different callers take turns.
-    ///
-    /// # Errors
-    /// See [`Publisher::publish`].
-    pub async fn publish_counted(
-        &self,
-        caller: PublishCaller,
-        envelopes: Vec<pb::PayerEnvelope>,
-    ) -> Result<Published, PublishError> {
-        self.publisher.publish(caller, envelopes).await
-    }
-
-    /// Returns the publish path alone. A clone of it counts one reference, and one of the engine counts dozens, each of
-    /// which all cores share.
+    /// Returns the publish path alone, which publishes for callers that take turns. A clone of it counts one reference,
+    /// and one of the engine counts dozens, each of which all cores share.
     #[must_use]
     pub fn publisher(&self) -> &Publisher {
         &self.publisher

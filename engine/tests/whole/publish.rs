@@ -195,7 +195,7 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
     for round in 0..30 {
         let copies = (0..8).map(|_| {
             let caller = PublishCaller::default();
-            node.engine.publish_counted(caller, vec![message(2, &format!("{round}"))])
+            node.engine.publisher().publish(caller, vec![message(2, &format!("{round}"))])
         });
         let answers = futures_util::future::try_join_all(copies).await.unwrap();
         let first = &answers[0].envelopes;

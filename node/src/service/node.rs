@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_api::{
-    ApiError, ApiHandle, ApiSettings, BoundPorts, ExtraService, PeerView, WitnessContext,
+    ApiHandle, ApiSettings, ApiStartError, BoundPorts, ExtraService, PeerView, WitnessContext,
 };
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{CheckpointWitnesses, ReplicationSettings};
@@ -64,7 +64,7 @@ enum ServeError {
     #[error(transparent)]
     Net(#[from] NetStartError),
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Api(#[from] ApiStartError),
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
     #[error("the thread that watches files cannot be started: {0}")]
@@ -76,7 +76,7 @@ impl ServeError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Net(NetStartError::Listen { source, .. })
-            | Self::Api(ApiError::Listen { source, .. }) => free_ports::hint(source),
+            | Self::Api(ApiStartError::Listen { source, .. }) => free_ports::hint(source),
             _ => "",
         }
     }
@@ -337,7 +337,7 @@ impl InnerParts {
         peers: Arc<dyn PeerView>,
         witness: Option<WitnessContext>,
         tls: Option<Tls>,
-    ) -> Result<ApiHandle, ApiError> {
+    ) -> Result<ApiHandle, ApiStartError> {
         let settings = ApiSettings {
             keepalive_interval: config.api.keep_alive,
             quic_address: config.announced_quic_address(),

@@ -212,7 +212,7 @@ fn equal_leaves_make_the_tree_that_they_make_one_by_one() {
 }
 
 #[test]
-fn impossible_requests_have_a_name() {
+fn requests_that_no_tree_can_answer_are_refused_with_the_reason() {
     let tree = Tree::new(4);
     let none = |at| tree.node(at);
     let no_leaf = ProofError::NoSuchLeaf { index: 4, size: 4 };
@@ -275,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_proofs_end(
+    fn hostile_proofs_are_refused(
         hashes in prop::collection::vec(any::<[u8; 32]>(), 0..80),
         index: u64, size: u64, from: u64, hash: [u8; 32],
     ) {

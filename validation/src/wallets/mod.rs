@@ -2,14 +2,14 @@
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
 //! question ([`WalletQuestion`]), which `answer_key` computes. [`client`] asks the chains; `few` knows how long too few
-//! of their endpoints have replied; `queue` holds the unanswered questions, `firsts` since when they are, and `asking`
-//! has the task that asks them; [`rule`] decides what an update's event and these answers mean.
+//! of their endpoints have replied; `queue` holds the unanswered questions, `first_attempts` the times since which they
+//! are, and `asking` has the task that asks them; [`rule`] decides what an update's event and these answers mean.
 
 mod answer_key;
 mod asking;
 pub mod client;
 mod few;
-mod firsts;
+mod first_attempts;
 mod queue;
 pub mod rule;
 
@@ -30,7 +30,7 @@ pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
 use crate::limits::{WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX};
 use answer_key::answer_key;
-use firsts::{FirstAttempts, FirstDays};
+use first_attempts::{FirstAttempts, FirstDays};
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
