@@ -178,3 +178,21 @@ async fn a_claim_does_not_run_out_before_its_peer_is_asked() {
     tokio::time::resume();
     follower.stop().await;
 }
+
+/// The node is stopped while it takes its strand from a peer. On a clock that only moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn a_search_for_damaged_places_waits_for_no_guard_that_has_ended() {
+    let store = common::store();
+    store.commit(&[append(1)]).unwrap();
+    let follower = Follower::start(store);
+    let source = follower.connect(SOURCE, &[(NODE, 3)]);
+    follower.until("the peer is asked", || is_claimed(&follower)).await;
+    let replication = follower.replication.clone();
+    follower.stop().await;
+    drop(source);
+    tokio::select! {
+        biased;
+        found = replication.fetch(NODE, [(SequenceId(1), None)].into()) => assert!(found.is_empty()),
+        () = tokio::time::sleep(Duration::from_secs(1)) => panic!("the stop of the node waits for it"),
+    }
+}

@@ -115,6 +115,8 @@ impl GuardTask {
         };
         task.guard_until(stopped).await;
         task.stop_fetching().await;
+        // No repair waits for a guard that has ended.
+        task.state.own_taken.send_replace(false);
     }
 
     /// Carries out one due action after the other, and waits for the next event, until it is stopped.
