@@ -78,6 +78,8 @@ impl Drop for HungDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_place_is_fetched_while_a_gap_of_the_strand_is_looked_for() {
     let follower = Follower::start(behind_a_gap());
+    // The search begins anew when the node begins to publish, and an answer to a want from before it counts no more.
+    follower.until("the node publishes", || follower.complaint().is_none()).await;
     let mut other = follower.connect(OTHER, &[(NODE, 4)]);
     assert_eq!(other.want(NODE).await, (0, Some(3)), "the gap");
     let search = fetch(&follower, 4);
