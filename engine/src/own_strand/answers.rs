@@ -108,6 +108,13 @@ impl Answers {
         }
     }
 
+    /// Notes that the peer whose turn it is could not be asked until now.
+    pub(super) fn note_unasked(&mut self, now: Instant) {
+        if let Some(asked) = &mut self.asked {
+            (asked.began, asked.since) = (now, now);
+        }
+    }
+
     /// Notes a place that another folder of this node has left out. No peer is asked for it.
     pub(super) fn note_declared(&mut self, through: SequenceId) {
         self.shown = self.shown.max(through);

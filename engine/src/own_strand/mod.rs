@@ -274,6 +274,13 @@ impl OwnStrandGuard {
         self.answers.note_arriving(now, peer);
     }
 
+    /// Handles that this node itself has kept the peer of [`source`](Self::source) from being asked until now: its disk
+    /// hangs, or another task has the strand. The peer's time to show something has not begun. To be followed by an
+    /// observation.
+    pub fn note_unasked(&mut self, now: Instant) {
+        self.answers.note_unasked(now);
+    }
+
     /// Handles a statement of this node, made at `time_ns`, that it left out places up to `through`: another of its
     /// folders has continued behind that place, or was about to. To be followed by an observation.
     pub fn note_declared(&mut self, through: SequenceId, time_ns: i64) {

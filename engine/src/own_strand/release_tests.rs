@@ -144,3 +144,21 @@ fn a_statement_that_was_shown_before_the_release_stops_nothing_when_it_is_shown_
         assert_eq!(guard.status(), status, "{through}");
     }
 }
+
+/// The disk hangs when a peer claims more than the node holds, or a repair of the strand does not let go.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn the_time_of_a_claim_begins_when_its_peer_is_asked() {
+    let (start, peer) = (Instant::now(), OriginatorId(200));
+    let mut guard = OwnStrandGuard::new(FolderStanding::Newest, SequenceId::NONE, start, 0);
+    let claims = || BTreeMap::from([(peer, Some(SequenceId(9)))]);
+    let seen = || StrandObservation { claims: claims(), ..held(5) };
+    guard.observe(start, seen());
+    let asked_at = start + Duration::from_secs(60);
+    guard.note_unasked(asked_at);
+    guard.observe(asked_at, seen());
+    assert_eq!((guard.source(), guard.release(asked_at)), (Some(peer), None));
+    let over_at = asked_at + Duration::from_secs(10);
+    guard.observe(over_at, seen());
+    assert_eq!((guard.source(), guard.release(over_at)), (None, skip(None)), "it shows nothing");
+}

@@ -43,6 +43,8 @@ pub(super) struct GuardReports {
     pub(super) shown: BTreeMap<OriginatorId, Shown>,
     /// The peers that are sending an envelope of it that is not whole yet.
     pub(super) arriving: BTreeSet<OriginatorId>,
+    /// The task that takes the strand from peers has read what the disk has of it, and asks for more.
+    pub(super) is_asking: bool,
     /// The last confirmation of the operator.
     pub(super) confirmation: Option<OperatorConfirmation>,
 }
@@ -209,6 +211,15 @@ impl OwnStrand {
     pub(super) fn note_arriving(&self, peer: OriginatorId) {
         self.reports.send_if_modified(|reports| {
             reports.arriving.insert(peer);
+            false
+        });
+    }
+
+    /// Reports that the task which takes the own strand from peers asks for it from now on. The guard takes this at its
+    /// next look.
+    pub(super) fn note_asking(&self) {
+        self.reports.send_if_modified(|reports| {
+            reports.is_asking = true;
             false
         });
     }

@@ -47,6 +47,8 @@ pub(super) struct GuardTask {
 struct Fetching {
     /// The peer that the strand is taken from; `None` if only missing places are looked for.
     source: Option<hawser_proto::OriginatorId>,
+    /// True since a look that came after the follower had read the strand: from then on it asks peers.
+    is_asking: bool,
     stop: StopSender,
     task: JoinHandle<()>,
 }
@@ -113,6 +115,8 @@ impl GuardTask {
         };
         task.guard_until(stopped).await;
         task.stop_fetching().await;
+        // No repair waits for a guard that has ended.
+        task.state.own_taken.send_replace(false);
     }
 
     /// Carries out one due action after the other, and waits for the next event, until it is stopped.
@@ -158,6 +162,10 @@ impl GuardTask {
         self.state.own_taken.send_if_modified(|is_taken| {
             std::mem::replace(is_taken, source.is_some()) != source.is_some()
         });
+        if self.guard.status() != OwnStrandStatus::Ready {
+            // At once: to stop fetching may wait for the disk. The gate opens only after that.
+            self.show_status();
+        }
         let is_other = self.fetching.as_ref().is_some_and(|it| it.source != source);
         if is_other || (self.fetching.is_some() && self.guard.release(now).is_some()) {
             // Everything that it has found counts before the gate opens.
@@ -205,9 +213,18 @@ impl GuardTask {
             let is_early = unsettled.contains(peer) || waiting.contains(peer);
             *claim = claim.filter(|head| *head > held || !is_early);
         }
+        let source = self.guard.source();
+        let is_asked = self.fetching.as_ref().is_some_and(|it| it.is_asking && it.source == source);
+        if !is_asked {
+            // The disk hangs, or a repair has the strand. No claim may run out by that.
+            self.guard.note_unasked(now);
+        }
         // Takes the reports after the head: a place is reported before it is stored, so the guard gets a report of
         // every place up to that head.
         let reports = state.own_strand.take_reports();
+        if let Some(fetching) = &mut self.fetching {
+            fetching.is_asking |= reports.is_asking;
+        }
         for (peer, shown) in reports.shown {
             self.shown.add(shown.sequence, shown.originator_ns);
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
@@ -366,7 +383,7 @@ impl GuardTask {
         // A strand whose source is its own node, which is no peer, asks for missing places only.
         let from = source.unwrap_or(own);
         let task = tokio::spawn(mend::follow(state, own, (key, from), inbox, stopped));
-        self.fetching = Some(Fetching { source, stop, task });
+        self.fetching = Some(Fetching { source, is_asking: false, stop, task });
     }
 
     async fn stop_fetching(&mut self) {

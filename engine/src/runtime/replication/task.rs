@@ -114,6 +114,9 @@ impl StrandTask {
             () = stopped.stopped() => return,
             task = Self::resume(state, originator, key, source, inbox) => task,
         };
+        if originator == task.state.own {
+            task.state.own_strand.note_asking();
+        }
         task.run(stopped).await;
     }
 
