@@ -8,7 +8,7 @@ use std::time::Duration;
 use alloy::providers::Provider as _;
 use hawser_chain::admin::membership;
 use hawser_chain::admin::nodes::{self, NewNode};
-use hawser_chain::admin::{Contract, Contracts, Network, Plan};
+use hawser_chain::admin::{AdminError, Contract, Contracts, Network, Plan};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
@@ -106,6 +106,11 @@ async fn entries_and_removals_are_read_with_the_times_of_their_blocks(kind: Chai
     let found = membership::changes(&limited, 0..=newest).await.unwrap();
     let found: Vec<_> = found.iter().map(|it| (it.node_id.0, it.time_s, it.is_member)).collect();
     assert_eq!(found, expected);
+    // The other one would be asked for each of its small pages, and the first one for each of its large ones.
+    for (network, last) in [(&limited, 4_000_000), (&network, 1 << 62)] {
+        let refused = membership::changes(network, 0..=last).await;
+        assert!(matches!(refused, Err(AdminError::TooManyPages { .. })), "{last}: {refused:?}");
+    }
 
     let urls = [pair.settlement.endpoint().to_owned()];
     let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();

@@ -70,10 +70,19 @@ fn a_network_is_deployed_on_two_empty_chains_and_an_interrupted_run_goes_on() {
     assert_eq!(mined[0]["transaction"].as_str().unwrap().len(), 66, "{begun}");
     let addresses = Addresses::read(&file).unwrap();
     chains.relay(&addresses);
+    // Endpoints that had stated newest blocks far ahead: nodes would begin behind all events.
+    let (settlement_chain_deployment_block, app_chain_deployment_block) = (1 << 40, 1 << 40);
+    let late = Addresses {
+        settlement_chain_deployment_block,
+        app_chain_deployment_block,
+        ..addresses.clone()
+    };
+    std::fs::write(&file, late.to_json().to_string()).unwrap();
     let (code, text, done) = deploy_with(&chains, "deployer", &[]);
     assert_eq!(code, Some(0), "{text}");
     assert!(done["steps"].as_array().unwrap().iter().all(|step| step["is_there"] == true));
     assert_eq!(done["result"]["addresses"], addresses.to_json());
+    assert_eq!(Addresses::read(&file).unwrap(), addresses, "block 0, as on empty chains");
     let (code, text, again) = deploy_with(&chains, "deployer", &[]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(again["result"], done["result"]);

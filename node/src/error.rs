@@ -106,6 +106,7 @@ impl From<AdminError> for RunError {
             | AdminError::Key(_)
             | AdminError::WouldRevert { .. }
             | AdminError::ReportsContradicted { .. }
+            | AdminError::TooManyPages { .. }
             | AdminError::View { .. }
             | AdminError::Rpc(_) => Self::failed(error),
         }

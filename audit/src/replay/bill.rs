@@ -126,7 +126,7 @@ pub struct StrandBill {
 }
 
 /// Computes the bill at one originator from its strand, on all cores. `reports` are those on the chain about it, in the
-/// contract's order.
+/// contract's order. Calls `tell` with the last place that is reached, after each batch of envelopes.
 ///
 /// # Errors
 /// When the source fails.
@@ -135,6 +135,7 @@ pub fn bill(
     head: EnvelopeId,
     reports: &[BilledReport],
     settings: &BillSettings,
+    mut tell: impl FnMut(SequenceId),
 ) -> Result<StrandBill, SourceError> {
     let originator = head.originator;
     let record = settings.registry.node(originator);
@@ -152,6 +153,7 @@ pub fn bill(
     let rows = log.rows(EnvelopeId::new(originator, SequenceId::NONE), head.sequence);
     pipeline::run(&|rows| checker.check(rows), settings.threads, rows, |batch| {
         batch.into_iter().for_each(|row| strand.take(row));
+        tell(SequenceId(strand.next.saturating_sub(1)));
         Ok::<_, SourceError>(())
     })?;
     Ok(strand.finish(head.sequence))

@@ -98,7 +98,7 @@ pub(crate) fn run(network: &Network, one_by_one: Option<f64>) -> Result<(), Benc
     };
     let (cpu, start) = (process::cpu_time(std::process::id())?, Instant::now());
     let log = StoppedLog { store: &store, snapshot: store.snapshot() };
-    let billed = bill(&log, head, &[report], &settings)?;
+    let billed = bill(&log, head, &[report], &settings, |_| {})?;
     let elapsed = start.elapsed();
     let cpu = process::cpu_time(std::process::id())?.saturating_sub(cpu);
     let owed = billed.parts.first().map_or(0, |part| part.picodollars.0);

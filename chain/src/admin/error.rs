@@ -210,6 +210,22 @@ pub enum AdminError {
         /// Each endpoint that has answered, with what it shows.
         shown: Vec<String>,
     },
+    /// The events of the node registry would take more requests than a reader makes.
+    #[error(
+        "{endpoint} would be asked more than {requests_max} times for the events up to block {last}, {page_blocks} \
+         blocks at a time: it has made up its newest block, or answers for too few blocks at once, so ask another \
+         endpoint"
+    )]
+    TooManyPages {
+        /// Scheme, host and port of the endpoint.
+        endpoint: String,
+        /// The last block whose events are wanted.
+        last: u64,
+        /// The number of blocks for which the endpoint answers at once.
+        page_blocks: u64,
+        /// The highest number of requests.
+        requests_max: u64,
+    },
     /// A contract could not be read.
     #[error("{contract}: {source}")]
     View {

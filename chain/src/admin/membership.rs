@@ -19,6 +19,9 @@ use crate::send::RequestError;
 /// Blocks that one request covers at first. A guess: the events are few, so endpoints that limit only the number of
 /// results answer for many blocks at once. Those that refuse them are asked for fewer.
 const PAGE_BLOCKS: u64 = 1_000_000;
+/// Requests for the pages of one reading. A guess: endpoints that answer for ten blocks at once take hours for so many
+/// pages, and show ten million blocks. An endpoint that makes up its newest block would be asked without end.
+const REQUESTS_MAX: u64 = 1_000_000;
 /// Changes that are kept. A guess: more than a network makes. An endpoint could send any number.
 const CHANGES_MAX: usize = 100_000;
 
@@ -38,7 +41,8 @@ pub struct MembershipTime {
 ///
 /// # Errors
 /// [`AdminError`] if the address of the node registry is not known, if the chain does not answer, or if the endpoint
-/// sends more than 100,000 changes.
+/// sends more than 100,000 changes. [`AdminError::TooManyPages`] once it is certain that these blocks take more than a
+/// million requests.
 pub async fn changes(
     network: &Network,
     blocks: RangeInclusive<u64>,
@@ -46,9 +50,14 @@ pub async fn changes(
     const METHOD: &str = "eth_getLogs";
     let (registry, chain) = (network.at(Contract::NodeRegistry)?, &network.settlement);
     let (mut next, last) = blocks.into_inner();
-    let mut page_blocks = PAGE_BLOCKS;
+    let (mut page_blocks, mut asked) = (PAGE_BLOCKS, 0_u64);
     let mut found: BTreeMap<EventPlace, (OriginatorId, bool)> = BTreeMap::new();
     while next <= last {
+        if (last - next) / page_blocks >= REQUESTS_MAX.saturating_sub(asked) {
+            let (endpoint, requests_max) = (chain.endpoint().to_owned(), REQUESTS_MAX);
+            return Err(AdminError::TooManyPages { endpoint, last, page_blocks, requests_max });
+        }
+        asked += 1;
         let page = next..=last.min(next.saturating_add(page_blocks - 1));
         let filter = EventSource::NodeRegistry.filter(registry);
         let filter = filter.from_block(*page.start()).to_block(*page.end());

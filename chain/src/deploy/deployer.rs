@@ -89,6 +89,8 @@ pub struct MinedStep {
     pub what: String,
     /// The hash of the transaction.
     pub hash: B256,
+    /// The number of its block; `None` if the receipt has none.
+    pub block: Option<u64>,
 }
 
 /// Sends the transactions of a deployment to one chain.
@@ -152,7 +154,8 @@ impl ChainDeployer {
         }
         let receipt = self.sender.send_quoted(call, &quote).await.map_err(failed)?;
         debug!(what, hash = %receipt.transaction_hash, "deployment");
-        self.mined.push(MinedStep { what: what.to_owned(), hash: receipt.transaction_hash });
+        let (hash, block) = (receipt.transaction_hash, receipt.block_number);
+        self.mined.push(MinedStep { what: what.to_owned(), hash, block });
         Ok(())
     }
 

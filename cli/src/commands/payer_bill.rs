@@ -3,7 +3,7 @@
 use std::thread;
 
 use hawser_audit::replay::{
-    BillSettings, BillVerdict, BilledReport, RepeatedCharges, SourceError, StrandBill,
+    BillSettings, BillVerdict, BilledReport, LogSource, RepeatedCharges, SourceError, StrandBill,
     UnverifiedPart, bill,
 };
 use hawser_chain::admin::fees::OnchainReport;
@@ -16,7 +16,7 @@ use hawser_rules::payer_report::SettledAmount;
 use hawser_rules::{PicoDollarPrice, RateTable, Registry};
 use serde_json::{Value, json};
 
-use super::audit::open_log;
+use super::audit::{StrandProgressBar, open_log};
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::payer_usage::UNITS;
@@ -48,13 +48,35 @@ pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
         threads: thread::available_parallelism().map_or(1, usize::from),
     };
     let failed = |error: SourceError| RunError::failed(format!("{from}: {error}"));
-    let mut bills = Vec::new();
-    for head in heads(log.heads().map_err(failed)?, &facts.reports) {
-        let of_strand = facts.reports.iter().filter(|it| it.originator == head.originator);
-        let reports: Vec<_> = of_strand.map(billed).collect();
-        bills.push(bill(&*log, head, &reports, &settings).map_err(failed)?);
-    }
+    let bills = bill_all(&*log, &facts.reports, &settings).map_err(failed)?;
     print(args, &bills, as_json)
+}
+
+/// Computes the bill at each originator, and shows the progress on the error output.
+fn bill_all(
+    log: &dyn LogSource,
+    reports: &[OnchainReport],
+    settings: &BillSettings,
+) -> Result<Vec<StrandBill>, SourceError> {
+    let heads = heads(log.heads()?, reports);
+    let total = heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.sequence.0));
+    let (mut bar, mut before) = (StrandProgressBar::new("billing"), 0_u64);
+    let bill_of = |head: EnvelopeId| {
+        let EnvelopeId { originator, sequence } = head;
+        let of_strand = reports.iter().filter(|it| it.originator == originator);
+        let billed: Vec<_> = of_strand.map(billed).collect();
+        let found = bill(log, head, &billed, settings, |reached| {
+            let done = before.saturating_add(reached.0);
+            bar.show(originator, (done, total), || {
+                format!("strand {originator} at {reached} of {sequence}; {done} of {total}")
+            });
+        });
+        before = before.saturating_add(sequence.0);
+        found
+    };
+    let bills = heads.into_iter().map(bill_of).collect();
+    bar.finish();
+    bills
 }
 
 /// Returns the log to read: `--from`, or the first node of the network file.

@@ -49,6 +49,15 @@ fn reports(log: &MemoryLog, ends: &[u64]) -> Vec<BilledReport> {
     ends.iter().enumerate().map(report).collect()
 }
 
+fn bill(
+    log: &MemoryLog,
+    head: EnvelopeId,
+    reports: &[BilledReport],
+    settings: &BillSettings,
+) -> Result<StrandBill, SourceError> {
+    super::bill(log, head, reports, settings, |_| {})
+}
+
 fn head(log: &MemoryLog) -> EnvelopeId {
     EnvelopeId::new(NODE, SequenceId(log.head))
 }
@@ -72,6 +81,16 @@ fn an_honest_bill_is_proven_for_each_payer() {
     let stranger = bill(&log, head(&log), &reports, &settings(7)).unwrap();
     assert_eq!((stranger.envelopes, stranger.parts[0].picodollars.0), (0, 0));
     assert_eq!(stranger.parts[0].verdict, BillVerdict::Proven, "a payer of nothing has no leaf");
+}
+
+/// Long strands take hours.
+#[test]
+fn a_bill_tells_the_places_that_it_has_reached() {
+    let (log, mut told) = (MemoryLog::honest(600), Vec::new());
+    let found = super::bill(&log, head(&log), &[], &settings(8), |place| told.push(place)).unwrap();
+    assert_eq!(found.faults.count(), 0);
+    assert!(told.len() > 1 && told.is_sorted(), "{told:?}");
+    assert_eq!(told.last(), Some(&SequenceId(600)));
 }
 
 /// An originator dates an envelope back so that an honest report about it looks false. No payer pays for the

@@ -27,6 +27,7 @@ use crate::args::audit::AuditCommand;
 use crate::exit_codes;
 
 pub(super) use keys::{load as load_keys, registry_of};
+pub(super) use progress::StrandProgressBar;
 pub(super) use report::report;
 pub(super) use source::{FolderLog, StoredLog, UnopenedBackupError, open as open_log};
 

@@ -11,14 +11,14 @@ use crate::output;
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Progress on the error output: a bar on a terminal, lines elsewhere.
-pub(super) struct StrandProgressBar {
+pub(in super::super) struct StrandProgressBar {
     bar: ProgressBar,
     reported_at: Instant,
 }
 
 impl StrandProgressBar {
     /// Creates an empty bar. `verb` names the work, such as `replaying`.
-    pub(super) fn new(verb: &str) -> Self {
+    pub(in super::super) fn new(verb: &str) -> Self {
         let template = format!("{verb} {{msg}} [{{bar:40}}] {{pos}}/{{len}} {{per_sec}} {{eta}}");
         let style = ProgressStyle::with_template(&template).expect("the template is well-formed");
         let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
@@ -26,7 +26,7 @@ impl StrandProgressBar {
     }
 
     /// Shows the strand, and the places of all strands that are done. `line` is the text of a line.
-    pub(super) fn show(
+    pub(in super::super) fn show(
         &mut self,
         strand: OriginatorId,
         (done, total): (u64, u64),
@@ -42,7 +42,7 @@ impl StrandProgressBar {
     }
 
     /// Removes the bar.
-    pub(super) fn finish(self) {
+    pub(in super::super) fn finish(self) {
         self.bar.finish_and_clear();
     }
 }

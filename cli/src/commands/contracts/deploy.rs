@@ -44,11 +44,13 @@ pub(super) async fn run(args: &DeployArgs, as_json: bool) -> Result<(), RunError
             let mut deployers = state.deployers(key).await?;
             let done = state.carry_out(key, &mut deployers, reporter).await;
             mined = deployers.iter().flat_map(mined_by).collect();
+            let corrected = state.correct_first_blocks(addresses, &deployers, reporter);
             // A script that saw nothing could not tell what is mined from what is missing.
             if as_json && done.is_err() && !mined.is_empty() {
                 output::line(state.json(mode, &mined, &Value::Null));
             }
             done?;
+            let addresses = corrected?;
             let file = args.out.display().to_string();
             reporter.text(format_args!("the network is complete; its addresses: {file}"));
             json!({ "file": file, "addresses": addresses.to_json() })

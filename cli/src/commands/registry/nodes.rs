@@ -1,6 +1,5 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
-use alloy::providers::Provider as _;
 use hawser_chain::admin::membership::{self, MembershipTime};
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
@@ -64,9 +63,7 @@ async fn registry_file(
 ) -> Result<RegistryFile, RunError> {
     let network = &reached.network;
     let chain = &network.settlement;
-    let block = chain.provider().get_block_number().await;
-    let block =
-        block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
+    let block = chain.newest_block().await.map_err(RunError::failed)?;
     let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
     let changes = match has_absences {
         true => {

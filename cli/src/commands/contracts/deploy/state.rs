@@ -10,7 +10,7 @@ use hawser_chain::admin::bridge::{self, BridgeTerms};
 use hawser_chain::admin::{Account, ChainRole, Contracts, Network, Plan, WeiPerGas};
 use hawser_chain::contracts::{FeeToken, MockUnderlyingFeeToken};
 use hawser_chain::deploy::{
-    CREATE2_DEPLOYER, DeployError, DeployerAccount, DeploymentPlan, PlannedPlace,
+    CREATE2_DEPLOYER, ChainDeployer, DeployError, DeployerAccount, DeploymentPlan, PlannedPlace,
     bridged_parameters,
 };
 use hawser_chain::send::{Call, Chain};
@@ -217,9 +217,7 @@ impl<'a> DeployState<'a> {
                 )))
             };
         }
-        let text = format!("{:#}\n", addresses.to_json());
-        files::write_whole(out, text.as_bytes())
-            .map_err(|error| RunError::failed(format!("{}: {error}", out.display())))?;
+        self.write(&addresses)?;
         if [settlement, app].into_iter().any(|role| self.has_factory(role)) {
             reporter.text(format_args!(
                 "note: contracts are there from an earlier run, and {} was not: where its deployment block is 0, nodes \
@@ -228,6 +226,41 @@ impl<'a> DeployState<'a> {
             ));
         }
         Ok(addresses)
+    }
+
+    /// Writes 0 as the deployment block of a chain that has mined a transaction of the deployment below the written
+    /// one: the chain was reorganised, or its endpoint stated a newest block that it did not have, and nodes would not
+    /// read the events before.
+    pub(super) fn correct_first_blocks(
+        &self,
+        mut addresses: Addresses,
+        [settlement, app]: &[ChainDeployer; 2],
+        reporter: Reporter,
+    ) -> Result<Addresses, RunError> {
+        let mut was_late = false;
+        for (role, deployer, first) in [
+            (ChainRole::Settlement, settlement, &mut addresses.settlement_chain_deployment_block),
+            (ChainRole::App, app, &mut addresses.app_chain_deployment_block),
+        ] {
+            let mined = deployer.mined().iter().filter_map(|step| step.block).min();
+            if let Some(mined) = mined.filter(|mined| *mined < *first) {
+                reporter.text(format_args!(
+                    "note: {role}: the deployment block was {first}, but block {mined} has a transaction of the \
+                     deployment: it is 0 now, so nodes read the whole chain. Write the true block there if you know it"
+                ));
+                (*first, was_late) = (0, true);
+            }
+        }
+        if was_late {
+            self.write(&addresses)?;
+        }
+        Ok(addresses)
+    }
+
+    fn write(&self, addresses: &Addresses) -> Result<(), RunError> {
+        let (out, text) = (&self.args.out, format!("{:#}\n", addresses.to_json()));
+        files::write_whole(out, text.as_bytes())
+            .map_err(|error| RunError::failed(format!("{}: {error}", out.display())))
     }
 
     /// Plans to send the parameters of the app chain over the bridge.
