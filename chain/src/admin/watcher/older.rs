@@ -265,7 +265,7 @@ mod tests {
         for count in (0..2000).step_by(16) {
             look(&mut older, count, &all);
         }
-        assert_eq!(older.0[&NODE].open.len(), OPEN_MAX);
+        assert_eq!(older.of[&NODE].open.len(), OPEN_MAX);
         for node in 0..3 * u32::try_from(ORIGINATORS_MAX).unwrap() {
             older.note(OriginatorId(node), &[], Vec::new());
         }
