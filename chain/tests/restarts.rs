@@ -29,7 +29,7 @@ struct Booked {
     position: Option<BlockRef>,
     /// The position at which the reader came to the head first.
     old_block: Option<BlockRef>,
-    unlooked: Option<u64>,
+    recheck_from: Option<u64>,
 }
 
 impl Sink for Books {
@@ -56,12 +56,12 @@ impl Sink for Books {
         Ok(self.0.lock().old_block)
     }
 
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        Ok(self.0.lock().unlooked)
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
+        Ok(self.0.lock().recheck_from)
     }
 
-    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.0.lock().unlooked = Some(block);
+    fn note_recheck_from(&self, block: u64) -> Result<(), SinkError> {
+        self.0.lock().recheck_from = Some(block);
         Ok(())
     }
 

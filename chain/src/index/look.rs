@@ -97,7 +97,7 @@ impl SecondLook {
     /// Adds blocks that have had their look again, in pages of `page_blocks`: those from `first` on, but only the last
     /// [`MISSED_BLOCKS_MAX`]. `unread` is the first unread block.
     pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
-        let end = self.unlooked(unread);
+        let end = self.recheck_from(unread);
         let first = first.max(end.saturating_sub(MISSED_BLOCKS_MAX));
         let added = end.saturating_sub(first);
         self.back_from = end.saturating_add((added / 2).max(1));
@@ -108,7 +108,7 @@ impl SecondLook {
     /// added the last time must have had their look: an endpoint that is silent at each second look would otherwise
     /// cause looks at the same blocks without end.
     pub(crate) fn may_go_back(&self, unread: u64) -> bool {
-        self.unlooked(unread) >= self.back_from
+        self.recheck_from(unread) >= self.back_from
     }
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
@@ -123,8 +123,8 @@ impl SecondLook {
         }
     }
 
-    /// Returns the first block that has had no second look, given the first unread one.
-    pub(crate) fn unlooked(&self, unread: u64) -> u64 {
+    /// Returns the first block that is not rechecked, given the first unread one.
+    pub(crate) fn recheck_from(&self, unread: u64) -> u64 {
         let page = self.pages.front().map_or(unread, |page| *page.blocks.start());
         let from = self.done.map_or(0, |done| done + 1);
         let near = self.blocks.range(from..).next().map_or(unread, |(number, _)| *number);
@@ -380,18 +380,18 @@ mod tests {
         let position = BlockRef { number: 1000, hash: B256::ZERO };
         let mut look = SecondLook::after(Some(position), 0);
         look.go_on_from(890, 7);
-        assert_eq!(look.unlooked(1001), 890);
+        assert_eq!(look.recheck_from(1001), 890);
         let mut looked = Vec::new();
         while let Some(due) = look.due(2000, 1001) {
-            assert_eq!((look.unlooked(1001), due.known), (*due.blocks.start(), None));
+            assert_eq!((look.recheck_from(1001), due.known), (*due.blocks.start(), None));
             look.end(&due.blocks);
             looked.push(due.blocks);
         }
         assert_eq!(looked, [890..=896, 897..=903, 904..=1000]);
-        assert_eq!(look.unlooked(1001), 1001);
+        assert_eq!(look.recheck_from(1001), 1001);
         let mut look = SecondLook::after(Some(position), 0);
         look.go_on_from(990, 7);
-        assert_eq!(look.unlooked(1001), 904, "a part of them is due in any case");
+        assert_eq!(look.recheck_from(1001), 904, "a part of them is due in any case");
     }
 
     #[test]
@@ -403,11 +403,11 @@ mod tests {
         assert_eq!(blocks(&mut look, 20_200, 20_200), Some(20_000..=20_136));
         look.end(&(20_000..=20_136));
         look.go_back_to(20_100, 20_200, 30);
-        assert_eq!(look.unlooked(20_200), 20_100);
+        assert_eq!(look.recheck_from(20_200), 20_100);
         let rest = RecheckPage { blocks: 20_100..=20_106, known: None };
         assert_eq!(look.due(20_300, 20_200), Some(rest));
         look.go_back_to(1, 20_200, 10_000);
-        assert_eq!(look.unlooked(20_200), 10_100);
+        assert_eq!(look.recheck_from(20_200), 10_100);
     }
 
     /// The blocks that the endpoint has missed are added again at each look that it answers.
@@ -421,7 +421,7 @@ mod tests {
         while let Some(due) = look.due(unread + 1000, unread) {
             look.end(&due.blocks);
             looks += 1;
-            assert!(looks <= 50 + 100 + 50, "the next block is {}", look.unlooked(unread));
+            assert!(looks <= 50 + 100 + 50, "the next block is {}", look.recheck_from(unread));
             if looks % 2 == 0 && look.may_go_back(unread) {
                 look.go_back_to(0, unread, 100);
             }
@@ -435,24 +435,24 @@ mod tests {
         let mut look = SecondLook::after(Some(position), 0);
         look.go_on_from(0, 1);
         assert!(!look.is_far_behind(u64::MAX), "{} pages", look.pages.len());
-        assert_eq!(look.unlooked(u64::MAX), 0);
+        assert_eq!(look.recheck_from(u64::MAX), 0);
     }
 
     #[test]
     fn what_had_no_look_begins_with_the_first_block_of_all_that_wait() {
         let mut look = SecondLook::default();
-        assert_eq!(look.unlooked(5), 5);
+        assert_eq!(look.recheck_from(5), 5);
         look.read_page(&(0..=9), &BTreeMap::new());
         for number in 10..120 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(look.unlooked(120), 0);
+        assert_eq!(look.recheck_from(120), 0);
         assert_eq!(blocks(&mut look, 120, 120), Some(0..=9));
         look.end(&(0..=9));
-        assert_eq!(look.unlooked(120), 10);
+        assert_eq!(look.recheck_from(120), 10);
         look.end(&(10..=42));
-        assert_eq!(look.unlooked(120), 43);
-        assert_eq!(look.unlooked(30), 30, "another branch is read from there");
+        assert_eq!(look.recheck_from(120), 43);
+        assert_eq!(look.recheck_from(30), 30, "another branch is read from there");
     }
 
     #[test]
@@ -544,7 +544,7 @@ mod tests {
         assert_eq!(blocks(&mut look, 1000, 200), Some(0..=199));
         let given_up = (0..120).find_map(|_| look.refused(&(0..=0), 200));
         assert_eq!(given_up, Some(Skipped { blocks: 0..=31, is_first: true }));
-        assert_eq!((look.unlooked(200), blocks(&mut look, 1000, 200)), (32, Some(32..=32)));
+        assert_eq!((look.recheck_from(200), blocks(&mut look, 1000, 200)), (32, Some(32..=32)));
         look.read(40, EventSet::default());
         assert_eq!(look.refused(&(32..=32), 41), None);
         assert_eq!(blocks(&mut look, 1000, 41), Some(32..=32));

@@ -161,7 +161,7 @@ impl PageReader {
                 self.note_lag(announced.number, read).await;
             }
             self.look_again(head);
-            self.tell_unlooked();
+            self.share_recheck_from();
             if let Some((_, reason)) = &self.held {
                 self.context.stuck(reason);
                 self.changed(QUIET, &mut gap_found).await;

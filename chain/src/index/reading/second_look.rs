@@ -72,14 +72,14 @@ impl PageReader {
         due.known.is_some() || is_stored
     }
 
-    /// Tells the storing half the first block without a second look. This precedes each page, so that a page which is
+    /// Tells the storing half the first block that is not rechecked. This precedes each page, so that a page which is
     /// read again is not stored while its blocks count as looked at.
-    pub(super) fn tell_unlooked(&mut self) {
+    pub(super) fn share_recheck_from(&mut self) {
         let unread = self.walk.unread();
-        let unlooked = self.walk.look().unlooked(unread);
-        let recent = unlooked.saturating_sub(MISSED_BLOCKS_MAX);
-        let missed = self.silences.first_missed().map_or(unlooked, |first| first.max(recent));
-        self.context.unlooked.store(unlooked.min(missed), Ordering::Release);
+        let recheck_from = self.walk.look().recheck_from(unread);
+        let recent = recheck_from.saturating_sub(MISSED_BLOCKS_MAX);
+        let missed = self.silences.first_missed().map_or(recheck_from, |first| first.max(recent));
+        self.context.recheck_from.store(recheck_from.min(missed), Ordering::Release);
     }
 
     /// Handles the end of a second look.
@@ -248,13 +248,13 @@ mod tests {
         let first = reader.walk.look().due(1000, 100).map(|due| due.blocks);
         assert_eq!(first, Some(0..=49));
         refuse(&mut reader);
-        assert_eq!(reader.walk.look().unlooked(100), 50);
-        reader.context.unlooked.store(50, Ordering::Release);
-        reader.tell_unlooked();
-        assert_eq!(reader.context.unlooked.load(Ordering::Acquire), 0, "for a start");
+        assert_eq!(reader.walk.look().recheck_from(100), 50);
+        reader.context.recheck_from.store(50, Ordering::Release);
+        reader.share_recheck_from();
+        assert_eq!(reader.context.recheck_from.load(Ordering::Acquire), 0, "for a start");
         let outcome = Ok((LookOutcome::Nothing, BTreeSet::new()));
         reader.looked(Ok(LookAnswer { blocks: 50..=99, outcome }));
-        assert_eq!(reader.walk.look().unlooked(100), 0, "an endpoint answers");
+        assert_eq!(reader.walk.look().recheck_from(100), 0, "an endpoint answers");
     }
 
     #[tokio::test]
@@ -263,7 +263,7 @@ mod tests {
         reader.walk.look().read_page(&(0..=99), &BTreeMap::new());
         hold(&mut reader);
         refuse(&mut reader);
-        assert_eq!((reader.walk.look().unlooked(100), reader.held.is_some()), (0, true));
+        assert_eq!((reader.walk.look().recheck_from(100), reader.held.is_some()), (0, true));
     }
 
     /// Of two endpoints, the one in use leaves an event out and keeps silent about its receipts and its block.
