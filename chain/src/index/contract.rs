@@ -47,9 +47,9 @@ pub(super) async fn run(
     let (gaps, gap_found) = mpsc::channel(1);
     let mut walk = Walk::new(settings.clone(), position);
     if endpoints.status().len() == 1 {
-        walk.look().skip_pages();
+        walk.rechecks().skip_pages();
     } else if let Some(recheck_from) = recheck_from {
-        walk.look().go_on_from(recheck_from.max(settings.first_block), settings.page_blocks);
+        walk.rechecks().go_on_from(recheck_from.max(settings.first_block), settings.page_blocks);
     }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
     let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, gaps);

@@ -13,7 +13,7 @@ use super::confirming::events_of;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
-use super::looking::LOGS_MAX;
+use super::recheck_requests::LOGS_MAX;
 use super::sink::SinkError;
 use super::status::ReaderState;
 use super::walk::{EventBatch, NEAR, PageResponse, WalkSettings};
@@ -94,7 +94,7 @@ impl BatchWriter {
 
     /// Has the sink note the first block that is not rechecked. Blocks that are read again are not, which is noted
     /// before their batch is stored. No block after `first_block`, the first one that is not stored, is noted: if the
-    /// look at the batch has ended already, a crash may still lose the batch and leave the note.
+    /// recheck of the batch has ended already, a crash may still lose the batch and leave the note.
     async fn note_recheck_from(&mut self, first_block: u64) {
         let recheck_from = self.context.recheck_from.load(Ordering::Acquire).min(first_block);
         if self.noted == Some(recheck_from) {
