@@ -535,7 +535,7 @@ impl Walk {
         Some(fork.depth)
     }
 
-    /// Continues at an earlier block, because later blocks were not stored or are incomplete: they get another second
+    /// Continues at an earlier block, because later blocks were not stored or are incomplete: they get another
     /// recheck. Does nothing if `block` is later than the current one.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
