@@ -245,7 +245,7 @@ fn what_was_disowned_stays_unknown_until_it_is_adopted() {
     for reason in [UnknownFolder::Contradicted, UnknownFolder::Stopped] {
         let host = Host::with_strand(3);
         let store = host.open("data");
-        store.disown(reason).unwrap();
+        store.mark_unknown(reason).unwrap();
         assert_eq!(store.standing(), unknown(reason));
         extend(&store, OWN, 1);
         drop(store);
@@ -268,7 +268,7 @@ fn the_host_remembers_the_highest_place_that_it_signed() {
         let store = host.open("data");
         assert_eq!((head_of(&store), store.host_head()), (3, SequenceId(5)));
         // The folder is disowned, and the marker is written again.
-        store.disown(UnknownFolder::Stopped).unwrap();
+        store.mark_unknown(UnknownFolder::Stopped).unwrap();
         assert_eq!(store.host_head(), SequenceId(5));
     }
     let store = host.open("data");

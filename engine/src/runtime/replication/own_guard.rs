@@ -165,7 +165,7 @@ impl GuardTask {
             self.look();
         }
         self.show_status();
-        self.disown().await;
+        self.mark_unknown().await;
         if let Some(release) = self.guard.release(Instant::now().into_std()) {
             if release.skip_through.is_some() && self.is_clock_ahead() {
                 // The statement about the gap would be dated ahead, and every place behind it later. The condition
@@ -282,10 +282,10 @@ impl GuardTask {
 
     /// Makes a status outlast this process. Tried again at every look until the disk takes it: a restart
     /// before that might sign.
-    async fn disown(&mut self) {
+    async fn mark_unknown(&mut self) {
         let Some(reason) = self.disowning else { return };
         let store = self.state.store.clone();
-        let written = blocking(move || store.disown(reason)).await;
+        let written = blocking(move || store.mark_unknown(reason)).await;
         if self.disown_failure.note(written.as_ref().err())
             && let Err(error) = &written
         {
