@@ -168,7 +168,7 @@ impl ReportManager {
                 stated => Ok(stated.ok()),
             }
         };
-        let stated = self.endpoints.each_soon_even_paused(ANSWER_TIMES, each).await;
+        let stated = self.endpoints.each_until_majority_with_paused(ANSWER_TIMES, each).await;
         let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
         if let Some(agreed) = agreed(&stated, known) {
             return Ok(agreed);
@@ -324,7 +324,7 @@ impl ReportManager {
         let check = |chain: Chain| async move { self.checked(chain).await };
         let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
         let Err(wrong) = checked else { return Ok(chain) };
-        let others = self.endpoints.each_soon_even_paused(ANSWER_TIMES, check).await;
+        let others = self.endpoints.each_until_majority_with_paused(ANSWER_TIMES, check).await;
         let mut others = others.unwrap_or_default().into_iter();
         let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
             return Err(wrong);
