@@ -77,8 +77,8 @@ pub enum PromotionError {
 }
 
 impl Store {
-    /// Checks that the folder can be given to a node, as [`promote_to`](Self::promote_to) does. Returns the end of the node's
-    /// strand.
+    /// Checks that the folder can be given to a node, as [`promote_to`](Self::promote_to) does. Returns the end of the
+    /// node's strand.
     ///
     /// # Errors
     /// [`PromotionError`], except of a write.
