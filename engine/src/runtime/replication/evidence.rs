@@ -530,7 +530,7 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
 /// the commit's, even if the chain's clock is ahead. If this node's clock is behind most others, the fault is its own.
 fn latest_ns(state: &ReplicationState) -> i64 {
     let wall_ns = state.ports.clock.now_ns();
-    state.chain_clock.ahead_of(state.publisher.own_clock().passed_by_most_ns(wall_ns))
+    state.chain_clock.ahead_of(state.publisher.own_clock().majority_time_ns(wall_ns))
 }
 
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
