@@ -108,14 +108,14 @@ impl ReportManager {
     /// Keeps what the last hour has cost in this file, so that a restart does not begin the hour anew. One process at a
     /// time may use the file. Nothing is sent while it cannot be written.
     #[must_use]
-    pub fn keeping_costs(self, path: PathBuf) -> Self {
+    pub fn with_spending_file(self, path: PathBuf) -> Self {
         let spending = Arc::new(Mutex::new(KeptSpending::new(self.limits, Some(path))));
         Self { spending, ..self }
     }
 
     /// Sets the time limit for a receipt.
     #[must_use]
-    pub fn waiting(self, receipt_max: Duration) -> Self {
+    pub fn with_receipt_timeout(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
     }
 
@@ -314,7 +314,7 @@ impl ReportManager {
     /// Returns a sender of the account at an endpoint that shows the contract.
     async fn sender(&self) -> Result<Sender, ReportManagerError> {
         let chain = self.connected().await?;
-        let sender = Sender::new(chain, self.signer.clone()).waiting(self.receipt_max);
+        let sender = Sender::new(chain, self.signer.clone()).with_receipt_timeout(self.receipt_max);
         Ok(sender.with_witnesses(self.witnesses.clone()))
     }
 
