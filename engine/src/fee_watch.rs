@@ -27,7 +27,7 @@ pub enum FeeCheck {
     },
 }
 
-/// The load of one strand, by which its congestion fees are looked at.
+/// The load of one strand, by which its congestion fees are checked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeeWatch {
     load: StrandLoad,
@@ -58,9 +58,9 @@ impl FeeWatch {
             Validity::Waiting => false,
         };
         let charge = facts.as_ref().and_then(|facts| Some((facts.originator_ns, facts.charge?)));
-        let look = match charge {
+        let check = match charge {
             _ if !is_judged => FeeCheck::Explained,
-            Some((ns, charge)) => self.look_at_charge(ns, charge, bytes, rates),
+            Some((ns, charge)) => self.check_charge(ns, charge, bytes, rates),
             None if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeCheck::Wrong,
             None => FeeCheck::Explained,
         };
@@ -71,10 +71,10 @@ impl FeeWatch {
             }
             None => self.load.lose(),
         }
-        look
+        check
     }
 
-    fn look_at_charge(
+    fn check_charge(
         &mut self,
         ns: i64,
         charge: Charge,

@@ -12,7 +12,7 @@ use hawser_storage::{Change, CommitError, Damage, Facts, LogEntry, Store};
 
 /// Names the folder for the process that [`child_works_until_killed`] runs in.
 const CHILD_FOLDER: &str = "HAWSER_TEST_CHILD_FOLDER";
-/// Envelopes of the folder. A step brings up 64 of them.
+/// Envelopes of the folder. A step converts 64 of them.
 const ENVELOPES: u64 = 2_000;
 /// Steps that the killed process takes.
 const STEPS: usize = 10;
