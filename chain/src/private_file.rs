@@ -9,8 +9,8 @@ use std::path::Path;
 /// The part of a replacement that has to reach the disk, beside the content of the new file, before [`replace`]
 /// returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameSync {
-    /// The name too: after a power failure the path names the new file.
+pub enum DirectorySync {
+    /// The directory entry too: after a power failure the path names the new file.
     Wait,
     /// Nothing else: after a power failure the path names the old or the new file, each of them whole.
     Skip,
@@ -35,7 +35,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// Error of the operating system. The path then names the old file or, only if the folder could not be synced, the new
 /// one.
-pub fn replace(path: &Path, content: &[u8], name: NameSync) -> io::Result<File> {
+pub fn replace(path: &Path, content: &[u8], directory: DirectorySync) -> io::Result<File> {
     let fresh = path.with_added_extension("new");
     if let Err(error) = fs::remove_file(&fresh)
         && error.kind() != io::ErrorKind::NotFound
@@ -46,7 +46,7 @@ pub fn replace(path: &Path, content: &[u8], name: NameSync) -> io::Result<File> 
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    if name == NameSync::Wait
+    if directory == DirectorySync::Wait
         && let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
     {
         File::open(folder)?.sync_all()?;
@@ -64,10 +64,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/record");
         drop(open(&path).unwrap());
-        for name in [NameSync::Wait, NameSync::Skip] {
+        for directory in [DirectorySync::Wait, DirectorySync::Skip] {
             // A killed process has left a longer file, and others may read it.
             fs::write(path.with_added_extension("new"), "longer than the content").unwrap();
-            let mut file = replace(&path, b"content", name).unwrap();
+            let mut file = replace(&path, b"content", directory).unwrap();
             file.write_all(b", and more").unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"content, and more");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -81,7 +81,7 @@ mod tests {
         let path = folder.path().join("record");
         fs::write(&path, "old").unwrap();
         fs::create_dir(path.with_added_extension("new")).unwrap();
-        replace(&path, b"new", NameSync::Wait).unwrap_err();
+        replace(&path, b"new", DirectorySync::Wait).unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), b"old");
     }
 }

@@ -146,7 +146,7 @@ impl RedisLink {
     ///
     /// # Errors
     /// Fails when no answer comes, or when it has an unexpected type. Redis may have run the script nevertheless.
-    pub async fn eval_patiently<T: FromRedisValue>(
+    pub async fn eval_with_late_answer<T: FromRedisValue>(
         &self,
         limit: CallTimeLimits,
         script: &str,

@@ -108,14 +108,14 @@ impl ReportManager {
     /// Keeps what the last hour has cost in this file, so that a restart does not begin the hour anew. One process at a
     /// time may use the file. Nothing is sent while it cannot be written.
     #[must_use]
-    pub fn keeping_costs(self, path: PathBuf) -> Self {
+    pub fn with_spending_file(self, path: PathBuf) -> Self {
         let spending = Arc::new(Mutex::new(KeptSpending::new(self.limits, Some(path))));
         Self { spending, ..self }
     }
 
     /// Sets the time limit for a receipt.
     #[must_use]
-    pub fn waiting(self, receipt_max: Duration) -> Self {
+    pub fn with_receipt_timeout(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
     }
 
@@ -168,7 +168,7 @@ impl ReportManager {
                 stated => Ok(stated.ok()),
             }
         };
-        let stated = self.endpoints.each_soon_even_paused(ANSWER_TIMES, each).await;
+        let stated = self.endpoints.each_until_majority_with_paused(ANSWER_TIMES, each).await;
         let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
         if let Some(agreed) = agreed(&stated, known) {
             return Ok(agreed);
@@ -314,7 +314,7 @@ impl ReportManager {
     /// Returns a sender of the account at an endpoint that shows the contract.
     async fn sender(&self) -> Result<Sender, ReportManagerError> {
         let chain = self.connected().await?;
-        let sender = Sender::new(chain, self.signer.clone()).waiting(self.receipt_max);
+        let sender = Sender::new(chain, self.signer.clone()).with_receipt_timeout(self.receipt_max);
         Ok(sender.with_witnesses(self.witnesses.clone()))
     }
 
@@ -324,7 +324,7 @@ impl ReportManager {
         let check = |chain: Chain| async move { self.checked(chain).await };
         let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
         let Err(wrong) = checked else { return Ok(chain) };
-        let others = self.endpoints.each_soon_even_paused(ANSWER_TIMES, check).await;
+        let others = self.endpoints.each_until_majority_with_paused(ANSWER_TIMES, check).await;
         let mut others = others.unwrap_or_default().into_iter();
         let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
             return Err(wrong);

@@ -175,7 +175,7 @@ async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones()
 
 /// A proxy before an endpoint answers with an error of HTTP if the endpoint takes too long.
 #[tokio::test]
-async fn an_endpoint_that_answers_for_few_blocks_only_is_looked_at_again() {
+async fn an_endpoint_that_answers_for_few_blocks_only_is_rechecked_again() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     chain.send(3).await; // one of them is in a block that the liar leaves out
     let head = chain.mine(1).await;
@@ -185,7 +185,7 @@ async fn an_endpoint_that_answers_for_few_blocks_only_is_looked_at_again() {
     weak.set(|faults| faults.weak = true);
     ledger.open();
     let endpoints = Endpoints::new("app", &[liar.url(), weak.url()], APP_ID).unwrap();
-    // The weak endpoint answers for as many blocks, unlike for those of a look at blocks near the head.
+    // The weak endpoint answers for as many blocks, unlike for those of a recheck of blocks near the head.
     let walk = WalkSettings { page_blocks: 2, ..chain.walk() };
     let sink: Arc<dyn Sink> = ledger.clone();
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
@@ -217,9 +217,9 @@ async fn a_liar_is_not_asked_again_and_again_because_the_other_one_answers_for_f
     reader.stop().await;
 }
 
-/// Endpoints of providers that keep no old logs refuse the look at the blocks before a start each time.
+/// Endpoints of providers that keep no old logs refuse the recheck of the blocks before a start each time.
 #[tokio::test]
-async fn a_look_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {
+async fn a_recheck_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     chain.send(2).await;
     let memory = Arc::new(Memory::default());
@@ -234,7 +234,7 @@ async fn a_look_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {
     }
     let reader = chain.read(&pruned.each_ref().map(Proxy::url), Vec::new(), &memory);
     let view = reader.view();
-    until("the look was refused", || {
+    until("the recheck was refused", || {
         view.readers()[0].read == Some(head) && pruned[0].spoilt() > 0
     })
     .await;
@@ -322,7 +322,7 @@ async fn an_endpoint_that_answers_everything_with_errors_is_left() {
     reader.stop().await;
 }
 
-/// Events without ids would be lost for good if the second look ended while the only endpoint that shows them refuses.
+/// Events without ids would be lost for good if the recheck ended while the only endpoint that shows them refuses.
 #[tokio::test]
 async fn an_event_that_one_endpoint_leaves_out_is_read_although_the_other_one_fails_for_a_moment() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -339,8 +339,8 @@ async fn an_event_that_one_endpoint_leaves_out_is_read_although_the_other_one_fa
     let walk = WalkSettings { first_block: event_block - 1, ..chain.walk() };
     let sink: Arc<dyn Sink> = ledger.clone();
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
-    // It refuses the page's seven blocks, then three, and then a single one: that ends its part of the look.
-    until("the first look has failed", || honest.asked("eth_getLogs") >= 3).await;
+    // It refuses the page's seven blocks, then three, and then a single one: that ends its part of the recheck.
+    until("the first recheck has failed", || honest.asked("eth_getLogs") >= 3).await;
     honest.set(|faults| faults.range_max = None);
     until("the event is there", || ledger.payloads() == chain.sent).await;
     assert!(liar.spoilt() > 0, "it was asked first");

@@ -67,7 +67,7 @@ async fn events_on_a_branch_of_one_of_three_endpoints_hold_no_reader() {
 }
 
 /// The replaced blocks are near the head, so an honest endpoint may show a reorganisation of them at any time. The
-/// second look would book the event again, but only when the blocks are deep.
+/// recheck would book the event again, but only when the blocks are deep.
 #[tokio::test]
 async fn one_of_three_endpoints_that_turns_to_a_branch_near_the_head_takes_no_event_back() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;

@@ -10,7 +10,7 @@ use crate::broadcaster::{Memory, TIMEOUT, TestBroadcaster, until};
 use crate::pair::ChainBackend;
 use crate::proxy::{Faults, Proxy};
 
-/// The number of blocks that the endpoint makes up: few enough that no second look finds the events of the chain.
+/// The number of blocks that the endpoint makes up: few enough that no recheck finds the events of the chain.
 const INVENTED: u64 = 60;
 
 /// An endpoint that makes up blocks without events above the chain's gets none of them stored as the position, and

@@ -1,4 +1,4 @@
-//! Tests of reading a chain with a restart, or the outage of an endpoint, at the second look at blocks whose events are
+//! Tests of reading a chain with a restart, or the outage of an endpoint, at the recheck of blocks whose events are
 //! missing.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Booked {
     position: Option<BlockRef>,
     /// The position at which the reader came to the head first.
     old_block: Option<BlockRef>,
-    unlooked: Option<u64>,
+    recheck_from: Option<u64>,
 }
 
 impl Sink for Books {
@@ -56,12 +56,12 @@ impl Sink for Books {
         Ok(self.0.lock().old_block)
     }
 
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        Ok(self.0.lock().unlooked)
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
+        Ok(self.0.lock().recheck_from)
     }
 
-    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.0.lock().unlooked = Some(block);
+    fn note_recheck_from(&self, block: u64) -> Result<(), SinkError> {
+        self.0.lock().recheck_from = Some(block);
         Ok(())
     }
 
@@ -161,10 +161,11 @@ async fn with_an_event_that_an_endpoint_leaves_out() -> (TestBroadcaster, u64, [
     (chain, head, [liar, other])
 }
 
-/// Pages far from the head are looked at one after the other beside reading, and an endpoint that hangs delays each
-/// look.
+/// Pages far from the head are rechecked one after the other beside reading, and an endpoint that hangs delays each
+/// recheck.
 #[tokio::test]
-async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_before_the_look() {
+async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_before_the_recheck()
+{
     let (chain, head, [liar, other]) = with_an_event_that_an_endpoint_leaves_out().await;
     other.set(|faults| faults.hangs = true);
     let urls = [liar.url(), other.url()];
@@ -180,7 +181,7 @@ async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_b
     reader.stop().await;
 }
 
-/// The other endpoint is silent for longer than looks are repeated for it.
+/// The other endpoint is silent for longer than rechecks are repeated for it.
 #[tokio::test]
 async fn an_event_that_an_endpoint_left_out_is_read_when_the_other_one_is_back() {
     let (chain, head, [liar, other]) = with_an_event_that_an_endpoint_leaves_out().await;
@@ -189,10 +190,10 @@ async fn an_event_that_an_endpoint_left_out_is_read_when_the_other_one_is_back()
     let reader = read(&chain, &[liar.url(), other.url()], &books);
     until("the blocks are stored", || books.block() >= Some(head)).await;
     let view = reader.view();
-    let looks = || liar.asked("eth_getLogs").saturating_sub(view.readers()[0].counts.pages);
-    // Those before the look at the event, and the look at the first page, which is repeated twice.
+    let rechecks = || liar.asked("eth_getLogs").saturating_sub(view.readers()[0].counts.pages);
+    // Those before the recheck of the event, and the recheck of the first page, which is repeated twice.
     let before = 3 + (head - 300) / chain.walk().page_blocks;
-    until("the look at the event has ended", || looks() > before + 1).await;
+    until("the recheck of the event has ended", || rechecks() > before + 1).await;
     assert!(books.payloads().is_empty(), "the event was left out");
     other.set(|faults| *faults = Faults::default());
     chain.mine(100).await;

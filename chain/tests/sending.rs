@@ -100,7 +100,7 @@ fn key() -> PrivateKeySigner {
 }
 
 fn sender(first: &Chain, witnesses: &Witnesses, receipt_max: Duration) -> Sender {
-    let sender = Sender::new(first.clone(), key()).waiting(receipt_max);
+    let sender = Sender::new(first.clone(), key()).with_receipt_timeout(receipt_max);
     sender.with_witnesses(witnesses.clone())
 }
 
@@ -300,7 +300,7 @@ async fn a_pending_transaction_that_the_endpoint_in_use_hides_is_waited_for() {
     let it = Witnessed::start(2).await;
     let chain = &it.pair.settlement;
     rpc(chain, "evm_setAutomine", json!([false])).await;
-    let ended = Sender::new(chain.clone(), key()).waiting(Duration::ZERO);
+    let ended = Sender::new(chain.clone(), key()).with_receipt_timeout(Duration::ZERO);
     assert!(ended.send(&payment()).await.is_err());
     it.proxies[0].set(|faults| faults.miscounts = -1);
     let next = sender(&it.first, &it.witnesses, Duration::from_secs(1));

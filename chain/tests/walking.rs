@@ -394,7 +394,7 @@ fn a_page_shrinks_to_the_providers_limit_and_grows_back() {
 /// A second header of one block would stand for another block of the page. Events that the endpoint leaves out there
 /// would never be looked for at other endpoints.
 #[test]
-fn a_header_that_comes_twice_takes_no_block_out_of_the_second_look() {
+fn a_header_that_comes_twice_takes_no_block_out_of_the_recheck() {
     let settings = WalkSettings {
         source: EventSource::GroupMessages,
         address: CONTRACT,
@@ -417,14 +417,14 @@ fn a_header_that_comes_twice_takes_no_block_out_of_the_second_look() {
     let outcome = walk.answered(&blocks, answer(honest));
     assert!(matches!(outcome, PageOutcome::Accepted(_)), "{outcome:?}");
     let unread = walk.unread();
-    let due = walk.look().due(chain.head().number, unread).unwrap();
+    let due = walk.rechecks().due(chain.head().number, unread).unwrap();
     assert_eq!(due.blocks, 0..=2);
 }
 
-/// The second reading may come from an endpoint that leaves out events, which the look at the first one did not see.
+/// The second reading may come from an endpoint that leaves out events, which the recheck of the first one did not see.
 /// Events without ids would then be lost for good.
 #[test]
-fn blocks_that_are_read_again_get_another_second_look() {
+fn blocks_that_are_read_again_get_another_recheck() {
     fn read(walk: &mut Walk, chain: &Chain) -> u64 {
         while let WalkAction::Page { blocks, headers } = walk.next(chain.head()) {
             let answer = PageResponse { logs: Vec::new(), headers: chain.headers(&headers) };
@@ -442,15 +442,15 @@ fn blocks_that_are_read_again_get_another_second_look() {
     let (mut walk, mut chain) = (Walk::new(settings, None), Chain::new());
     (0..40).for_each(|_| chain.mine(0));
     let unread = read(&mut walk, &chain);
-    let due = |walk: &mut Walk| walk.look().due(200, unread).map(|due| due.blocks);
+    let due = |walk: &mut Walk| walk.rechecks().due(200, unread).map(|due| due.blocks);
     assert_eq!(due(&mut walk), Some(0..=40));
-    walk.look().end(&(0..=40));
+    walk.rechecks().end(&(0..=40));
     assert_eq!(due(&mut walk), None);
     walk.rewind(10);
     read(&mut walk, &chain);
     assert_eq!(due(&mut walk), Some(10..=40));
     walk.rewind(20);
-    walk.look().end(&(10..=40)); // the look was at what was read before
+    walk.rechecks().end(&(10..=40)); // the recheck was at what was read before
     read(&mut walk, &chain);
     assert_eq!(due(&mut walk), Some(10..=40));
 }

@@ -1,4 +1,4 @@
-//! A first look at the fees of one strand, in the order of its places.
+//! A first check of the fees of one strand, in the order of its places.
 //!
 //! Most are right, and that shows at once. A fee on a free topic is wrong at once. All others are doubted: the price
 //! list, and for a congestion fee the log, decide about them ([`judge_fees`] and [`overcharge`](crate::overcharge)).
@@ -12,9 +12,9 @@ use hawser_storage::{Charge, LogEntry, Snapshot, Validity};
 
 use crate::misbehavior::{FeeVerdict, is_late, judge_fees};
 
-/// The result of a look at the fees of an envelope.
+/// The result of a check of the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeeLook {
+pub enum FeeCheck {
     /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
     /// another fee of the minute is doubted; or the envelope breaks a rule, and not by a late expiry alone.
     Explained,
@@ -27,7 +27,7 @@ pub enum FeeLook {
     },
 }
 
-/// The load of one strand, by which its congestion fees are looked at.
+/// The load of one strand, by which its congestion fees are checked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeeWatch {
     load: StrandLoad,
@@ -48,8 +48,8 @@ impl FeeWatch {
         self.load.lose();
     }
 
-    /// Looks at the next envelope of a node's strand, which states the time `ns`.
-    pub fn look_at(&mut self, entry: &LogEntry, ns: Option<i64>, rates: &RateTable) -> FeeLook {
+    /// Checks the next envelope of a node's strand, which states the time `ns`.
+    pub fn check(&mut self, entry: &LogEntry, ns: Option<i64>, rates: &RateTable) -> FeeCheck {
         let LogEntry { bytes, facts, validity, .. } = entry;
         let is_judged = match validity {
             Validity::Valid => true,
@@ -58,11 +58,11 @@ impl FeeWatch {
             Validity::Waiting => false,
         };
         let charge = facts.as_ref().and_then(|facts| Some((facts.originator_ns, facts.charge?)));
-        let look = match charge {
-            _ if !is_judged => FeeLook::Explained,
-            Some((ns, charge)) => self.look_at_charge(ns, charge, bytes, rates),
-            None if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
-            None => FeeLook::Explained,
+        let check = match charge {
+            _ if !is_judged => FeeCheck::Explained,
+            Some((ns, charge)) => self.check_charge(ns, charge, bytes, rates),
+            None if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeCheck::Wrong,
+            None => FeeCheck::Explained,
         };
         match ns {
             // Other software may count an envelope that breaks a rule, although this node does not.
@@ -71,34 +71,34 @@ impl FeeWatch {
             }
             None => self.load.lose(),
         }
-        look
+        check
     }
 
-    fn look_at_charge(
+    fn check_charge(
         &mut self,
         ns: i64,
         charge: Charge,
         envelope: &Bytes,
         rates: &RateTable,
-    ) -> FeeLook {
+    ) -> FeeCheck {
         let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
-            return FeeLook::Explained;
+            return FeeCheck::Explained;
         }
-        let doubted = FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) };
+        let doubted = FeeCheck::Doubted { most: self.load.is_whole(ns).then_some(most) };
         if !rates.explains_sum(ns, size_bytes, retention_days, sum) {
             match congestion_by_former(envelope, rates) {
                 None => return doubted,
                 // Doubts about fees that prove nothing would take the room of others.
-                Some(fee) if !rates.is_overcharged(ns, fee, most) => return FeeLook::Explained,
+                Some(fee) if !rates.is_overcharged(ns, fee, most) => return FeeCheck::Explained,
                 Some(_) => {}
             }
         }
         let minute = minute_of(ns);
         // The minute only rises: times that go back and forth around its end doubt no further fee.
         if self.doubted.is_some_and(|last| minute <= last) {
-            return FeeLook::Explained;
+            return FeeCheck::Explained;
         }
         self.doubted = Some(minute);
         doubted
@@ -164,10 +164,10 @@ mod tests {
         let mut doubted = Vec::new();
         let mut look = |sequence: u64, after_s: i64, fee: u64| {
             let ns = START_NS + after_s * SECOND_NS;
-            match watch.look_at(&entry(sequence, ns, fee), Some(ns), &rates) {
-                FeeLook::Explained => {}
-                FeeLook::Wrong => panic!("it is not free"),
-                FeeLook::Doubted { most } => doubted.push((sequence, most)),
+            match watch.check(&entry(sequence, ns, fee), Some(ns), &rates) {
+                FeeCheck::Explained => {}
+                FeeCheck::Wrong => panic!("it is not free"),
+                FeeCheck::Doubted { most } => doubted.push((sequence, most)),
             }
             doubted.len()
         };

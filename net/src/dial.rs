@@ -40,7 +40,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
     let (mut backoff, mut announced_pause) = (Backoff::new(), AnnouncedPause::default());
     loop {
         net.sessions.wait_for_none(peer).await;
-        net.sessions.wait_for_together(peer).await;
+        net.sessions.wait_for_heal(peer).await;
         if let Some(until) = net.sessions.avoided_until(peer) {
             tokio::time::sleep_until(until.into()).await;
         }

@@ -200,23 +200,23 @@ impl Endpoint {
 
     /// Keeps this node apart from a peer for a while, whatever was ordered before: ends its sessions with it, and
     /// neither dials nor admits it. The peer may still call the API, as any client may.
-    pub fn keep_apart(&self, peer: OriginatorId, time: Duration) {
+    pub fn partition_from(&self, peer: OriginatorId, time: Duration) {
         let until = std::time::Instant::now() + time;
-        self.net.replication.note_apart(peer, Some(until)); // first, so that no silence of the peer counts
-        self.net.sessions.keep_apart(peer, until);
+        self.net.replication.note_partition(peer, Some(until)); // first, so that no silence of the peer counts
+        self.net.sessions.partition_from(peer, until);
     }
 
     /// Ends the order to stay apart from a peer.
-    pub fn rejoin(&self, peer: OriginatorId) {
-        self.net.replication.note_apart(peer, None);
-        self.net.sessions.rejoin(peer);
+    pub fn heal_partition(&self, peer: OriginatorId) {
+        self.net.replication.note_partition(peer, None);
+        self.net.sessions.heal_partition(peer);
     }
 
     /// Returns the peers that this node is kept apart from, each with the time that is left, ascending by id.
     #[must_use]
-    pub fn kept_apart(&self) -> Vec<(OriginatorId, Duration)> {
+    pub fn partitioned_peers(&self) -> Vec<(OriginatorId, Duration)> {
         let now = std::time::Instant::now();
-        let kept = self.net.sessions.kept_apart(now).into_iter();
+        let kept = self.net.sessions.partitioned_peers(now).into_iter();
         let mut kept: Vec<_> = kept.map(|(peer, until)| (peer, until - now)).collect();
         kept.sort_unstable();
         kept

@@ -47,7 +47,7 @@ struct SessionTable {
     /// The sessions that each peer may still begin. Bounded as the others.
     to_begin: HashMap<OriginatorId, EventsLeft>,
     /// Peers that the operator keeps this node apart from, until these times. The operator names nodes of the registry.
-    apart: HashMap<OriginatorId, Instant>,
+    partitions: HashMap<OriginatorId, Instant>,
     admitted: u64,
     is_closing: bool,
 }
@@ -210,9 +210,9 @@ impl Sessions {
 
     /// Keeps this node apart from a peer until the given time: its sessions end, and it is neither dialled nor
     /// admitted.
-    pub(crate) fn keep_apart(&self, peer: OriginatorId, until: Instant) {
+    pub(crate) fn partition_from(&self, peer: OriginatorId, until: Instant) {
         self.table.send_modify(|table| {
-            table.apart.insert(peer, until);
+            table.partitions.insert(peer, until);
             if let Some(current) = table.current.get(&peer) {
                 current.connection.close(close_code(CloseCode::Busy), b"");
             }
@@ -220,26 +220,31 @@ impl Sessions {
     }
 
     /// Ends the order to stay apart from a peer.
-    pub(crate) fn rejoin(&self, peer: OriginatorId) {
-        self.table.send_if_modified(|table| table.apart.remove(&peer).is_some());
+    pub(crate) fn heal_partition(&self, peer: OriginatorId) {
+        self.table.send_if_modified(|table| table.partitions.remove(&peer).is_some());
     }
 
     /// Returns the peers that this node is kept apart from at `now`, each with its end.
-    pub(crate) fn kept_apart(&self, now: Instant) -> Vec<(OriginatorId, Instant)> {
+    pub(crate) fn partitioned_peers(&self, now: Instant) -> Vec<(OriginatorId, Instant)> {
         let table = self.table.borrow();
-        table.apart.iter().filter(|(_, until)| **until > now).map(|(id, at)| (*id, *at)).collect()
+        table
+            .partitions
+            .iter()
+            .filter(|(_, until)| **until > now)
+            .map(|(id, at)| (*id, *at))
+            .collect()
     }
 
     /// Waits until this node is kept apart from a peer.
-    pub(crate) async fn wait_for_apart(&self, peer: OriginatorId) {
-        self.wait(|table| table.apart_until(peer, Instant::now()).is_some()).await;
+    pub(crate) async fn wait_for_partition(&self, peer: OriginatorId) {
+        self.wait(|table| table.partitioned_until(peer, Instant::now()).is_some()).await;
     }
 
     /// Waits until this node is not kept apart from a peer.
-    pub(crate) async fn wait_for_together(&self, peer: OriginatorId) {
+    pub(crate) async fn wait_for_heal(&self, peer: OriginatorId) {
         let mut changes = self.table.subscribe();
         loop {
-            let until = changes.borrow_and_update().apart_until(peer, Instant::now());
+            let until = changes.borrow_and_update().partitioned_until(peer, Instant::now());
             let Some(until) = until else { return };
             tokio::select! {
                 changed = changes.changed() => changed.expect("the table is held here"),
@@ -304,8 +309,8 @@ impl Drop for GrpcGuard {
 
 impl SessionTable {
     /// Returns the time until which the operator keeps this node apart from a peer, if that is after `now`.
-    fn apart_until(&self, peer: OriginatorId, now: Instant) -> Option<Instant> {
-        self.apart.get(&peer).copied().filter(|until| *until > now)
+    fn partitioned_until(&self, peer: OriginatorId, now: Instant) -> Option<Instant> {
+        self.partitions.get(&peer).copied().filter(|until| *until > now)
     }
 
     /// Counts a session that a peer, which has proved its id, begins now. Returns false if it may not begin one. An
@@ -320,7 +325,7 @@ impl SessionTable {
         if self.is_closing {
             return Err(CloseCode::Shutdown);
         }
-        if self.apart_until(peer, now).is_some() {
+        if self.partitioned_until(peer, now).is_some() {
             return Err(CloseCode::Busy);
         }
         if self.quiet_until.get(&peer).is_some_and(|until| *until > now) {
@@ -397,23 +402,23 @@ mod tests {
     async fn an_order_to_stay_apart_ends_by_itself_and_by_another_order() {
         let sessions = Sessions::new();
         let (peer, other) = (OriginatorId(200), OriginatorId(300));
-        let kept = |sessions: &Sessions| sessions.kept_apart(Instant::now());
-        sessions.wait_for_together(peer).await;
-        sessions.keep_apart(peer, Instant::now() + Duration::from_secs(3600));
-        sessions.wait_for_apart(peer).await;
-        sessions.wait_for_together(other).await;
+        let kept = |sessions: &Sessions| sessions.partitioned_peers(Instant::now());
+        sessions.wait_for_heal(peer).await;
+        sessions.partition_from(peer, Instant::now() + Duration::from_secs(3600));
+        sessions.wait_for_partition(peer).await;
+        sessions.wait_for_heal(other).await;
         assert_eq!(kept(&sessions).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [peer]);
         let waiting = tokio::spawn({
             let sessions = sessions.clone();
-            async move { sessions.wait_for_together(peer).await }
+            async move { sessions.wait_for_heal(peer).await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        sessions.rejoin(peer);
+        sessions.heal_partition(peer);
         waiting.await.unwrap();
         // It ends without another order, too.
-        sessions.keep_apart(peer, Instant::now() + Duration::from_millis(1));
-        sessions.wait_for_together(peer).await;
+        sessions.partition_from(peer, Instant::now() + Duration::from_millis(1));
+        sessions.wait_for_heal(peer).await;
         assert!(kept(&sessions).is_empty());
     }
 }

@@ -68,18 +68,18 @@ async fn a_peer_that_the_operator_keeps_apart_is_neither_dialled_nor_admitted() 
     let (left, right) = (network.start(100), network.start(200));
     right.publish(0).await;
     left.wait_for(200, 1).await;
-    left.endpoint.keep_apart(right.id, Duration::from_secs(3600));
+    left.endpoint.partition_from(right.id, Duration::from_secs(3600));
     eventually("the session has ended", || left.endpoint.peers().is_empty()).await;
-    assert_eq!(left.endpoint.kept_apart()[0].0, right.id);
+    assert_eq!(left.endpoint.partitioned_peers()[0].0, right.id);
     right.publish(1).await;
     // The other one has no such order, and each of its connections is refused.
     let dials = right.endpoint.counters().dials.get();
     eventually("it dials again", || right.endpoint.counters().dials.get() >= dials + 2).await;
     assert!(left.endpoint.peers().is_empty());
     assert_eq!(left.held(200).len(), 1);
-    left.endpoint.rejoin(right.id);
+    left.endpoint.heal_partition(right.id);
     left.wait_for(200, 2).await;
-    assert!(left.endpoint.kept_apart().is_empty());
+    assert!(left.endpoint.partitioned_peers().is_empty());
 }
 
 /// Played by a peer behind a gateway that gives it another port in the middle of a session.

@@ -169,7 +169,7 @@ impl Database {
         for key in [CursorKey::LEDGER, CursorKey::PAYERS_READ] {
             batch.delete_cf(self.family(CursorKey::FAMILY), key.encode());
         }
-        batch.delete_cf(self.family(Family::Meta), MetaKey::LookedLedger.encode());
+        batch.delete_cf(self.family(Family::Meta), MetaKey::RecheckLedger.encode());
         self.write_durable(batch)
     }
 
@@ -187,8 +187,8 @@ mod tests {
     use hawser_proto::price::PicoDollarChange;
 
     use super::*;
+    use crate::chain_recheck::RecheckedReader;
     use crate::keys::ledger::LedgerEventId;
-    use crate::looks::LookingReader;
     use crate::testing::store;
 
     #[test]
@@ -205,8 +205,8 @@ mod tests {
         store.record_ledger(0, &payers.map(|payer| (payer, entry(1, 7))), Some(at)).unwrap();
         store.note_payers_read(at).unwrap();
         store.note_payer_reports_read(at).unwrap();
-        for reader in [LookingReader::Ledger, LookingReader::PayerReports] {
-            store.record_unlooked(reader, 3).unwrap();
+        for reader in [RecheckedReader::Ledger, RecheckedReader::PayerReports] {
+            store.record_chain_recheck_from(reader, 3).unwrap();
         }
         assert!(store.snapshot().knows_balances().unwrap());
         store.drop_ledger().unwrap();
@@ -214,8 +214,12 @@ mod tests {
         assert!(payers.iter().all(|payer| snapshot.ledger(*payer).unwrap().is_empty()));
         assert_eq!(snapshot.ledger_position().unwrap(), None);
         assert!(!snapshot.knows_balances().unwrap(), "no balance counts until all is read again");
-        assert_eq!(store.unlooked(LookingReader::Ledger).unwrap(), None);
-        assert_eq!(store.unlooked(LookingReader::PayerReports).unwrap(), Some(3), "it stays");
+        assert_eq!(store.chain_recheck_from(RecheckedReader::Ledger).unwrap(), None);
+        assert_eq!(
+            store.chain_recheck_from(RecheckedReader::PayerReports).unwrap(),
+            Some(3),
+            "it stays"
+        );
 
         store.record_ledger(0, &[(payers[1], entry(2, 9))], Some(at)).unwrap();
         store.note_payers_read(at).unwrap();

@@ -64,6 +64,7 @@ mod backup;
 mod behind_damage;
 mod below_head;
 mod bootstrap;
+mod chain_recheck;
 mod change;
 mod checkpoints;
 mod commit;
@@ -97,7 +98,6 @@ mod leaving;
 mod ledger;
 mod lists;
 mod log_scan;
-mod looks;
 mod mark_read;
 mod membership;
 mod meta;
@@ -173,6 +173,7 @@ pub use bootstrap::{
     BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, SharedSnapshots, decode_chunk,
     encode_chunk,
 };
+pub use chain_recheck::RecheckedReader;
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
     SkipReason, Validity,
@@ -196,7 +197,6 @@ pub use keys::usage::UsageRow;
 pub use late_searches::{StoredScan, StoredSearch, StoredSearchState};
 pub use leaving::{DeriveExpired, ExpiredEnvelope, Expiring};
 pub use log_scan::{LogItem, LogScan};
-pub use looks::LookingReader;
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{

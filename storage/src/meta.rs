@@ -279,13 +279,13 @@ pub(crate) fn delete_older_report_amounts(db: &DB, batch: &mut WriteBatch) {
     batch.delete_cf(family, MetaKey::ReportAmounts.encode());
 }
 
-/// Reads the first block without a second look, from the row of a reader.
-pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> {
+/// Reads the first block that is not rechecked, from the row of a reader.
+pub(crate) fn chain_recheck_from(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> {
     row(db, key, decode_u64)
 }
 
-/// Stages the first block without a second look, in the row of a reader.
-pub(crate) fn put_unlooked(db: &DB, batch: &mut WriteBatch, key: MetaKey, block: u64) {
+/// Stages the first block that is not rechecked, in the row of a reader.
+pub(crate) fn put_chain_recheck_from(db: &DB, batch: &mut WriteBatch, key: MetaKey, block: u64) {
     put(db, batch, key, &block.to_be_bytes());
 }
 

@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// An error if a row cannot be read or written. The caller should try again later.
-    pub fn bring_up_topic_rows(&self, steps_max: usize) -> Result<bool, CommitError> {
+    pub fn convert_topic_rows(&self, steps_max: usize) -> Result<bool, CommitError> {
         let database = self.database();
         for _ in 0..steps_max {
             if database.bring_up_step()? {

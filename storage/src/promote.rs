@@ -77,8 +77,8 @@ pub enum PromotionError {
 }
 
 impl Store {
-    /// Checks that the folder can be given to a node, as [`give_to`](Self::give_to) does. Returns the end of the node's
-    /// strand.
+    /// Checks that the folder can be given to a node, as [`promote_to`](Self::promote_to) does. Returns the end of the
+    /// node's strand.
     ///
     /// # Errors
     /// [`PromotionError`], except of a write.
@@ -122,7 +122,7 @@ impl Store {
     /// # Errors
     /// [`PromotionError`]; the folder still belongs to the replica, except perhaps after
     /// [`PromotionError::Unsettled`].
-    pub fn give_to(
+    pub fn promote_to(
         &self,
         node: OriginatorId,
         public_key: &PublicKey,

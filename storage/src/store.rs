@@ -161,10 +161,10 @@ impl Store {
     ///
     /// # Errors
     /// An error if the marker cannot be written: the next start may treat the folder as the newest.
-    pub fn disown(&self, reason: UnknownFolder) -> Result<(), HostMarkerError> {
+    pub fn mark_unknown(&self, reason: UnknownFolder) -> Result<(), HostMarkerError> {
         let Some(host) = self.host() else { return Ok(()) };
         let generation = host.next_generation().saturating_sub(1);
-        host.disown(self.database().folder_facts(generation), reason)
+        host.mark_unknown(self.database().folder_facts(generation), reason)
     }
 
     /// Notes on this host that all commits are on the disk. To be called after [`Store::flush`], when nothing is

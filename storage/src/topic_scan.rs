@@ -62,7 +62,7 @@ impl<'s> TopicScan<'s> {
     /// counts as one row.
     ///
     /// May miss a row that is being written at that moment below the head of its strand.
-    pub fn look_for_news(
+    pub fn probe_newer(
         &mut self,
         topic: &[u8],
         after: &dyn Fn(OriginatorId) -> SequenceId,

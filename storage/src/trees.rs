@@ -2,7 +2,7 @@
 //!
 //! A commit that lengthens a strand whose tree has reached the head adds its leaves in the same write. A tree may
 //! be behind in a folder of an older format, or after a missing place. Commits do not touch it;
-//! [`Store::bring_up_trees`] extends it in steps until it has reached the head.
+//! [`Store::extend_trees`] extends it in steps until it has reached the head.
 //!
 //! Each void place has a row, and the operator of a chain's contract, or a lying endpoint, makes any number of places
 //! void with one event. So a tree ends for good before a run of void places that is [too long](is_void_run_in_tree).
@@ -218,7 +218,7 @@ impl Store {
     /// # Errors
     /// An error if a row cannot be read or written, after the trees of all other strands have been extended. The caller
     /// should try again later.
-    pub fn bring_up_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
+    pub fn extend_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
         let (mut steps, mut failure) = (0, None);
         for (originator, _) in self.database().strands.all() {
             match self.bring_up_to_head(originator, steps_max, &mut steps) {

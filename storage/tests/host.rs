@@ -241,11 +241,11 @@ fn the_word_that_a_strand_is_new_may_be_repeated_before_its_first_envelope() {
 }
 
 #[test]
-fn what_was_disowned_stays_unknown_until_it_is_adopted() {
+fn what_was_marked_unknown_stays_so_until_it_is_adopted() {
     for reason in [UnknownFolder::Contradicted, UnknownFolder::Stopped] {
         let host = Host::with_strand(3);
         let store = host.open("data");
-        store.disown(reason).unwrap();
+        store.mark_unknown(reason).unwrap();
         assert_eq!(store.standing(), unknown(reason));
         extend(&store, OWN, 1);
         drop(store);
@@ -257,7 +257,7 @@ fn what_was_disowned_stays_unknown_until_it_is_adopted() {
     }
 }
 
-/// The host remembers the place for every later folder, also when a folder is disowned or adopted.
+/// The host remembers the place for every later folder, also when a folder is marked as unknown, or adopted.
 #[test]
 fn the_host_remembers_the_highest_place_that_it_signed() {
     let host = Host::with_strand(3);
@@ -267,8 +267,8 @@ fn the_host_remembers_the_highest_place_that_it_signed() {
         host.put_back("backup", "data");
         let store = host.open("data");
         assert_eq!((head_of(&store), store.host_head()), (3, SequenceId(5)));
-        // The folder is disowned, and the marker is written again.
-        store.disown(UnknownFolder::Stopped).unwrap();
+        // The folder is marked as unknown, and the marker is written again.
+        store.mark_unknown(UnknownFolder::Stopped).unwrap();
         assert_eq!(store.host_head(), SequenceId(5));
     }
     let store = host.open("data");

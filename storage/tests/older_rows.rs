@@ -12,7 +12,7 @@ use hawser_storage::{Change, CommitError, Damage, Facts, LogEntry, Store};
 
 /// Names the folder for the process that [`child_works_until_killed`] runs in.
 const CHILD_FOLDER: &str = "HAWSER_TEST_CHILD_FOLDER";
-/// Envelopes of the folder. A step brings up 64 of them.
+/// Envelopes of the folder. A step converts 64 of them.
 const ENVELOPES: u64 = 2_000;
 /// Steps that the killed process takes.
 const STEPS: usize = 10;
@@ -98,7 +98,7 @@ fn child_works_until_killed() {
     let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
     let store = Store::open(&settings(Path::new(&folder))).unwrap();
     for _ in 0..STEPS {
-        assert!(!store.bring_up_topic_rows(1).unwrap());
+        assert!(!store.convert_topic_rows(1).unwrap());
     }
     println!("\nlooked at {}", store.older_topic_rows().unwrap().looked_at);
     loop {
@@ -125,7 +125,7 @@ fn a_kill_in_the_middle_loses_no_step_and_repeats_none() {
     assert_eq!(store.older_topic_rows().map(|progress| progress.looked_at), looked_at);
     let beside = rows(&store).iter().filter(|(_, _, envelope)| envelope.is_some()).count();
     assert_eq!(beside, STEPS * 64);
-    while !store.bring_up_topic_rows(1).unwrap() {}
+    while !store.convert_topic_rows(1).unwrap() {}
     assert_brought_up(&store, ENVELOPES);
 }
 
@@ -148,7 +148,7 @@ fn a_folder_serves_and_grows_while_its_rows_are_brought_up() {
         }
         write(&store, written + 1..=written + 10);
         written += 10;
-        if store.bring_up_topic_rows(7).unwrap() {
+        if store.convert_topic_rows(7).unwrap() {
             break;
         }
     }
@@ -178,7 +178,7 @@ fn a_row_of_no_known_form_stops_the_steps_and_a_scrub_finds_it() {
     }
     let store = Store::open(&settings(folder.path())).unwrap();
     assert!(
-        matches!(store.bring_up_topic_rows(1), Err(CommitError::Read(error)) if error.is_damage())
+        matches!(store.convert_topic_rows(1), Err(CommitError::Read(error)) if error.is_damage())
     );
     let found = || -> Vec<Damage> {
         let report = store.scrub(&mut |_| ControlFlow::Continue(())).unwrap();
@@ -196,7 +196,7 @@ fn a_row_of_no_known_form_stops_the_steps_and_a_scrub_finds_it() {
 fn a_rebuild_leaves_nothing_to_bring_up() {
     let folder = older_folder();
     let store = Store::open(&settings(folder.path())).unwrap();
-    assert!(!store.bring_up_topic_rows(2).unwrap());
+    assert!(!store.convert_topic_rows(2).unwrap());
     store.rebuild(&|at, _, _| long_or_short(at).facts, &mut |_| {}).unwrap();
     assert_brought_up(&store, ENVELOPES);
     drop(store);

@@ -44,7 +44,7 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     assert!(refused.contains("belongs to a replica, not to node"), "{refused}");
     assert!(refused.contains("hawser promote"), "{refused}");
     let store = Store::open(&of_replica(&data)).unwrap();
-    assert_eq!(store.give_to(OWN, &key(1).public_key()).unwrap(), SequenceId(3));
+    assert_eq!(store.promote_to(OWN, &key(1).public_key()).unwrap(), SequenceId(3));
     let refused = store.commit(&[append(PEER, 3)]);
     assert!(matches!(refused, Err(CommitError::Poisoned { .. })), "{refused:?}");
     drop(store);
@@ -82,7 +82,7 @@ fn the_host_of_the_node_knows_that_it_has_signed_more_than_a_promoted_folder_hol
     store.adopt().unwrap();
     extend(&store, OWN, 5);
     drop(store);
-    replica(&data).give_to(OWN, &key(1).public_key()).unwrap();
+    replica(&data).promote_to(OWN, &key(1).public_key()).unwrap();
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
     assert_eq!(store.standing(), FolderStanding::Unknown(UnknownFolder::OtherFolder));
     assert_eq!(store.host_head(), SequenceId(5));
@@ -94,22 +94,22 @@ fn other_folders_and_strands_are_refused_and_a_lost_write_changes_no_owner() {
     let public_key = key(1).public_key();
     let of_node = Store::open(&settings(&place.path().join("node"))).unwrap();
     extend(&of_node, PEER, 1);
-    let refused = of_node.give_to(PEER, &public_key);
+    let refused = of_node.promote_to(PEER, &public_key);
     assert!(matches!(refused, Err(PromotionError::OfNode { owner: OWN })), "{refused:?}");
 
     let data = place.path().join("data");
     let store = replica(&data);
     for node in [OriginatorId::GROUP_MESSAGES, OriginatorId::REPLICA] {
-        let refused = store.give_to(node, &public_key);
+        let refused = store.promote_to(node, &public_key);
         assert!(matches!(refused, Err(PromotionError::NoNode { .. })), "{refused:?}");
     }
-    let refused = store.give_to(OriginatorId(300), &public_key);
+    let refused = store.promote_to(OriginatorId(300), &public_key);
     assert!(matches!(refused, Err(PromotionError::NoStrand { .. })), "{refused:?}");
     extend(&store, PEER, 1);
     store.fail_next_write();
-    let refused = store.give_to(OWN, &public_key);
+    let refused = store.promote_to(OWN, &public_key);
     assert!(matches!(refused, Err(PromotionError::Unsettled { node: OWN, .. })), "{refused:?}");
-    let again = store.give_to(OWN, &public_key);
+    let again = store.promote_to(OWN, &public_key);
     let is_not_begun = matches!(again, Err(PromotionError::Write(CommitError::Poisoned { .. })));
     assert!(is_not_begun, "{again:?}");
     drop(store);
@@ -124,7 +124,7 @@ fn a_strand_whose_signatures_are_not_all_checked_is_refused() {
     let store = replica(&place.path().join("data"));
     let shown = Facts { addresses: Vec::new(), receipt: None, ..facts(id(OWN, 4)) };
     store.commit_shown(&[append_with(OWN, 4, shown.unbooked())]).unwrap();
-    let refused = store.give_to(OWN, &key(1).public_key());
+    let refused = store.promote_to(OWN, &key(1).public_key());
     let (head, verified) = (SequenceId(4), SequenceId(3));
     let unverified = PromotionError::Unverified { node: OWN, head, verified };
     assert_eq!(refused.unwrap_err().to_string(), unverified.to_string());
@@ -137,7 +137,7 @@ fn a_failed_write_that_the_disk_has_is_not_called_unchanged() {
     let data = place.path().join("data");
     let store = replica(&data);
     store.set_write_faults(Some(Arc::new(|| Some(WriteFault::Kept))));
-    let failed = store.give_to(OWN, &key(1).public_key()).unwrap_err();
+    let failed = store.promote_to(OWN, &key(1).public_key()).unwrap_err();
     assert!(matches!(failed, PromotionError::Unsettled { node: OWN, .. }), "{failed:?}");
     assert!(failed.to_string().contains("may be that of node 100"), "{failed}");
     store.set_write_faults(None);

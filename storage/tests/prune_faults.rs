@@ -130,7 +130,7 @@ fn step(store: &Store, made: &mut Made, dice: &Dice, has_faults: bool) {
         }
         8 => {
             arm();
-            let _ = store.bring_up_trees(5);
+            let _ = store.extend_trees(5);
             recover(store);
         }
         _ => {

@@ -19,7 +19,7 @@ fn topic_of(bytes: &Bytes) -> Option<Topic> {
 fn has_news(store: &Store, name: &str, after: u64) -> bool {
     let snapshot = store.snapshot();
     let ends = [id(PEER, snapshot.head(PEER).unwrap().0)];
-    snapshot.topics().look_for_news(topic(name).as_bytes(), &|_| SequenceId(after), &ends)
+    snapshot.topics().probe_newer(topic(name).as_bytes(), &|_| SequenceId(after), &ends)
 }
 
 fn remember(store: &Store, topic_of: impl Fn(&Bytes) -> Option<Topic>) -> usize {

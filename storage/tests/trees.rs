@@ -80,7 +80,7 @@ fn assert_tree(store: &Store, originator: OriginatorId) {
 }
 
 fn bring_up(store: &Store) {
-    while !store.bring_up_trees(1).unwrap() {}
+    while !store.extend_trees(1).unwrap() {}
 }
 
 /// The disk has damaged the mark of a place that the first tree needs after the next one.
@@ -96,7 +96,7 @@ fn a_tree_that_cannot_be_completed_keeps_no_other_behind() {
     }
     let key = [&PEER.0.to_be_bytes()[..], &2_u64.to_be_bytes()].concat();
     store.put_raw_row(Family::Mark, &key, &[0xff]);
-    assert!(store.bring_up_trees(100).is_err());
+    assert!(store.extend_trees(100).is_err());
     let sizes = [PEER, other].map(|strand| store.tree_edge(strand).unwrap().size());
     assert_eq!(sizes, [1, 2], "a tree ends before the damage");
 }
@@ -153,7 +153,7 @@ fn a_tree_ends_before_a_run_of_void_places_that_is_too_long() {
         on_each(|store| {
             store.commit(&[append(PEER, 1)]).unwrap();
             store.commit(&[skip(2, last - 1, Void), append(PEER, last)]).unwrap();
-            assert!(store.bring_up_trees(1).unwrap(), "there is nothing to do");
+            assert!(store.extend_trees(1).unwrap(), "there is nothing to do");
             let head = SequenceId(last);
             let behind = TreeBehind { originator: PEER, size: 1, head, waits: true };
             assert_eq!(store.trees_behind().unwrap(), [behind]);
@@ -178,7 +178,7 @@ fn a_tree_has_the_leaves_of_a_long_run_of_void_places_among_the_first_ones() {
     store.commit(&[append(PEER, 1), skip(2, last - 1, Void), append(PEER, last)]).unwrap();
     let size = |store: &Store| store.snapshot().tree_size(PEER).unwrap();
     assert_eq!(size(&store), 1);
-    assert!(!store.bring_up_trees(1).unwrap());
+    assert!(!store.extend_trees(1).unwrap());
     assert_eq!(size(&store), 1 + STEP);
     bring_up(&store);
     assert_eq!(size(&store), last);
@@ -194,7 +194,7 @@ fn a_tree_ends_before_a_place_that_may_be_found_and_goes_on_when_it_is() {
         assert_tree(&store, PEER);
         let behind = TreeBehind { originator: PEER, size: 1, head: SequenceId(9), waits: true };
         assert_eq!(store.trees_behind().unwrap(), [behind]);
-        assert!(store.bring_up_trees(1).unwrap(), "there is nothing to do");
+        assert!(store.extend_trees(1).unwrap(), "there is nothing to do");
         let signed = store.snapshot().root(PEER, 1).unwrap();
         store.commit(&[append(PEER, 2)]).unwrap();
         bring_up(&store);
@@ -234,7 +234,7 @@ fn an_older_folder_gets_its_trees_in_steps_while_it_is_written_to() {
     let store = open();
     assert_eq!(store.older_topic_rows(), None, "these rows are of this format");
     assert_eq!(store.snapshot().tree_size(OWN).unwrap(), 0);
-    assert!(!store.bring_up_trees(1).unwrap());
+    assert!(!store.extend_trees(1).unwrap());
     assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP);
     store.commit(&appends(OWN, 3 * STEP + 1..=3 * STEP + 9)).unwrap();
     assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP, "commits leave it alone");
@@ -243,7 +243,7 @@ fn an_older_folder_gets_its_trees_in_steps_while_it_is_written_to() {
     let store = open();
     assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP, "it goes on where it was");
     let mut next = 3 * STEP + 10;
-    while !store.bring_up_trees(1).unwrap() {
+    while !store.extend_trees(1).unwrap() {
         store.commit(&[append(OWN, next)]).unwrap();
         next += 1;
     }
@@ -438,7 +438,7 @@ proptest! {
                     let found: Vec<_> = found.into_iter().map(|at| Change::Append(entry(at))).collect();
                     store.commit(&found).unwrap();
                 }
-                4 => _ = store.bring_up_trees(1).unwrap(),
+                4 => _ = store.extend_trees(1).unwrap(),
                 _ => {
                     store.commit(&appends(PEER, from..=through)).unwrap();
                     head = through;

@@ -446,7 +446,7 @@ async fn a_node_goes_on_from_every_backup_of_a_day_of_random_load() {
         assert!(node.terminate().success());
         let price = hawser_engine::price::price;
         let (store, _) = hawser_storage::Store::open_existing(&node.data_dir(), price).unwrap();
-        while !store.bring_up_trees(1024).unwrap() {}
+        while !store.extend_trees(1024).unwrap() {}
         stores.push(store);
     }
     for id in ids {

@@ -139,7 +139,7 @@ where
             let (endpoint, answer) = (chain.endpoint().to_owned(), ask(chain));
             async move { Ok::<_, RequestError>((endpoint, answered(answer.await)?)) }
         };
-        let answers = endpoints.each_soon_even_paused(times, named).await?;
+        let answers = endpoints.each_until_majority_with_paused(times, named).await?;
         let is_last = left == 0 || began.elapsed() >= time_max;
         let answered_by = answers.len();
         let needs_more = answered_by <= endpoints.hosts() / 2;

@@ -83,7 +83,7 @@ impl GasPrice {
     /// Reads the prices from the endpoints.
     async fn read(&self, endpoints: &Endpoints) -> MedianPrices {
         let asked = |chain: Chain| async move { self.ask(&chain).await };
-        let stated = endpoints.each_soon(ASK_MAX, prices::GRACE, asked).await;
+        let stated = endpoints.each_until_majority(ASK_MAX, prices::GRACE, asked).await;
         let stated = stated.map(MedianPrices::of).unwrap_or_else(|error| {
             tracing::warn!(%error, "the price of gas cannot be read");
             None

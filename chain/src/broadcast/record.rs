@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::{Address, Bytes, keccak256};
 
-use crate::private_file::{self, NameSync};
+use crate::private_file::{self, DirectorySync};
 use crate::spending::{MinuteCost, SpentFile, present_minute};
 
 use super::error::BroadcastStartError;
@@ -291,7 +291,7 @@ impl NonceRecord {
         let mut bytes = self.head.clone().into_bytes();
         self.live.entries().for_each(|entry| entry.encode(&mut bytes));
         // A recorded transaction may be sent, so the record must survive a power failure.
-        let file = private_file::replace(&self.path, &bytes, NameSync::Wait)?;
+        let file = private_file::replace(&self.path, &bytes, DirectorySync::Wait)?;
         (self.file, self.len, self.is_torn) = (file, bytes.len() as u64, false);
         Ok(())
     }

@@ -53,12 +53,13 @@ impl BroadcasterState {
         &self,
         contracts: BroadcasterContracts,
     ) -> Result<PayloadBounds, ViewError> {
-        let asked = self.endpoints.each_soon(REQUEST_MAX, prices::GRACE, |chain| async move {
-            match bounds_at(&chain, contracts).await {
-                Err(ViewError::Rpc(error)) => Err(error),
-                stated => Ok(stated),
-            }
-        });
+        let asked =
+            self.endpoints.each_until_majority(REQUEST_MAX, prices::GRACE, |chain| async move {
+                match bounds_at(&chain, contracts).await {
+                    Err(ViewError::Rpc(error)) => Err(error),
+                    stated => Ok(stated),
+                }
+            });
         let (mut stated, mut wrong) = (Vec::new(), None);
         for answer in asked.await? {
             match answer {

@@ -111,7 +111,7 @@ async fn estimated_by_most(
             estimated => Ok(estimated),
         }
     };
-    let stated = endpoints.each_soon(SEND_MAX, prices::GRACE, ask).await;
+    let stated = endpoints.each_until_majority(SEND_MAX, prices::GRACE, ask).await;
     let (mut limits, mut failure) = (Vec::new(), None);
     match stated {
         Ok(stated) => {

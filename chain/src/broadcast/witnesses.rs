@@ -343,7 +343,7 @@ impl Witnesses {
             return Vec::new();
         }
         let asked = |chain: Chain| async move { chain.fees().await };
-        let stated = self.0.endpoints.each_soon(FEES_MAX, prices::GRACE, asked);
+        let stated = self.0.endpoints.each_until_majority(FEES_MAX, prices::GRACE, asked);
         stated.await.unwrap_or_default()
     }
 }

@@ -169,7 +169,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
-    pub async fn each_soon<T, F, Fut>(
+    pub async fn each_until_majority<T, F, Fut>(
         &self,
         time_max: Duration,
         grace: Duration,
@@ -183,12 +183,13 @@ impl Endpoints {
         self.soon(self.order(Instant::now()), times, ask).await
     }
 
-    /// Asks like [`each_soon`](Self::each_soon), but also the paused endpoints, for at most `paused_max`. For answers
-    /// of which more than half decide: a pause must not leave the decision to the other endpoints.
+    /// Asks like [`each_until_majority`](Self::each_until_majority), but also the paused endpoints, for at most
+    /// `paused_max`. For answers of which more than half decide: a pause must not leave the decision to the other
+    /// endpoints.
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
-    pub async fn each_soon_even_paused<T, F, Fut>(
+    pub async fn each_until_majority_with_paused<T, F, Fut>(
         &self,
         times: AnswerTimes,
         ask: F,
@@ -200,7 +201,7 @@ impl Endpoints {
         self.soon((0..self.0.slots.len()).collect(), times, ask).await
     }
 
-    /// Asks the endpoints at these indices: see [`each_soon`](Self::each_soon).
+    /// Asks the endpoints at these indices: see [`each_until_majority`](Self::each_until_majority).
     async fn soon<T, F, Fut>(
         &self,
         order: Vec<usize>,
@@ -354,10 +355,10 @@ mod tests {
         }
         let second = Duration::from_secs(1);
         let ask = |chain: Chain| async move { chain.newest_block().await };
-        endpoints.each_soon(second, Duration::ZERO, ask).await.unwrap_err();
+        endpoints.each_until_majority(second, Duration::ZERO, ask).await.unwrap_err();
         assert!(paused.accept().is_err(), "it is not asked");
         let times = AnswerTimes { time_max: second, paused_max: second, grace: Duration::ZERO };
-        endpoints.each_soon_even_paused(times, ask).await.unwrap_err();
+        endpoints.each_until_majority_with_paused(times, ask).await.unwrap_err();
         assert!(paused.accept().is_ok(), "its answer could have decided");
     }
 

@@ -1,4 +1,4 @@
-//! Logs that one endpoint shows in a second look and that were not read: whether they count is decided by the receipts
+//! Logs that one endpoint shows in a recheck and that were not read: whether they count is decided by the receipts
 //! that every endpoint has of their transactions.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use super::event::{BlockRef, ContractEvent, EventSource, is_same};
 use super::event_set::{EventSet, by_block};
 
 /// The largest numbers of transactions of one claim, whose receipts are requested, and of its logs. Guesses: far above
-/// the payments of most blocks, and few enough that an invented claim costs little. The next look finds the others.
+/// the payments of most blocks, and few enough that an invented claim costs little. The next recheck finds the others.
 const TRANSACTIONS_MAX: usize = 200;
 const CLAIM_LOGS_MAX: usize = 1000;
 

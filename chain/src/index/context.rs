@@ -40,8 +40,8 @@ pub(super) struct ReaderContext {
     /// another, until its block is stored. Meanwhile the reader is not at the head, and its state has the reason.
     pub(super) is_refused: Arc<AtomicBool>,
     pub(super) sink: Arc<dyn Sink>,
-    /// The first block that has had no second look.
-    pub(super) unlooked: Arc<AtomicU64>,
+    /// The first block that is not rechecked.
+    pub(super) recheck_from: Arc<AtomicU64>,
     pub(super) stop: watch::Receiver<()>,
 }
 

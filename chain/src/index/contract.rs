@@ -37,19 +37,19 @@ pub(super) async fn run(
         is_storing_stuck: Arc::default(),
         is_refused: Arc::default(),
         sink,
-        unlooked: Arc::default(),
+        recheck_from: Arc::default(),
         stop: stop.clone(),
     };
     let Some(stored) = stored_position(&context).await else { return };
-    let StoredPosition { position, last_sequence_id, unlooked } = stored;
+    let StoredPosition { position, last_sequence_id, recheck_from } = stored;
     context.status.lock().stored = position;
     let (batches, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
     let mut walk = Walk::new(settings.clone(), position);
     if endpoints.status().len() == 1 {
-        walk.look().skip_pages();
-    } else if let Some(unlooked) = unlooked {
-        walk.look().go_on_from(unlooked.max(settings.first_block), settings.page_blocks);
+        walk.rechecks().skip_pages();
+    } else if let Some(recheck_from) = recheck_from {
+        walk.rechecks().go_on_from(recheck_from.max(settings.first_block), settings.page_blocks);
     }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
     let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, gaps);
@@ -70,8 +70,8 @@ pub(super) async fn run(
 struct StoredPosition {
     position: Option<BlockRef>,
     last_sequence_id: SequenceId,
-    /// The first block that has had no second look; `None` if the sink notes none.
-    unlooked: Option<u64>,
+    /// The first block that is not rechecked; `None` if the sink notes none.
+    recheck_from: Option<u64>,
 }
 
 /// Returns the state in the sink; `None` if reading is stopped before it can be read.
@@ -80,7 +80,7 @@ async fn stored_position(context: &ReaderContext) -> Option<StoredPosition> {
     loop {
         let read = |sink: &dyn Sink| {
             let (position, last_sequence_id) = (sink.position()?, sink.last_sequence_id()?);
-            Ok(StoredPosition { position, last_sequence_id, unlooked: sink.unlooked()? })
+            Ok(StoredPosition { position, last_sequence_id, recheck_from: sink.recheck_from()? })
         };
         let stored: Result<_, SinkError> = blocking(&context.sink, read).await;
         match stored {

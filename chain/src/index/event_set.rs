@@ -19,10 +19,10 @@ pub struct EventSet {
     counts: BTreeMap<B256, u32>,
 }
 
-/// Blocks that are due for a second look, with the events that are known of them.
+/// Blocks that are due for a recheck, with the events that are known of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecheckPage {
-    /// The blocks to look at.
+    /// The blocks to recheck.
     pub blocks: RangeInclusive<u64>,
     /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
     /// has to be asked.

@@ -6,9 +6,9 @@
 //! - [`event`]: the contracts, their filters and their events; `event_time`: the times of these;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
-//! - [`look`]: the second look at blocks that were read; [`event_set`]: the events that it compares; [`claim`]: events
-//!   that one endpoint alone shows; [`proof`]: proofs of logs by the hash of a block; `looking`: the requests of all
-//!   three;
+//! - [`recheck`]: the recheck of blocks that were read; [`event_set`]: the events that it compares; [`claim`]: events
+//!   that one endpoint alone shows; [`proof`]: proofs of logs by the hash of a block; `recheck_requests`: the
+//!   requests of all three;
 //! - `head`: follows the chain's head; `websocket`, `push`: WebSockets to endpoints, and a test of one; `fetch`: the
 //!   requests; `receipts`: those for receipts and proofs; `bootstrap`: those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `empty_pages`: holds pages without events
@@ -35,13 +35,13 @@ pub mod finalised;
 mod gap_search;
 mod head;
 mod lag;
-pub mod look;
-mod looking;
 pub mod lookup;
 pub mod proof;
 mod push;
 mod reading;
 mod receipts;
+pub mod recheck;
+mod recheck_requests;
 pub mod sink;
 pub mod status;
 mod storing;

@@ -4,7 +4,7 @@ mod anew;
 mod fork_votes;
 mod handing_over;
 mod lagging;
-mod second_look;
+mod rechecking;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +30,7 @@ use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
 use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
-use super::looking::{LookAnswer, LookSilences};
+use super::recheck_requests::{RecheckAnswer, RecheckSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
 use super::walk::{
@@ -81,9 +81,9 @@ pub(super) struct PageReader {
     lag: EndpointLag,
     turns: ReadingTurns,
     fork_votes: ForkVotes,
-    /// The running second look.
-    look: JoinSet<LookAnswer>,
-    silences: LookSilences,
+    /// The running recheck.
+    recheck: JoinSet<RecheckAnswer>,
+    silences: RecheckSilences,
     confirmer: Confirmer,
     disputes: Disputes,
     empty: EmptyPages<Chain>,
@@ -126,8 +126,8 @@ impl PageReader {
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             fork_votes: ForkVotes::default(),
-            look: JoinSet::new(),
-            silences: LookSilences::default(),
+            recheck: JoinSet::new(),
+            silences: RecheckSilences::default(),
             confirmer: Confirmer::default(),
             disputes: Disputes::default(),
             empty: EmptyPages::new(stored),
@@ -160,8 +160,8 @@ impl PageReader {
             if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX) {
                 self.note_lag(announced.number, read).await;
             }
-            self.look_again(head);
-            self.tell_unlooked();
+            self.start_recheck(head);
+            self.share_recheck_from();
             if let Some((_, reason)) = &self.held {
                 self.context.stuck(reason);
                 self.changed(QUIET, &mut gap_found).await;
@@ -171,7 +171,7 @@ impl PageReader {
                 return;
             }
             let unread = self.walk.unread();
-            if self.walk.look().is_far_behind(unread) {
+            if self.walk.rechecks().is_far_behind(unread) {
                 self.changed(SERVED_FOR, &mut gap_found).await;
                 continue;
             }
@@ -230,14 +230,14 @@ impl PageReader {
         })
     }
 
-    /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.
+    /// Waits until the head changes, a gap is found, a recheck ends, or the time has passed.
     async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<Option<u64>>) {
         tokio::select! {
             changed = self.head.changed() => if changed.is_err() {
                 sleep(longest).await; // the head watcher has ended, and this reader is about to
             },
             Some(block) = gap_found.recv() => self.search_gap(block),
-            Some(done) = self.look.join_next() => self.looked(done),
+            Some(done) = self.recheck.join_next() => self.handle_recheck(done),
             () = sleep(longest) => {}
         }
     }

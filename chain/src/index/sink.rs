@@ -39,21 +39,21 @@ pub trait Sink: Send + Sync + 'static {
     /// The events were not stored. The variant decides how the reader continues.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 
-    /// Returns the first block that has had no second look, as noted last; `None` if the sink notes none. Called once,
-    /// before reading begins.
+    /// Returns the first block that is not rechecked, as noted last; `None` if the sink notes none. Called once, before
+    /// reading begins.
     ///
     /// # Errors
     /// Fails when it cannot be read.
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
         Ok(None)
     }
 
-    /// Notes the first block that has had no second look. It may be lost in a crash, but not after a later
+    /// Notes the first block that is not rechecked. It may be lost in a crash, but not after a later
     /// [`store`](Self::store).
     ///
     /// # Errors
     /// Fails when it cannot be noted.
-    fn note_unlooked(&self, _block: u64) -> Result<(), SinkError> {
+    fn note_recheck_from(&self, _block: u64) -> Result<(), SinkError> {
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::confirming::events_of;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
-use super::looking::LOGS_MAX;
+use super::recheck_requests::LOGS_MAX;
 use super::sink::SinkError;
 use super::status::ReaderState;
 use super::walk::{EventBatch, NEAR, PageResponse, WalkSettings};
@@ -27,7 +27,7 @@ pub(super) struct BatchWriter {
     gaps: mpsc::Sender<Option<u64>>,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
-    /// The first block without a second look, as the sink has noted it.
+    /// The first block that is not rechecked, as the sink has noted it.
     noted: Option<u64>,
     /// The last block with an event of the batch that the sink has refused; `None` once it is stored.
     refused: Option<u64>,
@@ -74,7 +74,7 @@ impl BatchWriter {
             if pass != self.context.pass() {
                 continue;
             }
-            self.note_unlooked(first_block).await;
+            self.note_recheck_from(first_block).await;
             if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
@@ -92,17 +92,18 @@ impl BatchWriter {
         self.expected = Some((*pass, batch.position.number + 1));
     }
 
-    /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
+    /// Has the sink note the first block that is not rechecked. Blocks that are read again are not, which is noted
     /// before their batch is stored. No block after `first_block`, the first one that is not stored, is noted: if the
-    /// look at the batch has ended already, a crash may still lose the batch and leave the note.
-    async fn note_unlooked(&mut self, first_block: u64) {
-        let unlooked = self.context.unlooked.load(Ordering::Acquire).min(first_block);
-        if self.noted == Some(unlooked) {
+    /// recheck of the batch has ended already, a crash may still lose the batch and leave the note.
+    async fn note_recheck_from(&mut self, first_block: u64) {
+        let recheck_from = self.context.recheck_from.load(Ordering::Acquire).min(first_block);
+        if self.noted == Some(recheck_from) {
             return;
         }
-        let noted = blocking(&self.context.sink, move |sink| sink.note_unlooked(unlooked)).await;
+        let noted =
+            blocking(&self.context.sink, move |sink| sink.note_recheck_from(recheck_from)).await;
         // After a failure it is noted with the next batch.
-        self.noted = noted.is_ok().then_some(unlooked);
+        self.noted = noted.is_ok().then_some(recheck_from);
     }
 
     /// Stores one batch. Returns false if nothing more is to be stored.

@@ -14,7 +14,7 @@ use alloy::rpc::types::Log;
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::event_set::EventSet;
 use super::event_time::event_time_s;
-use super::look::SecondLook;
+use super::recheck::RecheckQueue;
 
 /// The distance from the head, in blocks, within which all headers are fetched: two epochs of Ethereum,
 /// after which its blocks are final.
@@ -25,7 +25,7 @@ const BLOCKS_MAX: usize = 256;
 /// Guess: four times [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
 /// The number of repeated requests for a page with a block whose bloom filter admits logs although none arrive. Guess:
-/// with the pauses between them, 1.5 s in all. The second look finds logs that arrive later.
+/// with the pauses between them, 1.5 s in all. The recheck finds logs that arrive later.
 ///
 /// Each page that was repeated without success reduces the repetitions of later pages by one, so filters that admit
 /// everything, whether full or false, cost 15 repetitions in all.
@@ -195,7 +195,7 @@ pub struct Walk {
     /// announced from another branch.
     doubted: Option<BlockRef>,
     disproved: Option<BlockRef>,
-    look: SecondLook,
+    rechecks: RecheckQueue,
     /// The headers requested with the current page. Each of them links the blocks read so far with the next one.
     wanted: Vec<u64>,
     /// Repetitions of the current page because logs may be missing in it.
@@ -225,7 +225,7 @@ impl Walk {
             is_doubtful: false,
             doubted: None,
             disproved: None,
-            look: SecondLook::after(position, first_block),
+            rechecks: RecheckQueue::after(position, first_block),
             wanted: Vec::new(),
             doubts: 0,
             doubts_allowed: DOUBTS_MAX,
@@ -334,7 +334,7 @@ impl Walk {
             events.is_sorted_by_key(|event| (event.block.number, event.log_index)),
             "events ascend"
         );
-        self.note_for_look(blocks, &new, &events);
+        self.note_for_recheck(blocks, &new, &events);
         self.blocks.extend(new);
         let many = self.blocks.len().saturating_sub(BLOCKS_MAX);
         self.blocks.drain(..many);
@@ -344,8 +344,8 @@ impl Walk {
         PageOutcome::Accepted(EventBatch { from_block, events, position: last, is_at_head })
     }
 
-    /// Registers blocks for the second look. For a page far from the head, only the last header is known.
-    fn note_for_look(
+    /// Registers blocks for the recheck. For a page far from the head, only the last header is known.
+    fn note_for_recheck(
         &mut self,
         blocks: &RangeInclusive<u64>,
         read: &[BlockRef],
@@ -354,23 +354,23 @@ impl Walk {
         let is_near = read.len() as u64 == blocks.end() - blocks.start() + 1;
         let mut by_block: BTreeMap<u64, EventSet> = BTreeMap::new();
         // Digests of all events would be a seventh of the work of reading from a single endpoint.
-        let are_compared = is_near || self.look.compares_page(blocks);
+        let are_compared = is_near || self.rechecks.compares_page(blocks);
         for event in events.iter().filter(|_| are_compared) {
             let set = by_block.entry(event.block.number).or_default();
             set.add((event.block.number, event.log_index), event.transaction, &event.decoded);
         }
         if !is_near {
-            self.look.read_page(blocks, &by_block);
+            self.rechecks.read_page(blocks, &by_block);
             return;
         }
         for block in read {
-            self.look.read(block.number, by_block.remove(&block.number).unwrap_or_default());
+            self.rechecks.read(block.number, by_block.remove(&block.number).unwrap_or_default());
         }
     }
 
-    /// Returns the state of the second look.
-    pub fn look(&mut self) -> &mut SecondLook {
-        &mut self.look
+    /// Returns the blocks that wait for their recheck.
+    pub fn rechecks(&mut self) -> &mut RecheckQueue {
+        &mut self.rechecks
     }
 
     /// Checks that the headers follow the blocks read so far, and that each header follows the header before it. The
@@ -383,8 +383,8 @@ impl Walk {
         let mut previous = before;
         for (index, header) in headers.iter().enumerate() {
             let Some(known) = previous.replace(header.block) else { continue };
-            // Two headers of one block differ here, and are counted for two blocks: the other one would get no second
-            // look.
+            // Two headers of one block differ here, and are counted for two blocks: the other one would get no
+            // recheck.
             let repeated = index > 0 || known != header.block;
             let same_place = known.number == header.block.number && repeated;
             let broken = known.number + 1 == header.block.number && known.hash != header.parent;
@@ -531,15 +531,15 @@ impl Walk {
         (self.doubted, self.disproved) = (None, None);
         self.blocks.truncate(fork.kept);
         self.next = fork.next;
-        self.look.reopen(fork.next);
+        self.rechecks.reopen(fork.next);
         Some(fork.depth)
     }
 
-    /// Continues at an earlier block, because later blocks were not stored or are incomplete: they get another second
-    /// look. Does nothing if `block` is later than the current one.
+    /// Continues at an earlier block, because later blocks were not stored or are incomplete: they get another
+    /// recheck. Does nothing if `block` is later than the current one.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
-        self.look.reopen(self.next);
+        self.rechecks.reopen(self.next);
         while self.blocks.back().is_some_and(|block| block.number >= self.next) {
             self.blocks.pop_back();
         }

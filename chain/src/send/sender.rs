@@ -79,7 +79,7 @@ impl Sender {
 
     /// Sets the time limit for a receipt.
     #[must_use]
-    pub fn waiting(self, receipt_max: Duration) -> Self {
+    pub fn with_receipt_timeout(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
     }
 
@@ -93,7 +93,7 @@ impl Sender {
     /// Makes the sender tell the hash of each transaction before a node gets it. An operator who ends the process
     /// while it waits can then look for the transaction.
     #[must_use]
-    pub fn telling(self, tell: fn(B256)) -> Self {
+    pub fn with_hash_callback(self, tell: fn(B256)) -> Self {
         Self { tell: Some(tell), ..self }
     }
 

@@ -256,7 +256,7 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let before = count(BlockId::latest()).await;
 
     set("evm_setAutomine", json!([false])).await;
-    let impatient = chain.manager.clone().waiting(Duration::from_secs(1));
+    let impatient = chain.manager.clone().with_receipt_timeout(Duration::from_secs(1));
     let late = impatient.submit(&first, &attested).await.unwrap_err();
     assert!(matches!(late, ReportManagerError::Send(SendError::NotMined { .. })), "{late}");
     assert_eq!(count(BlockId::pending()).await, before + 1, "it waits");
@@ -319,7 +319,7 @@ async fn a_restart_does_not_begin_the_ceiling_of_a_nodes_hour_anew() {
     let path = folder.path().join("state/costs");
     let leaves = Leaves::sum([(Address([1; 20]), PicoDollarPrice(500_001))]);
     let first = report(0, 9, &leaves);
-    let manager = chain.manager.clone().keeping_costs(path.clone());
+    let manager = chain.manager.clone().with_spending_file(path.clone());
     let submitted = manager.submit(&first, &chain.attested(&first)).await.unwrap();
     assert_eq!(submitted, Submitted::Now);
 
@@ -327,7 +327,7 @@ async fn a_restart_does_not_begin_the_ceiling_of_a_nodes_hour_anew() {
     let account = deploy::accounts().swap_remove(1);
     let limits = SpendingLimits { per_hour_max: Wei(1), ..SpendingLimits::default() };
     let manager = ReportManager::new(chain.endpoints.clone(), address, account, limits);
-    let manager = manager.keeping_costs(path);
+    let manager = manager.with_spending_file(path);
     let proof = leaves.tree().proof(0..1);
     let refused = manager.settle(NODE, 0, &leaves.encoded(), &proof).await.unwrap_err();
     let ReportManagerError::Send(SendError::Ceiling(CeilingError::Hour { spent, .. })) = refused

@@ -67,7 +67,7 @@ pub struct OtherNode {
     /// The last time that it had claimed envelopes of its strand, was asked for them, and had sent nothing.
     pub stalled_at: Option<Instant>,
     /// The time until which the operator keeps this node apart from the other one, if the operator named a time.
-    pub apart_until: Option<Instant>,
+    pub partitioned_until: Option<Instant>,
     /// The last request that ended with an error: when, and after which time.
     pub failed: Option<(Instant, Duration)>,
 }
@@ -163,7 +163,7 @@ impl WatchedNode {
         for at in [other.sent_away_at, not_dialled_at].into_iter().flatten() {
             self.silent_since = self.silent_since.max(at + SETTLE);
         }
-        if other.apart_until.is_some_and(|until| now < until) {
+        if other.partitioned_until.is_some_and(|until| now < until) {
             self.silent_since = self.silent_since.max(now + SETTLE);
         }
         // A node of other software may claim nothing and hold everything.

@@ -221,16 +221,16 @@ fn an_address_that_is_not_dialled_hides_no_silence_at_another_one() {
 fn a_node_that_the_operator_keeps_apart_is_not_called_silent_for_it() {
     let mut watching = Watching::settled();
     watching.cut(&[300]);
-    watching.other(300).apart_until = Some(watching.now + Duration::from_secs(3600));
+    watching.other(300).partitioned_until = Some(watching.now + Duration::from_secs(3600));
     assert_eq!(watching.run(3600), []);
     assert_eq!(watching.run(60), [], "it is dialled again");
     assert!(!watching.run(30).is_empty(), "and if it does not come back, it is");
 
     let mut watching = Watching::settled();
     watching.cut(&[300]);
-    watching.other(300).apart_until = Some(watching.now + Duration::from_secs(3600));
+    watching.other(300).partitioned_until = Some(watching.now + Duration::from_secs(3600));
     assert_eq!(watching.run(30), []);
-    watching.other(300).apart_until = None;
+    watching.other(300).partitioned_until = None;
     assert_eq!(watching.run(60), [], "the order has ended before");
     assert!(!watching.run(30).is_empty());
 }

@@ -246,7 +246,7 @@ impl OtherClocks {
     /// Returns the latest time that the clocks of most peers have passed, if the wall clock is behind it; otherwise
     /// `wall_ns`. A node whose own clock is behind must not hold its lag against others.
     #[must_use]
-    pub fn passed_by_most_ns(&self, now: Instant, wall_ns: i64) -> i64 {
+    pub fn majority_time_ns(&self, now: Instant, wall_ns: i64) -> i64 {
         let leads = self.leads_over_peers_ns(|reading| reading.lead_ns(now, wall_ns));
         // More than half of them are at least as far ahead.
         let lead_ns = leads.map_or(0, |leads| leads[leads.len() / 2].min(0));

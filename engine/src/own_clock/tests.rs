@@ -200,7 +200,7 @@ fn a_clock_that_is_behind_takes_the_time_of_most_peers() {
     let mut clocks = TestClocks::new();
     let passed = |clocks: &TestClocks, offset_ns: i64| {
         let right_ns = WALL_NS + 1_000_000_000;
-        clocks.others.passed_by_most_ns(clocks.at(1), right_ns + offset_ns) - right_ns
+        clocks.others.majority_time_ns(clocks.at(1), right_ns + offset_ns) - right_ns
     };
     clocks.add_peer(200, HOUR_NS);
     assert_eq!(passed(&clocks, 0), 0, "one peer may lie");

@@ -504,7 +504,7 @@ impl PagePlan {
         chunk: usize,
     ) -> Result<(), QueryError> {
         let after = |originator| self.start(topic, originator);
-        if !rows.look_for_news(&self.topics[topic].topic, &after, &self.ends) {
+        if !rows.probe_newer(&self.topics[topic].topic, &after, &self.ends) {
             return Ok(());
         }
         let mut lanes: Vec<Lane> = Vec::new();

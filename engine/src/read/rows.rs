@@ -19,7 +19,7 @@ pub(crate) trait Rows {
     fn looked_at(&self) -> usize;
 
     /// Returns false if `topic` certainly has no row after `after` and up to `ends`.
-    fn look_for_news(
+    fn probe_newer(
         &mut self,
         topic: &Topic,
         after: &dyn Fn(OriginatorId) -> SequenceId,
@@ -50,13 +50,13 @@ impl Rows for TopicScan<'_> {
         self.rows_read() + ROWS_PER_SEEK * self.seeks()
     }
 
-    fn look_for_news(
+    fn probe_newer(
         &mut self,
         topic: &Topic,
         after: &dyn Fn(OriginatorId) -> SequenceId,
         ends: &[EnvelopeId],
     ) -> bool {
-        TopicScan::look_for_news(self, topic.as_bytes(), after, ends)
+        TopicScan::probe_newer(self, topic.as_bytes(), after, ends)
     }
 
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {

@@ -87,7 +87,7 @@ impl Rows for MemoryRows {
         self.reads + ROWS_PER_SEEK * self.seeks
     }
 
-    fn look_for_news(
+    fn probe_newer(
         &mut self,
         _: &Topic,
         _: &dyn Fn(OriginatorId) -> SequenceId,

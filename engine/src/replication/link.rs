@@ -279,7 +279,7 @@ impl PeerViolation {
     /// Returns true if the fault is in the envelope itself, so that the node which has made it may be at fault, and not
     /// the peer that sent it.
     #[must_use]
-    pub fn is_of_maker(self) -> bool {
+    pub fn is_originator_fault(self) -> bool {
         match self {
             Self::NotCanonical | Self::ChainProof | Self::ForgedSignature => true,
             Self::WrongOriginator | Self::OutOfOrder => false,

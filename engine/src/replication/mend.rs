@@ -268,7 +268,7 @@ impl MendSearch {
         // The operator may have named another key than that of the older network.
         let is_other_key =
             self.originator.is_migrated() && violation == PeerViolation::ForgedSignature;
-        let is_passed_on = violation.is_of_maker() && is_relay;
+        let is_passed_on = violation.is_originator_fault() && is_relay;
         self.effects.push(match is_passed_on || is_other_key {
             true => MendEffect::Stop { peer },
             false => MendEffect::Disconnect { peer, violation },

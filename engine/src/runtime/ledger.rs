@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{CommitError, LedgerEntry, LookingReader, ReadError, Snapshot, Store};
+use hawser_storage::{CommitError, LedgerEntry, ReadError, RecheckedReader, Snapshot, Store};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::chain_strand::ChainPosition;
@@ -205,22 +205,22 @@ impl LedgerAppender {
         Ok(self.store.note_payers_read(position)?)
     }
 
-    /// Returns the first block that the payer registry's reader has not yet searched for missing events a second time,
-    /// as last noted; `None` before the first note.
+    /// Returns the first block that the payer registry's reader has not rechecked for missing events, as last noted;
+    /// `None` before the first note.
     ///
     /// # Errors
     /// If the row cannot be read.
-    pub fn unlooked(&self) -> Result<Option<u64>, ReadError> {
-        self.store.unlooked(LookingReader::Ledger)
+    pub fn recheck_from(&self) -> Result<Option<u64>, ReadError> {
+        self.store.chain_recheck_from(RecheckedReader::Ledger)
     }
 
-    /// Notes the first block that the reader has not yet searched for missing events a second time. This becomes
-    /// durable with the next commit.
+    /// Notes the first block that the reader has not rechecked for missing events. This becomes durable with the next
+    /// commit.
     ///
     /// # Errors
     /// [`LedgerAppendError`]; nothing was written then.
-    pub fn note_unlooked(&self, block: u64) -> Result<(), LedgerAppendError> {
-        Ok(self.store.record_unlooked(LookingReader::Ledger, block)?)
+    pub fn note_recheck_from(&self, block: u64) -> Result<(), LedgerAppendError> {
+        Ok(self.store.record_chain_recheck_from(RecheckedReader::Ledger, block)?)
     }
 
     /// Returns the position of the payer registry's reader at its last write; `None` before the first

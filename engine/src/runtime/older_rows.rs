@@ -113,5 +113,5 @@ async fn remember(
 }
 
 async fn take_steps(store: Store) -> Result<bool, CommitError> {
-    blocking(move || store.bring_up_topic_rows(STEPS_AT_ONCE)).await
+    blocking(move || store.convert_topic_rows(STEPS_AT_ONCE)).await
 }

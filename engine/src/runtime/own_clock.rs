@@ -28,9 +28,9 @@ impl OwnClock {
         self.0.lock().leads(now(), wall_ns)
     }
 
-    /// Returns the latest time that most peers have passed, as [`OtherClocks::passed_by_most_ns`] does.
-    pub(super) fn passed_by_most_ns(&self, wall_ns: i64) -> i64 {
-        self.0.lock().passed_by_most_ns(now(), wall_ns)
+    /// Returns the latest time that most peers have passed, as [`OtherClocks::majority_time_ns`] does.
+    pub(super) fn majority_time_ns(&self, wall_ns: i64) -> i64 {
+        self.0.lock().majority_time_ns(now(), wall_ns)
     }
 
     /// Notes a block that appeared at the head of a chain at the moment `at`.

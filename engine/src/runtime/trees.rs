@@ -89,7 +89,7 @@ fn leaves_of<'a>(behind: impl Iterator<Item = &'a TreeBehind>) -> u64 {
 /// When a tree cannot be read or extended, and all others are complete.
 async fn take_steps(store: Store) -> Result<Option<Vec<TreeBehind>>, CommitError> {
     let work = move || -> Result<Option<Vec<TreeBehind>>, CommitError> {
-        let is_done = store.bring_up_trees(STEPS_AT_ONCE)?;
+        let is_done = store.extend_trees(STEPS_AT_ONCE)?;
         match store.trees_behind() {
             Ok(behind) => Ok(Some(behind)),
             Err(_) if !is_done => Ok(None),
@@ -119,7 +119,7 @@ mod tests {
             let last = LogEntry::invalid(id, Bytes::from_static(b"envelope"), InvalidRule(1));
             store.commit(&[gap, Change::Append(last)]).unwrap();
         }
-        assert_eq!(store.bring_up_trees(STEPS_AT_ONCE), Ok(true), "all of them wait");
+        assert_eq!(store.extend_trees(STEPS_AT_ONCE), Ok(true), "all of them wait");
         let behind = store.trees_behind().unwrap();
         assert_eq!(behind.len(), 3);
         assert_eq!(leaves_of(behind[..1].iter()), SequenceId::MAX.0);

@@ -148,7 +148,7 @@ async fn a_bootstrap_that_skips_nearly_all_ids_is_served_and_makes_no_leaves() {
     let events = [now(bootstrapped(far, "b")), now(commit(far + 1, "c"))];
     chain.append(GROUPS, &events, None).unwrap();
     assert_eq!(strand(&store), format!("1 2-{}x {far} {}", far - 1, far + 1));
-    assert!(store.bring_up_trees(1).unwrap(), "the tree waits");
+    assert!(store.extend_trees(1).unwrap(), "the tree waits");
     let snapshot = store.snapshot();
     assert_eq!(snapshot.tree_size(GROUPS).unwrap(), 1);
     assert!(snapshot.get(EnvelopeId::new(GROUPS, SequenceId(far))).unwrap().is_some());

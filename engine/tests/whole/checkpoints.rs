@@ -229,7 +229,7 @@ async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     signed(&store, NODE, 1).await;
     assert_eq!(latest(&store, CHAIN).unwrap().checkpoint.size, 2);
     on_chain(&store, 3..=3, "event");
-    while !store.bring_up_trees(1).unwrap() {}
+    while !store.extend_trees(1).unwrap() {}
     signed(&store, CHAIN, 5).await;
     task.stop().await;
 }

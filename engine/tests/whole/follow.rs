@@ -317,7 +317,7 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     other.send(strand(SOURCE, &[1, 2, 3])).await;
     let whole = strand(SOURCE, &[1, 2, 3, 4]);
     follower.until("the finds are stored", || follower.held(SOURCE) == whole).await;
-    while !store.bring_up_trees(usize::MAX).unwrap() {}
+    while !store.extend_trees(usize::MAX).unwrap() {}
     let root = store.snapshot().root(SOURCE, 4).unwrap();
     let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 4, root, time_ns: 1 };
     store.put_checkpoint(&of.sign(&key(SOURCE)).into()).unwrap();

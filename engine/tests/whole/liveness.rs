@@ -85,11 +85,11 @@ async fn a_peer_that_the_operator_keeps_apart_is_not_reported() {
     tokio::time::pause();
     pass(&follower, 120).await;
     let now = tokio::time::Instant::now().into_std();
-    follower.replication.note_apart(SOURCE, Some(now + Duration::from_secs(3600)));
+    follower.replication.note_partition(SOURCE, Some(now + Duration::from_secs(3600)));
     drop(source);
     pass(&follower, 600).await;
     assert_eq!(accused(&follower), []);
-    follower.replication.note_apart(SOURCE, None);
+    follower.replication.note_partition(SOURCE, None);
     pass(&follower, 50).await;
     assert_eq!(accused(&follower), [], "it may be on its way");
     pass(&follower, 50).await;

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use hawser_chain::private_file::{self, NameSync};
+use hawser_chain::private_file::{self, DirectorySync};
 use hawser_proto::{SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};
 
@@ -140,7 +140,7 @@ impl ChainRecord {
     fn write_anew(&mut self, entries: &[Entry]) -> io::Result<()> {
         let bytes = [self.head.as_bytes(), entries.as_flattened()].concat();
         // As for each entry: nothing waits for the disk, except that no power failure leaves a part of a file.
-        let file = private_file::replace(&self.path, &bytes, NameSync::Skip)?;
+        let file = private_file::replace(&self.path, &bytes, DirectorySync::Skip)?;
         (self.file, self.written, self.is_torn) = (file, entries.len(), false);
         Ok(())
     }

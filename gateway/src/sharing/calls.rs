@@ -255,8 +255,10 @@ impl SharedCalls {
             is_late = true;
             self.late_words.fetch_add(words, Relaxed) + words <= LATE_WORDS_MAX
         };
-        let answer: Result<Vec<Value>, RedisLinkError> =
-            self.link.eval_patiently(limit, scripts::CALL, &keys, &arguments, is_awaited).await;
+        let answer: Result<Vec<Value>, RedisLinkError> = self
+            .link
+            .eval_with_late_answer(limit, scripts::CALL, &keys, &arguments, is_awaited)
+            .await;
         if is_late {
             self.late_words.fetch_sub(words, Relaxed);
         }

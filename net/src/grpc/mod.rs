@@ -66,7 +66,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     // not keep out the peer that proves its id over QUIC.
     let mut quiet_until = None;
     loop {
-        net.sessions.wait_for_together(peer).await;
+        net.sessions.wait_for_heal(peer).await;
         if net.sessions.has(peer) {
             net.sessions.wait_for_none(peer).await;
             (backoff, is_grpc) = (Backoff::grpc(), false);

@@ -90,7 +90,7 @@ pub(super) async fn run(
         let opened = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
-            () = net.sessions.wait_for_apart(peer) => return SessionEnd { was_linked: false, is_lasting: false },
+            () = net.sessions.wait_for_partition(peer) => return SessionEnd { was_linked: false, is_lasting: false },
             opened = GrpcPeerSession::open(net, peer, address, warning) => opened,
         };
         let mut session = match opened {
@@ -107,7 +107,7 @@ pub(super) async fn run(
         let error = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => lost("the peer is connected over QUIC"),
-            () = net.sessions.wait_for_apart(peer) => lost("the operator keeps this node apart from it"),
+            () = net.sessions.wait_for_partition(peer) => lost("the operator keeps this node apart from it"),
             () = moved(net, peer, address) => lost("its record in the registry has changed"),
             error = session.run() => error,
         };

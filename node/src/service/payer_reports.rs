@@ -40,7 +40,7 @@ pub(super) fn reporter(
     // The folder may have those of several nodes.
     let costs = format!("report-costs-{}-{}", at.endpoints.id(), signer.address());
     let manager = ReportManager::new(at.endpoints, at.address, signer, spending)
-        .keeping_costs(state_dir.join(costs));
+        .with_spending_file(state_dir.join(costs));
     let domain = manager.domain();
     let contract = std::sync::Arc::new(Contract(manager));
     PayerReporter::new(engine, key.clone(), domain, settings.periods, contract)

@@ -134,20 +134,20 @@ impl PeerStatusView {
     pub(super) fn apart(&self, request: &PartitionRequest) -> Result<Value, RunError> {
         match request {
             PartitionRequest::Show => {}
-            PartitionRequest::Keep { peers, for_s } => self.keep_apart(peers, *for_s)?,
+            PartitionRequest::Keep { peers, for_s } => self.partition_from(peers, *for_s)?,
             PartitionRequest::End => self.with_endpoint(|endpoint| {
-                for (peer, _) in endpoint.kept_apart() {
+                for (peer, _) in endpoint.partitioned_peers() {
                     tracing::info!(node_id = %peer, "the operator lets the node connect to a peer again");
-                    endpoint.rejoin(peer);
+                    endpoint.heal_partition(peer);
                 }
             }),
         }
-        let kept = self.with_endpoint(Endpoint::kept_apart).into_iter();
+        let kept = self.with_endpoint(Endpoint::partitioned_peers).into_iter();
         let shown = |(peer, left): (OriginatorId, Duration)| json!({ "node_id": peer.0, "left_s": left.as_secs() });
         Ok(json!({ "apart": kept.map(shown).collect::<Vec<_>>() }))
     }
 
-    fn keep_apart(&self, peers: &[u32], for_s: u64) -> Result<(), RunError> {
+    fn partition_from(&self, peers: &[u32], for_s: u64) -> Result<(), RunError> {
         let lasts = Duration::from_secs(for_s);
         if lasts.is_zero() || lasts > ORDER_LASTS_MAX {
             let max_s = ORDER_LASTS_MAX.as_secs();
@@ -168,7 +168,7 @@ impl PeerStatusView {
         self.with_endpoint(|endpoint| {
             for peer in peers.iter().map(|id| OriginatorId(*id)) {
                 tracing::warn!(node_id = %peer, for_s, "the operator keeps this node apart from a peer");
-                endpoint.keep_apart(peer, lasts);
+                endpoint.partition_from(peer, lasts);
             }
         });
         Ok(())
@@ -179,7 +179,7 @@ impl PeerView for PeerStatusView {
     fn peers(&self) -> Vec<PeerState> {
         let (connected, mut failures) =
             self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));
-        for (peer, left) in self.with_endpoint(Endpoint::kept_apart) {
+        for (peer, left) in self.with_endpoint(Endpoint::partitioned_peers) {
             let why = format!(
                 "the operator keeps this node apart from it for another {} s",
                 left.as_secs()

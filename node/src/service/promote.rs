@@ -118,7 +118,7 @@ pub fn promote(
     if found != signer {
         return Err(PromoteError::OtherSigner { id, found, wanted: signer });
     }
-    let head = store.give_to(node, &key)?;
+    let head = store.promote_to(node, &key)?;
     store.flush()?;
     Ok(PromotedFolder { network: identity.network, head, newest: id.sequence, newest_ns })
 }

@@ -9,7 +9,7 @@
 //! its strand. One that leaves envelopes out hides a congestion fee, and makes none wrong: nothing is proven without
 //! all envelopes of the five minutes.
 
-use hawser_engine::fee_watch::{FeeLook, FeeWatch, load_at};
+use hawser_engine::fee_watch::{FeeCheck, FeeWatch, load_at};
 use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, is_evidence, judge_fees};
 use hawser_engine::overcharge::overcharge;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -147,10 +147,10 @@ impl StrandFaults {
         ns: Option<i64>,
     ) -> Result<Option<Evidence>, ReadError> {
         let LogEntry { id, bytes, .. } = entry;
-        let is_wrong = match self.fees.look_at(entry, ns, &self.rates) {
-            FeeLook::Explained => return Ok(None),
-            FeeLook::Wrong => true,
-            FeeLook::Doubted { most } => match judge_fees(bytes, &self.rates) {
+        let is_wrong = match self.fees.check(entry, ns, &self.rates) {
+            FeeCheck::Explained => return Ok(None),
+            FeeCheck::Wrong => true,
+            FeeCheck::Doubted { most } => match judge_fees(bytes, &self.rates) {
                 FeeVerdict::Wrong => true,
                 // The list ends before the envelope, whose time may be wrong itself.
                 FeeVerdict::Unknown => false,

@@ -243,7 +243,7 @@ impl HostMarker {
     ///
     /// # Errors
     /// The errors of [`HostMarker::adopt`].
-    pub(crate) fn disown(
+    pub(crate) fn mark_unknown(
         &self,
         facts: FolderFacts,
         reason: UnknownFolder,

@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::projection::Projection;
 
 /// Column family `meta`: a name → a value in the format of the name. Variants are in the order of their
-/// names.
+/// names on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MetaKey {
     /// Envelopes whose fees wait for a newer price list, 12 bytes each: `[originator u32 BE][sequence u64 BE]`.
@@ -22,12 +22,12 @@ pub(crate) enum MetaKey {
     LateScans,
     /// Searches for evidence about late releases, 45 bytes each.
     LateSearches,
-    /// `u64 BE`: the first block without a second look of the reader of payer events.
-    LookedLedger,
-    /// `u64 BE`: the first block without a second look of the reader of payer reports.
-    LookedPayerReports,
-    /// `u64 BE`: the first block without a second look of the reader of the node registry's events.
-    LookedRegistry,
+    /// `u64 BE`: the first block that the reader of payer events has not rechecked.
+    RecheckLedger,
+    /// `u64 BE`: the first block that the reader of payer reports has not rechecked.
+    RecheckPayerReports,
+    /// `u64 BE`: the first block that the reader of the node registry's events has not rechecked.
+    RecheckRegistry,
     /// UTF-8: the network's name.
     Network,
     /// `u32 BE`: id of the node that owns the database.
@@ -70,9 +70,9 @@ impl MetaKey {
         Self::Incarnation,
         Self::LateScans,
         Self::LateSearches,
-        Self::LookedLedger,
-        Self::LookedPayerReports,
-        Self::LookedRegistry,
+        Self::RecheckLedger,
+        Self::RecheckPayerReports,
+        Self::RecheckRegistry,
         Self::Network,
         Self::NodeId,
         Self::OlderTopicRows,
@@ -101,9 +101,9 @@ impl Key<'_> for MetaKey {
             Self::Incarnation => b"incarnation",
             Self::LateScans => b"late_scans",
             Self::LateSearches => b"late_searches",
-            Self::LookedLedger => b"looked.ledger",
-            Self::LookedPayerReports => b"looked.payer_reports",
-            Self::LookedRegistry => b"looked.registry",
+            Self::RecheckLedger => b"looked.ledger",
+            Self::RecheckPayerReports => b"looked.payer_reports",
+            Self::RecheckRegistry => b"looked.registry",
             Self::Network => b"network",
             Self::NodeId => b"node_id",
             Self::OlderTopicRows => b"older_topic_rows",

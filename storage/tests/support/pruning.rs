@@ -79,7 +79,7 @@ pub(crate) fn kept(store: &Store) -> BTreeMap<&'static str, [u8; 32]> {
 }
 
 pub(crate) fn bring_up(store: &Store) {
-    while !store.bring_up_trees(100).unwrap() {}
+    while !store.extend_trees(100).unwrap() {}
 }
 
 /// Returns size and root of both trees.

@@ -63,7 +63,7 @@ impl Sim {
             now_ns: self.now_ns(),
         };
         for node in self.honest() {
-            self.nodes[&node].bring_up_trees();
+            self.nodes[&node].extend_trees();
             let log = FolderLog::new(&self.nodes[&node].store).unwrap();
             let has_absences = log.add_absences(&mut settings.registry).unwrap();
             assert!(!has_absences, "{node} knows of a node that has left");

@@ -77,13 +77,13 @@ fn claimed_tree(script: &Script, follower: OriginatorId, size: u64) -> ClaimedTr
 
 impl Node {
     /// Extends the trees over places that were filled late.
-    pub(super) fn bring_up_trees(&self) {
-        while !self.store.bring_up_trees(usize::MAX).expect("it is in memory") {}
+    pub(super) fn extend_trees(&self) {
+        while !self.store.extend_trees(usize::MAX).expect("it is in memory") {}
     }
 
     /// Signs the state of its own strand, if that has grown since the last time.
     fn sign_own(&mut self, time_ns: u64) {
-        self.bring_up_trees();
+        self.extend_trees();
         let id = self.id;
         let snapshot = self.store.snapshot();
         let trees = StoredTrees(&snapshot);
@@ -113,7 +113,7 @@ impl Node {
         let Ok(Some(ControlFrame::Checkpoint(shown))) = decoder.next_frame() else {
             panic!("a frame of a checkpoint")
         };
-        self.bring_up_trees();
+        self.extend_trees();
         let snapshot = self.store.snapshot();
         let node = shown.signed.checkpoint.node;
         let watch = &mut self.checkpoints.watch;
@@ -266,7 +266,7 @@ impl Sim {
         if !node.checkpoints.watch.waiting().contains(&originator) {
             return;
         }
-        node.bring_up_trees();
+        node.extend_trees();
         let snapshot = node.store.snapshot();
         let watch = &mut node.checkpoints.watch;
         let findings = watch.handle_growth(originator, &StoredTrees(&snapshot));

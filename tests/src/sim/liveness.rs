@@ -85,7 +85,7 @@ impl Sim {
                 claimed: claimed.unwrap_or_default(),
                 held,
                 sent_away_at: node.sent_away.get(&other).copied(),
-                apart_until: None,
+                partitioned_until: None,
                 not_dialled_at: None,
                 dialled_at: None,
                 stalled_at: follower.take_stalled().then_some(now),

@@ -186,7 +186,7 @@ impl WalletChains for WalletRpc {
 
     async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
         let endpoints = self.endpoints(chain_id)?;
-        let asked = endpoints.each_soon_even_paused(ANSWER_TIMES, |chain| async move {
+        let asked = endpoints.each_until_majority_with_paused(ANSWER_TIMES, |chain| async move {
             let newest = lookup::newest_of(&chain).await?;
             Ok((newest.block.number, newest.time_s))
         });
@@ -205,7 +205,7 @@ impl WalletChains for WalletRpc {
         let endpoints = self.endpoints(question.chain_id)?;
         let responsive = &Mutex::new(BTreeSet::new());
         let asked = endpoints
-            .each_soon_even_paused(ANSWER_TIMES, |chain| async move {
+            .each_until_majority_with_paused(ANSWER_TIMES, |chain| async move {
                 let reply = ask(&chain, question).await;
                 if matches!(reply, Ok(_) | Err(RequestError::Refused { .. })) {
                     responsive.lock().insert(chain.endpoint().to_owned());

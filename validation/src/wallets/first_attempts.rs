@@ -68,7 +68,7 @@ impl FirstAttempts {
     }
 
     /// Returns the time for which the answer to a question has been missing at `now`: zero if no attempt is remembered.
-    pub(super) fn asked_for(&self, key: Digest, now: Instant) -> Duration {
+    pub(super) fn unanswered_for(&self, key: Digest, now: Instant) -> Duration {
         let mut state = self.state.lock();
         let Some(first) = state.firsts.get_mut(&key) else { return Duration::ZERO };
         first.used_at = now;
@@ -131,7 +131,7 @@ pub(super) struct FirstDays(Mutex<BTreeMap<(u64, u64), Instant>>);
 impl FirstDays {
     /// Returns the time for which a question of this chain about an event of the same day has been missing its answer
     /// at `now`: zero if there was none. `event_s` is the time of the event, unix seconds.
-    pub(super) fn asked_for(&self, chain_id: u64, event_s: u64, now: Instant) -> Duration {
+    pub(super) fn unanswered_for(&self, chain_id: u64, event_s: u64, now: Instant) -> Duration {
         let days = self.0.lock();
         days.get(&(chain_id, event_s / DAY_S)).map_or(Duration::ZERO, |at| now.duration_since(*at))
     }
@@ -168,12 +168,12 @@ mod tests {
         for minute in 0..60 {
             for number in 0..40 {
                 let now = start + minute * MINUTE;
-                firsts.asked_for(key(number), now);
+                firsts.unanswered_for(key(number), now);
                 firsts.note(key(number), now);
             }
         }
         let now = start + 60 * MINUTE;
-        let late = |number: &usize| firsts.asked_for(key(*number), now) >= WALLET_ASKED_MIN;
+        let late = |number: &usize| firsts.unanswered_for(key(*number), now) >= WALLET_ASKED_MIN;
         assert_eq!((0..40).filter(late).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
 
         // Those that are decided make room for the others.
@@ -181,7 +181,9 @@ mod tests {
         assert!((0..30).all(|number| firsts.has(key(number))), "another update may repeat one");
         (30..40).for_each(|number| firsts.note(key(number), now));
         let later = now + WALLET_ASKED_MIN;
-        assert!((30..40).all(|number| firsts.asked_for(key(number), later) >= WALLET_ASKED_MIN));
+        assert!(
+            (30..40).all(|number| firsts.unanswered_for(key(number), later) >= WALLET_ASKED_MIN)
+        );
     }
 
     #[test]
@@ -190,15 +192,15 @@ mod tests {
         days.note(1, DAY_S, start);
         days.note(1, 2 * DAY_S - 1, start + MINUTE);
         let now = start + 2 * MINUTE;
-        assert_eq!(days.asked_for(1, DAY_S + 7, now), 2 * MINUTE);
+        assert_eq!(days.unanswered_for(1, DAY_S + 7, now), 2 * MINUTE);
         for (chain_id, event_s) in [(1, DAY_S - 1), (1, 2 * DAY_S), (2, DAY_S)] {
-            assert_eq!(days.asked_for(chain_id, event_s, now), Duration::ZERO);
+            assert_eq!(days.unanswered_for(chain_id, event_s, now), Duration::ZERO);
         }
         for day in 0..DAYS_MAX as u64 {
             days.note(10, day.saturating_mul(DAY_S), now);
         }
         assert_eq!(days.0.lock().len(), DAYS_MAX);
-        assert_eq!(days.asked_for(1, DAY_S, now), Duration::ZERO, "it is forgotten");
+        assert_eq!(days.unanswered_for(1, DAY_S, now), Duration::ZERO, "it is forgotten");
     }
 
     #[test]
@@ -208,9 +210,9 @@ mod tests {
         firsts.note(key(2), start);
         firsts.note(key(3), start + MINUTE);
         assert!(!firsts.has(key(3)), "the first ones keep their places");
-        assert_eq!(firsts.asked_for(key(1), start + 50 * MINUTE), 50 * MINUTE);
+        assert_eq!(firsts.unanswered_for(key(1), start + 50 * MINUTE), 50 * MINUTE);
         firsts.note(key(3), start + FORGET_AFTER);
         assert!(firsts.has(key(1)) && firsts.has(key(3)));
-        assert_eq!(firsts.asked_for(key(2), start + FORGET_AFTER), Duration::ZERO);
+        assert_eq!(firsts.unanswered_for(key(2), start + FORGET_AFTER), Duration::ZERO);
     }
 }

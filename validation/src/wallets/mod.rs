@@ -128,7 +128,7 @@ impl Wallets {
     /// Returns the decision about a question with this key, from cached answers.
     fn decision(&self, question: &WalletQuestion, key: Digest, event_s: u64) -> WalletDecision {
         self.note_chain_time(event_s);
-        let (known, asked_for) = match self.answers.get(&key) {
+        let (known, unanswered_for) = match self.answers.get(&key) {
             // Decided without the chain, which cannot answer such a question.
             _ if client::is_too_long(question) => {
                 (KnownAnswer::Given { agrees: false, block_time_s: 0 }, Duration::ZERO)
@@ -141,25 +141,25 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.asked_for(key, question.chain_id, event_s))
+                (known, self.unanswered_for(key, question.chain_id, event_s))
             }
         };
         rule::decide(&QuestionFacts {
             is_listed: self.listed.contains(question.chain_id),
             event_s,
             chain_now_s: self.chain_time_s.load(Ordering::Relaxed),
-            asked_for,
+            unanswered_for,
             known,
         })
     }
 
     /// Returns the time for which the answer to a question has been missing.
-    fn asked_for(&self, key: Digest, chain_id: u64, event_s: u64) -> Duration {
+    fn unanswered_for(&self, key: Digest, chain_id: u64, event_s: u64) -> Duration {
         let now = Instant::now();
         if self.reaches(chain_id) {
-            self.firsts.asked_for(key, now)
+            self.firsts.unanswered_for(key, now)
         } else {
-            self.unreached.asked_for(chain_id, event_s, now)
+            self.unreached.unanswered_for(chain_id, event_s, now)
         }
     }
 

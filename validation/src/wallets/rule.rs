@@ -67,8 +67,8 @@ pub struct QuestionFacts {
     pub event_s: u64,
     /// The latest time that this node knows of the app chain, unix seconds.
     pub chain_now_s: u64,
-    /// Time for which this process has looked for the answer: since its first attempt.
-    pub asked_for: Duration,
+    /// Time for which the question has been unanswered in this process: since the first attempt.
+    pub unanswered_for: Duration,
     /// The knowledge of the answer.
     pub known: KnownAnswer,
 }
@@ -113,7 +113,7 @@ impl fmt::Display for WalletRefusal {
 pub fn decide(facts: &QuestionFacts) -> WalletDecision {
     let latest_block_s = facts.event_s.saturating_add(WALLET_BLOCK_AHEAD_MAX_S);
     let deadline_s = facts.event_s.saturating_add(WALLET_ANSWER_MAX_S);
-    let is_late = facts.chain_now_s >= deadline_s && facts.asked_for >= WALLET_ASKED_MIN;
+    let is_late = facts.chain_now_s >= deadline_s && facts.unanswered_for >= WALLET_ASKED_MIN;
     let refused = WalletDecision::Refused;
     match facts.known {
         _ if !facts.is_listed => refused(WalletRefusal::UnknownChain),
@@ -144,7 +144,7 @@ mod tests {
             is_listed: true,
             event_s: EVENT_S,
             chain_now_s: EVENT_S,
-            asked_for: Duration::ZERO,
+            unanswered_for: Duration::ZERO,
             known,
         }
     }
@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn silence_ends_by_the_chains_clock_and_not_before_this_node_has_tried() {
         let late_s = EVENT_S + WALLET_ANSWER_MAX_S;
-        let at = |chain_now_s, asked_for| {
-            decide(&QuestionFacts { chain_now_s, asked_for, ..facts(KnownAnswer::Nothing) })
+        let at = |chain_now_s, unanswered_for| {
+            decide(&QuestionFacts { chain_now_s, unanswered_for, ..facts(KnownAnswer::Nothing) })
         };
         let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
         assert_eq!(at(late_s, WALLET_ASKED_MIN), unanswered);
@@ -209,7 +209,7 @@ mod tests {
         // A late answer counts as long as the signature is undecided.
         let late = QuestionFacts {
             chain_now_s: late_s,
-            asked_for: WALLET_ASKED_MIN,
+            unanswered_for: WALLET_ASKED_MIN,
             ..facts(given(true, EVENT_S))
         };
         assert_eq!(decide(&late), WalletDecision::Agrees);

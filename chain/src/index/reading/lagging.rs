@@ -22,7 +22,7 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
-    /// Returns the head from which the depth of blocks counts that wait for their second look.
+    /// Returns the head from which the depth of blocks counts that wait for their recheck.
     pub(super) fn depth_head(&self, head: BlockRef) -> u64 {
         let read = self.walk.unread().saturating_sub(1);
         depth_head(head.number, read, self.held.is_some())
@@ -81,9 +81,9 @@ impl PageReader {
 
 /// Returns the head from which the depth of blocks counts, given the announced one and the last block that was read.
 ///
-/// An announced head may be invented. A look at blocks that have just been read would miss logs that come late, so
-/// blocks count as deep only below others that were read. While the reader holds, only further looks end that, so none
-/// is deferred.
+/// An announced head may be invented. A recheck of blocks that have just been read would miss logs that come late, so
+/// blocks count as deep only below others that were read. While the reader holds, only further rechecks end that, so
+/// none is deferred.
 fn depth_head(head: u64, read: u64, is_held: bool) -> u64 {
     if is_held { head } else { head.min(read) }
 }
@@ -101,15 +101,15 @@ mod tests {
         assert_eq!(depth_head(1000, 100, true), 1000);
     }
 
-    /// A look at blocks that have just been read finds no logs that come late, and they get no other one.
+    /// A recheck of blocks that have just been read finds no logs that come late, and they get no other one.
     #[tokio::test]
-    async fn a_head_that_is_only_announced_has_no_block_looked_at_early() {
+    async fn a_head_that_is_only_announced_has_no_block_rechecked_early() {
         let mut reader = reader();
         for number in 0..100 {
-            reader.walk.look().read(number, EventSet::default());
+            reader.walk.rechecks().read(number, EventSet::default());
         }
         let depth_head = reader.depth_head(block(1_000_000));
-        let due = reader.walk.look().due(depth_head, 100);
+        let due = reader.walk.rechecks().due(depth_head, 100);
         assert_eq!(due.map(|due| due.blocks), Some(0..=35));
     }
 }

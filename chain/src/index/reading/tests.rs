@@ -52,7 +52,7 @@ pub(super) fn reader() -> PageReader {
         is_storing_stuck: Arc::default(),
         is_refused: Arc::default(),
         sink: Arc::new(NoSink),
-        unlooked: Arc::default(),
+        recheck_from: Arc::default(),
         stop: watch::channel(()).1,
     };
     context.status.lock().stored = Some(block(99));

@@ -415,8 +415,8 @@ impl Senders {
     ) -> Self {
         let ReachedNetwork { network, settlement, app, .. } = reached;
         let sender = |chain: &Chain, witnesses: &Witnesses| {
-            let sender = Sender::new(chain.clone(), key.clone()).waiting(timeout);
-            let sender = sender.telling(if as_json { tell_script } else { tell });
+            let sender = Sender::new(chain.clone(), key.clone()).with_receipt_timeout(timeout);
+            let sender = sender.with_hash_callback(if as_json { tell_script } else { tell });
             sender.with_witnesses(witnesses.clone())
         };
         let app = network.app.as_ref().zip(app.as_ref());

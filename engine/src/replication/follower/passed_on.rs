@@ -42,7 +42,7 @@ impl Follower {
     /// True if the peer may have got what it has sent from another node.
     fn may_be_passed_on(&self, id: OriginatorId, violation: PeerViolation) -> bool {
         let is_unproven = self.peers.get(&id).is_some_and(|peer| !peer.is_proven);
-        violation.is_of_maker() && is_unproven && id != self.originator
+        violation.is_originator_fault() && is_unproven && id != self.originator
     }
 
     /// Ends the want of such a peer, which has told all that it can. It would send the same envelope again, so it is

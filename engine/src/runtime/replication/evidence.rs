@@ -22,7 +22,7 @@ use super::record::{in_parts, record, record_broken};
 use super::state::ReplicationState;
 use super::suspected::{KnownPlaces, is_about};
 use super::unreadable::is_tried_again;
-use crate::fee_watch::{FeeLook, FeeWatch};
+use crate::fee_watch::{FeeCheck, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, is_evidence, judge_fees};
 use crate::overcharge::overcharge;
 use crate::reports::LoggedChain;
@@ -177,10 +177,10 @@ fn watch(
         let ns = of_facts.or_else(|| hawser_proto::envelope::OriginatorEnvelope::stated_ns(bytes));
         let found = ns.map(|ns| watched.times.next(*id, ns, now_ns)).unwrap_or_default();
         faults.extend(found.into_iter().map(|fault| (*id, StrandFault::Time(fault))));
-        match watched.fees.look_at(entry, ns, &rates) {
-            FeeLook::Explained => {}
-            FeeLook::Wrong => faults.push((*id, StrandFault::Fee)),
-            FeeLook::Doubted { most } => {
+        match watched.fees.check(entry, ns, &rates) {
+            FeeCheck::Explained => {}
+            FeeCheck::Wrong => faults.push((*id, StrandFault::Fee)),
+            FeeCheck::Doubted { most } => {
                 if state.doubted.push(*id, most) {
                     name_doubted(*id);
                 }
@@ -530,7 +530,7 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
 /// the commit's, even if the chain's clock is ahead. If this node's clock is behind most others, the fault is its own.
 fn latest_ns(state: &ReplicationState) -> i64 {
     let wall_ns = state.ports.clock.now_ns();
-    state.chain_clock.ahead_of(state.publisher.own_clock().passed_by_most_ns(wall_ns))
+    state.chain_clock.ahead_of(state.publisher.own_clock().majority_time_ns(wall_ns))
 }
 
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {

@@ -35,8 +35,8 @@ impl LivenessNotes {
     }
 
     /// Notes the time until which the operator keeps this node apart from another one; `None` if the order has ended.
-    pub(super) fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
-        self.0.lock().entry(peer).or_default().apart_until = until;
+    pub(super) fn note_partition(&self, peer: OriginatorId, until: Option<Instant>) {
+        self.0.lock().entry(peer).or_default().partitioned_until = until;
     }
 
     /// Notes that a node claims envelopes of its strand, was asked for them, and has sent nothing.
@@ -63,9 +63,12 @@ mod tests {
     fn an_order_to_stay_apart_is_noted_until_it_is_taken_back() {
         let (notes, until) = (LivenessNotes::default(), Some(Instant::now()));
         let (peer, other) = (OriginatorId(200), OriginatorId(300));
-        notes.note_apart(peer, until);
-        assert_eq!((notes.of(peer).apart_until, notes.of(other).apart_until), (until, None));
-        notes.note_apart(peer, None);
+        notes.note_partition(peer, until);
+        assert_eq!(
+            (notes.of(peer).partitioned_until, notes.of(other).partitioned_until),
+            (until, None)
+        );
+        notes.note_partition(peer, None);
         assert_eq!(notes.of(peer), OtherNode::default());
     }
 }

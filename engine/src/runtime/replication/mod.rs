@@ -254,8 +254,8 @@ impl Replication {
 
     /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
     /// peer is not reported for a silence that is not its own.
-    pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
-        self.state.liveness.note_apart(peer, until);
+    pub fn note_partition(&self, peer: OriginatorId, until: Option<Instant>) {
+        self.state.liveness.note_partition(peer, until);
     }
 
     /// Returns the id of this node.

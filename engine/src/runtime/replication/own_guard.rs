@@ -38,9 +38,9 @@ pub(super) struct GuardTask {
     /// The highest place and the latest time of this node's envelopes, checkpoints and statements that were shown.
     shown: Shown,
     /// The reason, not yet written to the host marker, for which the next start must not sign.
-    disowning: Option<UnknownFolder>,
+    unknown_reason: Option<UnknownFolder>,
     /// The failure to write it.
-    disown_failure: LastFailure,
+    mark_failure: LastFailure,
 }
 
 /// A task that takes places of the own strand from peers.
@@ -82,8 +82,8 @@ impl GuardTask {
             is_idle: false,
             is_whole: false,
             shown: Shown::default(),
-            disowning: None,
-            disown_failure: LastFailure::default(),
+            unknown_reason: None,
+            mark_failure: LastFailure::default(),
         };
         task.look();
         let is_alone = task.guard.release(Instant::now().into_std()).is_some();
@@ -173,7 +173,7 @@ impl GuardTask {
             self.look();
         }
         self.show_status();
-        self.disown().await;
+        self.mark_unknown().await;
         if let Some(release) = self.guard.release(Instant::now().into_std()) {
             if release.skip_through.is_some() && self.is_clock_ahead() {
                 // The statement about the gap would be dated ahead, and every place behind it later. The condition
@@ -294,22 +294,22 @@ impl GuardTask {
                 None
             }
         };
-        self.disowning = lasting.or(self.disowning);
+        self.unknown_reason = lasting.or(self.unknown_reason);
     }
 
     /// Makes a status outlast this process. Tried again at every look until the disk takes it: a restart
     /// before that might sign.
-    async fn disown(&mut self) {
-        let Some(reason) = self.disowning else { return };
+    async fn mark_unknown(&mut self) {
+        let Some(reason) = self.unknown_reason else { return };
         let store = self.state.store.clone();
-        let written = blocking(move || store.disown(reason)).await;
-        if self.disown_failure.note(written.as_ref().err())
+        let written = blocking(move || store.mark_unknown(reason)).await;
+        if self.mark_failure.note(written.as_ref().err())
             && let Err(error) = &written
         {
             tracing::error!(code = "host_marker_unwritable", %error, "the host marker cannot be written: after a restart this node might publish");
         }
         if written.is_ok() {
-            self.disowning = None;
+            self.unknown_reason = None;
         }
     }
 
@@ -359,7 +359,7 @@ impl GuardTask {
         }
         self.guard.note_released();
         // The operator has confirmed since, or the adoption above contradicts it.
-        self.disowning = None;
+        self.unknown_reason = None;
         self.is_whole = false;
         true
     }

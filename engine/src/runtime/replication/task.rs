@@ -353,7 +353,8 @@ impl StrandTask {
             for item in &response.items {
                 if let StrandItem::Envelope(result) = item {
                     self.count(result);
-                    is_refused |= result.as_ref().is_err_and(|violation| violation.is_of_maker());
+                    is_refused |=
+                        result.as_ref().is_err_and(|violation| violation.is_originator_fault());
                 }
             }
             let peer = response.peer;

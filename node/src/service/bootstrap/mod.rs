@@ -277,7 +277,7 @@ impl FetchJob {
                 None => left_out.push(stated.originator),
             }
         }
-        while !self.store.bring_up_trees(TREE_STEPS)? {}
+        while !self.store.extend_trees(TREE_STEPS)? {}
         for fetched in &mut strands {
             match self.grounds.get(&fetched.originator) {
                 Some(grounds) => chain::require_tree(&self.store, &grounds.signed, fetched)?,
@@ -376,7 +376,7 @@ impl FetchJob {
             return Ok(TakenFirst::Nothing);
         };
         // A crash may have left the tree behind the log.
-        while !self.store.bring_up_trees(TREE_STEPS)? {}
+        while !self.store.extend_trees(TREE_STEPS)? {}
         let showing = shown::Showing { place: &self.place, store: &self.store, verifier, signed };
         showing.take_over(stated, note)
     }
@@ -412,7 +412,7 @@ impl FetchJob {
                 return Err(BootstrapFetchError::ChainPart { originator, head });
             }
         }
-        while !self.store.bring_up_trees(TREE_STEPS)? {}
+        while !self.store.extend_trees(TREE_STEPS)? {}
         shown::require_whole(&self.store, originator)?;
         Ok(Some(FetchedStrand::new(originator, head, StrandCounts::default())))
     }

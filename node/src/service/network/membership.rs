@@ -7,7 +7,7 @@ use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sin
 use hawser_engine::ports::Registry;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Absences;
-use hawser_storage::{LookingReader, MembershipChange, ReadError, Store};
+use hawser_storage::{MembershipChange, ReadError, RecheckedReader, Store};
 
 use super::NetworkState;
 use super::sinks::{mark, position, retry};
@@ -67,12 +67,15 @@ impl Sink for MembershipSink {
         self.network.take_absences().map_err(retry)
     }
 
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        self.network.store.unlooked(LookingReader::Registry).map_err(retry)
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
+        self.network.store.chain_recheck_from(RecheckedReader::Registry).map_err(retry)
     }
 
-    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.network.store.record_unlooked(LookingReader::Registry, block).map_err(retry)
+    fn note_recheck_from(&self, block: u64) -> Result<(), SinkError> {
+        self.network
+            .store
+            .record_chain_recheck_from(RecheckedReader::Registry, block)
+            .map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
-use hawser_storage::{LookingReader, PayerReportChange, PayerReportEvent, Store};
+use hawser_storage::{PayerReportChange, PayerReportEvent, RecheckedReader, Store};
 
 use super::sinks::{mark, position, retry};
 
@@ -37,12 +37,12 @@ impl Sink for PayerReportSink {
         written.map_err(retry)
     }
 
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        self.0.unlooked(LookingReader::PayerReports).map_err(retry)
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
+        self.0.chain_recheck_from(RecheckedReader::PayerReports).map_err(retry)
     }
 
-    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.0.record_unlooked(LookingReader::PayerReports, block).map_err(retry)
+    fn note_recheck_from(&self, block: u64) -> Result<(), SinkError> {
+        self.0.record_chain_recheck_from(RecheckedReader::PayerReports, block).map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {

@@ -106,12 +106,12 @@ impl Sink for LedgerSink {
         }
     }
 
-    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
-        self.0.unlooked().map_err(retry)
+    fn recheck_from(&self) -> Result<Option<u64>, SinkError> {
+        self.0.recheck_from().map_err(retry)
     }
 
-    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
-        self.0.note_unlooked(block).map_err(retry)
+    fn note_recheck_from(&self, block: u64) -> Result<(), SinkError> {
+        self.0.note_recheck_from(block).map_err(retry)
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {

@@ -35,7 +35,7 @@ impl Sim {
     /// stays empty.
     pub(in crate::sim) fn assert_equal_trees(&self) {
         for id in self.honest().into_iter().filter(|id| !self.gone.contains(id)) {
-            self.nodes[&id].bring_up_trees();
+            self.nodes[&id].extend_trees();
         }
         for originator in self.honest().into_iter().filter(|id| !self.gone.contains(id)) {
             let own = self.nodes[&originator].store.snapshot();

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The rules that the maker of an envelope can have broken.
-const OF_MAKERS: [PeerViolation; 3] =
+/// The rules that the originator of an envelope can have broken.
+const OF_ORIGINATORS: [PeerViolation; 3] =
     [PeerViolation::NotCanonical, PeerViolation::ChainProof, PeerViolation::ForgedSignature];
 
 /// Returns an envelope that no node takes.
@@ -14,7 +14,7 @@ fn bad(violation: PeerViolation) -> StrandItem<VerifyResult> {
 /// A hostile node could otherwise give such envelopes to a peer of other software, and so delay that peer's strand.
 #[test]
 fn other_software_that_passes_on_what_it_has_not_checked_keeps_its_connection() {
-    for violation in OF_MAKERS {
+    for violation in OF_ORIGINATORS {
         let mut rig = Rig::new(7);
         rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(20));
         rig.effects();
@@ -46,7 +46,7 @@ fn what_other_software_has_not_checked_is_taken_from_another_peer() {
 
 #[test]
 fn who_has_checked_or_made_an_envelope_has_no_such_excuse() {
-    for violation in OF_MAKERS {
+    for violation in OF_ORIGINATORS {
         let mut rig = Rig::new(7);
         rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(20));
         rig.follower.handle_proven(OTHER);

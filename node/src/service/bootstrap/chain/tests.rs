@@ -25,7 +25,7 @@ fn taken(
     let stated = &manifest.strands[strand];
     let append = &|originator, events: &[_]| append(store, originator, events);
     let mut fetched = take_over(&maker.place, store, stated, signed, append, &mut |_| {})?;
-    while !store.bring_up_trees(16).unwrap() {}
+    while !store.extend_trees(16).unwrap() {}
     require_tree(store, signed, &mut fetched)?;
     Ok(fetched)
 }

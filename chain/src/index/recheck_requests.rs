@@ -1,4 +1,4 @@
-//! The requests of the second look; its decisions are in `look`.
+//! The requests of the recheck; its decisions are in `recheck`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -19,23 +19,23 @@ use super::walk::{BlockHeader, WalkSettings};
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
 
-/// The time limit for all logs of one look at one endpoint, or of one batch that a sink refuses. A guess: an endpoint
-/// that accepts only short ranges takes some seconds.
+/// The time limit for all logs of one recheck of one endpoint, or of one batch that a sink refuses. A guess: an
+/// endpoint that accepts only short ranges takes some seconds.
 pub(super) const LOGS_MAX: Duration = Duration::from_secs(30);
-/// The time for which an endpoint has to be silent before a look ends without it. A guess: failures that pass do so
+/// The time for which an endpoint has to be silent before a recheck ends without it. A guess: failures that pass do so
 /// within seconds.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 
-/// The result of a second look at some blocks.
-pub(super) struct LookAnswer {
+/// The result of a recheck of some blocks.
+pub(super) struct RecheckAnswer {
     pub(super) blocks: RangeInclusive<u64>,
     /// The outcome, with the endpoints that did not answer, by host and port.
-    pub(super) outcome: Result<(LookOutcome, BTreeSet<String>), LookError>,
+    pub(super) outcome: Result<(RecheckOutcome, BTreeSet<String>), RecheckError>,
 }
 
-/// Error of a second look. Nothing is known of the blocks then.
+/// Error of a recheck. Nothing is known of the blocks then.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
+pub(super) enum RecheckError {
     /// No endpoint answered, or one that is needed did not.
     #[error("{0}")]
     Request(RequestError),
@@ -47,18 +47,18 @@ pub(super) enum LookError {
     Sink(#[from] SinkError),
 }
 
-/// The endpoints that do not answer looks, by host and port, with the times since which they are silent.
+/// The endpoints that do not answer rechecks, by host and port, with the times since which they are silent.
 #[derive(Debug, Default)]
-pub(super) struct LookSilences {
+pub(super) struct RecheckSilences {
     since: BTreeMap<String, Instant>,
     is_waiting: bool,
-    /// The first block, for each endpoint, whose look has ended while the endpoint was silent.
+    /// The first block, for each endpoint, whose recheck has ended while the endpoint was silent.
     missed: BTreeMap<String, u64>,
 }
 
-impl LookSilences {
-    /// Takes note of the endpoints that did not answer a look at `now`. The look is repeated for them until each has
-    /// been silent for [`SILENT_MAX`].
+impl RecheckSilences {
+    /// Takes note of the endpoints that did not answer a recheck at `now`. The recheck is repeated for them until each
+    /// has been silent for [`SILENT_MAX`].
     pub(super) fn note(&mut self, silent: BTreeSet<String>, now: Instant) {
         self.since.retain(|endpoint, _| silent.contains(endpoint));
         for endpoint in silent {
@@ -68,7 +68,7 @@ impl LookSilences {
         self.is_waiting = self.since.values().any(is_short);
     }
 
-    /// Takes note that a look from the block `first` on has ended without these endpoints.
+    /// Takes note that a recheck from the block `first` on has ended without these endpoints.
     pub(super) fn miss(&mut self, silent: &BTreeSet<String>, first: u64) {
         for endpoint in silent {
             let missed = self.missed.entry(endpoint.clone()).or_insert(first);
@@ -76,7 +76,7 @@ impl LookSilences {
         }
     }
 
-    /// Returns the first block whose look has ended without an endpoint that answers now; `silent` are those that do
+    /// Returns the first block whose recheck has ended without an endpoint that answers now; `silent` are those that do
     /// not. Returns it once.
     pub(super) fn back(&mut self, silent: &BTreeSet<String>) -> Option<u64> {
         let answers = |endpoint: &String| !silent.contains(endpoint);
@@ -86,19 +86,19 @@ impl LookSilences {
         first
     }
 
-    /// Returns the first block whose look has ended without an endpoint that is silent since.
+    /// Returns the first block whose recheck has ended without an endpoint that is silent since.
     pub(super) fn first_missed(&self) -> Option<u64> {
         self.missed.values().min().copied()
     }
 
-    /// Returns true if the last look has to be repeated.
+    /// Returns true if the last recheck has to be repeated.
     pub(super) fn is_waiting(&self) -> bool {
         self.is_waiting
     }
 }
 
-/// The outcome of a second look.
-pub(super) enum LookOutcome {
+/// The outcome of a recheck.
+pub(super) enum RecheckOutcome {
     /// No endpoint has more events than were read, or every claim of more is denied.
     Nothing,
     /// An endpoint claims more events, and the endpoints that could confirm it did not answer.
@@ -141,14 +141,14 @@ pub(super) enum LookOutcome {
 /// If it is not remembered which events were read, those count as read that the sink has. `held` are the indices of
 /// endpoints that contradicted others before; if they do not answer, the contradiction remains. Returns the outcome,
 /// with the endpoints that did not answer, by host and port.
-pub(super) async fn look(
+pub(super) async fn recheck(
     endpoints: &Endpoints,
     sink: &Arc<dyn Sink>,
     settings: &WalkSettings,
     filter: &Filter,
     due: &RecheckPage,
     held: &BTreeSet<usize>,
-) -> Result<(LookOutcome, BTreeSet<String>), LookError> {
+) -> Result<(RecheckOutcome, BTreeSet<String>), RecheckError> {
     let blocks = &due.blocks;
     let shown = endpoints
         .each_in_whole_time(LOGS_MAX, |chain| async move {
@@ -165,13 +165,13 @@ pub(super) async fn look(
     };
     match compared(endpoints, settings, blocks, known, held, &shown).await {
         Ok(outcome) => Ok((outcome, silent)),
-        Err(error) if is_refused => Err(LookError::Refused(error)),
-        Err(error) => Err(LookError::Request(error)),
+        Err(error) if is_refused => Err(RecheckError::Refused(error)),
+        Err(error) => Err(RecheckError::Request(error)),
     }
 }
 
 /// Returns true if no endpoint answered, and at least one refused the logs. The others may never answer again. If one
-/// such endpoint in the settings counted, later looks would wait for ever for blocks that all others have pruned.
+/// such endpoint in the settings counted, later rechecks would wait for ever for blocks that all others have pruned.
 fn is_refused(shown: &[Result<Vec<Log>, RequestError>]) -> bool {
     shown.iter().all(Result::is_err) && shown.iter().any(is_refusal)
 }
@@ -201,8 +201,8 @@ async fn stored(
     Ok(Some(stored))
 }
 
-/// Compares the logs that endpoints show with the events that were read: see [`look`]. If it is not known which were,
-/// those count that the endpoint in use shows.
+/// Compares the logs that endpoints show with the events that were read: see [`recheck`]. If it is not known which
+/// were, those count that the endpoint in use shows.
 async fn compared(
     endpoints: &Endpoints,
     settings: &WalkSettings,
@@ -210,7 +210,7 @@ async fn compared(
     known: Option<EventSet>,
     held: &BTreeSet<usize>,
     shown: &[Result<Vec<Log>, RequestError>],
-) -> Result<LookOutcome, RequestError> {
+) -> Result<RecheckOutcome, RequestError> {
     let (source, address) = (settings.source, settings.address);
     let active = endpoints.active();
     let is_silent = |place: &usize| shown.get(*place).is_some_and(Result::is_err);
@@ -221,7 +221,7 @@ async fn compared(
     let is_active_heard = read_from.is_some();
     let Some(known) = known.filter(|_| shown.iter().any(Result::is_ok)) else {
         // It failed, or no endpoint is in use yet.
-        return failure(shown).map_or(Ok(LookOutcome::Nothing), Err);
+        return failure(shown).map_or(Ok(RecheckOutcome::Nothing), Err);
     };
     let logs: Vec<_> = shown.iter().map(|logs| logs.as_deref().ok()).collect();
     let claim_in = |(place, logs): (usize, Option<&[Log]>)| {
@@ -241,25 +241,27 @@ async fn compared(
         Some((block, all.into_iter().map(|(_, by)| by).collect()))
     };
     if let Some((block, claimants)) = of(ClaimVerdict::Contradicted) {
-        return Ok(LookOutcome::Contradicted { block, claimants: &claimants | &silent });
+        return Ok(RecheckOutcome::Contradicted { block, claimants: &claimants | &silent });
     }
     if !silent.is_empty() {
-        return Ok(LookOutcome::Contradicted { block: *blocks.start(), claimants: silent });
+        return Ok(RecheckOutcome::Contradicted { block: *blocks.start(), claimants: silent });
     }
     let in_use = |claimants: &BTreeSet<usize>| {
         Some(active).filter(|active| is_active_heard && !claimants.contains(active))
     };
     if let Some((block, claimants)) = of(ClaimVerdict::Confirmed) {
         lacking.extend(in_use(&claimants));
-        return Ok(LookOutcome::More { block, lacking });
+        return Ok(RecheckOutcome::More { block, lacking });
     }
     if let Some((block, claimants)) = of(ClaimVerdict::Proven) {
         let lacking = in_use(&claimants).into_iter().collect();
-        return Ok(LookOutcome::Proven { block, lacking });
+        return Ok(RecheckOutcome::Proven { block, lacking });
     }
     let open = of(ClaimVerdict::Open);
-    Ok(open
-        .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
+    Ok(open.map_or(RecheckOutcome::Nothing, |(block, claimants)| RecheckOutcome::Open {
+        block,
+        claimants,
+    }))
 }
 
 /// Returns the error of an endpoint that did not answer. A refusal tells the operator more than silence does.
@@ -275,7 +277,7 @@ struct Judging<'a> {
     settings: &'a WalkSettings,
     known: &'a EventSet,
     active: usize,
-    /// The logs of each endpoint in this look; `None` for one that did not answer.
+    /// The logs of each endpoint in this recheck; `None` for one that did not answer.
     logs: &'a [Option<&'a [Log]>],
 }
 
@@ -441,7 +443,7 @@ mod tests {
 
     /// An endpoint that is gone for good is left in the settings, and all others have pruned the blocks.
     #[test]
-    fn a_look_is_refused_if_one_refuses_it_and_none_answers() {
+    fn a_recheck_is_refused_if_one_refuses_it_and_none_answers() {
         let pruned = || {
             let (endpoint, message) = ("http://b:1".to_owned(), "pruned".to_owned());
             let method = "eth_getLogs";
@@ -457,7 +459,7 @@ mod tests {
         let silent = |names: &[&str]| -> BTreeSet<String> {
             names.iter().map(|name| (*name).to_owned()).collect()
         };
-        let mut silences = LookSilences::default();
+        let mut silences = RecheckSilences::default();
         silences.miss(&silent(&["a", "b"]), 7);
         silences.miss(&silent(&["b"]), 5);
         silences.miss(&silent(&["b"]), 9);
@@ -469,8 +471,8 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_repeated_while_an_endpoint_has_been_silent_for_a_moment_only() {
-        let (mut silences, start) = (LookSilences::default(), Instant::now());
+    fn a_recheck_is_repeated_while_an_endpoint_has_been_silent_for_a_moment_only() {
+        let (mut silences, start) = (RecheckSilences::default(), Instant::now());
         let mut is_waiting_after = |names: &[&str], after: Duration| {
             silences.note(names.iter().map(|name| (*name).to_owned()).collect(), start + after);
             silences.is_waiting()

@@ -1,9 +1,9 @@
-//! The decisions of the second look, which verifies blocks that were already read; without I/O.
+//! The decisions of the recheck, which verifies blocks that were already read; without I/O.
 //!
 //! Some providers serve a block before its logs, so for a moment the block seems to have no logs. Logs without
 //! sequence ids would then be lost for good. Therefore blocks read near the head are requested again from every
 //! endpoint once they are deeper, and are read again if an endpoint has more logs. Blocks further back get the
-//! second look once 64 more blocks are read.
+//! recheck once 64 more blocks are read.
 //!
 //! An endpoint may also invent logs or be on another branch. A log that only one endpoint shows is therefore a
 //! [`Claim`](super::claim::Claim), and every endpoint is asked for the receipts.
@@ -14,67 +14,67 @@ use std::ops::RangeInclusive;
 use super::event::BlockRef;
 use super::event_set::{EventSet, RecheckPage};
 
-/// The depth below the head, in blocks, from which a block gets its second look: the same as the near part
+/// The depth below the head, in blocks, from which a block gets its recheck: the same as the near part
 /// of [`Walk`](super::walk::Walk).
 const DEPTH: u64 = 64;
-/// The number of blocks per second look. A guess: one request for this many blocks costs little
+/// The number of blocks per recheck. A guess: one request for this many blocks costs little
 /// compared with reading them one by one.
 const TOGETHER: u64 = 32;
-/// The largest number of blocks of a second look at blocks that were read near the head. A guess: looks that have
+/// The largest number of blocks of a recheck of blocks that were read near the head. A guess: rechecks that have
 /// fallen behind catch up by it, and one request for as many blocks is common.
 const BLOCKS_MAX: u64 = 1024;
-/// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
+/// The number of rechecks of the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
-const LOOKS_MAX: u32 = 8;
-/// The number of refused looks at one block after which its page gets no look for now. A guess: with the pauses between
-/// them, ten minutes, longer than most faults of a provider last.
+const ATTEMPTS_MAX: u32 = 8;
+/// The number of refused rechecks of one block after which its page gets no recheck for now. A guess: with the pauses
+/// between them, ten minutes, longer than most faults of a provider last.
 const REFUSALS_MAX: u32 = 120;
 /// The number of remembered events of pages. A guess: 20 MB. The events of further pages are looked up in the sink, or,
 /// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
-/// The number of the last blocks that are looked at once more when an endpoint answers again that was silent at their
-/// look. A guess: on a chain with a block every two seconds, the outage of an endpoint for five hours.
+/// The number of the last blocks that are rechecked once more when an endpoint answers again that was silent at their
+/// recheck. A guess: on a chain with a block every two seconds, the outage of an endpoint for five hours.
 pub(super) const MISSED_BLOCKS_MAX: u64 = 10_000;
-/// The number of pages that may wait for their second look. A guess: 1 MB.
+/// The number of pages that may wait for their recheck. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
 
-/// Blocks that get no second look for now, because endpoints refuse it and none answers.
+/// Blocks that get no recheck for now, because endpoints refuse it and none answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Skipped {
     pub(crate) blocks: RangeInclusive<u64>,
-    /// True if looks at the blocks before were not given up.
+    /// True if rechecks of the blocks before were not given up.
     pub(crate) is_first: bool,
 }
 
-/// The blocks that wait for their second look.
+/// The blocks that wait for their recheck.
 #[derive(Debug, Default)]
-pub struct SecondLook {
+pub struct RecheckQueue {
     /// The events of blocks that were read near the head. Verified blocks are kept for a while, because a
     /// reorganisation may move an event between them and a block that is not verified yet.
     blocks: BTreeMap<u64, EventSet>,
-    /// The highest block read near the head whose second look is done.
+    /// The highest block read near the head whose recheck is done.
     done: Option<u64>,
     /// The last blocks that were read before the start, and pages read far from the head, ascending.
     pages: VecDeque<RecheckPage>,
     /// The number of remembered events of all pages.
     page_events: usize,
-    /// True if pages far from the head get no second look.
+    /// True if pages far from the head get no recheck.
     skips_pages: bool,
-    looks: u32,
-    /// The largest number of blocks of the next look after one failed; `None` while looks succeed.
+    attempts: u32,
+    /// The largest number of blocks of the next recheck after one failed; `None` while rechecks succeed.
     most: Option<u64>,
-    /// True if the last look failed.
+    /// True if the last recheck failed.
     has_failed: bool,
-    /// The number of looks at single blocks, since one succeeded, that endpoints refused and none answered.
+    /// The number of rechecks of single blocks, since one succeeded, that endpoints refused and none answered.
     refusals: u32,
-    /// The first block that was read since the last look began; `None` if none was.
+    /// The first block that was read since the last recheck began; `None` if none was.
     read_since: Option<u64>,
-    /// The block that looks have to reach before blocks are added again that have had theirs.
+    /// The block that rechecks have to reach before blocks are added again that have had theirs.
     back_from: u64,
 }
 
-impl SecondLook {
-    /// Starts after `position`. The blocks up to it were read before and may not have had their second look.
+impl RecheckQueue {
+    /// Starts after `position`. The blocks up to it were read before and may not have had their recheck.
     #[must_use]
     pub fn after(position: Option<BlockRef>, first_block: u64) -> Self {
         let before = position.map(|position| {
@@ -86,7 +86,7 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
-    /// Adds the blocks from `first` on that were read before the start and had no second look, in pages of this length.
+    /// Adds the blocks from `first` on that were read before the start and had no recheck, in pages of this length.
     pub(crate) fn go_on_from(&mut self, first: u64, page_blocks: u64) {
         if let Some(page) = self.pages.front() {
             let end = *page.blocks.start();
@@ -94,21 +94,21 @@ impl SecondLook {
         }
     }
 
-    /// Adds blocks that have had their look again, in pages of `page_blocks`: those from `first` on, but only the last
-    /// [`MISSED_BLOCKS_MAX`]. `unread` is the first unread block.
+    /// Adds blocks that have had their recheck again, in pages of `page_blocks`: those from `first` on, but only the
+    /// last [`MISSED_BLOCKS_MAX`]. `unread` is the first unread block.
     pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
-        let end = self.unlooked(unread);
+        let end = self.recheck_from(unread);
         let first = first.max(end.saturating_sub(MISSED_BLOCKS_MAX));
         let added = end.saturating_sub(first);
         self.back_from = end.saturating_add((added / 2).max(1));
         self.add_pages(first, end, page_blocks);
     }
 
-    /// Returns true if blocks that have had their look may be added again. Before that, half as many new blocks as were
-    /// added the last time must have had their look: an endpoint that is silent at each second look would otherwise
-    /// cause looks at the same blocks without end.
+    /// Returns true if blocks that have had their recheck may be added again. Before that, half as many new blocks as
+    /// were added the last time must have had their recheck: an endpoint that is silent at each recheck would otherwise
+    /// cause rechecks of the same blocks without end.
     pub(crate) fn may_go_back(&self, unread: u64) -> bool {
-        self.unlooked(unread) >= self.back_from
+        self.recheck_from(unread) >= self.back_from
     }
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
@@ -123,15 +123,15 @@ impl SecondLook {
         }
     }
 
-    /// Returns the first block that has had no second look, given the first unread one.
-    pub(crate) fn unlooked(&self, unread: u64) -> u64 {
+    /// Returns the first block that is not rechecked, given the first unread one.
+    pub(crate) fn recheck_from(&self, unread: u64) -> u64 {
         let page = self.pages.front().map_or(unread, |page| *page.blocks.start());
         let from = self.done.map_or(0, |done| done + 1);
         let near = self.blocks.range(from..).next().map_or(unread, |(number, _)| *number);
         unread.min(page).min(near)
     }
 
-    /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that
+    /// Disables rechecks of pages far from the head, because there is no other endpoint to ask. The blocks that
     /// were read before the start get theirs: they were near the head, so their logs may have come later.
     pub(crate) fn skip_pages(&mut self) {
         self.skips_pages = true;
@@ -145,7 +145,7 @@ impl SecondLook {
         self.cut_pages(number);
     }
 
-    /// Returns true if [`read_page`](Self::read_page) uses the events of these blocks: the page gets a second look, or
+    /// Returns true if [`read_page`](Self::read_page) uses the events of these blocks: the page gets a recheck, or
     /// some of its blocks were read near the head before.
     pub(crate) fn compares_page(&self, blocks: &RangeInclusive<u64>) -> bool {
         !self.skips_pages || self.blocks.range(blocks.clone()).next().is_some()
@@ -200,13 +200,13 @@ impl SecondLook {
         self.pages.partition_point(|page| *page.blocks.end() < unread) >= PAGES_MAX
     }
 
-    /// Schedules second looks from this block on again, because it is read again. A running look ends without a result.
+    /// Schedules rechecks from this block on again, because it is read again. A running recheck ends without a result.
     pub fn reopen(&mut self, first: u64) {
         self.note_read(first);
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
-    /// Returns the blocks that are due for a second look, given the head and the first unread block. No look may be
+    /// Returns the blocks that are due for a recheck, given the head and the first unread block. No recheck may be
     /// running.
     #[must_use]
     pub fn due(&mut self, head: u64, unread: u64) -> Option<RecheckPage> {
@@ -237,13 +237,13 @@ impl SecondLook {
         Some(RecheckPage { blocks: first..=last, known: Some(known) })
     }
 
-    /// Marks the blocks of the last look as verified, unless some of them were read again meanwhile: the look compared
-    /// with the events that were known before.
+    /// Marks the blocks of the last recheck as verified, unless some of them were read again meanwhile: the recheck
+    /// compared with the events that were known before.
     pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
         if self.read_since.is_some_and(|first| first <= *blocks.end()) {
             return;
         }
-        (self.looks, self.has_failed, self.refusals) = (0, false, 0);
+        (self.attempts, self.has_failed, self.refusals) = (0, false, 0);
         let more = self.most.map(|most| most.saturating_mul(2));
         self.most = more.filter(|most| *most < BLOCKS_MAX);
         let last = *blocks.end();
@@ -263,16 +263,17 @@ impl SecondLook {
         }
     }
 
-    /// Takes note that no endpoint that is needed answered a look at these blocks. The next look has half of them: the
-    /// endpoints may take too long for so many, or the events may be more than one answer may have.
+    /// Takes note that no endpoint that is needed answered a recheck of these blocks. The next recheck has half of
+    /// them: the endpoints may take too long for so many, or the events may be more than one answer may have.
     pub(crate) fn failed(&mut self, blocks: &RangeInclusive<u64>) {
         let count = (blocks.end() - blocks.start()).saturating_add(1);
         (self.most, self.has_failed) = (Some((count / 2).max(1)), true);
     }
 
-    /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
-    /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
-    /// one block, its page is given up, and so is each later one until a look succeeds. Returns the blocks given up.
+    /// Takes note that endpoints refused a recheck of these blocks and none answered it, as [`failed`](Self::failed)
+    /// does. Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`]
+    /// rechecks of one block, its page is given up, and so is each later one until a recheck succeeds. Returns the
+    /// blocks given up.
     pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<Skipped> {
         self.failed(blocks);
         let first = *blocks.start();
@@ -301,23 +302,22 @@ impl SecondLook {
         Some(Skipped { blocks: given_up, is_first: self.refusals == REFUSALS_MAX })
     }
 
-    /// Returns true if the last look failed.
+    /// Returns true if the last recheck failed.
     #[must_use]
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
     }
 
-    /// Counts a look in which an endpoint showed or claimed more events. Returns true if the
-    /// blocks may be looked at again.
+    /// Counts a recheck in which an endpoint showed or claimed more events. Returns true if the blocks may get another.
     pub fn found(&mut self) -> bool {
-        self.looks = self.looks.saturating_add(1);
-        self.looks < LOOKS_MAX
+        self.attempts = self.attempts.saturating_add(1);
+        self.attempts < ATTEMPTS_MAX
     }
 
-    /// Returns the number of looks at the current blocks that found more events.
+    /// Returns the number of rechecks of the current blocks that found more events.
     #[must_use]
-    pub fn looks(&self) -> u32 {
-        self.looks
+    pub fn attempts(&self) -> u32 {
+        self.attempts
     }
 }
 
@@ -343,258 +343,258 @@ mod tests {
         events
     }
 
-    fn blocks(look: &mut SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
-        look.due(head, unread).map(|due| due.blocks)
+    fn blocks(queue: &mut RecheckQueue, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
+        queue.due(head, unread).map(|due| due.blocks)
     }
 
     #[test]
-    fn blocks_are_looked_at_once_when_they_are_deep() {
-        let mut look = SecondLook::default();
+    fn blocks_are_rechecked_once_when_they_are_deep() {
+        let mut queue = RecheckQueue::default();
         for number in 10..110 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 105, 110), None, "the first one is 95 deep");
-        assert_eq!(blocks(&mut look, 106, 110), Some(10..=42));
-        look.end(&(10..=42));
-        assert_eq!(blocks(&mut look, 106, 110), None);
+        assert_eq!(blocks(&mut queue, 105, 110), None, "the first one is 95 deep");
+        assert_eq!(blocks(&mut queue, 106, 110), Some(10..=42));
+        queue.end(&(10..=42));
+        assert_eq!(blocks(&mut queue, 106, 110), None);
         for number in 40..110 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 1000, 110), Some(43..=109), "those before not again");
-        look.reopen(42);
-        assert_eq!(blocks(&mut look, 1000, 110), Some(42..=109), "but for another branch");
+        assert_eq!(blocks(&mut queue, 1000, 110), Some(43..=109), "those before not again");
+        queue.reopen(42);
+        assert_eq!(blocks(&mut queue, 1000, 110), Some(42..=109), "but for another branch");
     }
 
     #[test]
-    fn what_was_read_before_a_start_is_looked_at_when_it_is_deep() {
+    fn what_was_read_before_a_start_is_rechecked_when_it_is_deep() {
         let position = BlockRef { number: 200, hash: B256::ZERO };
-        let mut look = SecondLook::after(Some(position), 150);
-        assert_eq!(look.due(263, 264), None);
-        assert_eq!(look.due(264, 265), Some(RecheckPage { blocks: 150..=200, known: None }));
-        look.end(&(150..=200));
-        assert_eq!(look.due(264, 265), None);
+        let mut queue = RecheckQueue::after(Some(position), 150);
+        assert_eq!(queue.due(263, 264), None);
+        assert_eq!(queue.due(264, 265), Some(RecheckPage { blocks: 150..=200, known: None }));
+        queue.end(&(150..=200));
+        assert_eq!(queue.due(264, 265), None);
     }
 
     #[test]
-    fn what_had_no_look_before_a_start_gets_it_in_pages() {
+    fn what_had_no_recheck_before_a_start_gets_it_in_pages() {
         let position = BlockRef { number: 1000, hash: B256::ZERO };
-        let mut look = SecondLook::after(Some(position), 0);
-        look.go_on_from(890, 7);
-        assert_eq!(look.unlooked(1001), 890);
-        let mut looked = Vec::new();
-        while let Some(due) = look.due(2000, 1001) {
-            assert_eq!((look.unlooked(1001), due.known), (*due.blocks.start(), None));
-            look.end(&due.blocks);
-            looked.push(due.blocks);
+        let mut queue = RecheckQueue::after(Some(position), 0);
+        queue.go_on_from(890, 7);
+        assert_eq!(queue.recheck_from(1001), 890);
+        let mut rechecked = Vec::new();
+        while let Some(due) = queue.due(2000, 1001) {
+            assert_eq!((queue.recheck_from(1001), due.known), (*due.blocks.start(), None));
+            queue.end(&due.blocks);
+            rechecked.push(due.blocks);
         }
-        assert_eq!(looked, [890..=896, 897..=903, 904..=1000]);
-        assert_eq!(look.unlooked(1001), 1001);
-        let mut look = SecondLook::after(Some(position), 0);
-        look.go_on_from(990, 7);
-        assert_eq!(look.unlooked(1001), 904, "a part of them is due in any case");
+        assert_eq!(rechecked, [890..=896, 897..=903, 904..=1000]);
+        assert_eq!(queue.recheck_from(1001), 1001);
+        let mut queue = RecheckQueue::after(Some(position), 0);
+        queue.go_on_from(990, 7);
+        assert_eq!(queue.recheck_from(1001), 904, "a part of them is due in any case");
     }
 
     #[test]
-    fn blocks_that_an_endpoint_has_missed_get_another_look_as_far_as_they_are_recent() {
-        let mut look = SecondLook::default();
+    fn blocks_that_an_endpoint_has_missed_get_another_recheck_as_far_as_they_are_recent() {
+        let mut queue = RecheckQueue::default();
         for number in 20_000..20_200 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 20_200, 20_200), Some(20_000..=20_136));
-        look.end(&(20_000..=20_136));
-        look.go_back_to(20_100, 20_200, 30);
-        assert_eq!(look.unlooked(20_200), 20_100);
+        assert_eq!(blocks(&mut queue, 20_200, 20_200), Some(20_000..=20_136));
+        queue.end(&(20_000..=20_136));
+        queue.go_back_to(20_100, 20_200, 30);
+        assert_eq!(queue.recheck_from(20_200), 20_100);
         let rest = RecheckPage { blocks: 20_100..=20_106, known: None };
-        assert_eq!(look.due(20_300, 20_200), Some(rest));
-        look.go_back_to(1, 20_200, 10_000);
-        assert_eq!(look.unlooked(20_200), 10_100);
+        assert_eq!(queue.due(20_300, 20_200), Some(rest));
+        queue.go_back_to(1, 20_200, 10_000);
+        assert_eq!(queue.recheck_from(20_200), 10_100);
     }
 
-    /// The blocks that the endpoint has missed are added again at each look that it answers.
+    /// The blocks that the endpoint has missed are added again at each recheck that it answers.
     #[test]
-    fn an_endpoint_that_fails_at_each_second_look_does_not_stop_looks() {
-        let (mut look, unread) = (SecondLook::default(), 5000);
+    fn an_endpoint_that_fails_at_each_recheck_does_not_stop_rechecks() {
+        let (mut queue, unread) = (RecheckQueue::default(), 5000);
         for first in (0..unread).step_by(100) {
-            look.read_page(&(first..=first + 99), &BTreeMap::new());
+            queue.read_page(&(first..=first + 99), &BTreeMap::new());
         }
-        let mut looks = 0;
-        while let Some(due) = look.due(unread + 1000, unread) {
-            look.end(&due.blocks);
-            looks += 1;
-            assert!(looks <= 50 + 100 + 50, "the next block is {}", look.unlooked(unread));
-            if looks % 2 == 0 && look.may_go_back(unread) {
-                look.go_back_to(0, unread, 100);
+        let mut rechecks = 0;
+        while let Some(due) = queue.due(unread + 1000, unread) {
+            queue.end(&due.blocks);
+            rechecks += 1;
+            assert!(rechecks <= 50 + 100 + 50, "the next block is {}", queue.recheck_from(unread));
+            if rechecks % 2 == 0 && queue.may_go_back(unread) {
+                queue.go_back_to(0, unread, 100);
             }
         }
-        assert!(looks > 100, "blocks were added: {looks} looks");
+        assert!(rechecks > 100, "blocks were added: {rechecks} rechecks");
     }
 
     #[test]
     fn pages_before_a_start_are_fewer_than_stop_the_reader() {
         let position = BlockRef { number: 100_000_096, hash: B256::ZERO };
-        let mut look = SecondLook::after(Some(position), 0);
-        look.go_on_from(0, 1);
-        assert!(!look.is_far_behind(u64::MAX), "{} pages", look.pages.len());
-        assert_eq!(look.unlooked(u64::MAX), 0);
+        let mut queue = RecheckQueue::after(Some(position), 0);
+        queue.go_on_from(0, 1);
+        assert!(!queue.is_far_behind(u64::MAX), "{} pages", queue.pages.len());
+        assert_eq!(queue.recheck_from(u64::MAX), 0);
     }
 
     #[test]
-    fn what_had_no_look_begins_with_the_first_block_of_all_that_wait() {
-        let mut look = SecondLook::default();
-        assert_eq!(look.unlooked(5), 5);
-        look.read_page(&(0..=9), &BTreeMap::new());
+    fn what_had_no_recheck_begins_with_the_first_block_of_all_that_wait() {
+        let mut queue = RecheckQueue::default();
+        assert_eq!(queue.recheck_from(5), 5);
+        queue.read_page(&(0..=9), &BTreeMap::new());
         for number in 10..120 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(look.unlooked(120), 0);
-        assert_eq!(blocks(&mut look, 120, 120), Some(0..=9));
-        look.end(&(0..=9));
-        assert_eq!(look.unlooked(120), 10);
-        look.end(&(10..=42));
-        assert_eq!(look.unlooked(120), 43);
-        assert_eq!(look.unlooked(30), 30, "another branch is read from there");
+        assert_eq!(queue.recheck_from(120), 0);
+        assert_eq!(blocks(&mut queue, 120, 120), Some(0..=9));
+        queue.end(&(0..=9));
+        assert_eq!(queue.recheck_from(120), 10);
+        queue.end(&(10..=42));
+        assert_eq!(queue.recheck_from(120), 43);
+        assert_eq!(queue.recheck_from(30), 30, "another branch is read from there");
     }
 
     #[test]
     fn blocks_that_are_read_again_are_known_by_what_they_have_then() {
-        let mut look = SecondLook::default();
-        look.skip_pages();
+        let mut queue = RecheckQueue::default();
+        queue.skip_pages();
         for number in 0..40 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 98, 7), Some(0..=6), "only what is read");
-        assert!(look.compares_page(&(39..=80)), "block 39 was read near the head");
-        assert!(!look.compares_page(&(40..=80)), "there is no other endpoint");
-        look.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
-        assert_eq!(look.due(98, 40).unwrap().known, Some(events(&[100])));
-        let looks = (1..).take_while(|_| look.found()).count();
-        assert_eq!(looks + 1, 8, "then the reader waits for those that are silent");
+        assert_eq!(blocks(&mut queue, 98, 7), Some(0..=6), "only what is read");
+        assert!(queue.compares_page(&(39..=80)), "block 39 was read near the head");
+        assert!(!queue.compares_page(&(40..=80)), "there is no other endpoint");
+        queue.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
+        assert_eq!(queue.due(98, 40).unwrap().known, Some(events(&[100])));
+        let rechecks = (1..).take_while(|_| queue.found()).count();
+        assert_eq!(rechecks + 1, 8, "then the reader waits for those that are silent");
     }
 
     #[test]
-    fn pages_are_looked_at_once_and_those_that_are_read_again_as_they_are_then() {
-        let mut look = SecondLook::default();
-        let page = |look: &mut SecondLook, blocks: RangeInclusive<u64>, nodes: &[u32]| {
+    fn pages_are_rechecked_once_and_those_that_are_read_again_as_they_are_then() {
+        let mut queue = RecheckQueue::default();
+        let page = |queue: &mut RecheckQueue, blocks: RangeInclusive<u64>, nodes: &[u32]| {
             let first = *blocks.start();
-            look.read_page(&blocks, &BTreeMap::from([(first, events(nodes))]));
+            queue.read_page(&blocks, &BTreeMap::from([(first, events(nodes))]));
         };
-        page(&mut look, 0..=99, &[100]);
-        page(&mut look, 100..=199, &[]);
+        page(&mut queue, 0..=99, &[100]);
+        page(&mut queue, 100..=199, &[]);
         let first = RecheckPage { blocks: 0..=99, known: Some(events(&[100])) };
-        assert_eq!(look.due(1000, 200), Some(first));
-        page(&mut look, 50..=149, &[200]);
-        assert_eq!(blocks(&mut look, 1000, 150), Some(0..=49));
-        look.end(&(0..=49));
+        assert_eq!(queue.due(1000, 200), Some(first));
+        page(&mut queue, 50..=149, &[200]);
+        assert_eq!(blocks(&mut queue, 1000, 150), Some(0..=49));
+        queue.end(&(0..=49));
         let again = RecheckPage { blocks: 50..=149, known: Some(events(&[200])) };
-        assert_eq!(look.due(1000, 150), Some(again));
-        look.end(&(50..=149));
-        assert_eq!(look.due(1000, 150), None);
-        assert_eq!(look.page_events, 0);
+        assert_eq!(queue.due(1000, 150), Some(again));
+        queue.end(&(50..=149));
+        assert_eq!(queue.due(1000, 150), None);
+        assert_eq!(queue.page_events, 0);
     }
 
     #[test]
-    fn a_look_that_failed_is_repeated_with_half_of_the_blocks() {
-        let mut look = SecondLook::default();
-        look.read_page(&(0..=99), &BTreeMap::new());
-        look.failed(&(0..=99));
-        assert!(look.has_failed());
-        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=49));
-        look.failed(&(0..=49));
-        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=24));
-        look.end(&(0..=24));
-        assert!(!look.has_failed());
-        assert_eq!(blocks(&mut look, 1000, 100), Some(25..=74), "the number grows back");
-        look.end(&(25..=74));
-        look.end(&(75..=99));
-        assert_eq!(blocks(&mut look, 1000, 100), None);
+    fn a_recheck_that_failed_is_repeated_with_half_of_the_blocks() {
+        let mut queue = RecheckQueue::default();
+        queue.read_page(&(0..=99), &BTreeMap::new());
+        queue.failed(&(0..=99));
+        assert!(queue.has_failed());
+        assert_eq!(blocks(&mut queue, 1000, 100), Some(0..=49));
+        queue.failed(&(0..=49));
+        assert_eq!(blocks(&mut queue, 1000, 100), Some(0..=24));
+        queue.end(&(0..=24));
+        assert!(!queue.has_failed());
+        assert_eq!(blocks(&mut queue, 1000, 100), Some(25..=74), "the number grows back");
+        queue.end(&(25..=74));
+        queue.end(&(75..=99));
+        assert_eq!(blocks(&mut queue, 1000, 100), None);
         for number in 100..200 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        look.failed(&(100..=100));
-        assert_eq!(blocks(&mut look, 1000, 200), Some(100..=100), "one block at least");
+        queue.failed(&(100..=100));
+        assert_eq!(blocks(&mut queue, 1000, 200), Some(100..=100), "one block at least");
     }
 
     #[test]
     fn a_page_that_all_endpoints_refuse_for_long_does_not_hold_up_later_ones() {
-        let mut look = SecondLook::default();
+        let mut queue = RecheckQueue::default();
         for page in [0..=1, 2..=9, 10..=19] {
-            look.read_page(&page, &BTreeMap::new());
+            queue.read_page(&page, &BTreeMap::new());
         }
         let mut tries = 0..200;
         let given_up = tries.find_map(|_| {
-            let due = look.due(1000, 20)?;
-            look.refused(&due.blocks, 20)
+            let due = queue.due(1000, 20)?;
+            queue.refused(&due.blocks, 20)
         });
         assert_eq!(given_up, Some(Skipped { blocks: 0..=1, is_first: true }));
         assert_eq!(tries, 121..200, "once as a whole, and then its first block");
-        assert_eq!(blocks(&mut look, 1000, 20), Some(2..=2));
+        assert_eq!(blocks(&mut queue, 1000, 20), Some(2..=2));
         let next = Skipped { blocks: 2..=9, is_first: false };
-        assert_eq!(look.refused(&(2..=2), 20), Some(next), "for the same reason");
-        assert_eq!(blocks(&mut look, 1000, 20), Some(10..=10));
-        look.end(&(10..=10));
-        assert_eq!(look.refused(&(11..=11), 20), None, "later ones have as many tries");
+        assert_eq!(queue.refused(&(2..=2), 20), Some(next), "for the same reason");
+        assert_eq!(blocks(&mut queue, 1000, 20), Some(10..=10));
+        queue.end(&(10..=10));
+        assert_eq!(queue.refused(&(11..=11), 20), None, "later ones have as many tries");
     }
 
     #[test]
     fn refused_blocks_near_the_head_are_given_up_together_unless_they_are_read_again() {
-        let mut look = SecondLook::default();
+        let mut queue = RecheckQueue::default();
         for number in 0..200 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 1000, 200), Some(0..=199));
-        let given_up = (0..120).find_map(|_| look.refused(&(0..=0), 200));
+        assert_eq!(blocks(&mut queue, 1000, 200), Some(0..=199));
+        let given_up = (0..120).find_map(|_| queue.refused(&(0..=0), 200));
         assert_eq!(given_up, Some(Skipped { blocks: 0..=31, is_first: true }));
-        assert_eq!((look.unlooked(200), blocks(&mut look, 1000, 200)), (32, Some(32..=32)));
-        look.read(40, EventSet::default());
-        assert_eq!(look.refused(&(32..=32), 41), None);
-        assert_eq!(blocks(&mut look, 1000, 41), Some(32..=32));
+        assert_eq!((queue.recheck_from(200), blocks(&mut queue, 1000, 200)), (32, Some(32..=32)));
+        queue.read(40, EventSet::default());
+        assert_eq!(queue.refused(&(32..=32), 41), None);
+        assert_eq!(blocks(&mut queue, 1000, 41), Some(32..=32));
         let next = Skipped { blocks: 32..=40, is_first: false };
-        assert_eq!(look.refused(&(32..=32), 41), Some(next), "no unread block");
-        (41..200).for_each(|number| look.read(number, EventSet::default()));
-        while let Some(due) = blocks(&mut look, 1000, 200) {
-            look.refused(&due, 200);
+        assert_eq!(queue.refused(&(32..=32), 41), Some(next), "no unread block");
+        (41..200).for_each(|number| queue.read(number, EventSet::default()));
+        while let Some(due) = blocks(&mut queue, 1000, 200) {
+            queue.refused(&due, 200);
         }
-        assert_eq!(look.blocks.len(), 65, "the last ones are kept, as after a look");
+        assert_eq!(queue.blocks.len(), 65, "the last ones are kept, as after a recheck");
     }
 
-    /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.
+    /// Rechecks fall behind while endpoints are silent, and the range of one must not grow with that time.
     #[test]
-    fn a_look_near_the_head_has_a_bounded_number_of_blocks() {
-        let mut look = SecondLook::default();
+    fn a_recheck_near_the_head_has_a_bounded_number_of_blocks() {
+        let mut queue = RecheckQueue::default();
         for number in 0..2000 {
-            look.read(number, EventSet::default());
+            queue.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&mut look, 5000, 2000), Some(0..=1023));
-        look.end(&(0..=1023));
-        assert_eq!(blocks(&mut look, 5000, 2000), Some(1024..=1999));
+        assert_eq!(blocks(&mut queue, 5000, 2000), Some(0..=1023));
+        queue.end(&(0..=1023));
+        assert_eq!(blocks(&mut queue, 5000, 2000), Some(1024..=1999));
     }
 
-    /// A reorganisation, a gap or a refuted page can have blocks read again while a look at them is running.
+    /// A reorganisation, a gap or a refuted page can have blocks read again while a recheck of them is running.
     #[test]
-    fn blocks_that_are_read_again_during_a_look_are_looked_at_again() {
-        let mut look = SecondLook::default();
+    fn blocks_that_are_read_again_during_a_recheck_are_rechecked_again() {
+        let mut queue = RecheckQueue::default();
         let page = 0..=9;
-        look.read_page(&page, &BTreeMap::from([(3, events(&[100]))]));
-        assert_eq!(blocks(&mut look, 1000, 10), Some(page.clone()));
-        look.read_page(&page, &BTreeMap::new());
-        look.end(&page);
+        queue.read_page(&page, &BTreeMap::from([(3, events(&[100]))]));
+        assert_eq!(blocks(&mut queue, 1000, 10), Some(page.clone()));
+        queue.read_page(&page, &BTreeMap::new());
+        queue.end(&page);
         let again = RecheckPage { blocks: page.clone(), known: Some(EventSet::default()) };
-        assert_eq!(look.due(1000, 10), Some(again));
-        look.read_page(&(10..=19), &BTreeMap::new());
-        look.end(&page);
-        assert_eq!(blocks(&mut look, 1000, 20), Some(10..=19), "later blocks make no difference");
+        assert_eq!(queue.due(1000, 10), Some(again));
+        queue.read_page(&(10..=19), &BTreeMap::new());
+        queue.end(&page);
+        assert_eq!(blocks(&mut queue, 1000, 20), Some(10..=19), "later blocks make no difference");
     }
 
     #[test]
-    fn pages_with_too_many_events_are_not_remembered_but_looked_at() {
-        let mut look = SecondLook::default();
+    fn pages_with_too_many_events_are_not_remembered_but_rechecked() {
+        let mut queue = RecheckQueue::default();
         let mut many = EventSet::default();
         for node in 0..60_000 {
             many.add((0, 0), TRANSACTION, &removal(node));
         }
-        look.read_page(&(0..=9), &BTreeMap::from([(0, many.clone())]));
-        look.read_page(&(10..=19), &BTreeMap::from([(10, many)]));
-        assert_eq!(look.due(1000, 20), Some(RecheckPage { blocks: 0..=9, known: None }));
-        assert_eq!(look.page_events, 60_000);
+        queue.read_page(&(0..=9), &BTreeMap::from([(0, many.clone())]));
+        queue.read_page(&(10..=19), &BTreeMap::from([(10, many)]));
+        assert_eq!(queue.due(1000, 20), Some(RecheckPage { blocks: 0..=9, known: None }));
+        assert_eq!(queue.page_events, 60_000);
     }
 }
