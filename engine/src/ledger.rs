@@ -532,7 +532,7 @@ mod tests {
         }
     }
 
-    /// An endpoint has left an event out, and the second look finds it behind events of later blocks.
+    /// An endpoint has left an event out, and the recheck finds it behind events of later blocks.
     #[test]
     fn a_cancellation_gives_back_the_withdrawal_before_it_whenever_they_are_found() {
         let larger = LedgerAction::WithdrawalRequested(LedgerMicroDollars(6));

@@ -1,5 +1,5 @@
-//! What can be seen of a node that runs already, also one of other software: the part of a size's figures that needs
-//! nothing but its API.
+//! The part of a size's figures that needs nothing but a node's API: those of a node that runs already, which may be of
+//! other software.
 
 use std::net::SocketAddr;
 

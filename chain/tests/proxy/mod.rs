@@ -304,15 +304,8 @@ impl ProxyState {
                 receipts.into_iter().flatten().for_each(|receipt| receipt["logs"] = json!([]));
             }
             "eth_getTransactionCount" if faults.miscounts != 0 => miscount(faults, answer),
-            "eth_call" if faults.feigns || faults.claims_pause.is_some() => {
-                let value =
-                    if faults.feigns { 9 } else { u8::from(faults.claims_pause == Some(true)) };
-                let word = format!("0x{value:064x}");
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
-            }
-            "eth_call" if faults.empties => {
-                let list = format!("0x{:064x}{:064x}", 32, 0);
-                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": list });
+            "eth_call" if made_up(faults).is_some() => {
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": made_up(faults) });
             }
             "eth_call" if faults.stateless => *answer = refusal(asked, -32000, "missing trie node"),
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
@@ -341,6 +334,18 @@ impl ProxyState {
 fn tip_of(asked: &Value) -> Option<u128> {
     let raw = asked["params"][0].as_str()?.parse::<alloy::primitives::Bytes>().ok()?;
     TxEnvelope::decode_2718_exact(&raw).ok()?.max_priority_fee_per_gas()
+}
+
+/// Returns the value that the endpoint returns from all functions of all contracts, if it makes one up.
+fn made_up(faults: Faults) -> Option<String> {
+    match faults {
+        Faults { feigns: true, .. } => Some(format!("0x{:064x}", 9)),
+        Faults { claims_pause: Some(is_paused), .. } => {
+            Some(format!("0x{:064x}", u8::from(is_paused)))
+        }
+        Faults { empties: true, .. } => Some(format!("0x{:064x}{:064x}", 32, 0)),
+        _ => None,
+    }
 }
 
 /// Adds the fault's number to a count of transactions.

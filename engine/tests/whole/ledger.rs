@@ -183,7 +183,7 @@ fn read_without_events(node: &Node) {
     node.engine.ledger_appender().note_at_head(position).unwrap();
 }
 
-/// The reader goes back to an early block, as for an event that the second look has found, and has not come to the
+/// The reader goes back to an early block, as for an event that the recheck has found, and has not come to the
 /// withdrawal again.
 #[tokio::test]
 async fn a_payer_who_has_withdrawn_publishes_nothing_while_the_registry_is_read_again() {

@@ -1,5 +1,5 @@
-//! Damaged places of a node's own strand, which are fetched while the guard of the strand has work, too; and a disk that
-//! hangs while a peer has more of the strand.
+//! Damaged places of a node's own strand, which are fetched while the guard of the strand has work, too; and a disk
+//! that hangs while a peer has more of the strand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

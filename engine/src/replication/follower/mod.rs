@@ -128,7 +128,7 @@ struct PeerProgress {
     ask_at: Instant,
     /// Its clock has named the strand in this connection. Sent envelopes count as claims, too.
     has_claimed: bool,
-    /// What the peer claims to hold of the strand. Decides only which peer is asked, and when.
+    /// The peer's claims of what it holds of the strand. They decide only which peer is asked, and when.
     claims: ClaimTimes,
     /// Its last answers in searches.
     answers: RangeAnswers,
