@@ -401,7 +401,7 @@ impl Driver {
         // sent.
         self.record_over(over, true).await;
         for (job, error) in refused {
-            self.finish(job, &Err(error));
+            self.finish(job, &Err(self.unsent(job, error)));
         }
     }
 
@@ -530,7 +530,7 @@ impl Driver {
                 SlotOutcome::Refused { job, reason, .. } => {
                     let chain_id = self.state.endpoints.id();
                     let error = submission::refused(self.account(), chain_id, reason);
-                    self.finish(job, &Err(error));
+                    self.finish(job, &Err(self.unsent(job, error)));
                 }
                 SlotOutcome::Unknown { job, hash, .. } => {
                     tracing::warn!(%hash, "no endpoint shows the outcome of a transaction");

@@ -198,8 +198,9 @@ pub enum BroadcastError {
         /// The reason.
         reason: &'static str,
     },
-    /// This process has sent nothing. Another one that shares the nonces may have: Redis was not asked, has not
-    /// answered, or may have given that one a nonce for the payload since.
+    /// This process has sent nothing, or every node has refused its transaction. Another process that shares the nonces
+    /// may send the payload: Redis was not asked, has not answered, or may have given that one a nonce for the payload,
+    /// or the transaction on record, since.
     #[error(
         "nothing was sent here, and it is not known whether another process sends the payload: {reason}"
     )]

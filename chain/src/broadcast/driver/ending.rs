@@ -78,8 +78,8 @@ impl Driver {
 
     /// Returns the error for a payload of which this process has sent nothing. If other
     /// processes share the nonces, the error does not call the payload unsent: another process sends it, as Redis says,
-    /// or may have begun to since Redis was asked. The caller may have asked that process before, and would publish an
-    /// unsent payload elsewhere as well.
+    /// or may have begun to since Redis was asked, also with a transaction that this process has put on record. The
+    /// caller may have asked that process before, and would publish an unsent payload elsewhere as well.
     pub(super) fn unsent(&self, id: JobId, error: BroadcastError) -> BroadcastError {
         match error {
             BroadcastError::TooShort { .. }
