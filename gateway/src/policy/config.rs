@@ -211,10 +211,14 @@ fn is_safe(url: &str) -> bool {
 
 /// Returns the text of a mistake without the value that is at fault: it may be a secret in the wrong place.
 fn without_value(mistake: &str) -> String {
-    let kind = ["invalid type", "invalid value"].into_iter().find(|it| mistake.starts_with(it));
-    match kind.zip(mistake.rsplit_once(", expected ")) {
-        Some((kind, (_, expected))) => format!("{kind}, expected {expected}"),
-        None => mistake.to_owned(),
+    // The beginnings of serde's messages that go on with the value.
+    const KINDS: [&str; 3] = ["invalid type", "invalid value", "unknown variant"];
+    let Some(kind) = KINDS.into_iter().find(|it| mistake.starts_with(it)) else {
+        return mistake.to_owned();
+    };
+    match mistake.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{kind}, expected {expected}"),
+        None => kind.to_owned(),
     }
 }
 
@@ -245,13 +249,12 @@ pub enum PolicyFileError {
         /// The mistake.
         what: String,
     },
-    /// A caller has a policy that the file does not define.
-    #[error("caller {caller:?} has the policy {policy:?}, which is not among [policies.…]")]
+    /// A caller has a policy that the file does not define. The name of that policy is not shown: it may be an API key
+    /// in the wrong section.
+    #[error("[callers]: {caller:?} has a policy that is not among [policies.…]")]
     UnknownPolicy {
         /// Name of the caller.
         caller: String,
-        /// Name of the missing policy.
-        policy: String,
     },
     /// Callers are identified by address, and a name is neither an address nor a network.
     #[error(
@@ -386,8 +389,7 @@ impl PolicyFile {
         let mut file: Self = toml::from_str(text).map_err(form)?;
         for (caller, policy) in &file.callers {
             if !file.policies.contains_key(policy) {
-                let (caller, policy) = (caller.clone(), policy.clone());
-                return Err(PolicyFileError::UnknownPolicy { caller, policy });
+                return Err(PolicyFileError::UnknownPolicy { caller: caller.clone() });
             }
         }
         if file.identity.kind == CallerIdentityKind::Address {

@@ -120,7 +120,12 @@ impl TokenKeys {
         let (_, name) = algorithm(kind);
         let no_key = |reason: String| KeysError::NoKey { algorithm: name, reason };
         if text.starts_with('{') {
-            let set: JwkSet = serde_json::from_str(text).map_err(|e| no_key(e.to_string()))?;
+            // The text of the error would repeat a value of the file, which may be a secret.
+            let no_set = |error: serde_json::Error| {
+                let (line, column) = (error.line(), error.column());
+                no_key(format!("it is no key set (line {line}, column {column})"))
+            };
+            let set: JwkSet = serde_json::from_str(text).map_err(no_set)?;
             return Self::of_set(&set, kind).ok_or_else(|| no_key("the key set has none".into()));
         }
         let key = match kind {

@@ -53,21 +53,27 @@ pub struct Policy {
 
 fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadClass>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
-    names.iter().map(|name| kind(name)).collect()
+    // The name is not shown: a value may be a secret in the wrong place.
+    let known = |name: &String| kind(name).ok_or_else(|| no_kind::<D::Error>("a text here"));
+    names.iter().map(known).collect()
 }
 
 fn by_kind<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<PayloadClass, u64>, D::Error> {
     let limits = BTreeMap::<String, u64>::deserialize(deserializer)?;
-    limits.iter().map(|(name, limit)| Ok((kind::<D::Error>(name)?, *limit))).collect()
+    let known = |name: &String| kind(name).ok_or_else(|| no_kind::<D::Error>(&format!("{name:?}")));
+    limits.iter().map(|(name, limit)| Ok((known(name)?, *limit))).collect()
 }
 
-fn kind<E: serde::de::Error>(name: &str) -> Result<PayloadClass, E> {
-    PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-        let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
-        E::custom(format!("{name:?} is not a kind of envelope: use one of {known}"))
-    })
+fn kind(name: &str) -> Option<PayloadClass> {
+    PayloadClass::ALL.into_iter().find(|kind| kind.name() == name)
+}
+
+/// Returns the error of a text that names no kind of envelope.
+fn no_kind<E: serde::de::Error>(text: &str) -> E {
+    let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
+    E::custom(format!("{text} is not a kind of envelope: use one of {known}"))
 }
 
 impl Policy {

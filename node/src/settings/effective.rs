@@ -75,8 +75,10 @@ pub(crate) fn hosts_of(urls: &str) -> String {
 /// Returns a path, a name, or a URL that has no place for a key; of any other URL only scheme, host and port.
 pub(crate) fn place_of(place: &str) -> String {
     const WITHOUT_KEYS: [&str; 3] = ["config", "file", "s3"];
+    // Some tools take the keys of a bucket in front of its name, as a user and a password.
+    let has_user = |rest: &str| rest.split('/').next().is_some_and(|host| host.contains('@'));
     match place.trim().split_once("://") {
-        Some((scheme, _)) if !WITHOUT_KEYS.contains(&scheme) => host_of(place),
+        Some((scheme, rest)) if !WITHOUT_KEYS.contains(&scheme) || has_user(rest) => host_of(place),
         _ => place.to_owned(),
     }
 }

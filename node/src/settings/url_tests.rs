@@ -84,6 +84,7 @@ fn of_every_setting_that_may_have_a_url_only_the_host_is_shown() {
     for (env, value, hosts) in [
         ("HAWSER_BOOTSTRAP_FROM", URL, "https://a.example:8443/…"),
         ("HAWSER_BOOTSTRAP_FROM", "s3://bucket/node", "s3://bucket/node"),
+        ("HAWSER_BOOTSTRAP_FROM", "s3://id:hunter2@bucket/node", "s3://bucket/…"),
         ("HAWSER_BOOTSTRAP_FROM", "/srv/snapshots", "/srv/snapshots"),
         ("XMTPD_CONTRACTS_CONFIG_FILE_PATH", URL, "https://a.example:8443/…"),
         ("XMTPD_CONTRACTS_CONFIG_FILE_PATH", "config://testnet", "config://testnet"),
