@@ -18,9 +18,9 @@ pub(crate) const UPDATES_PER_INBOX_MAX: usize = 64;
 /// node, and other callers wait for the place meanwhile. Without a bound, the owner of an inbox with a long log would
 /// have all places for as long as all nodes take, with one request for each place.
 const ALL_LOGS_TIMEOUT: Duration = Duration::from_secs(20);
-/// Number of nodes whose logs make an update invalid that suffices when this time is over. Chosen: one node may be
-/// behind or lie.
-const INVALID_AT_MIN: usize = 2;
+/// Number of nodes whose logs make an update invalid that suffices when the time for a judgement is over. Chosen: one
+/// node may be behind or lie.
+pub(crate) const INVALID_AT_MIN: usize = 2;
 /// Largest number of logs of one inbox that are held at once. A guess: nodes that do not answer delay the others
 /// little, and the memory does not grow with the number of nodes.
 const LOGS_AT_ONCE: usize = 4;

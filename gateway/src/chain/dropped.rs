@@ -9,6 +9,7 @@ use super::confirm::wait_until_shown;
 use super::item::{ChainItem, ChainResult};
 use super::writer::ChainPublishError;
 use crate::identity::{self, PlacedUpdate, TenantIdentity, UpdateItem};
+use crate::log_nodes::INVALID_AT_MIN;
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
@@ -60,7 +61,8 @@ impl DropCheck<'_> {
     ///
     /// An update counts as dropped only if it is valid at no node. A node that is behind may lack earlier updates
     /// that make it valid. So before the timeout (`is_late` is false) it has to be invalid at all nodes, and one of
-    /// them must have shown a later envelope of the strand.
+    /// them must have shown a later envelope of the strand. Later, nodes without an answer do not count, unless a single
+    /// node has given one: it may lie while the others are slow.
     async fn judge(
         &self,
         item: &ChainItem,
@@ -89,17 +91,20 @@ impl DropCheck<'_> {
             return Some(Ok(envelope.clone()));
         }
         let (mut reason, mut is_certain) = (None, is_late);
+        let (asked, mut invalid_at) = (judged.len(), 0);
         for (node, judged) in judged {
             match judged {
                 Some(Ok(_)) => return None,
                 Some(Err(invalid)) => {
                     is_certain |= self.strands.is_past(node, expected.id);
                     reason = Some(invalid.reason);
+                    invalid_at += 1;
                 }
                 None if is_late => {}
                 None => return None,
             }
         }
+        is_certain &= invalid_at >= INVALID_AT_MIN.min(asked);
         let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence);
         let dropped = |reason| Err(ChainPublishError::Dropped { hash, sequence_id, reason });
         reason.filter(|_| is_certain).map(dropped)

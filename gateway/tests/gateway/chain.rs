@@ -483,6 +483,27 @@ async fn an_update_that_lost_a_race_is_invalid_when_it_was_waited_for() {
     assert_eq!(net.chain.count(), 2);
 }
 
+/// The caller would take its update for invalid, and the next request with it would be paid for once more.
+#[tokio::test]
+async fn an_update_that_one_node_alone_calls_invalid_while_the_others_are_silent_is_not_dropped() {
+    let net = Net::with(2, impatient, numbered_inboxes).await.with_first_place_taken();
+    let ours = numbered_update([5; 32], 0);
+    let lying = async {
+        until(async || net.chain.count() == 2).await;
+        net.nodes[1].becomes(Manner::AnswersNoQuery);
+        let made_up = indexed(1, 1, rival_of(&ours).encode_to_vec().into());
+        net.nodes[0].index_quietly(1, 1, &made_up);
+    };
+    let publishing = net.publish(vec![ours.clone()]);
+    let (status, ()) = futures_util::future::join(publishing, lying).await;
+    let status = status.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{}", status.message());
+    net.nodes[1].becomes(Manner::Honest);
+    net.chain.shown_by(1, &net.nodes[1..]).await;
+    assert_eq!(net.publish(vec![ours]).await.unwrap(), [net.chain.envelope(1).2]);
+    assert_eq!(net.chain.count(), 2, "gas was paid once");
+}
+
 #[tokio::test]
 async fn an_update_that_got_on_the_chain_twice_is_answered_with_the_first() {
     let net = Net::with(2, |_| {}, numbered_inboxes).await.with_first_place_taken();
