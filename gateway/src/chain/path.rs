@@ -48,8 +48,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASKED_MAX: usize = 3;
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASKS_MAX: usize = 16;
-/// Time for a request to find payloads that are on the chain already. A guess: two silent nodes cost twice
-/// [`ASK_TIMEOUT`] and leave time for the next one, and clients wait longer than this.
+/// Time for a request to find payloads that are on the chain already. A guess: two silent nodes cost the first request
+/// twice [`ASK_TIMEOUT`] and leave time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A payload that has to be sent, with the channel for its progress.
@@ -256,7 +256,7 @@ impl ChainPath {
             match timeout(ASK_TIMEOUT, query_place(&node, id, &expected.payload)).await {
                 Ok(Ok(Some(shown))) if expected.matches(&shown).is_some() => return Some(shown),
                 Ok(_) => {}
-                Err(_) => order.put_last(node.id()),
+                Err(_) => order.put_last(&node),
             }
         }
         None

@@ -33,6 +33,9 @@ pub(crate) const REQUESTS_AT_NODE_MAX: usize = 1536;
 /// Most memory for long answers of a node at a time, MiB: answers to searches for envelopes whose call failed. A guess:
 /// four of the longest answers, or a hundred pages of a busy topic.
 const LONG_ANSWERS_MIB_MAX: usize = 100;
+/// Time for which a node that has not answered a question in time is asked after the others. A guess: a node that hangs
+/// does so for longer, and one that was only slow answers others' questions meanwhile.
+const SILENCE_REMEMBERED: Duration = Duration::from_secs(30);
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -76,6 +79,8 @@ pub(crate) struct Node {
     version: Mutex<Option<String>>,
     /// The last congestion fee that the node has charged, and its time.
     congestion_fee: Mutex<Option<(PicoDollarPrice, Instant)>>,
+    /// The time at which a question to the node had no answer in time; `None` before the first one.
+    silent_at: Mutex<Option<Instant>>,
     /// Referred to by each request that the node is being asked to publish.
     requests: Arc<()>,
     /// The memory for long answers of the node, MiB.
@@ -111,6 +116,7 @@ impl Node {
             connect_time: Mutex::default(),
             version: Mutex::default(),
             congestion_fee: Mutex::default(),
+            silent_at: Mutex::default(),
             requests: Arc::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS_MIB_MAX)),
             _end: end.drop_guard(),
@@ -171,6 +177,16 @@ impl Node {
         let Some(max) = congestion_fee_max else { return false };
         let last = *self.congestion_fee.lock();
         last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)
+    }
+
+    /// Records that the node has not answered a question in time.
+    pub(super) fn record_silence(&self) {
+        *self.silent_at.lock() = Some(Instant::now());
+    }
+
+    /// Returns true if the node has not answered a question in time within the last [`SILENCE_REMEMBERED`].
+    pub(crate) fn was_silent(&self) -> bool {
+        self.silent_at.lock().is_some_and(|at| at.elapsed() < SILENCE_REMEMBERED)
     }
 
     /// Counts one more request that the node is being asked to publish.

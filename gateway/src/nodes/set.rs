@@ -91,9 +91,12 @@ impl Nodes {
         usable
     }
 
-    /// Returns the usable nodes in the order in which a request asks them for its envelopes.
+    /// Returns the usable nodes in the order in which a request asks them for its envelopes: in random order, and those
+    /// that have kept silent lately last. Otherwise two silent nodes would cost each request most of its time.
     pub(crate) fn ask_order(&self) -> AskOrder {
-        AskOrder::new(self.usable_at_random())
+        let mut nodes = self.usable_at_random();
+        nodes.sort_by_cached_key(|node| node.was_silent());
+        AskOrder::new(nodes)
     }
 
     /// Returns the nodes from which clients should read. These are the usable nodes, without the nodes whose recent

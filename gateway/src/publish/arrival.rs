@@ -90,7 +90,7 @@ pub(super) async fn find(
 }
 
 /// Returns the published envelope of an item if a node shows it at this id: its originator, or one of the first others
-/// in `order`. The originator is asked first, unless it has kept silent in this request: then it is asked last. Another
+/// in `order`. The originator is asked first, unless it has kept silent lately: then it is asked last. Another
 /// node than its originator may show one that has expired, and the originator would publish it again: it counts as not
 /// shown there.
 ///
@@ -105,8 +105,7 @@ pub(super) async fn at_place(
     let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
     let mut asked_nodes: Vec<_> = others(order, &originator).collect();
     if !originator.is_down() {
-        let is_last = order.has_kept_silent(originator.id());
-        let place = if is_last { asked_nodes.len() } else { 0 };
+        let place = if originator.was_silent() { asked_nodes.len() } else { 0 };
         asked_nodes.insert(place, originator.clone());
     }
     let (mut is_gone, mut last) = (false, Status::unavailable("no node can be asked"));
@@ -127,7 +126,7 @@ pub(super) async fn at_place(
             }
             Ok(Err(status)) => last = status,
             Err(_) => {
-                order.put_last(asked.id());
+                order.put_last(&asked);
                 last = Status::deadline_exceeded("no answer");
             }
         }

@@ -347,3 +347,25 @@ async fn repeated_payloads_of_the_chain_are_asked_for_at_all_nodes_by_turns() {
     .await;
     assert_eq!(net.chain.given.load(Relaxed), 1, "gas was paid once");
 }
+
+/// Two of three nodes answer no query. Otherwise each request would spend two of its three seconds with them.
+#[tokio::test]
+async fn nodes_that_keep_silent_are_asked_last_by_the_next_requests_too() {
+    let forgets = |settings: &mut GatewaySettings| settings.chain_results_kept = Duration::ZERO;
+    let net = Net::with(3, forgets, |_| {}).await;
+    let first = net.publish_shown(vec![commit(1, "a")], 0, &net.nodes).await.unwrap();
+    let silent = &net.nodes[..2];
+    silent.iter().for_each(|node| node.becomes(Manner::AnswersNoQuery));
+    let asked = || silent.iter().map(|node| node.asked().len());
+    let before: Vec<_> = asked().collect();
+    until(async || {
+        assert_eq!(net.publish(vec![commit(1, "a")]).await.unwrap(), first);
+        asked().zip(&before).all(|(now, before)| now > *before)
+    })
+    .await;
+    let after: Vec<_> = asked().collect();
+    for _ in 0..5 {
+        assert_eq!(net.publish(vec![commit(1, "a")]).await.unwrap(), first);
+    }
+    assert_eq!(asked().collect::<Vec<_>>(), after, "the one that answers is asked first");
+}
