@@ -15,6 +15,8 @@
 //! every call, so a lost sum is restored by the next call. Each reported amount has a number, so that a delayed
 //! report does not replace a later one.
 
+#[cfg(test)]
+mod lost_keys;
 mod scripts;
 
 use std::collections::{HashMap, HashSet};

@@ -1,8 +1,8 @@
 //! The Lua scripts with which processes share the nonces of one account in Redis.
 //!
-//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `server`,
-//! the id of the Redis run that wrote it; for each process `n:`, the count of its calls, `w:`, the time and the
-//! amount of its gas cost in the last hour in wei, and `p:`, the number of that amount); the owner and the
+//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `owners`, the number
+//! of nonces with an owner; `server`, the id of the Redis run that wrote it; for each process `n:`, the count of its
+//! calls, `w:`, the time and the amount of its gas cost in the last hour in wei, and `p:`, the number of that amount); the owner and the
 //! payload of each nonce; its signed transactions; the nonce of each payload; the last heartbeat of each
 //! process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each
 //! payload in the call, the key of its result, which expires.
@@ -61,7 +61,9 @@ local seq, since, calls = get(S, 'seq'), get(S, 'since'), get(S, 'n:' .. me)
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 local is_moved = server ~= '' and redis.call('HGET', S, 'server') ~= server
-if seq < seen or (told > 0 and calls < told) or is_moved then
+-- Redis may also lose the owners alone, as by an eviction.
+local is_short = redis.call('HLEN', O) < get(S, 'owners')
+if seq < seen or (told > 0 and calls < told) or is_moved or is_short then
   redis.call('HSET', S, 'epoch', t[1] .. '.' .. t[2] .. '.' .. me)
   redis.call('DEL', B)
   seq, since = math.max(seq, seen), now
@@ -123,6 +125,7 @@ for _ = 1, held_count do
   i, held[nonce] = i + 1, true
   local owner = redis.call('HGET', O, nonce)
   if not owner then
+    redis.call('HDEL', R, nonce) -- so that it is recorded again, with its payload
     take(nonce, '')
     owner = me .. '|'
   end
@@ -156,8 +159,9 @@ for k = 1, #all, 2 do
     redis.call('HDEL', R, nonce)
   elseif is_over and not raws then
     free(nonce, digest)
-  elseif not is_far(n) then
-    highest, count = math.max(highest, n), count + 1
+  else
+    if not is_far(n) then highest, count = math.max(highest, n), count + 1 end
+    if digest ~= '' then redis.call('HSETNX', P, digest, nonce) end -- Redis may have lost that alone
   end
 end
 if floor >= 0 then redis.call('ZREMRANGEBYSCORE', F, '(' .. s(floor + AHEAD), '+inf') end
@@ -230,7 +234,7 @@ if settled and gap_from >= 0 then
     end
   end
 end
-redis.call('HSET', S, 'next', s(next_nonce))
+redis.call('HSET', S, 'next', s(next_nonce), 'owners', s(redis.call('HLEN', O)))
 return {redis.call('HGET', S, 'epoch') or '', s(seq), s(calls), lost, unrecorded, fill, adopted, given}
 ";
 
@@ -323,7 +327,7 @@ local function count(text)
   local n = tonumber(text or '0') or 0
   return n > 0 and n < 1e15 and n or 0
 end
-local k = 8
+local k, owners = 8, count(redis.call('HGET', S, 'owners'))
 for i = 4, #ARGV, 3 do
   local nonce, digest, result = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local owner = redis.call('HGET', O, nonce)
@@ -332,7 +336,7 @@ for i = 4, #ARGV, 3 do
   end
   -- A call that arrives late must not end what the nonce was given to since.
   if owner == me .. '|' .. digest or owner == me .. '|' then
-    redis.call('HDEL', O, nonce)
+    owners = math.max(0, owners - redis.call('HDEL', O, nonce))
     redis.call('HDEL', R, nonce)
     if digest ~= '' and redis.call('HGET', P, digest) == nonce then redis.call('HDEL', P, digest) end
     if result == '' then
@@ -350,6 +354,7 @@ for i = 4, #ARGV, 3 do
   end
   k = k + 1
 end
+redis.call('HSET', S, 'owners', string.format('%.0f', owners))
 local calls = count(redis.call('HGET', S, 'n:' .. me))
 if calls >= tonumber(ARGV[2]) then
   calls = calls + 1
