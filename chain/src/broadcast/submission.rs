@@ -98,7 +98,7 @@ pub(super) async fn gas_limit(
 }
 
 /// Returns the gas limit on which the endpoints without a pause agree, each at least `least`: see [`agreed_limit`]. If
-/// none of these endpoints accepts the call, all endpoints are asked, because a paused one may accept it.
+/// none of these endpoints accepts the call, all endpoints are asked: see [`estimated_by_any`].
 async fn estimated_by_most(
     endpoints: &Endpoints,
     account: Address,
@@ -111,7 +111,7 @@ async fn estimated_by_most(
             estimated => Ok(estimated),
         }
     };
-    let stated = endpoints.each_until_majority(SEND_MAX, prices::GRACE, ask).await;
+    let stated = endpoints.each_until_majority(SEND_MAX, prices::GRACE, &ask).await;
     let (mut limits, mut failure) = (Vec::new(), None);
     match stated {
         Ok(stated) => {
@@ -124,11 +124,43 @@ async fn estimated_by_most(
         }
         Err(error) => failure = Some(EthCallError::Rpc(error)),
     }
-    if let Some(failure) = failure.filter(|_| limits.is_empty()) {
-        limits = estimated_elsewhere(endpoints, account, call).await;
-        return agreed_limit(&limits, least).ok_or(failure);
+    match failure.filter(|_| limits.is_empty()) {
+        Some(failure) => estimated_by_any(endpoints, least, failure, ask).await,
+        None => Ok(agreed_limit(&limits, least).unwrap_or(least)), // there is an answer or an error
     }
-    Ok(agreed_limit(&limits, least).unwrap_or(least)) // there is an answer or an error
+}
+
+/// Returns the gas limit of a call that no endpoint without a pause accepts, from all endpoints: a paused one may accept
+/// it. `failure` is what the others have said. A refusal needs two endpoints of different hosts, as every failure does: a
+/// single one may lie while the others do not answer, and a client takes a refusal for final.
+async fn estimated_by_any<Fut>(
+    endpoints: &Endpoints,
+    least: u64,
+    failure: EthCallError,
+    ask: impl Fn(Chain) -> Fut,
+) -> Result<u64, EthCallError>
+where
+    Fut: Future<Output = Result<Result<u64, EthCallError>, RequestError>>,
+{
+    let asked = endpoints.each_in_time(SEND_MAX, |chain| {
+        let (host, asked) = (chain.endpoint().to_owned(), ask(chain));
+        async move { Ok::<_, RequestError>((host, asked.await?)) }
+    });
+    let (mut limits, mut refused_by, mut silence) = (Vec::new(), HashSet::new(), None);
+    for answer in asked.await {
+        match answer {
+            Ok((_, Ok(limit))) => limits.push(limit),
+            Ok((host, Err(_))) => _ = refused_by.insert(host),
+            Err(error) => silence = Some(error),
+        }
+    }
+    match (agreed_limit(&limits, least), silence) {
+        (Some(limit), _) => Ok(limit),
+        (None, Some(error)) if refused_by.len() < endpoints.hosts().min(2) => {
+            Err(EthCallError::Rpc(error))
+        }
+        (None, _) => Err(failure),
+    }
 }
 
 /// Returns the gas limit to use of those that endpoints state, each at least `least`; `None` without one.
@@ -142,14 +174,6 @@ fn agreed_limit(limits: &[u64], least: u64) -> Option<u64> {
     let of_each = limits.iter().map(|limit| u128::from((*limit).max(least)));
     let Medians { lower, upper } = Medians::of(of_each)?;
     u64::try_from(upper.min(lower.saturating_mul(GAS_FACTOR_MAX))).ok()
-}
-
-/// Returns the estimates of all endpoints that return one.
-async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Call) -> Vec<u64> {
-    let estimated = endpoints.each_in_time(SEND_MAX, |chain| async move {
-        Ok(chain.gas_limit(call.request(account)).await.ok())
-    });
-    estimated.await.into_iter().flatten().flatten().collect()
 }
 
 /// Converts a revert by the contract into the error for the caller.

@@ -174,10 +174,16 @@ fn an_unknown_error_is_no_refusal() {
 
 /// Starts an endpoint of chain 7 that already has every transaction. Returns its URL.
 async fn endpoint_that_has_all() -> String {
+    endpoint_with(json!({ "code": -32000, "message": "already known" })).await
+}
+
+/// Starts an endpoint of chain 7 that answers each other question with this error. Returns its URL.
+async fn endpoint_with(error: Value) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let error = error.clone();
             tokio::spawn(async move {
                 let (mut part, mut text) = (vec![0; 4096], String::new());
                 while let Ok(len @ 1..) = stream.read(&mut part).await {
@@ -189,7 +195,7 @@ async fn endpoint_that_has_all() -> String {
                     if asked["method"] == "eth_chainId" {
                         answer["result"] = json!("0x7");
                     } else {
-                        answer["error"] = json!({ "code": -32000, "message": "already known" });
+                        answer["error"] = error.clone();
                     }
                     let body = answer.to_string();
                     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", body.len());
@@ -216,4 +222,23 @@ async fn an_endpoint_that_already_has_a_transaction_ends_the_wait_for_a_silent_o
     assert_eq!(sent, [None, Some(SendOutcome::Accepted)]);
     let waited_for = endpoints.status().swap_remove(0);
     assert_eq!(waited_for.error, None, "an endpoint that is silent for the whole time has failed");
+}
+
+/// A client takes a refusal for final. One endpoint says that the contract refuses the payload, and the other one is
+/// down.
+#[tokio::test]
+async fn one_endpoint_of_two_refuses_no_call_while_the_other_one_does_not_answer() {
+    let reverts = || endpoint_with(json!({ "code": 3, "message": "execution reverted" }));
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let down = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let call = Call::create(Bytes::from_static(b"call"));
+    let estimated = async |urls: &[String]| {
+        let endpoints = Endpoints::new("app", urls, 7).unwrap();
+        gas_limit(&endpoints, Address::ZERO, &call).await
+    };
+    let one_is_down = estimated(&[reverts().await, down]).await;
+    assert!(matches!(one_is_down, Err(BroadcastError::Rpc(_))), "{one_is_down:?}");
+    let both_refuse = estimated(&[reverts().await, reverts().await]).await;
+    assert!(matches!(both_refuse, Err(BroadcastError::WouldRevert(_))), "{both_refuse:?}");
 }
