@@ -22,8 +22,8 @@ impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         // The text is not shown: it may be a secret in the wrong place of a file.
-        let no_network = || serde::de::Error::custom("a text is not a network such as 10.0.0.0/8");
-        Self::parse(&text).ok_or_else(no_network)
+        let reason = "a text is not a network such as 10.0.0.0/8";
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(reason))
     }
 }
 

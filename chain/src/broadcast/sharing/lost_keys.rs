@@ -34,7 +34,10 @@ async fn command(redis: &RedisServer, process: &SharedNonces, words: [&str; 2], 
         .set_response_timeout(None);
     let connected = client.get_multiplexed_async_connection_with_config(&patient).await;
     let mut command = redis::cmd(name);
-    command.arg(format!("{}:{key}", process.base)).arg(more);
+    command.arg(format!("{}:{key}", process.base));
+    for word in more {
+        command.arg(*word);
+    }
     command.query_async::<()>(&mut connected.unwrap()).await.unwrap();
 }
 
