@@ -33,18 +33,18 @@ pub(super) struct HeldBucket<'a> {
     bucket: &'a BucketConnection,
     path: Path,
     content: String,
-    kept: Kept,
+    kept: LastRenewal,
     is_lost: bool,
 }
 
 /// The time of the last renewal by both clocks. The first one stands still while the machine is suspended, and
 /// meanwhile another writer may take the lock over.
-struct Kept {
+struct LastRenewal {
     at: Instant,
     unix_s: u64,
 }
 
-impl Kept {
+impl LastRenewal {
     fn now() -> Self {
         Self { at: Instant::now(), unix_s: now_unix_s() }
     }
@@ -58,7 +58,7 @@ impl<'a> HeldBucket<'a> {
     pub(super) fn new(bucket: &'a BucketConnection) -> io::Result<Self> {
         let content = format!("{TITLE}{:032x}", rand::random::<u128>());
         let path = bucket.path(LOCK)?;
-        let mut held = Self { bucket, path, content, kept: Kept::now(), is_lost: false };
+        let mut held = Self { bucket, path, content, kept: LastRenewal::now(), is_lost: false };
         match held.put(PutMode::Create) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A retried request may have found the object of its own first attempt.
@@ -103,7 +103,7 @@ impl HeldObjects for HeldBucket<'_> {
         }
         self.confirm()?;
         self.put(PutMode::Overwrite)?;
-        self.kept = Kept::now();
+        self.kept = LastRenewal::now();
         Ok(())
     }
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_looked_at_after_a_time_that_only_one_of_the_clocks_has_counted() {
-        let kept = Kept::now();
+        let kept = LastRenewal::now();
         assert!(!kept.is_due(kept.unix_s), "it was renewed just now");
         for seconds in [KEEP_EVERY.as_secs(), 3 * LEFT_AFTER_S] {
             assert!(kept.is_due(kept.unix_s + seconds), "the machine was suspended");

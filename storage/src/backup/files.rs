@@ -206,8 +206,8 @@ pub(super) fn require_same(file: &BackupFile, read: (FileHash, u64)) -> Result<(
     Err(BackupError::Content { name: file.name.clone(), hash: file.hash })
 }
 
-/// Checks that the disk of an existing folder has room for copies of all files of a backup. A manifest may list one file
-/// under a hundred thousand names, and the hash of each copy is right.
+/// Checks that the disk of an existing folder has room for copies of all files of a backup. A manifest may list one
+/// file under a hundred thousand names, and the hash of each copy is right.
 ///
 /// # Errors
 /// [`BackupError::NoDiskRoom`].
