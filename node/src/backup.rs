@@ -230,8 +230,8 @@ pub(crate) fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
 #[must_use]
 pub fn run_error(error: &BackupError) -> RunError {
     use BackupError::{
-        Busy, InMemory, Inside, MountPoint, NoBackup, NoRoom, NotBackups, OtherKey, OtherNetwork,
-        OtherNode, Restoring, Stopped, TargetInUse, Unsigned,
+        Busy, InMemory, Inside, MountPoint, NoBackup, NoDiskRoom, NoRoom, NotBackups, OtherKey,
+        OtherNetwork, OtherNode, Restoring, Stopped, TargetInUse, Unsigned,
     };
     match error {
         NoBackup { .. } | NotBackups { .. } => RunError::not_found(error),
@@ -239,6 +239,7 @@ pub fn run_error(error: &BackupError) -> RunError {
         | InMemory
         | Inside { .. }
         | MountPoint { .. }
+        | NoDiskRoom { .. }
         | NoRoom { .. }
         | OtherKey { .. }
         | OtherNetwork { .. }

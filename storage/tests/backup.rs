@@ -1,5 +1,6 @@
 //! Backups: their contents, refusals, and that no file is replaced.
 
+mod lists;
 mod manifests;
 mod place;
 
@@ -22,7 +23,7 @@ use hawser_storage::{
     FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects, Store,
     StoreSettings, UnknownFolder, WantedBackup,
 };
-use place::{Defective, Place, folder, lines_of};
+use place::{Defect, Defective, Place, folder, lines_of};
 
 /// The time at which backups are chosen and removed.
 const NOW_UNIX_S: u64 = 10_000;
@@ -301,7 +302,7 @@ fn a_backup_without_commits_beside_it_reads_each_new_file_once() {
 fn a_panic_of_the_first_worker_ends_the_backup_of_a_busy_node() {
     let place = Place::new();
     let store = place.with_strands();
-    let objects = Defective(FolderObjects::new(&place.path("backups")));
+    let objects = Defective(FolderObjects::new(&place.path("backups")), Defect::Panics);
     let new = NewBackup { to: Arc::new(objects), key: None, now_unix_s: 5 };
     let failed = catch_unwind(AssertUnwindSafe(|| {
         store.backup(&new, &mut |_| {

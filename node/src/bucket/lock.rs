@@ -33,15 +33,32 @@ pub(super) struct HeldBucket<'a> {
     bucket: &'a BucketConnection,
     path: Path,
     content: String,
-    kept: Instant,
+    kept: LastRenewal,
     is_lost: bool,
+}
+
+/// The time of the last renewal by both clocks. The first one stands still while the machine is suspended, and
+/// meanwhile another writer may take the lock over.
+struct LastRenewal {
+    at: Instant,
+    unix_s: u64,
+}
+
+impl LastRenewal {
+    fn now() -> Self {
+        Self { at: Instant::now(), unix_s: now_unix_s() }
+    }
+
+    fn is_due(&self, now_unix_s: u64) -> bool {
+        self.at.elapsed() >= KEEP_EVERY || now_unix_s.abs_diff(self.unix_s) >= KEEP_EVERY.as_secs()
+    }
 }
 
 impl<'a> HeldBucket<'a> {
     pub(super) fn new(bucket: &'a BucketConnection) -> io::Result<Self> {
         let content = format!("{TITLE}{:032x}", rand::random::<u128>());
         let path = bucket.path(LOCK)?;
-        let mut held = Self { bucket, path, content, kept: Instant::now(), is_lost: false };
+        let mut held = Self { bucket, path, content, kept: LastRenewal::now(), is_lost: false };
         match held.put(PutMode::Create) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // A retried request may have found the object of its own first attempt.
@@ -81,12 +98,12 @@ fn remove_left(bucket: &BucketConnection, path: &Path) -> io::Result<()> {
 
 impl HeldObjects for HeldBucket<'_> {
     fn keep(&mut self) -> io::Result<()> {
-        if self.kept.elapsed() < KEEP_EVERY {
+        if !self.kept.is_due(now_unix_s()) {
             return Ok(());
         }
         self.confirm()?;
         self.put(PutMode::Overwrite)?;
-        self.kept = Instant::now();
+        self.kept = LastRenewal::now();
         Ok(())
     }
 
@@ -121,5 +138,20 @@ impl Drop for HeldBucket<'_> {
             }
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_looked_at_after_a_time_that_only_one_of_the_clocks_has_counted() {
+        let kept = LastRenewal::now();
+        assert!(!kept.is_due(kept.unix_s), "it was renewed just now");
+        for seconds in [KEEP_EVERY.as_secs(), 3 * LEFT_AFTER_S] {
+            assert!(kept.is_due(kept.unix_s + seconds), "the machine was suspended");
+            assert!(kept.is_due(kept.unix_s - seconds), "a clock was set back");
+        }
     }
 }

@@ -99,6 +99,18 @@ pub enum BackupError {
         /// The free bytes, for people.
         reason: String,
     },
+    /// The disk has no room for copies of all files of the backup.
+    #[error(
+        "the backup has {wanted} bytes, and the disk of {path} has {free} free: nothing was copied"
+    )]
+    NoDiskRoom {
+        /// The folder to copy into, or the one around it.
+        path: PathBuf,
+        /// The length of all files together, as the manifest states it, in bytes.
+        wanted: u64,
+        /// The free bytes.
+        free: u64,
+    },
     /// The caller has cancelled the work.
     #[error("the backup, check or restore was stopped before it was done")]
     Stopped,

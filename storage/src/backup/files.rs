@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::error::{BackupError, at};
-use super::manifest::{BackupFile, FileHash};
+use super::manifest::{BackupFile, BackupManifest, FileHash};
 use crate::objects::{FoundObject, NewObject, ObjectTag, Objects};
 use crate::uncached::{ReadBuffer, UncachedFile};
 
@@ -204,6 +204,22 @@ pub(super) fn require_same(file: &BackupFile, read: (FileHash, u64)) -> Result<(
         return Ok(());
     }
     Err(BackupError::Content { name: file.name.clone(), hash: file.hash })
+}
+
+/// Checks that the disk of an existing folder has room for copies of all files of a backup. A manifest may list one
+/// file under a hundred thousand names, and the hash of each copy is right.
+///
+/// # Errors
+/// [`BackupError::NoDiskRoom`].
+pub(super) fn require_room(folder: &Path, manifest: &BackupManifest) -> Result<(), BackupError> {
+    // A file system that does not tell its size may have the room, so the copy is tried.
+    let disk = rustix::fs::statvfs(folder).ok().filter(|disk| disk.f_blocks > 0);
+    let free = disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let wanted = manifest.len_bytes();
+    if wanted > free {
+        return Err(BackupError::NoDiskRoom { path: folder.to_owned(), wanted, free });
+    }
+    Ok(())
 }
 
 /// Makes the names in a folder durable.

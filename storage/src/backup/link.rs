@@ -54,6 +54,7 @@ impl Backups {
         for file in &read.manifest.files {
             files::require_there(&*self.objects, file)?;
         }
+        files::require_room(folder, &read.manifest)?;
         for file in &read.manifest.files {
             let copied = files::fetch(&*self.objects, file, &folder.join(&file.name), pace)?;
             files::require_same(file, copied)?;

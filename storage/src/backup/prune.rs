@@ -67,7 +67,8 @@ impl Backups {
         let stored = listed.filter(|object| object.is_plain && is_of_backups(&object.name));
         let mut unneeded: BTreeMap<_, _> = stored.map(|it| (it.name, it.len_bytes)).collect();
         let (mut kept_of, mut report) = (BTreeMap::new(), BackupPruneReport::default());
-        let names = self.names()?;
+        // A list that lacks a new manifest would have its files removed.
+        let names = self.names_with_recent()?;
         if names.is_empty() && !unneeded.is_empty() && self.has_manifests()? {
             return Err(at(&objects.location(MANIFESTS))(only_other_names()));
         }

@@ -55,6 +55,7 @@ impl Backups {
         let part = part_of(target);
         if let Some(parent) = part.parent().filter(|it| !it.as_os_str().is_empty()) {
             make_folder(parent).map_err(at(parent))?;
+            files::require_room(parent, &read.manifest)?;
         }
         // Of two restores into one folder, one creates it: the other one must not remove it at its end.
         match fs::DirBuilder::new().mode(0o700).create(&part) {

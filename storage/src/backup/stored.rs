@@ -1,5 +1,6 @@
 //! The backups of a place: files by their hashes, and manifests.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
@@ -14,6 +15,14 @@ use crate::objects::{FoundObject, HeldObjects, Objects};
 pub(super) const MANIFESTS: &str = "manifests";
 /// Suffix of the name of a manifest's file.
 const SUFFIX: &str = ".manifest";
+/// Object with the names of the backups that were made last. The lists of some services lag behind writes, and reads
+/// of one object do not, so this object tells of backups that no list has yet. It decides only what is kept: a wrong
+/// name costs one request.
+const RECENT: &str = "recent-backups";
+/// Number of names in it. A guess: those that ten nodes make in a day, each once an hour.
+const RECENT_MAX: usize = 256;
+/// Largest length of that object, bytes. Calculated: a line has at most 38.
+const RECENT_LEN_BYTES_MAX: u64 = 64 * RECENT_MAX as u64;
 
 /// The backups of a place, of one node or of several.
 #[derive(Debug, Clone)]
@@ -59,6 +68,54 @@ impl Backups {
     pub fn names(&self) -> Result<Vec<String>, BackupError> {
         dated::names(&*self.objects, MANIFESTS, SUFFIX)
             .map_err(at(&self.objects.location(MANIFESTS)))
+    }
+
+    /// Returns the names of all backups as [`Self::names`] does, with those made last that the list of the place does
+    /// not have yet.
+    ///
+    /// # Errors
+    /// An error if the place cannot be read.
+    pub(super) fn names_with_recent(&self) -> Result<Vec<String>, BackupError> {
+        let mut names: BTreeSet<_> = self.names()?.into_iter().collect();
+        for name in self.recent()? {
+            if names.contains(&name) {
+                continue;
+            }
+            let object = manifest_name(&name);
+            let found = self.objects.find(&object).map_err(at(&self.objects.location(&object)))?;
+            // One that was removed, or whose maker ended before it wrote the manifest, needs no files.
+            if found != FoundObject::Absent {
+                names.insert(name);
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Returns the names of the backups that were made last, in the order of their making. An object that is no list of
+    /// names counts as empty: pruning then believes the list of the place alone.
+    fn recent(&self) -> Result<Vec<String>, BackupError> {
+        let location = self.objects.location(RECENT);
+        match self.objects.find(RECENT).map_err(at(&location))? {
+            FoundObject::Plain(len) if len <= RECENT_LEN_BYTES_MAX => {}
+            FoundObject::Absent | FoundObject::NotPlain | FoundObject::Plain(_) => {
+                return Ok(Vec::new());
+            }
+        }
+        let mut bytes = Vec::new();
+        let mut source = self.objects.open(RECENT, RECENT_LEN_BYTES_MAX).map_err(at(&location))?;
+        source.read_to_end(&mut bytes).map_err(at(&location))?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().filter(|line| dated::is_name(line)).map(str::to_owned).collect())
+    }
+
+    /// Adds a name to those of the backups that were made last.
+    fn note_recent(&self, name: &str) -> Result<(), BackupError> {
+        let mut names = self.recent()?;
+        names.retain(|it| it != name);
+        names.push(name.to_owned());
+        let newest = &names[names.len().saturating_sub(RECENT_MAX)..];
+        let lines: String = newest.iter().map(|name| format!("{name}\n")).collect();
+        self.put(RECENT, lines.as_bytes())
     }
 
     /// Reads the manifest of one backup.
@@ -162,14 +219,20 @@ impl Backups {
         bytes: &[u8],
     ) -> Result<String, BackupError> {
         let name = dated::name_of(made_unix_s, bytes);
-        let object = manifest_name(&name);
+        // Noted before it exists: a crash between the two writes leaves no backup that is not noted.
+        self.note_recent(&name)?;
+        self.put(&manifest_name(&name), bytes)?;
+        Ok(name)
+    }
+
+    /// Writes an object atomically and durably.
+    fn put(&self, object: &str, bytes: &[u8]) -> Result<(), BackupError> {
         let write = || {
-            let mut new = self.objects.create(&object)?;
+            let mut new = self.objects.create(object)?;
             new.write_all(bytes)?;
             new.finish().map(drop)
         };
-        write().map_err(at(&self.objects.location(&object)))?;
-        Ok(name)
+        write().map_err(at(&self.objects.location(object)))
     }
 }
 

@@ -186,7 +186,7 @@ impl Store {
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
         let manifest = place.with_own_second(manifest)?;
         let name = place.put_whole_manifest(&manifest)?;
-        place.put_names()?;
+        place.put_names(&name)?;
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
     }
 

@@ -370,9 +370,14 @@ impl Bootstraps {
         Ok(name)
     }
 
-    /// Writes the object with the names of all snapshots.
-    pub(super) fn put_names(&self) -> Result<(), BootstrapError> {
-        let names = self.names()?;
+    /// Writes the object with the names of all snapshots. `made` is the one just made, which the list of a bucket may
+    /// not have yet.
+    pub(super) fn put_names(&self, made: &str) -> Result<(), BootstrapError> {
+        let mut names = self.names_so_far()?;
+        if !names.iter().any(|name| name == made) {
+            names.push(made.to_owned());
+            names.sort_unstable();
+        }
         let newest = names.iter().rev().take(NAMES_MAX).rev();
         let lines: String = newest.map(|name| format!("{}\n", manifest_name(name))).collect();
         self.put(NAMES, lines.as_bytes()).map_err(at(&self.objects.location(NAMES))).map(drop)

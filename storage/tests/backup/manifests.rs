@@ -1,12 +1,14 @@
 //! Manifests that are damaged, or that lie, are refused.
 
 use std::fs;
+use std::ops::ControlFlow;
 
 use hawser_storage::{BackupError, ManifestError, ReadManifest, WantedBackup};
 use proptest::prelude::*;
 
 use super::NOW_UNIX_S;
 use super::place::{Place, ended, lines_of};
+use crate::support::price;
 
 #[test]
 fn a_manifest_with_a_flipped_bit_is_refused() {
@@ -97,6 +99,34 @@ fn a_lying_manifest_is_refused_by_name_and_takes_no_memory() {
         matches!(error, BackupError::Manifest { error: ManifestError::TooLong, .. }),
         "{error}"
     );
+}
+
+/// One file on a disk of the keeper would fill any disk of a reader.
+#[test]
+fn a_manifest_that_lists_one_file_ten_thousand_times_fills_no_disk() {
+    let place = Place::new();
+    let backup = place.back_up(&place.with_strands(), 1);
+    let mut lines = lines_of(&place, &backup.name);
+    lines.retain(|line| !line.starts_with("file=0"));
+    let (hash, len_bytes) = ("0".repeat(64), 1_u64 << 40);
+    let first_file = lines.iter().position(|line| line.starts_with("file=")).unwrap();
+    let copies = (0..10_000).map(|number| format!("file={number:06}.sst {len_bytes} {hash}"));
+    lines.splice(first_file..first_file, copies);
+    let name = place.forge(&lines);
+    let object = place.path("backups/files/00");
+    fs::create_dir_all(&object).unwrap();
+    fs::File::create(object.join(&hash)).unwrap().set_len(len_bytes).unwrap();
+
+    let unsigned = WantedBackup { unsigned: true, ..WantedBackup::default() };
+    let stop = &mut |_| ControlFlow::Break(());
+    let (backups, target) = (place.backups(), place.path("restored"));
+    let refused = backups.restore(&name, &unsigned, &target, price, stop).unwrap_err();
+    assert!(matches!(refused, BackupError::NoDiskRoom { .. }), "{refused}");
+    place.assert_nothing_at("restored");
+    fs::create_dir(&target).unwrap();
+    let refused = backups.fetch(&name, &target, stop).unwrap_err();
+    assert!(matches!(refused, BackupError::NoDiskRoom { .. }), "{refused}");
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
 }
 
 #[test]

@@ -21,6 +21,9 @@ use crate::output;
 
 /// Summaries that are read. A guess: engines split a log into thousands of parts at most.
 const RANGES_MAX: usize = 100_000;
+/// Length of all summaries together, in bytes, beside lines with faults, which are not held. A guess: ten KiB for each
+/// of the most, and little enough to be held.
+const RANGES_LEN_BYTES_MAX: usize = 1 << 30;
 /// The error about a line that is no verdict.
 const NO_VERDICT: &str =
     "a line is not JSON: verdicts are the output of hawser audit check-partition --json";
@@ -77,9 +80,9 @@ fn verdict_on(ranges: &[RangeVerdict]) -> &'static str {
 
 /// Returns the times of the chains' places from the verdicts on their strands.
 fn read_chains(path: &Path) -> Result<ChainsOfLog, RunError> {
-    let mut ranges = Vec::new();
-    read_file(path, &mut ranges)?;
-    chains_of(ranges).map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+    let mut read = ReadRanges::new();
+    read.file(path)?;
+    chains_of(read.ranges).map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
 }
 
 fn is_standard_input(files: &[PathBuf]) -> bool {
@@ -127,15 +130,15 @@ fn print_range(range: &RangeVerdict, as_json: bool) {
 /// When summaries cannot be read or do not join; and with the exit code of the verdict.
 pub(super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<(), RunError> {
     let expected = args.export.as_deref().map(expected).transpose()?;
-    let mut ranges = Vec::new();
+    let mut read = ReadRanges::new();
     for path in &args.files {
         if path.as_os_str() == "-" {
-            read_ranges(stdin().lock(), path, &mut ranges)?;
+            read.lines(stdin().lock(), path)?;
         } else {
-            read_file(path, &mut ranges)?;
+            read.file(path)?;
         }
     }
-    let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
+    let merged = merge_ranges(read.ranges, expected.as_deref()).map_err(RunError::failed)?;
     print_merged(&merged, as_json);
     exit_of_log(merged.verdict)
 }
@@ -163,43 +166,62 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
     Ok(manifest.strands.iter().map(strand).collect())
 }
 
-/// Reads the summaries in a file.
-fn read_file(path: &Path, ranges: &mut Vec<RangeVerdict>) -> Result<(), RunError> {
-    let file =
-        open_plain(path, SymbolicLinks::Followed).map_err(|error| keys::unread(path, &error))?;
-    read_ranges(BufReader::new(file), path, ranges)
+/// The summaries of one or more files. The files are untrusted: a worker of an engine may have written anything.
+struct ReadRanges {
+    ranges: Vec<RangeVerdict>,
+    /// Bytes that further summaries may have.
+    left_bytes: usize,
 }
 
-/// Reads summaries, and skips lines with faults, which the summaries have too.
-fn read_ranges(
-    mut reader: impl BufRead,
-    path: &Path,
-    ranges: &mut Vec<RangeVerdict>,
-) -> Result<(), RunError> {
-    let fail =
-        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let bound = VERDICT_LEN_BYTES_MAX as u64 + 1024;
-        let read = (&mut reader).take(bound).read_until(b'\n', &mut line);
-        let read = read.map_err(|error| fail(&error))?;
-        if read == 0 {
-            return Ok(());
+impl ReadRanges {
+    fn new() -> Self {
+        Self { ranges: Vec::new(), left_bytes: RANGES_LEN_BYTES_MAX }
+    }
+
+    /// Reads the summaries in a file.
+    fn file(&mut self, path: &Path) -> Result<(), RunError> {
+        let file = open_plain(path, SymbolicLinks::Followed)
+            .map_err(|error| keys::unread(path, &error))?;
+        self.lines(BufReader::new(file), path)
+    }
+
+    /// Reads summaries, and skips lines with faults, which the summaries have too.
+    fn lines(&mut self, mut reader: impl BufRead, path: &Path) -> Result<(), RunError> {
+        let fail = |error: &dyn std::fmt::Display| {
+            RunError::failed(format!("{}: {error}", path.display()))
+        };
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let bound = VERDICT_LEN_BYTES_MAX as u64 + 1024;
+            let read = (&mut reader).take(bound).read_until(b'\n', &mut line);
+            let read = read.map_err(|error| fail(&error))?;
+            if read == 0 {
+                return Ok(());
+            }
+            if read as u64 >= bound || self.ranges.len() >= RANGES_MAX {
+                return Err(fail(
+                    &"a line of the verdicts is too long, or there are too many lines",
+                ));
+            }
+            let text = str::from_utf8(&line).map_err(|error| fail(&error))?.trim();
+            if text.is_empty() || text.starts_with("{\"fault\":") {
+                continue;
+            }
+            let left = self.left_bytes.checked_sub(text.len());
+            self.left_bytes = left.ok_or_else(|| {
+                fail(&format_args!(
+                    "the verdicts have more than {RANGES_LEN_BYTES_MAX} bytes together"
+                ))
+            })?;
+            let object: Value = serde_json::from_str(text)
+                .map_err(|error| fail(&format_args!("{NO_VERDICT} ({error})")))?;
+            let range = object
+                .get("range")
+                .ok_or_else(|| fail(&"a line of the verdicts has no field `range`"))?;
+            self.ranges
+                .push(RangeVerdict::parse(&range.to_string()).map_err(|error| fail(&error))?);
         }
-        if read as u64 >= bound || ranges.len() >= RANGES_MAX {
-            return Err(fail(&"a line of the verdicts is too long, or there are too many lines"));
-        }
-        let text = str::from_utf8(&line).map_err(|error| fail(&error))?.trim();
-        if text.is_empty() || text.starts_with("{\"fault\":") {
-            continue;
-        }
-        let object: Value = serde_json::from_str(text)
-            .map_err(|error| fail(&format_args!("{NO_VERDICT} ({error})")))?;
-        let range = object
-            .get("range")
-            .ok_or_else(|| fail(&"a line of the verdicts has no field `range`"))?;
-        ranges.push(RangeVerdict::parse(&range.to_string()).map_err(|error| fail(&error))?);
     }
 }
 
@@ -245,5 +267,19 @@ mod tests {
     #[test]
     fn files_without_rows_are_not_clean() {
         assert_eq!(verdict_on(&[]), "incomplete");
+    }
+
+    /// A worker of an engine may write verdicts without end.
+    #[test]
+    fn verdicts_have_a_bound_together() {
+        let long = format!("{{\"range\":{}}}\n", "0".repeat(100));
+        let path = Path::new("verdicts");
+        let mut read = ReadRanges { ranges: Vec::new(), left_bytes: 99 };
+        let error = read.lines(long.as_bytes(), path).unwrap_err();
+        assert!(error.text.contains("bytes together"), "{error:?}");
+        // Lines with faults are not held.
+        let mut read = ReadRanges { ranges: Vec::new(), left_bytes: 99 };
+        let fault = format!("{{\"fault\":{}}}\n", "0".repeat(100));
+        read.lines(fault.as_bytes(), path).unwrap();
     }
 }

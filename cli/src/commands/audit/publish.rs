@@ -1,13 +1,13 @@
 //! `hawser audit export --to s3://…`: copies the export in a folder to a bucket.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write as _};
+use std::io::{self, ErrorKind, Read, Write as _};
 use std::path::Path;
 
 use hawser_audit::export::{Manifest, Publication, PublishedFile};
 use hawser_audit::plain_file::{SymbolicLinks, open_plain};
 use hawser_node::error::RunError;
-use hawser_storage::{FoundObject, Objects};
+use hawser_storage::{FoundObject, HeldObjects, Objects};
 
 use super::keys;
 
@@ -17,9 +17,12 @@ const STEP_BYTES: usize = 256 << 10;
 /// Copies the files of the export in a folder that a bucket lacks, the manifest last. Returns the number of files and
 /// of bytes.
 ///
+/// The bucket is locked meanwhile. Two exporters of one log may have cut it into files at other places, and each would
+/// replace files that the manifest of the other one lists.
+///
 /// # Errors
-/// When the bucket has the export of another log, or cannot be read or written. A reader of the bucket then finds the
-/// earlier export.
+/// When the bucket has the export of another log, is in use, or cannot be read or written. A reader of the bucket then
+/// finds the earlier export.
 pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), RunError> {
     let here = Manifest::read(folder).map_err(RunError::failed)?;
     let here = here.ok_or_else(|| {
@@ -28,6 +31,7 @@ pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), Run
         again",
         )
     })?;
+    let held = to.lock().map_err(|error| not_held(to, error))?;
     let there = manifest_of(to)?;
     if there.is_none() && has_files(to)? {
         let place = to.location("");
@@ -43,20 +47,54 @@ pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), Run
         let held = lengths_in(to)?;
         plan = plan.with_lost(&here, |name| held.get(name).copied());
     }
-    let (mut files, mut bytes) = (0, 0);
-    let mut bring = |file: &PublishedFile| {
-        copy(folder, file, to)?;
-        files += 1;
-        bytes += file.digest.len_bytes;
-        Ok::<_, RunError>(())
-    };
-    plan.log.iter().try_for_each(&mut bring)?;
+    let mut publishing = Publishing { folder, to, held, files: 0, bytes: 0 };
+    publishing.bring(&plan.log)?;
     if let Some(interim) = &plan.interim {
-        put(to, interim)?;
+        publishing.put(interim)?;
     }
-    plan.tallies.iter().try_for_each(&mut bring)?;
-    put(to, &here)?;
-    Ok((files, bytes))
+    publishing.bring(&plan.tallies)?;
+    publishing.put(&here)?;
+    Ok((publishing.files, publishing.bytes))
+}
+
+/// An export that is being copied to a place, whose lock is held.
+struct Publishing<'a> {
+    folder: &'a Path,
+    to: &'a dyn Objects,
+    held: Box<dyn HeldObjects + 'a>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Publishing<'_> {
+    /// Copies files, one after the other.
+    fn bring(&mut self, files: &[PublishedFile]) -> Result<(), RunError> {
+        for file in files {
+            self.held.keep().map_err(|error| not_held(self.to, error))?;
+            copy(self.folder, file, self.to)?;
+            self.files += 1;
+            self.bytes += file.digest.len_bytes;
+        }
+        Ok(())
+    }
+
+    /// Writes a manifest, if no other exporter has taken the lock over.
+    fn put(&mut self, manifest: &Manifest) -> Result<(), RunError> {
+        self.held.confirm().map_err(|error| not_held(self.to, error))?;
+        put(self.to, manifest)
+    }
+}
+
+fn not_held(to: &dyn Objects, error: io::Error) -> RunError {
+    let place = to.location("lock");
+    match error.kind() {
+        ErrorKind::WouldBlock => RunError::refused(format!(
+            "{}: it is in use by another export to this place: run the export again when that has ended. The lock of \
+             one that was killed lasts for two hours",
+            place.display()
+        )),
+        _ => RunError::failed(format!("{}: {error}", place.display())),
+    }
 }
 
 fn manifest_of(to: &dyn Objects) -> Result<Option<Manifest>, RunError> {
@@ -144,6 +182,7 @@ mod tests {
     use std::fs;
 
     use hawser_audit::export::{FileDigest, LogPart, StrandParts};
+    use hawser_node::error::RunErrorKind;
     use hawser_proto::{OriginatorId, SequenceId};
     use hawser_storage::FolderObjects;
 
@@ -206,5 +245,45 @@ mod tests {
         assert!(error.text.starts_with(gone.to_str().unwrap()), "{error}");
         copy(here.path(), &file, &FolderObjects::new(there.path())).unwrap();
         assert_eq!(fs::read(there.path().join("part")).unwrap(), b"rows");
+    }
+
+    /// Two auditors who export one log to one bucket at once, each from a folder of their own.
+    #[test]
+    fn an_export_waits_for_no_other_one_and_changes_nothing_beside_it() {
+        let (work, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
+        std::fs::write(work.path().join(Publication::MANIFEST), manifest.to_text()).unwrap();
+        let to = FolderObjects::new(place.path());
+        let other = to.lock().unwrap();
+        let refused = publish(work.path(), &to).unwrap_err();
+        assert_eq!(refused.kind, RunErrorKind::Refused, "{refused:?}");
+        assert!(refused.text.contains("in use by another export"), "{refused:?}");
+        assert_eq!(to.find(Publication::MANIFEST).unwrap(), FoundObject::Absent);
+        drop(other);
+        assert_eq!(publish(work.path(), &to).unwrap(), (0, 0));
+        assert_eq!(manifest_of(&to).unwrap(), Some(manifest));
+    }
+
+    /// A machine that was suspended for hours.
+    #[test]
+    fn an_export_whose_lock_was_taken_over_writes_no_manifest() {
+        #[derive(Debug)]
+        struct Lost;
+        impl HeldObjects for Lost {
+            fn keep(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn confirm(&mut self) -> io::Result<()> {
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+        let place = tempfile::tempdir().unwrap();
+        let to = FolderObjects::new(place.path());
+        let held = Box::new(Lost);
+        let mut publishing = Publishing { folder: place.path(), to: &to, held, files: 0, bytes: 0 };
+        let manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
+        assert_eq!(publishing.put(&manifest).unwrap_err().kind, RunErrorKind::Refused);
+        assert_eq!(to.find(Publication::MANIFEST).unwrap(), FoundObject::Absent);
     }
 }

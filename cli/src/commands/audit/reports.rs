@@ -1,5 +1,7 @@
 //! The reports that a node keeps, over its API.
 
+use std::time::{Duration, Instant};
+
 use hawser_audit::file::FiledReport;
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
@@ -10,8 +12,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::Misbeha
 use crate::client::{self, AddressFrom};
 
 /// The most that is read of one node, a page at a time. Guesses: strangers can have a node keep some hundred MiB of
-/// reports that prove nothing for each accused node and class, and the answers of a lying node have no end.
-pub(super) const READ_MOST: ReadMost = ReadMost { reports: 1_000_000, len_bytes: 16 << 30 };
+/// reports that prove nothing for each accused node and class, and the answers of a lying node have no end. An hour is
+/// enough for all bytes at 40 Mbit/s.
+pub(super) const READ_MOST: ReadMost =
+    ReadMost { reports: 1_000_000, len_bytes: 16 << 30, waited: Duration::from_secs(3600) };
 
 /// Connects to the service of a node that the operator names.
 ///
@@ -62,6 +66,35 @@ fn held(report: pb::MisbehaviorReport) -> FiledReport {
 pub(crate) struct ReadMost {
     pub(crate) reports: usize,
     pub(crate) len_bytes: usize,
+    /// Time that the node takes for all pages together, without that of judging them.
+    pub(crate) waited: Duration,
+}
+
+/// The part of a node's reports that was read.
+#[derive(Debug, Default)]
+struct ReadReports {
+    reports: usize,
+    len_bytes: usize,
+    waited: Duration,
+}
+
+impl ReadReports {
+    /// Adds a page for which the node took `waited`. Returns the reason why no further page is asked for, if there is
+    /// one.
+    fn add(
+        &mut self,
+        page: &[FiledReport],
+        waited: Duration,
+        most: ReadMost,
+    ) -> Option<&'static str> {
+        self.reports += page.len();
+        self.len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
+        self.waited += waited;
+        if self.reports > most.reports || self.len_bytes > most.len_bytes {
+            return Some("the node has more reports than one run reads");
+        }
+        (self.waited > most.waited).then_some("the node takes too long for its reports")
+    }
 }
 
 /// Passes the reports that a node stored after `after_ns` to `take`, page by page, so that the caller holds one page.
@@ -76,9 +109,11 @@ pub(crate) async fn each_page(
     mut take: impl AsyncFnMut(Vec<FiledReport>) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let mut api = connect_to(address, from).await?;
-    let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);
+    let (mut after, mut read) = (after_ns, ReadReports::default());
     loop {
+        let asked = Instant::now();
         let page = page(&mut api, after).await?;
+        let waited = asked.elapsed();
         let Some(last) = page.last().and_then(|it| it.server_time_ns) else { return Ok(()) };
         if last <= after {
             return Err(RunError::failed(format!(
@@ -86,13 +121,10 @@ pub(crate) async fn each_page(
             )));
         }
         after = last;
-        reports += page.len();
-        len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
+        let reason = read.add(&page, waited, most);
         take(page).await?;
-        if reports > most.reports || len_bytes > most.len_bytes {
-            return Err(RunError::failed(format!(
-                "{address}: the node has more reports than one run reads"
-            )));
+        if let Some(reason) = reason {
+            return Err(RunError::failed(format!("{address}: {reason}")));
         }
     }
 }
@@ -116,5 +148,26 @@ mod tests {
         let held = held(report);
         assert!(page.is_unique(), "nothing that is held refers to the page");
         assert_eq!((held.report.len(), held.host_signature.unwrap().len()), (10, 65));
+    }
+
+    /// A node that is audited with others could hold up their verdicts with a report every two minutes.
+    #[test]
+    fn a_node_that_takes_long_for_each_page_is_not_read_for_ever() {
+        let report = FiledReport {
+            report: Bytes::from_static(b"report"),
+            host_signature: None,
+            host: None,
+            server_time_ns: Some(5),
+        };
+        let (page, minute) = ([report], Duration::from_secs(60));
+        let most = ReadMost { reports: 100, len_bytes: 100, waited: 2 * minute };
+        let mut read = ReadReports::default();
+        let mut add = |waited| read.add(&page, waited, most);
+        assert_eq!((add(minute), add(minute)), (None, None));
+        assert_eq!(add(minute), Some("the node takes too long for its reports"));
+        let mut read = ReadReports::default();
+        let pages = (0..100).map(|_| read.add(&page, Duration::ZERO, most));
+        let stopped_at = pages.take_while(Option::is_none).count();
+        assert_eq!(stopped_at, 16, "17 pages have more than 100 bytes");
     }
 }

@@ -188,6 +188,12 @@ impl StoredLog {
                 drop(folder);
                 Ok((kept.verify(name, pace)?, Err(UnopenedBackupError::of_folder(&path, &source))))
             }
+            // The backup may be whole, and its files can be read where they are.
+            Err(error @ BackupError::NoDiskRoom { .. }) => {
+                drop(folder);
+                let unopened = UnopenedBackupError::NotHere(error.to_string());
+                Ok((kept.verify(name, pace)?, Err(unopened)))
+            }
             Err(error) => Err(error),
         }
     }
