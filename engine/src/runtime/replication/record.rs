@@ -31,8 +31,8 @@ pub(super) fn in_parts(
     record(&part)
 }
 
-/// Returns false if the earlier of two envelopes is not of the node that has the id of their strand now. The registry
-/// gives the id to another node when its chain is reorganised, and that node does not answer for what was signed before.
+/// Returns false if the earlier of two envelopes is not of the node that has the id of their strand now. When its chain
+/// is reorganised, the registry may give an id to another node, which does not answer for what was signed before.
 fn is_of_present_node(registry: &Registry, evidence: &Evidence) -> bool {
     let Evidence { misbehavior, at, envelopes, .. } = evidence;
     if !matches!(misbehavior, Misbehavior::TwoStatements(_) | Misbehavior::TimeBack) {
