@@ -212,7 +212,7 @@ fn every_verdict_of_every_kind_has_a_golden_report() {
         (MisbehaviorKind::FailedRequest, vec![claim, refuted]),
         (MisbehaviorKind::OutOfOrder, vec![proven, claim, refuted]),
         (MisbehaviorKind::DuplicateSequenceId, vec![proven, refuted]),
-        (MisbehaviorKind::CausalOrdering, vec![proven, inconclusive, refuted]),
+        (MisbehaviorKind::CausalOrdering, vec![proven, claim, inconclusive, refuted]),
         (MisbehaviorKind::InvalidPayload, vec![proven, claim, inconclusive, refuted]),
         (MisbehaviorKind::BlockchainInconsistency, vec![claim, inconclusive, refuted]),
     ];

@@ -294,17 +294,17 @@ def judge_causal(case, accused, exhibits, worthless):
     own = [exhibit for exhibit in exhibits if exhibit.is_by(accused)]
     if not own:
         raise worthless or Ruling("refuted", "not_of_accused")
-    unknown = None
+    claimed = unknown = None
     for exhibit in own:
         for node, sequence in sorted(dependencies(exhibit).items()):
             if node >= FIRST_NODE:
                 raise exhibit.ruling("proven", "depends_on_node")
             fact = dependency(case, exhibit, node, sequence)
             if fact in ("dependency_later", "dependency_absent"):
-                raise exhibit.ruling("proven", fact)
-            if fact and unknown is None:
+                claimed = claimed or exhibit.ruling("claim", fact)
+            elif fact and unknown is None:
                 unknown = exhibit.ruling("inconclusive", fact, missing=["chain"])
-    raise unknown or worthless or own[0].ruling("refuted", "dependencies_hold")
+    raise claimed or unknown or worthless or own[0].ruling("refuted", "dependencies_hold")
 
 
 def dependencies(exhibit):

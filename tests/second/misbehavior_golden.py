@@ -87,6 +87,8 @@ def golden_causal():
     yield "dependency: on a node", *of((200, 1))
     yield "dependency: on an event that came later", *of((0, 2))
     yield "dependency: on an event that did not come", *of((0, 3))
+    yield "dependency: on an event that came later, and on one that is not known", *of((0, 2), (1, 9))
+    yield "dependency: on an event that came later, and on a node", *of((0, 2), (200, 1))
     yield "dependency: on an event that may have come", *of((1, 1))
     yield "dependency: on an event that is not known", *of((0, 4))
     yield "dependency: on an earlier event", *of((0, 1))

@@ -1,9 +1,10 @@
 //! Search of peers for envelopes that this node's disk has damaged.
 //!
-//! Peers are asked one after the other, each for all places that are still wanted. A peer may send anything: an
-//! envelope that its originator has not signed ends the connection, and one that is not in the strand's tree is
-//! dropped, so that the next peer is asked for its place. A peer that has not proved its id may pass
-//! on the strand of another node unchecked, as in the follower (`follower::passed_on`): only its want ends.
+//! Peers are asked one after the other, each for all places that are still wanted, in an order that is drawn for each
+//! search. Nodes choose their ids, and hostile ones that came first each time could use up the time of every search. A
+//! peer may send anything: an envelope that its originator has not signed ends the connection, and one that is not in
+//! the strand's tree is dropped, so that the next peer is asked for its place. A peer that has not proved its id may
+//! pass on the strand of another node unchecked, as in the follower (`follower::passed_on`): only its want ends.
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,8 @@ pub struct MendSearch {
     /// End of the search; `None` before its begin.
     ends_at: Option<Instant>,
     requests: RequestIds,
+    /// Decides the order in which peers are asked.
+    order: u64,
     /// Number of correctly signed envelopes that are not in the strand's tree.
     refused: u64,
     effects: Vec<MendEffect>,
@@ -96,12 +99,14 @@ struct OpenMend {
 }
 
 impl MendSearch {
-    /// Begins a search. `requests` are those of a turn that no other search and no follower has had.
+    /// Begins a search. `requests` are those of a turn that no other search and no follower has had. `order` decides
+    /// the order in which peers are asked: a number that no peer can guess, and another one for each search.
     #[must_use]
     pub fn new(
         originator: OriginatorId,
         wanted: BTreeMap<SequenceId, Option<TreeHash>>,
         requests: RequestIds,
+        order: u64,
     ) -> Self {
         Self {
             originator,
@@ -114,6 +119,7 @@ impl MendSearch {
             open: None,
             ends_at: None,
             requests,
+            order,
             refused: 0,
             effects: Vec::new(),
         }
@@ -145,7 +151,8 @@ impl MendSearch {
         let holds = |(peer, head): &&(OriginatorId, SequenceId)| {
             *head >= first && !self.asked.contains(peer)
         };
-        let Some(&(peer, _)) = peers.iter().find(holds) else { return };
+        let next = peers.iter().filter(holds).min_by_key(|(peer, _)| rank(self.order, *peer));
+        let Some(&(peer, _)) = next else { return };
         self.asked.insert(peer);
         let (request, position) = (self.requests.next(), first.previous());
         let ends_at = search_ends_at.min(now + WANT_WITHIN);
@@ -274,4 +281,12 @@ impl MendSearch {
             false => MendEffect::Disconnect { peer, violation },
         });
     }
+}
+
+/// Returns the rank of a peer in a search. The lowest one is asked first.
+fn rank(order: u64, peer: OriginatorId) -> [u8; 32] {
+    let mut drawn = [0; 12];
+    drawn[..8].copy_from_slice(&order.to_be_bytes());
+    drawn[8..].copy_from_slice(&peer.0.to_be_bytes());
+    *blake3::hash(&drawn).as_bytes()
 }

@@ -216,10 +216,50 @@ async fn a_message_is_newer_than_the_commit_it_depends_on() {
     assert_eq!(publish(&node, "d", 3).await, 3_000_000_001, "after a restart, too");
 }
 
-/// A node that names a place which the chain did not have yet is proven guilty by the chain itself, and by nothing
-/// else.
+/// Judges an envelope of the accused by the chain as the log has it.
+fn judged(
+    store: &Store,
+    registry: &Registry,
+    accused: OriginatorId,
+    envelope: Bytes,
+) -> (MisbehaviorVerdict, &'static str) {
+    let report =
+        own_safety_report(1, accused, MisbehaviorKind::CausalOrdering, &[envelope]).unwrap();
+    let judgement = verify(&ReportCase {
+        report: &report.to_bytes(),
+        host_signature: None,
+        host: None,
+        registry,
+        rates: None,
+        chain: &LoggedChain(&store.snapshot()),
+        held_at_ns: None,
+    });
+    (judgement.verdict, judgement.facts[0].name)
+}
+
+/// The chain takes a commit back after an honest node has signed a message that depends on it, and orders another one
+/// in its place.
 #[tokio::test]
-async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
+async fn a_node_that_has_read_what_the_chain_took_back_is_not_proven_guilty() {
+    let at_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let at = |block_time_s| ChainEvent { block_time_s, ..commit(1, "c") };
+    let node = start(store());
+    node.engine.chain_appender().append(GROUPS, &[at(at_s - 1)], None).unwrap();
+    let depends_on = pb::Cursor { node_id_to_sequence_id: [(0, 1)].into() };
+    let message = client(&group_topic(1), Some(depends_on), group_payload(frame(1, 1, b"m")));
+    let signed = node.engine.publish(vec![sign(message, 60)]).await.unwrap().remove(0);
+
+    let after = store();
+    appended(&after).append(GROUPS, &[at(at_s + 600)], None).unwrap();
+    let registry: Registry = [record()].into_iter().collect();
+    let claim = (MisbehaviorVerdict::Claim, "dependency_later");
+    assert_eq!(judged(&after, &registry, NODE, signed), claim);
+}
+
+/// A later event alone shows that the chain did not have a place. It is no proof against a node that names the place:
+/// the chain may have taken the place back after the node had seen it.
+#[tokio::test]
+async fn a_dependency_on_a_place_that_never_came_is_a_claim_once_there_is_a_later_event() {
     const MINUTE_S: u64 = 60;
     let store = store();
     let node = start(store.clone());
@@ -242,21 +282,7 @@ async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
     };
     let peer = NodeRecord { id: accused, public_key: key.public_key(), ..record() };
     let registry: Registry = [record(), peer].into_iter().collect();
-    let judged = |sequence| {
-        let envelopes = [needing(sequence)];
-        let report =
-            own_safety_report(1, accused, MisbehaviorKind::CausalOrdering, &envelopes).unwrap();
-        let judgement = verify(&ReportCase {
-            report: &report.to_bytes(),
-            host_signature: None,
-            host: None,
-            registry: &registry,
-            rates: None,
-            chain: &LoggedChain(&store.snapshot()),
-            held_at_ns: None,
-        });
-        (judgement.verdict, judgement.facts[0].name)
-    };
+    let judged = |sequence| judged(&store, &registry, accused, needing(sequence));
     let chain = node.engine.chain_appender();
     let unknown = (MisbehaviorVerdict::Inconclusive, "dependency_unknown");
     assert_eq!(judged(1), unknown, "nothing of the chain is known");
@@ -264,9 +290,9 @@ async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
     assert_eq!(judged(2), (MisbehaviorVerdict::Refuted, "dependencies_hold"));
     assert_eq!(judged(3), unknown, "the chain may have had it by its own clock");
     chain.append(GROUPS, &[at(3, at_s + 5 * MINUTE_S + 1)], None).unwrap();
-    assert_eq!(judged(3), (MisbehaviorVerdict::Proven, "dependency_later"));
-    assert_eq!(judged(4), (MisbehaviorVerdict::Proven, "dependency_absent"));
-    assert_eq!(judged(1 << 62), (MisbehaviorVerdict::Proven, "dependency_absent"));
+    assert_eq!(judged(3), (MisbehaviorVerdict::Claim, "dependency_later"));
+    assert_eq!(judged(4), (MisbehaviorVerdict::Claim, "dependency_absent"));
+    assert_eq!(judged(1 << 62), (MisbehaviorVerdict::Claim, "dependency_absent"));
 }
 
 #[tokio::test]

@@ -73,8 +73,7 @@ fn faults(follower: &Follower) -> BTreeSet<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_that_it_had_is_not()
-{
+async fn a_place_that_the_chain_did_not_have_yet_is_a_claim_and_one_that_it_had_is_none() {
     let follower = Follower::start(common::store());
     let reports = ReportTask::start(follower.engine());
     order(&follower, 1, 0);
@@ -84,28 +83,28 @@ async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_
     source.send([needing(1, 2), needing(2, 9), needing(3, 1)]).await;
     follower.wait_for(SOURCE, 3).await;
     order(&follower, 2, FIVE_MINUTES_S);
-    assert!(faults(&follower).is_empty(), "nothing proves it yet");
+    assert!(faults(&follower).is_empty(), "nothing shows it yet");
     order(&follower, 3, FIVE_MINUTES_S + 1);
-    follower.until("the chain proves it", || faults(&follower) == [2].into()).await;
+    follower.until("the chain shows it", || faults(&follower) == [2].into()).await;
 
     // The chain shows it at once now, for a place that it has by now and for one that it never had.
     source.send([needing(4, 3), needing(5, 4), needing(6, 2)]).await;
     follower.wait_for(SOURCE, 6).await;
-    follower.until("both are proven", || faults(&follower) == [2, 4, 5].into()).await;
+    follower.until("both are evidence", || faults(&follower) == [2, 4, 5].into()).await;
 
-    let proven = || {
+    let claims = || {
         let read = follower.engine().store().snapshot().reports(0, 99, usize::MAX).unwrap();
-        let is_proof = |stored: &hawser_storage::StoredReport| {
+        let is_claim = |stored: &hawser_storage::StoredReport| {
             let report = Report::decode(&stored.kept.report).unwrap();
             assert_eq!(
                 (report.kind(), report.accused()),
                 (MisbehaviorKind::CausalOrdering, SOURCE)
             );
-            stored.kept.class == ReportClass::Proven
+            stored.kept.class == ReportClass::OwnClaim
         };
-        read.iter().filter(|stored| is_proof(stored)).count()
+        read.iter().filter(|stored| is_claim(stored)).count()
     };
-    follower.until("there are reports", || proven() == 3).await;
+    follower.until("there are reports", || claims() == 3).await;
     reports.stop().await;
     follower.stop().await;
 }
@@ -127,16 +126,16 @@ async fn dependencies_on_places_without_an_event_take_no_room_from_those_that_th
     }
     source.send([needing_at(UNDECIDED + 1, 9, 10)]).await;
     follower.wait_for(SOURCE, UNDECIDED + 1).await;
-    assert!(faults(&follower).is_empty(), "nothing proves it yet");
+    assert!(faults(&follower).is_empty(), "nothing shows it yet");
     order(&follower, 4, FIVE_MINUTES_S + 11);
-    let is_proven = || faults(&follower) == [UNDECIDED + 1].into();
-    follower.until("the chain proves it", is_proven).await;
+    let is_shown = || faults(&follower) == [UNDECIDED + 1].into();
+    follower.until("the chain shows it", is_shown).await;
     follower.stop().await;
 }
 
 /// The chain is quiet until the node that saw the envelope has been restarted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dependency_that_the_chain_decides_after_a_restart_is_proven() {
+async fn a_dependency_that_the_chain_decides_after_a_restart_is_evidence() {
     let store = common::store();
     let follower = Follower::start(store.clone());
     order(&follower, 1, 0);
@@ -144,13 +143,13 @@ async fn a_dependency_that_the_chain_decides_after_a_restart_is_proven() {
     source.want(SOURCE).await;
     source.send([needing(1, 1), needing(2, 9)]).await;
     follower.wait_for(SOURCE, 2).await;
-    assert!(faults(&follower).is_empty(), "nothing proves it yet");
+    assert!(faults(&follower).is_empty(), "nothing shows it yet");
     drop(source);
     follower.stop().await;
 
     let again = Follower::start(store.clone());
     order(&again, 2, FIVE_MINUTES_S + 1);
-    again.until("the chain proves it", || faults(&again) == [2].into()).await;
+    again.until("the chain shows it", || faults(&again) == [2].into()).await;
     again.stop().await;
     assert_eq!(store.suspected().unwrap(), [], "nothing is left to decide");
 }

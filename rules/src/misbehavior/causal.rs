@@ -1,5 +1,9 @@
 //! Causal faults: envelopes with dependencies that their signer cannot have seen.
 //!
+//! A dependency on a node's strand is proven by the envelope alone. What a chain shows about a dependency is a claim:
+//! the chain may have had the event on a branch that it took back, and an endpoint may have shown the signer an event
+//! that no chain has. Nothing that the signer stated tells this from a lie.
+//!
 //! A circle of envelopes that depend on each other needs no rule of its own. An envelope in it that depends on a node's
 //! strand is a fault of its signer in any case. A rule about circles would also prove a node guilty whose envelope is
 //! in the circle only because an envelope of another node depends on it.
@@ -79,50 +83,35 @@ pub(super) fn judge(
     judge_others(case, report, exhibits, otherwise)
 }
 
-/// Judges the dependencies of the accused's envelopes, whatever other envelopes the report has. `otherwise` is the fact
-/// that refutes the report if these dependencies show no fault, and none of them is unknown.
+/// Judges the dependencies of the accused's envelopes, each by itself, whatever other envelopes the report has.
+/// `otherwise` is the fact that refutes the report if these dependencies show no fault, and none of them is unknown.
 pub(super) fn judge_others(
     case: &ReportCase<'_>,
     report: &Report,
     exhibits: &[Exhibit],
     otherwise: Fact,
 ) -> FaultJudgement {
-    match check_dependencies(case, &of_accused(report, exhibits)) {
-        Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
-        Ok(Some(fact)) => FaultJudgement::inconclusive(fact, Missing::Chain),
-        Ok(None) => FaultJudgement::refuted(otherwise),
-    }
-}
-
-/// Returns the exhibits that the accused has signed.
-fn of_accused<'a>(report: &Report, exhibits: &'a [Exhibit]) -> Vec<&'a Exhibit> {
-    exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect()
-}
-
-/// Checks each dependency by itself. Returns the finding on the first one about which nothing is known, if any.
-///
-/// # Errors
-/// The finding on the first dependency that the accused cannot have seen.
-fn check_dependencies(case: &ReportCase<'_>, accused: &[&Exhibit]) -> Result<Option<Fact>, Fact> {
-    let mut unknown = None;
-    for exhibit in accused {
+    let (mut claimed, mut unknown) = (None, None);
+    for exhibit in of_accused(report, exhibits) {
         for needed in dependencies(exhibit) {
             if needed.originator.is_node() {
                 let text =
                     "the envelope depends on a node's strand; only chains can be depended on";
-                return Err(named("depends_on_node", text, exhibit, needed));
+                let fact = named("depends_on_node", text, exhibit, needed);
+                return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
             }
             match dependency_state(case.chain, needed, exhibit.ns()) {
                 DependencyState::Existed { .. } => {}
                 DependencyState::Later { block_ns } => {
-                    let text = "the place that is named came to be after the envelope";
+                    let text =
+                        "by the chain as it is now, the named place came to be after the envelope";
                     let fact = named("dependency_later", text, exhibit, needed);
-                    return Err(fact.with("block_ns", block_ns));
+                    claimed.get_or_insert(fact.with("block_ns", block_ns));
                 }
                 DependencyState::Absent { final_ns } => {
-                    let text = "the place that is named did not exist after the envelope";
+                    let text = "by the chain as it is now, the named place did not exist after the envelope";
                     let fact = named("dependency_absent", text, exhibit, needed);
-                    return Err(fact.with("block_ns", final_ns));
+                    claimed.get_or_insert(fact.with("block_ns", final_ns));
                 }
                 DependencyState::Unknown => {
                     let text = "nothing known here says when the place that is named came to be";
@@ -131,7 +120,16 @@ fn check_dependencies(case: &ReportCase<'_>, accused: &[&Exhibit]) -> Result<Opt
             }
         }
     }
-    Ok(unknown)
+    match (claimed, unknown) {
+        (Some(fact), _) => FaultJudgement::new(MisbehaviorVerdict::Claim, fact),
+        (None, Some(fact)) => FaultJudgement::inconclusive(fact, Missing::Chain),
+        (None, None) => FaultJudgement::refuted(otherwise),
+    }
+}
+
+/// Returns the exhibits that the accused has signed.
+fn of_accused<'a>(report: &Report, exhibits: &'a [Exhibit]) -> Vec<&'a Exhibit> {
+    exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect()
 }
 
 fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) -> Fact {

@@ -291,16 +291,19 @@ fn a_report_from_the_past_makes_no_time_a_future_one() {
     assert_eq!(verify(&held).verdict, Refuted);
 }
 
+/// The chain may have taken back an event that it had when the node signed.
 #[test]
-fn dependencies_are_judged_by_the_chain() {
+fn dependencies_that_the_chain_contradicts_are_claims() {
     let on = |entries: &[(u32, u64)]| Draft {
         depends_on: entries.iter().copied().collect(),
         ..draft(7, NOW)
     };
     let of = |it: Draft| outcome(&report(MisbehaviorKind::CausalOrdering, vec![it.signed()]));
     assert_eq!(of(on(&[(200, 1)])), (Proven, "depends_on_node"));
-    assert_eq!(of(on(&[(0, 2)])), (Proven, "dependency_later"));
-    assert_eq!(of(on(&[(0, 3)])), (Proven, "dependency_absent"));
+    assert_eq!(of(on(&[(0, 2)])), (Claim, "dependency_later"));
+    assert_eq!(of(on(&[(0, 3)])), (Claim, "dependency_absent"));
+    assert_eq!(of(on(&[(0, 2), (1, 9)])), (Claim, "dependency_later"), "one is not known");
+    assert_eq!(of(on(&[(0, 2), (200, 1)])), (Proven, "depends_on_node"), "stronger than a claim");
     assert_eq!(of(on(&[(0, 4)])), (Inconclusive, "dependency_unknown"));
     assert_eq!(
         judge(&report(MisbehaviorKind::CausalOrdering, vec![on(&[(0, 4)]).signed()])).missing,

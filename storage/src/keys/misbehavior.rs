@@ -218,7 +218,8 @@ pub enum Misbehavior {
     /// its own strand. Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not
     /// show whether content or metadata differ.
     OtherLeaf,
-    /// The node signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
+    /// The node signed an envelope that depends on a place which its chain did not have yet, by the chain as it is now.
+    /// Evidence: the envelope. The chain may have changed since.
     Dependency,
     /// The node signed an envelope that falls between the payer reports about it, one of which it had attested.
     /// Evidence: the report behind the domain separator of its contract, the envelopes of the attestation and at the
@@ -296,6 +297,7 @@ impl Misbehavior {
                 | Self::TwoObservations
                 | Self::OtherTree
                 | Self::OtherThanPruned
+                | Self::Dependency
                 | Self::OverchargeUnderLoad
                 | Self::OtherReport
                 | Self::TwoReports
@@ -556,7 +558,7 @@ mod tests {
             (Misbehavior::TwoCheckpoints, EvidenceShare::Equivocations),
             (Misbehavior::TwoStatements(StatementDifference::Metadata), EvidenceShare::Faults),
             (Misbehavior::OtherLeaf, EvidenceShare::Leaves),
-            (Misbehavior::Dependency, EvidenceShare::Faults),
+            (Misbehavior::Dependency, EvidenceShare::Claims),
             (Misbehavior::OtherThanPruned, EvidenceShare::Claims),
             (Misbehavior::Overcharge, EvidenceShare::Faults),
             (Misbehavior::OverchargeUnderLoad, EvidenceShare::Claims),

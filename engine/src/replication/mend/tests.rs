@@ -23,7 +23,9 @@ fn entry(place: u64, text: &str) -> LogEntry {
 fn search(places: std::ops::RangeInclusive<u64>) -> MendSearch {
     let leaf = |place| envelope_leaf(&entry(place, "right").bytes);
     let wanted = places.map(|place| (SequenceId(place), leaf(place))).collect();
-    MendSearch::new(STRAND, wanted, RequestIds::of_turn(1))
+    // In this order A is asked before B.
+    let order = (0..).find(|order| rank(*order, A) < rank(*order, B)).unwrap();
+    MendSearch::new(STRAND, wanted, RequestIds::of_turn(1), order)
 }
 
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
@@ -243,6 +245,41 @@ fn a_search_among_many_silent_peers_ends() {
     }
     assert_eq!(now, began + SEARCH_WITHIN);
     assert!(0 < wants && wants < peers.len(), "{wants} wants");
+}
+
+/// Searches among ten peers with low ids, which use up all of their time, and one peer that has the envelope. Returns
+/// true if it is found.
+fn is_found_among_hostile_peers(order: u64) -> bool {
+    let hostile = (100..110).map(OriginatorId);
+    let peers: Vec<_> = hostile.chain([B]).map(|peer| (peer, SequenceId(9))).collect();
+    let mut search = search(4..=4);
+    search.order = order;
+    let mut now = start();
+    loop {
+        search.handle_peers(now, &peers);
+        let Some(MendEffect::Want { peer, request, .. }) = search.poll_effect() else { break };
+        if peer == B {
+            let right = vec![StrandItem::Envelope(Ok(entry(4, "right")))];
+            send(&mut search, now, (peer, request), right);
+            break;
+        }
+        while search.awaits(peer, request) {
+            now += ANSWER_WITHIN / 2;
+            search.handle_timeout(now);
+            send(&mut search, now, (peer, request), Vec::new());
+        }
+        assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer }));
+    }
+    !search.into_found().is_empty()
+}
+
+/// Nodes choose their ids. If the lowest ones came first, these ten would use up each search, and the place would never
+/// be mended.
+#[test]
+fn hostile_peers_with_low_ids_hold_up_few_searches_for_damaged_places() {
+    let orders = 0..100;
+    let found = orders.filter(|order| is_found_among_hostile_peers(*order)).count();
+    assert!((75..100).contains(&found), "the honest one is last in one of eleven: {found}");
 }
 
 #[test]

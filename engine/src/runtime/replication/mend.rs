@@ -2,6 +2,7 @@
 //! whose strand is taken from elsewhere.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,8 +192,9 @@ impl MendCheck {
 }
 
 /// Fetches envelopes of a strand from peers: those that `check` lets pass, and that the strand's tree has if it has the
-/// place. Each connected peer is asked once. One call at a time. Of this node's own strand it ends when the guard takes
-/// that from a peer: a peer's claim counts for seconds, and the node must not sign claimed places because of a repair.
+/// place. Each connected peer is asked once, in an order that is drawn here. One call at a time. Of this node's own
+/// strand it ends when the guard takes that from a peer: a peer's claim counts for seconds, and the node must not sign
+/// claimed places because of a repair.
 pub(super) async fn fetch(
     state: &ReplicationState,
     check: &MendCheck,
@@ -205,7 +207,8 @@ pub(super) async fn fetch(
     }
     let Some(mut inbox) = begin_fetch(state, originator).await else { return BTreeMap::new() };
     let _turn = FetchTurn(state, originator);
-    let mut search = MendSearch::new(originator, wanted, state.begin_turn());
+    let order = RandomState::new().hash_one(originator);
+    let mut search = MendSearch::new(originator, wanted, state.begin_turn(), order);
     let mut peers = state.peers.subscribe();
     loop {
         let table = peers.borrow_and_update().clone();
