@@ -147,4 +147,5 @@ pub use reflection::{SchemaError, reflect};
 pub use request_messages::{DecodingMessage, RequestMessages};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};
 pub use turns::without_rest;
+pub use warnings::WarningThrottle;
 pub use web_text::WebText;
