@@ -453,7 +453,10 @@ impl Outgoing {
     pub(crate) fn new(bytes: Bytes, connection: Arc<ConnectionShare>) -> Self {
         let charged_bytes = bytes.len();
         connection.unwritten(charged_bytes);
-        connection.writing.frames.queue(&connection);
+        let owed_bytes = connection.writing.frames.queue();
+        if owed_bytes > 0 {
+            connection.keep(owed_bytes);
+        }
         Self { bytes, charged_bytes, connection, of_answer: None }
     }
 

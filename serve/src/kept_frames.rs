@@ -9,8 +9,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::budget::ConnectionShare;
-
 /// Memory of a frame of an answer besides its data, in bytes. From the types: its place in the table takes 310.
 const ANSWER_FRAME_BYTES: usize = 320;
 /// Memory of a frame of a request besides its data, in bytes. From the types: its place in the table takes 250. The
@@ -49,10 +47,12 @@ impl KeptFrames {
         self.streams.fetch_max(most, Relaxed);
     }
 
-    /// Counts a frame of an answer, which the library is given to write, and charges `connection` for its place.
-    pub(crate) fn queue(&self, connection: &ConnectionShare) {
+    /// Counts a frame of an answer, which the library is given to write. Returns the bytes that the connection has to
+    /// keep for its place.
+    #[must_use]
+    pub(crate) fn queue(&self) -> usize {
         let queued = self.queued.fetch_add(1, Relaxed) + 1;
-        self.pay(&self.queued_paid, queued, ANSWER_FRAME_BYTES, connection);
+        self.owed(&self.queued_paid, queued) * ANSWER_FRAME_BYTES
     }
 
     /// Records that a frame of an answer was written, or dropped.
@@ -60,11 +60,11 @@ impl KeptFrames {
         self.queued.fetch_sub(1, Relaxed);
     }
 
-    /// Counts frames of requests, and charges `connection` for their places.
-    pub(crate) fn arrive(&self, connection: &ConnectionShare, frames: usize) {
+    /// Counts frames of requests. Returns the bytes that the connection has to keep for their places.
+    #[must_use]
+    pub(crate) fn arrive(&self, frames: usize) -> usize {
         let arrived = self.arrived.fetch_add(frames, Relaxed).saturating_add(frames);
-        let arrived = arrived.min(UNREAD_FRAMES_MAX);
-        self.pay(&self.arrived_paid, arrived, REQUEST_FRAME_BYTES, connection);
+        self.owed(&self.arrived_paid, arrived.min(UNREAD_FRAMES_MAX)) * REQUEST_FRAME_BYTES
     }
 
     /// Records that calls have their turn, in which they read what has come, unless one of them leaves frames unread.
@@ -74,20 +74,11 @@ impl KeptFrames {
         }
     }
 
-    /// Charges `connection` for the room of this many frames of `each_bytes`, beyond what it has `paid` for.
-    fn pay(
-        &self,
-        paid: &AtomicUsize,
-        frames: usize,
-        each_bytes: usize,
-        connection: &ConnectionShare,
-    ) {
+    /// Returns how many of this many frames are neither free nor `paid` for. They are paid for then.
+    fn owed(&self, paid: &AtomicUsize, frames: usize) -> usize {
         let free = FREE_FRAMES + FREE_FRAMES_OF_STREAM * self.streams.load(Relaxed);
-        let Some(owed) = frames.checked_sub(free) else { return };
-        let before = paid.fetch_max(owed, Relaxed);
-        if owed > before {
-            connection.keep((owed - before) * each_bytes);
-        }
+        let not_free = frames.saturating_sub(free);
+        not_free.saturating_sub(paid.fetch_max(not_free, Relaxed))
     }
 }
 
@@ -168,7 +159,7 @@ mod tests {
         let frames = connection.writing.frames.clone();
         let turns = |count: usize| {
             for _ in 0..count {
-                frames.arrive(&connection, FREE_FRAMES);
+                connection.keep(frames.arrive(FREE_FRAMES));
                 frames.end_turn();
             }
         };

@@ -132,8 +132,10 @@ impl UnflushedHeads {
 
     /// Counts frames with data of requests that were read from the connection.
     pub(crate) fn read_data(&self, frames: usize) {
-        if let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) {
-            connection.writing.frames.arrive(connection, frames);
+        let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) else { return };
+        let owed_bytes = connection.writing.frames.arrive(frames);
+        if owed_bytes > 0 {
+            connection.keep(owed_bytes);
         }
     }
 

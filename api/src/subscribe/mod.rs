@@ -190,7 +190,8 @@ impl Subscriber {
                     return Err(into_status(error));
                 }
                 if self.mutate.is_some() {
-                    let _unread = self.held.begin_unread(); // a long change has turns
+                    // Nothing is read meanwhile, and a long change takes turns.
+                    let _unread = self.held.begin_unread();
                     self.change().await?;
                     continue;
                 }
