@@ -1,11 +1,14 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
+use std::sync::LazyLock;
+
 use hawser_engine::admission::AdmissionError;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{NoProofError, PublishError, SubmitError};
 use hawser_proto::NODE_TOKEN_HEADER;
 use hawser_serve::{
-    MESSAGE_LEN_BYTES_MAX, OverloadedError, SHUTTING_DOWN, StatusDetails, WrongField,
+    MESSAGE_LEN_BYTES_MAX, OverloadedError, SHUTTING_DOWN, StatusDetails, WarningThrottle,
+    WrongField,
 };
 use tonic::{Code, Status};
 
@@ -239,11 +242,20 @@ fn failed_read<'a>(error: &QueryError, text: &'a str) -> &'a str {
 }
 
 fn log_failed_read(text: &str) {
-    tracing::error!(
-        code = "read_failed",
-        error = text,
-        "a call failed, because the log could not be read"
-    );
+    static LOGGED: LazyLock<WarningThrottle> = LazyLock::new(WarningThrottle::default);
+    log_unless_flooded(&LOGGED, text);
+}
+
+/// Logs a failed read if the last line about one is a minute old. Any caller can ask for damaged bytes again and again,
+/// and a log without a bound would fill the disk.
+fn log_unless_flooded(logged: &WarningThrottle, text: &str) {
+    if logged.is_due() {
+        tracing::error!(
+            code = "read_failed",
+            error = text,
+            "a call failed, because the log could not be read: further ones of the next minute are only counted"
+        );
+    }
 }
 
 /// Renders the refusal of a publish. The details say which envelope breaks which rule. If an envelope is refused for a
@@ -283,12 +295,56 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use hawser_engine::ledger::PicoDollarBalance;
     use hawser_proto::price::PicoDollarPrice;
     use hawser_proto::{Topic, TopicKind};
     use hawser_storage::ReadError;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
+
+    /// Counts the lines of a log.
+    struct Lines(Arc<AtomicUsize>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// Played by callers who ask for a damaged place without pause.
+    #[tokio::test(start_paused = true)]
+    async fn failed_reads_have_one_line_a_minute() {
+        let (logged, lines) = (WarningThrottle::default(), Arc::new(AtomicUsize::new(0)));
+        for minute in 1..=2 {
+            tracing::subscriber::with_default(Lines(lines.clone()), || {
+                (0..100).for_each(|_| log_unless_flooded(&logged, "a damaged block"));
+            });
+            assert_eq!(lines.load(Ordering::Relaxed), minute);
+            tokio::time::advance(Duration::from_secs(61)).await;
+        }
+    }
 
     #[test]
     fn a_payer_without_money_is_told_from_which_envelope_on() {

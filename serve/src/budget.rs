@@ -108,7 +108,7 @@ pub(crate) struct ConnectionShare {
     held: ShareBytes,
     /// The part of them that stays until the connection ends, besides that of a new connection.
     kept_bytes: AtomicUsize,
-    writing: Arc<Writing>,
+    pub(crate) writing: Arc<Writing>,
     pub(crate) close: CloseSignal,
     paid_time: Arc<PaidTime>,
     /// The refusal that holds for its further calls.

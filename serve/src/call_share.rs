@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
+use crate::kept_frames::UnreadRequests;
 use crate::overloaded::OverloadedError;
 use crate::publish_call::finished;
 use crate::task_threads;
@@ -377,6 +378,12 @@ impl CallCharge {
         CallerWatch(Some(self.clone()))
     }
 
+    /// Records that the call leaves frames of its request in the window of its stream, as long as the returned value is
+    /// held. The connection is charged for their places, until it ends: the library keeps the room.
+    pub fn begin_unread(&self) -> UnreadRequests {
+        UnreadRequests::begin(self.0.connection.writing.frames.clone())
+    }
+
     /// Returns a number that calls from the same address share, for queues that are fair between
     /// addresses.
     #[must_use]
@@ -446,6 +453,10 @@ impl Outgoing {
     pub(crate) fn new(bytes: Bytes, connection: Arc<ConnectionShare>) -> Self {
         let charged_bytes = bytes.len();
         connection.unwritten(charged_bytes);
+        let owed_bytes = connection.writing.frames.queue();
+        if owed_bytes > 0 {
+            connection.keep(owed_bytes);
+        }
         Self { bytes, charged_bytes, connection, of_answer: None }
     }
 
@@ -481,6 +492,7 @@ impl Buf for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         self.connection.written(self.charged_bytes);
+        self.connection.writing.frames.leave_queue();
         if let Some(unwritten) = &self.of_answer {
             unwritten.written(self.charged_bytes);
         }

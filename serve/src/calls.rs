@@ -291,6 +291,7 @@ fn charge(
     let charge = CallCharge::new(connection.expect("every request has a connection"));
     if method.leaves_unread() {
         charge.take(STREAM_WINDOW_BYTES as usize)?;
+        charge.keep(charge.begin_unread());
     }
     let head_bytes = head_bytes(request.uri(), request.headers());
     let call_bytes = CALL_BYTES + buffer_bytes + head_bytes;

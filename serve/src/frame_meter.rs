@@ -72,6 +72,11 @@ const BYTES_PER_FRAME: u64 = 32;
 /// microsecond, as reading this many bytes does.
 const FRAME_COSTS_BYTES: usize = 256;
 
+/// Length below which a frame of data adds as much to a turn, unless it ends its request. Its place in the library's
+/// table is longer than it is, so a turn has some hundred of them, which calls read before the next ones come. Padding
+/// counts to the length of a frame and not to its data, so no other bound counts these frames.
+const SHORT_DATA_LEN_BYTES: u32 = 256;
+
 /// Bytes that the head of a request adds to a turn. A guess: what the request takes until it is answered. Without it a
 /// turn could begin two thousand requests, and the library keeps room for as many for as long as the connection lasts.
 const HEAD_COSTS_BYTES: usize = 1024;
@@ -108,6 +113,9 @@ pub(crate) struct FrameMeter {
     useless: usize,
     /// Frames with which the heads of requests begin, since the connection began.
     heads: usize,
+    /// Frames of data, since the connection began, and the short ones among them that end no request.
+    data: usize,
+    short_data: usize,
     /// Begun requests that may yet end with a frame of little or no data.
     unended: u64,
 }
@@ -197,6 +205,8 @@ impl FrameMeter {
             sent_bytes: 0,
             useless: 0,
             heads: 0,
+            data: 0,
+            short_data: 0,
             unended: 0,
         }
     }
@@ -273,6 +283,11 @@ impl FrameMeter {
         self.state = ParseState::Payload(head.len);
         if head.len == 0 {
             self.end_frame();
+        }
+        if head.kind == DATA {
+            let is_short = head.len < SHORT_DATA_LEN_BYTES && !head.ends_data();
+            self.data = self.data.wrapping_add(1);
+            self.short_data = self.short_data.wrapping_add(usize::from(is_short));
         }
         if head.kind != HEADERS {
             let ends = head.ends_data() && self.take_end();
@@ -430,14 +445,16 @@ impl MeteredReads {
     /// # Errors
     /// The error that ends the connection, if the peer floods it.
     fn count(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        let (useless, heads) = (self.meter.useless, self.meter.heads);
+        let FrameMeter { useless, heads, data, short_data, .. } = self.meter;
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let carries_on = self.meter.received(bytes, now_ms);
         let begun = self.meter.heads.wrapping_sub(heads);
         self.unflushed.read(begun);
+        self.unflushed.read_data(self.meter.data.wrapping_sub(data));
         self.follow_block();
         let answered = self.meter.useless.wrapping_sub(useless);
-        let costs_bytes = answered * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
+        let short = self.meter.short_data.wrapping_sub(short_data);
+        let costs_bytes = (answered + short) * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
         self.turn.took(bytes.len() + costs_bytes);
         if matches!(self.meter.state, ParseState::Other) && !bytes.is_empty() {
             self.heads.arrived();
@@ -447,6 +464,12 @@ impl MeteredReads {
         }
         (self.flooded)();
         Err(io::Error::other(FLOODED))
+    }
+
+    /// Ends the turn: no data is waiting.
+    fn end_turn(&mut self) {
+        self.turn.end();
+        self.unflushed.end_turn();
     }
 
     /// Reads the rest of a frame's head, and passes all of it on.
@@ -461,7 +484,7 @@ impl MeteredReads {
             let mut rest = [0; HEAD_LEN_BYTES];
             let mut piece = ReadBuf::new(&mut rest[head.len()..]);
             let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, &mut piece) else {
-                self.turn.end();
+                self.end_turn();
                 return Poll::Pending;
             };
             read?;
@@ -513,6 +536,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
             return Poll::Pending;
         }
         if self.turn.yield_if_over(cx) {
+            self.unflushed.end_turn();
             return Poll::Pending;
         }
         if !self.whole_head.is_empty() {
@@ -527,7 +551,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
         }
         let before = buf.filled().len();
         let Poll::Ready(read) = Pin::new(&mut *inner).poll_read(cx, buf) else {
-            self.turn.end();
+            self.end_turn();
             return Poll::Pending;
         };
         read?;

@@ -288,6 +288,40 @@ async fn frames_that_carry_nothing_make_a_turn_shorter() {
     assert!((100 * 13..400 * 13).contains(&read_bytes), "{read_bytes} bytes in one turn");
 }
 
+/// A peer sends frames of data with one byte of content and the rest padding: they use up no window, and their places
+/// in the library's table stay.
+#[tokio::test]
+async fn short_data_makes_a_turn_shorter_and_its_room_stays_charged() {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncReadExt as _;
+
+    let budget = crate::budget::MemoryBudget::new(1 << 30);
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let unflushed = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
+    let padded = frame_of(DATA, 0, 1, PIECE_LEN_BYTES_MIN);
+    let sent =
+        [HTTP2_PREFACE, &frame_of(HEADERS, END_HEADERS, 1, 20), &padded.repeat(5000)].concat();
+    let mut stream = metered(std::io::Cursor::new(sent), unflushed);
+    let (mut piece, mut turns) = ([0; 1024], Vec::<usize>::new());
+    while turns.iter().sum::<usize>() < 5000 * padded.len() {
+        let mut read_bytes = 0;
+        while let Some(read @ 1..) = stream.read(&mut piece).now_or_never().map(Result::unwrap) {
+            read_bytes += read;
+        }
+        turns.push(read_bytes);
+    }
+    let most = turns.iter().max().unwrap() / padded.len();
+    assert!((100..400).contains(&most), "{most} frames in one turn");
+    // Some are free, and more of them as there is a stream.
+    let least_bytes = (most - 50) * 512;
+    let used_bytes = budget.used_bytes() - idle_bytes;
+    assert!((least_bytes..most * 1024).contains(&used_bytes), "{used_bytes} bytes for {most}");
+    drop((stream, connection));
+    assert_eq!(budget.used_bytes(), 0);
+}
+
 /// A peer sends data without pause: other tasks have turns in between.
 #[tokio::test]
 async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {

@@ -28,9 +28,9 @@
 //!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_share`, `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the
-//!   part of a head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is
-//!   short; [`FieldCost`]: the memory of a decoded request; `waiting`: requests that wait for it; `writing`: progress
-//!   with answers;
+//!   part of a head; `unflushed`: heads that wait to be written; `kept_frames`: the room for frames that wait;
+//!   `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded request;
+//!   `waiting`: requests that wait for it; `writing`: progress with answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
 //!   the one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
@@ -77,6 +77,7 @@ mod frames;
 mod head_timer;
 mod health;
 mod held_pieces;
+mod kept_frames;
 mod listener;
 mod long_work;
 mod method;
@@ -136,6 +137,7 @@ pub use connect::ConnectRequest;
 pub use decoding::FieldCost;
 pub use details::{StatusDetails, WrongField};
 pub use health::HealthService;
+pub use kept_frames::UnreadRequests;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
 pub use metrics_format::MetricsFormat;
@@ -145,4 +147,5 @@ pub use reflection::{SchemaError, reflect};
 pub use request_messages::{DecodingMessage, RequestMessages};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};
 pub use turns::without_rest;
+pub use warnings::WarningThrottle;
 pub use web_text::WebText;

@@ -39,6 +39,8 @@ const ARRIVING_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Clone, Default)]
 pub(crate) struct UnflushedHeads {
     heads: Arc<Mutex<Heads>>,
+    /// The share that is charged for the room of frames; `None` if nothing is charged.
+    connection: Option<Arc<ConnectionShare>>,
     arriving: ArrivingHeads,
 }
 
@@ -81,6 +83,7 @@ impl Heads {
             && let Some(more) = streams.checked_sub(self.most).filter(|more| *more > 0)
         {
             connection.keep(more * STREAM_STATE_BYTES);
+            connection.writing.frames.streams_are(streams);
             self.most = streams;
         }
     }
@@ -95,8 +98,8 @@ impl UnflushedHeads {
     ) -> Self {
         let streams_max = usize::try_from(streams_max).unwrap_or(usize::MAX);
         let connection = Some(connection);
-        let heads = Heads { connection, streams_max, ..Heads::default() };
-        Self { heads: Arc::new(Mutex::new(heads)), arriving: arriving.clone() }
+        let heads = Heads { connection: connection.clone(), streams_max, ..Heads::default() };
+        Self { heads: Arc::new(Mutex::new(heads)), connection, arriving: arriving.clone() }
     }
 
     /// Charges the connection for a head of which frames are to come, until the returned value is dropped.
@@ -124,6 +127,22 @@ impl UnflushedHeads {
             let mut state = self.heads.lock();
             state.read += heads;
             state.count();
+        }
+    }
+
+    /// Counts frames with data of requests that were read from the connection.
+    pub(crate) fn read_data(&self, frames: usize) {
+        let Some(connection) = self.connection.as_ref().filter(|_| frames > 0) else { return };
+        let owed_bytes = connection.writing.frames.arrive(frames);
+        if owed_bytes > 0 {
+            connection.keep(owed_bytes);
+        }
+    }
+
+    /// Records that calls have their turn: the connection reads nothing more before it.
+    pub(crate) fn end_turn(&self) {
+        if let Some(connection) = &self.connection {
+            connection.writing.frames.end_turn();
         }
     }
 

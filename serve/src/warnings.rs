@@ -1,5 +1,5 @@
-//! Warnings about connections that are not accepted or are closed: a flood repeats their causes, and not their lines in
-//! the log.
+//! Warnings that callers can cause at will, such as those about connections that are not accepted or are closed: a flood
+//! repeats their causes, and not their lines in the log.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ pub(crate) struct Warnings {
     pub(crate) failed: WarningThrottle,
 }
 
-/// The time of the last warning of one kind.
+/// The time of the last warning of one kind, of which a log has one a minute.
 #[derive(Debug, Default)]
-pub(crate) struct WarningThrottle(Mutex<Option<Instant>>);
+pub struct WarningThrottle(Mutex<Option<Instant>>);
 
 impl WarningThrottle {
-    /// Returns true if [`WARN_EVERY`] has passed since the last warning, and records this one.
-    pub(crate) fn is_due(&self) -> bool {
+    /// Returns true if a minute has passed since the last warning, and records this one.
+    pub fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
         if is_due {

@@ -1,10 +1,15 @@
 //! The answers that a connection still has to write, and its progress with them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Answers that a connection still has to write.
+use crate::kept_frames::KeptFrames;
+
+/// Answers that a connection still has to write, and the room of its frames.
 #[derive(Default)]
 pub(crate) struct Writing {
+    /// The frames that wait, also those of requests.
+    pub(crate) frames: Arc<KeptFrames>,
     /// Bytes of answers that were handed to the connection and not written yet.
     unwritten_bytes: AtomicUsize,
     /// Counter that changes whenever some of these bytes are written.

@@ -12,7 +12,8 @@
 //!   remembers the wallets that have agreed to waiting updates;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
-//!   work, and `question_turns` the turns of their callers at contract wallets.
+//!   work, and `question_turns` the turns of their callers at contract wallets; `unanswered` tells callers that a
+//!   wallet cannot be asked.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -29,4 +30,5 @@ pub mod precheck;
 mod question_turns;
 pub mod service;
 mod states;
+mod unanswered;
 pub mod wallets;

@@ -16,6 +16,7 @@ pub use turns::PrecheckCaller;
 use turns::{PrecheckTurnError, PrecheckTurns};
 
 use crate::limits::{ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, WALLET_BLOCKS_AHEAD_MAX};
+use crate::unanswered::UnansweredWallets;
 use crate::wallets::{NewestBlock, WalletError, Wallets};
 
 /// The reason contract wallets do not confirm an update.
@@ -48,6 +49,7 @@ impl From<PrecheckTurnError> for VouchError {
 pub struct UpdatePrecheck {
     wallets: Arc<Wallets>,
     turns: PrecheckTurns,
+    unanswered: UnansweredWallets,
 }
 
 impl UpdatePrecheck {
@@ -55,7 +57,8 @@ impl UpdatePrecheck {
     /// have equal shares of the questions. The precheck refuses an update that names a wallet of an unlisted chain.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>, tenants: usize) -> Self {
-        Self { wallets, turns: PrecheckTurns::new(tenants) }
+        let (turns, unanswered) = (PrecheckTurns::new(tenants), UnansweredWallets::default());
+        Self { wallets, turns, unanswered }
     }
 
     /// Asks every contract wallet that a caller's `update` names, one after another. If nodes cannot ask a wallet, the
@@ -157,16 +160,7 @@ impl UpdatePrecheck {
                      chains can: {known}"
                 ))
             }
-            WalletError::NoAnswer { .. } => {
-                tracing::warn!(
-                    code = "wallet_unavailable",
-                    chain_id,
-                    "a contract wallet cannot be asked: {error}"
-                );
-                VouchError::Unavailable(format!(
-                    "the contract wallets of chain {chain_id} cannot be asked now"
-                ))
-            }
+            WalletError::NoAnswer { .. } => VouchError::Unavailable(self.unanswered.text_of(error)),
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::limits::{
 };
 use crate::places::RequestPlaces;
 use crate::question_turns::QuestionTurns;
+use crate::unanswered::UnansweredWallets;
 use crate::wallets::{WalletError, Wallets};
 
 pub use crate::places::ServiceCaller;
@@ -81,6 +82,7 @@ pub struct ValidationService {
     core_turns: NetworkGate<Arc<str>>,
     question_turns: QuestionTurns,
     places: RequestPlaces,
+    unanswered: Arc<UnansweredWallets>,
 }
 
 impl ValidationService {
@@ -95,7 +97,16 @@ impl ValidationService {
     ) -> Self {
         let (cores, question_turns) = (cores.max(1), QuestionTurns::new(wallets.chain_ids()));
         let (core_turns, places) = (NetworkGate::new(cores), RequestPlaces::new(REQUESTS_MAX));
-        Self { wallets, now_unix_s, caller_name, cores, core_turns, question_turns, places }
+        Self {
+            wallets,
+            now_unix_s,
+            caller_name,
+            cores,
+            core_turns,
+            question_turns,
+            places,
+            unanswered: Arc::default(),
+        }
     }
 
     fn caller<T>(&self, request: &Request<T>) -> RequestCaller {
@@ -224,7 +235,7 @@ impl ValidationService {
             let turn = self.question_turns.wait(caller, question.chain_id).await;
             let _turn = turn.map_err(too_many_wait)?;
             let asked = self.wallets.ask(&question).await;
-            let agrees = asked.map_err(|error| silent(&error.to_string()))?;
+            let agrees = asked.map_err(|error| silent(&self.unanswered.text_of(&error)))?;
             Ok::<_, Status>((question, agrees))
         });
         let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
@@ -279,7 +290,7 @@ impl ValidationService {
                 digest: Digest(digest),
                 signature,
             });
-            asked.await.map_err(|error| error.to_string())
+            asked.await.map_err(|error| self.unanswered.text_of(&error))
         };
         match timeout_at(until, asked).await {
             Ok(Ok((is_valid, block_number))) => {

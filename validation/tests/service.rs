@@ -30,6 +30,9 @@ use crate::common::{
     self, add, captured, contract_signature, create, inbox, installation, update, wallet,
 };
 
+/// The endpoint of chain 2, which callers are not to learn.
+const ENDPOINT: &str = "https://paid.example";
+
 /// Wallets of chain 1 accept signatures whose first byte is 1. Chain 2 has no answer, and a call to chain 3 never
 /// returns.
 #[derive(Default)]
@@ -46,7 +49,7 @@ impl WalletChains for Chains {
     async fn newest_block(&self, chain_id: u64) -> Result<NewestBlock, WalletError> {
         match chain_id {
             1 => Ok(NewestBlock { reached: 99, stated: 1000 }),
-            other => Err(WalletError::NoEndpoint(other)),
+            other => Err(silent(other)),
         }
     }
 
@@ -58,9 +61,15 @@ impl WalletChains for Chains {
                 agrees: question.signature.first() == Some(&1),
                 block_time_s: 0,
             }),
-            other => Err(WalletError::NoEndpoint(other)),
+            other => Err(silent(other)),
         }
     }
+}
+
+/// Returns the error of a chain without an answer.
+fn silent(chain_id: u64) -> WalletError {
+    let reason = format!("{ENDPOINT} refuses eth_call: missing trie node");
+    WalletError::NoAnswer { chain_id, reason }
 }
 
 /// The metadata that names a caller, after the network and a slash if another one has that network; requests without it
@@ -224,6 +233,7 @@ async fn contract_wallets_are_asked_and_a_silent_chain_is_worth_another_try() {
     let error = state(&service, vec![], vec![founding(2, 1)]).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     assert_named(&error, "WALLET_SILENT", true);
+    assert!(!error.message().contains(ENDPOINT), "{error}");
 }
 
 /// Checks that a refusal has a reason for programs, and a time to try again if `waits`.
@@ -256,6 +266,8 @@ async fn wallets_are_answered_in_order_with_errors_in_their_places() {
     assert!(!responses[1].is_valid && responses[1].block_number == Some(99));
     assert!(responses[..2].iter().all(|response| response.error.is_none()));
     assert!(responses[2..].iter().all(|it| !it.is_valid && it.error.is_some()));
+    let tells = |text: &String| text.contains(ENDPOINT);
+    assert!(!responses.iter().any(|it| it.error.as_ref().is_some_and(tells)), "{responses:?}");
 }
 
 /// A reference node repeats a request until its inbox is found valid or invalid. The phrase says that it is invalid.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hawser_engine::runtime::Subscription;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
 use hawser_proto::{Cursor, Topic};
-use hawser_serve::{CallCharge, ChangeUnderWay, OverloadedError};
+use hawser_serve::{CallCharge, ChangeUnderWay, OverloadedError, UnreadRequests};
 
 /// Memory of the stream itself beside its call: its task, its channel, and its tables. Requests have no buffer between
 /// two of them. Calculated from the types: about 3 KiB, of which half is in the charges of the call and of its HTTP/2
@@ -146,6 +146,11 @@ impl HeldBytes {
     /// Gives borrowed memory back.
     pub(super) fn give_back(&self, bytes: usize) {
         self.charge.give_back(bytes);
+    }
+
+    /// Records that requests wait in the connection, as long as the returned value is held.
+    pub(super) fn begin_unread(&self) -> UnreadRequests {
+        self.charge.begin_unread()
     }
 
     /// Splits off a charge of `bytes`, for what is left of the stream at its end beside its topics. It is not refused:

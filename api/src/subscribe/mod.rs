@@ -33,7 +33,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse}
 use hawser_proto::{Topic, codec};
 use hawser_serve::{
     CallCharge, ChangeUnderWay, DecodingMessage, OverloadedError, RequestMessages,
-    STREAM_WINDOW_BYTES,
+    STREAM_WINDOW_BYTES, UnreadRequests,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -88,6 +88,7 @@ impl NodeApi {
             refused: None,
             half_closed: false,
             unread_bytes: 0,
+            unread: None,
             topics_max: self.topics_per_stream_max,
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
@@ -140,6 +141,8 @@ struct Subscriber {
     half_closed: bool,
     /// Charge for requests that wait in the connection.
     unread_bytes: usize,
+    /// Present while they may wait, so that the room for their frames is charged too.
+    unread: Option<UnreadRequests>,
     /// Largest number of topics that the stream may have.
     topics_max: usize,
     metrics: Arc<HandlerMetrics>,
@@ -187,6 +190,8 @@ impl Subscriber {
                     return Err(into_status(error));
                 }
                 if self.mutate.is_some() {
+                    // Nothing is read meanwhile, and a long change takes turns.
+                    let _unread = self.held.begin_unread();
                     self.change().await?;
                     continue;
                 }
@@ -298,6 +303,9 @@ impl Subscriber {
             self.held.give_back(self.unread_bytes - unread_bytes);
         }
         self.unread_bytes = unread_bytes;
+        if is_unread != self.unread.is_some() {
+            self.unread = is_unread.then(|| self.held.begin_unread());
+        }
         Ok(())
     }
 

