@@ -162,8 +162,12 @@ async fn a_flood_of_lies_costs_little_and_leaves_nothing() {
     let counters = node.engine.counters().clone();
     let counters = &counters.checkpoint_exchange;
     let root = TreeHash([7; 32]);
-    // Of a node that no registry has, of a strand that is not watched, and with another key.
+    // Of a node that no registry has, of a chain that does not exist, of a strand that is not watched, and with another
+    // key.
     show(&mut peer, of_a_stranger()).await;
+    let of_no_chain =
+        Checkpoint { originator: OriginatorId(57), ..statement(LIAR, 1, root).checkpoint };
+    show(&mut peer, of_no_chain.sign(&key(LIAR))).await;
     show(
         &mut peer,
         Checkpoint { originator: node.id, ..statement(LIAR, 1, root).checkpoint }.sign(&key(LIAR)),
@@ -173,7 +177,7 @@ async fn a_flood_of_lies_costs_little_and_leaves_nothing() {
     let mut forged = statement(LIAR, 1, root);
     forged.checkpoint.time_ns += 1;
     show(&mut peer, forged).await;
-    eventually("each is counted", || (counters.unknown.get(), counters.forged.get()) == (2, 2))
+    eventually("each is counted", || (counters.unknown.get(), counters.forged.get()) == (3, 2))
         .await;
     // Sizes that no strand has, far more of them than are kept.
     let sizes: Vec<_> =

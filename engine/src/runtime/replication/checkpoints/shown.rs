@@ -23,8 +23,10 @@ impl CheckpointExchange {
         let of = signed.checkpoint;
         let is_of_registry =
             |node: OriginatorId| state.ports.registry.borrow().node(node).is_some();
-        let is_watched =
-            of.node == of.originator || !of.originator.is_signer() || self.is_silent(of.originator);
+        // A checkpoint of a chain that does not exist would wait for ever.
+        let is_watched = of.node == of.originator
+            || of.originator.is_of_chain()
+            || self.is_silent(of.originator);
         let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
             // A peer may not know yet that the strand's node signs checkpoints itself. Its checkpoint then counts
             // as late, not as unknown.
