@@ -25,6 +25,7 @@ use super::refused::name_refused;
 use super::state::{self, ReplicationState, now};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
+use crate::misbehavior::is_ahead;
 use crate::pauses::RetryPauses;
 use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, ShownStage, ShownStrand, StrandItem,
@@ -133,7 +134,9 @@ impl StrandTask {
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
         let follower = Follower::new(originator, stored, missing, now());
-        let follower = follower.with_requests(state.begin_turn());
+        let now_ns = state.ports.clock.now_ns();
+        let latest_ns = times.latest_ns().filter(|ns| !is_ahead(*ns, now_ns));
+        let follower = follower.with_requests(state.begin_turn()).behind_time(latest_ns);
         let is_own = originator == state.own;
         let can_be_ahead = !is_own && originator.is_node();
         let ahead = ShownStrand::new(originator, key, verified, stored)
