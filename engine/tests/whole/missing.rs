@@ -127,10 +127,8 @@ async fn missing_places_that_their_own_node_no_longer_keeps_are_marked_expired()
     }
 }
 
-/// Its times do not show how old a place is.
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_places_of_a_node_that_has_dated_back_stay_missing() {
-    let store = copied();
+/// Records evidence that the strand's node has dated back.
+fn note_dated_back(store: &Store) {
     let dated_back = Evidence {
         misbehavior: Misbehavior::TimeBack,
         at: EnvelopeId::new(SOURCE, SequenceId(4)),
@@ -138,8 +136,40 @@ async fn missing_places_of_a_node_that_has_dated_back_stay_missing() {
         envelopes: strand(SOURCE, &[1, 4]),
     };
     store.record_evidence(START_NS.unsigned_abs(), &[dated_back]).unwrap();
+}
+
+/// Its times do not show how old a place is.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_places_of_a_node_that_has_dated_back_stay_missing() {
+    let store = copied();
+    note_dated_back(&store);
     let (_, mark) = stated_as_expired(store, SOURCE, 3).await;
     assert_eq!(mark, Some(Mark::Missing { through: SequenceId(3) }));
+}
+
+/// The node may have waited for a restart of its follower, which knows the last time alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_that_has_dated_back_calls_expired_is_searched_for() {
+    const THREE_DAYS_NS: i64 = 3 * 86_400_000_000_000;
+    for has_dated_back in [false, true] {
+        let store = common::store();
+        store.commit(&[append(1)]).unwrap();
+        if has_dated_back {
+            note_dated_back(&store);
+        }
+        let follower = Follower::start(store);
+        follower.node.clock.0.store(START_NS + THREE_DAYS_NS, Ordering::SeqCst);
+        let mut source = follower.connect(SOURCE, &[(SOURCE, 1)]);
+        assert_eq!(source.want(SOURCE).await, (1, None));
+        let place = SequenceId(2);
+        let gap = StrandItem::Gap { from: place, to: place, expired: true };
+        source.answer(vec![gap, StrandItem::Envelope(envelope(SOURCE, 3, "true"))]).await;
+        match has_dated_back {
+            true => assert_eq!(source.want(SOURCE).await, (1, Some(2))),
+            false => follower.wait_for(SOURCE, 3).await,
+        }
+        follower.stop().await;
+    }
 }
 
 /// A snapshot, or a node that burns ids, can leave more ranges than a follower keeps in memory. On a clock that only

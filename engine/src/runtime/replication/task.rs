@@ -128,7 +128,7 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand { missing, gap, times, load, verified, shown_by } =
+        let ReadStrand { missing, gap, times, is_dated_back, load, verified, shown_by } =
             read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
@@ -136,6 +136,8 @@ impl StrandTask {
         let follower = Follower::new(originator, stored, missing, now());
         let now_ns = state.ports.clock.now_ns();
         let latest_ns = times.latest_ns().filter(|ns| !is_ahead(*ns, now_ns));
+        // The times of such a node show nothing of the age of a place.
+        let latest_ns = if is_dated_back { Some(i64::MAX) } else { latest_ns };
         let follower = follower.with_requests(state.begin_turn()).behind_time(latest_ns);
         let is_own = originator == state.own;
         let can_be_ahead = !is_own && originator.is_node();
