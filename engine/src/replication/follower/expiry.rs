@@ -39,6 +39,12 @@ impl Follower {
         self
     }
 
+    /// Takes over the latest time that an earlier follower of the strand has seen, behind which this one goes on.
+    #[must_use]
+    pub fn behind_time_of(self, before: &Self) -> Self {
+        self.behind_time(before.latest_ns)
+    }
+
     /// Notes the time of an envelope that is accepted. A time in the future decides nothing before it has come.
     pub(super) fn note_time(&mut self, entry: &LogEntry) {
         let wall_ns = self.wall_ns;

@@ -97,12 +97,11 @@ impl Follower {
         self.send_wants(now);
     }
 
-    /// Takes over the missing places of an earlier follower of the strand, as far as this one has passed them, and the
-    /// latest time that it has seen.
+    /// Takes over the missing places of an earlier follower of the strand, as far as this one has passed them.
     #[must_use]
     pub fn with_missing_of(mut self, before: &Self) -> Self {
         self.missing = before.missing.up_to(self.accepted);
-        (self.window_at, self.latest_ns) = (before.window_at, before.latest_ns);
+        self.window_at = before.window_at;
         self
     }
 
