@@ -31,6 +31,9 @@ const BYTES_AS_FRAME: u32 = 4096;
 const WANT_AS_FRAMES: u32 = 4;
 /// Frames as which a want for gaps alone counts. A guess: a thousand marks of the log take longer than a short page.
 const GAPS_WANT_AS_FRAMES: u32 = 8;
+/// Frames as which a statement about void places counts. A guess: its signature is checked, which takes less than a
+/// tenth of a millisecond.
+const VOID_AS_FRAMES: u32 = 4;
 /// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An
 /// honest peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
@@ -161,6 +164,7 @@ fn as_frames(frame: &ControlFrame) -> u32 {
     match frame {
         ControlFrame::Want(want) if want.bytes_max == GAPS_ALONE => GAPS_WANT_AS_FRAMES,
         ControlFrame::Want(_) => WANT_AS_FRAMES,
+        ControlFrame::Void(_) => VOID_AS_FRAMES,
         _ => 1,
     }
 }
@@ -251,7 +255,8 @@ impl ControlWriter {
 #[cfg(test)]
 mod tests {
     use hawser_proto::frame::WantFrame;
-    use hawser_proto::{OriginatorId, SequenceId};
+    use hawser_proto::void::VoidStatement;
+    use hawser_proto::{OriginatorId, SecretKey, SequenceId};
     use quinn::{ConnectionClose, TransportErrorCode};
 
     use super::*;
@@ -320,6 +325,22 @@ mod tests {
         let clock = ControlFrame::Clock(ClockFrame { entries: Cursor::new() });
         let counts = [clock, want(1), want(GAPS_ALONE)].map(|frame| as_frames(&frame));
         assert_eq!(counts, [1, WANT_AS_FRAMES, 2 * WANT_AS_FRAMES]);
+    }
+
+    /// Played by a peer that shows forged statements as fast as it can, and connects again before it has shown too many
+    /// in one session.
+    #[test]
+    fn statements_without_a_pause_are_read_at_a_slower_pace() {
+        let (node, from, through) = (OriginatorId(300), SequenceId(1), SequenceId(9));
+        let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [1; 16] };
+        let forged = of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap());
+        let counts_as = as_frames(&ControlFrame::Void(forged));
+        let start = Instant::now();
+        let mut pace = FramePace::new(start);
+        let at_once = costly_within(&mut pace, start, Duration::ZERO, counts_as);
+        assert!((250..300).contains(&at_once), "{at_once}");
+        let later = costly_within(&mut pace, start, Duration::from_secs(10), counts_as);
+        assert!((4_950..5_050).contains(&later), "{later}");
     }
 
     #[test]

@@ -501,7 +501,7 @@ impl ShownStrand {
         self.runs.note_verified(verified);
         (self.stage, self.accepted) = (ShownStage::Shown { verified }, head);
         let follower = Follower::new(self.originator, head, [], now);
-        Some(follower.with_missing_of(before).with_doubts_of(before))
+        Some(follower.with_missing_of(before).with_doubts_of(before).behind_time_of(before))
     }
 
     /// True if peers have brought enough of what was asked for again, which ends at `through`, and shown places are

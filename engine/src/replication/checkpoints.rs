@@ -171,10 +171,16 @@ impl CheckpointWatch {
         Ok(findings)
     }
 
-    /// Looks again at the checkpoints that wait. The strand's tree may have grown, or be readable again.
+    /// Looks again at the checkpoints that wait. The strand's tree may have grown, or be readable again. Nothing is
+    /// read for a node whose checkpoints are all ahead of the tree: a size that no strand has waits for ever.
     pub fn handle_growth(&mut self, originator: OriginatorId, trees: &impl Trees) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (_, strand) in self.strands.iter_mut().filter(|((_, of), _)| *of == originator) {
+        let size = trees.size(originator);
+        let is_due = |strand: &StrandCheckpoints| {
+            strand.waiting.first_key_value().is_some_and(|(&smallest, _)| smallest <= size)
+        };
+        let of_strand = self.strands.iter_mut().filter(|((_, of), _)| *of == originator);
+        for (_, strand) in of_strand.filter(|(_, strand)| is_due(strand)) {
             let mut found = Vec::new();
             strand.look(trees, &mut found);
             findings.append(&mut found);

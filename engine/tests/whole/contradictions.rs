@@ -1,5 +1,6 @@
 //! Checkpoints of other nodes: what proves that a node has lied, and what is noticed of it.
 
+use std::cell::Cell;
 use std::ops::RangeInclusive;
 
 use hawser_engine::replication::{CheckpointWatch, Finding, Trees};
@@ -291,6 +292,54 @@ fn a_root_that_cannot_be_read_holds_no_later_checkpoint_up() {
     let last = watch.handle_growth(NODE, &whole);
     assert!(matches!(&last[..], [Finding::Agrees(_)]), "they are compared once they can be read");
     assert!(watch.waiting().is_empty());
+}
+
+/// A tree that counts the roots that are read of it.
+struct Counted {
+    story: Story,
+    roots: Cell<usize>,
+}
+
+impl Trees for Counted {
+    fn size(&self, originator: OriginatorId) -> u64 {
+        self.story.size(originator)
+    }
+
+    fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash> {
+        self.roots.set(self.roots.get() + 1);
+        self.story.root(originator, size)
+    }
+
+    fn consistency(&self, of: OriginatorId, from: u64, to: u64) -> Option<ConsistencyProof> {
+        self.story.consistency(of, from, to)
+    }
+}
+
+/// Played by one node that signs a size of a chain's strand which the strand never has. Each round looks at what waits,
+/// four times a second.
+#[test]
+fn a_size_that_no_strand_has_makes_no_round_read_the_trees_of_all_observers() {
+    let mut watch = CheckpointWatch::default();
+    let observed = |observer: u8, size| {
+        let node = OriginatorId(u32::from(observer) * 100);
+        let of = Checkpoint { node, originator: NODE, ..OURS.checkpoint(size).checkpoint };
+        of.sign(&SecretKey::from_bytes(&[observer; 32]).unwrap())
+    };
+    for observer in 4..100 {
+        let agrees = Ok(vec![Finding::Agrees(observed(observer, 8))]);
+        assert_eq!(watch.handle(observed(observer, 8), &key(observer), &OURS), agrees);
+    }
+    assert_eq!(watch.handle(observed(100, 10_000), &key(100), &OURS), Ok(Vec::new()));
+    assert!(watch.waiting().contains(&NODE));
+    let counted = |size| Counted { story: Story { size, ..OURS }, roots: Cell::new(0) };
+    let trees = counted(20);
+    assert_eq!(watch.handle_growth(NODE, &trees), []);
+    assert_eq!(trees.roots.get(), 0);
+    let next = observed(4, 30);
+    assert_eq!(watch.handle(next, &key(4), &OURS), Ok(Vec::new()));
+    let trees = counted(40);
+    assert_eq!(watch.handle_growth(NODE, &trees), [Finding::Agrees(next)], "others go on");
+    assert!(trees.roots.get() <= 3, "{} for one observer", trees.roots.get());
 }
 
 /// Each finding is a line in the log, and a node may have its signatures checked all the time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::void::VoidStatement;
-use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, Mark, Misbehavior, SkipReason, Store, Validity,
 };
@@ -91,30 +91,84 @@ async fn a_source_that_does_not_answer_about_missing_places_holds_up_no_new_enve
     follower.stop().await;
 }
 
+/// Has a peer state, after some days, that the places 2 and 3 of a copied log have expired. Returns the log, and the
+/// mark of these places.
+async fn stated_as_expired(copied: Store, peer: OriginatorId, days: i64) -> (Store, Option<Mark>) {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let follower = Follower::start(copied);
+    follower.node.clock.0.store(START_NS + days * DAY_NS, Ordering::SeqCst);
+    let mut source = follower.connect(peer, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (4, None));
+    assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+    let (from, to) = (SequenceId(2), SequenceId(3));
+    source.answer(vec![StrandItem::Gap { from, to, expired: true }, StrandItem::End]).await;
+    assert_eq!(source.want(SOURCE).await, (4, None), "what comes next");
+    // It ends what it has begun.
+    let store = follower.stop().await;
+    let mark = store.snapshot().mark(EnvelopeId::new(SOURCE, from)).unwrap();
+    (store, mark)
+}
+
 /// A snapshot leaves out places that have expired. Only the strand's own node is believed, and only about old ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_places_that_their_own_node_no_longer_keeps_are_marked_expired() {
-    const DAY_NS: i64 = 86_400_000_000_000;
     for (peer, days, is_expired) in [(SOURCE, 3, true), (SOURCE, 1, false), (OTHER, 3, false)] {
-        let follower = Follower::start(copied());
-        follower.node.clock.0.store(START_NS + days * DAY_NS, Ordering::SeqCst);
-        let mut source = follower.connect(peer, &[(SOURCE, 4)]);
-        assert_eq!(source.want(SOURCE).await, (4, None));
-        assert_eq!(source.want(SOURCE).await, (1, Some(3)));
-        let (from, to) = (SequenceId(2), SequenceId(3));
-        source.answer(vec![StrandItem::Gap { from, to, expired: true }, StrandItem::End]).await;
-        assert_eq!(source.want(SOURCE).await, (4, None), "what comes next");
-        // It ends what it has begun.
-        let store = follower.stop().await;
-        let mark = store.snapshot().mark(EnvelopeId::new(SOURCE, from)).unwrap();
+        let (store, mark) = stated_as_expired(copied(), peer, days).await;
+        let through = SequenceId(3);
         let expected = match is_expired {
-            true => Mark::Expired { through: to },
-            false => Mark::Missing { through: to },
+            true => Mark::Expired { through },
+            false => Mark::Missing { through },
         };
         assert_eq!(mark, Some(expected), "{peer} after {days} days");
         // A later find fills the log in each case.
         store.commit(&[append(2)]).unwrap();
-        assert!(store.snapshot().get(EnvelopeId::new(SOURCE, from)).unwrap().is_some());
+        let found = store.snapshot().get(EnvelopeId::new(SOURCE, SequenceId(2)));
+        assert!(found.unwrap().is_some());
+    }
+}
+
+/// Records evidence that the strand's node has dated back.
+fn note_dated_back(store: &Store) {
+    let dated_back = Evidence {
+        misbehavior: Misbehavior::TimeBack,
+        at: EnvelopeId::new(SOURCE, SequenceId(4)),
+        from: None,
+        envelopes: strand(SOURCE, &[1, 4]),
+    };
+    store.record_evidence(START_NS.unsigned_abs(), &[dated_back]).unwrap();
+}
+
+/// Its times do not show how old a place is.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_places_of_a_node_that_has_dated_back_stay_missing() {
+    let store = copied();
+    note_dated_back(&store);
+    let (_, mark) = stated_as_expired(store, SOURCE, 3).await;
+    assert_eq!(mark, Some(Mark::Missing { through: SequenceId(3) }));
+}
+
+/// The node may have waited for a restart of its follower, which knows the last time alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_that_has_dated_back_calls_expired_is_searched_for() {
+    const THREE_DAYS_NS: i64 = 3 * 86_400_000_000_000;
+    for has_dated_back in [false, true] {
+        let store = common::store();
+        store.commit(&[append(1)]).unwrap();
+        if has_dated_back {
+            note_dated_back(&store);
+        }
+        let follower = Follower::start(store);
+        follower.node.clock.0.store(START_NS + THREE_DAYS_NS, Ordering::SeqCst);
+        let mut source = follower.connect(SOURCE, &[(SOURCE, 1)]);
+        assert_eq!(source.want(SOURCE).await, (1, None));
+        let place = SequenceId(2);
+        let gap = StrandItem::Gap { from: place, to: place, expired: true };
+        source.answer(vec![gap, StrandItem::Envelope(envelope(SOURCE, 3, "true"))]).await;
+        match has_dated_back {
+            true => assert_eq!(source.want(SOURCE).await, (1, Some(2))),
+            false => follower.wait_for(SOURCE, 3).await,
+        }
+        follower.stop().await;
     }
 }
 

@@ -1,7 +1,9 @@
 //! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get,
-//! so it believes the strand's own node alone, and only of places that are old enough. Of this node's own strand,
-//! which it follows after a loss, it believes its peers if they all agree and are more than half of the other
-//! nodes: the peers that connect first may all be hostile, and expired places are not searched for again.
+//! so it believes the strand's own node alone, and only of places that are old enough. The times of a strand ascend, so
+//! places behind a young envelope are young, whatever time the envelope behind them states: a node could show a message
+//! to one follower, and date the next one back for all others. Of this node's own strand, which it follows after a
+//! loss, it believes its peers if they all agree and are more than half of the other nodes: the peers that connect
+//! first may all be hostile, and expired places are not searched for again.
 
 use std::time::Instant;
 
@@ -11,6 +13,7 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::effect::Effect;
 use super::{Follower, PendingWrites};
+use crate::misbehavior::is_ahead;
 
 /// The age below which nothing can have expired, in nanoseconds: the shortest retention that a payer can ask for.
 const RETENTION_NS_MIN: i64 = RETENTION_DAYS_MIN as i64 * 24 * 3600 * 1_000_000_000;
@@ -24,16 +27,38 @@ pub fn can_have_expired(at_ns: i64, now_ns: i64) -> bool {
 
 impl Follower {
     /// Notes the time by this node's wall clock, unix nanoseconds. From the first note on, places count as expired only
-    /// if the envelope behind them is older than the shortest retention.
+    /// if the envelope behind them, and all before them that were accepted, are older than the shortest retention.
     pub fn note_wall(&mut self, now_ns: i64) {
         self.wall_ns = Some(now_ns);
+    }
+
+    /// Continues behind an envelope of this time, unix nanoseconds; `None` if that is not known.
+    #[must_use]
+    pub fn behind_time(mut self, at_ns: Option<i64>) -> Self {
+        self.latest_ns = at_ns;
+        self
+    }
+
+    /// Takes over the latest time that an earlier follower of the strand has seen, behind which this one goes on.
+    #[must_use]
+    pub fn behind_time_of(self, before: &Self) -> Self {
+        self.behind_time(before.latest_ns)
+    }
+
+    /// Notes the time of an envelope that is accepted. A time in the future decides nothing before it has come.
+    pub(super) fn note_time(&mut self, entry: &LogEntry) {
+        let wall_ns = self.wall_ns;
+        let has_come = |at_ns: &i64| wall_ns.is_none_or(|now_ns| !is_ahead(*at_ns, now_ns));
+        let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns).filter(has_come);
+        self.latest_ns = self.latest_ns.max(at_ns);
     }
 
     /// Returns true if places before this envelope can have expired. An envelope without facts shows no time.
     pub(super) fn can_have_expired_before(&self, entry: &LogEntry) -> bool {
         let Some(now_ns) = self.wall_ns else { return true };
+        let is_old = |at_ns: i64| can_have_expired(at_ns, now_ns);
         let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns);
-        at_ns.is_some_and(|at_ns| can_have_expired(at_ns, now_ns))
+        at_ns.is_some_and(is_old) && self.latest_ns.is_none_or(is_old)
     }
 
     /// Notes a statement of the strand's own node, in answer to a want for missing places, that these have expired. The

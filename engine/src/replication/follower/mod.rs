@@ -91,6 +91,8 @@ pub struct Follower {
     is_migrated: bool,
     /// This node's wall clock, unix nanoseconds, as it was last noted.
     wall_ns: Option<i64>,
+    /// The latest time of the envelopes before the next place, as far as it has come.
+    latest_ns: Option<i64>,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -174,6 +176,7 @@ impl Follower {
             own_beside: None,
             is_migrated: false,
             wall_ns: None,
+            latest_ns: None,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -508,6 +511,9 @@ impl Follower {
         };
         assert_eq!(first, self.accepted.next(), "a strand is appended without a hole");
         assert!(first <= through, "a skip has at least one place");
+        if let Change::Append(entry) = &change {
+            self.note_time(entry);
+        }
         writes.append.push(change);
         self.accepted = through;
         #[cfg(feature = "faults")]

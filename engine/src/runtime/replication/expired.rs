@@ -2,11 +2,12 @@
 //! for them any more. A place whose envelope another peer holds is still filled when it comes.
 //!
 //! The strand's own node may lie. It harms its own strand alone, and only places that are old enough: before, other
-//! peers were asked for them for two days.
+//! peers were asked for them for two days. A node that has dated envelopes back could call any place old, so it is not
+//! believed.
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{CommitError, Mark, Snapshot};
+use hawser_storage::{CommitError, Mark, Misbehavior, Snapshot};
 
 use super::state::ReplicationState;
 use super::strand_read::StrandRange;
@@ -48,6 +49,10 @@ fn expire(
 ) -> Vec<StrandRange> {
     let now_ns = state.ports.clock.now_ns();
     let snapshot = state.store.snapshot();
+    let dated_back = snapshot.evidence_about(originator, Misbehavior::TimeBack, 1);
+    if !dated_back.is_ok_and(|found| found.is_empty()) {
+        return Vec::new();
+    }
     let mut marked = Vec::new();
     for (from, through) in stated {
         match expire_range(state, &snapshot, (EnvelopeId::new(originator, from), through), now_ns) {

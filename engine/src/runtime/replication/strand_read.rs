@@ -6,7 +6,7 @@ use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::StrandLoad;
-use hawser_storage::ReadError;
+use hawser_storage::{Misbehavior, ReadError};
 
 use super::state::ReplicationState;
 use crate::fee_watch::load_at;
@@ -27,6 +27,8 @@ pub(super) struct ReadStrand {
     pub(super) gap: Option<(EnvelopeId, EnvelopeId)>,
     /// The time at the last place that is verified.
     pub(super) times: StrandTimes,
+    /// This node keeps evidence that the strand's node has dated envelopes back.
+    pub(super) is_dated_back: bool,
     /// The load up to that place.
     pub(super) load: StrandLoad,
     /// The last place that is verified.
@@ -71,13 +73,15 @@ fn read_once(
     let last = or_nothing(snapshot.get(end), is_last, originator)?;
     let last = last.and_then(|bytes| Some((OriginatorEnvelope::stated_ns(&bytes)?, end)));
     let missing = or_nothing(snapshot.last_missing(originator, RANGES_MAX), is_last, originator)?;
+    let dated_back = snapshot.evidence_about(originator, Misbehavior::TimeBack, 1);
+    let is_dated_back = !or_nothing(dated_back, is_last, originator)?.is_empty();
     // Without this record the strand is still followed, and less is known about its node.
     let shown_by = snapshot.shown_by(originator).ok().flatten();
     let times = StrandTimes::after(last);
     let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
     // What this node left out of its own strand is no fault that it claims.
     let gap = gap_at(&missing, end).filter(|_| originator != state.own);
-    Ok(ReadStrand { missing, gap, times, load, verified, shown_by })
+    Ok(ReadStrand { missing, gap, times, is_dated_back, load, verified, shown_by })
 }
 
 /// Returns the missing places that end at `end`: the place before them, and the last one. Ranges side by side are one.

@@ -39,6 +39,28 @@ fn what_is_too_young_to_have_expired_is_searched_for() {
     }
 }
 
+/// Played by a node that shows a message to one follower alone, and dates the next one back: all others would never
+/// search for the message.
+#[test]
+fn a_node_that_dates_back_is_not_believed_about_places_behind_a_young_one() {
+    const OLD_NS: i64 = NOW_NS - TWO_DAYS_NS;
+    // A time in the future decides nothing.
+    for (before_ns, accepted) in [(OLD_NS, 3), (OLD_NS + 1, 1), (NOW_NS + TWO_DAYS_NS, 3)] {
+        let mut rig = Rig::connected(0);
+        rig.follower.note_wall(NOW_NS);
+        rig.answer(SOURCE, vec![dated(1, before_ns), gap(2, 2), dated(3, OLD_NS)]);
+        assert_eq!(rig.follower.accepted(), SequenceId(accepted));
+        assert_eq!(rig.follower.is_searching(), accepted == 1);
+    }
+    let mut again = Rig::new(1);
+    again.follower =
+        Follower::new(SOURCE, SequenceId(1), [], again.now).behind_time(Some(OLD_NS + 1));
+    again.follower.note_wall(NOW_NS);
+    again.up(SOURCE);
+    again.answer(SOURCE, vec![gap(2, 2), dated(3, OLD_NS)]);
+    assert!(again.follower.is_searching(), "after a restart");
+}
+
 /// Nothing is on disk yet when the connection breaks, so the places are asked for again; meanwhile their node prunes
 /// one more.
 #[test]
