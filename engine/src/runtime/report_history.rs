@@ -113,14 +113,13 @@ impl ReportHistory {
         let KeptHistory {
             reports, of, read, waiting, has_dropped, looked_at, settled_leaves, ..
         } = &mut *kept;
-        // First, because a settlement counts only if the ledger has all of its block.
+        // First, because a settlement counts only if the ledger has all amounts of its block.
         new.read(|event| settled_leaves.note(&event))?;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
         let may_count = |event: &PayerReportEvent| {
-            let Some(leaves) = last_leaves(event) else { return true };
-            let (block, is_all_booked) = (event.block, booked_through == ALL_BLOCKS);
-            let all = settled_leaves.of_block(block).max(leaves);
-            is_all_booked || block <= booked_through && settled.has(block, all)
+            let is_all_booked = booked_through == ALL_BLOCKS || last_leaves(event).is_none();
+            let is_read = event.block <= booked_through;
+            is_all_booked || is_read && settled_leaves.are_in(&settled, event)
         };
         let (booked, later): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(waiting).into_iter().partition(&may_count);
