@@ -35,6 +35,7 @@ mod money_network;
 mod multisig;
 mod network;
 mod network_watcher;
+mod network_watcher_silence;
 mod network_watcher_voids;
 mod private_nodes;
 #[path = "money/publishing.rs"]

@@ -3,8 +3,8 @@
 use std::thread;
 
 use hawser_audit::replay::{
-    BillSettings, BillVerdict, BilledReport, LogSource, RepeatedCharges, SourceError, StrandBill,
-    UnverifiedPart, bill,
+    BillSettings, BillVerdict, BilledPart, BilledReport, LogSource, RepeatedCharges, SourceError,
+    StrandBill, UnverifiedPart, bill,
 };
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::{Contract, agreed};
@@ -145,6 +145,8 @@ struct BillTotals {
     charged_again: u64,
     charged_again_picodollars: PicoDollarPrice,
     verdicts: [usize; 3],
+    /// Settled reports that are not proven.
+    settled_unproven: usize,
     /// Reports of which the chain states another end minute than the log gives.
     other_end_minutes: usize,
     /// True if the payer has envelopes in a strand of which a part could not be verified.
@@ -159,6 +161,7 @@ impl BillTotals {
             amounts.fold(PicoDollarPrice(0), PicoDollarPrice::plus)
         };
         let settled = || parts().filter(|part| part.is_settled);
+        let is_unproven = |part: &&BilledPart| part.verdict != BillVerdict::Proven;
         let open = parts().filter(|part| !part.is_settled).map(|part| part.picodollars);
         let later = bills.iter().map(|bill| bill.unreported_picodollars);
         let count = |verdict| parts().filter(|part| part.verdict == verdict).count();
@@ -176,6 +179,7 @@ impl BillTotals {
             ),
             verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
                 .map(count),
+            settled_unproven: settled().filter(is_unproven).count(),
             other_end_minutes: parts().filter(|part| part.has_other_end_minute()).count(),
             has_unverified: bills
                 .iter()
@@ -215,6 +219,9 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         bills.iter().for_each(print_strand);
         output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars.0));
         output::line(format_args!("taken for it: {}", totals.settled_microdollars));
+        if let Some(line) = unproven_line(totals.settled_unproven) {
+            output::line(line);
+        }
         output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars.0));
         if totals.charged_again > 0 {
             output::line(format_args!(
@@ -243,6 +250,15 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         None => Ok(()),
         Some(code) => Err(exit_codes::answer(code, "")),
     }
+}
+
+/// Returns the line about settled reports that are not proven, if there are some. The chain took what their writers had
+/// computed, and the sum is that of the log.
+fn unproven_line(reports: usize) -> Option<String> {
+    let reports = (reports > 0).then(|| output::count(reports, "settled report"))?;
+    Some(format!(
+        "not proven: {reports}, for which other amounts may have been taken (`hawser report settled ID` names them)"
+    ))
 }
 
 /// Returns the line about places that the source did not show, if there are some. A node may hide envelopes behind the
@@ -359,22 +375,28 @@ mod tests {
         }
     }
 
+    fn strand_bill(envelopes: u64) -> StrandBill {
+        StrandBill {
+            originator_id: OriginatorId(10),
+            envelopes,
+            stated_picodollars: PicoDollarPrice(0),
+            parts: Vec::new(),
+            unreported_picodollars: PicoDollarPrice(0),
+            not_shown: 0,
+            charged_again: RepeatedCharges::default(),
+            unverified: Vec::new(),
+            faults: Faults::default(),
+        }
+    }
+
     /// A verdict covers only the data that was verified for this payer.
     #[test]
     fn a_bill_is_proven_only_if_the_payers_strands_were_verified() {
         let verdict = |envelopes, unverified: &[UnverifiedPart]| {
-            let bill = StrandBill {
-                originator_id: OriginatorId(10),
-                envelopes,
-                stated_picodollars: PicoDollarPrice(0),
-                parts: Vec::new(),
-                unreported_picodollars: PicoDollarPrice(0),
-                not_shown: 0,
-                charged_again: RepeatedCharges::default(),
-                unverified: unverified.to_vec(),
-                faults: Faults::default(),
-            };
-            assert_eq!(json_of(&bill)["unverified"].as_array().unwrap().len(), unverified.len());
+            let unverified = unverified.to_vec();
+            let bill = StrandBill { unverified, ..strand_bill(envelopes) };
+            let shown = json_of(&bill)["unverified"].as_array().unwrap().len();
+            assert_eq!(shown, bill.unverified.len());
             BillTotals::of(&[bill]).verdict()
         };
         let unverified = [UnverifiedPart::OriginatorSignatures];
@@ -397,6 +419,29 @@ mod tests {
         let left = "  not compared with earlier ones, because there are too many: 1 envelope";
         assert_eq!(lines(3, 1), [named, unnamed, left]);
         assert!(repeat_lines(&RepeatedCharges::default()).is_empty());
+    }
+
+    /// The chain took what the report says, and not what the log gives.
+    #[test]
+    fn amounts_of_reports_that_are_not_proven_are_told_to_be_of_the_log_alone() {
+        let part = |is_settled, verdict| BilledPart {
+            index: 0,
+            end_minute: 1,
+            log_end_minute: Some(1),
+            picodollars: PicoDollarPrice(7_000_000),
+            microdollars: SettledAmount(7),
+            is_settled,
+            verdict,
+        };
+        let parts = vec![
+            part(true, BillVerdict::Proven),
+            part(true, BillVerdict::OtherRoot),
+            part(false, BillVerdict::OtherRoot),
+        ];
+        let totals = BillTotals::of(&[StrandBill { parts, ..strand_bill(3) }]);
+        assert_eq!((totals.settled_microdollars, totals.settled_unproven), (SettledAmount(14), 1));
+        assert!(unproven_line(1).unwrap().starts_with("not proven: 1 settled report, "));
+        assert_eq!(unproven_line(0), None);
     }
 
     #[test]

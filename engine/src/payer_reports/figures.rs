@@ -143,14 +143,14 @@ fn draft_within(
     let second = before.map(|minute| snapshot.last_used_minute(about, minute)).transpose()?;
     let minutes = [Some(newest), second.flatten()].into_iter().flatten();
     let minutes = minutes.map(|(minute, sequence)| RangeEnd { minute, sequence });
-    let end = match end_of_range(start_minute.unwrap_or(BEFORE_ALL), minutes) {
-        Some(end) => end,
-        None => return Ok(None),
+    let Some(end) = end_of_range(start_minute.unwrap_or(BEFORE_ALL), minutes) else {
+        return Ok(None);
     };
+    let from = (start, start_minute);
+    let Some(end) = end_behind_start(snapshot, about, from, end)? else { return Ok(None) };
     if snapshot.has_unpriced_in(about, minutes_of(start_minute, end.minute))? {
         return Err(UndecidedError::Unpriced.into());
     }
-    let from = (start, start_minute);
     let (mut end, mut leaves) = end_by_payers(payers_max, snapshot, about, from, end)?;
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
     if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
@@ -159,6 +159,31 @@ fn draft_within(
         (end, leaves) = end_by_payers(payers_max, snapshot, about, from, earlier)?;
     }
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
+}
+
+/// Returns the end of a range that ends with `end` at the latest: the newest minute whose last place follows the start,
+/// because only such a minute can end a range. `None` if there is none. An originator may have dated places that an
+/// earlier report covers into minutes that come only now, each of which would otherwise end all its reports.
+fn end_behind_start(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    (start, start_minute): (SequenceId, Option<u32>),
+    end: RangeEnd,
+) -> Result<Option<RangeEnd>, ReadError> {
+    if end.sequence > start {
+        return Ok(Some(end));
+    }
+    let Some(through) = end.minute.checked_sub(1) else { return Ok(None) };
+    let mut found: Option<RangeEnd> = None;
+    snapshot.usage_of_minutes(about, start_minute, through, |minute, _, row| {
+        if row.last_sequence > start {
+            let earlier = found.filter(|earlier| earlier.minute == minute);
+            let sequence = earlier.map_or(SequenceId::NONE, |earlier| earlier.sequence);
+            found = Some(RangeEnd { minute, sequence: sequence.max(row.last_sequence) });
+        }
+        true
+    })?;
+    Ok(found)
 }
 
 /// Returns the end of a range whose missing places come no more: the last minute with usage of half a day ago. `None`
@@ -170,12 +195,13 @@ fn end_over_missing(
     now_minute: u32,
 ) -> Result<Option<RangeEnd>, ReadError> {
     let Some(through) = now_minute.checked_sub(MISSING_MINUTES) else { return Ok(None) };
-    let start_minute = start_minute.unwrap_or(BEFORE_ALL);
-    let last = snapshot.last_used_minute(about, through)?;
-    let is_end = |(minute, sequence): &(u32, SequenceId)| {
-        *sequence > start && minute.saturating_sub(start_minute) >= OVER_MISSING_MINUTES
+    let Some((minute, sequence)) = snapshot.last_used_minute(about, through)? else {
+        return Ok(None);
     };
-    Ok(last.filter(is_end).map(|(minute, sequence)| RangeEnd { minute, sequence }))
+    let from = (start, start_minute);
+    let end = end_behind_start(snapshot, about, from, RangeEnd { minute, sequence })?;
+    let start_minute = start_minute.unwrap_or(BEFORE_ALL);
+    Ok(end.filter(|end| end.minute.saturating_sub(start_minute) >= OVER_MISSING_MINUTES))
 }
 
 /// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range with too many

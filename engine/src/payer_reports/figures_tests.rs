@@ -209,3 +209,37 @@ fn row_numbers_without_an_envelope_hold_up_no_report_about_a_strand_of_the_older
     let first = UndecidedError::Missing(SequenceId(1), SequenceId(6));
     assert!(matches!(of_node, Err(FiguresError::NotYet(why)) if why == first));
 }
+
+/// An originator dates its first envelopes ahead, and each later one before those. Minutes that it has chosen long ago
+/// would come one after the other, and end each report before it begins.
+#[test]
+fn minutes_of_places_that_are_reported_end_no_further_reports() {
+    let store = strand([1800, 1700, 1, 2, 3, 500].map(|minute| (minute, 1, 1)));
+    let drafted = |start, now_minute| {
+        let nodes = NodeIds::new([ABOUT]).unwrap();
+        draft_within(UNBOUNDED, &store.snapshot(), ABOUT, start, nodes, now_minute).unwrap()
+    };
+    let end = |minute, sequence| RangeEnd {
+        minute: FIRST_MINUTE + minute,
+        sequence: SequenceId(sequence),
+    };
+    let first = drafted(SequenceId::NONE, FIRST_MINUTE - 2).unwrap();
+    assert_eq!(first.end(), end(2, 4));
+    let second = drafted(first.end().sequence, FIRST_MINUTE + 1900).unwrap();
+    assert_eq!(second.end(), end(500, 6), "the newest minute that can end a report");
+    assert_eq!(attested(&store, &second).payers().len(), 1);
+    assert_eq!(drafted(second.end().sequence, FIRST_MINUTE + 1900), None, "and none is left");
+
+    // The same beside a missing place, for which reports wait.
+    let skip = Change::Skip {
+        originator: ABOUT,
+        from: SequenceId(7),
+        through: SequenceId(7),
+        reason: SkipReason::Missing,
+    };
+    let later = [2500, 2600].map(|minute| FIRST_MINUTE + minute);
+    let changes = [skip, append(8, later[0], 1, 1), append(9, later[1], 1, 1)];
+    store.commit(&changes).unwrap();
+    let second = drafted(first.end().sequence, FIRST_MINUTE + 2601).unwrap();
+    assert_eq!(second.end(), end(500, 6));
+}

@@ -13,7 +13,7 @@ use crate::ledger::{self, LedgerAction, LedgerEvent, PayerLedger, PicoDollarBala
 
 /// The most blocks of [`SettledBlocks`]. A guess: with one settlement a minute they are those of 45 days, and take some
 /// megabytes.
-const SETTLED_BLOCKS_MAX: usize = 1 << 16;
+pub(super) const SETTLED_BLOCKS_MAX: usize = 1 << 16;
 
 /// Events could not be booked.
 #[derive(Debug, thiserror::Error)]

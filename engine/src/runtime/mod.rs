@@ -54,6 +54,7 @@ mod report_history;
 mod report_writes;
 mod reports;
 mod scrub;
+mod settled_leaves;
 mod start_damage;
 mod stop;
 mod stoppable;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::ledger::LedgerAppender;
+use super::settled_leaves::{SettledLeaves, last_leaves};
 use crate::payer_reports::{AHEAD_MINUTES, ChainReports, minute_at, originators_of};
 use crate::ports::Clock;
 
@@ -51,6 +52,7 @@ struct KeptHistory {
     waiting: VecDeque<PayerReportEvent>,
     /// True if some settlements had no room in `waiting`.
     has_dropped: bool,
+    settled_leaves: SettledLeaves,
     /// The block up to which the payer registry had been read at that reading.
     booked_through: u64,
     /// The version of the ledger's settlements at that reading.
@@ -93,7 +95,9 @@ impl ReportHistory {
         let has_gone_back = settled.version() != kept.settled_version
             || booked_through(&new.snapshot)? < kept.booked_through;
         // If the registry is read again, settlements that counted before may be in no balance now.
-        if has_gone_back || kept.has_room_for_dropped() {
+        // Those that had no room in `waiting` may have some.
+        let has_room = kept.has_dropped && kept.waiting.len() <= WAITING_MAX / 2;
+        if has_gone_back || has_room {
             new = self.0.store.new_report_events(None);
         }
         kept.settled_version = settled.version();
@@ -101,16 +105,21 @@ impl ReportHistory {
             kept.reports = Arc::default();
             kept.looked_at.clear();
             kept.waiting.clear();
+            kept.settled_leaves = SettledLeaves::default();
             kept.has_dropped = false;
         }
         let booked_through = booked_through(&new.snapshot)?;
         kept.booked_through = booked_through;
-        let KeptHistory { reports, of, read, waiting, has_dropped, looked_at, .. } = &mut *kept;
+        let KeptHistory {
+            reports, of, read, waiting, has_dropped, looked_at, settled_leaves, ..
+        } = &mut *kept;
+        // First, because a settlement counts only if the ledger has all amounts of its block.
+        new.read(|event| settled_leaves.note(&event))?;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
         let may_count = |event: &PayerReportEvent| {
-            let Some(leaves) = last_leaves(event) else { return true };
-            let (block, is_all_booked) = (event.block, booked_through == ALL_BLOCKS);
-            is_all_booked || block <= booked_through && settled.has(block, leaves)
+            let is_all_booked = booked_through == ALL_BLOCKS || last_leaves(event).is_none();
+            let is_read = event.block <= booked_through;
+            is_all_booked || is_read && settled_leaves.are_in(&settled, event)
         };
         let (booked, later): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(waiting).into_iter().partition(&may_count);
@@ -133,21 +142,6 @@ impl ReportHistory {
         *read = Some(so_far);
         note_minutes(&new.snapshot, reports, looked_at)?;
         Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
-    }
-}
-
-impl KeptHistory {
-    /// Returns true if settlements that had no room in `waiting` may have some now.
-    fn has_room_for_dropped(&self) -> bool {
-        self.has_dropped && self.waiting.len() <= WAITING_MAX / 2
-    }
-}
-
-/// Returns the number of leaves with which an event settles the rest of a report; `None` for any other event.
-fn last_leaves(event: &PayerReportEvent) -> Option<u64> {
-    match event.change {
-        PayerReportChange::Settled { leaves, left: 0, .. } if leaves > 0 => Some(leaves),
-        _ => None,
     }
 }
 
@@ -544,21 +538,30 @@ mod tests {
         let (store, ledger, history) = with_ledger();
         ledger.append(0, &[], at(2)).unwrap();
         store.note_payers_read(at(2)).unwrap();
-        let show = |leaves| {
-            let change = last_settlement(leaves);
-            let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
-            store.record_payer_reports(0, &[submitted(2, 100), settled], at(3)).unwrap();
+        let show = |all: &[u64]| {
+            let settled = |(index, leaves): (u64, &u64)| {
+                let change = last_settlement(*leaves);
+                PayerReportEvent { block: 3, log_index: index, index, change, ..submitted(2, 100) }
+            };
+            let settled = (0..).zip(all).map(settled);
+            let events: Vec<_> = [submitted(2, 100)].into_iter().chain(settled).collect();
+            store.record_payer_reports(0, &events, at(3)).unwrap();
             store.note_payer_reports_read(at(3)).unwrap();
         };
         let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
-        show(2);
+        show(&[2]);
         ledger.append(3, &[usage_settled(3, 0)], at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [false, false], "one of two is hidden");
         ledger.append(3, &[usage_settled(3, 0), usage_settled(3, 1)], at(3)).unwrap();
         assert_eq!([is_settled(), is_settled()], [true, true]);
-        show(3);
+        show(&[3]);
         assert!(!is_settled());
-        show(0);
+        show(&[2, 1]);
+        assert!(!is_settled(), "one amount is hidden of a block in which two reports are settled");
+        let all = [0, 1, 2].map(|index| usage_settled(3, index));
+        ledger.append(3, &all, at(3)).unwrap();
+        assert_eq!([is_settled(), is_settled()], [true, true]);
+        show(&[0]);
         assert!(!is_settled(), "the contract tells so of empty reports only");
     }
 

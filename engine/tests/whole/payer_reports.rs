@@ -329,6 +329,9 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     .await;
     assert!(network.attest(100, 100).await.contains(&Attested::Signed));
     assert_eq!(network.submit(100, 100).await, [], "a forged attestation does not count");
+    let shown = network.worker(100).reports().unwrap().views;
+    let shown = shown.iter().find(|it| it.id == id).unwrap();
+    assert_eq!(shown.attested_by, [OriginatorId(100)], "and is not shown as one that does");
     assert!(network.attest(200, 100).await.contains(&Attested::Signed));
     assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
     assert_eq!(network.settle(200, 100).await.unwrap(), 3);

@@ -88,36 +88,52 @@ pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration)
 }
 
 /// Compares each strand once, at a few places; and strands of which a node has no trees at some of `samples` places
-/// more.
-pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) {
+/// more. Returns the nodes whose strands were not all compared: those that could not be asked or have given an unusable
+/// answer, and those that have shown nothing of a strand which they claim to hold, although another node has.
+pub(super) async fn compare(watch: &Mutex<WatcherPage>, samples: usize) -> BTreeSet<u32> {
     let (plan, addresses, from) = {
         let watch = watch.lock();
         (watch.view.content_plan(), watch.view.addresses(), watch.addresses)
     };
-    let wanted: BTreeSet<u32> = plan.iter().flat_map(|it| it.nodes.iter().copied()).collect();
-    let wanted = addresses.into_iter().filter(|(node, _)| wanted.contains(node)).collect();
+    let claiming: BTreeSet<u32> = plan.iter().flat_map(|it| it.nodes.iter().copied()).collect();
+    let wanted = addresses.into_iter().filter(|(node, _)| claiming.contains(node)).collect();
     let connect =
-        move |address: String| async move { client::connect_narrow(&address, from).await.ok() };
-    let connected = for_each(wanted, connect).await.into_iter();
-    let channels = connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
+        move |address: String| async move { client::connect_narrow(&address, from).await };
+    let mut channels = BTreeMap::new();
+    for (node, connected) in for_each(wanted, connect).await {
+        match connected {
+            Ok(channel) => drop(channels.insert(node, channel)),
+            Err(error) => watch.lock().view.note_content_fault(node, &error.text),
+        }
+    }
     let (times, search_left) = (AnswerDelays::default(), SEARCH_MAX);
     let mut nodes = ComparedNodes { channels, times, search_left };
     let mut kinds = StatementKinds::default();
     for question in plan {
-        let originator = question.place.originator;
-        kinds.note(originator, &answered(watch, question, &mut nodes).await);
+        let held = answered(watch, &question, &mut nodes).await;
+        kinds.note(question.place.originator, &question.nodes, &held);
+    }
+    let is_left_out = |node: &u32| !nodes.channels.contains_key(node);
+    let mut uncompared: BTreeSet<u32> = claiming.into_iter().filter(is_left_out).collect();
+    for (node, originator) in kinds.silent() {
+        // The fault of one that is not asked any more is counted already.
+        if uncompared.insert(node) {
+            let text = format!("it shows nothing of strand {originator}, which it claims to hold");
+            watch.lock().view.note_content_fault(node, &text);
+        }
     }
     let plan = watch.lock().view.sample_plan(&kinds, samples);
     for question in plan {
-        answered(watch, question, &mut nodes).await;
+        answered(watch, &question, &mut nodes).await;
     }
+    uncompared
 }
 
 /// Asks the nodes one question, and records a difference between their answers. A node whose answer is unusable, or
 /// whose answers have taken too long together, is not asked again in this round.
 async fn answered(
     watch: &Mutex<WatcherPage>,
-    question: ContentQuestion,
+    question: &ContentQuestion,
     nodes: &mut ComparedNodes,
 ) -> BTreeMap<u32, HeldContent> {
     let place = question.place;

@@ -20,7 +20,7 @@ mod state;
 mod table;
 mod voids;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -215,21 +215,30 @@ impl Watcher {
             sleep(ONCE_EVERY).await;
         }
         let compared = content::compare(&self.watch, content::ONCE_SAMPLES);
-        let is_whole = timeout(ONCE_COMPARE_MAX, compared).await.is_ok();
-        verdict(table::print(&self.watch.lock(), as_json), is_whole)
+        let uncompared = timeout(ONCE_COMPARE_MAX, compared).await.ok();
+        verdict(table::print(&self.watch.lock(), as_json), uncompared)
     }
 }
 
 /// Returns the verdict on a network with this number of alarms, with its exit code. Without alarms it is not good if
-/// strands were not compared.
-fn verdict(alarms: usize, is_whole: bool) -> Result<(), RunError> {
-    let seconds = ONCE_COMPARE_MAX.as_secs();
-    let text = match is_whole {
-        true => String::new(),
-        false => format!("not every strand was compared within {seconds} s"),
+/// nodes are `uncompared`, or the comparison was not completed in time (`None`).
+fn verdict(alarms: usize, uncompared: Option<BTreeSet<u32>>) -> Result<(), RunError> {
+    let text = match uncompared {
+        Some(nodes) if nodes.is_empty() => String::new(),
+        Some(nodes) => {
+            let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+            let nodes = nodes.join(", ");
+            format!(
+                "not every strand was compared: not all that is asked for is shown by node {nodes}"
+            )
+        }
+        None => {
+            let seconds = ONCE_COMPARE_MAX.as_secs();
+            format!("not every strand was compared within {seconds} s")
+        }
     };
     match alarms {
-        0 if is_whole => Ok(()),
+        0 if text.is_empty() => Ok(()),
         0 => Err(exit_codes::answer(exit_codes::INCOMPLETE, text)),
         _ => Err(exit_codes::answer(exit_codes::FAULTS, text)),
     }
@@ -284,13 +293,22 @@ mod tests {
     /// A node that answers slowly would otherwise keep all later strands from being compared, and the verdict good.
     #[test]
     fn a_comparison_that_has_not_come_to_its_end_is_no_good_verdict() {
-        let code = |alarms, is_whole| match verdict(alarms, is_whole) {
-            Ok(()) => 0,
-            Err(RunError { kind: RunErrorKind::Answer(code), .. }) => code,
-            Err(error) => panic!("{error:?}"),
+        let code = |alarms, uncompared: Option<&[u32]>| {
+            let uncompared = uncompared.map(|nodes| nodes.iter().copied().collect());
+            match verdict(alarms, uncompared) {
+                Ok(()) => 0,
+                Err(RunError { kind: RunErrorKind::Answer(code), .. }) => code,
+                Err(error) => panic!("{error:?}"),
+            }
         };
-        assert_eq!([code(0, true), code(1, true)], [0, exit_codes::FAULTS]);
-        assert_eq!([code(0, false), code(1, false)], [exit_codes::INCOMPLETE, exit_codes::FAULTS]);
+        let all: &[u32] = &[];
+        assert_eq!([code(0, Some(all)), code(1, Some(all))], [0, exit_codes::FAULTS]);
+        for uncompared in [None, Some(&[200, 300][..])] {
+            let codes = [code(0, uncompared), code(1, uncompared)];
+            assert_eq!(codes, [exit_codes::INCOMPLETE, exit_codes::FAULTS]);
+        }
+        let text = verdict(0, Some([200, 300].into())).unwrap_err().text;
+        assert!(text.ends_with("node 200, 300"), "{text}");
     }
 
     /// The owner of a node may register any text. Nodes and gateways call none of these, either.

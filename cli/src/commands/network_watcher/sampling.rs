@@ -94,22 +94,49 @@ fn sampled_place(number: u64, drawn: u64, highest: u64) -> u64 {
 
 /// The kinds of statements that the nodes of a round have made about each strand: a tree, or envelopes alone.
 #[derive(Debug, Default)]
-pub(super) struct StatementKinds(BTreeMap<u32, BTreeMap<u32, bool>>);
+pub(super) struct StatementKinds {
+    /// True for each node with trees, by originator.
+    stated: BTreeMap<u32, BTreeMap<u32, bool>>,
+    /// The nodes that claim to hold something of a strand, by originator.
+    claiming: BTreeMap<u32, BTreeSet<u32>>,
+}
 
 impl StatementKinds {
-    /// Notes the statements about one place.
-    pub(super) fn note(&mut self, originator: OriginatorId, held: &BTreeMap<u32, HeldContent>) {
-        let nodes = self.0.entry(originator.0).or_default();
+    /// Notes the statements about one place, for which these nodes were asked.
+    pub(super) fn note(
+        &mut self,
+        originator: OriginatorId,
+        asked: &[u32],
+        held: &BTreeMap<u32, HeldContent>,
+    ) {
+        self.claiming.entry(originator.0).or_default().extend(asked);
+        let nodes = self.stated.entry(originator.0).or_default();
         for (node, content) in held {
             // A node whose tree ends before a place has trees for places before.
             *nodes.entry(*node).or_default() |= content.root.is_some();
         }
     }
 
+    /// Returns the nodes that have shown nothing of a strand which they claim to hold, although another node has, each
+    /// with the first such strand. Strands of chains do not count: nodes of other software have no trees of them.
+    pub(super) fn silent(&self) -> BTreeMap<u32, OriginatorId> {
+        let mut silent = BTreeMap::new();
+        for (&originator, stated) in &self.stated {
+            if stated.is_empty() || !OriginatorId(originator).is_signer() {
+                continue;
+            }
+            let claiming = self.claiming.get(&originator).into_iter().flatten();
+            for node in claiming.filter(|node| !stated.contains_key(*node)) {
+                silent.entry(*node).or_insert(OriginatorId(originator));
+            }
+        }
+        silent
+    }
+
     /// Returns the nodes that are compared at single places of a strand: those without trees, and one with trees, which
     /// stands for all others with trees. Returns fewer than two nodes if there is nothing to compare.
     pub(super) fn without_trees(&self, originator: u32) -> BTreeSet<u32> {
-        let Some(nodes) = self.0.get(&originator) else { return BTreeSet::new() };
+        let Some(nodes) = self.stated.get(&originator) else { return BTreeSet::new() };
         let of_kind = |has_trees: bool| {
             nodes.iter().filter(move |(_, has)| **has == has_trees).map(|(node, _)| *node)
         };
@@ -214,11 +241,19 @@ mod tests {
         let of = |nodes: &[(u32, Option<u8>)]| -> BTreeMap<u32, HeldContent> {
             nodes.iter().map(|(node, root)| (*node, content(*root))).collect()
         };
-        kinds.note(OriginatorId(100), &of(&[(1, Some(1)), (2, None), (3, Some(1)), (4, None)]));
-        kinds.note(OriginatorId(100), &of(&[(4, Some(1))]));
-        kinds.note(OriginatorId(200), &of(&[(1, Some(1)), (3, Some(1))]));
+        let mut note = |originator, stated: &[(u32, Option<u8>)]| {
+            kinds.note(OriginatorId(originator), &[1, 2, 3, 4, 5], &of(stated));
+        };
+        note(100, &[(1, Some(1)), (2, None), (3, Some(1)), (4, None)]);
+        note(100, &[(4, Some(1))]);
+        note(200, &[(1, Some(1)), (2, None), (3, Some(1)), (5, None)]);
+        note(300, &[]);
+        note(0, &[(1, Some(1))]);
         assert_eq!(kinds.without_trees(100), BTreeSet::from([1, 2]));
-        assert!(kinds.without_trees(200).is_empty());
+        assert!(kinds.without_trees(0).is_empty());
         assert!(kinds.without_trees(300).is_empty());
+        // Nothing is known of the strand of which no node shows anything, nor of a chain's.
+        let silent = [(4, OriginatorId(200)), (5, OriginatorId(100))];
+        assert_eq!(kinds.silent(), BTreeMap::from(silent));
     }
 }

@@ -4,10 +4,11 @@
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId, minute_of};
 use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId, SettledAmount};
 
+use super::submitting::counted;
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, UNJUDGED};
-use super::{PayerReporter, ReportStepError};
+use super::{PayerReporter, PayerReporterState, ReportStepError};
 use crate::payer_reports::{
-    ComparedReport, EXPLAINED_ROWS_MAX, PayerUsage, SETTLED_KEPT, has_come, nodes_of,
+    ComparedReport, EXPLAINED_ROWS_MAX, HeldReport, PayerUsage, SETTLED_KEPT, has_come, nodes_of,
     recompute_explained, usage_of,
 };
 
@@ -20,7 +21,8 @@ pub struct ReportView {
     pub report: PayerReport,
     /// The nodes in whose strands it is; empty for one that is known from the chain alone.
     pub writers: Vec<OriginatorId>,
-    /// The nodes whose attestations of the report this node has.
+    /// The nodes whose attestations of the report this node has. Of a report that is not on the chain, only those whose
+    /// attestations count towards the majority.
     pub attested_by: Vec<OriginatorId>,
     /// Its state.
     pub state: ReportState,
@@ -187,7 +189,7 @@ impl PayerReporter {
             return Ok(Some(ReportView {
                 id,
                 writers: writers(&held),
-                attested_by: attesters(&held),
+                attested_by: self.0.counted_attesters(&held),
                 report: held.report,
                 state: ReportState::Waiting(why),
             }));
@@ -241,7 +243,7 @@ impl PayerReporter {
                 id: held.id,
                 report: held.report.clone(),
                 writers: writers(&held),
-                attested_by: attesters(&held),
+                attested_by: state.counted_attesters(&held),
                 state: shown,
             });
         }
@@ -262,11 +264,20 @@ impl PayerReporter {
     }
 }
 
-fn writers(held: &crate::payer_reports::HeldReport) -> Vec<OriginatorId> {
+impl PayerReporterState {
+    /// Returns the nodes whose attestations of a report count. Any node can publish one with a wrong signature, and an
+    /// operator would take the report for one that can be submitted.
+    fn counted_attesters(&self, held: &HeldReport) -> Vec<OriginatorId> {
+        let counted = counted(&self.registry(), held).counted;
+        counted.into_iter().map(|attestation| attestation.node).collect()
+    }
+}
+
+fn writers(held: &HeldReport) -> Vec<OriginatorId> {
     held.written.iter().map(|at| at.originator).collect()
 }
 
-fn attesters(held: &crate::payer_reports::HeldReport) -> Vec<OriginatorId> {
+fn attesters(held: &HeldReport) -> Vec<OriginatorId> {
     held.attestations.iter().map(|it| it.node).collect()
 }
 
