@@ -471,25 +471,14 @@ fn piece_at(
     Ok(next.filter(|stored| stored.at == waiting.at))
 }
 
-/// The task that turns evidence into reports, beginning with evidence of earlier runs.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct ReportTask(StoppableTask);
-
-impl ReportTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let (engine, reports) = (engine.clone(), engine.reports().clone());
-        Self(StoppableTask::start(|stopped| run(engine, reports, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that turns evidence into reports, beginning with evidence of earlier runs. Stopping it waits for its
+/// last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_report_task(engine: &Engine) -> StoppableTask {
+    let (engine, reports) = (engine.clone(), engine.reports().clone());
+    StoppableTask::start(|stopped| run(engine, reports, stopped))
 }
 
 /// Reports new evidence, and the rest again when the registry or the rates change; removes old claims.

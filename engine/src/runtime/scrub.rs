@@ -493,25 +493,13 @@ fn unrepaired(report: &ScrubReport) -> Vec<UnrepairedDamage> {
     report.damages.iter().map(left).collect()
 }
 
-/// Scrubs at an interval, for at most half of the time.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct ScrubTask(StoppableTask);
-
-impl ScrubTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
-        let scrubs = engine.scrubs().clone();
-        Self(StoppableTask::start(|stopped| ScrubWorker { scrubs, settings, stopped }.run()))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that scrubs at an interval, for at most half of the time. Stopping it waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_scrub_task(engine: &Engine, settings: ScrubSettings) -> StoppableTask {
+    let scrubs = engine.scrubs().clone();
+    StoppableTask::start(|stopped| ScrubWorker { scrubs, settings, stopped }.run())
 }
 
 #[derive(Clone)]
