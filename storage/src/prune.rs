@@ -20,15 +20,15 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 use crate::change::Validity;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::expiring::{
+    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
+    LeavingStrand, tell_unread,
+};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::MarkKey;
-use crate::leaving::{
-    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
-    LeavingStrand, tell_unread,
-};
 use crate::options::LARGE_AGE_MOVED;
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
