@@ -447,11 +447,12 @@ impl Database {
         }
     }
 
-    /// Locks the head of a strand while no commit runs. At first only tries the lock and does not queue for it: a
-    /// queued thread is handed the lock, and then the turn to write, before it has a core, and commits would wait for
-    /// the core as well. Tries only while no commit to any strand runs: a commit to another strand holds the turn to
-    /// write, and one that waits for this head needs a core before it can take the lock, so pruning would take the lock
-    /// first.
+    /// Locks the head of a strand while no commit runs. At first it only tries the lock and does not queue for it. A
+    /// queued thread is handed the lock, and then the turn to write, before it has a core: commits would wait for the
+    /// core as well.
+    ///
+    /// It tries only while no commit to any strand runs. A commit to another strand holds the turn to write. A commit
+    /// that waits for this head needs a core before it can take the lock, so pruning would take the lock first.
     fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if !self.lasting.last_commit.is_running()

@@ -49,7 +49,8 @@ pub enum SubmitError {
     #[error(transparent)]
     Refused(#[from] ReportSubmissionError),
     /// Checks take their share of the machine, and the submission has no place among those that wait, or has waited
-    /// 30 s; or it proves nothing, and such reports have used up what may be written of them.
+    /// 30 s. Also returned for a report that proves nothing, once such reports have used up what may be written of
+    /// them.
     #[error("misbehaviour reports have used up their share of this node: try again later")]
     Busy {
         /// Whole seconds, at least 1.

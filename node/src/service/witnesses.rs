@@ -237,8 +237,8 @@ impl AskWitness for WitnessCall {
 }
 
 impl WitnessCall {
-    /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
-    /// `None` if the witness has cosigned it, or if this node has cut the strand since, and signs no more of it.
+    /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size.
+    /// `None` if the witness has cosigned it, or if this node has cut the strand since: it then signs no more of it.
     async fn read(
         &self,
         originator: OriginatorId,
