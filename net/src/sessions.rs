@@ -259,8 +259,8 @@ impl Sessions {
 }
 
 impl SessionGuard {
-    /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any, and the
-    /// words with which it refuses this node's token, if it is called without.
+    /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any, and
+    /// the words with which it refuses this node's token, if it is called without.
     pub(crate) fn note_answer(
         &self,
         round_trip: Duration,
@@ -371,6 +371,18 @@ mod tests {
             now += pause;
         }
         assert_eq!(avoid(OriginatorId(300), now), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_session_removes_no_later_one() {
+        let (mut table, peer) = (SessionTable::default(), OriginatorId(200));
+        let (address, refused_token) = (String::new(), None);
+        let later = GrpcSession { serial: 2, address, round_trip: Duration::ZERO, refused_token };
+        table.grpc.insert(peer, later);
+        assert!(!table.remove(peer, 1));
+        assert!(table.grpc.contains_key(&peer));
+        assert!(table.remove(peer, 2));
+        assert!(table.grpc.is_empty());
     }
 
     /// Played by a registered node that connects from many addresses, or by two processes with one key.

@@ -22,8 +22,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Starts the task that reads the topics of the last envelopes, so that readers who have these envelopes cost no
-/// search. Then it puts small envelopes beside topic rows that an earlier version of this program wrote without them. It
-/// takes at most half of one core, and ends when no such row is left. A node that stops before continues at its next
+/// search. Then it puts small envelopes beside topic rows that an earlier version of this program wrote without them.
+/// It takes at most half of one core, and ends when no such row is left. A node that stops before continues at its next
 /// start. Stopping the task waits for its last write.
 ///
 /// # Panics
