@@ -6,20 +6,19 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{
-    Address, Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
+    Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
 };
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{
     Host, MisbehaviorKind, MisbehaviorVerdict, Missing, StatementDifference, TreeEvidence,
     TreeFault,
 };
-use hawser_rules::{
-    Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry,
-};
+use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::file::{FiledReport, SCHEMA};
+use crate::replay::testing::record;
 use crate::{
     ClaimCount, EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit,
 };
@@ -32,15 +31,8 @@ fn key(node: u32) -> SecretKey {
 }
 
 fn keys() -> KnownKeys {
-    let record = |node: u32| NodeRecord {
-        id: OriginatorId(node),
-        public_key: key(node).public_key(),
-        owner: Address([0; 20]),
-        http_address: None,
-        quic_address: None,
-        canonical: true,
-    };
-    let registry: Registry = [100, 200, 300].map(record).into_iter().collect();
+    let of = |node: u32| record(OriginatorId(node), key(node).public_key());
+    let registry: Registry = [100, 200, 300].map(of).into_iter().collect();
     let rate = Rate {
         start_unix_s: 5,
         message_fee: PicoDollarPrice(1),

@@ -9,15 +9,15 @@ use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{MisbehaviorKind, TreeEvidence, TreeFault};
-use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::support::log_folder::{entry, folder, open};
+use crate::support::log_folder::{entry, folder, open, record};
 use crate::support::{self, Dev, free_base, hawser, json, run, stdout};
 
 const ACCUSED: u32 = 200;
@@ -36,15 +36,8 @@ fn statement(key: &SecretKey, sequence: u64, text: &'static [u8], ns: i64) -> By
 }
 
 fn keys(nodes: &[(u32, PublicKey)]) -> KnownKeys {
-    let record = |(id, public_key): &(u32, PublicKey)| NodeRecord {
-        id: OriginatorId(*id),
-        public_key: *public_key,
-        owner: Address([0; 20]),
-        http_address: None,
-        quic_address: None,
-        canonical: true,
-    };
-    KnownKeys { registry: nodes.iter().map(record).collect::<Registry>(), rates: None }
+    let registry: Registry = nodes.iter().map(|(id, key)| record(*id, *key)).collect();
+    KnownKeys { registry, rates: None }
 }
 
 /// Writes an evidence file of one report, which `host` signed.

@@ -7,14 +7,16 @@ use std::path::Path;
 use hawser_audit::export::{ExportedRow, PartReader};
 use hawser_audit::replay::{GapReason, StrandRow};
 use hawser_audit::{Judged, KnownKeys};
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{NodeRecord, PicoDollarPrice, Registry};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::{PicoDollarPrice, Registry};
 use hawser_storage::{Change, SkipReason};
 use http::StatusCode;
 use serde_json::Value;
 
 use crate::support::fake_node::FakeNode;
-use crate::support::log_folder::{NODE, entry, entry_at, folder, open, open_with, write_registry};
+use crate::support::log_folder::{
+    NODE, entry, entry_at, folder, open, open_with, record, write_registry,
+};
 use crate::support::{Dev, free_base, json, run, session_file, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
@@ -346,15 +348,9 @@ fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
     }
 
     // The checkpoint of the first node comes, and then a page in the place of that of the second one.
-    let record = |id: u32, key: u8| NodeRecord {
-        id: OriginatorId(id),
-        public_key: SecretKey::from_bytes(&[key; 32]).unwrap().public_key(),
-        owner: Address([0; 20]),
-        http_address: None,
-        quic_address: None,
-        canonical: true,
-    };
-    let registry: Registry = [record(NODE, 2), record(2 * NODE, 3)].into_iter().collect();
+    let public_key = |seed: u8| SecretKey::from_bytes(&[seed; 32]).unwrap().public_key();
+    let nodes = [record(NODE, public_key(2)), record(2 * NODE, public_key(3))];
+    let registry: Registry = nodes.into_iter().collect();
     let file = Judged::file("test", &[], &[], &KnownKeys { registry, rates: None });
     let of_two = place.path().join("of-two.evidence");
     fs::write(&of_two, serde_json::to_string(&file).unwrap()).unwrap();

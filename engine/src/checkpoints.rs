@@ -63,8 +63,8 @@ pub struct HeldStrand {
     pub signed: u64,
 }
 
-/// Strands of other nodes that are held without a checkpoint of their node which covers them: of other software, of an
-/// older version, or of a node that has signed once and no further. Reads no clock.
+/// Strands of other nodes that are held without a checkpoint of their node which covers them. Such a node runs other
+/// software or an older version, or has stopped signing. Reads no clock.
 #[derive(Debug, Default)]
 pub struct SilentStrands {
     pace: ObserverPace,

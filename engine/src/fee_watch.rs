@@ -15,8 +15,9 @@ use crate::misbehavior::{FeeVerdict, is_late, judge_fees};
 /// The result of a check of the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeCheck {
-    /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
-    /// another fee of the minute is doubted; or the envelope breaks a rule, and not by a late expiry alone.
+    /// Nothing is to be judged, for one of three reasons. A known rate and the load explain the fees, also a rate that
+    /// another one has replaced. Or another fee of the minute is doubted. Or the envelope breaks a rule, and not by a
+    /// late expiry alone.
     Explained,
     /// The fees are wrong whatever the rates are.
     Wrong,

@@ -72,14 +72,7 @@ pub(crate) struct GrpcSession {
     pub(crate) refused_token: Option<String>,
 }
 
-/// The entry of a session over gRPC. Dropping it removes the entry.
-pub(crate) struct GrpcGuard {
-    sessions: Sessions,
-    peer: OriginatorId,
-    serial: u64,
-}
-
-/// A session's entry in the table. Dropping it removes the entry, and the peer may be dialled again.
+/// A session's entry in the table, over QUIC or gRPC. Dropping it removes the entry, and the peer may be dialled again.
 pub(crate) struct SessionGuard {
     sessions: Sessions,
     peer: OriginatorId,
@@ -125,7 +118,7 @@ impl Sessions {
         address: &str,
         round_trip: Duration,
         connect: impl FnOnce() -> Link,
-    ) -> Option<(GrpcGuard, Link)> {
+    ) -> Option<(SessionGuard, Link)> {
         let mut linked = None;
         self.table.send_modify(|table| {
             if table.is_closing || table.current.contains_key(&peer) {
@@ -137,7 +130,7 @@ impl Sessions {
             let session = GrpcSession { serial, address, round_trip, refused_token };
             table.grpc.insert(peer, session);
             // Linked under the table's lock, as in `admit`.
-            linked = Some((GrpcGuard { sessions: self.clone(), peer, serial }, connect()));
+            linked = Some((SessionGuard { sessions: self.clone(), peer, serial }, connect()));
         });
         linked
     }
@@ -265,19 +258,9 @@ impl Sessions {
     }
 }
 
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        self.sessions.table.send_if_modified(|table| {
-            let current = table.current.get(&self.peer);
-            let is_mine = current.is_some_and(|current| current.serial == self.serial);
-            is_mine && table.current.remove(&self.peer).is_some()
-        });
-    }
-}
-
-impl GrpcGuard {
-    /// Notes an answer of the peer: the duration of the call, the address that the peer announced, if any, and the
-    /// words with which it refuses this node's token, if it is called without.
+impl SessionGuard {
+    /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any, and
+    /// the words with which it refuses this node's token, if it is called without.
     pub(crate) fn note_answer(
         &self,
         round_trip: Duration,
@@ -297,13 +280,9 @@ impl GrpcGuard {
     }
 }
 
-impl Drop for GrpcGuard {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
-        self.sessions.table.send_if_modified(|table| {
-            let current = table.grpc.get(&self.peer);
-            let is_mine = current.is_some_and(|current| current.serial == self.serial);
-            is_mine && table.grpc.remove(&self.peer).is_some()
-        });
+        self.sessions.table.send_if_modified(|table| table.remove(self.peer, self.serial));
     }
 }
 
@@ -311,6 +290,16 @@ impl SessionTable {
     /// Returns the time until which the operator keeps this node apart from a peer, if that is after `now`.
     fn partitioned_until(&self, peer: OriginatorId, now: Instant) -> Option<Instant> {
         self.partitions.get(&peer).copied().filter(|until| *until > now)
+    }
+
+    /// Removes the session of a peer with this number, unless a later one has its place. Returns true if it was there.
+    fn remove(&mut self, peer: OriginatorId, serial: u64) -> bool {
+        // QUIC and gRPC share the numbers.
+        if self.current.get(&peer).is_some_and(|session| session.serial == serial) {
+            return self.current.remove(&peer).is_some();
+        }
+        let is_of_grpc = self.grpc.get(&peer).is_some_and(|session| session.serial == serial);
+        is_of_grpc && self.grpc.remove(&peer).is_some()
     }
 
     /// Counts a session that a peer, which has proved its id, begins now. Returns false if it may not begin one. An
@@ -382,6 +371,18 @@ mod tests {
             now += pause;
         }
         assert_eq!(avoid(OriginatorId(300), now), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_session_removes_no_later_one() {
+        let (mut table, peer) = (SessionTable::default(), OriginatorId(200));
+        let (address, refused_token) = (String::new(), None);
+        let later = GrpcSession { serial: 2, address, round_trip: Duration::ZERO, refused_token };
+        table.grpc.insert(peer, later);
+        assert!(!table.remove(peer, 1));
+        assert!(table.grpc.contains_key(&peer));
+        assert!(table.remove(peer, 2));
+        assert!(table.grpc.is_empty());
     }
 
     /// Played by a registered node that connects from many addresses, or by two processes with one key.

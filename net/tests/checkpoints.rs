@@ -9,7 +9,9 @@ use bytes::Bytes;
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::misbehavior::{EvidenceTime, Misbehavior};
 use hawser_engine::own_strand::OwnStrandStatus;
-use hawser_engine::runtime::CheckpointTask;
+use hawser_engine::runtime::{
+    StoppableTask, start_checkpoint_task, start_checkpoint_task_with_pace,
+};
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::frame::{ControlFrame, FEATURE_CHECKPOINTS};
 use hawser_proto::merkle::TreeHash;
@@ -83,7 +85,7 @@ async fn show(peer: &mut RawPeer, signed: SignedCheckpoint) {
 async fn all_nodes_cosign_what_agrees_with_their_trees_and_hold_all_cosignatures() {
     let mut network = Network::new();
     let nodes = [100, 200, 400].map(|id| network.start(id));
-    let tasks = nodes.each_ref().map(|it| CheckpointTask::start(&it.engine, key(it.id)));
+    let tasks = nodes.each_ref().map(|it| start_checkpoint_task(&it.engine, key(it.id)));
     for text in 0..3 {
         nodes[0].publish(text).await;
     }
@@ -118,7 +120,7 @@ async fn all_nodes_cosign_what_agrees_with_their_trees_and_hold_all_cosignatures
 async fn what_was_cosigned_before_a_restart_is_shown_after_it() {
     let mut network = Network::new();
     let (first, second) = (network.start(100), network.start(200));
-    let task = CheckpointTask::start(&first.engine, key(first.id));
+    let task = start_checkpoint_task(&first.engine, key(first.id));
     first.publish(0).await;
     wait_for(&first, 100, 1, &[200]).await;
     task.stop().await;
@@ -132,7 +134,7 @@ async fn what_was_cosigned_before_a_restart_is_shown_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_peer_is_shown_none_and_goes_on_as_before() {
     let (_network, node) = Network::with_peer(LIAR);
-    let task = CheckpointTask::start(&node.engine, key(node.id));
+    let task = start_checkpoint_task(&node.engine, key(node.id));
     node.publish(0).await;
     eventually("it is signed", || newest(&node, 100).is_some()).await;
     let mut old = RawPeer::join(&node, 300).await;
@@ -302,7 +304,7 @@ fn other_envelope(place: u64) -> Bytes {
 async fn observed(
     network: &mut Network,
     stories: [&[Bytes]; 2],
-) -> ([Node; 2], Vec<CheckpointTask>, Vec<(RawPeer, Strand)>) {
+) -> ([Node; 2], Vec<StoppableTask>, Vec<(RawPeer, Strand)>) {
     network.register(LIAR, UNREACHABLE);
     let nodes = [network.start(100), network.start(200)];
     let mut wants = Vec::new();
@@ -322,7 +324,7 @@ async fn observed(
         node.wait_for(300, story.len() as u64).await;
     }
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
-    let start = |node: &Node| CheckpointTask::start_with_pace(&node.engine, key(node.id), pace);
+    let start = |node: &Node| start_checkpoint_task_with_pace(&node.engine, key(node.id), pace);
     let tasks = nodes.iter().map(start).collect();
     (nodes, tasks, silent)
 }
@@ -360,7 +362,7 @@ async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those
     }
     let start = |after| {
         let pace = ObserverPace { after, every: Duration::ZERO };
-        CheckpointTask::start_with_pace(&nodes[1].engine, key(nodes[1].id), pace)
+        start_checkpoint_task_with_pace(&nodes[1].engine, key(nodes[1].id), pace)
     };
     let task = start(Duration::from_secs(3_600));
     for (_, strand) in &mut silent {
@@ -508,7 +510,7 @@ async fn a_node_signs_nothing_beside_what_it_has_signed_from_a_folder_that_is_lo
     let _strand = peer.answer(300, &envelopes).await;
     node.wait_for(300, 4).await;
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
-    let task = CheckpointTask::start_with_pace(&node.engine, key(node.id), pace);
+    let task = start_checkpoint_task_with_pace(&node.engine, key(node.id), pace);
     // Each look signs the own strand first, so when the second one is there, the first look is over.
     for size in [1, 2] {
         eventually("it signs its own strand", || {

@@ -15,7 +15,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 use crate::change::{ChainCommit, Change, Facts, LogEntry, SkipReason, Validity};
 use crate::database::Database;
 use crate::error::{CommitError, ReadError};
-use crate::expired::ExpiredEnds;
+use crate::expired_ends::ExpiredEnds;
 use crate::family::Family;
 use crate::hashed::HashedEnvelope;
 use crate::keys::Key;

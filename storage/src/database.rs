@@ -12,8 +12,9 @@ use rocksdb::{
     ColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
+use crate::disk_reserve::DiskReserve;
 use crate::error::{CommitError, DatabaseError};
-use crate::expired::ExpiredEnds;
+use crate::expired_ends::ExpiredEnds;
 use crate::fact_index::{FactIndex, IndexedFacts};
 use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
@@ -28,7 +29,6 @@ use crate::projection::{Projection, is_dropped_with_projections};
 use crate::recent::Recent;
 use crate::report_version::ReportVersion;
 use crate::repricing::Repricing;
-use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
 use crate::stale::StaleProjections;
 use crate::strands::Strands;
@@ -41,7 +41,7 @@ use crate::write_fault::{WriteFault, WriteFaults};
 pub(crate) struct LastingParts {
     /// The host marker of the folder; empty if the store was opened without it.
     pub(crate) host: Arc<OnceLock<HostMarker>>,
-    pub(crate) room: Arc<Room>,
+    pub(crate) disk_reserve: Arc<DiskReserve>,
     pub(crate) faults: Arc<WriteFaults>,
     pub(crate) last_commit: Arc<LastCommit>,
     /// The families whose compactions are paused.
@@ -219,7 +219,7 @@ impl Database {
     /// Checks that a write may begin: none has failed, and the disk has room.
     pub(crate) fn check_writable(&self) -> Result<(), CommitError> {
         self.poison.check()?;
-        self.lasting.room.check()
+        self.lasting.disk_reserve.check()
     }
 
     fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), CommitError> {

@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
     use crate::change::{Change, Facts, LogEntry, Validity};
-    use crate::leaving::Expiring;
+    use crate::expiring::Expiring;
     use crate::testing::{self, expiring, id};
 
     fn facts(place: u64) -> Facts {

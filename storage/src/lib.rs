@@ -11,13 +11,13 @@
 //! - `open`, `open_error`, `meta` and `migrate`: opening a folder, with checks of format, network, node and key;
 //! - `kept_copy`, `rollback`: the copy that a migration leaves, and the return to it;
 //! - `promote`: the folder of a replica becomes that of a node;
-//! - `remains`: files of a database that has lost the list of its files;
+//! - `lost_manifest`: files of a database that has lost the list of its files;
 //! - `unread`, `unread_tables`: the parts that could not be read when the database was opened, and that the open
 //!   database lacks;
 //! - `host`: decides if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
 //! - `emptied`: a database in memory that simulations use again;
-//! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
+//! - `poison`, `disk_reserve`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
 //! - `last_commit`: the time of the last one, by which work in the background finds a node idle, and its waits;
 //! - `trees`, `tree_rows`, `tree_edges`, `hashed`: the Merkle trees over strands, grown by commits or in later steps;
@@ -30,13 +30,13 @@
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
 //! - `record_scan`, `behind_damage`: reading them in order, and finding rows behind a block that the disk has damaged;
 //! - `snapshot`, `topic_scan`, `log_scan`, `receipts`, `inbox_rows`, `shared_copies`: reading;
-//! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
+//! - `recent`, `recent_walk`: the topics of the last written envelopes, so that readers who lack nothing cost no
 //!   search;
 //! - `audit_read`: reading a folder to audit it;
 //! - `older_rows`: converting rows of an older format to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
-//! - `prune`, `leaving`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, reading them before, the
-//!   marks of their places, reading the records that remain, and the ends of expired ranges;
+//! - `prune`, `expiring`, `pruned_ranges`, `pruned`, `expired_ends`: removing expired envelopes, reading them before,
+//!   the marks of their places, reading the records that remain, and the ends of expired ranges;
 //! - `deletions`: counts of the deleted rows in files, so that a file without any is not compacted for nothing;
 //! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
@@ -73,11 +73,13 @@ mod condemned;
 mod database;
 mod deletions;
 mod digest;
+mod disk_reserve;
 mod doubted;
 mod emptied;
 mod error;
 mod expire_missing;
-mod expired;
+mod expired_ends;
+mod expiring;
 mod fact_index;
 mod facts;
 mod family;
@@ -94,10 +96,10 @@ mod kept_copy;
 mod keys;
 mod last_commit;
 mod late_searches;
-mod leaving;
 mod ledger;
 mod lists;
 mod log_scan;
+mod lost_manifest;
 mod mark_read;
 mod membership;
 mod meta;
@@ -125,9 +127,8 @@ mod raw_rows;
 mod rebuild;
 mod receipts;
 mod recent;
+mod recent_walk;
 mod record_scan;
-mod remains;
-mod remember;
 mod reopen;
 mod report_amounts;
 mod report_version;
@@ -135,7 +136,6 @@ mod reports;
 mod reprice;
 mod repricing;
 mod rollback;
-mod room;
 mod scrub;
 mod settings;
 mod shared_copies;
@@ -179,7 +179,9 @@ pub use change::{
     SkipReason, Validity,
 };
 pub use checkpoints::ReadableCheckpoint;
+pub use disk_reserve::DiskReserveSettings;
 pub use error::{CommitError, DatabaseError, ReadError};
+pub use expiring::{DeriveExpired, ExpiredEnvelope, Expiring};
 pub use family::Family;
 pub use folder::open_plain;
 pub use hashed::HashedEnvelope;
@@ -195,8 +197,8 @@ pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
 pub use late_searches::{StoredScan, StoredSearch, StoredSearchState};
-pub use leaving::{DeriveExpired, ExpiredEnvelope, Expiring};
 pub use log_scan::{LogItem, LogScan};
+pub use lost_manifest::file_of_lost_database;
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{
@@ -214,12 +216,10 @@ pub use promote::PromotionError;
 pub use prune::{AfterPruned, PrunedBatch, StrandPlaces};
 pub use pruned::{LogPlace, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
-pub use remains::file_of_lost_database;
-pub use remember::RecentTopicsWalk;
+pub use recent_walk::RecentTopicsWalk;
 pub use report_amounts::ReportAmounts;
 pub use reports::{NewReport, StoredReport};
 pub use rollback::{RollbackError, RollbackReport, discard_copies, roll_back};
-pub use room::DiskReserveSettings;
 pub use scrub::{Damage, LostPlace, OverwrittenBlock, RepairError, ScrubError, ScrubReport};
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;

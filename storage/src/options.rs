@@ -39,10 +39,10 @@ pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
 /// Part of the blob files, from the oldest on, out of which compactions move the envelopes that are left. RocksDB's
 /// default.
 pub(crate) const LARGE_AGE_MOVED: f64 = 0.25;
-/// Age in seconds at which the rows of a file are compacted, however few are deletions: a file of topics with all other
-/// ones of that family, and a file of any other family above the lowest level with the levels below it. RocksDB's
-/// default. So the room of a pruned envelope below [`BLOB_LEN_BYTES_MIN`] is free a month later, apart from the time
-/// that compactions take.
+/// Age in seconds at which the rows of a file are compacted, however few are deletions. RocksDB's default. A file of
+/// topics is compacted with all other files of that family. A file of any other family above the lowest level is
+/// compacted with the levels below it. So the room of a pruned envelope below [`BLOB_LEN_BYTES_MIN`] is free a month
+/// later, apart from the time that compactions take.
 const AGE_MAX_S: u64 = 30 * 24 * 3600;
 /// 2^3 shards of at least 8 MiB. The default shards are so small that a large block finds no room and is read
 /// from disk each time (measured: 3,800 instead of 270,000 lookups per second).

@@ -20,15 +20,15 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 use crate::change::Validity;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::expiring::{
+    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
+    LeavingStrand, tell_unread,
+};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::MarkKey;
-use crate::leaving::{
-    DeriveExpired, ExpiredEnvelope, Expiring, LeavingEnvelope, LeavingPart, LeavingRows,
-    LeavingStrand, tell_unread,
-};
 use crate::options::LARGE_AGE_MOVED;
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
@@ -447,11 +447,12 @@ impl Database {
         }
     }
 
-    /// Locks the head of a strand while no commit runs. At first only tries the lock and does not queue for it: a
-    /// queued thread is handed the lock, and then the turn to write, before it has a core, and commits would wait for
-    /// the core as well. Tries only while no commit to any strand runs: a commit to another strand holds the turn to
-    /// write, and one that waits for this head needs a core before it can take the lock, so pruning would take the lock
-    /// first.
+    /// Locks the head of a strand while no commit runs. At first it only tries the lock and does not queue for it. A
+    /// queued thread is handed the lock, and then the turn to write, before it has a core: commits would wait for the
+    /// core as well.
+    ///
+    /// It tries only while no commit to any strand runs. A commit to another strand holds the turn to write. A commit
+    /// that waits for this head needs a core before it can take the lock, so pruning would take the lock first.
     fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
         for _ in 0..BUSY_TRIES {
             if !self.lasting.last_commit.is_running()

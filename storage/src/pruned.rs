@@ -209,8 +209,8 @@ impl Store {
     /// Returns, for each strand in which places have expired, the place after the last expired one.
     ///
     /// Costs a seek for each strand and reads of some marks if marks of ranges have changed since the last call;
-    /// otherwise nothing. If the disk cannot read the last marks of a strand, any of its places may have expired, so it
-    /// is named with the place after its head: readers of other strands, and of topics, must not fail with it.
+    /// otherwise nothing. If the last marks of a strand cannot be read, any of its places may have expired. The result
+    /// then has the place after the strand's head, because readers of other strands, and of topics, must not fail.
     ///
     /// # Errors
     /// When the heads cannot be read.

@@ -14,10 +14,10 @@ use hawser_proto::EnvelopeId;
 
 use crate::database::Database;
 use crate::error::DatabaseError;
+use crate::lost_manifest::no_database;
 use crate::open::{has_database, load, prepare_folder};
 use crate::open_error::OpenError;
 use crate::opening::Access;
-use crate::remains::no_database;
 use crate::store::Store;
 
 /// Pause between two checks if operations still hold a database that has to be closed. A guess: most operations

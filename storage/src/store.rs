@@ -9,13 +9,13 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::database::Database;
+use crate::disk_reserve::DiskReserveSettings;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::host::{FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::meta::{self, write_generation};
 use crate::opening::Opening;
 use crate::projection::{Projection, ProjectionSet};
-use crate::room::DiskReserveSettings;
 use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
 use crate::unread::UnreadFamily;
@@ -229,7 +229,7 @@ impl Store {
 
     /// Sets the free-space watermark. Only the first call has an effect.
     pub fn keep_room(&self, settings: DiskReserveSettings) {
-        self.shared.how.lasting.room.keep(settings);
+        self.shared.how.lasting.disk_reserve.keep(settings);
     }
 
     /// Checks if the disk has room for writes, and updates [`Store::has_room`].
@@ -237,13 +237,13 @@ impl Store {
     /// # Errors
     /// [`CommitError::NoRoom`].
     pub fn check_room(&self) -> Result<(), CommitError> {
-        self.shared.how.lasting.room.check()
+        self.shared.how.lasting.disk_reserve.check()
     }
 
     /// Returns true if the disk had room for writes at the last check. Every commit checks.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.shared.how.lasting.room.is_low()
+        !self.shared.how.lasting.disk_reserve.is_low()
     }
 
     /// Returns true if no commit of changes runs in this process, and none has begun or ended for this time: no

@@ -4,7 +4,7 @@ use hawser_proto::price::PicoDollarPrice;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId};
 
 use crate::change::Facts;
-use crate::leaving::Expiring;
+use crate::expiring::Expiring;
 use crate::settings::StoreIdentity;
 use crate::store::Store;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_engine::runtime::CheckpointTask;
+use hawser_engine::runtime::start_checkpoint_task;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, InclusionProof, TreeHash, envelope_leaf};
 use hawser_proto::pb::hawser::checkpoint_api as pb;
@@ -48,7 +48,7 @@ async fn checkpoint(client: &mut Client, originator_id: u32, size: u64) -> Check
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reader_checks_an_envelope_and_the_growth_of_the_strand() {
     let node = node().await;
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     let mut client = CheckpointApiClient::new(node.channel().await);
     let mut published = Vec::new();
     for text in ["a", "b", "c"] {
@@ -84,7 +84,7 @@ async fn a_reader_checks_an_envelope_and_the_growth_of_the_strand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_statements_about_void_places_of_a_strand_stand_beside_its_checkpoint() {
     let node = node().await;
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     let mut client = CheckpointApiClient::new(node.channel().await);
     node.publish(vec![message(1, "a")]).await;
     checkpoint(&mut client, NODE.0, 1).await;
@@ -114,7 +114,7 @@ async fn the_statements_about_void_places_of_a_strand_stand_beside_its_checkpoin
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_strand_of_a_chain_has_the_checkpoints_of_the_node_as_an_observer() {
     let node = node().await;
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     node.commit_on_chain(1, 1);
     let mut client = CheckpointApiClient::new(node.channel().await);
     let found = checkpoint(&mut client, 0, 1).await;

@@ -4,24 +4,20 @@ use std::path::Path;
 
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::Checkpoint;
+use hawser_rules::Registry;
 use hawser_rules::misbehavior::TIME_LEAD_NS_MAX;
-use hawser_rules::{NodeRecord, Registry};
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
 
 use super::tests::{SETTINGS, shown_by_node};
 use super::*;
-use crate::replay::testing::{MemoryLog, NODE, WITNESS, checkpoint, key, settings};
+use crate::replay::testing::{MemoryLog, NODE, WITNESS, checkpoint, key, record, settings};
 
 /// Exports what a node shows, and returns the report.
 fn run(log: &MemoryLog, folder: &Path) -> ExportReport {
     let named = settings().registry;
-    let third = NodeRecord {
-        id: OriginatorId(300),
-        public_key: key(3).public_key(),
-        ..named.node(WITNESS).unwrap().clone()
-    };
+    let third = record(OriginatorId(300), key(3).public_key());
     let registry: Registry = named.nodes().cloned().chain([third]).collect();
     let judged = ExportSettings { registry: Some(&registry), ..SETTINGS };
     export(&shown_by_node(log), folder, judged, |_| ()).unwrap()

@@ -189,7 +189,7 @@ fn fault_of(originator: OriginatorId, envelope: CheckedEnvelope) -> Option<Fault
 #[cfg(test)]
 mod tests {
     use super::super::planted::flip_signature;
-    use super::super::testing::{MemoryLog, NODE, draft, key, ns_of, settings};
+    use super::super::testing::{MemoryLog, NODE, draft, key, ns_of, record, settings};
     use super::*;
     use crate::replay::planted::sign_at;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -258,14 +258,7 @@ mod tests {
     #[test]
     fn strands_of_nodes_without_a_key_are_named_and_not_counted() {
         let log = MemoryLog::honest(9);
-        let stranger = hawser_rules::NodeRecord {
-            id: OriginatorId(300),
-            public_key: key(3).public_key(),
-            owner: hawser_proto::Address([0; 20]),
-            http_address: None,
-            quic_address: None,
-            canonical: true,
-        };
+        let stranger = record(OriginatorId(300), key(3).public_key());
         let registry = [stranger].into_iter().collect();
         let sampled = sample_signatures(&log, &registry, SampleSize::All, 1, &mut |_| 0).unwrap();
         assert_eq!((sampled.checked, &sampled.unknown_nodes[..]), (0, &[NODE][..]));

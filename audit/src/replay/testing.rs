@@ -10,7 +10,9 @@ use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::void::{SignedVoid, VoidStatement};
-use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
+use hawser_proto::{
+    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, minute_of,
+};
 use hawser_rules::fees::base_fee;
 use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use prost::Message as _;
@@ -32,6 +34,18 @@ pub(crate) const RATE: Rate = Rate {
 
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
+}
+
+/// Returns the registry's record of a canonical node with this key.
+pub(crate) fn record(id: OriginatorId, public_key: PublicKey) -> NodeRecord {
+    NodeRecord {
+        id,
+        public_key,
+        owner: Address([0; 20]),
+        http_address: None,
+        quic_address: None,
+        canonical: true,
+    }
 }
 
 /// The fields that a test changes.
@@ -388,16 +402,9 @@ impl StrandRows for MemoryLog {
 }
 
 pub(crate) fn settings() -> ReplaySettings {
-    let record = |(id, seed)| NodeRecord {
-        id,
-        public_key: key(seed).public_key(),
-        owner: Address([0; 20]),
-        http_address: None,
-        quic_address: None,
-        canonical: true,
-    };
+    let keys = [(NODE, 1), (WITNESS, 2)];
     ReplaySettings {
-        registry: [(NODE, 1), (WITNESS, 2)].map(record).into_iter().collect(),
+        registry: keys.into_iter().map(|(id, seed)| record(id, key(seed).public_key())).collect(),
         rates: RateTable::new(vec![RATE], None).ok(),
         threads: 2,
         now_ns: ns_of(1_000_000),

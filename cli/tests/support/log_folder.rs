@@ -7,7 +7,9 @@ use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::void::VoidStatement;
-use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
+use hawser_proto::{
+    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Topic,
+};
 use hawser_rules::{NodeRecord, PicoDollarPrice, Registry};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, PriceFn, SkipReason, Store,
@@ -33,15 +35,20 @@ pub fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
 
 /// A registry of one node, with the public key of `key`.
 pub fn keys_of(id: u32, key: &SecretKey) -> KnownKeys {
-    let record = NodeRecord {
+    let registry: Registry = [record(id, key.public_key())].into_iter().collect();
+    KnownKeys { registry, rates: None }
+}
+
+/// The registry's record of a canonical node with this key.
+pub fn record(id: u32, public_key: PublicKey) -> NodeRecord {
+    NodeRecord {
         id: OriginatorId(id),
-        public_key: key.public_key(),
+        public_key,
         owner: Address([0; 20]),
         http_address: None,
         quic_address: None,
         canonical: true,
-    };
-    KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None }
+    }
 }
 
 /// Writes an evidence file without evidence, whose registry has one node with the public key of `key`.

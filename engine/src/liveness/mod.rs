@@ -13,9 +13,11 @@
 //! that are held are signed.
 //!
 //! A node that is itself cut off, that has slept, or whose clock is wrong reports no other node: the fault is its own.
-//! It takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
-//! connections with, for a broken rule or by an order of its operator, and for one that it dials at no address of its
-//! record: a node that was sent no request has left none without an answer.
+//! It takes a minute after that for all connections to be back.
+//!
+//! A node that was sent no request has left none without an answer. So a node does not report another one while it ends
+//! its connections with that one, for a broken rule or by an order of its operator. Nor does it report one that it
+//! dials at no address of its record.
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 /// guess: an answer takes milliseconds, and a busy disk some seconds.
 const SHOW_FOR: Duration = Duration::from_secs(10);
 /// The time of such a claim by a peer that has shown a place beyond a gap, because the follower searches for the gap
-/// first (`docs/protocol/replication.md`, Gaps); and the longest one while bytes of an answer arrive. In this time a
-/// link of 64 KiB/s carries 4 MiB. A peer may send any bytes, so it is not the time that the longest envelope takes.
+/// first (`docs/protocol/replication.md`, Gaps). Also the longest time of a claim while bytes of an answer arrive: a
+/// link of 64 KiB/s carries 4 MiB in it. The longest envelope may take longer, but a peer may send any bytes.
 const SEARCH_FOR: Duration = Duration::from_secs(75);
 /// The least that a turn in which a peer shows nothing takes from that time, for any end of the turn. A guess: a
 /// claim that is fulfilled by envelopes on their way to the disk blocks publishers for a moment only, so such

@@ -12,8 +12,8 @@
 //! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
 //!   operator's confirmation; it then begins one to 256 times [`GAP`] places above everything that was shown.
 //!
-//! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
-//! to show an envelope, or for 75 at most while bytes of one arrive. An envelope of the strand that this node does not
+//! A peer's clock is a claim. It keeps the node from signing for ten seconds only, in which the peer has to show an
+//! envelope, or for 75 seconds at most while bytes of one arrive. An envelope of the strand that this node does not
 //! hold is a proof. See `docs/decisions/0014-which-folder-may-sign.md`.
 
 mod answers;

@@ -157,10 +157,12 @@ impl LateScan {
     }
 }
 
-/// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Only the last charged envelope of
-/// each payer and minute is looked at, if it has no mark: one that breaks a rule is charged, too, and proves no late
-/// release, and the originator could add any number of them. Those of payers with few bytes in that minute come first:
-/// evidence has no room for a long envelope. Reads at most `rows_max` rows of usage, from the end of `scan` on.
+/// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Reads at most `rows_max` rows of
+/// usage, from the end of `scan` on.
+///
+/// Looks at the last charged envelope of each payer and minute alone, and leaves it out if it has a mark. An envelope
+/// that breaks a rule is charged, too, but it proves no late release, and the originator could add any number of them.
+/// Envelopes of payers with few bytes in that minute come first: evidence has no room for a long envelope.
 ///
 /// # Errors
 /// When a row cannot be read.

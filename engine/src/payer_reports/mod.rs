@@ -2,9 +2,9 @@
 //! its own log that decide about them.
 //!
 //! Nothing is stored beside the log and the recorded events of the chain, so a step that a crash interrupts is
-//! repeated: [`held`] finds written reports, [`on_chain`] submitted and settled ones, and [`figures`] computes the same
-//! amounts again, which [`explained`] shows beside a report that differs. [`usage`] computes the balance that a payer
-//! has left.
+//! repeated. [`held`] finds the written reports, and [`on_chain`] the submitted and settled ones. [`figures`] computes
+//! the same amounts again; [`explained`] shows them beside a report that differs. [`usage`] computes the balance that a
+//! payer has left.
 
 pub mod explained;
 pub mod figures;

@@ -150,9 +150,11 @@ impl LogFilling {
         self
     }
 
-    /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of
-    /// what goes into the page do not count, because its limits and its memory bound them; those of other envelopes do,
-    /// and those of a long one that waits for its place. A turn goes beyond its work by one envelope at most.
+    /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete.
+    ///
+    /// Bytes that go into the page are no work, because the page's limits and its memory bound them. Bytes of other
+    /// envelopes are, and so are those of a long envelope that waits for its place. A turn exceeds its work by one
+    /// envelope at most.
     pub(crate) fn fill(
         &mut self,
         snapshot: &Snapshot<'_>,

@@ -130,8 +130,6 @@ pub struct ShownStrand {
     asks_again: bool,
     /// The registry was looked at: verdicts follow the absences of the strand's node.
     knows_absences: bool,
-    /// The last place that was accepted while it was shown first.
-    accepted: SequenceId,
     limits: ShownLimits,
     /// The place up to which peers have to bring what was asked for again.
     again_through: SequenceId,
@@ -166,7 +164,6 @@ impl ShownStrand {
             parked: None,
             asks_again: false,
             knows_absences: false,
-            accepted: stored,
             limits: ShownLimits::default(),
             again_through: verified,
             withdrawal: None,
@@ -209,27 +206,28 @@ impl ShownStrand {
 
     /// Returns true while nothing more may be taken from peers.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.parked.is_some() || self.asks_again || self.is_far_ahead()
+    pub fn is_waiting(&self, follower: &Follower) -> bool {
+        self.parked.is_some() || self.asks_again || self.is_far_ahead(follower)
     }
 
     /// True if so many places are shown that others wait until more of them are verified.
-    fn is_far_ahead(&self) -> bool {
-        self.places_ahead().is_some_and(|places| places >= self.limits.ahead_max)
+    fn is_far_ahead(&self, follower: &Follower) -> bool {
+        self.places_ahead(follower).is_some_and(|places| places >= self.limits.ahead_max)
     }
 
     /// True if verification no longer waits for a gap between pages: half of the bound is shown, or places have been
     /// shown for [`PAGES_FIRST_FOR`] and were never all verified. Otherwise a peer that sends pages without a pause,
     /// however small, would keep verification away.
-    fn is_overdue(&self, now: Instant) -> bool {
+    fn is_overdue(&self, now: Instant, follower: &Follower) -> bool {
         let is_old = self.shown_since.is_none_or(|since| now >= since + PAGES_FIRST_FOR);
-        is_old || self.places_ahead().is_some_and(|places| places >= self.limits.ahead_max / 2)
+        let half = self.limits.ahead_max / 2;
+        is_old || self.places_ahead(follower).is_some_and(|places| places >= half)
     }
 
     /// Returns the number of places that are shown and not verified; `None` if the strand is not in that stage.
-    fn places_ahead(&self) -> Option<u64> {
+    fn places_ahead(&self, follower: &Follower) -> Option<u64> {
         let ShownStage::Shown { verified } = self.stage else { return None };
-        Some(self.accepted.0.saturating_sub(verified.0))
+        Some(follower.accepted().0.saturating_sub(verified.0))
     }
 
     /// Returns true if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
@@ -318,8 +316,7 @@ impl ShownStrand {
         let entries = self.runs.note(peer, run).into_iter();
         let items = entries.map(|entry| StrandItem::Envelope(Ok(entry))).collect();
         follower.handle_response(now, WantResponse { peer, request, items });
-        self.accepted = follower.accepted();
-        if self.stage == ShownStage::Verified && self.accepted > before {
+        if self.stage == ShownStage::Verified && follower.accepted() > before {
             self.stage = ShownStage::Shown { verified: before };
             self.shown_since = Some(now);
         }
@@ -362,7 +359,7 @@ impl ShownStrand {
         #[cfg(feature = "faults")]
         let durable =
             if faults::is_on(SeededFault::UnverifiedEnd) { durable.previous() } else { durable };
-        let has_turn = is_idle || self.is_overdue(now);
+        let has_turn = is_idle || self.is_overdue(now, follower);
         let is_ready = has_turn && self.is_due(now) && self.knows_absences && !self.asks_again;
         (verified < durable && is_ready).then_some((verified, durable))
     }
@@ -499,7 +496,7 @@ impl ShownStrand {
             return None;
         }
         self.runs.note_verified(verified);
-        (self.stage, self.accepted) = (ShownStage::Shown { verified }, head);
+        self.stage = ShownStage::Shown { verified };
         let follower = Follower::new(self.originator, head, [], now);
         Some(follower.with_missing_of(before).with_doubts_of(before).behind_time_of(before))
     }

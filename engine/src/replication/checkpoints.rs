@@ -2,9 +2,10 @@
 //!
 //! Peers pass on the newest checkpoint that agrees with their own tree. A node that shows two peers different
 //! strands signs a checkpoint of each, and the two meet at the first pair of peers that are connected.
-//! [`Contradiction`] proves that they contradict each other; a checkpoint that only differs from the tree held here
-//! is *disputed*, until the node's next one, or for good: it proves nothing without a second one, because the peer
-//! that sent the tree's envelopes may have been lied to in another way.
+//! [`Contradiction`] proves that they contradict each other.
+//!
+//! A checkpoint that only differs from the tree held here is *disputed*, until the node's next one, or for good. Alone
+//! it proves nothing: the node may have lied in another way to the peer that sent the tree's envelopes.
 //!
 //! `runtime::replication` drives this with what peers show, and the simulation of networks with the same frames.
 

@@ -19,39 +19,32 @@ use crate::checkpoints::{
 /// Time between two looks at the trees. Half of the second in which a strand that grows gets a checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Signs checkpoints while the node runs. Each is durable before it can be read.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct CheckpointTask(StoppableTask);
+/// Starts the task that signs checkpoints while the node runs. Each is durable before it can be read. `key` is the key
+/// of the store's identity. Stopping the task waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_checkpoint_task(engine: &Engine, key: SecretKey) -> StoppableTask {
+    start_checkpoint_task_with_pace(engine, key, ObserverPace::default())
+}
 
-impl CheckpointTask {
-    /// Starts the task. `key` is the key of the store's identity.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, key: SecretKey) -> Self {
-        Self::start_with_pace(engine, key, ObserverPace::default())
-    }
-
-    /// Does the same, and observes strands of silent nodes at this pace.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start_with_pace(engine: &Engine, key: SecretKey, pace: ObserverPace) -> Self {
-        let signer = Signer {
-            engine: engine.clone(),
-            key,
-            halted: BTreeSet::new(),
-            silent: SilentStrands::new(pace),
-            failed: FailedStrands::default(),
-        };
-        Self(StoppableTask::start(|stopped| run(signer, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Does the same, and observes strands of silent nodes at this pace.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_checkpoint_task_with_pace(
+    engine: &Engine,
+    key: SecretKey,
+    pace: ObserverPace,
+) -> StoppableTask {
+    let signer = Signer {
+        engine: engine.clone(),
+        key,
+        halted: BTreeSet::new(),
+        silent: SilentStrands::new(pace),
+        failed: FailedStrands::default(),
+    };
+    StoppableTask::start(|stopped| run(signer, stopped))
 }
 
 async fn run(mut signer: Signer, mut stopped: StopSignal) {

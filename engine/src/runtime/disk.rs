@@ -14,25 +14,13 @@ use crate::pauses::RetryPauses;
 /// Time between two looks. Guessed: a node writes far less than the watermark in this time.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Watches the disk while the node runs.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct DiskTask(StoppableTask);
-
-impl DiskTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let keeper = DiskKeeper::new(engine);
-        Self(StoppableTask::start(|stopped| run(keeper, stopped)))
-    }
-
-    /// Stops the task and returns when it has ended.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that watches the disk while the node runs.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_disk_task(engine: &Engine) -> StoppableTask {
+    let keeper = DiskKeeper::new(engine);
+    StoppableTask::start(|stopped| run(keeper, stopped))
 }
 
 async fn run(mut keeper: DiskKeeper, mut stopped: StopSignal) {

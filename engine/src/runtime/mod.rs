@@ -4,14 +4,15 @@
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for events of the chains;
-//! - [`PruneRun`]: removes expired envelopes; [`PruneRounds`]: runs that continue each other; [`PruneTask`] makes them;
-//! - [`Scrubs`]: reads everything back, and repairs rows that the disk has damaged; [`ScrubTask`] does so
-//!   periodically;
-//! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: makes the log writable again after the disk has failed;
-//!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
-//! - [`CheckpointTask`]: signs the roots of trees;
-//! - [`PayerReporter`]: writes, attests, submits and settles payer reports; [`PayerReportTask`] does it in time;
-//! - [`Reports`]: reports of misbehaviour, made and taken; [`ReportTask`] makes those of new evidence;
+//! - [`PruneRun`]: removes expired envelopes; [`PruneRounds`]: runs that continue each other;
+//! - [`Scrubs`]: reads everything back, and repairs rows that the disk has damaged;
+//! - [`PayerReporter`]: writes, attests, submits and settles payer reports;
+//! - [`Reports`]: reports of misbehaviour, made and taken;
+//! - [`StoppableTask`]: a task of a node that runs, started by a function of its own: [`start_prune_task`],
+//!   [`start_scrub_task`], [`start_payer_report_task`] and [`start_report_task`] for the four above,
+//!   [`start_price_task`] corrects booked amounts, [`start_disk_task`] makes the log writable again after the disk has
+//!   failed, [`start_older_rows_task`] and [`start_trees_task`] bring a folder of an older format up to date, and
+//!   [`start_checkpoint_task`] signs the roots of trees;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts; [`LastFailure`]: one log line of a
@@ -45,10 +46,10 @@ mod pace;
 mod payer_reports;
 mod ports;
 mod prices;
+mod projection_rebuild;
 mod prune;
 mod publisher;
 pub(crate) mod read;
-mod remake;
 pub mod replication;
 mod report_history;
 mod report_writes;
@@ -80,25 +81,27 @@ use report_history::ReportHistory;
 
 pub use caller_queue::PublishCaller;
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, ROUND_BYTES_MAX};
-pub use checkpoints::CheckpointTask;
+pub use checkpoints::{start_checkpoint_task, start_checkpoint_task_with_pace};
 pub use committer::Committer;
-pub use disk::DiskTask;
+pub use disk::start_disk_task;
 pub use fair_queue::FairQueue;
 pub use grouped_queue::GroupedQueue;
 pub use heads::Heads;
 pub use last_failure::LastFailure;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
-pub use older_rows::OlderRowsTask;
+pub use older_rows::start_older_rows_task;
 pub use pace::ShortTurns;
 pub use payer_reports::{
-    Attested, ContractError, GasUsed, PayerReportSettings, PayerReportTask, PayerReportTotals,
-    PayerReporter, ReportContract, ReportExplained, ReportList, ReportStage, ReportState,
-    ReportStep, ReportStepError, ReportView, SettledPart, StageCount, StageCounts, StepOutcome,
-    StepState, Submitted, Turns, Written,
+    Attested, ContractError, GasUsed, PayerReportSettings, PayerReportTotals, PayerReporter,
+    ReportContract, ReportExplained, ReportList, ReportStage, ReportState, ReportStep,
+    ReportStepError, ReportView, SettledPart, StageCount, StageCounts, StepOutcome, StepState,
+    Submitted, Turns, Written, start_payer_report_task,
 };
 pub use ports::Ports;
-pub use prices::PriceTask;
-pub use prune::{PruneReport, PruneRounds, PruneRun, PruneSettings, PruneTask, StrandPruned};
+pub use prices::start_price_task;
+pub use prune::{
+    PruneReport, PruneRounds, PruneRun, PruneSettings, StrandPruned, start_prune_task,
+};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, BegunPublish, PublishError, PublishSettings, Published, Publisher,
     PublisherThreads,
@@ -109,13 +112,14 @@ pub use read::{
     TopicsQuery, UsageScan, UsedAmount, UsedPeriod, WitnessId, WitnessState,
     at_begin_of_reader_threads, begin_reader_thread, end_of_topics_turn,
 };
-pub use reports::{ReportTask, Reports, SubmitError};
+pub use reports::{Reports, SubmitError, start_report_task};
 pub use scrub::{
-    ScrubDone, ScrubMode, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs,
-    UnrepairedDamage,
+    ScrubDone, ScrubMode, ScrubPace, ScrubSettings, ScrubStatus, Scrubs, UnrepairedDamage,
+    start_scrub_task,
 };
+pub use stoppable::StoppableTask;
 pub use system_clock::SystemClock;
-pub use trees::TreesTask;
+pub use trees::start_trees_task;
 pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};
 
 /// Settings of an engine.

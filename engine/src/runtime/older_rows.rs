@@ -21,28 +21,16 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Reads the topics of the last envelopes, so that readers who have these envelopes cost no search. Then puts small
-/// envelopes beside topic rows that an earlier version of this program wrote without them. Takes
-/// one core for half of the time at most. Ends when no such row is left; a node that stops before goes on at
-/// its next start.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct OlderRowsTask(StoppableTask);
-
-impl OlderRowsTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let (store, scrubs) = (engine.store().clone(), engine.scrubs().clone());
-        Self(StoppableTask::start(|stopped| run(store, scrubs, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that reads the topics of the last envelopes, so that readers who have these envelopes cost no
+/// search. Then it puts small envelopes beside topic rows that an earlier version of this program wrote without them.
+/// It takes at most half of one core, and ends when no such row is left. A node that stops before continues at its next
+/// start. Stopping the task waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_older_rows_task(engine: &Engine) -> StoppableTask {
+    let (store, scrubs) = (engine.store().clone(), engine.scrubs().clone());
+    StoppableTask::start(|stopped| run(store, scrubs, stopped))
 }
 
 /// Remembers the newest topics, and then converts rows of an older format. Both rest for as long as they have worked.

@@ -19,26 +19,15 @@ const STEPS_AT_ONCE: usize = 64;
 /// Pause after an error. Guessed: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Prices marked minutes again, on one core and for half of the time at most: an originator can cause
-/// this work by showing parts of its strand late. The strands take turns, so it delays its own corrections.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct PriceTask(StoppableTask);
-
-impl PriceTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let store = engine.store().clone();
-        Self(StoppableTask::start(|stopped| run(store, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that prices marked minutes again, on one core and for half of the time at most: an originator can
+/// cause this work by showing parts of its strand late. The strands take turns, so it delays its own corrections.
+/// Stopping the task waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_price_task(engine: &Engine) -> StoppableTask {
+    let store = engine.store().clone();
+    StoppableTask::start(|stopped| run(store, stopped))
 }
 
 /// Corrects booked amounts until it is stopped. Rests for as long as it has worked.

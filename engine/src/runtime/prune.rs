@@ -353,25 +353,13 @@ impl PruneRounds {
     }
 }
 
-/// Prunes at an interval, at the pace of [`ShortTurns`].
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct PruneTask(StoppableTask);
-
-impl PruneTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, settings: PruneSettings) -> Self {
-        let engine = engine.clone();
-        Self(StoppableTask::start(|stopped| PruneWorker { engine, settings, stopped }.run()))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that prunes at an interval, at the pace of [`ShortTurns`]. Stopping it waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_prune_task(engine: &Engine, settings: PruneSettings) -> StoppableTask {
+    let engine = engine.clone();
+    StoppableTask::start(|stopped| PruneWorker { engine, settings, stopped }.run())
 }
 
 #[derive(Clone)]

@@ -49,7 +49,8 @@ pub enum SubmitError {
     #[error(transparent)]
     Refused(#[from] ReportSubmissionError),
     /// Checks take their share of the machine, and the submission has no place among those that wait, or has waited
-    /// 30 s; or it proves nothing, and such reports have used up what may be written of them.
+    /// 30 s. Also returned for a report that proves nothing, once such reports have used up what may be written of
+    /// them.
     #[error("misbehaviour reports have used up their share of this node: try again later")]
     Busy {
         /// Whole seconds, at least 1.
@@ -471,25 +472,14 @@ fn piece_at(
     Ok(next.filter(|stored| stored.at == waiting.at))
 }
 
-/// The task that turns evidence into reports, beginning with evidence of earlier runs.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct ReportTask(StoppableTask);
-
-impl ReportTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let (engine, reports) = (engine.clone(), engine.reports().clone());
-        Self(StoppableTask::start(|stopped| run(engine, reports, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that turns evidence into reports, beginning with evidence of earlier runs. Stopping it waits for its
+/// last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_report_task(engine: &Engine) -> StoppableTask {
+    let (engine, reports) = (engine.clone(), engine.reports().clone());
+    StoppableTask::start(|stopped| run(engine, reports, stopped))
 }
 
 /// Reports new evidence, and the rest again when the registry or the rates change; removes old claims.

@@ -17,8 +17,8 @@ use tokio::runtime::Handle;
 use super::Engine;
 use super::counters::Counters;
 use super::pace::{PAUSE_MAX, Pace};
+use super::projection_rebuild::ProjectionRebuild;
 use super::publisher::Publisher;
-use super::remake::Remake;
 use super::replication::Replication;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
@@ -120,7 +120,7 @@ struct ScrubParts {
     /// Held by the one that is under way.
     working: Mutex<()>,
     /// Rebuilds projections.
-    remake: Remake,
+    rebuild: ProjectionRebuild,
     /// The ends of strands that the start could not read.
     unread_ends: Mutex<Vec<EnvelopeId>>,
     /// Knows if the end of the own strand can be read now.
@@ -137,7 +137,7 @@ impl Scrubs {
     pub(super) fn new(store: Store, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
         let (replication, working, status) = (Mutex::default(), Mutex::default(), Mutex::default());
         let operators = AtomicUsize::new(0);
-        let remake = Remake::new(store.clone());
+        let rebuild = ProjectionRebuild::new(store.clone());
         let (unread_ends, publisher) = (Mutex::default(), Mutex::default());
         let parts = ScrubParts {
             store,
@@ -145,7 +145,7 @@ impl Scrubs {
             counters,
             replication,
             working,
-            remake,
+            rebuild,
             unread_ends,
             publisher,
             operators,
@@ -210,7 +210,7 @@ impl Scrubs {
 
     /// Stops the rebuild of projections, for which commits wait. The next start continues it.
     pub fn end_remake(&self) {
-        self.parts.remake.end();
+        self.parts.rebuild.end();
     }
 
     /// Returns the state for operators.
@@ -360,7 +360,7 @@ impl Scrubs {
             Some("projections are rebuilt once the log is whole".to_owned())
         } else {
             let families: Vec<_> = damaged.iter().map(|damage| damage.family).collect();
-            self.parts.remake.run(&families).err().map(|error| error.to_string())
+            self.parts.rebuild.run(&families).err().map(|error| error.to_string())
         };
         let Some(reason) = failed else {
             let count = damaged.len() as u64;
@@ -493,25 +493,13 @@ fn unrepaired(report: &ScrubReport) -> Vec<UnrepairedDamage> {
     report.damages.iter().map(left).collect()
 }
 
-/// Scrubs at an interval, for at most half of the time.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct ScrubTask(StoppableTask);
-
-impl ScrubTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
-        let scrubs = engine.scrubs().clone();
-        Self(StoppableTask::start(|stopped| ScrubWorker { scrubs, settings, stopped }.run()))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that scrubs at an interval, for at most half of the time. Stopping it waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_scrub_task(engine: &Engine, settings: ScrubSettings) -> StoppableTask {
+    let scrubs = engine.scrubs().clone();
+    StoppableTask::start(|stopped| ScrubWorker { scrubs, settings, stopped }.run())
 }
 
 #[derive(Clone)]

@@ -8,7 +8,8 @@ use super::stop::{self, StopSender, StopSignal};
 
 /// A task that runs until its owner stops it. Dropping this stops it as well, and does not wait.
 #[derive(Debug)]
-pub(super) struct StoppableTask {
+#[must_use = "the task runs until it is stopped"]
+pub struct StoppableTask {
     stop: StopSender,
     task: JoinHandle<()>,
 }
@@ -27,7 +28,7 @@ impl StoppableTask {
     }
 
     /// Stops the task and returns when it has ended.
-    pub(super) async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.stop();
         // A task that panicked has been reported by the panic hook.
         let _ = self.task.await;

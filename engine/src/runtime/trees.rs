@@ -21,27 +21,15 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Extends the trees of a folder that an earlier version of this program wrote, and trees that were held up by a
-/// place that was found late. Takes at most half of one core. A node that stops before the end continues at its
-/// next start.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct TreesTask(StoppableTask);
-
-impl TreesTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> Self {
-        let (store, counters) = (engine.store().clone(), engine.counters().clone());
-        Self(StoppableTask::start(|stopped| run(store, counters, stopped)))
-    }
-
-    /// Stops the task and returns when its last write is done.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that extends the trees of a folder that an earlier version of this program wrote, and trees that
+/// were held up by a place that was found late. It takes at most half of one core. A node that stops before the end
+/// continues at its next start. Stopping the task waits for its last write.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_trees_task(engine: &Engine) -> StoppableTask {
+    let (store, counters) = (engine.store().clone(), engine.counters().clone());
+    StoppableTask::start(|stopped| run(store, counters, stopped))
 }
 
 /// Extends trees that are behind until it is stopped. Between two turns it rests for as long as the last one took.

@@ -11,7 +11,7 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::replication::{LinkCommand, PeerViolation, StoredTrees, StrandItem, Trees as _};
 use hawser_engine::runtime::replication::{ReplicationSettings, StrandPart};
-use hawser_engine::runtime::{CheckpointTask, Subscription};
+use hawser_engine::runtime::{Subscription, start_checkpoint_task_with_pace};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
@@ -307,7 +307,7 @@ async fn an_observer_signs_the_tree_of_what_is_verified_only() {
     assert_eq!(trees.consistency(SOURCE, VERIFIED, VERIFIED + 1), None);
     let node = common::start(store.clone());
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
-    let task = CheckpointTask::start_with_pace(&node.engine, common::node_key(), pace);
+    let task = start_checkpoint_task_with_pace(&node.engine, common::node_key(), pace);
     let signed = loop {
         match store.snapshot().checkpoint(SOURCE, NODE, u64::MAX).unwrap() {
             Some(found) => break found.signed.checkpoint,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::replication::SHOWN_TO_SIGNER;
-use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::{Replication, ReplicationSettings};
+use hawser_engine::runtime::{start_checkpoint_task, start_checkpoint_task_with_pace};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -55,7 +55,7 @@ fn on_chain(store: &Store, places: std::ops::RangeInclusive<u64>, text: &str) {
 async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() {
     let store = store();
     let node = start(store.clone());
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     node.engine.publish(vec![message(1, "a"), message(1, "b")]).await.unwrap();
     let first = signed(&store, NODE, 2).await;
     assert!(first.time_ns >= u64::try_from(START_NS).unwrap());
@@ -71,7 +71,7 @@ async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() 
     task.stop().await;
 
     let again = start(store.clone());
-    let task = CheckpointTask::start(&again.engine, node_key());
+    let task = start_checkpoint_task(&again.engine, node_key());
     again.engine.publish(vec![message(1, "d")]).await.unwrap();
     signed(&store, NODE, 4).await;
     assert_eq!(again.engine.counters().checkpoints.get(), 1, "what rests is not signed again");
@@ -88,7 +88,7 @@ async fn a_clock_that_is_far_ahead_dates_no_checkpoint() {
     let start_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     node.engine.note_block("app", start_s, Instant::now());
     node.clock.0.store(START_NS + HOUR_NS, Ordering::Relaxed);
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(latest(&store, NODE), None);
     node.clock.0.store(START_NS, Ordering::Relaxed);
@@ -105,7 +105,7 @@ async fn nothing_is_signed_before_peers_are_asked() {
     let node = start(store.clone());
     node.engine.publish(vec![message(1, "a")]).await.unwrap();
     node.engine.wait_for_replication();
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(latest(&store, NODE), None);
     assert!(node.engine.publish(vec![message(1, "b")]).await.is_err());
@@ -124,7 +124,7 @@ async fn a_chain_that_tells_another_story_is_signed_no_further() {
     let head = |sequence| EnvelopeId::new(CHAIN, SequenceId(sequence));
     on_chain(&store, 1..=5, "first");
     node.engine.heads().announce(head(5));
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     let first = signed(&store, CHAIN, 5).await;
     store.truncate_strand(head(4), None).unwrap();
     // No checkpoint is published before the projections are rebuilt. Waiting envelopes have no rows in them.
@@ -203,7 +203,7 @@ async fn a_node_that_left_out_places_after_a_restore_signs_no_checkpoint_of_its_
     node.engine.publish(vec![message(1, "b")]).await.unwrap();
     on_chain(&store, 1..=1, "event");
     node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(1)));
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     signed(&store, CHAIN, 1).await;
     // The own strand was looked at after the chain's.
     on_chain(&store, 2..=2, "event");
@@ -217,7 +217,7 @@ async fn a_node_that_left_out_places_after_a_restore_signs_no_checkpoint_of_its_
 async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     let store = store();
     let node = start(store.clone());
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     on_chain(&store, 1..=2, "event");
     let (from, through) = (SequenceId(3), SequenceId(3));
     let reason = SkipReason::Missing;
@@ -243,7 +243,7 @@ async fn a_strand_whose_checkpoint_is_damaged_keeps_no_other_one_from_being_sign
     // The chain's strand is looked at before the own one.
     let row = [&CHAIN.0.to_be_bytes()[..], &NODE.0.to_be_bytes(), &2_u64.to_be_bytes()].concat();
     store.put_raw_row(Family::Checkpoint, &row, b"damaged");
-    let task = CheckpointTask::start(&node.engine, node_key());
+    let task = start_checkpoint_task(&node.engine, node_key());
     node.engine.publish(vec![message(1, "a")]).await.unwrap();
     signed(&store, NODE, 1).await;
     assert!(store.snapshot().checkpoint(CHAIN, NODE, u64::MAX).is_err(), "it is not replaced");
@@ -265,7 +265,7 @@ async fn a_strand_whose_size_is_damaged_keeps_no_other_one_from_being_observed()
     let row = [&b"in_doubt"[..], &damaged.0.to_be_bytes()[..]].concat();
     store.put_raw_row(Family::Cursor, &row, b"damaged");
     let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
-    let task = CheckpointTask::start_with_pace(&node.engine, node_key(), pace);
+    let task = start_checkpoint_task_with_pace(&node.engine, node_key(), pace);
     assert!(signed(&store, other, 1).await.is_observers());
     task.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hawser_engine::chain_strand::ChainEvent;
-use hawser_engine::runtime::ReportTask;
+use hawser_engine::runtime::start_report_task;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
@@ -75,7 +75,7 @@ fn faults(follower: &Follower) -> BTreeSet<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_the_chain_did_not_have_yet_is_a_claim_and_one_that_it_had_is_none() {
     let follower = Follower::start(common::store());
-    let reports = ReportTask::start(follower.engine());
+    let reports = start_report_task(follower.engine());
     order(&follower, 1, 0);
     let mut source = follower.connect(SOURCE, &[]);
     source.want(SOURCE).await;

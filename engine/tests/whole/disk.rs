@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hawser_engine::runtime::{DiskTask, PublishError};
+use hawser_engine::runtime::{PublishError, start_disk_task};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{PicoDollarPrice, Rate};
@@ -55,7 +55,7 @@ fn refused(answer: Result<Vec<Bytes>, PublishError>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_goes_on_after_a_failed_write_whatever_the_disk_has_of_it() {
     let node = start(store());
-    let disk = DiskTask::start(&node.engine);
+    let disk = start_disk_task(&node.engine);
     let store = node.engine.store().clone();
     assert_eq!(publish(&node, "before").await, 1);
     for (fault, place) in [(WriteFault::Lost, 2), (WriteFault::Kept, 3)] {
@@ -81,7 +81,7 @@ async fn publishing_goes_on_after_a_failed_write_whatever_the_disk_has_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_behind_a_sync_that_hangs_and_fails_is_not_acknowledged() {
     let node = start(store());
-    let disk = DiskTask::start(&node.engine);
+    let disk = start_disk_task(&node.engine);
     let store = node.engine.store().clone();
     let (hang, hung) = std::sync::mpsc::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
@@ -118,7 +118,7 @@ async fn a_repeat_behind_a_sync_that_hangs_and_fails_is_not_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_request_that_fails_in_a_later_piece_is_completed_by_its_repeat() {
     let node = start(store());
-    let disk = DiskTask::start(&node.engine);
+    let disk = start_disk_task(&node.engine);
     let store = node.engine.store().clone();
     let writes = AtomicU64::new(0);
     store.set_write_faults(Some(Arc::new(move || {
@@ -173,7 +173,7 @@ async fn a_repeat_of_what_is_stored_is_answered_while_a_sync_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_strand_goes_on_after_failed_writes_and_a_full_disk() {
     let follower = Follower::start(store());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let store = follower.engine().store().clone();
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let seen = Arc::clone(&free);
@@ -292,7 +292,7 @@ async fn a_kill_behind_the_write_of_late_finds_loses_no_second_statement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_that_was_recorded_before_a_failed_write_is_recorded_once() {
     let follower = Follower::start(store());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let store = follower.engine().store().clone();
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));

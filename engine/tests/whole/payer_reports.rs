@@ -6,8 +6,8 @@ use std::time::Duration;
 use hawser_engine::payer_reports::{ChainReports, Recomputed, recompute, recompute_explained};
 use hawser_engine::price;
 use hawser_engine::runtime::{
-    Attested, PayerReportSettings, PayerReportTask, PayerReporter, PublishError, ReportStage,
-    ReportState, ReportStepError, Submitted, Turns, Written,
+    Attested, PayerReportSettings, PayerReporter, PublishError, ReportStage, ReportState,
+    ReportStepError, StoppableTask, Submitted, Turns, Written, start_payer_report_task,
 };
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -184,7 +184,7 @@ async fn a_report_that_cannot_be_settled_leaves_all_rounds_to_the_others() {
     let look_every = Duration::from_secs(60);
     let settings =
         PayerReportSettings { look_every, turns: Turns::EveryLook, ..Default::default() };
-    let task = PayerReportTask::start(&network.engines[&300], network.worker(300), settings);
+    let task = start_payer_report_task(&network.engines[&300], network.worker(300), settings);
     let settled = || {
         let chain = network.contract.0.lock();
         let is_settled =
@@ -541,13 +541,13 @@ async fn until_settled(network: &Network) -> ChainReports {
 }
 
 /// Starts the task of a node that looks all the time.
-fn start_task(network: &Network, node: u32, turns: Turns) -> PayerReportTask {
+fn start_task(network: &Network, node: u32, turns: Turns) -> StoppableTask {
     let settings = PayerReportSettings {
         look_every: Duration::from_millis(20),
         turns,
         ..PayerReportSettings::default()
     };
-    PayerReportTask::start(&network.engines[&node], network.worker(node), settings)
+    start_payer_report_task(&network.engines[&node], network.worker(node), settings)
 }
 
 /// The tasks of three nodes bring reports about all of them to their end, without any other hand.

@@ -13,7 +13,7 @@ use hawser_engine::payer_reports::{
     EXPLAINED_ROWS_MAX, Recomputed, draft, recompute, recompute_explained,
 };
 use hawser_engine::pruning::KeepReason;
-use hawser_engine::runtime::{PruneReport, PruneRounds, PruneRun, PruneSettings, PruneTask};
+use hawser_engine::runtime::{PruneReport, PruneRounds, PruneRun, PruneSettings, start_prune_task};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -438,7 +438,7 @@ async fn the_task_prunes_in_turns_and_counts_what_goes() {
     let counters = node.engine.counters();
     let prune = async |dry_run, is_done: &dyn Fn() -> bool| {
         let every = Duration::from_millis(1);
-        let task = PruneTask::start(&node.engine, PruneSettings { every, places_max: 3, dry_run });
+        let task = start_prune_task(&node.engine, PruneSettings { every, places_max: 3, dry_run });
         while !is_done() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -462,7 +462,7 @@ async fn damage_of_the_index_by_expiry_has_the_node_scrub_at_once() {
     let node = start(store.clone());
     let every = Duration::from_millis(1);
     let task =
-        PruneTask::start(&node.engine, PruneSettings { every, places_max: 3, dry_run: false });
+        start_prune_task(&node.engine, PruneSettings { every, places_max: 3, dry_run: false });
     let is_noted = async {
         while node.engine.scrubs().status().left.is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;

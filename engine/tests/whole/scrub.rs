@@ -15,7 +15,7 @@ use hawser_engine::facts;
 use hawser_engine::price;
 use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::{
-    DiskTask, PublishError, ScrubDone, ScrubMode, ScrubSettings, ScrubTask,
+    PublishError, ScrubDone, ScrubMode, ScrubSettings, start_disk_task, start_scrub_task,
 };
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
@@ -230,7 +230,7 @@ async fn what_the_disk_has_damaged_is_fetched_from_the_peer_that_does_not_lie() 
 async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_restart() {
     let (folder, store, (file, before)) = damaged("alone");
     let follower = Follower::start(store);
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let done = repair(&follower).await.unwrap();
     assert_eq!((done.repaired, done.left.len()), (0, 1), "{done:?}");
     let status = follower.engine().scrubs().status();
@@ -250,10 +250,10 @@ async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_re
     drop(follower.stop().await);
 
     let follower = Follower::start(folder.open_damaged());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let mut honest = follower.connect(OTHER, &[(SOURCE, PLACES)]);
     let settings = ScrubSettings { every: Duration::from_millis(1), bytes_per_s: 0 };
-    let task = ScrubTask::start(follower.engine(), settings);
+    let task = start_scrub_task(follower.engine(), settings);
     let places = asked_for_damage(&mut honest, SOURCE).await;
     honest.send(strand(SOURCE, &places)).await;
     let repaired = || follower.engine().counters().scrub.repaired.get() == 1;
@@ -299,7 +299,7 @@ async fn what_a_chain_has_ordered_is_fetched_from_the_peer_that_has_it_as_the_tr
     let (file, before) = folder.damage(&held[usize::try_from(DAMAGED).unwrap() - 1]);
 
     let follower = Follower::start(folder.open_damaged());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let claims = [(CHAIN, PLACES)];
     let mut liar = follower.connect(OTHER, &claims);
     let scrub = repair(&follower);
@@ -434,7 +434,7 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
 
     let follower = Follower::start(folder.open_damaged());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let mut peer = follower.connect(OTHER, &[(NODE, PLACES)]);
     let scrub = repair(&follower);
     let places = asked_for_damage(&mut peer, NODE).await;
@@ -455,7 +455,7 @@ async fn without_the_end_of_its_own_strand_a_node_signs_nothing_until_a_peer_has
     let (file, before) = folder.damage(&published[published.len() - 1]);
 
     let follower = Follower::start(folder.open_damaged());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let end = EnvelopeId::new(NODE, SequenceId(PLACES));
     let status = follower.engine().scrubs().status();
     assert_eq!((status.left_count, status.left[0].damage.last), (1, Some(end)), "{status:?}");
@@ -467,7 +467,7 @@ async fn without_the_end_of_its_own_strand_a_node_signs_nothing_until_a_peer_has
     assert_eq!(read, published[..3], "what is readable is served");
 
     let settings = ScrubSettings { every: Duration::from_millis(1), bytes_per_s: 0 };
-    let task = ScrubTask::start(follower.engine(), settings);
+    let task = start_scrub_task(follower.engine(), settings);
     let places = asked_for_damage(&mut peer, NODE).await;
     assert!(places.contains(&PLACES) && places.len() < 60, "a block: {places:?}");
     let held = places.iter().map(|&place| published[usize::try_from(place).unwrap() - 1].clone());
@@ -489,7 +489,7 @@ async fn damaged_projections_are_made_anew_and_no_reader_gets_a_part_of_them() {
     folder.damage_in("topic", &published[usize::try_from(DAMAGED).unwrap()]);
 
     let follower = Follower::start(folder.open_damaged());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let reader = follower.engine().reader().clone();
     let topics = [common::group_topic(1)];
     let read = || reader.query_topics(&topics, &Cursor::new(), 0);
@@ -544,7 +544,7 @@ async fn publish_again(follower: &Follower, text: &str) -> Option<Bytes> {
 async fn a_node_publishes_without_topics_and_not_without_receipts() {
     let (folder, mut published) = own_strand("parts").await;
     let follower = Follower::start(folder.open());
-    let disk = DiskTask::start(follower.engine());
+    let disk = start_disk_task(follower.engine());
     let reader = follower.engine().reader().clone();
     let topics = [common::group_topic(1)];
     let read = || reader.query_topics(&topics, &Cursor::new(), 0);

@@ -30,7 +30,7 @@ use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::registry_change;
 use crate::session::NetState;
-use crate::sessions::GrpcGuard;
+use crate::sessions::SessionGuard;
 
 /// Interval at which the peer's heads are asked for. Also how a lost peer is noticed. As the clock frames
 /// over QUIC.
@@ -58,7 +58,7 @@ struct GrpcPeerSession<'a> {
     peer: OriginatorId,
     client: PeerClient,
     link: Link,
-    guard: Arc<GrpcGuard>,
+    guard: Arc<SessionGuard>,
     is_tls: bool,
     calls: JoinSet<Result<(), SessionError>>,
     /// The call in force for each strand.

@@ -10,9 +10,10 @@ use hawser_api::{
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{CheckpointWitnesses, ReplicationSettings};
 use hawser_engine::runtime::{
-    CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
-    PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_publish_threads,
-    at_begin_of_reader_threads, at_begin_of_threads_behind,
+    PayerReporter, PublisherThreads, StoppableTask, at_begin_of_publish_threads,
+    at_begin_of_reader_threads, at_begin_of_threads_behind, start_checkpoint_task, start_disk_task,
+    start_older_rows_task, start_payer_report_task, start_price_task, start_prune_task,
+    start_report_task, start_scrub_task, start_trees_task,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -140,7 +141,7 @@ async fn start(
 /// The payer report worker and its task.
 struct PayerReports {
     reporter: PayerReporter,
-    task: PayerReportTask,
+    task: StoppableTask,
 }
 
 impl PayerReports {
@@ -150,7 +151,7 @@ impl PayerReports {
         let (spending, state_dir) = (config.report_spending, &config.store.state_dir);
         let reporter =
             payer_reports::reporter(engine, &config.signer, at, settings, spending, state_dir);
-        let task = PayerReportTask::start(engine, reporter.clone(), settings);
+        let task = start_payer_report_task(engine, reporter.clone(), settings);
         Some(Self { reporter, task })
     }
 }
@@ -177,18 +178,18 @@ struct InnerParts {
     files: Option<FileWatcher>,
     chains: RunningChains,
     wallets: WalletTask,
-    prices: PriceTask,
-    older_rows: OlderRowsTask,
-    trees: TreesTask,
+    prices: StoppableTask,
+    older_rows: StoppableTask,
+    trees: StoppableTask,
     /// The pruning task; `None` if pruning is disabled.
-    prune: Option<PruneTask>,
+    prune: Option<StoppableTask>,
     /// The scrub task; `None` if scrubs are disabled.
-    scrub: Option<ScrubTask>,
-    checkpoints: CheckpointTask,
-    reports: ReportTask,
+    scrub: Option<StoppableTask>,
+    checkpoints: StoppableTask,
+    reports: StoppableTask,
     /// The payer report task; `None` if payer reports are disabled, or there is no contract.
     payer_reports: Option<PayerReports>,
-    disk: DiskTask,
+    disk: StoppableTask,
     /// The right to cosign, of a replica that is a witness.
     witness: Option<WitnessRun>,
 }
@@ -232,15 +233,15 @@ impl Node {
             files: None,
             chains,
             wallets: wallets.start(Arc::new(held)),
-            prices: PriceTask::start(&engine),
-            older_rows: OlderRowsTask::start(&engine),
-            trees: TreesTask::start(&engine),
-            prune: (!config.prune.every.is_zero()).then(|| PruneTask::start(&engine, config.prune)),
-            scrub: config.scrub.map(|settings| ScrubTask::start(&engine, settings)),
-            checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
-            reports: ReportTask::start(&engine),
+            prices: start_price_task(&engine),
+            older_rows: start_older_rows_task(&engine),
+            trees: start_trees_task(&engine),
+            prune: (!config.prune.every.is_zero()).then(|| start_prune_task(&engine, config.prune)),
+            scrub: config.scrub.map(|settings| start_scrub_task(&engine, settings)),
+            checkpoints: start_checkpoint_task(&engine, config.signer.clone()),
+            reports: start_report_task(&engine),
             payer_reports,
-            disk: DiskTask::start(&engine),
+            disk: start_disk_task(&engine),
             witness: witness.map(|right| keep_counting(right, &engine)),
             engine,
             threads,

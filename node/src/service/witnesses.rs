@@ -237,8 +237,8 @@ impl AskWitness for WitnessCall {
 }
 
 impl WitnessCall {
-    /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size;
-    /// `None` if the witness has cosigned it, or if this node has cut the strand since, and signs no more of it.
+    /// Reads the newest checkpoint that this node has signed of a strand, and the consistency proof from the old size.
+    /// `None` if the witness has cosigned it, or if this node has cut the strand since: it then signs no more of it.
     async fn read(
         &self,
         originator: OriginatorId,
@@ -281,20 +281,19 @@ impl WitnessCall {
         let note = CosignedCheckpoint::from(*signed).to_note(&identity.network, key_of);
         let body = CheckpointSubmission { old_size, proof, note }.encode();
         let asked = timeout(ANSWER_MAX, self.send(body)).await;
-        let (status, media_type, body) =
+        let response =
             asked.unwrap_or_else(|_| Err("none in time".to_owned())).map_err(AskError::Silent)?;
-        let of = &signed.checkpoint;
-        Ok(judge(status, &media_type, &body, &identity.network, of, &self.key))
+        Ok(response.judge(&identity.network, &signed.checkpoint, &self.key))
     }
 
-    async fn send(&self, body: String) -> Result<(StatusCode, String, Vec<u8>), String> {
+    async fn send(&self, body: String) -> Result<WitnessResponse, String> {
         let sent = self.client.post(&self.url).header(CONTENT_TYPE, "text/plain").body(body).send();
         let response = sent.await.map_err(|error| error.without_url().to_string())?;
         let status = response.status();
         let media_type = response.headers().get(CONTENT_TYPE);
         let media_type = media_type.and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
         let body = read_body(response, ANSWER_LEN_BYTES_MAX).await;
-        Ok((status, media_type, body.map_err(|error| error.to_string())?))
+        Ok(WitnessResponse { status, media_type, body: body.map_err(|error| error.to_string())? })
     }
 }
 
@@ -310,29 +309,32 @@ fn newest_of(
     Ok(snapshot.is_of_tree(&newest.signed.checkpoint)?.then_some(newest))
 }
 
-/// Judges a response of the witness with this key.
-fn judge(
+/// The response of a witness, as it came.
+struct WitnessResponse {
     status: StatusCode,
-    media_type: &str,
-    body: &[u8],
-    network: &str,
-    of: &Checkpoint,
-    key: &WitnessKey,
-) -> WitnessAnswer {
-    if status == StatusCode::OK {
-        let lines = read_cosignature_lines(body).into_iter();
-        let mut made = lines.filter(|line| line.verify(network, of, key).is_ok());
-        return made.next().map_or(WitnessAnswer::Forged, WitnessAnswer::Cosigned);
+    media_type: String,
+    body: Vec<u8>,
+}
+
+impl WitnessResponse {
+    /// Judges the response to a checkpoint of this network. `key` is that of the witness.
+    fn judge(&self, network: &str, of: &Checkpoint, key: &WitnessKey) -> WitnessAnswer {
+        let Self { status, media_type, body } = self;
+        if *status == StatusCode::OK {
+            let lines = read_cosignature_lines(body).into_iter();
+            let mut made = lines.filter(|line| line.verify(network, of, key).is_ok());
+            return made.next().map_or(WitnessAnswer::Forged, WitnessAnswer::Cosigned);
+        }
+        let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LEN_BYTES_MAX)]);
+        if *status == StatusCode::CONFLICT && media_type.starts_with(SIZE_MEDIA_TYPE) {
+            let size = text.strip_suffix('\n').and_then(decimal);
+            return size.map_or_else(
+                || WitnessAnswer::Refused("it names no size".into()),
+                WitnessAnswer::OtherSize,
+            );
+        }
+        WitnessAnswer::Refused(format!("{} {}", status.as_u16(), one_line(text.trim())))
     }
-    let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LEN_BYTES_MAX)]);
-    if status == StatusCode::CONFLICT && media_type.starts_with(SIZE_MEDIA_TYPE) {
-        let size = text.strip_suffix('\n').and_then(decimal);
-        return size.map_or_else(
-            || WitnessAnswer::Refused("it names no size".into()),
-            WitnessAnswer::OtherSize,
-        );
-    }
-    WitnessAnswer::Refused(format!("{} {}", status.as_u16(), one_line(text.trim())))
 }
 
 /// The longest refusal text that is kept, in bytes. A guess: two lines.
@@ -383,8 +385,10 @@ mod tests {
     }
 
     fn judged(status: u16, media_type: &str, body: &[u8]) -> WitnessAnswer {
-        let (status, key) = (StatusCode::from_u16(status).unwrap(), signer(1).key());
-        judge(status, media_type, body, "test", &checkpoint(9), &key)
+        let status = StatusCode::from_u16(status).unwrap();
+        let (media_type, body) = (media_type.to_owned(), body.to_vec());
+        let response = WitnessResponse { status, media_type, body };
+        response.judge("test", &checkpoint(9), &signer(1).key())
     }
 
     fn line(signer: &WitnessSigner, network: &str, size: u64) -> WitnessCosignature {

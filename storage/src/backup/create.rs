@@ -17,10 +17,10 @@ use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand};
 use super::stored::{Backups, MANIFESTS, manifest_name};
 use super::wanted::WantedBackup;
+use crate::disk_reserve::DiskReserveBeside;
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
 use crate::objects::{Objects, SEEN_IN_BACKUPS, SeenObjects};
-use crate::room::RoomBeside;
 use crate::store::Store;
 
 /// Settings of one backup.
@@ -80,14 +80,15 @@ impl Store {
         let backups = Backups::make(new.to.clone())?;
         let mut held = backups.lock()?;
         remove_checkpoint(data).map_err(at(&checkpoint))?;
-        let room = &self.shared.how.lasting.room;
-        let mut room = RoomBeside::new(room, new.to.folder().map(|folder| (folder, data)));
-        let begun = match room.check() {
+        let reserve = &self.shared.how.lasting.disk_reserve;
+        let mut reserve =
+            DiskReserveBeside::new(reserve, new.to.folder().map(|folder| (folder, data)));
+        let begun = match reserve.check() {
             ControlFlow::Continue(()) => self.take(&checkpoint),
             ControlFlow::Break(()) => Err(BackupError::Stopped),
         };
         let done = begun.and_then(|()| {
-            let mut paced = |bytes: u64| match room.check() {
+            let mut paced = |bytes: u64| match reserve.check() {
                 ControlFlow::Continue(()) => pace(bytes),
                 ControlFlow::Break(()) => ControlFlow::Break(()),
             };
@@ -107,7 +108,7 @@ impl Store {
         });
         // If this fails, the next backup fails with the error, because the folder exists.
         let _ = remove_checkpoint(data);
-        let Some(mut reason) = room.refused() else { return done };
+        let Some(mut reason) = reserve.refused() else { return done };
         // What this backup has written would keep the node from writing. If this fails, an operator has to remove it.
         drop(held);
         if let Err(error) = backups.prune(usize::MAX, new.now_unix_s) {

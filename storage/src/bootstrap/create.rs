@@ -18,10 +18,10 @@ use super::error::BootstrapError;
 use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX};
 use super::stored::Bootstraps;
 use crate::backup::{FileHash, IDLE_AFTER, Pace};
+use crate::disk_reserve::DiskReserveBeside;
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
 use crate::objects::{FoundObject, Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
-use crate::room::RoomBeside;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -112,15 +112,15 @@ impl Store {
         let place = Bootstraps::new(to);
         place.make()?;
         let (before, added) = (place.names_in_folder()?, Mutex::new(Vec::new()));
-        let room = &self.shared.how.lasting.room;
-        let mut room = RoomBeside::new(room, folder.as_deref().zip(self.path()));
-        let mut paced = |bytes: u64| match room.check() {
+        let reserve = &self.shared.how.lasting.disk_reserve;
+        let mut reserve = DiskReserveBeside::new(reserve, folder.as_deref().zip(self.path()));
+        let mut paced = |bytes: u64| match reserve.check() {
             ControlFlow::Continue(()) => pace(bytes),
             ControlFlow::Break(()) => ControlFlow::Break(()),
         };
         let made = self.put_copy(&place, (&mut seen, &added), now_unix_s, &mut paced);
         seen.write(made.is_ok());
-        let Some(mut reason) = room.refused() else { return made };
+        let Some(mut reason) = reserve.refused() else { return made };
         // What this snapshot has written would keep the node from writing.
         match place.remove_added(&added.into_inner(), &before) {
             Ok(true) => {}

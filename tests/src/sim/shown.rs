@@ -75,7 +75,7 @@ impl Sim {
             }
             self.start_behind(id, originator, is_idle);
             let Some(following) = self.node(id).following.get_mut(&originator) else { return };
-            if following.ahead.is_waiting() {
+            if following.ahead.is_waiting(&following.follower) {
                 return;
             }
             let Some(response) = following.inbox.pop_front() else { return };

@@ -376,7 +376,7 @@ impl Sim {
                 let following = self.node(node).following.get_mut(&originator).unwrap();
                 following.armed = None;
                 // As its task does: peers that wait for this node are not slow.
-                if following.ahead.is_waiting() || !following.inbox.is_empty() {
+                if following.ahead.is_waiting(&following.follower) || !following.inbox.is_empty() {
                     following.follower.handle_backlog(now);
                 }
                 following.follower.handle_timeout(now);

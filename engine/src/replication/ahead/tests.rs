@@ -132,7 +132,7 @@ fn verification_runs_beside_pages_once_half_of_the_bound_is_shown() {
     assert_eq!(rig.next_behind(true), Some((0, 3)), "between pages it always has its turn");
     rig.page();
     assert_eq!(rig.beside_pages(), Some((0, 4)));
-    assert!(!rig.ahead.is_waiting(), "pages are taken on");
+    assert!(!rig.ahead.is_waiting(&rig.follower), "pages are taken on");
     rig.ahead.note_verified(SequenceId(2));
     assert_eq!(rig.beside_pages(), None);
 }
@@ -253,7 +253,7 @@ fn an_answer_without_items_is_not_put_aside() {
     let mut rig = Rig::new(AHEAD_MAX);
     rig.page();
     assert!(rig.answer().is_none());
-    assert!(!rig.ahead.is_waiting(), "pages are taken on");
+    assert!(!rig.ahead.is_waiting(&rig.follower), "pages are taken on");
 }
 
 /// Over a slow link, the next page of long envelopes takes longer than a source may show nothing.

@@ -1,9 +1,11 @@
 //! Wants of a search behind its own gap, and how far each peer has come with them.
 //!
-//! A peer answers one want for a strand at a time, so after its answer for the gap of the search it is asked for one
-//! further range after the other, or, if it answers such wants, once for the gaps behind and for no envelopes: then
-//! neither the bytes between the gaps nor the number that this node knows of bound how many are searched for together.
-//! Over gRPC each range is a call, and calls need not wait for each other: one want asks for the gaps of a few ranges.
+//! A peer answers one want for a strand at a time. So after its answer for the gap of the search, it is asked for one
+//! further range after the other. A peer that answers wants for gaps alone gets one such want instead, for all gaps
+//! behind that of the search and for no envelopes. Then neither the bytes between the gaps nor the number of gaps that
+//! this node knows bounds how many are searched for together. Over gRPC each range is a call, and calls need not wait
+//! for each other: one want asks for the gaps of a few ranges.
+//!
 //! Only the gap of the search decides when the search may end. It waits at most one more second for answers about the
 //! ranges behind that gap. This delays nothing, because no other search could ask all peers within that second.
 

@@ -3,15 +3,17 @@
 //! # Gap search
 //!
 //! A gap is one peer's claim and proves nothing: a peer that could move the follower's head by a claim could make it
-//! lose envelopes for good. So a gap counts only once a signed envelope follows it. Then the strand stops, every
-//! connected peer is asked for exactly the missing range, and only places that no peer has shown for [`SEARCH_FOR`] are
-//! marked missing, provided that at least one peer has answered, and that peers do not go on sending the range. If
-//! every connected peer has answered, this time counts from the first claim of what follows, by the peer that has
+//! lose envelopes for good. So a gap counts only once a signed envelope follows it. Then the strand stops, and every
+//! connected peer is asked for exactly the missing range. Places that no peer has shown for [`SEARCH_FOR`] are marked
+//! missing, provided that at least one peer has answered, and that no peers are still sending the range.
+//!
+//! If every connected peer has answered, this time counts from the first claim of what follows, by the peer that has
 //! passed the places over: many such gaps do not add up to hours. One peer that does not answer holds the strand up for
 //! a minute in ten, and the gaps that follow are asked for in the same search. If a relay has passed the places over,
-//! the search also lasts until the envelope that follows is one or two minutes old. One claim is believed: the strand's
-//! own node may say that the retention of its envelopes ran out, since no other node needs to keep what that node
-//! dropped.
+//! the search also lasts until the envelope that follows is one or two minutes old.
+//!
+//! One claim is believed: the strand's own node may say that the retention of its envelopes ran out. No other node
+//! needs to keep what that node dropped.
 
 mod allowance;
 mod answers;

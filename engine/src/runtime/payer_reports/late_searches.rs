@@ -1,8 +1,8 @@
-//! Searches for late envelopes of originators, and for the attestations of their reports, which go on at the next look.
+//! Searches for late envelopes of originators, and for the attestations of their reports. Each look continues the last.
 //!
-//! The places up to which strands were searched are stored, and the rows of a report that were read: an originator
-//! whose attestation is behind many others, or whose report has very many payers, would otherwise go unnoticed by nodes
-//! that are restarted before they come to its late envelopes.
+//! The places up to which strands were searched are stored, and so are the rows of a report that were read. Otherwise a
+//! node that is restarted often would never come to the late envelopes of an originator whose attestation is behind
+//! many others, or whose report has very many payers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

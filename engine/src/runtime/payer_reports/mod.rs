@@ -62,7 +62,7 @@ use searched::SearchedReports;
 pub use settling::SettledPart;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
-pub use task::{PayerReportSettings, PayerReportTask, Turns};
+pub use task::{PayerReportSettings, Turns, start_payer_report_task};
 pub use totals::PayerReportTotals;
 use totals::Totals;
 use verdict::{PayerReportVerdict, UNJUDGED};

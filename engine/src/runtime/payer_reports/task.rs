@@ -42,27 +42,19 @@ impl Default for PayerReportSettings {
     }
 }
 
-/// Takes all steps while the node runs.
-#[derive(Debug)]
-#[must_use = "the task runs until it is stopped"]
-pub struct PayerReportTask(StoppableTask);
-
-impl PayerReportTask {
-    /// Starts the task.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
-        let (logged, waits) = (HashMap::new(), HashMap::new());
-        let worker =
-            PayerReportWorker { engine: engine.clone(), reporter, settings, logged, waits };
-        Self(StoppableTask::start(|stopped| worker.run(stopped)))
-    }
-
-    /// Stops the task. A transaction under way is left to the chain: the next run finds what became of it.
-    pub async fn stop(self) {
-        self.0.stop().await;
-    }
+/// Starts the task that takes all steps while the node runs. Stopping the task leaves a transaction under way to the
+/// chain: the next run finds its outcome.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start_payer_report_task(
+    engine: &Engine,
+    reporter: PayerReporter,
+    settings: PayerReportSettings,
+) -> StoppableTask {
+    let (logged, waits) = (HashMap::new(), HashMap::new());
+    let worker = PayerReportWorker { engine: engine.clone(), reporter, settings, logged, waits };
+    StoppableTask::start(|stopped| worker.run(stopped))
 }
 
 struct PayerReportWorker {

@@ -9,9 +9,9 @@ pub(super) const GROUP_MAX: PublishSize = PublishSize { envelopes: 4096, len_byt
 /// piece by piece. Smaller ones have at most as many envelopes as a gateway sends in one call; the bytes are a guess.
 pub(super) const LARGE_FROM: PublishSize = PublishSize { envelopes: 257, len_bytes: 1 << 20 };
 
-/// Envelopes of a request that one core checks as one batch, in one turn of the caller. Guessed: more signatures than
-/// the fewest that cost less together, few enough that a request of medium size uses several cores, and that no turn
-/// takes more than some milliseconds: key packages have kilobytes, and cost tenths of a millisecond each.
+/// Envelopes of a request that one core checks as one batch, in one turn of the caller. Guessed: enough signatures to
+/// cost less together than alone, and few enough that a request of medium size uses several cores. A turn takes some
+/// milliseconds at most: key packages have kilobytes, and cost tenths of a millisecond each.
 pub(super) const CHUNK_MAX: PublishSize = PublishSize { envelopes: 32, len_bytes: 32 << 10 };
 
 /// A piece of a large request ends at this size. Guessed: half a millisecond of signing on two cores, so that a

@@ -85,8 +85,8 @@ impl TopicsQuery {
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`QueryError`] if the log cannot be read, the reader may not have the memory, or whole logs of several inboxes
-    /// were asked for and fit into no answer: one that is cut would hide what has changed in some of them last.
+    /// [`QueryError`] if the log cannot be read, or the reader may not have the memory. Also if the whole logs of
+    /// several inboxes were requested and fit into no answer: a cut answer would hide the last changes of some of them.
     pub fn turn(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
         let counters = Arc::clone(&self.log.counters);
         counters.query_topics.measure(|| self.work())

@@ -170,11 +170,13 @@ impl Reader {
         Ok(self.log.store.oldest()?)
     }
 
-    /// Returns the newest envelope of each topic, in the order of the request and as often as
-    /// requested: of each strand the last one that is dated at most 5 minutes ahead of this node's clock,
-    /// of these the one whose strand has the highest time that has come, ties by envelope id; `None` where
-    /// there is none. A strand without such a time comes after all others. Passes over envelopes
-    /// that depend on a chain envelope which this node does not hold yet.
+    /// Returns the newest envelope of each topic, in the order of the request and as often as requested; `None` for a
+    /// topic without one.
+    ///
+    /// The candidate of each strand is its last envelope of the topic that is dated at most 5 minutes ahead of this
+    /// node's clock. Of the candidates, the one whose strand has the highest time that has come is the newest, ties by
+    /// envelope id. A strand without such a time comes after all others. Passes over envelopes that depend on a chain
+    /// envelope which this node does not hold yet.
     ///
     /// The result is exact if, in each strand, the envelopes of the topic that count precede those that do not, or are
     /// among the last 64. Otherwise an earlier envelope of that strand may be returned.

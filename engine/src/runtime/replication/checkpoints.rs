@@ -64,8 +64,8 @@ struct CheckpointExchange {
     watch: CheckpointWatch,
     /// The newest checkpoint of each pair, this node's own ones too.
     newest: BTreeMap<CheckpointPair, Arc<CosignedCheckpoint>>,
-    /// Pairs of which the newest checkpoint is about a chain's strand and not of the tree held here, because the strand
-    /// was cut since; each with true while the tree has no such root: it has not reached the size again, or cannot be
+    /// The pairs whose newest checkpoint is about a chain's strand that was cut since, so that it is not of the tree
+    /// held here. The value is true while the tree has no such root: it has not reached the size again, or cannot be
     /// read now.
     displaced: BTreeMap<CheckpointPair, bool>,
     /// Pairs that were looked for on the disk.

@@ -15,10 +15,12 @@ use super::record::{in_parts, record};
 use super::state::ReplicationState;
 use crate::misbehavior::difference;
 
-/// Records those of the sent envelopes, by index, that conflict with what this node has at their places, or is about to
-/// store there, in a few large writes: the originator decides how many there are. To be called before the others are
-/// stored. Returns the number of those that could not be compared, because the disk has damaged what this node has, or
-/// cannot read it for another reason and `gives_up` returns true for the place.
+/// Records conflicts: sent envelopes, by index, that differ from what this node has at their places, or is about to
+/// store there. Makes a few large writes, because the originator decides how many conflicts there are. To be called
+/// before the other envelopes are stored.
+///
+/// Returns the number of envelopes that could not be compared. Either the disk has damaged what this node has, or it
+/// cannot be read for another reason and `gives_up` returns true for the place.
 pub(super) fn record_conflicts(
     state: &ReplicationState,
     sent: &[(OriginatorId, &LogEntry)],
@@ -129,8 +131,8 @@ fn difference_from_pruned(
     }))
 }
 
-/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has
-/// signed a tree with the one that is shown.
+/// Records an envelope that differs from the one that readers are shown at its place. Does so only if the difference is
+/// proof: the originator has signed a tree with the shown one.
 pub(super) fn record_other_than_shown(
     state: &ReplicationState,
     at: EnvelopeId,

@@ -1,9 +1,11 @@
 //! Evidence against the originators of followed strands: what is stored of it, and when.
 //!
-//! Two statements for one place, wrong times, broken rules and gaps show at once, and are recorded by the
-//! thread that commits the strand, before it commits: after a kill in between, the same envelopes come again and show
-//! the same, while behind the commit the strand has moved on and nothing would show them again. Most fees are judged
-//! later: an envelope is newer than the price list for as long as its source has not confirmed it again.
+//! Two statements for one place, wrong times, broken rules and gaps show at once. The thread that commits the strand
+//! records them before it commits. If the process is killed in between, the same envelopes come again and show the same
+//! evidence. After the commit the strand would have moved on, and nothing would show the evidence again.
+//!
+//! Most fees are judged later: an envelope is newer than the price list for as long as its source has not confirmed it
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -196,7 +196,7 @@ impl StrandTask {
             let may_check = jobs.checking.is_none()
                 && !self.writes.is_full()
                 && !self.is_outdated
-                && !self.ahead.is_waiting();
+                && !self.ahead.is_waiting(&self.follower);
             let retry_at = self.retry_at().filter(|_| jobs.committing.is_none());
             tokio::select! {
                 biased;
@@ -399,7 +399,7 @@ impl StrandTask {
         let is_behind = self.is_checking
             || self.is_outdated
             || self.writes.is_full()
-            || self.ahead.is_waiting();
+            || self.ahead.is_waiting(&self.follower);
         if is_behind || self.failed.is_some() {
             self.follower.handle_backlog(now());
         }

@@ -8,9 +8,9 @@ use hawser_storage::{Change, HashedEnvelope};
 use super::error::BootstrapFetchError;
 use super::strand::{CheckFn, Write, beside_checks, beside_commits};
 
-/// The memory of envelopes that are written together, in bytes; up to three times as much is held: envelopes that are
-/// gathered, those of which files are written, and those that are loaded. A guess: a file of topics is then as long as
-/// one of a memory table, and no more files have to be merged.
+/// The memory of envelopes that are written together, in bytes. Up to three times as much is held: some envelopes are
+/// gathered while files of others are written, and further files are loaded. A guess: a file of topics is then as long
+/// as one of a memory table, and no more files have to be merged.
 const LOAD_BYTES: usize = 64 << 20;
 /// The number of gathered writes that wait for the next step. Chosen: none, because each takes as much memory as the
 /// three steps need by themselves, and each step takes about as long for one as for the next.

@@ -30,9 +30,9 @@ pub(super) use membership::with_recorded;
 
 /// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
 const UNCONFIRMED_NS: i64 = i64::MIN;
-/// The time between two notices of a rates file that is complete for no longer than before, in nanoseconds: with each
-/// the envelopes whose fees wait for it are read again, and one liar can make a thousand of the longest wait. A guess:
-/// as often as the rates of the chain are read.
+/// The time between two notices of a rates file that is complete for no longer than before, in nanoseconds. With each
+/// notice, the envelopes whose fees wait for it are read again, and one liar can make a thousand of the longest
+/// envelopes wait. A guess: as often as the rates of the chain are read.
 const TOLD_EVERY_NS: i64 = 300 * 1_000_000_000;
 
 /// Error of recording rates.

@@ -104,16 +104,21 @@ mod tests {
         SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
     }
 
-    fn registry() -> Registry {
+    /// Returns a registry in which each node has the key of one that `key_of` names.
+    fn registry_of(nodes: impl Iterator<Item = u32>, key_of: fn(u32) -> u32) -> Registry {
         let record = |node: u32| NodeRecord {
             id: OriginatorId(node),
-            public_key: key(node).public_key(),
+            public_key: key(key_of(node)).public_key(),
             owner: Address([0; 20]),
             http_address: None,
             quic_address: None,
             canonical: true,
         };
-        [100, 200, 300].map(record).into_iter().collect()
+        nodes.map(record).collect()
+    }
+
+    fn registry() -> Registry {
+        registry_of([100, 200, 300].into_iter(), |node| node)
     }
 
     /// A checkpoint of the strand of `NODE` by a node, with the cosignatures of others.
@@ -196,15 +201,7 @@ mod tests {
     /// A registry of a thousand nodes: the callers of a node may be limited to 60 calls in a minute.
     #[test]
     fn a_running_node_is_asked_for_few_checkpoints_whatever_the_registry_names() {
-        let record = |node: u32| NodeRecord {
-            id: OriginatorId(node),
-            public_key: key(NODE).public_key(),
-            owner: Address([0; 20]),
-            http_address: None,
-            quic_address: None,
-            canonical: true,
-        };
-        let many: Registry = (100..1100).map(record).collect();
+        let many = registry_of(100..1100, |_| NODE);
         let asked = Cell::new(0);
         let shown = |originator: OriginatorId, shown_of: Option<u32>| {
             asked.set(0);

@@ -33,12 +33,12 @@ impl std::fmt::Debug for DiskReserveSettings {
 
 /// The free-space watermark that all writers share.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct DiskReserve {
     settings: OnceLock<DiskReserveSettings>,
     is_low: AtomicBool,
 }
 
-impl Room {
+impl DiskReserve {
     /// Sets the watermark. Only the first call has an effect.
     pub(crate) fn keep(&self, settings: DiskReserveSettings) {
         let _ = self.settings.set(settings);
@@ -70,24 +70,24 @@ impl Room {
 /// The watermark for files that are written beside the data folder: backups and copies for new nodes. It counts if they
 /// are on the same disk: on another one, or in a bucket, they take no room that the log needs.
 #[derive(Debug)]
-pub(crate) struct RoomBeside<'a> {
+pub(crate) struct DiskReserveBeside<'a> {
     /// The watermark; `None` on another disk.
-    room: Option<&'a Room>,
+    reserve: Option<&'a DiskReserve>,
     /// The refusal, for people.
     refused: Option<String>,
 }
 
-impl<'a> RoomBeside<'a> {
+impl<'a> DiskReserveBeside<'a> {
     /// Finds out if two existing folders are on one disk: that of the files, and the data folder.
-    pub(crate) fn new(room: &'a Room, folders: Option<(&Path, &Path)>) -> Self {
+    pub(crate) fn new(reserve: &'a DiskReserve, folders: Option<(&Path, &Path)>) -> Self {
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
         let is_one = |(to, data)| device(to).is_some_and(|it| device(data) == Some(it));
-        Self { room: folders.is_some_and(is_one).then_some(room), refused: None }
+        Self { reserve: folders.is_some_and(is_one).then_some(reserve), refused: None }
     }
 
     /// Returns `Break` if nothing more may be written.
     pub(crate) fn check(&mut self) -> ControlFlow<()> {
-        match self.room.map_or(Ok(()), Room::check) {
+        match self.reserve.map_or(Ok(()), DiskReserve::check) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 self.refused = Some(error.to_string());
@@ -112,22 +112,22 @@ mod tests {
     fn writing_goes_on_only_clearly_above_the_watermark() {
         let free = Arc::new(AtomicU64::new(800));
         let seen = Arc::clone(&free);
-        let room = Room::default();
-        assert_eq!(room.check(), Ok(()), "no watermark");
-        room.keep(DiskReserveSettings {
+        let reserve = DiskReserve::default();
+        assert_eq!(reserve.check(), Ok(()), "no watermark");
+        reserve.keep(DiskReserveSettings {
             free_bytes_min: 800,
             free_bytes: Arc::new(move || Some(seen.load(Ordering::SeqCst))),
         });
         let check = |bytes| {
             free.store(bytes, Ordering::SeqCst);
-            room.check()
+            reserve.check()
         };
         assert_eq!(check(800), Ok(()));
         assert_eq!(check(799), Err(CommitError::NoRoom { free: 799, wanted: 800 }));
         assert_eq!(check(899), Err(CommitError::NoRoom { free: 899, wanted: 900 }));
-        assert!(room.is_low());
+        assert!(reserve.is_low());
         assert_eq!(check(900), Ok(()));
         assert_eq!(check(800), Ok(()));
-        assert!(!room.is_low());
+        assert!(!reserve.is_low());
     }
 }

@@ -23,7 +23,7 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// The reason a rebuild of projections failed. They cannot be read until a later attempt succeeds.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RemakeError {
+pub(super) enum ProjectionRebuildError {
     /// The disk takes no write.
     #[error("the projections cannot be dropped: {0}")]
     Condemn(CommitError),
@@ -35,13 +35,13 @@ pub(super) enum RemakeError {
     Rebuild(#[from] RebuildError),
 }
 
-/// The making of projections.
-pub(super) struct Remake {
+/// Rebuilds damaged projections until it is ended.
+pub(super) struct ProjectionRebuild {
     store: Store,
     is_ending: AtomicBool,
 }
 
-impl Remake {
+impl ProjectionRebuild {
     pub(super) fn new(store: Store) -> Self {
         Self { store, is_ending: AtomicBool::new(false) }
     }
@@ -55,14 +55,14 @@ impl Remake {
     /// first, and those that an earlier attempt left incomplete. Blocks until it is done.
     ///
     /// # Errors
-    /// [`RemakeError`].
-    pub(super) fn run(&self, damaged: &[&str]) -> Result<RebuildReport, RemakeError> {
+    /// [`ProjectionRebuildError`].
+    pub(super) fn run(&self, damaged: &[&str]) -> Result<RebuildReport, ProjectionRebuildError> {
         if !damaged.is_empty() {
             if self.store.condemn_damaged(damaged).is_err() {
                 // A compaction may have met the damage before: RocksDB takes no writes until the log has been read
                 // again.
                 self.wait_until_writable()?;
-                self.store.condemn_damaged(damaged).map_err(RemakeError::Condemn)?;
+                self.store.condemn_damaged(damaged).map_err(ProjectionRebuildError::Condemn)?;
             }
             tracing::warn!(
                 code = "projections_condemned",
@@ -93,7 +93,7 @@ impl Remake {
         Ok(report)
     }
 
-    fn wait_until_writable(&self) -> Result<(), RemakeError> {
+    fn wait_until_writable(&self) -> Result<(), ProjectionRebuildError> {
         for _ in 0..LOOKS_MAX {
             if self.is_ending.load(Ordering::Acquire) {
                 return Err(RebuildError::Stopped.into());
@@ -103,6 +103,6 @@ impl Remake {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        Err(RemakeError::NotReopened)
+        Err(ProjectionRebuildError::NotReopened)
     }
 }
