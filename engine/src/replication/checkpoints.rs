@@ -103,11 +103,6 @@ impl CheckpointWatch {
         }
     }
 
-    /// Forgets all checkpoints of these nodes.
-    pub fn forget(&mut self, nodes: &BTreeSet<OriginatorId>) {
-        self.strands.retain(|(node, _), _| !nodes.contains(node));
-    }
-
     /// Returns true if nothing larger is known of the node about the strand.
     #[must_use]
     pub fn is_largest(&self, signed: &SignedCheckpoint) -> bool {

@@ -7,10 +7,6 @@ use hawser_engine::facts;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
-use hawser_proto::checkpoint::Checkpoint;
-use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::merkle::TreeHash;
-use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{Family, InvalidRule, Mark, Store, TimeRule, Validity};
@@ -73,21 +69,19 @@ fn charged(store: &Store) -> u64 {
     row.map_or(0, |row| row.messages)
 }
 
-/// The registry in which the source has the key of `signer`.
-fn with_key_of(signer: OriginatorId) -> Arc<Registry> {
-    let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
-        id,
-        public_key: key(signer).public_key(),
-        owner: key(signer).public_key().address(),
-        ..record()
-    };
-    let records = [(NODE, NODE), (OTHER, OTHER), (SOURCE, signer)].map(record);
-    Arc::new(records.into_iter().collect::<Registry>())
-}
-
 /// A reorganisation of the settlement chain has given the id to another node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
+    let with_key_of = |signer: OriginatorId| {
+        let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
+            id,
+            public_key: key(signer).public_key(),
+            owner: key(signer).public_key().address(),
+            ..record()
+        };
+        let records = [(NODE, NODE), (OTHER, OTHER), (SOURCE, signer)].map(record);
+        Arc::new(records.into_iter().collect::<Registry>())
+    };
     let follower = Follower::start_with(common::store(), with_key_of(NEW));
     let mut source = follower.connect(SOURCE, &[]);
     source.want(SOURCE).await;
@@ -96,47 +90,6 @@ async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
     source.send(strand(SOURCE, &[1])).await;
     follower.wait_for(SOURCE, 1).await;
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1]));
-    follower.stop().await;
-}
-
-/// Shows a checkpoint of the source, and one that is forged by then, so that the test knows when both were looked at.
-async fn show(follower: &Follower, signer: OriginatorId, root: TreeHash, forger: OriginatorId) {
-    let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 9, root, time_ns: 9 };
-    let counters = follower.engine().counters().clone();
-    let forged = || counters.checkpoint_exchange.forged.get();
-    let before = forged();
-    assert!(follower.replication.show_checkpoint(of.sign(&key(signer)).into()));
-    let other = Checkpoint { size: 8, ..of };
-    assert!(follower.replication.show_checkpoint(other.sign(&key(forger)).into()));
-    follower.until("both are looked at", || forged() > before).await;
-}
-
-/// The same, when this node holds what the former node has signed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_does_not_answer_for_what_another_one_signed_that_had_its_id_before() {
-    let store = common::store();
-    let follower = Follower::start_with(store.clone(), with_key_of(SOURCE));
-    let mut source = follower.connect(SOURCE, &[]);
-    source.want(SOURCE).await;
-    // The clock of the former node was ahead.
-    source.send([signed(1, 60)]).await;
-    follower.wait_for(SOURCE, 1).await;
-    show(&follower, SOURCE, TreeHash([1; 32]), NEW).await;
-    follower.node.registry.send_replace(with_key_of(NEW));
-    show(&follower, NEW, TreeHash([2; 32]), SOURCE).await;
-    let contradicting = &follower.engine().counters().checkpoint_exchange.contradicting;
-    assert_eq!(contradicting.get(), 0, "each has signed one tree");
-
-    while source.want(SOURCE).await != (1, None) {}
-    let of_new = |sequence, seconds| {
-        let statement = OriginatorEnvelope::open(signed(sequence, seconds)).unwrap().0;
-        let signature = key(NEW).sign(originator_digest(&statement));
-        OriginatorEnvelope::encode(statement, Proof::Signature(signature))
-    };
-    source.send([of_new(2, 0)]).await;
-    follower.wait_for(SOURCE, 2).await;
-    let is_accused = store.evidence_counts().contains_key(&SOURCE);
-    assert!(!is_accused, "the times are of two nodes");
     follower.stop().await;
 }
 

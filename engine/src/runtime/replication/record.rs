@@ -1,9 +1,6 @@
 //! Records evidence, and logs what is new of it.
 
-use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, StatementDifference};
-use hawser_rules::Registry;
 use hawser_storage::{CommitError, Evidence, Misbehavior};
 
 use super::state::{ReplicationState, now};
@@ -31,35 +28,14 @@ pub(super) fn in_parts(
     record(&part)
 }
 
-/// Returns false if the earlier of two envelopes is not of the node that has the id of their strand now. When its chain
-/// is reorganised, the registry may give an id to another node, which does not answer for what was signed before.
-fn is_of_present_node(registry: &Registry, evidence: &Evidence) -> bool {
-    let Evidence { misbehavior, at, envelopes, .. } = evidence;
-    if !matches!(misbehavior, Misbehavior::TwoStatements(_) | Misbehavior::TimeBack) {
-        return true;
-    }
-    let (Some(record), Some(earlier)) = (registry.node(at.originator), envelopes.first()) else {
-        return true;
-    };
-    match OriginatorEnvelope::open(earlier.clone()) {
-        Ok((statement, Proof::Signature(signature))) => signature
-            .recover(originator_digest(&statement))
-            .is_ok_and(|signer| signer == record.public_key),
-        Ok((_, Proof::Transaction(_))) | Err(_) => true,
-    }
-}
-
 /// Records evidence, and logs facts that are new. The number of two statements is bounded, and so are the lines about
-/// all others. Leaves out what accuses a node of the statements of another node that had its id before.
+/// all others.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
-    let registry = state.ports.registry.borrow().clone();
-    let of_present = evidence.iter().filter(|it| is_of_present_node(&registry, it));
-    let evidence: Vec<Evidence> = of_present.cloned().collect();
     if evidence.is_empty() {
         return Ok(());
     }
     let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
-    let fresh = state.store.record_evidence(now_ns, &evidence)?;
+    let fresh = state.store.record_evidence(now_ns, evidence)?;
     if !fresh.is_empty() {
         state.reports.note_evidence();
     }
