@@ -19,8 +19,8 @@ use std::time::Duration;
 use crate::support::*;
 use hawser_storage::{
     BackupError, BackupFile, Backups, BootstrapError, Bootstraps, DiskReserveSettings,
-    FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects, OpenError, Store,
-    StoreSettings, UnknownFolder, WantedBackup,
+    FolderObjects, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup, Objects,
+    OpenError, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
 use place::{Defective, Place, folder, lines_of};
 
