@@ -304,8 +304,8 @@ impl Store {
     }
 }
 
-/// Compares the folder with the host marker, and with the operator's word. `lacks` is true if the folder may lack places
-/// that its node has signed, such as one that a backup has brought here.
+/// Compares the folder with the host marker, and with the operator's word. `lacks` is true if the folder may lack
+/// places that its node has signed, such as one that a backup has brought here.
 fn judge(
     folder: &Path,
     host: &HostSettings,

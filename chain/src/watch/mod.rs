@@ -46,7 +46,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 const OLDER_AFTER: Duration = Duration::from_secs(600);
 
 /// The time for which a list of an earlier run counts as having failed when it comes into use. Longer than any limit:
-/// nobody knows what has changed since that run.
+/// it is not known what has changed since that run.
 const OF_EARLIER_RUN: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The last successful reading of a list, with the outcome of later attempts.
@@ -156,8 +156,8 @@ pub async fn registry(
     registry_or(endpoints, address, every, notify, None).await
 }
 
-/// Watches the node registry like [`registry()`]. If it cannot be read now, it starts with that of an earlier run, as if
-/// every reading since then had failed.
+/// Watches the node registry like [`registry()`]. If it cannot be read now, it starts with that of an earlier run, as
+/// if every reading since then had failed.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now, and there is none of an earlier run.
@@ -240,7 +240,8 @@ struct KnownList<T> {
     block: u64,
 }
 
-/// Returns the snapshot of the first reading; of the list of an earlier run, if the reading has failed and there is one.
+/// Returns the snapshot of the first reading; of the list of an earlier run, if the reading has failed and there is
+/// one.
 fn first_snapshot<T>(
     first: Result<agreement::AgreedReading<T>, WatchError>,
     earlier: Option<EarlierList<T>>,

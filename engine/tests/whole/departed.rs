@@ -100,7 +100,7 @@ async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
 
 /// The same while a part of the strand is held that the former key has signed, and a checkpoint of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_former_key_has_signed_accuses_nobody_and_is_not_passed_on() {
+async fn what_a_former_key_has_signed_is_no_evidence_and_is_not_passed_on() {
     let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
     let mut source = follower.connect(SOURCE, &[]);
     source.want(SOURCE).await;

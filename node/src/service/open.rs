@@ -291,8 +291,8 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
 /// Lets a node start without the settlement chain, by the registry and the rates that this host has read before.
 ///
 /// It serves what its folder holds, and follows the nodes that were registered then: a key never changes, so what is
-/// verified stays so. It publishes nothing until the chain is read. An unknown folder is left alone: its quarantine ends
-/// by the answers of most canonical nodes, and nobody knows which those are now.
+/// verified stays so. It publishes nothing until the chain is read. An unknown folder is left alone: its quarantine
+/// ends by the answers of most canonical nodes, and it is not known which those are now.
 ///
 /// # Errors
 /// [`OpenNodeError::UnreadLists`] for the folder of a node that may not be the one that this host wrote last.

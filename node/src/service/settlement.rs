@@ -134,8 +134,8 @@ impl SettlementReader {
         })
     }
 
-    /// Starts to watch the node registry and reads it at once. If it cannot be read, the one of an earlier run is in use
-    /// until it can. Returns its contract's address.
+    /// Starts to watch the node registry and reads it at once. If it cannot be read, the one of an earlier run is in
+    /// use until it can. Returns its contract's address.
     ///
     /// # Errors
     /// Fails when the address is not given, or the registry cannot be read now and there is no earlier one.
@@ -152,8 +152,8 @@ impl SettlementReader {
         Ok(address)
     }
 
-    /// Starts to watch the rates and reads them at once. If they cannot be read, those of an earlier run are in use until
-    /// they can. They are also read whenever `requested` is notified, at most once a second.
+    /// Starts to watch the rates and reads them at once. If they cannot be read, those of an earlier run are in use
+    /// until they can. They are also read whenever `requested` is notified, at most once a second.
     ///
     /// # Errors
     /// Fails when the address is not given, or the rates cannot be read now and there are no earlier ones.

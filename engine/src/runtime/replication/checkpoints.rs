@@ -321,8 +321,8 @@ impl CheckpointExchange {
         self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
     }
 
-    /// Notes the key by which a node's checkpoints are verified from now on. What a former key has signed is no statement
-    /// of the node that has the id now: it is forgotten.
+    /// Notes the key by which a node's checkpoints are verified from now on. What a former key has signed is no
+    /// statement of the node that has the id now: it is forgotten.
     fn note_key(&mut self, node: OriginatorId, key: PublicKey) {
         if self.keys.insert(node, key).is_none_or(|before| before == key) {
             return;
