@@ -103,6 +103,11 @@ impl CheckpointWatch {
         }
     }
 
+    /// Forgets all checkpoints of a node, whose key is another one now.
+    pub fn forget(&mut self, node: OriginatorId) {
+        self.strands.retain(|(signer, _), _| *signer != node);
+    }
+
     /// Returns true if nothing larger is known of the node about the strand.
     #[must_use]
     pub fn is_largest(&self, signed: &SignedCheckpoint) -> bool {

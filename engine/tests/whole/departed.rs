@@ -7,9 +7,12 @@ use hawser_engine::facts;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
+use hawser_engine::runtime::replication::StrandPart;
+use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
-use hawser_storage::{Family, InvalidRule, Mark, Store, TimeRule, Validity};
+use hawser_storage::{EvidenceTime, Family, InvalidRule, Mark, Store, TimeRule, Validity};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key, strand};
@@ -69,19 +72,21 @@ fn charged(store: &Store) -> u64 {
     row.map_or(0, |row| row.messages)
 }
 
+/// Returns the registry in which `SOURCE` has the key of this node.
+fn with_key_of(signer: OriginatorId) -> Arc<Registry> {
+    let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
+        id,
+        public_key: key(signer).public_key(),
+        owner: key(signer).public_key().address(),
+        ..record()
+    };
+    let records = [(NODE, NODE), (OTHER, OTHER), (SOURCE, signer)].map(record);
+    Arc::new(records.into_iter().collect::<Registry>())
+}
+
 /// A reorganisation of the settlement chain has given the id to another node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
-    let with_key_of = |signer: OriginatorId| {
-        let record = |(id, signer): (OriginatorId, OriginatorId)| NodeRecord {
-            id,
-            public_key: key(signer).public_key(),
-            owner: key(signer).public_key().address(),
-            ..record()
-        };
-        let records = [(NODE, NODE), (OTHER, OTHER), (SOURCE, signer)].map(record);
-        Arc::new(records.into_iter().collect::<Registry>())
-    };
     let follower = Follower::start_with(common::store(), with_key_of(NEW));
     let mut source = follower.connect(SOURCE, &[]);
     source.want(SOURCE).await;
@@ -91,6 +96,49 @@ async fn a_node_that_has_another_key_in_the_registry_is_followed_by_that_one() {
     follower.wait_for(SOURCE, 1).await;
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1]));
     follower.stop().await;
+}
+
+/// The same while a part of the strand is held that the former key has signed, and a checkpoint of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_key_has_signed_is_no_evidence_and_is_not_passed_on() {
+    let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.send(strand(SOURCE, &[1, 2])).await;
+    follower.wait_for(SOURCE, 2).await;
+    let store = follower.engine().store().clone();
+    while !store.extend_trees(usize::MAX).unwrap() {}
+    let root = store.snapshot().root(SOURCE, 2).unwrap();
+    let signed = |root, by| {
+        let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 2, root, time_ns: 1 };
+        of.sign(&key(by)).into()
+    };
+    let mut other = follower.connect(OTHER, &[(SOURCE, 2)]);
+    other.link.note_checkpoint(signed(root, SOURCE));
+    let exchange = &follower.engine().counters().checkpoint_exchange;
+    follower.until("the former node's tree agrees", || exchange.agreed.get() == 1).await;
+    let replication = &follower.replication;
+    let is_passed_on = || {
+        let (part, reads) = (StrandPart::Items(None), replication.page_reads());
+        replication.reader(SOURCE, SequenceId::NONE, part, 1 << 20, reads).is_ok()
+    };
+    assert!(is_passed_on());
+
+    follower.node.registry.send_replace(with_key_of(NEW));
+    follower.until("it is not passed on", || !is_passed_on()).await;
+    other.link.note_checkpoint(signed(TreeHash([7; 32]), NEW));
+    follower.until("the present node's tree differs", || exchange.differing.get() == 1).await;
+    let is_asked = async { while other.want(SOURCE).await != (0, Some(1)) {} };
+    tokio::select! {
+        biased;
+        found = replication.fetch(SOURCE, [(SequenceId(1), None)].into()) => assert!(found.is_empty()),
+        () = is_asked => panic!("an honest peer would be sent away for its answer"),
+    }
+    assert_eq!(exchange.contradicting.get(), 0);
+    drop((source, other));
+    let store = follower.stop().await;
+    let evidence = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert!(evidence.is_empty(), "{evidence:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,8 @@ struct CheckpointExchange {
     /// Nodes that have contradicted themselves about their own strands. Their checkpoints are neither cosigned nor
     /// passed on.
     liars: BTreeSet<OriginatorId>,
+    /// The key of each node by which its checkpoints were verified.
+    keys: BTreeMap<OriginatorId, PublicKey>,
     /// Strands whose nodes sign nothing, or no further.
     silent: BTreeSet<OriginatorId>,
     silence: SilentStrands,
@@ -99,6 +101,7 @@ impl CheckpointExchange {
             loaded: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             liars: BTreeSet::new(),
+            keys: BTreeMap::new(),
             silent: BTreeSet::new(),
             silence: SilentStrands::new(ObserverPace {
                 after: SILENT_AFTER,
@@ -228,7 +231,11 @@ impl CheckpointExchange {
                 if found.passed_over.is_none_or(|error| error.is_damage()) {
                     self.loaded.insert(pair);
                 }
-                let Some(found) = found.newest else { continue };
+                let is_of_key = |it: &CosignedCheckpoint| {
+                    let key = self.key_of(node);
+                    node == own || key.is_some_and(|key| it.signed.verify(&key).is_ok())
+                };
+                let Some(found) = found.newest.filter(is_of_key) else { continue };
                 let held = self.newest.get(&pair).map(|held| held.signed.checkpoint.size);
                 if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
                     continue;
@@ -312,6 +319,20 @@ impl CheckpointExchange {
             return Some(self.state.store.identity().public_key);
         }
         self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
+    }
+
+    /// Notes the key by which a node's checkpoints are verified from now on. What a former key has signed is no
+    /// statement of the node that has the id now: it is forgotten.
+    fn note_key(&mut self, node: OriginatorId, key: PublicKey) {
+        if self.keys.insert(node, key).is_none_or(|before| before == key) {
+            return;
+        }
+        self.watch.forget(node);
+        self.newest.retain(|(of, _), _| *of != node);
+        self.displaced.retain(|(of, _), _| *of != node);
+        self.liars.remove(&node);
+        self.proofs.retain(|(of, _, _), _| *of != node);
+        self.has_changed = true;
     }
 
     /// Queues a checkpoint for the write of this round, and offers it to peers if none of the pair is larger.
