@@ -9,7 +9,9 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::StrandPart;
 use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{EvidenceTime, Family, InvalidRule, Mark, Store, TimeRule, Validity};
@@ -139,6 +141,25 @@ async fn what_a_former_key_has_signed_is_no_evidence_and_is_not_passed_on() {
     let store = follower.stop().await;
     let evidence = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     assert!(evidence.is_empty(), "{evidence:?}");
+}
+
+/// The clock of the node that had the id before was ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_steps_back_from_a_former_key_is_no_evidence() {
+    let store = common::store();
+    let follower = Follower::start_with(store.clone(), with_key_of(SOURCE));
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.send([signed(1, 60)]).await;
+    follower.wait_for(SOURCE, 1).await;
+    follower.node.registry.send_replace(with_key_of(NEW));
+    while source.want(SOURCE).await != (1, None) {}
+    let statement = OriginatorEnvelope::open(signed(2, 0)).unwrap().0;
+    let signature = key(NEW).sign(originator_digest(&statement));
+    source.send([OriginatorEnvelope::encode(statement, Proof::Signature(signature))]).await;
+    follower.wait_for(SOURCE, 2).await;
+    assert!(!store.evidence_counts().contains_key(&SOURCE), "the times are of two nodes");
+    follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

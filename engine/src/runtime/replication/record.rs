@@ -3,6 +3,7 @@
 use hawser_proto::{Bytes, StatementDifference};
 use hawser_storage::{CommitError, Evidence, Misbehavior};
 
+use super::former_keys::is_signed_by;
 use super::state::{ReplicationState, now};
 
 /// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
@@ -28,14 +29,29 @@ pub(super) fn in_parts(
     record(&part)
 }
 
+/// Returns true if a time steps back from that of an envelope which a former key of the strand has signed. The node that
+/// has the id now does not answer for the clock of another one.
+fn steps_back_from_former_key(state: &ReplicationState, evidence: &Evidence) -> bool {
+    let Evidence { misbehavior: Misbehavior::TimeBack, at, envelopes, .. } = evidence else {
+        return false;
+    };
+    let registry = state.ports.registry.borrow();
+    let (Some(node), Some(earlier)) = (registry.node(at.originator), envelopes.first()) else {
+        return false;
+    };
+    state.former_keys.has(at.originator) && !is_signed_by(earlier, &node.public_key)
+}
+
 /// Records evidence, and logs facts that are new. The number of two statements is bounded, and so are the lines about
-/// all others.
+/// all others. Leaves out a step back in time from what a former key has signed.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
+    let of_one_node = evidence.iter().filter(|it| !steps_back_from_former_key(state, it));
+    let evidence: Vec<Evidence> = of_one_node.cloned().collect();
     if evidence.is_empty() {
         return Ok(());
     }
     let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
-    let fresh = state.store.record_evidence(now_ns, evidence)?;
+    let fresh = state.store.record_evidence(now_ns, &evidence)?;
     if !fresh.is_empty() {
         state.reports.note_evidence();
     }
