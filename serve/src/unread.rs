@@ -169,8 +169,11 @@ impl<B: HttpBody + Unpin> HttpBody for WatchedBody<B> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::kept_frames::UnreadRequests;
 
     const PIECE_LEN_BYTES: usize = 1024 * 1024;
 
@@ -220,6 +223,26 @@ mod tests {
         ] {
             assert_eq!((ends_now(&mut body), body.read), (ends, read));
         }
+    }
+
+    /// A call reads its request while another one of its connection leaves frames unread for hours.
+    #[tokio::test]
+    async fn frames_that_a_call_has_read_are_not_unread() {
+        const FRAMES: usize = 100;
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
+        let frames = connection.writing.frames.clone();
+        let _other = UnreadRequests::begin(frames.clone());
+        let mut request = Request::new(pieces(FRAMES, true));
+        *request.version_mut() = Version::HTTP_2;
+        request.extensions_mut().insert(connection.clone());
+        let (mut request, _rest) = watch(request);
+        for _ in 0..FRAMES {
+            assert_eq!(frames.arrive(1), 0, "one at a time is free");
+            assert!(request.body_mut().frame().await.is_some());
+        }
+        assert!(frames.arrive(FRAMES) > 0, "they are not all free together");
     }
 
     #[tokio::test]
