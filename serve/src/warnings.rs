@@ -1,5 +1,5 @@
-//! Warnings that callers can cause at will, such as those about connections that are not accepted or are closed: a flood
-//! repeats their causes, and not their lines in the log.
+//! Warnings that callers can cause at will, such as those about connections that are not accepted or are closed: a
+//! flood repeats their causes, and not their lines in the log.
 
 use std::time::Duration;
 
