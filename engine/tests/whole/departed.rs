@@ -140,6 +140,31 @@ async fn a_node_does_not_answer_for_what_another_one_signed_that_had_its_id_befo
     follower.stop().await;
 }
 
+/// The same, when the reorganised chain has had no node with the id for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_an_id_that_nobody_had_for_a_while_does_not_answer_for_the_former_one() {
+    let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
+    show(&follower, SOURCE, TreeHash([1; 32]), NEW).await;
+    let before = with_key_of(SOURCE);
+    let without: Registry = before.nodes().filter(|it| it.id != SOURCE).cloned().collect();
+    follower.node.registry.send_replace(Arc::new(without));
+    let of = Checkpoint {
+        node: SOURCE,
+        originator: SOURCE,
+        size: 7,
+        root: TreeHash([1; 32]),
+        time_ns: 9,
+    };
+    assert!(follower.replication.show_checkpoint(of.sign(&key(SOURCE)).into()));
+    let counters = follower.engine().counters().clone();
+    let counters = &counters.checkpoint_exchange;
+    follower.until("no node has the id", || counters.unknown.get() > 0).await;
+    follower.node.registry.send_replace(with_key_of(NEW));
+    show(&follower, NEW, TreeHash([2; 32]), SOURCE).await;
+    assert_eq!(counters.contradicting.get(), 0, "each has signed one tree");
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_from_others() {
     let follower = Follower::start(common::store());

@@ -163,7 +163,8 @@ impl CheckpointExchange {
     }
 
     /// Takes the present registry. Forgets what was signed by nodes whose ids now belong to others, as after a
-    /// reorganisation of the registry's chain: the present nodes do not answer for it.
+    /// reorganisation of the registry's chain: the present nodes do not answer for it. Also of ids that nobody has now:
+    /// another node may come with one. What a node that comes back has signed is read from the disk again.
     fn forget_replaced(&mut self) {
         let present = self.state.ports.registry.borrow().clone();
         let before = std::mem::replace(&mut self.registry, present);
@@ -172,7 +173,7 @@ impl CheckpointExchange {
         }
         let is_other = |was: &&NodeRecord| {
             let is = self.registry.node(was.id);
-            was.id != self.state.own && is.is_some_and(|is| is.public_key != was.public_key)
+            was.id != self.state.own && is.is_none_or(|is| is.public_key != was.public_key)
         };
         let replaced: BTreeSet<OriginatorId> =
             before.nodes().filter(is_other).map(|was| was.id).collect();
