@@ -2,7 +2,7 @@
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, StatementDifference};
+use hawser_proto::{Bytes, PublicKey, StatementDifference};
 use hawser_rules::Registry;
 use hawser_storage::{CommitError, Evidence, Misbehavior};
 
@@ -41,11 +41,16 @@ fn is_of_present_node(registry: &Registry, evidence: &Evidence) -> bool {
     let (Some(record), Some(earlier)) = (registry.node(at.originator), envelopes.first()) else {
         return true;
     };
-    match OriginatorEnvelope::open(earlier.clone()) {
-        Ok((statement, Proof::Signature(signature))) => signature
-            .recover(originator_digest(&statement))
-            .is_ok_and(|signer| signer == record.public_key),
-        Ok((_, Proof::Transaction(_))) | Err(_) => true,
+    signer_of(earlier).is_none_or(|signer| signer == record.public_key)
+}
+
+/// Returns the key that an envelope of a stored strand was signed with; `None` if it has no signature.
+pub(super) fn signer_of(envelope: &Bytes) -> Option<PublicKey> {
+    match OriginatorEnvelope::open(envelope.clone()) {
+        Ok((statement, Proof::Signature(signature))) => {
+            signature.recover(originator_digest(&statement)).ok()
+        }
+        Ok((_, Proof::Transaction(_))) | Err(_) => None,
     }
 }
 
