@@ -122,8 +122,8 @@ fn an_envelope_that_depends_on_a_later_place_of_a_chain_is_a_claim_against_no_ce
         assert_eq!(faults(&depending_on(CHAIN.0, place)), WRONG, "place {place}");
     }
     assert_eq!(FaultKind::Dependency.party(), "signer or keeper, as a claim");
-    let log = depending_on(CHAIN.0, 3);
-    let mut replay = Replay::new(&log, &settings(), None).unwrap();
+    let (log, settings) = (depending_on(CHAIN.0, 3), settings());
+    let mut replay = Replay::new(&log, &settings, None).unwrap();
     let verdict = replay.run(|_, _| true).unwrap().unwrap().verdict();
     assert_ne!(verdict, "faulty", "the chain may have taken back what the node had read");
     for place in [1, 2] {
