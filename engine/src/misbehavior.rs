@@ -138,12 +138,6 @@ impl StrandTimes {
         Self { latest: head }
     }
 
-    /// Returns the time with which that of the next envelope is compared.
-    #[must_use]
-    pub fn latest_ns(&self) -> Option<i64> {
-        self.latest.map(|(ns, _)| ns)
-    }
-
     /// Judges the time of the next envelope, also against the present time `now_ns`.
     pub fn next(&mut self, id: EnvelopeId, originator_ns: i64, now_ns: i64) -> Vec<TimeFault> {
         let ahead = is_ahead(originator_ns, now_ns).then_some(TimeFault::Ahead);

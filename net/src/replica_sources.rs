@@ -102,6 +102,13 @@ mod tests {
         assert_eq!(ReplicaSources::new(Vec::new()).all(&registry(true)), None);
     }
 
+    /// A registry could otherwise make a server that is asked the own node of a strand.
+    #[test]
+    fn the_id_of_a_source_is_one_that_no_registry_assigns() {
+        assert!((0..URLS_MAX).all(|index| !stand_in(index).is_assignable()));
+        assert!(!OriginatorId::REPLICA.is_assignable());
+    }
+
     #[test]
     fn a_url_that_is_named_twice_is_one_source() {
         let named = ["http://b:1", "http://a:1", "http://b:1/", "http://a:1"];

@@ -24,12 +24,21 @@ impl OriginatorId {
     pub const FIRST_NODE: Self = Self(100);
     /// The id under which a replica stores its log. No registry assigns it, and no signature names it.
     pub const REPLICA: Self = Self(u32::MAX);
+    /// The lowest id of those that stand for replicas and for their sources. No registry may assign them: a server that
+    /// a replica asks would otherwise pass for the node with its id.
+    pub const FIRST_RESERVED: Self = Self(u32::MAX - 255);
 
     /// Returns true for ids of registered nodes. Every other strand comes from a chain, or
     /// [was taken over](Self::is_migrated).
     #[must_use]
     pub fn is_node(self) -> bool {
         self >= Self::FIRST_NODE
+    }
+
+    /// Returns true for an id that a registry may assign to a node.
+    #[must_use]
+    pub fn is_assignable(self) -> bool {
+        self.is_node() && self < Self::FIRST_RESERVED
     }
 
     /// Returns true for a strand that the app chain orders, so that no node signs its envelopes.

@@ -168,24 +168,43 @@ impl Snapshot<'_> {
         misbehavior: Misbehavior,
         limit: usize,
     ) -> Result<Vec<Evidence>, ReadError> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.each_evidence_about(accused, misbehavior, |piece| {
+                found.push(piece.evidence);
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Shows `look` each piece of evidence of this kind against a node, ascending by place, until it ends the walk.
+    /// Holds one piece at a time: a node may sign long envelopes. Passes over rows that the disk has damaged.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn each_evidence_about(
+        &self,
+        accused: OriginatorId,
+        misbehavior: Misbehavior,
+        mut look: impl FnMut(StoredEvidence) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
         let first = FactKey::first_of(accused, misbehavior);
         let open = || self.rows(FactKey::FAMILY, ReadOptions::default());
-        let mut found = Vec::new();
         each_fact::<FactKey>(&self.database().db, open, &first.encode(), |key, fact| {
             match fact {
                 Ok((fact, _)) if (FactKey { sequence: first.sequence, ..fact }) != first => {
                     return ControlFlow::Break(());
                 }
-                Ok(_) if found.len() >= limit => return ControlFlow::Break(()),
                 Ok((_, row)) => match self.row(row.at, Evidence::decode) {
-                    Ok(piece) => found.extend(piece),
+                    Ok(Some(evidence)) => return look(StoredEvidence { at: row.at, evidence }),
+                    Ok(None) => {}
                     Err(error) => self.note_unreadable(&row.at.encode(), &error),
                 },
                 Err(error) => self.note_unreadable(key, &error),
             }
             ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        })
     }
 
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more

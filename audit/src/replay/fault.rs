@@ -34,7 +34,8 @@ pub enum FaultKind {
     Fee,
     /// The same by rates that the keeper has recorded and may have made up.
     FeeByRecord,
-    /// The envelope depends on a place that its chain did not have yet, as the log dates the chain's envelopes.
+    /// The envelope depends on a place that its chain did not have yet, as the log dates the chain's envelopes. The
+    /// chain may have been reorganised since. A claim.
     Dependency,
     /// A later place has an earlier time.
     TimeBack,
@@ -130,8 +131,8 @@ impl FaultKind {
             | Self::CheckpointRoot
             | Self::CheckpointTime => "signer",
             Self::TimeAhead | Self::VoidSigned => "signer, as a claim",
-            Self::FeeByRecord | Self::Dependency | Self::OtherTree => "signer or keeper",
-            Self::OtherChain => "signer or keeper, as a claim",
+            Self::FeeByRecord | Self::OtherTree => "signer or keeper",
+            Self::Dependency | Self::OtherChain => "signer or keeper, as a claim",
             Self::InNoReport => "signer or the report's writer",
             _ => "keeper",
         }
@@ -140,7 +141,7 @@ impl FaultKind {
     /// Returns true if an innocent party can be named so: the fault is a claim, as in `docs/protocol/misbehavior.md`.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        matches!(self, Self::TimeAhead | Self::VoidSigned | Self::OtherChain)
+        matches!(self, Self::TimeAhead | Self::VoidSigned | Self::OtherChain | Self::Dependency)
     }
 }
 

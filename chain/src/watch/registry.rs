@@ -63,7 +63,7 @@ fn usable(entries: Vec<NodeWithId>) -> Registry {
 
 fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
     let id = OriginatorId(nodeId);
-    if !id.is_node() {
+    if !id.is_assignable() {
         return None;
     }
     Some(NodeRecord {
@@ -169,6 +169,9 @@ mod tests {
     fn a_record_without_a_key_of_a_node_neither_counts_nor_claims_its_key() {
         let key = PrivateKeySigner::random();
         assert_eq!(called(vec![entry(7, &key, "http://a:1")]), [0_u32; 0], "an id of a chain");
+        let reserved = OriginatorId::FIRST_RESERVED.0;
+        assert_eq!(called(vec![entry(reserved, &key, "http://a:1")]), [0_u32; 0], "a reserved id");
+        assert_eq!(called(vec![entry(reserved - 1, &key, "http://a:1")]), [reserved - 1]);
         let mut no_key = entry(100, &key, "http://a:1");
         no_key.node.signingPublicKey = vec![4; 65].into();
         let registry = usable(vec![no_key, entry(200, &key, "http://a:1")]);

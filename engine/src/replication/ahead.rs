@@ -463,8 +463,9 @@ impl ShownStrand {
     }
 
     /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified as
-    /// it comes, and up to `head` compared with the shown envelopes. It knows neither the peers nor the registry yet.
-    /// Envelopes that the earlier follower has accepted and not written are void.
+    /// it comes, and up to `head` compared with the shown envelopes. It knows neither the peers nor the registry yet,
+    /// nor [the time](Follower::behind_time) at `verified`. Envelopes that the earlier follower has accepted and not
+    /// written are void.
     #[must_use]
     pub fn ask_again(
         &mut self,
@@ -474,6 +475,7 @@ impl ShownStrand {
         head: SequenceId,
     ) -> Follower {
         let follower = Follower::new(self.originator, verified, [], now).with_missing_of(before);
+        let follower = follower.stepped_back(before.stepped_back_ns());
         let follower = match self.stage {
             ShownStage::AskedAgain { .. } => follower.after_failed(before, now),
             ShownStage::Verified | ShownStage::Shown { .. } => follower.with_doubts_of(before),
@@ -486,8 +488,8 @@ impl ShownStrand {
 
     /// Returns the follower that asks for what is behind the shown places, in place of `before`, once enough of these
     /// have come again. The others are verified from the log: a single bad outer layer must not have all of them sent
-    /// again. The follower knows neither the peers nor the registry yet. To be called while nothing of the strand is
-    /// under way.
+    /// again. The follower knows neither the peers nor the registry yet, nor [the time](Follower::behind_time) at the
+    /// last shown place. To be called while nothing of the strand is under way.
     #[must_use]
     pub fn go_on(&mut self, now: Instant, before: &Follower) -> Option<Follower> {
         let ShownStage::AskedAgain { head } = self.stage else { return None };
@@ -498,7 +500,8 @@ impl ShownStrand {
         self.runs.note_verified(verified);
         self.stage = ShownStage::Shown { verified };
         let follower = Follower::new(self.originator, head, [], now);
-        Some(follower.with_missing_of(before).with_doubts_of(before).behind_time_of(before))
+        let follower = follower.with_missing_of(before).with_doubts_of(before);
+        Some(follower.stepped_back(before.stepped_back_ns()))
     }
 
     /// True if peers have brought enough of what was asked for again, which ends at `through`, and shown places are

@@ -20,7 +20,7 @@ use hawser_storage::{Change, EvidenceTime, InvalidRule, Mark, Misbehavior, Store
 
 use crate::backlog::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing, verifier};
 use crate::common::{self, NODE, START_NS};
-use crate::follow::{Follower, Peer, SOURCE, key};
+use crate::follow::{Follower, Peer, SOURCE, dated, key};
 
 /// Parts of any length, some proven, some not, some with a lie, and restarts between them.
 #[tokio::test(flavor = "multi_thread")]
@@ -408,6 +408,24 @@ async fn a_shown_place_that_its_own_node_keeps_no_more_is_pruned_and_the_strand_
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
     }
+}
+
+/// Played by a node that has a relay change a shown place: what it sends again is compared with the time of the last
+/// verified place, though the follower that asks again has taken nothing yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shown_place_behind_a_young_one_has_not_expired_whatever_the_next_one_states() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let backlog = Backlog::new(None);
+    let follower = Follower::start(backlog.killed_before_verifying(&backlog.relayed(BAD)));
+    follower.node.clock.0.store(START_NS + DAY_NS, Ordering::SeqCst);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    let gap = StrandItem::Gap { from: SequenceId(BAD), to: SequenceId(ALL), expired: true };
+    let behind = dated(SOURCE, ALL + 1, START_NS - 3 * DAY_NS);
+    source.answer(vec![gap, StrandItem::Envelope(behind)]).await;
+    assert_eq!(source.want(SOURCE).await, (BAD - 1, Some(ALL)));
+    drop(source);
+    follower.stop().await;
 }
 
 /// The node of the strand has signed one tree for this reader, and signs another one for others, after a restart.

@@ -162,6 +162,43 @@ async fn a_time_that_steps_back_from_a_former_key_is_no_evidence() {
     follower.stop().await;
 }
 
+/// Shows a checkpoint of the source, and one that is forged by then, so that the test knows when both were looked at.
+async fn show(follower: &Follower, signer: OriginatorId, root: TreeHash, forger: OriginatorId) {
+    let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 9, root, time_ns: 9 };
+    let counters = follower.engine().counters().clone();
+    let forged = || counters.checkpoint_exchange.forged.get();
+    let before = forged();
+    assert!(follower.replication.show_checkpoint(of.sign(&key(signer)).into()));
+    let other = Checkpoint { size: 8, ..of };
+    assert!(follower.replication.show_checkpoint(other.sign(&key(forger)).into()));
+    follower.until("both are looked at", || forged() > before).await;
+}
+
+/// The reorganised settlement chain has had no node with the id for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_an_id_that_nobody_had_for_a_while_does_not_answer_for_the_former_one() {
+    let follower = Follower::start_with(common::store(), with_key_of(SOURCE));
+    show(&follower, SOURCE, TreeHash([1; 32]), NEW).await;
+    let before = with_key_of(SOURCE);
+    let without: Registry = before.nodes().filter(|it| it.id != SOURCE).cloned().collect();
+    follower.node.registry.send_replace(Arc::new(without));
+    let of = Checkpoint {
+        node: SOURCE,
+        originator: SOURCE,
+        size: 7,
+        root: TreeHash([1; 32]),
+        time_ns: 9,
+    };
+    assert!(follower.replication.show_checkpoint(of.sign(&key(SOURCE)).into()));
+    let counters = follower.engine().counters().clone();
+    let counters = &counters.checkpoint_exchange;
+    follower.until("no node has the id", || counters.unknown.get() > 0).await;
+    follower.node.registry.send_replace(with_key_of(NEW));
+    show(&follower, NEW, TreeHash([2; 32]), SOURCE).await;
+    assert_eq!(counters.contradicting.get(), 0, "each has signed one tree");
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_from_others() {
     let follower = Follower::start(common::store());

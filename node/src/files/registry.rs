@@ -126,8 +126,12 @@ pub enum RegistryFileError {
 /// Error of one record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeEntryError {
-    /// The id is below 100, and thus not a node id.
-    #[error("the id is below {}, and such ids belong to chains", OriginatorId::FIRST_NODE)]
+    /// No node can have the id: it is below 100, or reserved for replicas.
+    #[error(
+        "ids of nodes begin with {} and end before {}; the others belong to chains and replicas",
+        OriginatorId::FIRST_NODE,
+        OriginatorId::FIRST_RESERVED
+    )]
     NoNodeId,
     /// Another record has the same id.
     #[error("another record has the same id")]
@@ -183,7 +187,7 @@ pub(crate) fn registry_of(file: &RegistryFile) -> Result<Registry, RegistryFileE
 /// Returns the record of an entry; `None` if the entry has no valid key.
 fn record(entry: &RegistryFileEntry) -> Result<Option<NodeRecord>, NodeEntryError> {
     let id = entry.node_id;
-    if !id.is_node() {
+    if !id.is_assignable() {
         return Err(NodeEntryError::NoNodeId);
     }
     let Some(public_key) = public_key(&entry.signing_public_key) else {
@@ -288,7 +292,9 @@ mod tests {
 
     #[test]
     fn each_field_is_checked() {
-        assert_eq!(fault_of(|entry| entry.node_id = OriginatorId(99)), NodeEntryError::NoNodeId);
+        for id in [OriginatorId(99), OriginatorId::FIRST_RESERVED, OriginatorId::REPLICA] {
+            assert_eq!(fault_of(|entry| entry.node_id = id), NodeEntryError::NoNodeId);
+        }
         assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), NodeEntryError::Signer);
         let other = entry(200).signer;
         assert!(matches!(fault_of(|entry| entry.signer = other), NodeEntryError::OtherSigner(_)));

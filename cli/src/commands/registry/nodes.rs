@@ -121,7 +121,7 @@ fn registry_of(read: &[RegisteredNode]) -> Registry {
         let has_url = check_node_url(&node.http_address).is_ok();
         Some(NodeRecord {
             id: node.node_id,
-            public_key: key.filter(|_| node.node_id.is_node())?,
+            public_key: key.filter(|_| node.node_id.is_assignable())?,
             owner: hawser_proto::Address(node.signer.into_array()),
             http_address: has_url.then(|| node.http_address.clone()),
             quic_address: None,

@@ -229,6 +229,23 @@ fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
     assert_eq!(rig.ahead.stage(), ShownStage::Verified);
 }
 
+/// Otherwise a node that has dated back could have a relay change an outer layer, and would be believed about expired
+/// places afterwards.
+#[test]
+fn a_follower_that_asks_again_knows_how_far_times_have_gone_back() {
+    let mut rig = Rig::with_limits(ShownLimits { again_places: 2, ..ShownLimits::default() });
+    (0..5).for_each(|_| rig.page());
+    assert_eq!(rig.forged(1), Some(STRAND));
+    let (verified, head) = (SequenceId(1), SequenceId(5));
+    assert!(rig.ahead.settle(rig.now, &rig.follower).is_some());
+    let before = Follower::new(STRAND, head, [], rig.now).stepped_back(7);
+    let again = rig.ahead.ask_again(rig.now, &before, verified, head);
+    assert_eq!(again.stepped_back_ns(), 7);
+    let stored = Follower::new(STRAND, SequenceId(3), [], rig.now).stepped_back(8);
+    let behind = rig.ahead.go_on(rig.now, &stored).expect("two places have come");
+    assert_eq!(behind.stepped_back_ns(), 8);
+}
+
 #[test]
 fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
     let mut rig = Rig::new(AHEAD_MAX);

@@ -1,13 +1,18 @@
 //! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get,
 //! so it believes the strand's own node alone, and only of places that are old enough. The times of a strand ascend, so
 //! places behind a young envelope are young, whatever time the envelope behind them states: a node could show a message
-//! to one follower, and date the next one back for all others. Of this node's own strand, which it follows after a
-//! loss, it believes its peers if they all agree and are more than half of the other nodes: the peers that connect
-//! first may all be hostile, and expired places are not searched for again.
+//! to one follower, and date the next one back for all others. Where times step back nevertheless, all that follows may
+//! be younger than it states, by the sum of the steps: the node could wait until what it had dated before is old, too.
+//! An honest node whose clock was put right by seconds is believed, all the same.
+//!
+//! Of this node's own strand, which it follows after a loss, it believes its peers if they all agree and are more than
+//! half of the other nodes: the peers that connect first may all be hostile, and expired places are not searched for
+//! again.
 
 use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use hawser_rules::retention::RETENTION_DAYS_MIN;
 use hawser_storage::{Change, LogEntry, SkipReason};
 
@@ -39,26 +44,44 @@ impl Follower {
         self
     }
 
-    /// Takes over the latest time that an earlier follower of the strand has seen, behind which this one goes on.
+    /// Continues a strand whose times have gone back by this sum, in nanoseconds.
     #[must_use]
-    pub fn behind_time_of(self, before: &Self) -> Self {
-        self.behind_time(before.latest_ns)
+    pub fn stepped_back(mut self, sum_ns: i64) -> Self {
+        self.stepped_back_ns = sum_ns;
+        self
     }
 
-    /// Notes the time of an envelope that is accepted. A time in the future decides nothing before it has come.
-    pub(super) fn note_time(&mut self, entry: &LogEntry) {
+    /// Returns the sum of the steps by which the strand's times have gone back, in nanoseconds. Envelopes may be
+    /// younger than they state by so much.
+    #[must_use]
+    pub fn stepped_back_ns(&self) -> i64 {
+        self.stepped_back_ns
+    }
+
+    /// Notes the time of what is accepted. A time in the future decides nothing before it has come.
+    pub(super) fn note_time(&mut self, change: &Change) {
+        let Change::Append(entry) = change else { return };
         let wall_ns = self.wall_ns;
         let has_come = |at_ns: &i64| wall_ns.is_none_or(|now_ns| !is_ahead(*at_ns, now_ns));
         let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns).filter(has_come);
+        if let (Some(latest_ns), Some(at_ns)) = (self.latest_ns, at_ns) {
+            let step_ns = latest_ns.saturating_sub(at_ns);
+            if step_ns > TIME_TOLERANCE_NS {
+                self.stepped_back_ns = self.stepped_back_ns.saturating_add(step_ns);
+                self.latest_ns = None;
+            }
+        }
         self.latest_ns = self.latest_ns.max(at_ns);
     }
 
     /// Returns true if places before this envelope can have expired. An envelope without facts shows no time.
     pub(super) fn can_have_expired_before(&self, entry: &LogEntry) -> bool {
         let Some(now_ns) = self.wall_ns else { return true };
-        let is_old = |at_ns: i64| can_have_expired(at_ns, now_ns);
         let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns);
-        at_ns.is_some_and(is_old) && self.latest_ns.is_none_or(is_old)
+        at_ns.is_some_and(|at_ns| {
+            let latest_ns = self.latest_ns.map_or(at_ns, |latest_ns| latest_ns.max(at_ns));
+            can_have_expired(latest_ns.saturating_add(self.stepped_back_ns), now_ns)
+        })
     }
 
     /// Notes a statement of the strand's own node, in answer to a want for missing places, that these have expired. The

@@ -93,8 +93,10 @@ pub struct Follower {
     is_migrated: bool,
     /// This node's wall clock, unix nanoseconds, as it was last noted.
     wall_ns: Option<i64>,
-    /// The latest time of the envelopes before the next place, as far as it has come.
+    /// The latest time of the envelopes before the next place since the last step back, as far as it has come.
     latest_ns: Option<i64>,
+    /// The sum of the steps by which the strand's times have gone back, in nanoseconds.
+    stepped_back_ns: i64,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -179,6 +181,7 @@ impl Follower {
             is_migrated: false,
             wall_ns: None,
             latest_ns: None,
+            stepped_back_ns: 0,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -513,9 +516,7 @@ impl Follower {
         };
         assert_eq!(first, self.accepted.next(), "a strand is appended without a hole");
         assert!(first <= through, "a skip has at least one place");
-        if let Change::Append(entry) = &change {
-            self.note_time(entry);
-        }
+        self.note_time(&change);
         writes.append.push(change);
         self.accepted = through;
         #[cfg(feature = "faults")]

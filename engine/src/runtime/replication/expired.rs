@@ -2,12 +2,11 @@
 //! for them any more. A place whose envelope another peer holds is still filled when it comes.
 //!
 //! The strand's own node may lie. It harms its own strand alone, and only places that are old enough: before, other
-//! peers were asked for them for two days. A node that has dated envelopes back could call any place old, so it is not
-//! believed.
+//! peers were asked for them for two days. What a node has dated back may be younger than it states, by as much.
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{CommitError, Mark, Misbehavior, Snapshot};
+use hawser_storage::{CommitError, Mark, Snapshot};
 
 use super::state::ReplicationState;
 use super::strand_read::StrandRange;
@@ -28,7 +27,8 @@ impl StrandTask {
         if self.expiring.is_none() && !self.expired.is_empty() {
             let stated = std::mem::take(&mut self.expired);
             let (state, originator) = (self.state.clone(), self.originator);
-            let work = move || expire(&state, originator, stated);
+            let stepped_back_ns = self.follower.stepped_back_ns();
+            let work = move || expire(&state, originator, stated, stepped_back_ns);
             self.expiring = Some(tokio::task::spawn_blocking(work));
         }
     }
@@ -41,18 +41,16 @@ impl StrandTask {
     }
 }
 
-/// Marks those of the places that can have expired. Returns them. The others stay missing.
+/// Marks those of the places that can have expired. Returns them. The others stay missing. `stepped_back_ns` is the sum
+/// by which the strand's times have gone back.
 fn expire(
     state: &ReplicationState,
     originator: OriginatorId,
     stated: Vec<StrandRange>,
+    stepped_back_ns: i64,
 ) -> Vec<StrandRange> {
-    let now_ns = state.ports.clock.now_ns();
+    let now_ns = state.ports.clock.now_ns().saturating_sub(stepped_back_ns);
     let snapshot = state.store.snapshot();
-    let dated_back = snapshot.evidence_about(originator, Misbehavior::TimeBack, 1);
-    if !dated_back.is_ok_and(|found| found.is_empty()) {
-        return Vec::new();
-    }
     let mut marked = Vec::new();
     for (from, through) in stated {
         match expire_range(state, &snapshot, (EnvelopeId::new(originator, from), through), now_ns) {
@@ -67,7 +65,7 @@ fn expire(
     marked
 }
 
-/// Marks places expired if the envelope behind them is old enough. Returns true if they are marked then.
+/// Marks places expired if the envelope behind them is old enough at `now_ns`. Returns true if they are marked then.
 fn expire_range(
     state: &ReplicationState,
     snapshot: &Snapshot<'_>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_proto::{Bytes, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, SequenceId};
 use hawser_rules::Absences;
 use hawser_storage::{CommitError, HashedEnvelope};
 use tokio::task::JoinHandle;
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::behind::{BehindOutcome, BehindStep, verify_next, withdraw_next};
 use super::checking::{Checked, JudgedRun, check_run, envelope};
 use super::state::now;
+use super::strand_read::time_at;
 use super::task::StrandTask;
 use crate::replication::{
     AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, ShownStage,
@@ -207,11 +208,13 @@ impl StrandTask {
         }
     }
 
-    /// Goes on with a follower that knows no peer yet. Nothing that the one before has asked for counts any more, but
-    /// what is to be compared with places that come again.
+    /// Goes on with a follower that knows no peer yet, nor the time at its place. Nothing that the one before has asked
+    /// for counts any more, but what is to be compared with places that come again.
     fn begin_anew(&mut self, follower: Follower) {
         self.writes.begin_anew();
         self.hashed.clear();
+        let place = EnvelopeId::new(self.originator, follower.accepted());
+        let follower = follower.behind_time(time_at(&self.state, place));
         self.follower = follower.with_requests(self.state.begin_turn());
         self.counted_searches = 0;
         self.state.stop_wants(self.originator);

@@ -1,16 +1,18 @@
 //! The state of a strand on disk, as the task that follows the strand reads it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::misbehavior::StrandLoad;
-use hawser_storage::{Misbehavior, ReadError};
+use hawser_storage::{Misbehavior, ReadError, Snapshot, StoredEvidence};
 
+use super::former_keys::is_signed_by;
 use super::state::ReplicationState;
 use crate::fee_watch::load_at;
-use crate::misbehavior::StrandTimes;
+use crate::misbehavior::{StrandTimes, is_ahead};
 use crate::pauses::RetryPauses;
 use crate::replication::RANGES_MAX;
 use crate::runtime::stoppable::blocking;
@@ -18,6 +20,9 @@ use crate::runtime::stoppable::blocking;
 /// Attempts to read the whole state of a strand, until it is followed without the unreadable part. A guess: seven
 /// seconds with the pauses between them, in which a scrub may have repaired the strand's end.
 const TRIES_MAX: u32 = 4;
+/// Steps back of one strand that are added up. A guess: a tenth of those that are kept, whose signatures are checked in
+/// a tenth of a second. A node with more of them is never believed about expired places.
+const STEPS_MAX: usize = 1024;
 
 /// The state of a strand on disk.
 pub(super) struct ReadStrand {
@@ -27,8 +32,11 @@ pub(super) struct ReadStrand {
     pub(super) gap: Option<(EnvelopeId, EnvelopeId)>,
     /// The time at the last place that is verified.
     pub(super) times: StrandTimes,
-    /// This node keeps evidence that the strand's node has dated envelopes back.
-    pub(super) is_dated_back: bool,
+    /// The time at the last place, verified or not, if it has come.
+    pub(super) latest_ns: Option<i64>,
+    /// The sum of the steps by which the strand's node has dated envelopes back, by the evidence that is kept, in
+    /// nanoseconds.
+    pub(super) stepped_back_ns: i64,
     /// The load up to that place.
     pub(super) load: StrandLoad,
     /// The last place that is verified.
@@ -73,15 +81,60 @@ fn read_once(
     let last = or_nothing(snapshot.get(end), is_last, originator)?;
     let last = last.and_then(|bytes| Some((OriginatorEnvelope::stated_ns(&bytes)?, end)));
     let missing = or_nothing(snapshot.last_missing(originator, RANGES_MAX), is_last, originator)?;
-    let dated_back = snapshot.evidence_about(originator, Misbehavior::TimeBack, 1);
-    let is_dated_back = !or_nothing(dated_back, is_last, originator)?.is_empty();
+    let key = state.ports.registry.borrow().node(originator).map(|record| record.public_key);
+    let stepped_back = stepped_back_ns(&snapshot, originator, key);
+    let stepped_back_ns = or_nothing(stepped_back, is_last, originator)?;
+    let latest_ns = time_at(state, EnvelopeId::new(originator, state.heads.get().get(originator)));
     // Without this record the strand is still followed, and less is known about its node.
     let shown_by = snapshot.shown_by(originator).ok().flatten();
     let times = StrandTimes::after(last);
     let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
     // What this node left out of its own strand is no fault that it claims.
     let gap = gap_at(&missing, end).filter(|_| originator != state.own);
-    Ok(ReadStrand { missing, gap, times, is_dated_back, load, verified, shown_by })
+    Ok(ReadStrand { missing, gap, times, latest_ns, stepped_back_ns, load, verified, shown_by })
+}
+
+/// Returns the time at a place, unix nanoseconds. `None` if the place holds no envelope that can be read, or if the
+/// time is in the future: it decides nothing before it has come.
+pub(super) fn time_at(state: &ReplicationState, place: EnvelopeId) -> Option<i64> {
+    let envelope = state.store.snapshot().get(place).ok().flatten()?;
+    let at_ns = OriginatorEnvelope::stated_ns(&envelope)?;
+    (!is_ahead(at_ns, state.ports.clock.now_ns())).then_some(at_ns)
+}
+
+/// Returns the sum of the steps by which a strand's node has dated envelopes back, by the evidence that is kept; the
+/// greatest number if there are more than [`STEPS_MAX`]. `key` is that of the node now: steps in what another node
+/// signed that had the id before do not count.
+fn stepped_back_ns(
+    snapshot: &Snapshot<'_>,
+    originator: OriginatorId,
+    key: Option<PublicKey>,
+) -> Result<i64, ReadError> {
+    let (mut steps, mut sum_ns) = (0, 0_i64);
+    snapshot.each_evidence_about(originator, Misbehavior::TimeBack, |piece| {
+        let is_of_key = |it: &Bytes| key.is_some_and(|key| is_signed_by(it, &key));
+        if piece.evidence.envelopes.iter().all(is_of_key) {
+            steps += 1;
+            sum_ns = sum_ns.saturating_add(step_ns(&piece));
+        }
+        if steps <= STEPS_MAX {
+            return ControlFlow::Continue(());
+        }
+        sum_ns = i64::MAX;
+        ControlFlow::Break(())
+    })?;
+    Ok(sum_ns)
+}
+
+/// Returns the time by which the later one of two envelopes is dated before the earlier one, in nanoseconds. The way
+/// back from a time in the future does not count: it makes no place look older than it is.
+fn step_ns(stored: &StoredEvidence) -> i64 {
+    let noted_ns = i64::try_from(stored.at.server_time_ns).unwrap_or(i64::MAX);
+    let times = stored.evidence.envelopes.iter().filter_map(OriginatorEnvelope::stated_ns);
+    match times.collect::<Vec<_>>()[..] {
+        [earlier_ns, later_ns] => earlier_ns.min(noted_ns).saturating_sub(later_ns).max(0),
+        _ => 0,
+    }
 }
 
 /// Returns the missing places that end at `end`: the place before them, and the last one. Ranges side by side are one.

@@ -25,7 +25,6 @@ use super::refused::name_refused;
 use super::state::{self, ReplicationState, now};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
-use crate::misbehavior::is_ahead;
 use crate::pauses::RetryPauses;
 use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, ShownStage, ShownStrand, StrandItem,
@@ -128,17 +127,23 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand { missing, gap, times, is_dated_back, load, verified, shown_by } =
-            read_strand(&state, originator).await;
+        let ReadStrand {
+            missing,
+            gap,
+            times,
+            latest_ns,
+            stepped_back_ns,
+            load,
+            verified,
+            shown_by,
+        } = read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
-        let follower = Follower::new(originator, stored, missing, now());
-        let now_ns = state.ports.clock.now_ns();
-        let latest_ns = times.latest_ns().filter(|ns| !is_ahead(*ns, now_ns));
-        // The times of such a node show nothing of the age of a place.
-        let latest_ns = if is_dated_back { Some(i64::MAX) } else { latest_ns };
-        let follower = follower.with_requests(state.begin_turn()).behind_time(latest_ns);
+        let follower = Follower::new(originator, stored, missing, now())
+            .with_requests(state.begin_turn())
+            .behind_time(latest_ns)
+            .stepped_back(stepped_back_ns);
         let is_own = originator == state.own;
         let can_be_ahead = !is_own && originator.is_node();
         let ahead = ShownStrand::new(originator, key, verified, stored)

@@ -61,6 +61,32 @@ fn a_node_that_dates_back_is_not_believed_about_places_behind_a_young_one() {
     assert!(again.follower.is_searching(), "after a restart");
 }
 
+/// Played by a node that dates back by days, and waits until what it had dated before is old, too. A node whose clock
+/// was put right by a second is honest.
+#[test]
+fn what_follows_a_step_back_may_be_younger_than_it_states_by_the_step() {
+    const OLD_NS: i64 = NOW_NS - TWO_DAYS_NS;
+    const SECOND_NS: i64 = 1_000_000_000;
+    let believes = |earlier_ns: i64, step_ns: i64, behind_ns: i64| {
+        let mut rig = Rig::new(0);
+        let follower = Follower::new(SOURCE, SequenceId(0), [], rig.now);
+        rig.follower = follower.stepped_back(earlier_ns);
+        rig.follower.note_wall(NOW_NS);
+        rig.up(SOURCE);
+        let (first, second) = (dated(1, OLD_NS), dated(2, OLD_NS - step_ns));
+        rig.answer(SOURCE, vec![first, second, gap(3, 3), dated(4, behind_ns)]);
+        let is_searching = rig.follower.is_searching();
+        assert_eq!(rig.follower.accepted(), SequenceId(if is_searching { 2 } else { 4 }));
+        !is_searching
+    };
+    assert!(believes(0, SECOND_NS, OLD_NS), "a step that is no fault");
+    assert!(!believes(0, TWO_DAYS_NS, OLD_NS));
+    assert!(!believes(0, TWO_DAYS_NS, OLD_NS - TWO_DAYS_NS + 1));
+    assert!(believes(0, TWO_DAYS_NS, OLD_NS - TWO_DAYS_NS), "it is old in any case");
+    // By the evidence of earlier runs.
+    assert!(believes(0, 0, OLD_NS) && !believes(1, 0, OLD_NS) && !believes(i64::MAX, 0, OLD_NS));
+}
+
 /// Nothing is on disk yet when the connection breaks, so the places are asked for again; meanwhile their node prunes
 /// one more.
 #[test]
