@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::misbehavior::StrandLoad;
 use hawser_storage::{Misbehavior, ReadError, Snapshot, StoredEvidence};
 
