@@ -1,5 +1,6 @@
 //! A fake node whose behaviour a test sets.
 
+mod manner;
 mod services;
 
 use std::collections::BTreeMap;
@@ -32,65 +33,8 @@ use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::ports;
+pub(crate) use manner::Manner;
 pub(crate) use services::Hosting;
-
-/// The behaviour of a node at calls to publish.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Manner {
-    Honest,
-    /// Signs with a key that is not the node's.
-    Forges,
-    /// Signs envelopes of topics that contain this byte with a key that is not the node's.
-    ForgesFor(u8),
-    /// Publishes another payer envelope.
-    ChangesBytes,
-    /// Adds a field to the payer envelope that other software passes over, and no client decodes.
-    AddsOddField,
-    Overcharges,
-    /// Charges this congestion fee, picodollars.
-    IsBusy(u64),
-    /// States an expiry that is two days late.
-    KeepsForLonger,
-    /// States an expiry that is an hour early.
-    ExpiresEarly,
-    /// Changes the retention in the payer envelope, and charges the correct fee for it.
-    SellsLonger,
-    /// Signs a time that is this many seconds ahead.
-    IsAhead(u64),
-    OtherOriginator,
-    AnswersFewer,
-    /// Stores nothing, and answers with [`MORE_ENTRIES`] empty envelopes.
-    AnswersMore,
-    /// Signs a MiB that is no part of the request.
-    Pads,
-    Hangs,
-    /// Stores envelopes that it has already once more, with new sequence ids.
-    StoresAgain,
-    /// Stores the envelopes, and does not answer.
-    StoresAndHangs,
-    /// Stores the envelopes, and answers with this status.
-    StoresAndFails(tonic::Code),
-    /// Stores the envelopes, fails, and adds [`PADDING_LEN_BYTES`] to each answer to a query.
-    AnswersAtLength,
-    /// Stores the envelopes, fails, and adds [`EMPTY_ENTRIES`] to each answer to a query.
-    AnswersWithEmptyEntries,
-    /// Publishes, and answers no query.
-    AnswersNoQuery,
-    /// Answers with envelopes that were stored this many seconds ago.
-    HadStoredIt(u64),
-    /// Fails, and answers queries.
-    Fails,
-    /// Fails, also at queries for the newest envelopes.
-    Broken,
-    /// Says that it cannot publish now, and when to try again.
-    CannotPublish,
-    /// Refuses envelopes of topics that contain this byte.
-    Refuses(u8),
-    /// Lacks a price for envelopes of topics that contain this byte, and names so many of them at most as xmtpd does.
-    LacksPrice(u8, usize),
-    /// Refuses this many calls, and then publishes.
-    RefusesCalls(usize),
-}
 
 /// The bytes that [`Manner::AnswersAtLength`] adds.
 const PADDING_LEN_BYTES: usize = 160 * 1024;
@@ -437,6 +381,9 @@ impl ReplicationApi for Inner {
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
             match &manner {
                 Manner::Fails | Manner::Broken => return Err(Status::internal("out of order")),
+                Manner::FailsFor(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                    return Err(Status::internal("an envelope that it does not expect"));
+                }
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
                     status.metadata_mut().insert("retry-after", 10_u64.into());
