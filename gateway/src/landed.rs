@@ -29,8 +29,8 @@ pub(crate) const OF_NODES: PlaceMemory =
 pub(crate) const OF_CHAIN: PlaceMemory =
     PlaceMemory { name: "on-chain", kept_ms: 30 * 86_400_000, places_max: 200_000 };
 /// The memory of the nodes of topics. Guesses: a node is kept for a week or two after it was written, longer than
-/// readers are usually behind, or until 200,000 newer ones are stored, if that is earlier; a generation takes about 20 MB
-/// of Redis for each payer key. Without a bound in number, anybody who may publish would fill Redis with new topics.
+/// readers are usually behind, or until 200,000 newer ones are stored, if that is earlier; a generation takes about
+/// 20 MB of Redis for each payer key. Without a bound in number, a caller would fill Redis with new topics.
 pub(crate) const OF_TOPICS: PlaceMemory =
     PlaceMemory { name: "topics", kept_ms: 7 * 86_400_000, places_max: 200_000 };
 /// Largest number of envelopes or topics in one operation. A guess: Lua's `unpack` takes some thousand values.

@@ -3,9 +3,9 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
 //! - `call`: calls whose answers have bounds; `batch`: sends the envelopes of several requests in one call; `queue`:
-//!   the requests that wait for a call; `suspects`: callers whose requests are sent alone; `answer`: verifies the answer;
-//!   `report_count`, `logged_envelope`: the log lines about wrong ones; `reporter`, `report_outcome`, `reports`: report
-//!   a node that has signed a wrong answer to other nodes;
+//!   the requests that wait for a call; `suspects`: callers whose requests are sent alone; `answer`: verifies the
+//!   answer; `report_count`, `logged_envelope`: the log lines about wrong ones; `reporter`, `report_outcome`,
+//!   `reports`: report a node that has signed a wrong answer to other nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `ask_order`: the nodes that one request asks in turn;
 //!   `placement`: the last node of each topic; `lag`: detects nodes that are behind;

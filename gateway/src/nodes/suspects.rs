@@ -8,18 +8,18 @@ use quick_cache::sync::Cache;
 
 use crate::policy::CallerId;
 
-/// Count from which the callers of a site are suspects. Each refusal, and each failure of a request that was sent alone,
-/// adds [`REFUSAL_COUNTS`], and each published request subtracts 1. Guesses: a node that does not know a new chain
-/// envelope yet refuses a few times, and one bad client among many with the same caller's name must not slow down the
-/// others.
+/// Count from which the callers of a site are suspects. Each refusal, and each failure of a request that was sent
+/// alone, adds [`REFUSAL_COUNTS`], and each published request subtracts 1. Guesses: a node that does not know a new
+/// chain envelope yet refuses a few times, and one bad client among many with the same caller's name must not slow
+/// down the others.
 const REFUSALS_MAX: u32 = 40;
 const REFUSAL_COUNTS: u32 = 4;
 /// Time after a refusal for which the count is kept, and the largest number of counts. Guesses: 10,000 take 2 MB.
 const SUSPECTED_FOR: Duration = Duration::from_secs(60);
 const SUSPECTS_MAX: usize = 10_000;
 
-/// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the owner of
-/// an IPv6 /48 is 65,536, too many to be refused often each.
+/// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the owner
+/// of an IPv6 /48 is 65,536, too many to be refused often each.
 #[derive(Clone)]
 pub(super) struct Suspects(Arc<Cache<Arc<str>, (u32, Instant)>>);
 

@@ -297,7 +297,8 @@ impl NodePublisher {
                 let refused = error.claims_to_store_nothing().then(|| items.clone());
                 let others = self.place(items, request, last, failed_before + 1).await;
                 if let Some(refused) = refused {
-                    self.audits.begin(&self.context, asked, before, refused, &others);
+                    let refused = published_of(refused, &others);
+                    self.audits.begin(&self.context, asked, before, refused);
                 }
                 others
             }
@@ -307,6 +308,14 @@ impl NodePublisher {
         });
         published
     }
+}
+
+/// Returns the items that are published, as these results say.
+fn published_of(mut items: Vec<PublishItem>, results: &[PublishResult]) -> Vec<PublishItem> {
+    let published = results.iter().filter(|(_, result)| result.is_ok());
+    let published: BTreeSet<usize> = published.map(|(index, _)| *index).collect();
+    items.retain(|item| published.contains(&item.index));
+    items
 }
 
 /// Returns what the error of a node means for these envelopes.

@@ -1,10 +1,9 @@
 //! Finds nodes that store envelopes which they claim to have refused. The gateway publishes a refused envelope at
 //! another node, so the payer of a node that lies owes for both, and readers see the envelope twice.
 //!
-//! The node itself could hide the envelope from the gateway, so others are asked, and some time later: they have what it
-//! has shown to its readers. A refusal is believed until then, so that an honest node costs no caller any time.
+//! The node itself could hide the envelope from the gateway, so others are asked, and some time later: they have what
+//! it has shown to its readers. A refusal is believed until then, so that an honest node costs no caller any time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use super::arrival;
 use super::attempt::AttemptContext;
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
-use super::publisher::PublishResult;
 use crate::nodes::{Node, PlacedEnvelope};
 
 /// Time after which other nodes are asked. A guess: nodes replicate within a second.
@@ -38,20 +36,16 @@ impl Default for RefusalAudits {
 }
 
 impl RefusalAudits {
-    /// Starts an audit of the envelopes in `refused` that another node has published then, as `results` say. `before` is
-    /// the newest sequence id of the node from before it refused them: it may have stored the same bytes long before,
-    /// and refuse them because they have expired.
+    /// Starts an audit of envelopes that a node has refused, and another one has published then. `before` is the newest
+    /// sequence id of the node from before it refused them: it may have stored the same bytes long before, and refuse
+    /// them because they have expired.
     pub(super) fn begin(
         &self,
         context: &AttemptContext,
         node: Arc<Node>,
         before: SequenceId,
         mut refused: Vec<PublishItem>,
-        results: &[PublishResult],
     ) {
-        let published: BTreeSet<usize> =
-            results.iter().filter(|(_, result)| result.is_ok()).map(|(index, _)| *index).collect();
-        refused.retain(|item| published.contains(&item.index));
         refused.truncate(ENVELOPES_MAX);
         if refused.is_empty() || before == SequenceId::NONE {
             return;

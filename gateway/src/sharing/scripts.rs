@@ -37,7 +37,8 @@
 /// - `note` stores ids as `tell` does, of envelopes that are in no bill. A mark beside each one says so, under its
 ///   digest and a question mark. The first `tell` of the envelope takes the mark away, and its answer has 0. So
 ///   does one with another transaction: otherwise the answer to a second `tell` of that one would have 0, too.
-/// - `find` returns the id of each envelope, or the node of each topic, if one is stored. Keys: as for `tell`. Arguments: the digests.
+/// - `find` returns the id of each envelope, or the node of each topic, if one is stored. Keys: as for `tell`.
+///   Arguments: the digests.
 pub(super) const CALL: &str = r"
 local ops, t = {}, redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)

@@ -276,6 +276,15 @@ pub(crate) fn id_of(envelope: &pb::OriginatorEnvelope) -> (u32, u64) {
     (statement.originator_node_id, statement.originator_sequence_id)
 }
 
+/// Returns the status with which a node refuses a call for the envelope at this place.
+fn refusal_of(place: usize) -> Status {
+    let field = format!("payer_envelopes[{place}]");
+    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE".into());
+    let wrong = vec![WrongField { field, description, reason }];
+    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+    details.into_status(Code::InvalidArgument, "not this one")
+}
+
 fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_nanos()).unwrap()
@@ -379,25 +388,20 @@ impl ReplicationApi for Inner {
         for (place, message) in request.payer_envelopes.into_iter().enumerate() {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
+            let is_of = |byte: &u8| payer.client().topic().as_bytes().contains(byte);
             match &manner {
                 Manner::Fails | Manner::Broken => return Err(Status::internal("out of order")),
-                Manner::FailsFor(byte) if payer.client().topic().as_bytes().contains(byte) => {
-                    return Err(Status::internal("an envelope that it does not expect"));
-                }
+                Manner::FailsFor(byte) if is_of(byte) => return Err(Status::internal("no")),
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
                     status.metadata_mut().insert("retry-after", 10_u64.into());
                     return Err(status);
                 }
-                Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                Manner::Refuses(byte) if is_of(byte) => {
                     self.stored.lock().refused.push(asked);
-                    let field = format!("payer_envelopes[{place}]");
-                    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE".into());
-                    let wrong = vec![WrongField { field, description, reason }];
-                    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
-                    return Err(details.into_status(Code::InvalidArgument, "not this one"));
+                    return Err(refusal_of(place));
                 }
-                Manner::LacksPrice(byte, _) if payer.client().topic().as_bytes().contains(byte) => {
+                Manner::LacksPrice(byte, _) if is_of(byte) => {
                     unpriced
                         .push(format!("could not calculate base fee for envelope {place}: old"));
                 }

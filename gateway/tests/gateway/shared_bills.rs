@@ -386,10 +386,10 @@ async fn the_memory_of_places_is_bounded_and_ends() {
     for number in 0..3 {
         assert_eq!(code(&first, &format!("message {number}")).await, Code::Ok);
     }
-    is_bounded(&redis, "landed", 1_200_000, async || code(&first, "one more").await).await;
+    assert_bounded(&redis, "landed", 1_200_000, async || code(&first, "one more").await).await;
 }
 
-/// Anybody who may publish adds topics, and would fill Redis with them.
+/// Any caller adds topics, and would fill Redis with them.
 #[tokio::test]
 async fn the_memory_of_topics_is_bounded_and_ends() {
     let redis = RedisServer::start();
@@ -401,11 +401,11 @@ async fn the_memory_of_topics_is_bounded_and_ends() {
     for group in 1..4 {
         assert_eq!(publish(group).await, Code::Ok);
     }
-    is_bounded(&redis, "topics", 14 * 86_400_000, async || publish(4).await).await;
+    assert_bounded(&redis, "topics", 14 * 86_400_000, async || publish(4).await).await;
 }
 
 /// Fills a memory of two generations in Redis, and adds one entry more.
-async fn is_bounded(
+async fn assert_bounded(
     redis: &RedisServer,
     memory: &str,
     life_max_ms: i64,
