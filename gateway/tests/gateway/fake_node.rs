@@ -55,7 +55,7 @@ struct Stored {
     calls: usize,
     /// The number of calls for newest envelopes.
     newest_calls: usize,
-    /// The number of envelopes in each refused call.
+    /// The number of envelopes in each call that was refused or failed for one of them.
     refused: Vec<usize>,
     headers: Vec<HeaderMap>,
     asked: Vec<BTreeMap<u32, u64>>,
@@ -211,7 +211,7 @@ impl FakeNode {
         self.inner.publishing.load(Relaxed)
     }
 
-    /// Returns the number of envelopes in each refused call.
+    /// Returns the number of envelopes in each call that was refused or failed for one of them.
     pub(crate) fn refused(&self) -> Vec<usize> {
         self.inner.stored.lock().refused.clone()
     }
@@ -345,6 +345,12 @@ impl Inner {
         pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
     }
 
+    /// Counts a call of so many envelopes that fails for one of them.
+    fn fail(&self, asked: usize) -> Status {
+        self.stored.lock().refused.push(asked);
+        Status::internal("an envelope that it does not expect")
+    }
+
     fn store(&self, manner: &Manner, payer: &PayerEnvelope) -> pb::OriginatorEnvelope {
         let mut stored = self.stored.lock();
         // A repeated payer envelope is answered with the stored envelope.
@@ -391,7 +397,7 @@ impl ReplicationApi for Inner {
             let is_of = |byte: &u8| payer.client().topic().as_bytes().contains(byte);
             match &manner {
                 Manner::Fails | Manner::Broken => return Err(Status::internal("out of order")),
-                Manner::FailsFor(byte) if is_of(byte) => return Err(Status::internal("no")),
+                Manner::FailsFor(byte) if is_of(byte) => return Err(self.fail(asked)),
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
                     status.metadata_mut().insert("retry-after", 10_u64.into());
