@@ -1,4 +1,5 @@
-//! The ids of client envelopes that gateways have published, in the form in which they share them through Redis.
+//! The ids of client envelopes that gateways have published, in the form in which they share them through Redis, and
+//! the bounds of what Redis keeps of them and of the nodes of topics.
 //!
 //! An id from Redis is a hint only: a node has to show exactly this client envelope at the id before a request is
 //! answered with it. So a Redis that lies, or has lost its data, causes at most a second publish.
@@ -6,14 +7,15 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
 use sha2::{Digest as _, Sha256};
 
-/// A memory of ids in Redis. It has two generations; when the newer one is full or old, the older one is deleted.
+/// A memory in Redis, of ids or of the nodes of topics. It has two generations; when the newer one is full or old, the
+/// older one is deleted.
 #[derive(Debug)]
 pub(crate) struct PlaceMemory {
     /// Part of the names of its keys.
     pub(crate) name: &'static str,
-    /// Least time for which an id is kept, ms, unless `places_max` newer ones are written meanwhile.
+    /// Least time for which an entry is kept, ms, unless `places_max` newer ones are written meanwhile.
     pub(crate) kept_ms: u64,
-    /// Largest number of ids in a generation.
+    /// Largest number of entries in a generation.
     pub(crate) places_max: u64,
 }
 
@@ -26,7 +28,12 @@ pub(crate) const OF_NODES: PlaceMemory =
 /// stored, if that is earlier; a generation takes about 30 MB of Redis for each payer key.
 pub(crate) const OF_CHAIN: PlaceMemory =
     PlaceMemory { name: "on-chain", kept_ms: 30 * 86_400_000, places_max: 200_000 };
-/// Largest number of envelopes in one operation. A guess: Lua's `unpack` takes some thousand values.
+/// The memory of the nodes of topics. Guesses: a node is kept for a week or two after it was written, longer than
+/// readers are usually behind, or until 200,000 newer ones are stored, if that is earlier; a generation takes about
+/// 20 MB of Redis for each payer key. Without a bound in number, a caller would fill Redis with new topics.
+pub(crate) const OF_TOPICS: PlaceMemory =
+    PlaceMemory { name: "topics", kept_ms: 7 * 86_400_000, places_max: 200_000 };
+/// Largest number of envelopes or topics in one operation. A guess: Lua's `unpack` takes some thousand values.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 
 /// The digest under which a client envelope is stored. The envelope's bytes include its topic, so equal payloads of

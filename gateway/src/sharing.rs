@@ -33,22 +33,19 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::landed::{self, ClientKey, LandedEnvelope, OF_CHAIN, OF_NODES, PlaceMemory};
+use crate::landed::{
+    ClientKey, LandedEnvelope, OF_CHAIN, OF_NODES, OF_TOPICS, PLACES_PER_CALL, PlaceMemory,
+};
 
 /// The digest under which the node of a topic is stored.
 pub(crate) type TopicKey = [u8; 16];
 
-/// Time for which the node of a topic is kept after it was written, seconds. A guess: a day longer than readers are
-/// usually behind.
-const TOPIC_KEPT_S: u64 = 7 * 86_400;
 /// Age at which the shared state is read again. A guess: a client needs longer to give up at one gateway and to ask
 /// the next one.
 const FRESH_MAX: Duration = Duration::from_millis(100);
 
 /// Pause before Redis is told a place again that it has not taken. A guess: the pause after a failed call.
 const OWED_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Largest number of topics in one operation. A guess: Lua's `unpack` takes some thousand values.
-const TOPICS_PER_CALL: usize = 1000;
 
 /// Parses the answer to the operation `take`. An answer of another form counts as no answer.
 fn taken(answer: &[i64]) -> SharedTake {
@@ -292,9 +289,9 @@ impl GatewayShare {
         &'a self,
         query: &'a SharedQuery,
     ) -> (QueryPart<'a>, impl Iterator<Item = QueryPart<'a>>) {
-        let mut topics = query.topics.chunks(TOPICS_PER_CALL);
-        let mut clients = query.clients.chunks(landed::PLACES_PER_CALL);
-        let mut payloads = query.payloads.chunks(landed::PLACES_PER_CALL);
+        let mut topics = query.topics.chunks(PLACES_PER_CALL);
+        let mut clients = query.clients.chunks(PLACES_PER_CALL);
+        let mut payloads = query.payloads.chunks(PLACES_PER_CALL);
         let mut next = move || {
             let digests = [topics.next(), clients.next(), payloads.next()];
             let is_end = digests.iter().all(Option::is_none);
@@ -315,8 +312,8 @@ impl GatewayShare {
         moved: &[(TopicKey, OriginatorId)],
     ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let mut known = BTreeSet::new();
-        let mut places = places.chunks(landed::PLACES_PER_CALL);
-        let mut moved = moved.chunks(TOPICS_PER_CALL);
+        let mut places = places.chunks(PLACES_PER_CALL);
+        let mut moved = moved.chunks(PLACES_PER_CALL);
         loop {
             let (told, moved) = (places.next(), moved.next());
             let tell = told.map(|places| self.tell_places("tell", &OF_NODES, places));
@@ -385,18 +382,25 @@ impl GatewayShare {
         memory: &PlaceMemory,
         places: &[(ClientKey, LandedEnvelope)],
     ) -> SharedOp {
-        let mut arguments = vec![number(memory.kept_ms), number(memory.places_max)];
-        for (client, place) in places {
-            arguments.extend([client.to_vec(), place.to_text()]);
-        }
-        SharedOp { name, keys: self.place_keys(memory).into(), arguments }
+        let entries = places.iter().map(|(client, place)| [client.to_vec(), place.to_text()]);
+        self.store(name, memory, entries)
     }
 
     fn set_nodes(&self, topics: &[(TopicKey, OriginatorId)]) -> SharedOp {
-        let keys = topics.iter().map(|(topic, _)| self.topic_key(topic)).collect();
-        let nodes = topics.iter().map(|(_, node)| number(u64::from(node.0)));
-        let arguments = std::iter::once(number(TOPIC_KEPT_S)).chain(nodes).collect();
-        SharedOp { name: "set_topics", keys, arguments }
+        let entries = topics.iter().map(|(topic, node)| [topic.to_vec(), number(node.0.into())]);
+        self.store("tell", &OF_TOPICS, entries)
+    }
+
+    /// Returns the operation that stores entries, each a digest and a text, in a memory.
+    fn store(
+        &self,
+        name: &'static str,
+        memory: &PlaceMemory,
+        entries: impl Iterator<Item = [Vec<u8>; 2]>,
+    ) -> SharedOp {
+        let bounds = [number(memory.kept_ms), number(memory.places_max)];
+        let arguments = bounds.into_iter().chain(entries.flatten()).collect();
+        SharedOp { name, keys: self.place_keys(memory).into(), arguments }
     }
 
     /// Sends these operations in a call. Returns their answers, or none if Redis does not answer in time.
@@ -433,10 +437,6 @@ impl GatewayShare {
 
     fn total_key(&self) -> String {
         format!("{}:rl-total", self.base)
-    }
-
-    fn topic_key(&self, topic: &TopicKey) -> String {
-        format!("{}:topic:{}", self.base, hex::encode(topic))
     }
 }
 
@@ -476,25 +476,20 @@ struct QueryPart<'a> {
 }
 
 impl QueryPart<'_> {
-    /// Returns the digests that are looked up, by memory, without empty ones.
+    /// Returns the digests of envelopes that are looked up, by memory, without empty ones.
     fn looked_up(&self) -> impl Iterator<Item = (&'static PlaceMemory, &[ClientKey])> {
         let all = [(&OF_NODES, self.clients), (&OF_CHAIN, self.payloads)];
         all.into_iter().filter(|(_, digests)| !digests.is_empty())
     }
 
     fn ops(&self) -> Vec<SharedOp> {
-        let topics = || SharedOp {
-            name: "get_topics",
-            keys: self.topics.iter().map(|topic| self.share.topic_key(topic)).collect(),
-            arguments: Vec::new(),
-        };
-        let places = |(memory, digests): (&PlaceMemory, &[ClientKey])| SharedOp {
+        let find = |(memory, digests): (&PlaceMemory, &[[u8; 16]])| SharedOp {
             name: "find",
             keys: self.share.place_keys(memory).into(),
             arguments: digests.iter().map(|digest| digest.to_vec()).collect(),
         };
-        let topics = (!self.topics.is_empty()).then(topics);
-        topics.into_iter().chain(self.looked_up().map(places)).collect()
+        let topics = (!self.topics.is_empty()).then_some((&OF_TOPICS, self.topics));
+        topics.into_iter().chain(self.looked_up()).map(find).collect()
     }
 
     /// Reads the answers to [`ops`](Self::ops).

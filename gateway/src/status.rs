@@ -118,6 +118,7 @@ impl EnvelopeError {
                 NodeError::Timeout(_) => "NODE_TIMEOUT",
                 NodeError::WentDown
                 | NodeError::Failed(_)
+                | NodeError::FailedWithOthers(_)
                 | NodeError::Unable(_)
                 | NodeError::NotCalled(_) => "NODE_FAILED",
                 NodeError::WrongAnswer(_) => "NODE_ANSWER",
@@ -162,6 +163,7 @@ impl EnvelopeError {
                 NodeError::Timeout(_) => Code::DeadlineExceeded,
                 NodeError::WentDown
                 | NodeError::Failed(_)
+                | NodeError::FailedWithOthers(_)
                 | NodeError::Unable(_)
                 | NodeError::WrongAnswer(_)
                 | NodeError::NotCalled(_) => Code::Unavailable,

@@ -61,8 +61,8 @@ impl DropCheck<'_> {
     ///
     /// An update counts as dropped only if it is valid at no node. A node that is behind may lack earlier updates
     /// that make it valid. So before the timeout (`is_late` is false) it has to be invalid at all nodes, and one of
-    /// them must have shown a later envelope of the strand. Later, nodes without an answer do not count, unless a single
-    /// node has given one: it may lie while the others are slow.
+    /// them must have shown a later envelope of the strand. Later, nodes without an answer do not count, unless a
+    /// single node has given one: it may lie while the others are slow.
     async fn judge(
         &self,
         item: &ChainItem,

@@ -4,7 +4,9 @@
 //! to [`CALLS_MAX`], it waits up to [`GATHER_MAX`] for others to share it. So a busy gateway needs few calls: a call of
 //! one envelope costs a node as much as two envelopes of a large one, and signatures are checked together from 12 on.
 //! A refused call is sent again in halves, until only the requests at fault are refused. If the node cannot check some
-//! envelopes now, it names them, and the other requests are sent again, in halves too.
+//! envelopes now, it names them, and the other requests are sent again, in halves too. A call that the node has failed
+//! may be stored, so it is not sent again here: each of its requests looks for its envelopes first, and then has a call
+//! of its own.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,7 +24,6 @@ use hawser_rules::{NodeRecord, PicoDollarPrice, RateTable};
 use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
 use prost::Message as _;
-use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -35,6 +36,7 @@ use super::observed::with_own_buffers;
 use super::queue::{JobQueue, JobTaker, QueueClosedError, job_queue};
 use super::report_count::ReportCount;
 use super::reporter::Reporter;
+use super::suspects::Suspects;
 use super::wanted::WantedEnvelope;
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
@@ -48,16 +50,9 @@ const PROMPT_CALLS_MAX: usize = 2;
 /// than two calls of 8, and 2 ms are a part of the time that a commit takes.
 const GATHERED_JOBS: usize = 16;
 const GATHER_MAX: Duration = Duration::from_millis(2);
-/// Largest number of concurrent calls with requests of suspects: callers of sites that the node often refuses. A guess.
-const SUSPECT_CALLS_MAX: usize = 2;
-/// Count from which the callers of a site are suspects, whose requests are sent alone. Each refusal adds
-/// [`REFUSAL_COUNTS`], and each published request subtracts 1. Guesses: a node that does not know a new chain envelope
-/// yet refuses a few times, and one bad client among many with the same caller's name must not slow down the others.
-const REFUSALS_MAX: u32 = 40;
-const REFUSAL_COUNTS: u32 = 4;
-/// Time after a refusal for which the count is kept, and the largest number of counts. Guesses: 10,000 take 2 MB.
-const SUSPECTED_FOR: Duration = Duration::from_secs(60);
-const SUSPECTS_MAX: usize = 10_000;
+/// Largest number of concurrent calls with requests that are sent alone: those of suspects, which are callers of sites
+/// that the node often refuses, and those that it has failed together with others. A guess.
+const LONE_CALLS_MAX: usize = 2;
 /// Largest number of requests in a node's queue; further ones wait for a place in it. A guess.
 const JOBS_MAX: usize = 4096;
 /// Largest number of envelopes, and of bytes of client envelopes, of several requests in a call. A single request
@@ -135,8 +130,8 @@ impl PublishJob {
 #[derive(Clone)]
 pub(crate) struct Batcher {
     jobs: JobQueue<PublishJob>,
-    /// Requests of suspects.
-    suspect_jobs: JobQueue<PublishJob>,
+    /// Requests that are sent alone.
+    lone_jobs: JobQueue<PublishJob>,
     caller: Arc<NodeCaller>,
 }
 
@@ -147,9 +142,7 @@ struct NodeCaller {
     channel: CheckedChannel,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
-    /// The counts of recently refused sites, by their names, with the time of the last refusal. Not of callers: the
-    /// owner of an IPv6 /48 is 65,536, too many to be refused often each.
-    suspects: Arc<Cache<Arc<str>, (u32, Instant)>>,
+    suspects: Suspects,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
     /// The highest sequence id of the node's right answers.
@@ -158,7 +151,7 @@ struct NodeCaller {
 
 /// The requests that may share a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RequestsPerCall {
+pub(crate) enum RequestsPerCall {
     /// All waiting requests that fit into it.
     All,
     /// None: each request has a call of its own.
@@ -185,31 +178,32 @@ impl Batcher {
         end: CancellationToken,
     ) -> Self {
         let (jobs, waiting) = job_queue(JOBS_MAX);
-        let (suspect_jobs, suspects) = job_queue(JOBS_MAX);
+        let (lone_jobs, lone) = job_queue(JOBS_MAX);
         let caller = Arc::new(NodeCaller {
             record: record.clone(),
             channel,
             metrics,
             payer,
-            suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
+            suspects: Suspects::default(),
             reports: Arc::default(),
             reporter,
             newest: Arc::default(),
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, RequestsPerCall::All);
-        let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, RequestsPerCall::One);
+        let alone = caller.clone().run(lone, LONE_CALLS_MAX, RequestsPerCall::One);
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
                 _ = join(batching, alone) => {}
             }
         });
-        Self { jobs, suspect_jobs, caller }
+        Self { jobs, lone_jobs, caller }
     }
 
     /// Publishes these client envelopes in this order, all or none of them. The node may answer wrongly for some.
     /// Returns `None` if the caller hangs up (`gone` is cancelled) before they are sent. `end` resolves when the
-    /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory.
+    /// attempt's time is over; envelopes that still wait then are not sent. `held` is the request's memory. With
+    /// `per_call` one, or if the node has often refused the caller, no other request is in the call.
     ///
     /// # Errors
     /// The failure of the call that had them, or the end of the attempt; see [`NodeError::may_be_published`].
@@ -218,13 +212,15 @@ impl Batcher {
         caller: &CallerId,
         clients: Vec<WantedEnvelope>,
         held: Option<HeldCharge>,
+        per_call: RequestsPerCall,
         gone: &CancellationToken,
         end: impl Future<Output = NodeError>,
     ) -> Option<Result<NodeAnswers, NodeError>> {
         let (answer, mut answered) = oneshot::channel();
         let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
-        let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
+        let is_alone = per_call == RequestsPerCall::One || self.caller.suspects.has(caller);
+        let jobs = if is_alone { &self.lone_jobs } else { &self.jobs };
         let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer, held };
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
         let outcome_of = |answer: Result<_, _>| match answer {
@@ -281,25 +277,6 @@ impl Batcher {
 }
 
 impl NodeCaller {
-    /// Returns true if the node has often refused this caller's site recently.
-    fn suspects(&self, caller: &CallerId) -> bool {
-        self.refusals(caller) >= REFUSALS_MAX
-    }
-
-    /// Returns the count of the node's recent refusals of this caller's site.
-    fn refusals(&self, caller: &CallerId) -> u32 {
-        let known = self.suspects.get(caller.site_name());
-        let lately = known.filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
-        lately.map_or(0, |(count, _)| count)
-    }
-
-    fn note_published(&self, caller: &CallerId) {
-        let site = caller.site_name();
-        if let Some((count, last)) = self.suspects.get(site) {
-            self.suspects.insert(site.clone(), (count.saturating_sub(1), last));
-        }
-    }
-
     /// Takes jobs from the queue and starts calls with them, at most `calls_max` concurrently.
     async fn run(
         self: Arc<Self>,
@@ -330,7 +307,8 @@ impl NodeCaller {
 
     /// Sends jobs in one call and answers each one. If the node refuses them, halves the jobs and calls again: a bad
     /// envelope must not fail the requests of other callers. If the node names envelopes that it cannot check, halves
-    /// the other jobs, because a node may name one envelope at a time. So there is at most one call for each job.
+    /// the other jobs, because a node may name one envelope at a time. So there is at most one call for each job. If it
+    /// fails them, tells each job that it was not alone.
     /// Cancels the call when the attempts of all its jobs have ended, to free their memory.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
@@ -358,7 +336,7 @@ impl NodeCaller {
                         "one result for each envelope"
                     );
                     for job in jobs {
-                        self.note_published(&job.caller);
+                        self.suspects.note_published(&job.caller);
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
                         drop(job.held);
@@ -381,13 +359,14 @@ impl NodeCaller {
                     let second = others.split_off(others.len() / 2);
                     join(self.settle(others), self.settle(second)).await;
                 }
+                Err(error) if jobs.len() > 1 && error.may_be_of_one_envelope() => {
+                    let error = error.with_others();
+                    jobs.into_iter().for_each(|job| _ = job.answer.send(Err(error.clone())));
+                }
                 Err(error) => {
                     for job in jobs {
                         if is_of_caller(&error) {
-                            let count = self.refusals(&job.caller).saturating_add(REFUSAL_COUNTS);
-                            let count = count.min(REFUSALS_MAX + REFUSAL_COUNTS);
-                            let site = job.caller.site_name().clone();
-                            self.suspects.insert(site, (count, Instant::now()));
+                            self.suspects.note_refused(&job.caller);
                         }
                         let _ = job.answer.send(Err(error.clone()));
                     }
@@ -549,9 +528,11 @@ fn gather(first: PublishJob, jobs: &mut JobTaker<PublishJob>) -> Vec<PublishJob>
     together
 }
 
-/// Returns true if a refusal is about the envelopes, and not about the payer, which all callers share.
+/// Returns true if the error of a lone request may be about its envelopes, and not about the payer, which all callers
+/// share.
 fn is_of_caller(error: &NodeError) -> bool {
     matches!(error, NodeError::Refused(status) if status.code() != Code::FailedPrecondition)
+        || error.may_be_of_one_envelope()
 }
 
 /// Returns the largest accepted length of an answer, in bytes. The bytes that a node may add are bounded, so an answer

@@ -41,6 +41,9 @@ pub(crate) enum NodeError {
     /// The node could not be reached, or failed for a reason of its own.
     #[error("{}", status_text(.0))]
     Failed(Status),
+    /// The node failed a call with several requests. An envelope of any of them may be the reason.
+    #[error("{}", status_text(.0))]
+    FailedWithOthers(Status),
     /// The node refuses the envelopes because of a rule.
     #[error("{}", status_text(.0))]
     Refused(Status),
@@ -133,7 +136,7 @@ impl NodeError {
         match self {
             Self::Timeout(_) => NodeErrorKind::Timeout,
             Self::WentDown => NodeErrorKind::WentDown,
-            Self::Failed(_) | Self::Unable(_) => NodeErrorKind::Failed,
+            Self::Failed(_) | Self::FailedWithOthers(_) | Self::Unable(_) => NodeErrorKind::Failed,
             Self::Refused(_) => NodeErrorKind::Refused,
             Self::WrongAnswer(_) => NodeErrorKind::WrongAnswer,
             Self::NotCalled(reason) => reason.kind(),
@@ -142,12 +145,13 @@ impl NodeError {
 
     /// Returns true if readers of the node may meet the same failure, and false if the node answered as a working node
     /// does. Returns `None` if the error shows neither: the node was not called, serves this gateway less than others,
-    /// or says that it cannot publish now. So no caller can make a node look broken by its requests.
+    /// says that it cannot publish now, or fails requests together. So no caller can make a node look broken by its
+    /// requests.
     pub(crate) fn is_of_node(&self) -> Option<bool> {
         match self {
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => Some(true),
             Self::Refused(_) => Some(false),
-            Self::NotCalled(_) | Self::Unable(_) => None,
+            Self::NotCalled(_) | Self::Unable(_) | Self::FailedWithOthers(_) => None,
             Self::Failed(status) => match status.code() {
                 Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => None,
                 Code::Unavailable if names_next_try(status) => None,
@@ -256,7 +260,40 @@ impl NodeError {
         match self {
             Self::Refused(_) | Self::Unable(_) | Self::NotCalled(_) => false,
             Self::Failed(status) => !never_connected(status) && !turns_away(status),
-            Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
+            Self::Timeout(_)
+            | Self::WentDown
+            | Self::WrongAnswer(_)
+            | Self::FailedWithOthers(_) => true,
+        }
+    }
+
+    /// Returns true if the node was called and claims to have stored nothing. It may lie, to be paid although another
+    /// node is asked, too.
+    pub(crate) fn claims_to_store_nothing(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Unable(_) => true,
+            Self::Failed(status) => turns_away(status),
+            Self::Timeout(_)
+            | Self::WentDown
+            | Self::FailedWithOthers(_)
+            | Self::WrongAnswer(_)
+            | Self::NotCalled(_) => false,
+        }
+    }
+
+    /// Returns true if the node has ended the call with an error of its own. One envelope may have caused it, at which
+    /// the node fails each time.
+    pub(super) fn may_be_of_one_envelope(&self) -> bool {
+        let is_own = |status: &Status| std::error::Error::source(status).is_none();
+        matches!(self, Self::Failed(status)
+            if matches!(status.code(), Code::Internal | Code::Unknown) && is_own(status))
+    }
+
+    /// Returns the error of a call for one of its several requests.
+    pub(super) fn with_others(self) -> Self {
+        match self {
+            Self::Failed(status) => Self::FailedWithOthers(status),
+            error => error,
         }
     }
 
@@ -266,7 +303,11 @@ impl NodeError {
         match self {
             Self::Timeout(_) | Self::WentDown => true,
             Self::Failed(status) => std::error::Error::source(status).is_some(),
-            Self::Refused(_) | Self::Unable(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
+            Self::Refused(_)
+            | Self::Unable(_)
+            | Self::FailedWithOthers(_)
+            | Self::WrongAnswer(_)
+            | Self::NotCalled(_) => false,
         }
     }
 }
@@ -448,7 +489,8 @@ mod tests {
         let timeout = NodeError::Timeout(Duration::ZERO);
         let not_called = NodeError::NotCalled(Box::new(timeout.clone()));
         let busy = NodeError::Failed(Status::resource_exhausted("too many from this payer"));
-        assert_eq!([not_called, busy].map(|error| error.is_of_node()), [None; 2]);
+        let of_others = NodeError::Failed(Status::internal("an envelope")).with_others();
+        assert_eq!([not_called, busy, of_others].map(|error| error.is_of_node()), [None; 3]);
         let refused = NodeError::Refused(Status::invalid_argument("not this one"));
         assert_eq!(refused.is_of_node(), Some(false));
         let failed = NodeError::Failed(Status::internal("a disk"));

@@ -3,9 +3,9 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
 //! - `call`: calls whose answers have bounds; `batch`: sends the envelopes of several requests in one call; `queue`:
-//!   the requests that wait for a call; `answer`: verifies the answer; `report_count`, `logged_envelope`: the log lines
-//!   about wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other
-//!   nodes;
+//!   the requests that wait for a call; `suspects`: callers whose requests are sent alone; `answer`: verifies the
+//!   answer; `report_count`, `logged_envelope`: the log lines about wrong ones; `reporter`, `report_outcome`,
+//!   `reports`: report a node that has signed a wrong answer to other nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `ask_order`: the nodes that one request asks in turn;
 //!   `placement`: the last node of each topic; `lag`: detects nodes that are behind;
@@ -36,6 +36,7 @@ mod report_outcome;
 mod reporter;
 mod reports;
 mod set;
+mod suspects;
 mod wanted;
 mod watch;
 
@@ -43,7 +44,7 @@ pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
 pub(crate) use ask_order::AskOrder;
-pub(crate) use batch::{NodeAnswers, PayerSettings, PlacedEnvelope};
+pub(crate) use batch::{NodeAnswers, PayerSettings, PlacedEnvelope, RequestsPerCall};
 pub use dial::node_connector;
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;

@@ -36,6 +36,9 @@ const LONG_ANSWERS_MIB_MAX: usize = 100;
 /// Time for which a node that has not answered a question in time is asked after the others. A guess: a node that hangs
 /// does so for longer, and one that was only slow answers others' questions meanwhile.
 const SILENCE_REMEMBERED: Duration = Duration::from_secs(30);
+/// Time for which a node that has stored what it claimed to refuse is avoided. A guess: it is paid twice for some
+/// envelopes in each such time, and a node that is only in disorder is soon used again.
+const STORED_REFUSAL_REMEMBERED: Duration = Duration::from_secs(600);
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -81,6 +84,8 @@ pub(crate) struct Node {
     congestion_fee: Mutex<Option<(PicoDollarPrice, Instant)>>,
     /// The time at which a question to the node had no answer in time; `None` before the first one.
     silent_at: Mutex<Option<Instant>>,
+    /// The time at which the node was last found to have stored what it claimed to refuse; `None` if it never was.
+    stored_refusal_at: Mutex<Option<Instant>>,
     /// Referred to by each request that the node is being asked to publish.
     requests: Arc<()>,
     /// The memory for long answers of the node, MiB.
@@ -117,6 +122,7 @@ impl Node {
             version: Mutex::default(),
             congestion_fee: Mutex::default(),
             silent_at: Mutex::default(),
+            stored_refusal_at: Mutex::default(),
             requests: Arc::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS_MIB_MAX)),
             _end: end.drop_guard(),
@@ -187,6 +193,16 @@ impl Node {
     /// Returns true if the node has not answered a question in time within the last [`SILENCE_REMEMBERED`].
     pub(crate) fn was_silent(&self) -> bool {
         self.silent_at.lock().is_some_and(|at| at.elapsed() < SILENCE_REMEMBERED)
+    }
+
+    /// Records that the node has stored an envelope that it claimed to refuse.
+    pub(crate) fn record_stored_refusal(&self) {
+        *self.stored_refusal_at.lock() = Some(Instant::now());
+    }
+
+    /// Returns true if the node was found to store what it claims to refuse, within [`STORED_REFUSAL_REMEMBERED`].
+    pub(super) fn has_stored_refusals(&self) -> bool {
+        self.stored_refusal_at.lock().is_some_and(|at| at.elapsed() < STORED_REFUSAL_REMEMBERED)
     }
 
     /// Counts one more request that the node is being asked to publish.

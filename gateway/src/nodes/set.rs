@@ -156,10 +156,10 @@ impl Nodes {
         self.lags().answered(asked, after, first);
     }
 
-    /// Chooses the node for a topic among those that are not banned: the last node of the topic if it
-    /// is usable, otherwise the strategy's choice. Avoids nodes of an incompatible version, those at which too many
-    /// requests are under way. When no other node is left, chooses among them. Never chooses one that has just charged
-    /// more than `congestion_fee_max` for congestion.
+    /// Chooses the node for a topic among those that are not banned: the last node of the topic if it is usable,
+    /// otherwise the strategy's choice. Avoids nodes of an incompatible version, those at which too many requests are
+    /// under way, and those that have stored what they claimed to refuse. When no other node is left, chooses among
+    /// them. Never chooses one that has just charged more than `congestion_fee_max` for congestion.
     pub(crate) fn choose(
         &self,
         topic: &Topic,
@@ -171,6 +171,7 @@ impl Nodes {
             self.is_usable(node)
                 && !node.is_incompatible()
                 && !node.is_crowded()
+                && !node.has_stored_refusals()
                 && !node.is_expensive(congestion_fee_max)
         };
         let last = self.0.placements.get(topic).filter(|id| !banned.contains(id));

@@ -81,12 +81,34 @@ pub(super) async fn find(
         sleep(ASK_EVERY).await;
     }
     if !answers {
-        for other in others(&nodes.ask_order(), originator) {
-            let search = search(&other, originator, items, before, &mut found);
-            let _ = timeout(ASK_TIMEOUT, search).await;
-        }
+        search_at_others(nodes, originator, items, before, &mut found).await;
     }
     ArrivalSearch { found, answers }
+}
+
+/// Looks for the envelopes of `originator` for some items at other nodes, in the order of the items.
+pub(super) async fn find_at_others(
+    nodes: &Nodes,
+    originator: &Node,
+    items: &[PublishItem],
+    before: SequenceId,
+) -> Vec<Option<PlacedEnvelope>> {
+    let mut found = vec![None; items.len()];
+    search_at_others(nodes, originator, items, before, &mut found).await;
+    found
+}
+
+async fn search_at_others(
+    nodes: &Nodes,
+    originator: &Node,
+    items: &[PublishItem],
+    before: SequenceId,
+    found: &mut [Option<PlacedEnvelope>],
+) {
+    for other in others(&nodes.ask_order(), originator) {
+        let search = search(&other, originator, items, before, found);
+        let _ = timeout(ASK_TIMEOUT, search).await;
+    }
 }
 
 /// Returns the published envelope of an item if a node shows it at this id: its originator, or one of the first others

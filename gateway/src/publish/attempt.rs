@@ -22,7 +22,7 @@ use crate::fair::CallerPass;
 use crate::landed::{ClientKey, LandedEnvelope};
 use crate::nodes::{
     ChainStrands, Health, Node, NodeAnswers, NodeError, NodeErrorKind, Nodes, PlacedEnvelope,
-    RequestAtNode, WantedEnvelope,
+    RequestAtNode, RequestsPerCall, WantedEnvelope,
 };
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
@@ -78,6 +78,8 @@ pub(super) struct NodeAttempt {
     pub(super) failed_before: usize,
     pub(super) node: Arc<Node>,
     pub(super) items: Vec<PublishItem>,
+    /// The requests that may share a call with this one.
+    pub(super) per_call: RequestsPerCall,
     /// Cancelled when the caller hangs up.
     pub(super) gone: CancellationToken,
     /// Counts this attempt until it ends, among all and among those at the node.
@@ -95,11 +97,27 @@ pub(super) struct AttemptEnd {
 }
 
 impl NodeAttempt {
+    /// Calls the node. If it fails a call with several requests, calls it once more with this one alone: an envelope of
+    /// another caller may be the reason, and would be it at the next node, too.
+    pub(super) async fn run(mut self) -> AttemptEnd {
+        let items = std::mem::take(&mut self.items);
+        let mut end = self.call_and_look(items).await;
+        let is_with_others = |failed: &mut (NodeError, Vec<PublishItem>)| {
+            matches!(failed.0, NodeError::FailedWithOthers(_))
+        };
+        if let Some((_, items)) = end.failed.take_if(is_with_others) {
+            self.per_call = RequestsPerCall::One;
+            let alone = self.call_and_look(items).await;
+            end.placed.extend(alone.placed);
+            end.failed = alone.failed;
+        }
+        end
+    }
+
     /// Calls the node. If the call fails, looks for the envelopes that the node has published nevertheless. Of an
     /// answer that is wrong for some envelopes, it takes the others: another node would be paid for them, too.
-    pub(super) async fn run(mut self) -> AttemptEnd {
+    async fn call_and_look(&self, items: Vec<PublishItem>) -> AttemptEnd {
         let (since, before) = (Instant::now(), self.node.batcher.newest());
-        let items = std::mem::take(&mut self.items);
         let Some(answer) = self.call_until_caught_up(&items).await else {
             return AttemptEnd::default(); // nothing was sent, and the caller has hung up
         };
@@ -207,7 +225,7 @@ impl NodeAttempt {
             }
         };
         let held = items.first().map(|item| item.charge.hold()); // all are of one request
-        node.batcher.publish(&caller, clients, held, &self.gone, end).await
+        node.batcher.publish(&caller, clients, held, self.per_call, &self.gone, end).await
     }
 
     /// Splits the items into the items that the node has published although its call failed, and all other items. Also

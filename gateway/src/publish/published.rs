@@ -4,7 +4,7 @@
 //! Every reader of a topic can send its envelopes to the gateway again. Such a repeat is answered with the stored
 //! envelope, even if the topic has moved to another node, and costs nothing.
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
@@ -13,11 +13,15 @@ use crate::landed::ClientKey;
 /// Largest number of remembered envelopes. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
 /// sent to the node of its topic again, which answers with the stored one.
 const ENVELOPES_MAX: usize = 500_000;
+/// Largest number of remembered earlier nodes. A guess: few envelopes are published at two nodes.
+const EARLIER_MAX: usize = 10_000;
 
 /// The id of each client envelope. The least used entries are removed first.
 #[derive(Debug)]
 pub(super) struct PublishedEnvelopes {
     places: Cache<ClientKey, EnvelopeId>,
+    /// The envelopes that were also published at these nodes before.
+    earlier: Cache<(ClientKey, OriginatorId), ()>,
     /// Held from the look-up of an id until it is recorded, so that of attempts that end at the same time only one
     /// is the first.
     claiming: Mutex<()>,
@@ -25,7 +29,11 @@ pub(super) struct PublishedEnvelopes {
 
 impl Default for PublishedEnvelopes {
     fn default() -> Self {
-        Self { places: Cache::new(ENVELOPES_MAX), claiming: Mutex::default() }
+        Self {
+            places: Cache::new(ENVELOPES_MAX),
+            earlier: Cache::new(EARLIER_MAX),
+            claiming: Mutex::default(),
+        }
     }
 }
 
@@ -39,16 +47,31 @@ impl PublishedEnvelopes {
     /// then another request has paid.
     pub(super) fn claim(&self, client: ClientKey, id: EnvelopeId) -> bool {
         let _one_at_a_time = self.claiming.lock();
-        let is_new = self.places.get(&client) != Some(id);
-        if is_new {
-            self.places.insert(client, id);
-        }
-        is_new
+        self.record(client, id)
     }
 
     /// Records an id from another gateway.
     pub(super) fn learn(&self, client: ClientKey, id: EnvelopeId) {
+        self.record(client, id);
+    }
+
+    /// Records an id. Returns false if it was recorded before.
+    fn record(&self, client: ClientKey, id: EnvelopeId) -> bool {
+        let known = self.places.get(&client);
+        if known == Some(id) {
+            return false;
+        }
+        if let Some(earlier) = known {
+            self.earlier.insert((client, earlier.originator), ());
+        }
         self.places.insert(client, id);
+        true
+    }
+
+    /// Returns true if a request has published the client bytes of this key at a node.
+    pub(super) fn was_at(&self, client: ClientKey, node: OriginatorId) -> bool {
+        self.places.get(&client).is_some_and(|id| id.originator == node)
+            || self.earlier.get(&(client, node)).is_some()
     }
 
     /// Removes the id of an envelope that no node shows any more.
@@ -59,7 +82,7 @@ impl PublishedEnvelopes {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{OriginatorId, SequenceId};
+    use hawser_proto::SequenceId;
 
     use super::*;
 
@@ -74,5 +97,20 @@ mod tests {
         assert!(published.claim(client, id));
         published.learn(client, id);
         assert!(!published.claim(client, id), "another gateway has paid");
+    }
+
+    /// Otherwise a caller could have a node taken for one that stores what it refuses: it refuses one of two requests
+    /// with the same envelope, because it is behind, and takes the other one a moment later.
+    #[test]
+    fn each_node_at_which_a_request_has_published_is_remembered() {
+        let [first, second, other] = [100, 200, 300].map(OriginatorId);
+        for order in [[first, second], [second, first]] {
+            let (published, client) = (PublishedEnvelopes::default(), [7; 16]);
+            for node in order {
+                published.claim(client, EnvelopeId::new(node, SequenceId(7)));
+            }
+            let was_at = |node| published.was_at(client, node);
+            assert_eq!([first, second, other].map(was_at), [true, true, false]);
+        }
     }
 }

@@ -14,12 +14,13 @@ use tonic::Status;
 use super::arrival;
 use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, RequestInProgress};
 use super::item::PublishItem;
+use super::refusal_audit::RefusalAudits;
 use super::retry::{AttemptFailure, NextStep, RetryState};
 use crate::fair::CallerGate;
 use crate::landed::ClientKey;
 use crate::nodes::{
     AskOrder, ChainStrands, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope,
-    REQUESTS_AT_NODE_MAX, topic_key,
+    REQUESTS_AT_NODE_MAX, RequestsPerCall, topic_key,
 };
 use crate::policy::CallerId;
 use crate::running::RunningTasks;
@@ -69,6 +70,7 @@ pub(crate) struct NodePublisher {
     attempts_max: usize,
     /// Bounds the requests that nodes are asked to publish at once.
     gate: CallerGate,
+    audits: RefusalAudits,
 }
 
 impl NodePublisher {
@@ -84,7 +86,7 @@ impl NodePublisher {
         let (published, gate) = (Arc::default(), CallerGate::new(REQUESTS_MAX));
         let context =
             AttemptContext { nodes, strands, timeout: attempt_timeout, published, running };
-        Self { context, attempts_max, gate }
+        Self { context, attempts_max, gate, audits: RefusalAudits::default() }
     }
 
     /// Returns the query to the shared state about envelopes for nodes: the nodes of their topics, and the ids of
@@ -252,12 +254,13 @@ impl NodePublisher {
         may_be_published: bool,
         failed_before: usize,
     ) -> Vec<PublishResult> {
-        let id = node.id();
+        let (id, before) = (node.id(), node.batcher.newest());
         let indexes: Vec<usize> = items.iter().map(|item| item.index).collect();
         let (context, request, gone) =
             (self.context.clone(), request.clone(), CancellationToken::new());
         // Dropped with this future, that is when the caller hangs up; the attempt itself goes on as a task.
         let _waits = gone.clone().drop_guard();
+        let asked = node.clone();
         let attempt = NodeAttempt {
             _running: context.running.begin(),
             _at_node: node.begin_request(),
@@ -266,6 +269,7 @@ impl NodePublisher {
             failed_before,
             node,
             items,
+            per_call: RequestsPerCall::All,
             gone,
         };
         let Ok(AttemptEnd { placed, failed }) = tokio::spawn(attempt.run()).await else {
@@ -289,13 +293,29 @@ impl NodePublisher {
             (next, last)
         };
         published.extend(match next {
-            NextStep::TryOthers => self.place(items, request, last, failed_before + 1).await,
+            NextStep::TryOthers => {
+                let refused = error.claims_to_store_nothing().then(|| items.clone());
+                let others = self.place(items, request, last, failed_before + 1).await;
+                if let Some(refused) = refused {
+                    let refused = published_of(refused, &others);
+                    self.audits.begin(&self.context, asked, before, refused);
+                }
+                others
+            }
             NextStep::GiveUp => {
                 last.into_iter().map(|(index, error)| (index, Err(error))).collect()
             }
         });
         published
     }
+}
+
+/// Returns the items that are published, as these results say.
+fn published_of(mut items: Vec<PublishItem>, results: &[PublishResult]) -> Vec<PublishItem> {
+    let published = results.iter().filter(|(_, result)| result.is_ok());
+    let published: BTreeSet<usize> = published.map(|(index, _)| *index).collect();
+    items.retain(|item| published.contains(&item.index));
+    items
 }
 
 /// Returns what the error of a node means for these envelopes.

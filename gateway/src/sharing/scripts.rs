@@ -28,18 +28,17 @@
 ///   since. Keys: those of `take`. Arguments: the time that `take` has answered, then those of `take`.
 /// - `adjust` adds to the existing counts of an hour and a day, or subtracts from them, never below zero. Keys: the
 ///   counts. Arguments: `1` to add or `-1` to subtract; envelopes, picodollars, gas.
-/// - `get_topics` returns the nodes of topics. Keys: the topics.
-/// - `set_topics` stores the nodes of topics. Keys: the topics. Arguments: the time in s for which they are kept;
-///   the nodes.
 /// - `tell` stores the ids of envelopes that are in a bill. For each envelope the answer has 1 if the same id, or
 ///   another id from the same transaction, was told before, otherwise 0. A transaction gets another id after a
 ///   reorganisation of the chain and is paid for once. If the call is repeated, its answer says nothing: it finds its
 ///   own ids. Keys: the two generations; the number of the newer one. Arguments: the time in ms for which an id is
-///   kept; the largest number of ids in a generation; for each envelope its digest and its id.
+///   kept; the largest number of ids in a generation; for each envelope its digest and its id. The nodes of topics are
+///   stored in the same way, in generations of their own.
 /// - `note` stores ids as `tell` does, of envelopes that are in no bill. A mark beside each one says so, under its
 ///   digest and a question mark. The first `tell` of the envelope takes the mark away, and its answer has 0. So
 ///   does one with another transaction: otherwise the answer to a second `tell` of that one would have 0, too.
-/// - `find` returns the id of each envelope, if one is stored. Keys: as for `tell`. Arguments: the digests.
+/// - `find` returns the id of each envelope, or the node of each topic, if one is stored. Keys: as for `tell`.
+///   Arguments: the digests.
 pub(super) const CALL: &str = r"
 local ops, t = {}, redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
@@ -161,17 +160,6 @@ function ops.adjust(key, arg, keys)
       end
       redis.call('HSET', KEYS[at], 'e', after[1], 'p', after[2], 'g', after[3])
     end
-  end
-  return {}
-end
-
-function ops.get_topics(key, arg, keys)
-  return redis.call('MGET', unpack(KEYS, key + 1, key + keys))
-end
-
-function ops.set_topics(key, arg, keys)
-  for at = 1, keys do
-    redis.call('SET', KEYS[key + at], ARGV[arg + 1 + at], 'EX', ARGV[arg + 1])
   end
   return {}
 end

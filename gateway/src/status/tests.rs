@@ -122,6 +122,7 @@ fn all_reasons_of_the_gateway_are_known_as_its_own() {
         NodeError::Timeout(Duration::ZERO),
         NodeError::WentDown,
         NodeError::Failed(Status::internal("a disk")),
+        NodeError::FailedWithOthers(Status::internal("an envelope")),
         NodeError::Refused(Status::invalid_argument("bad")),
         NodeError::Unable(Status::invalid_argument("no validation service")),
         NodeError::WrongAnswer(AnswerError::NoSignature),

@@ -1,5 +1,6 @@
 //! A fake node whose behaviour a test sets.
 
+mod manner;
 mod services;
 
 use std::collections::BTreeMap;
@@ -32,65 +33,8 @@ use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::ports;
+pub(crate) use manner::Manner;
 pub(crate) use services::Hosting;
-
-/// The behaviour of a node at calls to publish.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Manner {
-    Honest,
-    /// Signs with a key that is not the node's.
-    Forges,
-    /// Signs envelopes of topics that contain this byte with a key that is not the node's.
-    ForgesFor(u8),
-    /// Publishes another payer envelope.
-    ChangesBytes,
-    /// Adds a field to the payer envelope that other software passes over, and no client decodes.
-    AddsOddField,
-    Overcharges,
-    /// Charges this congestion fee, picodollars.
-    IsBusy(u64),
-    /// States an expiry that is two days late.
-    KeepsForLonger,
-    /// States an expiry that is an hour early.
-    ExpiresEarly,
-    /// Changes the retention in the payer envelope, and charges the correct fee for it.
-    SellsLonger,
-    /// Signs a time that is this many seconds ahead.
-    IsAhead(u64),
-    OtherOriginator,
-    AnswersFewer,
-    /// Stores nothing, and answers with [`MORE_ENTRIES`] empty envelopes.
-    AnswersMore,
-    /// Signs a MiB that is no part of the request.
-    Pads,
-    Hangs,
-    /// Stores envelopes that it has already once more, with new sequence ids.
-    StoresAgain,
-    /// Stores the envelopes, and does not answer.
-    StoresAndHangs,
-    /// Stores the envelopes, and answers with this status.
-    StoresAndFails(tonic::Code),
-    /// Stores the envelopes, fails, and adds [`PADDING_LEN_BYTES`] to each answer to a query.
-    AnswersAtLength,
-    /// Stores the envelopes, fails, and adds [`EMPTY_ENTRIES`] to each answer to a query.
-    AnswersWithEmptyEntries,
-    /// Publishes, and answers no query.
-    AnswersNoQuery,
-    /// Answers with envelopes that were stored this many seconds ago.
-    HadStoredIt(u64),
-    /// Fails, and answers queries.
-    Fails,
-    /// Fails, also at queries for the newest envelopes.
-    Broken,
-    /// Says that it cannot publish now, and when to try again.
-    CannotPublish,
-    /// Refuses envelopes of topics that contain this byte.
-    Refuses(u8),
-    /// Lacks a price for envelopes of topics that contain this byte, and names so many of them at most as xmtpd does.
-    LacksPrice(u8, usize),
-    /// Refuses this many calls, and then publishes.
-    RefusesCalls(usize),
-}
 
 /// The bytes that [`Manner::AnswersAtLength`] adds.
 const PADDING_LEN_BYTES: usize = 160 * 1024;
@@ -111,7 +55,7 @@ struct Stored {
     calls: usize,
     /// The number of calls for newest envelopes.
     newest_calls: usize,
-    /// The number of envelopes in each refused call.
+    /// The number of envelopes in each call that was refused or failed for one of them.
     refused: Vec<usize>,
     headers: Vec<HeaderMap>,
     asked: Vec<BTreeMap<u32, u64>>,
@@ -267,7 +211,7 @@ impl FakeNode {
         self.inner.publishing.load(Relaxed)
     }
 
-    /// Returns the number of envelopes in each refused call.
+    /// Returns the number of envelopes in each call that was refused or failed for one of them.
     pub(crate) fn refused(&self) -> Vec<usize> {
         self.inner.stored.lock().refused.clone()
     }
@@ -332,6 +276,15 @@ pub(crate) fn id_of(envelope: &pb::OriginatorEnvelope) -> (u32, u64) {
     (statement.originator_node_id, statement.originator_sequence_id)
 }
 
+/// Returns the status with which a node refuses a call for the envelope at this place.
+fn refusal_of(place: usize) -> Status {
+    let field = format!("payer_envelopes[{place}]");
+    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE".into());
+    let wrong = vec![WrongField { field, description, reason }];
+    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+    details.into_status(Code::InvalidArgument, "not this one")
+}
+
 fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_nanos()).unwrap()
@@ -392,6 +345,12 @@ impl Inner {
         pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
     }
 
+    /// Counts a call of so many envelopes that fails for one of them.
+    fn fail(&self, asked: usize) -> Status {
+        self.stored.lock().refused.push(asked);
+        Status::internal("an envelope that it does not expect")
+    }
+
     fn store(&self, manner: &Manner, payer: &PayerEnvelope) -> pb::OriginatorEnvelope {
         let mut stored = self.stored.lock();
         // A repeated payer envelope is answered with the stored envelope.
@@ -435,22 +394,20 @@ impl ReplicationApi for Inner {
         for (place, message) in request.payer_envelopes.into_iter().enumerate() {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
+            let is_of = |byte: &u8| payer.client().topic().as_bytes().contains(byte);
             match &manner {
                 Manner::Fails | Manner::Broken => return Err(Status::internal("out of order")),
+                Manner::FailsFor(byte) if is_of(byte) => return Err(self.fail(asked)),
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
                     status.metadata_mut().insert("retry-after", 10_u64.into());
                     return Err(status);
                 }
-                Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                Manner::Refuses(byte) if is_of(byte) => {
                     self.stored.lock().refused.push(asked);
-                    let field = format!("payer_envelopes[{place}]");
-                    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE".into());
-                    let wrong = vec![WrongField { field, description, reason }];
-                    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
-                    return Err(details.into_status(Code::InvalidArgument, "not this one"));
+                    return Err(refusal_of(place));
                 }
-                Manner::LacksPrice(byte, _) if payer.client().topic().as_bytes().contains(byte) => {
+                Manner::LacksPrice(byte, _) if is_of(byte) => {
                     unpriced
                         .push(format!("could not calculate base fee for envelope {place}: old"));
                 }

@@ -1,5 +1,7 @@
 //! Tests with nodes that lie, hang, refuse and stop.
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
@@ -251,6 +253,34 @@ async fn the_envelope_that_a_node_refuses_is_named_by_its_place_in_the_request()
     assert!(details.contains("GROUP_MESSAGE"), "the node's own reason: {details}");
 }
 
+/// Readers get its envelope and that of the other node, and the payer owes for both.
+#[tokio::test]
+async fn a_node_that_stores_what_it_claims_to_refuse_is_avoided() {
+    let net = Net::start(2).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    let (liar, other) = (net.node_of(first), net.node_of(other));
+    liar.becomes(Manner::StoresAndFails(Code::InvalidArgument));
+    let number = AtomicUsize::new(0);
+    until(async || {
+        let (before, text) = (liar.calls(), format!("number {}", number.fetch_add(1, Relaxed)));
+        let answer = net.publish(vec![message(1, &text)]).await.unwrap();
+        assert_eq!(id_of(&answer[0]).0, other.id.0);
+        for envelope in liar.log() {
+            let (originator, sequence) = id_of(&envelope);
+            other.index_quietly(originator, sequence, &envelope);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await; // few envelopes are enough
+        liar.calls() == before
+    })
+    .await;
+    // No other node is left.
+    other.serves(false);
+    until(async || net.page("/status").await.1.contains("\"serves\": false")).await;
+    liar.becomes(Manner::Honest);
+    let answer = net.publish(vec![message(1, "at last")]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, first);
+}
+
 #[tokio::test]
 async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
     let net = Net::start(3).await;
@@ -309,6 +339,23 @@ async fn one_request_that_is_refused_does_not_harm_those_that_go_with_it() {
         }
     }
     assert_eq!(net.nodes[0].clients().len(), 190);
+}
+
+/// The node ends a call with INTERNAL if one of its envelopes is among them, and would do so at each try: no request of
+/// others that shares the call would be published, and the next node may fail at that envelope, too.
+#[tokio::test]
+async fn one_request_at_which_a_node_fails_does_not_harm_those_that_go_with_it() {
+    let net = Net::start(1).await;
+    net.nodes[0].becomes(Manner::FailsFor(0xee));
+    let mut groups: Vec<u8> = (0..200).collect();
+    groups.iter_mut().step_by(20).for_each(|group| *group = 0xee);
+    let answers = publish_at_once(&net, &groups).await;
+    for (group, answer) in groups.iter().zip(answers) {
+        let expected = if *group == 0xee { Err(Code::Unavailable) } else { Ok(()) };
+        assert_eq!(answer, expected, "{group}");
+    }
+    assert_eq!(net.nodes[0].clients().len(), 190, "each is published once");
+    assert_eq!(net.get_nodes().await.len(), 1);
 }
 
 /// Publishes one message to each of these groups, all at once. Returns the answers in their order.

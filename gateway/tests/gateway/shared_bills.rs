@@ -386,25 +386,50 @@ async fn the_memory_of_places_is_bounded_and_ends() {
     for number in 0..3 {
         assert_eq!(code(&first, &format!("message {number}")).await, Code::Ok);
     }
+    assert_bounded(&redis, "landed", 1_200_000, async || code(&first, "one more").await).await;
+}
+
+/// Any caller adds topics, and would fill Redis with them.
+#[tokio::test]
+async fn the_memory_of_topics_is_bounded_and_ends() {
+    let redis = RedisServer::start();
+    let (first, _second) = two(&redis, 1, |_| {}).await;
+    let publish = async |group: u8| {
+        let answer = first.publish(vec![message(group, "a")]).await;
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    for group in 1..4 {
+        assert_eq!(publish(group).await, Code::Ok);
+    }
+    assert_bounded(&redis, "topics", 14 * 86_400_000, async || publish(4).await).await;
+}
+
+/// Fills a memory of two generations in Redis, and adds one entry more.
+async fn assert_bounded(
+    redis: &RedisServer,
+    memory: &str,
+    life_max_ms: i64,
+    one_more: impl AsyncFn() -> Code,
+) {
     let mut connection = redis.connect().await;
-    let key = |name: &str| format!("{}:landed:{name}", base());
+    let key = |name: &str| format!("{}:{memory}:{name}", base());
     let turn: String =
         redis::cmd("GET").arg(key("turn")).query_async(&mut connection).await.unwrap();
     let life = async |name: &str| {
         let mut connection = redis.connect().await;
         redis::cmd("PTTL").arg(key(name)).query_async::<i64>(&mut connection).await.unwrap()
     };
-    assert!((1..=1_200_000).contains(&life(&turn).await), "they leave by themselves");
+    assert!((1..=life_max_ms).contains(&life(&turn).await), "they leave by themselves");
     // When a generation is full, a new one starts and the older one is deleted.
     let fill = "for at = 1, 200000 do redis.call('HSET', KEYS[1], at, '100.1') end";
     let mut filling = redis::cmd("EVAL");
     filling.arg(fill).arg(1).arg(key(&turn));
     filling.query_async::<()>(&mut connection).await.unwrap();
-    assert_eq!(code(&first, "one more").await, Code::Ok);
+    assert_eq!(one_more().await, Code::Ok);
     let next: String =
         redis::cmd("GET").arg(key("turn")).query_async(&mut connection).await.unwrap();
     assert_ne!(next, turn);
     let len: u64 = redis::cmd("HLEN").arg(key(&next)).query_async(&mut connection).await.unwrap();
     assert_eq!(len, 1);
-    assert!((1..=1_200_000).contains(&life(&next).await));
+    assert!((1..=life_max_ms).contains(&life(&next).await));
 }

@@ -249,9 +249,10 @@ async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
 async fn the_refused_envelopes_of_one_caller_or_site_cost_others_no_calls() {
     let addresses: [fn(u8) -> String; 2] =
         [|_| "1.1.1.1".to_owned(), |number| format!("2001:db8:1:{number:x}::1")];
-    for address in addresses {
+    let refuses = addresses.map(|address| (address, Manner::Refuses(0xee)));
+    for (address, manner) in refuses.into_iter().chain([(addresses[0], Manner::FailsFor(0xee))]) {
         let net = behind_a_proxy().await;
-        net.nodes[0].becomes(Manner::Refuses(0xee));
+        net.nodes[0].becomes(manner);
         for n in 0..10 {
             from(&net, &address(n), vec![message(0xee, &n.to_string())]).await.unwrap_err();
         }

@@ -4,8 +4,8 @@
 //! of nonces with an owner; `server`, the id of the Redis run that wrote it; for each process `n:`, the count of its
 //! calls, `w:`, the time and the amount of its gas cost in the last hour in wei, and `p:`, the number of that amount);
 //! the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last heartbeat of
-//! each process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each payload
-//! in the call, the key of its result, which expires.
+//! each process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each
+//! payload in the call, the key of its result, which expires.
 //!
 //! All times are those of Redis, so the clocks of processes do not matter.
 
@@ -61,8 +61,14 @@ local seq, since, calls = get(S, 'seq'), get(S, 'since'), get(S, 'n:' .. me)
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 local is_moved = server ~= '' and redis.call('HGET', S, 'server') ~= server
--- Redis may also lose the owners alone, as by an eviction.
+-- Redis may also lose the owners alone, as by an eviction. They are made again from payloads and transactions, without
+-- the names of processes: one that holds a nonce says so soon, and the nonces of one that has ended are taken over.
 local is_short = redis.call('HLEN', O) < get(S, 'owners')
+if is_short then
+  local payloads = redis.call('HGETALL', P)
+  for k = 1, #payloads, 2 do redis.call('HSETNX', O, payloads[k + 1], '|' .. payloads[k]) end
+  for _, nonce in ipairs(redis.call('HKEYS', R)) do redis.call('HSETNX', O, nonce, '|') end
+end
 if seq < seen or (told > 0 and calls < told) or is_moved or is_short then
   redis.call('HSET', S, 'epoch', t[1] .. '.' .. t[2] .. '.' .. me)
   redis.call('DEL', B)
@@ -123,11 +129,11 @@ local i = 12
 for _ = 1, held_count do
   local nonce = ARGV[i]
   i, held[nonce] = i + 1, true
-  local owner = redis.call('HGET', O, nonce)
-  if not owner then
-    redis.call('HDEL', R, nonce) -- so that it is recorded again, with its payload
-    take(nonce, '')
-    owner = me .. '|'
+  local owner = redis.call('HGET', O, nonce) or '|'
+  if string.sub(owner, 1, 1) == '|' then
+    if owner == '|' then redis.call('HDEL', R, nonce) end -- so that it is recorded again, with its payload
+    take(nonce, string.sub(owner, 2))
+    owner = me .. owner
   end
   if string.sub(owner, 1, #me + 1) == me .. '|' then
     if redis.call('HEXISTS', R, nonce) == 0 then unrecorded[#unrecorded + 1] = nonce end
