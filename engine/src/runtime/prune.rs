@@ -10,6 +10,7 @@ use hawser_storage::{CommitError, Expiring, Family, PrunedBatch, ReadError, Stor
 
 use super::Engine;
 use super::pace::ShortTurns;
+use super::report_history::readable_minute;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
@@ -235,8 +236,8 @@ impl PruneRun {
     }
 }
 
-/// Returns the payer reports on the chain about the strands that a store has. An endpoint can invent reports about any
-/// number of other originators.
+/// Returns the payer reports on the chain about the strands that a store has, with the minutes of the envelopes at
+/// their ends. An endpoint can invent reports about any number of other originators.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -249,6 +250,13 @@ fn reports_about_strands(store: &Store) -> Result<ChainReports, ReadError> {
             chain.note(event, None, u32::MAX);
         }
     })?;
+    // Of the reports that are kept, whose number is bounded.
+    let ends: Vec<_> = chain.without_minute().collect();
+    for (index, end) in ends {
+        if let Some(minute) = readable_minute(&new.snapshot, end) {
+            chain.set_minute(end.originator, index, minute);
+        }
+    }
     Ok(chain)
 }
 

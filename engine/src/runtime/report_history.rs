@@ -185,7 +185,7 @@ fn minute_of_end(snapshot: &Snapshot<'_>, event: &PayerReportEvent) -> Option<u3
 /// Returns the minute of an envelope, if this node holds it. One that the disk has damaged counts as not held:
 /// otherwise no report would be known, and no payer's balance, because of one place at the end of an old report. It is
 /// looked for again when its strand has grown.
-fn readable_minute(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<u32> {
+pub(super) fn readable_minute(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<u32> {
     minute_at(snapshot, at).unwrap_or_else(|error| {
         tracing::debug!(envelope = %at, %error, "the end of a payer report cannot be read");
         None
