@@ -11,6 +11,7 @@ use hawser_storage::{CommitError, Expiring, Family, PrunedBatch, ReadError, Stor
 use super::Engine;
 use super::pace::ShortTurns;
 use super::report_history::readable_minute;
+use super::scrub::damaged_family;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
@@ -433,20 +434,10 @@ impl PruneWorker {
         let CommitError::Read(cause) = error else { return };
         // A run reads the payer reports on the chain first, which no scrub repairs.
         if cause.is_damage() && reports_about_strands(self.engine.store()).is_ok() {
-            self.engine.scrubs().note_read(damaged_family(cause), cause);
+            // What a run reads besides the index keeps the envelope alone.
+            self.engine.scrubs().note_read(damaged_family(cause, Family::Expiry), cause);
         }
     }
-}
-
-/// Returns the family with the damage that a run has met.
-fn damaged_family(cause: &ReadError) -> Family {
-    let named = match cause {
-        ReadError::Corrupt { family, .. } => Some(*family),
-        ReadError::Database(_) | ReadError::Rebuilding { .. } => None,
-    };
-    let named = Family::ALL.into_iter().find(|family| Some(family.name()) == named);
-    // The database does not name the family of a file. What a run reads besides the index keeps the envelope alone.
-    named.unwrap_or(Family::Expiry)
 }
 
 impl Engine {
@@ -476,9 +467,12 @@ mod tests {
     #[test]
     fn damage_is_named_by_the_family_that_has_it() {
         let id = EnvelopeId::new(OriginatorId(200), SequenceId(7));
-        assert_eq!(damaged_family(&ReadError::unreadable_envelope(id)), Family::Log);
+        assert_eq!(
+            damaged_family(&ReadError::unreadable_envelope(id), Family::Expiry),
+            Family::Log
+        );
         let of_index = ReadError::Corrupt { family: Family::Expiry.name(), key_hex: String::new() };
-        assert_eq!(damaged_family(&of_index), Family::Expiry);
+        assert_eq!(damaged_family(&of_index, Family::Expiry), Family::Expiry);
     }
 
     /// The strand's node signs more of them in each round than a run may remove. What payer reports held back among
