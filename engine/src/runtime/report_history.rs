@@ -116,10 +116,10 @@ impl ReportHistory {
         // First, because a settlement counts only if the ledger has all amounts of its block.
         new.read(|event| settled_leaves.note(&event))?;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
+        let compared = settled_leaves.beside(&settled);
         let may_count = |event: &PayerReportEvent| {
             let is_all_booked = booked_through == ALL_BLOCKS || last_leaves(event).is_none();
-            let is_read = event.block <= booked_through;
-            is_all_booked || is_read && settled_leaves.are_in(&settled, event)
+            is_all_booked || event.block <= booked_through && compared.are_all_in(event)
         };
         let (booked, later): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(waiting).into_iter().partition(&may_count);
