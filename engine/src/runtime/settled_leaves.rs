@@ -79,8 +79,8 @@ impl LeavesBesideLedger<'_> {
             (last_leaves(event).unwrap_or_default(), (event.originator, event.index));
         let of_block = self.leaves.of_block(event.block).max(leaves);
         let has_earlier = self.leaves.partial.contains_key(&report);
-        self.settled.has(event.block, of_block)
-            && !(has_earlier && self.lacking().contains(&report))
+        let lacks_earlier = has_earlier && self.lacking().contains(&report);
+        self.settled.has(event.block, of_block) && !lacks_earlier
     }
 
     fn lacking(&self) -> &HashSet<ReportKey> {
