@@ -51,6 +51,7 @@ pub(crate) fn write_to(
     store.record_rates(&[RATE])?;
     let rates = RateTable::new(vec![RATE], None)?;
     let mut sequencer = Sequencer::new(node, SequenceId::NONE, 0, |_| 0);
+    let mut messages = 0;
     for first in (0..places).step_by(usize::try_from(BATCH)?) {
         let mut changes = Vec::new();
         for body in workload.requests(first, BATCH.min(places - first), 1) {
@@ -58,7 +59,10 @@ pub(crate) fn write_to(
             for message in request.payer_envelopes {
                 let envelope = PayerEnvelope::from_message(message)?;
                 let admitted = Admitted { envelope, payer, receipt: [0; 32], depends_on_ns: None };
-                let placed = sequencer.sequence(then_ns, &rates, [&admitted]);
+                // The last one, with which the report ends, shows the time that expiries are compared with.
+                messages += 1;
+                let at_ns = if messages == places { now_ns } else { then_ns };
+                let placed = sequencer.sequence(at_ns, &rates, [&admitted]);
                 let placed = placed.map_err(|error| error.to_string())?;
                 for place in placed {
                     changes.push(append(place.id, place.unsealed.seal(key), payer)?);
@@ -70,7 +74,6 @@ pub(crate) fn write_to(
     let report = PayerReportChange::Submitted {
         start: SequenceId::NONE,
         end: SequenceId(places),
-        // As if the report reached up to now: its end is the time that expiries are compared with.
         end_minute: minute_of(now_ns),
         root: [1; 32],
         nodes: vec![node],

@@ -6,7 +6,7 @@
 //!
 //! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
 //!   jumps ahead prunes nothing early. A clock that goes back prunes less. Reports of an originator that has stopped
-//!   show nothing.
+//!   show nothing, and neither do reports whose last envelope this node does not hold.
 //! - The envelopes at both ends of a report that is not settled stay, of the newest 256 about a strand: its figures
 //!   are computed from there. If one was removed nevertheless, its record has the minute.
 //! - An envelope with retention for ever stays, whatever expiry its originator states.
@@ -98,8 +98,9 @@ pub struct PruneRules {
 }
 
 impl PruneRules {
-    /// Makes the rules of a run at `own_unix_s` by this node's clock, from the payer reports on the settlement chain.
-    /// At most `places_max` places of a strand go.
+    /// Makes the rules of a run at `own_unix_s` by this node's clock, from the payer reports on the settlement chain,
+    /// with the [minutes](crate::payer_reports::ChainReport::held_minute) of the envelopes at their ends. At most
+    /// `places_max` places of a strand go.
     #[must_use]
     pub fn new(chain: &ChainReports, own_unix_s: u64, places_max: u64) -> Self {
         let mut strands: BTreeMap<OriginatorId, StrandRules> = BTreeMap::new();
@@ -156,10 +157,11 @@ impl PruneRules {
     }
 }
 
-/// Returns a time that has passed, by the payer reports on the chain: each ends with a minute that a majority of
-/// nodes has found in its own log. An originator chooses the times of its envelopes, so of several originators the
-/// one whose reports reach furthest does not count. Reports follow the time by hours, which delays pruning by as
-/// much.
+/// Returns a time that has passed, by the payer reports on the chain: each ends with an envelope that a majority of
+/// nodes has found in its own log, and this node has its minute. The minute that a report states does not count: nodes
+/// of the reference implementation attest any, so one node could state minutes ahead about all originators. An
+/// originator chooses the times of its envelopes, so of several originators the one whose reports reach furthest does
+/// not count. Reports follow the time by hours, which delays pruning by as much.
 ///
 /// An originator that stopped, left the network or has no traffic gets no report any more. It counts only while its
 /// reports are at most [`STOPPED_AFTER_S`] behind the furthest ones: otherwise nothing would be pruned for ever where
@@ -168,8 +170,9 @@ impl PruneRules {
 fn reported_unix_s(chain: &ChainReports, own_unix_s: u64) -> u64 {
     let mut newest: BTreeMap<OriginatorId, u64> = BTreeMap::new();
     for report in chain.all() {
+        let Some(minute) = report.held_minute else { continue };
         let reported = newest.entry(report.originator).or_default();
-        *reported = (u64::from(report.end.minute) * 60).max(*reported);
+        *reported = (u64::from(minute) * 60).max(*reported);
     }
     let furthest = newest.values().copied().max().unwrap_or(0).min(own_unix_s);
     newest.retain(|_, reported| reported.saturating_add(STOPPED_AFTER_S) >= furthest);
@@ -239,8 +242,21 @@ mod tests {
         Expiring { expiry_unix_s, id, payer: None, receipt: None }
     }
 
+    /// Returns the reports of a node that holds the envelopes at their ends, in the minutes that they state.
+    fn true_reports(events: Vec<PayerReportEvent>) -> ChainReports {
+        let mut chain = ChainReports::default();
+        for event in events {
+            let minute = match &event.change {
+                PayerReportChange::Submitted { end_minute, .. } => Some(*end_minute),
+                PayerReportChange::Settled { .. } => None,
+            };
+            chain.note(event, minute, u32::MAX);
+        }
+        chain
+    }
+
     fn rules(events: Vec<PayerReportEvent>, own_unix_s: u64) -> PruneRules {
-        PruneRules::new(&ChainReports::of_events(events), own_unix_s, u64::MAX)
+        PruneRules::new(&true_reports(events), own_unix_s, u64::MAX)
     }
 
     #[test]
@@ -305,6 +321,21 @@ mod tests {
         assert_eq!(rules(Vec::new(), u64::MAX).now_unix_s(), 0, "nothing is known of the time");
     }
 
+    /// One node may write reports about all originators, and nodes of the reference implementation attest any minute.
+    #[test]
+    fn the_minute_that_a_report_states_shows_no_time() {
+        let now = |[of_node, of_other]: [Option<u32>; 2]| {
+            let mut chain = ChainReports::default();
+            for (originator, held) in [(NODE, of_node), (OTHER, of_other)] {
+                chain.note(submitted(originator, 0, (0, 10), u32::MAX), held, u32::MAX);
+            }
+            PruneRules::new(&chain, u64::MAX, u64::MAX).now_unix_s()
+        };
+        assert_eq!(now([Some(100), Some(90)]), 90 * 60);
+        assert_eq!(now([Some(100), None]), 100 * 60, "what is not held is of no originator");
+        assert_eq!(now([None, None]), 0);
+    }
+
     /// A network of two nodes, of which one stops or leaves, must not keep everything for ever.
     #[test]
     fn an_originator_that_stopped_does_not_stop_the_time() {
@@ -328,7 +359,7 @@ mod tests {
     #[test]
     fn no_more_of_a_strand_goes_than_a_run_may_take() {
         let reports = vec![submitted(NODE, 0, (0, 10), 100)];
-        let mut rules = PruneRules::new(&ChainReports::of_events(reports), u64::MAX, 2);
+        let mut rules = PruneRules::new(&true_reports(reports), u64::MAX, 2);
         let verdicts: Vec<_> = (1..=4).map(|place| rules.verdict(at(0, NODE, place))).collect();
         let later = PruneVerdict::Stays(KeepReason::Later);
         assert_eq!(verdicts, [PruneVerdict::Goes, PruneVerdict::Goes, later, later]);

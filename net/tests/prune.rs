@@ -13,17 +13,21 @@ use hawser_storage::{
 };
 
 const ORIGIN: OriginatorId = OriginatorId(100);
-/// Old envelopes of the origin, forty days after their expiry.
+/// Old envelopes of the origin. Those before the end of the last report have expired forty days ago.
 const OLD: u64 = 20;
 const AGE_S: u64 = 100 * 86_400;
+/// The end of the last report. Its envelope and the later ones are three days old: they show the time by then.
+const REPORTED: u64 = 15;
+const REPORTED_AGE_S: u64 = 3 * 86_400;
 
-/// The log of the origin: envelopes that have expired.
+/// The log of the origin: envelopes that have expired, and some that have not.
 fn old_log() -> Store {
     let store = empty_store(ORIGIN);
     let append = |place| {
         let mut old = statement(ORIGIN, place);
-        old.originator_ns -= i64::try_from(AGE_S).unwrap() * 1_000_000_000;
-        old.expiry_unixtime -= AGE_S;
+        let age_s = if place < REPORTED { AGE_S } else { REPORTED_AGE_S };
+        old.originator_ns -= i64::try_from(age_s).unwrap() * 1_000_000_000;
+        old.expiry_unixtime -= age_s;
         let (bytes, validity) = (sign(&old, ORIGIN), Validity::Valid);
         let facts = facts::of_stored(&bytes, validity, ORIGIN);
         let id = EnvelopeId::new(ORIGIN, SequenceId(place));
@@ -40,13 +44,13 @@ fn prune(node: &Node) -> u64 {
         let change = PayerReportChange::Submitted {
             start: SequenceId(end - 5),
             end: SequenceId(end),
-            end_minute: u32::try_from(now_s / 60).unwrap(),
+            end_minute: u32::try_from((now_s - REPORTED_AGE_S) / 60).unwrap(),
             root: [1; 32],
             nodes: vec![OriginatorId(100), OriginatorId(200)],
         };
         PayerReportEvent { block: index, log_index: 0, originator: ORIGIN, index, change }
     };
-    let events: Vec<_> = (0..).zip([5, 10, 15]).map(report).collect();
+    let events: Vec<_> = (0..).zip([5, 10, REPORTED]).map(report).collect();
     let store = node.engine.store();
     store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
     let run = PruneRun { own_unix_s: now_s, places_max: u64::MAX, dry_run: false };
@@ -67,7 +71,7 @@ async fn a_node_that_joins_after_pruning_follows_and_ends_with_the_same_clock() 
     let root = |node: &Node, size| node.engine.store().snapshot().root(ORIGIN, size).unwrap();
     let old_root = root(&origin, OLD);
     assert_eq!(prune(&origin), 12);
-    let kept: Vec<u64> = [5, 10].into_iter().chain(15..=OLD).collect();
+    let kept: Vec<u64> = [5, 10].into_iter().chain(REPORTED..=OLD).collect();
     assert_eq!(places(&origin), kept);
     assert_eq!(root(&origin, OLD), old_root, "the tree outlives envelopes");
 

@@ -11,7 +11,7 @@ use hawser_rules::{Rate, RateTable, Registry};
 use super::checkpoints;
 use super::columns::{ExportedRow, ReadRow};
 use super::continued::require_same_strands;
-use super::days::DayWriter;
+use super::days::{DayWriter, TOO_MANY_DAYS};
 use super::derived::{DerivedTallies, Tally};
 use super::error::ExportError;
 use super::manifest::{
@@ -401,8 +401,14 @@ impl Run<'_> {
                 return self.no_tallies(before, &text);
             }
         }
-        let mut changed = usage.end(&mut self.manifest.usage)?;
-        changed.extend(congestion.end(&mut self.manifest.congestion)?);
+        if usage.has_too_many_days() || congestion.has_too_many_days() {
+            usage.discard()?;
+            congestion.discard()?;
+            return self.no_tallies(before, TOO_MANY_DAYS);
+        }
+        let notes = &mut self.report.notes;
+        let mut changed = usage.end(&mut self.manifest.usage, notes)?;
+        changed.extend(congestion.end(&mut self.manifest.congestion, notes)?);
         self.tallies.push(now);
         self.show(changed)
     }
@@ -473,7 +479,7 @@ impl Run<'_> {
             let judged_by = (registry, self.settings.now_ns);
             checkpoints::with_newest(files.collect(), &*beside, judged_by, notes, each)?;
         }
-        let changed = days.end(&mut self.manifest.checkpoints)?;
+        let changed = days.end(&mut self.manifest.checkpoints, &mut self.report.notes)?;
         self.show(changed)
     }
 
@@ -489,7 +495,7 @@ impl Run<'_> {
             let minute = u32::try_from(minute).unwrap_or(u32::MAX);
             days.push_late(minute, |minute| voids::row(minute, signed));
         }
-        let changed = days.end(&mut self.manifest.void_statements)?;
+        let changed = days.end(&mut self.manifest.void_statements, &mut self.report.notes)?;
         self.show(changed)
     }
 
@@ -523,7 +529,7 @@ impl Run<'_> {
             ];
             file.push(0, || row.map(Value::Amount).to_vec());
         }
-        let changed = file.end(&mut self.manifest.rates)?;
+        let changed = file.end(&mut self.manifest.rates, &mut self.report.notes)?;
         self.show(changed)?;
         Ok(if given.is_empty() { recorded } else { given })
     }

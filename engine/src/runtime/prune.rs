@@ -10,6 +10,8 @@ use hawser_storage::{CommitError, Expiring, Family, PrunedBatch, ReadError, Stor
 
 use super::Engine;
 use super::pace::ShortTurns;
+use super::report_history::readable_minute;
+use super::scrub::damaged_family;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
@@ -235,8 +237,8 @@ impl PruneRun {
     }
 }
 
-/// Returns the payer reports on the chain about the strands that a store has. An endpoint can invent reports about any
-/// number of other originators.
+/// Returns the payer reports on the chain about the strands that a store has, with the minutes of the envelopes at
+/// their ends. An endpoint can invent reports about any number of other originators.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -249,6 +251,13 @@ fn reports_about_strands(store: &Store) -> Result<ChainReports, ReadError> {
             chain.note(event, None, u32::MAX);
         }
     })?;
+    // Of the reports that are kept, whose number is bounded.
+    let ends: Vec<_> = chain.without_minute().collect();
+    for (index, end) in ends {
+        if let Some(minute) = readable_minute(&new.snapshot, end) {
+            chain.set_minute(end.originator, index, minute);
+        }
+    }
     Ok(chain)
 }
 
@@ -425,20 +434,10 @@ impl PruneWorker {
         let CommitError::Read(cause) = error else { return };
         // A run reads the payer reports on the chain first, which no scrub repairs.
         if cause.is_damage() && reports_about_strands(self.engine.store()).is_ok() {
-            self.engine.scrubs().note_read(damaged_family(cause), cause);
+            // What a run reads besides the index keeps the envelope alone.
+            self.engine.scrubs().note_read(damaged_family(cause, Family::Expiry), cause);
         }
     }
-}
-
-/// Returns the family with the damage that a run has met.
-fn damaged_family(cause: &ReadError) -> Family {
-    let named = match cause {
-        ReadError::Corrupt { family, .. } => Some(*family),
-        ReadError::Database(_) | ReadError::Rebuilding { .. } => None,
-    };
-    let named = Family::ALL.into_iter().find(|family| Some(family.name()) == named);
-    // The database does not name the family of a file. What a run reads besides the index keeps the envelope alone.
-    named.unwrap_or(Family::Expiry)
 }
 
 impl Engine {
@@ -468,9 +467,12 @@ mod tests {
     #[test]
     fn damage_is_named_by_the_family_that_has_it() {
         let id = EnvelopeId::new(OriginatorId(200), SequenceId(7));
-        assert_eq!(damaged_family(&ReadError::unreadable_envelope(id)), Family::Log);
+        assert_eq!(
+            damaged_family(&ReadError::unreadable_envelope(id), Family::Expiry),
+            Family::Log
+        );
         let of_index = ReadError::Corrupt { family: Family::Expiry.name(), key_hex: String::new() };
-        assert_eq!(damaged_family(&of_index), Family::Expiry);
+        assert_eq!(damaged_family(&of_index, Family::Expiry), Family::Expiry);
     }
 
     /// The strand's node signs more of them in each round than a run may remove. What payer reports held back among

@@ -116,10 +116,10 @@ impl ReportHistory {
         // First, because a settlement counts only if the ledger has all amounts of its block.
         new.read(|event| settled_leaves.note(&event))?;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
+        let compared = settled_leaves.beside(&settled);
         let may_count = |event: &PayerReportEvent| {
             let is_all_booked = booked_through == ALL_BLOCKS || last_leaves(event).is_none();
-            let is_read = event.block <= booked_through;
-            is_all_booked || is_read && settled_leaves.are_in(&settled, event)
+            is_all_booked || event.block <= booked_through && compared.are_all_in(event)
         };
         let (booked, later): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(waiting).into_iter().partition(&may_count);
@@ -185,7 +185,7 @@ fn minute_of_end(snapshot: &Snapshot<'_>, event: &PayerReportEvent) -> Option<u3
 /// Returns the minute of an envelope, if this node holds it. One that the disk has damaged counts as not held:
 /// otherwise no report would be known, and no payer's balance, because of one place at the end of an old report. It is
 /// looked for again when its strand has grown.
-fn readable_minute(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<u32> {
+pub(super) fn readable_minute(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<u32> {
     minute_at(snapshot, at).unwrap_or_else(|error| {
         tracing::debug!(envelope = %at, %error, "the end of a payer report cannot be read");
         None

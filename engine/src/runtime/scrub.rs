@@ -570,3 +570,13 @@ impl ScrubWorker {
         }
     }
 }
+
+/// Returns the family with the damage that a read has met. The database does not name the family of a damaged file:
+/// `otherwise` is returned then.
+pub(super) fn damaged_family(cause: &ReadError, otherwise: Family) -> Family {
+    let named = match cause {
+        ReadError::Corrupt { family, .. } => Some(*family),
+        ReadError::Database(_) | ReadError::Rebuilding { .. } => None,
+    };
+    Family::ALL.into_iter().find(|family| Some(family.name()) == named).unwrap_or(otherwise)
+}

@@ -1,6 +1,7 @@
 //! The leaves of payer reports that the contract has settled, by block, to be compared with the ledger.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use hawser_proto::OriginatorId;
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -51,14 +52,44 @@ impl SettledLeaves {
         }
     }
 
+    /// Returns these leaves beside the settled amounts of the ledger.
+    pub(super) fn beside<'a>(&'a self, settled: &'a SettledBlocks) -> LeavesBesideLedger<'a> {
+        LeavesBesideLedger { leaves: self, settled, lacking: OnceCell::new() }
+    }
+
+    fn of_block(&self, block: u64) -> u64 {
+        self.by_block.get(&block).copied().unwrap_or_default()
+    }
+}
+
+/// The settled leaves beside the settled amounts that the ledger has at one moment.
+pub(super) struct LeavesBesideLedger<'a> {
+    leaves: &'a SettledLeaves,
+    settled: &'a SettledBlocks,
+    /// The reports of which the ledger lacks an amount of an earlier settlement. Looked for once: an endpoint may make
+    /// up a thousand last settlements of one report, and as many earlier ones as are remembered.
+    lacking: OnceCell<HashSet<ReportKey>>,
+}
+
+impl LeavesBesideLedger<'_> {
     /// Returns true if the ledger has all settled amounts of the block of a settlement, and of the blocks of the
     /// earlier settlements of its report.
-    pub(super) fn are_in(&self, settled: &SettledBlocks, event: &PayerReportEvent) -> bool {
-        let leaves = last_leaves(event).unwrap_or_default();
-        let of_block = |block: u64| self.by_block.get(&block).copied().unwrap_or_default();
-        let mut earlier = self.partial.get(&(event.originator, event.index)).into_iter().flatten();
-        settled.has(event.block, of_block(event.block).max(leaves))
-            && earlier.all(|block| settled.has(*block, of_block(*block)))
+    pub(super) fn are_all_in(&self, event: &PayerReportEvent) -> bool {
+        let (leaves, report) =
+            (last_leaves(event).unwrap_or_default(), (event.originator, event.index));
+        let of_block = self.leaves.of_block(event.block).max(leaves);
+        let has_earlier = self.leaves.partial.contains_key(&report);
+        let lacks_earlier = has_earlier && self.lacking().contains(&report);
+        self.settled.has(event.block, of_block) && !lacks_earlier
+    }
+
+    fn lacking(&self) -> &HashSet<ReportKey> {
+        self.lacking.get_or_init(|| {
+            let lacks = |block: &u64| !self.settled.has(*block, self.leaves.of_block(*block));
+            let partial = self.leaves.partial.iter();
+            let lacking = partial.filter(|(_, blocks)| blocks.iter().any(lacks));
+            lacking.map(|(report, _)| *report).collect()
+        })
     }
 }
 
@@ -114,11 +145,29 @@ mod tests {
             .to_vec();
         let hidden = all.remove(2);
         book(&all);
-        assert!(!leaves.are_in(&ledger.settled(), &last));
-        assert!(leaves.are_in(&ledger.settled(), &other), "another report is not held up");
+        assert!(!leaves.beside(&ledger.settled()).are_all_in(&last));
+        let is_in = |event| leaves.beside(&ledger.settled()).are_all_in(event);
+        assert!(is_in(&other), "another report is not held up");
         all.insert(2, hidden);
         book(&all);
-        assert!(leaves.are_in(&ledger.settled(), &last));
+        assert!(is_in(&last));
+    }
+
+    /// An endpoint makes up last settlements of a report that has many earlier ones.
+    #[test]
+    fn the_earlier_settlements_are_compared_once_for_all_events() {
+        let ledger = LedgerAppender::new(testing::store());
+        ledger.append(3, &[], ChainPosition { block: 5, hash: [9; 32] }).unwrap();
+        let mut leaves = SettledLeaves::default();
+        // The ledger believes blocks that it read before.
+        let [earlier, last] = [settlement(4, 0, 1, 1), settlement(2, 0, 1, 0)];
+        [&earlier, &last].into_iter().for_each(|event| leaves.note(event));
+        let settled = ledger.settled();
+        let compared = leaves.beside(&settled);
+        assert!(compared.are_all_in(&settlement(2, 1, 1, 0)), "it has no earlier ones");
+        assert_eq!(compared.lacking.get(), None);
+        assert!(!compared.are_all_in(&last));
+        assert_eq!(compared.lacking.get(), Some(&HashSet::from([(OriginatorId(100), 0)])));
     }
 
     /// Played by an endpoint that makes up settlements.

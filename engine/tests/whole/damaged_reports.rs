@@ -3,7 +3,7 @@
 use std::fs;
 
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{SkippedRead, held_reports};
+use hawser_engine::payer_reports::{SkippedRead, draft, held_reports};
 use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -15,8 +15,8 @@ use prost::Message as _;
 
 use crate::common::{NODE, START_NS, rate, record_rates};
 use crate::follow::{SOURCE, key, strand};
-use crate::report_contract::{self, domain};
-use crate::report_network::Network;
+use crate::report_contract::{self, NODES, domain};
+use crate::report_network::{Network, smuggle};
 use crate::scrub::Folder;
 
 /// Places of the strand, some blocks: the first two and the last two have reports and attestations.
@@ -138,6 +138,35 @@ async fn damaged_rows_keep_no_report_from_being_written_attested_and_submitted()
     let scrubs = network.engines[&200].scrubs().status();
     let families: Vec<_> = scrubs.left.iter().map(|it| it.damage.family).collect();
     assert_eq!((families, scrubs.left_count), (vec!["topic"], 1), "it is told once");
+}
+
+/// A node may write a report that ends where the disk of another node is damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_over_damaged_amounts_keeps_no_other_from_being_attested() {
+    let (network, about) = (Network::start(), OriginatorId(100));
+    network.traffic("early").await;
+    network.replicate();
+    let Written::New(readable) = network.write(200, 100).await else { panic!("a report is due") };
+    network.traffic("late").await;
+    network.replicate();
+    let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
+    let now = network.now_minute();
+    let longer =
+        draft(&network.stores[&200].snapshot(), about, SequenceId::NONE, nodes, now).unwrap();
+    let longer = longer.expect("minutes have usage");
+    smuggle(&network, 200, longer.client_envelope()).await;
+    let minute = longer.end().minute.to_be_bytes();
+    let row = [&about.0.to_be_bytes()[..], &minute, &[1; 20]].concat();
+    network.stores[&300].put_raw_row(Family::Usage, &row, b"damaged");
+
+    let attested = network.worker(300).attest(about).await.unwrap();
+    assert_eq!(attested.len(), 2, "{attested:?}");
+    assert!(attested.contains(&(readable, Attested::Signed)), "{attested:?}");
+    let waits = attested.iter().find(|(id, _)| *id == longer.id(domain()));
+    assert!(matches!(waits, Some((_, Attested::NotNow(_)))), "{attested:?}");
+    let left = network.engines[&300].scrubs().status().left;
+    let families: Vec<_> = left.iter().map(|it| it.damage.family).collect();
+    assert_eq!(families, ["usage"], "it is repaired");
 }
 
 /// Returns the first envelope of the strand. It carries a report about another node, and is just long enough for a file

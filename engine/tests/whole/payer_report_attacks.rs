@@ -118,11 +118,15 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
     let now = recompute(&network.stores[&200].snapshot(), &on_chain).unwrap();
     assert!(matches!(now, Recomputed::Different(_)), "the amounts are others now");
+    let id = on_chain.id(domain()).to_string();
+    let is_equal = || network.worker(200).explain(&id).unwrap().unwrap().is_equal();
+    assert!(is_equal(), "by the amounts that it attested");
     // The node is started again: the log alone does not say that the place came late.
     let store = &network.stores[&200];
     let mut attested = Vec::new();
     assert!(store.each_report_amounts(|report| attested.push(report)).unwrap());
     store.forget_all_report_amounts().unwrap();
+    assert!(!is_equal(), "by the log");
     let by_the_log = network.settle(200, 100).await;
     assert!(by_the_log.is_err(), "{by_the_log:?}");
     attested.iter().for_each(|report| store.record_report_amounts(report).unwrap());

@@ -377,6 +377,21 @@ fn reports_about_strands_that_a_node_does_not_have_show_no_time() {
     assert_eq!(now_by(&all), shown);
 }
 
+/// One node may write reports about all originators that state minutes ahead, and nodes of the reference implementation
+/// attest them.
+#[test]
+fn reports_that_state_other_minutes_than_the_log_has_show_no_later_time() {
+    let store = store();
+    let (mut events, ..) = events(&[(0, 20, true), (1, 20, true)]);
+    for event in &mut events {
+        if let PayerReportChange::Submitted { end_minute, .. } = &mut event.change {
+            *end_minute = u32::MAX;
+        }
+    }
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    assert_eq!(run(&store, u64::MAX, true).now_unix_s, (START_S + 20 * STEP_S) / 60 * 60);
+}
+
 /// A report that is false, or taken back, has its ends pruned. A later one may begin there.
 #[test]
 fn a_report_from_a_pruned_place_has_the_same_figures() {

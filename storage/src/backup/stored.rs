@@ -17,8 +17,9 @@ pub(super) const MANIFESTS: &str = "manifests";
 const SUFFIX: &str = ".manifest";
 /// Object with the names of the backups that were made last. The lists of some services lag behind writes, and reads
 /// of one object do not, so this object tells of backups that no list has yet. It decides only what is kept: a wrong
-/// name costs one request.
-const RECENT: &str = "recent-backups";
+/// name costs one request. It is beside the manifests, so keys that may write only backups may write it. Its name is
+/// that of no backup, so lists of backups leave it out.
+const RECENT: &str = "manifests/recent";
 /// Number of names in it. A guess: those that ten nodes make in a day, each once an hour.
 const RECENT_MAX: usize = 256;
 /// Largest length of that object, bytes. Calculated: a line has at most 38.

@@ -32,11 +32,11 @@ fn pruning_keeps_the_files_of_backups_that_no_list_has_yet() {
 
     // Noise in place of the noted names prevents neither pruning nor the next backup.
     for noise in [&b"\xff\n../../x\n"[..], &[b'\n'; 1 << 16]] {
-        fs::write(place.path("backups/recent-backups"), noise).unwrap();
+        fs::write(place.path("backups/manifests/recent"), noise).unwrap();
         assert!(place.backups().prune(1, NOW_UNIX_S).unwrap().removed.is_empty());
     }
     let third = place.back_up(&store, 3000).name;
-    let noted = fs::read_to_string(place.path("backups/recent-backups")).unwrap();
+    let noted = fs::read_to_string(place.path("backups/manifests/recent")).unwrap();
     assert_eq!(noted, format!("{third}\n"));
 }
 

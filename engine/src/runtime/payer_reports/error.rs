@@ -110,6 +110,16 @@ impl ReportStepError {
         )
     }
 
+    /// Returns the damage of the disk that the step has met, if that is why it could not be taken.
+    pub(super) fn damage(&self) -> Option<&ReadError> {
+        match self {
+            Self::Read(cause) | Self::Figures(FiguresError::Read(cause)) => {
+                Some(cause).filter(|cause| cause.is_damage())
+            }
+            _ => None,
+        }
+    }
+
     /// Returns true if waiting is enough: a node that starts, or is behind, knows too little for a while.
     pub(super) fn passes_by_itself(&self) -> bool {
         matches!(self, Self::NoChain | Self::NotYet(_) | Self::Figures(FiguresError::NotYet(_)))

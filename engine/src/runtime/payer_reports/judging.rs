@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId, minute_of};
 use hawser_rules::payer_report::{ReportDifference, ReportId};
-use hawser_storage::ReadError;
+use hawser_storage::{Family, ReadError};
 
 use super::submitting::counted;
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, SHORTER};
@@ -15,6 +15,7 @@ use crate::payer_reports::{
     HeldReport, Recomputed, UndecidedError, has_come, may_fill, may_grow, nodes_of,
     recompute_to_attest,
 };
+use crate::runtime::scrub::damaged_family;
 
 impl PayerReporterState {
     /// Judges the reports about an originator that continue those on the chain. Stores the amounts of the reports that
@@ -83,7 +84,8 @@ impl PayerReporterState {
         self.searched_to_attest.lock().forget(id);
     }
 
-    /// Judges reports about one originator in one look.
+    /// Judges reports about one originator in one look. A report waits if the disk has damaged what its range has: a
+    /// node may write one that ends there, and it costs no other report its verdict.
     pub(super) fn verdicts(
         &self,
         held: Vec<HeldReport>,
@@ -91,10 +93,26 @@ impl PayerReporterState {
         let mut judged = WriterTurns::default();
         let mut verdicts = Vec::with_capacity(held.len());
         for held in held {
-            let verdict = self.verdict(&held, &mut judged)?;
+            let verdict = match self.verdict(&held, &mut judged) {
+                Ok(verdict) => verdict,
+                Err(error) => self.waiting_for_repair(error)?,
+            };
             verdicts.push((held, verdict));
         }
         Ok(verdicts)
+    }
+
+    /// Returns the verdict on a report that cannot be judged because of damage, and has the damage repaired.
+    ///
+    /// # Errors
+    /// An error that is no damage.
+    fn waiting_for_repair(
+        &self,
+        error: ReportStepError,
+    ) -> Result<PayerReportVerdict, ReportStepError> {
+        let Some(cause) = error.damage() else { return Err(error) };
+        self.engine.scrubs().note_read(damaged_family(cause, Family::Usage), cause);
+        Ok(PayerReportVerdict::NotNow(error.to_string()))
     }
 
     /// Judges a report. `judged` counts those that this look has recomputed, by writer.
@@ -123,7 +141,11 @@ impl PayerReporterState {
             !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
         };
         let compute = || recompute_to_attest(&snapshot, &held.report, now_minute, may_search);
-        match self.computations.compute(compute)? {
+        let recomputed = self.computations.compute(compute);
+        if recomputed.is_err() {
+            judged.take(writer);
+        }
+        match recomputed? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
                 if matches!(why, UndecidedError::Missing(..)) {

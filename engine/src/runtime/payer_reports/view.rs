@@ -125,10 +125,11 @@ impl PayerReporter {
         Ok(list)
     }
 
-    /// Computes a report again. Returns the report with the differences and their causes, or with the reason why this
-    /// node cannot compute it yet. Returns `None` if the report is neither returned by [`reports`](Self::reports) nor
-    /// among the newest reports of a node. An earlier refusal ends if this node now computes the same amounts. Blocks
-    /// on the disk, and while another report is computed.
+    /// Computes a report again, or takes the amounts that this node kept of a report on the chain. Returns the report
+    /// with the differences and their causes, or with the reason why this node cannot compute it yet. Returns `None` if
+    /// the report is neither returned by [`reports`](Self::reports) nor among the newest reports of a node. An earlier
+    /// refusal ends if this node now computes the same amounts. Blocks on the disk, and while another report is
+    /// computed.
     ///
     /// # Errors
     /// [`ReportStepError::Busy`] while another operator is answered, [`ReportStepError::Unread`] if the report may be
@@ -146,9 +147,16 @@ impl PayerReporter {
                     None => return Ok(None),
                 },
             };
+        let kept = match view.state {
+            ReportState::OnChain { .. } => self.0.compared_with_kept(id, &view.report),
+            _ => None,
+        };
         let snapshot = self.0.engine.store().snapshot();
         let compute = || recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX);
-        let mut compared = self.0.computations.compute(compute)?;
+        let mut compared = match kept {
+            Some(compared) => compared,
+            None => self.0.computations.compute(compute)?,
+        };
         let nodes = match view.state {
             // The network may have changed since it was put there.
             ReportState::OnChain { .. } => None,
@@ -265,6 +273,16 @@ impl PayerReporter {
 }
 
 impl PayerReporterState {
+    /// Returns the comparison of a report with the amounts that this node kept when it computed the report as its
+    /// writer did. The log may have changed since, and these amounts are settled all the same. `None` if there are
+    /// none, or if a damaged folder has other ones.
+    fn compared_with_kept(&self, id: ReportId, report: &PayerReport) -> Option<ComparedReport> {
+        let leaves = self.known_leaves.lock().of(id)?;
+        let is_same = self.computations.compute(|| leaves.root() == report.root());
+        let leaves = is_same.then(|| (*leaves).clone())?;
+        Some(ComparedReport { leaves: Some(leaves), ..ComparedReport::default() })
+    }
+
     /// Returns the nodes whose attestations of a report count. Any node can publish one with a wrong signature, and an
     /// operator would take the report for one that can be submitted.
     fn counted_attesters(&self, held: &HeldReport) -> Vec<OriginatorId> {

@@ -29,8 +29,8 @@ pub(super) fn in_parts(
     record(&part)
 }
 
-/// Returns true if a time steps back from that of an envelope which a former key of the strand has signed. The node that
-/// has the id now does not answer for the clock of another one.
+/// Returns true if a time steps back from that of an envelope which a former key of the strand has signed. The node
+/// that has the id now does not answer for the clock of another one.
 fn steps_back_from_former_key(state: &ReplicationState, evidence: &Evidence) -> bool {
     let Evidence { misbehavior: Misbehavior::TimeBack, at, envelopes, .. } = evidence else {
         return false;
