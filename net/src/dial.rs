@@ -10,7 +10,7 @@ use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
 
 use crate::address::quic_address;
-use crate::announced::AnnouncedPause;
+use crate::announced_addresses::AnnouncedPause;
 use crate::backoff::{Backoff, long_pause};
 use crate::control::SessionError;
 use crate::counters::PeerError;

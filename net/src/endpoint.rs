@@ -33,7 +33,7 @@ use crate::sessions::{GrpcSession, Sessions};
 use crate::streams::close_code;
 use crate::tls::PeerTlsError;
 use crate::transport;
-use crate::unproven::{UnprovenConnections, UnprovenSlot, is_crowded};
+use crate::unproven_connections::{UnprovenConnections, UnprovenSlot, is_crowded};
 
 /// Longest wait at shutdown for peers to receive the close. Guessed: less than a supervisor waits.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);

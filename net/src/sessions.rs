@@ -12,7 +12,7 @@ use hawser_proto::{OriginatorId, QuicAddress};
 use quinn::Connection;
 use tokio::sync::watch;
 
-use crate::announced::AnnouncedAddresses;
+use crate::announced_addresses::AnnouncedAddresses;
 use crate::backoff::ViolationPauses;
 use crate::events_left::EventsLeft;
 use crate::handshake::ProvenConnection;

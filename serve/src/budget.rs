@@ -42,7 +42,7 @@ use crate::overloaded::OverloadedError;
 use crate::refused_calls::RefusedCalls;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
-use crate::warnings::WarningThrottle;
+use crate::warning_throttle::WarningThrottle;
 use crate::writing::Writing;
 use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 

@@ -22,17 +22,17 @@ use tracing::{Instrument as _, Span};
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
+use crate::compression::{self, ACCEPT_ENCODING, GZIP, PackAllowance, PackedBody};
 use crate::long_work;
+use crate::memory_wait;
 use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::OverloadedError;
-use crate::pack::{self, ACCEPT_ENCODING, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody};
 use crate::settings::STREAM_WINDOW_BYTES;
 use crate::status_headers::correct;
-use crate::waiting;
 
 /// The header of the compression of messages. Specified: gRPC over HTTP/2, Message-Encoding.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -227,7 +227,7 @@ impl Packing {
     /// Reads the headers of a request. The service gets decompressed messages, so the header that
     /// names their compression is removed.
     fn of(headers: &mut HeaderMap) -> Self {
-        let answers = pack::is_wanted(headers);
+        let answers = compression::is_wanted(headers);
         let request = match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"identity") => RequestPacking::None,
             Some(name) if name == GZIP.as_bytes() => RequestPacking::Gzip,
@@ -332,7 +332,7 @@ fn class(address: IpAddr) -> &'static str {
 fn time_limits(headers: &HeaderMap) -> (Option<Instant>, Option<Pin<Box<Sleep>>>) {
     let limit = deadline(headers);
     let late = limit.map(|it| Box::pin(tokio::time::sleep(it)));
-    (limit.and_then(waiting::wait_end_within), late)
+    (limit.and_then(memory_wait::wait_end_within), late)
 }
 
 /// Returns the caller's deadline; `None` without a valid one.

@@ -30,9 +30,11 @@ use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::{Activity, Busy};
 use crate::answer_body::{AnswerBody, OpenCall};
-use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses};
 use crate::budget::ConnectionShare;
 use crate::close_signal::CLOSED_GRACE;
+use crate::connection_admission::{
+    AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses,
+};
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
@@ -47,7 +49,7 @@ use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TaskRuntimes, call_in_turn};
 use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
-use crate::warnings::Warnings;
+use crate::warning_throttle::Warnings;
 
 /// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
 /// default.

@@ -18,7 +18,7 @@ use tracing::Span;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::fair::{FairGate, GateFullError, GatePass};
+use crate::fair_gate::{FairGate, GateFullError, GatePass};
 use crate::turns::{PaidTime, thread_time, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a

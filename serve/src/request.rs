@@ -24,15 +24,15 @@ use tonic::{Code, Status};
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
-use crate::decoding::{FieldCost, cost_bytes};
+use crate::decoded_size::{FieldCost, cost_bytes};
+use crate::decompression::{Turn, Unpacker};
 use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
 use crate::long_work::{self, WorkCaller};
+use crate::memory_wait;
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
-use crate::unpack::{Turn, Unpacker};
-use crate::waiting;
 
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
@@ -213,7 +213,7 @@ impl RequestBody {
         let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
         let latest = self.wait_end_max;
         let wait_end = move || {
-            let wait_end = waiting::wait_end();
+            let wait_end = memory_wait::wait_end();
             latest.map_or(wait_end, |latest| latest.min(wait_end))
         };
         let taken = self.charge.take_for_decoding(wait_end, buffer_bytes, cost_bytes).await;
@@ -244,7 +244,7 @@ impl RequestBody {
         if self.uncharged_bytes > 0 {
             let charge = self.charge.clone();
             // A caller that takes other events meanwhile drops this future at each of them, and calls again.
-            let wait_end = *self.wait_end.get_or_insert_with(waiting::wait_end);
+            let wait_end = *self.wait_end.get_or_insert_with(memory_wait::wait_end);
             let mut taking = pin!(charge.take_for_change(wait_end, self.uncharged_bytes));
             *change = poll_fn(|cx| match taking.as_mut().poll(cx) {
                 Poll::Ready(taken) => Poll::Ready(taken),

@@ -394,7 +394,7 @@ async fn a_request_that_waits_for_memory_is_refused_before_its_client_gives_up()
     let (_budget, connection, _open) = with_open_streams();
     for (limit_ms, waits_ms) in [(1000, 500), (100_000, 5000)] {
         let began = Instant::now();
-        let latest = waiting::wait_end_within(Duration::from_millis(limit_ms));
+        let latest = memory_wait::wait_end_within(Duration::from_millis(limit_ms));
         let mut body = arriving(elements(), true, &connection).waiting_until(latest);
         let refused = body.receive(8 * 1024).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hawser_tests::harness::burst::{publish, seen, source};
-use hawser_tests::harness::held::Held;
+use hawser_tests::harness::held_content::Held;
 use hawser_tests::harness::load::{Ledger, Load, Plan};
 use hawser_tests::harness::namespaces::{self, Hosts};
 use hawser_tests::harness::network::Network;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::breaker::BreakerState;
+use crate::circuit_breaker::BreakerState;
 use crate::limit_status::REFUSED;
 use crate::tokens::ClaimedRelease;
 

@@ -34,7 +34,7 @@ use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::plain_text::{is_tls, may_get_token};
 use super::token::PeerTokens;
-use crate::arrival::ArrivedBytes;
+use crate::arrived_bytes::ArrivedBytes;
 use crate::counters::PeerError;
 
 /// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use tonic::{Code, Status};
 
-use crate::details::RpcStatus;
+use crate::status_details::RpcStatus;
 
 /// Flag of the last message of a stream (Connect protocol, enveloped messages).
 const END_OF_STREAM: u8 = 0b10;

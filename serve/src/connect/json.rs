@@ -18,10 +18,10 @@ use super::text::ChargedText;
 use crate::budget::{ConnectionShare, MemoryBudget};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
+use crate::decompression::{Turn, Unpacker};
 use crate::frames::HEAD_LEN_BYTES;
 use crate::long_work::{self, WorkCaller};
 use crate::overloaded::OverloadedError;
-use crate::unpack::{Turn, Unpacker};
 
 /// The longest request in JSON, bytes, also after decompression. The largest message has 33.4 MiB in base64; the rest
 /// is for names. The message that a text becomes has the limit of every message.

@@ -4,9 +4,9 @@
 //! A unary body in protobuf is a gRPC message without its five bytes of framing; a stream's body keeps them.
 //! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
 
+mod compression;
 mod error;
 mod json;
-mod packing;
 mod stream;
 mod text;
 mod whole_body;
@@ -31,14 +31,14 @@ use crate::budget::ConnectionShare;
 use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, GRPC_TIMEOUT, deadline};
 use crate::charged_bytes::ChargedBytes;
+use crate::compression::GZIP;
 use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
-use crate::pack::GZIP;
 use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
-use packing::AnswerPacking;
+use compression::AnswerPacking;
 use whole_body::WholeBody;
 pub(crate) use whole_body::line;
 use whole_request::collect;

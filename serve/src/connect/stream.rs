@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::packing::AnswerPacking;
+use super::compression::AnswerPacking;
 use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;

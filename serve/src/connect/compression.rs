@@ -1,4 +1,5 @@
-//! Compression of answers for callers that ask for it (gzip, RFC 1952), with the rules and bounds of [`crate::pack`].
+//! Compression of answers for callers that ask for it (gzip, RFC 1952), with the rules and bounds of
+//! [`crate::compression`].
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
+use crate::compression::{GZIP, PackAllowance, PackedBody};
 use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
-use crate::pack::{GZIP, PackAllowance, PackedBody};
 
 /// The compression of one answer.
 pub(super) struct AnswerPacking {
