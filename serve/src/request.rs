@@ -25,7 +25,7 @@ use crate::budget::changes::ChangeUnderWay;
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
 use crate::decoded_size::{FieldCost, cost_bytes};
-use crate::decompression::{Turn, Unpacker};
+use crate::decompression::{Decompressor, Turn};
 use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
 use crate::long_work::{self, WorkCaller};
@@ -41,10 +41,10 @@ const MORE_THAN_ONE: &str = "more than one request message";
 
 /// A scan of long messages for the memory to decode them, beside the runtime's threads.
 type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status>> + Send>>;
-/// A turn of the decompression of long messages, beside the runtime's threads. Returns the unpacker, which it has
+/// A turn of the decompression of long messages, beside the runtime's threads. Returns the decompressor, which it has
 /// meanwhile.
-type UnpackTurn =
-    Pin<Box<dyn Future<Output = Result<(Unpacker, Result<Turn, Status>), Status>> + Send>>;
+type DecompressionTurn =
+    Pin<Box<dyn Future<Output = Result<(Decompressor, Result<Turn, Status>), Status>> + Send>>;
 /// Work on a message that was taken: see [`RequestBody::begin_work`].
 pub(crate) type WorkFuture<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
@@ -68,9 +68,9 @@ pub(crate) struct RequestBody {
     ahead: HeldPieces,
     ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
-    unpacker: Option<Unpacker>,
-    /// The turn of the unpacker that is under way beside the runtime's threads.
-    unpack_turn: Option<UnpackTurn>,
+    decompressor: Option<Decompressor>,
+    /// The turn of the decompressor that is under way beside the runtime's threads.
+    decompression_turn: Option<DecompressionTurn>,
     messages: u64,
     charge: CallCharge,
     metrics: &'static MethodMetrics,
@@ -108,8 +108,8 @@ impl RequestBody {
             wait_end_max: None,
             ahead: HeldPieces::default(),
             ahead_end: None,
-            unpacker: None,
-            unpack_turn: None,
+            decompressor: None,
+            decompression_turn: None,
             messages: 0,
             charge,
             metrics,
@@ -121,8 +121,8 @@ impl RequestBody {
     }
 
     /// Decompresses messages whose flag says that they are compressed.
-    pub(crate) fn unpacking(mut self) -> Self {
-        self.unpacker = Some(Unpacker::default());
+    pub(crate) fn decompressing(mut self) -> Self {
+        self.decompressor = Some(Decompressor::default());
         self
     }
 
@@ -166,8 +166,8 @@ impl RequestBody {
         let rest = piece.split_off(end);
         let whole = self.unfinished.finish(piece);
         self.charge_held(len_bytes(&whole) + self.unfinished.growth_bytes(rest.len()))?;
-        match &mut self.unpacker {
-            Some(unpacker) => whole.into_iter().for_each(|piece| unpacker.push(piece)),
+        match &mut self.decompressor {
+            Some(decompressor) => whole.into_iter().for_each(|piece| decompressor.push(piece)),
             None => self.pass_on(whole)?,
         }
         self.unfinished.push(rest);
@@ -180,8 +180,8 @@ impl RequestBody {
     /// # Errors
     /// [`OverloadedError`]: the request must be refused.
     fn charge_held(&self, more: usize) -> Result<(), OverloadedError> {
-        let packed_bytes = self.unpacker.as_ref().map_or(0, Unpacker::packed_bytes);
-        let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + packed_bytes;
+        let compressed_bytes = self.decompressor.as_ref().map_or(0, Decompressor::compressed_bytes);
+        let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + compressed_bytes;
         self.charge.keep_of_request(held_bytes + more)
     }
 
@@ -362,32 +362,32 @@ impl RequestBody {
     ///
     /// # Errors
     /// The status that refuses the request.
-    fn unpack(&mut self, cx: &mut Context<'_>) -> Result<Poll<bool>, Status> {
-        let Some(unpacker) = &mut self.unpacker else { return Ok(Poll::Ready(false)) };
-        if self.unpack_turn.is_none() {
-            if !unpacker.has_work() {
+    fn decompress(&mut self, cx: &mut Context<'_>) -> Result<Poll<bool>, Status> {
+        let Some(decompressor) = &mut self.decompressor else { return Ok(Poll::Ready(false)) };
+        if self.decompression_turn.is_none() {
+            if !decompressor.has_work() {
                 return Ok(Poll::Ready(false));
             }
-            if unpacker.is_long() {
-                let (mut taken, charge) = (std::mem::take(unpacker), self.charge.clone());
+            if decompressor.is_long() {
+                let (mut taken, charge) = (std::mem::take(decompressor), self.charge.clone());
                 let work = move || {
                     let turn = taken.turn(&charge, MESSAGE_LEN_BYTES_MAX);
                     (taken, turn)
                 };
                 let caller = WorkCaller::of_call(&self.charge);
                 let turn = long_work::beside(caller, self.charge.hold(), work);
-                self.unpack_turn = Some(Box::pin(turn));
+                self.decompression_turn = Some(Box::pin(turn));
             }
         }
-        let turn = match &mut self.unpack_turn {
+        let turn = match &mut self.decompression_turn {
             Some(beside) => {
                 let Poll::Ready(done) = beside.as_mut().poll(cx) else { return Ok(Poll::Pending) };
-                self.unpack_turn = None;
+                self.decompression_turn = None;
                 let (returned, turn) = done?;
-                *unpacker = returned;
+                *decompressor = returned;
                 turn
             }
-            None => unpacker.turn(&self.charge, MESSAGE_LEN_BYTES_MAX),
+            None => decompressor.turn(&self.charge, MESSAGE_LEN_BYTES_MAX),
         };
         match turn? {
             Turn::Again => {
@@ -404,9 +404,9 @@ impl RequestBody {
     /// Gives back the memory of earlier messages of a stream of requests: the handler polls for more, so it has dropped
     /// them. A message that is being decompressed keeps its own.
     fn drop_earlier(&self) {
-        let is_unpacking = self.unpack_turn.is_some()
-            || self.unpacker.as_ref().is_some_and(Unpacker::is_unpacking);
-        if self.takes_one_message() || is_unpacking {
+        let is_decompressing = self.decompression_turn.is_some()
+            || self.decompressor.as_ref().is_some_and(Decompressor::is_decompressing);
+        if self.takes_one_message() || is_decompressing {
             return;
         }
         let kept = self.charge_held(0);
@@ -418,8 +418,8 @@ impl RequestBody {
         self.whole.clear();
         self.unfinished = HeldPieces::default();
         self.ahead = HeldPieces::default();
-        (self.uncharged_bytes, self.scan, self.unpack_turn) = (0, None, None);
-        self.unpacker.iter_mut().for_each(Unpacker::clear);
+        (self.uncharged_bytes, self.scan, self.decompression_turn) = (0, None, None);
+        self.decompressor.iter_mut().for_each(Decompressor::clear);
         self.refused = Some(status);
     }
 
@@ -470,7 +470,7 @@ impl RequestBody {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
         loop {
             self.drop_earlier();
-            match self.unpack(cx) {
+            match self.decompress(cx) {
                 Ok(Poll::Ready(false)) => {}
                 Ok(Poll::Ready(true)) => return Poll::Ready(Arrival::Whole),
                 Ok(Poll::Pending) => match self.poll_behind(cx) {
