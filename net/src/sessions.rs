@@ -259,8 +259,8 @@ impl Sessions {
 }
 
 impl SessionGuard {
-    /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any, and
-    /// the words with which it refuses this node's token, if it is called without.
+    /// Notes an answer of the peer over gRPC: the duration of the call, the address that the peer announced, if any,
+    /// and, for a call without this node's token, the text with which the peer refuses the token.
     pub(crate) fn note_answer(
         &self,
         round_trip: Duration,

@@ -4,8 +4,8 @@
 //! of nonces with an owner; `server`, the id of the Redis run that wrote it; for each process `n:`, the count of its
 //! calls, `w:`, the time and the amount of its gas cost in the last hour in wei, and `p:`, the number of that amount);
 //! the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last heartbeat of
-//! each process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each payload
-//! in the call, the key of its result, which expires.
+//! each process, and the time since when it has sent heartbeats; the nonces that were given back. Then, for each
+//! payload in the call, the key of its result, which expires.
 //!
 //! All times are those of Redis, so the clocks of processes do not matter.
 
