@@ -118,7 +118,7 @@ pub(crate) fn page(
         Box::new(memory),
         Box::new(HandlerCollector(handlers)),
         Box::new(limits),
-        Box::new(node::NodeCollector(observer)),
+        Box::new(observer),
         Box::new(ProcessMetrics),
     ];
     MetricsPage::new(collectors)
