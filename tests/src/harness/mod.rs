@@ -4,7 +4,7 @@
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`session`]: what is sent, and how;
-//! - [`load`], [`burst`], [`strand`], [`projections`], [`held_content`]: publishing without pause, and what must come
+//! - [`load`], [`burst`], [`strand`], [`projections`], [`node_content`]: publishing without pause, and what must come
 //!   of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has
@@ -28,12 +28,12 @@ pub mod faulty;
 pub mod files;
 mod frame_body;
 pub mod gateway;
-pub mod held_content;
 pub mod identities;
 pub mod load;
 pub mod memory;
 pub mod namespaces;
 pub mod network;
+pub mod node_content;
 pub mod open_files;
 pub mod outage;
 pub mod ports;
