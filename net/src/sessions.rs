@@ -23,7 +23,7 @@ use crate::streams::close_code;
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Sessions that a peer may begin at once, and the time after which it may begin one more. Specified in
-/// `docs/protocol/replication.md`. Each has every strand ask the peer anew, and writes two lines into the log.
+/// `docs/protocol/replication.md`. After each of them every strand asks the peer again, and the log gets two lines.
 const BEGUN_MAX: u32 = 16;
 const BEGUN_EVERY: Duration = Duration::from_secs(1);
 

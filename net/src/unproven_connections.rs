@@ -26,44 +26,43 @@ use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::node_addresses::AddressBlock;
 
-/// Connections in all from addresses that are not known as those of nodes. Specified in `docs/protocol/replication.md`.
-/// Guessed: with the window of an unproven connection they hold less than 16 MiB.
+/// Connections of all strangers together. Specified in `docs/protocol/replication.md`. Guessed: with the window of an
+/// unproven connection they hold less than 16 MiB.
 const UNPROVEN_MAX: usize = 64;
-/// Connections in all from addresses of nodes of the registry. Specified in `docs/protocol/replication.md`. Guessed: a
-/// node keeps its slot for a few round trips only.
+/// Connections of all nodes of the registry together. Specified in `docs/protocol/replication.md`. Guessed: a node
+/// keeps its slot for a few round trips only.
 const NODES_UNPROVEN_MAX: usize = 16;
 /// Connections of one address. Guessed: several nodes behind one address that restart at once.
 const PER_ADDRESS_MAX: usize = 8;
-/// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
+/// Number of unproven connections at which every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
 const UNVALIDATED_MAX: usize = 16;
 /// Connections of one address that are accepted within [`ACCEPTED_WITHIN`]. Specified in
 /// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
 const ACCEPTED_MAX: usize = 64;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
-/// Connections that are accepted within [`ACCEPTED_WITHIN`] of all addresses that are not known as those of nodes, and
-/// again of all that are. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are looked through in
-/// a few microseconds, and a thousand handshakes a second, which take a part of one core.
+/// Connections that are accepted within [`ACCEPTED_WITHIN`] from all strangers together, and as many from all nodes.
+/// Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are searched in a few microseconds, and a
+/// thousand handshakes a second, which take a part of one core.
 const ACCEPTED_IN_ALL_MAX: usize = 4096;
-/// Connections of one site that are accepted within [`ACCEPTED_WITHIN`], of addresses that are not known as those of
-/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of an IPv6 /48 leaves the rest to
-/// others.
+/// Connections that are accepted within [`ACCEPTED_WITHIN`] from the strangers of one site. Specified in
+/// `docs/protocol/replication.md`: half of all, so that the owner of an IPv6 /48 leaves the rest to others.
 const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
 /// Connections of a node's address that are accepted within [`ACCEPTED_WITHIN`] while the table is full. Specified in
 /// `docs/protocol/replication.md`: one more than a host that forges the address can make before it has to prove the
 /// address.
 const ACCEPTED_WHEN_FULL: usize = 2;
-/// Connections within [`ACCEPTED_WITHIN`] from which on every dialler has to prove its address. Specified in
+/// Number of connections within [`ACCEPTED_WITHIN`] at which every dialler has to prove its address. Specified in
 /// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and
 /// nodes of a large network that restart at once wait for one round trip more.
 const ACCEPTED_UNVALIDATED_MAX: usize = 64;
 
-/// Connections of the endpoint, also closed ones that linger, from which on a site begins few, and every dialler has to
-/// prove its address. Specified in `docs/protocol/replication.md`. A guess: some 30 KiB each, so the owner of one IPv6
-/// /48 takes some 30 MiB.
+/// Number of connections of the endpoint, with closed ones that linger, at which a site may begin only a few more, and
+/// every dialler has to prove its address. Specified in `docs/protocol/replication.md`. A guess: some 30 KiB each, so
+/// the owner of one IPv6 /48 takes some 30 MiB.
 const OPEN_MAX: usize = 1024;
-/// Connections from which on no address begins one unless it is known as that of a node. Specified likewise.
+/// Number of such connections at which no stranger may begin one. Specified likewise.
 const OPEN_OF_ANY_MAX: usize = 2 * OPEN_MAX;
-/// Connections from which on no address begins one. Specified likewise.
+/// Number of such connections at which no address may begin one. Specified likewise.
 const OPEN_IN_ALL_MAX: usize = 3 * OPEN_MAX;
 /// Connections that a site begins within [`LINGERING`] while [`OPEN_MAX`] are open. A guess: several nodes behind one
 /// address that restart at once, and their second attempts.

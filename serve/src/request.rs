@@ -126,7 +126,7 @@ impl RequestBody {
         self
     }
 
-    /// Ends the wait for memory, if it is of one message, at this time at the latest.
+    /// Bounds the wait for memory of a request with one message: it ends at this time at the latest.
     pub(crate) fn waiting_until(mut self, latest: Option<Instant>) -> Self {
         self.wait_end_max = latest;
         self

@@ -210,8 +210,8 @@ impl ArrivedHead {
         UnendedStream(self.heads.clone())
     }
 
-    /// Keeps the head charged, now that of the answer, until the connection has written it. The answer to a request of
-    /// a hundred bytes may be a refusal whose text and details have some KiB.
+    /// Charges the head of the answer instead of the request's, until the connection has written it. The answer to a
+    /// request of a hundred bytes may be a refusal whose text and details have some KiB.
     pub(crate) fn answered(mut self, answer: &HeaderMap) {
         if let Some(call) = self.call.take() {
             let bytes = answer_bytes(answer).max(HEAD_BYTES);

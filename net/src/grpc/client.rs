@@ -247,7 +247,7 @@ impl PeerClient {
     }
 
     /// Asks for a page as [`query`](Self::query) does, and for shorter ones after errors and pages above the limit of a
-    /// message. `limit` becomes that of the last one. Returns `None` if the peer refuses the shortest one, too.
+    /// message. Sets `limit` to the limit of the last page. Returns `None` if the peer refuses the shortest one, too.
     ///
     /// # Errors
     /// When the peer breaks a rule of the protocol.
