@@ -25,7 +25,7 @@ use tonic::Status;
 use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
 /// The name of the compression in headers (gRPC, Message-Encoding).
 pub(crate) const GZIP: &str = "gzip";

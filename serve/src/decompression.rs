@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 use tonic::Status;
 
 use crate::call_share::CallCharge;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
 /// Shortest and longest piece that is decompressed at once. The pieces of a message double in length from the
 /// shortest to the longest. Guesses: a small message takes little memory, and a large one few pieces.

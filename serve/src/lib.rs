@@ -19,7 +19,8 @@
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `web_text`, `web_answer`:
 //!   requests and answers of gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end;
-//!   `request_messages`: messages for a handler that takes them itself; `frames`: message boundaries in a body;
+//!   `request_messages`: messages for a handler that takes them itself; `message_boundaries`: the ends of messages in
+//!   a body;
 //!   `held_pieces`: bytes of a body that wait; `answer_body`: the body of an answer on its way to the connection;
 //!   `unwritten`: its bytes that wait; `answered_task`: the task of its call behind a proxy;
 //!   `decompression`, `compression`: messages in gzip; `refused_calls`: refusals that hold for further calls;
@@ -74,7 +75,6 @@ mod dispatch;
 pub mod fair_gate;
 mod filtered;
 mod frame_meter;
-mod frames;
 mod head_timer;
 mod health;
 mod held_pieces;
@@ -82,6 +82,7 @@ mod kept_frames;
 mod listener;
 mod long_work;
 mod memory_wait;
+mod message_boundaries;
 mod method;
 pub mod metrics;
 mod metrics_format;

@@ -26,10 +26,10 @@ use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
 use crate::decoded_size::{FieldCost, cost_bytes};
 use crate::decompression::{Decompressor, Turn};
-use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
 use crate::long_work::{self, WorkCaller};
 use crate::memory_wait;
+use crate::message_boundaries::{BoundaryDecoder, MessageHeadError};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
@@ -51,7 +51,7 @@ pub(crate) type WorkFuture<T> = Pin<Box<dyn Future<Output = Result<T, Status>> +
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
     body: Body,
-    frames: Frames,
+    boundaries: BoundaryDecoder,
     /// Pieces of whole messages.
     whole: VecDeque<Bytes>,
     /// Pieces of the message that comes after them.
@@ -99,7 +99,7 @@ impl RequestBody {
     ) -> Self {
         Self {
             body,
-            frames: Frames::default(),
+            boundaries: BoundaryDecoder::default(),
             whole: VecDeque::new(),
             unfinished: HeldPieces::default(),
             uncharged_bytes: 0,
@@ -145,7 +145,7 @@ impl RequestBody {
         if piece.is_empty() {
             return Ok(());
         }
-        let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
+        let step = self.boundaries.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
             let code = match error {
                 MessageHeadError::TooLarge { .. } => Code::ResourceExhausted,
                 MessageHeadError::Flag(_) => Code::InvalidArgument,
@@ -436,7 +436,7 @@ impl RequestBody {
     /// # Errors
     /// The status that refuses the request.
     fn end(&self) -> Result<(), Status> {
-        if !self.frames.at_boundary() {
+        if !self.boundaries.at_boundary() {
             return Err(Status::invalid_argument("incomplete request message"));
         }
         if self.takes_one_message() && self.messages == 0 {
@@ -450,7 +450,7 @@ impl RequestBody {
         let status = self.refused.take()?;
         self.body = Body::empty();
         self.messages = 1; // the end that follows must not be refused once more
-        self.frames = Frames::default();
+        self.boundaries = BoundaryDecoder::default();
         Some(status)
     }
 

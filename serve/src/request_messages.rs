@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use crate::budget::changes::ChangeUnderWay;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 use crate::request::{RequestBody, WorkFuture};
 
 /// Bytes that are read while a handler takes no messages. A guess: thousands of pings, or a thousand topics. Most

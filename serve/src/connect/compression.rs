@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::compression::{CompressedBody, CompressionAllowance, GZIP};
-use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
+use crate::message_boundaries::{COMPRESSED, HEAD_LEN_BYTES};
 
 /// The compression of one answer.
 pub(super) struct AnswerCompression {

@@ -19,8 +19,8 @@ use crate::budget::{ConnectionShare, MemoryBudget};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
 use crate::decompression::{Decompressor, Turn};
-use crate::frames::HEAD_LEN_BYTES;
 use crate::long_work::{self, WorkCaller};
+use crate::message_boundaries::HEAD_LEN_BYTES;
 use crate::overloaded::OverloadedError;
 
 /// The longest request in JSON, bytes, also after decompression. The largest message has 33.4 MiB in base64; the rest

@@ -32,7 +32,7 @@ use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, GRPC_TIMEOUT, deadline};
 use crate::charged_bytes::ChargedBytes;
 use crate::compression::GZIP;
-use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
+use crate::message_boundaries::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::request_head::head_bytes;

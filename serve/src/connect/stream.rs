@@ -14,7 +14,7 @@ use super::compression::AnswerCompression;
 use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::message_boundaries::HEAD_LEN_BYTES;
 
 /// Translates the body of a gRPC answer. With a `schema` its messages become JSON, with `compression` they are
 /// compressed.
