@@ -3,7 +3,7 @@
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
-//! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`session`]: what is sent, and how;
+//! - [`client`], [`envelopes`], [`identities`], [`vectors`], [`recorded_session`]: the clients, and what they send;
 //! - [`load`], [`burst`], [`strand`], [`projections`], [`node_content`]: publishing without pause, and what must come
 //!   of it;
 //! - [`reader`]: subscriptions that are checked while they run;
@@ -43,9 +43,9 @@ pub mod projections;
 pub mod raw;
 pub mod reader;
 pub mod recorded_peer;
+pub mod recorded_session;
 pub mod scripted_peer;
 pub mod seed;
-pub mod session;
 pub mod strand;
 pub mod udp;
 pub mod vectors;
