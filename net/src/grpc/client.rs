@@ -382,12 +382,12 @@ impl PeerClient {
         Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 
-    /// Returns the words with which the peer refuses the token of this node, while it is called without one.
+    /// Returns the text with which the peer has refused this node's token, while this node calls it without a token.
     pub(super) fn refused_token(&self) -> Option<String> {
         self.tokens.as_ref()?.refused()
     }
 
-    /// Makes a call, with the header `flag` set. Returns its answer, of which the headers have come.
+    /// Makes a call, with the header `flag` set. Returns its answer as soon as the headers have arrived.
     async fn call<Q: Message + 'static>(
         &self,
         path: &'static str,

@@ -97,8 +97,8 @@ pub(super) fn end_of_stream(status: &Status) -> Bytes {
     message.freeze()
 }
 
-/// Returns the values of each metadata name of the service, bytes as base64. A status in the headers of an answer comes
-/// with those of gRPC itself, which are left out.
+/// Returns the values of each metadata name of the service, bytes as base64. Leaves out the headers of gRPC itself,
+/// which come with a status in the headers of an answer.
 fn metadata(metadata: &MetadataMap) -> Map<String, Value> {
     let mut names = Map::new();
     for entry in metadata.iter() {
